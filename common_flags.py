@@ -8,7 +8,6 @@ import os
 import sys
 
 from absl import app
-from absl import flags
 
 from compat import setup_logging
 from errors import InputError

@@ -1,6 +1,35 @@
-"""Puts the project's root on the path, so that tests import it as programs do."""
+"""Puts the project's root on the path, and keeps slow tests behind --full."""
 
 import os
 import sys
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)
+
+
+def pytest_addoption(parser):
+  parser.addoption('--full', action='store_true',
+                   help='also run the tests marked slow')
+
+
+def pytest_configure(config):
+  config.addinivalue_line('markers', 'slow: runs only with --full')
+
+
+def pytest_collection_modifyitems(config, items):
+  if config.getoption('--full'):
+    return
+  for item in items:
+    if 'slow' in item.keywords:
+      item.add_marker(pytest.mark.skip(reason='slow: ./run_tests.sh --full'))
+
+
+@pytest.fixture(scope='session')
+def shared():
+  """The folder `shared` beside the checkout; skips the test without it."""
+  folder = os.path.join(os.path.dirname(ROOT), 'shared')
+  if not os.path.isdir(folder):
+    pytest.skip('needs ../shared (reference facts and real photos)')
+  return folder
