@@ -1,0 +1,1 @@
+"""What one training run wrote: its facts (run.json) and its checkpoints."""

@@ -1,0 +1,160 @@
+"""Finding a run's checkpoints, and saying beforehand whether they fit.
+
+Both formats load: the present one (PREFIX.index and PREFIX.data-…) and the
+single file of 2016 (TensorFlow's V1 format).
+"""
+
+import glob
+import os
+import re
+
+from compat import tf
+from errors import InputError
+
+# How many variables an error names before it only counts them.
+_NAMED = 4
+
+
+def is_complete(prefix):
+  """Whether all files of a checkpoint are there and its index can be read.
+
+  A checkpoint that is being copied lacks some: TensorFlow writes the index
+  last, copying tools do not.
+
+  Args:
+    prefix: path of a checkpoint without .index and .data-….
+  """
+  shards = glob.glob(glob.escape(prefix) + '.data-*-of-*')
+  if os.path.isfile(prefix + '.index'):
+    wanted = [re.search(r'-of-(\d+)$', shard) for shard in shards]
+    if not wanted or len(shards) != int(wanted[0].group(1)):
+      return False
+  elif not os.path.isfile(prefix):
+    return False
+  try:
+    open_reader(prefix)
+  except InputError:
+    return False
+  return True
+
+
+def newest(train_dir):
+  """Returns the newest complete checkpoint of a train directory, or None.
+
+  TensorFlow's own list decides which is the newest. Where that list is missing
+  or names files that are gone, the global step in the file names does.
+
+  Args:
+    train_dir: folder, which need not exist.
+  """
+  state = tf.train.get_checkpoint_state(train_dir)
+  listed = []
+  if state is not None:
+    listed = [state.model_checkpoint_path]
+    listed += reversed(state.all_model_checkpoint_paths)
+    # The list has absolute paths when training was started with one; the
+    # folder may have been moved since.
+    listed += [os.path.join(train_dir, os.path.basename(p)) for p in listed]
+  found = [p[:-len('.index')] for p in
+           glob.glob(os.path.join(glob.escape(train_dir), '*.index'))]
+  for prefix in listed + sorted(found, key=global_step_of, reverse=True):
+    if is_complete(prefix):
+      return prefix
+  return None
+
+
+def resolve(path):
+  """Returns the checkpoint that a user means.
+
+  Args:
+    path: a train directory, meaning its newest checkpoint; or a checkpoint's
+      prefix; or one of its files (.index, .data-…, .meta); or a V1 file.
+
+  Raises:
+    InputError: there is none.
+  """
+  if not path:
+    raise InputError('no checkpoint given: --checkpoint_path takes a train '
+                     'directory or a checkpoint')
+  path = os.path.expanduser(path)
+  if os.path.isdir(path):
+    prefix = newest(path)
+    if prefix is None:
+      raise InputError('no checkpoint in the folder %s' % path)
+    return prefix
+  prefix = re.sub(r'\.(index|meta|data-\d+-of-\d+)$', '', path)
+  if not tf.train.checkpoint_exists(prefix):
+    raise InputError('no checkpoint at %s: neither %s.index nor a file of that '
+                     'name is there' % (path, prefix))
+  return prefix
+
+
+def global_step_of(prefix):
+  """Returns the step in a checkpoint's name (`model.ckpt-600`), -1 if none."""
+  match = re.search(r'-(\d+)$', prefix)
+  return int(match.group(1)) if match else -1
+
+
+def open_reader(prefix):
+  """Returns TensorFlow's reader of a checkpoint of either format.
+
+  Raises:
+    InputError: the files are damaged or no checkpoint.
+  """
+  try:
+    return tf.train.NewCheckpointReader(prefix)
+  except (tf.errors.OpError, ValueError) as error:
+    raise InputError('%s cannot be read as a checkpoint: %s' %
+                     (prefix, str(error).split('\n')[0]))
+
+
+def variables_to_restore(moving_average_decay=None):
+  """Returns what evaluation and export restore in the default graph.
+
+  Args:
+    moving_average_decay: decay of the run's moving averages; None takes the
+      variables as the last step left them.
+
+  Returns:
+    {name in the checkpoint: variable}, the global step included.
+  """
+  step = tf.train.get_or_create_global_step()
+  if moving_average_decay:
+    averages = tf.train.ExponentialMovingAverage(moving_average_decay)
+    mapping = averages.variables_to_restore(
+        tf.get_collection(tf.GraphKeys.MODEL_VARIABLES))
+  else:
+    mapping = {v.op.name: v for v in tf.global_variables()}
+  mapping.pop(step.op.name, None)
+  return mapping
+
+
+def check_fits(prefix, mapping, advice):
+  """Compares a checkpoint with the variables that will be read from it.
+
+  Args:
+    prefix: path of a checkpoint, as `resolve` returns it.
+    mapping: {name in the checkpoint: variable}.
+    advice: what to change when it does not fit; ends the message.
+
+  Raises:
+    InputError: names the missing variables, or those of another shape.
+  """
+  shapes = open_reader(prefix).get_variable_to_shape_map()
+  missing = sorted(set(mapping) - set(shapes))
+  if missing:
+    raise InputError('%s lacks %s; %s' % (prefix, name_some(missing), advice))
+  other = ['%s (there %s, here %s)' %
+           (name, shapes[name], variable.shape.as_list())
+           for name, variable in sorted(mapping.items())
+           if shapes[name] != variable.shape.as_list()]
+  if other:
+    raise InputError('%s has other shapes: %s; %s' %
+                     (prefix, name_some(other), advice))
+
+
+def name_some(names):
+  """Returns the first few names, and how many more there are."""
+  text = ', '.join(names[:_NAMED])
+  more = len(names) - _NAMED
+  return text if more <= 0 else '%s and %d more' % (text, more)

@@ -1,0 +1,65 @@
+"""The facts of a training run that evaluation and export must not guess.
+
+Training writes them once into TRAIN_DIR/run.json; evaluation and export read
+them, so that labels_offset, image size or preprocessing are never typed twice.
+"""
+
+import collections
+import json
+import os
+
+from errors import InputError
+
+FILE_NAME = 'run.json'
+
+# labels: by index of the network's output, so labels_offset is already applied.
+# image_size: side in pixels. dataset_dir: absolute path where training ran.
+# moving_average_decay: None where the run keeps no moving averages.
+RunInfo = collections.namedtuple(
+    'RunInfo',
+    'model_name labels labels_offset image_size preprocessing_name '
+    'dataset_name dataset_dir moving_average_decay')
+
+
+def path(train_dir):
+  """Returns where the facts of the run in `train_dir` are kept."""
+  return os.path.join(train_dir, FILE_NAME)
+
+
+def load(train_dir):
+  """Reads the facts of a run.
+
+  Args:
+    train_dir: folder of the run; need not exist.
+
+  Returns:
+    A RunInfo, or None where the folder has no run.json (a run of slim's own).
+
+  Raises:
+    InputError: the file is no run.json of this project.
+  """
+  name = path(train_dir)
+  if not os.path.isfile(name):
+    return None
+  try:
+    with open(name, encoding='utf-8') as stream:
+      facts = json.load(stream)
+    return RunInfo(*[facts[field] for field in RunInfo._fields])
+  except (KeyError, TypeError, ValueError) as error:
+    raise InputError('%s is damaged (%s: %s); remove it to go by the flags '
+                     'alone' % (name, type(error).__name__, error))
+
+
+def save(train_dir, info):
+  """Writes the facts of a run, whole or not at all.
+
+  Args:
+    train_dir: folder of the run; made where there is none.
+    info: a RunInfo.
+  """
+  os.makedirs(train_dir, exist_ok=True)
+  aside = '%s.%d.tmp' % (path(train_dir), os.getpid())
+  with open(aside, 'w', encoding='utf-8') as stream:
+    json.dump(info._asdict(), stream, indent=1, ensure_ascii=False)
+    stream.write('\n')
+  os.replace(aside, path(train_dir))
