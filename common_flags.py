@@ -7,13 +7,13 @@ needs, so that two programs can be imported in one test run.
 import os
 import sys
 
-from absl import app
+from absl import app, flags
 
-from compat import setup_logging
+from compat import setup_logging, tf
 from errors import InputError
 
 
-def run(main):
+def run(main, positional=False):
   """Runs a program's `main` with its flags parsed.
 
   Unknown flags are fatal, by absl. A user's mistake ends the program with one
@@ -21,23 +21,92 @@ def run(main):
   a mistake of ours.
 
   Args:
-    main: function of the left-over command line, as for `absl.app.run`.
+    main: function of the command line left over by the flags; returns the exit
+      status, None for 0.
+    positional: whether the program takes arguments that are no flags.
   """
-  app.run(lambda argv: sys.exit(_call(main, argv)))
+  app.run(lambda argv: sys.exit(_call(main, argv, positional)))
 
 
-def _call(main, argv):
+def _call(main, argv, positional):
   setup_logging()
-  if len(argv) > 1:
+  if len(argv) > 1 and not positional:
     return _fail('unexpected argument %r: flags are given as --name=value; '
                  '--help lists them' % argv[1])
   try:
     return main(argv)
   except InputError as error:
     return _fail(error)
+  except KeyboardInterrupt:
+    return _fail('interrupted', status=130)
 
 
-def _fail(message):
+def _fail(message, status=1):
   program = os.path.basename(sys.argv[0])
   print('%s: error: %s' % (program, message), file=sys.stderr, flush=True)
-  return 1
+  return status
+
+
+def require(values, *names):
+  """Checks that flags without a usable default were given.
+
+  Args:
+    values: the parsed flags.
+    *names: names of flags.
+
+  Raises:
+    InputError: one of them is missing or empty.
+  """
+  for name in names:
+    if not values[name].value:
+      raise InputError('--%s is needed: %s' % (name, values[name].help))
+
+
+def define_dataset_flags(split):
+  """Defines which data set is read, and how.
+
+  Args:
+    split: default of --dataset_split_name.
+  """
+  flags.DEFINE_string(
+      'dataset_name', 'imagenet', 'Name of the converted data set.')
+  flags.DEFINE_string(
+      'dataset_split_name', split, 'Split of the data set: train, validation.')
+  flags.DEFINE_string(
+      'dataset_dir', None, 'Folder of the TFRecord files.')
+  flags.DEFINE_integer(
+      'num_preprocessing_threads', 4,
+      'Threads that decode and preprocess photos.', lower_bound=1)
+
+
+def define_model_flags(known):
+  """Defines which network is used, and how photos become its input.
+
+  Args:
+    known: names of the networks that are accepted.
+  """
+  flags.DEFINE_enum(
+      'model_name', 'inception_v3', sorted(known), 'Name of the network.')
+  flags.DEFINE_integer(
+      'labels_offset', 0,
+      'Subtracted from the labels of the data set: 1 for the VGG and ResNet V1 '
+      'checkpoints, which have no background class.', lower_bound=0)
+  flags.DEFINE_string(
+      'preprocessing_name', None,
+      "Name of the preprocessing. None: the network's own.")
+
+
+def define_session_flags():
+  """Defines where TensorFlow runs."""
+  flags.DEFINE_string(
+      'master', '', "Address of the TensorFlow master, '' for this process.")
+  flags.DEFINE_bool(
+      'gpu_allow_growth', False,
+      'Take memory of the graphics card as needed instead of all at once.')
+
+
+def session_config(values):
+  """Returns the tf.ConfigProto that the session flags ask for."""
+  config = tf.ConfigProto(allow_soft_placement=True)
+  config.gpu_options.allow_growth = values.gpu_allow_growth
+  return config

@@ -95,6 +95,18 @@ def global_step_of(prefix):
   return int(match.group(1)) if match else -1
 
 
+def read_global_step(prefix):
+  """Returns the step that a checkpoint holds, else that in its name, else -1.
+
+  Args:
+    prefix: path of a checkpoint, as `resolve` returns it.
+  """
+  reader = open_reader(prefix)
+  if reader.has_tensor('global_step'):
+    return int(reader.get_tensor('global_step'))
+  return global_step_of(prefix)
+
+
 def open_reader(prefix):
   """Returns TensorFlow's reader of a checkpoint of either format.
 
@@ -116,7 +128,8 @@ def variables_to_restore(moving_average_decay=None):
       variables as the last step left them.
 
   Returns:
-    {name in the checkpoint: variable}, the global step included.
+    {name in the checkpoint: variable} without the global step, which published
+    checkpoints may lack; `read_global_step` has it.
   """
   step = tf.train.get_or_create_global_step()
   if moving_average_decay:

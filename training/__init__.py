@@ -1,0 +1,1 @@
+"""From batches of photos to checkpoints: optimizer, warm start, loop."""

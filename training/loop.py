@@ -1,0 +1,121 @@
+"""slim's training loop with a clean end.
+
+The steps, checkpoints and log lines are `slim.learning.train`'s. What is added
+happens between two steps: SIGTERM and Ctrl-C end training after the step that
+runs, with a last checkpoint; a loss that is not finite ends it with advice.
+"""
+
+import contextlib
+import signal
+
+from compat import slim, tf
+from errors import InputError
+from training.graph import NOT_FINITE
+
+
+class StopRequest:
+  """Whether somebody asked this process to stop."""
+
+  def __init__(self):
+    self.signal = None
+
+  @contextlib.contextmanager
+  def listening(self):
+    """Notes the first SIGTERM or SIGINT; a second one interrupts at once."""
+    old = {number: signal.getsignal(number)
+           for number in (signal.SIGTERM, signal.SIGINT)}
+    for number, handler in old.items():
+      # nohup and `&` in a script ignore Ctrl-C for what they start: keep that.
+      if handler != signal.SIG_IGN:
+        signal.signal(number, self._note)
+    try:
+      yield self
+    finally:
+      for number, handler in old.items():
+        signal.signal(number, handler)
+
+  def _note(self, number, frame):
+    del frame
+    if self.signal is not None:
+      raise KeyboardInterrupt
+    self.signal = signal.Signals(number).name
+
+
+class TrainStep:
+  """One step, as `slim.learning.train` wants it.
+
+  Args:
+    stop: the StopRequest that is looked at before each step.
+  """
+
+  def __init__(self, stop):
+    self._stop = stop
+    self._loss = None
+
+  def __call__(self, session, train_op, global_step, train_step_kwargs):
+    """Returns the loss and whether to stop.
+
+    Raises:
+      InputError: the loss or its gradient is not finite. The gradient was not
+        applied, and no checkpoint is written after it.
+    """
+    if self._stop.signal:
+      tf.logging.info('%s: stopping after this step.', self._stop.signal)
+      return self._loss, True
+    if self._loss is None:
+      _say_devices(session)
+    try:
+      self._loss, done = slim.learning.train_step(
+          session, train_op, global_step, train_step_kwargs)
+    except tf.errors.InvalidArgumentError as error:
+      if NOT_FINITE not in error.message:
+        raise
+      raise InputError(
+          '%s at step %d; lower --learning_rate (tenfold is a start), or check '
+          'that --checkpoint_path belongs to --model_name' %
+          (NOT_FINITE, session.run(global_step)))
+    return self._loss, done
+
+
+def _say_devices(session):
+  names = [device.name.split('device:')[-1]
+           for device in session.list_devices()
+           if device.device_type in ('CPU', 'GPU')]
+  tf.logging.info('Training on %s', ', '.join(names))
+
+
+def run(graph, train_dir, master='', is_chief=True, init_fn=None,
+        number_of_steps=None, log_every_n_steps=10, save_summaries_secs=600,
+        save_interval_secs=600, session_config=None):
+  """Trains until the number of steps is reached or somebody asks to stop.
+
+  Args:
+    graph: a TrainingGraph of the default graph.
+    train_dir: folder of checkpoints and summaries; what is there goes on.
+    master: address of the TensorFlow master, '' for this process.
+    is_chief: whether this worker writes checkpoints and summaries.
+    init_fn: function of the session that reads a published checkpoint.
+    number_of_steps: global step to end at, None for no end.
+    log_every_n_steps: steps between two log lines.
+    save_summaries_secs: seconds between two summaries.
+    save_interval_secs: seconds between two checkpoints.
+    session_config: tf.ConfigProto.
+
+  Raises:
+    InputError: the loss is not finite.
+  """
+  with StopRequest().listening() as stop:
+    slim.learning.train(
+        graph.train_op,
+        logdir=train_dir,
+        train_step_fn=TrainStep(stop),
+        master=master,
+        is_chief=is_chief,
+        init_fn=init_fn,
+        summary_op=graph.summary_op,
+        number_of_steps=number_of_steps,
+        log_every_n_steps=log_every_n_steps,
+        save_summaries_secs=save_summaries_secs,
+        save_interval_secs=save_interval_secs,
+        sync_optimizer=graph.sync_optimizer,
+        session_config=session_config)
