@@ -1,0 +1,143 @@
+"""Evaluates a checkpoint, or each new one of a train directory.
+
+  python eval_image_classifier.py \
+    --checkpoint_path=/tmp/flowers --eval_dir=/tmp/flowers/eval \
+    --dataset_dir=data --dataset_name=my_flower_5 \
+    --dataset_split_name=validation --eval_interval_secs=60
+
+Network, labels offset, image size and preprocessing come from the run.json that
+training left beside its checkpoints, unless their flags are given.
+"""
+
+import os
+import sys
+
+from absl import flags
+
+import common_flags
+from compat import tf
+from datasets import dataset_factory
+from errors import InputError
+from evaluation import loop, metrics, report
+from nets import nets_factory
+from runs import checkpoints, run_info
+
+
+def define_flags():
+  """Defines slim's flags with slim's defaults, and what is new."""
+  common_flags.define_dataset_flags(split='test')
+  common_flags.define_model_flags(nets_factory.NETWORKS)
+  common_flags.define_session_flags()
+  flags.DEFINE_integer('batch_size', 100, 'Photos a batch.', lower_bound=1)
+  flags.DEFINE_integer(
+      'max_num_batches', None, 'Batches to evaluate. None: all photos.',
+      lower_bound=1)
+  flags.DEFINE_string(
+      'checkpoint_path', '/tmp/tfmodel/',
+      'Train directory, or a checkpoint, that is evaluated.')
+  flags.DEFINE_string(
+      'eval_dir', '/tmp/tfmodel/', 'Folder of what evaluation writes.')
+  flags.DEFINE_float(
+      'moving_average_decay', None,
+      'Decay of the moving averages to evaluate. None: the plain variables.',
+      lower_bound=0.0, upper_bound=1.0)
+  flags.DEFINE_integer(
+      'eval_image_size', None,
+      "Side of the network's input in pixels. None: that of training, else the "
+      "network's own.", lower_bound=1)
+  flags.DEFINE_integer(
+      'eval_interval_secs', None,
+      'Seconds between the starts of two evaluations. None: evaluate once.',
+      lower_bound=0)
+  flags.DEFINE_integer(
+      'eval_timeout_secs', None,
+      'Seconds to wait for a new checkpoint before ending. None: for ever.',
+      lower_bound=0)
+
+
+def _choose(flag_name, from_run):
+  """Returns a flag that was given, else the run's value, else its default."""
+  flag = flags.FLAGS[flag_name]
+  return flag.value if flag.present or from_run is None else from_run
+
+
+def _facts(values, checkpoint):
+  """Returns the data set and the RunInfo of what is evaluated."""
+  run = run_info.load(os.path.dirname(checkpoint))
+  empty = run_info.RunInfo(*[None] * len(run_info.RunInfo._fields))
+  run = run or empty
+  model_name = _choose('model_name', run.model_name)
+  network = nets_factory.get_network(model_name)
+  name = _choose('dataset_name', run.dataset_name)
+  dataset_dir = _choose('dataset_dir', run.dataset_dir)
+  if not dataset_dir:
+    raise InputError('--dataset_dir is needed: folder of the TFRecord files')
+  dataset = dataset_factory.get_dataset(
+      name, values.dataset_split_name, dataset_dir)
+  labels_offset = _choose('labels_offset', run.labels_offset)
+  labels = [dataset.labels_to_names[index]
+            for index in range(labels_offset, dataset.num_classes)]
+  if run.labels not in (None, labels):
+    raise InputError(
+        'the run in %s was trained on the classes %s and %s has %s' %
+        (os.path.dirname(checkpoint), checkpoints.name_some(run.labels), name,
+         checkpoints.name_some(labels)))
+  if run.moving_average_decay and not values.moving_average_decay:
+    tf.logging.info('The run keeps moving averages; --moving_average_decay=%g '
+                    'evaluates them', run.moving_average_decay)
+  return dataset, run_info.RunInfo(
+      model_name=model_name, labels=labels, labels_offset=labels_offset,
+      image_size=(_choose('eval_image_size', run.image_size)
+                  or network.image_size),
+      preprocessing_name=(_choose('preprocessing_name', run.preprocessing_name)
+                          or network.preprocessing),
+      dataset_name=name, dataset_dir=dataset_dir,
+      moving_average_decay=values.moving_average_decay)
+
+
+def _first_checkpoint(values):
+  """Returns the checkpoint to start with, None when waiting timed out."""
+  if values.eval_interval_secs is None:
+    return checkpoints.resolve(values.checkpoint_path)
+  if tf.train.checkpoint_exists(values.checkpoint_path):
+    raise InputError(
+        '--eval_interval_secs watches a train directory, and '
+        '--checkpoint_path=%s is a checkpoint; give its folder, or leave the '
+        'interval away' % values.checkpoint_path)
+  return loop.wait_for_checkpoint(
+      values.checkpoint_path, timeout_secs=values.eval_timeout_secs)
+
+
+def main(_):
+  values = flags.FLAGS
+  first = _first_checkpoint(values)
+  if first is None:
+    return
+  dataset, info = _facts(values, first)
+  os.makedirs(values.eval_dir, exist_ok=True)
+  with tf.Graph().as_default():
+    graph = loop.build_graph(
+        dataset, info, values.batch_size, values.num_preprocessing_threads,
+        values.max_num_batches, values.moving_average_decay)
+    with tf.summary.FileWriter(values.eval_dir) as writer:
+
+      def evaluate(checkpoint):
+        counted = loop.count(graph, checkpoint, values.master,
+                             common_flags.session_config(values))
+        found = metrics.compute(
+            counted.labels, counted.probabilities, info.labels)
+        report.print_metrics(found, sys.stdout)
+        files = report.write(values.eval_dir, counted, found, info.labels,
+                             values.dataset_split_name, writer)
+        tf.logging.info('Wrote %s', ', '.join(files))
+
+      if values.eval_interval_secs is None:
+        evaluate(first)
+      else:
+        loop.poll(values.checkpoint_path, first, evaluate,
+                  values.eval_interval_secs, values.eval_timeout_secs)
+
+
+if __name__ == '__main__':
+  define_flags()
+  common_flags.run(main)

@@ -1,0 +1,193 @@
+"""Evaluates checkpoints: one, or each new one of a train directory.
+
+The log lines are those of slim's evaluation loop. The loop itself is our own,
+because slim's builds its operations anew for each checkpoint, and ends at the
+first checkpoint that is half written.
+"""
+
+import collections
+import math
+import time
+
+import numpy as np
+
+from compat import tf
+from datasets import input_pipeline
+from errors import InputError
+from nets import nets_factory
+from preprocessing import preprocessing_factory
+from runs import checkpoints
+
+# outputs: dict of tensors `label`, `filename`, `probabilities` of a batch.
+# restores: {name in the checkpoint: variable}.
+EvaluationGraph = collections.namedtuple(
+    'EvaluationGraph', 'outputs initializer saver restores num_photos '
+    'num_batches')
+
+# filenames: [photos] str. labels: [photos] int64. probabilities: [photos,
+# classes] float32.
+Counted = collections.namedtuple(
+    'Counted', 'checkpoint global_step filenames labels probabilities')
+
+_TIME = '%Y-%m-%d-%H:%M:%S'
+
+
+class UnreadableCheckpoint(InputError):
+  """The files of a checkpoint are there and cannot be read, at least now."""
+
+
+def build_graph(dataset, info, batch_size, num_threads=4, max_num_batches=None,
+                moving_average_decay=None):
+  """Builds the evaluation of a data set in the default graph.
+
+  Args:
+    dataset: slim Dataset of the photos to count.
+    info: RunInfo of what is evaluated.
+    batch_size: photos a batch; the last batch has what is left.
+    num_threads: threads that decode photos.
+    max_num_batches: batches to count, None for all photos.
+    moving_average_decay: decay of the moving averages to evaluate, None for
+      the plain variables.
+
+  Returns:
+    An EvaluationGraph.
+  """
+  network = nets_factory.get_network(info.model_name)
+  batches = input_pipeline.evaluation_batches(
+      dataset,
+      preprocessing_factory.get_preprocessing(
+          info.preprocessing_name, is_training=False),
+      info.image_size, batch_size,
+      channels=network.channels, num_threads=num_threads,
+      labels_offset=info.labels_offset)
+  iterator = tf.data.make_initializable_iterator(batches)
+  batch = iterator.get_next()
+  network_fn = nets_factory.get_network_fn(
+      info.model_name, num_classes=len(info.labels), is_training=False)
+  logits, end_points = network_fn(batch['image'])
+  restores = checkpoints.variables_to_restore(moving_average_decay)
+  num_batches = math.ceil(dataset.num_samples / batch_size)
+  num_photos = dataset.num_samples
+  if max_num_batches is not None and max_num_batches < num_batches:
+    num_batches, num_photos = max_num_batches, max_num_batches * batch_size
+  return EvaluationGraph(
+      outputs={'label': batch['label'], 'filename': batch['filename'],
+               'probabilities': end_points.get(
+                   'Predictions', tf.nn.softmax(logits))},
+      initializer=iterator.initializer,
+      saver=tf.train.Saver(restores),
+      restores=restores,
+      num_photos=num_photos,
+      num_batches=num_batches)
+
+
+def count(graph, checkpoint, master='', session_config=None):
+  """Runs a checkpoint over the photos.
+
+  Args:
+    graph: an EvaluationGraph of the default graph.
+    checkpoint: prefix of a checkpoint.
+    master: address of the TensorFlow master, '' for this process.
+    session_config: tf.ConfigProto.
+
+  Returns:
+    A Counted, each photo once.
+
+  Raises:
+    UnreadableCheckpoint: its files are damaged, gone or half copied.
+    InputError: the checkpoint is of another network; the record files hold
+      fewer photos than their manifest says.
+  """
+  global_step = _check(graph, checkpoint)
+  with tf.Session(master, config=session_config) as session:
+    try:
+      graph.saver.restore(session, checkpoint)
+    except (tf.errors.OpError, ValueError) as error:
+      raise UnreadableCheckpoint('%s cannot be read: %s' % (
+          checkpoint, str(error).split('\n')[0]))
+    session.run(graph.initializer)
+    tf.logging.info('Starting evaluation at %s',
+                    time.strftime(_TIME, time.gmtime()))
+    batches = list(_run_batches(session, graph))
+    tf.logging.info('Finished evaluation at %s',
+                    time.strftime(_TIME, time.gmtime()))
+  joined = {key: np.concatenate([batch[key] for batch in batches])
+            for key in graph.outputs} if batches else {'label': []}
+  if len(joined['label']) != graph.num_photos:
+    raise InputError(
+        'the record files hold %d photos and their manifest says %d; convert '
+        'the data set again' % (len(joined['label']), graph.num_photos))
+  return Counted(checkpoint, global_step,
+                 [name.decode('utf-8') for name in joined['filename']],
+                 joined['label'], joined['probabilities'])
+
+
+def _check(graph, checkpoint):
+  """Returns the global step, after seeing that the checkpoint fits."""
+  try:
+    global_step = checkpoints.read_global_step(checkpoint)
+  except InputError as error:
+    raise UnreadableCheckpoint(str(error))
+  checkpoints.check_fits(
+      checkpoint, graph.restores,
+      'give the --model_name, --dataset_name, --labels_offset and '
+      '--moving_average_decay it was trained with')
+  return global_step
+
+
+def _run_batches(session, graph):
+  """Yields the outputs of each batch; logs progress at slim's frequency."""
+  every = 1 if graph.num_batches < 20 else graph.num_batches // 10
+  for number in range(1, graph.num_batches + 1):
+    try:
+      yield session.run(graph.outputs)
+    except tf.errors.OutOfRangeError:
+      return
+    if number % every == 0 or number == graph.num_batches:
+      tf.logging.info('Evaluation [%d/%d]', number, graph.num_batches)
+
+
+def wait_for_checkpoint(train_dir, last=None, timeout_secs=None):
+  """Waits until a train directory has a checkpoint other than the last.
+
+  Args:
+    train_dir: folder, which may be missing, empty or being written.
+    last: prefix of the checkpoint that was seen last.
+    timeout_secs: seconds to wait, None for ever.
+
+  Returns:
+    The newest checkpoint's prefix, None when the time is over.
+  """
+  tf.logging.info('Waiting for new checkpoint at %s', train_dir)
+  end = None if timeout_secs is None else time.time() + timeout_secs
+  while True:
+    newest = checkpoints.newest(train_dir)
+    if newest is not None and newest != last:
+      tf.logging.info('Found new checkpoint at %s', newest)
+      return newest
+    if end is not None and time.time() >= end:
+      tf.logging.info('Timed-out waiting for a checkpoint.')
+      return None
+    time.sleep(1)
+
+
+def poll(train_dir, first, evaluate, interval_secs, timeout_secs=None):
+  """Evaluates the first checkpoint, then each new one.
+
+  Args:
+    train_dir: folder that training writes to.
+    first: prefix of the checkpoint to start with.
+    evaluate: function of a checkpoint's prefix.
+    interval_secs: seconds from the start of one evaluation to the next.
+    timeout_secs: seconds to wait for a new checkpoint before this returns,
+      None for ever.
+  """
+  checkpoint = first
+  while checkpoint is not None:
+    start = time.time()
+    try:
+      evaluate(checkpoint)
+    except UnreadableCheckpoint as error:
+      tf.logging.warning('%s; waiting for the next one', error)
+    time.sleep(max(0, start + interval_secs - time.time()))
+    checkpoint = wait_for_checkpoint(train_dir, checkpoint, timeout_secs)

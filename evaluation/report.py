@@ -1,0 +1,109 @@
+"""What an evaluation prints and writes under --eval_dir."""
+
+import csv
+import json
+import os
+import time
+
+import numpy as np
+
+from compat import tf
+from evaluation import confusion_plot
+
+
+def print_metrics(metrics, stream):
+  """Prints the metrics as slim does, then precision and recall a class.
+
+  Args:
+    metrics: a Metrics.
+    stream: text stream.
+  """
+  lines = ['eval/Accuracy[%.4g]' % metrics.accuracy,
+           'eval/Recall_5[%.4g]' % metrics.recall_5]
+  lines.append('%d photos, 95 %% interval of the accuracy %.3f to %.3f' %
+               ((metrics.photos,) + metrics.accuracy_interval))
+  if len(metrics.classes) <= 5:
+    lines.append('Recall_5 is always 1 with %d classes' % len(metrics.classes))
+  width = max(len(c.label) for c in metrics.classes)
+  lines.append('%-*s  precision  recall  photos' % (width, 'class'))
+  for c in metrics.classes:
+    lines.append('%-*s  %9s  %6s  %6d' % (
+        width, c.label, _three(c.precision), _three(c.recall), c.photos))
+  print('\n'.join(lines), file=stream, flush=True)
+
+
+def _three(share):
+  return '-' if share is None else '%.3f' % share
+
+
+def write(eval_dir, counted, metrics, names, split, writer):
+  """Writes metrics, predictions and the confusion matrix of one checkpoint.
+
+  Args:
+    eval_dir: folder, which exists.
+    counted: a Counted.
+    metrics: its Metrics.
+    names: the class names by index.
+    split: name of the split.
+    writer: tf.summary.FileWriter of the folder.
+
+  Returns:
+    The names of the files written.
+  """
+  files = {
+      'predictions': 'predictions-%d.csv' % counted.global_step,
+      'confusion': 'confusion-%d.png' % counted.global_step,
+      'metrics': 'metrics.jsonl',
+  }
+  paths = {key: os.path.join(eval_dir, name) for key, name in files.items()}
+  _write_predictions(paths['predictions'], counted, names)
+  title = '%s, step %d: accuracy %.3f' % (
+      split, counted.global_step, metrics.accuracy)
+  png = confusion_plot.to_png(metrics.confusion, names, title)
+  with open(paths['confusion'], 'wb') as stream:
+    stream.write(png)
+  _write_summary(writer, counted.global_step, metrics, png)
+  with open(paths['metrics'], 'a', encoding='utf-8') as stream:
+    stream.write(json.dumps(_as_json(counted, metrics, split),
+                            ensure_ascii=False) + '\n')
+  return [paths[key] for key in ('metrics', 'predictions', 'confusion')]
+
+
+def _as_json(counted, metrics, split):
+  return {
+      'global_step': counted.global_step,
+      'checkpoint': counted.checkpoint,
+      'split': split,
+      'time': time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()),
+      'photos': metrics.photos,
+      'accuracy': metrics.accuracy,
+      'accuracy_interval_95': list(metrics.accuracy_interval),
+      'recall_5': metrics.recall_5,
+      'classes': [c._asdict() for c in metrics.classes],
+  }
+
+
+def _write_predictions(path, counted, names):
+  """Writes a row a photo: file, label, prediction and their probabilities."""
+  with open(path, 'w', encoding='utf-8', newline='') as stream:
+    rows = csv.writer(stream)
+    rows.writerow(['file', 'label', 'predicted', 'correct', 'probability',
+                   'label_probability'])
+    for file_name, label, scores in zip(
+        counted.filenames, counted.labels, counted.probabilities):
+      best = int(np.argmax(scores))
+      rows.writerow([file_name, names[label], names[best], int(best == label),
+                     '%.6f' % scores[best], '%.6f' % scores[label]])
+
+
+def _write_summary(writer, global_step, metrics, png):
+  height_width = metrics.confusion.shape[0]
+  image = tf.Summary.Image(
+      encoded_image_string=png, height=height_width, width=height_width,
+      colorspace=4)
+  writer.add_summary(tf.Summary(value=[
+      tf.Summary.Value(tag='eval/Accuracy', simple_value=metrics.accuracy),
+      tf.Summary.Value(tag='eval/Recall_5', simple_value=metrics.recall_5),
+      tf.Summary.Value(tag='confusion_matrix', image=image),
+  ]), global_step)
+  writer.flush()
