@@ -1,0 +1,29 @@
+"""Names of the ImageNet classes, in the order of the published checkpoints.
+
+Index 0 is 'background', which slim's 1001-class networks have in front of the
+1000 classes of ILSVRC 2012 (in the order of their WordNet ids).
+"""
+
+import collections
+import functools
+import os
+
+_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)),
+                     'imagenet_synsets.txt')
+
+Synset = collections.namedtuple('Synset', 'label wordnet_id name')
+
+
+@functools.lru_cache(maxsize=1)
+def synsets():
+  """Returns the tuple of 1000 Synsets; their labels are 1 to 1000."""
+  with open(_FILE, encoding='utf-8') as source:
+    rows = [line.split() for line in source]
+  return tuple(Synset(int(label), wordnet_id, name)
+               for label, wordnet_id, name in rows)
+
+
+def labels():
+  """Returns the list of 1001 names. They are not unique: 'crane' is there
+  twice, as a bird and as a machine."""
+  return ['background'] + [synset.name for synset in synsets()]

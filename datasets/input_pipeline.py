@@ -1,0 +1,162 @@
+"""From records to the batches that a network sees, with tf.data.
+
+Photos stay encoded until they have left the shuffle buffer. `photo_to_input` is
+the one way from an encoded photo to a network's input: training, evaluation and
+the exported graph call it.
+"""
+
+import os
+
+from compat import tf
+from datasets import record_dataset
+from errors import InputError
+
+# Records in the shuffle buffer: at most so many, and at most so many bytes, for
+# photos straight from a camera have megabytes each. The converter has shuffled
+# all photos already, and the order of the files is shuffled in each epoch; the
+# buffer only has to change who is in a batch with whom.
+SHUFFLE_RECORDS = 4096
+SHUFFLE_BYTES = 256 * 1024 * 1024
+
+# Batches made ahead, while the network works on one.
+PREFETCH_BATCHES = 2
+
+
+def photo_to_input(encoded, preprocessing_fn, height, width, channels=3):
+  """Decodes a photo and preprocesses it.
+
+  Args:
+    encoded: scalar string tensor, a JPEG or PNG file. The content decides:
+      TensorFlow's kernel of decode_jpeg reads both.
+    preprocessing_fn: function of (image, height, width), where image is
+      [h, w, channels] uint8.
+    height: pixels of the result.
+    width: pixels of the result.
+    channels: 3, or 1 for grey.
+
+  Returns:
+    [height, width, channels] float32 tensor, in preprocessing_fn's range.
+  """
+  image = tf.image.decode_jpeg(encoded, channels=channels)
+  image = preprocessing_fn(image, height, width)
+  image.set_shape([height, width, channels])
+  return image
+
+
+def training_batches(dataset, preprocessing_fn, image_size, batch_size,
+                     channels=3, num_readers=4, num_threads=4, labels_offset=0,
+                     seed=None, num_shards=1, shard_index=0):
+  """Returns endless shuffled batches for training.
+
+  Args:
+    dataset: Dataset of dataset_factory.get_dataset.
+    preprocessing_fn: as for photo_to_input.
+    image_size: height and width of the network's input, in pixels.
+    batch_size: photos a batch.
+    channels: 3, or 1 for grey.
+    num_readers: how many files are read at once.
+    num_threads: how many photos are decoded and preprocessed at once.
+    labels_offset: subtracted from each label.
+    seed: integer, or None for another order each time. With a seed and
+      num_threads=1 the batches are the same each time.
+    num_shards: how many workers share the data set.
+    shard_index: which of them this is, from 0. In an epoch each record goes to
+      exactly one.
+
+  Returns:
+    tf.data.Dataset of dicts: image [batch_size, image_size, image_size,
+    channels] float32, label [batch_size] int64, filename [batch_size] string.
+
+  Raises:
+    InputError: if there are fewer records than workers, or labels_offset
+      leaves no class.
+  """
+  if dataset.num_samples < num_shards:
+    raise InputError('%d records cannot be shared by %d workers' %
+                     (dataset.num_samples, num_shards))
+  files = _files(dataset)
+  if len(files) % num_shards == 0:
+    files = files[shard_index::num_shards]
+    records = tf.data.Dataset.from_tensor_slices(files)
+    records = records.shuffle(len(files), seed=seed)
+    readers = min(num_readers, len(files))
+    records = records.interleave(tf.data.TFRecordDataset, cycle_length=readers,
+                                 num_parallel_calls=readers)
+  else:  # By records: each worker reads all files, in the same order.
+    records = tf.data.TFRecordDataset(files).shard(num_shards, shard_index)
+  records = records.shuffle(_buffer_size(files, dataset.num_samples), seed=seed)
+  load = _make_load(dataset, preprocessing_fn, image_size, channels,
+                    labels_offset, seed)
+  return (records.repeat().map(load, num_parallel_calls=num_threads)
+          .batch(batch_size, drop_remainder=True).prefetch(PREFETCH_BATCHES))
+
+
+def evaluation_batches(dataset, preprocessing_fn, image_size, batch_size,
+                       channels=3, num_threads=4, labels_offset=0):
+  """Returns each record once, in the order of the files.
+
+  Args:
+    dataset: Dataset of dataset_factory.get_dataset.
+    preprocessing_fn: as for photo_to_input.
+    image_size: height and width of the network's input, in pixels.
+    batch_size: photos a batch.
+    channels: 3, or 1 for grey.
+    num_threads: how many photos are decoded and preprocessed at once.
+    labels_offset: subtracted from each label.
+
+  Returns:
+    tf.data.Dataset of dicts as training_batches gives them; the last batch
+    holds what is left.
+
+  Raises:
+    InputError: if labels_offset leaves no class.
+  """
+  load = _make_load(dataset, preprocessing_fn, image_size, channels,
+                    labels_offset)
+  return (tf.data.TFRecordDataset(_files(dataset))
+          .map(load, num_parallel_calls=num_threads)
+          .batch(batch_size).prefetch(PREFETCH_BATCHES))
+
+
+def _files(dataset):
+  """Returns the data set's files; slim also allows a pattern as the source."""
+  sources = dataset.data_sources
+  if isinstance(sources, str):
+    sources = sorted(tf.gfile.Glob(sources))
+  if not sources:
+    raise InputError('the data set has no files: %r' % dataset.data_sources)
+  return list(sources)
+
+
+def _buffer_size(files, num_records):
+  """Returns how many records the shuffle buffer holds."""
+  mean_bytes = sum(map(os.path.getsize, files)) / num_records
+  return max(1, min(SHUFFLE_RECORDS, int(SHUFFLE_BYTES / mean_bytes)))
+
+
+def _make_load(dataset, preprocessing_fn, image_size, channels, labels_offset,
+               seed=None):
+  """Returns the function from a serialized record to the dict of tensors."""
+  num_outputs = dataset.num_classes - labels_offset
+  if labels_offset < 0 or num_outputs < 1:
+    raise InputError('labels_offset is %d, accepted are 0 to %d for %d classes'
+                     % (labels_offset, dataset.num_classes - 1,
+                        dataset.num_classes))
+
+  def load(serialized):
+    if seed is not None:  # Of this function's own graph: its random operations.
+      tf.set_random_seed(seed)
+    record = tf.parse_single_example(serialized, record_dataset.features())
+    filename = record['image/filename']
+    label = record['image/class/label'] - labels_offset
+    in_range = tf.logical_and(label >= 0, label < num_outputs)
+    problem = 'label outside 0 to %d with labels_offset %d:' % (
+        num_outputs - 1, labels_offset)
+    with tf.control_dependencies(
+        [tf.Assert(in_range, [problem, label, 'of photo', filename])]):
+      label = tf.identity(label)
+    image = photo_to_input(record['image/encoded'], preprocessing_fn,
+                           image_size, image_size, channels)
+    return {'image': image, 'label': label, 'filename': filename}
+
+  return load

@@ -1,0 +1,232 @@
+"""From any photo file to an upright RGB JPEG.
+
+The one way by which a photo enters the project: the converter, classify_image
+and the server all call `normalize_photo`. It has no state and may be called
+from several threads at once.
+"""
+
+import collections
+import io
+import struct
+import warnings
+import zlib
+
+import numpy as np
+from PIL import (
+  BmpImagePlugin,
+  GifImagePlugin,
+  Image,
+  JpegImagePlugin,
+  PngImagePlugin,
+  TiffImagePlugin,
+)
+
+from errors import InputError
+
+# Width times height. The largest medium-format cameras take 102 to 151
+# million; decoded, such a photo needs 3 bytes a pixel.
+MAX_PIXELS = 160 * 1000 * 1000
+
+# Of the JPEGs that we write ourselves; high enough to survive a second coding.
+JPEG_QUALITY = 95
+
+ACCEPTED = 'JPEG, PNG, GIF, BMP or TIFF'
+
+# What a file of each kind begins with, and who reads it. The readers are called
+# directly: Image.open has a pixel limit of its own that is process-wide, and
+# fills its table of plug-ins on first use, which is not safe in threads.
+_READERS = (
+    (b'\xff\xd8\xff', JpegImagePlugin.JpegImageFile),
+    (b'\x89PNG\r\n\x1a\n', PngImagePlugin.PngImageFile),
+    (b'GIF87a', GifImagePlugin.GifImageFile),
+    (b'GIF89a', GifImagePlugin.GifImageFile),
+    (b'BM', BmpImagePlugin.BmpImageFile),
+    (b'II*\0', TiffImagePlugin.TiffImageFile),
+    (b'MM\0*', TiffImagePlugin.TiffImageFile),
+)
+
+# Brands of the ISO media container (bytes 4 to 12) that hold a still photo.
+_ISO_BRANDS = {
+    b'heic': 'HEIC', b'heix': 'HEIC', b'hevc': 'HEIC', b'heim': 'HEIC',
+    b'heis': 'HEIC', b'mif1': 'HEIC', b'msf1': 'HEIC', b'avif': 'AVIF',
+}
+
+# What Pillow raises on damaged files, in opening (SyntaxError, for what is no
+# such file), in decoding and in converting between modes.
+_PILLOW_ERRORS = (OSError, SyntaxError, ValueError, TypeError, KeyError,
+                  IndexError, AttributeError, OverflowError, EOFError,
+                  ZeroDivisionError, NotImplementedError, MemoryError,
+                  struct.error, zlib.error, Image.DecompressionBombError)
+
+_ORIENTATION = 0x0112
+# EXIF orientation: what must be done to see the photo upright.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# Pillow warns of damaged EXIF blocks and the like, which do not concern the
+# pixels. One lasting filter, because warnings.catch_warnings is not safe in
+# threads.
+warnings.filterwarnings('ignore', module=r'PIL\.')
+
+Photo = collections.namedtuple('Photo', 'encoded height width')
+Photo.__doc__ = """An upright RGB JPEG.
+
+encoded: bytes of the JPEG file.
+height, width: its size in pixels.
+"""
+
+
+class PhotoError(InputError):
+  """A file that is no usable photo; the message is a short reason."""
+
+
+def normalize_photo(data, max_pixels=MAX_PIXELS):
+  """Turns the bytes of a photo file into an upright RGB JPEG.
+
+  The content decides the format, never a file name. The whole file is decoded,
+  so that one that is cut off is found here and not in training. A
+  three-channel JPEG that is upright comes back byte for byte; all else is
+  written anew with quality 95: EXIF rotation applied, first frame of a GIF,
+  transparency on white, 16 bits a channel cut to 8, grey and CMYK as RGB.
+
+  Args:
+    data: bytes of the file.
+    max_pixels: largest width times height that is decoded.
+
+  Returns:
+    A Photo.
+
+  Raises:
+    PhotoError: if this is no photo of an accepted format, is empty, damaged or
+      truncated, or has more than `max_pixels` pixels.
+  """
+  reader = _find_reader(data)
+  try:
+    image = reader(io.BytesIO(data))
+  except _PILLOW_ERRORS as error:
+    raise PhotoError('damaged header: %s' % _one_line(error))
+  width, height = image.size
+  if width * height > max_pixels:
+    raise PhotoError('%d x %d pixels, more than the limit of %d' %
+                     (width, height, max_pixels))
+  try:
+    orientation = _orientation(image)
+    if orientation == 1 and _is_plain_jpeg(image):
+      _check_jpeg(image, data)
+      return Photo(data, height, width)
+    image.load()
+    if reader is JpegImagePlugin.JpegImageFile:
+      _check_end(data)
+    return _encode(_to_rgb(image), orientation)
+  except PhotoError:
+    raise
+  except _PILLOW_ERRORS as error:
+    raise PhotoError('cannot be decoded: %s' % _one_line(error))
+
+
+def _find_reader(data):
+  """Returns the Pillow reader for what the file begins with."""
+  if not data:
+    raise PhotoError('the file is empty')
+  for magic, reader in _READERS:
+    if data.startswith(magic):
+      return reader
+  refused = None
+  if data[:4] == b'RIFF' and data[8:12] == b'WEBP':
+    refused = 'WebP'
+  elif data[4:8] == b'ftyp':
+    refused = _ISO_BRANDS.get(data[8:12])
+  if refused:
+    raise PhotoError('%s is not accepted: save the photo as JPEG or PNG' %
+                     refused)
+  raise PhotoError('not a photo that can be read (accepted: %s)' % ACCEPTED)
+
+
+def _one_line(error):
+  return ' '.join(str(error).split()) or type(error).__name__
+
+
+def _orientation(image):
+  """Returns the EXIF orientation, 1 to 8; 1 where there is none."""
+  try:
+    orientation = image.getexif().get(_ORIENTATION, 1)
+  except _PILLOW_ERRORS:  # A damaged EXIF block says nothing about the pixels.
+    return 1
+  return orientation if orientation in _UPRIGHT else 1
+
+
+def _is_plain_jpeg(image):
+  """Whether every decoder sees the same three channels in this JPEG.
+
+  Adobe's marker with another transform than YCbCr (1) means that the channels
+  are RGB, or CMYK; decoders disagree when a JFIF marker is there as well.
+  """
+  return (isinstance(image, JpegImagePlugin.JpegImageFile) and
+          image.mode == 'RGB' and
+          image.info.get('adobe_transform', 1) == 1)
+
+
+def _check_jpeg(image, data):
+  """Decodes a JPEG to the end; raises what Pillow raises, or PhotoError.
+
+  At an eighth of the size: libjpeg reads every coded coefficient all the same
+  and saves most of the arithmetic.
+  """
+  image.draft('RGB', (image.width // 8 or 1, image.height // 8 or 1))
+  image.load()
+  _check_end(data)
+
+
+def _check_end(data):
+  """Raises PhotoError for a JPEG that lacks its end marker.
+
+  Pillow does not miss it when all lines are there; TensorFlow refuses the file.
+  Inside coded data neither marker can occur by chance.
+  """
+  if data.rfind(b'\xff\xd9') < data.rfind(b'\xff\xda'):
+    raise PhotoError('truncated: the JPEG has no end marker')
+
+
+def _to_rgb(image):
+  """Returns a decoded Pillow image in mode RGB, transparency on white."""
+  if image.mode.startswith('I') or image.mode == 'F':
+    return _from_deep_grey(image).convert('RGB')
+  if image.mode in ('LA', 'La', 'PA', 'RGBA', 'RGBa') or (
+      'transparency' in image.info):
+    image = image.convert('RGBA')
+    white = Image.new('RGBA', image.size, (255, 255, 255, 255))
+    image = Image.alpha_composite(white, image)
+  return image.convert('RGB')
+
+
+def _from_deep_grey(image):
+  """Returns a grey image of more than 8 bits a pixel in mode L.
+
+  Sixteen bits keep their scale. What goes beyond (32 bits, floats) has no
+  agreed white, so the darkest pixel becomes black and the brightest white.
+  """
+  values = np.asarray(image).astype(np.float64)
+  if not np.all(np.isfinite(values)):
+    raise PhotoError('holds pixels that are not numbers')
+  low, high = values.min(), values.max()
+  if image.mode != 'F' and low >= 0 and high <= 65535:
+    low, high = 0, 65535
+  values = (values - low) * (255 / ((high - low) or 1))
+  return Image.fromarray(np.rint(values).astype(np.uint8))
+
+
+def _encode(image, orientation):
+  """Returns the Photo of an RGB Pillow image, turned upright."""
+  if orientation in _UPRIGHT:
+    image = image.transpose(_UPRIGHT[orientation])
+  image.info = {}  # Pillow would carry a comment over.
+  buffer = io.BytesIO()
+  image.save(buffer, 'JPEG', quality=JPEG_QUALITY)
+  return Photo(buffer.getvalue(), image.height, image.width)

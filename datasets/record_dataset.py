@@ -1,0 +1,193 @@
+"""The one reader of records, for every data set of this project.
+
+A record is a tf.train.Example with slim's keys, so that records of the 2017
+scripts and those of this project can be read alike:
+
+  image/encoded      bytes of a JPEG (or PNG) file
+  image/format       b'jpg'
+  image/class/label  the label, an integer
+  image/height       pixels
+  image/width        pixels
+  image/filename     '<class>/<file>' in UTF-8; not in slim's records
+"""
+
+import os
+import re
+import struct
+
+from compat import slim, tf
+from errors import InputError
+
+LABELS_FILE = 'labels.txt'
+
+ITEMS_TO_DESCRIPTIONS = {
+    'image': 'A color photo, [height, width, 3] uint8 of varying size.',
+    'label': 'The class, a single integer from 0 to num_classes - 1.',
+    'filename': 'Where the photo came from, <class>/<file>; may be empty.',
+}
+
+# A TFRecord: length (8 bytes), its checksum (4), the data, its checksum (4).
+_LENGTH_BYTES, _CHECKSUM_BYTES = 8, 4
+
+
+def make_example(encoded, height, width, label, filename):
+  """Returns the tf.train.Example of one photo.
+
+  Args:
+    encoded: bytes of a JPEG file.
+    height: pixels.
+    width: pixels.
+    label: integer.
+    filename: text, '<class>/<file>'.
+  """
+  def of_bytes(value):
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+
+  def of_int(value):
+    return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+
+  return tf.train.Example(features=tf.train.Features(feature={
+      'image/encoded': of_bytes(encoded),
+      'image/format': of_bytes(b'jpg'),
+      'image/class/label': of_int(label),
+      'image/height': of_int(height),
+      'image/width': of_int(width),
+      'image/filename': of_bytes(filename.encode('utf-8')),
+  }))
+
+
+def features():
+  """Returns the parsing specification of what is read from a record.
+
+  A label is required: without one a photo would silently count as class 0.
+  """
+  return {
+      'image/encoded': tf.FixedLenFeature((), tf.string),
+      'image/format': tf.FixedLenFeature((), tf.string, default_value='jpg'),
+      'image/class/label': tf.FixedLenFeature((), tf.int64),
+      'image/filename': tf.FixedLenFeature((), tf.string, default_value=''),
+  }
+
+
+def make_dataset(data_sources, num_samples, labels, reader=None):
+  """Returns the slim Dataset over some record files.
+
+  Args:
+    data_sources: list of paths.
+    num_samples: how many records they hold together.
+    labels: list of class names.
+    reader: class of a tf.ReaderBase; None: tf.TFRecordReader.
+  """
+  decoder = slim.tfexample_decoder.TFExampleDecoder(features(), {
+      'image': slim.tfexample_decoder.Image(channels=3),
+      'label': slim.tfexample_decoder.Tensor('image/class/label'),
+      'filename': slim.tfexample_decoder.Tensor('image/filename'),
+  })
+  return slim.dataset.Dataset(
+      data_sources=data_sources,
+      reader=reader or tf.TFRecordReader,
+      decoder=decoder,
+      num_samples=num_samples,
+      items_to_descriptions=ITEMS_TO_DESCRIPTIONS,
+      num_classes=len(labels),
+      labels_to_names=dict(enumerate(labels)))
+
+
+def find_shards(dataset_dir, name):
+  """Finds the record files of a data set by their names.
+
+  Both `<name>_train-00000-of-00005.tfrecord`, which this project writes, and
+  `<name>_train_00000-of-00005.tfrecord`, which slim's flowers script wrote. Of
+  a split that has both, the former are taken.
+
+  Args:
+    dataset_dir: folder that holds the files.
+    name: name of the data set.
+
+  Returns:
+    {split name: sorted list of file names}; empty without the folder.
+  """
+  pattern = re.compile(r'%s_([a-z]+)([-_])(\d{5})-of-(\d{5})(?:\.tfrecord)?' %
+                       re.escape(name))
+  found = {}
+  for file_name in sorted(_listdir(dataset_dir)):
+    match = pattern.fullmatch(file_name)
+    if match:
+      split, mark, _, _ = match.groups()
+      found.setdefault(split, {}).setdefault(mark, []).append(file_name)
+  return {split: marks.get('-') or marks['_']
+          for split, marks in found.items()}
+
+
+def _listdir(folder):
+  return os.listdir(folder) if os.path.isdir(folder) else []
+
+
+def count_records(record_path):
+  """Counts the records of a file by their lengths, without reading the data.
+
+  Args:
+    record_path: path of a TFRecord file that is not compressed.
+
+  Raises:
+    InputError: if the file is missing, or ends inside a record.
+  """
+  try:
+    size = os.path.getsize(record_path)
+    with open(record_path, 'rb') as source:
+      return _count(source, size, record_path)
+  except OSError as error:
+    raise InputError('cannot read %s: %s' % (record_path, error.strerror))
+
+
+def _count(source, size, record_path):
+  count, position = 0, 0
+  while position < size:
+    header = source.read(_LENGTH_BYTES)
+    if len(header) == _LENGTH_BYTES:
+      position += (_LENGTH_BYTES + _CHECKSUM_BYTES +
+                   struct.unpack('<Q', header)[0] + _CHECKSUM_BYTES)
+    if len(header) < _LENGTH_BYTES or position > size:
+      raise InputError('%s is damaged: it ends inside record %d' %
+                       (record_path, count))
+    source.seek(position)
+    count += 1
+  return count
+
+
+def format_labels(labels):
+  """Returns the text of a labels.txt: a line `0:daisy` a class."""
+  return ''.join('%d:%s\n' % row for row in enumerate(labels))
+
+
+def read_labels(labels_path):
+  """Reads a labels.txt.
+
+  Args:
+    labels_path: path of a file with one line `0:daisy` a class.
+
+  Returns:
+    List of class names; the index is the label.
+
+  Raises:
+    InputError: if the file cannot be read, or does not name each label from 0
+      on exactly once.
+  """
+  names = {}
+  try:
+    with open(labels_path, encoding='utf-8') as source:
+      lines = source.read().split('\n')
+  except (OSError, UnicodeDecodeError) as error:
+    raise InputError('cannot read the labels %s: %s' % (labels_path, error))
+  for number, line in enumerate(lines, 1):
+    if not line.strip():
+      continue
+    label, colon, name = line.rstrip('\r').partition(':')
+    if not colon or not label.strip().isdigit() or int(label) in names:
+      raise InputError('%s, line %d: got %r, accepted are lines such as '
+                       '0:daisy, each label once' % (labels_path, number, line))
+    names[int(label)] = name
+  if sorted(names) != list(range(len(names))) or not names:
+    raise InputError('%s: labels must be 0, 1, 2 and so on; got %s' %
+                     (labels_path, sorted(names)))
+  return [names[label] for label in range(len(names))]
