@@ -1,0 +1,20 @@
+"""All Inception networks under one name, as slim's programs import them.
+
+  from nets import inception
+
+  logits, end_points = inception.inception_v4(images, num_classes=1001)
+"""
+
+from nets.inception_utils import inception_arg_scope
+from nets.inception_v4 import (
+  inception_v4,
+  inception_v4_arg_scope,
+  inception_v4_base,
+)
+
+__all__ = [
+    'inception_arg_scope',
+    'inception_v4',
+    'inception_v4_arg_scope',
+    'inception_v4_base',
+]

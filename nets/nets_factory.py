@@ -1,0 +1,103 @@
+"""All networks by name: one row each.
+
+  network_fn = nets_factory.get_network_fn('inception_v4', num_classes=1001)
+  logits, end_points = network_fn(images)
+
+To add a network, write its module and its row.
+"""
+
+import functools
+from collections import namedtuple
+
+from compat import slim
+from errors import unknown_name
+from nets import cifarnet, inception, lenet, mobilenet_v1
+
+# function: builds it; arg_scope: function of weight_decay, its arg scope.
+# preprocessing: name of the family in preprocessing_factory.
+# image_size: default height and width in pixels. channels: of the image.
+# classifier_scopes: variables to leave out when a checkpoint with other classes
+#   is restored, and to train alone when only the classifier is fine-tuned.
+# features: the end point that feeds the classifier.
+Network = namedtuple('Network', 'function arg_scope preprocessing image_size '
+                                'channels classifier_scopes features')
+
+
+def _network(function, arg_scope, preprocessing, classifier_scopes, features,
+             channels=3):
+  return Network(function, arg_scope, preprocessing,
+                 function.default_image_size, channels, classifier_scopes,
+                 features)
+
+
+def _mobilenet_v1(function):
+  return _network(function, mobilenet_v1.mobilenet_v1_arg_scope, 'inception',
+                  ('MobilenetV1/Logits',), 'AvgPool_1a')
+
+
+NETWORKS = {
+    'cifarnet': _network(
+        cifarnet.cifarnet, cifarnet.cifarnet_arg_scope, 'cifarnet',
+        ('CifarNet/logits',), 'fc4'),
+    'inception_v4': _network(
+        inception.inception_v4, inception.inception_v4_arg_scope, 'inception',
+        ('InceptionV4/Logits', 'InceptionV4/AuxLogits'), 'PreLogitsFlatten'),
+    'lenet': _network(
+        lenet.lenet, lenet.lenet_arg_scope, 'lenet', ('LeNet/fc4',), 'fc3',
+        channels=1),
+    'mobilenet_v1': _mobilenet_v1(mobilenet_v1.mobilenet_v1),
+    'mobilenet_v1_075': _mobilenet_v1(mobilenet_v1.mobilenet_v1_075),
+    'mobilenet_v1_050': _mobilenet_v1(mobilenet_v1.mobilenet_v1_050),
+    'mobilenet_v1_025': _mobilenet_v1(mobilenet_v1.mobilenet_v1_025),
+}
+
+# slim's two tables.
+networks_map = {name: row.function for name, row in NETWORKS.items()}
+arg_scopes_map = {name: row.arg_scope for name, row in NETWORKS.items()}
+
+
+def get_network(name):
+  """Returns the row of a network.
+
+  Args:
+    name: name of the network, as in 'inception_v4'.
+
+  Returns:
+    Its Network row.
+
+  Raises:
+    ValueError: no network has this name.
+  """
+  if name not in NETWORKS:
+    raise unknown_name('network', name, NETWORKS)
+  return NETWORKS[name]
+
+
+def get_network_fn(name, num_classes, weight_decay=0.0, is_training=False):
+  """Returns a function that builds a network under its own arg scope.
+
+  Args:
+    name: name of the network, as in 'inception_v4'.
+    num_classes: number of classes; 0 or None: the network gives features.
+    weight_decay: factor of the L2 loss of the weights.
+    is_training: whether the network is built for training.
+
+  Returns:
+    `network_fn(images, **kwargs)` that returns `(logits, end_points)`; further
+    arguments go to the network's function. `network_fn.default_image_size` is
+    in pixels.
+
+  Raises:
+    ValueError: no network has this name.
+  """
+  row = get_network(name)
+
+  @functools.wraps(row.function)
+  def network_fn(images, **kwargs):
+    # Made here and not outside, because it holds the caller's arg scopes too.
+    with slim.arg_scope(row.arg_scope(weight_decay=weight_decay)):
+      return row.function(images, num_classes, is_training=is_training,
+                          **kwargs)
+
+  network_fn.default_image_size = row.image_size
+  return network_fn
