@@ -65,6 +65,9 @@ def build_graph(dataset, info, batch_size, num_threads=4, max_num_batches=None,
   network_fn = nets_factory.get_network_fn(
       info.model_name, num_classes=len(info.labels), is_training=False)
   logits, end_points = network_fn(batch['image'])
+  # VGG and AlexNet end at their logits.
+  probabilities = (end_points['Predictions'] if 'Predictions' in end_points
+                   else tf.nn.softmax(logits))
   restores = checkpoints.variables_to_restore(moving_average_decay)
   num_batches = math.ceil(dataset.num_samples / batch_size)
   num_photos = dataset.num_samples
@@ -72,8 +75,7 @@ def build_graph(dataset, info, batch_size, num_threads=4, max_num_batches=None,
     num_batches, num_photos = max_num_batches, max_num_batches * batch_size
   return EvaluationGraph(
       outputs={'label': batch['label'], 'filename': batch['filename'],
-               'probabilities': end_points.get(
-                   'Predictions', tf.nn.softmax(logits))},
+               'probabilities': probabilities},
       initializer=iterator.initializer,
       saver=tf.train.Saver(restores),
       restores=restores,

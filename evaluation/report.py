@@ -10,6 +10,9 @@ import numpy as np
 from compat import tf
 from evaluation import confusion_plot
 
+# Above this many classes the console has only the totals.
+_MAX_PRINTED = 100
+
 
 def print_metrics(metrics, stream):
   """Prints the metrics as slim does, then precision and recall a class.
@@ -24,12 +27,20 @@ def print_metrics(metrics, stream):
                ((metrics.photos,) + metrics.accuracy_interval))
   if len(metrics.classes) <= 5:
     lines.append('Recall_5 is always 1 with %d classes' % len(metrics.classes))
-  width = max(len(c.label) for c in metrics.classes)
-  lines.append('%-*s  precision  recall  photos' % (width, 'class'))
-  for c in metrics.classes:
-    lines.append('%-*s  %9s  %6s  %6d' % (
-        width, c.label, _three(c.precision), _three(c.recall), c.photos))
+  if len(metrics.classes) > _MAX_PRINTED:
+    lines.append('precision and recall of the %d classes: metrics.jsonl' %
+                 len(metrics.classes))
+  else:
+    lines += _class_table(metrics.classes)
   print('\n'.join(lines), file=stream, flush=True)
+
+
+def _class_table(classes):
+  width = max(len(c.label) for c in classes)
+  yield '%-*s  precision  recall  photos' % (width, 'class')
+  for c in classes:
+    yield '%-*s  %9s  %6s  %6d' % (
+        width, c.label, _three(c.precision), _three(c.recall), c.photos)
 
 
 def _three(share):
@@ -97,10 +108,7 @@ def _write_predictions(path, counted, names):
 
 
 def _write_summary(writer, global_step, metrics, png):
-  height_width = metrics.confusion.shape[0]
-  image = tf.Summary.Image(
-      encoded_image_string=png, height=height_width, width=height_width,
-      colorspace=4)
+  image = tf.Summary.Image(encoded_image_string=png)
   writer.add_summary(tf.Summary(value=[
       tf.Summary.Value(tag='eval/Accuracy', simple_value=metrics.accuracy),
       tf.Summary.Value(tag='eval/Recall_5', simple_value=metrics.recall_5),

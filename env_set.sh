@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Sourced by every script: the one place for names and folders.
+# Each is overridable: MODEL_NAME=mobilenet_v1 ./run_train.sh
+# shellcheck shell=bash
+# shellcheck disable=SC2034  # used by the scripts that source this
+
+PROJECT_DIR="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+PYTHON="${PROJECT_DIR}/.venv/bin/python"
+
+# The network: any name of nets/nets_factory.py.
+: "${MODEL_NAME:=inception_v4}"
+
+# Photos are in DATASET_DIR/DATASET_NAME/<class>/, records go to DATASET_DIR.
+: "${DATASET_NAME:=my_flower_5}"
+: "${DATASET_DIR:=${PROJECT_DIR}/data}"
+: "${PERCENT_VALIDATION:=10}"
+
+# The published checkpoint that training starts from; empty: from scratch.
+: "${CHECKPOINT_PATH=${PROJECT_DIR}/checkpoints/${MODEL_NAME}.ckpt}"
+
+# What training, evaluation and export write.
+: "${OUTPUT_DIR:=${PROJECT_DIR}/output/${DATASET_NAME}_${MODEL_NAME}}"
+: "${TRAIN_DIR:=${OUTPUT_DIR}/train}"
+: "${EVAL_DIR:=${OUTPUT_DIR}/eval}"
+: "${EXPORT_DIR:=${OUTPUT_DIR}/export}"
+: "${LOG_FILE:=${PROJECT_DIR}/output.log}"
+
+# Training.
+: "${BATCH_SIZE:=32}"
+: "${OPTIMIZER:=adam}"
+: "${LEARNING_RATE:=0.001}"
+: "${MAX_NUMBER_OF_STEPS=}"  # empty: until ./stop_train.sh
+: "${SAVE_INTERVAL_SECS:=60}"
+
+# Evaluation. An empty interval evaluates once.
+: "${EVAL_INTERVAL_SECS=60}"
+
+# Export: file names follow the network.
+: "${GRAPH_FILE:=${EXPORT_DIR}/my_${MODEL_NAME}.pb}"
+: "${FROZEN_FILE:=${EXPORT_DIR}/my_${MODEL_NAME}_freeze.pb}"
+: "${LABEL_FILE:=${EXPORT_DIR}/my_${MODEL_NAME}_freeze.label}"
+
+# Server and TensorBoard.
+: "${SERVER_HOST:=0.0.0.0}"
+: "${SERVER_PORT:=5001}"
+: "${UPLOAD_FOLDER:=/tmp/upload}"
+: "${TENSORBOARD_PORT:=6006}"

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Writes the inference graph, the frozen graph and the labels of the newest
+# checkpoint of TRAIN_DIR to EXPORT_DIR. The graphs take encoded photos;
+# --input_type=float gives slim's float images.
+#
+# usage: [MODEL_NAME=…] ./export_freeze.sh [flags of export_inference_graph.py,
+#        --help lists them]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+source ./env_set.sh
+./setup.sh --quiet
+
+mkdir -p "${EXPORT_DIR}"
+exec "${PYTHON}" export_inference_graph.py \
+  --model_name="${MODEL_NAME}" \
+  --dataset_name="${DATASET_NAME}" \
+  --dataset_dir="${DATASET_DIR}" \
+  --input_type=encoded \
+  --checkpoint_path="${TRAIN_DIR}" \
+  --output_file="${GRAPH_FILE}" \
+  --frozen_file="${FROZEN_FILE}" \
+  --label_file="${LABEL_FILE}" \
+  "$@"

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Evaluates the newest checkpoint of TRAIN_DIR on the validation photos, then
+# each new one. EVAL_INTERVAL_SECS= (empty) evaluates once.
+#
+# usage: [MODEL_NAME=…] [EVAL_INTERVAL_SECS=60] ./run_eval.sh [flags of
+#        eval_image_classifier.py, --help lists them]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+source ./env_set.sh
+./setup.sh --quiet
+
+flags=(
+  --checkpoint_path="${TRAIN_DIR}"
+  --eval_dir="${EVAL_DIR}"
+  --dataset_name="${DATASET_NAME}"
+  --dataset_split_name=validation
+  --dataset_dir="${DATASET_DIR}"
+  --model_name="${MODEL_NAME}"
+  --batch_size="${BATCH_SIZE}"
+)
+if [[ -n "${EVAL_INTERVAL_SECS}" ]]; then
+  flags+=(--eval_interval_secs="${EVAL_INTERVAL_SECS}")
+fi
+
+exec "${PYTHON}" eval_image_classifier.py "${flags[@]}" "$@"

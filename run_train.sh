@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# Trains in the background: fine-tunes the classifier of MODEL_NAME from
+# CHECKPOINT_PATH, or trains all of it from scratch where that is empty.
+# Watch it with `tail -f output.log`, stop it with ./stop_train.sh.
+#
+# usage: [MODEL_NAME=…] [CHECKPOINT_PATH=…] ./run_train.sh [flags of
+#        train_image_classifier.py, --help lists them]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+source ./env_set.sh
+./setup.sh --quiet
+
+for argument in "$@"; do
+  if [[ "${argument}" =~ ^--?help(full|short|xml)?$ ]]; then
+    exec "${PYTHON}" train_image_classifier.py "$@"
+  fi
+done
+
+flags=(
+  --train_dir="${TRAIN_DIR}"
+  --dataset_name="${DATASET_NAME}"
+  --dataset_split_name=train
+  --dataset_dir="${DATASET_DIR}"
+  --model_name="${MODEL_NAME}"
+  --batch_size="${BATCH_SIZE}"
+  --optimizer="${OPTIMIZER}"
+  --learning_rate="${LEARNING_RATE}"
+  --learning_rate_decay_type=fixed
+  --save_interval_secs="${SAVE_INTERVAL_SECS}"
+  --save_summaries_secs=60
+)
+if [[ -n "${CHECKPOINT_PATH}" ]]; then
+  flags+=(--checkpoint_path="${CHECKPOINT_PATH}" --train_classifier_only)
+fi
+if [[ -n "${MAX_NUMBER_OF_STEPS}" ]]; then
+  flags+=(--max_number_of_steps="${MAX_NUMBER_OF_STEPS}")
+fi
+
+# The log is continued, so that a resumed run keeps its history; what is waited
+# for below must come from this run.
+touch "${LOG_FILE}"
+seen=$(wc -c <"${LOG_FILE}")
+new_log() { tail -c "+$((seen + 1))" "${LOG_FILE}"; }
+
+nohup "${PYTHON}" -u train_image_classifier.py "${flags[@]}" "$@" \
+  >>"${LOG_FILE}" 2>&1 </dev/null &
+pid=$!
+echo "Training as process ${pid}, waiting for its first step"
+
+# A mistake in a flag shows here, not only in the log.
+while ! new_log | grep -q 'Starting Queues'; do
+  if ! kill -0 "${pid}" 2>/dev/null; then
+    status=0
+    wait "${pid}" || status=$?
+    new_log | tail -n 15 >&2
+    exit "${status}"
+  fi
+  sleep 0.5
+done
+cat <<TEXT
+Training as process ${pid} in ${TRAIN_DIR}
+  watch it:   tail -f ${LOG_FILE}
+  curves:     ./run_tensorboard.sh
+  evaluate:   ./run_eval.sh
+  stop it:    ./stop_train.sh
+TEXT
