@@ -1,0 +1,47 @@
+"""Writes a whole file or none: what reads it never sees half of it."""
+
+import os
+
+from errors import InputError
+
+
+def write_aside(path, data):
+  """Writes `data` beside `path`, then renames it over `path`.
+
+  Args:
+    path: file to write; its folder is made when it is missing.
+    data: bytes.
+
+  Raises:
+    InputError: the folder or the file cannot be written.
+  """
+  folder = os.path.dirname(os.path.abspath(path))
+  aside = '%s.%d.tmp' % (path, os.getpid())
+  try:
+    os.makedirs(folder, exist_ok=True)
+    try:
+      with open(aside, 'wb') as file:
+        file.write(data)
+      os.replace(aside, path)
+    finally:
+      if os.path.exists(aside):
+        os.remove(aside)
+  except OSError as error:
+    raise InputError('cannot write %s: %s' % (path, error.strerror))
+
+
+def read(path, what):
+  """Returns the bytes of the file `path`.
+
+  Args:
+    path: file to read.
+    what: what the file is to the user, as in 'label file --label_file'.
+
+  Raises:
+    InputError: it is missing or unreadable.
+  """
+  try:
+    with open(path, 'rb') as file:
+      return file.read()
+  except OSError as error:
+    raise InputError('cannot read the %s %r: %s' % (what, path, error.strerror))

@@ -1,0 +1,87 @@
+"""All that is needed to use an inference graph, kept in the graph itself.
+
+A string constant `classifier/info` holds one JSON object. It hangs on nothing
+and nothing hangs on it: whoever does not know it can run the graph as before.
+"""
+
+import collections
+import json
+
+from compat import tf
+from errors import InputError
+
+NODE = 'classifier/info'
+FORMAT = 1
+INPUT_KINDS = ('float', 'encoded')
+
+_FIELDS = collections.OrderedDict([
+    ('format', int),               # FORMAT
+    ('model_name', str),           # key of nets_factory
+    ('labels', list),              # names by output index
+    ('labels_offset', int),        # data set's label - offset = output index
+    ('image_size', int),           # height and width, in pixels
+    ('channels', int),             # 3, or 1 for networks on grey images
+    ('preprocessing_name', str),   # key of preprocessing_factory
+    ('input', str),                # tensor names from here
+    ('input_kind', str),           # one of INPUT_KINDS
+    ('logits', str),
+    ('predictions', str),
+    ('features', str),             # what the classifier sees
+    ('checkpoint', str),           # whose weights; None: graph without weights
+])
+# The information about a graph that was made elsewhere, which no constant
+# holds, may lack more: model_name, logits and features (serving/foreign.py).
+_OPTIONAL = ('checkpoint',)
+
+GraphInfo = collections.namedtuple('GraphInfo', list(_FIELDS))
+
+
+def attach(graph_def, info):
+  """Puts `info` into `graph_def`, in place of one that is there.
+
+  Args:
+    graph_def: GraphDef, changed in place.
+    info: GraphInfo.
+  """
+  kept = [node for node in graph_def.node if node.name != NODE]
+  if len(kept) != len(graph_def.node):
+    del graph_def.node[:]
+    graph_def.node.extend(kept)
+  node = graph_def.node.add(name=NODE, op='Const')
+  node.attr['dtype'].type = tf.string.as_datatype_enum
+  text = json.dumps(info._asdict(), ensure_ascii=False)
+  node.attr['value'].tensor.CopyFrom(
+      tf.make_tensor_proto(text.encode('utf-8')))
+
+
+def read(graph_def):
+  """Returns the GraphInfo in `graph_def`; None when there is none.
+
+  Raises:
+    InputError: there is one that this version cannot read.
+  """
+  for node in graph_def.node:
+    if node.name == NODE and node.op == 'Const':
+      return _parse(node.attr['value'].tensor.string_val)
+  return None
+
+
+def _parse(values):
+  try:
+    fields = json.loads(values[0].decode('utf-8'))
+    version = fields['format']
+  except (IndexError, KeyError, TypeError, ValueError):
+    raise InputError('%s in the graph is damaged' % NODE)
+  if version != FORMAT:
+    raise InputError('%s in the graph has format %r, this version reads %d: '
+                     'export the graph again' % (NODE, version, FORMAT))
+  for name, kind in _FIELDS.items():
+    value = fields.get(name)
+    if not isinstance(value, kind) and not (value is None and
+                                            name in _OPTIONAL):
+      raise InputError('%s in the graph: %s is %r, accepted: %s' %
+                       (NODE, name, value, kind.__name__))
+  if fields['input_kind'] not in INPUT_KINDS:
+    raise InputError('%s in the graph: input_kind is %r, accepted: %s' %
+                     (NODE, fields['input_kind'], ', '.join(INPUT_KINDS)))
+  return GraphInfo(**{name: fields.get(name) for name in _FIELDS})

@@ -1,0 +1,96 @@
+"""Label files: which class each output of a network stands for.
+
+Two forms are read: one `index:name` a line in any order (what the converter and
+the export write, as in slim's labels.txt), and plain names, one a line. A name
+may occur twice: ImageNet has two cranes.
+"""
+
+import re
+
+from errors import InputError
+from serving import files
+
+_INDEXED = re.compile(r'^\s*(\d+):(.*)$')
+
+
+def read(path, num_classes=None):
+  """Reads a label file.
+
+  Args:
+    path: UTF-8 file of `0:daisy` or plain lines; empty lines do not count.
+    num_classes: how many outputs the network has; None accepts any number.
+
+  Returns:
+    List of names by output index.
+
+  Raises:
+    InputError: the file is missing, not UTF-8 or empty, mixes both forms, has
+      an index twice or leaves one out, or has another number of classes.
+  """
+  data = files.read(path, 'label file')
+  try:
+    text = data.decode('utf-8-sig')
+  except UnicodeDecodeError as error:
+    raise InputError('label file %r is not UTF-8 at byte %d' %
+                     (path, error.start))
+  labels = parse(text, path)
+  if num_classes is not None:
+    check_count(labels, num_classes, 'label file %r' % path)
+  return labels
+
+
+def parse(text, path):
+  """Returns the names in `text` by output index; see `read`."""
+  lines = [(number, line.strip())
+           for number, line in enumerate(text.split('\n'), start=1)
+           if line.strip()]
+  if not lines:
+    raise InputError('label file %r is empty' % path)
+  indexed = [_INDEXED.match(line) for _, line in lines]
+  if not any(indexed):
+    return [line for _, line in lines]
+  labels = {}
+  for (number, line), match in zip(lines, indexed):
+    if not match:
+      raise InputError('label file %r, line %d: %r has no index, other lines '
+                       'are as 0:daisy' % (path, number, line))
+    index, name = int(match.group(1)), match.group(2).strip()
+    if not name:
+      raise InputError('label file %r, line %d: index %d has no name' %
+                       (path, number, index))
+    if index in labels:
+      raise InputError('label file %r, line %d: index %d occurs twice (%r, %r)'
+                       % (path, number, index, labels[index], name))
+    labels[index] = name
+  missing = sorted(set(range(len(labels))) - set(labels))
+  if missing:
+    raise InputError('label file %r: index %d is missing; %d lines must have '
+                     'the indices 0 to %d' %
+                     (path, missing[0], len(labels), len(labels) - 1))
+  return [labels[index] for index in range(len(labels))]
+
+
+def write(path, labels):
+  """Writes `labels` as `0:daisy` lines.
+
+  Raises:
+    InputError: a name holds a line break, or the file cannot be written.
+  """
+  for index, name in enumerate(labels):
+    if '\n' in name or '\r' in name:
+      raise InputError('label %d, %r, holds a line break' % (index, name))
+  text = ''.join('%d:%s\n' % item for item in enumerate(labels))
+  files.write_aside(path, text.encode('utf-8'))
+
+
+def check_count(labels, num_classes, source):
+  """Raises InputError unless `labels` has one name for each output.
+
+  Args:
+    labels: names by output index.
+    num_classes: number of outputs of the network.
+    source: where the labels come from, as in "label file 'a.label'".
+  """
+  if len(labels) != num_classes:
+    raise InputError('%s has %d classes, the network has %d outputs' %
+                     (source, len(labels), num_classes))
