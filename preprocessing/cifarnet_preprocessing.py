@@ -1,0 +1,89 @@
+"""CifarNet preprocessing: random crops and colours, standardised per image.
+
+As in TensorFlow's CIFAR-10 tutorial, after Alex Krizhevsky's cuda-convnet.
+"""
+
+from compat import tf
+
+PADDING = 4            # Pixels at each side, before the random crop.
+BRIGHTNESS = 63        # Added at most, of values in [0, 255].
+CONTRAST = (0.2, 1.8)  # Factors.
+
+
+def preprocess_for_train(image, output_height, output_width, padding=PADDING,
+                         add_image_summaries=False):
+  """Pads, crops, flips and recolours an image at random.
+
+  Args:
+    image: `[h, w, channels]` tensor in [0, 255].
+    output_height: of the result, in pixels.
+    output_width: of the result, in pixels.
+    padding: black pixels to add at each side before the crop. More are added
+      where the image would still be smaller than the result.
+    add_image_summaries: whether to add summaries of the first and last step.
+      Leave it off in a `tf.data` map function.
+
+  Returns:
+    `[output_height, output_width, channels]` float32 of mean 0, deviation 1.
+  """
+  if add_image_summaries:
+    tf.summary.image('image', tf.expand_dims(image, 0))
+  channels = image.get_shape().as_list()[2]
+  image = _pad(tf.to_float(image), padding, output_height, output_width)
+  image = tf.image.random_crop(image, [output_height, output_width, channels])
+  image = tf.image.random_flip_left_right(image)
+  if add_image_summaries:
+    tf.summary.image('distorted_image', tf.expand_dims(image, 0))
+  image = tf.image.random_brightness(image, BRIGHTNESS)
+  image = tf.image.random_contrast(image, *CONTRAST)
+  return tf.image.per_image_standardization(image)
+
+
+def preprocess_for_eval(image, output_height, output_width,
+                        add_image_summaries=False):
+  """Crops the middle of an image, or pads it, and standardises it.
+
+  Args:
+    image: `[h, w, channels]` tensor in [0, 255].
+    output_height: of the result, in pixels.
+    output_width: of the result, in pixels.
+    add_image_summaries: whether to add summaries of the first and last step.
+      Leave it off in a `tf.data` map function.
+
+  Returns:
+    `[output_height, output_width, channels]` float32 of mean 0, deviation 1.
+  """
+  if add_image_summaries:
+    tf.summary.image('image', tf.expand_dims(image, 0))
+  image = tf.image.resize_image_with_crop_or_pad(
+      tf.to_float(image), output_height, output_width)
+  if add_image_summaries:
+    tf.summary.image('resized_image', tf.expand_dims(image, 0))
+  return tf.image.per_image_standardization(image)
+
+
+def preprocess_image(image, output_height, output_width, is_training=False,
+                     add_image_summaries=False):
+  """Makes an image the input of a network.
+
+  Args:
+    image: `[h, w, channels]` tensor in [0, 255].
+    output_height: of the result, in pixels.
+    output_width: of the result, in pixels.
+    is_training: whether to distort it for training.
+    add_image_summaries: whether to add summaries.
+
+  Returns:
+    `[output_height, output_width, channels]` float32 of mean 0, deviation 1.
+  """
+  preprocess = preprocess_for_train if is_training else preprocess_for_eval
+  return preprocess(image, output_height, output_width,
+                    add_image_summaries=add_image_summaries)
+
+
+def _pad(image, padding, height, width):
+  """Pads each side by `padding`, and further up to `height` and `width`."""
+  missing = tf.maximum(
+      [height, width] - tf.shape(image)[:2] - 2 * padding, 0)
+  sides = tf.stack([missing // 2, missing - missing // 2], axis=1) + padding
+  return tf.pad(image, tf.concat([sides, [[0, 0]]], 0))

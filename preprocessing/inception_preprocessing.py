@@ -1,0 +1,242 @@
+"""Inception preprocessing: random boxes and colours, values in [-1, 1].
+
+For the Inception, MobileNet, NASNet and ResNet V2 networks. Christian Szegedy
+et al.: Going Deeper with Convolutions, arXiv:1409.4842, section 6, with
+colours after Andrew G. Howard, arXiv:1312.5402.
+
+Everything here may run in a `tf.data` map function. There, leave
+`add_image_summaries` off: a summary is lost in it.
+"""
+
+from functools import partial
+
+from compat import tf
+from errors import InputError
+
+BRIGHTNESS = 32.0 / 255.0       # Added at most, of values in [0, 1].
+SATURATION = (0.5, 1.5)         # Factors.
+CONTRAST = (0.5, 1.5)           # Factors.
+HUE = 0.2                       # Turned at most, of a whole turn.
+
+_DISTORTIONS = {
+    'brightness': partial(tf.image.random_brightness, max_delta=BRIGHTNESS),
+    'saturation': partial(tf.image.random_saturation, lower=SATURATION[0],
+                          upper=SATURATION[1]),
+    'contrast': partial(tf.image.random_contrast, lower=CONTRAST[0],
+                        upper=CONTRAST[1]),
+    'hue': partial(tf.image.random_hue, max_delta=HUE),
+}
+
+# What `color_ordering` counts.
+_ORDERS = (
+    ('brightness', 'saturation', 'hue', 'contrast'),
+    ('saturation', 'brightness', 'contrast', 'hue'),
+    ('contrast', 'hue', 'brightness', 'saturation'),
+    ('hue', 'saturation', 'contrast', 'brightness'),
+)
+_FAST_ORDERS = (
+    ('brightness', 'saturation'),
+    ('saturation', 'brightness'),
+    ('saturation', 'brightness'),
+    ('saturation', 'brightness'),
+)
+
+_RESIZE_METHODS = (
+    tf.image.ResizeMethod.BILINEAR,
+    tf.image.ResizeMethod.NEAREST_NEIGHBOR,
+    tf.image.ResizeMethod.BICUBIC,
+    tf.image.ResizeMethod.AREA,
+)
+
+
+def apply_with_random_selector(x, func, num_cases):
+  """Returns `func(x, case)` with a random `case`; only that one is computed.
+
+  Args:
+    x: a tensor.
+    func: function of a tensor and the number of a case, a Python integer.
+      All cases must return the same shape and type.
+    num_cases: number of cases; `case` is in [0, num_cases).
+
+  Returns:
+    The output of `func`.
+  """
+  if num_cases == 1:
+    return func(x, 0)
+  selected = tf.random_uniform([], maxval=num_cases, dtype=tf.int32)
+
+  def choose(first):
+    """Chooses among the cases from `first` on."""
+    if first == num_cases - 1:
+      return func(x, first)
+    return tf.cond(tf.equal(selected, first), lambda: func(x, first),
+                   lambda: choose(first + 1))
+
+  return choose(0)
+
+
+def distort_color(image, color_ordering=0, fast_mode=True, scope=None):
+  """Changes the colours of a photo at random.
+
+  Args:
+    image: `[height, width, 3]` float32 in [0, 1].
+    color_ordering: which of four orders the changes have, 0 to 3.
+    fast_mode: whether only brightness and saturation change, which leaves two
+      orders: 0, and the others. Otherwise hue and contrast change too.
+    scope: name of the ops' scope.
+
+  Returns:
+    `[height, width, 3]` float32 in [0, 1].
+
+  Raises:
+    ValueError: `color_ordering` is not in 0 to 3.
+  """
+  if color_ordering not in range(len(_ORDERS)):
+    raise InputError('color_ordering must be in [0, 3], got %r' %
+                     (color_ordering,))
+  with tf.name_scope(scope, 'distort_color', [image]):
+    orders = _FAST_ORDERS if fast_mode else _ORDERS
+    for name in orders[color_ordering]:
+      image = _DISTORTIONS[name](image)
+    return tf.clip_by_value(image, 0.0, 1.0)
+
+
+def distorted_bounding_box_crop(image, bbox, min_object_covered=0.1,
+                                aspect_ratio_range=(0.75, 1.33),
+                                area_range=(0.05, 1.0), max_attempts=100,
+                                scope=None):
+  """Cuts a random box out of a photo.
+
+  Args:
+    image: `[height, width, channels]` tensor.
+    bbox: `[1, boxes, 4]` float32: objects as ymin, xmin, ymax, xmax, of 1.
+    min_object_covered: share of one of the objects that the box must hold.
+    aspect_ratio_range: least and greatest width / height of the box.
+    area_range: least and greatest share of the photo that the box takes.
+    max_attempts: so many boxes are tried before the whole photo is taken.
+    scope: name of the ops' scope.
+
+  Returns:
+    The part of the photo, and the box as `[1, 1, 4]` float32, as in `bbox`.
+  """
+  with tf.name_scope(scope, 'distorted_bounding_box_crop', [image, bbox]):
+    begin, size, box = tf.image.sample_distorted_bounding_box(
+        tf.shape(image), bounding_boxes=bbox,
+        min_object_covered=min_object_covered,
+        aspect_ratio_range=aspect_ratio_range, area_range=area_range,
+        max_attempts=max_attempts, use_image_if_no_bounding_boxes=True)
+    cropped = tf.slice(image, begin, size)
+    # The number of channels is lost in the slice.
+    cropped.set_shape([None, None, image.get_shape()[2]])
+    return cropped, box
+
+
+def preprocess_for_train(image, height, width, bbox=None, fast_mode=True,
+                         scope=None, add_image_summaries=False,
+                         random_crop=True):
+  """Distorts a photo for training.
+
+  Args:
+    image: `[h, w, 3]`: uint8 or another integer type over its whole range, or
+      float32 in [0, 1].
+    height: of the result, in pixels.
+    width: of the result, in pixels.
+    bbox: `[1, boxes, 4]` float32: objects as ymin, xmin, ymax, xmax, of 1;
+      None: the whole photo is the object.
+    fast_mode: whether to resize bilinearly and change only brightness and
+      saturation, in one order; otherwise one of four methods and four changes
+      in one of four orders.
+    scope: name of the ops' scope.
+    add_image_summaries: whether to add summaries of the steps.
+    random_crop: whether to take a random box of the photo.
+
+  Returns:
+    `[height, width, 3]` float32 in [-1, 1].
+  """
+  with tf.name_scope(scope, 'distort_image', [image]):
+    if bbox is None:
+      bbox = tf.constant([0.0, 0.0, 1.0, 1.0], shape=[1, 1, 4])
+    image = tf.image.convert_image_dtype(image, tf.float32)
+    if add_image_summaries:
+      _summarize_boxes('image_with_bounding_boxes', image, bbox)
+    if random_crop:
+      whole = image
+      image, box = distorted_bounding_box_crop(image, bbox)
+      if add_image_summaries:
+        _summarize_boxes('images_with_distorted_bounding_box', whole, box)
+
+    image = apply_with_random_selector(
+        image,
+        lambda x, case: tf.image.resize_images(x, [height, width],
+                                               _RESIZE_METHODS[case]),
+        1 if fast_mode else len(_RESIZE_METHODS))
+    image.set_shape([height, width, 3])
+    image = tf.image.random_flip_left_right(image)
+    image = apply_with_random_selector(
+        image, lambda x, case: distort_color(x, case, fast_mode),
+        1 if fast_mode else len(_ORDERS))
+    image.set_shape([height, width, 3])
+    if add_image_summaries:
+      tf.summary.image('final_distorted_image', tf.expand_dims(image, 0))
+    return _center_values(image)
+
+
+def preprocess_for_eval(image, height, width, central_fraction=0.875,
+                        scope=None, central_crop=True):
+  """Cuts the middle out of a photo for evaluation.
+
+  Args:
+    image: `[h, w, 3]`: uint8 or another integer type over its whole range, or
+      float32 in [0, 1].
+    height: of the result, in pixels; None (with `width`): not resized.
+    width: of the result, in pixels.
+    central_fraction: share of each side that is kept; None: all.
+    scope: name of the ops' scope.
+    central_crop: whether to cut at all.
+
+  Returns:
+    `[height, width, 3]` float32 in [-1, 1].
+  """
+  with tf.name_scope(scope, 'eval_image', [image]):
+    image = tf.image.convert_image_dtype(image, tf.float32)
+    if central_crop and central_fraction:
+      image = tf.image.central_crop(image, central_fraction)
+    if height and width:
+      image = tf.image.resize_images(image, [height, width])
+      image.set_shape([height, width, image.get_shape()[2]])
+    return _center_values(image)
+
+
+def preprocess_image(image, height, width, is_training=False, bbox=None,
+                     fast_mode=True, add_image_summaries=False,
+                     crop_image=True):
+  """Makes a photo the input of a network.
+
+  Args:
+    image: `[h, w, 3]`, as for `preprocess_for_train`.
+    height: of the result, in pixels.
+    width: of the result, in pixels.
+    is_training: whether to distort it for training.
+    bbox: objects in it, as for `preprocess_for_train`; only for training.
+    fast_mode: as for `preprocess_for_train`; only for training.
+    add_image_summaries: whether to add summaries; only for training.
+    crop_image: whether to cut: a random box, or the middle.
+
+  Returns:
+    `[height, width, 3]` float32 in [-1, 1].
+  """
+  if is_training:
+    return preprocess_for_train(image, height, width, bbox, fast_mode,
+                                add_image_summaries=add_image_summaries,
+                                random_crop=crop_image)
+  return preprocess_for_eval(image, height, width, central_crop=crop_image)
+
+
+def _center_values(image):
+  """[0, 1] to [-1, 1]."""
+  return (image - 0.5) * 2.0
+
+
+def _summarize_boxes(name, image, boxes):
+  drawn = tf.image.draw_bounding_boxes(tf.expand_dims(image, 0), boxes)
+  tf.summary.image(name, drawn)
