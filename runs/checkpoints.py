@@ -47,20 +47,28 @@ def newest(train_dir):
   Args:
     train_dir: folder, which need not exist.
   """
-  state = tf.train.get_checkpoint_state(train_dir)
-  listed = []
-  if state is not None:
-    listed = [state.model_checkpoint_path]
-    listed += reversed(state.all_model_checkpoint_paths)
-    # The list has absolute paths when training was started with one; the
-    # folder may have been moved since.
-    listed += [os.path.join(train_dir, os.path.basename(p)) for p in listed]
+  listed = _listed(train_dir)
+  # The list has absolute paths when training was started with one; the folder
+  # may have been moved since.
+  listed += [os.path.join(train_dir, os.path.basename(p)) for p in listed]
   found = [p[:-len('.index')] for p in
            glob.glob(os.path.join(glob.escape(train_dir), '*.index'))]
   for prefix in listed + sorted(found, key=global_step_of, reverse=True):
     if is_complete(prefix):
       return prefix
   return None
+
+
+def _listed(train_dir):
+  """Returns the checkpoints of TensorFlow's own list, newest first."""
+  try:
+    state = tf.train.get_checkpoint_state(train_dir)
+  except ValueError:  # The list is there and still empty.
+    return []
+  if state is None:
+    return []
+  older = reversed(state.all_model_checkpoint_paths)
+  return [state.model_checkpoint_path] + list(older)
 
 
 def resolve(path):

@@ -1,0 +1,125 @@
+"""Tests of runs/checkpoints.py."""
+
+import os
+import shutil
+
+import pytest
+
+from compat import slim, tf
+from errors import InputError
+from runs import checkpoints
+
+
+def write_checkpoints(folder, steps, version=tf.train.SaverDef.V2):
+  """Writes model.ckpt-<step>; `weights` holds the step. Returns the prefixes."""
+  os.makedirs(str(folder), exist_ok=True)
+  with tf.Graph().as_default(), tf.Session() as session:
+    weights = tf.get_variable('net/weights', [2, 3])
+    step = tf.train.get_or_create_global_step()
+    saver = tf.train.Saver(write_version=version, max_to_keep=None)
+    prefixes = []
+    for number in steps:
+      session.run([weights.initializer, tf.assign(step, number)])
+      prefixes.append(saver.save(
+          session, os.path.join(str(folder), 'model.ckpt'), global_step=number))
+  return prefixes
+
+
+def test_newest_goes_by_tensorflows_list_not_by_name(tmp_path):
+  prefixes = write_checkpoints(tmp_path, [900, 1000, 20])
+  assert checkpoints.newest(str(tmp_path)) == prefixes[-1]
+
+
+def test_newest_skips_a_checkpoint_whose_files_are_gone(tmp_path):
+  prefixes = write_checkpoints(tmp_path, [1, 2])
+  os.remove(prefixes[1] + '.index')
+  assert checkpoints.newest(str(tmp_path)) == prefixes[0]
+
+
+def test_newest_skips_a_checkpoint_without_its_data(tmp_path):
+  prefixes = write_checkpoints(tmp_path, [1, 2])
+  os.remove(prefixes[1] + '.data-00000-of-00001')
+  assert checkpoints.newest(str(tmp_path)) == prefixes[0]
+
+
+def test_newest_without_list_goes_by_step(tmp_path):
+  prefixes = write_checkpoints(tmp_path, [1000, 900])
+  os.remove(str(tmp_path / 'checkpoint'))
+  assert checkpoints.newest(str(tmp_path)) == prefixes[0]
+
+
+def test_newest_in_a_moved_folder_finds_the_moved_files(tmp_path):
+  write_checkpoints(tmp_path / 'old', [7])
+  shutil.move(str(tmp_path / 'old'), str(tmp_path / 'new'))
+  assert checkpoints.newest(str(tmp_path / 'new')) == str(
+      tmp_path / 'new' / 'model.ckpt-7')
+
+
+@pytest.mark.parametrize('content', [None, '', 'model_checkpoint_path: "mo'])
+def test_newest_in_an_empty_or_half_written_folder_returns_none(
+    tmp_path, content):
+  if content is not None:
+    (tmp_path / 'checkpoint').write_text(content)
+  assert checkpoints.newest(str(tmp_path)) is None
+  assert checkpoints.newest(str(tmp_path / 'missing')) is None
+
+
+def test_resolve_takes_folder_prefix_and_file(tmp_path):
+  prefix, = write_checkpoints(tmp_path, [5])
+  for path in (str(tmp_path), prefix, prefix + '.index', prefix + '.meta',
+               prefix + '.data-00000-of-00001'):
+    assert checkpoints.resolve(path) == prefix
+
+
+def test_resolve_takes_the_single_file_of_2016(tmp_path):
+  prefix, = write_checkpoints(tmp_path, [5], tf.train.SaverDef.V1)
+  assert os.path.isfile(prefix)
+  assert checkpoints.resolve(prefix) == prefix
+  assert checkpoints.read_global_step(prefix) == 5
+
+
+def test_resolve_without_checkpoint_names_the_path(tmp_path):
+  with pytest.raises(InputError, match='no checkpoint in the folder'):
+    checkpoints.resolve(str(tmp_path))
+  with pytest.raises(InputError, match='no checkpoint at .*other'):
+    checkpoints.resolve(str(tmp_path / 'other'))
+  with pytest.raises(InputError, match='--checkpoint_path'):
+    checkpoints.resolve('')
+
+
+def test_open_reader_damaged_file_is_one_line(tmp_path):
+  path = tmp_path / 'model.ckpt'
+  path.write_bytes(b'no checkpoint at all')
+  with pytest.raises(InputError, match='cannot be read') as caught:
+    checkpoints.open_reader(str(path))
+  assert '\n' not in str(caught.value)
+
+
+def test_read_global_step_without_one_goes_by_name(tmp_path):
+  with tf.Graph().as_default(), tf.Session() as session:
+    weights = tf.get_variable('weights', [1])
+    session.run(weights.initializer)
+    prefix = tf.train.Saver().save(session, str(tmp_path / 'net.ckpt'),
+                                   global_step=42)
+  assert checkpoints.read_global_step(prefix) == 42
+
+
+def test_variables_to_restore_maps_averages_of_the_model_only():
+  with tf.Graph().as_default():
+    weights = slim.model_variable('net/weights', shape=[2])
+    assert checkpoints.variables_to_restore() == {'net/weights': weights}
+    assert checkpoints.variables_to_restore(0.9) == {
+        'net/weights/ExponentialMovingAverage': weights}
+
+
+def test_check_fits_names_missing_and_other_shapes(tmp_path):
+  prefix, = write_checkpoints(tmp_path, [1])
+  with tf.Graph().as_default():
+    same = tf.get_variable('net/weights', [2, 3])
+    wide = tf.get_variable('wide', [2, 4])
+    checkpoints.check_fits(prefix, {'net/weights': same}, 'do this')
+    with pytest.raises(InputError, match=r'lacks net/biases; do this'):
+      checkpoints.check_fits(prefix, {'net/biases': same}, 'do this')
+    with pytest.raises(InputError,
+                       match=r'there \[2, 3\], here \[2, 4\]\); do this'):
+      checkpoints.check_fits(prefix, {'net/weights': wide}, 'do this')
