@@ -13,7 +13,6 @@ from absl import flags
 
 import common_flags
 from datasets import convert_photos, manifest, photos, record_dataset
-from errors import InputError
 
 FLAGS = flags.FLAGS
 
@@ -46,12 +45,7 @@ def define_flags():
 
 
 def main(_):
-  if not FLAGS.dataset_name:
-    raise InputError('--dataset_name is required: the name of the folder of '
-                     'photos, as in --dataset_name=my_flower_5')
-  if not FLAGS.dataset_dir:
-    raise InputError('--dataset_dir is required: the folder that holds the '
-                     'folder of photos')
+  common_flags.require(FLAGS, 'dataset_name', 'dataset_dir')
   dataset_dir = os.path.expanduser(FLAGS.dataset_dir)
   converted = convert_photos.convert(
       dataset_dir, FLAGS.dataset_name,
@@ -80,7 +74,7 @@ def summary(converted, dataset_dir):
 
   skipped = converted.skipped
   if skipped:
-    lines.append('%d files skipped:' % len(skipped))
+    lines.append('skipped files: %d' % len(skipped))
     lines += ['  %s: %s' % (_printable(entry['file']), entry['reason'])
               for entry in skipped[:_SHOWN_SKIPPED]]
     if len(skipped) > _SHOWN_SKIPPED:

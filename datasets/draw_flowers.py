@@ -73,7 +73,7 @@ def draw_flower(kind, rng):
   image = _background(rng)
   draw = ImageDraw.Draw(image)
   short = min(image.size)
-  radius = short * rng.uniform(0.25, 0.42)
+  radius = short * rng.uniform(0.32, 0.44)
   x = image.width / 2 + rng.uniform(-0.2, 0.2) * image.width
   y = image.height / 2 + rng.uniform(-0.14, 0.14) * image.height
   head, upright = KINDS[kind]
@@ -84,7 +84,7 @@ def draw_flower(kind, rng):
     pose = Pose(x, y, radius, rng.uniform(0, 2 * math.pi),
                 rng.uniform(0.75, 1))
   _stem(draw, rng, x, y, radius, tilt)
-  head(draw, rng, pose, _color(rng), _color(rng))
+  head(draw, rng, pose, _color(rng, _PETAL), _color(rng, _HEART))
   return _photograph(image, rng)
 
 
@@ -111,12 +111,20 @@ def draw_all(output_dir, per_class=100, seed=0):
     raise InputError('cannot write to %s: %s' % (output_dir, error))
 
 
-def _color(rng, low=0.5, high=1.0):
-  """Returns a random RGB color, the same distribution for every kind."""
-  hue, saturation = rng.random(), rng.uniform(0.1, 0.9)
-  value = rng.uniform(low, high)
-  return tuple(round(255 * part)
-               for part in colorsys.hsv_to_rgb(hue, saturation, value))
+# (low, high) of saturation and of value, the same for every kind. Petals are
+# brighter than what is behind them, hearts and stems darker than petals, as in
+# most photos of flowers; any of them may have any hue.
+_PETAL = ((0.1, 0.6), (0.7, 1.0))
+_HEART = ((0.2, 0.9), (0.25, 0.6))
+_STEM = ((0.2, 0.9), (0.2, 0.55))
+_BEHIND = ((0.1, 0.8), (0.1, 0.5))
+
+
+def _color(rng, ranges):
+  """Returns a random RGB color of one of the ranges above."""
+  saturation, value = (rng.uniform(*limits) for limits in ranges)
+  return tuple(round(255 * part) for part in
+               colorsys.hsv_to_rgb(rng.random(), saturation, value))
 
 
 def _shade(color, factor):
@@ -257,7 +265,7 @@ def _curve(control, steps=12):
 
 def _stem(draw, rng, x, y, radius, tilt):
   """Draws a stem from the head down, with up to two leaves."""
-  color = _color(rng, 0.2, 0.8)
+  color = _color(rng, _STEM)
   length = radius * rng.uniform(2.5, 3.5)
   foot = (x - length * math.sin(tilt), y + length * math.cos(tilt))
   middle = (x + rng.uniform(-0.3, 0.3) * radius, y + length / 2)
@@ -274,13 +282,13 @@ def _stem(draw, rng, x, y, radius, tilt):
 def _background(rng):
   """Returns a blurred meadow, wall or sky in any color, at drawing size."""
   size = (WIDTH * _SCALE, HEIGHT * _SCALE)
-  small = Image.new('RGB', (WIDTH // 4, HEIGHT // 4), _color(rng, 0.1, 0.75))
+  small = Image.new('RGB', (WIDTH // 4, HEIGHT // 4), _color(rng, _BEHIND))
   draw = ImageDraw.Draw(small)
   for _ in range(rng.randint(3, 14)):
     x, y = rng.uniform(0, small.width), rng.uniform(0, small.height)
     half = rng.uniform(2, 14)
     draw.ellipse((x - half, y - half, x + half, y + half),
-                 fill=_color(rng, 0.1, 0.75))
+                 fill=_color(rng, _BEHIND))
   small = small.filter(ImageFilter.GaussianBlur(rng.uniform(2, 5)))
   return small.resize(size, Image.Resampling.BILINEAR)
 
@@ -291,8 +299,8 @@ def _photograph(image, rng):
   if rng.random() < 0.3:
     image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 0.8)))
   noise = np.random.RandomState(rng.randrange(2 ** 31))
-  pixels = np.asarray(image, np.float32) * rng.uniform(0.65, 1.25)
-  pixels += noise.normal(0, rng.uniform(2, 10), pixels.shape)
+  pixels = np.asarray(image, np.float32) * rng.uniform(0.7, 1.2)
+  pixels += noise.normal(0, rng.uniform(1, 8), pixels.shape)
   return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
 
 
@@ -306,8 +314,7 @@ def define_flags():
 
 
 def main(_):
-  if not FLAGS.output_dir:
-    raise InputError('--output_dir is required: the folder for the photos')
+  common_flags.require(FLAGS, 'output_dir')
   draw_all(FLAGS.output_dir, FLAGS.per_class, FLAGS.seed)
   print('drew %d photos of each of %s in %s' %
         (FLAGS.per_class, ', '.join(KINDS), FLAGS.output_dir))

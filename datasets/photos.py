@@ -155,6 +155,8 @@ def _one_line(error):
 
 def _orientation(image):
   """Returns the EXIF orientation, 1 to 8; 1 where there is none."""
+  if isinstance(image, TiffImagePlugin.TiffImageFile):
+    return 1  # Pillow turns a TIFF itself, when it decodes it.
   try:
     orientation = image.getexif().get(_ORIENTATION, 1)
   except _PILLOW_ERRORS:  # A damaged EXIF block says nothing about the pixels.
