@@ -1,0 +1,324 @@
+"""Puts copies of a model (clones) on devices and trains them as one.
+
+A clone computes on its own GPU, or on the CPU; variables are shared by all. A
+replica is a process of its own with clones of its own; replicas share their
+variables through parameter servers.
+
+  config = model_deploy.DeploymentConfig(num_clones=2)
+  with tf.device(config.inputs_device()):
+    images, labels = ...
+  with tf.device(config.optimizer_device()):
+    optimizer = tf.train.MomentumOptimizer(0.01, 0.9)
+  model = model_deploy.deploy(config, model_fn, [images, labels],
+                              optimizer=optimizer)
+  slim.learning.train(model.train_op, log_dir, summary_op=model.summary_op)
+
+`model_fn` builds the model and adds its losses to their collection. It must
+create its variables with `slim.model_variable` (as slim's layers do) or with
+`tf.get_variable`, or the clones could not share them.
+"""
+
+from collections import namedtuple
+
+from compat import slim, tf
+from errors import InputError
+
+# outputs: what model_fn returned. scope: name scope of the clone's ops, '' or
+# with a slash at its end. device: where they are.
+Clone = namedtuple('Clone', 'outputs scope device')
+
+# train_op: one training step, gives the total loss; None without an optimizer.
+# summary_op: all summaries, or None. total_loss: scalar of all clones, or None.
+DeployedModel = namedtuple('DeployedModel',
+                           'train_op summary_op total_loss clones')
+
+
+class DeploymentConfig:
+  """Says on which devices clones, variables and inputs are."""
+
+  def __init__(self, num_clones=1, clone_on_cpu=False, replica_id=0,
+               num_replicas=1, num_ps_tasks=0, worker_job_name='worker',
+               ps_job_name='ps'):
+    """Checks and keeps the numbers.
+
+    Args:
+      num_clones: clones in this process.
+      clone_on_cpu: whether the clones compute on the CPU; otherwise each has
+        a GPU.
+      replica_id: which replica this process is, from 0.
+      num_replicas: replicas that train together.
+      num_ps_tasks: parameter servers; 0: variables are in this process.
+      worker_job_name: name of the replicas' job.
+      ps_job_name: name of the parameter servers' job.
+
+    Raises:
+      ValueError: the arguments contradict each other.
+    """
+    if num_clones < 1:
+      raise InputError('num_clones must be at least 1, got %d' % num_clones)
+    if num_replicas > 1 and num_ps_tasks < 1:
+      raise InputError('%d replicas need parameter servers: num_ps_tasks must '
+                       'be at least 1, got %d' % (num_replicas, num_ps_tasks))
+    if num_replicas > 1 or num_ps_tasks > 0:
+      if not worker_job_name:
+        raise InputError('with replicas or parameter servers, worker_job_name '
+                         'must not be empty')
+      if not ps_job_name:
+        raise InputError('with replicas or parameter servers, ps_job_name '
+                         'must not be empty')
+    if not 0 <= replica_id < num_replicas:
+      raise InputError('replica_id must be 0 to %d, got %d' %
+                       (num_replicas - 1, replica_id))
+    self.num_clones = num_clones
+    self.clone_on_cpu = clone_on_cpu
+    self.replica_id = replica_id
+    self.num_replicas = num_replicas
+    self.num_ps_tasks = num_ps_tasks
+    self.ps_device = '/job:' + ps_job_name if num_ps_tasks else ''
+    self.worker_device = '/job:' + worker_job_name if num_ps_tasks else ''
+
+  def caching_device(self):
+    """Returns where variables are cached: a device function, or None.
+
+    With parameter servers each op keeps a copy on its own device, so that a
+    variable crosses the network once a step.
+    """
+    return (lambda op: op.device) if self.num_ps_tasks else None
+
+  def clone_device(self, clone_index):
+    """Returns the device of a clone.
+
+    Args:
+      clone_index: which clone, from 0.
+
+    Raises:
+      ValueError: there is no such clone.
+    """
+    self._check_clone(clone_index)
+    if self.clone_on_cpu:
+      return self.worker_device + '/device:CPU:0'
+    return self.worker_device + '/device:GPU:%d' % clone_index
+
+  def clone_scope(self, clone_index):
+    """Returns the name scope of a clone: '' where it is the only one.
+
+    Args:
+      clone_index: which clone, from 0.
+
+    Raises:
+      ValueError: there is no such clone.
+    """
+    self._check_clone(clone_index)
+    return 'clone_%d' % clone_index if self.num_clones > 1 else ''
+
+  def optimizer_device(self):
+    """Returns the device of the optimizer."""
+    return self.worker_device + '/device:CPU:0'
+
+  def inputs_device(self):
+    """Returns the device of the input pipeline."""
+    return self.worker_device + '/device:CPU:0'
+
+  def variables_device(self):
+    """Returns the device of the variables: a string or a device function."""
+    device = self.ps_device + '/device:CPU:0'
+    if not self.num_ps_tasks:
+      return device
+    return _VariablesInTurn(device, self.num_ps_tasks)
+
+  def _check_clone(self, clone_index):
+    if not 0 <= clone_index < self.num_clones:
+      raise InputError('clone_index must be 0 to %d, got %d' %
+                       (self.num_clones - 1, clone_index))
+
+
+class _VariablesInTurn:
+  """Device function that deals variables out to the parameter servers."""
+
+  def __init__(self, device, tasks):
+    self._device = device
+    self._tasks = tasks
+    self._next = 0
+
+  def __call__(self, op):
+    # VarHandleOp: a resource variable.
+    if op.device or not op.type.startswith(('Variable', 'VarHandleOp')):
+      return op.device
+    task = self._next
+    self._next = (task + 1) % self._tasks
+    return '%s/task:%d' % (self._device, task)
+
+
+def create_clones(config, model_fn, args=None, kwargs=None):
+  """Builds the clones.
+
+  Args:
+    config: DeploymentConfig.
+    model_fn: function that builds the model and returns its outputs.
+    args: arguments of `model_fn`.
+    kwargs: named arguments of `model_fn`.
+
+  Returns:
+    A list of Clones. The first has created the variables, the others use them.
+  """
+  clones = []
+  with slim.arg_scope([slim.model_variable, slim.variable],
+                      device=config.variables_device()):
+    for index in range(config.num_clones):
+      device = config.clone_device(index)
+      with tf.name_scope(config.clone_scope(index)) as scope, tf.device(device):
+        with tf.variable_scope(tf.get_variable_scope(),
+                               reuse=True if index else None):
+          outputs = model_fn(*(args or ()), **(kwargs or {}))
+      clones.append(Clone(outputs, scope, device))
+  return clones
+
+
+def optimize_clones(clones, optimizer, regularization_losses=None, **kwargs):
+  """Computes the clones' losses and their summed gradients.
+
+  Each clone's loss is divided by the number of clones: the sum is the mean over
+  all their examples. Regularization losses count once, with the first clone.
+
+  Args:
+    clones: Clones of `create_clones`.
+    optimizer: an Optimizer.
+    regularization_losses: scalars; None: those of the collection.
+    **kwargs: for `optimizer.compute_gradients`.
+
+  Returns:
+    The total loss, and a list of (gradient, variable) of those variables that
+    have a gradient.
+
+  Raises:
+    ValueError: no clone has a loss.
+  """
+  losses, gradients = [], []
+  for clone, loss in _clone_losses(clones, regularization_losses):
+    with tf.name_scope(clone.scope), tf.device(clone.device):
+      gradients.append(optimizer.compute_gradients(loss, **kwargs))
+    losses.append(loss)
+  if not losses:
+    raise InputError('none of the %d clones has added a loss to the collection '
+                     '%r' % (len(clones), tf.GraphKeys.LOSSES))
+  return tf.add_n(losses, name='total_loss'), _sum_gradients(gradients)
+
+
+def deploy(config, model_fn, args=None, kwargs=None, optimizer=None,
+           summarize_gradients=False):
+  """Builds the clones and, with an optimizer, one training step of them all.
+
+  Batch statistics and other update ops are taken from the first clone.
+
+  Args:
+    config: DeploymentConfig.
+    model_fn: function that builds the model and returns its outputs.
+    args: arguments of `model_fn`.
+    kwargs: named arguments of `model_fn`.
+    optimizer: an Optimizer; None: the model is not trained.
+    summarize_gradients: whether to add summaries of the gradients.
+
+  Returns:
+    A DeployedModel.
+
+  Raises:
+    ValueError: there is an optimizer, but no clone has a loss.
+  """
+  summaries = tf.get_collection(tf.GraphKeys.SUMMARIES)
+  clones = create_clones(config, model_fn, args, kwargs)
+  first_scope = clones[0].scope
+  updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS, first_scope)
+  train_op = None
+  with tf.device(config.optimizer_device()):
+    if optimizer:
+      with tf.device(config.variables_device()):
+        global_step = tf.train.get_or_create_global_step()
+      total_loss, gradients = optimize_clones(clones, optimizer)
+      if gradients:
+        if summarize_gradients:
+          summaries += _summarize_gradients(gradients)
+        updates.append(optimizer.apply_gradients(gradients, global_step))
+        with tf.control_dependencies([tf.group(*updates)]):
+          train_op = tf.identity(total_loss, name='train_op')
+    else:
+      losses = [loss for _, loss in _clone_losses(clones)]
+      total_loss = tf.add_n(losses, name='total_loss') if losses else None
+    summaries += tf.get_collection(tf.GraphKeys.SUMMARIES, first_scope)
+    if total_loss is not None:
+      summaries.append(tf.summary.scalar('total_loss', total_loss))
+    # By name, for each counts once.
+    unique = list({summary.name: summary for summary in summaries}.values())
+    summary_op = tf.summary.merge(unique, name='summary_op') if unique else None
+  return DeployedModel(train_op, summary_op, total_loss, clones)
+
+
+def _clone_losses(clones, regularization_losses=None):
+  """Yields (clone, its part of the total loss) of each clone that has one."""
+  if regularization_losses is None:
+    regularization_losses = tf.get_collection(
+        tf.GraphKeys.REGULARIZATION_LOSSES)
+  for clone in clones:
+    with tf.name_scope(clone.scope):
+      loss = _clone_loss(clone, len(clones), regularization_losses)
+    regularization_losses = []
+    if loss is not None:
+      yield clone, loss
+
+
+def _clone_loss(clone, num_clones, regularization_losses):
+  """Returns a clone's part of the total loss, or None, and summarizes it."""
+  parts = []
+  with tf.device(clone.device):
+    losses = tf.get_collection(tf.GraphKeys.LOSSES, clone.scope)
+    if losses:
+      loss = tf.add_n(losses, name='clone_loss')
+      if num_clones > 1:
+        loss = tf.truediv(loss, float(num_clones), name='scaled_clone_loss')
+      parts.append(('clone_loss', loss))
+    if regularization_losses:
+      parts.append(('regularization_loss', tf.add_n(
+          regularization_losses, name='regularization_loss')))
+    total = tf.add_n([loss for _, loss in parts]) if parts else None
+  # Outside of the clone's device: GPUs have no kernels for summaries.
+  for name, loss in parts:
+    tf.summary.scalar(name, loss)
+  return total
+
+
+def _sum_gradients(clones_gradients):
+  """Sums the clones' gradients and warns of variables that have none.
+
+  Args:
+    clones_gradients: for each clone a list of (gradient or None, variable), in
+      the same order of variables.
+
+  Returns:
+    A list of (sum, variable).
+  """
+  sums, unused = [], []
+  for column in zip(*clones_gradients):
+    variable = column[0][1]
+    gradients = [gradient for gradient, _ in column if gradient is not None]
+    if not gradients:
+      unused.append(variable.op.name)
+    elif len(gradients) == 1:
+      sums.append((gradients[0], variable))
+    else:
+      sums.append((tf.add_n(gradients, name=variable.op.name + '/sum_grads'),
+                   variable))
+  if unused:
+    tf.logging.warning('The loss does not depend on these variables; they are '
+                       'not trained: %s', ', '.join(unused))
+  return sums
+
+
+def _summarize_gradients(grads_and_vars):
+  summaries = []
+  for gradient, variable in grads_and_vars:
+    if isinstance(gradient, tf.IndexedSlices):
+      gradient = gradient.values
+    name = variable.op.name + '/gradient'
+    summaries.append(tf.summary.histogram(name, gradient))
+    summaries.append(tf.summary.scalar(name + '_norm',
+                                       tf.global_norm([gradient])))
+  return summaries
