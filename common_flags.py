@@ -25,7 +25,21 @@ def run(main, positional=False):
       status, None for 0.
     positional: whether the program takes arguments that are no flags.
   """
+  _make_help_complete()
+  if {'--help', '-help', '-h'} & set(sys.argv[1:]):
+    # absl's own --help ends with status 1.
+    app.usage(shorthelp=True, writeto_stdout=True)
+    sys.exit(0)
   app.run(lambda argv: sys.exit(_call(main, argv, positional)))
+
+
+def _make_help_complete():
+  """Lists flags of shared modules in --help like those of the program."""
+  program = sys.argv[0]
+  for module, defined in flags.FLAGS.flags_by_module_dict().items():
+    if module != program and not module.startswith('absl.'):
+      for flag in defined:
+        flags.FLAGS.register_key_flag_for_module(program, flag)
 
 
 def _call(main, argv, positional):
@@ -85,8 +99,9 @@ def define_model_flags(known):
   Args:
     known: names of the networks that are accepted.
   """
-  flags.DEFINE_enum(
-      'model_name', 'inception_v3', sorted(known), 'Name of the network.')
+  flags.DEFINE_string(
+      'model_name', 'inception_v3',
+      'Name of the network: %s.' % ', '.join(sorted(known)))
   flags.DEFINE_integer(
       'labels_offset', 0,
       'Subtracted from the labels of the data set: 1 for the VGG and ResNet V1 '

@@ -1,4 +1,4 @@
-"""Evaluates a checkpoint, or each new one of a train directory.
+r"""Evaluates a checkpoint, or each new one of a train directory.
 
   python eval_image_classifier.py \
     --checkpoint_path=/tmp/flowers --eval_dir=/tmp/flowers/eval \

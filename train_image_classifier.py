@@ -1,4 +1,4 @@
-"""Trains a network on a converted data set, from scratch or a checkpoint.
+r"""Trains a network on a converted data set, from scratch or a checkpoint.
 
   python train_image_classifier.py \
     --train_dir=/tmp/flowers --dataset_dir=data --dataset_name=my_flower_5 \

@@ -1,0 +1,121 @@
+#!/usr/bin/env bash
+# The whole chain in one go: sets .venv up, converts photos, trains, evaluates,
+# exports, freezes, and serves a page on port 5001. Without arguments the photos
+# are drawn by the program and a small network learns them in minutes. Can be
+# interrupted and run again: what is done is not done twice.
+#
+# usage: ./quickstart.sh [--photos DIR [--checkpoint FILE]] [--no_serve]
+#   --photos DIR       photos of your own, DIR/<class>/*; trains inception_v4
+#   --checkpoint FILE  published checkpoint to start from (without: the one in
+#                      checkpoints/, else from scratch, which takes days)
+#   --no_serve         end after the page has answered one upload
+# Everything is written to output/quickstart; names and numbers of env_set.sh
+# can be overridden, as in MODEL_NAME=mobilenet_v1 ./quickstart.sh --photos DIR
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+photos=
+checkpoint=
+serve=1
+fail() { echo "quickstart.sh: error: $*" >&2; exit 1; }
+while [[ $# -gt 0 ]]; do
+  case "$1" in
+    --photos=* | --checkpoint=*) set -- "${1%%=*}" "${1#*=}" "${@:2}"; continue ;;
+    --photos) photos=${2:-}; [[ -n "${photos}" ]] || fail '--photos needs a folder'
+              shift ;;
+    --checkpoint) checkpoint=${2:-}
+                  [[ -n "${checkpoint}" ]] || fail '--checkpoint needs a file'
+                  shift ;;
+    --no_serve) serve=0 ;;
+    -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit 0 ;;
+    *) fail "unknown argument $1; see --help" ;;
+  esac
+  shift
+done
+[[ -z "${photos}" || -d "${photos}" ]] || fail "--photos ${photos}: no such folder"
+[[ -n "${photos}" || -z "${checkpoint}" ]] || fail '--checkpoint goes with --photos'
+
+step() { printf '\n== %s\n' "$*"; }
+
+step 'Setting .venv up'
+./setup.sh
+
+base="${PWD}/output/quickstart"
+export DATASET_DIR="${DATASET_DIR:-${base}/data}"
+train_flags=()
+if [[ -n "${photos}" ]]; then
+  photos=$(cd "${photos}" && pwd)
+  export MODEL_NAME="${MODEL_NAME:-inception_v4}"
+  export DATASET_NAME="${DATASET_NAME:-$(basename "${photos}")}"
+  export MAX_NUMBER_OF_STEPS="${MAX_NUMBER_OF_STEPS:-200}"
+  if [[ -n "${checkpoint}" ]]; then
+    export CHECKPOINT_PATH="${checkpoint}"
+  elif [[ ! -e "checkpoints/${MODEL_NAME}.ckpt" ]]; then
+    echo "No checkpoint: ${MODEL_NAME} starts from scratch and will know" \
+      "little after ${MAX_NUMBER_OF_STEPS} steps"
+    export CHECKPOINT_PATH=
+  fi
+  mkdir -p "${DATASET_DIR}"
+  ln -sfn "${photos}" "${DATASET_DIR}/${DATASET_NAME}"
+else
+  export MODEL_NAME="${MODEL_NAME:-mobilenet_v1_025}"
+  export DATASET_NAME="${DATASET_NAME:-drawn_flowers}"
+  export MAX_NUMBER_OF_STEPS="${MAX_NUMBER_OF_STEPS:-600}"
+  export CHECKPOINT_PATH=
+  export LEARNING_RATE="${LEARNING_RATE:-0.003}"
+  train_flags=(--train_image_size=96)
+  step 'Drawing the sample: five kinds of flowers'
+  .venv/bin/python -m datasets.draw_flowers --per_class=120 \
+    --output_dir="${DATASET_DIR}/${DATASET_NAME}"
+fi
+export OUTPUT_DIR="${OUTPUT_DIR:-${base}/${DATASET_NAME}_${MODEL_NAME}}"
+export LOG_FILE="${LOG_FILE:-${base}/output.log}"
+export SERVER_HOST="${SERVER_HOST:-127.0.0.1}"
+source ./env_set.sh
+
+step 'convert_tfrecord.sh: photos to TFRecord'
+./convert_tfrecord.sh
+
+step "run_train.sh: ${MAX_NUMBER_OF_STEPS} steps of ${MODEL_NAME}"
+mkdir -p "${base}"
+trap './stop_train.sh' EXIT
+./run_train.sh "${train_flags[@]}"
+pid=$(cat "${TRAIN_DIR}/train.pid" 2>/dev/null || true)
+if [[ -n "${pid}" ]]; then
+  tail -n 0 -f --pid="${pid}" "${LOG_FILE}"
+fi
+trap - EXIT
+tail -n 5 "${LOG_FILE}" | grep -qE 'Finished training|nothing to do' ||
+  fail "training ended early; the reason is at the end of ${LOG_FILE}"
+
+step 'run_eval.sh: accuracy on the validation photos'
+EVAL_INTERVAL_SECS='' ./run_eval.sh
+
+step 'export_freeze.sh: frozen graph and labels'
+./export_freeze.sh
+
+step "server.sh: the page on port ${SERVER_PORT}"
+server_log="${base}/server.log"
+./server.sh >"${server_log}" 2>&1 &
+server=$!
+trap 'kill "${server}" 2>/dev/null; wait "${server}" 2>/dev/null || true' EXIT
+until grep -q 'listening on port' "${server_log}"; do
+  kill -0 "${server}" 2>/dev/null || { cat "${server_log}" >&2; exit 1; }
+  sleep 0.2
+done
+photo=$(find -L "${DATASET_DIR}/${DATASET_NAME}" -type f -iname '*.jp*g' |
+  sort | head -n 1)
+"${PYTHON}" -m tools.upload_photo --photo="${photo}" \
+  --url="http://127.0.0.1:${SERVER_PORT}/"
+
+cat <<TEXT
+
+The chain works. Frozen graph and labels are in ${EXPORT_DIR}
+TEXT
+if [[ "${serve}" == 1 ]]; then
+  cat <<TEXT
+Serving on http://127.0.0.1:${SERVER_PORT}/ until Ctrl-C. Try it with a browser, or with
+  ${PYTHON} -m tools.upload_photo --photo=${photo}
+TEXT
+  wait "${server}"
+fi

@@ -1,0 +1,75 @@
+"""slim's flags and defaults (tests/data/flags.json), program by program."""
+
+import importlib
+import json
+import os
+import re
+
+import pytest
+from absl import flags
+from helpers import ROOT, parsed_flags, run_program
+
+with open(os.path.join(ROOT, 'tests', 'data', 'flags.json')) as stream:
+  SLIM_FLAGS = json.load(stream)
+
+# Where the default is not slim's. README's table of differences has each.
+OTHER_DEFAULTS = {
+    ('train_image_classifier.py', 'opt_epsilon'): None,
+}
+NUMBERS = {'integer': (int,), 'float': (float, int), 'boolean': (bool,),
+           'bool': (bool,), 'string': (str,)}
+PROGRAMS = sorted(SLIM_FLAGS) + ['classify_image.py']
+
+
+@pytest.mark.parametrize('program', sorted(SLIM_FLAGS))
+def test_program_has_slims_flags_with_slims_defaults(program):
+  module = importlib.import_module(program[:-len('.py')])
+  with parsed_flags(module.define_flags) as values:
+    for name, (kind, default) in SLIM_FLAGS[program].items():
+      flag = values[name]
+      expected = OTHER_DEFAULTS.get((program, name), default)
+      if expected is not None and kind == 'integer':
+        expected = int(expected)
+      assert flag.default == expected, name
+      if flag.value is not None:
+        assert isinstance(flag.value, NUMBERS[kind]), name
+
+
+def test_other_defaults_are_in_the_table_of_differences():
+  with open(os.path.join(ROOT, 'README.md'), encoding='utf-8') as stream:
+    readme = stream.read()
+  for _, name in OTHER_DEFAULTS:
+    assert re.search(r'\|.*`--%s' % name, readme), name
+
+
+@pytest.mark.parametrize('program', PROGRAMS)
+def test_program_help_tells_every_flag_of_its_own(program):
+  module = importlib.import_module(program[:-len('.py')])
+  before = set(flags.FLAGS)
+  with parsed_flags(module.define_flags) as values:
+    own = {name: values[name].help for name in set(values) - before}
+  assert own
+  assert not [name for name, text in own.items() if len(text or '') < 10]
+
+
+def test_unknown_flag_is_fatal():
+  done = run_program('train_image_classifier.py', '--no_such_flag=1')
+  assert done.returncode == 1
+  assert 'Unknown command line flag' in done.stderr
+  assert 'Traceback' not in done.stderr
+
+
+def test_argument_that_is_no_flag_is_fatal():
+  done = run_program('eval_image_classifier.py', 'dataset_dir=x')
+  assert done.returncode == 1
+  assert done.stderr.strip().split('\n') == [
+      "eval_image_classifier.py: error: unexpected argument 'dataset_dir=x': "
+      'flags are given as --name=value; --help lists them']
+
+
+@pytest.mark.parametrize('program', PROGRAMS)
+def test_help_lists_every_flag_of_slim_and_ends_with_0(program):
+  done = run_program(program, '--help')
+  assert done.returncode == 0
+  for name in SLIM_FLAGS.get(program, ['frozen_graph']):
+    assert re.search(r'--(\[no\])?%s:' % name, done.stdout), name

@@ -1,0 +1,85 @@
+"""Uploads a photo to a running server, as the page's form does.
+
+  python -m tools.upload_photo --photo=rose.jpg --url=http://127.0.0.1:5001/
+
+Prints the answer's status, and the class scores that stand on the page.
+"""
+
+import html
+import os
+import re
+import secrets
+import sys
+import urllib.error
+import urllib.request
+
+from absl import flags
+
+import common_flags
+from errors import InputError
+
+
+def define_flags():
+  """Defines the flags of this program."""
+  flags.DEFINE_string('photo', None, 'Path of the photo.')
+  flags.DEFINE_string('url', 'http://127.0.0.1:5001/', "Address of the page.")
+  flags.DEFINE_integer('timeout_secs', 60, 'Seconds to wait for the answer.',
+                       lower_bound=1)
+
+
+def upload(url, path, timeout_secs=60):
+  """Posts a photo in the form field `file`.
+
+  Args:
+    url: address of the page.
+    path: path of the photo.
+    timeout_secs: seconds to wait for the answer.
+
+  Returns:
+    Status and text of the answer.
+
+  Raises:
+    InputError: the photo cannot be read, or nothing answers.
+  """
+  try:
+    with open(path, 'rb') as stream:
+      photo = stream.read()
+  except OSError as error:
+    raise InputError('--photo=%s: %s' % (path, error.strerror))
+  boundary = secrets.token_hex(16)
+  name = os.path.basename(path).replace('"', '%22')
+  head = ('--%s\r\nContent-Disposition: form-data; name="file"; filename="%s"'
+          '\r\nContent-Type: application/octet-stream\r\n\r\n' %
+          (boundary, name))
+  body = head.encode('utf-8') + photo + ('\r\n--%s--\r\n' % boundary).encode()
+  request = urllib.request.Request(url, body, {
+      'Content-Type': 'multipart/form-data; boundary=' + boundary})
+  try:
+    with urllib.request.urlopen(request, timeout=timeout_secs) as answer:
+      return answer.status, answer.read().decode('utf-8')
+  except urllib.error.HTTPError as error:
+    return error.code, error.read().decode('utf-8', 'replace')
+  except OSError as error:
+    raise InputError('--url=%s does not answer: %s' % (url, error))
+
+
+def visible_text(page):
+  """Returns the lines of text that a page shows."""
+  page = re.sub(r'(?is)<(head|style|script)\b.*?</\1>', ' ', page)
+  lines = html.unescape(re.sub(r'<[^>]+>', '\n', page)).split('\n')
+  return [line.strip() for line in lines if line.strip()]
+
+
+def main(_):
+  values = flags.FLAGS
+  common_flags.require(values, 'photo')
+  status, page = upload(values.url, values.photo, values.timeout_secs)
+  print('HTTP %d' % status)
+  print('\n'.join(visible_text(page)))
+  sys.stdout.flush()
+  return 0 if status == 200 else 1
+
+
+if __name__ == '__main__':
+  define_flags()
+  common_flags.run(main)
