@@ -1,0 +1,229 @@
+"""Classifies photos: a frozen graph, or a checkpoint and its network's name.
+
+  python classify_image.py --frozen_graph=my_inception_v4_freeze.pb cat.jpg
+  python classify_image.py --checkpoint_path=inception_v4.ckpt \
+    --model_name=inception_v4 --format=csv photos/ > scores.csv
+
+Folders are searched with all below them, in sorted order; hidden files are left
+out. A photo that cannot be read gives one line on stderr, the others are
+classified all the same, and the exit status is then 1.
+
+Formats: `table` for reading; `csv` with the columns file, rank, label, score;
+`json`, one list with an object a photo, each on a line of its own.
+"""
+
+import csv
+import json
+import os
+import sys
+
+import tqdm
+from absl import flags
+
+import common_flags
+from datasets import dataset_factory
+from datasets.photos import PhotoError
+from errors import InputError
+from serving import labels as label_files
+from serving.app import top_rows
+from serving.classifier import Classifier
+
+FLAGS = flags.FLAGS
+
+
+def define_flags():
+  """Defines which network classifies, and how its answer is written."""
+  flags.DEFINE_string(
+      'frozen_graph', None, 'Frozen graph of export_inference_graph.py.')
+  flags.DEFINE_string(
+      'checkpoint_path', None,
+      'Checkpoint or train directory, in place of --frozen_graph.')
+  flags.DEFINE_string(
+      'model_name', None,
+      'Name of the network. None: as run.json or the graph says.')
+  flags.DEFINE_string(
+      'label_file', None,
+      'Labels as 0:daisy or plain lines. None: those of the graph, of the run '
+      'or of ImageNet.')
+  flags.DEFINE_string(
+      'dataset_name', None,
+      'Converted data set whose labels are taken, with --dataset_dir.')
+  flags.DEFINE_string(
+      'dataset_dir', None, 'Folder of --dataset_name.')
+  flags.DEFINE_integer(
+      'image_size', None,
+      "Height and width of the network's input in pixels. None: as run.json or "
+      "the graph says, or the network's own.", lower_bound=1)
+  flags.DEFINE_string(
+      'preprocessing_name', None,
+      "Name of the preprocessing. None: as run.json or the graph says, or the "
+      "network's own.")
+  flags.DEFINE_float(
+      'moving_average_decay', None,
+      'Take the moving averages of --checkpoint_path that training kept with '
+      'this decay.', lower_bound=0.0, upper_bound=1.0)
+  flags.DEFINE_integer(
+      'num_top_predictions', 5, 'Classes a photo, largest score first.',
+      lower_bound=1)
+  flags.DEFINE_enum(
+      'format', 'table', sorted(WRITERS), 'How the scores are written.')
+  flags.DEFINE_integer(
+      'batch_size', 16, 'Photos that are classified at a time.', lower_bound=1)
+
+
+def classifier_from_flags():
+  """Returns the Classifier that the flags ask for.
+
+  Raises:
+    InputError: they do not name exactly one, or it cannot be loaded.
+  """
+  if bool(FLAGS.frozen_graph) == bool(FLAGS.checkpoint_path):
+    raise InputError('one of --frozen_graph and --checkpoint_path is needed')
+  if FLAGS.frozen_graph:
+    for name in ('dataset_name', 'moving_average_decay'):
+      if FLAGS[name].value is not None:
+        raise InputError('--%s works with --checkpoint_path only' % name)
+    return Classifier.from_frozen_graph(
+        FLAGS.frozen_graph, FLAGS.label_file, FLAGS.model_name,
+        FLAGS.image_size, FLAGS.preprocessing_name, FLAGS.batch_size)
+  labels = None
+  if FLAGS.label_file:
+    labels = label_files.read(FLAGS.label_file)
+  elif FLAGS.dataset_name:
+    if FLAGS.dataset_name != 'imagenet' and not FLAGS.dataset_dir:
+      raise InputError('--dataset_name=%s needs --dataset_dir' %
+                       FLAGS.dataset_name)
+    labels = dataset_factory.get_labels(FLAGS.dataset_name, FLAGS.dataset_dir)
+  return Classifier.from_checkpoint(
+      FLAGS.checkpoint_path, FLAGS.model_name, labels, FLAGS.image_size,
+      FLAGS.preprocessing_name, FLAGS.moving_average_decay, FLAGS.batch_size)
+
+
+def find_photos(paths):
+  """Returns the files that `paths` name, those of folders in sorted order.
+
+  Args:
+    paths: files and folders.
+
+  Raises:
+    InputError: there is none, or a path does not exist.
+  """
+  found = []
+  for path in paths:
+    if os.path.isdir(path):
+      for folder, folders, names in os.walk(path):
+        folders[:] = sorted(f for f in folders if not f.startswith('.'))
+        found += [os.path.join(folder, name) for name in sorted(names)
+                  if not name.startswith('.')]
+    elif os.path.exists(path):
+      found.append(path)
+    else:
+      raise InputError('no such file or folder: %s' % path)
+  if not found:
+    raise InputError('no photos: give files or folders, got %s' %
+                     (', '.join(paths) or 'none'))
+  return found
+
+
+def classify_files(classifier, paths, batch_size):
+  """Classifies files, a batch at a time.
+
+  Args:
+    classifier: Classifier.
+    paths: files.
+    batch_size: how many are read and classified at a time.
+
+  Yields:
+    (path, `[num_classes]` float32 or the error that says why there is none).
+  """
+  for start in range(0, len(paths), batch_size):
+    batch = paths[start:start + batch_size]
+    contents = [_read(path) for path in batch]
+    usable = [data for data in contents if isinstance(data, bytes)]
+    scores = iter(classifier.classify_each(usable))
+    for path, data in zip(batch, contents):
+      yield path, next(scores) if isinstance(data, bytes) else data
+
+
+def _read(path):
+  try:
+    with open(path, 'rb') as file:
+      return file.read()
+  except OSError as error:
+    return PhotoError(error.strerror)
+
+
+class _TableWriter:
+  """One block a photo: its name, then score and label of each class."""
+
+  def write(self, path, rows):
+    print(path)
+    for row in rows:
+      print('  %8s  %s' % (row.percent, row.label), flush=True)
+
+  def end(self):
+    pass
+
+
+class _CsvWriter:
+  """One line a photo and class."""
+
+  def __init__(self):
+    self._writer = csv.writer(sys.stdout, lineterminator='\n')
+    self._writer.writerow(['file', 'rank', 'label', 'score'])
+
+  def write(self, path, rows):
+    for rank, row in enumerate(rows, start=1):
+      self._writer.writerow([path, rank, row.label, '%.6f' % row.score])
+    sys.stdout.flush()
+
+  def end(self):
+    pass
+
+
+class _JsonWriter:
+  """One list; each photo is an object on a line of its own."""
+
+  def __init__(self):
+    self._before = '['
+
+  def write(self, path, rows):
+    predictions = [{'label': row.label, 'score': round(row.score, 6)}
+                   for row in rows]
+    # Characters beyond ASCII are escaped: names of files may be no UTF-8.
+    print(self._before, json.dumps({'file': path, 'predictions': predictions}),
+          sep='\n', end='', flush=True)
+    self._before = ','
+
+  def end(self):
+    print('%s\n]' % ('[' if self._before == '[' else ''), flush=True)
+
+
+WRITERS = {'table': _TableWriter, 'csv': _CsvWriter, 'json': _JsonWriter}
+
+
+def main(argv):
+  # Names of files may be no UTF-8: they go out as the bytes they came in.
+  sys.stdout.reconfigure(errors='surrogateescape')
+  paths = find_photos(argv[1:])
+  classifier = classifier_from_flags()
+  writer = WRITERS[FLAGS.format]()
+  status = 0
+  # On a terminal the table itself shows how far it is.
+  progress = tqdm.tqdm(
+      classify_files(classifier, paths, FLAGS.batch_size), total=len(paths),
+      unit='photo', disable=True if sys.stdout.isatty() else None)
+  for path, scores in progress:
+    if isinstance(scores, PhotoError):
+      progress.write('%s: %s' % (path, scores), file=sys.stderr)
+      status = 1
+    else:
+      writer.write(path, top_rows(scores, classifier.labels,
+                                  FLAGS.num_top_predictions))
+  writer.end()
+  return status
+
+
+if __name__ == '__main__':
+  define_flags()
+  common_flags.run(main, positional=True)

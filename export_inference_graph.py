@@ -1,0 +1,218 @@
+"""Writes a network's inference graph, and with a checkpoint a frozen one.
+
+  python export_inference_graph.py \
+    --checkpoint_path=/tmp/flowers --input_type=encoded \
+    --output_file=my_inception_v4.pb --frozen_file=my_inception_v4_freeze.pb
+
+Of a train directory with a run.json everything else is known. Without a
+checkpoint only the graph is written, as slim does:
+
+  python export_inference_graph.py --model_name=inception_v4 \
+    --output_file=inception_v4_inf_graph.pb
+
+Needs no network and, for ImageNet or with a run.json, no data set.
+"""
+
+import collections
+import os
+
+from absl import flags
+from google.protobuf import text_format
+
+import common_flags
+from compat import tf
+from datasets import dataset_factory
+from errors import InputError
+from nets import nets_factory
+from runs import checkpoints, run_info
+from serving import files, graph_info, inference_graph
+from serving import labels as label_files
+
+FLAGS = flags.FLAGS
+
+# What is exported; see inference_graph.build.
+Export = collections.namedtuple(
+    'Export', 'model_name labels labels_offset image_size preprocessing_name '
+    'input_kind batch_size')
+
+
+def define_flags():
+  """Defines slim's flags with slim's defaults, and what is new."""
+  common_flags.define_model_flags(nets_factory.NETWORKS)
+  flags.DEFINE_bool(
+      'is_training', False,
+      'Build dropout and batch norm as in training; graph only.')
+  flags.DEFINE_bool(
+      'for_app', False,
+      'For mobile runtimes: float images, and batches of exactly one.')
+  flags.DEFINE_integer(
+      'image_size', None,
+      "Height and width of the network's input in pixels. None: that of "
+      "run.json, or else the network's own.", lower_bound=1)
+  flags.DEFINE_integer(
+      'default_image_size', 224,
+      'The same as --image_size, which goes before it; counts only when it is '
+      'given.', lower_bound=1)
+  flags.DEFINE_integer(
+      'batch_size', None, 'Photos in a batch. None: any number.', lower_bound=1)
+  flags.DEFINE_string(
+      'dataset_name', 'imagenet',
+      'Data set whose classes are scored; ImageNet needs no folder.')
+  flags.DEFINE_string(
+      'dataset_split_name', 'train',
+      "Not used; accepted for slim's command lines.")
+  flags.DEFINE_string(
+      'dataset_dir', '', 'Folder of the converted data set.')
+  flags.DEFINE_enum(
+      'input_type', 'float', graph_info.INPUT_KINDS,
+      'What the node `input` takes: float images as preprocessing leaves them, '
+      'or encoded photos, one or a vector of them.')
+  flags.DEFINE_string('output_file', '', 'Where the graph is written.')
+  flags.DEFINE_bool(
+      'write_text_graphdef', False, 'Write --output_file as text.')
+  _define_freeze_flags()
+
+
+def _define_freeze_flags():
+  flags.DEFINE_string(
+      'checkpoint_path', None,
+      'Train directory, meaning its newest checkpoint, or a checkpoint. None: '
+      'no frozen graph is written.')
+  flags.DEFINE_string(
+      'frozen_file', None,
+      'Where the frozen graph is written. None: beside --output_file, with '
+      '_freeze in its name.')
+  flags.DEFINE_string(
+      'label_file', None,
+      'Where the labels are written, as 0:daisy. None: beside the frozen '
+      'graph, ending in .label.')
+  flags.DEFINE_float(
+      'moving_average_decay', None,
+      'Freeze the moving averages that training kept with this decay. None: '
+      'the variables themselves.', lower_bound=0.0, upper_bound=1.0)
+
+
+def export_from_flags():
+  """Returns the Export that the flags and the run's run.json ask for.
+
+  Raises:
+    InputError: they contradict each other, or the labels are not known.
+  """
+  run = None
+  if FLAGS.checkpoint_path:
+    prefix = checkpoints.resolve(FLAGS.checkpoint_path)
+    run = run_info.load(os.path.dirname(prefix))
+  if run:
+    _check_same_as_run('model_name', run.model_name)
+    _check_same_as_run('labels_offset', run.labels_offset)
+  labels, labels_offset = _labels_from_flags(run)
+  size = FLAGS.image_size
+  if size is None and FLAGS['default_image_size'].present:
+    size = FLAGS.default_image_size
+  batch_size = FLAGS.batch_size
+  if FLAGS.for_app:
+    if FLAGS.input_type != 'float' or batch_size not in (None, 1):
+      raise InputError('--for_app takes float images in batches of one, got '
+                       '--input_type=%s --batch_size=%s' %
+                       (FLAGS.input_type, batch_size))
+    batch_size = 1
+  return Export(
+      model_name=run.model_name if run else FLAGS.model_name,
+      labels=labels, labels_offset=labels_offset,
+      image_size=size or (run and run.image_size),
+      preprocessing_name=(FLAGS.preprocessing_name or
+                          (run and run.preprocessing_name)),
+      input_kind=FLAGS.input_type, batch_size=batch_size)
+
+
+def _check_same_as_run(name, trained):
+  if FLAGS[name].present and FLAGS[name].value != trained:
+    raise InputError('--%s=%s, but the run in %s was trained with %s' %
+                     (name, FLAGS[name].value, FLAGS.checkpoint_path, trained))
+
+
+def _labels_from_flags(run):
+  """Returns the labels by output index, and the offset that led to them."""
+  dataset = FLAGS['dataset_name']
+  if run and (not dataset.present or dataset.value == run.dataset_name):
+    return run.labels, run.labels_offset
+  offset = run.labels_offset if run else FLAGS.labels_offset
+  if not FLAGS.dataset_dir and dataset.value != 'imagenet':
+    raise InputError('--dataset_name=%s: the names of its classes are not '
+                     'known without --dataset_dir' % dataset.value)
+  names = dataset_factory.get_labels(dataset.value, FLAGS.dataset_dir)
+  if offset >= len(names):
+    raise InputError('--labels_offset=%d leaves none of the %d classes' %
+                     (offset, len(names)))
+  return names[offset:], offset
+
+
+def paths_from_flags():
+  """Returns the paths of graph, frozen graph and labels; None: not written.
+
+  Raises:
+    InputError: nothing would be written, or a flag would have no effect.
+  """
+  output, frozen = FLAGS.output_file, FLAGS.frozen_file
+  if not FLAGS.checkpoint_path:
+    if frozen:
+      raise InputError('--frozen_file needs --checkpoint_path')
+    if not output:
+      raise InputError('--output_file is needed: where the graph is written')
+    return output, None, FLAGS.label_file
+  if FLAGS.is_training:
+    raise InputError('--is_training is for the graph alone, without '
+                     '--checkpoint_path')
+  if not frozen and not output:
+    raise InputError('--frozen_file is needed: where the frozen graph is '
+                     'written')
+  frozen = frozen or '%s_freeze%s' % os.path.splitext(output)
+  if output and os.path.abspath(output) == os.path.abspath(frozen):
+    raise InputError('--output_file and --frozen_file are both %s' % output)
+  labels = FLAGS.label_file or os.path.splitext(frozen)[0] + '.label'
+  return output, frozen, labels
+
+
+def main(_):
+  output, frozen, label_path = paths_from_flags()
+  export = export_from_flags()
+  with tf.Graph().as_default():
+    info = inference_graph.build(is_training=FLAGS.is_training,
+                                 **export._asdict())
+    graph_def = inference_graph.to_graph_def(info)
+    if frozen:
+      frozen_def = inference_graph.freeze(info, FLAGS.checkpoint_path,
+                                          FLAGS.moving_average_decay)
+  if output:
+    _write_graph(output, graph_def, FLAGS.write_text_graphdef, 'graph')
+  if frozen:
+    info = graph_info.read(frozen_def)
+    _write_graph(frozen, frozen_def, False,
+                 'frozen graph of %s' % info.checkpoint)
+  if label_path:
+    label_files.write(label_path, info.labels)
+    print('Wrote %s: %d labels' % (label_path, len(info.labels)))
+  _print_nodes(info)
+
+
+def _write_graph(path, graph_def, as_text, what):
+  data = (text_format.MessageToString(graph_def).encode('utf-8') if as_text
+          else graph_def.SerializeToString())
+  files.write_aside(path, data)
+  print('Wrote %s: %s, %.1f MB' % (path, what, len(data) / 1e6))
+
+
+def _print_nodes(info):
+  what = ('encoded photos' if info.input_kind == 'encoded' else
+          'float images for preprocessing %s' % info.preprocessing_name)
+  print('Network %s, %d x %d pixels' %
+        (info.model_name, info.image_size, info.image_size))
+  for role in ('input', 'logits', 'predictions', 'features'):
+    name = getattr(info, role).split(':')[0]
+    print('  %-11s %s%s' % (role, name,
+                            ' (%s)' % what if role == 'input' else ''))
+
+
+if __name__ == '__main__':
+  define_flags()
+  common_flags.run(main)

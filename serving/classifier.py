@@ -1,0 +1,288 @@
+"""From photo files to class scores, for the command line and the server.
+
+  classifier = Classifier.from_frozen_graph('my_inception_v4_freeze.pb')
+  scores = classifier.classify([open('cat.jpg', 'rb').read()])
+  classifier.labels[scores[0].argmax()]
+
+Each photo first becomes what the converter would have stored of it, so that it
+is scored as evaluation would score it.
+"""
+
+import os
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from compat import tf
+from datasets import dataset_factory, photos
+from errors import InputError
+from runs import checkpoints, run_info
+from serving import files, foreign, graph_info, inference_graph
+from serving import labels as label_files
+
+# The published checkpoints know 1000 classes of ImageNet, most of them with
+# a `background` before these.
+_IMAGENET_SIZES = (1000, 1001)
+_VARIABLES = ('Variable', 'VariableV2', 'VarHandleOp')
+
+
+class Classifier:
+  """One network in one session; safe to use from several threads.
+
+  Attributes:
+    info: GraphInfo of the graph.
+    labels: names by output index.
+  """
+
+  def __init__(self, graph_def, info, batch_size=16):
+    """Loads a frozen graph.
+
+    Args:
+      graph_def: frozen GraphDef.
+      info: GraphInfo; its labels must be there.
+      batch_size: most photos that one run of the session gets.
+
+    Raises:
+      InputError: the graph cannot be loaded, or does not fit its labels.
+    """
+    self.info = info
+    self.labels = list(info.labels)
+    graph = tf.Graph()
+    with graph.as_default():
+      try:
+        tf.import_graph_def(graph_def, name='')
+      except ValueError as error:
+        raise InputError('TensorFlow %s cannot load the graph: %s' %
+                         (tf.__version__, str(error).split('\n')[0]))
+      self._input = _tensor(graph, info.input)
+      self._predictions = _tensor(graph, info.predictions)
+      self._encoded, self._images = self._input, None
+      if info.input_kind == 'float':
+        self._encoded = tf.placeholder(tf.string, [None], name='encoded_photos')
+        self._images = inference_graph.photos_to_images(
+            self._encoded, info.preprocessing_name, info.image_size,
+            info.channels)
+    self._check_outputs()
+    # A graph for mobile runtimes takes batches of one fixed size only.
+    self._fixed = (_first_dimension(self._input) or
+                   _first_dimension(self._predictions))
+    self._batch_size = self._fixed or batch_size
+    graph.finalize()
+    config = tf.ConfigProto()
+    config.gpu_options.allow_growth = True
+    self._session = tf.Session(graph=graph, config=config)
+
+  @classmethod
+  def from_frozen_graph(cls, path, label_file=None, model_name=None,
+                        image_size=None, preprocessing_name=None,
+                        batch_size=16):
+    """Loads a frozen graph from a file.
+
+    Args:
+      path: binary GraphDef. One with classifier/info needs nothing else.
+      label_file: names to take in place of the graph's.
+      model_name: key of nets_factory; only for graphs made elsewhere, as are
+        the next two.
+      image_size: height and width in pixels.
+      preprocessing_name: key of preprocessing_factory.
+      batch_size: most photos that one run of the session gets.
+
+    Raises:
+      InputError: a file is missing or damaged, they do not fit each other, or
+        something about a graph made elsewhere is not known.
+    """
+    graph_def = _read_graph_def(path)
+    info = graph_info.read(graph_def)
+    if info is None:
+      info = foreign.describe(graph_def, None, model_name, image_size,
+                              preprocessing_name)
+    else:
+      _check_same('--model_name', model_name, info.model_name)
+      _check_same('--image_size', image_size, info.image_size)
+      _check_same('--preprocessing_name', preprocessing_name,
+                  info.preprocessing_name)
+    if label_file:
+      info = info._replace(labels=label_files.read(label_file))
+    if not info.labels:
+      info = info._replace(labels=_foreign_labels(graph_def, info, path))
+    return cls(graph_def, info, batch_size)
+
+  @classmethod
+  def from_checkpoint(cls, path, model_name=None, labels=None, image_size=None,
+                      preprocessing_name=None, moving_average_decay=None,
+                      batch_size=16):
+    """Builds a network and loads a checkpoint's weights into it.
+
+    Args:
+      path: train directory or checkpoint. What a run.json beside it says holds
+        where an argument is None.
+      model_name: key of nets_factory; needed where there is no run.json.
+      labels: names by output index; None takes those of run.json, or ImageNet's
+        where the checkpoint has 1000 or 1001 classes.
+      image_size: height and width in pixels; None takes the network's own.
+      preprocessing_name: key of preprocessing_factory; None: the network's.
+      moving_average_decay: as for inference_graph.freeze.
+      batch_size: most photos that one run of the session gets.
+
+    Raises:
+      InputError: the checkpoint is missing or does not fit, or the network or
+        the labels are not known.
+    """
+    prefix = checkpoints.resolve(path)
+    run = run_info.load(os.path.dirname(prefix))
+    if run:
+      _check_same('--model_name', model_name, run.model_name)
+      model_name = run.model_name
+      labels = labels or run.labels
+      image_size = image_size or run.image_size
+      preprocessing_name = preprocessing_name or run.preprocessing_name
+    if not model_name:
+      raise InputError('%s has no run.json beside it: give --model_name' %
+                       prefix)
+    labels = labels or _checkpoint_labels(prefix, model_name)
+    with tf.Graph().as_default():
+      info = inference_graph.build(model_name, labels, image_size,
+                                   preprocessing_name, input_kind='encoded')
+      graph_def = inference_graph.freeze(info, prefix, moving_average_decay)
+    return cls(graph_def, info, batch_size)
+
+  def classify(self, encoded_photos):
+    """Scores photos.
+
+    Args:
+      encoded_photos: list of bytes, each a photo file as it came.
+
+    Returns:
+      `[len(encoded_photos), num_classes]` float32: softmax of each photo.
+
+    Raises:
+      photos.PhotoError: one of them cannot be used.
+    """
+    results = self.classify_each(encoded_photos)
+    for result in results:
+      if isinstance(result, photos.PhotoError):
+        raise result
+    return np.reshape(np.array(results, np.float32), [-1, len(self.labels)])
+
+  def classify_each(self, encoded_photos):
+    """Scores photos of which some may be unusable.
+
+    Args:
+      encoded_photos: list of bytes, each a photo file as it came.
+
+    Returns:
+      A list as long: for each photo `[num_classes]` float32, or the PhotoError
+      that says why there is none.
+    """
+    results = [None] * len(encoded_photos)
+    usable = []
+    for index, data in enumerate(encoded_photos):
+      try:
+        usable.append((index, photos.normalize_photo(data).encoded))
+      except photos.PhotoError as error:
+        results[index] = error
+    for start in range(0, len(usable), self._batch_size):
+      batch = usable[start:start + self._batch_size]
+      scores = self._scores_or_errors([encoded for _, encoded in batch])
+      for (index, _), score in zip(batch, scores):
+        results[index] = score
+    return results
+
+  def warm_up(self):
+    """Classifies one black photo: the first run costs more than later ones."""
+    with tf.Graph().as_default(), tf.Session() as session:
+      black = tf.zeros([self.info.image_size] * 2 + [3], tf.uint8)
+      photo = session.run(tf.io.encode_jpeg(black))
+    self.classify([photo])
+
+  def close(self):
+    """Frees the session."""
+    self._session.close()
+
+  def _scores_or_errors(self, batch):
+    """Runs a batch; where it fails, each photo alone, to find the bad one."""
+    try:
+      return list(self._run(batch))
+    except tf.errors.InvalidArgumentError as error:
+      if len(batch) > 1:
+        return [self._scores_or_errors([photo])[0] for photo in batch]
+      tf.logging.debug('TensorFlow refuses a photo: %s', error)
+      return [photos.PhotoError('TensorFlow cannot decode it')]
+
+  def _run(self, batch):
+    missing = (self._fixed or len(batch)) - len(batch)
+    inputs = batch + batch[-1:] * missing
+    if self._images is not None:
+      inputs = self._session.run(self._images, {self._encoded: inputs})
+    scores = self._session.run(self._predictions, {self._input: inputs})
+    return scores[:len(batch)]
+
+  def _check_outputs(self):
+    outputs = self._predictions.shape[-1:].as_list()
+    if outputs and outputs[0]:
+      label_files.check_count(self.labels, outputs[0], 'the list of labels')
+
+
+def _read_graph_def(path):
+  graph_def = tf.GraphDef()
+  try:
+    graph_def.ParseFromString(files.read(path, 'frozen graph'))
+  except DecodeError:
+    raise InputError('%r is no binary GraphDef' % path)
+  if not graph_def.node:
+    raise InputError('%r holds no graph' % path)
+  variables = [node.name for node in graph_def.node if node.op in _VARIABLES]
+  if variables:
+    raise InputError('%r is not frozen: it holds variables, as %s; '
+                     'export_inference_graph.py --frozen_file makes one that '
+                     'is' % (path, variables[0]))
+  return graph_def
+
+
+def _tensor(graph, name):
+  try:
+    return graph.get_tensor_by_name(name)
+  except KeyError:
+    raise InputError('the graph has no tensor %s, which its classifier/info '
+                     'names' % name)
+
+
+def _first_dimension(tensor):
+  """Returns a tensor's static batch size, None where it is open."""
+  return tensor.shape.as_list()[0] if tensor.shape.ndims else None
+
+
+def _check_same(flag, given, kept):
+  if given is not None and given != kept:
+    raise InputError('%s=%s contradicts what was exported or trained: %s' %
+                     (flag, given, kept))
+
+
+def _foreign_labels(graph_def, info, path):
+  """Returns ImageNet's names for a graph made elsewhere that has as many."""
+  with tf.Graph().as_default() as graph:
+    tf.import_graph_def(graph_def, name='')
+    size = _tensor(graph, info.predictions).shape[-1:].as_list()
+  labels = _imagenet_labels(size[0] if size else None)
+  if labels is None:
+    raise InputError('%r has no labels in it: give --label_file' % path)
+  return labels
+
+
+def _checkpoint_labels(prefix, model_name):
+  """Returns ImageNet's names for a published checkpoint."""
+  size = inference_graph.num_classes(prefix, model_name)
+  if size is None:
+    raise InputError('%s has no classifier of the network %r: check '
+                     '--model_name' % (prefix, model_name))
+  labels = _imagenet_labels(size)
+  if labels is None:
+    raise InputError('%s has %d classes, whose names it does not hold: give '
+                     '--label_file' % (prefix, size))
+  return labels
+
+
+def _imagenet_labels(size):
+  if size not in _IMAGENET_SIZES:
+    return None
+  return dataset_factory.get_labels('imagenet', None)[-size:]

@@ -1,0 +1,59 @@
+"""The note in the graph survives writing and is refused when damaged."""
+
+import json
+
+import pytest
+
+from compat import tf
+from errors import InputError
+from serving import graph_info
+
+INFO = graph_info.GraphInfo(
+    format=1, model_name='lenet', labels=['ä', '<b>'], labels_offset=1,
+    image_size=28, channels=1, preprocessing_name='lenet', input='input:0',
+    input_kind='float', logits='l:0', predictions='p:0', features='f:0',
+    checkpoint=None)
+
+
+def _with_text(text):
+  graph_def = tf.GraphDef()
+  graph_info.attach(graph_def, INFO)
+  graph_def.node[0].attr['value'].tensor.CopyFrom(tf.make_tensor_proto(text))
+  return graph_def
+
+
+def test_attach_what_read_reads_after_serializing():
+  graph_def = tf.GraphDef()
+  graph_def.node.add(name='other', op='NoOp')
+  graph_info.attach(graph_def, INFO._replace(checkpoint='old'))
+  graph_info.attach(graph_def, INFO)
+  copy = tf.GraphDef.FromString(graph_def.SerializeToString())
+  assert graph_info.read(copy) == INFO
+  assert [node.name for node in copy.node] == ['other', 'classifier/info']
+
+
+def test_attach_gives_a_constant_that_runs():
+  graph_def = tf.GraphDef()
+  graph_info.attach(graph_def, INFO)
+  with tf.Graph().as_default(), tf.Session() as session:
+    tf.import_graph_def(graph_def, name='')
+    text = session.run('classifier/info:0')
+  assert json.loads(text.decode('utf-8'))['labels'] == ['ä', '<b>']
+
+
+def test_read_graph_without_note_gives_none():
+  assert graph_info.read(tf.GraphDef()) is None
+
+
+@pytest.mark.parametrize('text, message', [
+    ('{', 'is damaged'),
+    ('[]', 'is damaged'),
+    ('{}', 'is damaged'),
+    (json.dumps(dict(INFO._asdict(), format=2)), 'has format 2, .* reads 1'),
+    (json.dumps(dict(INFO._asdict(), image_size='28')), "image_size is '28'"),
+    (json.dumps(dict(INFO._asdict(), labels=None)), 'labels is None'),
+    (json.dumps(dict(INFO._asdict(), input_kind='x')), "input_kind is 'x'"),
+])
+def test_read_damaged_note_is_refused(text, message):
+  with pytest.raises(InputError, match=message):
+    graph_info.read(_with_text(text))
