@@ -1,0 +1,275 @@
+"""From a name to a Dataset: with a manifest, and for slim's old records."""
+
+import os
+
+import numpy as np
+import pytest
+import tiny_dataset
+
+from compat import slim, tf
+from datasets import (
+  convert_photos,
+  dataset_factory,
+  imagenet_names,
+  record_dataset,
+)
+from errors import InputError
+
+
+@pytest.fixture(scope='module')
+def pets(tmp_path_factory):
+  """A converted folder: 20 photos, 16 to train on and 4."""
+  folder = tmp_path_factory.mktemp('data')
+  tiny_dataset.make_folder(folder / 'pets', {'cat': 10, 'dog': 10})
+  convert_photos.convert(str(folder), 'pets', percent_validation=20,
+                         num_shards=3)
+  return folder
+
+
+def read_with_provider(dataset, count):
+  """Reads records as slim's README does; returns lists of the three items."""
+  with tf.Graph().as_default():
+    provider = slim.dataset_data_provider.DatasetDataProvider(
+        dataset, shuffle=False)
+    items = provider.get(['image', 'label', 'filename'])
+    with tf.Session() as session:
+      coordinator = tf.train.Coordinator()
+      threads = tf.train.start_queue_runners(session, coordinator)
+      rows = [session.run(items) for _ in range(count)]
+      coordinator.request_stop()
+      coordinator.join(threads)
+  return tuple(zip(*rows))
+
+
+def test_get_dataset_has_what_slim_promises(pets):
+  dataset = dataset_factory.get_dataset('pets', 'train', str(pets))
+  assert dataset.num_samples == 16
+  assert dataset.num_classes == 2
+  assert dataset.labels_to_names == {0: 'cat', 1: 'dog'}
+  assert sorted(dataset.items_to_descriptions) == ['filename', 'image', 'label']
+  assert dataset.data_sources == [
+      str(pets / ('pets_train-%05d-of-00003.tfrecord' % index))
+      for index in range(3)]
+  assert dataset.reader is tf.TFRecordReader
+  assert sorted(dataset.decoder.list_items()) == ['filename', 'image', 'label']
+
+
+def test_get_dataset_works_with_the_data_provider_of_slim(pets):
+  dataset = dataset_factory.get_dataset('pets', 'validation', str(pets))
+  images, labels, filenames = read_with_provider(dataset, 4)
+  assert len(set(filenames)) == 4
+  for image, label, filename in zip(images, labels, filenames):
+    assert image.shape == (10, 12, 3) and image.dtype == np.uint8
+    assert filename.decode('utf-8').split('/')[0] == ['cat', 'dog'][label]
+
+
+def test_get_dataset_takes_another_reader(pets):
+  class Reader(tf.TFRecordReader):
+    pass
+
+  dataset = dataset_factory.get_dataset('pets', 'train', str(pets),
+                                        reader=Reader)
+  assert dataset.reader is Reader
+
+
+def test_get_dataset_file_pattern_of_slim_is_counted(pets):
+  dataset = dataset_factory.get_dataset('pets', 'validation', str(pets),
+                                        file_pattern='pets_%s-*')
+  assert dataset.num_samples == 4 and len(dataset.data_sources) == 3
+  dataset = dataset_factory.get_dataset('pets', 'any', str(pets),
+                                        file_pattern='*_train-00000-of-*')
+  assert dataset.num_samples == 5
+
+
+def test_get_dataset_file_pattern_without_match_names_it(pets):
+  with pytest.raises(InputError, match="no file in .* matches .*'cats_train-"):
+    dataset_factory.get_dataset('pets', 'train', str(pets),
+                                file_pattern='cats_%s-*')
+
+
+def test_get_dataset_manifest_wins_over_labels_and_other_files(pets, tmp_path):
+  for name, data in tiny_dataset.file_contents(pets).items():
+    (tmp_path / name).write_bytes(data)
+  (tmp_path / 'labels.txt').write_text('0:wrong\n1:names\n')
+  tiny_dataset.make_shards(tmp_path, 'pets', 'train', [2, 2, 2, 2])
+  dataset = dataset_factory.get_dataset('pets', 'train', str(tmp_path))
+  assert dataset.labels_to_names == {0: 'cat', 1: 'dog'}
+  assert dataset.num_samples == 16 and len(dataset.data_sources) == 3
+
+
+def test_get_dataset_unknown_split_names_the_known(pets):
+  with pytest.raises(InputError,
+                     match="split of .*'pets' 'test'; known: train, validatio"):
+    dataset_factory.get_dataset('pets', 'test', str(pets))
+
+
+def test_get_dataset_missing_shard_is_named(pets, tmp_path):
+  (tmp_path / 'pets.json').write_bytes((pets / 'pets.json').read_bytes())
+  with pytest.raises(InputError, match=r'names 3 files that are missing.*'
+                     r'pets_train-00000-of-00003\.tfrecord.*--dataset_name=pe'):
+    dataset_factory.get_dataset('pets', 'train', str(tmp_path))
+
+
+@pytest.mark.parametrize('folder', ['', 'nowhere'])
+def test_get_dataset_not_converted_names_folder_and_command(tmp_path, folder):
+  folder = str(tmp_path / folder)
+  with pytest.raises(InputError) as caught:
+    dataset_factory.get_dataset('birds', 'train', folder)
+  message = str(caught.value)
+  assert folder in message and '\n' not in message
+  assert ('download_and_convert_data.py --dataset_name=birds --dataset_dir=' +
+          folder) in message
+
+
+def slim_example(label):
+  """An Example with slim's keys only."""
+  encoded = tiny_dataset.photo_bytes(label)
+  return tf.train.Example(features=tf.train.Features(feature={
+      'image/encoded': tf.train.Feature(
+          bytes_list=tf.train.BytesList(value=[encoded])),
+      'image/format': tf.train.Feature(
+          bytes_list=tf.train.BytesList(value=[b'jpg'])),
+      'image/class/label': tf.train.Feature(
+          int64_list=tf.train.Int64List(value=[label])),
+      'image/height': tf.train.Feature(
+          int64_list=tf.train.Int64List(value=[10])),
+      'image/width': tf.train.Feature(
+          int64_list=tf.train.Int64List(value=[12])),
+  }))
+
+
+def make_slim_flowers(folder, shards=5):
+  for index in range(shards):
+    tiny_dataset.write_records(
+        folder / ('flowers_train_%05d-of-%05d.tfrecord' % (index, shards)),
+        [slim_example(index % 2), slim_example(1)])
+  (folder / 'labels.txt').write_text('0:daisy\n1:roses\n')
+
+
+def test_get_dataset_slim_records_with_underscore_are_read(tmp_path):
+  make_slim_flowers(tmp_path)
+  dataset = dataset_factory.get_dataset('flowers', 'train', str(tmp_path))
+  assert dataset.num_samples == 10 and len(dataset.data_sources) == 5
+  assert dataset.labels_to_names == {0: 'daisy', 1: 'roses'}
+  images, labels, filenames = read_with_provider(dataset, 10)
+  assert sorted(labels) == [0] * 3 + [1] * 7
+  assert set(filenames) == {b''}
+  assert images[0].shape == (10, 12, 3)
+
+
+def test_get_dataset_records_with_dash_and_no_manifest_are_read(tmp_path):
+  tiny_dataset.make_shards(tmp_path, 'flowers', 'train', [3, 4])
+  (tmp_path / 'labels.txt').write_text('0:daisy\n1:roses\n')
+  dataset = dataset_factory.get_dataset('flowers', 'train', str(tmp_path))
+  assert dataset.num_samples == 7
+  with pytest.raises(InputError, match="'validation'; known: train"):
+    dataset_factory.get_dataset('flowers', 'validation', str(tmp_path))
+
+
+def test_get_dataset_incomplete_slim_records_are_refused(tmp_path):
+  make_slim_flowers(tmp_path)
+  (tmp_path / 'flowers_train_00003-of-00005.tfrecord').unlink()
+  with pytest.raises(InputError, match='4 of the 5 files'):
+    dataset_factory.get_dataset('flowers', 'train', str(tmp_path))
+
+
+def test_get_dataset_records_without_labels_says_what_is_missing(tmp_path):
+  make_slim_flowers(tmp_path)
+  (tmp_path / 'labels.txt').unlink()
+  with pytest.raises(InputError, match=r'flowers\.json nor .*labels\.txt'):
+    dataset_factory.get_dataset('flowers', 'train', str(tmp_path))
+
+
+def test_get_dataset_imagenet_has_its_1001_names(tmp_path):
+  tiny_dataset.write_records(tmp_path / 'imagenet_train-00000-of-00001',
+                             [slim_example(7)])
+  tiny_dataset.write_records(tmp_path / 'train-00000-of-01024',
+                             [slim_example(7)])
+  dataset = dataset_factory.get_dataset('imagenet', 'train', str(tmp_path))
+  assert dataset.num_classes == 1001
+  assert dataset.labels_to_names[1] == 'tench'
+  # As slim's own imagenet files are named.
+  dataset = dataset_factory.get_dataset('imagenet', 'train', str(tmp_path),
+                                        file_pattern='%s-*')
+  assert dataset.num_samples == 1
+
+
+def test_record_without_label_is_an_error_not_class_zero(tmp_path):
+  example = slim_example(0)
+  del example.features.feature['image/class/label']
+  with tf.Graph().as_default(), tf.Session() as session:
+    parsed = tf.parse_single_example(example.SerializeToString(),
+                                     record_dataset.features())
+    with pytest.raises(tf.errors.InvalidArgumentError,
+                       match='image/class/label'):
+      session.run(parsed)
+
+
+def test_get_labels_of_a_converted_folder(pets):
+  assert dataset_factory.get_labels('pets', str(pets)) == ['cat', 'dog']
+
+
+def test_get_labels_imagenet_whatever_the_folder_holds(pets):
+  labels = dataset_factory.get_labels('imagenet', str(pets))
+  assert len(labels) == 1001
+  assert labels[:3] == ['background', 'tench', 'goldfish']
+  assert labels[1000] == 'toilet_tissue'
+
+
+def test_get_labels_without_any_names_the_files(tmp_path):
+  with pytest.raises(InputError, match='no class names'):
+    dataset_factory.get_labels('pets', str(tmp_path))
+
+
+def test_synsets_are_in_order_of_their_ids():
+  synsets = imagenet_names.synsets()
+  assert [synset.label for synset in synsets] == list(range(1, 1001))
+  ids = [synset.wordnet_id for synset in synsets]
+  assert ids == sorted(set(ids)) and ids[0] == 'n01440764'
+
+
+def test_synsets_equal_the_reference(shared):
+  with open(os.path.join(shared, 'reference', 'imagenet_synsets.txt'),
+            encoding='utf-8') as source:
+    rows = [tuple(line.split()) for line in source]
+  assert rows == [(str(synset.label), synset.wordnet_id, synset.name)
+                  for synset in imagenet_names.synsets()]
+
+
+@pytest.mark.parametrize('text, message', [
+    ('', 'must be 0, 1, 2'), ('1:a\n2:b\n', 'must be 0, 1, 2'),
+    ('0:a\n2:b\n', r'must be 0, 1, 2 and so on; got \[0, 2\]'),
+    ('0:a\n0:b\n', "line 2: got '0:b'"), ('daisy\n', "line 1: got 'daisy'"),
+    ('x:daisy\n', 'line 1')])
+def test_read_labels_damaged_file_names_the_line(tmp_path, text, message):
+  path = tmp_path / 'labels.txt'
+  path.write_text(text)
+  with pytest.raises(InputError, match=message):
+    record_dataset.read_labels(str(path))
+
+
+def test_read_labels_takes_windows_lines_in_any_order(tmp_path):
+  path = tmp_path / 'labels.txt'
+  path.write_bytes('1:b:c\r\n0:中 文\r\n\r\n'.encode())
+  assert record_dataset.read_labels(str(path)) == ['中 文', 'b:c']
+
+
+def test_count_records_counts(tmp_path):
+  path, = tiny_dataset.make_shards(tmp_path, 'pets', 'train', [6])
+  assert record_dataset.count_records(str(path)) == 6
+  empty = tmp_path / 'empty'
+  empty.write_bytes(b'')
+  assert record_dataset.count_records(str(empty)) == 0
+
+
+@pytest.mark.parametrize('cut', [1, 100, 5])
+def test_count_records_truncated_file_names_file_and_record(tmp_path, cut):
+  path, = tiny_dataset.make_shards(tmp_path, 'pets', 'train', [6])
+  path.write_bytes(path.read_bytes()[:-cut])
+  with pytest.raises(InputError, match=r'pets_train.*ends inside record 5'):
+    record_dataset.count_records(str(path))
+
+
+def test_count_records_missing_file_is_named(tmp_path):
+  with pytest.raises(InputError, match='cannot read .*nowhere'):
+    record_dataset.count_records(str(tmp_path / 'nowhere'))
