@@ -19,12 +19,12 @@ import colorsys
 import math
 import os
 import random
+import sys
 
 import numpy as np
-from absl import flags
+from absl import app, flags
 from PIL import Image, ImageDraw, ImageFilter
 
-import common_flags
 from errors import InputError
 
 FLAGS = flags.FLAGS
@@ -313,13 +313,21 @@ def define_flags():
                        'the same photos.')
 
 
-def main(_):
-  common_flags.require(FLAGS, 'output_dir')
-  draw_all(FLAGS.output_dir, FLAGS.per_class, FLAGS.seed)
+def main(argv):
+  try:
+    if len(argv) > 1:
+      raise InputError('unexpected argument %r: flags are given as '
+                       '--name=value' % argv[1])
+    if not FLAGS.output_dir:
+      raise InputError('--output_dir is needed: the folder for the photos')
+    draw_all(FLAGS.output_dir, FLAGS.per_class, FLAGS.seed)
+  except InputError as error:
+    sys.exit('draw_flowers: error: %s' % error)
   print('drew %d photos of each of %s in %s' %
         (FLAGS.per_class, ', '.join(KINDS), FLAGS.output_dir))
 
 
+# Not common_flags.run, which stands above this room and loads TensorFlow.
 if __name__ == '__main__':
   define_flags()
-  common_flags.run(main)
+  app.run(main)

@@ -136,7 +136,11 @@ def read_again(folder, checked, max_pixels):
 
 
 def _visible(folder):
-  return sorted(name for name in os.listdir(folder)
+  try:
+    names = os.listdir(folder)
+  except OSError as error:
+    raise InputError('cannot list %s: %s' % (folder, error.strerror))
+  return sorted(name for name in names
                 if not name.startswith('.') and name.lower() not in _NOT_PHOTOS)
 
 

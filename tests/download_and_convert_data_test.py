@@ -1,0 +1,72 @@
+"""The program that converts: its output, its flags and its errors."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import tiny_dataset
+
+import download_and_convert_data
+from datasets import convert_photos, dataset_factory, manifest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def run_program(*arguments):
+  return subprocess.run(
+      [sys.executable, os.path.join(ROOT, 'download_and_convert_data.py'),
+       *arguments], capture_output=True, text=True, timeout=60)
+
+
+def test_program_converts_and_prints_what_it_did(tmp_path):
+  tiny_dataset.make_folder(tmp_path / 'pets', {'cat': 10, 'dog': 15})
+  (tmp_path / 'pets' / 'cat' / 'no\nphoto.jpg').write_text('text')
+  result = run_program('--dataset_name=pets', '--dataset_dir=%s' % tmp_path,
+                       '--percent_validation=20', '--num_shards=2', '--seed=5')
+  assert (result.returncode, result.stderr) == (0, '')
+  lines = result.stdout.splitlines()
+  assert [line.split() for line in lines[:4]] == [
+      ['photos', 'train', 'validation'], ['cat', '8', '2'], ['dog', '12', '3'],
+      ['all', '20', '5']]
+  assert lines[4] == 'skipped files: 1'
+  assert lines[5].startswith('  cat/no\\nphoto.jpg: not a photo')
+  assert lines[6:] == [
+      'written to %s:' % tmp_path,
+      '  pets_train-00000-of-00002.tfrecord to '
+      'pets_train-00001-of-00002.tfrecord',
+      '  pets_validation-00000-of-00002.tfrecord to '
+      'pets_validation-00001-of-00002.tfrecord',
+      '  labels.txt', '  pets.json']
+  written = manifest.load(str(tmp_path), 'pets')
+  assert (written.seed, written.percent_validation) == (5, 20)
+  dataset = dataset_factory.get_dataset('pets', 'train', str(tmp_path))
+  assert dataset.num_samples == 20
+
+
+@pytest.mark.parametrize('arguments, flag', [
+    (['--dataset_dir=/tmp'], '--dataset_name'),
+    (['--dataset_name=pets'], '--dataset_dir'),
+    (['--dataset_name=pets', '--dataset_dir='], '--dataset_dir')], ids=str)
+def test_program_missing_flag_is_named_in_one_line(arguments, flag):
+  result = run_program(*arguments)
+  assert result.returncode == 1 and result.stdout == ''
+  assert result.stderr.count('\n') == 1 and flag in result.stderr
+
+
+def test_program_missing_folder_is_one_line(tmp_path):
+  result = run_program('--dataset_name=pets', '--dataset_dir=%s' % tmp_path)
+  assert result.returncode == 1 and result.stdout == ''
+  assert result.stderr.count('\n') == 1
+  assert str(tmp_path / 'pets') in result.stderr
+
+
+def test_summary_shortens_a_long_list_of_skipped_files(tmp_path):
+  tiny_dataset.make_folder(tmp_path / 'pets', {'cat': 2, 'dog': 2})
+  for index in range(30):
+    (tmp_path / 'pets' / 'cat' / ('%d.txt' % index)).write_text('text')
+  converted = convert_photos.convert(str(tmp_path), 'pets')
+  lines = download_and_convert_data.summary(converted, str(tmp_path))
+  assert lines.count('not a photo') == 20
+  assert 'skipped files: 30' in lines
+  assert 'and 10 more, listed in the manifest' in lines
