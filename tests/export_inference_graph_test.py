@@ -1,0 +1,194 @@
+"""The export program: which flag decides, what is written, what is refused."""
+
+import os
+
+import pytest
+import serving_kit as kit
+from google.protobuf import text_format
+
+import export_inference_graph as program
+from compat import tf
+from datasets import imagenet_names, manifest
+from errors import InputError
+from serving import graph_info
+from serving import labels as label_files
+
+
+@pytest.fixture(scope='module')
+def train_dir(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('train')
+  kit.save_checkpoint(folder, 'cifarnet')
+  return str(folder)
+
+
+def _read(path):
+  with open(str(path), 'rb') as file:
+    return graph_info.read(tf.GraphDef.FromString(file.read()))
+
+
+def _save_data_set(folder, labels):
+  manifest.save(str(folder), manifest.Manifest(
+      'flowers', labels, {}, 0, 10, {}, []))
+
+
+def test_main_graph_only_is_slims(tmp_path):
+  path = tmp_path / 'a.pb'
+  assert kit.run(program, '--model_name=cifarnet',
+                 '--output_file=%s' % path) == 0
+  info = _read(path)
+  assert info.labels == imagenet_names.labels()
+  assert (info.input_kind, info.image_size, info.checkpoint) == (
+      'float', 32, None)
+  assert os.listdir(str(tmp_path)) == ['a.pb']
+  graph_def = tf.GraphDef.FromString(path.read_bytes())
+  with tf.Graph().as_default() as graph:
+    tf.import_graph_def(graph_def, name='')
+    assert graph.get_tensor_by_name('input:0').shape.as_list() == [
+        None, 32, 32, 3]
+    assert graph.get_tensor_by_name(info.logits).shape.as_list() == [None, 1001]
+
+
+def test_main_train_directory_needs_no_other_flag(tmp_path, train_dir, capsys):
+  path = tmp_path / 'out' / 'my_cifarnet.pb'
+  assert kit.run(program, '--checkpoint_path=' + train_dir,
+                 '--input_type=encoded', '--output_file=%s' % path) == 0
+  assert sorted(os.listdir(str(path.parent))) == [
+      'my_cifarnet.pb', 'my_cifarnet_freeze.label', 'my_cifarnet_freeze.pb']
+  info = _read(path.parent / 'my_cifarnet_freeze.pb')
+  assert info == _read(path)._replace(checkpoint='model.ckpt-7')
+  assert (info.model_name, info.labels, info.input_kind) == (
+      'cifarnet', kit.LABELS, 'encoded')
+  label_path = path.parent / 'my_cifarnet_freeze.label'
+  assert label_path.read_text().startswith('0:daisy\n1:dandelion\n')
+  printed = capsys.readouterr().out
+  for words in ('Wrote %s: graph' % path, 'frozen graph of model.ckpt-7',
+                '5 labels', 'CifarNet/logits/BiasAdd',
+                'CifarNet/Predictions/Reshape_1'):
+    assert words in printed
+
+
+def test_main_names_given_are_used(tmp_path, train_dir):
+  assert kit.run(program, '--checkpoint_path=' + train_dir,
+                 '--frozen_file=%s' % (tmp_path / 'f.pb'),
+                 '--label_file=%s' % (tmp_path / 'l.txt')) == 0
+  assert sorted(os.listdir(str(tmp_path))) == ['f.pb', 'l.txt']
+  assert label_files.read(str(tmp_path / 'l.txt')) == kit.LABELS
+
+
+def test_main_failing_leaves_old_files(tmp_path, train_dir):
+  path = tmp_path / 'f.pb'
+  path.write_text('old')
+  _save_data_set(tmp_path, ['a', 'b'])
+  with pytest.raises(InputError, match='for 5 classes, the labels name 2'):
+    kit.run(program, '--checkpoint_path=' + train_dir,
+            '--dataset_name=flowers', '--dataset_dir=%s' % tmp_path,
+            '--frozen_file=%s' % path, '--label_file=%s' % (tmp_path / 'l'))
+  assert path.read_text() == 'old'
+  assert sorted(os.listdir(str(tmp_path))) == ['f.pb', 'flowers.json']
+
+
+def test_main_text_graph_is_text(tmp_path):
+  path = tmp_path / 'a.pbtxt'
+  kit.run(program, '--model_name=lenet', '--output_file=%s' % path,
+          '--write_text_graphdef')
+  graph_def = text_format.Parse(path.read_text(), tf.GraphDef())
+  assert graph_info.read(graph_def).model_name == 'lenet'
+
+
+def test_main_is_training_keeps_dropout(tmp_path):
+  found = []
+  for flag in ('--is_training', '--nois_training'):
+    path = tmp_path / 'a.pb'
+    kit.run(program, '--model_name=cifarnet', flag, '--output_file=%s' % path)
+    nodes = tf.GraphDef.FromString(path.read_bytes()).node
+    found.append(any('dropout' in node.name.lower() and
+                     node.op == 'RandomUniform' for node in nodes))
+  assert found == [True, False]
+
+
+@pytest.mark.parametrize('arguments, size', [
+    ((), 32),
+    (('--image_size=48',), 48),
+    (('--default_image_size=40',), 40),
+    (('--default_image_size=224',), 224),
+    (('--default_image_size=40', '--image_size=48'), 48),
+])
+def test_export_size_of_flags_goes_before_the_run(train_dir, arguments, size):
+  with kit.parsed_flags(program, '--checkpoint_path=' + train_dir, *arguments):
+    assert program.export_from_flags().image_size == size
+
+
+@pytest.mark.parametrize('arguments, first, count', [
+    ((), 'background', 1001),
+    (('--labels_offset=1',), 'tench', 1000),
+    (('--dataset_name=flowers', '--dataset_dir=DIR'), 'x', 3),
+    (('--dataset_name=flowers', '--dataset_dir=DIR', '--labels_offset=1'),
+     'y', 2),
+])
+def test_export_labels_of_data_set_without_a_run(tmp_path, arguments, first,
+                                                 count):
+  _save_data_set(tmp_path, ['x', 'y', 'z'])
+  arguments = [a.replace('DIR', str(tmp_path)) for a in arguments]
+  with kit.parsed_flags(program, '--model_name=lenet', *arguments):
+    labels = program.export_from_flags().labels
+  assert (labels[0], len(labels)) == (first, count)
+
+
+def test_export_of_the_runs_data_set_needs_no_folder(train_dir):
+  with kit.parsed_flags(program, '--checkpoint_path=' + train_dir,
+                        '--dataset_name=my_flower_5', '--dataset_dir=/nowhere',
+                        '--preprocessing_name=vgg', '--model_name=cifarnet'):
+    export = program.export_from_flags()
+  assert export.labels == kit.LABELS
+  assert export.preprocessing_name == 'vgg'
+
+
+def test_export_for_app_is_a_batch_of_one():
+  with kit.parsed_flags(program, '--for_app', '--model_name=lenet'):
+    export = program.export_from_flags()
+  assert (export.batch_size, export.input_kind) == (1, 'float')
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (('--checkpoint_path=TRAIN', '--model_name=lenet'),
+     '--model_name=lenet, but the run in .* was trained with cifarnet'),
+    (('--checkpoint_path=TRAIN', '--labels_offset=1'),
+     '--labels_offset=1, but the run .* was trained with 0'),
+    (('--checkpoint_path=TRAIN/x.ckpt',), 'no checkpoint at .*x.ckpt'),
+    (('--for_app', '--input_type=encoded'), '--for_app takes float images'),
+    (('--for_app', '--batch_size=2'), '--for_app takes float images'),
+    (('--dataset_name=flowers',), '--dataset_name=flowers.*--dataset_dir'),
+    (('--dataset_name=flowers', '--dataset_dir=/nowhere'), 'flowers'),
+    (('--labels_offset=1001',), '--labels_offset=1001 leaves none of the 1001'),
+])
+def test_export_contradicting_flags_are_refused(train_dir, arguments, message):
+  arguments = [a.replace('TRAIN', train_dir) for a in arguments]
+  with kit.parsed_flags(program, *arguments):
+    with pytest.raises(InputError, match=message):
+      program.export_from_flags()
+
+
+@pytest.mark.parametrize('arguments, message', [
+    ((), '--output_file is needed'),
+    (('--frozen_file=a',), '--frozen_file needs --checkpoint_path'),
+    (('--checkpoint_path=c',), '--frozen_file is needed'),
+    (('--checkpoint_path=c', '--frozen_file=a', '--is_training'),
+     '--is_training is for the graph alone'),
+    (('--checkpoint_path=c', '--frozen_file=a', '--output_file=./a'),
+     'are both ./a'),
+])
+def test_paths_useless_flags_are_refused(arguments, message):
+  with kit.parsed_flags(program, *arguments):
+    with pytest.raises(InputError, match=message):
+      program.paths_from_flags()
+
+
+def test_flags_have_slims_defaults():
+  with kit.parsed_flags(program):
+    values = program.FLAGS
+    assert (values.model_name, values.dataset_name, values.dataset_dir,
+            values.output_file, values.labels_offset, values.image_size,
+            values.default_image_size, values.batch_size, values.is_training,
+            values.for_app, values.write_text_graphdef) == (
+                'inception_v3', 'imagenet', '', '', 0, None, 224, None, False,
+                False, False)
