@@ -108,24 +108,25 @@ def normalize_photo(data, max_pixels=MAX_PIXELS):
       truncated, or has more than `max_pixels` pixels.
   """
   reader = _find_reader(data)
+  source = io.BytesIO(data)
   try:
-    image = reader(io.BytesIO(data))
+    image = reader(source)
   except _PILLOW_ERRORS as error:
     raise PhotoError('damaged header: %s' % _one_line(error))
   width, height = image.size
   if width * height > max_pixels:
     raise PhotoError('%d x %d pixels, more than the limit of %d' %
                      (width, height, max_pixels))
+  if reader is JpegImagePlugin.JpegImageFile:
+    _check_end(data, source.tell())
   try:
     orientation = _orientation(image)
     if orientation == 1 and _is_plain_jpeg(image):
-      _check_jpeg(image, data)
+      _decode_for_check(image)
       return Photo(data, height, width)
     image.load()
-    if reader is JpegImagePlugin.JpegImageFile:
-      _check_end(data)
     return _encode(_to_rgb(image), orientation)
-  except PhotoError:
+  except PhotoError:  # It is a ValueError itself.
     raise
   except _PILLOW_ERRORS as error:
     raise PhotoError('cannot be decoded: %s' % _one_line(error))
@@ -175,25 +176,29 @@ def _is_plain_jpeg(image):
           image.info.get('adobe_transform', 1) == 1)
 
 
-def _check_jpeg(image, data):
-  """Decodes a JPEG to the end; raises what Pillow raises, or PhotoError.
+def _check_end(data, start):
+  """Raises PhotoError for a JPEG that lacks its end marker.
+
+  When only the marker and a few bits are missing, Pillow is content and
+  TensorFlow is not. Coded data never holds the marker's two bytes by chance.
+  What follows it is no matter: telephones append films.
+
+  Args:
+    data: bytes of the file.
+    start: where the header ended, which Pillow reads up to the coded data.
+  """
+  if data.find(b'\xff\xd9', start) < 0:
+    raise PhotoError('truncated: the JPEG has no end marker')
+
+
+def _decode_for_check(image):
+  """Decodes a JPEG up to its end; raises what Pillow raises.
 
   At an eighth of the size: libjpeg reads every coded coefficient all the same
   and saves most of the arithmetic.
   """
   image.draft('RGB', (image.width // 8 or 1, image.height // 8 or 1))
   image.load()
-  _check_end(data)
-
-
-def _check_end(data):
-  """Raises PhotoError for a JPEG that lacks its end marker.
-
-  Pillow does not miss it when all lines are there; TensorFlow refuses the file.
-  Inside coded data neither marker can occur by chance.
-  """
-  if data.rfind(b'\xff\xd9') < data.rfind(b'\xff\xda'):
-    raise PhotoError('truncated: the JPEG has no end marker')
 
 
 def _to_rgb(image):

@@ -69,7 +69,8 @@ def test_normalize_photo_plain_jpeg_comes_back_byte_for_byte(kwargs):
 
 
 def test_normalize_photo_jpeg_with_bytes_after_its_end_is_kept():
-  data = encode(scene(), 'JPEG') + b'\0trailer of a camera' * 9
+  # A film that a telephone appends may hold any marker.
+  data = encode(scene(), 'JPEG') + b'\0trailer \xff\xda of \xff\xd8\xff' * 9
   assert normalize_photo(data).encoded == data
 
 
@@ -223,6 +224,16 @@ def test_normalize_photo_jpeg_cut_anywhere_is_refused(progressive):
   for end in ends:
     with pytest.raises(PhotoError):
       normalize_photo(data[:end])
+
+
+@pytest.mark.parametrize('tail', [b'', b'\0' * 50])
+def test_normalize_photo_jpeg_without_end_marker_is_refused(tail):
+  """Pillow alone decodes this one; TensorFlow does not."""
+  noise = np.random.RandomState(0).randint(0, 256, (64, 67, 3), np.uint8)
+  data = encode(Image.fromarray(noise), 'JPEG', subsampling=0)
+  assert data[-2:] == b'\xff\xd9'
+  with pytest.raises(PhotoError, match='no end marker'):
+    normalize_photo(data[:-2] + tail)
 
 
 @pytest.mark.parametrize('kind', ['PNG', 'GIF', 'BMP', 'TIFF'])
