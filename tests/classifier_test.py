@@ -10,7 +10,7 @@ from PIL import Image
 
 from compat import tf
 from datasets import imagenet_names
-from datasets.photos import PhotoError
+from datasets.photos import Photo, PhotoError
 from errors import InputError
 from serving import files, inference_graph
 from serving import labels as label_files
@@ -97,7 +97,8 @@ def test_classify_each_bad_photo_spoils_only_itself(frozen, scores):
 def test_classify_each_photo_only_tensorflow_refuses(frozen, scores,
                                                      monkeypatch):
   classifier = Classifier.from_frozen_graph(frozen['encoded'])
-  monkeypatch.setattr('datasets.photos._check_jpeg', lambda *args: None)
+  monkeypatch.setattr('datasets.photos.normalize_photo',
+                      lambda data: Photo(data, 40, 52))
   cut = PHOTOS[3][:PHOTOS[3].rfind(b'\xff\xda') + 12]
   found = classifier.classify_each([PHOTOS[0], cut, PHOTOS[1]])
   assert isinstance(found[1], PhotoError)
