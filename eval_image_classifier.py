@@ -99,7 +99,7 @@ def _first_checkpoint(values):
   """Returns the checkpoint to start with, None when waiting timed out."""
   if values.eval_interval_secs is None:
     return checkpoints.resolve(values.checkpoint_path)
-  if tf.train.checkpoint_exists(values.checkpoint_path):
+  if checkpoints.is_checkpoint(values.checkpoint_path):
     raise InputError(
         '--eval_interval_secs watches a train directory, and '
         '--checkpoint_path=%s is a checkpoint; give its folder, or leave the '

@@ -60,10 +60,11 @@ if [[ -n "${photos}" ]]; then
 else
   export MODEL_NAME="${MODEL_NAME:-mobilenet_v1_025}"
   export DATASET_NAME="${DATASET_NAME:-drawn_flowers}"
-  export MAX_NUMBER_OF_STEPS="${MAX_NUMBER_OF_STEPS:-600}"
+  export MAX_NUMBER_OF_STEPS="${MAX_NUMBER_OF_STEPS:-500}"
   export CHECKPOINT_PATH=
   export LEARNING_RATE="${LEARNING_RATE:-0.003}"
-  train_flags=(--train_image_size=96)
+  # Batch norm's averages have to settle within these few steps.
+  train_flags=(--train_image_size=96 --batch_norm_decay=0.95)
   step 'Drawing the sample: five kinds of flowers'
   .venv/bin/python -m datasets.draw_flowers --per_class=120 \
     --output_dir="${DATASET_DIR}/${DATASET_NAME}"

@@ -59,6 +59,11 @@ def newest(train_dir):
   return None
 
 
+def is_checkpoint(prefix):
+  """Whether a path names a checkpoint of either format."""
+  return os.path.isfile(prefix + '.index') or os.path.isfile(prefix)
+
+
 def _listed(train_dir):
   """Returns the checkpoints of TensorFlow's own list, newest first."""
   try:
@@ -91,7 +96,7 @@ def resolve(path):
       raise InputError('no checkpoint in the folder %s' % path)
     return prefix
   prefix = re.sub(r'\.(index|meta|data-\d+-of-\d+)$', '', path)
-  if not tf.train.checkpoint_exists(prefix):
+  if not is_checkpoint(prefix):
     raise InputError('no checkpoint at %s: neither %s.index nor a file of that '
                      'name is there' % (path, prefix))
   return prefix

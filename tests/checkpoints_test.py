@@ -11,7 +11,7 @@ from runs import checkpoints
 
 
 def write_checkpoints(folder, steps, version=tf.train.SaverDef.V2):
-  """Writes model.ckpt-<step>; `weights` holds the step. Returns the prefixes."""
+  """Writes model.ckpt-<step> of each step; returns the prefixes."""
   os.makedirs(str(folder), exist_ok=True)
   with tf.Graph().as_default(), tf.Session() as session:
     weights = tf.get_variable('net/weights', [2, 3])

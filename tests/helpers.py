@@ -44,5 +44,4 @@ def run_program(program, *arguments, **kwargs):
   """
   return subprocess.run(
       [sys.executable, os.path.join(ROOT, program), *arguments],
-      stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
-      **kwargs)
+      capture_output=True, text=True, **kwargs)

@@ -46,7 +46,7 @@ def test_optimizer_every_name_goes_down_the_gradient(name):
   assert first_steps(name) > 0
 
 
-def test_optimizer_epsilon_default_lets_adam_move_and_a_flag_brings_slims_back():
+def test_optimizer_epsilon_lets_adam_move_and_a_flag_brings_slims_back():
   assert first_steps('adam') == pytest.approx(0.3, rel=1e-3)
   assert first_steps('adam', '--opt_epsilon=1.0') < 1e-3
 

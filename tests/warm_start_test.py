@@ -92,7 +92,7 @@ def test_variables_to_train_takes_scopes_from_the_start_of_the_name():
     names = {v.op.name for v in warm_start.variables_to_train(['Net/logits'])}
     assert names == {'Net/logits/weights', 'Net/logits/biases'}
     assert len(warm_start.variables_to_train([])) == 4
-    with pytest.raises(InputError, match="--trainable_scopes: 'logits' matches"):
+    with pytest.raises(InputError, match="trainable_scopes: 'logits' match"):
       warm_start.variables_to_train(['logits'])
 
 

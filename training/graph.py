@@ -120,7 +120,7 @@ def _clone_fn(network_fn, iterator, config, values, num_classes):
         one_hot, logits, weights=1.0, label_smoothing=values.label_smoothing)
     hits = tf.equal(tf.argmax(logits, 1), batch['label'])
     end_points['batch_accuracy'] = tf.reduce_mean(
-        tf.cast(hits, tf.float32), name='batch_accuracy')
+        tf.cast(hits, tf.float32))
     end_points['photos'] = batch['image']
     return end_points
 

@@ -7,10 +7,14 @@ runs, with a last checkpoint; a loss that is not finite ends it with advice.
 
 import contextlib
 import signal
+import warnings
 
 from compat import slim, tf
 from errors import InputError
 from training.graph import NOT_FINITE
+
+# How TensorFlow's kernel of histogram summaries complains.
+_NAN_SUMMARY = 'in summary histogram'
 
 
 class StopRequest:
@@ -49,32 +53,40 @@ class TrainStep:
   """
 
   def __init__(self, stop):
+    self.step = None
     self._stop = stop
     self._loss = None
 
   def __call__(self, session, train_op, global_step, train_step_kwargs):
-    """Returns the loss and whether to stop.
-
-    Raises:
-      InputError: the loss or its gradient is not finite. The gradient was not
-        applied, and no checkpoint is written after it.
-    """
+    """Returns the loss and whether to stop."""
     if self._stop.signal:
       tf.logging.info('%s: stopping after this step.', self._stop.signal)
       return self._loss, True
-    if self._loss is None:
+    if self.step is None:
+      self.step = session.run(global_step)
       _say_devices(session)
-    try:
-      self._loss, done = slim.learning.train_step(
-          session, train_op, global_step, train_step_kwargs)
-    except tf.errors.InvalidArgumentError as error:
-      if NOT_FINITE not in error.message:
-        raise
-      raise InputError(
-          '%s at step %d; lower --learning_rate (tenfold is a start), or check '
-          'that --checkpoint_path belongs to --model_name' %
-          (NOT_FINITE, session.run(global_step)))
+    self._loss, done = slim.learning.train_step(
+        session, train_op, global_step, train_step_kwargs)
+    self.step += 1
     return self._loss, done
+
+
+@contextlib.contextmanager
+def _not_finite_as_advice(train_step):
+  """Turns TensorFlow's error about a loss that is no number into advice.
+
+  The gradient was not applied, and no checkpoint is written after it. Whichever
+  sees the numbers first raises it: the step, or the thread of the summaries.
+  """
+  try:
+    yield
+  except tf.errors.InvalidArgumentError as error:
+    if not any(sign in error.message for sign in (NOT_FINITE, _NAN_SUMMARY)):
+      raise
+    raise InputError(
+        '%s at step %d; lower --learning_rate (tenfold is a start), or check '
+        'that --checkpoint_path belongs to --model_name' %
+        (NOT_FINITE, train_step.step or 0)) from None
 
 
 def _say_devices(session):
@@ -104,11 +116,16 @@ def run(graph, train_dir, master='', is_chief=True, init_fn=None,
   Raises:
     InputError: the loss is not finite.
   """
-  with StopRequest().listening() as stop:
+  stop = StopRequest()
+  train_step = TrainStep(stop)
+  with stop.listening(), warnings.catch_warnings(), _not_finite_as_advice(
+      train_step):
+    # The supervisor closes its summary writer twice, and is told so.
+    warnings.filterwarnings('ignore', message='.*closed FileWriter')
     slim.learning.train(
         graph.train_op,
         logdir=train_dir,
-        train_step_fn=TrainStep(stop),
+        train_step_fn=train_step,
         master=master,
         is_chief=is_chief,
         init_fn=init_fn,

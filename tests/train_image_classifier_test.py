@@ -1,0 +1,227 @@
+"""Tests of train_image_classifier.py and training/, on a tiny data set."""
+
+import glob
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from helpers import ROOT, run_program
+from trained_kit import (
+    CLASSES,
+    MOBILENET,
+    MODEL,
+    NAME,
+    make_dataset,
+    read_variables,
+    train,
+    train_arguments,
+)
+
+from compat import tf
+from errors import InputError
+from runs import run_info
+
+PROGRAM = 'train_image_classifier.py'
+MOBILENET_HEAD = re.compile('MobilenetV1/Logits/')
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+  return make_dataset(tmp_path_factory.mktemp('data'))
+
+
+@pytest.fixture(scope='module')
+def scratch(data, tmp_path_factory):
+  """The checkpoint of two steps from scratch."""
+  return train(data, tmp_path_factory.mktemp('scratch'),
+               '--max_number_of_steps=2')
+
+
+@pytest.fixture(scope='module')
+def mobilenet(data, tmp_path_factory):
+  """The same of a network with batch norm."""
+  return train(data, tmp_path_factory.mktemp('mobilenet'), *MOBILENET,
+               '--max_number_of_steps=2')
+
+
+@pytest.fixture
+def log(caplog):
+  caplog.set_level(logging.INFO, logger='tensorflow')
+  tf.logging.set_verbosity('INFO')
+  return caplog
+
+
+def changed(before, after):
+  """Returns names of variables in both checkpoints whose values differ."""
+  old, new = read_variables(before), read_variables(after)
+  return {name for name in set(old) & set(new)
+          if not np.array_equal(old[name], new[name])}
+
+
+def test_train_from_scratch_writes_run_facts_and_moves_all_weights(
+    data, scratch):
+  info = run_info.load(os.path.dirname(scratch))
+  assert info == run_info.RunInfo(
+      MODEL, CLASSES, 0, 32, 'cifarnet', NAME, data, None)
+  first = scratch[:-1] + '0'
+  moved = changed(first, scratch)
+  assert {name for name in moved if name.count('/') == 2} == {
+      'CifarNet/%s/%s' % (layer, kind)
+      for layer in ('conv1', 'conv2', 'fc3', 'fc4', 'logits')
+      for kind in ('weights', 'biases')}
+
+
+def test_train_classifier_only_leaves_everything_else_bit_equal(
+    data, mobilenet, tmp_path):
+  after = train(data, tmp_path, *MOBILENET, '--max_number_of_steps=3',
+                '--train_classifier_only', '--checkpoint_path=' + mobilenet)
+  moved = changed(mobilenet, after) - {'global_step'}
+  assert moved and all(MOBILENET_HEAD.match(name) for name in moved)
+
+
+def test_train_frozen_batch_norm_brings_slims_drift_back(
+    data, mobilenet, tmp_path):
+  after = train(data, tmp_path, *MOBILENET, '--max_number_of_steps=3',
+                '--train_classifier_only', '--train_frozen_batch_norm',
+                '--checkpoint_path=' + mobilenet)
+  moved = changed(mobilenet, after)
+  assert any(name.endswith('moving_mean') for name in moved)
+  assert not any(name.endswith('depthwise_weights') for name in moved)
+
+
+@pytest.mark.parametrize('flags,decay', [
+    ([], 0.99), (['--batch_norm_decay=0.5'], 0.5),
+    (['--checkpoint_path'], 0.9997)])
+def test_batch_norm_decay_is_what_the_statistics_move_by(
+    data, mobilenet, tmp_path, flags, decay):
+  if flags == ['--checkpoint_path']:
+    flags = ['--checkpoint_path=' + mobilenet]
+  after = train(data, tmp_path, *MOBILENET, '--max_number_of_steps=1',
+                '--learning_rate=0', '--optimizer=sgd', *flags)
+  name = 'MobilenetV1/Conv2d_13_pointwise/BatchNorm/moving_variance'
+  before = (read_variables(mobilenet)[name] if 'checkpoint' in str(flags)
+            else np.ones_like(read_variables(after)[name]))
+  # At 1 x 1 pixels the batch variance is far below 1: what is left is the
+  # share of the old one.
+  share = np.median(read_variables(after)[name] / before)
+  assert share == pytest.approx(decay, abs=0.3 * (1 - decay))
+
+
+def test_train_resumes_and_says_that_the_checkpoint_path_is_not_used(
+    data, scratch, tmp_path, log):
+  first = train(data, tmp_path, '--max_number_of_steps=1')
+  log.clear()
+  second = train(data, tmp_path, '--max_number_of_steps=3',
+                 '--checkpoint_path=' + scratch)
+  assert 'Ignoring --checkpoint_path because a checkpoint' in log.text
+  assert 'Resuming from ' + first in log.text
+  assert read_variables(second)['global_step'] == 3
+  log.clear()
+  assert train(data, tmp_path, '--max_number_of_steps=3') == second
+  assert 'nothing to do' in log.text
+
+
+def test_train_logs_slims_lines(data, scratch, tmp_path, log):
+  train(data, tmp_path, '--max_number_of_steps=2', '--train_classifier_only',
+        '--checkpoint_path=' + scratch)
+  assert 'Fine-tuning from ' + scratch in log.text
+  assert re.search(r'global step \d+: loss = \d+\.\d{4} '
+                   r'\(\d+\.\d{3} sec/step\)', log.text)
+  assert 'Finished training! Saving model to disk.' in log.text
+
+
+def test_train_into_a_run_of_other_classes_is_refused(data, tmp_path):
+  train(data, tmp_path / 'run', '--max_number_of_steps=1')
+  with pytest.raises(InputError, match="holds a run with labels .'blue', 'g.*"
+                     "now it is .'green', 'red'.; give another --train_dir"):
+    train(data, tmp_path / 'run', '--max_number_of_steps=2',
+          '--labels_offset=1')
+
+
+@pytest.mark.parametrize('flag,message', [
+    ('--checkpoint_path=/no/where', 'no checkpoint at /no/where'),
+    ('--trainable_scopes=Nothing', "--trainable_scopes: 'Nothing' matches no"),
+    ('--dataset_split_name=nope', 'nope'),
+    ('--dataset_name=nope', 'nope'),
+    ('--model_name=nope', "unknown network 'nope'; known: "),
+    ('--preprocessing_name=nope', "'nope'"),
+    ('--labels_offset=3', '--labels_offset=3 leaves none of the 3 classes'),
+])
+def test_train_with_a_wrong_flag_is_an_input_error_and_writes_no_checkpoint(
+    data, tmp_path, flag, message):
+  with pytest.raises(InputError, match=re.escape(message)) as caught:
+    train(data, tmp_path, '--max_number_of_steps=1', flag)
+  assert '\n' not in str(caught.value)
+  assert not glob.glob(str(tmp_path / 'model.ckpt*'))
+
+
+def test_train_without_dataset_dir_is_one_line(tmp_path):
+  done = run_program(PROGRAM, '--train_dir=%s' % tmp_path)
+  assert done.returncode == 1
+  assert done.stderr == ('train_image_classifier.py: error: --dataset_dir is '
+                         'needed: Folder of the TFRecord files.\n')
+
+
+def test_train_loss_not_finite_ends_with_the_step_and_a_sound_checkpoint(
+    data, tmp_path):
+  with pytest.raises(InputError,
+                     match=r'not finite at step [1-9]\d*; lower --learning_rate'
+                    ) as caught:
+    train(data, tmp_path, '--max_number_of_steps=50', '--optimizer=sgd',
+          '--learning_rate=1e30')
+  assert '\n' not in str(caught.value)
+  for name, value in read_variables(str(tmp_path / 'model.ckpt-0')).items():
+    assert np.all(np.isfinite(value)), name
+
+
+def test_train_keeps_moving_averages(data, tmp_path):
+  after = read_variables(train(
+      data, tmp_path, '--max_number_of_steps=3', '--moving_average_decay=0.5'))
+  name = 'CifarNet/logits/weights'
+  average = after[name + '/ExponentialMovingAverage']
+  assert average.shape == after[name].shape
+  assert not np.array_equal(average, after[name])
+
+
+def test_train_summaries_have_losses_rate_accuracy_and_photos(scratch):
+  event_file, = glob.glob(os.path.dirname(scratch) + '/events.*')
+  tags = {value.tag for event in tf.train.summary_iterator(event_file)
+          for value in event.summary.value}
+  # total_loss_1 is what slim's is called in TensorBoard too.
+  for expected in ('total_loss_1', 'learning_rate', 'batch_accuracy',
+                   'photos/image/0', 'losses/softmax_cross_entropy_loss/value'):
+    assert expected in tags
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_train_stopped_by_signal_saves_and_ends_cleanly(data, tmp_path, number):
+  process = subprocess.Popen(
+      [sys.executable, '-u', PROGRAM, *train_arguments(data, tmp_path)],
+      cwd=ROOT, stderr=subprocess.PIPE, universal_newlines=True)
+  lines = []
+  for line in process.stderr:
+    lines.append(line)
+    if 'global step 5:' in line:
+      process.send_signal(number)
+  assert process.wait() == 0
+  text = ''.join(lines)
+  assert 'Traceback' not in text
+  assert '%s: stopping' % signal.Signals(number).name in text
+  saved = re.findall(r'model\.ckpt-(\d+)\.index',
+                     ' '.join(os.listdir(str(tmp_path))))
+  assert max(map(int, saved)) >= 5
+
+
+def test_train_console_has_each_line_once_and_no_noise(data, tmp_path):
+  done = run_program(PROGRAM, *train_arguments(
+      data, tmp_path, '--max_number_of_steps=2'))
+  assert done.returncode == 0
+  lines = done.stderr.strip().split('\n')
+  assert all(line.startswith('INFO:tensorflow:') for line in lines)
+  steps = [line for line in lines if 'global step' in line]
+  assert len(steps) == len(set(steps))
