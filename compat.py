@@ -13,9 +13,9 @@ import logging
 import os
 import warnings
 
-# 2: errors only, because 1.15 reports each CUDA library that it does not find as
-# a warning. 3: not even those, because without a graphics card's driver it
-# reports that as an error. Must be set before TensorFlow is loaded.
+# 2: errors only, because 1.15 warns of each CUDA library that it does not find.
+# 3: not even those, because without a graphics card's driver it reports that as
+# an error. Must be set before TensorFlow is loaded.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL',
                       '2' if os.path.exists('/dev/nvidiactl') else '3')
 
@@ -43,4 +43,8 @@ def setup_logging(verbosity='INFO'):
     verbosity: 'DEBUG', 'INFO', 'WARN', 'ERROR' or 'FATAL'.
   """
   tf.logging.set_verbosity(verbosity)
-  logging.getLogger('tensorflow').propagate = False
+  logger = logging.getLogger('tensorflow')
+  logger.propagate = False
+  # tf_slim says this of each layer that is built to be used, not trained.
+  logger.addFilter(
+      lambda record: 'Scale of 0 disables regularizer' not in record.msg)

@@ -113,11 +113,18 @@ def read_global_step(prefix):
 
   Args:
     prefix: path of a checkpoint, as `resolve` returns it.
+
+  Raises:
+    InputError: its files are damaged or half copied.
   """
   reader = open_reader(prefix)
-  if reader.has_tensor('global_step'):
+  if not reader.has_tensor('global_step'):
+    return global_step_of(prefix)
+  try:
     return int(reader.get_tensor('global_step'))
-  return global_step_of(prefix)
+  except tf.errors.OpError as error:  # The index is there, its data is not.
+    raise InputError('%s cannot be read: %s' %
+                     (prefix, str(error).split('\n')[0]))
 
 
 def open_reader(prefix):

@@ -1,0 +1,218 @@
+"""Tests of eval_image_classifier.py and evaluation/loop.py."""
+
+import csv
+import json
+import logging
+import os
+import re
+import shutil
+import threading
+import time
+
+import numpy as np
+import pytest
+from helpers import parsed_flags, run_program
+from trained_kit import CLASSES, MODEL, NAME, make_dataset, train
+
+import eval_image_classifier
+from compat import tf
+from datasets import dataset_factory
+from errors import InputError
+from evaluation import loop
+from nets import nets_factory
+from preprocessing import preprocessing_factory
+from runs import checkpoints, run_info
+
+PROGRAM = 'eval_image_classifier.py'
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+  """30 photos, 3 classes, 12 of the photos for validation."""
+  return make_dataset(tmp_path_factory.mktemp('data'), percent_validation=40)
+
+
+@pytest.fixture(scope='module')
+def run(data, tmp_path_factory):
+  """The train directory of a short run."""
+  folder = str(tmp_path_factory.mktemp('run'))
+  train(data, folder, '--max_number_of_steps=8', '--optimizer=adam',
+        '--learning_rate=0.0001', '--moving_average_decay=0.9')
+  return folder
+
+
+@pytest.fixture
+def log(caplog):
+  caplog.set_level(logging.INFO, logger='tensorflow')
+  tf.logging.set_verbosity('INFO')
+  return caplog
+
+
+def evaluate(checkpoint_path, eval_dir, *more):
+  """Evaluates the validation photos in this process."""
+  with parsed_flags(eval_image_classifier.define_flags,
+                    '--checkpoint_path=%s' % checkpoint_path,
+                    '--eval_dir=%s' % eval_dir,
+                    '--dataset_split_name=validation', *more):
+    eval_image_classifier.main([])
+
+
+def read_results(eval_dir):
+  """Returns the lines of metrics.jsonl."""
+  with open(os.path.join(str(eval_dir), 'metrics.jsonl')) as stream:
+    return [json.loads(line) for line in stream]
+
+
+def read_predictions(eval_dir, step):
+  path = os.path.join(str(eval_dir), 'predictions-%d.csv' % step)
+  with open(path, encoding='utf-8', newline='') as stream:
+    return list(csv.DictReader(stream))
+
+
+def test_evaluation_counts_each_photo_once_whatever_the_batch(
+    run, tmp_path, log, capsys):
+  # By flags of run.json alone: 12 photos in batches of 5, 5 and 2.
+  evaluate(run, tmp_path, '--batch_size=5')
+  assert re.findall(r'Evaluation \[\d/\d\]', log.text) == [
+      'Evaluation [1/3]', 'Evaluation [2/3]', 'Evaluation [3/3]']
+  rows = read_predictions(tmp_path, 8)
+  files = [row['file'] for row in rows]
+  assert len(files) == len(set(files)) == 12
+  assert all(row['label'] == row['file'].split('/')[0] for row in rows)
+  result, = read_results(tmp_path)
+  assert result['photos'] == 12
+  right = sum(row['label'] == row['predicted'] for row in rows)
+  assert result['accuracy'] == pytest.approx(right / 12)
+  printed = capsys.readouterr().out
+  assert printed.startswith('eval/Accuracy[%.4g]\neval/Recall_5[1]\n' %
+                            result['accuracy'])
+  evaluate(run, tmp_path / 'other', '--batch_size=12')
+  other = read_predictions(tmp_path / 'other', 8)
+  for key in ('file', 'predicted'):
+    assert [row[key] for row in other] == [row[key] for row in rows]
+  assert [float(row['probability']) for row in other] == pytest.approx(
+      [float(row['probability']) for row in rows], abs=2e-6)
+
+
+def test_evaluation_agrees_with_the_network_run_photo_by_photo(
+    data, run, tmp_path):
+  evaluate(run, tmp_path)
+  expected = {row['file']: (row['predicted'], float(row['probability']))
+              for row in read_predictions(tmp_path, 8)}
+  dataset = dataset_factory.get_dataset(NAME, 'validation', data)
+  with tf.Graph().as_default(), tf.Session() as session:
+    photo = tf.placeholder(tf.string)
+    image = tf.image.decode_jpeg(photo, channels=3)
+    image = preprocessing_factory.get_preprocessing('cifarnet', False)(
+        image, 32, 32)
+    _, end_points = nets_factory.get_network_fn(MODEL, 3)(image[tf.newaxis])
+    tf.train.Saver(tf.trainable_variables()).restore(
+        session, checkpoints.newest(run))
+    for path in dataset.data_sources:
+      for record in tf.python_io.tf_record_iterator(path):
+        feature = tf.train.Example.FromString(record).features.feature
+        name = feature['image/filename'].bytes_list.value[0].decode()
+        scores = session.run(end_points['Predictions'], {
+            photo: feature['image/encoded'].bytes_list.value[0]})[0]
+        predicted, probability = expected.pop(name)
+        assert predicted == CLASSES[np.argmax(scores)]
+        assert probability == pytest.approx(scores.max(), abs=2e-6)
+  assert not expected
+
+
+def test_evaluation_of_moving_averages_differs_from_the_plain_variables(
+    run, tmp_path, log):
+  evaluate(run, tmp_path / 'plain')
+  assert '--moving_average_decay=0.9 evaluates them' in log.text
+  evaluate(run, tmp_path / 'averages', '--moving_average_decay=0.9')
+  plain, averages = (
+      [float(row['probability']) for row in read_predictions(tmp_path / d, 8)]
+      for d in ('plain', 'averages'))
+  assert plain != pytest.approx(averages, abs=1e-4)
+
+
+def test_evaluation_max_num_batches_counts_only_those(run, tmp_path):
+  evaluate(run, tmp_path, '--batch_size=5', '--max_num_batches=2')
+  assert read_results(tmp_path)[0]['photos'] == 10
+
+
+@pytest.mark.parametrize('flag,message', [
+    ('--checkpoint_path=/no/where', 'no checkpoint at /no/where'),
+    ('--model_name=lenet', 'lacks LeNet/'),
+    ('--dataset_split_name=nope', 'nope'),
+    ('--labels_offset=1', 'was trained on the classes blue, green, red and'),
+])
+def test_evaluation_with_a_wrong_flag_is_an_input_error(
+    run, tmp_path, flag, message):
+  with pytest.raises(InputError, match=re.escape(message)) as caught:
+    evaluate(run, tmp_path, flag)
+  assert '\n' not in str(caught.value)
+
+
+def test_evaluation_once_of_an_empty_folder_is_one_line(tmp_path):
+  done = run_program(PROGRAM, '--checkpoint_path=%s' % tmp_path,
+                     '--eval_dir=%s' % tmp_path)
+  assert (done.returncode, done.stderr) == (
+      1, 'eval_image_classifier.py: error: no checkpoint in the folder %s\n' %
+      tmp_path)
+
+
+def test_evaluation_when_records_are_fewer_than_the_manifest_says_so(
+    data, run, tmp_path):
+  shutil.copytree(data, str(tmp_path / 'data'))
+  dataset = dataset_factory.get_dataset(NAME, 'validation',
+                                        str(tmp_path / 'data'))
+  records = list(tf.python_io.tf_record_iterator(dataset.data_sources[0]))
+  with tf.python_io.TFRecordWriter(dataset.data_sources[0]) as writer:
+    for record in records[:-1]:
+      writer.write(record)
+  with pytest.raises(InputError, match='hold 11 photos and their .* 12'):
+    evaluate(run, tmp_path, '--dataset_dir=%s' % (tmp_path / 'data'))
+
+
+def test_wait_for_checkpoint_times_out_on_a_missing_folder(tmp_path, log):
+  assert loop.wait_for_checkpoint(str(tmp_path / 'x'), timeout_secs=0) is None
+  assert 'Waiting for new checkpoint at %s' % (tmp_path / 'x') in log.text
+  assert 'Timed-out waiting for a checkpoint.' in log.text
+
+
+def test_polling_takes_the_newest_then_each_new_one_and_survives_a_broken_one(
+    run, tmp_path, log):
+  """The folder is missing at first, then one checkpoint is half copied."""
+  train_dir = tmp_path / 'train'
+  source = checkpoints.newest(run)
+
+  def appear(step, broken=False):
+    for suffix in ('.index', '.data-00000-of-00001'):
+      target = str(train_dir / ('model.ckpt-%d' % step)) + suffix
+      shutil.copy(source + suffix, target)
+      if broken and suffix != '.index':
+        os.truncate(target, os.path.getsize(target) // 2)
+    (train_dir / 'checkpoint').write_text(
+        'model_checkpoint_path: "model.ckpt-%d"\n' % step)
+
+  def wait_until(condition):
+    end = time.time() + 60
+    while not condition() and time.time() < end:
+      time.sleep(0.1)
+    assert condition()
+
+  def write():
+    time.sleep(1.5)
+    train_dir.mkdir()
+    shutil.copy(run_info.path(run), str(train_dir))
+    appear(8)
+    wait_until(lambda: 'Wrote' in log.text)
+    appear(50, broken=True)
+    wait_until(lambda: 'waiting for the next one' in log.text)
+    appear(60)
+
+  writer = threading.Thread(target=write)
+  writer.start()
+  evaluate(train_dir, tmp_path / 'eval', '--eval_interval_secs=0',
+           '--eval_timeout_secs=6')
+  writer.join()
+  assert [os.path.basename(result['checkpoint'])
+          for result in read_results(tmp_path / 'eval')] == [
+              'model.ckpt-8', 'model.ckpt-60']
+  assert 'model.ckpt-50 cannot be read' in log.text
