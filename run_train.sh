@@ -36,6 +36,15 @@ if [[ -n "${MAX_NUMBER_OF_STEPS}" ]]; then
   flags+=(--max_number_of_steps="${MAX_NUMBER_OF_STEPS}")
 fi
 
+# The trainer refuses this too; here it shows before anything goes to the log of
+# the one that runs.
+pid_file="${TRAIN_DIR}/train.pid"
+if [[ -s "${pid_file}" ]] && ! flock --nonblock "${pid_file}" true; then
+  echo "run_train.sh: error: process $(cat "${pid_file}") already trains in" \
+    "${TRAIN_DIR}; stop it with ./stop_train.sh, or give another TRAIN_DIR" >&2
+  exit 1
+fi
+
 # The log is continued, so that a resumed run keeps its history; what is waited
 # for below must come from this run.
 touch "${LOG_FILE}"

@@ -1,0 +1,235 @@
+"""Tests of the shell scripts: the chain by hand, setup, mistakes."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+
+import pytest
+from helpers import ROOT
+from trained_kit import CLASSES, NAME, make_photos
+
+# What setup.sh calls, and nothing that could be a Python 3.7.
+SETUP_TOOLS = ['bash', 'cat', 'cmp', 'cp', 'dirname', 'env', 'grep', 'ls', 'rm',
+               'sed', 'uname']
+
+
+def run_script(name, *arguments, env=None, check=True):
+  """Runs a script of the root; returns its CompletedProcess with text."""
+  done = subprocess.run([os.path.join(ROOT, name), *arguments], env=env,
+                        capture_output=True, text=True, timeout=300,
+                        stdin=subprocess.DEVNULL)
+  if check:
+    assert done.returncode == 0, done.stdout + done.stderr
+  return done
+
+
+@pytest.fixture(scope='module')
+def chain(tmp_path_factory):
+  """Variables of a chain over the tiny data set, in a folder of its own."""
+  folder = tmp_path_factory.mktemp('with space')
+  make_photos(folder / 'data' / NAME)
+  return dict(
+      os.environ, MODEL_NAME='cifarnet', DATASET_NAME=NAME,
+      DATASET_DIR=str(folder / 'data'), OUTPUT_DIR=str(folder / 'out'),
+      LOG_FILE=str(folder / 'output.log'), CHECKPOINT_PATH='', BATCH_SIZE='4',
+      PERCENT_VALIDATION='30', UPLOAD_FOLDER=str(folder / 'upload'))
+
+
+@pytest.fixture
+def training(chain):
+  """A training in the background, stopped whatever happens."""
+  if not os.path.exists(os.path.join(chain['DATASET_DIR'], NAME + '.json')):
+    run_script('convert_tfrecord.sh', env=chain)
+  yield run_script('run_train.sh', '--log_every_n_steps=1', env=chain).stdout
+  run_script('stop_train.sh', env=chain)
+
+
+def read_log(chain):
+  with open(chain['LOG_FILE']) as stream:
+    return stream.read()
+
+
+def wait_for(path_or_condition, seconds=60):
+  end = time.time() + seconds
+  while not path_or_condition():
+    assert time.time() < end
+    time.sleep(0.1)
+
+
+def test_chain_from_photos_to_an_upload_page(chain, training):
+  pid = int(re.search(r'process (\d+) in', training).group(1))
+  wait_for(lambda: 'global step 3:' in read_log(chain))
+
+  # While it trains: a second trainer is refused and leaves the first alone.
+  second = run_script('run_train.sh', env=chain, check=False)
+  assert second.returncode == 1
+  assert 'process %d already trains' % pid in second.stderr
+  assert 'Traceback' not in second.stderr
+  os.kill(pid, 0)
+
+  assert 'Stopped' in run_script('stop_train.sh', env=chain).stdout
+  with pytest.raises(ProcessLookupError):
+    os.kill(pid, 0)
+  assert 'SIGTERM: stopping' in read_log(chain)
+  assert 'Traceback' not in read_log(chain)
+
+  once = dict(chain, EVAL_INTERVAL_SECS='')
+  printed = run_script('run_eval.sh', env=once).stdout
+  assert re.match(r'eval/Accuracy\[[\d.]+\]\neval/Recall_5\[1\]\n', printed)
+
+  run_script('export_freeze.sh', env=chain)
+  export = os.path.join(chain['OUTPUT_DIR'], 'export')
+  assert sorted(os.listdir(export)) == [
+      'my_cifarnet.pb', 'my_cifarnet_freeze.label', 'my_cifarnet_freeze.pb']
+  with open(os.path.join(export, 'my_cifarnet_freeze.label')) as stream:
+    assert stream.read() == ''.join(
+        '%d:%s\n' % row for row in enumerate(CLASSES))
+  _upload_to_server(chain)
+
+
+def _upload_to_server(chain):
+  """Starts server.sh, uploads a photo as the page does, stops it."""
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    port = str(free.getsockname()[1])
+  env = dict(chain, SERVER_PORT=port, SERVER_HOST='127.0.0.1')
+  server = subprocess.Popen([os.path.join(ROOT, 'server.sh')], env=env,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            text=True)
+  try:
+    for line in server.stdout:
+      if 'listening on port ' + port in line:
+        break
+    photo = os.path.join(chain['DATASET_DIR'], NAME, 'red', '00.jpg')
+    done = subprocess.run(
+        [os.path.join(ROOT, '.venv', 'bin', 'python'), '-m',
+         'tools.upload_photo', '--photo=' + photo,
+         '--url=http://127.0.0.1:%s/' % port],
+        cwd=ROOT, capture_output=True, text=True)
+  finally:
+    server.terminate()
+    server.stdout.read()
+  assert server.wait() == 0
+  assert done.returncode == 0, done.stderr
+  lines = done.stdout.splitlines()
+  assert lines[0] == 'HTTP 200'
+  assert set(CLASSES) <= set(lines)
+
+
+def test_run_train_with_a_mistake_prints_it_and_fails(chain):
+  done = run_script('run_train.sh', '--checkpoint_path=/no/where',
+                    '--train_dir=%s/mistake' % chain['OUTPUT_DIR'],
+                    env=chain, check=False)
+  assert done.returncode == 1
+  assert 'error: no checkpoint at /no/where' in done.stderr
+
+
+def test_stop_train_without_training_says_so(chain):
+  env = dict(chain, TRAIN_DIR='/no/where')
+  assert run_script('stop_train.sh', env=env).stdout == (
+      'Nothing trains in /no/where\n')
+
+
+def test_env_set_is_overridable_and_names_follow_the_network():
+  show = 'source %s/env_set.sh; echo "$FROZEN_FILE|$TRAIN_DIR|$CHECKPOINT_PATH"'
+  plain = {key: value for key, value in os.environ.items()
+           if key not in ('MODEL_NAME', 'CHECKPOINT_PATH')}
+  shown = subprocess.run(
+      ['bash', '-euc', show % ROOT], capture_output=True, text=True, check=True,
+      env=dict(plain, MODEL_NAME='lenet', TRAIN_DIR='/x')).stdout
+  assert shown == (
+      '%s/output/my_flower_5_lenet/export/my_lenet_freeze.pb|/x|'
+      '%s/checkpoints/lenet.ckpt\n' % (ROOT, ROOT))
+
+
+def test_setup_when_nothing_changed_takes_less_than_a_second():
+  start = time.time()
+  run_script('setup.sh', '--quiet')
+  assert time.time() - start < 1
+
+
+@pytest.fixture
+def bare_machine(tmp_path):
+  """A copy of setup.sh's folder, and an environment without any Python."""
+  for name in ('setup.sh', 'requirements.txt', 'requirements-dev.txt'):
+    shutil.copy(os.path.join(ROOT, name), str(tmp_path))
+  tools = tmp_path / 'bin'
+  tools.mkdir()
+  for tool in SETUP_TOOLS:
+    (tools / tool).symlink_to(shutil.which(tool))
+  return tmp_path, {'PATH': str(tools), 'HOME': str(tmp_path)}
+
+
+def run_setup(bare_machine):
+  folder, env = bare_machine
+  return subprocess.run([str(folder / 'setup.sh')], env=env,
+                        capture_output=True, text=True)
+
+
+def test_setup_without_python_37_says_how_to_get_it(bare_machine):
+  done = run_setup(bare_machine)
+  assert done.returncode == 1
+  assert 'no Python 3.7 found' in done.stderr
+  for way in ('uv python install 3.7', 'pyenv install 3.7', 'conda create'):
+    assert way in done.stderr
+
+
+def test_setup_tries_the_python_that_pyenv_keeps(bare_machine):
+  folder, env = bare_machine
+  real = folder / '.pyenv' / 'versions' / '3.7.99' / 'bin' / 'python'
+  real.parent.mkdir(parents=True)
+  # Says it is 3.7, and notes that it was asked to make the environment.
+  real.write_text('#!/usr/bin/env bash\n[[ "$1" == -c ]] && exit 0\n'
+                  'echo "made with: $*"; exit 3\n')
+  real.chmod(0o755)
+  done = run_setup((folder, env))
+  assert done.returncode == 3
+  assert 'made with: -m venv .venv' in done.stdout
+
+
+def test_setup_on_another_system_says_so(bare_machine):
+  folder, env = bare_machine
+  (folder / 'bin' / 'uname').unlink()
+  (folder / 'bin' / 'uname').write_text(
+      '#!/usr/bin/env bash\necho Darwin arm64\n')
+  (folder / 'bin' / 'uname').chmod(0o755)
+  done = run_setup((folder, env))
+  assert done.returncode == 1
+  assert 'this is Darwin arm64' in done.stderr
+  assert 'Linux x86_64 only' in done.stderr
+
+
+@pytest.mark.parametrize('arguments,message', [
+    (['--nope'], 'unknown argument --nope'),
+    (['--photos'], '--photos needs a folder'),
+    (['--photos', '/no/where'], '--photos /no/where: no such folder'),
+    (['--checkpoint', 'x'], '--checkpoint goes with --photos'),
+])
+def test_quickstart_with_a_mistake_is_one_line(arguments, message):
+  done = run_script('quickstart.sh', *arguments, check=False)
+  assert done.returncode == 1
+  assert done.stderr.startswith('quickstart.sh: error: ' + message)
+  assert done.stderr.count('\n') == 1
+
+
+@pytest.mark.slow
+def test_quickstart_learns_the_sample_and_serves_it(tmp_path):
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    port = str(free.getsockname()[1])
+  env = {key: value for key, value in os.environ.items()
+         if key in ('PATH', 'HOME', 'LANG')}
+  env.update(SERVER_PORT=port, DATASET_DIR=str(tmp_path / 'data'),
+             OUTPUT_DIR=str(tmp_path / 'out'),
+             LOG_FILE=str(tmp_path / 'output.log'))
+  done = subprocess.run([os.path.join(ROOT, 'quickstart.sh'), '--no_serve'],
+                        env=env, capture_output=True, text=True)
+  assert done.returncode == 0, done.stdout + done.stderr
+  with open(str(tmp_path / 'out' / 'eval' / 'metrics.jsonl')) as stream:
+    result = json.loads(stream.read().splitlines()[-1])
+  assert result['accuracy'] >= 0.9
+  assert 'HTTP 200' in done.stdout
