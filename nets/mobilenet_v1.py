@@ -121,6 +121,9 @@ def _layers(conv_defs, output_stride):
   layers = []
   current_stride, rate = 1, 1
   for index, row in enumerate(conv_defs):
+    if not isinstance(row, (Conv, DepthSepConv)):
+      raise InputError('row %d of conv_defs must be a Conv or a DepthSepConv, '
+                       'got %r' % (index, row))
     name = 'Conv2d_%d' % index
     if current_stride == output_stride:
       stride, layer_rate = 1, rate
@@ -130,13 +133,10 @@ def _layers(conv_defs, output_stride):
       current_stride *= row.stride
     if isinstance(row, Conv):
       layers.append(_Layer(name, row.kernel, stride, 1, row.depth))
-    elif isinstance(row, DepthSepConv):
+    else:
       layers.append(_Layer(name + '_depthwise', row.kernel, stride, layer_rate,
                            None))
       layers.append(_Layer(name + '_pointwise', [1, 1], 1, 1, row.depth))
-    else:
-      raise InputError('row %d of conv_defs must be a Conv or a DepthSepConv, '
-                       'got %r' % (index, row))
   return layers
 
 
