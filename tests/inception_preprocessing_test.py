@@ -1,0 +1,310 @@
+"""Inception's distortions, each against its figures."""
+
+import colorsys
+
+import numpy as np
+import pytest
+
+from compat import tf
+from preprocessing import inception_preprocessing as preprocessing
+
+
+def _draw(build, count):
+  """Runs what `build` gives `count` times, with a seed."""
+  with tf.Graph().as_default(), tf.Session() as session:
+    tf.set_random_seed(5)
+    output = build()
+    return [session.run(output) for _ in range(count)]
+
+
+def _colours():
+  return np.random.RandomState(2).uniform(
+      0.3, 0.6, (6, 6, 3)).astype('float32')
+
+
+def _positions(height, width):
+  """A photo whose values say where they were: row, column and 0."""
+  rows, columns = np.mgrid[0:height, 0:width]
+  return np.stack([rows / height, columns / width, 0 * rows],
+                  -1).astype('float32')
+
+
+def test_crop_boxes_stay_inside_and_have_the_figures():
+  height, width = 240, 320
+  photo = _positions(height, width)
+  with tf.Graph().as_default(), tf.Session() as session:
+    tf.set_random_seed(5)
+    whole = tf.constant([0.0, 0.0, 1.0, 1.0], shape=[1, 1, 4])
+    outputs = preprocessing.distorted_bounding_box_crop(
+        tf.constant(photo), whole)
+    assert outputs[0].shape.as_list() == [None, None, 3]
+    draws = [session.run(outputs) for _ in range(300)]
+  areas, aspects = [], []
+  for cropped, box in draws:
+    (top, left, bottom, right), = box[0].tolist()
+    assert 0 <= top < bottom <= 1 and 0 <= left < right <= 1
+    rows, columns = cropped.shape[:2]
+    # What is cut out is where the box says.
+    np.testing.assert_array_equal(
+        cropped, photo[round(top * height):round(bottom * height),
+                       round(left * width):round(right * width)])
+    areas.append(rows * columns / (height * width))
+    aspects.append(columns / rows)
+  # The whole photo has 4/3, a little more than 1.33. Rounded to pixels.
+  assert 0.72 < min(aspects) < 0.8 and 1.25 < max(aspects) < 1.38
+  # Covered must be 0.1 at least: that wins over the 0.05 of the area.
+  assert 0.098 < min(areas) < 0.2 and 0.7 < max(areas) <= 1.0
+  assert 0.35 < np.mean(areas) < 0.65
+
+
+def test_crop_own_figures_are_used():
+  with tf.Graph().as_default(), tf.Session() as session:
+    box = tf.constant([0.0, 0.0, 1.0, 1.0], shape=[1, 1, 4])
+    cropped, _ = preprocessing.distorted_bounding_box_crop(
+        tf.zeros([100, 100, 3]), box, min_object_covered=0.0,
+        aspect_ratio_range=(1.9, 2.1), area_range=(0.1, 0.2))
+    shapes = [session.run(cropped).shape for _ in range(20)]
+  for rows, columns, _ in shapes:
+    assert 1.75 < columns / rows < 2.25
+    assert 0.09 < rows * columns / 1e4 < 0.21
+
+
+def test_crop_covers_a_share_of_the_object():
+  with tf.Graph().as_default(), tf.Session() as session:
+    tf.set_random_seed(5)
+    target = tf.constant([0.0, 0.0, 0.2, 0.2], shape=[1, 1, 4])
+    _, box = preprocessing.distorted_bounding_box_crop(
+        tf.zeros([100, 100, 3]), target, min_object_covered=0.9)
+    boxes = [session.run(box)[0, 0] for _ in range(30)]
+  for top, left, bottom, right in boxes:
+    covered = max(0, min(bottom, 0.2) - top) * max(0, min(right, 0.2) - left)
+    assert covered > 0.88 * 0.04
+
+
+def test_selector_gives_each_case_equally_often():
+  draws = _draw(lambda: preprocessing.apply_with_random_selector(
+      tf.constant(10), lambda x, case: x + case, 4), 400)
+  counts = np.bincount(draws)[10:]
+  assert len(counts) == 4 and counts.min() > 70 and counts.max() < 130
+
+
+def test_selector_one_case_draws_nothing():
+  with tf.Graph().as_default() as graph:
+    output = preprocessing.apply_with_random_selector(
+        tf.constant(10), lambda x, case: x + case, 1)
+    assert not [op for op in graph.get_operations() if 'Random' in op.type]
+    with tf.Session() as session:
+      assert session.run(output) == 10
+
+
+def test_selector_computes_the_selected_case_only():
+  called = []
+
+  def func(x, case):
+    return tf.py_func(lambda: called.append(case) or np.int32(case), [],
+                      tf.int32) + x
+
+  draws = _draw(lambda: preprocessing.apply_with_random_selector(
+      tf.constant(0), func, 3), 20)
+  assert called == draws and len(set(draws)) == 3
+
+
+@pytest.mark.parametrize('name, figure', [('brightness', 32 / 255),
+                                          ('saturation', 0.5),
+                                          ('contrast', 0.5), ('hue', 0.2)])
+def test_distortion_stays_in_its_bounds_and_reaches_them(name, figure):
+  colours = _colours()
+  measure = {'brightness': _brightness_change,
+             'saturation': lambda *images: _saturation_factor(*images) - 1,
+             'contrast': lambda *images: _contrast_factor(*images) - 1,
+             'hue': _hue_change}[name]
+  draws = _draw(lambda: preprocessing._DISTORTIONS[name](
+      tf.constant(colours)), 200)
+  changes = [measure(colours, image) for image in draws]
+  assert -1.01 * figure < min(changes) < -0.9 * figure
+  assert 0.9 * figure < max(changes) < 1.01 * figure
+
+
+def _brightness_change(before, after):
+  changes = after - before
+  np.testing.assert_allclose(changes, changes[0, 0, 0], atol=1e-5)
+  return changes.mean()
+
+
+def _saturation_factor(before, after):
+  first, second = (colorsys.rgb_to_hsv(*image[2, 3]) for image in
+                   (before, after))
+  np.testing.assert_allclose(first[2], second[2], atol=1e-5)
+  return second[1] / first[1]
+
+
+def _contrast_factor(before, after):
+  factors = ((after - after.mean((0, 1))) / (before - before.mean((0, 1))))
+  np.testing.assert_allclose(factors, factors[0, 0, 0], rtol=0.02)
+  return np.median(factors)
+
+
+def _hue_change(before, after):
+  first, second = (colorsys.rgb_to_hsv(*image[2, 3]) for image in
+                   (before, after))
+  return (second[0] - first[0] + 0.5) % 1 - 0.5
+
+
+def _kinds(fast_mode, ordering):
+  """The kinds of random changes in the order that they are applied."""
+  with tf.Graph().as_default() as graph:
+    preprocessing.distort_color(tf.zeros([4, 4, 3]), ordering, fast_mode)
+    known = {'AdjustSaturation': 'saturation', 'AdjustHue': 'hue',
+             'AdjustContrastv2': 'contrast', 'adjust_brightness': 'brightness'}
+    kinds = []
+    for op in graph.get_operations():
+      key = op.type if op.type in known else op.name.split('/')[-1]
+      if key in known and (not kinds or kinds[-1] != known[key]):
+        kinds.append(known[key])
+    return kinds
+
+
+@pytest.mark.parametrize('ordering, kinds', [
+    (0, ['brightness', 'saturation', 'hue', 'contrast']),
+    (1, ['saturation', 'brightness', 'contrast', 'hue']),
+    (2, ['contrast', 'hue', 'brightness', 'saturation']),
+    (3, ['hue', 'saturation', 'contrast', 'brightness']),
+])
+def test_distort_color_has_slims_orders(ordering, kinds):
+  assert _kinds(False, ordering) == kinds
+  fast = ['brightness', 'saturation']
+  assert _kinds(True, ordering) == (fast if ordering == 0 else fast[::-1])
+
+
+@pytest.mark.parametrize('fast_mode', [True, False])
+def test_distort_color_clips_to_0_and_1(fast_mode):
+  extremes = np.random.RandomState(0).randint(0, 2, (8, 8, 3)).astype('f')
+  draws = np.array(_draw(lambda: preprocessing.distort_color(
+      tf.constant(extremes), 0, fast_mode), 20))
+  assert draws.min() == 0.0 and draws.max() == 1.0
+
+
+@pytest.mark.parametrize('ordering', [-1, 4, None])
+def test_distort_color_unknown_order_is_refused(ordering):
+  with tf.Graph().as_default():
+    with pytest.raises(ValueError, match=r'color_ordering must be in \[0, 3\]'):
+      preprocessing.distort_color(tf.zeros([4, 4, 3]), ordering)
+
+
+@pytest.mark.parametrize('fast_mode', [True, False])
+def test_preprocess_for_train_has_shape_and_range(fast_mode):
+  photo = np.random.RandomState(0).randint(0, 256, (40, 60, 3)).astype('uint8')
+  draws = np.array(_draw(lambda: preprocessing.preprocess_for_train(
+      tf.constant(photo), 24, 32, fast_mode=fast_mode), 20))
+  assert draws.shape == (20, 24, 32, 3)
+  assert -1 <= draws.min() < -0.8 and 0.8 < draws.max() <= 1
+
+
+def test_preprocess_for_train_flips_half_of_the_photos():
+  ramp = np.tile(np.linspace(50, 200, 64).astype('uint8')[None, :, None],
+                 (32, 1, 3))
+  draws = _draw(lambda: preprocessing.preprocess_for_train(
+      tf.constant(ramp), 16, 16), 200)
+  flipped = sum(image[8, 0, 0] > image[8, -1, 0] for image in draws)
+  assert 70 < flipped < 130
+
+
+def test_preprocess_for_train_upside_is_kept():
+  ramp = np.tile(np.linspace(50, 200, 64).astype('uint8')[:, None, None],
+                 (1, 32, 3))
+  for image in _draw(lambda: preprocessing.preprocess_for_train(
+      tf.constant(ramp), 16, 16), 30):
+    assert image[0, 8, 0] < image[-1, 8, 0]
+
+
+def test_preprocess_for_train_without_crop_keeps_the_corners():
+  photo = np.zeros((32, 32, 3), 'uint8')
+  photo[:8, :8] = photo[:8, -8:] = 255
+  for image in _draw(lambda: preprocessing.preprocess_for_train(
+      tf.constant(photo), 32, 32, random_crop=False), 20):
+    bright = image.mean(-1) > 0
+    assert bright[:8, :8].all() and bright[:8, -8:].all()
+    assert not bright[8:].any() and not bright[:, 8:-8].any()
+
+
+def test_preprocess_for_train_takes_boxes_of_the_caller():
+  photo = np.zeros((100, 100, 3), 'uint8')
+  photo[:20, :20] = 255
+  draws = _draw(lambda: preprocessing.preprocess_for_train(
+      tf.constant(photo), 16, 16,
+      bbox=tf.constant([[[0.0, 0.0, 0.2, 0.2]]])), 40)
+  assert all((image > 0).any() for image in draws)
+
+
+def test_preprocess_for_train_not_fast_uses_four_resize_methods():
+  with tf.Graph().as_default() as graph:
+    preprocessing.preprocess_for_train(tf.zeros([40, 40, 3], tf.uint8), 16, 16,
+                                       fast_mode=False)
+    types = {op.type for op in graph.get_operations()}
+  assert {'ResizeBilinear', 'ResizeNearestNeighbor', 'ResizeBicubic',
+          'ResizeArea', 'AdjustHue', 'AdjustContrastv2'} <= types
+
+
+def test_preprocess_for_train_fast_is_bilinear_only():
+  with tf.Graph().as_default() as graph:
+    preprocessing.preprocess_for_train(tf.zeros([40, 40, 3], tf.uint8), 16, 16)
+    types = {op.type for op in graph.get_operations()}
+  assert 'ResizeBilinear' in types and 'AdjustSaturation' in types
+  assert not types & {'ResizeNearestNeighbor', 'ResizeBicubic', 'ResizeArea',
+                      'AdjustHue', 'AdjustContrastv2'}
+
+
+def test_preprocess_for_train_summaries_are_optional():
+  for wanted, count in ((False, 0), (True, 3)):
+    with tf.Graph().as_default(), tf.Session() as session:
+      preprocessing.preprocess_for_train(
+          tf.zeros([40, 40, 3], tf.uint8), 16, 16, add_image_summaries=wanted)
+      summaries = tf.get_collection(tf.GraphKeys.SUMMARIES)
+      assert len(summaries) == count
+      assert all(session.run(summaries)) or not wanted
+
+
+def test_preprocess_for_eval_takes_the_middle():
+  photo = np.zeros((80, 80, 3), 'float32')
+  photo[5:75, 5:75] = 1.0  # 0.875 of 80 is 70.
+  image, = _draw(lambda: preprocessing.preprocess_for_eval(
+      tf.constant(photo), 70, 70), 1)
+  assert (image == 1.0).all()
+
+
+@pytest.mark.parametrize('options', [{'central_crop': False},
+                                     {'central_fraction': None}])
+def test_preprocess_for_eval_without_crop_keeps_all(options):
+  photo = np.random.RandomState(0).rand(20, 30, 3).astype('float32')
+  image, = _draw(lambda: preprocessing.preprocess_for_eval(
+      tf.constant(photo), 20, 30, **options), 1)
+  np.testing.assert_allclose(image, photo * 2 - 1, atol=1e-6)
+
+
+def test_preprocess_for_eval_without_size_does_not_resize():
+  image, = _draw(lambda: preprocessing.preprocess_for_eval(
+      tf.zeros([80, 160, 3]), None, None), 1)
+  assert image.shape == (70, 140, 3)
+
+
+@pytest.mark.parametrize('is_training', [False, True])
+def test_preprocess_image_without_crop_reaches_both_modes(is_training):
+  photo = np.zeros((32, 32, 3), 'uint8')
+  photo[0, 0] = photo[0, -1] = 255
+  image, = _draw(lambda: preprocessing.preprocess_image(
+      tf.constant(photo), 32, 32, is_training, crop_image=False), 1)
+  assert image[0, 0].mean() > 0 and image[0, -1].mean() > 0
+
+
+@pytest.mark.parametrize('fast_mode', [True, False])
+def test_preprocess_image_runs_in_a_pipeline_of_the_caller(fast_mode):
+  photo = np.random.RandomState(0).randint(0, 256, (40, 60, 3)).astype('uint8')
+  with tf.Graph().as_default(), tf.Session() as session:
+    images = tf.data.Dataset.from_tensors(photo).repeat(12)
+    images = images.map(lambda image: preprocessing.preprocess_image(
+        image, 24, 32, is_training=True, fast_mode=fast_mode))
+    batch = tf.data.make_one_shot_iterator(images.batch(12)).get_next()
+    batch = session.run(batch)
+  assert batch.shape == (12, 24, 32, 3)
+  assert len({image.tobytes() for image in batch}) == 12
+  assert -1 <= batch.min() < -0.8 and 0.8 < batch.max() <= 1

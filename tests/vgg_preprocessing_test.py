@@ -1,0 +1,103 @@
+"""VGG's preprocessing against its figures."""
+
+import numpy as np
+import pytest
+
+from compat import tf
+from preprocessing import vgg_preprocessing as preprocessing
+
+MEANS = [123.68, 116.78, 103.94]
+
+
+def _draw(build, count=1):
+  with tf.Graph().as_default(), tf.Session() as session:
+    tf.set_random_seed(5)
+    output = build()
+    return [session.run(output) for _ in range(count)]
+
+
+def _ramp(height, width):
+  """A photo whose values say where they are: 0 to 255 along each axis."""
+  rows, columns = np.mgrid[0:height, 0:width]
+  return np.stack([rows * 255 / (height - 1), columns * 255 / (width - 1),
+                   0 * rows], -1).astype('float32')
+
+
+@pytest.mark.parametrize('shape', [(300, 400, 3), (400, 300, 3)])
+@pytest.mark.parametrize('low, high', [(256, 512), (256, 256), (300, 320)])
+def test_train_shorter_side_is_in_the_range(low, high, shape):
+  draws = _draw(lambda: preprocessing.preprocess_for_train(
+      tf.constant(_ramp(*shape[:2])), 224, 224, low, high), 60)
+  # How much of the shorter side is seen tells its length.
+  axis = int(np.argmin(shape[:2]))
+  spans = np.array([np.ptp((image + MEANS)[..., axis]) for image in draws])
+  sides = 223 * 255 / spans
+  assert low - 3 < sides.min() and sides.max() < high + 3
+  assert np.ptp(sides) >= 0.8 * (high - low)
+  # The longer side keeps the aspect.
+  longer = np.array([np.ptp((image + MEANS)[..., 1 - axis]) for image in draws])
+  np.testing.assert_allclose(spans / longer, 4 / 3, rtol=0.03)
+
+
+def test_train_crops_everywhere_and_flips_half():
+  draws = _draw(lambda: preprocessing.preprocess_for_train(
+      tf.constant(_ramp(256, 256)), 32, 32, 256, 256), 200)
+  tops = np.array([(image + MEANS)[0, 0, 0] for image in draws])
+  lefts = np.array([(image + MEANS)[0, :, 1].min() for image in draws])
+  for offsets in (tops, lefts):
+    assert -0.01 < offsets.min() < 12
+    assert 212 < offsets.max() < 224.5
+  flipped = sum(image[0, 0, 1] > image[0, -1, 1] for image in draws)
+  assert 70 < flipped < 130
+  assert all(image[0, 0, 0] < image[-1, 0, 0] for image in draws)
+
+
+def test_train_subtracts_the_means_and_scales_nothing():
+  image, = _draw(lambda: preprocessing.preprocess_for_train(
+      tf.fill([300, 300, 3], tf.cast(200, tf.uint8)), 224, 224))
+  np.testing.assert_allclose(image, np.tile(200 - np.array(MEANS),
+                                            (224, 224, 1)), rtol=1e-4)
+
+
+def test_train_range_upside_down_is_refused():
+  with tf.Graph().as_default():
+    with pytest.raises(ValueError, match='resize_side_min 300 is above'):
+      preprocessing.preprocess_for_train(tf.zeros([300, 300, 3]), 224, 224,
+                                         300, 256)
+
+
+@pytest.mark.parametrize('is_training', [False, True])
+def test_result_larger_than_the_side_is_filled(is_training):
+  image, = _draw(lambda: preprocessing.preprocess_image(
+      tf.fill([100, 150, 3], tf.cast(200, tf.uint8)), 600, 520, is_training))
+  assert image.shape == (600, 520, 3)
+  np.testing.assert_allclose(image + MEANS, 200, rtol=1e-4)
+
+
+def test_eval_takes_the_middle():
+  image, = _draw(lambda: preprocessing.preprocess_for_eval(
+      tf.constant(_ramp(256, 512)), 224, 224, 256))
+  image += np.array(MEANS)
+  # Rows 16 to 239 of 256 and columns 144 to 367 of 512.
+  np.testing.assert_allclose(
+      [image[0, 0, 0], image[-1, 0, 0], image[0, 0, 1], image[0, -1, 1]],
+      [16, 239, 144 * 255 / 511, 367 * 255 / 511], rtol=1e-4)
+
+
+def test_eval_resize_side_is_used():
+  small, large = (_draw(lambda side=side: preprocessing.preprocess_image(
+      tf.constant(_ramp(300, 300)), 224, 224, resize_side_min=side))[0]
+                  for side in (224, 448))
+  assert np.ptp(small[..., 0]) > 250
+  assert 120 < np.ptp(large[..., 0]) < 130
+
+
+def test_train_options_reach_preprocess_image():
+  draws = _draw(lambda: preprocessing.preprocess_image(
+      tf.constant(_ramp(300, 300)), 224, 224, True, 224, 224), 3)
+  assert all(np.ptp(image[..., 0]) > 250 for image in draws)
+
+
+def test_names_of_the_means_are_slims():
+  assert [preprocessing._R_MEAN, preprocessing._G_MEAN,
+          preprocessing._B_MEAN] == MEANS
