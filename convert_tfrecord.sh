@@ -7,8 +7,10 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source ./env_set.sh
 ./setup.sh --quiet
+program=(download_and_convert_data.py)
+help_if_asked "$@"
 
-exec "${PYTHON}" download_and_convert_data.py \
+exec "${PYTHON}" "${program[@]}" \
   --dataset_name="${DATASET_NAME}" \
   --dataset_dir="${DATASET_DIR}" \
   --percent_validation="${PERCENT_VALIDATION}" \

@@ -45,3 +45,21 @@ PYTHON="${PROJECT_DIR}/.venv/bin/python"
 : "${SERVER_PORT:=5001}"
 : "${UPLOAD_FOLDER:=/tmp/upload}"
 : "${TENSORBOARD_PORT:=6006}"
+
+# Where --help is among the arguments: prints the comment at the head of the
+# script and the flags of its program (the array `program`), then ends.
+help_if_asked() {
+  local argument
+  for argument in "$@"; do
+    case "${argument}" in
+      -h | -help | --help | --helpfull | --helpshort)
+        sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"
+        if [[ -n "${program[*]:-}" ]]; then
+          echo
+          "${PYTHON}" "${program[@]}" "${argument}"
+        fi
+        exit 0
+        ;;
+    esac
+  done
+}

@@ -9,9 +9,11 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source ./env_set.sh
 ./setup.sh --quiet
+program=(export_inference_graph.py)
+help_if_asked "$@"
 
 mkdir -p "${EXPORT_DIR}"
-exec "${PYTHON}" export_inference_graph.py \
+exec "${PYTHON}" "${program[@]}" \
   --model_name="${MODEL_NAME}" \
   --dataset_name="${DATASET_NAME}" \
   --dataset_dir="${DATASET_DIR}" \

@@ -8,6 +8,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source ./env_set.sh
 ./setup.sh --quiet
+program=(eval_image_classifier.py)
+help_if_asked "$@"
 
 flags=(
   --checkpoint_path="${TRAIN_DIR}"
@@ -22,4 +24,4 @@ if [[ -n "${EVAL_INTERVAL_SECS}" ]]; then
   flags+=(--eval_interval_secs="${EVAL_INTERVAL_SECS}")
 fi
 
-exec "${PYTHON}" eval_image_classifier.py "${flags[@]}" "$@"
+exec "${PYTHON}" "${program[@]}" "${flags[@]}" "$@"

@@ -8,8 +8,10 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source ./env_set.sh
 ./setup.sh --quiet
+program=(-m tensorboard.main)
+help_if_asked "$@"
 
-exec "${PYTHON}" -m tensorboard.main \
+exec "${PYTHON}" "${program[@]}" \
   --logdir="train:${TRAIN_DIR},eval:${EVAL_DIR}" \
   --port="${TENSORBOARD_PORT}" \
   "$@"

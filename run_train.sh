@@ -9,12 +9,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source ./env_set.sh
 ./setup.sh --quiet
-
-for argument in "$@"; do
-  if [[ "${argument}" =~ ^--?help(full|short|xml)?$ ]]; then
-    exec "${PYTHON}" train_image_classifier.py "$@"
-  fi
-done
+program=(train_image_classifier.py)
+help_if_asked "$@"
 
 flags=(
   --train_dir="${TRAIN_DIR}"
@@ -51,7 +47,7 @@ touch "${LOG_FILE}"
 seen=$(wc -c <"${LOG_FILE}")
 new_log() { tail -c "+$((seen + 1))" "${LOG_FILE}"; }
 
-nohup "${PYTHON}" -u train_image_classifier.py "${flags[@]}" "$@" \
+nohup "${PYTHON}" -u "${program[@]}" "${flags[@]}" "$@" \
   >>"${LOG_FILE}" 2>&1 </dev/null &
 pid=$!
 echo "Training as process ${pid}, waiting for its first step"

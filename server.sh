@@ -9,8 +9,10 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source ./env_set.sh
 ./setup.sh --quiet
+program=(server.py)
+help_if_asked "$@"
 
-exec "${PYTHON}" server.py \
+exec "${PYTHON}" "${program[@]}" \
   --model_dir="$(dirname "${FROZEN_FILE}")" \
   --model_name="$(basename "${FROZEN_FILE}")" \
   --label_file="${LABEL_FILE}" \

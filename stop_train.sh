@@ -7,9 +7,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source ./env_set.sh
 
+help_if_asked "$@"
 if [[ $# -gt 0 ]]; then
-  echo 'usage: [MODEL_NAME=…] [TRAIN_DIR=…] ./stop_train.sh' >&2
-  [[ "$1" == --help || "$1" == -h ]] && exit 0
+  echo "stop_train.sh: error: unknown argument $1; see --help" >&2
   exit 1
 fi
 

@@ -142,6 +142,24 @@ def test_stop_train_without_training_says_so(chain):
       'Nothing trains in /no/where\n')
 
 
+@pytest.mark.parametrize('name,flag', [
+    ('convert_tfrecord.sh', '--dataset_name'),
+    ('run_train.sh', '--adam_beta1'),
+    ('run_eval.sh', '--eval_interval_secs'),
+    ('run_tensorboard.sh', '--port'),
+    ('export_freeze.sh', '--input_type'),
+    ('server.sh', '--upload_folder'),
+    ('stop_train.sh', 'TRAIN_DIR'),
+    ('setup.sh', '--dev'),
+    ('quickstart.sh', '--photos'),
+    ('run_tests.sh', '--full'),
+])
+def test_script_help_has_usage_and_flags(name, flag):
+  shown = run_script(name, '--help').stdout
+  assert 'usage: ' in shown and './' + name in shown
+  assert flag in shown
+
+
 def test_env_set_is_overridable_and_names_follow_the_network():
   show = 'source %s/env_set.sh; echo "$FROZEN_FILE|$TRAIN_DIR|$CHECKPOINT_PATH"'
   plain = {key: value for key, value in os.environ.items()
