@@ -245,6 +245,7 @@ def deploy(config, model_fn, args=None, kwargs=None, optimizer=None,
       total_loss = tf.add_n(losses, name='total_loss') if losses else None
     summaries += tf.get_collection(tf.GraphKeys.SUMMARIES, first_scope)
     if total_loss is not None:
+      # Its tag is total_loss_1, as in slim: the op total_loss is the loss.
       summaries.append(tf.summary.scalar('total_loss', total_loss))
     # By name, for each counts once.
     unique = list({summary.name: summary for summary in summaries}.values())
@@ -281,7 +282,7 @@ def _clone_loss(clone, num_clones, regularization_losses):
     total = tf.add_n([loss for _, loss in parts]) if parts else None
   # Outside of the clone's device: GPUs have no kernels for summaries.
   for name, loss in parts:
-    tf.summary.scalar(name, loss)
+    tf.summary.scalar('Losses/' + name, loss)
   return total
 
 
