@@ -328,7 +328,8 @@ def test_deploy_without_optimizer_gives_the_loss_only():
   values = {value.tag: value.simple_value
             for value in tf.Summary.FromString(summary).value}
   np.testing.assert_allclose(values['total_loss_1'], loss)
-  np.testing.assert_allclose(values['clone_0/Losses/clone_loss'], loss / 2, rtol=1e-6)
+  np.testing.assert_allclose(values['clone_0/Losses/clone_loss'], loss / 2,
+                             rtol=1e-6)
 
 
 def test_deploy_without_any_loss_has_no_ops():
@@ -372,8 +373,9 @@ def _summary_tags(summarize_gradients):
 
 
 def test_deploy_summarizes_caller_first_clone_and_total():
-  assert _summary_tags(False) == ['clone_0/Losses/clone_loss', 'clone_0/of_model',
-                                  'of_caller', 'total_loss_1']
+  assert _summary_tags(False) == [
+      'clone_0/Losses/clone_loss', 'clone_0/of_model', 'of_caller',
+      'total_loss_1']
 
 
 def test_deploy_summarizes_gradients_on_request():
