@@ -7,13 +7,9 @@ from compat import slim, tf
 from deployment import model_deploy
 
 
-def _device(text):
-  """A device in its full form, to compare by."""
-  return tf.DeviceSpec.from_string(text).to_string()
-
-
-def _same_device(first, second):
-  return _device(first) == _device(second)
+def _same_device(*devices):
+  return len({tf.DeviceSpec.from_string(text).to_string()
+              for text in devices}) == 1
 
 
 CPU = '/device:CPU:0'
@@ -155,11 +151,10 @@ def test_create_clones_variables_go_to_parameter_servers_in_turn():
 
 
 def test_create_clones_passes_named_arguments():
-  inputs, labels = INPUTS, LABELS
   with tf.Graph().as_default():
     clone, = model_deploy.create_clones(
         model_deploy.DeploymentConfig(clone_on_cpu=True), _logistic,
-        [tf.constant(inputs)], {'labels': labels, 'scope': 'Mine'})
+        [tf.constant(INPUTS)], {'labels': LABELS, 'scope': 'Mine'})
     assert clone.outputs.op.name == 'Mine/fc/Sigmoid'
 
 
