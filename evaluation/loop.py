@@ -32,10 +32,6 @@ Counted = collections.namedtuple(
 _TIME = '%Y-%m-%d-%H:%M:%S'
 
 
-class UnreadableCheckpoint(InputError):
-  """The files of a checkpoint are there and cannot be read, at least now."""
-
-
 def build_graph(dataset, info, batch_size, num_threads=4, max_num_batches=None,
                 moving_average_decay=None):
   """Builds the evaluation of a data set in the default graph.
@@ -100,13 +96,13 @@ def count(graph, checkpoint, master='', session_config=None):
     InputError: the checkpoint is of another network; the record files hold
       fewer photos than their manifest says.
   """
-  global_step = _check(graph, checkpoint)
+  global_step = checkpoints.read_global_step(checkpoint)
+  checkpoints.check_fits(
+      checkpoint, graph.restores,
+      'give the --model_name, --dataset_name, --labels_offset and '
+      '--moving_average_decay it was trained with')
   with tf.Session(master, config=session_config) as session:
-    try:
-      graph.saver.restore(session, checkpoint)
-    except (tf.errors.OpError, ValueError) as error:
-      raise UnreadableCheckpoint('%s cannot be read: %s' % (
-          checkpoint, str(error).split('\n')[0]))
+    checkpoints.restore(graph.saver, session, checkpoint)
     session.run(graph.initializer)
     tf.logging.info('Starting evaluation at %s',
                     time.strftime(_TIME, time.gmtime()))
@@ -122,19 +118,6 @@ def count(graph, checkpoint, master='', session_config=None):
   return Counted(checkpoint, global_step,
                  [name.decode('utf-8') for name in joined['filename']],
                  joined['label'], joined['probabilities'])
-
-
-def _check(graph, checkpoint):
-  """Returns the global step, after seeing that the checkpoint fits."""
-  try:
-    global_step = checkpoints.read_global_step(checkpoint)
-  except InputError as error:
-    raise UnreadableCheckpoint(str(error))
-  checkpoints.check_fits(
-      checkpoint, graph.restores,
-      'give the --model_name, --dataset_name, --labels_offset and '
-      '--moving_average_decay it was trained with')
-  return global_step
 
 
 def _run_batches(session, graph):
@@ -189,7 +172,7 @@ def poll(train_dir, first, evaluate, interval_secs, timeout_secs=None):
     start = time.time()
     try:
       evaluate(checkpoint)
-    except UnreadableCheckpoint as error:
+    except checkpoints.UnreadableCheckpoint as error:
       tf.logging.warning('%s; waiting for the next one', error)
     time.sleep(max(0, start + interval_secs - time.time()))
     checkpoint = wait_for_checkpoint(train_dir, checkpoint, timeout_secs)

@@ -11,6 +11,11 @@ import re
 from compat import tf
 from errors import InputError
 
+
+class UnreadableCheckpoint(InputError):
+  """The files of a checkpoint are there and cannot be read, at least now."""
+
+
 # How many variables an error names before it only counts them.
 _NAMED = 4
 
@@ -33,7 +38,7 @@ def is_complete(prefix):
     return False
   try:
     open_reader(prefix)
-  except InputError:
+  except UnreadableCheckpoint:
     return False
   return True
 
@@ -115,7 +120,7 @@ def read_global_step(prefix):
     prefix: path of a checkpoint, as `resolve` returns it.
 
   Raises:
-    InputError: its files are damaged or half copied.
+    UnreadableCheckpoint: its files are damaged or half copied.
   """
   reader = open_reader(prefix)
   if not reader.has_tensor('global_step'):
@@ -123,21 +128,41 @@ def read_global_step(prefix):
   try:
     return int(reader.get_tensor('global_step'))
   except tf.errors.OpError as error:  # The index is there, its data is not.
-    raise InputError('%s cannot be read: %s' %
-                     (prefix, str(error).split('\n')[0]))
+    raise _unreadable(prefix, error)
 
 
 def open_reader(prefix):
   """Returns TensorFlow's reader of a checkpoint of either format.
 
   Raises:
-    InputError: the files are damaged or no checkpoint.
+    UnreadableCheckpoint: the files are damaged or no checkpoint.
   """
   try:
     return tf.train.NewCheckpointReader(prefix)
   except (tf.errors.OpError, ValueError) as error:
-    raise InputError('%s cannot be read as a checkpoint: %s' %
-                     (prefix, str(error).split('\n')[0]))
+    raise _unreadable(prefix, error)
+
+
+def restore(saver, session, prefix):
+  """Restores variables from a checkpoint that was seen to fit.
+
+  Args:
+    saver: tf.train.Saver of the variables.
+    session: session of their graph.
+    prefix: path of a checkpoint, as `resolve` returns it.
+
+  Raises:
+    UnreadableCheckpoint: its files are damaged, gone or half copied.
+  """
+  try:
+    saver.restore(session, prefix)
+  except (tf.errors.OpError, ValueError) as error:
+    raise _unreadable(prefix, error)
+
+
+def _unreadable(prefix, error):
+  return UnreadableCheckpoint('%s cannot be read: %s' %
+                              (prefix, str(error).split('\n')[0]))
 
 
 def variables_to_restore(moving_average_decay=None):

@@ -126,7 +126,8 @@ def freeze(info, checkpoint_path, moving_average_decay=None):
     with `info`, naming the checkpoint.
 
   Raises:
-    InputError: there is no checkpoint, or its variables do not fit.
+    InputError: there is no checkpoint, it cannot be read, or its variables do
+      not fit.
   """
   prefix = checkpoints.resolve(checkpoint_path)
   mapping = checkpoints.variables_to_restore(moving_average_decay)
@@ -135,7 +136,7 @@ def freeze(info, checkpoint_path, moving_average_decay=None):
              for name in (info.logits, info.predictions, info.features)]
   graph = tf.get_default_graph()
   with tf.Session(graph=graph) as session:
-    tf.train.Saver(mapping).restore(session, prefix)
+    checkpoints.restore(tf.train.Saver(mapping), session, prefix)
     graph_def = tf.graph_util.convert_variables_to_constants(
         session, graph.as_graph_def(), sorted(set(outputs)))
   graph_info.attach(graph_def,
