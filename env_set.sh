@@ -28,7 +28,7 @@ PYTHON="${PROJECT_DIR}/.venv/bin/python"
 # Training.
 : "${BATCH_SIZE:=32}"
 : "${OPTIMIZER:=adam}"
-: "${LEARNING_RATE:=0.001}"
+: "${LEARNING_RATE:=0.003}"
 : "${MAX_NUMBER_OF_STEPS=}"  # empty: until ./stop_train.sh
 : "${SAVE_INTERVAL_SECS:=60}"
 

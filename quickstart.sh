@@ -62,7 +62,6 @@ else
   export DATASET_NAME="${DATASET_NAME:-drawn_flowers}"
   export MAX_NUMBER_OF_STEPS="${MAX_NUMBER_OF_STEPS:-500}"
   export CHECKPOINT_PATH=
-  export LEARNING_RATE="${LEARNING_RATE:-0.003}"
   # Batch norm's averages have to settle within these few steps.
   train_flags=(--train_image_size=96 --batch_norm_decay=0.95)
   step 'Drawing the sample: five kinds of flowers'

@@ -21,7 +21,6 @@ flags=(
   --batch_size="${BATCH_SIZE}"
   --optimizer="${OPTIMIZER}"
   --learning_rate="${LEARNING_RATE}"
-  --learning_rate_decay_type=fixed
   --save_interval_secs="${SAVE_INTERVAL_SECS}"
   --save_summaries_secs=60
 )
@@ -29,7 +28,15 @@ if [[ -n "${CHECKPOINT_PATH}" ]]; then
   flags+=(--checkpoint_path="${CHECKPOINT_PATH}" --train_classifier_only)
 fi
 if [[ -n "${MAX_NUMBER_OF_STEPS}" ]]; then
-  flags+=(--max_number_of_steps="${MAX_NUMBER_OF_STEPS}")
+  # The end is known: a learning rate that falls to 0 by then ends higher.
+  flags+=(
+    --max_number_of_steps="${MAX_NUMBER_OF_STEPS}"
+    --learning_rate_decay_type=polynomial
+    --learning_rate_decay_steps="${MAX_NUMBER_OF_STEPS}"
+    --end_learning_rate=0
+  )
+else
+  flags+=(--learning_rate_decay_type=fixed)
 fi
 
 # The trainer refuses this too; here it shows before anything goes to the log of

@@ -14,6 +14,8 @@ from training import optimizer
     ([], [0, 19, 20, 40], [0.01, 0.01, 0.0094, 0.008836]),
     (['--learning_rate_decay_type=polynomial'], [0, 10, 20, 90],
      [0.01, 0.00505, 0.0001, 0.0001]),
+    (['--learning_rate_decay_type=polynomial', '--end_learning_rate=0',
+      '--learning_rate_decay_steps=50'], [0, 25, 50], [0.01, 0.005, 0.0]),
     # More than all photos a step: decays at every step, not never.
     (['--num_epochs_per_decay=0.01'], [1], [0.0094]),
 ])

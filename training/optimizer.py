@@ -92,6 +92,10 @@ def _define_learning_rate_flags():
       'Epochs after which the learning rate decays. An epoch counts the photos '
       'of all clones, and of all workers with --sync_replicas.',
       lower_bound=0.0)
+  flags.DEFINE_integer(
+      'learning_rate_decay_steps', None,
+      'Steps after which the learning rate decays. None: '
+      '--num_epochs_per_decay decides.', lower_bound=1)
 
 
 def learning_rate_from_flags(values, num_samples, photos_a_step, global_step):
@@ -108,7 +112,7 @@ def learning_rate_from_flags(values, num_samples, photos_a_step, global_step):
   """
   if values.learning_rate_decay_type == 'fixed':
     return tf.constant(values.learning_rate, name='fixed_learning_rate')
-  decay_steps = max(1, int(
+  decay_steps = values.learning_rate_decay_steps or max(1, int(
       num_samples * values.num_epochs_per_decay / photos_a_step))
   if values.learning_rate_decay_type == 'exponential':
     return tf.train.exponential_decay(
