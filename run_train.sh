@@ -22,7 +22,7 @@ flags=(
   --optimizer="${OPTIMIZER}"
   --learning_rate="${LEARNING_RATE}"
   --save_interval_secs="${SAVE_INTERVAL_SECS}"
-  --save_summaries_secs=60
+  --save_summaries_secs=120
 )
 if [[ -n "${CHECKPOINT_PATH}" ]]; then
   flags+=(--checkpoint_path="${CHECKPOINT_PATH}" --train_classifier_only)
