@@ -201,8 +201,11 @@ def test_train_summaries_have_losses_rate_accuracy_and_photos(scratch):
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_train_stopped_by_signal_saves_and_ends_cleanly(data, tmp_path, number):
   process = subprocess.Popen(
-      [sys.executable, '-u', PROGRAM, *train_arguments(data, tmp_path)],
-      cwd=ROOT, stderr=subprocess.PIPE, universal_newlines=True)
+      [sys.executable, '-u', PROGRAM, *train_arguments(
+          data, tmp_path, '--max_number_of_steps=500')],
+      cwd=ROOT, stderr=subprocess.PIPE, text=True,
+      # Tests that run in the background may have been told to ignore Ctrl-C.
+      preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
   lines = []
   for line in process.stderr:
     lines.append(line)
