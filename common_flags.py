@@ -44,6 +44,7 @@ def _make_help_complete():
 
 def _call(main, argv, positional):
   setup_logging()
+  _expand_home()
   if len(argv) > 1 and not positional:
     return _fail('unexpected argument %r: flags are given as --name=value; '
                  '--help lists them' % argv[1])
@@ -51,8 +52,23 @@ def _call(main, argv, positional):
     return main(argv)
   except InputError as error:
     return _fail(error)
+  except BrokenPipeError:  # Of `program | head`: nobody reads on.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
+  except OSError as error:
+    if error.filename is None:
+      raise
+    return _fail('%s: %s' % (error.filename, error.strerror))
   except KeyboardInterrupt:
     return _fail('interrupted', status=130)
+
+
+def _expand_home():
+  """Does for --flag=~/x what the shell does only for a word of its own."""
+  for name in flags.FLAGS:
+    flag = flags.FLAGS[name]
+    if isinstance(flag.value, str) and flag.value.startswith('~/'):
+      flag.value = os.path.expanduser(flag.value)
 
 
 def _fail(message, status=1):

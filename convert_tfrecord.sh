@@ -10,7 +10,7 @@ source ./env_set.sh
 program=(download_and_convert_data.py)
 help_if_asked "$@"
 
-exec "${PYTHON}" "${program[@]}" \
+exec "${VENV_PYTHON}" "${program[@]}" \
   --dataset_name="${DATASET_NAME}" \
   --dataset_dir="${DATASET_DIR}" \
   --percent_validation="${PERCENT_VALIDATION}" \

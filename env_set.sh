@@ -5,7 +5,7 @@
 # shellcheck disable=SC2034  # used by the scripts that source this
 
 PROJECT_DIR="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-PYTHON="${PROJECT_DIR}/.venv/bin/python"
+VENV_PYTHON="${PROJECT_DIR}/.venv/bin/python"
 
 # The network: any name of nets/nets_factory.py.
 : "${MODEL_NAME:=inception_v4}"
@@ -56,7 +56,7 @@ help_if_asked() {
         sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"
         if [[ -n "${program[*]:-}" ]]; then
           echo
-          "${PYTHON}" "${program[@]}" "${argument}"
+          "${VENV_PYTHON}" "${program[@]}" "${argument}"
         fi
         exit 0
         ;;

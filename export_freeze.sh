@@ -13,7 +13,7 @@ program=(export_inference_graph.py)
 help_if_asked "$@"
 
 mkdir -p "${EXPORT_DIR}"
-exec "${PYTHON}" "${program[@]}" \
+exec "${VENV_PYTHON}" "${program[@]}" \
   --model_name="${MODEL_NAME}" \
   --dataset_name="${DATASET_NAME}" \
   --dataset_dir="${DATASET_DIR}" \

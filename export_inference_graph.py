@@ -144,6 +144,12 @@ def _labels_from_flags(run):
   if offset >= len(names):
     raise InputError('--labels_offset=%d leaves none of the %d classes' %
                      (offset, len(names)))
+  if run and run.labels != names[offset:]:
+    raise InputError(
+        '--dataset_name=%s has the classes %s, but the run in %s was trained '
+        'on %s; leave --dataset_name away to take these' %
+        (dataset.value, checkpoints.name_some(names[offset:]),
+         FLAGS.checkpoint_path, checkpoints.name_some(run.labels)))
   return names[offset:], offset
 
 

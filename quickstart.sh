@@ -2,7 +2,7 @@
 # The whole chain in one go: sets .venv up, converts photos, trains, evaluates,
 # exports, freezes, and serves a page on port 5001. Without arguments the photos
 # are drawn by the program and a small network learns them in minutes. Can be
-# interrupted and run again: what is done is not done twice.
+# interrupted and run again: training goes on where it was.
 #
 # usage: ./quickstart.sh [--photos DIR [--checkpoint FILE]] [--no_serve]
 #   --photos DIR       photos of your own, DIR/<class>/*; trains inception_v4
@@ -12,12 +12,12 @@
 # Everything is written to output/quickstart; names and numbers of env_set.sh
 # can be overridden, as in MODEL_NAME=mobilenet_v1 ./quickstart.sh --photos DIR
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
 
 photos=
 checkpoint=
 serve=1
 fail() { echo "quickstart.sh: error: $*" >&2; exit 1; }
+step() { printf '\n== %s\n' "$*"; }
 while [[ $# -gt 0 ]]; do
   case "$1" in
     --photos=* | --checkpoint=*) set -- "${1%%=*}" "${1#*=}" "${@:2}"; continue ;;
@@ -32,10 +32,25 @@ while [[ $# -gt 0 ]]; do
   esac
   shift
 done
-[[ -z "${photos}" || -d "${photos}" ]] || fail "--photos ${photos}: no such folder"
-[[ -n "${photos}" || -z "${checkpoint}" ]] || fail '--checkpoint goes with --photos'
 
-step() { printf '\n== %s\n' "$*"; }
+# Both are relative to where the user stands. All that can be wrong with them is
+# said before anything takes time.
+if [[ -n "${photos}" ]]; then
+  [[ -d "${photos}" ]] || fail "--photos ${photos}: no such folder"
+  photos=$(cd "${photos}" && pwd)
+fi
+if [[ -n "${checkpoint}" ]]; then
+  [[ -n "${photos}" ]] || fail '--checkpoint goes with --photos'
+  checkpoint=${checkpoint%.index}
+  [[ -f "${checkpoint}" || -f "${checkpoint}.index" ]] ||
+    fail "--checkpoint ${checkpoint}: no such file, nor ${checkpoint}.index"
+  checkpoint="$(cd "$(dirname "${checkpoint}")" && pwd)/${checkpoint##*/}"
+fi
+cd "$(dirname "${BASH_SOURCE[0]}")"
+port=${SERVER_PORT:-5001}
+if (exec 3<>"/dev/tcp/127.0.0.1/${port}") 2>/dev/null; then
+  fail "port ${port} is taken; SERVER_PORT=5002 ./quickstart.sh takes another"
+fi
 
 step 'Setting .venv up'
 ./setup.sh
@@ -44,19 +59,25 @@ base="${PWD}/output/quickstart"
 export DATASET_DIR="${DATASET_DIR:-${base}/data}"
 train_flags=()
 if [[ -n "${photos}" ]]; then
-  photos=$(cd "${photos}" && pwd)
   export MODEL_NAME="${MODEL_NAME:-inception_v4}"
   export DATASET_NAME="${DATASET_NAME:-$(basename "${photos}")}"
   export MAX_NUMBER_OF_STEPS="${MAX_NUMBER_OF_STEPS:-200}"
+  published="checkpoints/${MODEL_NAME}.ckpt"
   if [[ -n "${checkpoint}" ]]; then
     export CHECKPOINT_PATH="${checkpoint}"
-  elif [[ ! -e "checkpoints/${MODEL_NAME}.ckpt" ]]; then
+  elif [[ -z "${CHECKPOINT_PATH+set}" && ! -e "${published}" &&
+          ! -e "${published}.index" ]]; then
     echo "No checkpoint: ${MODEL_NAME} starts from scratch and will know" \
       "little after ${MAX_NUMBER_OF_STEPS} steps"
     export CHECKPOINT_PATH=
   fi
-  mkdir -p "${DATASET_DIR}"
-  ln -sfn "${photos}" "${DATASET_DIR}/${DATASET_NAME}"
+  folder="${DATASET_DIR}/${DATASET_NAME}"
+  if [[ ! "${photos}" -ef "${folder}" ]]; then
+    [[ ! -e "${folder}" || -L "${folder}" ]] ||
+      fail "${folder} is there and is not ${photos}; give another DATASET_NAME"
+    mkdir -p "${DATASET_DIR}"
+    ln -sfn "${photos}" "${folder}"
+  fi
 else
   export MODEL_NAME="${MODEL_NAME:-mobilenet_v1_025}"
   export DATASET_NAME="${DATASET_NAME:-drawn_flowers}"
@@ -65,16 +86,25 @@ else
   # Batch norm's averages have to settle within these few steps.
   train_flags=(--train_image_size=96 --batch_norm_decay=0.95)
   step 'Drawing the sample: five kinds of flowers'
+  folder="${DATASET_DIR}/${DATASET_NAME}"
+  [[ ! -e "${folder}" || -e "${folder}/.drawn" ]] ||
+    fail "${folder} holds other photos; --photos ${folder} takes them"
+  mkdir -p "${folder}"
+  touch "${folder}/.drawn"
   .venv/bin/python -m datasets.draw_flowers --per_class=120 \
-    --output_dir="${DATASET_DIR}/${DATASET_NAME}"
+    --output_dir="${folder}"
 fi
-export OUTPUT_DIR="${OUTPUT_DIR:-${base}/${DATASET_NAME}_${MODEL_NAME}}"
-export LOG_FILE="${LOG_FILE:-${base}/output.log}"
-export SERVER_HOST="${SERVER_HOST:-127.0.0.1}"
-source ./env_set.sh
 
 step 'convert_tfrecord.sh: photos to TFRecord'
 ./convert_tfrecord.sh
+
+# Other photos or another checkpoint are another run.
+manifest="${DATASET_DIR}/${DATASET_NAME}.json"
+run=$({ cat "${manifest}"; echo "${CHECKPOINT_PATH-}"; } | cksum)
+export OUTPUT_DIR="${OUTPUT_DIR:-${base}/${DATASET_NAME}_${MODEL_NAME}_${run%% *}}"
+export LOG_FILE="${LOG_FILE:-${base}/output.log}"
+export SERVER_HOST="${SERVER_HOST:-127.0.0.1}"
+source ./env_set.sh
 
 step "run_train.sh: ${MAX_NUMBER_OF_STEPS} steps of ${MODEL_NAME}"
 mkdir -p "${base}"
@@ -85,7 +115,7 @@ if [[ -n "${pid}" ]]; then
   tail -n 0 -f --pid="${pid}" "${LOG_FILE}"
 fi
 trap - EXIT
-tail -n 5 "${LOG_FILE}" | grep -qE 'Finished training|nothing to do' ||
+grep -qE 'Finished training|nothing to do' <(tail -n 5 "${LOG_FILE}") ||
   fail "training ended early; the reason is at the end of ${LOG_FILE}"
 
 step 'run_eval.sh: accuracy on the validation photos'
@@ -103,9 +133,8 @@ until grep -q 'listening on port' "${server_log}"; do
   kill -0 "${server}" 2>/dev/null || { cat "${server_log}" >&2; exit 1; }
   sleep 0.2
 done
-photo=$(find -L "${DATASET_DIR}/${DATASET_NAME}" -type f -iname '*.jp*g' |
-  sort | head -n 1)
-"${PYTHON}" -m tools.upload_photo --photo="${photo}" \
+photo=$("${VENV_PYTHON}" -m tools.pick_photo --manifest="${manifest}")
+"${VENV_PYTHON}" -m tools.upload_photo --photo="${photo}" \
   --url="http://127.0.0.1:${SERVER_PORT}/"
 
 cat <<TEXT
@@ -115,7 +144,8 @@ TEXT
 if [[ "${serve}" == 1 ]]; then
   cat <<TEXT
 Serving on http://127.0.0.1:${SERVER_PORT}/ until Ctrl-C. Try it with a browser, or with
-  ${PYTHON} -m tools.upload_photo --photo=${photo}
+  $(printf 'cd %q; %q -m tools.upload_photo --photo=%q --url=%q' "${PWD}" \
+      "${VENV_PYTHON}" "${photo}" "http://127.0.0.1:${SERVER_PORT}/")
 TEXT
   wait "${server}"
 fi

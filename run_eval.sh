@@ -24,4 +24,4 @@ if [[ -n "${EVAL_INTERVAL_SECS}" ]]; then
   flags+=(--eval_interval_secs="${EVAL_INTERVAL_SECS}")
 fi
 
-exec "${PYTHON}" "${program[@]}" "${flags[@]}" "$@"
+exec "${VENV_PYTHON}" "${program[@]}" "${flags[@]}" "$@"

@@ -11,7 +11,7 @@ source ./env_set.sh
 program=(-m tensorboard.main)
 help_if_asked "$@"
 
-exec "${PYTHON}" "${program[@]}" \
+exec "${VENV_PYTHON}" "${program[@]}" \
   --logdir="train:${TRAIN_DIR},eval:${EVAL_DIR}" \
   --port="${TENSORBOARD_PORT}" \
   "$@"

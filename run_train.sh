@@ -39,6 +39,14 @@ else
   flags+=(--learning_rate_decay_type=fixed)
 fi
 
+for argument in "$@"; do
+  if [[ "${argument}" =~ ^--?train_dir(=(.*))?$ ]]; then
+    echo "run_train.sh: error: give TRAIN_DIR=${BASH_REMATCH[2]} in front of" \
+      "the command: ./stop_train.sh and ./run_eval.sh go by it" >&2
+    exit 1
+  fi
+done
+
 # The trainer refuses this too; here it shows before anything goes to the log of
 # the one that runs.
 pid_file="${TRAIN_DIR}/train.pid"
@@ -54,13 +62,15 @@ touch "${LOG_FILE}"
 seen=$(wc -c <"${LOG_FILE}")
 new_log() { tail -c "+$((seen + 1))" "${LOG_FILE}"; }
 
-nohup "${PYTHON}" -u "${program[@]}" "${flags[@]}" "$@" \
+nohup "${VENV_PYTHON}" -u "${program[@]}" "${flags[@]}" "$@" \
   >>"${LOG_FILE}" 2>&1 </dev/null &
 pid=$!
-echo "Training as process ${pid}, waiting for its first step"
+echo "Training as process ${pid}, waiting until it starts"
+trap 'echo "Not waiting: process ${pid} goes on; ./stop_train.sh stops it"
+  exit 130' INT
 
 # A mistake in a flag shows here, not only in the log.
-while ! new_log | grep -q 'Starting Queues'; do
+while ! grep -q 'Starting Queues' <(new_log); do
   if ! kill -0 "${pid}" 2>/dev/null; then
     status=0
     wait "${pid}" || status=$?

@@ -12,9 +12,9 @@ source ./env_set.sh
 program=(server.py)
 help_if_asked "$@"
 
-exec "${PYTHON}" "${program[@]}" \
-  --model_dir="$(dirname "${FROZEN_FILE}")" \
-  --model_name="$(basename "${FROZEN_FILE}")" \
+exec "${VENV_PYTHON}" "${program[@]}" \
+  --model_dir= \
+  --model_name="${FROZEN_FILE}" \
   --label_file="${LABEL_FILE}" \
   --upload_folder="${UPLOAD_FOLDER}" \
   --host="${SERVER_HOST}" \

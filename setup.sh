@@ -68,9 +68,16 @@ find_python() {
   return 1
 }
 
+# Whether .venv is whole: making it can be interrupted, or fail without the
+# system's package for pip.
+is_usable() {
+  is_37 "${VENV}/bin/python" &&
+    "${VENV}/bin/python" -m pip --version >/dev/null 2>&1
+}
+
 install() {
   local python
-  if ! is_37 "${VENV}/bin/python"; then
+  if ! is_usable; then
     if ! python=$(find_python); then
       cat >&2 <<'TEXT'
 setup.sh: error: no Python 3.7 found (PATH, pyenv, uv, conda), and TensorFlow 1.15 runs on no later one. Install it with one of:
@@ -90,8 +97,7 @@ TEXT
     pip==23.2.1
   "${VENV}/bin/python" -m pip install --disable-pip-version-check \
     --progress-bar on "${files[@]/#/--requirement=}" |
-    grep -v '^Requirement already satisfied' || true
-  # The pipe above hides pip's status: this sees what is missing.
+    { grep -v '^Requirement already satisfied' || true; }
   "${VENV}/bin/python" -m pip check
 }
 
@@ -111,8 +117,13 @@ is_installed() {
 }
 
 if ! is_installed; then
-  install
-  cp "${files[@]}" "${VENV}/"
+  # Another script may be at the same.
+  exec 9>.setup.lock
+  flock 9
+  if ! is_installed; then
+    install
+    cp "${files[@]}" "${VENV}/"
+  fi
 fi
 if [[ "${quiet}" == 0 ]]; then
   echo "Ready: $("${VENV}/bin/python" --version) in ${VENV}"

@@ -147,17 +147,18 @@ def _run_info(values, dataset, network):
       preprocessing_name=values.preprocessing_name or network.preprocessing,
       dataset_name=values.dataset_name,
       dataset_dir=os.path.abspath(values.dataset_dir),
-      moving_average_decay=values.moving_average_decay)
+      moving_average_decay=values.moving_average_decay,
+      checkpoint_path=values.checkpoint_path or None)
   preprocessing_factory.get_preprocessing(info.preprocessing_name, True)
-  _check_same_run(values.train_dir, info)
-  return info
+  old = run_info.load(values.train_dir)
+  if old is None or checkpoints.newest(values.train_dir) is None:
+    return info
+  _check_same_run(values.train_dir, old, info)
+  return info._replace(checkpoint_path=old.checkpoint_path)
 
 
-def _check_same_run(train_dir, info):
+def _check_same_run(train_dir, old, info):
   """Refuses to go on with a checkpoint of another network or other classes."""
-  old = run_info.load(train_dir)
-  if old is None or checkpoints.newest(train_dir) is None:
-    return
   for field in ('model_name', 'labels', 'labels_offset', 'image_size',
                 'preprocessing_name'):
     before, now = getattr(old, field), getattr(info, field)
@@ -178,6 +179,10 @@ def _init_fn(values, network, exclude_scopes):
         values.checkpoint_path, exclude_scopes, values.ignore_missing_vars,
         exclude_hint=','.join(network.classifier_scopes))
   tf.logging.info('Resuming from %s', newest)
+  checkpoints.check_fits(
+      newest, {v.op.name: v for v in tf.global_variables()},
+      'give the --optimizer, --trainable_scopes and --moving_average_decay '
+      'that %s was trained with, or another --train_dir' % values.train_dir)
   if values.checkpoint_path:
     tf.logging.info(
         'Ignoring --checkpoint_path because a checkpoint already exists in %s',

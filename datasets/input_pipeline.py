@@ -5,7 +5,9 @@ the one way from an encoded photo to a network's input: training, evaluation and
 the exported graph call it.
 """
 
+import contextlib
 import os
+import re
 
 from compat import tf
 from datasets import record_dataset
@@ -20,6 +22,9 @@ SHUFFLE_BYTES = 256 * 1024 * 1024
 
 # Batches made ahead, while the network works on one.
 PREFETCH_BATCHES = 2
+
+# Starts the message about a label that is none of the network's outputs.
+_LABEL_OUTSIDE = 'label outside'
 
 
 def photo_to_input(encoded, preprocessing_fn, height, width, channels=3):
@@ -118,6 +123,28 @@ def evaluation_batches(dataset, preprocessing_fn, image_size, batch_size,
           .batch(batch_size).prefetch(PREFETCH_BATCHES))
 
 
+@contextlib.contextmanager
+def errors_as_advice():
+  """Turns TensorFlow's errors about the records into one line for the user.
+
+  To be put around what runs a session that reads batches.
+
+  Raises:
+    InputError: a record file is damaged or gone, or a label is none of the
+      network's outputs.
+  """
+  try:
+    yield
+  except tf.errors.DataLossError as error:
+    raise InputError('a record is damaged (%s): convert the data set again' %
+                     error.message.split('\n')[0].strip())
+  except tf.errors.InvalidArgumentError as error:
+    found = re.search(_LABEL_OUTSIDE + r'.*', error.message)
+    if found is None:
+      raise
+    raise InputError(re.sub(r'[\[\]]', '', found.group(0)))
+
+
 def _files(dataset):
   """Returns the data set's files; slim also allows a pattern as the source."""
   sources = dataset.data_sources
@@ -150,8 +177,8 @@ def _make_load(dataset, preprocessing_fn, image_size, channels, labels_offset,
     filename = record['image/filename']
     label = record['image/class/label'] - labels_offset
     in_range = tf.logical_and(label >= 0, label < num_outputs)
-    problem = 'label outside 0 to %d with labels_offset %d:' % (
-        num_outputs - 1, labels_offset)
+    problem = '%s 0 to %d with --labels_offset=%d:' % (
+        _LABEL_OUTSIDE, num_outputs - 1, labels_offset)
     with tf.control_dependencies(
         [tf.Assert(in_range, [problem, label, 'of photo', filename])]):
       label = tf.identity(label)

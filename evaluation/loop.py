@@ -29,6 +29,9 @@ EvaluationGraph = collections.namedtuple(
 Counted = collections.namedtuple(
     'Counted', 'checkpoint global_step filenames labels probabilities')
 
+# Pause before a checkpoint that could not be read is tried again.
+_RETRY_SECS = 2
+
 _TIME = '%Y-%m-%d-%H:%M:%S'
 
 
@@ -106,7 +109,8 @@ def count(graph, checkpoint, master='', session_config=None):
     session.run(graph.initializer)
     tf.logging.info('Starting evaluation at %s',
                     time.strftime(_TIME, time.gmtime()))
-    batches = list(_run_batches(session, graph))
+    with input_pipeline.errors_as_advice():
+      batches = list(_run_batches(session, graph))
     tf.logging.info('Finished evaluation at %s',
                     time.strftime(_TIME, time.gmtime()))
   joined = {key: np.concatenate([batch[key] for batch in batches])
@@ -167,12 +171,17 @@ def poll(train_dir, first, evaluate, interval_secs, timeout_secs=None):
     timeout_secs: seconds to wait for a new checkpoint before this returns,
       None for ever.
   """
-  checkpoint = first
+  checkpoint, done, done_at = first, None, time.time()
   while checkpoint is not None:
     start = time.time()
     try:
       evaluate(checkpoint)
+      done, done_at = checkpoint, time.time()
     except checkpoints.UnreadableCheckpoint as error:
-      tf.logging.warning('%s; waiting for the next one', error)
-    time.sleep(max(0, start + interval_secs - time.time()))
-    checkpoint = wait_for_checkpoint(train_dir, checkpoint, timeout_secs)
+      # It may still be copied: it is tried again, or a newer one.
+      tf.logging.warning('%s; trying again', error)
+      if timeout_secs is not None and start > done_at + timeout_secs:
+        return
+    time.sleep(max(0 if checkpoint == done else _RETRY_SECS,
+                   start + interval_secs - time.time()))
+    checkpoint = wait_for_checkpoint(train_dir, done, timeout_secs)

@@ -15,10 +15,12 @@ FILE_NAME = 'run.json'
 # labels: by index of the network's output, so labels_offset is already applied.
 # image_size: side in pixels. dataset_dir: absolute path where training ran.
 # moving_average_decay: None where the run keeps no moving averages.
+# checkpoint_path: what the run started from, None from scratch.
 RunInfo = collections.namedtuple(
     'RunInfo',
     'model_name labels labels_offset image_size preprocessing_name '
-    'dataset_name dataset_dir moving_average_decay')
+    'dataset_name dataset_dir moving_average_decay checkpoint_path',
+    defaults=(None,))
 
 
 def path(train_dir):

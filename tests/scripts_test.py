@@ -13,8 +13,8 @@ from helpers import ROOT
 from trained_kit import CLASSES, NAME, make_photos
 
 # What setup.sh calls, and nothing that could be a Python 3.7.
-SETUP_TOOLS = ['bash', 'cat', 'cmp', 'cp', 'dirname', 'env', 'grep', 'ls', 'rm',
-               'sed', 'uname']
+SETUP_TOOLS = ['bash', 'cat', 'cmp', 'cp', 'dirname', 'env', 'flock', 'grep',
+               'ls', 'rm', 'sed', 'uname']
 
 
 def run_script(name, *arguments, env=None, check=True):
@@ -96,6 +96,10 @@ def test_chain_from_photos_to_an_upload_page(chain, training):
   with open(os.path.join(export, 'my_cifarnet_freeze.label')) as stream:
     assert stream.read() == ''.join(
         '%d:%s\n' % row for row in enumerate(CLASSES))
+  photo = os.path.join(chain['DATASET_DIR'], NAME, 'red', '00.jpg')
+  shown = run_script('classify.sh', photo, '--format=csv', env=chain).stdout
+  assert shown.splitlines()[0] == 'file,rank,label,score'
+  assert shown.count(photo) == len(CLASSES)
   _upload_to_server(chain)
 
 
@@ -129,11 +133,29 @@ def _upload_to_server(chain):
 
 
 def test_run_train_with_a_mistake_prints_it_and_fails(chain):
-  done = run_script('run_train.sh', '--checkpoint_path=/no/where',
-                    '--train_dir=%s/mistake' % chain['OUTPUT_DIR'],
-                    env=chain, check=False)
+  env = dict(chain, TRAIN_DIR=chain['OUTPUT_DIR'] + '/mistake')
+  done = run_script('run_train.sh', '--checkpoint_path=/no/where', env=env,
+                    check=False)
   assert done.returncode == 1
   assert 'error: no checkpoint at /no/where' in done.stderr
+
+
+def test_run_train_with_train_dir_as_a_flag_names_the_variable(chain):
+  done = run_script('run_train.sh', '--train_dir=/tmp/x', env=chain,
+                    check=False)
+  assert done.returncode == 1
+  assert 'give TRAIN_DIR=/tmp/x in front of the command' in done.stderr
+
+
+def test_setup_that_fails_to_install_is_not_taken_for_done(bare_machine):
+  folder, env = bare_machine
+  (folder / 'requirements.txt').write_text('no-such-package-here==99\n')
+  env = dict(env, PATH=env['PATH'] + ':/usr/bin', PIP_NO_INDEX='1',
+             PYTHON=os.path.realpath(os.path.join(ROOT, '.venv/bin/python')))
+  for _ in range(2):
+    done = run_setup((folder, env))
+    assert done.returncode != 0
+    assert 'Ready' not in done.stdout
 
 
 def test_stop_train_without_training_says_so(chain):
@@ -149,6 +171,7 @@ def test_stop_train_without_training_says_so(chain):
     ('run_tensorboard.sh', '--port'),
     ('export_freeze.sh', '--input_type'),
     ('server.sh', '--upload_folder'),
+    ('classify.sh', '--frozen_graph'),
     ('stop_train.sh', 'TRAIN_DIR'),
     ('setup.sh', '--dev'),
     ('quickstart.sh', '--photos'),
@@ -231,6 +254,7 @@ def test_setup_on_another_system_says_so(bare_machine):
 
 @pytest.mark.parametrize('arguments,message', [
     (['--nope'], 'unknown argument --nope'),
+    (['--photos', '/', '--checkpoint', '/no/x'], '--checkpoint /no/x: no such'),
     (['--photos'], '--photos needs a folder'),
     (['--photos', '/no/where'], '--photos /no/where: no such folder'),
     (['--checkpoint', 'x'], '--checkpoint goes with --photos'),

@@ -4,6 +4,7 @@ import glob
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -67,7 +68,7 @@ def test_train_from_scratch_writes_run_facts_and_moves_all_weights(
     data, scratch):
   info = run_info.load(os.path.dirname(scratch))
   assert info == run_info.RunInfo(
-      MODEL, CLASSES, 0, 32, 'cifarnet', NAME, data, None)
+      MODEL, CLASSES, 0, 32, 'cifarnet', NAME, data, None, None)
   first = scratch[:-1] + '0'
   moved = changed(first, scratch)
   assert {name for name in moved if name.count('/') == 2} == {
@@ -141,6 +142,29 @@ def test_train_into_a_run_of_other_classes_is_refused(data, tmp_path):
                      "now it is .'green', 'red'.; give another --train_dir"):
     train(data, tmp_path / 'run', '--max_number_of_steps=2',
           '--labels_offset=1')
+
+
+@pytest.mark.parametrize('flag', [
+    '--optimizer=adam', '--moving_average_decay=0.9'])
+def test_train_resumed_with_another_optimizer_names_the_flags(
+    data, scratch, flag):
+  with pytest.raises(InputError, match='lacks .*; give the --optimizer, '):
+    train(data, os.path.dirname(scratch), '--max_number_of_steps=3', flag)
+
+
+def test_train_damaged_record_is_an_input_error(data, tmp_path):
+  shutil.copytree(data, str(tmp_path / 'data'))
+  path, = glob.glob(str(tmp_path / 'data' / '*_train-*'))
+  with open(path, 'r+b') as stream:
+    stream.seek(os.path.getsize(path) // 2)
+    stream.write(b'damaged!')
+  with pytest.raises(InputError, match='a record is damaged.*convert'):
+    train(str(tmp_path / 'data'), tmp_path / 'run', '--max_number_of_steps=9')
+
+
+def test_train_label_outside_the_classes_names_the_photo(data, tmp_path):
+  with pytest.raises(InputError, match='--labels_offset=1: -1 of photo blue/'):
+    train(data, tmp_path, '--max_number_of_steps=9', '--labels_offset=1')
 
 
 @pytest.mark.parametrize('flag,message', [

@@ -63,7 +63,7 @@ def build_from_flags(values, dataset, info, network, trainable_scopes):
       weight_decay=values.weight_decay, is_training=True)
   clone_fn = _clone_fn(network_fn, iterator, config, values, len(info.labels))
   with slim.arg_scope([batch_norm], **_batch_norm_policy(
-      values, trainable_scopes)):
+      values, info, trainable_scopes)):
     clones = model_deploy.create_clones(config, clone_fn)
   summaries = set(tf.get_collection(tf.GraphKeys.SUMMARIES))
   with tf.device(config.optimizer_device()):
@@ -76,11 +76,11 @@ def build_from_flags(values, dataset, info, network, trainable_scopes):
       global_step, sync_optimizer)
 
 
-def _batch_norm_policy(values, trainable_scopes):
+def _batch_norm_policy(values, info, trainable_scopes):
   """Which batch norm layers run in inference mode, and which decay they use."""
   scopes = None if values.train_frozen_batch_norm else trainable_scopes or None
   decay = values.batch_norm_decay
-  if decay is None and not values.checkpoint_path:
+  if decay is None and info.checkpoint_path is None:
     decay = SCRATCH_BATCH_NORM_DECAY
   return dict(trainable_scopes=scopes, decay_override=decay)
 

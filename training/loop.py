@@ -10,6 +10,7 @@ import signal
 import warnings
 
 from compat import slim, tf
+from datasets import input_pipeline
 from errors import InputError
 from training.graph import NOT_FINITE
 
@@ -118,8 +119,11 @@ def run(graph, train_dir, master='', is_chief=True, init_fn=None,
   """
   stop = StopRequest()
   train_step = TrainStep(stop)
-  with stop.listening(), warnings.catch_warnings(), _not_finite_as_advice(
-      train_step):
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(stop.listening())
+    stack.enter_context(warnings.catch_warnings())
+    stack.enter_context(_not_finite_as_advice(train_step))
+    stack.enter_context(input_pipeline.errors_as_advice())
     # The supervisor closes its summary writer twice, and is told so.
     warnings.filterwarnings('ignore', message='.*closed FileWriter')
     slim.learning.train(

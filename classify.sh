@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Classifies photos, or folders of them, with the frozen graph of
+# ./export_freeze.sh.
+#
+# usage: [MODEL_NAME=…] ./classify.sh photo.jpg folder/ [flags of
+#        classify_image.py, --help lists them]
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/env_set.sh"
+"${PROJECT_DIR}/setup.sh" --quiet
+program=("${PROJECT_DIR}/classify_image.py")
+help_if_asked "$@"
+
+exec "${VENV_PYTHON}" "${program[@]}" --frozen_graph="${FROZEN_FILE}" "$@"
