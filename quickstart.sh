@@ -81,10 +81,12 @@ if [[ -n "${photos}" ]]; then
 else
   export MODEL_NAME="${MODEL_NAME:-mobilenet_v1_025}"
   export DATASET_NAME="${DATASET_NAME:-drawn_flowers}"
-  export MAX_NUMBER_OF_STEPS="${MAX_NUMBER_OF_STEPS:-500}"
+  export MAX_NUMBER_OF_STEPS="${MAX_NUMBER_OF_STEPS:-800}"
+  # From scratch, and to the end within these steps.
+  export LEARNING_RATE="${LEARNING_RATE:-0.01}"
   export CHECKPOINT_PATH=
   # Batch norm's averages have to settle within these few steps.
-  train_flags=(--train_image_size=96 --batch_norm_decay=0.95)
+  train_flags=(--train_image_size=64 --batch_norm_decay=0.95)
   step 'Drawing the sample: five kinds of flowers'
   folder="${DATASET_DIR}/${DATASET_NAME}"
   [[ ! -e "${folder}" || -e "${folder}/.drawn" ]] ||
