@@ -46,8 +46,10 @@ def load(train_dir):
   try:
     with open(name, encoding='utf-8') as stream:
       facts = json.load(stream)
-    return RunInfo(*[facts[field] for field in RunInfo._fields])
-  except (KeyError, TypeError, ValueError) as error:
+    # Fields that came later have defaults, so that older runs still load.
+    return RunInfo(**{field: facts[field] for field in RunInfo._fields
+                      if field in facts})
+  except (TypeError, ValueError) as error:
     raise InputError('%s is damaged (%s: %s); remove it to go by the flags '
                      'alone' % (name, type(error).__name__, error))
 
