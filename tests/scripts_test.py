@@ -227,17 +227,48 @@ def test_setup_without_python_37_says_how_to_get_it(bare_machine):
     assert way in done.stderr
 
 
+def write_python(path):
+  """Writes what says it is Python 3.7, and fails at anything else it is asked.
+
+  Args:
+    path: pathlib.Path.
+  """
+  path.parent.mkdir(parents=True)
+  path.write_text('#!/usr/bin/env bash\n[[ "$1" == -c ]] && exit 0\n'
+                  'echo "asked for: $*"; exit 3\n')
+  path.chmod(0o755)
+
+
 def test_setup_tries_the_python_that_pyenv_keeps(bare_machine):
-  folder, env = bare_machine
-  real = folder / '.pyenv' / 'versions' / '3.7.99' / 'bin' / 'python'
-  real.parent.mkdir(parents=True)
-  # Says it is 3.7, and notes that it was asked to make the environment.
-  real.write_text('#!/usr/bin/env bash\n[[ "$1" == -c ]] && exit 0\n'
-                  'echo "made with: $*"; exit 3\n')
-  real.chmod(0o755)
-  done = run_setup((folder, env))
+  folder, _ = bare_machine
+  write_python(folder / '.pyenv' / 'versions' / '3.7.99' / 'bin' / 'python')
+  done = run_setup(bare_machine)
   assert done.returncode == 3
-  assert 'made with: -m venv .venv' in done.stdout
+  assert 'asked for: -m venv .venv' in done.stdout
+
+
+@pytest.mark.parametrize('tool,answer', [
+    ('uv', '[[ "$*" == "python find 3.7" ]] && echo "$HOME/found/bin/python"'),
+    ('conda', '[[ "$*" == "env list" ]] && echo "py37    $HOME/found"'),
+])
+def test_setup_asks_uv_and_conda(bare_machine, tool, answer):
+  folder, _ = bare_machine
+  write_python(folder / 'found' / 'bin' / 'python')
+  (folder / 'bin' / tool).write_text('#!/usr/bin/env bash\n%s\n' % answer)
+  (folder / 'bin' / tool).chmod(0o755)
+  done = run_setup(bare_machine)
+  assert done.returncode == 3
+  assert 'asked for: -m venv .venv' in done.stdout
+
+
+def test_setup_makes_a_half_made_environment_anew(bare_machine):
+  folder, _ = bare_machine
+  write_python(folder / '.venv' / 'bin' / 'python')  # It has no pip.
+  write_python(folder / '.pyenv' / 'versions' / '3.7.99' / 'bin' / 'python')
+  done = run_setup(bare_machine)
+  assert done.returncode == 3
+  assert 'asked for: -m venv .venv' in done.stdout
+  assert not (folder / '.venv').exists()
 
 
 def test_setup_on_another_system_says_so(bare_machine):
