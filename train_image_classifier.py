@@ -59,7 +59,7 @@ def _define_run_flags():
       'save_interval_secs', 600, 'Seconds between two checkpoints.',
       lower_bound=1)
   flags.DEFINE_integer(
-      'num_readers', 4, 'TFRecord files that are read at once.', lower_bound=1)
+      'num_readers', 4, 'TFRecord files that are read in turn.', lower_bound=1)
   flags.DEFINE_float(
       'label_smoothing', 0.0, 'How far the labels are smoothed.',
       lower_bound=0.0, upper_bound=1.0)

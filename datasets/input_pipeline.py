@@ -59,7 +59,7 @@ def training_batches(dataset, preprocessing_fn, image_size, batch_size,
     image_size: height and width of the network's input, in pixels.
     batch_size: photos a batch.
     channels: 3, or 1 for grey.
-    num_readers: how many files are read at once.
+    num_readers: how many files are read in turn.
     num_threads: how many photos are decoded and preprocessed at once.
     labels_offset: subtracted from each label.
     seed: integer, or None for another order each time. With a seed and
@@ -84,9 +84,11 @@ def training_batches(dataset, preprocessing_fn, image_size, batch_size,
     files = files[shard_index::num_shards]
     records = tf.data.Dataset.from_tensor_slices(files)
     records = records.shuffle(len(files), seed=seed)
-    readers = min(num_readers, len(files))
-    records = records.interleave(tf.data.TFRecordDataset, cycle_length=readers,
-                                 num_parallel_calls=readers)
+    # Without num_parallel_calls: TensorFlow 1.15's parallel interleave may
+    # crash when a session closes. Its threads free a file's iterator after the
+    # model of the pipeline that the iterator reports to.
+    records = records.interleave(tf.data.TFRecordDataset,
+                                 cycle_length=min(num_readers, len(files)))
   else:  # By records: each worker reads all files, in the same order.
     records = tf.data.TFRecordDataset(files).shard(num_shards, shard_index)
   records = records.shuffle(_buffer_size(files, dataset.num_samples), seed=seed)

@@ -3,7 +3,10 @@
 import collections
 import io
 import os
+import subprocess
+import sys
 
+import helpers
 import numpy as np
 import pytest
 import tiny_dataset
@@ -212,6 +215,27 @@ def test_training_batches_workers_share_the_records(tmp_path, sizes, workers):
 def test_training_batches_fewer_records_than_workers_is_an_error(tmp_path):
   with pytest.raises(InputError, match='1 records .* 2 workers'):
     train(make_dataset(tmp_path, [1]), 1, num_shards=2)
+
+
+# Closes sessions while the pipeline works ahead; the argument is a pattern.
+CLOSE_SESSIONS = """
+import sys
+import input_pipeline_test
+from datasets import record_dataset
+dataset = record_dataset.make_dataset(sys.argv[1], 12, ['a', 'b'])
+for _ in range(100):
+  input_pipeline_test.train(dataset, 1)
+"""
+
+
+@pytest.mark.slow
+def test_training_batches_may_be_closed_at_any_moment(tmp_path):
+  make_dataset(tmp_path, [1] * 12)
+  pythonpath = os.pathsep.join([helpers.ROOT, os.path.dirname(__file__)])
+  # A process of its own: TensorFlow's parallel interleave crashed here.
+  subprocess.run(
+      [sys.executable, '-c', CLOSE_SESSIONS, str(tmp_path / 'pets_train-*')],
+      env=dict(os.environ, PYTHONPATH=pythonpath), check=True)
 
 
 def test_training_batches_source_may_be_a_pattern(tmp_path):
