@@ -4,13 +4,16 @@ Everything else takes `tf` and `slim` from here:
 
   from compat import slim, tf
 
-The first import also quietens what only a TensorFlow developer wants to read:
-the CUDA loader's notes, deprecation notes of library code that users cannot
-change, and NumPy's notes about TensorFlow's own dtypes.
+Both engines are spoken to as TensorFlow 1: 1.15 itself, and TensorFlow 2 in
+graph mode. The first import also quietens what only a TensorFlow developer
+wants to read: the CUDA loader's notes, deprecation notes of library code that
+users cannot change, and NumPy's notes about TensorFlow's own dtypes.
 """
 
+import contextlib
 import logging
 import os
+import sys
 import warnings
 
 # 2: errors only, because 1.15 warns of each CUDA library that it does not find.
@@ -19,25 +22,78 @@ import warnings
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL',
                       '2' if os.path.exists('/dev/nvidiactl') else '3')
 
-with warnings.catch_warnings():
+
+@contextlib.contextmanager
+def _native_notes_dropped():
+  """Keeps native code off stderr, unless TF_CPP_MIN_LOG_LEVEL asks for notes.
+
+  While it is loaded, TensorFlow 2 writes that it found no CUDA drivers, whatever
+  the level.
+  """
+  if os.environ['TF_CPP_MIN_LOG_LEVEL'] < '2':
+    yield
+    return
+  sys.stderr.flush()
+  stderr = os.dup(2)
+  with open(os.devnull, 'wb') as nowhere:
+    os.dup2(nowhere.fileno(), 2)
+  try:
+    yield
+  finally:
+    sys.stderr.flush()
+    os.dup2(stderr, 2)
+    os.close(stderr)
+
+
+with warnings.catch_warnings(), _native_notes_dropped():
   # numpy >= 1.17 warns of the (1,)type synonym in TensorFlow 1.15's dtypes.py.
   warnings.filterwarnings('ignore', category=FutureWarning)
   import tensorflow.compat.v1 as tf
-  import tf_slim as slim
+  from tensorflow.python.framework import ops
+  from tensorflow.python.ops import array_ops, control_flow_ops, variable_scope
   from tensorflow.python.util import deprecation
 
 # The notes name lines of tf_slim and TensorFlow, which are pinned. No public
 # switch exists in 1.15 or in 2.x.
 deprecation._PRINT_DEPRECATION_WARNINGS = False
 
-__all__ = ['setup_logging', 'slim', 'tf']
+if not tf.__version__.startswith('1.'):
+  # Graphs and sessions as in 1.15, and variables whose checkpoints it reads.
+  tf.disable_v2_behavior()
+
+  # TensorFlow 2 looks for its batch normalization where tf_keras no longer has
+  # it.
+  from tf_keras.src import legacy_tf_layers
+  sys.modules.setdefault('tf_keras.legacy_tf_layers', legacy_tf_layers)
+
+  # Another note that users cannot act on, of the layers that tf_slim builds on.
+  warnings.filterwarnings('ignore', '`[a-z_.0-9]+` is deprecated and will be',
+                          UserWarning)
+
+  # tf_slim 1.1.0 takes these from modules that they have left. The public names
+  # are the same functions.
+  for _module, _names in ((ops, ('IndexedSlices', 'Tensor')),
+                          (array_ops, ('stack', 'unstack')),
+                          (control_flow_ops, ('Assert', 'case', 'cond',
+                                              'while_loop'))):
+    for _name in _names:
+      setattr(_module, _name, getattr(tf, _name))
+  variable_scope.variable = tf.Variable
+
+import tf_slim as slim  # noqa: E402  (it needs the names above)
+
+__all__ = ['CHECKPOINT_ERRORS', 'setup_logging', 'slim', 'tf']
+
+# What reading a damaged checkpoint raises. TensorFlow 2 has Python's own error
+# for a file that is too short.
+CHECKPOINT_ERRORS = (tf.errors.OpError, ValueError, IndexError)
 
 
 def setup_logging(verbosity='INFO'):
   """Sends each TensorFlow log line to stderr exactly once.
 
-  TensorFlow 1.15 has a handler of its own on the logger `tensorflow`, and absl
-  adds one to the root logger, to which the first passes everything on.
+  TensorFlow has a handler of its own on the logger `tensorflow`, and absl adds
+  one to the root logger, to which the first passes everything on.
 
   Args:
     verbosity: 'DEBUG', 'INFO', 'WARN', 'ERROR' or 'FATAL'.

@@ -4,8 +4,8 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034  # used by the scripts that source this
 
-PROJECT_DIR="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-VENV_PYTHON="${PROJECT_DIR}/.venv/bin/python"
+# shellcheck source=engine.sh
+source "$(dirname "${BASH_SOURCE[0]}")/engine.sh"
 
 # The network: any name of nets/nets_factory.py.
 : "${MODEL_NAME:=inception_v4}"

@@ -2,9 +2,10 @@
 # The whole chain in one go: sets .venv up, converts photos, trains, evaluates,
 # exports, freezes, and serves a page on port 5001. Without arguments the photos
 # are drawn by the program and a small network learns them in minutes. Can be
-# interrupted and run again: training goes on where it was.
+# interrupted and run again: training goes on where it was. ENGINE=tf2 runs all
+# of it on TensorFlow 2, in .venv-tf2.
 #
-# usage: ./quickstart.sh [--photos DIR [--checkpoint FILE]] [--no_serve]
+# usage: [ENGINE=tf2] ./quickstart.sh [--photos DIR [--checkpoint FILE]] [--no_serve]
 #   --photos DIR       photos of your own, DIR/<class>/*; trains inception_v4
 #   --checkpoint FILE  published checkpoint to start from (without: the one in
 #                      checkpoints/, else from scratch, which takes days)
@@ -52,7 +53,8 @@ if (exec 3<>"/dev/tcp/127.0.0.1/${port}") 2>/dev/null; then
   fail "port ${port} is taken; SERVER_PORT=5002 ./quickstart.sh takes another"
 fi
 
-step 'Setting .venv up'
+source ./engine.sh
+step "Setting ${VENV##*/} up: ${ENGINE_NAME}"
 ./setup.sh
 
 base="${PWD}/output/quickstart"
@@ -93,7 +95,7 @@ else
     fail "${folder} holds other photos; --photos ${folder} takes them"
   mkdir -p "${folder}"
   touch "${folder}/.drawn"
-  .venv/bin/python -m datasets.draw_flowers --per_class=120 \
+  "${VENV_PYTHON}" -m datasets.draw_flowers --per_class=120 \
     --output_dir="${folder}"
 fi
 

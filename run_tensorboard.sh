@@ -11,7 +11,14 @@ source ./env_set.sh
 program=(-m tensorboard.main)
 help_if_asked "$@"
 
+# A folder of links names the two curves, wherever the folders are. TensorBoard
+# has flags for this; 1.15 and 2 call them differently.
+logs="${OUTPUT_DIR}/tensorboard"
+mkdir -p "${logs}"
+ln -sfn "$(realpath -m "${TRAIN_DIR}")" "${logs}/train"
+ln -sfn "$(realpath -m "${EVAL_DIR}")" "${logs}/eval"
+
 exec "${VENV_PYTHON}" "${program[@]}" \
-  --logdir="train:${TRAIN_DIR},eval:${EVAL_DIR}" \
+  --logdir="${logs}" \
   --port="${TENSORBOARD_PORT}" \
   "$@"

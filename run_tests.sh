@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Sets .venv up and runs the linters and the tests.
+# Sets .venv up and runs the linters and the tests; with ENGINE=tf2 on
+# TensorFlow 2, in .venv-tf2.
 #
-# usage: ./run_tests.sh [--full] [flags of pytest]
+# usage: [ENGINE=tf2] ./run_tests.sh [--full] [flags of pytest]
 #   --full  also the slow tiers
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -9,11 +10,12 @@ if [[ "${1:-}" == --help || "${1:-}" == -h ]]; then
   sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"
   exit 0
 fi
+source ./engine.sh
 ./setup.sh --dev --quiet
 
-.venv/bin/ruff check .
+"${VENV}/bin/ruff" check .
 mapfile -t scripts < <(find . -name '*.sh' -not -path './.venv*' | sort)
-.venv/bin/shellcheck --severity=style --external-sources \
+"${VENV}/bin/shellcheck" --severity=style --external-sources \
   "${scripts[@]}" .ci/run
 # -rs: the output ends with what was skipped, and why.
-exec .venv/bin/python -m pytest -rs --durations=10 tests "$@"
+exec "${VENV_PYTHON}" -m pytest -rs --durations=10 tests "$@"

@@ -8,7 +8,7 @@ import glob
 import os
 import re
 
-from compat import tf
+from compat import CHECKPOINT_ERRORS, tf
 from errors import InputError
 
 
@@ -127,7 +127,7 @@ def read_global_step(prefix):
     return global_step_of(prefix)
   try:
     return int(reader.get_tensor('global_step'))
-  except tf.errors.OpError as error:  # The index is there, its data is not.
+  except CHECKPOINT_ERRORS as error:  # The index is there, its data is not.
     raise _unreadable(prefix, error)
 
 
@@ -139,7 +139,7 @@ def open_reader(prefix):
   """
   try:
     return tf.train.NewCheckpointReader(prefix)
-  except (tf.errors.OpError, ValueError) as error:
+  except CHECKPOINT_ERRORS as error:
     raise _unreadable(prefix, error)
 
 
@@ -156,7 +156,7 @@ def restore(saver, session, prefix):
   """
   try:
     saver.restore(session, prefix)
-  except (tf.errors.OpError, ValueError) as error:
+  except CHECKPOINT_ERRORS as error:
     raise _unreadable(prefix, error)
 
 

@@ -8,7 +8,7 @@ import pytest
 import serving_kit as kit
 from PIL import Image
 
-from compat import tf
+from compat import slim, tf
 from datasets import imagenet_names
 from datasets.photos import Photo, PhotoError
 from errors import InputError
@@ -231,7 +231,7 @@ def test_from_frozen_graph_foreign_unknown_shape_is_refused(tmp_path, change,
     if change == 'no_input':
       images = tf.zeros([1, 3])
     for name in {'two': 'ab', 'no_softmax': ''}.get(change, 'a'):
-      tf.nn.softmax(tf.layers.flatten(images), name=name)
+      tf.nn.softmax(slim.flatten(images), name=name)
     graph_def = graph.as_graph_def()
   if change == 'no_input':
     graph_def = tf.graph_util.extract_sub_graph(graph_def, ['a'])

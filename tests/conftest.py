@@ -8,6 +8,9 @@ import pytest
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
+# Scripts that tests start run on the engine that the tests run on.
+os.environ['ENGINE'] = 'tf2' if sys.prefix.endswith('-tf2') else 'tf1'
+
 
 def pytest_addoption(parser):
   parser.addoption('--full', action='store_true',

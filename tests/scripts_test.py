@@ -1,20 +1,22 @@
 """Tests of the shell scripts: the chain by hand, setup, mistakes."""
 
+import glob
 import json
 import os
 import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
 
 import pytest
 from helpers import ROOT
 from trained_kit import CLASSES, NAME, make_photos
 
-# What setup.sh calls, and nothing that could be a Python 3.7.
-SETUP_TOOLS = ['bash', 'cat', 'cmp', 'cp', 'dirname', 'env', 'flock', 'grep',
-               'ls', 'rm', 'sed', 'uname']
+# What setup.sh calls, and nothing that could be a Python.
+SETUP_TOOLS = ['basename', 'bash', 'cat', 'cmp', 'cp', 'dirname', 'env',
+               'flock', 'grep', 'ls', 'rm', 'sed', 'uname']
 
 
 def run_script(name, *arguments, env=None, check=True):
@@ -29,21 +31,21 @@ def run_script(name, *arguments, env=None, check=True):
 
 @pytest.fixture(scope='module')
 def chain(tmp_path_factory):
-  """Variables of a chain over the tiny data set, in a folder of its own."""
+  """Variables of a chain over the tiny data set, converted, in a new folder."""
   folder = tmp_path_factory.mktemp('with space')
   make_photos(folder / 'data' / NAME)
-  return dict(
+  variables = dict(
       os.environ, MODEL_NAME='cifarnet', DATASET_NAME=NAME,
       DATASET_DIR=str(folder / 'data'), OUTPUT_DIR=str(folder / 'out'),
       LOG_FILE=str(folder / 'output.log'), CHECKPOINT_PATH='', BATCH_SIZE='4',
       PERCENT_VALIDATION='30', UPLOAD_FOLDER=str(folder / 'upload'))
+  run_script('convert_tfrecord.sh', env=variables)
+  return variables
 
 
 @pytest.fixture
 def training(chain):
   """A training in the background, stopped whatever happens."""
-  if not os.path.exists(os.path.join(chain['DATASET_DIR'], NAME + '.json')):
-    run_script('convert_tfrecord.sh', env=chain)
   yield run_script('run_train.sh', '--log_every_n_steps=1', env=chain).stdout
   run_script('stop_train.sh', env=chain)
 
@@ -118,8 +120,7 @@ def _upload_to_server(chain):
         break
     photo = os.path.join(chain['DATASET_DIR'], NAME, 'red', '00.jpg')
     done = subprocess.run(
-        [os.path.join(ROOT, '.venv', 'bin', 'python'), '-m',
-         'tools.upload_photo', '--photo=' + photo,
+        [sys.executable, '-m', 'tools.upload_photo', '--photo=' + photo,
          '--url=http://127.0.0.1:%s/' % port],
         cwd=ROOT, capture_output=True, text=True)
   finally:
@@ -149,9 +150,11 @@ def test_run_train_with_train_dir_as_a_flag_names_the_variable(chain):
 
 def test_setup_that_fails_to_install_is_not_taken_for_done(bare_machine):
   folder, env = bare_machine
-  (folder / 'requirements.txt').write_text('no-such-package-here==99\n')
+  for name in glob.glob(str(folder / 'requirements*.txt')):
+    with open(name, 'w') as stream:
+      stream.write('no-such-package-here==99\n')
   env = dict(env, PATH=env['PATH'] + ':/usr/bin', PIP_NO_INDEX='1',
-             PYTHON=os.path.realpath(os.path.join(ROOT, '.venv/bin/python')))
+             PYTHON=os.path.realpath(sys.executable))
   for _ in range(2):
     done = run_setup((folder, env))
     assert done.returncode != 0
@@ -204,8 +207,10 @@ def test_setup_when_nothing_changed_takes_less_than_a_second():
 @pytest.fixture
 def bare_machine(tmp_path):
   """A copy of setup.sh's folder, and an environment without any Python."""
-  for name in ('setup.sh', 'requirements.txt', 'requirements-dev.txt'):
-    shutil.copy(os.path.join(ROOT, name), str(tmp_path))
+  for path in [*glob.glob(os.path.join(ROOT, 'requirements*.txt')),
+               *(os.path.join(ROOT, name)
+                 for name in ('setup.sh', 'engine.sh', 'env_set.sh'))]:
+    shutil.copy(path, str(tmp_path))
   tools = tmp_path / 'bin'
   tools.mkdir()
   for tool in SETUP_TOOLS:
@@ -213,38 +218,88 @@ def bare_machine(tmp_path):
   return tmp_path, {'PATH': str(tools), 'HOME': str(tmp_path)}
 
 
-def run_setup(bare_machine):
+def run_setup(bare_machine, **variables):
   folder, env = bare_machine
-  return subprocess.run([str(folder / 'setup.sh')], env=env,
+  return subprocess.run([str(folder / 'setup.sh')], env=dict(env, **variables),
                         capture_output=True, text=True)
 
 
-def test_setup_without_python_37_says_how_to_get_it(bare_machine):
-  done = run_setup(bare_machine)
-  assert done.returncode == 1
-  assert 'no Python 3.7 found' in done.stderr
-  for way in ('uv python install 3.7', 'pyenv install 3.7', 'conda create'):
-    assert way in done.stderr
-
-
-def write_python(path):
-  """Writes what says it is Python 3.7, and fails at anything else it is asked.
+def write_python(path, version):
+  """Writes what says it is a Python, and fails at anything else it is asked.
 
   Args:
     path: pathlib.Path.
+    version: as '3.7'.
   """
-  path.parent.mkdir(parents=True)
-  path.write_text('#!/usr/bin/env bash\n[[ "$1" == -c ]] && exit 0\n'
-                  'echo "asked for: $*"; exit 3\n')
+  path.parent.mkdir(parents=True, exist_ok=True)
+  # engine.sh asks: python -c CODE VERSION ..., is it one of these?
+  path.write_text("""#!/usr/bin/env bash
+if [[ "$1" == -c ]]; then [[ " ${*:3} " == *" %s "* ]]; exit; fi
+echo "asked for: $*"; exit 3
+""" % version)
   path.chmod(0o755)
 
 
-def test_setup_tries_the_python_that_pyenv_keeps(bare_machine):
+@pytest.mark.parametrize('engine,version,others', [
+    ('', '3.7', 'or install a Python 3.10 to 3.13: with it TensorFlow 2'),
+    ('tf1', '3.7', 'or install a Python 3.10 to 3.13: with it TensorFlow 2'),
+    ('tf2', '3.12', 'no Python 3.12 or 3.13 or 3.11 or 3.10 found')])
+def test_setup_without_python_says_how_to_get_it(bare_machine, engine, version,
+                                                 others):
+  done = run_setup(bare_machine, ENGINE=engine)
+  assert done.returncode == 1
+  assert 'error: no Python %s' % version in done.stderr
+  assert others in done.stderr
+  for way in ('uv python install ', 'pyenv install ', 'conda create --name py%s '
+              'python=' % version.replace('.', '')):
+    assert way + version in done.stderr
+
+
+@pytest.mark.parametrize('engine,versions,venv', [
+    ('', ['3.7'], '.venv'), ('', ['3.7', '3.12'], '.venv'),
+    ('', ['3.12'], '.venv-tf2'), ('', ['3.10', '3.14'], '.venv-tf2'),
+    ('tf2', ['3.7', '3.13'], '.venv-tf2')], ids=str)
+def test_engine_goes_by_the_pythons_that_are_there(bare_machine, engine,
+                                                   versions, venv):
   folder, _ = bare_machine
-  write_python(folder / '.pyenv' / 'versions' / '3.7.99' / 'bin' / 'python')
-  done = run_setup(bare_machine)
+  for version in versions:
+    write_python(folder / 'bin' / ('python' + version), version)
+  done = run_setup(bare_machine, ENGINE=engine)
   assert done.returncode == 3
-  assert 'asked for: -m venv .venv' in done.stdout
+  assert done.stdout.endswith('asked for: -m venv %s\n' % (folder / venv))
+  # Only what nobody asked for needs a reason.
+  reason = 'No Python 3.7 found, so TensorFlow 2 runs instead of 1.15'
+  assert (reason in done.stderr) == (not engine and '3.7' not in versions)
+
+
+def test_engine_of_an_environment_that_is_there_needs_no_search(bare_machine):
+  folder, env = bare_machine
+  write_python(folder / '.venv' / 'bin' / 'python', '3.7')
+  write_python(folder / 'bin' / 'python3.12', '3.12')
+  show = 'source "$HOME/env_set.sh"; echo "$ENGINE|$VENV_PYTHON"'
+  shown = subprocess.run(
+      ['bash', '-euc', show], env=env, capture_output=True, text=True, check=True)
+  assert shown.stdout == 'tf1|%s/.venv/bin/python\n' % folder
+  assert not shown.stderr
+
+
+def test_engine_unknown_is_one_line(bare_machine):
+  done = run_setup(bare_machine, ENGINE='tf3')
+  assert done.returncode == 1
+  assert done.stderr == ("setup.sh: error: ENGINE is 'tf3', accepted are tf1 "
+                         "and tf2\n")
+
+
+@pytest.mark.parametrize('engine,version,venv', [
+    ('tf1', '3.7', '.venv'), ('tf2', '3.11', '.venv-tf2')])
+def test_setup_tries_the_python_that_pyenv_keeps(bare_machine, engine, version,
+                                                 venv):
+  folder, _ = bare_machine
+  write_python(folder / '.pyenv' / 'versions' / (version + '.99') / 'bin' /
+               'python', version)
+  done = run_setup(bare_machine, ENGINE=engine)
+  assert done.returncode == 3
+  assert 'asked for: -m venv %s\n' % (folder / venv) in done.stdout
 
 
 @pytest.mark.parametrize('tool,answer', [
@@ -253,21 +308,22 @@ def test_setup_tries_the_python_that_pyenv_keeps(bare_machine):
 ])
 def test_setup_asks_uv_and_conda(bare_machine, tool, answer):
   folder, _ = bare_machine
-  write_python(folder / 'found' / 'bin' / 'python')
+  write_python(folder / 'found' / 'bin' / 'python', '3.7')
   (folder / 'bin' / tool).write_text('#!/usr/bin/env bash\n%s\n' % answer)
   (folder / 'bin' / tool).chmod(0o755)
   done = run_setup(bare_machine)
   assert done.returncode == 3
-  assert 'asked for: -m venv .venv' in done.stdout
+  assert 'asked for: -m venv %s\n' % (folder / '.venv') in done.stdout
 
 
 def test_setup_makes_a_half_made_environment_anew(bare_machine):
   folder, _ = bare_machine
-  write_python(folder / '.venv' / 'bin' / 'python')  # It has no pip.
-  write_python(folder / '.pyenv' / 'versions' / '3.7.99' / 'bin' / 'python')
+  write_python(folder / '.venv' / 'bin' / 'python', '3.7')  # It has no pip.
+  write_python(folder / '.pyenv' / 'versions' / '3.7.99' / 'bin' / 'python',
+               '3.7')
   done = run_setup(bare_machine)
   assert done.returncode == 3
-  assert 'asked for: -m venv .venv' in done.stdout
+  assert 'asked for: -m venv %s\n' % (folder / '.venv') in done.stdout
   assert not (folder / '.venv').exists()
 
 
@@ -303,7 +359,7 @@ def test_quickstart_learns_the_sample_and_serves_it(tmp_path):
     free.bind(('127.0.0.1', 0))
     port = str(free.getsockname()[1])
   env = {key: value for key, value in os.environ.items()
-         if key in ('PATH', 'HOME', 'LANG')}
+         if key in ('PATH', 'HOME', 'LANG', 'ENGINE')}
   env.update(SERVER_PORT=port, DATASET_DIR=str(tmp_path / 'data'),
              OUTPUT_DIR=str(tmp_path / 'out'),
              LOG_FILE=str(tmp_path / 'output.log'))

@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# Sourced by every script: which TensorFlow runs, on which Python, from where.
+#   ENGINE=tf1  TensorFlow 1.15 on Python 3.7 in .venv, the reference
+#   ENGINE=tf2  TensorFlow 2 on Python 3.10 to 3.13 in .venv-tf2
+#   unset       tf1 where there is a Python 3.7, else tf2
+# shellcheck shell=bash
+# shellcheck disable=SC2034  # used by the scripts that source this
+
+PROJECT_DIR="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+
+use_engine() {
+  ENGINE=$1
+  case "${ENGINE}" in
+    tf1) ENGINE_NAME='TensorFlow 1.15'
+         ENGINE_SUFFIX=''
+         PYTHON_VERSIONS=(3.7)
+         PIP_VERSION=23.2.1 ;;
+    tf2) ENGINE_NAME='TensorFlow 2'
+         ENGINE_SUFFIX=-tf2
+         PYTHON_VERSIONS=(3.12 3.13 3.11 3.10)
+         PIP_VERSION=26.3 ;;
+    *) echo "$(basename "$0"): error: ENGINE is '${ENGINE}', accepted are" \
+         "tf1 and tf2" >&2
+       exit 1 ;;
+  esac
+  VENV="${PROJECT_DIR}/.venv${ENGINE_SUFFIX}"
+  VENV_PYTHON="${VENV}/bin/python"
+}
+
+# Whether the command is a Python of one of the engine's versions.
+is_python() {
+  "$1" -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] not in sys.argv)' \
+    "${PYTHON_VERSIONS[@]}" >/dev/null 2>&1
+}
+
+# Prints places where a Python for the engine may be, a path a line.
+python_candidates() {
+  if [[ -n "${PYTHON:-}" ]]; then
+    echo "${PYTHON}"
+    return
+  fi
+  # A pyenv shim of that name may be there and refuse: is_python tries them all.
+  local name version folder
+  for name in "${PYTHON_VERSIONS[@]/#/python}" python3 python; do
+    command -v "${name}" || true
+  done
+  for version in "${PYTHON_VERSIONS[@]}"; do
+    ls -d "${PYENV_ROOT:-${HOME:-/root}/.pyenv}/versions/${version}".*/bin/python \
+      2>/dev/null || true
+    if command -v pyenv >/dev/null; then
+      for name in $(pyenv versions --bare 2>/dev/null |
+                    grep "^${version/./\\.}" || true); do
+        echo "$(pyenv prefix "${name}" 2>/dev/null)/bin/python"
+      done
+    fi
+    if command -v uv >/dev/null; then
+      uv python find "${version}" 2>/dev/null || true
+    fi
+  done
+  if command -v conda >/dev/null; then
+    conda env list 2>/dev/null | grep -v '^#' | grep -o '/.*' |
+      while read -r folder; do echo "${folder}/bin/python"; done || true
+  fi
+}
+
+find_python() {
+  local candidate
+  while read -r candidate; do
+    if is_python "${candidate}"; then
+      echo "${candidate}"
+      return 0
+    fi
+  done < <(python_candidates)
+  return 1
+}
+
+# Prints the engine to use where none is asked for, and to stderr why, unless it
+# is the reference.
+choose_engine() {
+  use_engine tf1
+  if ! is_python "${VENV_PYTHON}" && ! find_python >/dev/null; then
+    use_engine tf2
+    if find_python >/dev/null; then
+      echo "No Python 3.7 found, so ${ENGINE_NAME} runs instead of 1.15" \
+        "(ENGINE=tf2 asks for it without this line)" >&2
+      echo tf2
+      return
+    fi
+  fi
+  echo tf1
+}
+
+use_engine "${ENGINE:-$(choose_engine)}"
+export ENGINE
