@@ -27,8 +27,8 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL',
 def _native_notes_dropped():
   """Keeps native code off stderr, unless TF_CPP_MIN_LOG_LEVEL asks for notes.
 
-  While it is loaded, TensorFlow 2 writes that it found no CUDA drivers, whatever
-  the level.
+  While it is loaded, TensorFlow 2 writes that it found no CUDA drivers,
+  whatever the level.
   """
   if os.environ['TF_CPP_MIN_LOG_LEVEL'] < '2':
     yield

@@ -107,9 +107,21 @@ def photos_to_images(encoded, preprocessing_name, size, channels,
 
 def to_graph_def(info):
   """Returns the default graph, without weights, as a GraphDef with `info`."""
-  graph_def = tf.get_default_graph().as_graph_def()
+  graph_def = _without_default_attributes(
+      tf.get_default_graph().as_graph_def())
   graph_info.attach(graph_def, info)
   return graph_def
+
+
+def _without_default_attributes(graph_def):
+  """Drops attributes that say nothing new.
+
+  Operations gain attributes from release to release. A release refuses a node
+  with one it does not know, even where its value is the default.
+  """
+  exported = tf.train.export_meta_graph(
+      graph_def=graph_def, graph=tf.Graph(), strip_default_attrs=True)
+  return exported.graph_def
 
 
 def freeze(info, checkpoint_path, moving_average_decay=None):
@@ -137,8 +149,9 @@ def freeze(info, checkpoint_path, moving_average_decay=None):
   graph = tf.get_default_graph()
   with tf.Session(graph=graph) as session:
     checkpoints.restore(tf.train.Saver(mapping), session, prefix)
-    graph_def = tf.graph_util.convert_variables_to_constants(
-        session, graph.as_graph_def(), sorted(set(outputs)))
+    graph_def = _without_default_attributes(
+        tf.graph_util.convert_variables_to_constants(
+            session, graph.as_graph_def(), sorted(set(outputs))))
   graph_info.attach(graph_def,
                     info._replace(checkpoint=os.path.basename(prefix)))
   return graph_def

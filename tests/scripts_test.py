@@ -250,9 +250,8 @@ def test_setup_without_python_says_how_to_get_it(bare_machine, engine, version,
   assert done.returncode == 1
   assert 'error: no Python %s' % version in done.stderr
   assert others in done.stderr
-  for way in ('uv python install ', 'pyenv install ', 'conda create --name py%s '
-              'python=' % version.replace('.', '')):
-    assert way + version in done.stderr
+  for way in ('uv python install %s', 'pyenv install %s', 'python=%s'):
+    assert way % version in done.stderr
 
 
 @pytest.mark.parametrize('engine,versions,venv', [
@@ -277,8 +276,8 @@ def test_engine_of_an_environment_that_is_there_needs_no_search(bare_machine):
   write_python(folder / '.venv' / 'bin' / 'python', '3.7')
   write_python(folder / 'bin' / 'python3.12', '3.12')
   show = 'source "$HOME/env_set.sh"; echo "$ENGINE|$VENV_PYTHON"'
-  shown = subprocess.run(
-      ['bash', '-euc', show], env=env, capture_output=True, text=True, check=True)
+  shown = subprocess.run(['bash', '-euc', show], env=env, capture_output=True,
+                         text=True, check=True)
   assert shown.stdout == 'tf1|%s/.venv/bin/python\n' % folder
   assert not shown.stderr
 
