@@ -1,0 +1,72 @@
+"""How fast the engine that runs this evaluates and classifies.
+
+Prints one line of JSON: `evaluation`, photos a second, and `classification`,
+milliseconds a photo. `benchmarks/engines` calls it for each engine.
+"""
+
+import json
+import os
+import time
+
+import numpy as np
+from absl import flags
+
+import common_flags
+from compat import tf
+from datasets import dataset_factory, manifest
+from evaluation import loop
+from runs import checkpoints, run_info
+from serving.classifier import Classifier
+
+# Photos that are classified one by one, after a warm-up.
+NUM_CLASSIFIED = 30
+
+
+def define_flags():
+  flags.DEFINE_string('train_dir', None, 'Train directory of the checkpoint.')
+  flags.DEFINE_integer('batch_size', 32, 'Photos a batch of the evaluation.',
+                       lower_bound=1)
+
+
+def measure_evaluation(train_dir, batch_size):
+  """Returns the photos a second of a second evaluation of the train split."""
+  run = run_info.load(train_dir)
+  dataset = dataset_factory.get_dataset(run.dataset_name, 'train',
+                                        run.dataset_dir)
+  with tf.Graph().as_default():
+    graph = loop.build_graph(dataset, run, batch_size)
+    for _ in range(2):  # The first one warms up.
+      start = time.perf_counter()
+      loop.count(graph, checkpoints.newest(train_dir))
+      seconds = time.perf_counter() - start
+  return graph.num_photos / seconds
+
+
+def measure_classification(train_dir):
+  """Returns the milliseconds that a photo takes, the median of some."""
+  run = run_info.load(train_dir)
+  names = sorted(manifest.load(run.dataset_dir, run.dataset_name).files)
+  classifier = Classifier.from_checkpoint(train_dir)
+  classifier.warm_up()
+  seconds = []
+  for name in names[:NUM_CLASSIFIED]:
+    path = os.path.join(run.dataset_dir, run.dataset_name, name)
+    with open(path, 'rb') as stream:
+      photo = stream.read()
+    start = time.perf_counter()
+    classifier.classify([photo])
+    seconds.append(time.perf_counter() - start)
+  return 1000 * float(np.median(seconds))
+
+
+def main(_):
+  values = flags.FLAGS
+  common_flags.require(values, 'train_dir')
+  print(json.dumps({
+      'evaluation': measure_evaluation(values.train_dir, values.batch_size),
+      'classification': measure_classification(values.train_dir)}))
+
+
+if __name__ == '__main__':
+  define_flags()
+  common_flags.run(main)
