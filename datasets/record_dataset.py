@@ -4,7 +4,7 @@ A record is a tf.train.Example with slim's keys, so that records of the 2017
 scripts and those of this project can be read alike:
 
   image/encoded      bytes of a JPEG (or PNG) file
-  image/format       b'jpg'
+  image/format       b'jpg', b'JPEG' or b'png'
   image/class/label  the label, an integer
   image/height       pixels
   image/width        pixels
@@ -30,30 +30,40 @@ ITEMS_TO_DESCRIPTIONS = {
 _LENGTH_BYTES, _CHECKSUM_BYTES = 8, 4
 
 
-def make_example(encoded, height, width, label, filename):
+def make_example(encoded, height, width, label, filename, image_format=b'jpg',
+                 extra=None):
   """Returns the tf.train.Example of one photo.
 
   Args:
-    encoded: bytes of a JPEG file.
+    encoded: bytes of a JPEG or PNG file.
     height: pixels.
     width: pixels.
     label: integer.
     filename: text, '<class>/<file>'.
+    image_format: b'jpg', b'JPEG' or b'png'.
+    extra: more features, {key: list of bytes, of integers or of floats}; None
+      for none.
   """
-  def of_bytes(value):
-    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-
-  def of_int(value):
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
-
+  values = {
+      'image/encoded': [encoded],
+      'image/format': [image_format],
+      'image/class/label': [label],
+      'image/height': [height],
+      'image/width': [width],
+      'image/filename': [filename.encode('utf-8')],
+  }
+  values.update(extra or {})
   return tf.train.Example(features=tf.train.Features(feature={
-      'image/encoded': of_bytes(encoded),
-      'image/format': of_bytes(b'jpg'),
-      'image/class/label': of_int(label),
-      'image/height': of_int(height),
-      'image/width': of_int(width),
-      'image/filename': of_bytes(filename.encode('utf-8')),
-  }))
+      key: _feature(value) for key, value in values.items()}))
+
+
+def _feature(values):
+  """Returns the tf.train.Feature of a list; what it holds decides the kind."""
+  if values and isinstance(values[0], bytes):
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+  if values and isinstance(values[0], int):
+    return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+  return tf.train.Feature(float_list=tf.train.FloatList(value=values))
 
 
 def features():
@@ -69,7 +79,8 @@ def features():
   }
 
 
-def make_dataset(data_sources, num_samples, labels, reader=None):
+def make_dataset(data_sources, num_samples, labels, reader=None, channels=3,
+                 image=None):
   """Returns the slim Dataset over some record files.
 
   Args:
@@ -77,18 +88,22 @@ def make_dataset(data_sources, num_samples, labels, reader=None):
     num_samples: how many records they hold together.
     labels: list of class names.
     reader: class of a tf.ReaderBase; None: tf.TFRecordReader.
+    channels: of the item 'image': 3, or 1 for grey.
+    image: description of that item; None: a color photo.
   """
   decoder = slim.tfexample_decoder.TFExampleDecoder(features(), {
-      'image': slim.tfexample_decoder.Image(channels=3),
+      'image': slim.tfexample_decoder.Image(channels=channels),
       'label': slim.tfexample_decoder.Tensor('image/class/label'),
       'filename': slim.tfexample_decoder.Tensor('image/filename'),
   })
+  descriptions = dict(ITEMS_TO_DESCRIPTIONS)
+  descriptions['image'] = image or descriptions['image']
   return slim.dataset.Dataset(
       data_sources=data_sources,
       reader=reader or tf.TFRecordReader,
       decoder=decoder,
       num_samples=num_samples,
-      items_to_descriptions=ITEMS_TO_DESCRIPTIONS,
+      items_to_descriptions=descriptions,
       num_classes=len(labels),
       labels_to_names=dict(enumerate(labels)))
 

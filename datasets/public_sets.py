@@ -1,0 +1,54 @@
+"""The public data sets: one row each, over the one reader of records.
+
+Names of files and classes, and sizes, are those of slim's scripts, so that
+records which slim made can be read. A manifest wins over a row, and records
+that are not the full set are counted.
+
+Sources: flowers, the archive flower_photos.tgz with 350 photos kept for
+validation, as slim splits it; cifar10, Krizhevsky 2009, "Learning Multiple
+Layers of Features from Tiny Images"; mnist, LeCun et al. 1998; imagenet, ILSVRC
+2012 (Russakovsky et al., arXiv 1409.0575).
+"""
+
+import collections
+
+from datasets import imagenet_names
+
+FLOWERS_LABELS = ('daisy', 'dandelion', 'roses', 'sunflowers', 'tulips')
+
+# In the order of batches.meta in the archive.
+CIFAR10_LABELS = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog',
+                  'horse', 'ship', 'truck')
+
+MNIST_LABELS = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven',
+                'eight', 'nine')
+
+PublicSet = collections.namedtuple(
+    'PublicSet', 'file_pattern split_sizes labels channels image')
+PublicSet.__doc__ = """What is known of a public data set.
+
+file_pattern: names of slim's record files, %s stands for the split.
+split_sizes: {split name: records of the full set}.
+labels: function that returns the list of class names; the index is the label.
+channels: 3, or 1 for grey.
+image: description of the item 'image'.
+"""
+
+PUBLIC_SETS = {
+    'flowers': PublicSet(
+        'flowers_%s_?????-of-?????.tfrecord',
+        {'train': 3320, 'validation': 350}, lambda: list(FLOWERS_LABELS), 3,
+        'A color photo, [height, width, 3] uint8 of varying size.'),
+    'cifar10': PublicSet(
+        'cifar10_%s.tfrecord',
+        {'train': 50000, 'test': 10000}, lambda: list(CIFAR10_LABELS), 3,
+        'A color photo, [32, 32, 3] uint8.'),
+    'mnist': PublicSet(
+        'mnist_%s.tfrecord',
+        {'train': 60000, 'test': 10000}, lambda: list(MNIST_LABELS), 1,
+        'A written digit, [28, 28, 1] uint8; white on black.'),
+    'imagenet': PublicSet(
+        '%s-?????-of-?????',
+        {'train': 1281167, 'validation': 50000}, imagenet_names.labels, 3,
+        'A color photo, [height, width, 3] uint8 of varying size.'),
+}
