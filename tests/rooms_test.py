@@ -10,13 +10,15 @@ from helpers import ROOT
 # A room may import itself, the rooms of the blocks below, and the base.
 BASE = ['compat', 'errors']
 BLOCKS = [
+    ['downloads'],
     ['nets', 'preprocessing'],
     ['datasets', 'deployment', 'runs'],
     ['training', 'evaluation', 'serving'],
 ]
-FORBIDDEN = {'serving': ['training', 'evaluation'], 'nets': ['preprocessing'],
-             'preprocessing': ['nets'], 'compat': ['errors'],
-             'errors': ['compat']}
+FORBIDDEN = {'serving': ['training', 'evaluation'],
+             'nets': ['preprocessing', 'downloads'],
+             'preprocessing': ['nets', 'downloads'],
+             'compat': ['errors'], 'errors': ['compat']}
 ROOMS = [room for block in BLOCKS for room in block]
 OURS = set(ROOMS + BASE + ['common_flags'])
 

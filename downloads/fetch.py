@@ -1,0 +1,343 @@
+"""Downloads that survive cut connections: resumed, retried, checked, renamed.
+
+  fetch(['https://example.org/photos.tgz'], 'data/photos.tgz',
+        check=archives.check_tar)
+
+What has arrived is in photos.tgz.part, and what the server said about it (which
+version, how long) in photos.tgz.part.json; the next try asks for the rest of
+that version only. Proxies are taken from the environment (http_proxy,
+https_proxy, no_proxy), as by other programs.
+"""
+
+import contextlib
+import fcntl
+import http.client
+import json
+import os
+import re
+import socket
+import ssl
+import sys
+import time
+import urllib.error
+import urllib.request
+
+from downloads.archives import DamagedArchive
+from downloads.progress import Progress
+from errors import InputError
+
+# Seconds between two tries that brought no further byte. One that did starts
+# from the first again.
+WAITS = (1, 2, 4, 8, 16)
+
+_TIMEOUT = 30        # Seconds without a byte until a connection counts as cut.
+_CHUNK = 64 * 1024   # Bytes.
+_LONGEST_WAIT = 120  # Seconds that a server may ask for with Retry-After.
+
+# Not compressed on the way: a rest of that could not be asked for.
+_HEADERS = {'User-Agent': 'image-classification-scripts',
+            'Accept-Encoding': 'identity'}
+
+# What a server answers when a later try may be served, beside 5xx.
+_TRY_LATER = (408, 425, 429)
+
+
+class _Cut(Exception):
+  """A try ended early, and another one may go on."""
+
+  def __init__(self, reason, wait=0):
+    super().__init__(reason)
+    self.wait = wait  # Least seconds to wait.
+
+
+class _Refused(Exception):
+  """Another try at this address is in vain."""
+
+
+def fetch(urls, path, size=None, check=None):
+  """Gets a file from the network, unless it is there.
+
+  Args:
+    urls: addresses of the same file, tried in turn.
+    path: where it goes; its folder is made where missing.
+    size: bytes that the file is known to have; None: what the server says.
+    check: function of a path that raises archives.DamagedArchive for a file
+      that is not what it should be; None: only the size is checked. A file that
+      is there already is checked too, but may have another size.
+
+  Returns:
+    Whether it was downloaded.
+
+  Raises:
+    InputError: no address gave it, and where to put it by hand; or the file
+      that is there is damaged; or it cannot be written.
+  """
+  if os.path.lexists(path):
+    _check_given(path, check)
+    return False
+  part = path + '.part'
+  with _open_part(part) as target:
+    if os.path.exists(path):  # Another process has just finished it.
+      os.remove(part)
+      return False
+    refusals = []
+    for url in urls:
+      try:
+        _download(url, target, size, check)
+        break
+      except _Refused as error:
+        refusals.append('%s: %s' % (url, error))
+    else:
+      _forget_if_empty(target)
+      raise InputError(
+          'cannot download %s (%s); get it in another way, put it at %s, and '
+          'run this again' % (os.path.basename(path), '; '.join(refusals),
+                              os.path.abspath(path)))
+    os.replace(part, path)
+    _remove(_facts_path(target))
+  return True
+
+
+def _check_given(path, check):
+  """Checks a file that a user has put there."""
+  if not os.path.isfile(path):
+    raise InputError('%s is in the way: it is no file' % path)
+  try:
+    if check:
+      check(path)
+  except DamagedArchive as error:
+    raise InputError('%s; remove the file to have it downloaded' % error)
+
+
+@contextlib.contextmanager
+def _open_part(part):
+  """Opens the unfinished file, and keeps other processes away from it."""
+  try:
+    os.makedirs(os.path.dirname(os.path.abspath(part)), exist_ok=True)
+    target = open(part, 'ab', buffering=0)
+  except OSError as error:
+    raise InputError('cannot write %s: %s' % (part, error.strerror))
+  with target:
+    try:
+      fcntl.flock(target, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise InputError('another process is downloading to %s' % part)
+    yield target
+
+
+def _download(url, target, size, check):
+  """Brings `target` to its end, in as many tries as make sense.
+
+  Raises:
+    _Refused: it did not work.
+  """
+  farthest, failures, damaged = _have(target), 0, False
+  while True:
+    try:
+      _transfer(url, target, size)
+      if check:
+        check(target.name)
+      return
+    except _Cut as error:
+      reason, wait = str(error), error.wait
+    except DamagedArchive as error:
+      _restart(target)
+      if damaged:
+        raise _Refused(error)
+      reason, wait, damaged = str(error), 0, True
+    except InputError:  # Complete, and not to be used.
+      _restart(target)
+      _forget_if_empty(target)
+      raise
+    if _have(target) > farthest:
+      farthest, failures = _have(target), 0
+    if failures == len(WAITS):
+      raise _Refused(reason)
+    wait = max(wait, WAITS[failures])
+    failures += 1
+    _say('%s: %s; trying again in %g s' % (url, reason, wait))
+    time.sleep(wait)
+
+
+def _transfer(url, target, size):
+  """Makes one try at the rest of the file.
+
+  Raises:
+    _Cut: it ended early.
+    _Refused: the server will not give it.
+  """
+  facts = _facts(target, url)
+  if _have(target) and _have(target) == facts.get('total'):
+    return
+  if not (_validator(facts) or facts.get('total')):
+    _restart(target)  # Nothing would show that the rest is of another version.
+  with _request(url, target, facts) as response:
+    if response.status == 206:
+      total = _check_partial(response, target, facts)
+    else:
+      _restart(target)
+      total = _length(response)
+    if size and total not in (None, size):
+      raise _Refused('it offers %d bytes, and %d are expected' % (total, size))
+    _save_facts(target, url, response, total)
+    _copy(response, target, total)
+  have = _have(target)
+  if have < (total or size or 0):
+    raise _Cut('connection cut after %d of %d bytes' % (have, total or size))
+  if have > (total or size or have):
+    _restart(target)
+    raise _Cut('it sent more than the %d bytes it announced' % (total or size))
+
+
+def _request(url, target, facts):
+  """Asks for the file, or for its rest; returns the response."""
+  have = _have(target)
+  headers = dict(_HEADERS)
+  if have:
+    headers['Range'] = 'bytes=%d-' % have
+    if _validator(facts):
+      headers['If-Range'] = _validator(facts)
+  _say('%s %s' % ('Resuming' if have else 'Downloading', url))
+  try:
+    request = urllib.request.Request(url, headers=headers)
+    # An opener of its own knows the proxies as they are now.
+    return urllib.request.build_opener().open(request, timeout=_TIMEOUT)
+  except urllib.error.HTTPError as error:
+    with error:
+      raise _of_status(error, target)
+  except (OSError, http.client.HTTPException) as error:
+    raise _of_connection(error, started=have > 0)
+  except ValueError as error:  # No address at all.
+    raise _Refused(error)
+
+
+def _of_status(error, target):
+  """Returns what an HTTP status means, as an exception to raise."""
+  reason = 'HTTP %d %s' % (error.code, error.reason)
+  if error.code == 416:  # What is here is not a beginning of what is there.
+    _restart(target)
+    return _Cut(reason)
+  if error.code >= 500 or error.code in _TRY_LATER:
+    after = error.headers.get('Retry-After', '')
+    wait = min(int(after), _LONGEST_WAIT) if after.isdigit() else 0
+    return _Cut(reason, wait)
+  return _Refused(reason)
+
+
+def _of_connection(error, started):
+  """Returns what a failed connection means, as an exception to raise.
+
+  Args:
+    error: what urllib raised.
+    started: whether some of the file is here.
+  """
+  cause = getattr(error, 'reason', error)
+  reason = (getattr(cause, 'strerror', None) or str(cause) or
+            type(cause).__name__)
+  # A machine without a network does not find the name, now or in half a minute.
+  offline = isinstance(cause, socket.gaierror) and not started
+  refused = (isinstance(cause, ssl.SSLCertVerificationError) or
+             reason.startswith('Tunnel connection failed: 4') or  # By a proxy.
+             isinstance(cause, str))  # A scheme that urllib does not know.
+  return _Refused(reason) if offline or refused else _Cut(reason)
+
+
+def _check_partial(response, target, facts):
+  """Checks that a 206 continues what is here; returns the whole length."""
+  match = re.match(r'bytes (\d+)-\d+/(\d+|\*)$',
+                   response.headers.get('Content-Range', ''))
+  total = None
+  if match and match.group(2) != '*':
+    total = int(match.group(2))
+  same = (match and int(match.group(1)) == _have(target) and
+          facts.get('total') in (None, total) and
+          _validator(_facts_of(response, total)) == _validator(facts))
+  if not same:
+    _restart(target)
+    raise _Cut('the file there has changed: starting from its beginning')
+  return total
+
+
+def _copy(response, target, total):
+  """Appends what arrives, until the end or a cut."""
+  progress = Progress(os.path.basename(target.name)[:-len('.part')],
+                      _have(target), total)
+  try:
+    while True:
+      try:
+        chunk = response.read(_CHUNK)
+      except (OSError, http.client.HTTPException) as error:
+        raise _Cut('connection cut after %d bytes (%s)' %
+                   (_have(target), str(error) or type(error).__name__))
+      if not chunk:
+        return
+      try:
+        target.write(chunk)
+      except OSError as error:
+        raise InputError('cannot write %s: %s' % (target.name, error.strerror))
+      progress.add(len(chunk))
+  finally:
+    progress.close()
+
+
+def _length(response):
+  length = response.headers.get('Content-Length', '')
+  return int(length) if length.isdigit() else None
+
+
+def _validator(facts):
+  """Returns what names the version of a file: a strong ETag, or its date."""
+  etag = facts.get('etag') or ''
+  return etag if etag.startswith('"') else facts.get('modified')
+
+
+def _facts_of(response, total):
+  return {'etag': response.headers.get('ETag'), 'total': total,
+          'modified': response.headers.get('Last-Modified')}
+
+
+def _facts_path(target):
+  return target.name + '.json'
+
+
+def _save_facts(target, url, response, total):
+  with open(_facts_path(target), 'w', encoding='utf-8') as stream:
+    json.dump(dict(_facts_of(response, total), url=url), stream)
+
+
+def _facts(target, url):
+  """Returns what is known of the unfinished file; without it, starts anew."""
+  try:
+    with open(_facts_path(target), encoding='utf-8') as stream:
+      facts = json.load(stream)
+  except (OSError, ValueError):
+    facts = None
+  if not isinstance(facts, dict) or facts.get('url') != url:
+    facts = {}
+  if not facts:
+    _restart(target)
+  return facts
+
+
+def _have(target):
+  return os.fstat(target.fileno()).st_size
+
+
+def _restart(target):
+  target.truncate(0)
+  _remove(_facts_path(target))
+
+
+def _forget_if_empty(target):
+  if not _have(target):
+    _remove(target.name)
+    _remove(_facts_path(target))
+
+
+def _remove(path):
+  if os.path.exists(path):
+    os.remove(path)
+
+
+def _say(text):
+  print(text, file=sys.stderr, flush=True)
