@@ -2,22 +2,25 @@
 
 Any folder of photos that download_and_convert_data.py has converted is a data
 set by its name. So are records of slim's scripts, without a manifest: their
-labels come from labels.txt, and their records are counted.
+labels come from labels.txt or the row in public_sets.py, and their records are
+counted.
 """
 
 import glob
 import os
 
-from datasets import imagenet_names, manifest, record_dataset
+from datasets import (
+  imagenet_names,
+  manifest,
+  public_sets,
+  record_dataset,
+  split_files,
+)
+from datasets.split_files import work_dir
 from errors import InputError, unknown_name
 
-# Class names that ship with the project: function that returns the list.
-_KNOWN_LABELS = {'imagenet': imagenet_names.labels}
-
-
-def work_dir(dataset_dir, name):
-  """Returns the folder in which the converter builds a data set's files."""
-  return os.path.join(dataset_dir, '.%s.converting' % name)
+__all__ = ['find_split', 'get_dataset', 'get_labels', 'labels_of_records',
+           'work_dir']
 
 
 def get_dataset(name, split_name, dataset_dir, file_pattern=None, reader=None):
@@ -39,15 +42,39 @@ def get_dataset(name, split_name, dataset_dir, file_pattern=None, reader=None):
     filename (string).
 
   Raises:
-    InputError: if the folder holds no such data set or split, or files that
-      the manifest names are missing.
+    InputError: if the folder holds no such data set or split, or files are
+      missing, cut off, no TFRecord files, or do not hold what the manifest
+      says. What the lengths in the files do not show is not noticed here.
   """
   if file_pattern:
     sources, size = _from_pattern(file_pattern, split_name, dataset_dir)
   else:
-    sources, size = _find_records(name, split_name, dataset_dir)
-  labels = _labels_of_records(name, dataset_dir)
-  return record_dataset.make_dataset(sources, size, labels, reader)
+    files = find_split(name, split_name, dataset_dir)
+    sources = files.sources
+    size = split_files.check(name, split_name, files, dataset_dir)
+  labels = labels_of_records(name, dataset_dir)
+  known = public_sets.PUBLIC_SETS.get(name)
+  if not known or manifest.load(dataset_dir, name) and (
+      labels != known.labels()):  # Photos of somebody's own, so called.
+    return record_dataset.make_dataset(sources, size, labels, reader)
+  return record_dataset.make_dataset(sources, size, labels, reader,
+                                     known.channels, known.image)
+
+
+def find_split(name, split_name, dataset_dir):
+  """Returns the SplitFiles of one split.
+
+  Raises:
+    InputError: if the folder holds no such data set or split.
+  """
+  splits = split_files.find(name, dataset_dir)
+  if not splits:
+    raise InputError('data set %r is not converted (looked in %s): run %s' %
+                     (name, dataset_dir,
+                      split_files.command(name, dataset_dir)))
+  if split_name not in splits:
+    raise unknown_name('split of data set %r' % name, split_name, splits)
+  return splits[split_name]
 
 
 def get_labels(name, dataset_dir):
@@ -60,19 +87,28 @@ def get_labels(name, dataset_dir):
   Raises:
     InputError: if the folder holds neither.
   """
-  if name in _KNOWN_LABELS:
-    return _KNOWN_LABELS[name]()
-  return _labels_of_records(name, dataset_dir)
+  if name == 'imagenet':
+    return imagenet_names.labels()
+  return labels_of_records(name, dataset_dir)
 
 
-def _labels_of_records(name, dataset_dir):
-  """Returns the labels as the manifest, the project or labels.txt has them."""
+def labels_of_records(name, dataset_dir):
+  """Returns the list of class names of a data set's records.
+
+  As the manifest has them, or else labels.txt, or else the row of a public data
+  set. 'imagenet' without a manifest has its own names in any case: slim's files
+  of it come without labels.txt.
+
+  Raises:
+    InputError: if there is none of these.
+  """
   found = manifest.load(dataset_dir, name)
   if found:
     return found.labels
-  if name in _KNOWN_LABELS:
-    return _KNOWN_LABELS[name]()
+  known = public_sets.PUBLIC_SETS.get(name)
   labels_path = os.path.join(dataset_dir, record_dataset.LABELS_FILE)
+  if name == 'imagenet' or known and not os.path.exists(labels_path):
+    return known.labels()
   if not os.path.exists(labels_path):
     raise InputError('no class names of data set %r: neither %s nor %s exists' %
                      (name, manifest.path(dataset_dir, name), labels_path))
@@ -89,49 +125,3 @@ def _from_pattern(file_pattern, split_name, dataset_dir):
     raise InputError('no file in %s matches the file pattern %r' %
                      (dataset_dir, file_pattern))
   return sources, sum(map(record_dataset.count_records, sources))
-
-
-def _find_records(name, split_name, dataset_dir):
-  """Returns (paths, number of records) of a split."""
-  found = manifest.load(dataset_dir, name)
-  if found:
-    if split_name not in found.splits:
-      raise unknown_name('split of data set %r' % name, split_name,
-                         found.splits)
-    split = found.splits[split_name]
-    sources = [os.path.join(dataset_dir, shard) for shard in split['shards']]
-    _check_present(sources, name, dataset_dir)
-    return sources, split['size']
-  shards = record_dataset.find_shards(dataset_dir, name)
-  if not shards or os.path.isdir(work_dir(dataset_dir, name)):
-    raise InputError('data set %r is not converted (looked in %s): run %s' %
-                     (name, dataset_dir, _command(name, dataset_dir)))
-  if split_name not in shards:
-    raise unknown_name('split of data set %r' % name, split_name, shards)
-  sources = [os.path.join(dataset_dir, shard) for shard in shards[split_name]]
-  _check_complete(sources)
-  return sources, sum(map(record_dataset.count_records, sources))
-
-
-def _check_present(sources, name, dataset_dir):
-  missing = [source for source in sources if not os.path.isfile(source)]
-  if missing:
-    raise InputError(
-        'the manifest %s names %d files that are missing, the first is %s: '
-        'copy them there, or run %s' %
-        (manifest.path(dataset_dir, name), len(missing), missing[0],
-         _command(name, dataset_dir)))
-
-
-def _check_complete(sources):
-  """Raises InputError unless files 00000 to N of N are all there."""
-  total = int(sources[0].split('-of-')[-1][:5])
-  if len(sources) != total:
-    raise InputError('%d of the %d files like %s are there' %
-                     (len(sources), total, sources[0]))
-
-
-def _command(name, dataset_dir):
-  return ('download_and_convert_data.py --dataset_name=%s --dataset_dir=%s '
-          'on the photos in %s/<class>/' %
-          (name, dataset_dir, os.path.join(dataset_dir, name)))

@@ -10,7 +10,7 @@ import os
 import re
 
 from compat import tf
-from datasets import record_dataset
+from datasets import record_check, record_dataset
 from errors import InputError
 
 # Records in the shuffle buffer: at most so many, and at most so many bytes, for
@@ -22,6 +22,11 @@ SHUFFLE_BYTES = 256 * 1024 * 1024
 
 # Batches made ahead, while the network works on one.
 PREFETCH_BATCHES = 2
+
+# The graph's collection of the record files that its batches are read from.
+_RECORD_FILES = 'record_files'
+
+_TELL_ALL = 'verify_tfrecord.py tells all that is wrong with a data set'
 
 # Starts the message about a label that is none of the network's outputs.
 _LABEL_OUTSIDE = 'label outside'
@@ -129,31 +134,65 @@ def evaluation_batches(dataset, preprocessing_fn, image_size, batch_size,
 def errors_as_advice():
   """Turns TensorFlow's errors about the records into one line for the user.
 
-  To be put around what runs a session that reads batches.
+  To be put around what runs a session that reads batches, in the graph that
+  holds them. TensorFlow does not say which file it was reading, so the files
+  are searched for what is wrong.
 
   Raises:
-    InputError: a record file is damaged or gone, or a label is none of the
-      network's outputs.
+    InputError: a record file is damaged or gone, a record holds no photo that
+      TensorFlow can decode, or a label is none of the network's outputs.
   """
   try:
     yield
   except tf.errors.DataLossError as error:
-    raise InputError('a record is damaged (%s): convert the data set again' %
-                     error.message.split('\n')[0].strip())
+    raise (_find_culprit(decode=False) or InputError(
+        'a record is damaged (%s), and now its file reads well: is the disk, '
+        'or the network to it, in order? %s' %
+        (record_check.first_line(error), _TELL_ALL)))
+  except tf.errors.NotFoundError as error:
+    gone = [path for path in tf.get_collection(_RECORD_FILES)
+            if path in error.message]
+    if not gone:
+      raise
+    raise InputError('the record file %s is gone' % gone[0])
   except tf.errors.InvalidArgumentError as error:
     found = re.search(_LABEL_OUTSIDE + r'.*', error.message)
-    if found is None:
+    if found:
+      raise InputError(re.sub(r'[\[\]]', '', found.group(0)))
+    culprit = None
+    if record_check.BAD_CONTENT.search(error.message):
+      culprit = _find_culprit(decode='DecodeJpeg' in error.message)
+    if culprit is None:
       raise
-    raise InputError(re.sub(r'[\[\]]', '', found.group(0)))
+    raise culprit
+
+
+def _find_culprit(decode):
+  """Returns the InputError that names the first bad record, None without one.
+
+  Args:
+    decode: whether it may be a photo, which takes longer to find.
+  """
+  files = tf.get_collection(_RECORD_FILES)
+  tf.logging.info('A record cannot be read. Looking for it in %d files',
+                  len(files))
+  problem = record_check.first_problem(files, decode)
+  return problem and InputError('%s; convert the data set again (%s)' % (
+      record_check.describe(problem), _TELL_ALL))
 
 
 def _files(dataset):
-  """Returns the data set's files; slim also allows a pattern as the source."""
+  """Returns the data set's files, and notes them in the graph.
+
+  slim also allows a pattern as the source.
+  """
   sources = dataset.data_sources
   if isinstance(sources, str):
     sources = sorted(tf.gfile.Glob(sources))
   if not sources:
     raise InputError('the data set has no files: %r' % dataset.data_sources)
+  for source in sources:
+    tf.add_to_collection(_RECORD_FILES, source)
   return list(sources)
 
 

@@ -17,8 +17,8 @@ from datasets import imagenet_names
 FLOWERS_LABELS = ('daisy', 'dandelion', 'roses', 'sunflowers', 'tulips')
 
 # In the order of batches.meta in the archive.
-CIFAR10_LABELS = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog',
-                  'horse', 'ship', 'truck')
+CIFAR10_LABELS = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog',
+                  'frog', 'horse', 'ship', 'truck')
 
 MNIST_LABELS = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven',
                 'eight', 'nine')

@@ -13,9 +13,9 @@ scripts and those of this project can be read alike:
 
 import os
 import re
-import struct
 
 from compat import slim, tf
+from datasets import tfrecord_file
 from errors import InputError
 
 LABELS_FILE = 'labels.txt'
@@ -26,8 +26,20 @@ ITEMS_TO_DESCRIPTIONS = {
     'filename': 'Where the photo came from, <class>/<file>; may be empty.',
 }
 
-# A TFRecord: length (8 bytes), its checksum (4), the data, its checksum (4).
-_LENGTH_BYTES, _CHECKSUM_BYTES = 8, 4
+
+def bytes_feature(values):
+  """Returns the tf.train.Feature of a list of bytes."""
+  return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+
+
+def int64_feature(values):
+  """Returns the tf.train.Feature of a list of integers."""
+  return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+
+
+def float_feature(values):
+  """Returns the tf.train.Feature of a list of floats."""
+  return tf.train.Feature(float_list=tf.train.FloatList(value=values))
 
 
 def make_example(encoded, height, width, label, filename, image_format=b'jpg',
@@ -41,29 +53,18 @@ def make_example(encoded, height, width, label, filename, image_format=b'jpg',
     label: integer.
     filename: text, '<class>/<file>'.
     image_format: b'jpg', b'JPEG' or b'png'.
-    extra: more features, {key: list of bytes, of integers or of floats}; None
-      for none.
+    extra: more features, {key: tf.train.Feature}; None for none.
   """
-  values = {
-      'image/encoded': [encoded],
-      'image/format': [image_format],
-      'image/class/label': [label],
-      'image/height': [height],
-      'image/width': [width],
-      'image/filename': [filename.encode('utf-8')],
+  feature = {
+      'image/encoded': bytes_feature([encoded]),
+      'image/format': bytes_feature([image_format]),
+      'image/class/label': int64_feature([label]),
+      'image/height': int64_feature([height]),
+      'image/width': int64_feature([width]),
+      'image/filename': bytes_feature([filename.encode('utf-8')]),
   }
-  values.update(extra or {})
-  return tf.train.Example(features=tf.train.Features(feature={
-      key: _feature(value) for key, value in values.items()}))
-
-
-def _feature(values):
-  """Returns the tf.train.Feature of a list; what it holds decides the kind."""
-  if values and isinstance(values[0], bytes):
-    return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
-  if values and isinstance(values[0], int):
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
-  return tf.train.Feature(float_list=tf.train.FloatList(value=values))
+  feature.update(extra or {})
+  return tf.train.Example(features=tf.train.Features(feature=feature))
 
 
 def features():
@@ -145,29 +146,10 @@ def count_records(record_path):
     record_path: path of a TFRecord file that is not compressed.
 
   Raises:
-    InputError: if the file is missing, or ends inside a record.
+    InputError: if the file cannot be read, is no TFRecord file, holds a damaged
+      length, or ends inside a record.
   """
-  try:
-    size = os.path.getsize(record_path)
-    with open(record_path, 'rb') as source:
-      return _count(source, size, record_path)
-  except OSError as error:
-    raise InputError('cannot read %s: %s' % (record_path, error.strerror))
-
-
-def _count(source, size, record_path):
-  count, position = 0, 0
-  while position < size:
-    header = source.read(_LENGTH_BYTES)
-    if len(header) == _LENGTH_BYTES:
-      position += (_LENGTH_BYTES + _CHECKSUM_BYTES +
-                   struct.unpack('<Q', header)[0] + _CHECKSUM_BYTES)
-    if len(header) < _LENGTH_BYTES or position > size:
-      raise InputError('%s is damaged: it ends inside record %d' %
-                       (record_path, count))
-    source.seek(position)
-    count += 1
-  return count
+  return len(tfrecord_file.record_offsets(record_path))
 
 
 def format_labels(labels):

@@ -138,10 +138,10 @@ def slim_example(label):
   }))
 
 
-def make_slim_flowers(folder, shards=5):
+def make_slim_flowers(folder, shards=5, name='flowers'):
   for index in range(shards):
     tiny_dataset.write_records(
-        folder / ('flowers_train_%05d-of-%05d.tfrecord' % (index, shards)),
+        folder / ('%s_train_%05d-of-%05d.tfrecord' % (name, index, shards)),
         [slim_example(index % 2), slim_example(1)])
   (folder / 'labels.txt').write_text('0:daisy\n1:roses\n')
 
@@ -174,10 +174,10 @@ def test_get_dataset_incomplete_slim_records_are_refused(tmp_path):
 
 
 def test_get_dataset_records_without_labels_says_what_is_missing(tmp_path):
-  make_slim_flowers(tmp_path)
+  make_slim_flowers(tmp_path, name='tulips')
   (tmp_path / 'labels.txt').unlink()
-  with pytest.raises(InputError, match=r'flowers\.json nor .*labels\.txt'):
-    dataset_factory.get_dataset('flowers', 'train', str(tmp_path))
+  with pytest.raises(InputError, match=r'tulips\.json nor .*labels\.txt'):
+    dataset_factory.get_dataset('tulips', 'train', str(tmp_path))
 
 
 def test_get_dataset_imagenet_has_its_1001_names(tmp_path):

@@ -1,0 +1,198 @@
+"""Checks records one by one: checksums, what they hold, whether photos decode.
+
+`verify_tfrecord.py` reports all that is wrong. When training or evaluation
+stops at a record, `first_problem` finds out which one it was.
+"""
+
+import collections
+import multiprocessing.pool
+import os
+import re
+
+from google.protobuf.message import DecodeError
+
+from compat import tf
+from datasets import tfrecord_file
+from errors import InputError
+
+# One a core; reading, checking and decoding release Python's lock.
+_THREADS = max(2, os.cpu_count() or 2)
+
+# TensorFlow's errors about one record: the kernels that read its content.
+BAD_CONTENT = re.compile(r'DecodeJpeg|ParseSingleExample')
+
+# What of a record is read: {key: kind}; slim's records lack those that follow.
+_NEEDED = {'image/encoded': 'bytes_list', 'image/class/label': 'int64_list'}
+_OPTIONAL = {'image/format': 'bytes_list', 'image/filename': 'bytes_list',
+             'image/height': 'int64_list', 'image/width': 'int64_list'}
+
+Problem = collections.namedtuple('Problem', 'path index offset photo text')
+Problem.__doc__ = """What is wrong with a file or one of its records.
+
+path: of the file; None for the whole split.
+index: number of the record in the file, from 0; None for the whole file.
+offset: the byte at which the record starts.
+photo: the record's image/filename; '' where it has none.
+text: what is wrong.
+"""
+
+FileReport = collections.namedtuple(
+    'FileReport', 'path num_records num_decoded photos problems')
+FileReport.__doc__ = """What a file of records holds.
+
+path: of the file.
+num_records: how many records it holds, damaged ones included.
+num_decoded: how many photos were decoded.
+photos: [(index, offset, image/filename)] of the records that have one.
+problems: list of Problem.
+"""
+
+
+def describe(problem):
+  """Returns a Problem as one line."""
+  where = problem.path or ''
+  if problem.index is not None:
+    where += ', record %d (byte %d)' % (problem.index, problem.offset)
+  if problem.photo:
+    where += ', photo %r' % problem.photo
+  return '%s: %s' % (where, problem.text) if where else problem.text
+
+
+class PhotoDecoder:
+  """Decodes photos as training does. May be used by several threads.
+
+  Args:
+    compare_sizes: whether a photo must have the size that its record says.
+      Training does not mind.
+  """
+
+  def __init__(self, compare_sizes=True):
+    self._compare_sizes = compare_sizes
+    with tf.Graph().as_default() as graph:
+      self._encoded = tf.placeholder(tf.string, [])
+      self._shape = tf.shape(tf.image.decode_jpeg(self._encoded, channels=3))
+    self._session = tf.Session(graph=graph)
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    self._session.close()
+
+  def check(self, example):
+    """Returns what is wrong with the photo of a record, None for nothing."""
+    feature = example.features.feature
+    try:
+      height, width, _ = self._session.run(
+          self._shape, {self._encoded: _value(feature, 'image/encoded')})
+    except tf.errors.OpError as error:
+      return 'the photo cannot be decoded: %s' % first_line(error)
+    said = (_value(feature, 'image/height', height),
+            _value(feature, 'image/width', width))
+    if self._compare_sizes and said != (height, width):
+      return ('the photo is %d x %d pixels (height x width), the record says '
+              '%d x %d' % (height, width, *said))
+    return None
+
+
+def first_line(error):
+  """Returns what a tf.errors.OpError says, without where in the graph."""
+  return error.message.split('[[')[0].strip().split('\n')[-1].strip()
+
+
+def check_file(path, num_classes, decoder=None, indexes=None, on_record=None):
+  """Reads a whole file and checks each record.
+
+  Args:
+    path: of the file.
+    num_classes: labels must be smaller; None: any label will do.
+    decoder: PhotoDecoder; None: no photo is decoded.
+    indexes: which records' photos are decoded; None: all.
+    on_record: function that is called after each record, None for none.
+
+  Returns:
+    A FileReport.
+  """
+  count, num_decoded, photos, problems = 0, 0, [], []
+  try:
+    for record in tfrecord_file.read(path):
+      count += 1
+      text, photo, example = record.problem, '', None
+      if text is None:
+        text, photo, example = _check_content(record.data, num_classes)
+      if photo:
+        photos.append((record.index, record.offset, photo))
+      if not text and decoder and (indexes is None or record.index in indexes):
+        num_decoded += 1
+        text = decoder.check(example)
+      if text:
+        problems.append(Problem(path, record.index, record.offset, photo, text))
+      if on_record:
+        on_record()
+  except InputError as error:
+    problems.append(Problem(None, None, None, '', str(error)))
+  return FileReport(path, count, num_decoded, photos, problems)
+
+
+def check_files(paths, num_classes, decoder=None, indexes=None, on_record=None):
+  """Yields the FileReport of each file, in order; several are read at once.
+
+  Args:
+    paths: list of paths.
+    num_classes: as for check_file.
+    decoder: as for check_file.
+    indexes: {path: which records' photos are decoded}; None: all.
+    on_record: as for check_file.
+  """
+  def check(path):
+    return check_file(path, num_classes, decoder,
+                      None if indexes is None else indexes[path], on_record)
+
+  with multiprocessing.pool.ThreadPool(_THREADS) as pool:
+    yield from pool.imap(check, paths)
+
+
+def first_problem(paths, decode):
+  """Returns the first Problem in some files, None when there is none.
+
+  Args:
+    paths: list of paths, searched in this order.
+    decode: whether the photos are decoded, too.
+  """
+  with PhotoDecoder(compare_sizes=False) as decoder:
+    for report in check_files(paths, None, decoder if decode else None):
+      if report.problems:
+        return report.problems[0]
+  return None
+
+
+def _check_content(data, num_classes):
+  """Returns what is wrong (None for nothing), the photo's name, the Example."""
+  try:
+    example = tf.train.Example.FromString(data)
+  except DecodeError:
+    return 'it is no tf.train.Example', '', None
+  feature = example.features.feature
+  text = None
+  for key, kind in list(_NEEDED.items()) + list(_OPTIONAL.items()):
+    found = feature[key].WhichOneof('kind') if key in feature else None
+    if found is None and key in _NEEDED:
+      text = text or '%s is missing' % key
+    elif found not in (None, kind) or found and (
+        len(getattr(feature[key], kind).value) != 1):
+      text = text or '%s is not one value in a %s' % (key, kind)
+  if text:
+    return text, '', None
+  name = _value(feature, 'image/filename', b'').decode('utf-8', 'replace')
+  label = _value(feature, 'image/class/label')
+  if num_classes is not None and not 0 <= label < num_classes:
+    text = 'label %d, accepted are 0 to %d' % (label, num_classes - 1)
+  elif not _value(feature, 'image/encoded'):
+    text = 'image/encoded is empty'
+  return text, name, example
+
+
+def _value(feature, key, default=None):
+  """Returns the one value of a feature."""
+  kind = feature[key].WhichOneof('kind') if key in feature else None
+  return getattr(feature[key], kind).value[0] if kind else default

@@ -1,0 +1,197 @@
+"""Which record files make up a split, and a cheap check of them.
+
+The check looks at lengths only. `verify_tfrecord.py` reads everything.
+"""
+
+import collections
+import fnmatch
+import os
+
+from compat import tf
+from datasets import manifest as manifests
+from datasets import public_sets, record_dataset, tfrecord_file
+from errors import InputError
+
+# Up to so many records of a split are counted before training: a quarter of a
+# second when the files lie in memory. Beyond, only where each file starts is
+# looked at, and its size where the manifest knows it.
+COUNT_LIMIT = 100 * 1000
+
+SplitFiles = collections.namedtuple(
+    'SplitFiles', 'sources size shard_sizes shard_bytes', defaults=(None,) * 3)
+SplitFiles.__doc__ = """The record files of a split.
+
+sources: sorted list of paths.
+size: records that they should hold together; None: nobody knows.
+shard_sizes: records that each should hold; None: nobody knows.
+shard_bytes: size that each file should have; None: nobody knows.
+"""
+
+
+def work_dir(dataset_dir, name):
+  """Returns the folder in which the converter builds a data set's files."""
+  return os.path.join(dataset_dir, '.%s.converting' % name)
+
+
+def find(name, dataset_dir):
+  """Finds the splits of a data set: by its manifest, else by names of files.
+
+  Args:
+    name: name of the data set.
+    dataset_dir: folder that holds the files.
+
+  Returns:
+    {split name: SplitFiles}; empty where the data set is not converted, or a
+    conversion has not ended. What a manifest names may be missing.
+
+  Raises:
+    InputError: if the manifest cannot be read.
+  """
+  def in_folder(names):
+    return [os.path.join(dataset_dir, file_name) for file_name in names]
+
+  found = manifests.load(dataset_dir, name)
+  if found:
+    return {split: SplitFiles(in_folder(entry['shards']), entry['size'],
+                              entry.get('shard_sizes'),
+                              entry.get('shard_bytes'))
+            for split, entry in found.splits.items()}
+  if os.path.isdir(work_dir(dataset_dir, name)):
+    return {}
+  shards = record_dataset.find_shards(dataset_dir, name)
+  if not shards and name in public_sets.PUBLIC_SETS:
+    shards = _by_pattern(public_sets.PUBLIC_SETS[name], dataset_dir)
+  return {split: SplitFiles(in_folder(names))
+          for split, names in shards.items()}
+
+
+def check(name, split, files, dataset_dir):
+  """Checks a split's files by their lengths, and counts their records.
+
+  Args:
+    name: name of the data set.
+    split: name of the split.
+    files: its SplitFiles.
+    dataset_dir: folder that holds the files.
+
+  Returns:
+    How many records there are.
+
+  Raises:
+    InputError: a file is missing, cut off or no TFRecord file, or the files do
+      not hold what the manifest says.
+  """
+  origin = manifests.path(dataset_dir, name)
+  for problem in problems_of_files(name, files, origin):
+    raise InputError('%s: copy the files again, or run %s' %
+                     (problem, command(name, dataset_dir)))
+  if files.size is None:
+    if _is_full_set(name, split, files.sources):
+      return public_sets.PUBLIC_SETS[name].split_sizes[split]
+    return sum(count_records(files.sources))
+  if files.size > COUNT_LIMIT:
+    for source in files.sources:
+      tfrecord_file.check_start(source)
+    return files.size
+  problem = compare_counts(files, count_records(files.sources), origin)
+  if problem:
+    raise InputError('%s: run %s' % (problem, command(name, dataset_dir)))
+  return files.size
+
+
+def count_records(sources):
+  """Returns the list of how many records each file holds."""
+  return [record_dataset.count_records(source) for source in sources]
+
+
+def problems_of_files(name, files, origin):
+  """Compares which files there are, and their sizes, with what is known.
+
+  Args:
+    name: name of the data set.
+    files: a SplitFiles.
+    origin: path of the manifest.
+
+  Yields:
+    What is wrong, one line each.
+  """
+  missing = [source for source in files.sources if not os.path.isfile(source)]
+  if missing:
+    yield ('the manifest %s names %d files that are missing, the first is %s' %
+           (origin, len(missing), missing[0]))
+  elif files.size is None and len(files.sources) != _total(files.sources[0]):
+    text = '%d of the %d files like %s are there' % (
+        len(files.sources), _total(files.sources[0]), files.sources[0])
+    if name == 'imagenet':  # A part is of use, and slim takes what there is.
+      tf.logging.warning('%s: taking these', text)
+    else:
+      yield text
+  for source, wanted in zip(files.sources, files.shard_bytes or ()):
+    size = os.path.getsize(source) if source not in missing else wanted
+    if size != wanted:
+      yield ('%s is damaged: it has %d bytes, and the manifest %s says %d' %
+             (source, size, origin, wanted))
+
+
+def compare_counts(files, counts, origin):
+  """Compares the numbers of records with the manifest.
+
+  Args:
+    files: a SplitFiles.
+    counts: how many records each of its files holds.
+    origin: path of the manifest.
+
+  Returns:
+    What is wrong, None when all is well.
+  """
+  for source, count, wanted in zip(files.sources, counts,
+                                   files.shard_sizes or ()):
+    if count != wanted:
+      return ('%s holds %d records, and the manifest %s says %d' %
+              (source, count, origin, wanted))
+  if files.size not in (None, sum(counts)):
+    # The converter fills all files of a split alike.
+    even = files.size / len(counts)
+    source, count = max(zip(files.sources, counts),
+                        key=lambda row: abs(row[1] - even))
+    return ('the files hold %d records, and the manifest %s says %d; %s holds '
+            '%d of them' % (sum(counts), origin, files.size, source, count))
+  return None
+
+
+def command(name, dataset_dir):
+  """Returns what to run to get a data set's files, for messages."""
+  return ('download_and_convert_data.py --dataset_name=%s --dataset_dir=%s '
+          'on the photos in %s/<class>/' %
+          (name, dataset_dir, os.path.join(dataset_dir, name)))
+
+
+def _by_pattern(public_set, dataset_dir):
+  """Returns {split: names of files} of what slim's scripts wrote."""
+  names = sorted(os.listdir(dataset_dir) if os.path.isdir(dataset_dir) else [])
+  found = {split: fnmatch.filter(names, public_set.file_pattern % split)
+           for split in public_set.split_sizes}
+  return {split: files for split, files in found.items() if files}
+
+
+def _total(source):
+  """Returns the N of a file name with 'K-of-N', 1 for others."""
+  _, of, total = os.path.basename(source).partition('-of-')
+  return int(total[:5]) if of else 1
+
+
+def _is_full_set(name, split, sources):
+  """Whether these are all files of a public data set that is slow to count.
+
+  Its files are filled alike, so the first, the middle and the last tell. (A
+  million seeks in 140 GB would take hours on some disks.)
+  """
+  known = public_sets.PUBLIC_SETS.get(name)
+  size = known.split_sizes.get(split, 0) if known else 0
+  if size <= COUNT_LIMIT or len(sources) != _total(sources[0]):
+    return False
+  for source in sources:
+    tfrecord_file.check_start(source)
+  some = [sources[0], sources[len(sources) // 2], sources[-1]]
+  return all(abs(count - size / len(sources)) < 2
+             for count in count_records(some))
