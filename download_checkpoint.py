@@ -1,0 +1,51 @@
+"""Downloads a published checkpoint.
+
+  python download_checkpoint.py inception_v4
+
+puts it where env_set.sh looks for the checkpoint of that network:
+checkpoints/inception_v4.ckpt.
+"""
+
+import os
+
+from absl import flags
+
+import common_flags
+from errors import InputError
+from nets import nets_factory
+from runs import published
+
+FLAGS = flags.FLAGS
+
+
+def define_flags():
+  """Defines the flags of this program."""
+  flags.DEFINE_string(
+      'checkpoint_dir', os.path.join(os.path.dirname(
+          os.path.abspath(__file__)), 'checkpoints'),
+      'Folder that gets the checkpoint. An archive that lies there is used. '
+      'Known checkpoints, and networks that stand for their first one: %s.' %
+      ', '.join(published.known_names()))
+
+
+def main(argv):
+  if len(argv) != 2:
+    raise InputError('got %d names, one is needed: a network or a published '
+                     'checkpoint; known: %s' %
+                     (len(argv) - 1, ', '.join(published.known_names())))
+  name, row = published.find(argv[1])
+  prefix = published.download(name, os.path.expanduser(FLAGS.checkpoint_dir))
+  print('%s from %s' % (prefix, row.url))
+  if row.network in nets_factory.NETWORKS:
+    print('train from it:  MODEL_NAME=%s CHECKPOINT_PATH=%s ./run_train.sh' %
+          (row.network, prefix))
+    print('look into it:   inspect_checkpoint.py --model_name=%s '
+          '--checkpoint_path=%s' % (row.network, prefix))
+  else:
+    print('its network, %s, is not among those of nets/nets_factory.py' %
+          row.network)
+
+
+if __name__ == '__main__':
+  define_flags()
+  common_flags.run(main, positional=True)

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Downloads a published checkpoint into checkpoints/, where the other scripts
+# find it. MODEL is a network (mobilenet_v1) or a checkpoint's own name
+# (mobilenet_v1_1.0_192); without it, MODEL_NAME. An archive that lies there
+# already is used without the network. Can be interrupted and run again.
+#
+# usage: ./download_checkpoint.sh [MODEL] [flags of download_checkpoint.py,
+#        --help lists them and every MODEL]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+source ./env_set.sh
+./setup.sh --quiet
+program=(download_checkpoint.py)
+help_if_asked "$@"
+
+if [[ $# -eq 0 || "$1" == -* ]]; then
+  set -- "${MODEL_NAME}" "$@"
+fi
+exec "${VENV_PYTHON}" "${program[@]}" "$@"

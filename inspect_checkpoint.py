@@ -1,0 +1,140 @@
+"""Says how a checkpoint fits a network, and which flags to use it with.
+
+  python inspect_checkpoint.py --model_name=inception_v4 \
+      --checkpoint_path=checkpoints/inception_v4.ckpt --num_classes=5
+
+Ends with status 1 if not one variable fits.
+"""
+
+from absl import flags
+
+import common_flags
+from nets import nets_factory
+from runs import checkpoints, fit
+
+FLAGS = flags.FLAGS
+
+# Names that are shown of each kind without --all.
+_SHOWN = 8
+
+
+def define_flags():
+  """Defines the flags of this program."""
+  flags.DEFINE_string(
+      'model_name', None,
+      'Name of the network: %s.' % ', '.join(sorted(nets_factory.NETWORKS)))
+  flags.DEFINE_string(
+      'checkpoint_path', None,
+      'Checkpoint of either format, or a train directory, whose newest one is '
+      'taken.')
+  flags.DEFINE_integer(
+      'num_classes', None,
+      'Classes of the network. None: as many as the checkpoint has.',
+      lower_bound=1)
+  flags.DEFINE_bool(
+      'all', False, 'Name all variables, the matched ones too.')
+
+
+def main(_):
+  common_flags.require(FLAGS, 'model_name', 'checkpoint_path')
+  row = nets_factory.get_network(FLAGS.model_name)
+  prefix = checkpoints.resolve(FLAGS.checkpoint_path)
+  found = fit.compare(prefix, FLAGS.model_name, FLAGS.num_classes)
+  print('\n'.join(report(found, prefix, FLAGS.num_classes, FLAGS.all)))
+  print('\n'.join(advice(found, prefix, FLAGS.model_name, row,
+                         FLAGS.num_classes)))
+  return 0 if found.matched else 1
+
+
+def report(found, prefix, num_classes, show_all):
+  """Returns the lines about the variables.
+
+  Args:
+    found: fit.Fit.
+    prefix: path of the checkpoint.
+    num_classes: of the network; None: those of the checkpoint.
+    show_all: whether to name all variables.
+  """
+  limit = None if show_all else _SHOWN
+  lines = ['%s: classes: %s, of the network: %s' %
+           (prefix, found.classes or 'not found',
+            num_classes or found.classes or 'not given'),
+           'matched: %d' % len(found.matched)]
+  if show_all:
+    lines += _some(found.matched, None)
+  lines.append('missing, in the network only: %d' % len(found.missing))
+  lines += _some(found.missing, limit)
+  lines.append('differently shaped: %d' % len(found.differing))
+  lines += _some(['%s: %s in the checkpoint, %s in the network' % row
+                  for row in found.differing], limit)
+  kinds = fit.kinds_of_unused(found.unused)
+  lines.append('unused, in the checkpoint only: %d%s' % (
+      len(found.unused),
+      ''.join('; %s: %d' % (kind, len(names))
+              for kind, names in sorted(kinds.items()))))
+  lines += _some(found.unused if show_all else kinds.get('others', []), limit)
+  return lines
+
+
+def _some(names, limit):
+  """Returns lines with the first names, and how many more there are."""
+  lines = ['  ' + name for name in names[:limit]]
+  more = len(names) - len(lines)
+  return lines + (['  and %d more; --all names them' % more] if more else [])
+
+
+def advice(found, prefix, model_name, row, num_classes):
+  """Returns the lines about the flags to use.
+
+  Args:
+    found: fit.Fit.
+    prefix: path of the checkpoint.
+    model_name: name of the network.
+    row: its nets_factory.Network.
+    num_classes: of the network; None: those of the checkpoint.
+  """
+  scopes = ','.join(row.classifier_scopes)
+  if not found.matched:
+    like = [name for name in fit.networks_like(prefix) if name != model_name]
+    return ['nothing fits: it is a checkpoint of another network than %s%s' %
+            (model_name, ', perhaps of %s' % ', '.join(like) if like else '')]
+  outside = [name for name in found.missing +
+             [name for name, _, _ in found.differing]
+             if not name.startswith(row.classifier_scopes)]
+  lines = ['to fine-tune on other classes:',
+           '  --checkpoint_path=%s --checkpoint_exclude_scopes=%s' %
+           (prefix, scopes),
+           '  (--train_classifier_only gives that and trains these scopes '
+           'alone)']
+  lacking = [name for name in outside if name in found.missing]
+  if len(outside) > len(lacking):
+    lines.append('  but layers beside the classifier have other shapes: is '
+                 "%s the checkpoint's network?" % model_name)
+  elif lacking:
+    lines.append('  --ignore_missing_vars, to start anew what is missing '
+                 'outside the classifier')
+  if num_classes in (None, found.classes) and found.classes and not (
+      found.missing or found.differing):
+    lines += ['to go on with its %d classes, or to evaluate it:' %
+              found.classes,
+              '  --model_name=%s --checkpoint_path=%s%s' %
+              (model_name, prefix, _labels_flag(found.classes))]
+  averages = fit.kinds_of_unused(found.unused).get('moving averages')
+  if averages:
+    lines.append('  with --moving_average_decay=0.9999 (or any other) '
+                 'evaluation takes its moving averages')
+  return lines
+
+
+def _labels_flag(classes):
+  """Returns the flag for the labels of ImageNet, which count from 1."""
+  if classes == 1000:
+    return ' --labels_offset=1 (ImageNet without the background class 0)'
+  if classes == 1001:
+    return ' --labels_offset=0 (ImageNet with the background class 0)'
+  return ''
+
+
+if __name__ == '__main__':
+  define_flags()
+  common_flags.run(main)

@@ -1,0 +1,235 @@
+"""Tests of runs/published.py, download_checkpoint.py and .sh."""
+
+import glob
+import os
+import subprocess
+
+import file_server
+import pytest
+from helpers import ROOT, parsed_flags, run_program
+
+import download_checkpoint
+from compat import tf
+from downloads import archives, fetch
+from errors import InputError
+from runs import checkpoints, published
+
+# slim's README of 2018, its table of pre-trained models, and the networks that
+# have a row in its nets_factory.
+README_NAMES = [
+    'inception_v1', 'inception_v2', 'inception_v3', 'inception_v4',
+    'inception_resnet_v2', 'resnet_v1_50', 'resnet_v1_101', 'resnet_v1_152',
+    'resnet_v2_50', 'resnet_v2_101', 'resnet_v2_152', 'vgg_16', 'vgg_19',
+    'mobilenet_v1_1.0_224', 'mobilenet_v1_0.5_160', 'mobilenet_v1_0.25_128',
+    'mobilenet_v2_1.4_224', 'mobilenet_v2_1.0_224', 'nasnet-a_mobile',
+    'nasnet-a_large', 'pnasnet-5_large', 'pnasnet-5_mobile']
+
+
+def checkpoint_files(folder, version, name, value=1.0):
+  """Returns {file name: bytes} of a checkpoint with one variable `x`."""
+  with tf.Graph().as_default(), tf.Session() as session:
+    variable = tf.get_variable('x', [], initializer=tf.constant_initializer(
+        value))
+    session.run(variable.initializer)
+    tf.train.Saver(write_version=version).save(
+        session, str(folder / name), write_meta_graph=False, write_state=False)
+  found = {os.path.basename(path): open(path, 'rb').read()
+           for path in glob.glob(str(folder / name) + '*')}
+  for file in found:
+    (folder / file).unlink()
+  return found
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+  """Serves two V1 and two V2 archives as the published ones are."""
+  monkeypatch.setattr(fetch, 'WAITS', (0,) * 3)
+  monkeypatch.setenv('no_proxy', '*')
+  made = tmp_path / 'made'
+  made.mkdir()
+  with file_server.running() as kit:
+    for name, version, prefix, value in (
+        ('inception_v4', tf.train.SaverDef.V1, '', 4),
+        ('inception_resnet_v2', tf.train.SaverDef.V1, '', 2),
+        ('mobilenet_v1_1.0_224', tf.train.SaverDef.V2, './', 224),
+        ('mobilenet_v1_1.0_192', tf.train.SaverDef.V2, './', 192)):
+      row = published.PUBLISHED[name]
+      archive = row.url.rpartition('/')[2]
+      files = checkpoint_files(made, version, row.checkpoint, value)
+      files.update({'eval.graph': b'x', row.checkpoint + '.meta': b'x'})
+      kit.files['/' + archive] = file_server.tar_gz(
+          {prefix + file: data for file, data in files.items()})
+      monkeypatch.setitem(published.PUBLISHED, name,
+                          row._replace(url=kit.url + '/' + archive))
+    yield kit
+
+
+def read_x(prefix):
+  return float(checkpoints.open_reader(prefix).get_tensor('x'))
+
+
+def test_table_has_every_checkpoint_of_slims_readme():
+  assert set(README_NAMES) <= set(published.PUBLISHED)
+
+
+def test_table_addresses_are_distinct_and_whole():
+  urls = [row.url for row in published.PUBLISHED.values()]
+  assert len(set(urls)) == len(urls)
+  for name, row in published.PUBLISHED.items():
+    host, file = row.url.split('/')[2], row.url.rpartition('/')[2]
+    assert host in ('download.tensorflow.org', 'storage.googleapis.com')
+    assert file.startswith(name) and file.endswith(('.tar.gz', '.tgz'))
+    assert row.checkpoint.endswith('.ckpt')
+
+
+def test_find_network_means_its_largest_checkpoint():
+  assert published.find('mobilenet_v1')[0] == 'mobilenet_v1_1.0_224'
+  assert published.find('mobilenet_v1_025')[0] == 'mobilenet_v1_0.25_224'
+  assert published.find('nasnet_mobile')[1].url.endswith(
+      '/models/nasnet-a_mobile_04_10_2017.tar.gz')
+  assert published.find('inception_v4')[1].url == (
+      'http://download.tensorflow.org/models/inception_v4_2016_09_09.tar.gz')
+
+
+def test_download_single_file_checkpoint(server, tmp_path):
+  server.behaviours[:] = [{'status': 503}, {'cut': 50}]
+  folder = tmp_path / 'new' / 'checkpoints'
+  prefix = published.download('inception_v4', str(folder))
+  assert prefix == str(folder / 'inception_v4.ckpt')
+  assert os.listdir(str(folder)) == ['inception_v4.ckpt']
+  assert read_x(prefix) == 4
+
+
+def test_download_other_name_in_the_archive(server, tmp_path):
+  prefix = published.download('inception_resnet_v2', str(tmp_path / 'c'))
+  assert os.listdir(str(tmp_path / 'c')) == ['inception_resnet_v2.ckpt']
+  assert read_x(prefix) == 2
+
+
+def test_download_v2_checkpoint_has_the_networks_name_too(server, tmp_path):
+  folder = tmp_path / 'c'
+  prefix = published.download('mobilenet_v1', str(folder))
+  assert prefix == str(folder / 'mobilenet_v1.ckpt')
+  files = ['.data-00000-of-00001', '.index']
+  assert sorted(os.listdir(str(folder))) == (
+      ['mobilenet_v1.ckpt' + file for file in files] +
+      ['mobilenet_v1_1.0_224.ckpt' + file for file in files])
+  assert read_x(prefix) == 224
+  # Another one of the same network takes the name over; both stay.
+  assert published.download('mobilenet_v1_1.0_192', str(folder)) == prefix
+  assert read_x(prefix) == 192
+  assert read_x(str(folder / 'mobilenet_v1_1.0_224.ckpt')) == 224
+  # And back, without the network.
+  del server.requests[:]
+  published.download('mobilenet_v1_1.0_224', str(folder))
+  assert read_x(prefix) == 224 and not server.requests
+
+
+def test_download_leaves_a_file_of_the_user_alone(server, tmp_path):
+  own = tmp_path / 'mobilenet_v1.ckpt.index'
+  own.write_bytes(b'mine')
+  prefix = published.download('mobilenet_v1', str(tmp_path))
+  assert prefix == str(tmp_path / 'mobilenet_v1_1.0_224.ckpt')
+  assert own.read_bytes() == b'mine' and read_x(prefix) == 224
+
+
+def test_download_again_needs_no_network(server, tmp_path):
+  published.download('inception_v4', str(tmp_path))
+  del server.requests[:]
+  assert read_x(published.download('inception_v4', str(tmp_path))) == 4
+  assert not server.requests
+
+
+def test_download_archive_of_the_user_is_used_and_kept(tmp_path, monkeypatch):
+  data = file_server.tar_gz(checkpoint_files(
+      tmp_path, tf.train.SaverDef.V1, 'vgg_16.ckpt', 16))
+  archive = tmp_path / 'vgg_16_2016_08_28.tar.gz'
+  archive.write_bytes(data)
+  monkeypatch.setattr(fetch.socket, 'getaddrinfo',
+                      lambda *_, **__: pytest.fail('asked the network'))
+  assert read_x(published.download('vgg_16', str(tmp_path))) == 16
+  assert archive.read_bytes() == data
+
+
+def test_download_checkpoint_of_another_name_is_taken_if_it_is_the_only_one(
+    tmp_path):
+  (tmp_path / 'vgg_16_2016_08_28.tar.gz').write_bytes(file_server.tar_gz({
+      'deep/' + name: data for name, data in checkpoint_files(
+          tmp_path, tf.train.SaverDef.V2, 'renamed', 7).items()}))
+  assert read_x(published.download('vgg_16', str(tmp_path))) == 7
+
+
+@pytest.mark.parametrize('files,message', [
+    ({'readme': b''}, 'holds no checkpoint vgg_16.ckpt; it holds readme'),
+    ({'a.ckpt': b'', 'b.ckpt': b''}, 'holds no checkpoint vgg_16.ckpt; it hol'),
+    ({'vgg_16.ckpt': b'rubbish'}, 'vgg_16.ckpt in .* is damaged'),
+    ({'vgg_16.ckpt.index': b'rubbish'}, 'vgg_16.ckpt in .* lacks files'),
+    ({'/vgg_16.ckpt': b'x'}, 'leaves the folder'),
+], ids=['none', 'two', 'damaged', 'half', 'hostile'])
+def test_download_archive_that_will_not_do_is_one_line(tmp_path, files,
+                                                       message):
+  archive = tmp_path / 'vgg_16_2016_08_28.tar.gz'
+  archive.write_bytes(file_server.tar_gz(files))
+  with pytest.raises(InputError, match=message) as raised:
+    published.download('vgg_16', str(tmp_path))
+  assert '\n' not in str(raised.value)
+  assert os.listdir(str(tmp_path)) == [archive.name]
+
+
+def test_download_killed_while_unpacking_starts_again(server, tmp_path,
+                                                      monkeypatch):
+  def killed(*_):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(archives, 'unpack', killed)
+    with pytest.raises(KeyboardInterrupt):
+      published.download('inception_v4', str(tmp_path))
+  assert not checkpoints.is_checkpoint(str(tmp_path / 'inception_v4.ckpt'))
+  del server.requests[:]
+  assert read_x(published.download('inception_v4', str(tmp_path))) == 4
+  assert not server.requests  # The archive had come already.
+
+
+def test_program_says_where_it_is_and_what_to_do(server, tmp_path, capsys):
+  with parsed_flags(download_checkpoint.define_flags,
+                    '--checkpoint_dir=%s' % tmp_path):
+    download_checkpoint.main(['x', 'mobilenet_v1_1.0_192'])
+    with pytest.raises(InputError, match='got 0 names, one is needed'):
+      download_checkpoint.main(['x'])
+  shown = capsys.readouterr().out
+  assert shown.startswith('%s/mobilenet_v1.ckpt from http://' % tmp_path)
+  assert 'MODEL_NAME=mobilenet_v1 CHECKPOINT_PATH=' in shown
+
+
+def test_program_unknown_model_is_one_line_with_the_known():
+  done = run_program('download_checkpoint.py', 'nope')
+  assert done.returncode == 1 and done.stdout == ''
+  assert done.stderr.startswith("download_checkpoint.py: error: unknown "
+                                "published checkpoint 'nope'; known: ")
+  assert done.stderr.count('\n') == 1
+  for name in README_NAMES:
+    assert name in done.stderr
+
+
+def test_script_help_and_env_set_finds_what_it_brings(tmp_path):
+  script = os.path.join(ROOT, 'download_checkpoint.sh')
+  shown = subprocess.run([script, '--help'], capture_output=True, text=True)
+  assert shown.returncode == 0
+  assert 'usage: ./download_checkpoint.sh [MODEL]' in shown.stdout
+  assert '--checkpoint_dir' in shown.stdout
+  # MODEL_NAME is what it brings without a name; the archive lies there.
+  (tmp_path / 'vgg_19_2016_08_28.tar.gz').write_bytes(file_server.tar_gz(
+      checkpoint_files(tmp_path, tf.train.SaverDef.V1, 'vgg_19.ckpt')))
+  env = dict(os.environ, MODEL_NAME='vgg_19')
+  done = subprocess.run([script, '--checkpoint_dir=%s' % tmp_path], env=env,
+                        capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.startswith('%s/vgg_19.ckpt from ' % tmp_path)
+  # The same names as the default of CHECKPOINT_PATH.
+  env.pop('CHECKPOINT_PATH', None)
+  where = subprocess.run(
+      ['bash', '-euc', 'source %s/env_set.sh; echo "$CHECKPOINT_PATH"' % ROOT],
+      env=env, capture_output=True, text=True, check=True).stdout.strip()
+  with parsed_flags(download_checkpoint.define_flags) as values:
+    assert where == os.path.join(values.checkpoint_dir, 'vgg_19.ckpt')
