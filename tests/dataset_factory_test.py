@@ -1,6 +1,8 @@
 """From a name to a Dataset: with a manifest, and for slim's old records."""
 
+import json
 import os
+import time
 
 import numpy as np
 import pytest
@@ -11,7 +13,10 @@ from datasets import (
   convert_photos,
   dataset_factory,
   imagenet_names,
+  public_sets,
   record_dataset,
+  split_files,
+  tfrecord_file,
 )
 from errors import InputError
 
@@ -273,3 +278,170 @@ def test_count_records_truncated_file_names_file_and_record(tmp_path, cut):
 def test_count_records_missing_file_is_named(tmp_path):
   with pytest.raises(InputError, match='cannot read .*nowhere'):
     record_dataset.count_records(str(tmp_path / 'nowhere'))
+
+
+@pytest.mark.parametrize('data, message', [
+    (b'version https://git-lfs.github.com/spec/v1', 'is it a TFRecord file'),
+    (b'\x1f\x8b\x08\0\0\0\0\0\0\0\0\0\0', r'compressed \(gzip\): unpack it'),
+    (b'short', 'it ends inside record 0')])
+def test_count_records_other_files_are_told_apart(tmp_path, data, message):
+  path = tmp_path / 'file'
+  path.write_bytes(data)
+  with pytest.raises(InputError, match='file is damaged: .*' + message):
+    record_dataset.count_records(str(path))
+
+
+def test_count_records_damaged_length_names_the_record(tmp_path):
+  path, = tiny_dataset.make_shards(tmp_path, 'pets', 'train', [6])
+  data = path.read_bytes()
+  start = tfrecord_file.record_offsets(str(path))[2]
+  path.write_bytes(data[:start] + bytes([data[start] ^ 1]) + data[start + 1:])
+  with pytest.raises(InputError,
+                     match=r'length of record 2 \(byte %d\) is wrong' % start):
+    record_dataset.count_records(str(path))
+
+
+# Public data sets.
+
+
+@pytest.mark.parametrize('name, file_name, split, shape', [
+    ('flowers', 'flowers_validation_00000-of-00001.tfrecord', 'validation',
+     (10, 12, 3)),
+    ('cifar10', 'cifar10_train.tfrecord', 'train', (10, 12, 3)),
+    ('mnist', 'mnist_test.tfrecord', 'test', (10, 12, 1)),
+    ('imagenet', 'validation-00000-of-00001', 'validation', (10, 12, 3))])
+def test_public_set_is_read_by_slims_file_names(tmp_path, name, file_name,
+                                                split, shape):
+  tiny_dataset.write_records(tmp_path / file_name, [slim_example(1)] * 3)
+  (tmp_path / 'mnist_extra.tfrecord').write_bytes(b'')
+  dataset = dataset_factory.get_dataset(name, split, str(tmp_path))
+  known = public_sets.PUBLIC_SETS[name]
+  assert dataset.num_samples == 3  # Counted: this is not the full set.
+  assert dataset.num_classes == len(known.labels())
+  assert dataset.labels_to_names == dict(enumerate(known.labels()))
+  assert dataset.items_to_descriptions['image'] == known.image
+  images, labels, _ = read_with_provider(dataset, 2)
+  assert images[0].shape == shape and labels == (1, 1)
+
+
+def test_public_set_rows_are_slims():
+  rows = {name: (known.split_sizes, len(known.labels()), known.labels()[:2])
+          for name, known in public_sets.PUBLIC_SETS.items()}
+  assert rows == {
+      'flowers': ({'train': 3320, 'validation': 350}, 5,
+                  ['daisy', 'dandelion']),
+      'cifar10': ({'train': 50000, 'test': 10000}, 10,
+                  ['airplane', 'automobile']),
+      'mnist': ({'train': 60000, 'test': 10000}, 10, ['zero', 'one']),
+      'imagenet': ({'train': 1281167, 'validation': 50000}, 1001,
+                   ['background', 'tench'])}
+
+
+def test_public_name_of_own_photos_has_their_classes(tmp_path):
+  tiny_dataset.make_folder(tmp_path / 'mnist', {'cat': 3, 'dog': 3})
+  convert_photos.convert(str(tmp_path), 'mnist', percent_validation=40)
+  dataset = dataset_factory.get_dataset('mnist', 'train', str(tmp_path))
+  assert dataset.labels_to_names == {0: 'cat', 1: 'dog'}
+  images, _, _ = read_with_provider(dataset, 1)
+  assert images[0].shape == (10, 12, 3)
+
+
+def make_large_set(folder, monkeypatch, sizes):
+  """A set of slim's imagenet names whose full size is 20."""
+  known = public_sets.PUBLIC_SETS['imagenet']
+  monkeypatch.setitem(public_sets.PUBLIC_SETS, 'imagenet', known._replace(
+      split_sizes={'train': 20, 'validation': 5}))
+  monkeypatch.setattr(split_files, 'COUNT_LIMIT', 10)
+  for index, size in enumerate(sizes):
+    tiny_dataset.write_records(
+        folder / ('train-%05d-of-00005' % index), [slim_example(1)] * size)
+  counted = []
+  monkeypatch.setattr(
+      record_dataset, 'count_records',
+      lambda path: counted.append(path) or len(
+          tfrecord_file.record_offsets(path)))
+  return counted
+
+
+def test_public_set_that_is_full_is_not_counted(tmp_path, monkeypatch):
+  counted = make_large_set(tmp_path, monkeypatch, [4, 4, 4, 4, 4])
+  dataset = dataset_factory.get_dataset('imagenet', 'train', str(tmp_path))
+  assert dataset.num_samples == 20 and len(counted) == 3
+
+
+@pytest.mark.parametrize('sizes', [[1, 4, 2, 4, 2], [4, 4, 4, 4]], ids=str)
+def test_public_set_that_is_a_part_is_counted(tmp_path, monkeypatch, sizes):
+  make_large_set(tmp_path, monkeypatch, sizes)
+  dataset = dataset_factory.get_dataset('imagenet', 'train', str(tmp_path))
+  assert dataset.num_samples == sum(sizes)
+
+
+# The cheap check before training.
+
+
+def copy_pets(pets, folder, **facts):
+  """Copies the data set; adds facts to the manifest's split train."""
+  for name, data in tiny_dataset.file_contents(pets).items():
+    (folder / name).write_bytes(data)
+  fields = json.loads((pets / 'pets.json').read_text(encoding='utf-8'))
+  fields['splits']['train'].update(facts)
+  (folder / 'pets.json').write_text(json.dumps(fields), encoding='utf-8')
+  return folder / 'pets_train-00001-of-00003.tfrecord'
+
+
+def test_get_dataset_cut_off_file_is_named_before_training(pets, tmp_path):
+  path = copy_pets(pets, tmp_path)
+  path.write_bytes(path.read_bytes()[:-9])
+  with pytest.raises(InputError, match=r'00001-of-00003\.tfrecord is damaged: '
+                     r'it ends inside record 4 \(byte'):
+    dataset_factory.get_dataset('pets', 'train', str(tmp_path))
+  assert dataset_factory.get_dataset('pets', 'validation', str(tmp_path))
+
+
+def test_get_dataset_other_number_than_the_manifest_names_file(pets, tmp_path):
+  path = copy_pets(pets, tmp_path)
+  start = tfrecord_file.record_offsets(str(path))[2]
+  path.write_bytes(path.read_bytes()[:start])
+  with pytest.raises(InputError, match='hold 13 records, and the manifest '
+                     r'.*pets\.json says 16; .*train-00001.* holds 2 of them'):
+    dataset_factory.get_dataset('pets', 'train', str(tmp_path))
+
+
+@pytest.mark.parametrize('facts, message', [
+    ({'shard_sizes': [5, 6, 5]}, r'00001-of-00003.tfrecord holds 5 records, '
+     r'and the manifest .* says 6'),
+    ({'shard_bytes': [1, 2, 3]}, r'00000-of-00003.tfrecord is damaged: it has '
+     r'\d+ bytes, and the manifest .* says 1')])
+def test_get_dataset_facts_of_files_are_compared(pets, tmp_path, facts,
+                                                 message):
+  copy_pets(pets, tmp_path, **facts)
+  with pytest.raises(InputError, match=message):
+    dataset_factory.get_dataset('pets', 'train', str(tmp_path))
+
+
+def test_get_dataset_large_split_looks_at_the_start_of_files(
+    pets, tmp_path, monkeypatch):
+  monkeypatch.setattr(split_files, 'COUNT_LIMIT', 10)
+  path = copy_pets(pets, tmp_path)
+  path.write_bytes(path.read_bytes()[:-9])
+  dataset = dataset_factory.get_dataset('pets', 'train', str(tmp_path))
+  assert dataset.num_samples == 16
+  for data, message in ((b'', 'it is empty'), (b'x' * 99, 'a TFRecord file')):
+    path.write_bytes(data)
+    with pytest.raises(InputError, match='00001-of-00003.* ' + message):
+      dataset_factory.get_dataset('pets', 'train', str(tmp_path))
+
+
+def test_check_of_1000_files_takes_less_than_a_second(tmp_path):
+  paths = tiny_dataset.make_shards(tmp_path, 'pets', 'train', [1])
+  data = paths[0].read_bytes()
+  names = ['%04d' % index for index in range(1000)]
+  for name in names:
+    (tmp_path / name).write_bytes(data * 5)
+  sources = [str(tmp_path / name) for name in names]
+  for size in (5000, split_files.COUNT_LIMIT + 1):  # Counted, and not.
+    files = split_files.SplitFiles(sources, size,
+                                   shard_bytes=[5 * len(data)] * 1000)
+    start = time.process_time()
+    assert split_files.check('pets', 'train', files, str(tmp_path)) == size
+    assert time.process_time() - start < 1

@@ -13,7 +13,7 @@ import tiny_dataset
 from PIL import Image
 
 from compat import tf
-from datasets import input_pipeline, record_dataset
+from datasets import input_pipeline, record_dataset, tfrecord_file
 from errors import InputError
 
 
@@ -298,3 +298,107 @@ def test_old_record_without_file_name_has_an_empty_one(tmp_path):
   tiny_dataset.write_records(path, [example])
   dataset = record_dataset.make_dataset([path], 1, ['a', 'b'])
   assert evaluate(dataset)[0]['filename'].tolist() == [b'']
+
+
+# errors_as_advice.
+
+
+def read_damaged(dataset, batches=evaluate):
+  """Reads all records as training and evaluation do."""
+  with tf.Graph().as_default(), tf.Session() as session:
+    make = (input_pipeline.evaluation_batches if batches is evaluate
+            else input_pipeline.training_batches)
+    element = tf.data.make_one_shot_iterator(
+        make(dataset, preprocess, 8, 4)).get_next()
+    with input_pipeline.errors_as_advice():
+      for _ in range(10):
+        session.run(element)
+
+
+@pytest.fixture
+def damaged(tmp_path):
+  """Returns (Dataset, path of its second file, offsets of the records)."""
+  dataset = make_dataset(tmp_path, [4, 5, 3])
+  path = dataset.data_sources[1]
+  return dataset, path, tfrecord_file.record_offsets(path)
+
+
+def rewrite(path, change, number=2):
+  examples = [tf.train.Example.FromString(data)
+              for data in tf.python_io.tf_record_iterator(path)]
+  change(examples[number].features.feature)
+  tiny_dataset.write_records(path, examples)
+
+
+@pytest.mark.parametrize('batches', [evaluate, train])
+@pytest.mark.parametrize('inside', [1, 40])
+def test_damaged_record_is_named(damaged, batches, inside):
+  dataset, path, offsets = damaged
+  with open(path, 'r+b') as target:
+    target.seek(offsets[2] + inside)
+    byte = target.read(1)
+    target.seek(offsets[2] + inside)
+    target.write(bytes([byte[0] ^ 1]))
+  with pytest.raises(InputError) as caught:
+    read_damaged(dataset, batches)
+  message = str(caught.value)
+  assert message.startswith('%s, record 2 (byte %d): its ' % (path, offsets[2]))
+  assert 'verify_tfrecord.py' in message and '\n' not in message
+
+
+@pytest.mark.parametrize('batches', [evaluate, train])
+def test_photo_that_cannot_be_decoded_is_named(damaged, batches):
+  dataset, path, _ = damaged
+
+  def cut_off(feature):
+    value = feature['image/encoded'].bytes_list.value
+    value[0] = value[0][:-200]
+
+  rewrite(path, cut_off)
+  with pytest.raises(InputError, match=r"record 2 \(byte \d+\), photo '6': the "
+                     r'photo cannot be decoded: .*verify_tfrecord') as caught:
+    read_damaged(dataset, batches)
+  assert str(caught.value).startswith(path) and '\n' not in str(caught.value)
+
+
+def test_record_without_label_is_named(damaged):
+  dataset, path, offsets = damaged
+  rewrite(path, lambda feature: feature.pop('image/class/label'))
+  with pytest.raises(InputError, match=r'record 2 \(byte %d\): '
+                     'image/class/label is missing' % offsets[2]) as caught:
+    read_damaged(dataset)
+  assert str(caught.value).startswith(path)
+
+
+def test_file_that_is_gone_is_named(damaged):
+  dataset, path, _ = damaged
+  os.remove(path)
+  with pytest.raises(InputError, match='the record file .*00001.* is gone'):
+    read_damaged(dataset)
+
+
+def test_label_outside_is_one_line(damaged):
+  dataset, _, _ = damaged
+  dataset.num_classes = 1
+  with pytest.raises(InputError, match='^label outside 0 to 0 .*of photo'):
+    read_damaged(dataset)
+
+
+def test_errors_of_other_nodes_stay_what_they_are():
+  with tf.Graph().as_default(), tf.Session() as session:
+    photo = tf.image.decode_jpeg(tf.placeholder_with_default(b'x', []))
+    wrong = tf.reshape([1, 2], tf.placeholder_with_default([3], [1]))
+    for fetch in (photo, wrong):
+      with pytest.raises(tf.errors.InvalidArgumentError):
+        with input_pipeline.errors_as_advice():
+          session.run(fetch)
+
+
+def test_record_that_reads_well_again_asks_for_the_disk(damaged):
+  dataset, _, _ = damaged
+  with tf.Graph().as_default():
+    input_pipeline.evaluation_batches(dataset, preprocess, 8, 4)
+    with pytest.raises(InputError,
+                       match=r'\(corrupted at 3\).*reads well: is the disk'):
+      with input_pipeline.errors_as_advice():
+        raise tf.errors.DataLossError(None, None, 'corrupted at 3')

@@ -1,0 +1,415 @@
+"""ImageNet from a made tree of the same shape to slim's records."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import helpers
+import pytest
+import tiny_dataset
+from PIL import Image
+
+from compat import tf
+from datasets import (
+  convert_imagenet,
+  dataset_factory,
+  imagenet_names,
+  imagenet_source,
+  public_sets,
+  verify,
+)
+from errors import InputError
+
+IDS = ['n01440764', 'n02012849', 'n03126707']  # tench, crane, crane
+LABELS = [1, 135, 518]
+
+
+def make_tree(folder, photos=6):
+  """Makes train/<id>/, a flat validation/ with its classes, and boxes.csv."""
+  for index, wordnet_id in enumerate(IDS):
+    (folder / 'train' / wordnet_id).mkdir(parents=True)
+    for number in range(photos):
+      name = '%s_%d.JPEG' % (wordnet_id, number)
+      (folder / 'train' / wordnet_id / name).write_bytes(
+          tiny_dataset.photo_bytes(100 * index + number))
+  (folder / 'validation').mkdir()
+  for number in range(1, 6):
+    (folder / 'validation' / ('ILSVRC2012_val_%08d.JPEG' % number)).write_bytes(
+        tiny_dataset.photo_bytes(1000 + number))
+  (folder / 'classes.txt').write_text(
+      ''.join('%s\n' % IDS[number % 3] for number in range(5)))
+  (folder / 'boxes.csv').write_text(
+      'n01440764_0.JPEG,0.25,0.5,0.75,1.0\n'
+      'n00007846_1.JPEG,0,0,1,1\n'
+      'n01440764_0.JPEG,0.0,0.125,0.5,0.625\n')
+
+
+@pytest.fixture(scope='module')
+def tree(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('ilsvrc')
+  make_tree(folder)
+  return folder
+
+
+def convert(tree, to, **kwargs):
+  arguments = dict(
+      train_dir=str(tree / 'train'), validation_dir=str(tree / 'validation'),
+      validation_labels=str(tree / 'classes.txt'),
+      bounding_box_csv=str(tree / 'boxes.csv'), num_train_shards=4,
+      num_validation_shards=2)
+  arguments.update(kwargs)
+  return convert_imagenet.convert(str(to), **arguments)
+
+
+def read(folder, *names):
+  """Returns {file name of the photo: its features}."""
+  examples = {}
+  for name in names:
+    for data in tf.python_io.tf_record_iterator(str(folder / name)):
+      feature = tf.train.Example.FromString(data).features.feature
+      file_name = feature['image/filename'].bytes_list.value[0].decode()
+      assert file_name not in examples
+      examples[file_name] = feature
+  return examples
+
+
+@pytest.fixture(scope='module')
+def converted(tree, tmp_path_factory):
+  folder = tmp_path_factory.mktemp('records') / 'new'
+  convert(tree, folder)
+  return folder
+
+
+TRAIN = ['train-%05d-of-00004' % index for index in range(4)]
+VALIDATION = ['validation-%05d-of-00002' % index for index in range(2)]
+
+
+def test_convert_writes_slims_file_names(converted):
+  assert sorted(path.name for path in converted.iterdir()) == sorted(
+      TRAIN + VALIDATION + ['imagenet.json', 'imagenet_skipped.csv',
+                            'labels.txt'])
+
+
+def test_convert_record_has_slims_keys_and_values(converted):
+  feature = read(converted, *TRAIN)['n02012849_3.JPEG']
+  assert {key: list(getattr(value, value.WhichOneof('kind')).value)
+          for key, value in feature.items()} == {
+              'image/height': [10], 'image/width': [12],
+              'image/colorspace': [b'RGB'], 'image/channels': [3],
+              'image/class/label': [135],
+              'image/class/synset': [b'n02012849'],
+              'image/class/text': [b'crane'],
+              'image/object/bbox/xmin': [], 'image/object/bbox/xmax': [],
+              'image/object/bbox/ymin': [], 'image/object/bbox/ymax': [],
+              'image/object/bbox/label': [],
+              'image/format': [b'JPEG'],
+              'image/filename': [b'n02012849_3.JPEG'],
+              'image/encoded': [tiny_dataset.photo_bytes(103)]}
+  assert feature['image/object/bbox/label'].WhichOneof('kind') == 'int64_list'
+  assert feature['image/object/bbox/xmin'].WhichOneof('kind') == 'float_list'
+
+
+def test_convert_boxes_go_to_their_photo(converted):
+  feature = read(converted, *TRAIN)['n01440764_0.JPEG']
+  assert list(feature['image/object/bbox/label'].int64_list.value) == [1, 1]
+  boxes = {side: list(feature['image/object/bbox/' + side].float_list.value)
+           for side in ('xmin', 'ymin', 'xmax', 'ymax')}
+  assert boxes == {'xmin': [0.25, 0.0], 'ymin': [0.5, 0.125],
+                   'xmax': [0.75, 0.5], 'ymax': [1.0, 0.625]}
+
+
+def test_convert_every_photo_once_shuffled_over_even_files(converted):
+  sizes = [len(read(converted, name)) for name in TRAIN + VALIDATION]
+  assert sizes == [4, 5, 4, 5, 2, 3]
+  examples = read(converted, *TRAIN)
+  assert len(examples) == 18
+  first = {name.split('_')[0] for name in read(converted, TRAIN[0])}
+  assert len(first) > 1
+  for name, feature in examples.items():
+    label = feature['image/class/label'].int64_list.value[0]
+    assert label == LABELS[IDS.index(name.split('_')[0])]
+
+
+def test_convert_validation_classes_are_by_line(converted):
+  labels = {name: feature['image/class/label'].int64_list.value[0]
+            for name, feature in read(converted, *VALIDATION).items()}
+  assert labels == {'ILSVRC2012_val_%08d.JPEG' % (line + 1): LABELS[line % 3]
+                    for line in range(5)}
+
+
+def test_convert_result_is_a_data_set_of_1001_classes(converted):
+  train = dataset_factory.get_dataset('imagenet', 'train', str(converted))
+  assert train.num_samples == 18 and train.num_classes == 1001
+  assert train.labels_to_names[135] == 'crane'
+  assert train.data_sources == [str(converted / name) for name in TRAIN]
+  validation = dataset_factory.get_dataset('imagenet', 'validation',
+                                           str(converted))
+  assert validation.num_samples == 5
+  with open(str(converted / 'imagenet.json')) as source:
+    counts = json.load(source)['splits']['train']['class_counts']
+  assert counts['crane'] == 12 and counts['tench'] == 6
+  assert len(counts) == len(set(imagenet_names.labels()))
+
+
+def test_convert_result_verifies(converted):
+  reports = list(verify.verify(str(converted), 'imagenet', num_decoded=0))
+  assert [(report.num_records, report.problems) for report in reports] == [
+      (18, []), (5, [])]
+
+
+def test_get_dataset_reads_slims_files_without_manifest(converted, tmp_path):
+  for name in TRAIN + VALIDATION:
+    (tmp_path / name).write_bytes((converted / name).read_bytes())
+  dataset = dataset_factory.get_dataset('imagenet', 'train', str(tmp_path))
+  assert dataset.num_samples == 18 and dataset.num_classes == 1001
+  reports = list(verify.verify(str(tmp_path), 'imagenet'))
+  assert [report.num_records for report in reports] == [18, 5]
+  (tmp_path / TRAIN[0]).unlink()  # A part of the files is counted, as well.
+  dataset = dataset_factory.get_dataset('imagenet', 'train', str(tmp_path))
+  assert dataset.num_samples == 14
+
+
+def test_convert_same_bytes_whatever_the_order_of_the_listing(
+    tree, converted, tmp_path, monkeypatch):
+  scan = os.scandir
+
+  class Backwards:
+    def __init__(self, folder):
+      self.entries = reversed(sorted(scan(folder), key=lambda e: e.name))
+
+    def __enter__(self):
+      return self.entries
+
+    def __exit__(self, *_):
+      pass
+
+  monkeypatch.setattr(imagenet_source.os, 'scandir', Backwards)
+  convert(tree, tmp_path)
+  monkeypatch.undo()
+  assert tiny_dataset.file_contents(tmp_path) == (
+      tiny_dataset.file_contents(converted))
+
+
+def test_convert_validation_in_class_folders(tree, tmp_path):
+  manifest = convert(tree, tmp_path, validation_dir=str(tree / 'train'),
+                     validation_labels=None, train_dir=None)
+  assert manifest.splits['validation']['size'] == 18
+  assert list(manifest.splits) == ['validation']
+
+
+def test_convert_bad_photos_are_mended_or_listed(tmp_path):
+  make_tree(tmp_path)
+  folder = tmp_path / 'train' / IDS[0]
+  (folder / 'n01440764_0.JPEG').write_bytes(tiny_dataset.photo_bytes(1, 'PNG'))
+  buffer = io.BytesIO()
+  Image.new('CMYK', (7, 5), (10, 20, 30, 40)).save(buffer, 'JPEG')
+  (folder / 'n01440764_1.JPEG').write_bytes(buffer.getvalue())
+  (folder / 'n01440764_2.JPEG').write_bytes(b'no photo')
+  manifest = convert(tmp_path, tmp_path / 'out', max_bad_fraction=0.1)
+  examples = read(tmp_path / 'out', *TRAIN)
+  assert len(examples) == 17 and 'n01440764_2.JPEG' not in examples
+  for name, size in (('n01440764_0.JPEG', (12, 10)),
+                     ('n01440764_1.JPEG', (7, 5))):
+    encoded = examples[name]['image/encoded'].bytes_list.value[0]
+    image = Image.open(io.BytesIO(encoded))
+    assert (image.format, image.mode, image.size) == ('JPEG', 'RGB', size)
+    assert size == (examples[name]['image/width'].int64_list.value[0],
+                    examples[name]['image/height'].int64_list.value[0])
+  assert [entry['file'] for entry in manifest.skipped] == [
+      'n01440764/n01440764_2.JPEG']
+  text = (tmp_path / 'out' / 'imagenet_skipped.csv').read_text()
+  assert 'n01440764_2.JPEG,"not a photo that' in text
+  assert not list(verify.verify(str(tmp_path / 'out'), 'imagenet',
+                                num_decoded=0))[0].problems
+
+
+def test_convert_too_many_bad_photos_is_an_error_that_changes_nothing(tmp_path):
+  make_tree(tmp_path)
+  out = tmp_path / 'out'
+  convert(tmp_path, out)
+  before = tiny_dataset.file_contents(out)
+  for path in (tmp_path / 'train' / IDS[0]).iterdir():
+    path.write_bytes(b'no photo')
+  with pytest.raises(InputError, match=r'6 of 23 photos cannot be used, '
+                     r'accepted are 5 %; the first is n01440764/n01440764_'):
+    convert(tmp_path, out, seed=1)
+  assert tiny_dataset.file_contents(out) == before
+
+
+def test_convert_again_keeps_what_is_there(tree, tmp_path):
+  convert(tree, tmp_path)
+  before = {path.name: path.stat().st_ino for path in tmp_path.iterdir()}
+  convert(tree, tmp_path)
+  assert before == {path.name: path.stat().st_ino
+                    for path in tmp_path.iterdir()}
+  convert(tree, tmp_path, num_train_shards=2)  # Another plan: made anew.
+  names = {path.name for path in tmp_path.iterdir()}
+  assert 'train-00001-of-00002' in names and TRAIN[0] not in names
+
+
+@pytest.mark.parametrize('moved', [0, 3, 6])
+def test_convert_killed_run_goes_on_with_the_same_bytes(
+    tree, converted, tmp_path, monkeypatch, moved):
+  """Stops it after two files, and again after some are in their place."""
+  write_shard = convert_imagenet._write_shard
+  written = []
+
+  def write_two(aside, shard, *args):
+    if len(written) == 2:
+      raise KeyboardInterrupt
+    facts = write_shard(aside, shard, *args)
+    written.append(shard)
+    return facts
+
+  monkeypatch.setattr(convert_imagenet.progress, 'run_in_threads',
+                      lambda function, items: list(map(function, items)))
+  monkeypatch.setattr(convert_imagenet, '_write_shard', write_two)
+  with pytest.raises(KeyboardInterrupt):
+    convert(tree, tmp_path)
+  with pytest.raises(InputError, match='not converted'):
+    dataset_factory.get_dataset('imagenet', 'train', str(tmp_path))
+
+  def write_others(aside, shard, *args):
+    assert shard not in written
+    return write_shard(aside, shard, *args)
+
+  replace, moves = os.replace, []
+
+  def stop_moving(source, target):
+    if os.path.dirname(target) == str(tmp_path):
+      if len(moves) == moved:
+        raise KeyboardInterrupt
+      moves.append(target)
+    replace(source, target)
+
+  monkeypatch.setattr(convert_imagenet, '_write_shard', write_others)
+  with monkeypatch.context() as patch:
+    patch.setattr(convert_imagenet.os, 'replace', stop_moving)
+    with pytest.raises(KeyboardInterrupt):
+      convert(tree, tmp_path)
+  with pytest.raises(InputError, match='not converted'):
+    dataset_factory.get_dataset('imagenet', 'train', str(tmp_path))
+  monkeypatch.setattr(convert_imagenet, '_write_shard', None)  # All is there.
+  convert(tree, tmp_path)
+  assert tiny_dataset.file_contents(tmp_path) == (
+      tiny_dataset.file_contents(converted))
+  assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+
+
+KILLED = """
+import sys
+from datasets import convert_imagenet
+convert_imagenet.convert(sys.argv[1], train_dir=sys.argv[2],
+                         num_train_shards=12)
+"""
+
+
+@pytest.mark.slow
+def test_convert_killed_by_signal_goes_on(tmp_path):
+  make_tree(tmp_path, photos=400)
+  command = [sys.executable, '-c', KILLED, str(tmp_path / 'out'),
+             str(tmp_path / 'train')]
+  kwargs = dict(cwd=helpers.ROOT)
+  aside = tmp_path / 'out' / '.imagenet.converting'
+  kept = {}
+  for wanted in (1, 5):
+    process = subprocess.Popen(command, **kwargs)
+    while process.poll() is None and (
+        not aside.exists() or len(list(aside.glob('train*.json'))) < wanted):
+      time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    now = {path.name: path.stat().st_mtime_ns for path in aside.glob('*.json')}
+    assert set(kept) <= set(now)
+    assert all(now[name] == stamp for name, stamp in kept.items())
+    kept = now
+  subprocess.run(command, check=True, **kwargs)
+  convert_imagenet.convert(str(tmp_path / 'once'),
+                           train_dir=str(tmp_path / 'train'),
+                           num_train_shards=12)
+  assert tiny_dataset.file_contents(tmp_path / 'out') == (
+      tiny_dataset.file_contents(tmp_path / 'once'))
+
+
+def test_convert_records_of_somebody_else_are_left_alone(tree, tmp_path):
+  (tmp_path / 'train-00000-of-01024').write_bytes(b'precious')
+  with pytest.raises(InputError, match='1 record files that are not from here'):
+    convert(tree, tmp_path)
+  assert [path.name for path in tmp_path.iterdir()] == ['train-00000-of-01024']
+
+
+def test_convert_labels_of_another_data_set_are_left_alone(tree, tmp_path):
+  (tmp_path / 'labels.txt').write_text('0:cat\n1:dog\n')
+  convert(tree, tmp_path)
+  assert (tmp_path / 'labels.txt').read_text() == '0:cat\n1:dog\n'
+
+
+@pytest.mark.parametrize('change, message', [
+    (lambda tree: (tree / 'train' / 'n00000001').mkdir(),
+     'n00000001 is none of the 1000 classes'),
+    (lambda tree: (tree / 'train' / 'n01443537').mkdir(),
+     'n01443537 holds no photo'),
+    (lambda tree: (tree / 'train').rename(tree / 'other'),
+     'cannot list .*train: No such file'),
+    (lambda tree: (tree / 'classes.txt').write_text('1\n2\n'),
+     "classes.txt, line 1: got '1', .*development kit"),
+    (lambda tree: (tree / 'classes.txt').write_text('n01440764\n'),
+     'has 1 lines, none for ILSVRC2012_val_00000002'),
+    (lambda tree: (tree / 'classes.txt').unlink(),
+     'cannot read the classes .*classes.txt'),
+    (lambda tree: (tree / 'validation' / 'x.JPEG').write_bytes(b'x'),
+     'holds 6 photos, and .*classes.txt has 5 lines'),
+    (lambda tree: (tree / 'validation' / IDS[0]).mkdir(),
+     'holds class folders and photos'),
+    (lambda tree: (tree / 'boxes.csv').write_text('a.JPEG,0,0,1\n'),
+     "boxes.csv, line 1: got 'a.JPEG,0,0,1'"),
+    (lambda tree: (tree / 'boxes.csv').write_text('a,0,0,1,1\na,0,0,1,1.5\n'),
+     'boxes.csv, line 2'),
+    (lambda tree: (tree / 'boxes.csv').write_text('a,0,nan,1,1\n'),
+     'boxes.csv, line 1'),
+    (lambda tree: (tree / 'boxes.csv').write_bytes(b'\xff'),
+     'cannot read the boxes'),
+])
+def test_convert_wrong_input_is_one_line(tmp_path, change, message):
+  make_tree(tmp_path, photos=1)
+  change(tmp_path)
+  with pytest.raises(InputError, match=message) as caught:
+    convert(tmp_path, tmp_path / 'out')
+  assert '\n' not in str(caught.value)
+  assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('kwargs, message', [
+    (dict(train_dir=None, validation_dir=None), 'neither a folder'),
+    (dict(validation_labels=None), 'lie flat: their classes are needed'),
+    (dict(num_train_shards=0), '0 record files of train'),
+])
+def test_convert_wrong_arguments_are_refused(tree, tmp_path, kwargs, message):
+  with pytest.raises(InputError, match=message):
+    convert(tree, tmp_path, **kwargs)
+
+
+def test_convert_target_that_is_a_file_is_named(tree, tmp_path):
+  (tmp_path / 'out').write_text('')
+  with pytest.raises(InputError, match='cannot write to .*out'):
+    convert(tree, tmp_path / 'out')
+
+
+def test_list_validation_other_names_go_by_their_order(tmp_path):
+  for name in 'cab':
+    (tmp_path / (name + '.jpg')).write_bytes(b'x')
+  path = tmp_path / '.classes'
+  path.write_text('\n'.join(IDS) + '\n')
+  found = imagenet_source.list_validation(str(tmp_path), str(path))
+  assert [(os.path.basename(row.path), row.label) for row in found] == list(
+      zip(['a.jpg', 'b.jpg', 'c.jpg'], LABELS))
+
+
+def test_full_set_sizes_are_those_of_slim():
+  known = public_sets.PUBLIC_SETS['imagenet']
+  assert known.split_sizes == {'train': 1281167, 'validation': 50000}
+  assert len(known.labels()) == 1001
