@@ -4,7 +4,11 @@
       --dataset_dir=/path/to/data
 
 reads /path/to/data/my_flower_5/<class>/* and writes into /path/to/data the
-record files, labels.txt and the manifest my_flower_5.json.
+record files, labels.txt, the list my_flower_5_skipped.csv of files that could
+not be used, and the manifest my_flower_5.json.
+
+Run again when photos were added: with the same seed and percentages old photos
+stay in their splits, with others all are split anew.
 """
 
 import os
@@ -12,12 +16,13 @@ import os
 from absl import flags
 
 import common_flags
-from datasets import convert_photos, manifest, photos, record_dataset
+from datasets import convert_photos, converted_files, manifest, photos
+from datasets.photo_folder import printable
 
 FLAGS = flags.FLAGS
 
-# Skipped files that the summary names; the manifest has all of them.
-_SHOWN_SKIPPED = 20
+# Lines of each list in the summary.
+_SHOWN = 20
 
 
 def define_flags():
@@ -33,7 +38,11 @@ def define_flags():
       'Percent of the photos of each class that go to the validation split.',
       lower_bound=0, upper_bound=99)
   flags.DEFINE_integer(
-      'seed', 0, 'Decides which photos are for validation, and the order.')
+      'percent_test', 0,
+      'Percent of the photos of each class that go to a test split.',
+      lower_bound=0, upper_bound=99)
+  flags.DEFINE_integer(
+      'seed', 0, 'Decides which photos go to which split, and the order.')
   flags.DEFINE_integer(
       'num_shards', None,
       'Record files a split. None: by size, about %d MB each.' %
@@ -42,6 +51,10 @@ def define_flags():
       'max_pixels', photos.MAX_PIXELS,
       'Photos whose width times height in pixels is larger are skipped.',
       lower_bound=1)
+  flags.DEFINE_float(
+      'max_bad_fraction', 0.05,
+      'Share of the files, 0 to 1, that may be unusable; with more of them '
+      'nothing is converted.', lower_bound=0, upper_bound=1)
 
 
 def main(_):
@@ -50,7 +63,8 @@ def main(_):
   converted = convert_photos.convert(
       dataset_dir, FLAGS.dataset_name,
       percent_validation=FLAGS.percent_validation, seed=FLAGS.seed,
-      num_shards=FLAGS.num_shards, max_pixels=FLAGS.max_pixels)
+      num_shards=FLAGS.num_shards, max_pixels=FLAGS.max_pixels,
+      percent_test=FLAGS.percent_test, max_bad_fraction=FLAGS.max_bad_fraction)
   print(summary(converted, dataset_dir))
 
 
@@ -72,30 +86,48 @@ def summary(converted, dataset_dir):
   sizes = [converted.splits[split]['size'] for split in splits]
   lines.append(row % ('all'.ljust(width), *sizes))
 
-  skipped = converted.skipped
-  if skipped:
-    lines.append('skipped files: %d' % len(skipped))
-    lines += ['  %s: %s' % (_printable(entry['file']), entry['reason'])
-              for entry in skipped[:_SHOWN_SKIPPED]]
-    if len(skipped) > _SHOWN_SKIPPED:
-      lines.append('  and %d more, listed in the manifest' %
-                   (len(skipped) - _SHOWN_SKIPPED))
+  skipped_path = converted_files.skipped_path(dataset_dir, converted.name)
+  lines += _shortened(
+      'skipped files: %d',
+      ['%s: %s' % (printable(entry['file']), entry['reason'])
+       for entry in converted.skipped],
+      'listed in %s' % os.path.basename(skipped_path))
+  manifest_path = manifest.path(dataset_dir, converted.name)
+  contradictions = manifest.contradictions(converted)
+  for title, sets in (
+      ('same photo in several classes, skipped: %d', contradictions),
+      ('same photo several times in a class, in one split: %d',
+       [files for files in converted.duplicates
+        if files not in contradictions])):
+    lines += _shortened(title, [printable(', '.join(files)) for files in sets],
+                        'listed in %s' % os.path.basename(manifest_path))
+
   lines.append('written to %s:' % dataset_dir)
   for split in converted.splits.values():
     shards = split['shards']
     lines.append('  ' + (shards[0] if len(shards) == 1 else
                          '%s to %s' % (shards[0], shards[-1])))
-  lines.append('  ' + record_dataset.LABELS_FILE)
-  lines.append('  ' + os.path.basename(manifest.path(dataset_dir,
-                                                     converted.name)))
+  labels_path = converted_files.labels_path(dataset_dir, converted)
+  lines += ['  ' + os.path.basename(path)
+            for path in (labels_path, skipped_path, manifest_path)
+            if os.path.exists(path)]
   return '\n'.join(lines)
 
 
-def _printable(file):
-  """Returns a file name without line breaks and other control characters."""
-  return ''.join(letter if letter.isprintable() else
-                 letter.encode('unicode_escape').decode('ascii')
-                 for letter in file)
+def _shortened(title, rows, where):
+  """Returns the lines of a list; none without rows.
+
+  Args:
+    title: with %d for the number of rows.
+    rows: list of text.
+    where: says where those are that are not shown.
+  """
+  if not rows:
+    return []
+  lines = [title % len(rows)] + ['  ' + row for row in rows[:_SHOWN]]
+  if len(rows) > _SHOWN:
+    lines.append('  and %d more, %s' % (len(rows) - _SHOWN, where))
+  return lines
 
 
 if __name__ == '__main__':

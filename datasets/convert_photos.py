@@ -1,75 +1,104 @@
 """From a folder of photos to records, labels and a manifest.
 
 Two passes. The first reads and decodes every photo, so that the splits are made
-of usable photos only. The second writes the records into a work folder, whose
-files are moved to their place when all are complete, the manifest last: while
-there is no manifest but a work folder, dataset_factory takes nothing for the
-data set, and the next conversion starts from the photos again.
+of usable photos only. The second writes the records: see converted_files.
+
+What a former conversion decided is kept: with the seed and the percentages that
+its manifest names, old photos stay in their splits and only new ones are drawn
+(see splits.assign). With others all photos are drawn anew.
 """
 
 import collections
-import hashlib
 import os
 import random
 import re
-import shutil
 
 from compat import tf
+from datasets import converted_files, photo_folder, photos, same_photos, splits
 from datasets import manifest as manifests
-from datasets import photo_folder, photos, record_dataset
-from datasets.dataset_factory import work_dir
 from errors import InputError
 
 # Aimed-at size of a record file: a few for a small data set, so that several
 # readers have something to do; none so large that copying it is a burden.
 SHARD_BYTES = 64 * 1024 * 1024
 
-SPLITS = ('train', 'validation')
+# Unusable files that an error names; the list beside the manifest has all.
+_NAMED = 3
 
 
 def convert(dataset_dir, name, percent_validation=10, seed=0, num_shards=None,
-            max_pixels=photos.MAX_PIXELS):
+            max_pixels=photos.MAX_PIXELS, percent_test=0,
+            max_bad_fraction=0.05):
   """Converts the photos in `<dataset_dir>/<name>/<class>/`.
 
   Writes into dataset_dir: record files `<name>_train-00000-of-0000N.tfrecord`
-  and `<name>_validation-...`, labels.txt, and the manifest `<name>.json`. The
-  same photos and arguments give the same bytes on every machine. Record files
-  of a former conversion of this data set are removed.
+  and so on for each split, labels.txt (`<name>_labels.txt` where another data
+  set there needs labels.txt), `<name>_skipped.csv` with a row for each file
+  that was not converted, and the manifest `<name>.json`. The same photos and
+  arguments give the same bytes whatever the order of listing. Record files of a
+  former conversion of this data set are removed.
+
+  Photos with equal pixels go to the same split. Where they lie in several
+  classes, at most one of these is right, so none of them is converted.
 
   Args:
     dataset_dir: folder that holds the folder of photos and gets the records.
     name: name of the data set and of its folder.
-    percent_validation: integer 0 to 99, percent of each class for validation.
+    percent_validation: number 0 to 99, percent of each class for validation.
     seed: integer, decides the splits and the order.
     num_shards: record files a split; None: by size.
     max_pixels: photos with more pixels are skipped.
+    percent_test: number 0 to 99, percent of each class for the test split.
+    max_bad_fraction: 0 to 1, share of the files in class folders that may be
+      unusable. Hidden files and photos in several classes do not count.
 
   Returns:
     The Manifest.
 
   Raises:
-    InputError: if the folder is missing, holds fewer than two classes or a
-      class without a usable photo, or if dataset_dir cannot be written to.
+    InputError: if the folder is missing, holds fewer than two classes, or a
+      class with too few usable photos for the splits; if more files than
+      max_bad_fraction are unusable; if the former manifest cannot be read; if
+      dataset_dir cannot be written to. The former data set is then as it was.
   """
-  _check_arguments(name, percent_validation, num_shards)
+  percents = {'validation': percent_validation, 'test': percent_test}
+  _check_arguments(name, percents, num_shards, max_bad_fraction)
   folder = os.path.join(dataset_dir, name)
   listing = photo_folder.list_photos(folder)
+  former, kept_path = _load_former(dataset_dir, name, seed, percents)
+  _check_target(dataset_dir, name)
+
   usable, unusable = photo_folder.check_photos(folder, listing, max_pixels)
-  skipped = sorted(listing.skipped + unusable, key=lambda entry: entry['file'])
-  by_class = _group_by_class(usable, listing.classes, folder, skipped)
+  skipped = listing.skipped + unusable
+  _check_classes(folder, listing.classes, usable, skipped)
+  _check_bad_fraction(dataset_dir, name, len(usable), skipped, listing.hidden,
+                      max_bad_fraction)
+  groups = same_photos.group(folder, usable, max_pixels)
+  consistent, contradictory = _part_contradictory(groups)
+  skipped = sorted(skipped + contradictory, key=lambda entry: entry['file'])
+  kept = sorted((photo for members in consistent for photo in members),
+                key=lambda photo: photo.file)
+  _check_classes(folder, listing.classes, kept, skipped)
+  by_class = collections.OrderedDict((name, []) for name in listing.classes)
+  for members in consistent:
+    by_class[members[0].class_name].append(members)
 
   split_of = {}
   for members in by_class.values():
-    split_of.update(assign_splits(members, percent_validation, seed))
-  splits, orders = _plan(name, by_class, split_of, num_shards, seed)
+    split_of.update(splits.assign(members, percents, seed,
+                                  _former_split(former) if kept_path else None))
+  splits.check(by_class, split_of, percents, kept_path, folder)
+  described, orders = _plan(name, by_class, split_of, num_shards, seed)
   manifest = manifests.Manifest(
-      name=name, labels=listing.classes, splits=splits, seed=seed,
-      percent_validation=percent_validation,
-      files={photo.file: split_of[photo.file]
-             for photo in sorted(usable, key=lambda photo: photo.file)},
-      skipped=skipped)
+      name=name, labels=listing.classes, splits=described, seed=seed,
+      percent_validation=percent_validation, percent_test=percent_test,
+      files={photo.file: split_of[photo.file] for photo in kept},
+      digests={photo.file: photo.digest for photo in kept}, skipped=skipped,
+      duplicates=sorted(sorted(photo.file for photo in members)
+                        for members in groups if len(members) > 1))
   try:
-    _write(dataset_dir, manifest, orders, max_pixels)
+    converted_files.write(dataset_dir, manifest, former, orders, listing.hidden,
+                          max_pixels)
   except OSError as error:
     raise InputError('cannot write to %s: %s' % (dataset_dir, error))
   except tf.errors.OpError as error:  # Of the record writer.
@@ -77,82 +106,139 @@ def convert(dataset_dir, name, percent_validation=10, seed=0, num_shards=None,
   return manifest
 
 
-def assign_splits(members, percent_validation, seed):
-  """Assigns the photos of one class to splits.
-
-  By the rank of a hash of seed and content, so that neither names nor the
-  order of a listing matter. Photos with equal bytes stay together.
-
-  Args:
-    members: list of photo_folder.CheckedPhoto of one class.
-    percent_validation: integer 0 to 99.
-    seed: integer.
-
-  Returns:
-    {file: split}. For validation that percentage, rounded, but at least one
-    photo of two or more, and never all.
-  """
-  groups = collections.defaultdict(list)
-  for photo in members:
-    key = '%d:%s' % (seed, photo.digest)
-    groups[hashlib.sha256(key.encode('ascii')).hexdigest()].append(photo.file)
-  ranked = [groups[key] for key in sorted(groups)]
-
-  count = len(members)
-  wanted = round(count * percent_validation / 100)
-  if percent_validation:
-    wanted = max(wanted, 1)
-  wanted = min(wanted, count - 1)
-  chosen = set()
-  for group in ranked:
-    if len(chosen) + len(group) <= wanted:
-      chosen.update(group)
-  if wanted and not chosen and len(ranked) > 1:  # Only groups of duplicates.
-    chosen.update(min(ranked, key=len))
-  return {photo.file: 'validation' if photo.file in chosen else 'train'
-          for photo in members}
-
-
-def _check_arguments(name, percent_validation, num_shards):
+def _check_arguments(name, percents, num_shards, max_bad_fraction):
   if not name or name.startswith('.') or re.search(r'[/\\*?\[\]\x00-\x1f]',
                                                    name):
     raise InputError('dataset_name is %r, accepted is a plain folder name '
                      'without / \\ * ? [ ] and no leading dot' % name)
-  if not 0 <= percent_validation <= 99:
-    raise InputError('percent_validation is %r, accepted are 0 to 99' %
-                     percent_validation)
+  for split, percent in percents.items():
+    if not 0 <= percent <= 99:
+      raise InputError('percent_%s is %r, accepted are 0 to 99' %
+                       (split, percent))
+  if sum(percents.values()) > 99:
+    raise InputError(
+        'percent_validation is %g and percent_test is %g: together accepted '
+        'are up to 99, or nothing is left for training' %
+        (percents['validation'], percents['test']))
   if num_shards is not None and not 1 <= num_shards <= 99999:
     raise InputError('num_shards is %r, accepted are 1 to 99999' % num_shards)
+  if not 0 <= max_bad_fraction <= 1:
+    raise InputError('max_bad_fraction is %r, accepted are 0 to 1' %
+                     max_bad_fraction)
 
 
-def _group_by_class(usable, classes, folder, skipped):
-  """Returns {class: list of CheckedPhoto}, in the order of the labels."""
-  by_class = {class_name: [] for class_name in classes}
-  for photo in usable:
-    by_class[photo.class_name].append(photo)
-  reasons = {entry['file']: entry['reason'] for entry in skipped}
+def _check_target(dataset_dir, name):
+  """Finds out before the work what would be in its way after it."""
+  if not os.access(dataset_dir, os.W_OK | os.X_OK):
+    raise InputError('cannot write to %s: permission denied' % dataset_dir)
+  converted_files.check_way_is_free(dataset_dir, name)
+
+
+def _load_former(dataset_dir, name, seed, percents):
+  """Returns (the former Manifest or None, its path if its splits are kept)."""
+  path = converted_files.former_path(dataset_dir, name)
+  if not path:
+    return None, None
+  former = manifests.load_file(path)
+  changes = [('seed', former.seed, seed),
+             ('percent_validation', former.percent_validation,
+              percents['validation']),
+             ('percent_test', former.percent_test, percents['test'])]
+  changed = ', '.join('%s was %g and is %g' % change for change in changes
+                      if change[1] != change[2])
+  if changed:
+    tf.logging.warning('%s: all photos are split anew, none keeps the split of '
+                       'the former conversion', changed)
+  return former, None if changed else path
+
+
+def _former_split(former):
+  """Returns a function from a CheckedPhoto to its former split, or None."""
+  by_digest = {digest: former.files.get(file)
+               for file, digest in former.digests.items()}
+
+  def former_split(photo):
+    return by_digest.get(photo.digest) or former.files.get(photo.file)
+
+  return former_split
+
+
+def _check_bad_fraction(dataset_dir, name, num_usable, skipped, hidden,
+                        max_bad_fraction):
+  """Raises InputError, and writes the list, if too much cannot be used.
+
+  What lies beside the class folders does not count: it is rarely meant to be a
+  photo (README, LICENSE).
+  """
+  bad = sorted((entry for entry in skipped if '/' in entry['file']),
+               key=lambda entry: entry['file'])
+  total = len(bad) + num_usable
+  if len(bad) <= max_bad_fraction * total:
+    return
+  try:
+    converted_files.write_skipped(dataset_dir, name, sorted(
+        skipped + hidden, key=lambda entry: entry['file']))
+  except OSError as error:
+    raise InputError('cannot write to %s: %s' % (dataset_dir, error))
+  first = '; '.join(_describe(entry) for entry in bad[:_NAMED])
+  raise InputError(
+      '%d of the %d files in %s cannot be used, more than the fraction of %g '
+      'that --max_bad_fraction accepts. Nothing was converted; %s lists them, '
+      'the first: %s' %
+      (len(bad), total, os.path.join(dataset_dir, name), max_bad_fraction,
+       converted_files.skipped_path(dataset_dir, name), first))
+
+
+def _describe(entry):
+  return '%s: %s' % (photo_folder.printable(entry['file']), entry['reason'])
+
+
+def _part_contradictory(groups):
+  """Parts groups that lie in one class from those in several.
+
+  Returns:
+    consistent: list of groups.
+    skipped: list of {'file', 'reason'} for each photo of the others.
+  """
+  consistent, skipped = [], []
+  for members in groups:
+    if len({photo.class_name for photo in members}) == 1:
+      consistent.append(members)
+      continue
+    for photo in members:
+      other = next(other for other in members
+                   if other.class_name != photo.class_name)
+      skipped.append({
+          'file': photo.file,
+          'reason': 'the same photo is in another class: %s' % other.file})
+  return consistent, skipped
+
+
+def _check_classes(folder, classes, usable, skipped):
+  """Raises InputError for a class without a usable photo."""
+  found = {photo.class_name for photo in usable}
   for class_name in classes:
-    if not by_class[class_name]:
-      first = [' (%s: %s)' % row for row in reasons.items()
-               if row[0].startswith(class_name + '/')][:1]
+    if class_name not in found:
+      first = [' (%s)' % _describe(entry) for entry in skipped
+               if entry['file'].startswith(class_name + '/')][:1]
       raise InputError(
           'class %r in %s has no usable photo%s: add photos (%s), or remove '
           'the folder' % (class_name, folder, ''.join(first), photos.ACCEPTED))
-  return by_class
 
 
 def _plan(name, by_class, split_of, num_shards, seed):
   """Decides the order of the photos and their files.
 
   Returns:
-    splits: as in the Manifest.
+    described: splits as in the Manifest.
     orders: {shard: list of (CheckedPhoto, label)}.
   """
-  splits, orders = {}, {}
-  for split in SPLITS:
+  described, orders = {}, {}
+  for split in splits.SPLITS:
     rows = [(photo, label)
-            for label, members in enumerate(by_class.values())
-            for photo in members if split_of[photo.file] == split]
+            for label, groups in enumerate(by_class.values())
+            for members in groups for photo in members
+            if split_of[photo.file] == split]
     if not rows:
       continue
     rows.sort(key=lambda row: row[0].file)
@@ -165,38 +251,7 @@ def _plan(name, by_class, split_of, num_shards, seed):
       orders[shard] = rows[index * len(rows) // count:
                            (index + 1) * len(rows) // count]
     counts = collections.Counter(photo.class_name for photo, _ in rows)
-    splits[split] = {
+    described[split] = {
         'size': len(rows), 'shards': shards,
         'class_counts': {label: counts[label] for label in by_class}}
-  return splits, orders
-
-
-def _write(dataset_dir, manifest, orders, max_pixels):
-  """Writes all files of the data set; see the module's docstring."""
-  folder = os.path.join(dataset_dir, manifest.name)
-  aside = work_dir(dataset_dir, manifest.name)
-  if os.path.isdir(aside):
-    shutil.rmtree(aside)
-  os.mkdir(aside)
-  for shard, rows in orders.items():
-    with tf.python_io.TFRecordWriter(os.path.join(aside, shard)) as writer:
-      for photo, label in rows:
-        normal = photo_folder.read_again(folder, photo, max_pixels)
-        example = record_dataset.make_example(
-            normal.encoded, normal.height, normal.width, label, photo.file)
-        writer.write(example.SerializeToString(deterministic=True))
-
-  manifest_path = manifests.path(dataset_dir, manifest.name)
-  if os.path.exists(manifest_path):
-    os.remove(manifest_path)
-  stale = re.compile(r'%s_(?:train|validation|test)-\d{5}-of-\d{5}\.tfrecord' %
-                     re.escape(manifest.name))
-  for file_name in os.listdir(dataset_dir):
-    if stale.fullmatch(file_name):
-      os.remove(os.path.join(dataset_dir, file_name))
-  for shard in orders:
-    os.replace(os.path.join(aside, shard), os.path.join(dataset_dir, shard))
-  manifests.write_text(os.path.join(dataset_dir, record_dataset.LABELS_FILE),
-                       record_dataset.format_labels(manifest.labels))
-  manifests.save(dataset_dir, manifest)
-  os.rmdir(aside)
+  return described, orders

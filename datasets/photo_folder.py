@@ -2,51 +2,50 @@
 
 import collections
 import hashlib
-import multiprocessing.pool
 import os
-import sys
-import time
 
-import tqdm
-
-from datasets import photos
+from datasets import photos, progress
 from errors import InputError
 
-# Threads, not processes: reading, hashing and decoding all release Python's
-# lock, and nothing is forked beside TensorFlow's threads.
-_THREADS = max(2, os.cpu_count() or 2)
+# Lists of thumbnails that Windows leaves in folders. They and names with a
+# leading dot (.DS_Store, ._photo.jpg, .ipynb_checkpoints) are hidden files.
+_HIDDEN = ('thumbs.db', 'desktop.ini')
 
-# Lists of thumbnails that Windows leaves in folders; names with a leading dot
-# (.DS_Store, ._photo.jpg) are left out in any case.
-_NOT_PHOTOS = ('thumbs.db', 'desktop.ini')
-
-# Without a terminal, a line of progress now and then.
-_LINE_SECONDS = 10
-
-Listing = collections.namedtuple('Listing', 'classes files skipped')
+Listing = collections.namedtuple('Listing', 'classes files skipped hidden')
 Listing.__doc__ = """What a folder of photos holds.
+
+Each file below the folder is in exactly one of the lists. Links to folders
+below the class folders are not followed, they stand for themselves.
 
 classes: sorted list of class names.
 files: sorted list of (class name, file name).
-skipped: list of {'file', 'reason'} for what is no file.
+skipped: list of {'file', 'reason'} for what is no file in a class folder.
+hidden: the same for hidden files.
 """
 
-CheckedPhoto = collections.namedtuple('CheckedPhoto',
-                                      'file class_name digest num_bytes')
+CheckedPhoto = collections.namedtuple(
+    'CheckedPhoto', 'file class_name digest num_bytes height width is_plain '
+    'look')
 CheckedPhoto.__doc__ = """A photo that was decoded.
 
 file: '<class>/<file>'.
 class_name: its class.
 digest: sha256 of the file, hexadecimal.
 num_bytes: size of the JPEG that goes into a record.
+height, width: of that JPEG, in pixels.
+is_plain, look: see photos.Inspected.
 """
 
 
 def list_photos(folder):
   """Lists the class folders and their files.
 
+  Only what lies right in a class folder is a photo of it. If folders inside
+  class folders counted, photos that are sorted once more (train/cat, test/cat)
+  would silently make classes `train` and `test`.
+
   Args:
-    folder: folder with one folder a class. Hidden files are left out.
+    folder: folder with one folder a class.
 
   Returns:
     A Listing, sorted by code points, so the same on every machine.
@@ -56,35 +55,76 @@ def list_photos(folder):
       class name cannot be written into a line of labels.txt.
   """
   if not os.path.isdir(folder):
-    raise InputError('no folder of photos at %s: it must hold one folder a '
-                     'class, with photos in each' % folder)
-  names = _visible(folder)
-  classes = [name for name in names
-             if os.path.isdir(os.path.join(folder, name))]
-  if len(classes) < 2:
+    raise InputError(
+        '%s at %s: it must hold one folder a class, with photos in each' %
+        ('a file instead of a folder of photos' if os.path.lexists(folder) else
+         'no folder of photos', folder))
+  listing = Listing([], [], [], [])
+  for name in _listdir(folder):
+    path = os.path.join(folder, name)
+    if _is_hidden(name):
+      _list_all(path, name, 'hidden', listing.hidden)
+    elif not os.path.isdir(path):
+      listing.skipped.append(_skip(name, 'not in a class folder'))
+    elif _leads_up(path, folder):
+      listing.skipped.append(_skip(name, 'a link to a folder around it'))
+    else:
+      listing.classes.append(name)
+  if len(listing.classes) < 2:
     raise InputError(
         '%s holds %d class folders%s, at least 2 are needed: one folder a '
         'class, with photos in each' %
-        (folder, len(classes), ' (%s)' % classes[0] if classes else ''))
-  files = []
-  skipped = [_skip(name, 'not in a class folder') for name in names
-             if name not in classes]
-  for class_name in classes:
+        (folder, len(listing.classes),
+         ''.join(' (%s)' % printable(name) for name in listing.classes)))
+  for class_name in listing.classes:
     if not _is_text(class_name) or len(class_name.splitlines()) != 1:
       raise InputError('class name %r in %s: names of classes must be UTF-8 '
                        'and one line' % (class_name, folder))
-    class_folder = os.path.join(folder, class_name)
-    for name in _visible(class_folder):
-      file = '%s/%s' % (class_name, name)
-      if not _is_text(name):
-        skipped.append(_skip(file, 'the file name is not UTF-8'))
-      elif os.path.isfile(os.path.join(class_folder, name)):
-        files.append((class_name, name))
-      elif os.path.isdir(os.path.join(class_folder, name)):
-        skipped.append(_skip(file, 'a folder inside a class folder'))
+    _list_class(folder, class_name, listing)
+  return listing
+
+
+def _list_class(folder, class_name, listing):
+  """Adds what a class folder holds to a Listing."""
+  for name in _listdir(os.path.join(folder, class_name)):
+    path = os.path.join(folder, class_name, name)
+    file = '%s/%s' % (class_name, name)
+    if _is_hidden(name):
+      _list_all(path, file, 'hidden', listing.hidden)
+    elif os.path.isfile(path):
+      if _is_text(name):
+        listing.files.append((class_name, name))
       else:
-        skipped.append(_skip(file, 'not a file'))
-  return Listing(classes, files, skipped)
+        listing.skipped.append(_skip(file, 'the file name is not UTF-8'))
+    elif os.path.islink(path):
+      listing.skipped.append(_skip(
+          file, 'a link to a folder' if os.path.isdir(path) else
+          'a link that leads nowhere'))
+    elif os.path.isdir(path):
+      _list_all(path, file, 'in a folder inside a class folder',
+                listing.skipped)
+    else:
+      listing.skipped.append(_skip(file, 'not a file'))
+
+
+def _list_all(path, file, reason, found):
+  """Adds all files at and below a path to `found`, links not followed."""
+  waiting = [(path, file)]  # No recursion: folders may be deep.
+  while waiting:
+    path, file = waiting.pop()
+    if os.path.islink(path) or not os.path.isdir(path):
+      found.append(_skip(file, reason))
+      continue
+    try:
+      names = sorted(os.listdir(path), reverse=True)
+    except OSError as error:
+      found.append(_skip(file, 'a folder that cannot be listed: %s' %
+                         error.strerror))
+      continue
+    if not names:
+      found.append(_skip(file, 'an empty folder'))
+    waiting.extend((os.path.join(path, name), '%s/%s' % (file, name))
+                   for name in names)
 
 
 def check_photos(folder, listing, max_pixels):
@@ -103,18 +143,16 @@ def check_photos(folder, listing, max_pixels):
     class_name, name = entry
     file = '%s/%s' % (class_name, name)
     try:
-      data = _read(os.path.join(folder, class_name, name))
-      photo = photos.normalize_photo(data, max_pixels)
+      data = _read(os.path.join(folder, class_name, name), max_pixels)
+      photo, is_plain, look = photos.inspect_photo(data, max_pixels)
     except photos.PhotoError as error:
       return _skip(file, str(error))
-    return CheckedPhoto(file, class_name, hashlib.sha256(data).hexdigest(),
-                        len(photo.encoded))
+    return CheckedPhoto(file, class_name, _digest(data), len(photo.encoded),
+                        photo.height, photo.width, is_plain, look)
 
   usable, skipped = [], []
-  with multiprocessing.pool.ThreadPool(_THREADS) as pool:
-    results = pool.imap(check, listing.files, chunksize=8)
-    for result in _show_progress(results, len(listing.files)):
-      (usable if isinstance(result, CheckedPhoto) else skipped).append(result)
+  for result in progress.map_in_threads(check, listing.files, 'checked'):
+    (usable if isinstance(result, CheckedPhoto) else skipped).append(result)
   return usable, skipped
 
 
@@ -124,24 +162,55 @@ def read_again(folder, checked, max_pixels):
   Raises:
     InputError: if the file is no longer what it was.
   """
-  changed = InputError('%s changed while it was being converted: run again' %
-                       os.path.join(folder, checked.file))
-  try:
-    data = _read(os.path.join(folder, checked.file))
-  except photos.PhotoError:
-    raise changed
-  if hashlib.sha256(data).hexdigest() != checked.digest:
-    raise changed
+  data = read_bytes_again(folder, checked, max_pixels)
+  if checked.is_plain:
+    return photos.Photo(data, checked.height, checked.width)
   return photos.normalize_photo(data, max_pixels)
 
 
-def _visible(folder):
+def read_bytes_again(folder, checked, max_pixels):
+  """Returns the bytes of a file that was checked before.
+
+  Raises:
+    InputError: if the file is no longer what it was.
+  """
+  changed = InputError('%s changed while it was being converted: run again' %
+                       printable(os.path.join(folder, checked.file)))
   try:
-    names = os.listdir(folder)
+    data = _read(os.path.join(folder, checked.file), max_pixels)
+  except photos.PhotoError:
+    raise changed
+  if _digest(data) != checked.digest:
+    raise changed
+  return data
+
+
+def printable(text):
+  """Returns a file name without line breaks and other control characters."""
+  return ''.join(letter if letter.isprintable() else
+                 letter.encode('unicode_escape').decode('ascii')
+                 for letter in text)
+
+
+def _digest(data):
+  return hashlib.sha256(data).hexdigest()
+
+
+def _listdir(folder):
+  try:
+    return sorted(os.listdir(folder))
   except OSError as error:
-    raise InputError('cannot list %s: %s' % (folder, error.strerror))
-  return sorted(name for name in names
-                if not name.startswith('.') and name.lower() not in _NOT_PHOTOS)
+    raise InputError('cannot list %s: %s' % (printable(folder), error.strerror))
+
+
+def _is_hidden(name):
+  return name.startswith('.') or name.lower() in _HIDDEN
+
+
+def _leads_up(path, folder):
+  """Whether a class folder is a link to the folder of photos or one above."""
+  target, folder = os.path.realpath(path), os.path.realpath(folder)
+  return os.path.commonpath([target, folder]) == target
 
 
 def _is_text(name):
@@ -158,25 +227,12 @@ def _skip(file, reason):
   return {'file': text, 'reason': reason}
 
 
-def _read(path):
+def _read(path, max_pixels):
+  """Returns the bytes of a file that may be a photo."""
   try:
     with open(path, 'rb') as source:
-      return source.read()
+      head = source.read(photos.HEAD_BYTES)
+      photos.check_head(head, os.fstat(source.fileno()).st_size, max_pixels)
+      return head + source.read()
   except OSError as error:
     raise photos.PhotoError('cannot be read: %s' % error.strerror)
-
-
-def _show_progress(results, total):
-  """Yields the results; shows on stderr how far it is, with photos a second."""
-  if sys.stderr.isatty():
-    yield from tqdm.tqdm(results, desc='photos', total=total, unit=' photos',
-                         file=sys.stderr)
-    return
-  start = last = time.time()
-  for count, result in enumerate(results, 1):
-    yield result
-    now = time.time()
-    if now - last >= _LINE_SECONDS:
-      last = now
-      print('%d of %d photos, %.0f photos/s' %
-            (count, total, count / (now - start)), file=sys.stderr, flush=True)

@@ -1,13 +1,16 @@
 """From any photo file to an upright RGB JPEG.
 
 The one way by which a photo enters the project: the converter, classify_image
-and the server all call `normalize_photo`. It has no state and may be called
-from several threads at once.
+and the server all call `normalize_photo`. It may be called from several threads
+at once.
 """
 
 import collections
+import contextlib
+import hashlib
 import io
 import struct
+import threading
 import warnings
 import zlib
 
@@ -27,8 +30,23 @@ from errors import InputError
 # million; decoded, such a photo needs 3 bytes a pixel.
 MAX_PIXELS = 160 * 1000 * 1000
 
+# Photos of more pixels than this are decoded one at a time, so that a folder of
+# small files that each promise MAX_PIXELS does not fill the memory.
+_LARGE_PIXELS = 50 * 1000 * 1000
+_large_photo_lock = threading.Lock()
+
+# No accepted format needs more for a pixel (16 bits in four channels), or for
+# what stands beside the pixels: EXIF blocks, the film of a telephone.
+_BYTES_PER_PIXEL, _BYTES_BESIDE = 8, 64 * 1024 * 1024
+
+# How many bytes of a file `check_head` wants.
+HEAD_BYTES = 16
+
 # Of the JPEGs that we write ourselves; high enough to survive a second coding.
 JPEG_QUALITY = 95
+
+# Pixels; libjpeg's JPEG_MAX_DIMENSION.
+_JPEG_SIDE = 65500
 
 ACCEPTED = 'JPEG, PNG, GIF, BMP or TIFF'
 
@@ -55,8 +73,9 @@ _ISO_BRANDS = {
 # such file), in decoding and in converting between modes.
 _PILLOW_ERRORS = (OSError, SyntaxError, ValueError, TypeError, KeyError,
                   IndexError, AttributeError, OverflowError, EOFError,
-                  ZeroDivisionError, NotImplementedError, MemoryError,
-                  struct.error, zlib.error, Image.DecompressionBombError)
+                  ZeroDivisionError, RuntimeError, AssertionError,
+                  MemoryError, struct.error, zlib.error,
+                  Image.DecompressionBombError)
 
 _ORIENTATION = 0x0112
 # EXIF orientation: what must be done to see the photo upright.
@@ -80,6 +99,16 @@ Photo.__doc__ = """An upright RGB JPEG.
 
 encoded: bytes of the JPEG file.
 height, width: its size in pixels.
+"""
+
+Inspected = collections.namedtuple('Inspected', 'photo is_plain look')
+Inspected.__doc__ = """A photo, and what tells it from others.
+
+photo: the Photo.
+is_plain: whether the file itself is that JPEG.
+look: hexadecimal digest. Photos that are not plain have equal ones exactly
+  where their pixels are equal; plain ones with equal pixels have equal ones,
+  but so may a few others: `pixels_digest` decides.
 """
 
 
@@ -107,6 +136,57 @@ def normalize_photo(data, max_pixels=MAX_PIXELS):
     PhotoError: if this is no photo of an accepted format, is empty, damaged or
       truncated, or has more than `max_pixels` pixels.
   """
+  return inspect_photo(data, max_pixels).photo
+
+
+def inspect_photo(data, max_pixels=MAX_PIXELS):
+  """Does what normalize_photo does; returns an Inspected."""
+  with _opened(data, max_pixels) as (image, orientation):
+    if orientation == 1 and _is_plain_jpeg(image):
+      height, width = image.height, image.width
+      look = _digest(_decode_for_check(image))
+      return Inspected(Photo(data, height, width), True, look)
+    upright = _upright(image, orientation)
+    return Inspected(_encode(upright), False, _digest(upright))
+
+
+def pixels_digest(data, max_pixels=MAX_PIXELS):
+  """Returns the hexadecimal digest of a photo's upright RGB pixels.
+
+  Raises:
+    PhotoError: as normalize_photo does.
+  """
+  with _opened(data, max_pixels) as (image, orientation):
+    return _digest(_upright(image, orientation))
+
+
+def check_head(head, num_bytes, max_pixels=MAX_PIXELS):
+  """Refuses a file that need not be read any further.
+
+  Args:
+    head: its first HEAD_BYTES bytes.
+    num_bytes: its size.
+    max_pixels: largest width times height that is accepted.
+
+  Raises:
+    PhotoError: if it is no photo of an accepted format, or larger than one of
+      max_pixels can be.
+  """
+  _find_reader(head)
+  limit = max_pixels * _BYTES_PER_PIXEL + _BYTES_BESIDE
+  if num_bytes > limit:
+    raise PhotoError('%d bytes, more than the limit of %d for a photo of %d '
+                     'pixels' % (num_bytes, limit, max_pixels))
+
+
+@contextlib.contextmanager
+def _opened(data, max_pixels):
+  """Gives a photo's Pillow image, not yet decoded, and its EXIF orientation.
+
+  Raises:
+    PhotoError: as normalize_photo does, also for what Pillow raises in the body
+      of the `with`.
+  """
   reader = _find_reader(data)
   source = io.BytesIO(data)
   try:
@@ -114,18 +194,18 @@ def normalize_photo(data, max_pixels=MAX_PIXELS):
   except _PILLOW_ERRORS as error:
     raise PhotoError('damaged header: %s' % _one_line(error))
   width, height = image.size
+  if max(width, height) > _JPEG_SIDE:
+    raise PhotoError('%d x %d pixels, and a JPEG holds no more than %d a side' %
+                     (width, height, _JPEG_SIDE))
   if width * height > max_pixels:
     raise PhotoError('%d x %d pixels, more than the limit of %d' %
                      (width, height, max_pixels))
   if reader is JpegImagePlugin.JpegImageFile:
     _check_end(data, source.tell())
   try:
-    orientation = _orientation(image)
-    if orientation == 1 and _is_plain_jpeg(image):
-      _decode_for_check(image)
-      return Photo(data, height, width)
-    image.load()
-    return _encode(_to_rgb(image), orientation)
+    with (_large_photo_lock if width * height > _LARGE_PIXELS else
+          contextlib.nullcontext()):
+      yield image, _orientation(image)
   except PhotoError:  # It is a ValueError itself.
     raise
   except _PILLOW_ERRORS as error:
@@ -192,13 +272,30 @@ def _check_end(data, start):
 
 
 def _decode_for_check(image):
-  """Decodes a JPEG up to its end; raises what Pillow raises.
+  """Returns a small version of a JPEG that was decoded up to its end.
 
   At an eighth of the size: libjpeg reads every coded coefficient all the same
   and saves most of the arithmetic.
   """
   image.draft('RGB', (image.width // 8 or 1, image.height // 8 or 1))
   image.load()
+  return image
+
+
+def _upright(image, orientation):
+  """Decodes an image; returns it upright in mode RGB."""
+  image.load()
+  image = _to_rgb(image)
+  if orientation in _UPRIGHT:
+    image = image.transpose(_UPRIGHT[orientation])
+  return image
+
+
+def _digest(image):
+  """Returns the digest of an RGB image's size and pixels."""
+  digest = hashlib.sha256(b'%d x %d' % image.size)
+  digest.update(np.asarray(image))
+  return digest.hexdigest()
 
 
 def _to_rgb(image):
@@ -229,10 +326,8 @@ def _from_deep_grey(image):
   return Image.fromarray(np.rint(values).astype(np.uint8))
 
 
-def _encode(image, orientation):
-  """Returns the Photo of an RGB Pillow image, turned upright."""
-  if orientation in _UPRIGHT:
-    image = image.transpose(_UPRIGHT[orientation])
+def _encode(image):
+  """Returns the Photo of an RGB Pillow image."""
   image.info = {}  # Pillow would carry a comment over.
   buffer = io.BytesIO()
   image.save(buffer, 'JPEG', quality=JPEG_QUALITY)

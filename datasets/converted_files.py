@@ -1,0 +1,217 @@
+"""Puts the files of a converted data set in their place.
+
+They are built in a work folder. When all are complete the former manifest moves
+into the work folder, the files move out of it, and the new manifest is written
+last. A conversion that is killed leaves one of two things: the former data set
+as it was; or no manifest but a work folder, from which dataset_factory takes
+nothing and the next conversion takes the former manifest.
+"""
+
+import csv
+import glob
+import io
+import os
+import re
+import shutil
+
+from compat import tf
+from datasets import manifest as manifests
+from datasets import photo_folder, progress, record_dataset
+from datasets.dataset_factory import work_dir
+from errors import InputError
+
+# <name>_<split>, shard, ending: this project's, slim's, ImageNet's.
+_RECORD_FILE = re.compile(
+    r'(?:(.+)_)?[a-z]+(?:\.tfrecord|[-_]\d{5}-of-\d{5}(?:\.tfrecord)?)')
+
+# Where the work folder keeps the former manifest.
+_FORMER = 'former.json'
+
+
+def skipped_path(dataset_dir, name):
+  """Returns the path of the list of what was not converted."""
+  return os.path.join(dataset_dir, name + '_skipped.csv')
+
+
+def own_labels_path(dataset_dir, name):
+  """Returns where the labels are if labels.txt is another data set's."""
+  return os.path.join(dataset_dir, name + '_labels.txt')
+
+
+def labels_path(dataset_dir, manifest):
+  """Returns the path of the file that has a converted data set's labels."""
+  path = os.path.join(dataset_dir, record_dataset.LABELS_FILE)
+  if _read(path) == _labels_bytes(manifest.labels):
+    return path
+  return own_labels_path(dataset_dir, manifest.name)
+
+
+def former_path(dataset_dir, name):
+  """Returns the path of the former conversion's manifest, or None.
+
+  Where a conversion was killed while it moved files, in the work folder.
+  """
+  for path in (manifests.path(dataset_dir, name),
+               os.path.join(work_dir(dataset_dir, name), _FORMER)):
+    if os.path.isfile(path):
+      return path
+  return None
+
+
+def check_way_is_free(dataset_dir, name, shards=()):
+  """Raises InputError where a folder has the name of a file to be written.
+
+  A data set may be called labels.txt, or another one `<name>.json`.
+  """
+  wanted = [manifests.path(dataset_dir, name), skipped_path(dataset_dir, name),
+            own_labels_path(dataset_dir, name),
+            os.path.join(dataset_dir, record_dataset.LABELS_FILE),
+            *(os.path.join(dataset_dir, shard) for shard in shards)]
+  for path in wanted:
+    if os.path.isdir(path):
+      raise InputError('%s is a folder, and a file of that name would be '
+                       'written: rename the folder' % path)
+
+
+def write_skipped(dataset_dir, name, skipped):
+  """Writes the list of what was not converted, a row a file.
+
+  Args:
+    dataset_dir: folder of the record files.
+    name: name of the data set.
+    skipped: list of {'file', 'reason'}.
+  """
+  text = io.StringIO()
+  writer = csv.DictWriter(text, ['file', 'reason'], lineterminator='\n')
+  writer.writeheader()
+  writer.writerows(skipped)
+  manifests.write_text(skipped_path(dataset_dir, name), text.getvalue())
+
+
+def write(dataset_dir, manifest, former, orders, hidden, max_pixels):
+  """Writes all files of a data set; see the module's docstring.
+
+  Args:
+    dataset_dir: folder that holds the folder of photos and gets the files.
+    manifest: the Manifest.
+    former: the Manifest of the former conversion, or None.
+    orders: {shard: list of (photo_folder.CheckedPhoto, label)}.
+    hidden: list of {'file', 'reason'} that only the list of skipped files gets.
+    max_pixels: as in photos.normalize_photo.
+
+  Raises:
+    InputError: if a photo changed meanwhile, or a folder is in the way.
+    OSError, tf.errors.OpError: if dataset_dir cannot be written to. The former
+      data set is then as it was.
+  """
+  name = manifest.name
+  check_way_is_free(dataset_dir, name, orders)
+  aside = work_dir(dataset_dir, name)
+  _clear(aside)
+  os.makedirs(aside, exist_ok=True)
+  try:
+    _write_shards(os.path.join(dataset_dir, name), aside, orders, max_pixels)
+  except (InputError, OSError, tf.errors.OpError):
+    _clear(aside)  # A full disk should not stay full.
+    raise
+
+  manifest_path = manifests.path(dataset_dir, name)
+  if os.path.exists(manifest_path):
+    os.replace(manifest_path, os.path.join(aside, _FORMER))
+  stale = re.compile(r'%s_(?:train|validation|test)-\d{5}-of-\d{5}\.tfrecord' %
+                     re.escape(name))
+  for file_name in os.listdir(dataset_dir):
+    if stale.fullmatch(file_name):
+      os.remove(os.path.join(dataset_dir, file_name))
+  for shard in orders:
+    os.replace(os.path.join(aside, shard), os.path.join(dataset_dir, shard))
+  _write_labels(dataset_dir, name, manifest.labels, former)
+  write_skipped(dataset_dir, name, sorted(manifest.skipped + hidden,
+                                          key=lambda entry: entry['file']))
+  manifests.save(dataset_dir, manifest)
+  shutil.rmtree(aside)
+
+
+def _clear(aside):
+  """Empties a work folder, but for the former manifest."""
+  if not os.path.isdir(aside):
+    return
+  for name in os.listdir(aside):
+    if name != _FORMER:
+      os.remove(os.path.join(aside, name))
+  if not os.listdir(aside):
+    os.rmdir(aside)
+
+
+def _write_shards(folder, aside, orders, max_pixels):
+  """Writes the record files, several at once."""
+  with progress.Progress('written', sum(map(len, orders.values()))) as done:
+    def write_shard(shard):
+      with tf.python_io.TFRecordWriter(os.path.join(aside, shard)) as writer:
+        for photo, label in orders[shard]:
+          normal = photo_folder.read_again(folder, photo, max_pixels)
+          example = record_dataset.make_example(
+              normal.encoded, normal.height, normal.width, label, photo.file)
+          writer.write(example.SerializeToString(deterministic=True))
+          done.add()
+
+    progress.run_in_threads(write_shard, list(orders))
+
+
+def _write_labels(dataset_dir, name, labels, former):
+  """Writes labels.txt, unless it is another data set's.
+
+  That name is what slim's scripts look for. What this project wrote is read by
+  its manifest, but for slim's own records labels.txt is the only source.
+  """
+  path = os.path.join(dataset_dir, record_dataset.LABELS_FILE)
+  own_path = own_labels_path(dataset_dir, name)
+  former_content = former and _labels_bytes(former.labels)
+  content = _read(path)
+  if content not in (None, _labels_bytes(labels)) and _is_in_use(
+      dataset_dir, name, content, content == former_content):
+    path = own_path
+  elif former and _read(own_path) == former_content:
+    os.remove(own_path)
+  manifests.write_text(path, record_dataset.format_labels(labels))
+
+
+def _is_in_use(dataset_dir, name, content, is_ours):
+  """Whether another data set than `name` needs the labels.txt there is.
+
+  Args:
+    dataset_dir: folder of the record files.
+    name: name of the data set.
+    content: bytes of labels.txt.
+    is_ours: whether the former conversion of this data set wrote the same.
+  """
+  with_manifest = {name}
+  for path in glob.glob(os.path.join(glob.escape(dataset_dir), '*.json')):
+    try:
+      other = manifests.load_file(path)
+    except InputError:  # Some other JSON file.
+      continue
+    if other is None:  # A link that leads nowhere.
+      continue
+    with_manifest.add(other.name)
+    if other.name != name and not is_ours and (
+        _labels_bytes(other.labels) == content):
+      return True
+  for file_name in os.listdir(dataset_dir):
+    match = _RECORD_FILE.fullmatch(file_name)
+    if match and match.group(1) not in with_manifest:
+      return True
+  return False
+
+
+def _labels_bytes(labels):
+  return record_dataset.format_labels(labels).encode('utf-8')
+
+
+def _read(path):
+  """Returns the bytes of a file; None without one."""
+  try:
+    with open(path, 'rb') as source:
+      return source.read()
+  except FileNotFoundError:
+    return None

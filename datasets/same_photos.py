@@ -1,0 +1,65 @@
+"""Finds the photos of a folder that show the same pixels.
+
+Two files may hold the same picture in different bytes: saved as PNG, with other
+EXIF data, packed better. Comparing all pixels would double the time of a
+conversion, so only photos that may have an equal are decoded in full.
+"""
+
+import collections
+
+from datasets import photo_folder, photos, progress
+from errors import InputError
+
+
+def group(folder, usable, max_pixels):
+  """Groups photos by their pixels, as they are seen upright.
+
+  Args:
+    folder: the folder of photos.
+    usable: list of photo_folder.CheckedPhoto.
+    max_pixels: as in photos.normalize_photo.
+
+  Returns:
+    List of lists of CheckedPhoto, in the order of their first photos. Most hold
+    one photo.
+
+  Raises:
+    InputError: a file is no longer what it was.
+  """
+  by_bytes = collections.OrderedDict()
+  for photo in usable:
+    by_bytes.setdefault(photo.digest, []).append(photo)
+  firsts = [members[0] for members in by_bytes.values()]
+  doubtful = _doubtful(firsts)
+
+  def digest(photo):
+    data = photo_folder.read_bytes_again(folder, photo, max_pixels)
+    try:
+      return photos.pixels_digest(data, max_pixels)
+    except photos.PhotoError as error:
+      raise InputError('%s: %s' % (photo_folder.printable(photo.file), error))
+
+  digests = dict(zip(
+      [photo.digest for photo in doubtful],
+      progress.map_in_threads(digest, doubtful, 'compared')))
+  groups = collections.OrderedDict()
+  for photo in firsts:
+    if photo.is_plain:  # One that is not doubtful is alone with its bytes.
+      key = digests.get(photo.digest, photo.digest)
+    else:
+      key = photo.look
+    groups.setdefault(key, []).extend(by_bytes[photo.digest])
+  return list(groups.values())
+
+
+def _doubtful(firsts):
+  """Returns the plain photos that may have the pixels of another photo.
+
+  Those that look like another plain one at an eighth of the size, and those of
+  the size of a photo that is not plain.
+  """
+  sizes = {(photo.height, photo.width) for photo in firsts
+           if not photo.is_plain}
+  looks = collections.Counter(photo.look for photo in firsts if photo.is_plain)
+  return [photo for photo in firsts if photo.is_plain and
+          (looks[photo.look] > 1 or (photo.height, photo.width) in sizes)]

@@ -1,0 +1,118 @@
+"""Which photo goes to which split."""
+
+import collections
+import hashlib
+
+from errors import InputError
+
+SPLITS = ('train', 'validation', 'test')
+
+# Fewer photos of a class than there are splits cannot be split; so many of such
+# classes are named.
+_NAMED = 5
+
+
+def assign(groups, percents, seed, former=None):
+  """Assigns the photos of one class to splits.
+
+  A group of photos with equal pixels stays together. Groups go by the rank of a
+  hash of seed and content, so that neither names nor the order of a listing
+  matter.
+
+  With a former manifest its photos keep their splits; they are known by the
+  bytes of the file, or else by the name. A group of which one was trained on
+  stays in training, because evaluating on it would flatter.
+
+  Args:
+    groups: list of lists of photo_folder.CheckedPhoto of one class.
+    percents: {'validation': number, 'test': number}, sum at most 99.
+    seed: integer.
+    former: function of a CheckedPhoto that returns its former split, or None;
+      None: there was no former conversion.
+
+  Returns:
+    {file: split}. For validation and test that percentage of the photos,
+    rounded, but at least one photo, and less where only larger groups are left.
+    A class without enough groups lacks a split: see `check`.
+  """
+  split_of, fresh = {}, []
+  for members in sorted(groups, key=lambda members: _rank(members, seed)):
+    known = {former(photo) for photo in members} if former else ()
+    for split in SPLITS:
+      if split in known:
+        split_of.update((photo.file, split) for photo in members)
+        break
+    else:
+      fresh.append(members)
+
+  wanted = _wanted(sum(map(len, groups)), percents)
+  sizes = collections.Counter(split_of.values())
+  chosen = {split: [] for split in SPLITS}
+  for members in fresh:
+    for split in wanted:
+      if sizes[split] + len(members) <= wanted[split]:
+        break
+    else:
+      split = 'train'
+    chosen[split].append(members)
+    sizes[split] += len(members)
+  for split in wanted:  # Where only groups larger than wanted are left.
+    spare = chosen['train']
+    if not sizes[split] and (
+        len(spare) > 1 or spare and sizes['train'] > len(spare[0])):
+      smallest = min(spare, key=len)
+      spare.remove(smallest)
+      chosen[split].append(smallest)
+      sizes[split] += len(smallest)
+      sizes['train'] -= len(smallest)
+  for split, groups_chosen in chosen.items():
+    for members in groups_chosen:
+      split_of.update((photo.file, split) for photo in members)
+  return split_of
+
+
+def _rank(members, seed):
+  """Returns what groups are ranked by: their smallest hash."""
+  return min(hashlib.sha256(b'%d:%s' % (seed, photo.digest.encode('ascii')))
+             .hexdigest() for photo in members)
+
+
+def _wanted(count, percents):
+  """Returns {'validation': photos, 'test': photos} of a class."""
+  wanted = {split: round(count * percents[split] / 100) or 1
+            for split in SPLITS[1:] if percents[split]}
+  left = count - 1  # One is for training.
+  for index, split in enumerate(wanted):
+    reserved = len(wanted) - index - 1
+    wanted[split] = max(min(wanted[split], left - reserved), 0)
+    left -= wanted[split]
+  return wanted
+
+
+def check(by_class, split_of, percents, was_kept, folder):
+  """Raises InputError where a class lacks photos in a split that is wanted.
+
+  Args:
+    by_class: {class: list of groups}.
+    split_of: {file: split} of all photos.
+    percents: as in `assign`.
+    was_kept: path of the former manifest whose splits were kept, or None.
+    folder: the folder of photos.
+  """
+  wanted = ['train'] + [split for split in SPLITS[1:] if percents[split]]
+  lacking = []
+  for class_name, groups in by_class.items():
+    got = {split_of[photo.file] for members in groups for photo in members}
+    if not set(wanted) <= got:
+      lacking.append('%r (%d)' % (class_name, len(groups)))
+  if not lacking:
+    return
+  names = ', '.join(lacking[:_NAMED]) + ', ...' * (len(lacking) > _NAMED)
+  advice = 'add photos, or lower --percent_validation or --percent_test to 0'
+  if was_kept:
+    advice = ('add photos, or delete %s to split all photos anew: photos keep '
+              'the splits that it says' % was_kept)
+  raise InputError(
+      '%s: too few photos for the splits %s in these classes (in brackets: how '
+      'many different ones): %s; %s' %
+      (folder, ', '.join(wanted), names, advice))
