@@ -7,7 +7,9 @@ as it was; or no manifest but a work folder, from which dataset_factory takes
 nothing and the next conversion takes the former manifest.
 """
 
+import contextlib
 import csv
+import fcntl
 import glob
 import io
 import os
@@ -26,6 +28,35 @@ _RECORD_FILE = re.compile(
 
 # Where the work folder keeps the former manifest.
 _FORMER = 'former.json'
+
+
+@contextlib.contextmanager
+def hold(folder):
+  """Lets no other process convert a folder of photos for a while.
+
+  The lock is the kernel's (flock) and goes with its process. Without one, two
+  conversions would move each other's files. Some network file systems cannot
+  lock a folder; there, nothing is held.
+
+  Args:
+    folder: the folder of photos.
+
+  Raises:
+    InputError: another process is converting it.
+  """
+  opened = os.open(folder, os.O_RDONLY)
+  try:
+    fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    os.close(opened)
+    raise InputError('another process is converting %s: wait until it has '
+                     'ended' % folder)
+  except OSError:
+    pass
+  try:
+    yield
+  finally:
+    os.close(opened)
 
 
 def skipped_path(dataset_dir, name):
@@ -59,10 +90,13 @@ def former_path(dataset_dir, name):
 
 
 def check_way_is_free(dataset_dir, name, shards=()):
-  """Raises InputError where a folder has the name of a file to be written.
+  """Raises InputError where files could not be written.
 
-  A data set may be called labels.txt, or another one `<name>.json`.
+  A folder may have the name of one of them: a data set may be called
+  labels.txt, or another one `<name>.json`.
   """
+  if not os.access(dataset_dir, os.W_OK | os.X_OK):
+    raise InputError('cannot write to %s: permission denied' % dataset_dir)
   wanted = [manifests.path(dataset_dir, name), skipped_path(dataset_dir, name),
             own_labels_path(dataset_dir, name),
             os.path.join(dataset_dir, record_dataset.LABELS_FILE),
@@ -89,7 +123,7 @@ def write_skipped(dataset_dir, name, skipped):
 
 
 def write(dataset_dir, manifest, former, orders, hidden, max_pixels):
-  """Writes all files of a data set; see the module's docstring.
+  """Writes all files of a data set of photos; see the module's docstring.
 
   Args:
     dataset_dir: folder that holds the folder of photos and gets the files.
@@ -104,13 +138,31 @@ def write(dataset_dir, manifest, former, orders, hidden, max_pixels):
     OSError, tf.errors.OpError: if dataset_dir cannot be written to. The former
       data set is then as it was.
   """
+  folder = os.path.join(dataset_dir, manifest.name)
+  publish(dataset_dir, manifest, former, hidden,
+          lambda aside: _write_shards(folder, aside, orders, max_pixels))
+
+
+def publish(dataset_dir, manifest, former, hidden, write_shards):
+  """Writes all files of a data set, of whatever kind.
+
+  Args:
+    dataset_dir, manifest, former, hidden: as for `write`.
+    write_shards: function of the work folder that writes all record files that
+      the manifest names into it.
+
+  Raises:
+    InputError, OSError, tf.errors.OpError: as `write`, and of write_shards.
+  """
   name = manifest.name
-  check_way_is_free(dataset_dir, name, orders)
+  shards = [shard for split in manifest.splits.values()
+            for shard in split['shards']]
+  check_way_is_free(dataset_dir, name, shards)
   aside = work_dir(dataset_dir, name)
   _clear(aside)
   os.makedirs(aside, exist_ok=True)
   try:
-    _write_shards(os.path.join(dataset_dir, name), aside, orders, max_pixels)
+    write_shards(aside)
   except (InputError, OSError, tf.errors.OpError):
     _clear(aside)  # A full disk should not stay full.
     raise
@@ -123,7 +175,7 @@ def write(dataset_dir, manifest, former, orders, hidden, max_pixels):
   for file_name in os.listdir(dataset_dir):
     if stale.fullmatch(file_name):
       os.remove(os.path.join(dataset_dir, file_name))
-  for shard in orders:
+  for shard in shards:
     os.replace(os.path.join(aside, shard), os.path.join(dataset_dir, shard))
   _write_labels(dataset_dir, name, manifest.labels, former)
   write_skipped(dataset_dir, name, sorted(manifest.skipped + hidden,

@@ -1,0 +1,102 @@
+"""CIFAR-10: 50,000 photos of 32 x 32 pixels for training, 10,000 for testing.
+
+Alex Krizhevsky: Learning Multiple Layers of Features from Tiny Images, 2009.
+
+  convert('data')
+
+downloads what is missing and writes data/cifar10_train-*, data/cifar10_test-*,
+data/labels.txt and data/cifar10.json. Of the published archives it takes the
+binary one: the Python one that slim's script takes holds pickles, which may run
+code when they are read; the photos are the same.
+"""
+
+import os
+import posixpath
+
+import numpy as np
+
+from datasets import labelled_images
+from datasets.public_sets import CIFAR10_LABELS
+from downloads import archives
+from downloads.fetch import fetch
+from errors import InputError
+
+ARCHIVE = 'cifar-10-binary.tar.gz'
+URLS = ('https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz',)
+SIZE = 170052171  # Bytes.
+
+# {split: files in the archive}
+FILES = {
+    'train': ['data_batch_%d.bin' % number for number in range(1, 6)],
+    'test': ['test_batch.bin'],
+}
+_FOLDER = 'cifar-10-batches-bin'
+
+_SIDE = 32  # Pixels.
+# A photo: its label, then the red, the green and the blue plane, row by row.
+_PHOTO_BYTES = 1 + 3 * _SIDE * _SIDE
+
+
+def convert(dataset_dir, num_shards=None):
+  """Downloads CIFAR-10 where it is missing, and writes its records.
+
+  Args:
+    dataset_dir: folder of the archive, which is taken as it is where it lies
+      there, and of the records.
+    num_shards: record files a split; None: one.
+
+  Returns:
+    The Manifest. If the records are there and the archive is not, nothing is
+    done.
+
+  Raises:
+    InputError: the archive can neither be found nor downloaded, or is damaged,
+      or the records cannot be written.
+  """
+  path = os.path.join(dataset_dir, ARCHIVE)
+  if not os.path.exists(path):
+    found = labelled_images.already_converted(dataset_dir, 'cifar10',
+                                              num_shards)
+    if found:
+      return found
+  downloaded = fetch(URLS, path, SIZE, check=archives.check_tar)
+  manifest = labelled_images.convert(dataset_dir, 'cifar10', CIFAR10_LABELS,
+                                     read_archive(path), num_shards)
+  if downloaded:
+    os.remove(path)
+  return manifest
+
+
+def read_archive(path):
+  """Reads the photos of the binary archive.
+
+  Returns:
+    {split: labelled_images.Images}, pixels [number, 32, 32, 3].
+
+  Raises:
+    InputError: the archive is damaged, lacks a file, or one of them is not made
+      of whole photos.
+  """
+  wanted = {posixpath.join(_FOLDER, file)
+            for files in FILES.values() for file in files}
+  batches = {posixpath.basename(name): _read_batch(data, name, path)
+             for name, data in archives.read_members(path, wanted.__contains__)}
+  missing = sorted(name for name in wanted
+                   if posixpath.basename(name) not in batches)
+  if missing:
+    raise InputError('%s lacks %s: it is not the binary version of CIFAR-10' %
+                     (path, ', '.join(missing)))
+  return {split: labelled_images.Images(*(
+      np.concatenate([batches[file][part] for file in files])
+      for part in (0, 1))) for split, files in FILES.items()}
+
+
+def _read_batch(data, name, path):
+  """Returns (pixels, labels) of the bytes of one file."""
+  if not data or len(data) % _PHOTO_BYTES:
+    raise InputError('%s: %s has %d bytes, which are no photos of %d bytes' %
+                     (path, name, len(data), _PHOTO_BYTES))
+  rows = np.frombuffer(data, np.uint8).reshape(-1, _PHOTO_BYTES)
+  planes = rows[:, 1:].reshape(-1, 3, _SIDE, _SIDE)
+  pixels = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
+  return pixels, rows[:, 0].astype(np.int64)

@@ -1,0 +1,106 @@
+"""Flowers: 3,670 photos of five kinds, the sample of TF-Slim.
+
+  convert('data')
+
+downloads what is missing, puts the photos into data/flowers/<kind>/, and
+converts them as any folder of photos, with slim's numbers: 3,320 for training,
+350 for validation, five record files each.
+"""
+
+import os
+
+from datasets import convert_photos
+from datasets.public_sets import FLOWERS_LABELS, PUBLIC_SETS
+from downloads import archives
+from downloads.fetch import fetch
+from errors import InputError
+
+NAME = 'flowers'
+ARCHIVE = 'flower_photos.tgz'
+# The second serves the same file over HTTPS.
+URLS = ('http://download.tensorflow.org/example_images/flower_photos.tgz',
+        'https://storage.googleapis.com/download.tensorflow.org/example_images/'
+        'flower_photos.tgz')
+SIZE = 228813984  # Bytes.
+NUM_SHARDS = 5
+
+_FOLDER = 'flower_photos/'  # In the archive.
+
+
+def convert(dataset_dir, **options):
+  """Downloads the photos where they are missing, and converts them.
+
+  Args:
+    dataset_dir: folder of the archive, which is taken as it is where it lies
+      there, and of the records. Photos in `<dataset_dir>/flowers/` are
+      converted as they are.
+    **options: of convert_photos.convert. Without percent_validation the photos
+      of the archive are split as slim does, other photos by the converter's
+      default; without num_shards there are five record files a split.
+
+  Returns:
+    The Manifest.
+
+  Raises:
+    InputError: the archive can neither be found nor downloaded, or is damaged;
+      or what convert_photos.convert raises.
+  """
+  folder = os.path.join(dataset_dir, NAME)
+  path = os.path.join(dataset_dir, ARCHIVE)
+  downloaded = False
+  if not _holds_something(folder):
+    downloaded = fetch(URLS, path, SIZE, check=archives.check_tar)
+    _unpack(path, folder)
+  if is_whole_set(folder):
+    options.setdefault('num_shards', NUM_SHARDS)
+    options.setdefault('percent_validation', slims_percent())
+  manifest = convert_photos.convert(dataset_dir, NAME, **options)
+  if downloaded:
+    os.remove(path)
+  return manifest
+
+
+def slims_percent():
+  """Returns what percentage of each kind makes slim's 350 in all."""
+  sizes = PUBLIC_SETS[NAME].split_sizes
+  return 100 * sizes['validation'] / sum(sizes.values())
+
+
+def is_whole_set(folder):
+  """Whether a folder of photos has the classes and the number of the archive.
+
+  Args:
+    folder: `<dataset_dir>/flowers`.
+  """
+  if not os.path.isdir(folder):
+    return False
+  kinds = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+  count = sum(len(os.listdir(os.path.join(folder, kind))) for kind in kinds)
+  return (tuple(kinds) == FLOWERS_LABELS and
+          count == sum(PUBLIC_SETS[NAME].split_sizes.values()))
+
+
+def _holds_something(folder):
+  """Whether something lies at a path, other than an empty folder."""
+  if not os.path.isdir(folder):
+    return os.path.lexists(folder)
+  return bool(os.listdir(folder))
+
+
+def _unpack(path, folder):
+  """Puts the photos of the archive into a folder, all or none."""
+  aside = os.path.join(os.path.dirname(folder), '.%s.unpacking' % NAME)
+  with archives.unpacking_folder(aside):
+    names = archives.unpack(path, aside, _place)
+    if not names:
+      raise InputError('%s holds no %s<kind>/<photo>.jpg' % (path, _FOLDER))
+    try:
+      os.replace(aside, folder)
+    except OSError as error:
+      raise InputError('cannot write %s: %s' % (folder, error.strerror))
+
+
+def _place(name):
+  """Returns where a file of the archive goes below the folder of photos."""
+  below = name[len(_FOLDER):]
+  return below if name.startswith(_FOLDER) and '/' in below else None

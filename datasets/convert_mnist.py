@@ -1,0 +1,122 @@
+"""MNIST: 60,000 written digits for training, 10,000 for testing.
+
+LeCun, Cortes, Burges: The MNIST database of handwritten digits. Four gzip files
+in the format IDX: a magic number, the sizes of the dimensions (each 4 bytes,
+the largest first), the values.
+
+  convert('data')
+
+downloads what is missing and writes data/mnist_train-*, data/mnist_test-*,
+data/labels.txt and data/mnist.json.
+"""
+
+import os
+import struct
+
+import numpy as np
+
+from datasets import labelled_images
+from datasets.public_sets import MNIST_LABELS
+from downloads import archives
+from downloads.fetch import fetch
+from errors import InputError
+
+# The second is the home of MNIST, which often refuses to serve them.
+ADDRESSES = ('https://storage.googleapis.com/cvdf-datasets/mnist/',
+             'http://yann.lecun.com/exdb/mnist/')
+
+# {split: ((file of images, its bytes), (file of labels, its bytes))}
+FILES = {
+    'train': (('train-images-idx3-ubyte.gz', 9912422),
+              ('train-labels-idx1-ubyte.gz', 28881)),
+    'test': (('t10k-images-idx3-ubyte.gz', 1648877),
+             ('t10k-labels-idx1-ubyte.gz', 4542)),
+}
+
+# Third byte of the magic number: unsigned bytes; the fourth counts dimensions.
+_UNSIGNED_BYTES = 8
+
+
+def convert(dataset_dir, num_shards=None):
+  """Downloads MNIST where it is missing, and writes its records.
+
+  Args:
+    dataset_dir: folder of the four files, which are taken as they are where
+      they lie there, and of the records.
+    num_shards: record files a split; None: one.
+
+  Returns:
+    The Manifest. If the records are there and the four files are not, nothing
+    is done.
+
+  Raises:
+    InputError: a file can neither be found nor downloaded, or is damaged, or
+      the records cannot be written.
+  """
+  files = [file for split in FILES.values() for file in split]
+  if not any(os.path.exists(os.path.join(dataset_dir, name))
+             for name, _ in files):
+    found = labelled_images.already_converted(dataset_dir, 'mnist',
+                                              num_shards)
+    if found:
+      return found
+  downloaded = []
+  for name, size in files:
+    path = os.path.join(dataset_dir, name)
+    urls = [address + name for address in ADDRESSES]
+    if fetch(urls, path, size, check=archives.check_gzip):
+      downloaded.append(path)
+  splits = {split: read_split(*(os.path.join(dataset_dir, name)
+                                for name, _ in pair))
+            for split, pair in FILES.items()}
+  manifest = labelled_images.convert(dataset_dir, 'mnist', MNIST_LABELS, splits,
+                                     num_shards)
+  for path in downloaded:
+    os.remove(path)
+  return manifest
+
+
+def read_split(images_path, labels_path):
+  """Reads a file of images and the file of their labels.
+
+  Returns:
+    labelled_images.Images, pixels [number, height, width].
+
+  Raises:
+    InputError: a file is damaged, or they do not belong together.
+  """
+  images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
+  if len(images) != len(labels):
+    raise InputError('%s holds %d images and %s %d labels' %
+                     (images_path, len(images), labels_path, len(labels)))
+  return labelled_images.Images(images, labels.astype(np.int64))
+
+
+def read_idx(path, dimensions):
+  """Reads a gzip file in the format IDX.
+
+  Args:
+    path: the file.
+    dimensions: how many it must have.
+
+  Returns:
+    uint8 array.
+
+  Raises:
+    InputError: it is something else, or its length is not what it says.
+  """
+  data = archives.read_gzip(path)
+  start = 4 + 4 * dimensions
+  magic = bytes([0, 0, _UNSIGNED_BYTES, dimensions])
+  if len(data) < start or data[:4] != magic:
+    raise InputError('%s is no IDX file of bytes in %d dimensions: it begins '
+                     'with %r, not %r' % (path, dimensions, data[:4], magic))
+  shape = struct.unpack('>%dI' % dimensions, data[4:start])
+  size = 1
+  for side in shape:
+    size *= side
+  if len(data) - start != size:
+    raise InputError('%s holds %d bytes of values, its header (%s) says %d' %
+                     (path, len(data) - start,
+                      ' x '.join(map(str, shape)), size))
+  return np.frombuffer(data, np.uint8, offset=start).reshape(shape)

@@ -1,0 +1,153 @@
+"""From small images in memory to records, labels and a manifest.
+
+For data sets that are published as arrays, not as photo files: each image
+becomes a PNG, which loses nothing. A conversion that was killed is started
+again (see converted_files), and the same images give the same bytes.
+"""
+
+import collections
+import contextlib
+import io
+import itertools
+import os
+import random
+
+import numpy as np
+from PIL import Image
+
+from compat import tf
+from datasets import converted_files, record_dataset
+from datasets import manifest as manifests
+from datasets.progress import map_in_threads
+from errors import InputError
+
+Images = collections.namedtuple('Images', 'pixels labels')
+Images.__doc__ = """The images of one split.
+
+pixels: uint8 array [number, height, width] or [number, height, width, 3].
+labels: integer array [number].
+"""
+
+_SEED = 0  # Decides the order of the records, as in slim for all.
+
+
+def convert(dataset_dir, name, labels, splits, num_shards=None):
+  """Writes the records of a data set, its labels and its manifest.
+
+  Args:
+    dataset_dir: folder of the files; it must exist.
+    name: name of the data set.
+    labels: list of class names; the index is the label.
+    splits: {split name: Images}.
+    num_shards: record files a split; None: one.
+
+  Returns:
+    The Manifest.
+
+  Raises:
+    InputError: a label is none of the classes, a split is empty, or the files
+      cannot be written.
+  """
+  if num_shards is not None and not 1 <= num_shards <= 99999:
+    raise InputError('num_shards is %r, accepted are 1 to 99999' % num_shards)
+  for split, images in splits.items():
+    _check(name, split, images, labels)
+  shards = {split: _shard_names(name, split,
+                                min(num_shards or 1, len(images.labels)))
+            for split, images in splits.items()}
+  former_path = converted_files.former_path(dataset_dir, name)
+  former = manifests.load_file(former_path) if former_path else None
+  manifest = manifests.Manifest(
+      name=name, labels=list(labels), seed=_SEED, percent_validation=0,
+      files={}, skipped=[],
+      splits={split: _describe(images, labels, shards[split])
+              for split, images in splits.items()})
+
+  def write_shards(aside):
+    for split, images in splits.items():
+      _write_split(aside, split, images, labels, shards[split])
+
+  try:
+    converted_files.publish(dataset_dir, manifest, former, [], write_shards)
+  except OSError as error:
+    raise InputError('cannot write to %s: %s' % (dataset_dir, error))
+  except tf.errors.OpError as error:  # Of the record writer.
+    raise InputError('cannot write to %s: %s' % (dataset_dir, error.message))
+  return manifest
+
+
+def already_converted(dataset_dir, name, num_shards):
+  """Returns the Manifest of what was converted before, or None.
+
+  Args:
+    dataset_dir: folder of the files.
+    name: name of the data set.
+    num_shards: record files a split that are wanted; None: any number.
+
+  Returns:
+    None also where one of the record files is gone, or their number is not the
+    one that is wanted.
+  """
+  found = manifests.load(dataset_dir, name)
+  if not found:
+    return None
+  for split in found.splits.values():
+    wanted = min(num_shards or len(split['shards']), split['size'])
+    if len(split['shards']) != wanted or not all(
+        os.path.isfile(os.path.join(dataset_dir, shard))
+        for shard in split['shards']):
+      return None
+  return found
+
+
+def _check(name, split, images, labels):
+  if not len(images.labels):
+    raise InputError('%s: split %r holds no image' % (name, split))
+  outside = np.flatnonzero((images.labels < 0) |
+                           (images.labels >= len(labels)))
+  if len(outside):
+    raise InputError('%s: image %d of split %r has label %d, accepted are 0 to '
+                     '%d' % (name, outside[0], split,
+                             images.labels[outside[0]], len(labels) - 1))
+
+
+def _shard_names(name, split, count):
+  return ['%s_%s-%05d-of-%05d.tfrecord' % (name, split, index, count)
+          for index in range(count)]
+
+
+def _describe(images, labels, shards):
+  """Returns a split as the manifest holds it."""
+  counts = np.bincount(images.labels, minlength=len(labels))
+  return {'size': len(images.labels), 'shards': shards,
+          'class_counts': {label: int(count)
+                           for label, count in zip(labels, counts)}}
+
+
+def _write_split(folder, split, images, labels, shards):
+  """Writes a split's record files, the images shuffled over all of them."""
+  order = list(range(len(images.labels)))
+  random.Random(_SEED).shuffle(order)
+
+  def make_record(index):
+    pixels, label = images.pixels[index], int(images.labels[index])
+    # Where the image stands in the published files, as a photo's name.
+    file = '%s/%s_%05d.png' % (labels[label], split, index)
+    return record_dataset.make_example(
+        _png(pixels), *pixels.shape[:2], label, file,
+        image_format=b'png').SerializeToString(deterministic=True)
+
+  with contextlib.closing(
+      map_in_threads(make_record, order, 'written')) as records:
+    for number, shard in enumerate(shards):
+      start, end = (index * len(order) // len(shards)
+                    for index in (number, number + 1))
+      with tf.python_io.TFRecordWriter(os.path.join(folder, shard)) as writer:
+        for record in itertools.islice(records, end - start):
+          writer.write(record)
+
+
+def _png(pixels):
+  buffer = io.BytesIO()
+  Image.fromarray(pixels).save(buffer, 'PNG')
+  return buffer.getvalue()
