@@ -65,45 +65,87 @@ def convert(dataset_dir, name, percent_validation=10, seed=0, num_shards=None,
   _check_arguments(name, percents, num_shards, max_bad_fraction)
   folder = os.path.join(dataset_dir, name)
   listing = photo_folder.list_photos(folder)
-  former, kept_path = _load_former(dataset_dir, name, seed, percents)
-  _check_target(dataset_dir, name)
+  try:
+    with converted_files.hold(folder):
+      converted_files.check_way_is_free(dataset_dir, name)
+      former, kept_path = _load_former(dataset_dir, name, seed, percents)
+      groups, skipped = _find_photos(dataset_dir, name, listing, max_pixels,
+                                     max_bad_fraction)
+      by_class = _by_class(groups, listing.classes)
+      split_of = {}
+      for members in by_class.values():
+        split_of.update(splits.assign(
+            members, percents, seed,
+            _former_split(former) if kept_path else None))
+      splits.check(by_class, split_of, percents, kept_path, folder)
+      described, orders = _plan(name, by_class, split_of, num_shards, seed)
+      files, digests = _by_file(by_class, split_of)
+      manifest = manifests.Manifest(
+          name=name, labels=listing.classes, splits=described, seed=seed,
+          percent_validation=percent_validation, percent_test=percent_test,
+          files=files, digests=digests, skipped=skipped,
+          duplicates=sorted(sorted(photo.file for photo in members)
+                            for members in groups if len(members) > 1))
+      converted_files.write(dataset_dir, manifest, former, orders,
+                            listing.hidden, max_pixels)
+  except OSError as error:
+    raise InputError('cannot write to %s: %s' % (dataset_dir, error))
+  except tf.errors.OpError as error:  # Of the record writer.
+    raise InputError('cannot write to %s: %s' % (dataset_dir, error.message))
+  return manifest
 
+
+def _find_photos(dataset_dir, name, listing, max_pixels, max_bad_fraction):
+  """Reads, checks and compares all photos.
+
+  Returns:
+    groups: list of lists of CheckedPhoto with equal pixels, also over classes.
+    skipped: sorted list of {'file', 'reason'}.
+  """
+  folder = os.path.join(dataset_dir, name)
   usable, unusable = photo_folder.check_photos(folder, listing, max_pixels)
   skipped = listing.skipped + unusable
   _check_classes(folder, listing.classes, usable, skipped)
   _check_bad_fraction(dataset_dir, name, len(usable), skipped, listing.hidden,
                       max_bad_fraction)
   groups = same_photos.group(folder, usable, max_pixels)
-  consistent, contradictory = _part_contradictory(groups)
-  skipped = sorted(skipped + contradictory, key=lambda entry: entry['file'])
-  kept = sorted((photo for members in consistent for photo in members),
-                key=lambda photo: photo.file)
+  for members in groups:
+    for photo in members:
+      others = [other.file for other in members
+                if other.class_name != photo.class_name]
+      if others:
+        skipped.append({
+            'file': photo.file,
+            'reason': 'the same photo is in another class: %s' %
+                      photo_folder.printable(others[0])})
+  skipped.sort(key=lambda entry: entry['file'])
+  kept = [members[0] for members in groups if _is_of_one_class(members)]
   _check_classes(folder, listing.classes, kept, skipped)
-  by_class = collections.OrderedDict((name, []) for name in listing.classes)
-  for members in consistent:
-    by_class[members[0].class_name].append(members)
+  return groups, skipped
 
-  split_of = {}
-  for members in by_class.values():
-    split_of.update(splits.assign(members, percents, seed,
-                                  _former_split(former) if kept_path else None))
-  splits.check(by_class, split_of, percents, kept_path, folder)
-  described, orders = _plan(name, by_class, split_of, num_shards, seed)
-  manifest = manifests.Manifest(
-      name=name, labels=listing.classes, splits=described, seed=seed,
-      percent_validation=percent_validation, percent_test=percent_test,
-      files={photo.file: split_of[photo.file] for photo in kept},
-      digests={photo.file: photo.digest for photo in kept}, skipped=skipped,
-      duplicates=sorted(sorted(photo.file for photo in members)
-                        for members in groups if len(members) > 1))
-  try:
-    converted_files.write(dataset_dir, manifest, former, orders, listing.hidden,
-                          max_pixels)
-  except OSError as error:
-    raise InputError('cannot write to %s: %s' % (dataset_dir, error))
-  except tf.errors.OpError as error:  # Of the record writer.
-    raise InputError('cannot write to %s: %s' % (dataset_dir, error.message))
-  return manifest
+
+def _is_of_one_class(members):
+  return len({photo.class_name for photo in members}) == 1
+
+
+def _by_class(groups, classes):
+  """Returns {class: list of groups}, without the groups over several classes.
+
+  In the order of the labels.
+  """
+  by_class = collections.OrderedDict((name, []) for name in classes)
+  for members in groups:
+    if _is_of_one_class(members):
+      by_class[members[0].class_name].append(members)
+  return by_class
+
+
+def _by_file(by_class, split_of):
+  """Returns {file: split} and {file: digest}, sorted by file."""
+  kept = sorted((photo for groups in by_class.values() for members in groups
+                 for photo in members), key=lambda photo: photo.file)
+  return ({photo.file: split_of[photo.file] for photo in kept},
+          {photo.file: photo.digest for photo in kept})
 
 
 def _check_arguments(name, percents, num_shards, max_bad_fraction):
@@ -125,13 +167,6 @@ def _check_arguments(name, percents, num_shards, max_bad_fraction):
   if not 0 <= max_bad_fraction <= 1:
     raise InputError('max_bad_fraction is %r, accepted are 0 to 1' %
                      max_bad_fraction)
-
-
-def _check_target(dataset_dir, name):
-  """Finds out before the work what would be in its way after it."""
-  if not os.access(dataset_dir, os.W_OK | os.X_OK):
-    raise InputError('cannot write to %s: permission denied' % dataset_dir)
-  converted_files.check_way_is_free(dataset_dir, name)
 
 
 def _load_former(dataset_dir, name, seed, percents):
@@ -175,11 +210,8 @@ def _check_bad_fraction(dataset_dir, name, num_usable, skipped, hidden,
   total = len(bad) + num_usable
   if len(bad) <= max_bad_fraction * total:
     return
-  try:
-    converted_files.write_skipped(dataset_dir, name, sorted(
-        skipped + hidden, key=lambda entry: entry['file']))
-  except OSError as error:
-    raise InputError('cannot write to %s: %s' % (dataset_dir, error))
+  converted_files.write_skipped(dataset_dir, name, sorted(
+      skipped + hidden, key=lambda entry: entry['file']))
   first = '; '.join(_describe(entry) for entry in bad[:_NAMED])
   raise InputError(
       '%d of the %d files in %s cannot be used, more than the fraction of %g '
@@ -191,27 +223,6 @@ def _check_bad_fraction(dataset_dir, name, num_usable, skipped, hidden,
 
 def _describe(entry):
   return '%s: %s' % (photo_folder.printable(entry['file']), entry['reason'])
-
-
-def _part_contradictory(groups):
-  """Parts groups that lie in one class from those in several.
-
-  Returns:
-    consistent: list of groups.
-    skipped: list of {'file', 'reason'} for each photo of the others.
-  """
-  consistent, skipped = [], []
-  for members in groups:
-    if len({photo.class_name for photo in members}) == 1:
-      consistent.append(members)
-      continue
-    for photo in members:
-      other = next(other for other in members
-                   if other.class_name != photo.class_name)
-      skipped.append({
-          'file': photo.file,
-          'reason': 'the same photo is in another class: %s' % other.file})
-  return consistent, skipped
 
 
 def _check_classes(folder, classes, usable, skipped):

@@ -116,9 +116,10 @@ def write_skipped(dataset_dir, name, skipped):
     skipped: list of {'file', 'reason'}.
   """
   text = io.StringIO()
-  writer = csv.DictWriter(text, ['file', 'reason'], lineterminator='\n')
-  writer.writeheader()
-  writer.writerows(skipped)
+  text.write('file,reason\n')
+  # Names may hold any character; without quotes a lone \r ends a row.
+  csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator='\n').writerows(
+      (entry['file'], entry['reason']) for entry in skipped)
   manifests.write_text(skipped_path(dataset_dir, name), text.getvalue())
 
 

@@ -3,6 +3,7 @@
 import collections
 import hashlib
 import os
+import stat
 
 from datasets import photos, progress
 from errors import InputError
@@ -96,15 +97,15 @@ def _list_class(folder, class_name, listing):
         listing.files.append((class_name, name))
       else:
         listing.skipped.append(_skip(file, 'the file name is not UTF-8'))
-    elif os.path.islink(path):
-      listing.skipped.append(_skip(
-          file, 'a link to a folder' if os.path.isdir(path) else
-          'a link that leads nowhere'))
+    elif os.path.islink(path) and os.path.isdir(path):
+      listing.skipped.append(_skip(file, 'a link to a folder'))
     elif os.path.isdir(path):
       _list_all(path, file, 'in a folder inside a class folder',
                 listing.skipped)
-    else:
+    elif os.path.exists(path):
       listing.skipped.append(_skip(file, 'not a file'))
+    else:
+      listing.skipped.append(_skip(file, 'a link that leads nowhere'))
 
 
 def _list_all(path, file, reason, found):
@@ -112,14 +113,13 @@ def _list_all(path, file, reason, found):
   waiting = [(path, file)]  # No recursion: folders may be deep.
   while waiting:
     path, file = waiting.pop()
-    if os.path.islink(path) or not os.path.isdir(path):
-      found.append(_skip(file, reason))
-      continue
     try:
+      if not stat.S_ISDIR(os.lstat(path).st_mode):
+        found.append(_skip(file, reason))
+        continue
       names = sorted(os.listdir(path), reverse=True)
     except OSError as error:
-      found.append(_skip(file, 'a folder that cannot be listed: %s' %
-                         error.strerror))
+      found.append(_skip(file, 'cannot be listed: %s' % error.strerror))
       continue
     if not names:
       found.append(_skip(file, 'an empty folder'))

@@ -7,8 +7,10 @@ at once.
 
 import collections
 import contextlib
+import ctypes
 import hashlib
 import io
+import logging
 import struct
 import threading
 import warnings
@@ -91,8 +93,26 @@ _UPRIGHT = {
 
 # Pillow warns of damaged EXIF blocks and the like, which do not concern the
 # pixels. One lasting filter, because warnings.catch_warnings is not safe in
-# threads.
+# threads. What it logs it also raises.
 warnings.filterwarnings('ignore', module=r'PIL\.')
+logging.getLogger('PIL').setLevel(logging.CRITICAL)
+
+def _silence_libtiff():
+  """Keeps libtiff from writing about damaged files to stderr.
+
+  Pillow raises for them all the same. It has no switch, but its module leads to
+  the library that it is linked with.
+  """
+  pillow = ctypes.CDLL(Image.core.__file__)
+  for name in ('TIFFSetErrorHandler', 'TIFFSetWarningHandler'):
+    set_handler = getattr(pillow, name, None)
+    if set_handler is not None:
+      set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], (
+          ctypes.c_void_p)
+      set_handler(None)
+
+
+_silence_libtiff()
 
 Photo = collections.namedtuple('Photo', 'encoded height width')
 Photo.__doc__ = """An upright RGB JPEG.

@@ -138,7 +138,8 @@ def test_convert_removes_only_its_own_former_files(tmp_path):
     (tmp_path / other).write_bytes(b'mine')
   manifest = convert_photos.convert(str(tmp_path), 'pets', num_shards=2)
   left = [name for name in sorted(os.listdir(str(tmp_path)))
-          if name not in ('pets', 'pets.json', 'pets_skipped.csv', 'labels.txt')]
+          if name not in ('pets', 'pets.json', 'pets_skipped.csv',
+                          'labels.txt')]
   assert left == sorted(others + manifest.splits['train']['shards'] +
                         manifest.splits['validation']['shards'])
   for other in others:
