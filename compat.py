@@ -82,6 +82,13 @@ if not tf.__version__.startswith('1.'):
 
 import tf_slim as slim  # noqa: E402  (it needs the names above)
 
+_NOTES_DROPPED = (
+    # tf_slim says this of each layer that is built to be used, not trained.
+    'Scale of 0 disables regularizer',
+    # With the stack of the operation. The error itself is raised right after.
+    'Error reported to Coordinator',
+)
+
 __all__ = ['CHECKPOINT_ERRORS', 'setup_logging', 'slim', 'tf']
 
 # What reading a damaged checkpoint raises. TensorFlow 2 has Python's own error
@@ -101,6 +108,5 @@ def setup_logging(verbosity='INFO'):
   tf.logging.set_verbosity(verbosity)
   logger = logging.getLogger('tensorflow')
   logger.propagate = False
-  # tf_slim says this of each layer that is built to be used, not trained.
-  logger.addFilter(
-      lambda record: 'Scale of 0 disables regularizer' not in record.msg)
+  logger.addFilter(lambda record: not any(note in str(record.msg)
+                                          for note in _NOTES_DROPPED))

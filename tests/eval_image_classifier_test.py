@@ -16,7 +16,7 @@ from trained_kit import CLASSES, MODEL, NAME, make_dataset, train
 
 import eval_image_classifier
 from compat import tf
-from datasets import dataset_factory
+from datasets import dataset_factory, split_files
 from errors import InputError
 from evaluation import loop
 from nets import nets_factory
@@ -158,7 +158,7 @@ def test_evaluation_once_of_an_empty_folder_is_one_line(tmp_path):
 
 
 def test_evaluation_when_records_are_fewer_than_the_manifest_says_so(
-    data, run, tmp_path):
+    data, run, tmp_path, monkeypatch):
   shutil.copytree(data, str(tmp_path / 'data'))
   dataset = dataset_factory.get_dataset(NAME, 'validation',
                                         str(tmp_path / 'data'))
@@ -166,8 +166,13 @@ def test_evaluation_when_records_are_fewer_than_the_manifest_says_so(
   with tf.python_io.TFRecordWriter(dataset.data_sources[0]) as writer:
     for record in records[:-1]:
       writer.write(record)
+  flag = '--dataset_dir=%s' % (tmp_path / 'data')
+  with pytest.raises(InputError, match='hold 11 records, and the .* says 12'):
+    evaluate(run, tmp_path, flag)
+  # A split that is too large to be counted first.
+  monkeypatch.setattr(split_files, 'COUNT_LIMIT', 1)
   with pytest.raises(InputError, match='hold 11 photos and their .* 12'):
-    evaluate(run, tmp_path, '--dataset_dir=%s' % (tmp_path / 'data'))
+    evaluate(run, tmp_path, flag)
 
 
 def test_wait_for_checkpoint_times_out_on_a_missing_folder(tmp_path, log):

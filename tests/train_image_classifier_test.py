@@ -158,7 +158,8 @@ def test_train_damaged_record_is_an_input_error(data, tmp_path):
   with open(path, 'r+b') as stream:
     stream.seek(os.path.getsize(path) // 2)
     stream.write(b'damaged!')
-  with pytest.raises(InputError, match='a record is damaged.*convert'):
+  with pytest.raises(InputError, match=r'-of-\d+.tfrecord, record \d+ .*damaged'
+                     '.*convert the data set again'):
     train(str(tmp_path / 'data'), tmp_path / 'run', '--max_number_of_steps=9')
 
 
