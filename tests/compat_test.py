@@ -17,7 +17,8 @@ net = slim.flatten(slim.conv2d(tf.zeros([1, 8, 8, 3]), 2, 3,
 tf.losses.softmax_cross_entropy([[0., 1.]], slim.fully_connected(net, 2))
 with tf.Session() as session:
   session.run(tf.global_variables_initializer())
-tf.train.Coordinator().request_stop(tf.errors.DataLossError(None, None, 'x'))
+with tf.train.Coordinator().stop_on_exception():
+  raise tf.errors.DataLossError(None, None, 'x')
 '''
 
 
