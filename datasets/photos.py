@@ -11,6 +11,7 @@ import ctypes
 import hashlib
 import io
 import logging
+import re
 import struct
 import threading
 import warnings
@@ -78,6 +79,14 @@ _PILLOW_ERRORS = (OSError, SyntaxError, ValueError, TypeError, KeyError,
                   ZeroDivisionError, RuntimeError, AssertionError,
                   MemoryError, struct.error, zlib.error,
                   Image.DecompressionBombError)
+
+# A marker amid or after a JPEG's coded data, where a byte 255 is followed by 0,
+# and the two bytes after it; not those for restarts, which have no length.
+_JPEG_MARKER = re.compile(b'\xff([^\x00\x01\xd0-\xd7\xff])(.?.?)', re.DOTALL)
+# Those that begin with their length: tables, further scans, application data
+# and comments.
+_JPEG_SEGMENTS = {bytes([marker]) for marker in (
+    0xc4, 0xcc, 0xda, 0xdb, 0xdc, 0xdd, *range(0xe0, 0xf0), 0xfe)}
 
 _ORIENTATION = 0x0112
 # EXIF orientation: what must be done to see the photo upright.
@@ -277,18 +286,26 @@ def _is_plain_jpeg(image):
 
 
 def _check_end(data, start):
-  """Raises PhotoError for a JPEG that lacks its end marker.
+  """Raises PhotoError for a JPEG whose end marker is not reached.
 
-  When only the marker and a few bits are missing, Pillow is content and
-  TensorFlow is not. Coded data never holds the marker's two bytes by chance.
-  What follows it is no matter: telephones append films.
+  When only the marker and a few bits are missing, or a changed byte made a
+  segment that leads beyond the end, Pillow is content and TensorFlow is not.
+  What follows the marker is no matter: telephones append films.
 
   Args:
     data: bytes of the file.
     start: where the header ended, which Pillow reads up to the coded data.
   """
-  if data.find(b'\xff\xd9', start) < 0:
-    raise PhotoError('truncated: the JPEG has no end marker')
+  while True:
+    found = _JPEG_MARKER.search(data, start)
+    if not found:
+      raise PhotoError('truncated: the JPEG has no end marker')
+    marker, length = found.group(1), found.group(2)
+    if marker == b'\xd9':
+      return
+    if marker not in _JPEG_SEGMENTS:
+      raise PhotoError('damaged: marker %s amid the coded data' % marker.hex())
+    start = found.end(1) + int.from_bytes(length, 'big')
 
 
 def _decode_for_check(image):

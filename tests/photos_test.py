@@ -236,6 +236,24 @@ def test_normalize_photo_jpeg_without_end_marker_is_refused(tail):
     normalize_photo(data[:-2] + tail)
 
 
+@pytest.mark.parametrize('marker, reason', [
+    (b'\xff\xfe\x00\x08', None), (b'\xff\xd3', None),
+    (b'\xff\xfe\xff\xff', 'no end marker'), (b'\xff\xc0\x00\x08', 'marker c0'),
+    (b'\xff\x02', 'marker 02')], ids=str)
+def test_normalize_photo_jpeg_with_marker_amid_its_data(marker, reason):
+  """TensorFlow refuses what Pillow takes for a comment up to the end."""
+  noise = np.random.RandomState(0).randint(0, 256, (64, 67, 3), np.uint8)
+  data = encode(Image.fromarray(noise), 'JPEG')
+  data = data[:-60] + marker + data[-60:]
+  if reason:
+    with pytest.raises(PhotoError, match=reason):
+      normalize_photo(data)
+    return
+  with tf.Graph().as_default(), tf.Session() as session:
+    decoded = tf.image.decode_jpeg(normalize_photo(data).encoded, channels=3)
+    assert session.run(decoded).shape == (64, 67, 3)
+
+
 @pytest.mark.parametrize('kind', ['PNG', 'GIF', 'BMP', 'TIFF'])
 def test_normalize_photo_other_format_cut_in_half_is_refused(kind):
   noise = np.random.RandomState(0).randint(0, 256, (40, 40, 3), np.uint8)
