@@ -23,6 +23,9 @@ import warnings
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL',
                       '2' if os.path.exists('/dev/nvidiactl') else '3')
 
+# TensorFlow 2 sets it for the processes that it starts; 1.15 would obey.
+os.environ.pop('TF2_BEHAVIOR', None)
+
 
 @contextlib.contextmanager
 def _native_notes_dropped():

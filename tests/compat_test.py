@@ -46,3 +46,12 @@ def test_import_that_crashes_natively_says_where(tmp_path):
   assert done.returncode == -signal.SIGABRT
   assert b'Fatal Python error: Aborted' in done.stderr
   assert b'tensorflow/__init__.py' in done.stderr
+
+
+def test_environment_of_a_tensorflow_2_process_changes_nothing():
+  done = subprocess.run(
+      [sys.executable, '-c',
+       'from compat import tf; print(tf.executing_eagerly())'],
+      cwd=ROOT, env=dict(os.environ, TF2_BEHAVIOR='1'), check=True,
+      stdout=subprocess.PIPE)
+  assert done.stdout == b'False\n'
