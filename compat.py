@@ -11,6 +11,7 @@ users cannot change, and NumPy's notes about TensorFlow's own dtypes.
 """
 
 import contextlib
+import faulthandler
 import logging
 import os
 import sys
@@ -22,6 +23,9 @@ import warnings
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL',
                       '2' if os.path.exists('/dev/nvidiactl') else '3')
 
+# TensorFlow 2 sets it for the processes that it starts; 1.15 would obey.
+os.environ.pop('TF2_BEHAVIOR', None)
+
 
 @contextlib.contextmanager
 def _native_notes_dropped():
@@ -30,16 +34,22 @@ def _native_notes_dropped():
   While it is loaded, TensorFlow 2 writes that it found no CUDA drivers,
   whatever the level.
   """
-  if os.environ['TF_CPP_MIN_LOG_LEVEL'] < '2':
+  if sys.stderr is None or os.environ['TF_CPP_MIN_LOG_LEVEL'] < '2':
     yield
     return
   sys.stderr.flush()
   stderr = os.dup(2)
   with open(os.devnull, 'wb') as nowhere:
     os.dup2(nowhere.fileno(), 2)
+  # Should native code crash, on a processor without AVX, its place is shown.
+  watch_crashes = not faulthandler.is_enabled()
+  if watch_crashes:
+    faulthandler.enable(stderr)
   try:
     yield
   finally:
+    if watch_crashes:
+      faulthandler.disable()
     sys.stderr.flush()
     os.dup2(stderr, 2)
     os.close(stderr)

@@ -74,14 +74,27 @@ find_python() {
   return 1
 }
 
+# Whether the engine's environment is there, or a Python to make it with. A
+# PYTHON that is given decides alone.
+has_python() {
+  if [[ -z "${PYTHON:-}" ]] && is_python "${VENV_PYTHON}"; then
+    return 0
+  fi
+  find_python >/dev/null
+}
+
 # Prints the engine to use where none is asked for, and to stderr why, unless it
 # is the reference.
 choose_engine() {
   use_engine tf1
-  if ! is_python "${VENV_PYTHON}" && ! find_python >/dev/null; then
+  if ! has_python; then
     use_engine tf2
-    if find_python >/dev/null; then
-      echo "No Python 3.7 found, so ${ENGINE_NAME} runs instead of 1.15" \
+    if has_python; then
+      local why='No Python 3.7 found'
+      if [[ -n "${PYTHON:-}" ]]; then
+        why="PYTHON is ${PYTHON}, no Python 3.7"
+      fi
+      echo "${why}, so ${ENGINE_NAME} runs instead of 1.15" \
         "(ENGINE=tf2 asks for it without this line)" >&2
       echo tf2
       return
@@ -90,5 +103,6 @@ choose_engine() {
   echo tf1
 }
 
+asked_engine=${ENGINE:-}
 use_engine "${ENGINE:-$(choose_engine)}"
 export ENGINE

@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source ./env_set.sh
 ./setup.sh --quiet
-program=(-m tensorboard.main)
+program=(-m tools.tensorboard_quietly)
 help_if_asked "$@"
 
 # A folder of links names the two curves, wherever the folders are. TensorBoard

@@ -16,6 +16,6 @@ source ./engine.sh
 "${VENV}/bin/ruff" check .
 mapfile -t scripts < <(find . -name '*.sh' -not -path './.venv*' | sort)
 "${VENV}/bin/shellcheck" --severity=style --external-sources \
-  "${scripts[@]}" .ci/run
+  "${scripts[@]}" .ci/run benchmarks/engines
 # -rs: the output ends with what was skipped, and why.
 exec "${VENV_PYTHON}" -m pytest -rs --durations=10 tests "$@"

@@ -8,7 +8,8 @@
 #   ENGINE=tf1                  TensorFlow 1.15 on Python 3.7, in .venv
 #   ENGINE=tf2                  TensorFlow 2 on Python 3.10 to 3.13, in .venv-tf2
 #   without ENGINE              tf1 where there is a Python 3.7, else tf2
-#   PYTHON=/path/to/python3.7   that Python, none that is found
+#   PYTHON=/path/to/python3.7   makes it with that Python, which decides between
+#                               tf1 and tf2 for this call where ENGINE does not
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -40,11 +41,19 @@ is_usable() {
 no_python_found() {
   local newest=${PYTHON_VERSIONS[0]} versions other=
   versions=$(printf ' or %s' "${PYTHON_VERSIONS[@]}")
-  if [[ "${ENGINE}" == tf1 ]]; then
+  versions=${versions# or }
+  if [[ -n "${PYTHON:-}" ]]; then
+    echo "setup.sh: error: PYTHON is '${PYTHON}', which is no Python" \
+      "${versions}, and ${ENGINE_NAME} runs on no other" >&2
+    return
+  fi
+  if [[ -z "${asked_engine}" ]]; then
     other=$'\nor install a Python 3.10 to 3.13: with it TensorFlow 2 runs instead'
+  elif [[ "${ENGINE}" == tf1 ]]; then
+    other=$'\nor give ENGINE=tf2, which runs on a Python 3.10 to 3.13'
   fi
   cat >&2 <<TEXT
-setup.sh: error: no Python ${versions# or } found (PATH, pyenv, uv, conda), and ${ENGINE_NAME} runs on no other. Install it with one of:
+setup.sh: error: no Python ${versions} found (PATH, pyenv, uv, conda), and ${ENGINE_NAME} runs on no other. Install it with one of:
   uv python install ${newest}
   pyenv install ${newest}
   conda create --name py${newest/./} python=${newest}
@@ -78,10 +87,12 @@ if [[ "$(uname -sm)" != "Linux x86_64" ]]; then
   exit 1
 fi
 
-# Beside the packages lies a copy of each file that was installed.
+# Beside the packages lies a copy of each file that was installed. That they can
+# be found tells a Python that was replaced by another version.
 is_installed() {
   local file
-  [[ -x "${VENV_PYTHON}" ]] || return 1
+  "${VENV_PYTHON}" -c 'import importlib.util, sys
+sys.exit(importlib.util.find_spec("tf_slim") is None)' 2>/dev/null || return 1
   for file in "${files[@]}"; do
     cmp --silent "${file}" "${VENV}/${file}" || return 1
   done

@@ -242,7 +242,7 @@ echo "asked for: $*"; exit 3
 
 @pytest.mark.parametrize('engine,version,others', [
     ('', '3.7', 'or install a Python 3.10 to 3.13: with it TensorFlow 2'),
-    ('tf1', '3.7', 'or install a Python 3.10 to 3.13: with it TensorFlow 2'),
+    ('tf1', '3.7', 'or give ENGINE=tf2, which runs on a Python 3.10 to 3.13'),
     ('tf2', '3.12', 'no Python 3.12 or 3.13 or 3.11 or 3.10 found')])
 def test_setup_without_python_says_how_to_get_it(bare_machine, engine, version,
                                                  others):
@@ -271,15 +271,31 @@ def test_engine_goes_by_the_pythons_that_are_there(bare_machine, engine,
   assert (reason in done.stderr) == (not engine and '3.7' not in versions)
 
 
-def test_engine_of_an_environment_that_is_there_needs_no_search(bare_machine):
+@pytest.mark.parametrize('engine,version,venv', [
+    ('tf1', '3.7', '.venv'), ('tf2', '3.12', '.venv-tf2')])
+def test_engine_of_an_environment_that_is_there_needs_no_search(
+    bare_machine, engine, version, venv):
   folder, env = bare_machine
-  write_python(folder / '.venv' / 'bin' / 'python', '3.7')
-  write_python(folder / 'bin' / 'python3.12', '3.12')
+  write_python(folder / venv / 'bin' / 'python', version)
   show = 'source "$HOME/env_set.sh"; echo "$ENGINE|$VENV_PYTHON"'
   shown = subprocess.run(['bash', '-euc', show], env=env, capture_output=True,
                          text=True, check=True)
-  assert shown.stdout == 'tf1|%s/.venv/bin/python\n' % folder
-  assert not shown.stderr
+  assert shown.stdout == '%s|%s/%s/bin/python\n' % (engine, folder, venv)
+
+
+def test_python_that_is_given_decides_the_engine(bare_machine):
+  folder, _ = bare_machine
+  write_python(folder / '.venv' / 'bin' / 'python', '3.7')
+  mine = folder / 'mine' / 'python'
+  write_python(mine, '3.11')
+  done = run_setup(bare_machine, PYTHON=str(mine))
+  assert 'PYTHON is %s, no Python 3.7, so TensorFlow 2' % mine in done.stderr
+  assert done.stdout.endswith(
+      'asked for: -m venv %s\n' % (folder / '.venv-tf2'))
+  done = run_setup(bare_machine, PYTHON='/no/where')
+  assert done.returncode == 1
+  assert done.stderr == ("setup.sh: error: PYTHON is '/no/where', which is no "
+                         'Python 3.7, and TensorFlow 1.15 runs on no other\n')
 
 
 def test_engine_unknown_is_one_line(bare_machine):
