@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Turns DATASET_DIR/DATASET_NAME/<class>/* into TFRecord files in DATASET_DIR.
+# Where there are no such photos, flowers, cifar10 and mnist are downloaded.
 #
 # usage: [DATASET_NAME=my_flower_5] ./convert_tfrecord.sh [flags of
 #        download_and_convert_data.py, --help lists them]
@@ -10,8 +11,8 @@ source ./env_set.sh
 program=(download_and_convert_data.py)
 help_if_asked "$@"
 
-exec "${VENV_PYTHON}" "${program[@]}" \
-  --dataset_name="${DATASET_NAME}" \
-  --dataset_dir="${DATASET_DIR}" \
-  --percent_validation="${PERCENT_VALIDATION}" \
-  "$@"
+flags=(--dataset_name="${DATASET_NAME}" --dataset_dir="${DATASET_DIR}")
+if [[ -n "${PERCENT_VALIDATION}" ]]; then
+  flags+=(--percent_validation="${PERCENT_VALIDATION}")
+fi
+exec "${VENV_PYTHON}" "${program[@]}" "${flags[@]}" "$@"

@@ -1,4 +1,4 @@
-"""Converts a folder of photos to TFRecord files.
+"""Converts a folder of photos, or a public data set, to TFRecord files.
 
   python download_and_convert_data.py --dataset_name=my_flower_5 \
       --dataset_dir=/path/to/data
@@ -9,6 +9,9 @@ not be used, and the manifest my_flower_5.json.
 
 Run again when photos were added: with the same seed and percentages old photos
 stay in their splits, with others all are split anew.
+
+A data set named flowers, cifar10 or mnist is downloaded where it is missing;
+one named imagenet is made of the unpacked folders of the --imagenet_ flags.
 """
 
 import os
@@ -16,8 +19,16 @@ import os
 from absl import flags
 
 import common_flags
-from datasets import convert_photos, converted_files, manifest, photos
+from datasets import (
+  convert_imagenet,
+  convert_photos,
+  converted_files,
+  manifest,
+  photos,
+  public,
+)
 from datasets.photo_folder import printable
+from errors import InputError
 
 FLAGS = flags.FLAGS
 
@@ -55,17 +66,98 @@ def define_flags():
       'max_bad_fraction', 0.05,
       'Share of the files, 0 to 1, that may be unusable; with more of them '
       'nothing is converted.', lower_bound=0, upper_bound=1)
+  _define_imagenet_flags()
+
+
+def _define_imagenet_flags():
+  flags.DEFINE_string(
+      'imagenet_train_dir', None,
+      'Unpacked training photos of ILSVRC2012, <WordNet id>/*.JPEG.')
+  flags.DEFINE_string(
+      'imagenet_validation_dir', None,
+      'Unpacked validation photos of ILSVRC2012: all in this folder, or in '
+      'folders as for training.')
+  flags.DEFINE_string(
+      'imagenet_validation_labels', None,
+      'File with the WordNet id of each validation photo, a line each, in the '
+      "order of the photos' names. Needed unless they are in folders.")
+  flags.DEFINE_string(
+      'imagenet_bounding_boxes', None,
+      'CSV file of the boxes, lines such as n0_1.JPEG,xmin,ymin,xmax,ymax from '
+      '0 to 1. None: records hold no boxes.')
+  flags.DEFINE_integer(
+      'imagenet_train_shards', 1024, 'Record files of the train split.',
+      lower_bound=1, upper_bound=99999)
+  flags.DEFINE_integer(
+      'imagenet_validation_shards', 128,
+      'Record files of the validation split.', lower_bound=1, upper_bound=99999)
+
+
+# Flags that mean the same to every converter: their names are the arguments'.
+_PHOTO_OPTIONS = ('percent_validation', 'percent_test', 'seed', 'num_shards',
+                  'max_pixels', 'max_bad_fraction')
+_IMAGENET_OPTIONS = {
+    'imagenet_train_dir': 'train_dir',
+    'imagenet_validation_dir': 'validation_dir',
+    'imagenet_validation_labels': 'validation_labels',
+    'imagenet_bounding_boxes': 'bounding_box_csv',
+    'imagenet_train_shards': 'num_train_shards',
+    'imagenet_validation_shards': 'num_validation_shards',
+    'seed': 'seed', 'max_pixels': 'max_pixels',
+    'max_bad_fraction': 'max_bad_fraction'}
 
 
 def main(_):
   common_flags.require(FLAGS, 'dataset_name', 'dataset_dir')
-  dataset_dir = os.path.expanduser(FLAGS.dataset_dir)
-  converted = convert_photos.convert(
-      dataset_dir, FLAGS.dataset_name,
-      percent_validation=FLAGS.percent_validation, seed=FLAGS.seed,
-      num_shards=FLAGS.num_shards, max_pixels=FLAGS.max_pixels,
-      percent_test=FLAGS.percent_test, max_bad_fraction=FLAGS.max_bad_fraction)
+  dataset_dir, name = FLAGS.dataset_dir, FLAGS.dataset_name
+  if name == 'imagenet' and not os.path.isdir(os.path.join(dataset_dir, name)):
+    converted = convert_imagenet.convert(
+        dataset_dir, **_given(_IMAGENET_OPTIONS))
+    print(short_summary(converted, dataset_dir))
+    return
+  _refuse_imagenet_flags(name)
+  options = _given(dict(zip(_PHOTO_OPTIONS, _PHOTO_OPTIONS)))
+  if name in public.CONVERTERS:
+    converted = public.convert(name, dataset_dir, **options)
+  else:
+    converted = convert_photos.convert(dataset_dir, name, **options)
   print(summary(converted, dataset_dir))
+
+
+def _given(arguments):
+  """Returns {argument: value} of the flags that are on the command line.
+
+  The others are left to the converter: a public data set has its own split.
+
+  Args:
+    arguments: {flag: name of the argument}.
+  """
+  return {argument: FLAGS[flag].value for flag, argument in arguments.items()
+          if FLAGS[flag].present}
+
+
+def _refuse_imagenet_flags(name):
+  given = [flag for flag in _IMAGENET_OPTIONS
+           if flag.startswith('imagenet_') and FLAGS[flag].present]
+  if given:
+    raise InputError(
+        '--%s is for --dataset_name=imagenet where dataset_dir holds no folder '
+        'imagenet/; the data set is %r' % (given[0], name))
+
+
+def short_summary(converted, dataset_dir):
+  """Returns the lines for a data set with too many classes for a table."""
+  lines = ['%s: %d photos in %d files, the first is %s' %
+           (split, entry['size'], len(entry['shards']),
+            os.path.join(dataset_dir, entry['shards'][0]))
+           for split, entry in converted.splits.items()]
+  lines += _shortened(
+      'skipped files: %d',
+      ['%s: %s' % (printable(entry['file']), entry['reason'])
+       for entry in converted.skipped],
+      'listed in %s' % os.path.basename(
+          manifest.path(dataset_dir, converted.name)))
+  return '\n'.join(lines)
 
 
 def summary(converted, dataset_dir):

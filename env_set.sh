@@ -13,7 +13,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/engine.sh"
 # Photos are in DATASET_DIR/DATASET_NAME/<class>/, records go to DATASET_DIR.
 : "${DATASET_NAME:=my_flower_5}"
 : "${DATASET_DIR:=${PROJECT_DIR}/data}"
-: "${PERCENT_VALIDATION:=10}"
+: "${PERCENT_VALIDATION=}"  # empty: 10, or a public data set's own split
 
 # The published checkpoint that training starts from; empty: from scratch.
 : "${CHECKPOINT_PATH=${PROJECT_DIR}/checkpoints/${MODEL_NAME}.ckpt}"

@@ -95,8 +95,8 @@ def convert(dataset_dir, train_dir=None, validation_dir=None,
     rows['validation'] = imagenet_source.list_validation(validation_dir,
                                                          validation_labels)
   if not rows:
-    raise InputError('neither a folder of training photos nor one of '
-                     'validation photos is given')
+    raise InputError('imagenet is made of unpacked photos: give '
+                     '--imagenet_train_dir, --imagenet_validation_dir or both')
   boxes = (imagenet_source.read_boxes(bounding_box_csv)
            if bounding_box_csv else {})
   shards = _plan(rows, {'train': num_train_shards,

@@ -4,11 +4,13 @@ import os
 import subprocess
 import sys
 
+import convert_imagenet_test
 import pytest
 import tiny_dataset
+from helpers import parsed_flags
 
 import download_and_convert_data
-from datasets import convert_photos, dataset_factory, manifest
+from datasets import convert_photos, dataset_factory, manifest, public
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -70,3 +72,65 @@ def test_summary_shortens_a_long_list_of_skipped_files(tmp_path):
   assert lines.count('not a photo') == 20
   assert 'skipped files: 30' in lines
   assert '  and 10 more, listed in pets_skipped.csv' in lines
+
+
+# Public data sets.
+
+
+def test_program_imagenet_comes_from_the_folders_of_its_flags(tmp_path):
+  convert_imagenet_test.make_tree(tmp_path)
+  out = tmp_path / 'records'
+  out.mkdir()
+  result = run_program(
+      '--dataset_name=imagenet', '--dataset_dir=%s' % out,
+      '--imagenet_train_dir=%s' % (tmp_path / 'train'),
+      '--imagenet_validation_dir=%s' % (tmp_path / 'validation'),
+      '--imagenet_validation_labels=%s' % (tmp_path / 'classes.txt'),
+      '--imagenet_bounding_boxes=%s' % (tmp_path / 'boxes.csv'),
+      '--imagenet_train_shards=4', '--imagenet_validation_shards=2')
+  assert result.returncode == 0, result.stderr
+  assert result.stdout.splitlines() == [
+      'train: 18 photos in 4 files, the first is %s' %
+      (out / 'train-00000-of-00004'),
+      'validation: 5 photos in 2 files, the first is %s' %
+      (out / 'validation-00000-of-00002')]
+  dataset = dataset_factory.get_dataset('imagenet', 'train', str(out))
+  assert (dataset.num_samples, dataset.num_classes) == (18, 1001)
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (['--dataset_name=imagenet'], 'give --imagenet_train_dir, '),
+    (['--dataset_name=pets', '--imagenet_train_dir=x'],
+     '--imagenet_train_dir is for --dataset_name=imagenet'),
+], ids=str)
+def test_program_imagenet_flags_that_do_not_fit_are_one_line(tmp_path,
+                                                             arguments,
+                                                             message):
+  result = run_program('--dataset_dir=%s' % tmp_path, *arguments)
+  assert result.returncode == 1
+  assert message in result.stderr and result.stderr.count('\n') == 1
+
+
+def test_program_flowers_without_flags_have_slims_split(tmp_path, monkeypatch):
+  calls = []
+
+  def convert(name, dataset_dir, **options):
+    calls.append((name, dataset_dir, options))
+    return convert_photos.convert(dataset_dir, 'pets')
+
+  tiny_dataset.make_folder(tmp_path / 'pets', {'cat': 10, 'dog': 15})
+  monkeypatch.setattr(public, 'convert', convert)
+  for more, options in (([], {}), (['--percent_validation=10', '--seed=0'],
+                                   {'percent_validation': 10, 'seed': 0})):
+    with parsed_flags(download_and_convert_data.define_flags,
+                      '--dataset_name=flowers',
+                      '--dataset_dir=%s' % tmp_path, *more):
+      download_and_convert_data.main([])
+    assert calls.pop() == ('flowers', str(tmp_path), options)
+
+
+def test_program_folder_of_photos_called_imagenet_is_converted(tmp_path):
+  tiny_dataset.make_folder(tmp_path / 'imagenet', {'cat': 10, 'dog': 15})
+  result = run_program('--dataset_name=imagenet', '--dataset_dir=%s' % tmp_path)
+  assert result.returncode == 0, result.stderr
+  assert manifest.load(str(tmp_path), 'imagenet').labels == ['cat', 'dog']

@@ -12,7 +12,7 @@ import pytest
 from helpers import run_program
 from PIL import Image
 
-from datasets import convert_mnist, public
+from datasets import convert_mnist, manifest
 
 # So many steps of a batch of 64 take a minute on two cores.
 STEPS = 400
@@ -39,11 +39,13 @@ def test_lenet_learns_real_digits_to_98_percent(tmp_path):
   data_dir = tmp_path / 'data'
   data_dir.mkdir()
   num_test = digits_as_mnist(data_dir)
-  written = public.convert('mnist', str(data_dir))
+  shared = ['--dataset_name=mnist', '--dataset_dir=%s' % data_dir]
+  converted = run_program('download_and_convert_data.py', *shared)
+  assert converted.returncode == 0, converted.stderr
+  written = manifest.load(str(data_dir), 'mnist')
   assert written.splits['test']['size'] == num_test == 359
 
-  shared = ['--dataset_name=mnist', '--dataset_dir=%s' % data_dir,
-            '--model_name=lenet']
+  shared.append('--model_name=lenet')
   trained = run_program(
       'train_image_classifier.py', *shared, '--train_dir=%s' % (tmp_path / 't'),
       '--batch_size=64', '--optimizer=adam', '--learning_rate=0.001',
