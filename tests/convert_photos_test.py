@@ -64,6 +64,7 @@ def test_convert_does_not_depend_on_the_listing(tmp_path, monkeypatch):
   make(tmp_path)
   convert_photos.convert(str(tmp_path), 'pets')
   first = tiny_dataset.file_contents(tmp_path)
+  (tmp_path / 'pets.json').unlink()  # Nothing of the former run counts.
   listdir = os.listdir
   monkeypatch.setattr(os, 'listdir',
                       lambda folder: sorted(listdir(folder), reverse=True))
@@ -74,6 +75,7 @@ def test_convert_does_not_depend_on_the_listing(tmp_path, monkeypatch):
 def test_convert_split_follows_the_content_not_the_name(tmp_path):
   folder = make(tmp_path)
   before = convert_photos.convert(str(tmp_path), 'pets').files
+  (tmp_path / 'pets.json').unlink()
   for path in list((folder / 'dog').iterdir()):
     path.rename(path.with_name('z' + path.name[::-1]))
   after = convert_photos.convert(str(tmp_path), 'pets').files
@@ -267,9 +269,11 @@ def test_convert_photo_that_changes_meanwhile_is_an_error(
     ({}, 'holds 0 class folders'),
     ({'cat': 3}, r'holds 1 class folders \(cat\)'),
     ({'cat': 3, 'dog': 0}, "class 'dog' .* has no usable photo"),
+    ({'cat': 3, 'dog': 1}, r"too few photos .*train, validation .*'dog' \(1\)"),
     ({'cat': 0, 'dog': 0}, "class 'cat' .* has no usable photo"),
     ({'cat': 3, 'do\ng': 3}, r"class name 'do\\ng'"),
-], ids=['missing', 'empty', 'one class', 'empty class', 'no photos', 'newline'])
+], ids=['missing', 'empty', 'one class', 'empty class', 'one photo',
+        'no photos', 'newline'])
 def test_convert_unusable_folder_is_one_clear_line(tmp_path, counts, message):
   if counts is not None:
     (tmp_path / 'pets').mkdir()
@@ -294,7 +298,9 @@ def test_convert_name_that_is_no_folder_name_is_refused(tmp_path, name):
 
 
 @pytest.mark.parametrize('kwargs', [
-    {'percent_validation': 100}, {'percent_validation': -1}, {'num_shards': 0}],
+    {'percent_validation': 100}, {'percent_validation': -1}, {'num_shards': 0},
+    {'percent_test': 100}, {'percent_validation': 50, 'percent_test': 50},
+    {'max_bad_fraction': 1.1}, {'max_bad_fraction': -0.1}],
                          ids=str)
 def test_convert_argument_out_of_range_is_refused(tmp_path, kwargs):
   with pytest.raises(InputError, match='accepted are'):

@@ -63,6 +63,50 @@ def test_program_missing_folder_is_one_line(tmp_path):
   assert str(tmp_path / 'pets') in result.stderr
 
 
+def test_program_test_split_and_same_photos_are_reported(tmp_path):
+  folder = tmp_path / 'pets'
+  tiny_dataset.make_folder(folder, {'cat': 20, 'dog': 20})
+  same = (folder / 'cat' / '000.jpg').read_bytes()
+  (folder / 'dog' / 'a\tb.jpg').write_bytes(same)
+  same = (folder / 'cat' / '001.jpg').read_bytes()
+  (folder / 'cat' / 'b.jpg').write_bytes(same)
+  result = run_program('--dataset_name=pets', '--dataset_dir=%s' % tmp_path,
+                       '--percent_test=20', '--max_bad_fraction=0')
+  assert (result.returncode, result.stderr) == (0, '')
+  lines = result.stdout.splitlines()
+  assert [line.split() for line in lines[:4]] == [
+      ['photos', 'train', 'validation', 'test'], ['cat', '14', '2', '4'],
+      ['dog', '14', '2', '4'], ['all', '28', '4', '8']]
+  assert lines[4:11] == [
+      'skipped files: 2',
+      '  cat/000.jpg: the same photo is in another class: dog/a\\tb.jpg',
+      '  dog/a\\tb.jpg: the same photo is in another class: cat/000.jpg',
+      'same photo in several classes, skipped: 1',
+      '  cat/000.jpg, dog/a\\tb.jpg',
+      'same photo several times in a class, in one split: 1',
+      '  cat/001.jpg, cat/b.jpg']
+
+
+def test_program_too_many_bad_files_is_one_line(tmp_path):
+  tiny_dataset.make_folder(tmp_path / 'pets', {'cat': 5, 'dog': 5})
+  (tmp_path / 'pets' / 'cat' / 'no\nphoto.jpg').write_text('text')
+  result = run_program('--dataset_name=pets', '--dataset_dir=%s' % tmp_path)
+  assert result.returncode == 1 and result.stdout == ''
+  assert result.stderr.count('\n') == 1
+  assert 'pets_skipped.csv lists them' in result.stderr
+
+
+def test_summary_names_the_labels_file_that_was_written(tmp_path):
+  for name, classes in (('pets', {'cat': 2, 'dog': 2}),
+                        ('trees', {'fir': 2, 'oak': 2})):
+    tiny_dataset.make_folder(tmp_path / name, classes)
+    converted = convert_photos.convert(str(tmp_path), name)
+    lines = download_and_convert_data.summary(converted, str(tmp_path))
+    own = {'pets': '  labels.txt', 'trees': '  trees_labels.txt'}[name]
+    assert [line for line in lines.splitlines()
+            if line.endswith('labels.txt')] == [own]
+
+
 def test_summary_shortens_a_long_list_of_skipped_files(tmp_path):
   tiny_dataset.make_folder(tmp_path / 'pets', {'cat': 2, 'dog': 2})
   for index in range(30):

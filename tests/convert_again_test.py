@@ -1,0 +1,430 @@
+"""Converting again: photos added, killed at any moment, other data sets."""
+
+import csv
+import io
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import tiny_dataset
+from helpers import ROOT
+from PIL import Image
+
+from datasets import convert_photos, converted_files, dataset_factory
+from datasets import manifest as manifests
+from errors import InputError
+
+
+def make(tmp_path, counts=None, name='pets'):
+  tiny_dataset.make_folder(tmp_path / name, counts or {'cat': 20, 'dog': 20})
+  return tmp_path / name
+
+
+def convert(folder, name='pets', **options):
+  options = dict({'percent_validation': 20, 'percent_test': 10}, **options)
+  return convert_photos.convert(str(folder), name, **options)
+
+
+def add(folder, class_name, numbers):
+  for number in numbers:
+    (folder / class_name / ('new %d.jpg' % number)).write_bytes(
+        tiny_dataset.photo_bytes(1000 + number))
+
+
+def read_skipped(folder, name='pets'):
+  with open(converted_files.skipped_path(str(folder), name), encoding='utf-8',
+            newline='') as source:
+    return {row['file']: row['reason'] for row in csv.DictReader(source)}
+
+
+def sizes(manifest):
+  return {split: entry['size'] for split, entry in manifest.splits.items()}
+
+
+def test_convert_added_photos_leave_the_old_in_their_splits(tmp_path):
+  folder = make(tmp_path)
+  before = convert(tmp_path)
+  assert sizes(before) == {'train': 28, 'validation': 8, 'test': 4}
+  # What only a former manifest can know: each cat is in another split.
+  turn = {'train': 'validation', 'validation': 'test', 'test': 'train'}
+  cats = [file for file in before.files if file.startswith('cat')]
+  before.files.update((file, turn[before.files[file]]) for file in cats)
+  manifests.save(str(tmp_path), before)
+  add(folder, 'cat', range(30))
+  after = convert(tmp_path)
+  for file, split in before.files.items():
+    assert after.files[file] == split
+  # Validation has more than its 10 of 50, test just its 5: all new ones train.
+  assert {split: entry['class_counts'] for split, entry in
+          after.splits.items()} == {
+              'train': {'cat': 31, 'dog': 14},
+              'validation': {'cat': 14, 'dog': 4}, 'test': {'cat': 5, 'dog': 2}}
+
+
+def test_convert_photo_is_known_by_content_or_by_name(tmp_path):
+  folder = make(tmp_path)
+  before = convert(tmp_path).files
+  cats = sorted(file for file in before if file.startswith('cat'))
+  wanted = {}
+  for index, file in enumerate(cats):
+    path = folder / file
+    new = [file, 'cat/renamed %d.jpg' % index, 'dog/moved %d.jpg' % index][
+        index % 3]
+    if index % 3:
+      path.rename(folder / new)
+    else:  # Another content under the old name.
+      path.write_bytes(tiny_dataset.photo_bytes(500 + index))
+    wanted[new] = before[file]
+  after = convert(tmp_path).files
+  assert {file: after[file] for file in wanted} == wanted
+  assert set(wanted.values()) == {'train', 'validation', 'test'}
+
+
+@pytest.mark.parametrize('change, message', [
+    ({'seed': 5}, 'seed was 0 and is 5'),
+    ({'percent_validation': 30}, 'percent_validation was 20 and is 30'),
+    ({'percent_test': 0}, 'percent_test was 10 and is 0')], ids=str)
+def test_convert_with_other_seed_or_percents_splits_anew(
+    tmp_path, caplog, change, message):
+  folder = make(tmp_path)
+  add(folder, 'cat', range(5))
+  convert(tmp_path, **change)
+  wanted = tiny_dataset.file_contents(tmp_path)
+  for path in list((folder / 'cat').glob('new*')):
+    path.unlink()
+  convert(tmp_path)
+  add(folder, 'cat', range(5))
+  logger = logging.getLogger('tensorflow')
+  logger.addHandler(caplog.handler)
+  convert(tmp_path, **change)
+  logger.removeHandler(caplog.handler)
+  assert message in caplog.text and 'split anew' in caplog.text
+  assert tiny_dataset.file_contents(tmp_path) == wanted
+
+
+def test_convert_manifest_of_an_earlier_version_is_honoured(tmp_path):
+  folder = make(tmp_path)
+  before = convert(tmp_path, percent_test=0)
+  path = tmp_path / 'pets.json'
+  fields = json.loads(path.read_text('utf-8'))
+  for field in ('percent_test', 'digests', 'duplicates'):
+    del fields[field]
+  path.write_text(json.dumps(fields), 'utf-8')
+  add(folder, 'dog', range(30))
+  after = convert(tmp_path, percent_test=0)
+  for file, split in before.files.items():
+    assert after.files[file] == split
+  assert len(after.digests) == len(after.files) == 70
+
+
+def test_convert_unreadable_former_manifest_is_an_error(tmp_path):
+  make(tmp_path)
+  (tmp_path / 'pets.json').write_text('{"name"')
+  with pytest.raises(InputError, match=r'cannot read the manifest .*pets\.js'):
+    convert(tmp_path)
+
+
+def test_convert_without_a_photo_for_a_split_names_the_manifest(tmp_path):
+  folder = make(tmp_path, {'cat': 3, 'dog': 30})
+  before = convert(tmp_path, percent_test=0)
+  contents = tiny_dataset.file_contents(tmp_path)
+  for file, split in before.files.items():
+    if file.startswith('cat') and split == 'validation':
+      (folder / file).unlink()
+  with pytest.raises(InputError, match=r"'cat' \(2\); .*delete .*pets\.json"):
+    convert(tmp_path, percent_test=0)
+  assert tiny_dataset.file_contents(tmp_path) == contents
+  (tmp_path / 'pets.json').unlink()
+  assert convert(tmp_path, percent_test=0).splits['validation'][
+      'class_counts']['cat'] == 1
+
+
+def test_convert_equal_pixels_share_a_split_and_are_listed(tmp_path):
+  folder = make(tmp_path)
+  for index in range(20):
+    data = (folder / 'cat' / ('%03d.jpg' % index)).read_bytes()
+    (folder / 'cat' / ('film %d.jpg' % index)).write_bytes(data + b'film')
+    Image.open(io.BytesIO(data)).save(str(folder / 'cat' / ('%d.png' % index)))
+  manifest = convert(tmp_path)
+  assert len(manifest.files) == 80 and len(manifest.duplicates) == 20
+  for index in range(20):
+    same = sorted(['cat/%03d.jpg' % index, 'cat/%d.png' % index,
+                   'cat/film %d.jpg' % index])
+    assert same in manifest.duplicates
+    assert len({manifest.files[file] for file in same}) == 1
+  assert manifests.contradictions(manifest) == []
+
+
+def test_convert_copy_that_is_added_follows_the_old_photo(tmp_path):
+  folder = make(tmp_path)
+  before = convert(tmp_path).files
+  for file in before:
+    if file.startswith('cat'):
+      (folder / ('%s copy' % file)).write_bytes(
+          (folder / file).read_bytes() + b'film')
+  after = convert(tmp_path).files
+  for file, split in before.items():
+    assert after[file] == split
+    if file.startswith('cat'):
+      assert after[file + ' copy'] == split
+
+
+def test_convert_photo_in_two_classes_is_left_out_and_reported(tmp_path):
+  folder = make(tmp_path)
+  shutil.copy(str(folder / 'cat' / '003.jpg'), str(folder / 'dog' / 'x.jpg'))
+  shutil.copy(str(folder / 'cat' / '003.jpg'), str(folder / 'cat' / 'y.jpg'))
+  manifest = convert(tmp_path, max_bad_fraction=0)  # They are not damaged.
+  same = ['cat/003.jpg', 'cat/y.jpg', 'dog/x.jpg']
+  assert manifest.duplicates == [same]
+  assert manifests.contradictions(manifest) == [same]
+  assert not set(same) & set(manifest.files)
+  assert not set(same) & set(manifest.digests)
+  reason = 'the same photo is in another class: '
+  assert read_skipped(tmp_path) == {
+      'cat/003.jpg': reason + 'dog/x.jpg', 'cat/y.jpg': reason + 'dog/x.jpg',
+      'dog/x.jpg': reason + 'cat/003.jpg'}
+  assert manifest.skipped == [{'file': file, 'reason': text} for file, text in
+                              sorted(read_skipped(tmp_path).items())]
+
+
+def test_convert_class_whose_photos_are_all_in_another_is_an_error(tmp_path):
+  folder = make(tmp_path)
+  (folder / 'copies').symlink_to(folder / 'cat')
+  with pytest.raises(InputError, match=r"class 'cat' .*no usable photo "
+                                       r"\(cat/000\.jpg: the same photo is in"):
+    convert(tmp_path)
+
+
+def test_convert_too_many_bad_files_keeps_the_former_data(tmp_path):
+  folder = make(tmp_path)
+  convert(tmp_path)
+  before = tiny_dataset.file_contents(tmp_path)
+  for number in range(3):
+    (folder / 'dog' / ('bad\n%d.jpg' % number)).write_bytes(b'')
+  (folder / 'README').write_text('Not counted.')
+  (folder / 'dog' / '.hidden').write_text('Not counted.')
+  with pytest.raises(InputError) as caught:
+    convert(tmp_path)
+  message = str(caught.value)
+  assert '\n' not in message
+  assert message.startswith('3 of the 43 files in %s cannot be' % folder)
+  assert str(tmp_path / 'pets_skipped.csv') in message
+  assert 'dog/bad\\n2.jpg: the file is empty' in message
+  assert read_skipped(tmp_path) == {
+      'README': 'not in a class folder', 'dog/.hidden': 'hidden',
+      'dog/bad\n0.jpg': 'the file is empty',
+      'dog/bad\n1.jpg': 'the file is empty',
+      'dog/bad\n2.jpg': 'the file is empty'}
+  after = tiny_dataset.file_contents(tmp_path)
+  after['pets_skipped.csv'] = before['pets_skipped.csv']
+  assert after == before
+  # 3 of 43 are 0.0698.
+  assert len(convert(tmp_path, max_bad_fraction=0.07).files) == 40
+
+
+def die_in_replace(monkeypatch, calls):
+  """Lets the process die before its n-th move of a file."""
+  replace, done = os.replace, []
+
+  def replace_or_die(source, target):
+    done.append(target)
+    if len(done) == calls:
+      raise SystemExit('killed')
+    replace(source, target)
+
+  monkeypatch.setattr(os, 'replace', replace_or_die)
+
+
+@pytest.mark.parametrize('calls', range(1, 8))
+def test_convert_killed_with_photos_added_still_keeps_the_splits(
+    tmp_path, monkeypatch, calls):
+  """The former manifest has moved aside, and is found there."""
+  folder = make(tmp_path)
+  convert(tmp_path)
+  shutil.copytree(str(tmp_path), str(tmp_path / 'other'))
+  add(folder, 'cat', range(30))
+  add(tmp_path / 'other' / 'pets', 'cat', range(30))
+  convert(tmp_path / 'other')
+  with monkeypatch.context() as patch:
+    die_in_replace(patch, calls)
+    with pytest.raises(SystemExit):
+      convert(tmp_path)
+  convert(tmp_path)
+  assert (tiny_dataset.file_contents(tmp_path) ==
+          tiny_dataset.file_contents(tmp_path / 'other'))
+  assert not os.path.exists(dataset_factory.work_dir(str(tmp_path), 'pets'))
+
+
+# A process of its own loads TensorFlow once; its children are killed.
+KILLER = '''
+import os, shutil, signal, sys, time
+from datasets import convert_photos
+
+def convert(folder):
+  convert_photos.convert(folder, 'pets', num_shards=4, percent_test=10)
+
+def contents(folder):
+  return {name: open(os.path.join(folder, name), 'rb').read()
+          for name in os.listdir(folder)
+          if os.path.isfile(os.path.join(folder, name))}
+
+source, target, moments = sys.argv[1], sys.argv[2], int(sys.argv[3])
+replace = os.replace
+
+def slow_replace(*paths):  # So that a share of the moments falls between moves.
+  replace(*paths)
+  time.sleep(0.02)
+
+os.replace = slow_replace
+shutil.copytree(source, target)
+start = time.time()
+convert(target)
+seconds = time.time() - start
+wanted = contents(target)
+killed = 0
+for moment in range(moments):
+  shutil.rmtree(target)
+  shutil.copytree(source, target)
+  child = os.fork()
+  if not child:
+    convert(target)
+    os._exit(0)
+  time.sleep(seconds * (moment + 0.5) / moments)
+  os.kill(child, signal.SIGKILL)
+  killed += os.waitpid(child, 0)[1] == signal.SIGKILL
+  convert(target)
+  assert contents(target) == wanted, moment
+  assert sorted(os.listdir(target)) == sorted(list(wanted) + ['pets'])
+print(killed)
+'''
+
+
+def test_convert_killed_by_the_kernel_ends_in_the_same_bytes(tmp_path):
+  source = tmp_path / 'source'
+  folder = make(source, {'cat': 20, 'dog': 20})
+  convert(source, percent_validation=10)
+  for number in range(60):
+    (folder / 'cat' / ('new %d.jpg' % number)).write_bytes(
+        tiny_dataset.photo_bytes(1000 + number, size=(500, 300)))
+  moments = 8
+  done = subprocess.run(
+      [sys.executable, '-c', KILLER, str(source), str(tmp_path / 'target'),
+       str(moments)], cwd=ROOT, capture_output=True, text=True, timeout=120)
+  assert done.returncode == 0, done.stderr
+  assert int(done.stdout) >= moments // 2
+
+
+def test_convert_while_another_process_does_is_an_error(tmp_path):
+  folder = make(tmp_path)
+  with converted_files.hold(str(folder)):
+    with pytest.raises(InputError, match='another process is converting'):
+      convert(tmp_path)
+  assert len(convert(tmp_path).files) == 40
+
+
+def test_convert_that_fails_while_writing_leaves_nothing_aside(
+    tmp_path, monkeypatch):
+  """A full disk: the next step of the user needs the space."""
+  make(tmp_path)
+
+  def full(*_):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(converted_files.record_dataset, 'make_example', full)
+  with pytest.raises(InputError, match='cannot write to .*No space left'):
+    convert(tmp_path)
+  assert os.listdir(str(tmp_path)) == ['pets']
+
+
+def labels_of(folder, *names):
+  return [dataset_factory.get_labels(name, str(folder)) for name in names]
+
+
+def test_convert_second_data_set_leaves_the_labels_of_the_first(tmp_path):
+  make(tmp_path)
+  make(tmp_path, {'oak': 5, 'fir': 5, 'yew': 5}, 'trees')
+  convert(tmp_path)
+  convert(tmp_path, 'trees')
+  trees = '0:fir\n1:oak\n2:yew\n'
+  assert (tmp_path / 'labels.txt').read_text() == '0:cat\n1:dog\n'
+  assert (tmp_path / 'trees_labels.txt').read_text() == trees
+  assert labels_of(tmp_path, 'pets', 'trees') == [['cat', 'dog'],
+                                                  ['fir', 'oak', 'yew']]
+  # The first may still change its own.
+  tiny_dataset.make_folder(tmp_path / 'pets', {'emu': 5})
+  for index, path in enumerate(sorted((tmp_path / 'pets' / 'emu').iterdir())):
+    path.write_bytes(tiny_dataset.photo_bytes(700 + index))
+  convert(tmp_path)
+  assert (tmp_path / 'labels.txt').read_text() == '0:cat\n1:dog\n2:emu\n'
+  assert (tmp_path / 'trees_labels.txt').read_text() == trees
+  # Once the first is gone, the second takes the name that slim looks for.
+  for path in list(tmp_path.glob('pets*')):
+    if path.is_file():
+      path.unlink()
+  convert(tmp_path, 'trees')
+  assert (tmp_path / 'labels.txt').read_text() == trees
+  assert not (tmp_path / 'trees_labels.txt').exists()
+
+
+@pytest.mark.parametrize('record_file', [
+    'flowers_train_00000-of-00005.tfrecord', 'cifar10_train.tfrecord',
+    'train-00000-of-01024'])
+def test_convert_beside_records_of_slim_leaves_their_labels(
+    tmp_path, record_file):
+  (tmp_path / record_file).write_bytes(b'')
+  (tmp_path / 'labels.txt').write_text('0:a\n1:b\n')
+  make(tmp_path)
+  for _ in range(2):
+    convert(tmp_path)
+    assert (tmp_path / 'labels.txt').read_text() == '0:a\n1:b\n'
+    assert (tmp_path / 'pets_labels.txt').read_text() == '0:cat\n1:dog\n'
+
+
+def test_convert_stale_labels_of_no_data_set_are_replaced(tmp_path):
+  make(tmp_path)
+  (tmp_path / 'labels.txt').write_text('0:a\n1:b\n')
+  (tmp_path / 'notes.json').write_text('[]')
+  convert(tmp_path)
+  assert (tmp_path / 'labels.txt').read_text() == '0:cat\n1:dog\n'
+
+
+def test_convert_data_sets_named_like_each_others_files_do_not_mix(tmp_path):
+  names = ['a', 'a_train', 'a_skipped', 'a_labels']
+  for index, name in enumerate(names):
+    make(tmp_path, {'cat': 5 + index, 'dog': 5}, name)
+  for name in names + names:
+    convert(tmp_path, name)
+  for index, name in enumerate(names):
+    total = sum(
+        dataset_factory.get_dataset(name, split, str(tmp_path)).num_samples
+        for split in ('train', 'validation', 'test'))
+    assert total == 10 + index
+
+
+@pytest.mark.parametrize('folder', ['pets.json', 'pets_skipped.csv',
+                                    'labels.txt', 'pets_labels.txt',
+                                    'pets_train-00000-of-00001.tfrecord'])
+def test_convert_folder_named_like_an_output_is_one_clear_line(
+    tmp_path, folder):
+  make(tmp_path)
+  (tmp_path / folder).mkdir()
+  with pytest.raises(InputError, match='%s is a folder, and a file' % folder):
+    convert(tmp_path)
+  assert sorted(os.listdir(str(tmp_path))) == sorted(['pets', folder])
+
+
+def test_convert_a_file_where_a_folder_should_be_is_one_clear_line(tmp_path):
+  (tmp_path / 'pets').write_text('a file')
+  with pytest.raises(InputError, match='a file instead of a folder of photos'):
+    convert(tmp_path)
+  with pytest.raises(InputError, match='no folder of photos at'):
+    convert(tmp_path / 'pets')  # dataset_dir is a file.
+  (tmp_path / 'pets').unlink()
+  make(tmp_path, {'cat': 5})
+  (tmp_path / 'pets' / 'dog').write_text('a file')
+  with pytest.raises(InputError, match=r'holds 1 class folders \(cat\)'):
+    convert(tmp_path)
