@@ -124,6 +124,9 @@ def tar_gz(files, extra=()):
 
 
 def idx_gz(array):
-  """Returns the bytes of a gzip file in MNIST's format of a uint8 array."""
+  """Returns a uint8 array as a gzip file in MNIST's format, always the same."""
   sides = b''.join(side.to_bytes(4, 'big') for side in array.shape)
-  return gzip.compress(bytes([0, 0, 8, array.ndim]) + sides + array.tobytes())
+  buffer = io.BytesIO()
+  with gzip.GzipFile(fileobj=buffer, mode='wb', mtime=0) as target:
+    target.write(bytes([0, 0, 8, array.ndim]) + sides + array.tobytes())
+  return buffer.getvalue()
