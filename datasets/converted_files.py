@@ -219,24 +219,22 @@ def _write_labels(dataset_dir, name, labels, former):
   """
   path = os.path.join(dataset_dir, record_dataset.LABELS_FILE)
   own_path = own_labels_path(dataset_dir, name)
-  former_content = former and _labels_bytes(former.labels)
   content = _read(path)
   if content not in (None, _labels_bytes(labels)) and _is_in_use(
-      dataset_dir, name, content, content == former_content):
+      dataset_dir, name, content):
     path = own_path
-  elif former and _read(own_path) == former_content:
+  elif former and _read(own_path) == _labels_bytes(former.labels):
     os.remove(own_path)
   manifests.write_text(path, record_dataset.format_labels(labels))
 
 
-def _is_in_use(dataset_dir, name, content, is_ours):
+def _is_in_use(dataset_dir, name, content):
   """Whether another data set than `name` needs the labels.txt there is.
 
   Args:
     dataset_dir: folder of the record files.
     name: name of the data set.
     content: bytes of labels.txt.
-    is_ours: whether the former conversion of this data set wrote the same.
   """
   with_manifest = {name}
   for path in glob.glob(os.path.join(glob.escape(dataset_dir), '*.json')):
@@ -247,8 +245,7 @@ def _is_in_use(dataset_dir, name, content, is_ours):
     if other is None:  # A link that leads nowhere.
       continue
     with_manifest.add(other.name)
-    if other.name != name and not is_ours and (
-        _labels_bytes(other.labels) == content):
+    if other.name != name and _labels_bytes(other.labels) == content:
       return True
   for file_name in os.listdir(dataset_dir):
     match = _RECORD_FILE.fullmatch(file_name)
