@@ -178,7 +178,7 @@ def publish(dataset_dir, manifest, former, hidden, write_shards):
       os.remove(os.path.join(dataset_dir, file_name))
   for shard in shards:
     os.replace(os.path.join(aside, shard), os.path.join(dataset_dir, shard))
-  _write_labels(dataset_dir, name, manifest.labels, former)
+  write_labels(dataset_dir, name, manifest.labels, former)
   write_skipped(dataset_dir, name, sorted(manifest.skipped + hidden,
                                           key=lambda entry: entry['file']))
   manifests.save(dataset_dir, manifest)
@@ -211,11 +211,17 @@ def _write_shards(folder, aside, orders, max_pixels):
     progress.run_in_threads(write_shard, list(orders))
 
 
-def _write_labels(dataset_dir, name, labels, former):
-  """Writes labels.txt, unless it is another data set's.
+def write_labels(dataset_dir, name, labels, former=None):
+  """Writes labels.txt, or `<name>_labels.txt` if that is another data set's.
 
-  That name is what slim's scripts look for. What this project wrote is read by
+  labels.txt is what slim's scripts look for. What this project wrote is read by
   its manifest, but for slim's own records labels.txt is the only source.
+
+  Args:
+    dataset_dir: folder of the record files.
+    name: name of the data set.
+    labels: list of class names.
+    former: the Manifest of the former conversion, or None.
   """
   path = os.path.join(dataset_dir, record_dataset.LABELS_FILE)
   own_path = own_labels_path(dataset_dir, name)
