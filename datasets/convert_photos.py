@@ -32,17 +32,17 @@ def convert(dataset_dir, name, percent_validation=10, seed=0, num_shards=None,
   """Converts the photos in `<dataset_dir>/<name>/<class>/`.
 
   Writes into dataset_dir: record files `<name>_train-00000-of-0000N.tfrecord`
-  and so on for each split, labels.txt (`<name>_labels.txt` where another data
-  set there needs labels.txt), `<name>_skipped.csv` with a row for each file
-  that was not converted, and the manifest `<name>.json`. The same photos and
-  arguments give the same bytes whatever the order of listing. Record files of a
-  former conversion of this data set are removed.
+  and so on, labels.txt (`<name>_labels.txt` where another data set there needs
+  labels.txt), `<name>_skipped.csv` with a row for each file that was not
+  converted, and the manifest `<name>.json`. The same photos and arguments give
+  the same bytes whatever the order of listing. Record files of a former
+  conversion of this data set are removed.
 
   Photos with equal pixels go to the same split. Where they lie in several
   classes, at most one of these is right, so none of them is converted.
 
   Args:
-    dataset_dir: folder that holds the folder of photos and gets the records.
+    dataset_dir: folder of the folder of photos; gets the records.
     name: name of the data set and of its folder.
     percent_validation: number 0 to 99, percent of each class for validation.
     seed: integer, decides the splits and the order.
@@ -50,16 +50,16 @@ def convert(dataset_dir, name, percent_validation=10, seed=0, num_shards=None,
     max_pixels: photos with more pixels are skipped.
     percent_test: number 0 to 99, percent of each class for the test split.
     max_bad_fraction: 0 to 1, share of the files in class folders that may be
-      unusable. Hidden files and photos in several classes do not count.
+      unusable; hidden files and photos in several classes do not count.
 
   Returns:
     The Manifest.
 
   Raises:
-    InputError: if the folder is missing, holds fewer than two classes, or a
-      class with too few usable photos for the splits; if more files than
-      max_bad_fraction are unusable; if the former manifest cannot be read; if
-      dataset_dir cannot be written to. The former data set is then as it was.
+    InputError: the folder is missing, holds fewer than two classes, a class
+      with too few photos for the splits, or too many unusable files; the former
+      manifest cannot be read; dataset_dir cannot be written to. The former data
+      set is then as it was.
   """
   percents = {'validation': percent_validation, 'test': percent_test}
   _check_arguments(name, percents, num_shards, max_bad_fraction)
@@ -72,26 +72,20 @@ def convert(dataset_dir, name, percent_validation=10, seed=0, num_shards=None,
       groups, skipped = _find_photos(dataset_dir, name, listing, max_pixels,
                                      max_bad_fraction)
       by_class = _by_class(groups, listing.classes)
-      split_of = {}
-      for members in by_class.values():
-        split_of.update(splits.assign(
-            members, percents, seed,
-            _former_split(former) if kept_path else None))
+      split_of = splits.assign_all(by_class, percents, seed,
+                                   former if kept_path else None)
       splits.check(by_class, split_of, percents, kept_path, folder)
       described, orders = _plan(name, by_class, split_of, num_shards, seed)
-      files, digests = _by_file(by_class, split_of)
       manifest = manifests.Manifest(
           name=name, labels=listing.classes, splits=described, seed=seed,
           percent_validation=percent_validation, percent_test=percent_test,
-          files=files, digests=digests, skipped=skipped,
-          duplicates=sorted(sorted(photo.file for photo in members)
-                            for members in groups if len(members) > 1))
+          skipped=skipped, duplicates=_duplicates(groups),
+          **_by_file(by_class, split_of))
       converted_files.write(dataset_dir, manifest, former, orders,
                             listing.hidden, max_pixels)
-  except OSError as error:
-    raise InputError('cannot write to %s: %s' % (dataset_dir, error))
-  except tf.errors.OpError as error:  # Of the record writer.
-    raise InputError('cannot write to %s: %s' % (dataset_dir, error.message))
+  except (OSError, tf.errors.OpError) as error:  # The record writer's is long.
+    raise InputError('cannot write to %s: %s' %
+                     (dataset_dir, getattr(error, 'message', error)))
   return manifest
 
 
@@ -141,11 +135,17 @@ def _by_class(groups, classes):
 
 
 def _by_file(by_class, split_of):
-  """Returns {file: split} and {file: digest}, sorted by file."""
+  """Returns the manifest's `files` and `digests`, sorted by file."""
   kept = sorted((photo for groups in by_class.values() for members in groups
                  for photo in members), key=lambda photo: photo.file)
-  return ({photo.file: split_of[photo.file] for photo in kept},
-          {photo.file: photo.digest for photo in kept})
+  return {'files': {photo.file: split_of[photo.file] for photo in kept},
+          'digests': {photo.file: photo.digest for photo in kept}}
+
+
+def _duplicates(groups):
+  """Returns the manifest's `duplicates`."""
+  return sorted(sorted(photo.file for photo in members)
+                for members in groups if len(members) > 1)
 
 
 def _check_arguments(name, percents, num_shards, max_bad_fraction):
@@ -185,17 +185,6 @@ def _load_former(dataset_dir, name, seed, percents):
     tf.logging.warning('%s: all photos are split anew, none keeps the split of '
                        'the former conversion', changed)
   return former, None if changed else path
-
-
-def _former_split(former):
-  """Returns a function from a CheckedPhoto to its former split, or None."""
-  by_digest = {digest: former.files.get(file)
-               for file, digest in former.digests.items()}
-
-  def former_split(photo):
-    return by_digest.get(photo.digest) or former.files.get(photo.file)
-
-  return former_split
 
 
 def _check_bad_fraction(dataset_dir, name, num_usable, skipped, hidden,

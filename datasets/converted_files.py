@@ -178,7 +178,7 @@ def publish(dataset_dir, manifest, former, hidden, write_shards):
       os.remove(os.path.join(dataset_dir, file_name))
   for shard in shards:
     os.replace(os.path.join(aside, shard), os.path.join(dataset_dir, shard))
-  _write_labels(dataset_dir, name, manifest.labels, former)
+  write_labels(dataset_dir, name, manifest.labels, former)
   write_skipped(dataset_dir, name, sorted(manifest.skipped + hidden,
                                           key=lambda entry: entry['file']))
   manifests.save(dataset_dir, manifest)
@@ -211,32 +211,36 @@ def _write_shards(folder, aside, orders, max_pixels):
     progress.run_in_threads(write_shard, list(orders))
 
 
-def _write_labels(dataset_dir, name, labels, former):
-  """Writes labels.txt, unless it is another data set's.
+def write_labels(dataset_dir, name, labels, former=None):
+  """Writes labels.txt, or `<name>_labels.txt` if that is another data set's.
 
-  That name is what slim's scripts look for. What this project wrote is read by
+  labels.txt is what slim's scripts look for. What this project wrote is read by
   its manifest, but for slim's own records labels.txt is the only source.
+
+  Args:
+    dataset_dir: folder of the record files.
+    name: name of the data set.
+    labels: list of class names.
+    former: the Manifest of the former conversion, or None.
   """
   path = os.path.join(dataset_dir, record_dataset.LABELS_FILE)
   own_path = own_labels_path(dataset_dir, name)
-  former_content = former and _labels_bytes(former.labels)
   content = _read(path)
   if content not in (None, _labels_bytes(labels)) and _is_in_use(
-      dataset_dir, name, content, content == former_content):
+      dataset_dir, name, content):
     path = own_path
-  elif former and _read(own_path) == former_content:
+  elif former and _read(own_path) == _labels_bytes(former.labels):
     os.remove(own_path)
   manifests.write_text(path, record_dataset.format_labels(labels))
 
 
-def _is_in_use(dataset_dir, name, content, is_ours):
+def _is_in_use(dataset_dir, name, content):
   """Whether another data set than `name` needs the labels.txt there is.
 
   Args:
     dataset_dir: folder of the record files.
     name: name of the data set.
     content: bytes of labels.txt.
-    is_ours: whether the former conversion of this data set wrote the same.
   """
   with_manifest = {name}
   for path in glob.glob(os.path.join(glob.escape(dataset_dir), '*.json')):
@@ -247,8 +251,7 @@ def _is_in_use(dataset_dir, name, content, is_ours):
     if other is None:  # A link that leads nowhere.
       continue
     with_manifest.add(other.name)
-    if other.name != name and not is_ours and (
-        _labels_bytes(other.labels) == content):
+    if other.name != name and _labels_bytes(other.labels) == content:
       return True
   for file_name in os.listdir(dataset_dir):
     match = _RECORD_FILE.fullmatch(file_name)

@@ -97,6 +97,6 @@ class Progress:
     now = time.time()
     if now - self._last >= _LINE_SECONDS:
       self._last = now
-      print('%s %d of %d photos, %.0f photos/s' %
+      print('%s %d of %d photos, %.1f photos/s' %
             (self._doing, self._count, self._total,
              self._count / (now - self._start)), file=sys.stderr, flush=True)

@@ -12,6 +12,32 @@ SPLITS = ('train', 'validation', 'test')
 _NAMED = 5
 
 
+def assign_all(by_class, percents, seed, former=None):
+  """Assigns the photos of all classes to splits.
+
+  Args:
+    by_class: {class: list of groups}.
+    percents: as in `assign`.
+    seed: integer.
+    former: the manifest.Manifest whose splits are kept, or None.
+
+  Returns:
+    {file: split}.
+  """
+  former_split = None
+  if former:
+    by_digest = {digest: former.files.get(file)
+                 for file, digest in former.digests.items()}
+
+    def former_split(photo):
+      return by_digest.get(photo.digest) or former.files.get(photo.file)
+
+  split_of = {}
+  for groups in by_class.values():
+    split_of.update(assign(groups, percents, seed, former_split))
+  return split_of
+
+
 def assign(groups, percents, seed, former=None):
   """Assigns the photos of one class to splits.
 

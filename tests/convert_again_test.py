@@ -45,15 +45,22 @@ def sizes(manifest):
   return {split: entry['size'] for split, entry in manifest.splits.items()}
 
 
+def turn_cats(folder, manifest):
+  """Writes a manifest in which each cat is in another split.
+
+  Only who reads it can know that.
+  """
+  turn = {'train': 'validation', 'validation': 'test', 'test': 'train'}
+  cats = [file for file in manifest.files if file.startswith('cat')]
+  manifest.files.update((file, turn[manifest.files[file]]) for file in cats)
+  manifests.save(str(folder), manifest)
+
+
 def test_convert_added_photos_leave_the_old_in_their_splits(tmp_path):
   folder = make(tmp_path)
   before = convert(tmp_path)
   assert sizes(before) == {'train': 28, 'validation': 8, 'test': 4}
-  # What only a former manifest can know: each cat is in another split.
-  turn = {'train': 'validation', 'validation': 'test', 'test': 'train'}
-  cats = [file for file in before.files if file.startswith('cat')]
-  before.files.update((file, turn[before.files[file]]) for file in cats)
-  manifests.save(str(tmp_path), before)
+  turn_cats(tmp_path, before)
   add(folder, 'cat', range(30))
   after = convert(tmp_path)
   for file, split in before.files.items():
@@ -244,15 +251,16 @@ def test_convert_killed_with_photos_added_still_keeps_the_splits(
     tmp_path, monkeypatch, calls):
   """The former manifest has moved aside, and is found there."""
   folder = make(tmp_path)
-  convert(tmp_path)
+  turn_cats(tmp_path, convert(tmp_path))
   shutil.copytree(str(tmp_path), str(tmp_path / 'other'))
   add(folder, 'cat', range(30))
   add(tmp_path / 'other' / 'pets', 'cat', range(30))
   convert(tmp_path / 'other')
-  with monkeypatch.context() as patch:
-    die_in_replace(patch, calls)
-    with pytest.raises(SystemExit):
-      convert(tmp_path)
+  for call in (calls, min(calls, 6)):  # Once moved, the manifest stays aside.
+    with monkeypatch.context() as patch:
+      die_in_replace(patch, call)
+      with pytest.raises(SystemExit):
+        convert(tmp_path)
   convert(tmp_path)
   assert (tiny_dataset.file_contents(tmp_path) ==
           tiny_dataset.file_contents(tmp_path / 'other'))
@@ -368,6 +376,18 @@ def test_convert_second_data_set_leaves_the_labels_of_the_first(tmp_path):
   convert(tmp_path, 'trees')
   assert (tmp_path / 'labels.txt').read_text() == trees
   assert not (tmp_path / 'trees_labels.txt').exists()
+
+
+def test_convert_labels_of_two_data_sets_stay_with_the_one_that_has_them(
+    tmp_path):
+  for name in ('pets', 'strays'):
+    make(tmp_path, {'cat': 5, 'dog': 5}, name)
+    convert(tmp_path, name)
+  assert not (tmp_path / 'strays_labels.txt').exists()
+  (tmp_path / 'pets' / 'dog').rename(tmp_path / 'pets' / 'wolf')
+  convert(tmp_path)
+  assert (tmp_path / 'labels.txt').read_text() == '0:cat\n1:dog\n'
+  assert (tmp_path / 'pets_labels.txt').read_text() == '0:cat\n1:wolf\n'
 
 
 @pytest.mark.parametrize('record_file', [

@@ -325,3 +325,26 @@ normalize_photo(buffer.getvalue())
 def test_normalize_photo_truncated_files_stay_refused_in_pillow():
   assert ImageFile.LOAD_TRUNCATED_IMAGES is False
   assert Image.MAX_IMAGE_PIXELS and photos.MAX_PIXELS > 10 ** 8
+
+
+def test_pixels_digest_tells_pixels_and_size_whatever_is_hashed_at_a_time(
+    monkeypatch):
+  data = encode(scene(), 'PNG')
+  digest = photos.pixels_digest(data)
+  assert photos.inspect_photo(data).look == digest
+  monkeypatch.setattr(photos, '_DIGEST_PIXELS', 100)
+  assert photos.pixels_digest(data) == digest
+  turned = Image.fromarray(np.asarray(scene()).reshape(48, 32, 3))
+  assert photos.pixels_digest(encode(turned, 'PNG')) != digest
+  changed = scene()
+  changed.putpixel((47, 31), (0, 0, 1))
+  assert photos.pixels_digest(encode(changed, 'PNG')) != digest
+
+
+def test_check_head_refuses_what_need_not_be_read():
+  head = encode(scene(), 'PNG')[:photos.HEAD_BYTES]
+  photos.check_head(head, 10 ** 7)
+  with pytest.raises(PhotoError, match='more than the limit of 67108872 for'):
+    photos.check_head(head, 67108873, max_pixels=1)
+  with pytest.raises(PhotoError, match='not a photo'):
+    photos.check_head(b'PK\x03\x04', 10)
