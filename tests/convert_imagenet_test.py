@@ -387,7 +387,7 @@ def test_convert_wrong_input_is_one_line(tmp_path, change, message):
 
 
 @pytest.mark.parametrize('kwargs, message', [
-    (dict(train_dir=None, validation_dir=None), 'neither a folder'),
+    (dict(train_dir=None, validation_dir=None), 'give --imagenet_train_dir'),
     (dict(validation_labels=None), 'lie flat: their classes are needed'),
     (dict(num_train_shards=0), '0 record files of train'),
 ])
