@@ -21,6 +21,7 @@ _SHOWN_SKIPPED = 20
 
 
 def define_flags():
+  """Defines the flags of this program."""
   flags.DEFINE_string(
       'dataset_name', None,
       'Name of the data set: of its folder of photos in dataset_dir, and of '
@@ -45,6 +46,7 @@ def define_flags():
 
 
 def main(_):
+  """Converts the data set that the flags name and prints what it gave."""
   common_flags.require(FLAGS, 'dataset_name', 'dataset_dir')
   dataset_dir = os.path.expanduser(FLAGS.dataset_dir)
   converted = convert_photos.convert(
