@@ -37,6 +37,7 @@ _SHOWN = 20
 
 
 def define_flags():
+  """Defines the flags of this program."""
   flags.DEFINE_string(
       'dataset_name', None,
       'Name of the data set: of its folder of photos in dataset_dir, and of '
@@ -108,6 +109,7 @@ _IMAGENET_OPTIONS = {
 
 
 def main(_):
+  """Converts the data set that the flags name and prints what it gave."""
   common_flags.require(FLAGS, 'dataset_name', 'dataset_dir')
   dataset_dir, name = FLAGS.dataset_dir, FLAGS.dataset_name
   if name == 'imagenet' and not os.path.isdir(os.path.join(dataset_dir, name)):

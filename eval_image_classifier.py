@@ -109,6 +109,7 @@ def _first_checkpoint(values):
 
 
 def main(_):
+  """Evaluates one checkpoint, or each new one of a train directory."""
   values = flags.FLAGS
   first = _first_checkpoint(values)
   if first is None:

@@ -180,6 +180,7 @@ def paths_from_flags():
 
 
 def main(_):
+  """Writes the graph, the frozen graph and the labels that the flags name."""
   output, frozen, label_path = paths_from_flags()
   export = export_from_flags()
   with tf.Graph().as_default():

@@ -141,6 +141,7 @@ def _end(signal_number, frame):
 
 
 def main(_):
+  """Loads the frozen graph, then serves the page until a signal ends it."""
   signal.signal(signal.SIGTERM, _end)
   if FLAGS.debug:
     setup_logging('DEBUG')

@@ -214,6 +214,7 @@ def _train(values, is_chief):
 
 
 def main(_):
+  """Trains as the flags say, from a checkpoint, a former run or scratch."""
   values = flags.FLAGS
   common_flags.require(values, 'dataset_dir', 'train_dir')
   is_chief = values.task == 0

@@ -30,6 +30,7 @@ FIGURES = [('training, all layers', 'photos/s', True),
 
 
 def define_flags():
+  """Defines the flags of this program."""
   flags.DEFINE_string('model_name', 'mobilenet_v1',
                       'Name of the network, a key of nets_factory.')
   flags.DEFINE_integer('train_image_size', None, 'Height and width of the '
@@ -105,6 +106,7 @@ def print_table(rounds):
 
 
 def main(_):
+  """Lets the engines take turns and prints what they reached."""
   values = flags.FLAGS
   rounds = {engine: [] for engine in PYTHONS}
   with tempfile.TemporaryDirectory() as folder:

@@ -23,6 +23,7 @@ NUM_CLASSIFIED = 30
 
 
 def define_flags():
+  """Defines the flags of this program."""
   flags.DEFINE_string('train_dir', None, 'Train directory of the checkpoint.')
   flags.DEFINE_integer('batch_size', 32, 'Photos a batch of the evaluation.',
                        lower_bound=1)
@@ -61,6 +62,7 @@ def measure_classification(train_dir):
 
 
 def main(_):
+  """Prints what this engine reaches."""
   values = flags.FLAGS
   common_flags.require(values, 'train_dir')
   print(json.dumps({
