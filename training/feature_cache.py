@@ -1,0 +1,306 @@
+"""What a frozen trunk makes of each photo, kept on disk.
+
+A cache is a folder, named after all that its content depends on. Rows are
+appended and counted; a count is written after its rows are on the disk, so that
+a cache that was being filled when its process was killed goes on where it was.
+Of a complete cache blocks are read through the system's page cache: it need not
+fit in memory.
+"""
+
+import collections
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+
+import numpy as np
+
+from datasets import tfrecord_file
+from errors import InputError
+
+_KEY_FILE = 'key.json'
+_ROWS_FILE = 'rows.json'
+_LABELS_FILE = 'labels.i64'
+_FILENAMES_FILE = 'filenames.jsonl'
+
+# Part of each key: raised when the files below change their form.
+_FORM = 1
+
+# Rows are put on the disk and counted after so many bytes: what a killed
+# process has to do again.
+_SYNC_BYTES = 32 * 1024 * 1024
+
+# Rows that are shuffled among each other have so many bytes in memory.
+_SHUFFLE_BYTES = 256 * 1024 * 1024
+
+# features: list of [rows, ...] float32. labels: [rows] int64.
+Batch = collections.namedtuple('Batch', 'features labels')
+
+
+def fingerprint_records(paths):
+  """Returns a text that changes when a record does.
+
+  Of each record its length and checksum are read, not its data.
+
+  Args:
+    paths: TFRecord files, in the order in which they are read.
+
+  Raises:
+    InputError: a file cannot be read or is damaged.
+  """
+  digest = hashlib.sha256()
+  for path in paths:
+    offsets = tfrecord_file.record_offsets(path)
+    digest.update(b'%d;' % len(offsets))
+    with open(path, 'rb') as source:
+      for after in offsets[1:] + [os.path.getsize(path)]:
+        source.seek(after - 4)  # The checksum of the record before.
+        digest.update(source.read(4))
+  return digest.hexdigest()
+
+
+def fingerprint_values(named_values):
+  """Returns a text that changes when one of some arrays does.
+
+  Args:
+    named_values: iterable of (name, array).
+  """
+  digest = hashlib.sha256()
+  for name, value in named_values:
+    digest.update(('%s %s %s;' % (name, value.shape, value.dtype)).encode())
+    digest.update(np.ascontiguousarray(value).tobytes())
+  return digest.hexdigest()
+
+
+class FeatureCache:
+  """The features of one split of a data set.
+
+  Args:
+    parent: folder of caches.
+    key: dict of all that the features depend on, as JSON has it.
+    shapes: the shape of one row of each feature.
+    num_photos: photos of the split.
+    num_views: how many rows each photo has.
+  """
+
+  def __init__(self, parent, key, shapes, num_photos, num_views=1):
+    self.num_photos = num_photos
+    self.num_views = num_views
+    self.shapes = [tuple(shape) for shape in shapes]
+    self._key = dict(key, form=_FORM, shapes=[list(s) for s in self.shapes],
+                     photos=num_photos, views=num_views)
+    text = json.dumps(self._key, sort_keys=True)
+    self.folder = os.path.join(
+        parent, hashlib.sha256(text.encode()).hexdigest()[:16])
+
+  @property
+  def num_rows(self):
+    return self.num_photos * self.num_views
+
+  @property
+  def row_bytes(self):
+    return 4 * sum(int(np.prod(shape)) for shape in self.shapes)
+
+  @property
+  def num_bytes(self):
+    """How many bytes the complete cache has on disk."""
+    return self.num_rows * (self.row_bytes + 8)
+
+  def rows(self):
+    """Returns how many rows are there, 0 for a cache that cannot be used."""
+    try:
+      with open(self._path(_KEY_FILE)) as file:
+        if json.load(file) != self._key:
+          return 0
+      with open(self._path(_ROWS_FILE)) as file:
+        counted = int(json.load(file)['rows'])
+      whole = min(os.path.getsize(path) // size
+                  for path, size in self._row_files())
+    except (OSError, ValueError, KeyError, TypeError):
+      return 0
+    # Less than was counted: somebody cut the files.
+    return counted if counted <= min(whole, self.num_rows) else 0
+
+  def is_complete(self):
+    return self.rows() == self.num_rows
+
+  @contextlib.contextmanager
+  def fill(self):
+    """Prepares the missing rows to be written; one process at a time.
+
+    Yields:
+      A Writer; its `rows` is the row to go on from.
+
+    Raises:
+      InputError: the disk has too little space, or the folder cannot be made.
+    """
+    try:
+      os.makedirs(self.folder, exist_ok=True)
+      lock = os.open(self.folder, os.O_RDONLY)
+    except OSError as error:
+      raise InputError('cannot write to the feature cache %s: %s' %
+                       (self.folder, error.strerror))
+    try:
+      with contextlib.suppress(OSError):  # Some file systems cannot lock.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+      with contextlib.closing(_Writer(self)) as writer:
+        yield writer
+    except OSError as error:
+      raise InputError('cannot write to the feature cache %s: %s' %
+                       (self.folder, error.strerror))
+    finally:
+      os.close(lock)
+
+  def check_space(self):
+    """Raises InputError where the disk cannot hold the missing rows."""
+    folder = os.path.abspath(self.folder)
+    while not os.path.isdir(folder):
+      folder = os.path.dirname(folder)
+    free = shutil.disk_usage(folder).free
+    wanted = (self.num_rows - self.rows()) * (self.row_bytes + 8)
+    if wanted > free:
+      raise InputError(
+          'the features of %d photos need %.1f GB more in %s and %.1f GB are '
+          'free; give another --feature_cache_dir, or --nocache_features' %
+          (self.num_photos, wanted / 1e9, folder, free / 1e9))
+
+  def labels(self):
+    """Returns the labels of the photos: [photos] int64."""
+    return np.fromfile(self._path(_LABELS_FILE), '<i8')[:self.num_photos]
+
+  def filenames(self):
+    """Returns where the photos came from: list of text."""
+    with open(self._path(_FILENAMES_FILE), encoding='ascii') as file:
+      return [json.loads(line) for line in file][:self.num_photos]
+
+  def features(self):
+    """Returns the features as they lie on the disk: list of [rows, ...]."""
+    return [np.memmap(self._feature_path(index), '<f4', 'r',
+                      shape=(self.num_rows,) + shape)
+            for index, shape in enumerate(self.shapes)]
+
+  def batches(self, batch_size):
+    """Yields the first view of each photo, in order: Batch."""
+    features, labels = self.features(), self.labels()
+    for start in range(0, self.num_photos, batch_size):
+      end = min(start + batch_size, self.num_photos)
+      yield Batch([np.array(feature[start:end]) for feature in features],
+                  labels[start:end])
+
+  def training_batches(self, batch_size, random_state):
+    """Yields shuffled batches without end: Batch of `batch_size` rows.
+
+    Each row comes once in an epoch. Where the rows do not fit in some memory,
+    blocks of neighbours are read in random order, and shuffled together.
+
+    Args:
+      batch_size: rows a batch.
+      random_state: np.random.RandomState.
+    """
+    features, labels = self.features(), self.labels()
+    waiting = np.zeros([0], np.int64)
+    epochs = self._epochs(random_state)
+    while True:
+      while len(waiting) < batch_size:
+        waiting = np.concatenate([waiting, next(epochs)])
+      rows, waiting = waiting[:batch_size], waiting[batch_size:]
+      yield Batch([feature[rows] for feature in features],
+                  labels[rows % self.num_photos])
+
+  def _epochs(self, random_state):
+    """Yields arrays of row numbers; in an epoch each row is in one of them."""
+    at_once = max(1, _SHUFFLE_BYTES // self.row_bytes)
+    block = max(1, at_once // 16)
+    starts = np.arange(0, self.num_rows, block)
+    while True:
+      random_state.shuffle(starts)
+      for group in np.array_split(starts, -(-self.num_rows // at_once)):
+        rows = np.concatenate(
+            [np.arange(start, min(start + block, self.num_rows))
+             for start in group])
+        random_state.shuffle(rows)
+        yield rows
+
+  def _path(self, name):
+    return os.path.join(self.folder, name)
+
+  def _feature_path(self, index):
+    return self._path('features-%d.f32' % index)
+
+  def _row_files(self):
+    """Returns (path, bytes a row) of each file that has rows."""
+    files = [(self._feature_path(index), 4 * int(np.prod(shape)))
+             for index, shape in enumerate(self.shapes)]
+    return files + [(self._path(_LABELS_FILE), 8)]
+
+
+class _Writer:
+  """Appends rows to a cache."""
+
+  def __init__(self, cache):
+    self._cache = cache
+    self.rows = cache.rows()
+    if not self.rows:
+      _write_json(cache._path(_ROWS_FILE), {'rows': 0})
+      _write_json(cache._path(_KEY_FILE), cache._key)
+    self._files = []
+    for path, size in cache._row_files():
+      stream = open(path, 'r+b' if self.rows else 'wb')
+      stream.truncate(self.rows * size)
+      stream.seek(0, os.SEEK_END)
+      self._files.append(stream)
+    self._names = self._open_names()
+    self._unsaved = 0
+
+  def _open_names(self):
+    """Opens the list of names; cuts what is beyond the counted rows."""
+    stream = open(self._cache._path(_FILENAMES_FILE),
+                  'r+b' if self.rows else 'wb')
+    for _ in range(min(self.rows, self._cache.num_photos)):
+      stream.readline()
+    stream.truncate(stream.tell())
+    return stream
+
+  def append(self, features, labels, filenames):
+    """Appends rows.
+
+    Args:
+      features: list of [n, ...] float32.
+      labels: [n] integers.
+      filenames: list of text.
+    """
+    arrays = list(features) + [labels]
+    kinds = ['<f4'] * len(features) + ['<i8']
+    for stream, array, kind in zip(self._files, arrays, kinds):
+      stream.write(np.asarray(array, kind).tobytes())
+    if self.rows < self._cache.num_photos:
+      self._names.writelines(json.dumps(name).encode() + b'\n'
+                             for name in filenames)
+    self.rows += len(labels)
+    self._unsaved += len(labels) * self._cache.row_bytes
+    if self._unsaved >= _SYNC_BYTES:
+      self.save()
+
+  def save(self):
+    """Puts the rows on the disk and counts them."""
+    for stream in self._files + [self._names]:
+      stream.flush()
+      os.fsync(stream.fileno())
+    _write_json(self._cache._path(_ROWS_FILE), {'rows': self.rows})
+    self._unsaved = 0
+
+  def close(self):
+    self.save()
+    for stream in self._files + [self._names]:
+      stream.close()
+
+
+def _write_json(path, value):
+  """Writes aside, then renames: the file is there whole, or as it was."""
+  with open(path + '.new', 'w') as file:
+    json.dump(value, file)
+    file.flush()
+    os.fsync(file.fileno())
+  os.replace(path + '.new', path)
