@@ -22,7 +22,7 @@ from nets import nets_factory
 from preprocessing import preprocessing_factory
 from runs import checkpoints, run_info
 from training import graph as training_graph
-from training import loop, run_lock, warm_start
+from training import best, head_graph, head_loop, loop, run_lock, warm_start
 from training import optimizer as optimizers
 
 
@@ -35,6 +35,7 @@ def define_flags():
   _define_run_flags()
   _define_cluster_flags()
   _define_fine_tuning_flags()
+  _define_cache_flags()
 
 
 def _define_run_flags():
@@ -122,6 +123,26 @@ def _define_fine_tuning_flags():
       'Variables that the checkpoint lacks keep their initial values.')
 
 
+def _define_cache_flags():
+  flags.DEFINE_bool(
+      'cache_features', False,
+      'Compute what the layers below --trainable_scopes make of each photo '
+      'once, keep it on disk, and train from there; evaluate on the '
+      'validation photos meanwhile.')
+  flags.DEFINE_integer(
+      'cache_views', 0,
+      'Augmented views of each photo in the cache, beside the photo as '
+      'evaluation sees it.', lower_bound=0)
+  flags.DEFINE_string(
+      'feature_cache_dir', None,
+      'Folder of the cached features. None: DATASET_NAME_features in '
+      '--dataset_dir.')
+  flags.DEFINE_integer(
+      'early_stop_evals', 20,
+      'With --cache_features: evaluations without a better validation accuracy '
+      'after which training ends. 0: it goes on.', lower_bound=0)
+
+
 def _scopes(values, network):
   """Returns the scopes not to read from a checkpoint and those to train."""
   exclude = warm_start.split_scopes(values.checkpoint_exclude_scopes)
@@ -197,6 +218,10 @@ def _train(values, is_chief):
   network = nets_factory.get_network(values.model_name)
   exclude_scopes, trainable_scopes = _scopes(values, network)
   info = _run_info(values, dataset, network)
+  if values.cache_features:
+    _train_head(values, dataset, info, network, exclude_scopes,
+                trainable_scopes)
+    return
   with tf.Graph().as_default():
     graph = training_graph.build_from_flags(
         values, dataset, info, network, trainable_scopes)
@@ -211,6 +236,47 @@ def _train(values, is_chief):
         save_summaries_secs=values.save_summaries_secs,
         save_interval_secs=values.save_interval_secs,
         session_config=common_flags.session_config(values))
+
+
+def _train_head(values, dataset, info, network, exclude_scopes,
+                trainable_scopes):
+  """Trains the layers after the frozen ones on features of the photos."""
+  datasets = {head_loop.TRAIN: dataset}
+  datasets[head_loop.VALIDATION] = dataset_factory.get_dataset(
+      values.dataset_name, 'validation', values.dataset_dir)
+  with tf.Graph().as_default():
+    graph = head_graph.build_from_flags(
+        values, datasets, info, network, trainable_scopes)
+    init_fn = _init_fn(values, network, exclude_scopes)
+    run_info.save(values.train_dir, info)
+    newest = checkpoints.newest(values.train_dir)
+    progress = best.Progress(
+        values.train_dir, info, tf.train.Saver(max_to_keep=1),
+        graph.training.global_step,
+        checkpoints.read_global_step(newest) if newest else 0)
+    make_caches = head_loop.caches_of(
+        graph, datasets,
+        values.feature_cache_dir or head_loop.default_cache_dir(
+            values.dataset_dir, values.dataset_name),
+        dict(network=info.model_name, preprocessing=info.preprocessing_name,
+             image_size=info.image_size, labels_offset=info.labels_offset),
+        values.cache_views)
+    options = head_loop.Options(
+        values.batch_size, values.log_every_n_steps,
+        values.save_summaries_secs, values.max_number_of_steps,
+        values.early_stop_evals, None)
+    writer = tf.summary.FileWriter(values.train_dir, tf.get_default_graph())
+    loop.run(
+        graph.training._replace(summary_op=None), values.train_dir,
+        init_fn=init_fn,
+        number_of_steps=values.max_number_of_steps,
+        log_every_n_steps=values.log_every_n_steps,
+        save_summaries_secs=values.save_summaries_secs,
+        save_interval_secs=values.save_interval_secs,
+        session_config=common_flags.session_config(values),
+        make_step=lambda stop: head_loop.HeadStep(
+            stop, graph, make_caches, progress, options, writer))
+    writer.close()
 
 
 def main(_):

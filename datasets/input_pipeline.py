@@ -104,7 +104,8 @@ def training_batches(dataset, preprocessing_fn, image_size, batch_size,
 
 
 def evaluation_batches(dataset, preprocessing_fn, image_size, batch_size,
-                       channels=3, num_threads=4, labels_offset=0):
+                       channels=3, num_threads=4, labels_offset=0, skip=0,
+                       seed=None):
   """Returns each record once, in the order of the files.
 
   Args:
@@ -115,6 +116,9 @@ def evaluation_batches(dataset, preprocessing_fn, image_size, batch_size,
     channels: 3, or 1 for grey.
     num_threads: how many photos are decoded and preprocessed at once.
     labels_offset: subtracted from each label.
+    skip: how many records are left out at the start; a scalar int64 tensor
+      or a number.
+    seed: of preprocessing_fn's random operations, as for training_batches.
 
   Returns:
     tf.data.Dataset of dicts as training_batches gives them; the last batch
@@ -124,8 +128,8 @@ def evaluation_batches(dataset, preprocessing_fn, image_size, batch_size,
     InputError: if labels_offset leaves no class.
   """
   load = _make_load(dataset, preprocessing_fn, image_size, channels,
-                    labels_offset)
-  return (tf.data.TFRecordDataset(_files(dataset))
+                    labels_offset, seed)
+  return (tf.data.TFRecordDataset(_files(dataset)).skip(skip)
           .map(load, num_parallel_calls=num_threads)
           .batch(batch_size).prefetch(PREFETCH_BATCHES))
 

@@ -76,7 +76,7 @@ def find_cut(images, outputs, trained_variables, within=None):
   if images.shape.ndims is None or images.shape.dims[0].value is not None:
     raise InputError('the batch size of the images must be unknown, got the '
                      'shape %s' % images.shape)
-  order = _ancestors(outputs)
+  order = ancestors(outputs)
   kinds = _kinds(images, order, {v.op for v in trained_variables}, within)
   features, shapes = {}, {}
   for op in order:
@@ -101,9 +101,17 @@ def _check_features(images, features, order, kinds):
         'batch: %s reads the photos' % ', '.join(sorted(first)[:3]))
 
 
-def _ancestors(outputs):
-  """Returns the operations that `outputs` need, each after its inputs."""
-  order, seen = [], set()
+def ancestors(outputs, stop=()):
+  """Returns the operations that some tensors need.
+
+  Args:
+    outputs: list of tensors.
+    stop: operations whose results are given: what they need is left out.
+
+  Returns:
+    List of operations, each after its inputs.
+  """
+  order, seen = [], set(stop)
   stack = [(tensor.op, False) for tensor in outputs]
   while stack:
     op, ready = stack.pop()

@@ -8,8 +8,8 @@ from deployment import model_deploy
 from nets import nets_factory
 from nets.batch_norm import batch_norm
 from preprocessing import preprocessing_factory
+from training import frozen_trunk, warm_start
 from training import optimizer as optimizers
-from training import warm_start
 
 # Weight of InceptionV4's auxiliary loss, as slim has it. (Szegedy et al. 2014,
 # arXiv 1409.4842, has 0.3 for GoogLeNet's two.)
@@ -26,13 +26,19 @@ _SUMMARY_PHOTOS = 3
 # Starts the message of a step whose loss or gradient is no number.
 NOT_FINITE = 'The loss or its gradient is not finite'
 
+# The graph's collection of the run's summaries.
+SUMMARIES_OF_RUN = 'summaries_of_run'
+
 # train_op: tensor of the total loss that applies the gradients when run.
-# sync_optimizer: None without --sync_replicas.
+# sync_optimizer: None without --sync_replicas. frozen_loss: scalar, the losses
+# of the weights that are not trained; None where all are.
 TrainingGraph = collections.namedtuple(
-    'TrainingGraph', 'train_op summary_op global_step sync_optimizer')
+    'TrainingGraph', 'train_op summary_op global_step sync_optimizer '
+    'frozen_loss')
 
 
-def build_from_flags(values, dataset, info, network, trainable_scopes):
+def build_from_flags(values, dataset, info, network, trainable_scopes,
+                     next_batch=None):
   """Builds the training graph in the default graph.
 
   Args:
@@ -41,6 +47,8 @@ def build_from_flags(values, dataset, info, network, trainable_scopes):
     info: RunInfo of the run.
     network: the Network row of info.model_name.
     trainable_scopes: scopes to train, [] for all.
+    next_batch: function that gives a clone its dict of tensors image and
+      label; None: augmented photos of the data set.
 
   Returns:
     A TrainingGraph.
@@ -56,24 +64,51 @@ def build_from_flags(values, dataset, info, network, trainable_scopes):
       num_ps_tasks=values.num_ps_tasks)
   with tf.device(config.variables_device()):
     global_step = tf.train.get_or_create_global_step()
-  with tf.device(config.inputs_device()):
-    iterator = _photos_from_flags(values, dataset, info, network)
+  if next_batch is None:
+    with tf.device(config.inputs_device()):
+      next_batch = _photos_from_flags(values, dataset, info, network).get_next
   network_fn = nets_factory.get_network_fn(
       info.model_name, num_classes=len(info.labels),
       weight_decay=values.weight_decay, is_training=True)
-  clone_fn = _clone_fn(network_fn, iterator, config, values, len(info.labels))
+  clone_fn = _clone_fn(network_fn, next_batch, config, values, len(info.labels))
   with slim.arg_scope([batch_norm], **_batch_norm_policy(
       values, info, trainable_scopes)):
     clones = model_deploy.create_clones(config, clone_fn)
   summaries = set(tf.get_collection(tf.GraphKeys.SUMMARIES))
+  variables = warm_start.variables_to_train(trainable_scopes)
   with tf.device(config.optimizer_device()):
+    regularization, frozen_loss = _regularization_losses(variables)
     train_op, sync_optimizer, added = _train_op_from_flags(
-        values, clones, config, dataset.num_samples, global_step,
-        warm_start.variables_to_train(trainable_scopes))
+        values, clones, config, dataset.num_samples, global_step, variables,
+        regularization)
   summaries |= added | _clone_summaries(clones[0])
+  for summary in sorted(summaries, key=lambda s: s.name):
+    tf.add_to_collection(SUMMARIES_OF_RUN, summary)
   return TrainingGraph(
-      train_op, tf.summary.merge(sorted(summaries, key=lambda s: s.name)),
-      global_step, sync_optimizer)
+      train_op, tf.summary.merge(tf.get_collection(SUMMARIES_OF_RUN)),
+      global_step, sync_optimizer, frozen_loss)
+
+
+def _regularization_losses(trained):
+  """Returns the losses of the weights, and the sum of those that never change.
+
+  Args:
+    trained: variables that training changes.
+
+  Returns:
+    List of scalars, and one of them or None: the losses of frozen weights
+    added up. They only shift the loss that is shown; one who runs many steps
+    may compute the sum once and feed it.
+  """
+  trained_ops = {v.op for v in trained}
+  changing, frozen = [], []
+  for loss in tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES):
+    changes = trained_ops & set(frozen_trunk.ancestors([loss]))
+    (changing if changes else frozen).append(loss)
+  if not frozen:
+    return changing, None
+  total = tf.placeholder_with_default(tf.add_n(frozen), [], 'frozen_loss')
+  return changing + [total], total
 
 
 def _batch_norm_policy(values, info, trainable_scopes):
@@ -104,12 +139,12 @@ def _photos_from_flags(values, dataset, info, network):
   return iterator
 
 
-def _clone_fn(network_fn, iterator, config, values, num_classes):
+def _clone_fn(network_fn, next_batch, config, values, num_classes):
   """Returns the function that builds one clone's network and losses."""
 
   def clone():
     with tf.device(config.inputs_device()):
-      batch = iterator.get_next()
+      batch = next_batch()
     logits, end_points = network_fn(batch['image'])
     one_hot = slim.one_hot_encoding(batch['label'], num_classes)
     if 'AuxLogits' in end_points:
@@ -128,7 +163,7 @@ def _clone_fn(network_fn, iterator, config, values, num_classes):
 
 
 def _train_op_from_flags(values, clones, config, num_samples, global_step,
-                         variables):
+                         variables, regularization):
   """Returns the train op, the synchronous optimizer or None, and summaries."""
   photos_a_step = values.batch_size * config.num_clones
   if values.sync_replicas:
@@ -152,7 +187,8 @@ def _train_op_from_flags(values, clones, config, num_samples, global_step,
   elif averages:
     update_ops.append(averages.apply(averaged))
   total_loss, gradients = model_deploy.optimize_clones(
-      clones, optimizer, var_list=variables)
+      clones, optimizer, regularization_losses=regularization,
+      var_list=variables)
   added = {tf.summary.scalar('total_loss', total_loss),
            tf.summary.scalar('learning_rate', rate)}
   norm = tf.global_norm([gradient for gradient, _ in gradients])

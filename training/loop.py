@@ -58,6 +58,10 @@ class TrainStep:
     self._stop = stop
     self._loss = None
 
+  @property
+  def stop_requested(self):
+    return self._stop.signal is not None
+
   def __call__(self, session, train_op, global_step, train_step_kwargs):
     """Returns the loss and whether to stop."""
     if self._stop.signal:
@@ -66,10 +70,19 @@ class TrainStep:
     if self.step is None:
       self.step = session.run(global_step)
       _say_devices(session)
-    self._loss, done = slim.learning.train_step(
-        session, train_op, global_step, train_step_kwargs)
+      self.begin(session)
+    self._loss, done = self.take(session, train_op, global_step,
+                                 train_step_kwargs)
     self.step += 1
     return self._loss, done
+
+  def begin(self, session):
+    """Is called before the first step."""
+
+  def take(self, session, train_op, global_step, train_step_kwargs):
+    """Takes one step; returns the loss and whether it was the last."""
+    return slim.learning.train_step(session, train_op, global_step,
+                                    train_step_kwargs)
 
 
 @contextlib.contextmanager
@@ -99,7 +112,7 @@ def _say_devices(session):
 
 def run(graph, train_dir, master='', is_chief=True, init_fn=None,
         number_of_steps=None, log_every_n_steps=10, save_summaries_secs=600,
-        save_interval_secs=600, session_config=None):
+        save_interval_secs=600, session_config=None, make_step=TrainStep):
   """Trains until the number of steps is reached or somebody asks to stop.
 
   Args:
@@ -113,12 +126,13 @@ def run(graph, train_dir, master='', is_chief=True, init_fn=None,
     save_summaries_secs: seconds between two summaries.
     save_interval_secs: seconds between two checkpoints.
     session_config: tf.ConfigProto.
+    make_step: function of a StopRequest that gives the TrainStep.
 
   Raises:
     InputError: the loss is not finite.
   """
   stop = StopRequest()
-  train_step = TrainStep(stop)
+  train_step = make_step(stop)
   with contextlib.ExitStack() as stack:
     stack.enter_context(stop.listening())
     stack.enter_context(warnings.catch_warnings())

@@ -1,0 +1,211 @@
+"""Steps of a run whose trunk is frozen: features once, then the head alone.
+
+Validation photos are features too, so each evaluation takes a moment: the run
+is evaluated as it goes, its best checkpoint is kept, and it ends when it no
+longer gets better.
+"""
+
+import collections
+import os
+import time
+
+import numpy as np
+
+from compat import tf
+from errors import InputError
+from training import feature_cache, loop
+
+# batch_size: photos a step. num_views: augmented ones of each training photo.
+# early_stop_evals: evaluations without improvement after which training ends;
+#   0: it goes on. number_of_steps: global step to end at, None for none.
+# seed: of the order of the photos, or None.
+Options = collections.namedtuple(
+    'Options', 'batch_size log_every_n_steps save_summaries_secs '
+    'number_of_steps early_stop_evals seed')
+
+# Steps from one evaluation to the next: an epoch, within these bounds.
+_EVALUATION_STEPS = (20, 500)
+
+_PROGRESS_SECS = 10
+
+TRAIN, VALIDATION = 'train', 'validation'
+
+
+class HeadStep(loop.TrainStep):
+  """Steps of the head, as `loop.run` takes them.
+
+  Args:
+    stop: a loop.StopRequest.
+    graph: a HeadGraph.
+    make_caches: function of the session that gives {split: FeatureCache}.
+    progress: a training.best.Progress of the run.
+    options: an Options.
+    writer: tf.summary.FileWriter of the train directory.
+  """
+
+  def __init__(self, stop, graph, make_caches, progress, options, writer):
+    super().__init__(stop)
+    self._graph = graph
+    self._make_caches = make_caches
+    self._progress = progress
+    self._options = options
+    self._writer = writer
+    self._caches = None
+    self._batches = None
+    self._fixed_feed = {}
+    self._summarized_at = 0.0
+
+  def begin(self, session):
+    """Computes the features that are not there yet."""
+    if self._is_over():
+      tf.logging.info('Nothing to do: %s; --early_stop_evals=0 goes on',
+                      self._progress.describe())
+      return
+    self._caches = self._make_caches(session)
+    for split, cache in self._caches.items():
+      if not self._fill(session, split, cache):
+        return
+    if self._graph.training.frozen_loss is not None:
+      tensor = self._graph.training.frozen_loss
+      self._fixed_feed[tensor] = session.run(tensor)
+    self._batches = self._caches[TRAIN].training_batches(
+        self._options.batch_size, np.random.RandomState(self._options.seed))
+    epoch = self._caches[TRAIN].num_rows // self._options.batch_size
+    self._evaluation_steps = int(np.clip(epoch, *_EVALUATION_STEPS))
+
+  def take(self, session, train_op, global_step, train_step_kwargs):
+    """Trains on one batch; returns the loss and whether it was the last."""
+    if self._batches is None:  # Nothing to do, or stopped while computing.
+      return None, True
+    start = time.time()
+    batch = next(self._batches)
+    feed = self._graph.cut.feed(batch.features)
+    feed.update(self._fixed_feed)
+    feed[self._graph.labels] = batch.labels
+    loss = session.run(train_op, feed)
+    step = self.step + 1
+    if step % self._options.log_every_n_steps == 0:
+      tf.logging.info('global step %d: loss = %.4f (%.3f sec/step)', step, loss,
+                      time.time() - start)
+    if time.time() > self._summarized_at + self._options.save_summaries_secs:
+      self._writer.add_summary(
+          session.run(self._graph.training.summary_op, feed), step)
+      self._summarized_at = time.time()
+    last = step == self._options.number_of_steps
+    if VALIDATION in self._caches and (
+        last or step % self._evaluation_steps == 0):
+      self._evaluate(session, step)
+    return loss, last or self._is_over()
+
+  def _is_over(self):
+    limit = self._options.early_stop_evals
+    return bool(limit) and self._progress.evaluations_since_best >= limit
+
+  def _evaluate(self, session, step):
+    """Counts the validation photos; keeps the checkpoint if it is the best."""
+    names = self._graph.evaluation.variable_names
+    values = dict(zip(names, session.run([name + ':0' for name in names])))
+    cache = self._caches[VALIDATION]
+    probabilities = self._graph.evaluation.probabilities(
+        values, (batch.features for batch in cache.batches(
+            self._options.batch_size)))
+    labels = cache.labels()
+    accuracy = float(np.mean(probabilities.argmax(1) == labels))
+    of_label = probabilities[np.arange(len(labels)), labels]
+    loss = float(-np.mean(np.log(np.maximum(of_label, 1e-12))))
+    self._writer.add_summary(tf.Summary(value=[
+        tf.Summary.Value(tag='validation/Accuracy', simple_value=accuracy),
+        tf.Summary.Value(tag='validation/loss', simple_value=loss)]), step)
+    self._progress.add(session, step, accuracy, loss)
+    if self._is_over():
+      tf.logging.info('Stopping: %s', self._progress.describe())
+
+  def _fill(self, session, split, cache):
+    """Computes missing features; returns whether all are there."""
+    if cache.is_complete():
+      tf.logging.info('Features of %d %s photos: %s', cache.num_photos, split,
+                      cache.folder)
+      return True
+    cache.check_space()
+    tf.logging.info(
+        'Computing the features of %d %s photos, once, into %s (%.1f MB)',
+        cache.num_photos, split, cache.folder, cache.num_bytes / 1e6)
+    with cache.fill() as writer:
+      say = _say_progress(split, writer.rows, cache.num_rows)
+      while writer.rows < cache.num_rows:
+        view, done = divmod(writer.rows, cache.num_photos)
+        session.run(self._graph.starts[split, view], {self._graph.skip: done})
+        if not self._append_view(session, writer, say):
+          return False
+        if writer.rows != (view + 1) * cache.num_photos:
+          raise InputError(
+              'the record files hold %d %s photos and their manifest says %d; '
+              'convert the data set again' % (
+                  writer.rows - view * cache.num_photos, split,
+                  cache.num_photos))
+    return True
+
+  def _append_view(self, session, writer, say):
+    """Appends the pass that was started; returns whether it is complete."""
+    fetches = (self._graph.cut.features, self._graph.photos['label'],
+               self._graph.photos['filename'])
+    while not self.stop_requested:
+      try:
+        features, labels, names = session.run(fetches)
+      except tf.errors.OutOfRangeError:
+        return True
+      writer.append(features, labels,
+                    [name.decode('utf-8', 'replace') for name in names])
+      say(writer.rows)
+    return False
+
+
+def _say_progress(split, done, total):
+  """Returns a function of the rows that are done; it logs them at times."""
+  start = last = time.time()
+
+  def say(rows):
+    nonlocal last
+    if rows == total or time.time() > last + _PROGRESS_SECS:
+      last = time.time()
+      tf.logging.info('Features of %s: %d/%d (%.1f photos/s)', split, rows,
+                      total, (rows - done) / max(last - start, 1e-3))
+
+  return say
+
+
+def caches_of(graph, datasets, parent, key, num_views):
+  """Returns what gives the caches of a run once its trunk has its weights.
+
+  Args:
+    graph: a HeadGraph.
+    datasets: {split: slim Dataset}.
+    parent: folder of caches.
+    key: dict of the facts that decide the features: network, preprocessing,
+      image size and the like.
+    num_views: augmented views of each training photo.
+
+  Returns:
+    A function of the session that gives {split: FeatureCache}.
+  """
+  def make(session):
+    weights = feature_cache.fingerprint_values(
+        (v.op.name, session.run(v)) for v in graph.trunk_variables)
+    caches = collections.OrderedDict()
+    for split, dataset in sorted(datasets.items()):
+      views = 1 + (num_views if split == TRAIN else 0)
+      facts = dict(key, weights=weights, engine=tf.__version__, split=split,
+                   records=feature_cache.fingerprint_records(
+                       dataset.data_sources))
+      caches[split] = feature_cache.FeatureCache(
+          parent, facts,
+          [tensor.shape.as_list()[1:] for tensor in graph.cut.features],
+          dataset.num_samples, views)
+    return caches
+
+  return make
+
+
+def default_cache_dir(dataset_dir, dataset_name):
+  """Returns where the features of a data set are kept: beside its records."""
+  return os.path.join(dataset_dir, dataset_name + '_features')
