@@ -167,3 +167,20 @@ def test_unpacking_folder_that_cannot_be_made_is_one_line(tmp_path):
   with pytest.raises(InputError, match='cannot make the folder'):
     with archives.unpacking_folder(str(tmp_path / 'file' / 'aside')):
       pass
+
+
+def test_unpack_disk_full_is_not_the_archives_fault(tmp_path, monkeypatch):
+  # A small file: a buffer would only notice when it is closed.
+  path = tmp_path / 'x.tgz'
+  path.write_bytes(tar_gz({'a.txt': b'text'}))
+  monkeypatch.setattr(archives, 'open', lambda *_, **kwargs: open(
+      '/dev/full', 'wb', **kwargs), raising=False)
+  with pytest.raises(InputError, match='No space left on device') as raised:
+    archives.unpack(str(path), str(tmp_path), lambda name: name)
+  assert not isinstance(raised.value, archives.DamagedArchive)
+
+
+def test_check_tar_that_cannot_be_read_is_not_damaged(tmp_path):
+  with pytest.raises(InputError, match='No such file') as raised:
+    archives.check_tar(str(tmp_path / 'none.tgz'))
+  assert not isinstance(raised.value, archives.DamagedArchive)

@@ -1,8 +1,12 @@
 """Tests of downloads/fetch.py against a local server that misbehaves."""
 
+import contextlib
 import gzip
+import io
 import os
 import random
+import re
+import resource
 import signal
 import subprocess
 import sys
@@ -208,6 +212,85 @@ def test_fetch_second_address_serves_where_the_first_fails(server, tmp_path):
   path = tmp_path / NAME
   assert fetch.fetch([server.url + '/gone', server.url + '/' + NAME], str(path))
   assert path.read_bytes() == CONTENT
+
+
+def two_addresses(server):
+  """Returns two addresses of the file, and lets the first one break down."""
+  server.files['/mirror/' + NAME] = CONTENT
+  server.behaviours[:] = [{'cut': 200000}, {'status': 404}]
+  return [server.url + '/' + NAME, server.url + '/mirror/' + NAME]
+
+
+def test_fetch_second_address_goes_on_where_the_first_broke_down(server,
+                                                                 tmp_path):
+  urls = two_addresses(server)
+  assert fetch.fetch(urls, str(tmp_path / NAME))
+  assert (tmp_path / NAME).read_bytes() == CONTENT
+  assert ranges(server) == [None, 'bytes=200000-', 'bytes=200000-']
+  assert os.listdir(str(tmp_path)) == [NAME]
+
+
+def test_fetch_second_address_of_another_version_is_not_mixed(server, tmp_path):
+  urls = two_addresses(server)
+  new = server.files['/mirror/' + NAME] = CONTENT[::-1]
+  # It starts from the beginning, and more cuts than tries are no failure.
+  server.behaviours += [{'cut': 20000}] * 9
+  assert fetch.fetch(urls, str(tmp_path / NAME))
+  assert (tmp_path / NAME).read_bytes() == new
+
+
+@pytest.mark.parametrize('second', [
+    {'status': 404}, {'status': 503}, {'cut': 0, 'ignore_range': True},
+    {'body': b'<html>log in', 'ignore_range': True}], ids=str)
+def test_fetch_second_address_that_fails_leaves_what_the_first_brought(
+    server, tmp_path, second):
+  urls = two_addresses(server)
+  server.behaviours += [second] * 9
+  with pytest.raises(InputError, match='cannot download'):
+    fetch.fetch(urls, str(tmp_path / NAME), size=len(CONTENT))
+  part = tmp_path / (NAME + '.part')
+  assert part.read_bytes() == CONTENT[:200000]
+  del server.requests[:], server.behaviours[:]
+  assert fetch.fetch(urls, str(tmp_path / NAME), size=len(CONTENT))
+  assert (tmp_path / NAME).read_bytes() == CONTENT
+  assert ranges(server) == ['bytes=200000-']
+
+
+@contextlib.contextmanager
+def full_disk(size):
+  """Lets no file grow beyond `size` bytes: a write brings what fits."""
+  former = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (size, former[1]))
+  try:
+    yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, former)
+
+
+def test_fetch_full_disk_is_one_line_and_goes_on_later(server, tmp_path):
+  checked = []
+  part = tmp_path / (NAME + '.part')
+  with full_disk(150000), pytest.raises(InputError) as raised:
+    get(server, tmp_path, check=checked.append)
+  assert re.fullmatch('cannot write %s: File too large; what has arrived is '
+                      'kept, run this again to go on' % part,
+                      str(raised.value))
+  assert part.read_bytes() == CONTENT[:150000]
+  assert len(server.requests) == 1 and not checked
+  assert get(server, tmp_path, check=checked.append).read_bytes() == CONTENT
+  assert ranges(server)[1] == 'bytes=150000-'
+  assert checked == [str(part)]
+
+
+def test_fetch_write_of_a_part_of_a_chunk_loses_nothing(server, tmp_path,
+                                                        monkeypatch):
+  class Slow(io.FileIO):
+    def write(self, data):
+      return super().write(bytes(data)[:1000])
+
+  monkeypatch.setattr(fetch, 'open', lambda path, mode='r', **_: (
+      Slow(path, 'a') if mode == 'ab' else open(path, mode)), raising=False)
+  assert get(server, tmp_path).read_bytes() == CONTENT
 
 
 def test_fetch_without_network_names_all_addresses_and_the_place(
