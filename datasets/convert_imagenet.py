@@ -18,11 +18,14 @@ also where EXIF rotation is applied.
 Each record file is written aside and renamed, then its facts are written beside
 it. A run that was killed goes on after the files that have their facts, and
 ends with the same bytes: the plan, who goes where, depends on names and
-arguments only. Photos that change between two such runs are not noticed.
+arguments only. Of photos that change between two such runs, only those that
+could not be used are looked at again.
 """
 
 import collections
+import glob
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -56,7 +59,7 @@ ShardFacts.__doc__ = """What a finished record file holds.
 records: how many there are.
 bytes: size of the file.
 class_counts: [[label, records], ...].
-skipped: list of {'file', 'reason'}.
+skipped: list of {'file', 'reason', 'stamp'}, see _stamp.
 """
 
 
@@ -85,8 +88,8 @@ def convert(dataset_dir, train_dir=None, validation_dir=None,
 
   Raises:
     InputError: what is to be read is missing or anything else than described,
-      or dataset_dir holds record files that this did not write or cannot be
-      written to.
+      or too many photos cannot be used, see imagenet_skipped.csv; or
+      dataset_dir cannot be written to, or others write or wrote records there.
   """
   rows = {}
   if train_dir:
@@ -102,15 +105,17 @@ def convert(dataset_dir, train_dir=None, validation_dir=None,
   shards = _plan(rows, {'train': num_train_shards,
                         'validation': num_validation_shards}, seed)
   digest = _digest(shards, boxes, max_pixels)
-  done = _already_converted(dataset_dir, digest)
-  if done:
-    tf.logging.info('%s holds these records already', dataset_dir)
-    return done
   try:
-    aside = _prepare(dataset_dir, digest)
-    facts = _write_shards(dataset_dir, aside, shards, boxes, max_pixels)
-    _check_skipped(facts, max_bad_fraction)
-    return _publish(dataset_dir, aside, shards, facts, digest, seed)
+    os.makedirs(dataset_dir, exist_ok=True)
+    with converted_files.hold(dataset_dir):
+      done = _already_converted(dataset_dir, digest, shards)
+      if done:
+        tf.logging.info('%s holds these records already', dataset_dir)
+        return done
+      aside = _prepare(dataset_dir, digest)
+      facts = _write_shards(dataset_dir, aside, shards, boxes, max_pixels)
+      _check_skipped(dataset_dir, facts, max_bad_fraction)
+      return _publish(dataset_dir, aside, shards, facts, digest, seed)
   except OSError as error:
     raise InputError('cannot write to %s: %s' % (dataset_dir, error))
   except tf.errors.OpError as error:  # Of the record writer.
@@ -175,8 +180,11 @@ def _digest(shards, boxes, max_pixels):
   return digest.hexdigest()
 
 
-def _already_converted(dataset_dir, digest):
-  """Returns the Manifest of a finished conversion by the same plan, or None."""
+def _already_converted(dataset_dir, digest, shards):
+  """Returns the Manifest of a finished conversion by the same plan, or None.
+
+  None also where a photo that could not be used then has changed.
+  """
   found = manifests.load(dataset_dir, NAME)
   if found is None:
     return None
@@ -186,6 +194,10 @@ def _already_converted(dataset_dir, digest):
     for shard, size in zip(split['shards'], split['shard_bytes']):
       if _size(os.path.join(dataset_dir, shard)) != size:
         return None
+  for split, shards_of_split in shards.items():
+    if _some_changed(itertools.chain(*shards_of_split.values()),
+                     found.splits[split].get('skipped_stamps', {})):
+      return None
   return found
 
 
@@ -193,23 +205,22 @@ def _prepare(dataset_dir, digest):
   """Makes the work folder, or takes what a killed run of this plan left."""
   aside = work_dir(dataset_dir, NAME)
   plan_path = os.path.join(aside, _PLAN)
-  ours = set()
   found = manifests.load(dataset_dir, NAME)
-  if found:
-    ours.update(shard for split in found.splits.values()
-                for shard in split['shards'])
-  if os.path.isdir(aside):
-    ours.update(name[:-len('.json')] for name in os.listdir(aside)
-                if name.endswith('.json'))
-  os.makedirs(dataset_dir, exist_ok=True)
-  others = sorted(name for name in os.listdir(dataset_dir)
-                  if _SHARD_NAME.fullmatch(name) and name not in ours)
+  published = {shard for split in (found.splits.values() if found else ())
+               for shard in split['shards']}
+  built = {os.path.basename(path)[:-len('.json')] for path in
+           glob.glob(os.path.join(glob.escape(aside), '*.json'))}
+  there = {name for name in os.listdir(dataset_dir)
+           if _SHARD_NAME.fullmatch(name)}
+  others = there - published - built
   if others:
-    raise InputError(
-        '%s holds %d record files that are not from here, the first is %s: '
-        'move them away, or take another folder' %
-        (dataset_dir, len(others), others[0]))
+    raise InputError('%s holds %d record files that are not from here, the '
+                     'first is %s: move them away, or take another folder' %
+                     (dataset_dir, len(others), min(others)))
   if _read(plan_path) != digest:
+    # Moved out by a killed run of another plan, as its facts tell, until last.
+    for shard in there & built - published:
+      os.remove(os.path.join(dataset_dir, shard))
     if os.path.isdir(aside):
       shutil.rmtree(aside)
     os.mkdir(aside)
@@ -221,8 +232,8 @@ def _write_shards(dataset_dir, aside, shards, boxes, max_pixels):
   """Writes the record files that are missing; returns {shard: ShardFacts}."""
   everything = {shard: rows for shards_of_split in shards.values()
                 for shard, rows in shards_of_split.items()}
-  facts = {shard: _read_facts(dataset_dir, aside, shard)
-           for shard in everything}
+  facts = {shard: _read_facts(dataset_dir, aside, shard, rows)
+           for shard, rows in everything.items()}
   missing = [shard for shard in everything if facts[shard] is None]
   if len(missing) < len(everything):
     tf.logging.info('Going on: %d of %d record files are there',
@@ -247,8 +258,8 @@ def _write_shard(aside, shard, rows, boxes, max_pixels, shown):
       try:
         photo = photos.normalize_photo(_read_photo(row.path), max_pixels)
       except photos.PhotoError as error:
-        skipped.append({'file': '/'.join(row.path.split(os.sep)[-2:]),
-                        'reason': str(error)})
+        skipped.append({'file': _short(row.path), 'reason': str(error),
+                        'stamp': _stamp(row.path)})
       else:
         example = make_example(photo, row,
                                boxes.get(os.path.basename(row.path), []))
@@ -272,27 +283,61 @@ def _read_photo(path):
     raise photos.PhotoError('cannot be read: %s' % error.strerror)
 
 
-def _read_facts(dataset_dir, aside, shard):
+def _short(path):
+  """Returns what a photo is called in lists: its folder and its name."""
+  return '/'.join(path.split(os.sep)[-2:])
+
+
+def _stamp(path):
+  """Returns [bytes, time of the last change in ns]; [] if it is unreadable."""
+  try:
+    _read_photo(path)
+    found = os.stat(path)
+  except (OSError, photos.PhotoError):
+    return []
+  return [found.st_size, found.st_mtime_ns]
+
+
+def _read_facts(dataset_dir, aside, shard, rows):
   """Returns the ShardFacts of a finished record file, None without one.
 
   It may have been moved to its place already, when a run was killed in moving.
+  None also where a photo that could not be used has changed.
   """
   text = _read(os.path.join(aside, shard + '.json'))
   facts = ShardFacts(**json.loads(text)) if text else None
   places = [os.path.join(folder, shard) for folder in (aside, dataset_dir)]
-  if facts and facts.bytes in map(_size, places):
-    return facts
-  return None
+  if not facts or facts.bytes not in map(_size, places):
+    return None
+  stamps = {entry['file']: entry.get('stamp') for entry in facts.skipped}
+  return None if _some_changed(rows, stamps) else facts
 
 
-def _check_skipped(facts, max_bad_fraction):
-  skipped = [entry for of_shard in facts.values() for entry in of_shard.skipped]
+def _some_changed(rows, stamps):
+  """Whether one of the photos that could not be used, {file: stamp}, has."""
+  return any(stamps[_short(row.path)] != _stamp(row.path) for row in rows
+             if _short(row.path) in stamps)
+
+
+def _all_skipped(facts):
+  """Returns the sorted list of {'file', 'reason'} over all record files."""
+  return sorted(({'file': entry['file'], 'reason': entry['reason']}
+                 for of_shard in facts for entry in of_shard.skipped),
+                key=lambda entry: entry['file'])
+
+
+def _check_skipped(dataset_dir, facts, max_bad_fraction):
+  """Raises InputError, and writes the list, if too many cannot be used."""
+  skipped = _all_skipped(facts.values())
   total = sum(of_shard.records for of_shard in facts.values()) + len(skipped)
   if len(skipped) > total * max_bad_fraction:
+    converted_files.write_skipped(dataset_dir, NAME, skipped)
     raise InputError(
-        '%d of %d photos cannot be used, accepted are %g %%; the first is %s: '
-        '%s' % (len(skipped), total, 100 * max_bad_fraction,
-                skipped[0]['file'], skipped[0]['reason']))
+        '%d of %d photos cannot be used, accepted are %g %% '
+        '(--max_bad_fraction); %s lists them, the first is %s: %s' %
+        (len(skipped), total, 100 * max_bad_fraction,
+         converted_files.skipped_path(dataset_dir, NAME), skipped[0]['file'],
+         skipped[0]['reason']))
 
 
 def _publish(dataset_dir, aside, shards, facts, digest, seed):
@@ -303,9 +348,7 @@ def _publish(dataset_dir, aside, shards, facts, digest, seed):
       splits={split: _describe([facts[shard] for shard in shards_of_split],
                                list(shards_of_split), labels, digest)
               for split, shards_of_split in shards.items()},
-      skipped=sorted((entry for of_shard in facts.values()
-                      for entry in of_shard.skipped),
-                     key=lambda entry: entry['file']))
+      skipped=_all_skipped(facts.values()))
   former = manifests.load(dataset_dir, NAME)
   if former:  # Its manifest goes last: it tells the next run whose these are.
     for split in former.splits.values():
@@ -336,6 +379,9 @@ def _describe(facts, shards, labels, digest):
           'class_counts': {label: counts[label] for label in labels},
           'shard_sizes': [of_shard.records for of_shard in facts],
           'shard_bytes': [of_shard.bytes for of_shard in facts],
+          'skipped_stamps': {entry['file']: entry['stamp']
+                             for of_shard in facts
+                             for entry in of_shard.skipped},
           'plan': digest}
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 from compat import tf
 from datasets import (
   convert_imagenet,
+  converted_files,
   dataset_factory,
   imagenet_names,
   imagenet_source,
@@ -238,9 +239,101 @@ def test_convert_too_many_bad_photos_is_an_error_that_changes_nothing(tmp_path):
   for path in (tmp_path / 'train' / IDS[0]).iterdir():
     path.write_bytes(b'no photo')
   with pytest.raises(InputError, match=r'6 of 23 photos cannot be used, '
-                     r'accepted are 5 %; the first is n01440764/n01440764_'):
+                     r'accepted are 5 % \(--max_bad_fraction\); .*/out/imagenet'
+                     r'_skipped.csv lists them, the first is n01440764/n0144'):
     convert(tmp_path, out, seed=1)
-  assert tiny_dataset.file_contents(out) == before
+  after = tiny_dataset.file_contents(out)
+  listed = after['imagenet_skipped.csv'].decode().splitlines()
+  assert len(listed) == 7 and listed[1].startswith('"n01440764/n01440764_0.JP')
+  before['imagenet_skipped.csv'] = after['imagenet_skipped.csv']
+  assert after == before
+
+
+def mend(path, number):
+  """Writes a photo over what was none, later."""
+  path.write_bytes(tiny_dataset.photo_bytes(number))
+  os.utime(str(path), ns=(0, path.stat().st_mtime_ns + 1))
+
+
+def test_convert_photos_mended_after_an_error_are_looked_at_again(tmp_path,
+                                                                  tree):
+  make_tree(tmp_path)
+  bad = [tmp_path / 'train' / IDS[0] / ('n01440764_%d.JPEG' % number)
+         for number in (1, 4)]
+  for path in bad:
+    path.write_bytes(b'no photo')
+  for path, number in zip(bad, (1, 4)):
+    with pytest.raises(InputError, match='photos cannot be used'):
+      convert(tmp_path, tmp_path / 'out', max_bad_fraction=0)
+    mend(path, number)
+  manifest = convert(tmp_path, tmp_path / 'out', max_bad_fraction=0)
+  assert not manifest.skipped
+  convert(tree, tmp_path / 'whole')
+  assert tiny_dataset.file_contents(tmp_path / 'out') == (
+      tiny_dataset.file_contents(tmp_path / 'whole'))
+
+
+def test_convert_error_again_reads_only_what_was_bad(tmp_path, monkeypatch):
+  make_tree(tmp_path)
+  (tmp_path / 'train' / IDS[0] / 'n01440764_1.JPEG').write_bytes(b'no photo')
+  with pytest.raises(InputError, match='1 of 23 photos'):
+    convert(tmp_path, tmp_path / 'out', max_bad_fraction=0)
+  monkeypatch.setattr(convert_imagenet, '_write_shard', None)  # All is there.
+  read = []
+  read_photo = convert_imagenet._read_photo
+  monkeypatch.setattr(convert_imagenet, '_read_photo',
+                      lambda path: read.append(path) or read_photo(path))
+  convert(tmp_path, tmp_path / 'out', max_bad_fraction=1)
+  assert [os.path.basename(path) for path in read] == ['n01440764_1.JPEG']
+
+
+def test_convert_photo_mended_after_a_conversion_is_taken(tmp_path, tree):
+  make_tree(tmp_path)
+  bad = tmp_path / 'train' / IDS[0] / 'n01440764_1.JPEG'
+  bad.write_bytes(b'no photo')
+  out = tmp_path / 'out'
+  assert len(convert(tmp_path, out, max_bad_fraction=1).skipped) == 1
+  before = {path.name: path.stat().st_ino for path in out.iterdir()}
+  convert(tmp_path, out, max_bad_fraction=1)
+  assert before == {path.name: path.stat().st_ino for path in out.iterdir()}
+  mend(bad, 1)
+  assert not convert(tmp_path, out).skipped
+  convert(tree, tmp_path / 'whole')
+  assert tiny_dataset.file_contents(out) == (
+      tiny_dataset.file_contents(tmp_path / 'whole'))
+
+
+@pytest.mark.parametrize('moved', [1, 4])
+@pytest.mark.parametrize('former', [False, True])
+def test_convert_killed_in_moving_and_run_with_another_plan_mixes_nothing(
+    tree, tmp_path, monkeypatch, moved, former):
+  if former:
+    convert(tree, tmp_path, num_train_shards=3)
+  replace, moves = os.replace, []
+
+  def stop_moving(source, target):
+    if os.path.dirname(target) == str(tmp_path):
+      if len(moves) == moved:
+        raise KeyboardInterrupt
+      moves.append(target)
+    replace(source, target)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(convert_imagenet.os, 'replace', stop_moving)
+    with pytest.raises(KeyboardInterrupt):
+      convert(tree, tmp_path)
+  assert (tmp_path / TRAIN[0]).exists()
+  convert(tree, tmp_path, num_train_shards=2, validation_dir=None)
+  assert sorted(path.name for path in tmp_path.iterdir()) == [
+      'imagenet.json', 'imagenet_skipped.csv', 'labels.txt',
+      'train-00000-of-00002', 'train-00001-of-00002']
+
+
+def test_convert_while_another_process_converts_is_one_line(tree, tmp_path):
+  with converted_files.hold(str(tmp_path)):
+    with pytest.raises(InputError, match='another process is converting'):
+      convert(tree, tmp_path)
+  assert not list(tmp_path.iterdir())
 
 
 def test_convert_again_keeps_what_is_there(tree, tmp_path):
