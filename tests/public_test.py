@@ -16,6 +16,7 @@ from datasets import (
   convert_cifar10,
   convert_flowers,
   convert_mnist,
+  converted_files,
   dataset_factory,
   labelled_images,
   manifest,
@@ -256,7 +257,7 @@ def test_read_idx_shorter_than_its_header_says(tmp_path):
 
 def test_convert_cifar10_downloads_and_keeps_every_pixel(server, tmp_path):
   server.behaviours[:] = [{'cut': 30000}]
-  written = public.convert('cifar10', str(tmp_path), percent_validation=10)
+  written = public.convert('cifar10', str(tmp_path))
   assert {split: row['size'] for split, row in written.splits.items()} == {
       'train': 20, 'test': 4}
   assert written.labels == list(public_sets.CIFAR10_LABELS)
@@ -324,6 +325,45 @@ def test_convert_flowers_whole_set_is_split_as_slim_does(server, tmp_path):
   assert not server.requests
 
 
+@pytest.mark.parametrize('more, is_whole', [
+    ({}, True), ({'tulips/.DS_Store': b'x', 'roses/Thumbs.db': b'x',
+                  '.ipynb_checkpoints/a.jpg': b'x'}, True),
+    ({'tulips/mine.jpg': b'x'}, False), ({'mine/1.jpg': b'x'}, False)], ids=str)
+def test_is_whole_set_counts_photos_but_no_hidden_files(
+    tmp_path, monkeypatch, more, is_whole):
+  whole = public_sets.PUBLIC_SETS['flowers']._replace(
+      split_sizes={'train': 18, 'validation': 2})
+  monkeypatch.setitem(public_sets.PUBLIC_SETS, 'flowers', whole)
+  tiny_dataset.make_folder(tmp_path, dict.fromkeys(whole.labels(), 4))
+  for file, data in more.items():
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_bytes(data)
+  assert convert_flowers.is_whole_set(str(tmp_path)) == is_whole
+
+
+@pytest.mark.parametrize('name, data', [
+    ('mine.jpg', tiny_dataset.photo_bytes(999)), ('.DS_Store', b'hidden')])
+def test_convert_flowers_with_a_file_added_keeps_every_photo_in_its_split(
+    server, tmp_path, monkeypatch, name, data):
+  # Of 20 photos a kind slim's share would be 5, and the default's 2.
+  monkeypatch.setitem(public_sets.PUBLIC_SETS, 'flowers',
+                      public_sets.PUBLIC_SETS['flowers']._replace(
+                          split_sizes={'train': 75, 'validation': 25}))
+  tiny_dataset.make_folder(tmp_path / 'flowers',
+                           dict.fromkeys(public_sets.FLOWERS_LABELS, 20))
+  before = public.convert('flowers', str(tmp_path), percent_validation=None,
+                          num_shards=None)
+  assert {split: (row['size'], len(row['shards']))
+          for split, row in before.splits.items()} == {
+              'train': (75, 5), 'validation': (25, 5)}
+  (tmp_path / 'flowers' / 'tulips' / name).write_bytes(data)
+  after = public.convert('flowers', str(tmp_path))
+  assert after.percent_validation == before.percent_validation == 25
+  assert {file: after.files[file] for file in before.files} == before.files
+  anew = public.convert('flowers', str(tmp_path), percent_validation=10)
+  assert anew.splits['validation']['size'] == 10
+
+
 def test_convert_flowers_killed_while_unpacking_starts_again(server, tmp_path):
   aside = tmp_path / '.flowers.unpacking'
   (aside / 'daisy').mkdir(parents=True)
@@ -362,6 +402,30 @@ def test_convert_folder_of_photos_with_a_public_name_is_converted(server, name,
   assert written.labels == ['cat', 'dog']
   assert sum(row['size'] for row in written.splits.values()) == 12
   assert not server.requests
+
+
+@pytest.mark.parametrize('name', sorted(public.CONVERTERS))
+def test_convert_while_another_process_converts_is_one_line(server, name,
+                                                            tmp_path):
+  with converted_files.hold(str(tmp_path)):
+    with pytest.raises(InputError, match='another process is converting'):
+      public.convert(name, str(tmp_path))
+  assert not server.requests and not list(tmp_path.iterdir())
+  # And it is let go afterwards, an error or not.
+  (tmp_path / name).write_text('in the way')
+  if name == 'flowers':
+    with pytest.raises(InputError, match='a file instead of a folder'):
+      public.convert(name, str(tmp_path))
+  else:
+    public.convert(name, str(tmp_path))
+  with converted_files.hold(str(tmp_path)):
+    pass
+
+
+def test_convert_folder_that_cannot_be_made_is_one_line(tmp_path):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(InputError, match='cannot make the folder .*/file/data: '):
+    public.convert('mnist', str(tmp_path / 'file' / 'data'))
 
 
 def test_convert_unknown_name_lists_the_known():
