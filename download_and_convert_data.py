@@ -108,17 +108,26 @@ _IMAGENET_OPTIONS = {
     'max_bad_fraction': 'max_bad_fraction'}
 
 
+# For messages: who takes a flag, by the beginning of its name.
+_TAKERS = (
+    ('imagenet_', '--dataset_name=imagenet where dataset_dir holds no folder '
+     'imagenet/'),
+    ('percent_', 'folders of photos and flowers'),
+    ('num_shards', 'folders of photos, flowers, cifar10 and mnist'),
+    ('', 'folders of photos, flowers and imagenet'))
+
+
 def main(_):
   """Converts the data set that the flags name and prints what it gave."""
   common_flags.require(FLAGS, 'dataset_name', 'dataset_dir')
   dataset_dir, name = FLAGS.dataset_dir, FLAGS.dataset_name
-  if name == 'imagenet' and not os.path.isdir(os.path.join(dataset_dir, name)):
-    converted = convert_imagenet.convert(
-        dataset_dir, **_given(_IMAGENET_OPTIONS))
+  arguments = _arguments(name, dataset_dir)
+  _refuse_others(arguments, name)
+  options = _given(arguments)
+  if arguments is _IMAGENET_OPTIONS:
+    converted = convert_imagenet.convert(dataset_dir, **options)
     print(short_summary(converted, dataset_dir))
     return
-  _refuse_imagenet_flags(name)
-  options = _given(dict(zip(_PHOTO_OPTIONS, _PHOTO_OPTIONS)))
   if name in public.CONVERTERS:
     converted = public.convert(name, dataset_dir, **options)
   else:
@@ -126,25 +135,35 @@ def main(_):
   print(summary(converted, dataset_dir))
 
 
+def _arguments(name, dataset_dir):
+  """Returns {flag: name of the converter's argument} for a data set."""
+  if name == 'imagenet' and not os.path.isdir(os.path.join(dataset_dir, name)):
+    return _IMAGENET_OPTIONS
+  if public.is_of_photos(name, dataset_dir):
+    return dict(zip(_PHOTO_OPTIONS, _PHOTO_OPTIONS))
+  return {'num_shards': 'num_shards'}
+
+
 def _given(arguments):
   """Returns {argument: value} of the flags that are on the command line.
 
-  The others are left to the converter: a public data set has its own split.
+  The others, and empty ones, are left to the converter: a public data set has
+  its own split.
 
   Args:
     arguments: {flag: name of the argument}.
   """
   return {argument: FLAGS[flag].value for flag, argument in arguments.items()
-          if FLAGS[flag].present}
+          if FLAGS[flag].present and FLAGS[flag].value not in (None, '')}
 
 
-def _refuse_imagenet_flags(name):
-  given = [flag for flag in _IMAGENET_OPTIONS
-           if flag.startswith('imagenet_') and FLAGS[flag].present]
-  if given:
-    raise InputError(
-        '--%s is for --dataset_name=imagenet where dataset_dir holds no folder '
-        'imagenet/; the data set is %r' % (given[0], name))
+def _refuse_others(arguments, name):
+  """Raises InputError for a flag that is given and would change nothing."""
+  known = [*_PHOTO_OPTIONS, *_IMAGENET_OPTIONS]
+  for flag in _given({flag: flag for flag in known if flag not in arguments}):
+    takers = next(text for start, text in _TAKERS if flag.startswith(start))
+    raise InputError('--%s is for %s; the data set %r takes %s' % (
+        flag, takers, name, ', '.join('--' + taken for taken in arguments)))
 
 
 def short_summary(converted, dataset_dir):

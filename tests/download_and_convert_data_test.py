@@ -145,11 +145,19 @@ def test_program_imagenet_comes_from_the_folders_of_its_flags(tmp_path):
 @pytest.mark.parametrize('arguments, message', [
     (['--dataset_name=imagenet'], 'give --imagenet_train_dir, '),
     (['--dataset_name=pets', '--imagenet_train_dir=x'],
-     '--imagenet_train_dir is for --dataset_name=imagenet'),
+     '--imagenet_train_dir is for --dataset_name=imagenet where dataset_dir '
+     "holds no folder imagenet/; the data set 'pets' takes --percent_valida"),
+    (['--dataset_name=imagenet', '--num_shards=4'],
+     '--num_shards is for folders of photos, flowers, cifar10 and mnist; the '
+     "data set 'imagenet' takes --imagenet_train_dir, "),
+    (['--dataset_name=mnist', '--percent_validation=10'],
+     '--percent_validation is for folders of photos and flowers; the data set '
+     "'mnist' takes --num_shards\n"),
+    (['--dataset_name=cifar10', '--num_shards=2', '--seed=0'],
+     '--seed is for folders of photos, flowers and imagenet; '),
 ], ids=str)
-def test_program_imagenet_flags_that_do_not_fit_are_one_line(tmp_path,
-                                                             arguments,
-                                                             message):
+def test_program_flags_that_the_converter_does_not_take_are_one_line(
+    tmp_path, arguments, message):
   result = run_program('--dataset_dir=%s' % tmp_path, *arguments)
   assert result.returncode == 1
   assert message in result.stderr and result.stderr.count('\n') == 1
@@ -164,7 +172,8 @@ def test_program_flowers_without_flags_have_slims_split(tmp_path, monkeypatch):
 
   tiny_dataset.make_folder(tmp_path / 'pets', {'cat': 10, 'dog': 15})
   monkeypatch.setattr(public, 'convert', convert)
-  for more, options in (([], {}), (['--percent_validation=10', '--seed=0'],
+  for more, options in (([], {}), (['--imagenet_train_dir='], {}),
+                        (['--percent_validation=10', '--seed=0'],
                                    {'percent_validation': 10, 'seed': 0})):
     with parsed_flags(download_and_convert_data.define_flags,
                       '--dataset_name=flowers',
@@ -178,3 +187,15 @@ def test_program_folder_of_photos_called_imagenet_is_converted(tmp_path):
   result = run_program('--dataset_name=imagenet', '--dataset_dir=%s' % tmp_path)
   assert result.returncode == 0, result.stderr
   assert manifest.load(str(tmp_path), 'imagenet').labels == ['cat', 'dog']
+
+
+def test_program_flags_fit_a_folder_of_photos_of_any_name(tmp_path):
+  for name in ('mnist', 'imagenet'):
+    tiny_dataset.make_folder(tmp_path / name, {'cat': 10, 'dog': 15})
+    with parsed_flags(download_and_convert_data.define_flags,
+                      '--dataset_name=%s' % name,
+                      '--dataset_dir=%s' % tmp_path,
+                      '--percent_validation=40'):
+      download_and_convert_data.main([])
+    splits = manifest.load(str(tmp_path), name).splits
+    assert splits['validation']['size'] == 10
