@@ -108,7 +108,7 @@ def check_way_is_free(dataset_dir, name, shards=()):
 
 
 def write_skipped(dataset_dir, name, skipped):
-  """Writes the list of what was not converted, a row a file.
+  """Writes the list of what was not converted, a row a file, sorted by file.
 
   Args:
     dataset_dir: folder of the record files.
@@ -119,7 +119,8 @@ def write_skipped(dataset_dir, name, skipped):
   text.write('file,reason\n')
   # Names may hold any character; without quotes a lone \r ends a row.
   csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator='\n').writerows(
-      (entry['file'], entry['reason']) for entry in skipped)
+      (entry['file'], entry['reason'])
+      for entry in sorted(skipped, key=lambda entry: entry['file']))
   manifests.write_text(skipped_path(dataset_dir, name), text.getvalue())
 
 
@@ -179,8 +180,7 @@ def publish(dataset_dir, manifest, former, hidden, write_shards):
   for shard in shards:
     os.replace(os.path.join(aside, shard), os.path.join(dataset_dir, shard))
   write_labels(dataset_dir, name, manifest.labels, former)
-  write_skipped(dataset_dir, name, sorted(manifest.skipped + hidden,
-                                          key=lambda entry: entry['file']))
+  write_skipped(dataset_dir, name, manifest.skipped + hidden)
   manifests.save(dataset_dir, manifest)
   shutil.rmtree(aside)
 

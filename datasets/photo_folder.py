@@ -63,7 +63,7 @@ def list_photos(folder):
   listing = Listing([], [], [], [])
   for name in _listdir(folder):
     path = os.path.join(folder, name)
-    if _is_hidden(name):
+    if is_hidden(name):
       _list_all(path, name, 'hidden', listing.hidden)
     elif not os.path.isdir(path):
       listing.skipped.append(_skip(name, 'not in a class folder'))
@@ -90,7 +90,7 @@ def _list_class(folder, class_name, listing):
   for name in _listdir(os.path.join(folder, class_name)):
     path = os.path.join(folder, class_name, name)
     file = '%s/%s' % (class_name, name)
-    if _is_hidden(name):
+    if is_hidden(name):
       _list_all(path, file, 'hidden', listing.hidden)
     elif os.path.isfile(path):
       if _is_text(name):
@@ -203,7 +203,8 @@ def _listdir(folder):
     raise InputError('cannot list %s: %s' % (printable(folder), error.strerror))
 
 
-def _is_hidden(name):
+def is_hidden(name):
+  """Whether a file or folder of this name is hidden, and so no photo."""
   return name.startswith('.') or name.lower() in _HIDDEN
 
 
