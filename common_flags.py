@@ -101,7 +101,9 @@ def define_dataset_flags(split):
   flags.DEFINE_string(
       'dataset_name', 'imagenet', 'Name of the converted data set.')
   flags.DEFINE_string(
-      'dataset_split_name', split, 'Split of the data set: train, validation.')
+      'dataset_split_name', split,
+      'Split of the data set: train, validation, test. Evaluation takes '
+      'several, with commas between: the first that the data set has.')
   flags.DEFINE_string(
       'dataset_dir', None, 'Folder of the TFRecord files.')
   flags.DEFINE_integer(
