@@ -7,8 +7,8 @@ reads /path/to/data/my_flower_5/<class>/* and writes into /path/to/data the
 record files, labels.txt, the list my_flower_5_skipped.csv of files that could
 not be used, and the manifest my_flower_5.json.
 
-Run again when photos were added: with the same seed and percentages old photos
-stay in their splits, with others all are split anew.
+Run again when photos were added: old photos stay in their splits. Only another
+--seed or --percent_ than in the last conversion splits all of them anew.
 
 A data set named flowers, cifar10 or mnist is downloaded where it is missing;
 one named imagenet is made of the unpacked folders of the --imagenet_ flags.
@@ -46,15 +46,19 @@ def define_flags():
       'dataset_dir', None,
       'Folder that holds the folder of photos and gets the record files.')
   flags.DEFINE_integer(
-      'percent_validation', 10,
-      'Percent of the photos of each class that go to the validation split.',
+      'percent_validation', None,
+      'Percent of the photos of each class that go to the validation split. '
+      'None: as in the last conversion; in the first 10, for flowers its own.',
       lower_bound=0, upper_bound=99)
   flags.DEFINE_integer(
-      'percent_test', 0,
-      'Percent of the photos of each class that go to a test split.',
+      'percent_test', None,
+      'Percent of the photos of each class that go to a test split. None: as '
+      'in the last conversion, in the first 0.',
       lower_bound=0, upper_bound=99)
   flags.DEFINE_integer(
-      'seed', 0, 'Decides which photos go to which split, and the order.')
+      'seed', None,
+      'Decides which photos go to which split, and the order. None: as in the '
+      'last conversion of photos, in the first 0.')
   flags.DEFINE_integer(
       'num_shards', None,
       'Record files a split. None: by size, about %d MB each.' %

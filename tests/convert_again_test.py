@@ -11,7 +11,7 @@ import sys
 
 import pytest
 import tiny_dataset
-from helpers import ROOT
+from helpers import ROOT, run_program
 from PIL import Image
 
 from datasets import convert_photos, converted_files, dataset_factory
@@ -407,3 +407,13 @@ def test_convert_that_fails_while_writing_leaves_nothing_aside(
   with pytest.raises(InputError, match='cannot write to .*No space left'):
     convert(tmp_path)
   assert os.listdir(str(tmp_path)) == ['pets']
+
+
+def test_program_without_flags_keeps_the_splits_of_the_former(tmp_path):
+  make(tmp_path)
+  before = convert(tmp_path, seed=3)
+  done = run_program('download_and_convert_data.py', '--dataset_name=pets',
+                     '--dataset_dir=%s' % tmp_path)
+  assert done.returncode == 0, done.stderr
+  assert 'split anew' not in done.stderr
+  assert manifests.load(str(tmp_path), 'pets') == before
