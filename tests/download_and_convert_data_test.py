@@ -5,6 +5,8 @@ import subprocess
 import sys
 
 import convert_imagenet_test
+import file_server
+import public_test
 import pytest
 import tiny_dataset
 from helpers import parsed_flags
@@ -199,3 +201,56 @@ def test_program_flags_fit_a_folder_of_photos_of_any_name(tmp_path):
       download_and_convert_data.main([])
     splits = manifest.load(str(tmp_path), name).splits
     assert splits['validation']['size'] == 10
+
+
+# The program, with other addresses and sizes and without waiting.
+PUBLIC_PROGRAM = """
+import sys
+sys.path.insert(0, %r)
+import common_flags, download_and_convert_data
+from datasets import convert_cifar10
+from downloads import fetch
+fetch.WAITS = (0,)
+convert_cifar10.URLS, convert_cifar10.SIZE = (sys.argv.pop(1),), int(
+    sys.argv.pop(1))
+download_and_convert_data.define_flags()
+common_flags.run(download_and_convert_data.main)
+""" % ROOT
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('case,message', [
+    ('cut', None),
+    ('size', ': it offers 3 bytes, and 4 are expected'),
+    ('hostile', "cifar-10-binary.tar.gz.part is not unpacked: its member '../x'"
+     ' leaves the folder'),
+    ('gone', ': HTTP 404 Not Found); get it in another way, put it at '),
+    ('network', 'http://no.invalid/cifar-10-binary.tar.gz: '),
+])
+def test_program_download_that_fails_is_one_line_and_leaves_no_record(
+    tmp_path, monkeypatch, case, message):
+  monkeypatch.setenv('no_proxy', '*')
+  archive = {'size': b'123', 'gone': None,
+             'hostile': file_server.tar_gz({'../x': b'x'})}.get(
+                 case, public_test.cifar_archive())
+  size = 4 if case == 'size' else len(archive or b'')
+  with file_server.running() as kit:
+    kit.files['/cifar-10-binary.tar.gz'] = archive
+    kit.behaviours[:] = [{'cut': 1000}] if case == 'cut' else []
+    host = 'http://no.invalid' if case == 'network' else kit.url
+    done = subprocess.run(
+        [sys.executable, '-c', PUBLIC_PROGRAM,
+         host + '/cifar-10-binary.tar.gz', str(size), '--dataset_name=cifar10',
+         '--dataset_dir=%s' % (tmp_path / 'data')],
+        capture_output=True, text=True)
+  written = sorted(os.listdir(str(tmp_path / 'data')))
+  if message is None:
+    assert done.returncode == 0, done.stderr
+    assert 'trying again' in done.stderr and 'Resuming' in done.stderr
+    assert 'cifar10.json' in written and len(written) == 5
+    return
+  assert done.returncode == 1 and 'Traceback' not in done.stderr
+  errors = [line for line in done.stderr.splitlines() if ': error: ' in line]
+  assert message in errors[0] and len(errors) == 1
+  assert done.stderr.splitlines()[-1] == errors[0]
+  assert not written and os.listdir(str(tmp_path)) == ['data']
