@@ -4,12 +4,7 @@ import csv
 import io
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 
-import helpers
 import pytest
 import tiny_dataset
 from PIL import Image
@@ -17,7 +12,6 @@ from PIL import Image
 from compat import tf
 from datasets import (
   convert_imagenet,
-  converted_files,
   dataset_factory,
   imagenet_names,
   imagenet_source,
@@ -247,188 +241,6 @@ def test_convert_too_many_bad_photos_is_an_error_that_changes_nothing(tmp_path):
   assert len(listed) == 7 and listed[1].startswith('"n01440764/n01440764_0.JP')
   before['imagenet_skipped.csv'] = after['imagenet_skipped.csv']
   assert after == before
-
-
-def mend(path, number):
-  """Writes a photo over what was none, later."""
-  path.write_bytes(tiny_dataset.photo_bytes(number))
-  os.utime(str(path), ns=(0, path.stat().st_mtime_ns + 1))
-
-
-def test_convert_photos_mended_after_an_error_are_looked_at_again(tmp_path,
-                                                                  tree):
-  make_tree(tmp_path)
-  bad = [tmp_path / 'train' / IDS[0] / ('n01440764_%d.JPEG' % number)
-         for number in (1, 4)]
-  for path in bad:
-    path.write_bytes(b'no photo')
-  for path, number in zip(bad, (1, 4)):
-    with pytest.raises(InputError, match='photos cannot be used'):
-      convert(tmp_path, tmp_path / 'out', max_bad_fraction=0)
-    mend(path, number)
-  manifest = convert(tmp_path, tmp_path / 'out', max_bad_fraction=0)
-  assert not manifest.skipped
-  convert(tree, tmp_path / 'whole')
-  assert tiny_dataset.file_contents(tmp_path / 'out') == (
-      tiny_dataset.file_contents(tmp_path / 'whole'))
-
-
-def test_convert_error_again_reads_only_what_was_bad(tmp_path, monkeypatch):
-  make_tree(tmp_path)
-  (tmp_path / 'train' / IDS[0] / 'n01440764_1.JPEG').write_bytes(b'no photo')
-  with pytest.raises(InputError, match='1 of 23 photos'):
-    convert(tmp_path, tmp_path / 'out', max_bad_fraction=0)
-  monkeypatch.setattr(convert_imagenet, '_write_shard', None)  # All is there.
-  read = []
-  read_photo = convert_imagenet._read_photo
-  monkeypatch.setattr(convert_imagenet, '_read_photo',
-                      lambda path: read.append(path) or read_photo(path))
-  convert(tmp_path, tmp_path / 'out', max_bad_fraction=1)
-  assert [os.path.basename(path) for path in read] == ['n01440764_1.JPEG']
-
-
-def test_convert_photo_mended_after_a_conversion_is_taken(tmp_path, tree):
-  make_tree(tmp_path)
-  bad = tmp_path / 'train' / IDS[0] / 'n01440764_1.JPEG'
-  bad.write_bytes(b'no photo')
-  out = tmp_path / 'out'
-  assert len(convert(tmp_path, out, max_bad_fraction=1).skipped) == 1
-  before = {path.name: path.stat().st_ino for path in out.iterdir()}
-  convert(tmp_path, out, max_bad_fraction=1)
-  assert before == {path.name: path.stat().st_ino for path in out.iterdir()}
-  mend(bad, 1)
-  assert not convert(tmp_path, out).skipped
-  convert(tree, tmp_path / 'whole')
-  assert tiny_dataset.file_contents(out) == (
-      tiny_dataset.file_contents(tmp_path / 'whole'))
-
-
-@pytest.mark.parametrize('moved', [1, 4])
-@pytest.mark.parametrize('former', [False, True])
-def test_convert_killed_in_moving_and_run_with_another_plan_mixes_nothing(
-    tree, tmp_path, monkeypatch, moved, former):
-  if former:
-    convert(tree, tmp_path, num_train_shards=3)
-  replace, moves = os.replace, []
-
-  def stop_moving(source, target):
-    if os.path.dirname(target) == str(tmp_path):
-      if len(moves) == moved:
-        raise KeyboardInterrupt
-      moves.append(target)
-    replace(source, target)
-
-  with monkeypatch.context() as patch:
-    patch.setattr(convert_imagenet.os, 'replace', stop_moving)
-    with pytest.raises(KeyboardInterrupt):
-      convert(tree, tmp_path)
-  assert (tmp_path / TRAIN[0]).exists()
-  convert(tree, tmp_path, num_train_shards=2, validation_dir=None)
-  assert sorted(path.name for path in tmp_path.iterdir()) == [
-      'imagenet.json', 'imagenet_skipped.csv', 'labels.txt',
-      'train-00000-of-00002', 'train-00001-of-00002']
-
-
-def test_convert_while_another_process_converts_is_one_line(tree, tmp_path):
-  with converted_files.hold(str(tmp_path)):
-    with pytest.raises(InputError, match='another process is converting'):
-      convert(tree, tmp_path)
-  assert not list(tmp_path.iterdir())
-
-
-def test_convert_again_keeps_what_is_there(tree, tmp_path):
-  convert(tree, tmp_path)
-  before = {path.name: path.stat().st_ino for path in tmp_path.iterdir()}
-  convert(tree, tmp_path)
-  assert before == {path.name: path.stat().st_ino
-                    for path in tmp_path.iterdir()}
-  convert(tree, tmp_path, num_train_shards=2)  # Another plan: made anew.
-  names = {path.name for path in tmp_path.iterdir()}
-  assert 'train-00001-of-00002' in names and TRAIN[0] not in names
-
-
-@pytest.mark.parametrize('moved', [0, 3, 6])
-def test_convert_killed_run_goes_on_with_the_same_bytes(
-    tree, converted, tmp_path, monkeypatch, moved):
-  """Stops it after two files, and again after some are in their place."""
-  write_shard = convert_imagenet._write_shard
-  written = []
-
-  def write_two(aside, shard, *args):
-    if len(written) == 2:
-      raise KeyboardInterrupt
-    facts = write_shard(aside, shard, *args)
-    written.append(shard)
-    return facts
-
-  monkeypatch.setattr(convert_imagenet.progress, 'run_in_threads',
-                      lambda function, items: list(map(function, items)))
-  monkeypatch.setattr(convert_imagenet, '_write_shard', write_two)
-  with pytest.raises(KeyboardInterrupt):
-    convert(tree, tmp_path)
-  with pytest.raises(InputError, match='not converted'):
-    dataset_factory.get_dataset('imagenet', 'train', str(tmp_path))
-
-  def write_others(aside, shard, *args):
-    assert shard not in written
-    return write_shard(aside, shard, *args)
-
-  replace, moves = os.replace, []
-
-  def stop_moving(source, target):
-    if os.path.dirname(target) == str(tmp_path):
-      if len(moves) == moved:
-        raise KeyboardInterrupt
-      moves.append(target)
-    replace(source, target)
-
-  monkeypatch.setattr(convert_imagenet, '_write_shard', write_others)
-  with monkeypatch.context() as patch:
-    patch.setattr(convert_imagenet.os, 'replace', stop_moving)
-    with pytest.raises(KeyboardInterrupt):
-      convert(tree, tmp_path)
-  with pytest.raises(InputError, match='not converted'):
-    dataset_factory.get_dataset('imagenet', 'train', str(tmp_path))
-  monkeypatch.setattr(convert_imagenet, '_write_shard', None)  # All is there.
-  convert(tree, tmp_path)
-  assert tiny_dataset.file_contents(tmp_path) == (
-      tiny_dataset.file_contents(converted))
-  assert not [path for path in tmp_path.iterdir() if path.is_dir()]
-
-
-KILLED = """
-import sys
-from datasets import convert_imagenet
-convert_imagenet.convert(sys.argv[1], train_dir=sys.argv[2],
-                         num_train_shards=12)
-"""
-
-
-@pytest.mark.slow
-def test_convert_killed_by_signal_goes_on(tmp_path):
-  make_tree(tmp_path, photos=400)
-  command = [sys.executable, '-c', KILLED, str(tmp_path / 'out'),
-             str(tmp_path / 'train')]
-  kwargs = dict(cwd=helpers.ROOT)
-  aside = tmp_path / 'out' / '.imagenet.converting'
-  kept = {}
-  for wanted in (1, 5):
-    process = subprocess.Popen(command, **kwargs)
-    while process.poll() is None and (
-        not aside.exists() or len(list(aside.glob('train*.json'))) < wanted):
-      time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    now = {path.name: path.stat().st_mtime_ns for path in aside.glob('*.json')}
-    assert set(kept) <= set(now)
-    assert all(now[name] == stamp for name, stamp in kept.items())
-    kept = now
-  subprocess.run(command, check=True, **kwargs)
-  convert_imagenet.convert(str(tmp_path / 'once'),
-                           train_dir=str(tmp_path / 'train'),
-                           num_train_shards=12)
-  assert tiny_dataset.file_contents(tmp_path / 'out') == (
-      tiny_dataset.file_contents(tmp_path / 'once'))
 
 
 def test_convert_records_of_somebody_else_are_left_alone(tree, tmp_path):
