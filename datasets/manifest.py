@@ -11,11 +11,12 @@ import os
 import re
 import reprlib
 
+from datasets.locked_file import locked_file
 from errors import InputError
 
 Manifest = collections.namedtuple(
     'Manifest', 'name labels splits seed percent_validation files skipped '
-    'percent_test digests duplicates', defaults=(0, {}, []))
+    'percent_test digests duplicates pixels', defaults=(0, {}, [], {}))
 Manifest.__doc__ = """What a converted data set holds.
 
 name: name of the data set.
@@ -31,8 +32,10 @@ percent_test: number, percent of each class's photos in 'test'.
 digests: {'<class>/<file>': sha256 of the file, hexadecimal}, of `files`.
 duplicates: [['<class>/<file>', ...], ...], sets of photos with equal pixels. A
   set over several classes was skipped, see `contradictions`.
+pixels: {'<class>/<file>': digest of its pixels}, of those of `files` whose
+  record does not hold the file itself: see former_photos.
 
-Manifests written before the last three existed lack them.
+Manifests written before the last four existed lack them.
 """
 
 # What JSON can escape and UTF-8 cannot hold.
@@ -76,7 +79,11 @@ def load_file(manifest_path):
 
 def save(dataset_dir, manifest):
   """Writes a Manifest; the file is either the old one or the new one."""
-  manifest_path = path(dataset_dir, manifest.name)
+  save_file(path(dataset_dir, manifest.name), manifest)
+
+
+def save_file(manifest_path, manifest):
+  """Does what `save` does, for the path of a manifest."""
   text = json.dumps(manifest._asdict(), indent=2, ensure_ascii=False)
   write_text(manifest_path, text + '\n')
 
@@ -84,16 +91,23 @@ def save(dataset_dir, manifest):
 def write_text(file_path, text):
   """Writes a UTF-8 file aside and renames it, so that it is never half there.
 
+  Several processes may write the same one; the last has its way. Where it
+  cannot be written, nothing is left aside.
+
   Args:
     file_path: where it goes; the folder must exist.
     text: its content.
+
+  Raises:
+    OSError: if it cannot be written.
   """
   aside = file_path + '.part'
-  with open(aside, 'w', encoding='utf-8', newline='\n') as target:
-    target.write(text)
-    target.flush()
-    os.fsync(target.fileno())
-  os.replace(aside, file_path)
+  with locked_file(aside) as opened:
+    os.ftruncate(opened, 0)  # A process that was killed may have begun it.
+    with open(opened, 'wb', closefd=False) as target:
+      target.write(text.encode('utf-8'))
+    os.fsync(opened)
+    os.replace(aside, file_path)
 
 
 def _check(fields, manifest_path):
@@ -182,6 +196,7 @@ _FIELDS = {
     'digests': (_table_of(_is_text), 'a table of text'),
     'duplicates': (_list_of(_list_of(_is_text, 1)),
                    'a list of lists of files'),
+    'pixels': (_table_of(_is_text), 'a table of text'),
 }
 _SPLIT_FIELDS = {
     'size': (_is_count, 'a whole number from 0 on'),

@@ -1,5 +1,6 @@
 """The manifest file: what is written comes back, anything else is refused."""
 
+import concurrent.futures
 import json
 import os
 
@@ -18,7 +19,8 @@ def example(**changes):
       skipped=[{'file': 'daisy/b.jpg', 'reason': 'the file is empty'}],
       percent_test=9.5, digests={'daisy/a.jpg': 'ab12'},
       duplicates=[['daisy/c.jpg', '玫瑰/c.jpg'],
-                  ['daisy/a.jpg', 'daisy/d.jpg']])
+                  ['daisy/a.jpg', 'daisy/d.jpg']],
+      pixels={'daisy/a.jpg': 'cd34'})
   fields.update(changes)
   return manifest.Manifest(**fields)
 
@@ -36,6 +38,35 @@ def test_save_writes_readable_utf8_and_leaves_nothing_aside(tmp_path):
   assert list(json.loads(text)) == list(manifest.Manifest._fields)
 
 
+def test_write_text_that_fails_leaves_nothing_aside(tmp_path, monkeypatch):
+  def full(_):
+    raise OSError(28, 'No space left on device')
+
+  path = tmp_path / 'labels.txt'
+  manifest.write_text(str(path), 'old\n')
+  monkeypatch.setattr(os, 'fsync', full)
+  with pytest.raises(OSError, match='No space left'):
+    manifest.write_text(str(path), 'new\n')
+  assert os.listdir(str(tmp_path)) == ['labels.txt']
+  assert path.read_text() == 'old\n'
+
+
+def test_write_text_takes_over_what_a_killed_process_left(tmp_path):
+  (tmp_path / 'labels.txt.part').write_text('much longer than the text\n')
+  manifest.write_text(str(tmp_path / 'labels.txt'), 'short\n')
+  assert os.listdir(str(tmp_path)) == ['labels.txt']
+  assert (tmp_path / 'labels.txt').read_text() == 'short\n'
+
+
+def test_write_text_from_many_threads_leaves_one_of_the_texts(tmp_path):
+  path = str(tmp_path / 'labels.txt')
+  texts = [('%d' % number) * 5000 * number for number in range(1, 9)]
+  with concurrent.futures.ThreadPoolExecutor(8) as executor:
+    list(executor.map(lambda text: manifest.write_text(path, text), texts * 20))
+  assert os.listdir(str(tmp_path)) == ['labels.txt']
+  assert (tmp_path / 'labels.txt').read_text() in texts
+
+
 def test_load_without_file_or_folder_gives_none(tmp_path):
   assert manifest.load(str(tmp_path), 'flowers') is None
   assert manifest.load(str(tmp_path / 'nowhere'), 'flowers') is None
@@ -43,11 +74,11 @@ def test_load_without_file_or_folder_gives_none(tmp_path):
 
 def test_load_of_an_earlier_version_fills_in_what_it_lacks(tmp_path):
   fields = example()._asdict()
-  for field in ('percent_test', 'digests', 'duplicates'):
+  for field in ('percent_test', 'digests', 'duplicates', 'pixels'):
     del fields[field]
   (tmp_path / 'flowers.json').write_text(json.dumps(fields))
   assert manifest.load(str(tmp_path), 'flowers') == example(
-      percent_test=0, digests={}, duplicates=[])
+      percent_test=0, digests={}, duplicates=[], pixels={})
 
 
 def test_contradictions_are_the_duplicates_in_no_split():
