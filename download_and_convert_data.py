@@ -27,7 +27,7 @@ from datasets import (
   photos,
   public,
 )
-from datasets.photo_folder import printable
+from datasets.photo_folder import check_is_utf8, printable
 from errors import InputError
 
 FLAGS = flags.FLAGS
@@ -125,6 +125,8 @@ def main(_):
   """Converts the data set that the flags name and prints what it gave."""
   common_flags.require(FLAGS, 'dataset_name', 'dataset_dir')
   dataset_dir, name = FLAGS.dataset_dir, FLAGS.dataset_name
+  check_is_utf8('--dataset_dir', dataset_dir)
+  check_is_utf8('--dataset_name', name)
   arguments = _arguments(name, dataset_dir)
   _refuse_others(arguments, name)
   options = _given(arguments)
@@ -194,12 +196,12 @@ def summary(converted, dataset_dir):
   """
   splits = list(converted.splits)
   row = '%s' + '  %10s' * len(splits)
-  width = max(len(label) for label in converted.labels + ['photos'])
+  width = max(len(printable(label)) for label in converted.labels + ['photos'])
   lines = [row % ('photos'.ljust(width), *splits)]
   for label in converted.labels:
     counts = [converted.splits[split]['class_counts'][label]
               for split in splits]
-    lines.append(row % (label.ljust(width), *counts))
+    lines.append(row % (printable(label).ljust(width), *counts))
   sizes = [converted.splits[split]['size'] for split in splits]
   lines.append(row % ('all'.ljust(width), *sizes))
 
@@ -219,7 +221,7 @@ def summary(converted, dataset_dir):
     lines += _shortened(title, [printable(', '.join(files)) for files in sets],
                         'listed in %s' % os.path.basename(manifest_path))
 
-  lines.append('written to %s:' % dataset_dir)
+  lines.append('written to %s:' % printable(dataset_dir))
   for split in converted.splits.values():
     shards = split['shards']
     lines.append('  ' + (shards[0] if len(shards) == 1 else

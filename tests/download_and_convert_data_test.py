@@ -65,6 +65,34 @@ def test_program_missing_folder_is_one_line(tmp_path):
   assert str(tmp_path / 'pets') in result.stderr
 
 
+@pytest.mark.parametrize('flag, name', [
+    ('dataset_dir', 'mnist'), ('dataset_name', 'pets')])
+def test_program_name_that_is_not_utf8_is_one_line(tmp_path, flag, name):
+  arguments = {'dataset_name': name, 'dataset_dir': str(tmp_path / 'data')}
+  arguments[flag] += '\udcff'
+  result = run_program(*('--%s=%s' % row for row in arguments.items()))
+  assert result.returncode == 1 and result.stdout == ''
+  assert result.stderr.count('\n') == 1
+  assert '--%s is ' % flag in result.stderr and '\\xff, acc' in result.stderr
+  assert os.listdir(str(tmp_path)) == []
+
+
+def test_program_prints_what_stdout_cannot_encode_as_numbers(
+    tmp_path, monkeypatch):
+  tiny_dataset.make_folder(tmp_path / 'pets', {'中文': 3, 'a\x1b[31mb': 3})
+  (tmp_path / 'pets' / '中文' / '坏.jpg').write_bytes(b'')
+  monkeypatch.setenv('PYTHONIOENCODING', 'ascii')
+  result = run_program('--dataset_name=pets', '--dataset_dir=%s' % tmp_path,
+                       '--max_bad_fraction=0.5')
+  assert (result.returncode, result.stderr) == (0, '')
+  assert [line.split() for line in result.stdout.splitlines()[:6]] == [
+      ['photos', 'train', 'validation'], ['a\\x1b[31mb', '2', '1'],
+      ['\\u4e2d\\u6587', '2', '1'], ['all', '4', '2'],
+      ['skipped', 'files:', '1'],
+      ['\\u4e2d\\u6587/\\u574f.jpg:', 'the', 'file', 'is', 'empty']]
+  assert manifest.load(str(tmp_path), 'pets').labels == ['a\x1b[31mb', '中文']
+
+
 def test_program_test_split_and_same_photos_are_reported(tmp_path):
   folder = tmp_path / 'pets'
   tiny_dataset.make_folder(folder, {'cat': 20, 'dog': 20})

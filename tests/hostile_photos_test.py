@@ -210,7 +210,7 @@ def all_files(root):
     empty = [] if folders or files else ['']
     for name in files + links + empty:
       path = os.path.relpath(os.path.join(folder, name).rstrip('/'), str(root))
-      found.add(path.encode('utf-8', 'backslashreplace').decode('utf-8'))
+      found.add(os.fsencode(path).decode('utf-8', 'backslashreplace'))
   return found
 
 
