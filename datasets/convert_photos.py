@@ -15,7 +15,14 @@ import random
 import re
 
 from compat import tf
-from datasets import converted_files, photo_folder, photos, same_photos, splits
+from datasets import (
+  converted_files,
+  former_photos,
+  photo_folder,
+  photos,
+  same_photos,
+  splits,
+)
 from datasets import manifest as manifests
 from errors import InputError
 
@@ -62,14 +69,16 @@ def convert(dataset_dir, name, percent_validation=None, seed=None,
     The Manifest.
 
   Raises:
-    InputError: the folder is missing, holds fewer than two classes, a class
-      with too few photos for the splits, or too many unusable files; the former
-      manifest cannot be read; dataset_dir cannot be written to. The former data
-      set is then as it was; but where it was the photos, `<name>_skipped.csv`
-      lists those that this conversion could not use.
+    InputError: a name is not UTF-8; the folder is missing, holds fewer than
+      two classes, a class with too few photos for the splits, or too many
+      unusable files; the former manifest cannot be read; dataset_dir cannot be
+      written to. The former data set is then as it was; but where it was the
+      photos, `<name>_skipped.csv` lists those that this conversion could not
+      use.
   """
   given = {'seed': seed, 'percent_validation': percent_validation,
            'percent_test': percent_test}
+  photo_folder.check_is_utf8('dataset_dir', dataset_dir)
   _check_arguments(name, given, num_shards, max_bad_fraction)
   folder = os.path.join(dataset_dir, name)
   listing = photo_folder.list_photos(folder)
@@ -84,8 +93,12 @@ def convert(dataset_dir, name, percent_validation=None, seed=None,
         groups = _find_photos(folder, listing, max_pixels, max_bad_fraction,
                               skipped)
         by_class = _by_class(groups, listing.classes)
+        pixels = None
+        if kept_path:
+          former, pixels = former_photos.find(folder, former, groups,
+                                              max_pixels)
         split_of = splits.assign_all(by_class, percents, used['seed'],
-                                     former if kept_path else None)
+                                     former if kept_path else None, pixels)
         splits.check(by_class, split_of, percents, kept_path, folder)
       described, orders = _plan(name, by_class, split_of, num_shards,
                                 used['seed'])
@@ -167,11 +180,13 @@ def _by_class(groups, classes):
 
 
 def _by_file(by_class, split_of):
-  """Returns the manifest's `files` and `digests`, sorted by file."""
+  """Returns the manifest's `files`, `digests` and `pixels`, sorted by file."""
   kept = sorted((photo for groups in by_class.values() for members in groups
                  for photo in members), key=lambda photo: photo.file)
   return {'files': {photo.file: split_of[photo.file] for photo in kept},
-          'digests': {photo.file: photo.digest for photo in kept}}
+          'digests': {photo.file: photo.digest for photo in kept},
+          'pixels': {photo.file: photo.look for photo in kept
+                     if not photo.is_plain}}
 
 
 def _duplicates(groups):
@@ -181,6 +196,7 @@ def _duplicates(groups):
 
 
 def _check_arguments(name, given, num_shards, max_bad_fraction):
+  photo_folder.check_is_utf8('dataset_name', name)
   if not name or name.startswith('.') or re.search(r'[/\\*?\[\]\x00-\x1f]',
                                                    name):
     raise InputError('dataset_name is %r, accepted is a plain folder name '

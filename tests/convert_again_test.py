@@ -1,20 +1,17 @@
-"""Converting again: photos added, other splits, killed at any moment."""
+"""Converting again: photos added, other splits, bad files."""
 
 import csv
 import io
 import json
 import logging
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 import tiny_dataset
-from helpers import ROOT, run_program
+from helpers import run_program
 from PIL import Image
 
-from datasets import convert_photos, converted_files, dataset_factory
+from datasets import convert_photos, converted_files
 from datasets import manifest as manifests
 from errors import InputError
 
@@ -160,7 +157,7 @@ def test_convert_manifest_of_an_earlier_version_is_honoured(tmp_path):
   before = convert(tmp_path, percent_test=0)
   path = tmp_path / 'pets.json'
   fields = json.loads(path.read_text('utf-8'))
-  for field in ('percent_test', 'digests', 'duplicates'):
+  for field in ('percent_test', 'digests', 'duplicates', 'pixels'):
     del fields[field]
   path.write_text(json.dumps(fields), 'utf-8')
   add(folder, 'dog', range(30))
@@ -292,121 +289,6 @@ def test_convert_that_fails_for_its_photos_lists_the_unusable_ones(
   with pytest.raises(InputError, match=message):
     convert(tmp_path)
   assert read_skipped(tmp_path) == {}
-
-
-def die_in_replace(monkeypatch, calls):
-  """Lets the process die before its n-th move of a file."""
-  replace, done = os.replace, []
-
-  def replace_or_die(source, target):
-    done.append(target)
-    if len(done) == calls:
-      raise SystemExit('killed')
-    replace(source, target)
-
-  monkeypatch.setattr(os, 'replace', replace_or_die)
-
-
-@pytest.mark.parametrize('calls', range(1, 8))
-def test_convert_killed_with_photos_added_still_keeps_the_splits(
-    tmp_path, monkeypatch, calls):
-  """The former manifest has moved aside, and is found there."""
-  folder = make(tmp_path)
-  turn_cats(tmp_path, convert(tmp_path))
-  shutil.copytree(str(tmp_path), str(tmp_path / 'other'))
-  add(folder, 'cat', range(30))
-  add(tmp_path / 'other' / 'pets', 'cat', range(30))
-  convert(tmp_path / 'other')
-  for call in (calls, min(calls, 6)):  # Once moved, the manifest stays aside.
-    with monkeypatch.context() as patch:
-      die_in_replace(patch, call)
-      with pytest.raises(SystemExit):
-        convert(tmp_path)
-  convert(tmp_path)
-  assert (tiny_dataset.file_contents(tmp_path) ==
-          tiny_dataset.file_contents(tmp_path / 'other'))
-  assert not os.path.exists(dataset_factory.work_dir(str(tmp_path), 'pets'))
-
-
-# A process of its own loads TensorFlow once; its children are killed.
-KILLER = '''
-import os, shutil, signal, sys, time
-from datasets import convert_photos
-
-def convert(folder):
-  convert_photos.convert(folder, 'pets', num_shards=4, percent_test=10)
-
-def contents(folder):
-  return {name: open(os.path.join(folder, name), 'rb').read()
-          for name in os.listdir(folder)
-          if os.path.isfile(os.path.join(folder, name))}
-
-source, target, moments = sys.argv[1], sys.argv[2], int(sys.argv[3])
-replace = os.replace
-
-def slow_replace(*paths):  # So that a share of the moments falls between moves.
-  replace(*paths)
-  time.sleep(0.02)
-
-os.replace = slow_replace
-shutil.copytree(source, target)
-start = time.time()
-convert(target)
-seconds = time.time() - start
-wanted = contents(target)
-killed = 0
-for moment in range(moments):
-  shutil.rmtree(target)
-  shutil.copytree(source, target)
-  child = os.fork()
-  if not child:
-    convert(target)
-    os._exit(0)
-  time.sleep(seconds * (moment + 0.5) / moments)
-  os.kill(child, signal.SIGKILL)
-  killed += os.waitpid(child, 0)[1] == signal.SIGKILL
-  convert(target)
-  assert contents(target) == wanted, moment
-  assert sorted(os.listdir(target)) == sorted(list(wanted) + ['pets'])
-print(killed)
-'''
-
-
-def test_convert_killed_by_the_kernel_ends_in_the_same_bytes(tmp_path):
-  source = tmp_path / 'source'
-  folder = make(source, {'cat': 20, 'dog': 20})
-  convert(source, percent_validation=10)
-  for number in range(60):
-    (folder / 'cat' / ('new %d.jpg' % number)).write_bytes(
-        tiny_dataset.photo_bytes(1000 + number, size=(500, 300)))
-  moments = 8
-  done = subprocess.run(
-      [sys.executable, '-c', KILLER, str(source), str(tmp_path / 'target'),
-       str(moments)], cwd=ROOT, capture_output=True, text=True, timeout=120)
-  assert done.returncode == 0, done.stderr
-  assert int(done.stdout) >= moments // 2
-
-
-def test_convert_while_another_process_does_is_an_error(tmp_path):
-  folder = make(tmp_path)
-  with converted_files.hold(str(folder)):
-    with pytest.raises(InputError, match='another process is converting'):
-      convert(tmp_path)
-  assert len(convert(tmp_path).files) == 40
-
-
-def test_convert_that_fails_while_writing_leaves_nothing_aside(
-    tmp_path, monkeypatch):
-  """A full disk: the next step of the user needs the space."""
-  make(tmp_path)
-
-  def full(*_):
-    raise OSError(28, 'No space left on device')
-
-  monkeypatch.setattr(converted_files.record_dataset, 'make_example', full)
-  with pytest.raises(InputError, match='cannot write to .*No space left'):
-    convert(tmp_path)
-  assert os.listdir(str(tmp_path)) == ['pets']
 
 
 def test_program_without_flags_keeps_the_splits_of_the_former(tmp_path):
