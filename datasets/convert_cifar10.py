@@ -55,8 +55,8 @@ def convert(dataset_dir, num_shards=None):
   """
   path = os.path.join(dataset_dir, ARCHIVE)
   if not os.path.exists(path):
-    found = labelled_images.already_converted(dataset_dir, 'cifar10',
-                                              num_shards)
+    found = labelled_images.already_converted(
+        dataset_dir, 'cifar10', CIFAR10_LABELS, FILES, num_shards)
     if found:
       return found
   downloaded = fetch(URLS, path, SIZE, check=archives.check_tar)

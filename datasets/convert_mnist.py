@@ -56,8 +56,8 @@ def convert(dataset_dir, num_shards=None):
   files = [file for split in FILES.values() for file in split]
   if not any(os.path.exists(os.path.join(dataset_dir, name))
              for name, _ in files):
-    found = labelled_images.already_converted(dataset_dir, 'mnist',
-                                              num_shards)
+    found = labelled_images.already_converted(
+        dataset_dir, 'mnist', MNIST_LABELS, FILES, num_shards)
     if found:
       return found
   downloaded = []

@@ -163,9 +163,15 @@ def test_convert_mnist_interrupted_ends_with_the_same_bytes(server, tmp_path,
   def killed(*_):
     raise KeyboardInterrupt
 
-  for module, step in ((labelled_images, '_png'), (manifest, 'save')):
+  def killed_at_manifest(source, target, replace=os.replace):
+    return (killed if target.endswith('mnist.json') else replace)(source,
+                                                                  target)
+
+  for module, step, stop in (
+      (labelled_images, '_png', killed),
+      (converted_files.os, 'replace', killed_at_manifest)):
     with monkeypatch.context() as patch:
-      patch.setattr(module, step, killed)
+      patch.setattr(module, step, stop)
       with pytest.raises(KeyboardInterrupt):
         public.convert('mnist', str(tmp_path))
     public.convert('mnist', str(tmp_path))
