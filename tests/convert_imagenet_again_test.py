@@ -264,6 +264,19 @@ def test_convert_damaged_file_alone_is_made_again(tmp_path, monkeypatch,
   assert not [path for path in out.iterdir() if path.is_dir()]
 
 
+@pytest.mark.parametrize('split', ['train', 'validation'])
+def test_convert_leftover_of_a_run_killed_at_its_end_is_removed(
+    tree, tmp_path, monkeypatch, split):
+  with monkeypatch.context() as patch:
+    patch.setattr(convert_imagenet, '_clean', stop)
+    with pytest.raises(KeyboardInterrupt):
+      convert(tree, tmp_path)
+  before = {path.name for path in tmp_path.iterdir()}
+  only(tree, tmp_path, split)
+  assert before - {path.name for path in tmp_path.iterdir()} == {
+      '.imagenet.converting'}
+
+
 def test_convert_other_split_after_a_kill_in_moving_is_refused(
     tree, tmp_path, monkeypatch):
   convert(tree, tmp_path)
