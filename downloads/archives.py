@@ -6,11 +6,13 @@ below one folder come out, and anything else condemns the archive.
 """
 
 import contextlib
+import glob
 import gzip
 import os
 import posixpath
 import shutil
 import tarfile
+import uuid
 import zlib
 
 from errors import InputError
@@ -200,17 +202,23 @@ def _errors_of(path):
 
 
 @contextlib.contextmanager
-def unpacking_folder(folder):
+def unpacking_folder(path):
   """Gives an empty folder beside the place of what is unpacked in it.
 
   Args:
-    folder: where it goes. What an earlier, killed run left there is removed,
-      and all that is left in it at the end.
+    path: how its name begins; the end is made up, so that no other process has
+      the same. What earlier, killed runs left under such names is removed: hold
+      a lock.
 
   Yields:
-    `folder`, made anew.
+    The folder. All that is left in it at the end is removed.
+
+  Raises:
+    InputError: it cannot be made.
   """
-  shutil.rmtree(folder, ignore_errors=True)
+  for left in [path] + glob.glob(glob.escape(path) + '.????????'):
+    shutil.rmtree(left, ignore_errors=True)
+  folder = '%s.%s' % (path, uuid.uuid4().hex[:8])
   try:
     os.makedirs(folder)
   except OSError as error:

@@ -12,7 +12,6 @@ as by other programs.
 """
 
 import contextlib
-import fcntl
 import http.client
 import json
 import os
@@ -24,6 +23,7 @@ import time
 import urllib.error
 import urllib.request
 
+from downloads import locks, marks
 from downloads.archives import DamagedArchive, UnsafeArchive, write_all
 from downloads.progress import Progress
 from errors import InputError
@@ -68,7 +68,8 @@ def fetch(urls, path, size=None, check=None):
       is there already is checked too, but may have another size.
 
   Returns:
-    Whether it was downloaded.
+    Whether it was downloaded. marks.is_downloaded knows that later on too, and
+    marks.remove_downloaded removes it.
 
   Raises:
     InputError: no address gave it, and where to put it by hand; or the file
@@ -80,7 +81,7 @@ def fetch(urls, path, size=None, check=None):
   part = path + '.part'
   with _open_part(part) as target:
     if os.path.exists(path):  # Another process has just finished it.
-      os.remove(part)
+      _remove(part)
       return False
     refusals = []
     for url in urls:
@@ -95,6 +96,7 @@ def fetch(urls, path, size=None, check=None):
           'cannot download %s (%s); get it in another way, put it at %s, and '
           'run this again' % (os.path.basename(path), '; '.join(refusals),
                               os.path.abspath(path)))
+    marks.mark(path, part)
     os.replace(part, path)
     _remove(_facts_path(target))
   return True
@@ -116,16 +118,12 @@ def _open_part(part):
   """Opens the unfinished file, and keeps other processes away from it."""
   try:
     os.makedirs(os.path.dirname(os.path.abspath(part)), exist_ok=True)
-    target = open(part, 'ab', buffering=0)
+    target = locks.open_locked(part)
+  except BlockingIOError:
+    raise InputError('another process is downloading to %s' % part)
   except OSError as error:
     raise InputError('cannot write %s: %s' % (part, error.strerror))
   with target:
-    try:
-      fcntl.flock(target, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      raise InputError('another process is downloading to %s' % part)
-    except OSError:  # Some network file systems cannot lock a file.
-      pass
     yield target
 
 

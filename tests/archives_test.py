@@ -153,13 +153,20 @@ def test_check_tar_survives_any_tar_inside_a_sound_gzip(tmp_path):
 
 
 def test_unpacking_folder_is_new_and_goes(tmp_path):
-  folder = tmp_path / 'aside'
-  folder.mkdir()
-  (folder / 'old').write_text('')
-  with archives.unpacking_folder(str(folder)) as name:
-    assert os.listdir(name) == []
-    (folder / 'new').write_text('')
-  assert not folder.exists()
+  path = str(tmp_path / 'aside')
+  others = tmp_path / 'aside_of_mine'
+  others.mkdir()
+  for killed in ('aside', 'aside.1234abcd'):
+    (tmp_path / killed).mkdir()
+    (tmp_path / killed / 'old').write_text('')
+  with archives.unpacking_folder(path) as first:
+    assert os.listdir(first) == []
+    assert {str(tmp_path / name) for name in os.listdir(str(tmp_path))} == {
+        first, str(others)}
+    open(os.path.join(first, 'new'), 'w').close()
+  assert os.listdir(str(tmp_path)) == ['aside_of_mine']
+  with archives.unpacking_folder(path) as second:
+    assert first != second
 
 
 def test_unpacking_folder_that_cannot_be_made_is_one_line(tmp_path):

@@ -16,11 +16,12 @@ import file_server
 import pytest
 from helpers import ROOT
 
-from downloads import archives, fetch
+from downloads import archives, fetch, locks
 from errors import InputError
 
 CONTENT = random.Random(0).getrandbits(8 * 300000).to_bytes(300000, 'big')
 NAME = 'x.bin'
+WRITTEN = [NAME, NAME + '.downloaded']
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +54,7 @@ def ranges(server):
 def test_fetch_writes_the_file_and_nothing_else(server, tmp_path, capfd):
   path = get(server, tmp_path / 'new' / 'folder', size=len(CONTENT))
   assert path.read_bytes() == CONTENT
-  assert os.listdir(str(path.parent)) == [NAME]
+  assert sorted(os.listdir(str(path.parent))) == WRITTEN
   lines = capfd.readouterr().err.splitlines()
   assert lines[0] == 'Downloading %s/%s' % (server.url, NAME)
   assert lines[1].startswith('x.bin: 100 % of 0.3 MB, ')
@@ -86,7 +87,7 @@ def test_fetch_cut_connections_are_resumed_where_they_ended(server, tmp_path):
   assert path.read_bytes() == CONTENT
   assert ranges(server) == [None, 'bytes=100000-', 'bytes=150000-',
                             'bytes=150001-', 'bytes=220001-']
-  assert os.listdir(str(tmp_path)) == [NAME]
+  assert sorted(os.listdir(str(tmp_path))) == WRITTEN
 
 
 def test_fetch_cut_again_and_again_goes_on_as_long_as_bytes_come(server,
@@ -227,7 +228,7 @@ def test_fetch_second_address_goes_on_where_the_first_broke_down(server,
   assert fetch.fetch(urls, str(tmp_path / NAME))
   assert (tmp_path / NAME).read_bytes() == CONTENT
   assert ranges(server) == [None, 'bytes=200000-', 'bytes=200000-']
-  assert os.listdir(str(tmp_path)) == [NAME]
+  assert sorted(os.listdir(str(tmp_path))) == WRITTEN
 
 
 def test_fetch_second_address_of_another_version_is_not_mixed(server, tmp_path):
@@ -384,3 +385,21 @@ def test_fetch_folder_that_cannot_be_written_is_one_line(server, tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(InputError, match='cannot write .*file/x.bin.part'):
     get(server, tmp_path / 'file')
+
+
+def test_fetch_just_after_another_process_ended_is_no_error(server, tmp_path,
+                                                            monkeypatch):
+  """The other one moves its part away between our opening and locking it."""
+  flock = locks.fcntl.flock
+  path, part = tmp_path / NAME, tmp_path / (NAME + '.part')
+
+  def late(opened, how):
+    if part.exists() and not path.exists():
+      os.replace(str(part), str(path))
+      path.write_bytes(b'from the other process')
+    flock(opened, how)
+
+  monkeypatch.setattr(locks.fcntl, 'flock', late)
+  assert not fetch.fetch([server.url + '/' + NAME], str(path))
+  assert path.read_bytes() == b'from the other process'
+  assert os.listdir(str(tmp_path)) == [NAME] and not server.requests
