@@ -1,5 +1,6 @@
 """Tests of inspect_checkpoint.py and runs/fit.py; fine-tuning from V1."""
 
+import os
 import shlex
 
 import numpy as np
@@ -228,3 +229,12 @@ def test_single_file_checkpoint_is_inspected_and_fine_tuned(tmp_path, capsys):
   for name in frozen:
     np.testing.assert_array_equal(after[name], before[name])
   assert after['MobilenetV1/Logits/Conv2d_1c_1x1/biases'].shape == (3,)
+
+
+def test_program_data_cut_short_is_one_line(tmp_path):
+  prefix = save(tmp_path / 'x.ckpt', 'lenet', 7)
+  os.truncate(prefix + '.data-00000-of-00001', 1000)
+  with pytest.raises(InputError, match='x.ckpt cannot be read: its data has '
+                     '1000 bytes, its index says ') as raised:
+    inspect('--model_name=lenet', '--checkpoint_path=' + prefix)
+  assert '\n' not in str(raised.value)
