@@ -11,7 +11,7 @@ import os
 
 from datasets import convert_photos, converted_files, photo_folder
 from datasets.public_sets import FLOWERS_LABELS, PUBLIC_SETS
-from downloads import archives
+from downloads import archives, marks
 from downloads.fetch import fetch
 from errors import InputError
 
@@ -48,17 +48,15 @@ def convert(dataset_dir, **options):
   """
   folder = os.path.join(dataset_dir, NAME)
   path = os.path.join(dataset_dir, ARCHIVE)
-  downloaded = False
   if not _holds_something(folder):
-    downloaded = fetch(URLS, path, SIZE, check=archives.check_tar)
+    fetch(URLS, path, SIZE, check=archives.check_tar)
     _unpack(path, folder)
   if is_whole_set(folder):
     _set_default(options, 'num_shards', NUM_SHARDS)
     if not converted_files.former_path(dataset_dir, NAME):
       _set_default(options, 'percent_validation', slims_percent())
   manifest = convert_photos.convert(dataset_dir, NAME, **options)
-  if downloaded:
-    os.remove(path)
+  marks.remove_downloaded(path)
   return manifest
 
 
@@ -100,8 +98,8 @@ def _holds_something(folder):
 
 def _unpack(path, folder):
   """Puts the photos of the archive into a folder, all or none."""
-  aside = os.path.join(os.path.dirname(folder), '.%s.unpacking' % NAME)
-  with archives.unpacking_folder(aside):
+  with archives.unpacking_folder(os.path.join(
+      os.path.dirname(folder), '.%s.unpacking' % NAME)) as aside:
     names = archives.unpack(path, aside, _place)
     if not names:
       raise InputError('%s holds no %s<kind>/<photo>.jpg' % (path, _FOLDER))
