@@ -140,8 +140,8 @@ def _convert(dataset_dir, plans, former, max_bad_fraction):
   to_move = [shard for of_split in facts.values() for shard in of_split
              if os.path.exists(os.path.join(aside, shard))]
   if not to_move and manifest == manifests.load(dataset_dir, NAME):
-    tf.logging.info('%s holds these records already, without damage',
-                    dataset_dir)
+    tf.logging.info('%s holds the records of %s already, without damage',
+                    dataset_dir, ' and '.join(plans))
   else:
     _move(dataset_dir, aside, manifest, former, to_move)
   _clean(aside, manifest)
