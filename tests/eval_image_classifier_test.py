@@ -94,6 +94,32 @@ def test_evaluation_counts_each_photo_once_whatever_the_batch(
       [float(row['probability']) for row in rows], abs=2e-6)
 
 
+@pytest.mark.parametrize('wanted,split', [
+    ('validation,test', 'validation'), ('test, validation', 'validation'),
+    ('train,validation', 'train')])
+def test_evaluation_of_several_splits_takes_the_first_there_is(
+    run, tmp_path, log, wanted, split):
+  evaluate(run, tmp_path, '--dataset_split_name=' + wanted)
+  result, = read_results(tmp_path)
+  assert (result['split'], result['photos']) == (
+      split, {'validation': 12, 'train': 18}[split])
+  assert 'Evaluating split %s of colours: %d photos' % (
+      split, result['photos']) in log.text
+
+
+def test_evaluation_of_splits_that_are_not_there_lists_what_is(run, tmp_path):
+  for wanted in ('test', 'test,dev'):
+    with pytest.raises(InputError, match="split of data set 'colours' '%s'; "
+                       'known: train, validation' % wanted):
+      evaluate(run, tmp_path, '--dataset_split_name=' + wanted)
+
+
+def test_evaluation_of_data_that_is_not_converted_says_so(run, tmp_path):
+  with pytest.raises(InputError, match='is not converted'):
+    evaluate(run, tmp_path, '--dataset_split_name=validation,test',
+             '--dataset_dir=%s' % tmp_path)
+
+
 def test_evaluation_agrees_with_the_network_run_photo_by_photo(
     data, run, tmp_path):
   evaluate(run, tmp_path)
@@ -183,7 +209,7 @@ def test_wait_for_checkpoint_times_out_on_a_missing_folder(tmp_path, log):
 
 def test_polling_takes_the_newest_then_each_new_one_and_survives_a_broken_one(
     run, tmp_path, log):
-  """The folder is missing at first, then one checkpoint is half copied."""
+  """The folder is missing at first, then one checkpoint is damaged."""
   train_dir = tmp_path / 'train'
   source = checkpoints.newest(run)
 
@@ -192,7 +218,9 @@ def test_polling_takes_the_newest_then_each_new_one_and_survives_a_broken_one(
       target = str(train_dir / ('model.ckpt-%d' % step)) + suffix
       shutil.copy(source + suffix, target)
       if broken and suffix != '.index':
-        os.truncate(target, os.path.getsize(target) // 2)
+        # Of its whole length: a shorter one is not taken for complete.
+        with open(target, 'r+b') as file:
+          file.write(bytes(os.path.getsize(target)))
     (train_dir / 'checkpoint').write_text(
         'model_checkpoint_path: "model.ckpt-%d"\n' % step)
 
