@@ -9,7 +9,7 @@ To add a network, write its module and its row.
 import functools
 from collections import namedtuple
 
-from compat import slim
+from compat import slim, tf
 from errors import unknown_name
 from nets import cifarnet, inception, lenet, mobilenet_v1
 
@@ -101,3 +101,21 @@ def get_network_fn(name, num_classes, weight_decay=0.0, is_training=False):
 
   network_fn.default_image_size = row.image_size
   return network_fn
+
+
+def get_predictions(logits, end_points):
+  """Returns the class probabilities of what a network_fn returned.
+
+  Args:
+    logits: `[batch, num_classes]` float tensor.
+    end_points: dict of tensors; has the probabilities as 'Predictions', in
+      ResNets as 'predictions', or not at all (VGG, AlexNet, OverFeat).
+
+  Returns:
+    `[batch, num_classes]` in [0, 1]: the network's own node where it has one,
+    else a new node 'Predictions'.
+  """
+  for key in ('Predictions', 'predictions'):
+    if key in end_points:
+      return end_points[key]
+  return tf.nn.softmax(logits, name='Predictions')
