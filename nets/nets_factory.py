@@ -39,6 +39,15 @@ NETWORKS = {
     'cifarnet': _network(
         cifarnet.cifarnet, cifarnet.cifarnet_arg_scope, 'cifarnet',
         ('CifarNet/logits',), 'fc4'),
+    'inception_v1': _network(
+        inception.inception_v1, inception.inception_v1_arg_scope, 'inception',
+        ('InceptionV1/Logits',), 'AvgPool_0a_7x7'),
+    'inception_v2': _network(
+        inception.inception_v2, inception.inception_v2_arg_scope, 'inception',
+        ('InceptionV2/Logits',), 'AvgPool_1a'),
+    'inception_v3': _network(
+        inception.inception_v3, inception.inception_v3_arg_scope, 'inception',
+        ('InceptionV3/Logits', 'InceptionV3/AuxLogits'), 'PreLogits'),
     'inception_v4': _network(
         inception.inception_v4, inception.inception_v4_arg_scope, 'inception',
         ('InceptionV4/Logits', 'InceptionV4/AuxLogits'), 'PreLogitsFlatten'),

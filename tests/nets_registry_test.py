@@ -22,6 +22,9 @@ from nets import nets_factory
 # Parameters with 11 classes, moving statistics included.
 PARAMETERS = {
     'cifarnet': 1756619,
+    'inception_v1': 5618459,
+    'inception_v2': 10184387,
+    'inception_v3': 24392374,
     'inception_v4': 43791126,
     'lenet': 3275659,
     'mobilenet_v1': 3240139,
