@@ -21,16 +21,32 @@ from nets import nets_factory
 
 # Parameters with 11 classes, moving statistics included.
 PARAMETERS = {
+    'alexnet_v2': 46251979,
     'cifarnet': 1756619,
     'inception_v1': 5618459,
     'inception_v2': 10184387,
     'inception_v3': 24392374,
     'inception_v4': 43791126,
+    'inception_resnet_v2': 56961654,
     'lenet': 3275659,
     'mobilenet_v1': 3240139,
     'mobilenet_v1_025': 221371,
     'mobilenet_v1_050': 835179,
     'mobilenet_v1_075': 1841435,
+    'mobilenet_v2': 2272075,
+    'mobilenet_v2_140': 4383435,
+    'overfeat': 141652491,
+    'resnet_v1_101': 42628043,
+    'resnet_v1_152': 58317771,
+    'resnet_v1_200': 62823371,
+    'resnet_v1_50': 23583691,
+    'resnet_v2_101': 42649099,
+    'resnet_v2_152': 58354187,
+    'resnet_v2_200': 62867979,
+    'resnet_v2_50': 23587339,
+    'vgg_16': 134305611,
+    'vgg_19': 139615307,
+    'vgg_a': 128811403,
 }
 
 # Their training networks and gradients take 5 to 60 s to build.
@@ -265,6 +281,8 @@ def test_network_weight_decay_adds_losses_of_weights_only(evaluation):
   ends = ('/weights',)
   if 'nasnet' in evaluation.name:
     ends += ('/depthwise_weights', '/pointwise_weights')
+  if evaluation.name == 'inception_resnet_v2':  # As in slim, alone of all.
+    ends += ('/biases',)
   weights = [name for name in evaluation.facts['variables']
              if name.endswith(ends)]
   if evaluation.name == 'cifarnet':  # Only its hidden fully connected layers.
