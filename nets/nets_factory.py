@@ -23,6 +23,7 @@ from nets import (
   vgg,
 )
 from nets.mobilenet import mobilenet_v2
+from nets.nasnet import nasnet, pnasnet
 
 # function: builds it; arg_scope: function of weight_decay, its arg scope.
 # preprocessing: name of the family in preprocessing_factory.
@@ -69,6 +70,12 @@ def _mobilenet_v2(function):
                   ('MobilenetV2/Logits',), 'global_pool')
 
 
+def _nasnet(function, arg_scope, preprocessing, aux_scope):
+  # The scopes of NASNets have no name of the network before them.
+  return _network(function, arg_scope, preprocessing,
+                  ('final_layer', aux_scope), 'global_pool')
+
+
 NETWORKS = {
     'alexnet_v2': _plain(alexnet.alexnet_v2, alexnet.alexnet_v2_arg_scope),
     'cifarnet': _network(
@@ -100,7 +107,20 @@ NETWORKS = {
     'mobilenet_v1_025': _mobilenet_v1(mobilenet_v1.mobilenet_v1_025),
     'mobilenet_v2': _mobilenet_v2(mobilenet_v2.mobilenet),
     'mobilenet_v2_140': _mobilenet_v2(mobilenet_v2.mobilenet_v2_140),
+    # Trained with padded random crops and flips, as 'cifarnet' has them.
+    'nasnet_cifar': _nasnet(
+        nasnet.build_nasnet_cifar, nasnet.nasnet_cifar_arg_scope, 'cifarnet',
+        'aux_11'),
+    'nasnet_mobile': _nasnet(
+        nasnet.build_nasnet_mobile, nasnet.nasnet_mobile_arg_scope,
+        'inception', 'aux_7'),
+    'nasnet_large': _nasnet(
+        nasnet.build_nasnet_large, nasnet.nasnet_large_arg_scope, 'inception',
+        'aux_11'),
     'overfeat': _plain(overfeat.overfeat, overfeat.overfeat_arg_scope),
+    'pnasnet_large': _nasnet(
+        pnasnet.build_pnasnet_large, pnasnet.pnasnet_large_arg_scope,
+        'inception', 'aux_7'),
     'resnet_v1_50': _resnet_v1(resnet_v1.resnet_v1_50),
     'resnet_v1_101': _resnet_v1(resnet_v1.resnet_v1_101),
     'resnet_v1_152': _resnet_v1(resnet_v1.resnet_v1_152),
