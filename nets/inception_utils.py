@@ -257,13 +257,14 @@ def reduced_kernel_size(net, kernel):
   return [min(pair) for pair in zip(size.as_list(), kernel)]
 
 
-def squeeze_logits(logits, network):
+def squeeze_logits(logits, network, otherwise):
   """Takes height and width, which must be 1, off the logits of a network.
 
   Args:
     logits: `[batch, 1, 1, num_classes]` float tensor; unknown sizes are
       checked when the graph runs.
-    network: its name, for the message.
+    network: what gives the logits, for the message.
+    otherwise: what else to do, for the message.
 
   Returns:
     `[batch, num_classes]`.
@@ -274,7 +275,7 @@ def squeeze_logits(logits, network):
   size = logits.get_shape()[1:3]
   if any(pixels not in (None, 1) for pixels in size.as_list()):
     raise InputError(
-        'the photos are too large or too small for %s to give one row of '
-        'logits each: it gives %s positions; global_pool=True averages over '
-        'them, spatial_squeeze=False keeps them' % (network, size))
+        '%s gives logits at %s positions of photos of this size, where '
+        'spatial_squeeze=True wants (1, 1); spatial_squeeze=False keeps them, '
+        '%s' % (network, size, otherwise))
   return tf.squeeze(logits, [1, 2], name='SpatialSqueeze')

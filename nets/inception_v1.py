@@ -142,7 +142,8 @@ def inception_v1(inputs, num_classes=1000, is_training=True,
         logits = slim.conv2d(net, num_classes, [1, 1], activation_fn=None,
                              normalizer_fn=None, scope='Conv2d_0c_1x1')
         if spatial_squeeze:
-          logits = inception_utils.squeeze_logits(logits, 'inception_v1')
+          logits = inception_utils.squeeze_logits(
+              logits, 'inception_v1', 'global_pool=True averages first')
         end_points['Logits'] = logits
         if prediction_fn:
           end_points['Predictions'] = prediction_fn(logits, scope='Predictions')

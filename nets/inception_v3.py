@@ -216,7 +216,8 @@ def inception_v3(inputs, num_classes=1000, is_training=True,
         logits = slim.conv2d(net, num_classes, [1, 1], activation_fn=None,
                              normalizer_fn=None, scope='Conv2d_1c_1x1')
         if spatial_squeeze:
-          logits = inception_utils.squeeze_logits(logits, 'inception_v3')
+          logits = inception_utils.squeeze_logits(
+              logits, 'inception_v3', 'global_pool=True averages first')
       end_points['Logits'] = logits
       if prediction_fn:
         end_points['Predictions'] = prediction_fn(logits, scope='Predictions')
@@ -248,5 +249,6 @@ def _aux_logits(net, widths, num_classes, spatial_squeeze):
                          scope='Conv2d_2b_1x1')
     if spatial_squeeze:
       logits = inception_utils.squeeze_logits(
-          logits, 'the auxiliary classifier of inception_v3')
+          logits, 'the auxiliary classifier of inception_v3',
+          'create_aux_logits=False builds the network without it')
     return logits
