@@ -27,8 +27,8 @@ CLIP_BY_VALUE_CAP = 6
 
 # left + right: names of operations, and the hidden states that they read.
 Combination = namedtuple('Combination', 'left left_state right right_state')
-# used_hiddenstates: 1 for a state that is left out of the cell's output.
-Cell = namedtuple('Cell', 'combinations used_hiddenstates')
+# output: the hidden states that are put side by side.
+Cell = namedtuple('Cell', 'combinations output')
 
 # NASNet's figure 4.
 NASNET_A_NORMAL = Cell((
@@ -37,7 +37,7 @@ NASNET_A_NORMAL = Cell((
     Combination('avg_pool_3x3', 0, 'none', 1),
     Combination('avg_pool_3x3', 1, 'avg_pool_3x3', 1),
     Combination('separable_3x3_2', 0, 'none', 0),
-), (1, 0, 0, 0, 0, 0, 0))
+), output=(1, 2, 3, 4, 5, 6))
 
 NASNET_A_REDUCTION = Cell((
     Combination('separable_5x5_2', 0, 'separable_7x7_2', 1),
@@ -45,7 +45,7 @@ NASNET_A_REDUCTION = Cell((
     Combination('avg_pool_3x3', 0, 'separable_5x5_2', 1),
     Combination('none', 3, 'avg_pool_3x3', 2),
     Combination('separable_3x3_2', 2, 'max_pool_3x3', 0),
-), (1, 1, 1, 0, 0, 0, 0))
+), output=(3, 4, 5, 6))
 
 
 def calc_reduction_layers(num_cells, num_reduction_layers):
@@ -382,7 +382,7 @@ class TableCell(NasNetABaseCell):
     super().__init__(
         num_conv_filters,
         [name for row in rows for name in (row.left, row.right)],
-        self.cell.used_hiddenstates,
+        [state not in self.cell.output for state in range(2 + len(rows))],
         [state for row in rows for state in (row.left_state, row.right_state)],
         drop_path_keep_prob, total_num_cells, total_training_steps,
         use_bounded_activation)

@@ -35,7 +35,7 @@ PNASNET_5 = Cell((
     Combination('separable_5x5_2', 0, 'separable_3x3_2', 0),
     Combination('separable_3x3_2', 4, 'max_pool_3x3', 0),
     Combination('separable_3x3_2', 1, 'none', 0),
-), (1, 1, 0, 0, 0, 0, 0))
+), output=(2, 3, 4, 5, 6))
 
 
 class PNasNetNormalCell(TableCell):
