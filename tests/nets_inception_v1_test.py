@@ -8,7 +8,7 @@ import nets_facts
 import pytest
 
 from compat import tf
-from nets import inception
+from nets import inception, inception_v1
 
 # End points of the base, in the order that they are built.
 BASE = ['Conv2d_1a_7x7', 'MaxPool_2a_3x3', 'Conv2d_2b_1x1', 'Conv2d_2c_3x3',
@@ -21,7 +21,7 @@ BASE = ['Conv2d_1a_7x7', 'MaxPool_2a_3x3', 'Conv2d_2b_1x1', 'Conv2d_2c_3x3',
 def base():
   """A graph of the base at half size, without arg scope; and what it gave."""
   with tf.Graph().as_default() as graph:
-    net, end_points = inception.inception_v1_base(tf.zeros([5, 112, 112, 3]))
+    net, end_points = inception_v1.inception_v1_base(tf.zeros([5, 112, 112, 3]))
   return graph, net, end_points
 
 
@@ -66,7 +66,7 @@ def test_base_weights_start_small(base):
 def test_base_final_endpoint_builds_nothing_after_it(final_endpoint, name,
                                                      shape):
   with tf.Graph().as_default():
-    net, end_points = inception.inception_v1_base(
+    net, end_points = inception_v1.inception_v1_base(
         tf.zeros([1, 224, 224, 3]), final_endpoint, scope='Mine')
     assert list(end_points) == BASE[:BASE.index(final_endpoint) + 1]
     assert net.op.name == 'Mine/' + name
@@ -77,7 +77,7 @@ def test_base_final_endpoint_builds_nothing_after_it(final_endpoint, name,
 
 def test_base_without_root_block_starts_at_the_first_block():
   with tf.Graph().as_default():
-    net, end_points = inception.inception_v1_base(
+    net, end_points = inception_v1.inception_v1_base(
         tf.zeros([5, 28, 28, 192]), 'Mixed_4b', include_root_block=False)
     assert list(end_points) == BASE[5:9]
     assert net.op.name == 'InceptionV1/Mixed_4b/concat'
@@ -92,10 +92,13 @@ def test_base_unknown_final_endpoint_is_refused(final_endpoint, options):
   with tf.Graph().as_default():
     with pytest.raises(ValueError, match="final_endpoint '%s'; known: " %
                        final_endpoint):
-      inception.inception_v1_base(tf.zeros([1, 224, 224, 192]), final_endpoint,
-                                  **options)
+      inception_v1.inception_v1_base(tf.zeros([1, 224, 224, 192]),
+                                     final_endpoint, **options)
     assert tf.global_variables() == []
 
 
-def test_inception_arg_scopes_are_one():
+def test_inception_has_the_same_functions():
+  assert inception.inception_v1 is inception_v1.inception_v1
+  assert inception.inception_v1_base is inception_v1.inception_v1_base
+  assert inception.inception_v1_arg_scope is inception_v1.inception_v1_arg_scope
   assert inception.inception_v1_arg_scope is inception.inception_arg_scope

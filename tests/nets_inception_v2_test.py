@@ -8,7 +8,7 @@ import nets_facts
 import pytest
 
 from compat import slim, tf
-from nets import inception
+from nets import inception, inception_v2
 
 # End points of the base, in the order that they are built.
 BASE = ['Conv2d_1a_7x7', 'MaxPool_2a_3x3', 'Conv2d_2b_1x1', 'Conv2d_2c_3x3',
@@ -21,7 +21,7 @@ REDUCTIONS = ['Mixed_4a', 'Mixed_5a']
 def base():
   """A graph of the base at half size, without arg scope; and what it gave."""
   with tf.Graph().as_default() as graph:
-    net, end_points = inception.inception_v2_base(tf.zeros([5, 112, 112, 3]))
+    net, end_points = inception_v2.inception_v2_base(tf.zeros([5, 112, 112, 3]))
   return graph, net, end_points
 
 
@@ -76,7 +76,7 @@ def test_base_weights_start_as_slims(base):
 def test_base_final_endpoint_builds_nothing_after_it(final_endpoint, name,
                                                      shape):
   with tf.Graph().as_default():
-    net, end_points = inception.inception_v2_base(
+    net, end_points = inception_v2.inception_v2_base(
         tf.zeros([1, 224, 224, 3]), final_endpoint, scope='Mine')
     assert list(end_points) == BASE[:BASE.index(final_endpoint) + 1]
     assert net.op.name == 'Mine/' + name
@@ -87,7 +87,7 @@ def test_base_final_endpoint_builds_nothing_after_it(final_endpoint, name,
 
 def test_base_common_convolution_replaces_the_separable():
   with tf.Graph().as_default():
-    _, end_points = inception.inception_v2_base(
+    _, end_points = inception_v2.inception_v2_base(
         tf.zeros([1, 224, 224, 3]), 'Conv2d_2b_1x1', use_separable_conv=False)
     assert list(end_points) == BASE[:3]
     assert end_points['Conv2d_1a_7x7'].shape.as_list() == [1, 112, 112, 64]
@@ -100,7 +100,7 @@ def test_base_common_convolution_replaces_the_separable():
 def test_base_channels_first_has_the_same_end_points_transposed(base):
   _, _, end_points = base
   with tf.Graph().as_default():
-    net, transposed = inception.inception_v2_base(
+    net, transposed = inception_v2.inception_v2_base(
         tf.zeros([5, 3, 112, 112]), 'Mixed_4b', use_separable_conv=False,
         data_format='NCHW')
     assert list(transposed) == BASE[:9]
@@ -112,8 +112,8 @@ def test_base_channels_first_has_the_same_end_points_transposed(base):
 
 def test_base_channels_first_normalises_channels():
   with tf.Graph().as_default():
-    with slim.arg_scope(inception.inception_v2_arg_scope()):
-      inception.inception_v2_base(
+    with slim.arg_scope(inception_v2.inception_v2_arg_scope()):
+      inception_v2.inception_v2_base(
           tf.zeros([5, 3, 56, 48]), 'Mixed_3b', use_separable_conv=False,
           data_format='NCHW')
     shapes = nets_facts.variable_shapes()
@@ -137,14 +137,14 @@ def test_base_channels_first_normalises_channels():
 def test_base_bad_argument_is_refused(options, message):
   with tf.Graph().as_default():
     with pytest.raises(ValueError, match=message):
-      inception.inception_v2_base(tf.zeros([1, 224, 224, 3]), **options)
+      inception_v2.inception_v2_base(tf.zeros([1, 224, 224, 3]), **options)
     assert tf.global_variables() == []
 
 
 @pytest.mark.parametrize('options', [{}, {'use_separable_conv': False}])
 def test_base_without_root_block_starts_at_the_first_block(options):
   with tf.Graph().as_default():
-    net, end_points = inception.inception_v2_base(
+    net, end_points = inception_v2.inception_v2_base(
         tf.zeros([5, 28, 28, 192]), 'Mixed_4a', include_root_block=False,
         **options)
     assert list(end_points) == ['Mixed_3b', 'Mixed_3c', 'Mixed_4a']
@@ -156,7 +156,7 @@ def test_base_without_root_block_starts_at_the_first_block(options):
 def test_base_depth_multiplier_scales_each_end_point(base, depth_multiplier):
   _, _, end_points = base
   with tf.Graph().as_default():
-    _, scaled = inception.inception_v2_base(
+    _, scaled = inception_v2.inception_v2_base(
         tf.zeros([5, 112, 112, 3]), 'Mixed_4a',
         depth_multiplier=depth_multiplier, scope='Scaled')
     assert list(scaled) == BASE[:8]
@@ -172,7 +172,7 @@ def test_base_depth_multiplier_scales_each_end_point(base, depth_multiplier):
 def test_base_depth_multiplier_bounds_the_separable_convolution(
     depth_multiplier, min_depth, multiplier, width):
   with tf.Graph().as_default():
-    inception.inception_v2_base(
+    inception_v2.inception_v2_base(
         tf.zeros([1, 32, 32, 3]), 'Conv2d_1a_7x7', min_depth, depth_multiplier)
     assert nets_facts.variable_shapes() == {
         'InceptionV2/Conv2d_1a_7x7/depthwise_weights': [7, 7, 3, multiplier],
@@ -181,5 +181,8 @@ def test_base_depth_multiplier_bounds_the_separable_convolution(
         'InceptionV2/Conv2d_1a_7x7/biases': [width]}
 
 
-def test_inception_arg_scopes_are_one():
+def test_inception_has_the_same_functions():
+  assert inception.inception_v2 is inception_v2.inception_v2
+  assert inception.inception_v2_base is inception_v2.inception_v2_base
+  assert inception.inception_v2_arg_scope is inception_v2.inception_v2_arg_scope
   assert inception.inception_v2_arg_scope is inception.inception_arg_scope

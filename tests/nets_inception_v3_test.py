@@ -26,7 +26,7 @@ def small(monkeypatch):
 def base():
   """A graph of the base at half size, without arg scope; and what it gave."""
   with tf.Graph().as_default() as graph:
-    net, end_points = inception.inception_v3_base(tf.zeros([5, 150, 150, 3]))
+    net, end_points = inception_v3.inception_v3_base(tf.zeros([5, 150, 150, 3]))
   return graph, net, end_points
 
 
@@ -67,7 +67,7 @@ def test_base_weights_start_as_the_arg_scope_says(base):
 def test_base_final_endpoint_builds_nothing_after_it(final_endpoint, name,
                                                      shape):
   with tf.Graph().as_default():
-    net, end_points = inception.inception_v3_base(
+    net, end_points = inception_v3.inception_v3_base(
         tf.zeros([1, 299, 299, 3]), final_endpoint, scope='Mine')
     assert list(end_points) == BASE[:BASE.index(final_endpoint) + 1]
     assert net.op.name == 'Mine/' + name
@@ -84,7 +84,7 @@ def test_base_final_endpoint_builds_nothing_after_it(final_endpoint, name,
 def test_base_bad_argument_is_refused(options, message):
   with tf.Graph().as_default():
     with pytest.raises(ValueError, match=message):
-      inception.inception_v3_base(tf.zeros([1, 299, 299, 3]), **options)
+      inception_v3.inception_v3_base(tf.zeros([1, 299, 299, 3]), **options)
     assert tf.global_variables() == []
 
 
@@ -92,7 +92,7 @@ def test_base_bad_argument_is_refused(options, message):
 def test_base_depth_multiplier_scales_each_end_point(base, depth_multiplier):
   _, _, end_points = base
   with tf.Graph().as_default():
-    _, scaled = inception.inception_v3_base(
+    _, scaled = inception_v3.inception_v3_base(
         tf.zeros([5, 150, 150, 3]), 'Mixed_5c',
         depth_multiplier=depth_multiplier, scope='Scaled')
     assert list(scaled) == BASE[:9]
@@ -103,8 +103,8 @@ def test_base_depth_multiplier_scales_each_end_point(base, depth_multiplier):
 
 def test_network_depth_multiplier_scales_the_auxiliary_classifier(small):
   with tf.Graph().as_default():
-    inception.inception_v3(tf.zeros([1, 299, 299, 3]), 7, min_depth=40,
-                           depth_multiplier=0.25)
+    inception_v3.inception_v3(tf.zeros([1, 299, 299, 3]), 7, min_depth=40,
+                              depth_multiplier=0.25)
     shapes = nets_facts.variable_shapes()
     scope = 'InceptionV3/AuxLogits/'
     assert shapes[scope + 'Conv2d_1b_1x1/weights'] == [1, 1, 40, 40]
@@ -114,7 +114,7 @@ def test_network_depth_multiplier_scales_the_auxiliary_classifier(small):
 
 def test_network_auxiliary_weights_start_small(small):
   with tf.Graph().as_default():
-    inception.inception_v3(tf.zeros([1, 299, 299, 3]), 7)
+    inception_v3.inception_v3(tf.zeros([1, 299, 299, 3]), 7)
     assert inception_kit.stddevs() == {
         'AuxLogits/Conv2d_2a_5x5/weights': 0.01,
         'AuxLogits/Conv2d_2b_1x1/weights': 0.001}
@@ -122,8 +122,8 @@ def test_network_auxiliary_weights_start_small(small):
 
 def test_network_without_aux_logits_has_none(small):
   with tf.Graph().as_default():
-    _, end_points = inception.inception_v3(tf.zeros([1, 299, 299, 3]), 7,
-                                           create_aux_logits=False)
+    _, end_points = inception_v3.inception_v3(tf.zeros([1, 299, 299, 3]), 7,
+                                              create_aux_logits=False)
     assert 'AuxLogits' not in end_points
     assert not [name for name in nets_facts.variable_shapes()
                 if 'AuxLogits' in name]
@@ -131,7 +131,8 @@ def test_network_without_aux_logits_has_none(small):
 
 def test_network_half_size_shrinks_both_kernels(small):
   with tf.Graph().as_default():
-    logits, end_points = inception.inception_v3(tf.zeros([5, 150, 150, 3]), 7)
+    logits, end_points = inception_v3.inception_v3(
+        tf.zeros([5, 150, 150, 3]), 7)
     assert logits.shape.as_list() == [5, 7]
     assert end_points['AuxLogits'].shape.as_list() == [5, 7]
     assert end_points['AvgPool_1a'].op.name.startswith(
@@ -143,30 +144,30 @@ def test_network_half_size_shrinks_both_kernels(small):
 
 def test_network_aux_logits_fit_from_107_pixels(small):
   with tf.Graph().as_default():
-    _, end_points = inception.inception_v3(tf.zeros([1, 107, 107, 3]), 7)
+    _, end_points = inception_v3.inception_v3(tf.zeros([1, 107, 107, 3]), 7)
     assert end_points['Mixed_6e'].shape.as_list() == [1, 5, 5, 64]
     assert end_points['AuxLogits'].shape.as_list() == [1, 7]
   with tf.Graph().as_default():
     with pytest.raises(ValueError, match=r'107 x 107 .* layer of \(4, 5\)'):
-      inception.inception_v3(tf.zeros([1, 106, 107, 3]), 7)
+      inception_v3.inception_v3(tf.zeros([1, 106, 107, 3]), 7)
 
 
 def test_network_large_photos_have_several_rows_of_auxiliary_logits(small):
   images = [1, 347, 299, 3]
   with tf.Graph().as_default():
-    _, end_points = inception.inception_v3(
+    _, end_points = inception_v3.inception_v3(
         tf.zeros(images), 7, global_pool=True, spatial_squeeze=False)
     assert end_points['AuxLogits'].shape.as_list() == [1, 2, 1, 7]
   with tf.Graph().as_default():
     with pytest.raises(ValueError,
                        match=r'auxiliary .* at \(2, 1\) .* create_aux'):
-      inception.inception_v3(tf.zeros(images), 7, global_pool=True)
+      inception_v3.inception_v3(tf.zeros(images), 7, global_pool=True)
 
 
 def test_network_unknown_image_size_has_auxiliary_logits(small):
   with tf.Graph().as_default(), tf.Session() as session:
     images = tf.placeholder(tf.float32, [None, None, None, 3])
-    _, end_points = inception.inception_v3(images, 7, is_training=False)
+    _, end_points = inception_v3.inception_v3(images, 7, is_training=False)
     assert end_points['AuxLogits'].shape.as_list() == [None, 7]
     session.run(tf.global_variables_initializer())
     image = nets_facts.seeded_image(299, 3)
@@ -174,5 +175,8 @@ def test_network_unknown_image_size_has_auxiliary_logits(small):
     assert output.shape == (1, 7)
 
 
-def test_inception_arg_scopes_are_one():
+def test_inception_has_the_same_functions():
+  assert inception.inception_v3 is inception_v3.inception_v3
+  assert inception.inception_v3_base is inception_v3.inception_v3_base
+  assert inception.inception_v3_arg_scope is inception_v3.inception_v3_arg_scope
   assert inception.inception_v3_arg_scope is inception.inception_arg_scope
