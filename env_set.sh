@@ -17,6 +17,10 @@ source "$(dirname "${BASH_SOURCE[0]}")/engine.sh"
 
 # The published checkpoint that training starts from; empty: from scratch.
 : "${CHECKPOINT_PATH=${PROJECT_DIR}/checkpoints/${MODEL_NAME}.ckpt}"
+# Comma-separated scopes that are not read from it, and those that are trained.
+# Not set: the classifier's, by nets/nets_factory.py; empty: all are read, all
+# are trained. They have no default here, so that no scope is typed twice.
+# CHECKPOINT_EXCLUDE_SCOPES TRAINABLE_SCOPES
 
 # What training, evaluation and export write.
 : "${OUTPUT_DIR:=${PROJECT_DIR}/output/${DATASET_NAME}_${MODEL_NAME}}"

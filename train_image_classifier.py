@@ -116,7 +116,8 @@ def _define_fine_tuning_flags():
   flags.DEFINE_bool(
       'train_classifier_only', False,
       "Take both scope flags, where not given, from the network's row in "
-      'nets_factory: train the layers that depend on the classes.')
+      'nets_factory: train the layers that depend on the classes. A scope flag '
+      'that is given, be it empty, stays.')
   flags.DEFINE_bool(
       'ignore_missing_vars', False,
       'Variables that the checkpoint lacks keep their initial values.')
@@ -127,8 +128,10 @@ def _scopes(values, network):
   exclude = warm_start.split_scopes(values.checkpoint_exclude_scopes)
   train = warm_start.split_scopes(values.trainable_scopes)
   if values.train_classifier_only:
-    exclude = exclude or list(network.classifier_scopes)
-    train = train or list(network.classifier_scopes)
+    if values.checkpoint_exclude_scopes is None:
+      exclude = list(network.classifier_scopes)
+    if values.trainable_scopes is None:
+      train = list(network.classifier_scopes)
   return exclude, train
 
 
