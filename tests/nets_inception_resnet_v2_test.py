@@ -127,6 +127,17 @@ def test_base_bad_argument_is_refused(options, message):
     assert tf.global_variables() == []
 
 
+def test_base_last_residual_block_is_not_activated(monkeypatch):
+  monkeypatch.setattr(inception_resnet_v2, 'LAYERS', HEADS[:1] + tuple(
+      row for row in inception_resnet_v2.LAYERS if row.scope == 'Block8'
+  ) + HEADS[-2:])
+  with tf.Graph().as_default() as graph:
+    _base(99)
+    blocks = [op.name for op in graph.get_operations() if op.type == 'Relu' and
+              op.name.split('/')[-2].lower().startswith('block')]
+    assert blocks == ['InceptionResnetV2/Repeat_1/block17_1/Relu']
+
+
 BLOCKS = [
     (inception_resnet_v2.block35, 'Block35', 128),
     (inception_resnet_v2.block17, 'Block17', 384),
