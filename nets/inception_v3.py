@@ -11,12 +11,11 @@ table 1 and figures 5 to 8 and 10.
   probabilities = end_points['Predictions']
 
 Differences from the paper:
-- The stem goes 1x1 x 80, 3x3 x 192, max pool from 73 x 73 on; table 1 has three
-  3x3 convolutions of 80, 192 and 288 there.
-- Branch 1 of the first three blocks has one 5x5 kernel; figure 5 has a 3x3.
-- The input of Mixed_5b has 192 channels, and that of Mixed_6a 288; table 1 says
-  288 for the first.
-- Dropout stands before the classifier.
+- From 73 x 73 on the stem has a 1x1 and a 3x3 convolution of 80 and 192
+  channels and a max pool; table 1 has three 3x3 convolutions, of 80, 192 and
+  288.
+- Branch 1 of the first three blocks has a 5x5 kernel; figure 5 has a 3x3.
+- Dropout stands before the classifier; table 1 has none.
 """
 
 from compat import slim, tf
@@ -195,20 +194,12 @@ def inception_v3(inputs, num_classes=1000, is_training=True,
           inputs, min_depth=min_depth, depth_multiplier=depth_multiplier,
           scope=scope)
       if create_aux_logits and num_classes:
-        widths = [inception_utils.scaled_width(width, depth_multiplier,
-                                               min_depth)
-                  for width in (128, 768)]
         end_points['AuxLogits'] = _aux_logits(
-            end_points['Mixed_6e'], widths, num_classes, spatial_squeeze)
+            end_points['Mixed_6e'], num_classes, spatial_squeeze,
+            depth_multiplier, min_depth)
       with tf.variable_scope('Logits'):
-        if global_pool:
-          net = tf.reduce_mean(net, [1, 2], keepdims=True, name='GlobalPool')
-          end_points['global_pool'] = net
-        else:
-          kernel = _reduced_kernel_size_for_small_input(net, [8, 8])
-          net = slim.avg_pool2d(net, kernel, stride=2, padding='VALID',
-                                scope='AvgPool_1a_%dx%d' % tuple(kernel))
-          end_points['AvgPool_1a'] = net  # 1 x 1 x 2048
+        name, net = _average(net, global_pool)  # 1 x 1 x 2048
+        end_points[name] = net
         if not num_classes:
           return net, end_points
         net = slim.dropout(net, dropout_keep_prob, scope='Dropout_1b')
@@ -227,7 +218,19 @@ def inception_v3(inputs, num_classes=1000, is_training=True,
 inception_v3.default_image_size = 299
 
 
-def _aux_logits(net, widths, num_classes, spatial_squeeze):
+def _average(net, global_pool):
+  """Returns the name of the pool's end point, and the end point."""
+  if global_pool:
+    return 'global_pool', tf.reduce_mean(net, [1, 2], keepdims=True,
+                                         name='GlobalPool')
+  kernel = _reduced_kernel_size_for_small_input(net, [8, 8])
+  return 'AvgPool_1a', slim.avg_pool2d(
+      net, kernel, stride=2, padding='VALID',
+      scope='AvgPool_1a_%dx%d' % tuple(kernel))
+
+
+def _aux_logits(net, num_classes, spatial_squeeze, depth_multiplier,
+                min_depth):
   """Adds the auxiliary classifier on `net`, 17 x 17 x 768 at 299 x 299."""
   size = net.get_shape()[1:3]
   if any(pixels is not None and pixels < 5 for pixels in size.as_list()):
@@ -235,12 +238,15 @@ def _aux_logits(net, widths, num_classes, spatial_squeeze):
         'the auxiliary classifier of inception_v3 needs photos of 107 x 107 '
         'pixels or more, but reads a layer of %s; create_aux_logits=False '
         'builds the network without it' % size)
+  first, second = [
+      inception_utils.scaled_width(width, depth_multiplier, min_depth)
+      for width in (128, 768)]
   with tf.variable_scope('AuxLogits'):
     net = slim.avg_pool2d(net, [5, 5], stride=3, padding='VALID',
                           scope='AvgPool_1a_5x5')                # 5 x 5 x 768
-    net = slim.conv2d(net, widths[0], [1, 1], scope='Conv2d_1b_1x1')
+    net = slim.conv2d(net, first, [1, 1], scope='Conv2d_1b_1x1')
     kernel = _reduced_kernel_size_for_small_input(net, [5, 5])
-    net = slim.conv2d(net, widths[1], kernel, padding='VALID',
+    net = slim.conv2d(net, second, kernel, padding='VALID',
                       weights_initializer=trunc_normal(0.01),
                       scope='Conv2d_2a_%dx%d' % tuple(kernel))   # 1 x 1 x 768
     logits = slim.conv2d(net, num_classes, [1, 1], activation_fn=None,
