@@ -13,8 +13,8 @@ Differences from the paper:
 - The stem is that of Inception V3, followed by the block Mixed_5b; figure 15
   takes the stem of Inception V4, figure 3.
 - The blocks stand 10, 20 and 10 times; figure 15 has 5, 10 and 5.
-- The blocks at 17 x 17 read and write 1088 channels (the paper: 1154), those
-  at 8 x 8 read and write 2080 (2048).
+- The blocks read and write 320, 1088 and 2080 channels; figures 16, 17 and 19
+  have 384, 1154 and 2048.
 - A residual is scaled by 0.17, 0.10 and 0.20, by the size of the grid; the
   paper says between 0.1 and 0.3. The last one is neither scaled nor activated.
 - A convolution of 1 x 1 to 1536 channels stands before the classifier, and an
