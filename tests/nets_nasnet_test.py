@@ -156,6 +156,12 @@ def test_network_final_endpoint_builds_nothing_after_it(final_endpoint):
     assert last.name.split('/')[0] == net.op.name.split('/')[0]
 
 
+def test_network_stem_reads_no_pixel_beyond_the_border():
+  with tf.Graph().as_default():
+    net, _ = _build('mobile', _photos(1, 33), final_endpoint='Stem')
+    assert net.shape.as_list() == [1, 4, 4, 4]  # 33, 16, 8, 4.
+
+
 @pytest.mark.parametrize('final_endpoint, num_classes', [('Cell_3', 7),
                                                          ('Logits', None)])
 def test_network_unknown_final_endpoint_is_refused(final_endpoint, num_classes):
