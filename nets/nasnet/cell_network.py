@@ -1,7 +1,7 @@
 """What NASNet and PNASNet share: a stem, a row of cells, and the classifiers.
 
 A network is a list of Step rows, one a cell, made from its settings;
-`build_network` builds it.
+`build_network` builds it. Shapes are those of nasnet_large at 331 x 331.
 """
 
 from collections import namedtuple
@@ -22,15 +22,15 @@ Step = namedtuple('Step', 'end_point scope cell stride filter_scaling skip',
 Stem = namedtuple('Stem', 'scope bn_scope width stride padding')
 
 CIFAR_STEM = Stem('l1_stem_3x3', 'l1_stem_bn', None, 1, 'SAME')
-IMAGENET_STEM = Stem('conv0', 'conv0_bn', 32, 2, 'VALID')
+IMAGENET_STEM = Stem('conv0', 'conv0_bn', 32, 2, 'VALID')  # 165 x 165 x 96
 
 
 def imagenet_stem_steps(cell, config):
   """Returns the two cells that halve large photos, before all others."""
   rate = config.filter_scaling_rate
   return [
-      Step(None, 'cell_stem_0', cell, 2, 1 / rate ** 2),
-      Step('Stem', 'cell_stem_1', cell, 2, 1 / rate),
+      Step(None, 'cell_stem_0', cell, 2, 1 / rate ** 2),  # 83 x 83 x 168
+      Step('Stem', 'cell_stem_1', cell, 2, 1 / rate),     # 42 x 42 x 336
   ]
 
 
@@ -68,12 +68,7 @@ def build_network(images, num_classes, is_training, config, stem, steps,
   if config.use_aux_head and num_classes and is_training:
     aux_cell = _aux_cell(config)
 
-  with slim.arg_scope([slim.dropout, nasnet_utils.drop_path, slim.batch_norm],
-                      is_training=is_training), slim.arg_scope(
-      [slim.avg_pool2d, slim.max_pool2d, slim.conv2d, slim.batch_norm,
-       slim.separable_conv2d, nasnet_utils.factorized_reduction,
-       nasnet_utils.global_avg_pool, nasnet_utils.get_channel_index,
-       nasnet_utils.get_channel_dim], data_format=config.data_format):
+  with slim.arg_scope(_network_arg_scope(is_training, config.data_format)):
     if nasnet_utils.get_channel_index() == 1:
       images = tf.transpose(images, [0, 3, 1, 2])
     net = _add_stem(images, stem, config)
@@ -93,6 +88,18 @@ def build_network(images, num_classes, is_training, config, stem, steps,
     _add_classifier(net, num_classes, config, final_endpoint, end_points)
   return end_points[final_endpoint or ('Logits' if num_classes else
                                        'global_pool')], end_points
+
+
+def _network_arg_scope(is_training, data_format):
+  """Returns the arg scope of all layers, within those of the caller."""
+  with slim.arg_scope([slim.dropout, nasnet_utils.drop_path, slim.batch_norm],
+                      is_training=is_training):
+    with slim.arg_scope(
+        [slim.avg_pool2d, slim.max_pool2d, slim.conv2d, slim.batch_norm,
+         slim.separable_conv2d, nasnet_utils.factorized_reduction,
+         nasnet_utils.global_avg_pool, nasnet_utils.get_channel_index,
+         nasnet_utils.get_channel_dim], data_format=data_format) as scope:
+      return scope
 
 
 def _activation(config):
@@ -136,7 +143,7 @@ def _aux_cell(config):
 
 
 def _aux_logits(net, num_classes, config, cell_scope):
-  """Adds the auxiliary classifier; comments: nasnet_large at 331 x 331."""
+  """Adds the auxiliary classifier."""
   activation = _activation(config)
   axes = [axis for axis in (1, 2, 3)
           if axis != nasnet_utils.get_channel_index()]
@@ -162,7 +169,7 @@ def _aux_logits(net, num_classes, config, cell_scope):
 def _add_classifier(net, num_classes, config, final_endpoint, end_points):
   """Adds the classifier up to `final_endpoint`, and its end points."""
   with tf.variable_scope('final_layer'):
-    net = nasnet_utils.global_avg_pool(_activation(config)(net))
+    net = nasnet_utils.global_avg_pool(_activation(config)(net))  # 4032
     end_points['global_pool'] = net
     if final_endpoint == 'global_pool' or not num_classes:
       return

@@ -101,7 +101,10 @@ def nasnet_large_arg_scope(weight_decay=5e-5, batch_norm_decay=0.9997,
 
 
 def _steps(config):
-  """Returns the cells after the stem: the normal ones, and the reductions."""
+  """Returns the cells after the stem: the normal ones, and the reductions.
+
+  Shapes are those of nasnet_large at 331 x 331.
+  """
   reductions = calc_reduction_layers(config.num_cells,
                                      config.num_reduction_layers)
   steps = []
@@ -113,8 +116,9 @@ def _steps(config):
       index = reductions.index(number)
       steps.append(Step('Reduction_Cell_%d' % index,
                         'reduction_cell_%d' % index, NasNetAReductionCell, 2,
-                        filter_scaling))
+                        filter_scaling))  # 21 x 21 x 1344, 11 x 11 x 2688
       skip = 1 if config.skip_reduction_layer_input else 0
+    # Six of 42 x 42 x 1008, six of 21 x 21 x 2016, six of 11 x 11 x 4032.
     steps.append(Step('Cell_%d' % number, 'cell_%d' % number,
                       NasNetANormalCell, 1, filter_scaling, skip))
   return steps

@@ -78,7 +78,7 @@ def get_channel_dim(shape, data_format=INVALID):
   """Returns the number of channels.
 
   Args:
-    shape: list or TensorShape of length 4.
+    shape: list or TensorShape of 4 dimensions.
     data_format: 'NHWC' or 'NCHW'.
 
   Raises:
@@ -204,8 +204,7 @@ class NasNetABaseCell:
     drop_path_keep_prob: share of paths that are kept at the end of training in
       the last cell; 1: no path is ever dropped.
     total_num_cells: number of cells of the network.
-    total_training_steps: number of steps over which paths are dropped more and
-      more often.
+    total_training_steps: number of steps over which ever more paths drop.
     use_bounded_activation: whether all values are kept in [-6, 6].
 
   Raises:
@@ -356,8 +355,8 @@ class NasNetABaseCell:
 
 
 def _project(net, num_filters, stride):
-  net = slim.conv2d(net, num_filters, 1, stride=stride, scope='1x1')
-  return batch_norm(net, scope='bn_1')
+  return batch_norm(slim.conv2d(net, num_filters, 1, stride=stride,
+                                scope='1x1'), scope='bn_1')
 
 
 def global_step():

@@ -92,6 +92,7 @@ def _steps(config):
       filter_scaling *= config.filter_scaling_rate
       stride = 2
       skip = 0 if config.skip_reduction_layer_input else 1
+    # Four of 42 x 42 x 1080, four of 21 x 21 x 2160, four of 11 x 11 x 4320.
     steps.append(Step('Cell_%d' % number, 'cell_%d' % number,
                       PNasNetNormalCell, stride, filter_scaling, skip))
   return steps
