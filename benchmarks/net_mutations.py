@@ -32,8 +32,8 @@ REGISTRY_TEST = os.path.join('tests', 'nets_registry_test.py')
 WANTED = 0.98
 
 # SLOWLY: caught, but by the slow tests alone.
-CAUGHT, SLOWLY, SURVIVED, TIMED_OUT = ('caught', 'caught slowly', 'survives',
-                                       'timed out')
+CAUGHT, SLOWLY, SURVIVED = 'caught', 'caught slowly', 'survives'
+TIMED_OUT, KILLED = 'timed out', 'was killed'
 # Of a fork.
 _VERDICTS = {0: SURVIVED, 1: CAUGHT, 2: SLOWLY}
 
@@ -195,7 +195,7 @@ def _use_copy(project, flip, folder):
   assert sys.modules['nets'].__file__.startswith(folder)
 
 
-def _start(project, flip, slow, timeout_secs):
+def _start(project, flip, folder, slow, timeout_secs):
   """Forks; the child ends with a status of _VERDICTS. Returns its pid."""
   pid = os.fork()
   if pid:
@@ -206,8 +206,8 @@ def _start(project, flip, slow, timeout_secs):
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
       os.dup2(nowhere, stream)
-    with tempfile.TemporaryDirectory() as folder:
-      verdict = try_flip(project, flip, os.path.realpath(folder), slow)
+    os.mkdir(folder)
+    verdict = try_flip(project, flip, folder, slow)
   finally:
     os._exit([status for status, name in _VERDICTS.items()
               if name == verdict][0])
@@ -226,17 +226,25 @@ def try_all(project, tries, slow, timeout_secs, jobs):
   Yields:
     (flip, its verdict), in the order that they end.
   """
-  waiting, running = list(tries)[::-1], {}
-  while waiting or running:
-    while waiting and len(running) < jobs:
-      flip = waiting.pop()
-      running[_start(project, flip, slow, timeout_secs)] = flip
-    pid, status = os.wait()
-    flip = running.pop(pid)
-    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM:
-      yield flip, TIMED_OUT
-    else:
-      yield flip, _VERDICTS.get(status >> 8, CAUGHT)
+  waiting, running = list(enumerate(tries))[::-1], {}
+  with tempfile.TemporaryDirectory() as base:
+    while waiting or running:
+      while waiting and len(running) < jobs:
+        number, flip = waiting.pop()
+        folder = os.path.join(os.path.realpath(base), str(number))
+        running[_start(project, flip, folder, slow, timeout_secs)] = (flip,
+                                                                      folder)
+      pid, status = os.wait()
+      flip, folder = running.pop(pid)
+      shutil.rmtree(folder, ignore_errors=True)
+      yield flip, _verdict(status)
+
+
+def _verdict(status):
+  """Returns the verdict of a fork's status, as os.wait gives it."""
+  if os.WIFSIGNALED(status):
+    return TIMED_OUT if os.WTERMSIG(status) == signal.SIGALRM else KILLED
+  return _VERDICTS.get(os.WEXITSTATUS(status), CAUGHT)
 
 
 def check_unflipped(project, tries, values, slow=False):
@@ -304,7 +312,7 @@ def main(argv):
   for flip, verdict in try_all(project, tries, values.slow,
                                values.timeout_secs, values.jobs):
     verdicts[flip] = verdict
-    if verdict in (SURVIVED, TIMED_OUT):
+    if verdict not in (CAUGHT, SLOWLY):
       print('%s %s' % (describe(flip), verdict), flush=True)
     if len(verdicts) % 20 == 0:
       print('%d of %d flips, %d s' % (len(verdicts), len(tries),
