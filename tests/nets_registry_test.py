@@ -53,12 +53,11 @@ PARAMETERS = {
     'vgg_a': 128811403,
 }
 
-# Their training networks and gradients take 5 to 60 s to build.
-DEEP = ('inception_resnet_v2', 'inception_v4', 'nasnet_cifar', 'nasnet_large',
-        'nasnet_mobile', 'pnasnet_large', 'resnet_v1_101', 'resnet_v1_152',
-        'resnet_v1_200', 'resnet_v2_101', 'resnet_v2_152', 'resnet_v2_200')
-# To draw 130 million weights takes 5 s.
-WIDE = ('overfeat', 'vgg_16', 'vgg_19', 'vgg_a')
+# One of each family that is built within 3 s. Training networks, logits and
+# unknown image sizes of the others would take minutes: they are tested with
+# --full alone.
+QUICK = ('alexnet_v2', 'cifarnet', 'inception_v1', 'lenet', 'mobilenet_v1_025',
+         'mobilenet_v2', 'resnet_v1_50', 'resnet_v2_50')
 
 # Their variables depend on the image size; nets_small_test.py has other sizes.
 FLAT = ('cifarnet', 'lenet')
@@ -72,15 +71,16 @@ Evaluation = namedtuple('Evaluation', 'name row facts size graph images logits '
 Training = namedtuple('Training', 'growth logits end_points variables')
 
 
-def names(slow=(), without=()):
-  """Returns a parameter a network, those of `slow` for --full alone."""
-  return [pytest.param(name, marks=pytest.mark.slow) if name in slow else name
+def names(quick=None, without=()):
+  """Returns a parameter a network; with `quick`, the others for --full."""
+  return [name if quick is None or name in quick else
+          pytest.param(name, marks=pytest.mark.slow)
           for name in sorted(nets_factory.NETWORKS) if name not in without]
 
 
-def each_network(slow=()):
+def each_network(quick=None):
   """Runs a test for each network, with the graphs of the other tests."""
-  return pytest.mark.parametrize('evaluation', names(slow), indirect=True,
+  return pytest.mark.parametrize('evaluation', names(quick), indirect=True,
                                  scope='module')
 
 
@@ -167,7 +167,7 @@ def test_network_evaluation_has_slims_output_nodes(evaluation):
       None if predictions is None else predictions.op.name)
 
 
-@each_network(slow=DEEP + WIDE)
+@each_network(QUICK)
 def test_network_seeded_weights_give_the_reference_logits(evaluation):
   predictions = predictions_of(evaluation.end_points)
   fetched = {'logits': evaluation.logits}
@@ -192,7 +192,7 @@ def test_network_evaluation_updates_no_moving_averages(evaluation):
   assert evaluation.updates == []
 
 
-@each_network(slow=DEEP)
+@each_network(QUICK)
 def test_network_training_updates_each_moving_average(evaluation, training):
   with evaluation.graph.as_default():
     updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
@@ -200,7 +200,7 @@ def test_network_training_updates_each_moving_average(evaluation, training):
   assert len(updates) == len(moving)
 
 
-@each_network(slow=DEEP)
+@each_network(QUICK)
 def test_network_training_uses_the_variables_again(evaluation, training):
   count = len(evaluation.variables)
   assert training.variables[:count] == evaluation.variables
@@ -223,7 +223,7 @@ def shape_at(growth, name, shape, size):
   return [2, height + growth // stride, width + growth // stride, channels]
 
 
-@each_network(slow=DEEP)
+@each_network(QUICK)
 def test_network_training_at_another_size_has_the_end_points(evaluation,
                                                              training):
   found = nets_facts.shapes(training.end_points)
@@ -239,7 +239,7 @@ def test_network_training_at_another_size_has_the_end_points(evaluation,
   assert training.logits.shape.as_list() == [2, nets_facts.NUM_CLASSES]
 
 
-@each_network(slow=DEEP)
+@each_network(QUICK)
 def test_network_training_gives_each_trainable_variable_a_gradient(evaluation,
                                                                    training):
   outputs = [training.logits]
@@ -336,8 +336,7 @@ NEED_THE_SIZE = FLAT + ('nasnet_cifar', 'nasnet_large', 'nasnet_mobile',
                         'pnasnet_large')
 
 
-@pytest.mark.parametrize('name', names(slow=DEEP + WIDE,
-                                       without=NEED_THE_SIZE))
+@pytest.mark.parametrize('name', names(QUICK, without=NEED_THE_SIZE))
 def test_network_unknown_image_size_has_the_end_points(name):
   row = nets_factory.get_network(name)
   facts = nets_facts.load(name)
