@@ -25,6 +25,10 @@ def run(main, positional=False):
       status, None for 0.
     positional: whether the program takes arguments that are no flags.
   """
+  if sys.stdout is not None and sys.stdout.errors == 'strict':
+    # A terminal or file that cannot hold some letter of a class name gets its
+    # number instead, as stderr does.
+    sys.stdout.reconfigure(errors='backslashreplace')
   _make_help_complete()
   if {'--help', '-help', '-h'} & set(sys.argv[1:]):
     # absl's own --help ends with status 1.
@@ -101,7 +105,9 @@ def define_dataset_flags(split):
   flags.DEFINE_string(
       'dataset_name', 'imagenet', 'Name of the converted data set.')
   flags.DEFINE_string(
-      'dataset_split_name', split, 'Split of the data set: train, validation.')
+      'dataset_split_name', split,
+      'Split of the data set: train, validation, test. Evaluation takes '
+      'several, with commas between: the first that the data set has.')
   flags.DEFINE_string(
       'dataset_dir', None, 'Folder of the TFRecord files.')
   flags.DEFINE_integer(

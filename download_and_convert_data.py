@@ -7,8 +7,8 @@ reads /path/to/data/my_flower_5/<class>/* and writes into /path/to/data the
 record files, labels.txt, the list my_flower_5_skipped.csv of files that could
 not be used, and the manifest my_flower_5.json.
 
-Run again when photos were added: with the same seed and percentages old photos
-stay in their splits, with others all are split anew.
+Run again when photos were added: old photos stay in their splits. Only another
+--seed or --percent_ than in the last conversion splits all of them anew.
 
 A data set named flowers, cifar10 or mnist is downloaded where it is missing;
 one named imagenet is made of the unpacked folders of the --imagenet_ flags.
@@ -27,7 +27,7 @@ from datasets import (
   photos,
   public,
 )
-from datasets.photo_folder import printable
+from datasets.photo_folder import check_is_utf8, printable
 from errors import InputError
 
 FLAGS = flags.FLAGS
@@ -46,15 +46,19 @@ def define_flags():
       'dataset_dir', None,
       'Folder that holds the folder of photos and gets the record files.')
   flags.DEFINE_integer(
-      'percent_validation', 10,
-      'Percent of the photos of each class that go to the validation split.',
+      'percent_validation', None,
+      'Percent of the photos of each class that go to the validation split. '
+      'None: as in the last conversion; in the first 10, for flowers its own.',
       lower_bound=0, upper_bound=99)
   flags.DEFINE_integer(
-      'percent_test', 0,
-      'Percent of the photos of each class that go to a test split.',
+      'percent_test', None,
+      'Percent of the photos of each class that go to a test split. None: as '
+      'in the last conversion, in the first 0.',
       lower_bound=0, upper_bound=99)
   flags.DEFINE_integer(
-      'seed', 0, 'Decides which photos go to which split, and the order.')
+      'seed', None,
+      'Decides which photos go to which split, and the order. None: as in the '
+      'last conversion of photos, in the first 0.')
   flags.DEFINE_integer(
       'num_shards', None,
       'Record files a split. None: by size, about %d MB each.' %
@@ -108,17 +112,28 @@ _IMAGENET_OPTIONS = {
     'max_bad_fraction': 'max_bad_fraction'}
 
 
+# For messages: who takes a flag, by the beginning of its name.
+_TAKERS = (
+    ('imagenet_', '--dataset_name=imagenet where dataset_dir holds no folder '
+     'imagenet/'),
+    ('percent_', 'folders of photos and flowers'),
+    ('num_shards', 'folders of photos, flowers, cifar10 and mnist'),
+    ('', 'folders of photos, flowers and imagenet'))
+
+
 def main(_):
   """Converts the data set that the flags name and prints what it gave."""
   common_flags.require(FLAGS, 'dataset_name', 'dataset_dir')
   dataset_dir, name = FLAGS.dataset_dir, FLAGS.dataset_name
-  if name == 'imagenet' and not os.path.isdir(os.path.join(dataset_dir, name)):
-    converted = convert_imagenet.convert(
-        dataset_dir, **_given(_IMAGENET_OPTIONS))
+  check_is_utf8('--dataset_dir', dataset_dir)
+  check_is_utf8('--dataset_name', name)
+  arguments = _arguments(name, dataset_dir)
+  _refuse_others(arguments, name)
+  options = _given(arguments)
+  if arguments is _IMAGENET_OPTIONS:
+    converted = convert_imagenet.convert(dataset_dir, **options)
     print(short_summary(converted, dataset_dir))
     return
-  _refuse_imagenet_flags(name)
-  options = _given(dict(zip(_PHOTO_OPTIONS, _PHOTO_OPTIONS)))
   if name in public.CONVERTERS:
     converted = public.convert(name, dataset_dir, **options)
   else:
@@ -126,25 +141,35 @@ def main(_):
   print(summary(converted, dataset_dir))
 
 
+def _arguments(name, dataset_dir):
+  """Returns {flag: name of the converter's argument} for a data set."""
+  if name == 'imagenet' and not os.path.isdir(os.path.join(dataset_dir, name)):
+    return _IMAGENET_OPTIONS
+  if public.is_of_photos(name, dataset_dir):
+    return dict(zip(_PHOTO_OPTIONS, _PHOTO_OPTIONS))
+  return {'num_shards': 'num_shards'}
+
+
 def _given(arguments):
   """Returns {argument: value} of the flags that are on the command line.
 
-  The others are left to the converter: a public data set has its own split.
+  The others, and empty ones, are left to the converter: a public data set has
+  its own split.
 
   Args:
     arguments: {flag: name of the argument}.
   """
   return {argument: FLAGS[flag].value for flag, argument in arguments.items()
-          if FLAGS[flag].present}
+          if FLAGS[flag].present and FLAGS[flag].value not in (None, '')}
 
 
-def _refuse_imagenet_flags(name):
-  given = [flag for flag in _IMAGENET_OPTIONS
-           if flag.startswith('imagenet_') and FLAGS[flag].present]
-  if given:
-    raise InputError(
-        '--%s is for --dataset_name=imagenet where dataset_dir holds no folder '
-        'imagenet/; the data set is %r' % (given[0], name))
+def _refuse_others(arguments, name):
+  """Raises InputError for a flag that is given and would change nothing."""
+  known = [*_PHOTO_OPTIONS, *_IMAGENET_OPTIONS]
+  for flag in _given({flag: flag for flag in known if flag not in arguments}):
+    takers = next(text for start, text in _TAKERS if flag.startswith(start))
+    raise InputError('--%s is for %s; the data set %r takes %s' % (
+        flag, takers, name, ', '.join('--' + taken for taken in arguments)))
 
 
 def short_summary(converted, dataset_dir):
@@ -171,12 +196,12 @@ def summary(converted, dataset_dir):
   """
   splits = list(converted.splits)
   row = '%s' + '  %10s' * len(splits)
-  width = max(len(label) for label in converted.labels + ['photos'])
+  width = max(len(printable(label)) for label in converted.labels + ['photos'])
   lines = [row % ('photos'.ljust(width), *splits)]
   for label in converted.labels:
     counts = [converted.splits[split]['class_counts'][label]
               for split in splits]
-    lines.append(row % (label.ljust(width), *counts))
+    lines.append(row % (printable(label).ljust(width), *counts))
   sizes = [converted.splits[split]['size'] for split in splits]
   lines.append(row % ('all'.ljust(width), *sizes))
 
@@ -196,7 +221,7 @@ def summary(converted, dataset_dir):
     lines += _shortened(title, [printable(', '.join(files)) for files in sets],
                         'listed in %s' % os.path.basename(manifest_path))
 
-  lines.append('written to %s:' % dataset_dir)
+  lines.append('written to %s:' % printable(dataset_dir))
   for split in converted.splits.values():
     shards = split['shards']
     lines.append('  ' + (shards[0] if len(shards) == 1 else

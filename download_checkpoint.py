@@ -26,14 +26,20 @@ def define_flags():
       'Folder that gets the checkpoint. An archive that lies there is used. '
       'Known checkpoints, and networks that stand for their first one: %s.' %
       ', '.join(published.known_names()))
+  flags.DEFINE_string(
+      'model_name', None,
+      'Name that is taken where none stands among the arguments.')
 
 
 def main(argv):
-  if len(argv) != 2:
+  names = argv[1:]
+  if not names and FLAGS.model_name:
+    names = [FLAGS.model_name]
+  if len(names) != 1:
     raise InputError('got %d names, one is needed: a network or a published '
                      'checkpoint; known: %s' %
-                     (len(argv) - 1, ', '.join(published.known_names())))
-  name, row = published.find(argv[1])
+                     (len(names), ', '.join(published.known_names())))
+  name, row = published.find(names[0])
   prefix = published.download(name, os.path.expanduser(FLAGS.checkpoint_dir))
   print('%s from %s' % (prefix, row.url))
   if row.network in nets_factory.NETWORKS:

@@ -13,7 +13,4 @@ source ./env_set.sh
 program=(download_checkpoint.py)
 help_if_asked "$@"
 
-if [[ $# -eq 0 || "$1" == -* ]]; then
-  set -- "${MODEL_NAME}" "$@"
-fi
-exec "${VENV_PYTHON}" "${program[@]}" "$@"
+exec "${VENV_PYTHON}" "${program[@]}" --model_name="${MODEL_NAME}" "$@"

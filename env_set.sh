@@ -36,7 +36,9 @@ source "$(dirname "${BASH_SOURCE[0]}")/engine.sh"
 : "${MAX_NUMBER_OF_STEPS=}"  # empty: until ./stop_train.sh
 : "${SAVE_INTERVAL_SECS:=60}"
 
-# Evaluation. An empty interval evaluates once.
+# Evaluation: the first of these splits that the data set has (mnist and cifar10
+# have only test). An empty interval evaluates once.
+: "${EVAL_SPLIT:=validation,test}"
 : "${EVAL_INTERVAL_SECS=60}"
 
 # Export: file names follow the network.

@@ -5,6 +5,9 @@ r"""Evaluates a checkpoint, or each new one of a train directory.
     --dataset_dir=data --dataset_name=my_flower_5 \
     --dataset_split_name=validation --eval_interval_secs=60
 
+Of several splits, as in --dataset_split_name=validation,test, it takes the
+first that the data set has.
+
 Network, labels offset, image size and preprocessing come from the run.json that
 training left beside its checkpoints, unless their flags are given.
 """
@@ -16,8 +19,8 @@ from absl import flags
 
 import common_flags
 from compat import tf
-from datasets import dataset_factory
-from errors import InputError
+from datasets import dataset_factory, split_files
+from errors import InputError, unknown_name
 from evaluation import loop, metrics, report
 from nets import nets_factory
 from runs import checkpoints, run_info
@@ -61,8 +64,18 @@ def _choose(flag_name, from_run):
   return flag.value if flag.present or from_run is None else from_run
 
 
+def _choose_split(wanted, name, dataset_dir):
+  """Returns the first split that the data set has, of names with commas."""
+  names = [split.strip() for split in wanted.split(',')]
+  there = split_files.find(name, dataset_dir)
+  found = [split for split in names if split in there]
+  if there and not found:
+    raise unknown_name('split of data set %r' % name, wanted, there)
+  return (found or names)[0]  # Where there is none, get_dataset says so.
+
+
 def _facts(values, checkpoint):
-  """Returns the data set and the RunInfo of what is evaluated."""
+  """Returns the data set, its split and the RunInfo of what is evaluated."""
   run = run_info.load(os.path.dirname(checkpoint))
   empty = run_info.RunInfo(*[None] * len(run_info.RunInfo._fields))
   run = run or empty
@@ -72,8 +85,8 @@ def _facts(values, checkpoint):
   dataset_dir = _choose('dataset_dir', run.dataset_dir)
   if not dataset_dir:
     raise InputError('--dataset_dir is needed: folder of the TFRecord files')
-  dataset = dataset_factory.get_dataset(
-      name, values.dataset_split_name, dataset_dir)
+  split = _choose_split(values.dataset_split_name, name, dataset_dir)
+  dataset = dataset_factory.get_dataset(name, split, dataset_dir)
   labels_offset = _choose('labels_offset', run.labels_offset)
   labels = [dataset.labels_to_names[index]
             for index in range(labels_offset, dataset.num_classes)]
@@ -85,7 +98,9 @@ def _facts(values, checkpoint):
   if run.moving_average_decay and not values.moving_average_decay:
     tf.logging.info('The run keeps moving averages; --moving_average_decay=%g '
                     'evaluates them', run.moving_average_decay)
-  return dataset, run_info.RunInfo(
+  tf.logging.info('Evaluating split %s of %s: %d photos', split, name,
+                  dataset.num_samples)
+  return dataset, split, run_info.RunInfo(
       model_name=model_name, labels=labels, labels_offset=labels_offset,
       image_size=(_choose('eval_image_size', run.image_size)
                   or network.image_size),
@@ -114,7 +129,7 @@ def main(_):
   first = _first_checkpoint(values)
   if first is None:
     return
-  dataset, info = _facts(values, first)
+  dataset, split, info = _facts(values, first)
   os.makedirs(values.eval_dir, exist_ok=True)
   with tf.Graph().as_default():
     graph = loop.build_graph(
@@ -129,7 +144,7 @@ def main(_):
             counted.labels, counted.probabilities, info.labels)
         report.print_metrics(found, sys.stdout)
         files = report.write(values.eval_dir, counted, found, info.labels,
-                             values.dataset_split_name, writer)
+                             split, writer)
         tf.logging.info('Wrote %s', ', '.join(files))
 
       if values.eval_interval_secs is None:

@@ -3,8 +3,10 @@
   python inspect_checkpoint.py --model_name=inception_v4 \
       --checkpoint_path=checkpoints/inception_v4.ckpt --num_classes=5
 
-Ends with status 1 if not one variable fits.
+Ends with status 1, and says which network fits, if that one does not.
 """
+
+import shlex
 
 from absl import flags
 
@@ -16,6 +18,10 @@ FLAGS = flags.FLAGS
 
 # Names that are shown of each kind without --all.
 _SHOWN = 8
+
+# {classes: (offset, why)} of networks for ImageNet, whose labels count from 1.
+_LABELS_OFFSETS = {1000: (1, 'without the background class 0'),
+                   1001: (0, 'with the background class 0')}
 
 
 def define_flags():
@@ -36,14 +42,18 @@ def define_flags():
 
 
 def main(_):
+  """Prints how a checkpoint fits; returns 0 if it does, else 1."""
   common_flags.require(FLAGS, 'model_name', 'checkpoint_path')
   row = nets_factory.get_network(FLAGS.model_name)
   prefix = checkpoints.resolve(FLAGS.checkpoint_path)
   found = fit.compare(prefix, FLAGS.model_name, FLAGS.num_classes)
   print('\n'.join(report(found, prefix, FLAGS.num_classes, FLAGS.all)))
+  if not fit.starts_training(found, row.classifier_scopes):
+    print('\n'.join(no_advice(prefix, FLAGS.model_name)))
+    return 1
   print('\n'.join(advice(found, prefix, FLAGS.model_name, row,
                          FLAGS.num_classes)))
-  return 0 if found.matched else 1
+  return 0
 
 
 def report(found, prefix, num_classes, show_all):
@@ -83,8 +93,18 @@ def _some(names, limit):
   return lines + (['  and %d more; --all names them' % more] if more else [])
 
 
+def no_advice(prefix, model_name):
+  """Returns the lines about a checkpoint that does not fit the network."""
+  like = [name for name in fit.fitting_networks(prefix) if name != model_name]
+  if like:
+    return ['it does not fit %s; it fits %s: give --model_name=%s' %
+            (model_name, ', '.join(like), like[0])]
+  return ['it does not fit %s, nor another network of nets/nets_factory.py' %
+          model_name]
+
+
 def advice(found, prefix, model_name, row, num_classes):
-  """Returns the lines about the flags to use.
+  """Returns the lines about the flags to use with a checkpoint that fits.
 
   Args:
     found: fit.Fit.
@@ -93,46 +113,31 @@ def advice(found, prefix, model_name, row, num_classes):
     row: its nets_factory.Network.
     num_classes: of the network; None: those of the checkpoint.
   """
-  scopes = ','.join(row.classifier_scopes)
-  if not found.matched:
-    like = [name for name in fit.networks_like(prefix) if name != model_name]
-    return ['nothing fits: it is a checkpoint of another network than %s%s' %
-            (model_name, ', perhaps of %s' % ', '.join(like) if like else '')]
-  outside = [name for name in found.missing +
-             [name for name, _, _ in found.differing]
+  which = '  --model_name=%s --checkpoint_path=%s' % (model_name,
+                                                      shlex.quote(prefix))
+  lacking = [name for name in found.missing
              if not name.startswith(row.classifier_scopes)]
   lines = ['to fine-tune on other classes:',
-           '  --checkpoint_path=%s --checkpoint_exclude_scopes=%s' %
-           (prefix, scopes),
-           '  (--train_classifier_only gives that and trains these scopes '
-           'alone)']
-  lacking = [name for name in outside if name in found.missing]
-  if len(outside) > len(lacking):
-    lines.append('  but layers beside the classifier have other shapes: is '
-                 "%s the checkpoint's network?" % model_name)
-  elif lacking:
-    lines.append('  --ignore_missing_vars, to start anew what is missing '
-                 'outside the classifier')
+           '%s --checkpoint_exclude_scopes=%s%s' %
+           (which, ','.join(row.classifier_scopes),
+            ' --ignore_missing_vars' if lacking else ''),
+           '  (--train_classifier_only in place of the scopes gives them, and '
+           'trains these alone)']
+  if lacking:
+    lines.append('  (--ignore_missing_vars starts anew what is missing outside '
+                 'the classifier)')
   if num_classes in (None, found.classes) and found.classes and not (
       found.missing or found.differing):
+    offset, why = _LABELS_OFFSETS.get(found.classes, (None, None))
     lines += ['to go on with its %d classes, or to evaluate it:' %
               found.classes,
-              '  --model_name=%s --checkpoint_path=%s%s' %
-              (model_name, prefix, _labels_flag(found.classes))]
+              which + ('' if why is None else ' --labels_offset=%d' % offset)]
+    lines += [] if why is None else ['  (on ImageNet: %s)' % why]
   averages = fit.kinds_of_unused(found.unused).get('moving averages')
   if averages:
     lines.append('  with --moving_average_decay=0.9999 (or any other) '
                  'evaluation takes its moving averages')
   return lines
-
-
-def _labels_flag(classes):
-  """Returns the flag for the labels of ImageNet, which count from 1."""
-  if classes == 1000:
-    return ' --labels_offset=1 (ImageNet without the background class 0)'
-  if classes == 1001:
-    return ' --labels_offset=0 (ImageNet with the background class 0)'
-  return ''
 
 
 if __name__ == '__main__':

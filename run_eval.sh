@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Evaluates the newest checkpoint of TRAIN_DIR on the validation photos, then
-# each new one. EVAL_INTERVAL_SECS= (empty) evaluates once.
+# Evaluates the newest checkpoint of TRAIN_DIR on the validation photos (or, as
+# of mnist and cifar10, the test ones: see EVAL_SPLIT), then each new one.
+# EVAL_INTERVAL_SECS= (empty) evaluates once.
 #
-# usage: [MODEL_NAME=…] [EVAL_INTERVAL_SECS=60] ./run_eval.sh [flags of
-#        eval_image_classifier.py, --help lists them]
+# usage: [MODEL_NAME=…] [EVAL_SPLIT=validation,test] [EVAL_INTERVAL_SECS=60] \
+#        ./run_eval.sh [flags of eval_image_classifier.py, --help lists them]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source ./env_set.sh
@@ -15,7 +16,7 @@ flags=(
   --checkpoint_path="${TRAIN_DIR}"
   --eval_dir="${EVAL_DIR}"
   --dataset_name="${DATASET_NAME}"
-  --dataset_split_name=validation
+  --dataset_split_name="${EVAL_SPLIT}"
   --dataset_dir="${DATASET_DIR}"
   --model_name="${MODEL_NAME}"
   --batch_size="${BATCH_SIZE}"

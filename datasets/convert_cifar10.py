@@ -17,7 +17,7 @@ import numpy as np
 
 from datasets import labelled_images
 from datasets.public_sets import CIFAR10_LABELS
-from downloads import archives
+from downloads import archives, marks
 from downloads.fetch import fetch
 from errors import InputError
 
@@ -46,24 +46,25 @@ def convert(dataset_dir, num_shards=None):
     num_shards: record files a split; None: one.
 
   Returns:
-    The Manifest. If the records are there and the archive is not, nothing is
-    done.
+    The Manifest. If the records are there, whole, and the archive is not,
+    nothing is done.
 
   Raises:
     InputError: the archive can neither be found nor downloaded, or is damaged,
-      or the records cannot be written.
+      the folder holds records of something else called cifar10, or the records
+      cannot be written.
   """
   path = os.path.join(dataset_dir, ARCHIVE)
-  if not os.path.exists(path):
-    found = labelled_images.already_converted(dataset_dir, 'cifar10',
-                                              num_shards)
+  if not marks.is_users_own(path):
+    found = labelled_images.already_converted(
+        dataset_dir, 'cifar10', CIFAR10_LABELS, FILES, num_shards)
     if found:
+      marks.remove_downloaded(path)
       return found
-  downloaded = fetch(URLS, path, SIZE, check=archives.check_tar)
+  fetch(URLS, path, SIZE, check=archives.check_tar)
   manifest = labelled_images.convert(dataset_dir, 'cifar10', CIFAR10_LABELS,
                                      read_archive(path), num_shards)
-  if downloaded:
-    os.remove(path)
+  marks.remove_downloaded(path)
   return manifest
 
 

@@ -9,9 +9,9 @@ converts them as any folder of photos, with slim's numbers: 3,320 for training,
 
 import os
 
-from datasets import convert_photos
+from datasets import convert_photos, converted_files, photo_folder
 from datasets.public_sets import FLOWERS_LABELS, PUBLIC_SETS
-from downloads import archives
+from downloads import archives, marks
 from downloads.fetch import fetch
 from errors import InputError
 
@@ -34,9 +34,10 @@ def convert(dataset_dir, **options):
     dataset_dir: folder of the archive, which is taken as it is where it lies
       there, and of the records. Photos in `<dataset_dir>/flowers/` are
       converted as they are.
-    **options: of convert_photos.convert. Without percent_validation the photos
-      of the archive are split as slim does, other photos by the converter's
-      default; without num_shards there are five record files a split.
+    **options: of convert_photos.convert. The photos of the archive, where they
+      are converted for the first time, are split as slim does if
+      percent_validation is None; and there are five record files a split if
+      num_shards is.
 
   Returns:
     The Manifest.
@@ -47,17 +48,21 @@ def convert(dataset_dir, **options):
   """
   folder = os.path.join(dataset_dir, NAME)
   path = os.path.join(dataset_dir, ARCHIVE)
-  downloaded = False
   if not _holds_something(folder):
-    downloaded = fetch(URLS, path, SIZE, check=archives.check_tar)
+    fetch(URLS, path, SIZE, check=archives.check_tar)
     _unpack(path, folder)
   if is_whole_set(folder):
-    options.setdefault('num_shards', NUM_SHARDS)
-    options.setdefault('percent_validation', slims_percent())
+    _set_default(options, 'num_shards', NUM_SHARDS)
+    if not converted_files.former_path(dataset_dir, NAME):
+      _set_default(options, 'percent_validation', slims_percent())
   manifest = convert_photos.convert(dataset_dir, NAME, **options)
-  if downloaded:
-    os.remove(path)
+  marks.remove_downloaded(path)
   return manifest
+
+
+def _set_default(options, key, value):
+  if options.get(key) is None:
+    options[key] = value
 
 
 def slims_percent():
@@ -69,13 +74,17 @@ def slims_percent():
 def is_whole_set(folder):
   """Whether a folder of photos has the classes and the number of the archive.
 
+  Hidden files and folders do not count.
+
   Args:
     folder: `<dataset_dir>/flowers`.
   """
   if not os.path.isdir(folder):
     return False
-  kinds = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
-  count = sum(len(os.listdir(os.path.join(folder, kind))) for kind in kinds)
+  kinds = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()
+                 and not photo_folder.is_hidden(entry.name))
+  count = sum(not photo_folder.is_hidden(file) for kind in kinds
+              for file in os.listdir(os.path.join(folder, kind)))
   return (tuple(kinds) == FLOWERS_LABELS and
           count == sum(PUBLIC_SETS[NAME].split_sizes.values()))
 
@@ -89,8 +98,8 @@ def _holds_something(folder):
 
 def _unpack(path, folder):
   """Puts the photos of the archive into a folder, all or none."""
-  aside = os.path.join(os.path.dirname(folder), '.%s.unpacking' % NAME)
-  with archives.unpacking_folder(aside):
+  with archives.unpacking_folder(os.path.join(
+      os.path.dirname(folder), '.%s.unpacking' % NAME)) as aside:
     names = archives.unpack(path, aside, _place)
     if not names:
       raise InputError('%s holds no %s<kind>/<photo>.jpg' % (path, _FOLDER))

@@ -15,17 +15,17 @@ in slim's records. Photos become upright RGB JPEGs, which mends the known ones
 that are CMYK, or PNG under the name of JPEG. Boxes stay as they are annotated,
 also where EXIF rotation is applied.
 
-Each record file is written aside and renamed, then its facts are written beside
-it. A run that was killed goes on after the files that have their facts, and
-ends with the same bytes: the plan, who goes where, depends on names and
-arguments only. Photos that change between two such runs are not noticed.
+A run that was killed goes on after the files that it finished, and ends with
+the same bytes: the plan, who goes where, depends on names and arguments only.
+Of photos that change between two such runs, only those that could not be used
+are looked at again.
+
+Only the splits whose folders are given are converted; the others stay as they
+are. What is there by the same plan is read, and made again where it is damaged.
 """
 
-import collections
-import hashlib
-import json
+import glob
 import os
-import random
 import re
 import shutil
 
@@ -33,10 +33,11 @@ from compat import tf
 from datasets import (
   converted_files,
   imagenet_names,
-  imagenet_source,
-  photos,
+  imagenet_plan,
+  imagenet_shards,
   progress,
   record_dataset,
+  shard_check,
 )
 from datasets import manifest as manifests
 from datasets.split_files import work_dir
@@ -44,303 +45,302 @@ from errors import InputError
 
 NAME = 'imagenet'
 
-# In the work folder: what the record files there were made from.
-_PLAN = 'plan.txt'
-
 _SHARD_NAME = re.compile(r'(?:train|validation)-\d{5}-of-\d{5}')
 
-ShardFacts = collections.namedtuple(
-    'ShardFacts', 'records bytes class_counts skipped')
-ShardFacts.__doc__ = """What a finished record file holds.
-
-records: how many there are.
-bytes: size of the file.
-class_counts: [[label, records], ...].
-skipped: list of {'file', 'reason'}.
-"""
+# In the work folder: the digest of the plan that a split's files there are of;
+# the former manifest while files move, where converted_files looks for it.
+_PLAN, _FORMER = '%s.plan', 'former.json'
 
 
 def convert(dataset_dir, train_dir=None, validation_dir=None,
             validation_labels=None, bounding_box_csv=None,
-            num_train_shards=1024, num_validation_shards=128, seed=0,
-            max_pixels=photos.MAX_PIXELS, max_bad_fraction=0.05):
+            num_train_shards=None, num_validation_shards=None, seed=None,
+            max_pixels=None, max_bad_fraction=0.05):
   """Converts ImageNet, or some of its classes and photos.
+
+  Arguments that are None are as in the last conversion of the split: its
+  manifest holds them. Without one:
 
   Args:
     dataset_dir: folder that gets the records; made where missing.
-    train_dir: folder with a folder of photos a WordNet id; None: no such split.
-    validation_dir: folder of photos, flat or likewise; None: no such split.
+    train_dir: folder with a folder of photos a WordNet id; None: the split is
+      left as it is, there or not.
+    validation_dir: folder of photos, flat or likewise; None: likewise.
     validation_labels: file with the WordNet id of each validation photo, a line
       a photo; needed when they lie flat.
     bounding_box_csv: file of lines name,xmin,ymin,xmax,ymax; None: no boxes.
-    num_train_shards: record files of train, at most one a photo.
-    num_validation_shards: record files of validation.
-    seed: integer, decides the order.
-    max_pixels: photos with more pixels are skipped.
+    num_train_shards: record files of train, at most one a photo; None: 1024.
+    num_validation_shards: record files of validation; None: 128.
+    seed: integer, decides the order; None: 0.
+    max_pixels: photos with more pixels are skipped; None: photos.MAX_PIXELS.
     max_bad_fraction: of all photos; with more unusable ones nothing is made.
 
   Returns:
-    The Manifest. Its class_counts are by name, so that the two classes called
-    'crane' (and 'maillot') count together.
+    The Manifest, of all splits that are there. Its class_counts are by name, so
+    that the two classes called 'crane' (and 'maillot') count together.
 
   Raises:
     InputError: what is to be read is missing or anything else than described,
-      or dataset_dir holds record files that this did not write or cannot be
-      written to.
+      train and validation are one folder, or too many photos cannot be used,
+      see imagenet_skipped.csv; or dataset_dir cannot be written to, or others
+      write or wrote records there.
   """
-  rows = {}
-  if train_dir:
-    rows['train'] = imagenet_source.list_classes(train_dir)
-  if validation_dir:
-    rows['validation'] = imagenet_source.list_validation(validation_dir,
-                                                         validation_labels)
-  if not rows:
+  given = {}
+  for split, folder, num_shards, labels in (
+      ('train', train_dir, num_train_shards, None),
+      ('validation', validation_dir, num_validation_shards, validation_labels)):
+    if folder:
+      given[split] = {'folder': folder, 'labels': labels, 'seed': seed,
+                      'boxes': bounding_box_csv, 'num_shards': num_shards,
+                      'max_pixels': max_pixels}
+  if not given:
     raise InputError('imagenet is made of unpacked photos: give '
                      '--imagenet_train_dir, --imagenet_validation_dir or both')
-  boxes = (imagenet_source.read_boxes(bounding_box_csv)
-           if bounding_box_csv else {})
-  shards = _plan(rows, {'train': num_train_shards,
-                        'validation': num_validation_shards}, seed)
-  digest = _digest(shards, boxes, max_pixels)
-  done = _already_converted(dataset_dir, digest)
-  if done:
-    tf.logging.info('%s holds these records already', dataset_dir)
-    return done
+  former = _load_former(dataset_dir)
+  plans = imagenet_plan.make_plans(given, former)
   try:
-    aside = _prepare(dataset_dir, digest)
-    facts = _write_shards(dataset_dir, aside, shards, boxes, max_pixels)
-    _check_skipped(facts, max_bad_fraction)
-    return _publish(dataset_dir, aside, shards, facts, digest, seed)
+    os.makedirs(dataset_dir, exist_ok=True)
+    with converted_files.hold(dataset_dir):
+      if _load_former(dataset_dir) != former:
+        raise InputError('another process has converted imagenet in %s '
+                         'meanwhile: run this again' % dataset_dir)
+      return _convert(dataset_dir, plans, former, max_bad_fraction)
   except OSError as error:
     raise InputError('cannot write to %s: %s' % (dataset_dir, error))
   except tf.errors.OpError as error:  # Of the record writer.
     raise InputError('cannot write to %s: %s' % (dataset_dir, error.message))
 
 
-def make_example(photo, row, boxes):
-  """Returns the tf.train.Example of a photo.
+def _load_former(dataset_dir):
+  """Returns the Manifest of the last conversion, or None.
 
-  Args:
-    photo: photos.Photo.
-    row: its imagenet_source.SourcePhoto.
-    boxes: list of imagenet_source.Box.
+  It is in the work folder where a run was killed while it moved files.
   """
-  synset = imagenet_names.synsets()[row.label - 1]
-  extra = {
-      'image/colorspace': record_dataset.bytes_feature([b'RGB']),
-      'image/channels': record_dataset.int64_feature([3]),
-      'image/class/synset': record_dataset.bytes_feature(
-          [synset.wordnet_id.encode('ascii')]),
-      'image/class/text': record_dataset.bytes_feature(
-          [synset.name.replace('_', ' ').encode('utf-8')]),
-      'image/object/bbox/label': record_dataset.int64_feature(
-          [row.label] * len(boxes)),
-  }
-  for side in imagenet_source.Box._fields:
-    extra['image/object/bbox/' + side] = record_dataset.float_feature(
-        [getattr(box, side) for box in boxes])
-  return record_dataset.make_example(
-      photo.encoded, photo.height, photo.width, row.label,
-      os.path.basename(row.path), image_format=b'JPEG', extra=extra)
+  path = converted_files.former_path(dataset_dir, NAME)
+  former = manifests.load_file(path) if path else None
+  if former:
+    imagenet_plan.check_former(former, path)
+  return former
 
 
-def _plan(rows, num_shards, seed):
-  """Returns {split: {shard: list of SourcePhoto}}, shuffled over all files."""
-  shards = {}
-  for split, photos_of_split in rows.items():
-    count = min(num_shards[split], len(photos_of_split))
-    if not 1 <= count <= 99999:
-      raise InputError('%d record files of %s, accepted are 1 to 99999' %
-                       (num_shards[split], split))
-    shuffled = list(photos_of_split)
-    random.Random(seed).shuffle(shuffled)
-    shards[split] = {
-        '%s-%05d-of-%05d' % (split, index, count):
-        shuffled[index * len(shuffled) // count:
-                 (index + 1) * len(shuffled) // count]
-        for index in range(count)}
-  return shards
-
-
-def _digest(shards, boxes, max_pixels):
-  """Returns what tells one plan from another: a hash of all that decides."""
-  digest = hashlib.sha256(('%d\n' % max_pixels).encode('ascii'))
-  for shards_of_split in shards.values():
-    for shard, rows in shards_of_split.items():
-      digest.update(('%s\n' % shard).encode('ascii'))
-      for row in rows:
-        name = os.path.basename(row.path)
-        digest.update(repr((name, row.label, list(map(
-            tuple, boxes.get(name, []))))).encode('utf-8', 'surrogateescape'))
-  return digest.hexdigest()
-
-
-def _already_converted(dataset_dir, digest):
-  """Returns the Manifest of a finished conversion by the same plan, or None."""
-  found = manifests.load(dataset_dir, NAME)
-  if found is None:
-    return None
-  for split in found.splits.values():
-    if split.get('plan') != digest:
-      return None
-    for shard, size in zip(split['shards'], split['shard_bytes']):
-      if _size(os.path.join(dataset_dir, shard)) != size:
-        return None
-  return found
-
-
-def _prepare(dataset_dir, digest):
-  """Makes the work folder, or takes what a killed run of this plan left."""
+def _convert(dataset_dir, plans, former, max_bad_fraction):
+  """Does what `convert` does, for plans; nobody else is at it."""
   aside = work_dir(dataset_dir, NAME)
-  plan_path = os.path.join(aside, _PLAN)
-  ours = set()
-  found = manifests.load(dataset_dir, NAME)
-  if found:
-    ours.update(shard for split in found.splits.values()
-                for shard in split['shards'])
-  if os.path.isdir(aside):
-    ours.update(name[:-len('.json')] for name in os.listdir(aside)
-                if name.endswith('.json'))
-  os.makedirs(dataset_dir, exist_ok=True)
-  others = sorted(name for name in os.listdir(dataset_dir)
-                  if _SHARD_NAME.fullmatch(name) and name not in ours)
-  if others:
-    raise InputError(
-        '%s holds %d record files that are not from here, the first is %s: '
-        'move them away, or take another folder' %
-        (dataset_dir, len(others), others[0]))
-  if _read(plan_path) != digest:
-    if os.path.isdir(aside):
-      shutil.rmtree(aside)
-    os.mkdir(aside)
-    manifests.write_text(plan_path, digest)
-  return aside
-
-
-def _write_shards(dataset_dir, aside, shards, boxes, max_pixels):
-  """Writes the record files that are missing; returns {shard: ShardFacts}."""
-  everything = {shard: rows for shards_of_split in shards.values()
-                for shard, rows in shards_of_split.items()}
-  facts = {shard: _read_facts(dataset_dir, aside, shard)
-           for shard in everything}
-  missing = [shard for shard in everything if facts[shard] is None]
-  if len(missing) < len(everything):
-    tf.logging.info('Going on: %d of %d record files are there',
-                    len(everything) - len(missing), len(everything))
-  total = sum(len(everything[shard]) for shard in missing)
-  with progress.Progress('converted', total) as shown:
-
-    def write(shard):
-      facts[shard] = _write_shard(aside, shard, everything[shard], boxes,
-                                  max_pixels, shown)
-
-    progress.run_in_threads(write, missing)
-  return facts
-
-
-def _write_shard(aside, shard, rows, boxes, max_pixels, shown):
-  """Writes one record file and its facts; returns the ShardFacts."""
-  path = os.path.join(aside, shard)
-  counts, skipped = collections.Counter(), []
-  with tf.python_io.TFRecordWriter(path + '.part') as writer:
-    for row in rows:
-      try:
-        photo = photos.normalize_photo(_read_photo(row.path), max_pixels)
-      except photos.PhotoError as error:
-        skipped.append({'file': '/'.join(row.path.split(os.sep)[-2:]),
-                        'reason': str(error)})
-      else:
-        example = make_example(photo, row,
-                               boxes.get(os.path.basename(row.path), []))
-        writer.write(example.SerializeToString(deterministic=True))
-        counts[row.label] += 1
-      shown.add()
-  with open(path + '.part', 'rb') as written:
-    os.fsync(written.fileno())
-  os.replace(path + '.part', path)
-  facts = ShardFacts(sum(counts.values()), os.path.getsize(path),
-                     sorted(counts.items()), skipped)
-  manifests.write_text(path + '.json', json.dumps(facts._asdict()))
-  return facts
-
-
-def _read_photo(path):
-  try:
-    with open(path, 'rb') as source:
-      return source.read()
-  except OSError as error:
-    raise photos.PhotoError('cannot be read: %s' % error.strerror)
-
-
-def _read_facts(dataset_dir, aside, shard):
-  """Returns the ShardFacts of a finished record file, None without one.
-
-  It may have been moved to its place already, when a run was killed in moving.
-  """
-  text = _read(os.path.join(aside, shard + '.json'))
-  facts = ShardFacts(**json.loads(text)) if text else None
-  places = [os.path.join(folder, shard) for folder in (aside, dataset_dir)]
-  if facts and facts.bytes in map(_size, places):
-    return facts
-  return None
-
-
-def _check_skipped(facts, max_bad_fraction):
-  skipped = [entry for of_shard in facts.values() for entry in of_shard.skipped]
-  total = sum(of_shard.records for of_shard in facts.values()) + len(skipped)
-  if len(skipped) > total * max_bad_fraction:
-    raise InputError(
-        '%d of %d photos cannot be used, accepted are %g %%; the first is %s: '
-        '%s' % (len(skipped), total, 100 * max_bad_fraction,
-                skipped[0]['file'], skipped[0]['reason']))
-
-
-def _publish(dataset_dir, aside, shards, facts, digest, seed):
-  """Moves the files to their place, the manifest last; returns it."""
-  labels = imagenet_names.labels()
-  manifest = manifests.Manifest(
-      name=NAME, labels=labels, seed=seed, percent_validation=0, files={},
-      splits={split: _describe([facts[shard] for shard in shards_of_split],
-                               list(shards_of_split), labels, digest)
-              for split, shards_of_split in shards.items()},
-      skipped=sorted((entry for of_shard in facts.values()
-                      for entry in of_shard.skipped),
-                     key=lambda entry: entry['file']))
-  former = manifests.load(dataset_dir, NAME)
-  if former:  # Its manifest goes last: it tells the next run whose these are.
-    for split in former.splits.values():
-      for shard in split['shards']:
-        if os.path.exists(os.path.join(dataset_dir, shard)):
-          os.remove(os.path.join(dataset_dir, shard))
-    os.remove(manifests.path(dataset_dir, NAME))
-  for shard in facts:
-    if os.path.exists(os.path.join(aside, shard)):
-      os.replace(os.path.join(aside, shard), os.path.join(dataset_dir, shard))
-  labels_path = os.path.join(dataset_dir, record_dataset.LABELS_FILE)
-  if not os.path.exists(labels_path):  # It may be another data set's.
-    manifests.write_text(labels_path, record_dataset.format_labels(labels))
-  converted_files.write_skipped(dataset_dir, NAME, manifest.skipped)
-  manifests.save(dataset_dir, manifest)
-  shutil.rmtree(aside)
+  _check_records(dataset_dir, aside)
+  _check_moving(dataset_dir, aside, plans, former)
+  for split, plan in plans.items():
+    if _read(os.path.join(aside, _PLAN % split)) != plan.digest:
+      _drop_work(dataset_dir, aside, split, former)
+  done = {}
+  for split, plan in plans.items():
+    done.update(_find_done(dataset_dir, aside, split, plan, former))
+  facts = _write_missing(aside, plans, done)
+  _check_skipped(dataset_dir, facts, max_bad_fraction)
+  manifest = _make_manifest(plans, facts, former)
+  to_move = [shard for of_split in facts.values() for shard in of_split
+             if os.path.exists(os.path.join(aside, shard))]
+  if not to_move and manifest == manifests.load(dataset_dir, NAME):
+    tf.logging.info('%s holds the records of %s already, without damage',
+                    dataset_dir, ' and '.join(plans))
+  else:
+    _move(dataset_dir, aside, manifest, former, to_move)
+  _clean(aside, manifest)
   return manifest
 
 
-def _describe(facts, shards, labels, digest):
-  """Returns a split as the manifest holds it."""
-  counts = collections.Counter()
-  for of_shard in facts:
-    for label, count in of_shard.class_counts:
-      counts[labels[label]] += count
-  return {'size': sum(of_shard.records for of_shard in facts),
-          'shards': shards,
-          'class_counts': {label: counts[label] for label in labels},
-          'shard_sizes': [of_shard.records for of_shard in facts],
-          'shard_bytes': [of_shard.bytes for of_shard in facts],
-          'plan': digest}
+def _check_records(dataset_dir, aside):
+  """Raises InputError if there are records of unknown origin."""
+  path = converted_files.former_path(dataset_dir, NAME)
+  found = manifests.load_file(path) if path else None
+  ours = {shard for split in (found.splits.values() if found else ())
+          for shard in split['shards']} | _built(aside)
+  others = {name for name in os.listdir(dataset_dir)
+            if _SHARD_NAME.fullmatch(name)} - ours
+  if others:
+    raise InputError('%s holds %d record files that are not from here, the '
+                     'first is %s: move them away, or take another folder' %
+                     (dataset_dir, len(others), min(others)))
 
 
-def _size(path):
-  return os.path.getsize(path) if os.path.isfile(path) else None
+def _check_moving(dataset_dir, aside, plans, former):
+  """Raises InputError if another split was left half moved."""
+  if not former or os.path.exists(manifests.path(dataset_dir, NAME)):
+    return
+  for split, entry in former.splits.items():
+    if split not in plans and (_built(aside, split) or not all(
+        os.path.exists(os.path.join(dataset_dir, shard))
+        for shard in entry['shards'])):
+      raise InputError(
+          'the last conversion of %s in %s was stopped while its files were '
+          'moved: give --imagenet_%s_dir as well' % (split, dataset_dir, split))
+
+
+def _built(aside, split=''):
+  """Returns the names of the record files that have their facts."""
+  return {os.path.basename(path)[:-len('.json')] for path in
+          glob.glob(os.path.join(glob.escape(aside), split + '*-of-*.json'))}
+
+
+def _split_of(file_name):
+  """Returns the split of a file in the work folder."""
+  return re.split('[-.]', file_name)[0]
+
+
+def _drop_work(dataset_dir, aside, split, former):
+  """Removes what a killed run of another plan left of a split."""
+  if not os.path.isdir(aside):
+    return
+  published = set()
+  if former and split in former.splits and os.path.exists(
+      manifests.path(dataset_dir, NAME)):
+    published.update(former.splits[split]['shards'])
+  for shard in _built(aside, split) - published:
+    moved_to = os.path.join(dataset_dir, shard)
+    if not os.path.exists(os.path.join(aside, shard)) and os.path.exists(
+        moved_to):
+      os.remove(moved_to)
+  for file_name in os.listdir(aside):  # Last: they tell whose those are.
+    if _split_of(file_name) == split:
+      os.remove(os.path.join(aside, file_name))
+
+
+def _find_done(dataset_dir, aside, split, plan, former):
+  """Returns {shard: ShardFacts} of the record files that are there already.
+
+  Those in the work folder were just written; those in dataset_dir are read.
+  Not among them are those with a photo that could not be used and has changed.
+  """
+  finished = {}
+  if former and former.splits.get(split, {}).get('plan') == plan.digest:
+    finished = imagenet_shards.facts_of_split(former.splits[split], plan.shards)
+  done, in_place = {}, []
+  for shard, rows in plan.shards.items():
+    facts = (imagenet_shards.read_facts(os.path.join(aside, shard)) or
+             finished.get(shard))
+    if facts and not imagenet_shards.some_changed(rows, facts.skipped):
+      path = os.path.join(aside, shard)
+      if not os.path.isfile(path):
+        path = os.path.join(dataset_dir, shard)
+        in_place.append(shard_check.KnownShard(path, facts.records,
+                                               facts.bytes))
+      if os.path.isfile(path) and os.path.getsize(path) == facts.bytes:
+        done[shard] = facts
+      else:
+        tf.logging.warning('%s is missing or damaged: it is made again', path)
+  for path in shard_check.find_damaged(in_place):
+    if done.pop(os.path.basename(path), None):
+      tf.logging.warning('%s is damaged: it is made again', path)
+  return done
+
+
+def _write_missing(aside, plans, done):
+  """Writes the record files that are missing.
+
+  Returns:
+    {split: {shard: ShardFacts}}, in the order of the plans.
+  """
+  missing = [(shard, plan) for plan in plans.values() for shard in plan.shards
+             if shard not in done]
+  facts = dict(done)
+  if missing:
+    if done:
+      tf.logging.info('Going on: %d of %d record files are there',
+                      len(done), len(done) + len(missing))
+    os.makedirs(aside, exist_ok=True)
+    for split, plan in plans.items():
+      manifests.write_text(os.path.join(aside, _PLAN % split), plan.digest)
+    total = sum(len(plan.shards[shard]) for shard, plan in missing)
+    with progress.Progress('converted', total) as shown:
+
+      def write(item):
+        shard, plan = item
+        facts[shard] = imagenet_shards.write(
+            os.path.join(aside, shard), plan.shards[shard], plan.boxes,
+            plan.settings['max_pixels'], shown)
+
+      progress.run_in_threads(write, missing)
+  return {split: {shard: facts[shard] for shard in plan.shards}
+          for split, plan in plans.items()}
+
+
+def _check_skipped(dataset_dir, facts, max_bad_fraction):
+  """Raises InputError, and writes the list, if too many cannot be used."""
+  of_shards = [of_shard for of_split in facts.values()
+               for of_shard in of_split.values()]
+  skipped = _sorted_skipped(entry for of_shard in of_shards
+                            for entry in of_shard.skipped)
+  total = sum(of_shard.records for of_shard in of_shards) + len(skipped)
+  if len(skipped) > total * max_bad_fraction:
+    converted_files.write_skipped(dataset_dir, NAME, skipped)
+    raise InputError(
+        '%d of %d photos cannot be used, accepted are %g %% '
+        '(--max_bad_fraction); %s lists them, the first is %s: %s' %
+        (len(skipped), total, 100 * max_bad_fraction,
+         converted_files.skipped_path(dataset_dir, NAME), skipped[0]['file'],
+         skipped[0]['reason']))
+
+
+def _sorted_skipped(entries):
+  """Returns the sorted list of {'file', 'reason'}."""
+  return sorted(({'file': entry['file'], 'reason': entry['reason']}
+                 for entry in entries), key=lambda entry: entry['file'])
+
+
+def _make_manifest(plans, facts, former):
+  """Returns the Manifest of the new splits and of those that stay."""
+  labels = imagenet_names.labels()
+  splits = {}
+  for split in imagenet_plan.SPLITS:
+    if split in plans:
+      splits[split] = dict(
+          imagenet_shards.describe(facts[split], labels),
+          plan=plans[split].digest, settings=plans[split].settings)
+    elif former and split in former.splits:
+      splits[split] = former.splits[split]
+  seed = next(iter(plans.values())).settings['seed']
+  return manifests.Manifest(
+      name=NAME, labels=labels, seed=seed, percent_validation=0, files={},
+      splits=splits, skipped=_sorted_skipped(
+          entry for split in splits.values() for entry in split['skipped']))
+
+
+def _move(dataset_dir, aside, manifest, former, to_move):
+  """Takes former files away and moves the new ones in, the manifest last."""
+  os.makedirs(aside, exist_ok=True)
+  manifest_path = manifests.path(dataset_dir, NAME)
+  if os.path.exists(manifest_path):
+    os.replace(manifest_path, os.path.join(aside, _FORMER))
+  staying = {shard for split in manifest.splits.values()
+             for shard in split['shards']}
+  for split in former.splits.values() if former else ():
+    for shard in split['shards']:
+      if shard not in staying and os.path.exists(
+          os.path.join(dataset_dir, shard)):
+        os.remove(os.path.join(dataset_dir, shard))
+  for shard in to_move:
+    os.replace(os.path.join(aside, shard), os.path.join(dataset_dir, shard))
+  labels_path = os.path.join(dataset_dir, record_dataset.LABELS_FILE)
+  if not os.path.exists(labels_path):  # It may be another data set's.
+    manifests.write_text(labels_path,
+                         record_dataset.format_labels(manifest.labels))
+  converted_files.write_skipped(dataset_dir, NAME, manifest.skipped)
+  manifests.save(dataset_dir, manifest)
+
+
+def _clean(aside, manifest):
+  """Removes what is not needed any more; what a killed run made of a split by
+  another plan stays."""
+  if not os.path.isdir(aside):
+    return
+  unfinished = {split for split in imagenet_plan.SPLITS
+                if _read(os.path.join(aside, _PLAN % split)) not in
+                (None, manifest.splits.get(split, {}).get('plan'))}
+  for file_name in os.listdir(aside):
+    if _split_of(file_name) not in unfinished:
+      path = os.path.join(aside, file_name)
+      (shutil.rmtree if os.path.isdir(path) else os.remove)(path)
+  if not os.listdir(aside):
+    os.rmdir(aside)
 
 
 def _read(path):

@@ -17,7 +17,7 @@ import numpy as np
 
 from datasets import labelled_images
 from datasets.public_sets import MNIST_LABELS
-from downloads import archives
+from downloads import archives, marks
 from downloads.fetch import fetch
 from errors import InputError
 
@@ -46,34 +46,37 @@ def convert(dataset_dir, num_shards=None):
     num_shards: record files a split; None: one.
 
   Returns:
-    The Manifest. If the records are there and the four files are not, nothing
-    is done.
+    The Manifest. If the records are there, whole, and the four files are not,
+    nothing is done.
 
   Raises:
-    InputError: a file can neither be found nor downloaded, or is damaged, or
-      the records cannot be written.
+    InputError: a file can neither be found nor downloaded, or is damaged, the
+      folder holds records of something else called mnist, or the records cannot
+      be written.
   """
-  files = [file for split in FILES.values() for file in split]
-  if not any(os.path.exists(os.path.join(dataset_dir, name))
-             for name, _ in files):
-    found = labelled_images.already_converted(dataset_dir, 'mnist',
-                                              num_shards)
+  sizes = {os.path.join(dataset_dir, name): size
+           for split in FILES.values() for name, size in split}
+  if not any(map(marks.is_users_own, sizes)):
+    found = labelled_images.already_converted(
+        dataset_dir, 'mnist', MNIST_LABELS, FILES, num_shards)
     if found:
+      _clean_up(sizes)
       return found
-  downloaded = []
-  for name, size in files:
-    path = os.path.join(dataset_dir, name)
-    urls = [address + name for address in ADDRESSES]
-    if fetch(urls, path, size, check=archives.check_gzip):
-      downloaded.append(path)
+  for path, size in sizes.items():
+    urls = [address + os.path.basename(path) for address in ADDRESSES]
+    fetch(urls, path, size, check=archives.check_gzip)
   splits = {split: read_split(*(os.path.join(dataset_dir, name)
                                 for name, _ in pair))
             for split, pair in FILES.items()}
   manifest = labelled_images.convert(dataset_dir, 'mnist', MNIST_LABELS, splits,
                                      num_shards)
-  for path in downloaded:
-    os.remove(path)
+  _clean_up(sizes)
   return manifest
+
+
+def _clean_up(paths):
+  for path in paths:
+    marks.remove_downloaded(path)
 
 
 def read_split(images_path, labels_path):

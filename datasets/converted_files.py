@@ -1,8 +1,9 @@
 """Puts the files of a converted data set in their place.
 
-They are built in a work folder. When all are complete the former manifest moves
-into the work folder, the files move out of it, and the new manifest is written
-last. A conversion that is killed leaves one of two things: the former data set
+They are built in a work folder, and with them a copy of the former manifest.
+When all are complete the former manifest is removed, and the files move out of
+the work folder, the new manifest last: what needs space on the disk is done by
+then. A conversion that is killed leaves one of two things: the former data set
 as it was; or no manifest but a work folder, from which dataset_factory takes
 nothing and the next conversion takes the former manifest.
 """
@@ -20,14 +21,19 @@ from compat import tf
 from datasets import manifest as manifests
 from datasets import photo_folder, progress, record_dataset
 from datasets.dataset_factory import work_dir
+from datasets.locked_file import locked_file
 from errors import InputError
 
 # <name>_<split>, shard, ending: this project's, slim's, ImageNet's.
 _RECORD_FILE = re.compile(
     r'(?:(.+)_)?[a-z]+(?:\.tfrecord|[-_]\d{5}-of-\d{5}(?:\.tfrecord)?)')
 
-# Where the work folder keeps the former manifest.
-_FORMER = 'former.json'
+# In the work folder: the former manifest, and the new one.
+_FORMER, _NEW = 'former.json', 'manifest.json'
+
+# In dataset_dir while files move: what is labels.txt depends on what other data
+# sets are there, which may be converted at the same time.
+_LOCK = '.converted_files.lock'
 
 
 @contextlib.contextmanager
@@ -108,18 +114,22 @@ def check_way_is_free(dataset_dir, name, shards=()):
 
 
 def write_skipped(dataset_dir, name, skipped):
-  """Writes the list of what was not converted, a row a file.
+  """Writes the list of what was not converted, a row a file, sorted by file.
 
   Args:
     dataset_dir: folder of the record files.
     name: name of the data set.
     skipped: list of {'file', 'reason'}.
+
+  Raises:
+    OSError: if it cannot be written.
   """
   text = io.StringIO()
   text.write('file,reason\n')
   # Names may hold any character; without quotes a lone \r ends a row.
   csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator='\n').writerows(
-      (entry['file'], entry['reason']) for entry in skipped)
+      (entry['file'], entry['reason'])
+      for entry in sorted(skipped, key=lambda entry: entry['file']))
   manifests.write_text(skipped_path(dataset_dir, name), text.getvalue())
 
 
@@ -137,7 +147,8 @@ def write(dataset_dir, manifest, former, orders, hidden, max_pixels):
   Raises:
     InputError: if a photo changed meanwhile, or a folder is in the way.
     OSError, tf.errors.OpError: if dataset_dir cannot be written to. The former
-      data set is then as it was.
+      data set is then as it was, unless files were written and could not be
+      moved; then the next conversion takes up from the work folder.
   """
   folder = os.path.join(dataset_dir, manifest.name)
   publish(dataset_dir, manifest, former, hidden,
@@ -160,17 +171,32 @@ def publish(dataset_dir, manifest, former, hidden, write_shards):
             for shard in split['shards']]
   check_way_is_free(dataset_dir, name, shards)
   aside = work_dir(dataset_dir, name)
-  _clear(aside)
+  manifest_path = manifests.path(dataset_dir, name)
+  _clear(aside, manifest_path)
   os.makedirs(aside, exist_ok=True)
-  try:
-    write_shards(aside)
-  except (InputError, OSError, tf.errors.OpError):
-    _clear(aside)  # A full disk should not stay full.
-    raise
+  with contextlib.ExitStack() as held:
+    try:
+      write_shards(aside)
+      write_skipped(aside, name, manifest.skipped + hidden)
+      manifests.write_text(os.path.join(aside, record_dataset.LABELS_FILE),
+                           record_dataset.format_labels(manifest.labels))
+      manifests.save_file(os.path.join(aside, _NEW), manifest)
+      if former and os.path.exists(manifest_path):
+        manifests.save_file(os.path.join(aside, _FORMER), former)
+      held.enter_context(locked_file(os.path.join(dataset_dir, _LOCK)))
+    except (InputError, OSError, tf.errors.OpError):
+      _clear(aside, manifest_path)  # A full disk should not stay full.
+      raise
+    _move(dataset_dir, manifest, former, shards)
 
+
+def _move(dataset_dir, manifest, former, shards):
+  """Takes the former files away and moves those of the work folder in."""
+  name = manifest.name
+  aside = work_dir(dataset_dir, name)
   manifest_path = manifests.path(dataset_dir, name)
   if os.path.exists(manifest_path):
-    os.replace(manifest_path, os.path.join(aside, _FORMER))
+    os.remove(manifest_path)
   stale = re.compile(r'%s_(?:train|validation|test)-\d{5}-of-\d{5}\.tfrecord' %
                      re.escape(name))
   for file_name in os.listdir(dataset_dir):
@@ -178,19 +204,20 @@ def publish(dataset_dir, manifest, former, hidden, write_shards):
       os.remove(os.path.join(dataset_dir, file_name))
   for shard in shards:
     os.replace(os.path.join(aside, shard), os.path.join(dataset_dir, shard))
-  write_labels(dataset_dir, name, manifest.labels, former)
-  write_skipped(dataset_dir, name, sorted(manifest.skipped + hidden,
-                                          key=lambda entry: entry['file']))
-  manifests.save(dataset_dir, manifest)
+  os.replace(os.path.join(aside, record_dataset.LABELS_FILE),
+             _choose_labels_path(dataset_dir, name, manifest.labels, former))
+  os.replace(skipped_path(aside, name), skipped_path(dataset_dir, name))
+  os.replace(os.path.join(aside, _NEW), manifest_path)
   shutil.rmtree(aside)
 
 
-def _clear(aside):
-  """Empties a work folder, but for the former manifest."""
+def _clear(aside, manifest_path):
+  """Empties a work folder, but for the former manifest if it is nowhere else.
+  """
   if not os.path.isdir(aside):
     return
   for name in os.listdir(aside):
-    if name != _FORMER:
+    if name != _FORMER or os.path.isfile(manifest_path):
       os.remove(os.path.join(aside, name))
   if not os.listdir(aside):
     os.rmdir(aside)
@@ -211,8 +238,11 @@ def _write_shards(folder, aside, orders, max_pixels):
     progress.run_in_threads(write_shard, list(orders))
 
 
-def write_labels(dataset_dir, name, labels, former=None):
-  """Writes labels.txt, or `<name>_labels.txt` if that is another data set's.
+def _choose_labels_path(dataset_dir, name, labels, former):
+  """Returns the path of labels.txt, or of `<name>_labels.txt`.
+
+  The latter if labels.txt is another data set's; otherwise one of the former
+  conversion is removed.
 
   labels.txt is what slim's scripts look for. What this project wrote is read by
   its manifest, but for slim's own records labels.txt is the only source.
@@ -228,10 +258,10 @@ def write_labels(dataset_dir, name, labels, former=None):
   content = _read(path)
   if content not in (None, _labels_bytes(labels)) and _is_in_use(
       dataset_dir, name, content):
-    path = own_path
-  elif former and _read(own_path) == _labels_bytes(former.labels):
+    return own_path
+  if former and _read(own_path) == _labels_bytes(former.labels):
     os.remove(own_path)
-  manifests.write_text(path, record_dataset.format_labels(labels))
+  return path
 
 
 def _is_in_use(dataset_dir, name, content):

@@ -69,9 +69,7 @@ def find_split(name, split_name, dataset_dir):
   """
   splits = split_files.find(name, dataset_dir)
   if not splits:
-    raise InputError('data set %r is not converted (looked in %s): run %s' %
-                     (name, dataset_dir,
-                      split_files.command(name, dataset_dir)))
+    raise _not_converted(name, dataset_dir)
   if split_name not in splits:
     raise unknown_name('split of data set %r' % name, split_name, splits)
   return splits[split_name]
@@ -82,13 +80,16 @@ def get_labels(name, dataset_dir):
 
   Args:
     name: name of the data set; 'imagenet' has its 1001 names in the project.
-    dataset_dir: folder that holds the manifest or labels.txt.
+    dataset_dir: folder that holds the data set.
 
   Raises:
-    InputError: if the folder holds neither.
+    InputError: if the folder does not hold it, or there are no class names.
   """
   if name == 'imagenet':
     return imagenet_names.labels()
+  if not manifest.load(dataset_dir, name) and not split_files.find(
+      name, dataset_dir):
+    raise _not_converted(name, dataset_dir)
   return labels_of_records(name, dataset_dir)
 
 
@@ -113,6 +114,11 @@ def labels_of_records(name, dataset_dir):
     raise InputError('no class names of data set %r: neither %s nor %s exists' %
                      (name, manifest.path(dataset_dir, name), labels_path))
   return record_dataset.read_labels(labels_path)
+
+
+def _not_converted(name, dataset_dir):
+  return InputError('data set %r is not converted (looked in %s): run %s' %
+                    (name, dataset_dir, split_files.command(name, dataset_dir)))
 
 
 def _from_pattern(file_pattern, split_name, dataset_dir):

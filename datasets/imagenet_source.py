@@ -88,7 +88,8 @@ def list_validation(folder, labels_path=None):
   if not labels_path:
     raise InputError(
         'the photos in %s lie flat: their classes are needed, a file with the '
-        'WordNet id of each, a line a photo' % folder)
+        'WordNet id of each, a line a photo (--imagenet_validation_labels)' %
+        folder)
   wordnet_ids = _read_wordnet_ids(labels_path)
   labels = _labels()
   return [SourcePhoto(os.path.join(folder, name), labels[wordnet_ids[line]])

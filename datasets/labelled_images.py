@@ -11,14 +11,17 @@ import io
 import itertools
 import os
 import random
+import reprlib
+import shutil
 
 import numpy as np
 from PIL import Image
 
 from compat import tf
-from datasets import converted_files, record_dataset
+from datasets import converted_files, record_dataset, shard_check
 from datasets import manifest as manifests
 from datasets.progress import map_in_threads
+from datasets.split_files import work_dir
 from errors import InputError
 
 Images = collections.namedtuple('Images', 'pixels labels')
@@ -45,8 +48,8 @@ def convert(dataset_dir, name, labels, splits, num_shards=None):
     The Manifest.
 
   Raises:
-    InputError: a label is none of the classes, a split is empty, or the files
-      cannot be written.
+    InputError: a label is none of the classes, a split is empty, the former
+      conversion was of other data, or the files cannot be written.
   """
   if num_shards is not None and not 1 <= num_shards <= 99999:
     raise InputError('num_shards is %r, accepted are 1 to 99999' % num_shards)
@@ -57,6 +60,8 @@ def convert(dataset_dir, name, labels, splits, num_shards=None):
             for split, images in splits.items()}
   former_path = converted_files.former_path(dataset_dir, name)
   former = manifests.load_file(former_path) if former_path else None
+  if former:
+    _check_former(former, former_path, labels, splits)
   manifest = manifests.Manifest(
       name=name, labels=list(labels), seed=_SEED, percent_validation=0,
       files={}, skipped=[],
@@ -66,6 +71,10 @@ def convert(dataset_dir, name, labels, splits, num_shards=None):
   def write_shards(aside):
     for split, images in splits.items():
       _write_split(aside, split, images, labels, shards[split])
+      # Known only now; the manifest is written last.
+      manifest.splits[split]['shard_bytes'] = [
+          os.path.getsize(os.path.join(aside, shard))
+          for shard in shards[split]]
 
   try:
     converted_files.publish(dataset_dir, manifest, former, [], write_shards)
@@ -76,28 +85,71 @@ def convert(dataset_dir, name, labels, splits, num_shards=None):
   return manifest
 
 
-def already_converted(dataset_dir, name, num_shards):
+def already_converted(dataset_dir, name, labels, split_names, num_shards):
   """Returns the Manifest of what was converted before, or None.
+
+  All record files are read, see shard_check. Where all is well, what a killed
+  conversion left is removed.
 
   Args:
     dataset_dir: folder of the files.
     name: name of the data set.
+    labels: list of class names; the index is the label.
+    split_names: the splits that the data set has.
     num_shards: record files a split that are wanted; None: any number.
 
   Returns:
-    None also where one of the record files is gone, or their number is not the
-    one that is wanted.
+    None also where one of the record files is gone or damaged, or their number
+    is not the one that is wanted.
+
+  Raises:
+    InputError: other data were converted under this name.
   """
   found = manifests.load(dataset_dir, name)
   if not found:
     return None
+  _check_former(found, manifests.path(dataset_dir, name), labels, split_names)
+  known = []
   for split in found.splits.values():
     wanted = min(num_shards or len(split['shards']), split['size'])
-    if len(split['shards']) != wanted or not all(
-        os.path.isfile(os.path.join(dataset_dir, shard))
-        for shard in split['shards']):
+    if len(split['shards']) != wanted or not (
+        'shard_sizes' in split and 'shard_bytes' in split):  # Of an old one.
       return None
+    known += map(shard_check.KnownShard,
+                 [os.path.join(dataset_dir, shard)
+                  for shard in split['shards']],
+                 split['shard_sizes'], split['shard_bytes'])
+  damaged = shard_check.find_damaged(known)
+  if damaged:
+    tf.logging.warning(
+        '%d of %d record files of %s are missing or damaged, the first is %s: '
+        'all are made again', len(damaged), len(known), name, damaged[0])
+    return None
+  tf.logging.info('%s holds the records of %s already, %d files without damage',
+                  dataset_dir, name, len(known))
+  aside = work_dir(dataset_dir, name)
+  try:
+    if os.path.isdir(aside):
+      shutil.rmtree(aside)
+  except OSError as error:
+    raise InputError('cannot write to %s: %s' % (dataset_dir, error))
   return found
+
+
+def _check_former(former, former_path, labels, split_names):
+  """Raises InputError if a manifest is that of a folder of photos.
+
+  The folder may have had this name, and be gone. Its records are not replaced
+  by those of something else.
+  """
+  if (former.labels != list(labels) or former.files or
+      set(former.splits) != set(split_names)):
+    raise InputError(
+        '%s is of other data than the public data set %s, of %d photos of %s: '
+        'move it and its record files away, or take another folder' %
+        (former_path, former.name,
+         sum(split['size'] for split in former.splits.values()),
+         reprlib.repr(former.labels)))
 
 
 def _check(name, split, images, labels):
@@ -119,9 +171,17 @@ def _shard_names(name, split, count):
 def _describe(images, labels, shards):
   """Returns a split as the manifest holds it."""
   counts = np.bincount(images.labels, minlength=len(labels))
+  starts = _starts(len(images.labels), len(shards))
   return {'size': len(images.labels), 'shards': shards,
+          'shard_sizes': [end - start for start, end in starts],
           'class_counts': {label: int(count)
                            for label, count in zip(labels, counts)}}
+
+
+def _starts(size, num_shards):
+  """Returns [(first record, the one after the last)], one a shard."""
+  return [(index * size // num_shards, (index + 1) * size // num_shards)
+          for index in range(num_shards)]
 
 
 def _write_split(folder, split, images, labels, shards):
@@ -139,9 +199,7 @@ def _write_split(folder, split, images, labels, shards):
 
   with contextlib.closing(
       map_in_threads(make_record, order, 'written')) as records:
-    for number, shard in enumerate(shards):
-      start, end = (index * len(order) // len(shards)
-                    for index in (number, number + 1))
+    for shard, (start, end) in zip(shards, _starts(len(order), len(shards))):
       with tf.python_io.TFRecordWriter(os.path.join(folder, shard)) as writer:
         for record in itertools.islice(records, end - start):
           writer.write(record)

@@ -8,18 +8,22 @@ split holds in which files, and which photo went where. Where it exists,
 import collections
 import json
 import os
+import re
+import reprlib
 
+from datasets.locked_file import locked_file
 from errors import InputError
 
 Manifest = collections.namedtuple(
     'Manifest', 'name labels splits seed percent_validation files skipped '
-    'percent_test digests duplicates', defaults=(0, {}, []))
+    'percent_test digests duplicates pixels', defaults=(0, {}, [], {}))
 Manifest.__doc__ = """What a converted data set holds.
 
 name: name of the data set.
 labels: list of class names; the index is the label.
 splits: {split name: {'size': photos, 'shards': [file name, ...],
   'class_counts': {class name: photos}}}; splits without photos are left out.
+  Where known, 'shard_sizes' and 'shard_bytes': photos and bytes of each shard.
 seed: integer that decided split and order.
 percent_validation: number, percent of each class's photos in 'validation'.
 files: {'<class>/<file>': split name}.
@@ -28,16 +32,14 @@ percent_test: number, percent of each class's photos in 'test'.
 digests: {'<class>/<file>': sha256 of the file, hexadecimal}, of `files`.
 duplicates: [['<class>/<file>', ...], ...], sets of photos with equal pixels. A
   set over several classes was skipped, see `contradictions`.
+pixels: {'<class>/<file>': digest of its pixels}, of those of `files` whose
+  record does not hold the file itself: see former_photos.
 
-Manifests written before the last three existed lack them.
+Manifests written before the last four existed lack them.
 """
 
-_KINDS = {'name': str, 'labels': list, 'splits': dict, 'seed': int,
-          'percent_validation': (int, float), 'files': dict, 'skipped': list,
-          'percent_test': (int, float), 'digests': dict, 'duplicates': list}
-
-
-_KIND_NAMES = {str: 'text', list: 'list', dict: 'table', int: 'whole number'}
+# What JSON can escape and UTF-8 cannot hold.
+_LONE_SURROGATE = re.compile('[\ud800-\udfff]')
 
 
 def path(dataset_dir, name):
@@ -67,6 +69,9 @@ def load_file(manifest_path):
       fields = json.load(source)
   except (FileNotFoundError, NotADirectoryError):
     return None
+  except RecursionError:
+    raise InputError('cannot read the manifest %s: it is nested too deeply' %
+                     manifest_path)
   except (OSError, ValueError) as error:
     raise InputError('cannot read the manifest %s: %s' % (manifest_path, error))
   return _check(fields, manifest_path)
@@ -74,7 +79,11 @@ def load_file(manifest_path):
 
 def save(dataset_dir, manifest):
   """Writes a Manifest; the file is either the old one or the new one."""
-  manifest_path = path(dataset_dir, manifest.name)
+  save_file(path(dataset_dir, manifest.name), manifest)
+
+
+def save_file(manifest_path, manifest):
+  """Does what `save` does, for the path of a manifest."""
   text = json.dumps(manifest._asdict(), indent=2, ensure_ascii=False)
   write_text(manifest_path, text + '\n')
 
@@ -82,36 +91,118 @@ def save(dataset_dir, manifest):
 def write_text(file_path, text):
   """Writes a UTF-8 file aside and renames it, so that it is never half there.
 
+  Several processes may write the same one; the last has its way. Where it
+  cannot be written, nothing is left aside.
+
   Args:
     file_path: where it goes; the folder must exist.
     text: its content.
+
+  Raises:
+    OSError: if it cannot be written.
   """
   aside = file_path + '.part'
-  with open(aside, 'w', encoding='utf-8', newline='\n') as target:
-    target.write(text)
-    target.flush()
-    os.fsync(target.fileno())
-  os.replace(aside, file_path)
+  with locked_file(aside) as opened:
+    os.ftruncate(opened, 0)  # A process that was killed may have begun it.
+    with open(opened, 'wb', closefd=False) as target:
+      target.write(text.encode('utf-8'))
+    os.fsync(opened)
+    os.replace(aside, file_path)
 
 
 def _check(fields, manifest_path):
   """Returns the fields as a Manifest, or raises InputError."""
-  if isinstance(fields, dict):
-    fields = dict(Manifest._field_defaults, **fields)
-  for field, kind in _KINDS.items():
-    if not isinstance(fields, dict) or not isinstance(fields.get(field), kind):
-      raise InputError(
-          '%s is not a manifest of this project: no %r that is a %s; move the '
-          'file away and convert the photos again' %
-          (manifest_path, field, _KIND_NAMES.get(kind, 'number')))
+  def refuse(where, value, accepted):
+    raise InputError(
+        '%s is not a manifest of this project: %s is %s, accepted is %s; move '
+        'the file away and convert the photos again' %
+        (manifest_path, where, value, accepted))
+
+  def check_table(table, kinds, of_split=''):
+    for field, (is_right, accepted) in kinds.items():
+      if field not in table and field not in _OPTIONAL:
+        refuse(repr(field) + of_split, 'missing', accepted)
+      if field in table and not is_right(table[field]):
+        refuse(repr(field) + of_split, reprlib.repr(table[field]), accepted)
+
+  if not isinstance(fields, dict):
+    refuse('the file', reprlib.repr(fields), 'a table')
+  fields = dict(Manifest._field_defaults, **fields)
+  check_table(fields, _FIELDS)
   for split, entry in fields['splits'].items():
-    if not isinstance(entry, dict) or not (
-        {'size', 'shards', 'class_counts'} <= set(entry)):
-      raise InputError('%s: split %r lacks size, shards or class_counts' %
-                       (manifest_path, split))
-  for field in ('files', 'digests'):
-    for file, value in fields[field].items():
-      if not isinstance(value, str):
-        raise InputError('%s: %r in %r is %r, accepted is text' %
-                         (manifest_path, file, field, value))
-  return Manifest(**{field: fields[field] for field in _KINDS})
+    of_split = ' of split %r' % split
+    check_table(entry, _SPLIT_FIELDS, of_split)
+    for field in _OPTIONAL:
+      if field in entry and len(entry[field]) != len(entry['shards']):
+        refuse(repr(field) + of_split, '%d numbers' % len(entry[field]),
+               '%d, one a shard' % len(entry['shards']))
+    for label in fields['labels']:
+      if label not in entry['class_counts']:
+        refuse("'class_counts'%s of label %r" % (of_split, label), 'missing',
+               'a whole number')
+  return Manifest(**{field: fields[field] for field in _FIELDS})
+
+
+def _is_text(value):
+  """Whether a value is text that can be written as UTF-8."""
+  return isinstance(value, str) and not _LONE_SURROGATE.search(value)
+
+
+def _is_count(value):
+  return _is_whole(value) and 0 <= value < 2 ** 63
+
+
+def _is_whole(value):
+  return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_percent(value):
+  return (_is_whole(value) or isinstance(value, float)) and 0 <= value <= 99
+
+
+def _is_file_name(value):
+  return (_is_text(value) and value not in ('', '.', '..') and
+          not re.search('[/\0]', value))
+
+
+def _list_of(is_right, least=0):
+  """Returns a function that tells lists of at least so many right items."""
+  return lambda value: (isinstance(value, list) and len(value) >= least and
+                        all(map(is_right, value)))
+
+
+def _table_of(is_right):
+  """Returns a function that tells tables of right values."""
+  return lambda value: (isinstance(value, dict) and all(map(_is_text, value))
+                        and all(map(is_right, value.values())))
+
+
+def _is_skipped_entry(value):
+  return (isinstance(value, dict) and _is_text(value.get('file')) and
+          _is_text(value.get('reason')))
+
+
+# {field: (function of its value that tells whether it is right, what is)}.
+_FIELDS = {
+    'name': (_is_text, 'text'),
+    'labels': (_list_of(_is_text, 1), 'a list of class names'),
+    'splits': (_table_of(lambda value: isinstance(value, dict)),
+               'a table of tables'),
+    'seed': (_is_whole, 'a whole number'),
+    'percent_validation': (_is_percent, 'a number from 0 to 99'),
+    'files': (_table_of(_is_text), 'a table of text'),
+    'skipped': (_list_of(_is_skipped_entry), 'a list of file and reason'),
+    'percent_test': (_is_percent, 'a number from 0 to 99'),
+    'digests': (_table_of(_is_text), 'a table of text'),
+    'duplicates': (_list_of(_list_of(_is_text, 1)),
+                   'a list of lists of files'),
+    'pixels': (_table_of(_is_text), 'a table of text'),
+}
+_SPLIT_FIELDS = {
+    'size': (_is_count, 'a whole number from 0 on'),
+    'shards': (_list_of(_is_file_name, 1), 'a list of file names'),
+    'class_counts': (_table_of(_is_count), 'a table of whole numbers'),
+    'shard_sizes': (_list_of(_is_count), 'a list of whole numbers'),
+    'shard_bytes': (_list_of(_is_count), 'a list of whole numbers'),
+}
+_OPTIONAL = ('shard_sizes', 'shard_bytes')

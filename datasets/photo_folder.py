@@ -63,7 +63,7 @@ def list_photos(folder):
   listing = Listing([], [], [], [])
   for name in _listdir(folder):
     path = os.path.join(folder, name)
-    if _is_hidden(name):
+    if is_hidden(name):
       _list_all(path, name, 'hidden', listing.hidden)
     elif not os.path.isdir(path):
       listing.skipped.append(_skip(name, 'not in a class folder'))
@@ -90,7 +90,7 @@ def _list_class(folder, class_name, listing):
   for name in _listdir(os.path.join(folder, class_name)):
     path = os.path.join(folder, class_name, name)
     file = '%s/%s' % (class_name, name)
-    if _is_hidden(name):
+    if is_hidden(name):
       _list_all(path, file, 'hidden', listing.hidden)
     elif os.path.isfile(path):
       if _is_text(name):
@@ -186,10 +186,24 @@ def read_bytes_again(folder, checked, max_pixels):
 
 
 def printable(text):
-  """Returns a file name without line breaks and other control characters."""
+  """Returns a name without control characters and bytes that are not UTF-8."""
   return ''.join(letter if letter.isprintable() else
                  letter.encode('unicode_escape').decode('ascii')
-                 for letter in text)
+                 for letter in _as_text(text))
+
+
+def check_is_utf8(what, name):
+  """Raises InputError for a name that is not UTF-8.
+
+  TensorFlow cannot open a file of such a name.
+
+  Args:
+    what: what has the name, such as 'dataset_dir'.
+    name: text, a file name or a path.
+  """
+  if not _is_text(name):
+    raise InputError('%s is %s, accepted are names in UTF-8' %
+                     (what, printable(name)))
 
 
 def _digest(data):
@@ -203,7 +217,8 @@ def _listdir(folder):
     raise InputError('cannot list %s: %s' % (printable(folder), error.strerror))
 
 
-def _is_hidden(name):
+def is_hidden(name):
+  """Whether a file or folder of this name is hidden, and so no photo."""
   return name.startswith('.') or name.lower() in _HIDDEN
 
 
@@ -223,8 +238,14 @@ def _is_text(name):
 
 
 def _skip(file, reason):
-  text = file.encode('utf-8', 'backslashreplace').decode('utf-8')
-  return {'file': text, 'reason': reason}
+  return {'file': _as_text(file), 'reason': reason}
+
+
+def _as_text(name):
+  """Returns a file name with bytes that are not UTF-8 as in `\\xff`."""
+  return ''.join('\\x%02x' % (ord(letter) - 0xdc00)
+                 if '\udc80' <= letter <= '\udcff' else letter
+                 for letter in name)
 
 
 def _read(path, max_pixels):

@@ -11,7 +11,6 @@ import ctypes
 import hashlib
 import io
 import logging
-import re
 import struct
 import threading
 import warnings
@@ -27,6 +26,7 @@ from PIL import (
   TiffImagePlugin,
 )
 
+from datasets import jpeg_markers
 from errors import InputError
 
 # Width times height. The largest medium-format cameras take 102 to 151
@@ -82,14 +82,6 @@ _PILLOW_ERRORS = (OSError, SyntaxError, ValueError, TypeError, KeyError,
                   ZeroDivisionError, RuntimeError, AssertionError,
                   MemoryError, struct.error, zlib.error,
                   Image.DecompressionBombError)
-
-# A marker amid or after a JPEG's coded data, where a byte 255 is followed by 0,
-# and the two bytes after it; not those for restarts, which have no length.
-_JPEG_MARKER = re.compile(b'\xff([^\x00\x01\xd0-\xd7\xff])(.?.?)', re.DOTALL)
-# Those that begin with their length: tables, further scans, application data
-# and comments.
-_JPEG_SEGMENTS = {bytes([marker]) for marker in (
-    0xc4, 0xcc, 0xda, 0xdb, 0xdc, 0xdd, *range(0xe0, 0xf0), 0xfe)}
 
 _ORIENTATION = 0x0112
 # EXIF orientation: what must be done to see the photo upright.
@@ -152,8 +144,9 @@ def normalize_photo(data, max_pixels=MAX_PIXELS):
   """Turns the bytes of a photo file into an upright RGB JPEG.
 
   The content decides the format, never a file name. The whole file is decoded,
-  so that one that is cut off is found here and not in training. A
-  three-channel JPEG that is upright comes back byte for byte; all else is
+  so that one that is cut off is found here and not in training; a JPEG that
+  lost some of its data in the middle mostly is, too, if it is not progressive.
+  A three-channel JPEG that is upright comes back byte for byte; all else is
   written anew with quality 95: EXIF rotation applied, first frame of a GIF,
   transparency on white, 16 bits a channel cut to 8, grey and CMYK as RGB.
 
@@ -233,7 +226,10 @@ def _opened(data, max_pixels):
     raise PhotoError('%d x %d pixels, more than the limit of %d' %
                      (width, height, max_pixels))
   if reader is JpegImagePlugin.JpegImageFile:
-    _check_end(data, source.tell())
+    try:
+      jpeg_markers.drop_end(data, source)
+    except jpeg_markers.JpegError as error:
+      raise PhotoError(str(error))
   try:
     with (_large_photo_lock if width * height > _LARGE_PIXELS else
           contextlib.nullcontext()):
@@ -286,29 +282,6 @@ def _is_plain_jpeg(image):
   return (isinstance(image, JpegImagePlugin.JpegImageFile) and
           image.mode == 'RGB' and
           image.info.get('adobe_transform', 1) == 1)
-
-
-def _check_end(data, start):
-  """Raises PhotoError for a JPEG whose end marker is not reached.
-
-  When only the marker and a few bits are missing, or a changed byte made a
-  segment that leads beyond the end, Pillow is content and TensorFlow is not.
-  What follows the marker is no matter: telephones append films.
-
-  Args:
-    data: bytes of the file.
-    start: where the header ended, which Pillow reads up to the coded data.
-  """
-  while True:
-    found = _JPEG_MARKER.search(data, start)
-    if not found:
-      raise PhotoError('truncated: the JPEG has no end marker')
-    marker, length = found.group(1), found.group(2)
-    if marker == b'\xd9':
-      return
-    if marker not in _JPEG_SEGMENTS:
-      raise PhotoError('damaged: marker %s amid the coded data' % marker.hex())
-    start = found.end(1) + int.from_bytes(length, 'big')
 
 
 def _decode_for_check(image):

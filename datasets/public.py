@@ -7,8 +7,9 @@ from datasets import (
   convert_flowers,
   convert_mnist,
   convert_photos,
+  converted_files,
 )
-from errors import unknown_name
+from errors import InputError, unknown_name
 
 CONVERTERS = {
     'cifar10': convert_cifar10.convert,
@@ -17,30 +18,50 @@ CONVERTERS = {
 }
 
 
+# Those that are photo files; the others are arrays, split as published.
+_OF_PHOTOS = ('flowers',)
+
+
+def is_of_photos(name, dataset_dir):
+  """Whether a data set is made of photo files, by convert_photos.
+
+  Args:
+    name: any name, of a public data set or not.
+    dataset_dir: folder that may hold a folder of photos of that name.
+  """
+  return (name not in CONVERTERS or name in _OF_PHOTOS or
+          os.path.isdir(os.path.join(dataset_dir, name)))
+
+
 def convert(name, dataset_dir, **options):
   """Downloads a public data set where it is missing, and converts it.
 
   A folder of photos `<dataset_dir>/<name>/` that lies there is converted
-  instead, whatever it holds.
+  instead, whatever it holds. No other process may download or convert a public
+  data set in dataset_dir meanwhile.
 
   Args:
     name: 'cifar10', 'flowers' or 'mnist'.
     dataset_dir: folder of the archives and of the records; made where missing.
     **options: of convert_photos.convert, without those that were not given.
-      Where there are no photo files (cifar10, mnist) only num_shards counts:
-      the splits are the published ones.
+      Where there are no photo files (see is_of_photos) num_shards alone: the
+      splits are the published ones.
 
   Returns:
     The Manifest.
 
   Raises:
-    InputError: no such data set, or what its converter raises.
+    InputError: no such data set, dataset_dir cannot be made, another process is
+      at it, or what the converter raises.
   """
   if name not in CONVERTERS:
     raise unknown_name('public data set', name, CONVERTERS)
-  if name != 'flowers' and os.path.isdir(os.path.join(dataset_dir, name)):
-    return convert_photos.convert(dataset_dir, name, **options)
-  if name != 'flowers':
-    options = {key: value for key, value in options.items()
-               if key == 'num_shards' and value is not None}
-  return CONVERTERS[name](dataset_dir, **options)
+  try:
+    os.makedirs(dataset_dir, exist_ok=True)
+  except OSError as error:
+    raise InputError('cannot make the folder %s: %s' %
+                     (dataset_dir, error.strerror))
+  with converted_files.hold(dataset_dir):
+    if name not in _OF_PHOTOS and is_of_photos(name, dataset_dir):
+      return convert_photos.convert(dataset_dir, name, **options)
+    return CONVERTERS[name](dataset_dir, **options)

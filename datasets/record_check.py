@@ -8,6 +8,7 @@ import collections
 import multiprocessing.pool
 import os
 import re
+import zlib
 
 from google.protobuf.message import DecodeError
 
@@ -43,7 +44,9 @@ FileReport.__doc__ = """What a file of records holds.
 path: of the file.
 num_records: how many records it holds, damaged ones included.
 num_decoded: how many photos were decoded.
-photos: [(index, offset, image/filename)] of the records that have one.
+photos: [(index, offset, image/filename, checksum)] of the records that have
+  a name. The checksum is the photo's; None for a '<class>/<file>', which needs
+  none: it occurs once in a data set, a base name may be in several folders.
 problems: list of Problem.
 """
 
@@ -121,7 +124,8 @@ def check_file(path, num_classes, decoder=None, indexes=None, on_record=None):
       if text is None:
         text, photo, example = _check_content(record.data, num_classes)
       if photo:
-        photos.append((record.index, record.offset, photo))
+        photos.append((record.index, record.offset, photo,
+                       None if '/' in photo else _checksum(example)))
       if not text and decoder and (indexes is None or record.index in indexes):
         num_decoded += 1
         text = decoder.check(example)
@@ -167,7 +171,10 @@ def first_problem(paths, decode):
 
 
 def _check_content(data, num_classes):
-  """Returns what is wrong (None for nothing), the photo's name, the Example."""
+  """Returns what is wrong (None for nothing), the photo's name, the Example.
+
+  Where there is a name there is an image/encoded.
+  """
   try:
     example = tf.train.Example.FromString(data)
   except DecodeError:
@@ -190,6 +197,10 @@ def _check_content(data, num_classes):
   elif not _value(feature, 'image/encoded'):
     text = 'image/encoded is empty'
   return text, name, example
+
+
+def _checksum(example):
+  return zlib.crc32(_value(example.features.feature, 'image/encoded'))
 
 
 def _value(feature, key, default=None):

@@ -161,9 +161,15 @@ def compare_counts(files, counts, origin):
 
 def command(name, dataset_dir):
   """Returns what to run to get a data set's files, for messages."""
-  return ('download_and_convert_data.py --dataset_name=%s --dataset_dir=%s '
-          'on the photos in %s/<class>/' %
-          (name, dataset_dir, os.path.join(dataset_dir, name)))
+  program = ('download_and_convert_data.py --dataset_name=%s --dataset_dir=%s' %
+             (name, dataset_dir))
+  folder = os.path.join(dataset_dir, name)
+  if name not in public_sets.PUBLIC_SETS or os.path.isdir(folder):
+    return '%s on the photos in %s/<class>/' % (program, folder)
+  if name == 'imagenet':
+    return ('%s with --imagenet_train_dir, --imagenet_validation_dir or both' %
+            program)
+  return program
 
 
 def _by_pattern(public_set, dataset_dir):

@@ -12,7 +12,7 @@ SPLITS = ('train', 'validation', 'test')
 _NAMED = 5
 
 
-def assign_all(by_class, percents, seed, former=None):
+def assign_all(by_class, percents, seed, former=None, pixels=None):
   """Assigns the photos of all classes to splits.
 
   Args:
@@ -20,17 +20,22 @@ def assign_all(by_class, percents, seed, former=None):
     percents: as in `assign`.
     seed: integer.
     former: the manifest.Manifest whose splits are kept, or None.
+    pixels: {CheckedPhoto.digest: digest of the pixels} of photos that `former`
+      may have in other bytes, see former_photos.find; None for none.
 
   Returns:
     {file: split}.
   """
   former_split = None
   if former:
-    by_digest = {digest: former.files.get(file)
-                 for file, digest in former.digests.items()}
+    by_digest, by_pixels = (
+        {digest: former.files.get(file) for file, digest in digests.items()}
+        for digests in (former.digests, former.pixels))
 
     def former_split(photo):
-      return by_digest.get(photo.digest) or former.files.get(photo.file)
+      return (by_digest.get(photo.digest) or
+              by_pixels.get((pixels or {}).get(photo.digest)) or
+              former.files.get(photo.file))
 
   split_of = {}
   for groups in by_class.values():
@@ -46,8 +51,8 @@ def assign(groups, percents, seed, former=None):
   matter.
 
   With a former manifest its photos keep their splits; they are known by the
-  bytes of the file, or else by the name. A group of which one was trained on
-  stays in training, because evaluating on it would flatter.
+  bytes of the file, or else its pixels, or else the name. A group of which one
+  was trained on stays in training, because evaluating on it would flatter.
 
   Args:
     groups: list of lists of photo_folder.CheckedPhoto of one class.

@@ -117,11 +117,12 @@ def _spread(paths, counts, num_decoded):
 def _repeated(report, seen):
   """Returns the Problems of photos that were seen before, and notes all."""
   problems = []
-  for index, offset, photo in report.photos:
-    if photo in seen:
+  for index, offset, photo, checksum in report.photos:
+    if (photo, checksum) in seen:
       problems.append(record_check.Problem(
           report.path, index, offset, photo,
-          'a photo of this name is in %s, record %d, as well' % seen[photo]))
+          'a photo of this name is in %s, record %d, as well' %
+          seen[photo, checksum]))
     else:
-      seen[photo] = (report.path, index)
+      seen[photo, checksum] = (report.path, index)
   return problems

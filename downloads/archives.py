@@ -6,11 +6,13 @@ below one folder come out, and anything else condemns the archive.
 """
 
 import contextlib
+import glob
 import gzip
 import os
 import posixpath
 import shutil
 import tarfile
+import uuid
 import zlib
 
 from errors import InputError
@@ -114,16 +116,34 @@ def unpack(path, folder, place):
 
 def _write(source, target_path):
   """Copies an archive's member; an error of reading stays what it is."""
-  with contextlib.ExitStack() as stack:
-    try:
-      os.makedirs(os.path.dirname(target_path), exist_ok=True)
-      target = stack.enter_context(open(target_path, 'xb'))
-      for chunk in iter(lambda: source.read(_CHUNK), b''):
-        target.write(chunk)
-    except OSError as error:
-      if error.errno is None:  # gzip's own, about the archive.
-        raise
-      raise InputError('cannot write %s: %s' % (target_path, error.strerror))
+  try:
+    os.makedirs(os.path.dirname(target_path), exist_ok=True)
+    target = open(target_path, 'xb', buffering=0)
+  except OSError as error:
+    raise InputError('cannot write %s: %s' % (target_path, error.strerror))
+  with target:
+    for chunk in iter(lambda: source.read(_CHUNK), b''):
+      write_all(target, chunk)
+
+
+def write_all(target, data):
+  """Writes bytes to an unbuffered file.
+
+  Such a file may take a part at a time: what fits where the disk is full.
+
+  Args:
+    target: file object, opened with buffering=0.
+    data: bytes.
+
+  Raises:
+    InputError: not all could be written.
+  """
+  rest = memoryview(data)
+  try:
+    while rest:
+      rest = rest[target.write(rest):]
+  except OSError as error:
+    raise InputError('cannot write %s: %s' % (target.name, error.strerror))
 
 
 @contextlib.contextmanager
@@ -174,23 +194,31 @@ def _errors_of(path):
   except InputError:  # It is a ValueError itself.
     raise
   except _READ_ERRORS as error:
+    if isinstance(error, OSError) and error.errno:  # The disk's, not gzip's.
+      raise InputError('%s: %s' % (error.filename or path, error.strerror))
     raise DamagedArchive('%s is damaged, or no gzip archive: %s' %
                          (path, ' '.join(str(error).split()) or
                           type(error).__name__))
 
 
 @contextlib.contextmanager
-def unpacking_folder(folder):
+def unpacking_folder(path):
   """Gives an empty folder beside the place of what is unpacked in it.
 
   Args:
-    folder: where it goes. What an earlier, killed run left there is removed,
-      and all that is left in it at the end.
+    path: how its name begins; the end is made up, so that no other process has
+      the same. What earlier, killed runs left under such names is removed: hold
+      a lock.
 
   Yields:
-    `folder`, made anew.
+    The folder. All that is left in it at the end is removed.
+
+  Raises:
+    InputError: it cannot be made.
   """
-  shutil.rmtree(folder, ignore_errors=True)
+  for left in [path] + glob.glob(glob.escape(path) + '.????????'):
+    shutil.rmtree(left, ignore_errors=True)
+  folder = '%s.%s' % (path, uuid.uuid4().hex[:8])
   try:
     os.makedirs(folder)
   except OSError as error:

@@ -4,13 +4,14 @@
         check=archives.check_tar)
 
 What has arrived is in photos.tgz.part, and what the server said about it (which
-version, how long) in photos.tgz.part.json; the next try asks for the rest of
-that version only. Proxies are taken from the environment (http_proxy,
-https_proxy, no_proxy), as by other programs.
+version, how long) in photos.tgz.part.json; the next try, at whichever address,
+asks for the rest of that version only. The part is given up when another
+beginning arrives, not before: a full disk, a cut or an address that fails leave
+it. Proxies are taken from the environment (http_proxy, https_proxy, no_proxy),
+as by other programs.
 """
 
 import contextlib
-import fcntl
 import http.client
 import json
 import os
@@ -22,7 +23,8 @@ import time
 import urllib.error
 import urllib.request
 
-from downloads.archives import DamagedArchive
+from downloads import locks, marks
+from downloads.archives import DamagedArchive, UnsafeArchive, write_all
 from downloads.progress import Progress
 from errors import InputError
 
@@ -66,7 +68,8 @@ def fetch(urls, path, size=None, check=None):
       is there already is checked too, but may have another size.
 
   Returns:
-    Whether it was downloaded.
+    Whether it was downloaded. marks.is_downloaded knows that later on too, and
+    marks.remove_downloaded removes it.
 
   Raises:
     InputError: no address gave it, and where to put it by hand; or the file
@@ -78,7 +81,7 @@ def fetch(urls, path, size=None, check=None):
   part = path + '.part'
   with _open_part(part) as target:
     if os.path.exists(path):  # Another process has just finished it.
-      os.remove(part)
+      _remove(part)
       return False
     refusals = []
     for url in urls:
@@ -93,6 +96,7 @@ def fetch(urls, path, size=None, check=None):
           'cannot download %s (%s); get it in another way, put it at %s, and '
           'run this again' % (os.path.basename(path), '; '.join(refusals),
                               os.path.abspath(path)))
+    marks.mark(path, part)
     os.replace(part, path)
     _remove(_facts_path(target))
   return True
@@ -114,14 +118,12 @@ def _open_part(part):
   """Opens the unfinished file, and keeps other processes away from it."""
   try:
     os.makedirs(os.path.dirname(os.path.abspath(part)), exist_ok=True)
-    target = open(part, 'ab', buffering=0)
+    target = locks.open_locked(part)
+  except BlockingIOError:
+    raise InputError('another process is downloading to %s' % part)
   except OSError as error:
     raise InputError('cannot write %s: %s' % (part, error.strerror))
   with target:
-    try:
-      fcntl.flock(target, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      raise InputError('another process is downloading to %s' % part)
     yield target
 
 
@@ -131,7 +133,7 @@ def _download(url, target, size, check):
   Raises:
     _Refused: it did not work.
   """
-  farthest, failures, damaged = _have(target), 0, False
+  farthest, failures, damaged, restarted = _have(target), 0, False, False
   while True:
     try:
       _transfer(url, target, size)
@@ -145,12 +147,15 @@ def _download(url, target, size, check):
       if damaged:
         raise _Refused(error)
       reason, wait, damaged = str(error), 0, True
-    except InputError:  # Complete, and not to be used.
+    except UnsafeArchive:  # Complete, and not to be used.
       _restart(target)
       _forget_if_empty(target)
       raise
-    if _have(target) > farthest:
-      farthest, failures = _have(target), 0
+    have = _have(target)
+    # One start from the beginning is no failure, if this address goes on then.
+    if have > farthest or have < farthest and not restarted:
+      restarted = have < farthest
+      farthest, failures = have, 0
     if failures == len(WAITS):
       raise _Refused(reason)
     wait = max(wait, WAITS[failures])
@@ -166,21 +171,18 @@ def _transfer(url, target, size):
     _Cut: it ended early.
     _Refused: the server will not give it.
   """
-  facts = _facts(target, url)
+  facts = _facts(target)
   if _have(target) and _have(target) == facts.get('total'):
     return
-  if not (_validator(facts) or facts.get('total')):
-    _restart(target)  # Nothing would show that the rest is of another version.
   with _request(url, target, facts) as response:
-    if response.status == 206:
-      total = _check_partial(response, target, facts)
-    else:
-      _restart(target)
-      total = _length(response)
+    goes_on = response.status == 206
+    total = (_check_partial(response, target, facts) if goes_on else
+             _length(response))
     if size and total not in (None, size):
       raise _Refused('it offers %d bytes, and %d are expected' % (total, size))
-    _save_facts(target, url, response, total)
-    _copy(response, target, total)
+    first = b'' if goes_on else _begin(response, target, total)
+    _save_facts(target, response, total)
+    _copy(response, target, total, first)
   have = _have(target)
   if have < (total or size or 0):
     raise _Cut('connection cut after %d of %d bytes' % (have, total or size))
@@ -189,9 +191,19 @@ def _transfer(url, target, size):
     raise _Cut('it sent more than the %d bytes it announced' % (total or size))
 
 
+def _begin(response, target, total):
+  """Empties the part once the file's first bytes are here; returns those."""
+  first = _read(response, 0)
+  if not first and total != 0:
+    raise _Cut('connection cut after 0 bytes')
+  _restart(target)
+  return first
+
+
 def _request(url, target, facts):
   """Asks for the file, or for its rest; returns the response."""
-  have = _have(target)
+  # Else nothing would show that the rest is of another version.
+  have = _have(target) if _validator(facts) or facts.get('total') else 0
   headers = dict(_HEADERS)
   if have:
     headers['Range'] = 'bytes=%d-' % have
@@ -215,7 +227,7 @@ def _of_status(error, target):
   """Returns what an HTTP status means, as an exception to raise."""
   reason = 'HTTP %d %s' % (error.code, error.reason)
   if error.code == 416:  # What is here is not a beginning of what is there.
-    _restart(target)
+    _remove(_facts_path(target))  # So the next try asks for all of it.
     return _Cut(reason)
   if error.code >= 500 or error.code in _TRY_LATER:
     after = error.headers.get('Retry-After', '')
@@ -253,31 +265,36 @@ def _check_partial(response, target, facts):
           facts.get('total') in (None, total) and
           _validator(_facts_of(response, total)) == _validator(facts))
   if not same:
-    _restart(target)
+    _remove(_facts_path(target))  # So the next try asks for all of it.
     raise _Cut('the file there has changed: starting from its beginning')
   return total
 
 
-def _copy(response, target, total):
-  """Appends what arrives, until the end or a cut."""
+def _copy(response, target, total, first):
+  """Appends `first` and what arrives, until the end or a cut."""
   progress = Progress(os.path.basename(target.name)[:-len('.part')],
                       _have(target), total)
   try:
-    while True:
+    chunk = first or _read(response, _have(target))
+    while chunk:
       try:
-        chunk = response.read(_CHUNK)
-      except (OSError, http.client.HTTPException) as error:
-        raise _Cut('connection cut after %d bytes (%s)' %
-                   (_have(target), str(error) or type(error).__name__))
-      if not chunk:
-        return
-      try:
-        target.write(chunk)
-      except OSError as error:
-        raise InputError('cannot write %s: %s' % (target.name, error.strerror))
+        write_all(target, chunk)
+      except InputError as error:
+        raise InputError('%s; what has arrived is kept, run this again to go on'
+                         % error)
       progress.add(len(chunk))
+      chunk = _read(response, _have(target))
   finally:
     progress.close()
+
+
+def _read(response, have):
+  """Returns the next bytes, b'' at the end; _Cut if they do not come."""
+  try:
+    return response.read(_CHUNK)
+  except (OSError, http.client.HTTPException) as error:
+    raise _Cut('connection cut after %d bytes (%s)' %
+               (have, str(error) or type(error).__name__))
 
 
 def _length(response):
@@ -300,23 +317,25 @@ def _facts_path(target):
   return target.name + '.json'
 
 
-def _save_facts(target, url, response, total):
-  with open(_facts_path(target), 'w', encoding='utf-8') as stream:
-    json.dump(dict(_facts_of(response, total), url=url), stream)
+def _save_facts(target, response, total):
+  """Writes what names this version; a full disk leaves the former facts."""
+  path = _facts_path(target)
+  try:
+    with open(path + '.new', 'w', encoding='utf-8') as stream:
+      json.dump(_facts_of(response, total), stream)
+    os.replace(path + '.new', path)
+  except OSError as error:
+    raise InputError('cannot write %s: %s' % (path, error.strerror))
 
 
-def _facts(target, url):
-  """Returns what is known of the unfinished file; without it, starts anew."""
+def _facts(target):
+  """Returns what is known of the unfinished file, {} for nothing."""
   try:
     with open(_facts_path(target), encoding='utf-8') as stream:
       facts = json.load(stream)
   except (OSError, ValueError):
     facts = None
-  if not isinstance(facts, dict) or facts.get('url') != url:
-    facts = {}
-  if not facts:
-    _restart(target)
-  return facts
+  return facts if isinstance(facts, dict) else {}
 
 
 def _have(target):

@@ -8,6 +8,8 @@ import glob
 import os
 import re
 
+import numpy as np
+
 from compat import CHECKPOINT_ERRORS, tf
 from errors import InputError
 
@@ -21,7 +23,7 @@ _NAMED = 4
 
 
 def is_complete(prefix):
-  """Whether all files of a checkpoint are there and its index can be read.
+  """Whether a checkpoint's files are there, as long as its index says.
 
   A checkpoint that is being copied lacks some: TensorFlow writes the index
   last, copying tools do not.
@@ -29,10 +31,9 @@ def is_complete(prefix):
   Args:
     prefix: path of a checkpoint without .index and .data-….
   """
-  shards = glob.glob(glob.escape(prefix) + '.data-*-of-*')
   if os.path.isfile(prefix + '.index'):
-    wanted = [re.search(r'-of-(\d+)$', shard) for shard in shards]
-    if not wanted or len(shards) != int(wanted[0].group(1)):
+    shards = _shards(prefix)
+    if {int(path.rpartition('-')[2]) for path in shards} != {len(shards)}:
       return False
   elif not os.path.isfile(prefix):
     return False
@@ -41,6 +42,12 @@ def is_complete(prefix):
   except UnreadableCheckpoint:
     return False
   return True
+
+
+def _shards(prefix):
+  """Returns the paths of a checkpoint's .data-… files."""
+  return [path for path in glob.glob(glob.escape(prefix) + '.data-*')
+          if re.search(r'\.data-\d+-of-\d+$', path)]
 
 
 def newest(train_dir):
@@ -135,12 +142,38 @@ def open_reader(prefix):
   """Returns TensorFlow's reader of a checkpoint of either format.
 
   Raises:
-    UnreadableCheckpoint: the files are damaged or no checkpoint.
+    UnreadableCheckpoint: the files are damaged, too short or no checkpoint.
   """
   try:
-    return tf.train.NewCheckpointReader(prefix)
+    reader = tf.train.NewCheckpointReader(prefix)
+    if os.path.isfile(prefix + '.index'):
+      _check_length(reader, prefix)
   except CHECKPOINT_ERRORS as error:
     raise _unreadable(prefix, error)
+  return reader
+
+
+def _check_length(reader, prefix):
+  """Raises ValueError where the .data-… files are too short for the index.
+
+  TensorFlow would notice when it reads the last variables. The index of the
+  single-file format is that file's end.
+  """
+  shapes = reader.get_variable_to_shape_map()
+  wanted = 0
+  for name, dtype in reader.get_variable_to_dtype_map().items():
+    if dtype == tf.string:  # Its length is nowhere but in the data.
+      texts = np.ravel(reader.get_tensor(name))
+      wanted += sum(1 + len(text) for text in texts)  # 1: how long it is.
+    else:
+      wanted += dtype.size * int(np.prod(shapes[name], dtype=np.int64))
+  try:
+    have = sum(map(os.path.getsize, _shards(prefix)))
+  except FileNotFoundError:  # Training has just removed it.
+    have = 0
+  if have < wanted:
+    raise ValueError('its data has %d bytes, its index says %d' %
+                     (have, wanted))
 
 
 def restore(saver, session, prefix):

@@ -59,16 +59,40 @@ def compare(prefix, model_name, num_classes=None):
                  if ours[name] != theirs[name]])
 
 
-def networks_like(prefix):
-  """Returns names of networks whose variables begin as the checkpoint's do.
+def starts_training(found, classifier_scopes):
+  """Whether training with other classes can start from a checkpoint.
+
+  Args:
+    found: the Fit.
+    classifier_scopes: scopes that are not read from the checkpoint.
+
+  Returns:
+    False if a layer beside the classifier has another shape, or more than half
+    of their variables are missing: then it is another network's.
+  """
+  def beside(names):
+    return [name for name in names if not name.startswith(classifier_scopes)]
+
+  return not beside(name for name, _, _ in found.differing) and (
+      len(beside(found.matched)) > len(beside(found.missing)))
+
+
+def fitting_networks(prefix):
+  """Returns names of networks that a checkpoint fits, the best one first.
 
   Args:
     prefix: path of a checkpoint, as checkpoints.resolve returns it.
   """
   tops = {name.split('/')[0] for name in
           checkpoints.open_reader(prefix).get_variable_to_shape_map()}
-  return sorted(name for name, row in nets_factory.NETWORKS.items()
-                if row.classifier_scopes[0].split('/')[0] in tops)
+  missing = {}
+  for name, row in nets_factory.NETWORKS.items():
+    # Building all networks would take minutes.
+    if row.classifier_scopes[0].split('/')[0] in tops:
+      found = compare(prefix, name)
+      if starts_training(found, row.classifier_scopes):
+        missing[name] = len(found.missing)
+  return sorted(missing, key=lambda name: (missing[name], name))
 
 
 def kinds_of_unused(names):

@@ -9,7 +9,7 @@ import os
 import re
 from collections import namedtuple
 
-from downloads import archives
+from downloads import archives, locks, marks
 from downloads.fetch import fetch
 from errors import InputError, unknown_name
 from runs import checkpoints
@@ -122,7 +122,7 @@ def find(name):
 
 
 def download(name, folder):
-  """Puts a published checkpoint into a folder, unless it is there.
+  """Puts a published checkpoint into a folder, unless it is there complete.
 
   The files are called `<folder>/<name>.ckpt` (V1), or that with .index and
   .data-... (V2), whatever they are called in the archive. Where the network has
@@ -131,46 +131,79 @@ def download(name, folder):
 
   Args:
     name: of a checkpoint, or of a network.
-    folder: where it goes; made where missing. An archive that lies there is
-      used, and kept.
+    folder: where it goes; made where missing. An archive that a user has put
+      there is used, and kept.
 
   Returns:
     Path of the checkpoint, as `<folder>/<network>.ckpt`; where that is a file
     of the user's own, as `<folder>/<name>.ckpt`.
 
   Raises:
-    InputError: no such checkpoint; it cannot be downloaded, or the archive is
-      damaged or holds none; the files cannot be written.
+    InputError: no such checkpoint; another process is getting it; it cannot be
+      downloaded, or the archive is damaged or holds none; the files cannot be
+      written.
   """
   name, row = find(name)
   prefix = os.path.join(folder, name + '.ckpt')
+  archive = os.path.join(folder, row.url.rpartition('/')[2])
   if not checkpoints.is_complete(prefix):
-    archive = os.path.join(folder, row.url.rpartition('/')[2])
-    downloaded = fetch([row.url], archive, check=archives.check_tar)
-    _unpack(archive, row.checkpoint, prefix)
-    if downloaded:
-      os.remove(archive)
+    with locks.hold(_lock_path(prefix),
+                    'another process is getting the checkpoint %s: wait until '
+                    'it has ended' % prefix):
+      if not checkpoints.is_complete(prefix):  # It has not just ended.
+        fetch([row.url], archive, check=archives.check_tar)
+        _unpack(archive, row.checkpoint, prefix)
+  marks.remove_downloaded(archive)
   return _link(prefix, os.path.join(folder, row.network + '.ckpt'))
+
+
+def _lock_path(prefix):
+  folder, name = os.path.split(prefix)
+  return os.path.join(folder, '.%s.lock' % name)
 
 
 def _unpack(archive, wanted, prefix):
   """Moves the checkpoint of an archive to its place, when it is complete."""
   inside = _choose(archive, wanted)
   folder, name = os.path.split(prefix)
-  aside = os.path.join(folder, '.%s.unpacking' % name)
 
   def place(member):
     match = _V2_FILE.fullmatch(member)
     base, suffix = match.groups() if match else (member, '')
     return name + suffix if base == inside else None
 
-  with archives.unpacking_folder(aside):
+  with archives.unpacking_folder(
+      os.path.join(folder, '.%s.unpacking' % name)) as aside:
     files = archives.unpack(archive, aside, place)
     if not checkpoints.is_complete(os.path.join(aside, name)):
       raise InputError('the checkpoint %s in %s lacks files or is damaged' %
                        (inside, archive))
-    for file in sorted(files, key=lambda file: file.endswith('.index')):
-      os.replace(os.path.join(aside, file), os.path.join(folder, file))
+    try:
+      _publish(files, aside, prefix)
+    except OSError as error:
+      raise InputError('cannot write %s: %s' % (prefix, error.strerror))
+
+
+def _publish(files, aside, prefix):
+  """Moves a checkpoint's files to where an incomplete one may lie.
+
+  That one goes first, and its index before its data: at no moment an index has
+  the data of another.
+
+  Args:
+    files: their names.
+    aside: folder that they are in.
+    prefix: path of the incomplete checkpoint.
+  """
+  for path in sorted(_files_of(prefix), key=_is_index, reverse=True):
+    os.remove(path)
+  for file in sorted(files, key=_is_index):
+    os.replace(os.path.join(aside, file),
+               os.path.join(os.path.dirname(prefix), file))
+
+
+def _is_index(path):
+  return path.endswith('.index')
 
 
 def _choose(archive, wanted):
@@ -202,11 +235,20 @@ def _link(prefix, network_prefix):
   """Gives a checkpoint its network's name too; returns the prefix to use."""
   if prefix == network_prefix:
     return prefix
-  former = _files_of(network_prefix)
-  if not all(map(os.path.islink, former)):
-    return prefix
-  for path in former:
-    os.remove(path)
-  for path in _files_of(prefix):
-    os.symlink(os.path.basename(path), network_prefix + path[len(prefix):])
+  links = {network_prefix + path[len(prefix):]: os.path.basename(path)
+           for path in _files_of(prefix)}
+  # Two checkpoints of one network may come at once.
+  with locks.hold(_lock_path(network_prefix)):
+    former = _files_of(network_prefix)
+    if not all(map(os.path.islink, former)):
+      return prefix
+    if {path: os.readlink(path) for path in former} == links:
+      return network_prefix
+    try:
+      for path in former:
+        os.remove(path)
+      for path, target in links.items():
+        os.symlink(target, path)
+    except OSError as error:
+      raise InputError('cannot write %s: %s' % (network_prefix, error.strerror))
   return network_prefix

@@ -153,13 +153,20 @@ def test_check_tar_survives_any_tar_inside_a_sound_gzip(tmp_path):
 
 
 def test_unpacking_folder_is_new_and_goes(tmp_path):
-  folder = tmp_path / 'aside'
-  folder.mkdir()
-  (folder / 'old').write_text('')
-  with archives.unpacking_folder(str(folder)) as name:
-    assert os.listdir(name) == []
-    (folder / 'new').write_text('')
-  assert not folder.exists()
+  path = str(tmp_path / 'aside')
+  others = tmp_path / 'aside_of_mine'
+  others.mkdir()
+  for killed in ('aside', 'aside.1234abcd'):
+    (tmp_path / killed).mkdir()
+    (tmp_path / killed / 'old').write_text('')
+  with archives.unpacking_folder(path) as first:
+    assert os.listdir(first) == []
+    assert {str(tmp_path / name) for name in os.listdir(str(tmp_path))} == {
+        first, str(others)}
+    open(os.path.join(first, 'new'), 'w').close()
+  assert os.listdir(str(tmp_path)) == ['aside_of_mine']
+  with archives.unpacking_folder(path) as second:
+    assert first != second
 
 
 def test_unpacking_folder_that_cannot_be_made_is_one_line(tmp_path):
@@ -167,3 +174,20 @@ def test_unpacking_folder_that_cannot_be_made_is_one_line(tmp_path):
   with pytest.raises(InputError, match='cannot make the folder'):
     with archives.unpacking_folder(str(tmp_path / 'file' / 'aside')):
       pass
+
+
+def test_unpack_disk_full_is_not_the_archives_fault(tmp_path, monkeypatch):
+  # A small file: a buffer would only notice when it is closed.
+  path = tmp_path / 'x.tgz'
+  path.write_bytes(tar_gz({'a.txt': b'text'}))
+  monkeypatch.setattr(archives, 'open', lambda *_, **kwargs: open(
+      '/dev/full', 'wb', **kwargs), raising=False)
+  with pytest.raises(InputError, match='No space left on device') as raised:
+    archives.unpack(str(path), str(tmp_path), lambda name: name)
+  assert not isinstance(raised.value, archives.DamagedArchive)
+
+
+def test_check_tar_that_cannot_be_read_is_not_damaged(tmp_path):
+  with pytest.raises(InputError, match='No such file') as raised:
+    archives.check_tar(str(tmp_path / 'none.tgz'))
+  assert not isinstance(raised.value, archives.DamagedArchive)

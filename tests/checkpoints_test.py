@@ -42,6 +42,39 @@ def test_newest_skips_a_checkpoint_without_its_data(tmp_path):
   assert checkpoints.newest(str(tmp_path)) == prefixes[0]
 
 
+def test_newest_skips_a_checkpoint_whose_data_is_cut_short(tmp_path):
+  prefixes = write_checkpoints(tmp_path, [1, 2])
+  data = prefixes[1] + '.data-00000-of-00001'
+  os.truncate(data, os.path.getsize(data) - 1)
+  assert checkpoints.newest(str(tmp_path)) == prefixes[0]
+  with pytest.raises(checkpoints.UnreadableCheckpoint,
+                     match='ckpt-2 cannot be read: its data has 31 bytes, its '
+                     'index says 32$'):
+    checkpoints.open_reader(prefixes[1])
+
+
+def test_is_complete_knows_the_length_of_every_type(tmp_path):
+  prefix = str(tmp_path / 'x.ckpt')
+  with tf.Graph().as_default(), tf.Session() as session:
+    kinds = [tf.Variable(tf.cast([[1, 0, 1]], kind), name=kind) for kind in
+             ('float16', 'bfloat16', 'int64', 'bool', 'complex64')]
+    text = tf.Variable([b'', b'text' * 100], name='text')
+    session.run([variable.initializer for variable in kinds + [text]])
+    for variables in kinds, kinds + [text], [text]:
+      tf.train.Saver(variables).save(session, prefix)
+      assert checkpoints.is_complete(prefix)
+      data = prefix + '.data-00000-of-00001'
+      os.truncate(data, os.path.getsize(data) - 1)
+      assert not checkpoints.is_complete(prefix)
+
+
+def test_is_complete_with_a_file_that_a_killed_writer_left(tmp_path):
+  prefix, = write_checkpoints(tmp_path, [1])
+  with open(prefix + '.data-00000-of-00001.tempstate123', 'wb'):
+    pass
+  assert checkpoints.is_complete(prefix)
+
+
 def test_newest_without_list_goes_by_step(tmp_path):
   prefixes = write_checkpoints(tmp_path, [1000, 900])
   os.remove(str(tmp_path / 'checkpoint'))

@@ -1,20 +1,17 @@
-"""Converting again: photos added, killed at any moment, other data sets."""
+"""Converting again: photos added, other splits, bad files."""
 
 import csv
 import io
 import json
 import logging
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 import tiny_dataset
-from helpers import ROOT
+from helpers import run_program
 from PIL import Image
 
-from datasets import convert_photos, converted_files, dataset_factory
+from datasets import convert_photos, converted_files
 from datasets import manifest as manifests
 from errors import InputError
 
@@ -25,7 +22,8 @@ def make(tmp_path, counts=None, name='pets'):
 
 
 def convert(folder, name='pets', **options):
-  options = dict({'percent_validation': 20, 'percent_test': 10}, **options)
+  options = dict({'percent_validation': 20, 'percent_test': 10, 'seed': 0},
+                 **options)
   return convert_photos.convert(str(folder), name, **options)
 
 
@@ -113,12 +111,53 @@ def test_convert_with_other_seed_or_percents_splits_anew(
   assert tiny_dataset.file_contents(tmp_path) == wanted
 
 
+def test_convert_options_left_out_are_those_of_the_former_conversion(tmp_path):
+  folder = make(tmp_path)
+  before = convert(tmp_path, seed=7)
+  turn_cats(tmp_path, before)
+  add(folder, 'dog', range(20))
+  after = convert_photos.convert(str(tmp_path), 'pets')
+  assert (after.seed, after.percent_validation, after.percent_test) == (
+      7, 20, 10)
+  assert sum(after.splits['test']['class_counts'].values()) > 4
+  for file, split in before.files.items():
+    assert after.files[file] == split
+  # Only the one that is given changes.
+  anew = convert_photos.convert(str(tmp_path), 'pets', percent_validation=30)
+  assert (anew.seed, anew.percent_validation, anew.percent_test) == (7, 30, 10)
+  assert anew.splits['validation']['class_counts'] == {'cat': 6, 'dog': 12}
+  with pytest.raises(InputError, match='percent_validation is 95 and .* is 10'):
+    convert_photos.convert(str(tmp_path), 'pets', percent_validation=95)
+
+
+def test_convert_first_time_splits_by_the_defaults(tmp_path):
+  make(tmp_path)
+  first = convert_photos.convert(str(tmp_path), 'pets')
+  assert (first.seed, first.percent_validation, first.percent_test) == (
+      0, 10, 0)
+  assert sizes(first) == {'train': 36, 'validation': 4}
+
+
+def test_convert_former_records_without_photo_files_decide_nothing(
+    tmp_path, caplog):
+  """mnist was downloaded, then a folder of own photos got that name."""
+  make(tmp_path)
+  manifests.save(str(tmp_path), manifests.Manifest(
+      'pets', ['zero', 'one'], {}, 5, 0, {}, []))
+  logger = logging.getLogger('tensorflow')
+  logger.addHandler(caplog.handler)
+  assert sizes(convert_photos.convert(str(tmp_path), 'pets', seed=3)) == {
+      'train': 36, 'validation': 4}
+  logger.removeHandler(caplog.handler)
+  assert 'split anew' not in caplog.text
+
+
 def test_convert_manifest_of_an_earlier_version_is_honoured(tmp_path):
   folder = make(tmp_path)
   before = convert(tmp_path, percent_test=0)
   path = tmp_path / 'pets.json'
   fields = json.loads(path.read_text('utf-8'))
-  for field in ('percent_test', 'digests', 'duplicates'):
+  for field in ('percent_test', 'digests', 'duplicates', 'pixels'):
     del fields[field]
   path.write_text(json.dumps(fields), 'utf-8')
   add(folder, 'dog', range(30))
@@ -233,218 +272,30 @@ def test_convert_too_many_bad_files_keeps_the_former_data(tmp_path):
   assert len(convert(tmp_path, max_bad_fraction=0.07).files) == 40
 
 
-def die_in_replace(monkeypatch, calls):
-  """Lets the process die before its n-th move of a file."""
-  replace, done = os.replace, []
-
-  def replace_or_die(source, target):
-    done.append(target)
-    if len(done) == calls:
-      raise SystemExit('killed')
-    replace(source, target)
-
-  monkeypatch.setattr(os, 'replace', replace_or_die)
-
-
-@pytest.mark.parametrize('calls', range(1, 8))
-def test_convert_killed_with_photos_added_still_keeps_the_splits(
-    tmp_path, monkeypatch, calls):
-  """The former manifest has moved aside, and is found there."""
-  folder = make(tmp_path)
-  turn_cats(tmp_path, convert(tmp_path))
-  shutil.copytree(str(tmp_path), str(tmp_path / 'other'))
-  add(folder, 'cat', range(30))
-  add(tmp_path / 'other' / 'pets', 'cat', range(30))
-  convert(tmp_path / 'other')
-  for call in (calls, min(calls, 6)):  # Once moved, the manifest stays aside.
-    with monkeypatch.context() as patch:
-      die_in_replace(patch, call)
-      with pytest.raises(SystemExit):
-        convert(tmp_path)
-  convert(tmp_path)
-  assert (tiny_dataset.file_contents(tmp_path) ==
-          tiny_dataset.file_contents(tmp_path / 'other'))
-  assert not os.path.exists(dataset_factory.work_dir(str(tmp_path), 'pets'))
+@pytest.mark.parametrize('counts, message', [
+    ({'cat': 3, 'dog': 0}, "class 'dog' .* has no usable photo"),
+    ({'cat': 20, 'dog': 1}, 'too few photos for the splits')], ids=str)
+def test_convert_that_fails_for_its_photos_lists_the_unusable_ones(
+    tmp_path, counts, message):
+  folder = make(tmp_path, counts)
+  (folder / 'dog' / 'bad.jpg').write_bytes(b'')
+  (folder / 'dog' / 'worse.jpg').write_bytes(b'text')
+  with pytest.raises(InputError, match=message):
+    convert(tmp_path, max_bad_fraction=1)
+  assert sorted(read_skipped(tmp_path)) == ['dog/bad.jpg', 'dog/worse.jpg']
+  # The list is of the last try, also when nothing is left to list.
+  for name in ('bad.jpg', 'worse.jpg'):
+    (folder / 'dog' / name).unlink()
+  with pytest.raises(InputError, match=message):
+    convert(tmp_path)
+  assert read_skipped(tmp_path) == {}
 
 
-# A process of its own loads TensorFlow once; its children are killed.
-KILLER = '''
-import os, shutil, signal, sys, time
-from datasets import convert_photos
-
-def convert(folder):
-  convert_photos.convert(folder, 'pets', num_shards=4, percent_test=10)
-
-def contents(folder):
-  return {name: open(os.path.join(folder, name), 'rb').read()
-          for name in os.listdir(folder)
-          if os.path.isfile(os.path.join(folder, name))}
-
-source, target, moments = sys.argv[1], sys.argv[2], int(sys.argv[3])
-replace = os.replace
-
-def slow_replace(*paths):  # So that a share of the moments falls between moves.
-  replace(*paths)
-  time.sleep(0.02)
-
-os.replace = slow_replace
-shutil.copytree(source, target)
-start = time.time()
-convert(target)
-seconds = time.time() - start
-wanted = contents(target)
-killed = 0
-for moment in range(moments):
-  shutil.rmtree(target)
-  shutil.copytree(source, target)
-  child = os.fork()
-  if not child:
-    convert(target)
-    os._exit(0)
-  time.sleep(seconds * (moment + 0.5) / moments)
-  os.kill(child, signal.SIGKILL)
-  killed += os.waitpid(child, 0)[1] == signal.SIGKILL
-  convert(target)
-  assert contents(target) == wanted, moment
-  assert sorted(os.listdir(target)) == sorted(list(wanted) + ['pets'])
-print(killed)
-'''
-
-
-def test_convert_killed_by_the_kernel_ends_in_the_same_bytes(tmp_path):
-  source = tmp_path / 'source'
-  folder = make(source, {'cat': 20, 'dog': 20})
-  convert(source, percent_validation=10)
-  for number in range(60):
-    (folder / 'cat' / ('new %d.jpg' % number)).write_bytes(
-        tiny_dataset.photo_bytes(1000 + number, size=(500, 300)))
-  moments = 8
-  done = subprocess.run(
-      [sys.executable, '-c', KILLER, str(source), str(tmp_path / 'target'),
-       str(moments)], cwd=ROOT, capture_output=True, text=True, timeout=120)
+def test_program_without_flags_keeps_the_splits_of_the_former(tmp_path):
+  make(tmp_path)
+  before = convert(tmp_path, seed=3)
+  done = run_program('download_and_convert_data.py', '--dataset_name=pets',
+                     '--dataset_dir=%s' % tmp_path)
   assert done.returncode == 0, done.stderr
-  assert int(done.stdout) >= moments // 2
-
-
-def test_convert_while_another_process_does_is_an_error(tmp_path):
-  folder = make(tmp_path)
-  with converted_files.hold(str(folder)):
-    with pytest.raises(InputError, match='another process is converting'):
-      convert(tmp_path)
-  assert len(convert(tmp_path).files) == 40
-
-
-def test_convert_that_fails_while_writing_leaves_nothing_aside(
-    tmp_path, monkeypatch):
-  """A full disk: the next step of the user needs the space."""
-  make(tmp_path)
-
-  def full(*_):
-    raise OSError(28, 'No space left on device')
-
-  monkeypatch.setattr(converted_files.record_dataset, 'make_example', full)
-  with pytest.raises(InputError, match='cannot write to .*No space left'):
-    convert(tmp_path)
-  assert os.listdir(str(tmp_path)) == ['pets']
-
-
-def labels_of(folder, *names):
-  return [dataset_factory.get_labels(name, str(folder)) for name in names]
-
-
-def test_convert_second_data_set_leaves_the_labels_of_the_first(tmp_path):
-  make(tmp_path)
-  make(tmp_path, {'oak': 5, 'fir': 5, 'yew': 5}, 'trees')
-  convert(tmp_path)
-  convert(tmp_path, 'trees')
-  trees = '0:fir\n1:oak\n2:yew\n'
-  assert (tmp_path / 'labels.txt').read_text() == '0:cat\n1:dog\n'
-  assert (tmp_path / 'trees_labels.txt').read_text() == trees
-  assert labels_of(tmp_path, 'pets', 'trees') == [['cat', 'dog'],
-                                                  ['fir', 'oak', 'yew']]
-  # The first may still change its own.
-  tiny_dataset.make_folder(tmp_path / 'pets', {'emu': 5})
-  for index, path in enumerate(sorted((tmp_path / 'pets' / 'emu').iterdir())):
-    path.write_bytes(tiny_dataset.photo_bytes(700 + index))
-  convert(tmp_path)
-  assert (tmp_path / 'labels.txt').read_text() == '0:cat\n1:dog\n2:emu\n'
-  assert (tmp_path / 'trees_labels.txt').read_text() == trees
-  # Once the first is gone, the second takes the name that slim looks for.
-  for path in list(tmp_path.glob('pets*')):
-    if path.is_file():
-      path.unlink()
-  convert(tmp_path, 'trees')
-  assert (tmp_path / 'labels.txt').read_text() == trees
-  assert not (tmp_path / 'trees_labels.txt').exists()
-
-
-def test_convert_labels_of_two_data_sets_stay_with_the_one_that_has_them(
-    tmp_path):
-  for name in ('pets', 'strays'):
-    make(tmp_path, {'cat': 5, 'dog': 5}, name)
-    convert(tmp_path, name)
-  assert not (tmp_path / 'strays_labels.txt').exists()
-  (tmp_path / 'pets' / 'dog').rename(tmp_path / 'pets' / 'wolf')
-  convert(tmp_path)
-  assert (tmp_path / 'labels.txt').read_text() == '0:cat\n1:dog\n'
-  assert (tmp_path / 'pets_labels.txt').read_text() == '0:cat\n1:wolf\n'
-
-
-@pytest.mark.parametrize('record_file', [
-    'flowers_train_00000-of-00005.tfrecord', 'cifar10_train.tfrecord',
-    'train-00000-of-01024'])
-def test_convert_beside_records_of_slim_leaves_their_labels(
-    tmp_path, record_file):
-  (tmp_path / record_file).write_bytes(b'')
-  (tmp_path / 'labels.txt').write_text('0:a\n1:b\n')
-  make(tmp_path)
-  for _ in range(2):
-    convert(tmp_path)
-    assert (tmp_path / 'labels.txt').read_text() == '0:a\n1:b\n'
-    assert (tmp_path / 'pets_labels.txt').read_text() == '0:cat\n1:dog\n'
-
-
-def test_convert_stale_labels_of_no_data_set_are_replaced(tmp_path):
-  make(tmp_path)
-  (tmp_path / 'labels.txt').write_text('0:a\n1:b\n')
-  (tmp_path / 'notes.json').write_text('[]')
-  convert(tmp_path)
-  assert (tmp_path / 'labels.txt').read_text() == '0:cat\n1:dog\n'
-
-
-def test_convert_data_sets_named_like_each_others_files_do_not_mix(tmp_path):
-  names = ['a', 'a_train', 'a_skipped', 'a_labels']
-  for index, name in enumerate(names):
-    make(tmp_path, {'cat': 5 + index, 'dog': 5}, name)
-  for name in names + names:
-    convert(tmp_path, name)
-  for index, name in enumerate(names):
-    total = sum(
-        dataset_factory.get_dataset(name, split, str(tmp_path)).num_samples
-        for split in ('train', 'validation', 'test'))
-    assert total == 10 + index
-
-
-@pytest.mark.parametrize('folder', ['pets.json', 'pets_skipped.csv',
-                                    'labels.txt', 'pets_labels.txt',
-                                    'pets_train-00000-of-00001.tfrecord'])
-def test_convert_folder_named_like_an_output_is_one_clear_line(
-    tmp_path, folder):
-  make(tmp_path)
-  (tmp_path / folder).mkdir()
-  with pytest.raises(InputError, match='%s is a folder, and a file' % folder):
-    convert(tmp_path)
-  assert sorted(os.listdir(str(tmp_path))) == sorted(['pets', folder])
-
-
-def test_convert_a_file_where_a_folder_should_be_is_one_clear_line(tmp_path):
-  (tmp_path / 'pets').write_text('a file')
-  with pytest.raises(InputError, match='a file instead of a folder of photos'):
-    convert(tmp_path)
-  with pytest.raises(InputError, match='no folder of photos at'):
-    convert(tmp_path / 'pets')  # dataset_dir is a file.
-  (tmp_path / 'pets').unlink()
-  make(tmp_path, {'cat': 5})
-  (tmp_path / 'pets' / 'dog').write_text('a file')
-  with pytest.raises(InputError, match=r'holds 1 class folders \(cat\)'):
-    convert(tmp_path)
+  assert 'split anew' not in done.stderr
+  assert manifests.load(str(tmp_path), 'pets') == before

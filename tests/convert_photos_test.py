@@ -152,7 +152,7 @@ class Killed(BaseException):
   """Stands for kill -9: nothing of ours may catch it."""
 
 
-@pytest.mark.parametrize('calls', range(2, 9))
+@pytest.mark.parametrize('calls', range(5, 12))
 def test_convert_killed_anywhere_ends_in_the_same_bytes(
     tmp_path, monkeypatch, calls):
   make(tmp_path, {'cat': 4, 'dog': 4})
@@ -167,15 +167,15 @@ def test_convert_killed_anywhere_ends_in_the_same_bytes(
       raise Killed()
     replace(source, target)
 
-  # The former manifest moves out of the way, then 4 record files, labels.txt,
-  # the list of skipped files and the manifest to their places.
+  # The list of skipped files, labels.txt, the manifest and the former one are
+  # written aside, then 4 record files and the first three move to their places.
   monkeypatch.setattr(os, 'replace', replace_or_die)
   with pytest.raises(Killed):
-    convert_photos.convert(str(tmp_path), 'pets', num_shards=2)
+    convert_photos.convert(str(tmp_path), 'pets', num_shards=2, seed=0)
   with pytest.raises(InputError, match='not converted'):
     dataset_factory.get_dataset('pets', 'train', str(tmp_path))
   monkeypatch.setattr(os, 'replace', replace)
-  convert_photos.convert(str(tmp_path), 'pets', num_shards=2)
+  convert_photos.convert(str(tmp_path), 'pets', num_shards=2, seed=0)
   assert tiny_dataset.file_contents(tmp_path) == wanted
   assert not os.path.exists(dataset_factory.work_dir(str(tmp_path), 'pets'))
 
@@ -245,8 +245,21 @@ def test_convert_file_name_that_is_not_utf8_is_skipped(tmp_path):
             'wb') as target:
     target.write(tiny_dataset.photo_bytes(1))
   manifest = convert_photos.convert(str(tmp_path), 'pets')
-  assert manifest.skipped == [{'file': 'cat/\\udcff.jpg',
+  assert manifest.skipped == [{'file': 'cat/\\xff.jpg',
                                'reason': 'the file name is not UTF-8'}]
+
+
+@pytest.mark.parametrize('folder, name, message', [
+    (b'd3\xff', 'pets', r'dataset_dir is .*/d3\\xff, accepted are names in U'),
+    (b'd3', 'p\udcff', r'dataset_name is p\\xff, accepted are names in UTF-8')],
+    ids=['dataset_dir', 'dataset_name'])
+def test_convert_data_set_that_is_not_named_in_utf8_is_an_error(
+    tmp_path, folder, name, message):
+  dataset_dir = os.path.join(str(tmp_path), os.fsdecode(folder))
+  shutil.copytree(str(make(tmp_path)), os.path.join(dataset_dir, name))
+  with pytest.raises(InputError, match=message):
+    convert_photos.convert(dataset_dir, name)
+  assert os.listdir(dataset_dir) == [name]
 
 
 def test_convert_photo_that_changes_meanwhile_is_an_error(

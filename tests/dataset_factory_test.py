@@ -221,7 +221,18 @@ def test_get_labels_imagenet_whatever_the_folder_holds(pets):
   assert labels[1000] == 'toilet_tissue'
 
 
-def test_get_labels_without_any_names_the_files(tmp_path):
+@pytest.mark.parametrize('name', ['pets', 'flowers', 'mnist'])
+def test_get_labels_of_a_folder_without_the_data_set_is_an_error(
+    tmp_path, name):
+  # They would be another data set's.
+  (tmp_path / 'labels.txt').write_text('0:cow\n1:hen\n')
+  for folder in (tmp_path, tmp_path / 'nowhere'):
+    with pytest.raises(InputError, match='%r is not converted' % name):
+      dataset_factory.get_labels(name, str(folder))
+
+
+def test_get_labels_of_records_without_names_says_what_is_missing(tmp_path):
+  (tmp_path / 'pets_train_00000-of-00001.tfrecord').write_bytes(b'')
   with pytest.raises(InputError, match='no class names'):
     dataset_factory.get_labels('pets', str(tmp_path))
 

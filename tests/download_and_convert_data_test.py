@@ -5,6 +5,8 @@ import subprocess
 import sys
 
 import convert_imagenet_test
+import file_server
+import public_test
 import pytest
 import tiny_dataset
 from helpers import parsed_flags
@@ -61,6 +63,34 @@ def test_program_missing_folder_is_one_line(tmp_path):
   assert result.returncode == 1 and result.stdout == ''
   assert result.stderr.count('\n') == 1
   assert str(tmp_path / 'pets') in result.stderr
+
+
+@pytest.mark.parametrize('flag, name', [
+    ('dataset_dir', 'mnist'), ('dataset_name', 'pets')])
+def test_program_name_that_is_not_utf8_is_one_line(tmp_path, flag, name):
+  arguments = {'dataset_name': name, 'dataset_dir': str(tmp_path / 'data')}
+  arguments[flag] += '\udcff'
+  result = run_program(*('--%s=%s' % row for row in arguments.items()))
+  assert result.returncode == 1 and result.stdout == ''
+  assert result.stderr.count('\n') == 1
+  assert '--%s is ' % flag in result.stderr and '\\xff, acc' in result.stderr
+  assert os.listdir(str(tmp_path)) == []
+
+
+def test_program_prints_what_stdout_cannot_encode_as_numbers(
+    tmp_path, monkeypatch):
+  tiny_dataset.make_folder(tmp_path / 'pets', {'中文': 3, 'a\x1b[31mb': 3})
+  (tmp_path / 'pets' / '中文' / '坏.jpg').write_bytes(b'')
+  monkeypatch.setenv('PYTHONIOENCODING', 'ascii')
+  result = run_program('--dataset_name=pets', '--dataset_dir=%s' % tmp_path,
+                       '--max_bad_fraction=0.5')
+  assert (result.returncode, result.stderr) == (0, '')
+  assert [line.split() for line in result.stdout.splitlines()[:6]] == [
+      ['photos', 'train', 'validation'], ['a\\x1b[31mb', '2', '1'],
+      ['\\u4e2d\\u6587', '2', '1'], ['all', '4', '2'],
+      ['skipped', 'files:', '1'],
+      ['\\u4e2d\\u6587/\\u574f.jpg:', 'the', 'file', 'is', 'empty']]
+  assert manifest.load(str(tmp_path), 'pets').labels == ['a\x1b[31mb', '中文']
 
 
 def test_program_test_split_and_same_photos_are_reported(tmp_path):
@@ -145,11 +175,19 @@ def test_program_imagenet_comes_from_the_folders_of_its_flags(tmp_path):
 @pytest.mark.parametrize('arguments, message', [
     (['--dataset_name=imagenet'], 'give --imagenet_train_dir, '),
     (['--dataset_name=pets', '--imagenet_train_dir=x'],
-     '--imagenet_train_dir is for --dataset_name=imagenet'),
+     '--imagenet_train_dir is for --dataset_name=imagenet where dataset_dir '
+     "holds no folder imagenet/; the data set 'pets' takes --percent_valida"),
+    (['--dataset_name=imagenet', '--num_shards=4'],
+     '--num_shards is for folders of photos, flowers, cifar10 and mnist; the '
+     "data set 'imagenet' takes --imagenet_train_dir, "),
+    (['--dataset_name=mnist', '--percent_validation=10'],
+     '--percent_validation is for folders of photos and flowers; the data set '
+     "'mnist' takes --num_shards\n"),
+    (['--dataset_name=cifar10', '--num_shards=2', '--seed=0'],
+     '--seed is for folders of photos, flowers and imagenet; '),
 ], ids=str)
-def test_program_imagenet_flags_that_do_not_fit_are_one_line(tmp_path,
-                                                             arguments,
-                                                             message):
+def test_program_flags_that_the_converter_does_not_take_are_one_line(
+    tmp_path, arguments, message):
   result = run_program('--dataset_dir=%s' % tmp_path, *arguments)
   assert result.returncode == 1
   assert message in result.stderr and result.stderr.count('\n') == 1
@@ -164,7 +202,8 @@ def test_program_flowers_without_flags_have_slims_split(tmp_path, monkeypatch):
 
   tiny_dataset.make_folder(tmp_path / 'pets', {'cat': 10, 'dog': 15})
   monkeypatch.setattr(public, 'convert', convert)
-  for more, options in (([], {}), (['--percent_validation=10', '--seed=0'],
+  for more, options in (([], {}), (['--imagenet_train_dir='], {}),
+                        (['--percent_validation=10', '--seed=0'],
                                    {'percent_validation': 10, 'seed': 0})):
     with parsed_flags(download_and_convert_data.define_flags,
                       '--dataset_name=flowers',
@@ -178,3 +217,68 @@ def test_program_folder_of_photos_called_imagenet_is_converted(tmp_path):
   result = run_program('--dataset_name=imagenet', '--dataset_dir=%s' % tmp_path)
   assert result.returncode == 0, result.stderr
   assert manifest.load(str(tmp_path), 'imagenet').labels == ['cat', 'dog']
+
+
+def test_program_flags_fit_a_folder_of_photos_of_any_name(tmp_path):
+  for name in ('mnist', 'imagenet'):
+    tiny_dataset.make_folder(tmp_path / name, {'cat': 10, 'dog': 15})
+    with parsed_flags(download_and_convert_data.define_flags,
+                      '--dataset_name=%s' % name,
+                      '--dataset_dir=%s' % tmp_path,
+                      '--percent_validation=40'):
+      download_and_convert_data.main([])
+    splits = manifest.load(str(tmp_path), name).splits
+    assert splits['validation']['size'] == 10
+
+
+# The program, with other addresses and sizes and without waiting.
+PUBLIC_PROGRAM = """
+import sys
+sys.path.insert(0, %r)
+import common_flags, download_and_convert_data
+from datasets import convert_cifar10
+from downloads import fetch
+fetch.WAITS = (0,)
+convert_cifar10.URLS, convert_cifar10.SIZE = (sys.argv.pop(1),), int(
+    sys.argv.pop(1))
+download_and_convert_data.define_flags()
+common_flags.run(download_and_convert_data.main)
+""" % ROOT
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('case,message', [
+    ('cut', None),
+    ('size', ': it offers 3 bytes, and 4 are expected'),
+    ('hostile', "cifar-10-binary.tar.gz.part is not unpacked: its member '../x'"
+     ' leaves the folder'),
+    ('gone', ': HTTP 404 Not Found); get it in another way, put it at '),
+    ('network', 'http://no.invalid/cifar-10-binary.tar.gz: '),
+])
+def test_program_download_that_fails_is_one_line_and_leaves_no_record(
+    tmp_path, monkeypatch, case, message):
+  monkeypatch.setenv('no_proxy', '*')
+  archive = {'size': b'123', 'gone': None,
+             'hostile': file_server.tar_gz({'../x': b'x'})}.get(
+                 case, public_test.cifar_archive())
+  size = 4 if case == 'size' else len(archive or b'')
+  with file_server.running() as kit:
+    kit.files['/cifar-10-binary.tar.gz'] = archive
+    kit.behaviours[:] = [{'cut': 1000}] if case == 'cut' else []
+    host = 'http://no.invalid' if case == 'network' else kit.url
+    done = subprocess.run(
+        [sys.executable, '-c', PUBLIC_PROGRAM,
+         host + '/cifar-10-binary.tar.gz', str(size), '--dataset_name=cifar10',
+         '--dataset_dir=%s' % (tmp_path / 'data')],
+        capture_output=True, text=True)
+  written = sorted(os.listdir(str(tmp_path / 'data')))
+  if message is None:
+    assert done.returncode == 0, done.stderr
+    assert 'trying again' in done.stderr and 'Resuming' in done.stderr
+    assert 'cifar10.json' in written and len(written) == 5
+    return
+  assert done.returncode == 1 and 'Traceback' not in done.stderr
+  errors = [line for line in done.stderr.splitlines() if ': error: ' in line]
+  assert message in errors[0] and len(errors) == 1
+  assert done.stderr.splitlines()[-1] == errors[0]
+  assert not written and os.listdir(str(tmp_path)) == ['data']

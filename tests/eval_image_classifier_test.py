@@ -94,6 +94,32 @@ def test_evaluation_counts_each_photo_once_whatever_the_batch(
       [float(row['probability']) for row in rows], abs=2e-6)
 
 
+@pytest.mark.parametrize('wanted,split', [
+    ('validation,test', 'validation'), ('test, validation', 'validation'),
+    ('train,validation', 'train')])
+def test_evaluation_of_several_splits_takes_the_first_there_is(
+    run, tmp_path, log, wanted, split):
+  evaluate(run, tmp_path, '--dataset_split_name=' + wanted)
+  result, = read_results(tmp_path)
+  assert (result['split'], result['photos']) == (
+      split, {'validation': 12, 'train': 18}[split])
+  assert 'Evaluating split %s of colours: %d photos' % (
+      split, result['photos']) in log.text
+
+
+def test_evaluation_of_splits_that_are_not_there_lists_what_is(run, tmp_path):
+  for wanted in ('test', 'test,dev'):
+    with pytest.raises(InputError, match="split of data set 'colours' '%s'; "
+                       'known: train, validation' % wanted):
+      evaluate(run, tmp_path, '--dataset_split_name=' + wanted)
+
+
+def test_evaluation_of_data_that_is_not_converted_says_so(run, tmp_path):
+  with pytest.raises(InputError, match='is not converted'):
+    evaluate(run, tmp_path, '--dataset_split_name=validation,test',
+             '--dataset_dir=%s' % tmp_path)
+
+
 def test_evaluation_agrees_with_the_network_run_photo_by_photo(
     data, run, tmp_path):
   evaluate(run, tmp_path)

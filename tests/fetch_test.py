@@ -1,8 +1,12 @@
 """Tests of downloads/fetch.py against a local server that misbehaves."""
 
+import contextlib
 import gzip
+import io
 import os
 import random
+import re
+import resource
 import signal
 import subprocess
 import sys
@@ -12,11 +16,12 @@ import file_server
 import pytest
 from helpers import ROOT
 
-from downloads import archives, fetch
+from downloads import archives, fetch, locks
 from errors import InputError
 
 CONTENT = random.Random(0).getrandbits(8 * 300000).to_bytes(300000, 'big')
 NAME = 'x.bin'
+WRITTEN = [NAME, NAME + '.downloaded']
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +54,7 @@ def ranges(server):
 def test_fetch_writes_the_file_and_nothing_else(server, tmp_path, capfd):
   path = get(server, tmp_path / 'new' / 'folder', size=len(CONTENT))
   assert path.read_bytes() == CONTENT
-  assert os.listdir(str(path.parent)) == [NAME]
+  assert sorted(os.listdir(str(path.parent))) == WRITTEN
   lines = capfd.readouterr().err.splitlines()
   assert lines[0] == 'Downloading %s/%s' % (server.url, NAME)
   assert lines[1].startswith('x.bin: 100 % of 0.3 MB, ')
@@ -82,7 +87,7 @@ def test_fetch_cut_connections_are_resumed_where_they_ended(server, tmp_path):
   assert path.read_bytes() == CONTENT
   assert ranges(server) == [None, 'bytes=100000-', 'bytes=150000-',
                             'bytes=150001-', 'bytes=220001-']
-  assert os.listdir(str(tmp_path)) == [NAME]
+  assert sorted(os.listdir(str(tmp_path))) == WRITTEN
 
 
 def test_fetch_cut_again_and_again_goes_on_as_long_as_bytes_come(server,
@@ -210,6 +215,85 @@ def test_fetch_second_address_serves_where_the_first_fails(server, tmp_path):
   assert path.read_bytes() == CONTENT
 
 
+def two_addresses(server):
+  """Returns two addresses of the file, and lets the first one break down."""
+  server.files['/mirror/' + NAME] = CONTENT
+  server.behaviours[:] = [{'cut': 200000}, {'status': 404}]
+  return [server.url + '/' + NAME, server.url + '/mirror/' + NAME]
+
+
+def test_fetch_second_address_goes_on_where_the_first_broke_down(server,
+                                                                 tmp_path):
+  urls = two_addresses(server)
+  assert fetch.fetch(urls, str(tmp_path / NAME))
+  assert (tmp_path / NAME).read_bytes() == CONTENT
+  assert ranges(server) == [None, 'bytes=200000-', 'bytes=200000-']
+  assert sorted(os.listdir(str(tmp_path))) == WRITTEN
+
+
+def test_fetch_second_address_of_another_version_is_not_mixed(server, tmp_path):
+  urls = two_addresses(server)
+  new = server.files['/mirror/' + NAME] = CONTENT[::-1]
+  # It starts from the beginning, and more cuts than tries are no failure.
+  server.behaviours += [{'cut': 20000}] * 9
+  assert fetch.fetch(urls, str(tmp_path / NAME))
+  assert (tmp_path / NAME).read_bytes() == new
+
+
+@pytest.mark.parametrize('second', [
+    {'status': 404}, {'status': 503}, {'cut': 0, 'ignore_range': True},
+    {'body': b'<html>log in', 'ignore_range': True}], ids=str)
+def test_fetch_second_address_that_fails_leaves_what_the_first_brought(
+    server, tmp_path, second):
+  urls = two_addresses(server)
+  server.behaviours += [second] * 9
+  with pytest.raises(InputError, match='cannot download'):
+    fetch.fetch(urls, str(tmp_path / NAME), size=len(CONTENT))
+  part = tmp_path / (NAME + '.part')
+  assert part.read_bytes() == CONTENT[:200000]
+  del server.requests[:], server.behaviours[:]
+  assert fetch.fetch(urls, str(tmp_path / NAME), size=len(CONTENT))
+  assert (tmp_path / NAME).read_bytes() == CONTENT
+  assert ranges(server) == ['bytes=200000-']
+
+
+@contextlib.contextmanager
+def full_disk(size):
+  """Lets no file grow beyond `size` bytes: a write brings what fits."""
+  former = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (size, former[1]))
+  try:
+    yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, former)
+
+
+def test_fetch_full_disk_is_one_line_and_goes_on_later(server, tmp_path):
+  checked = []
+  part = tmp_path / (NAME + '.part')
+  with full_disk(150000), pytest.raises(InputError) as raised:
+    get(server, tmp_path, check=checked.append)
+  assert re.fullmatch('cannot write %s: File too large; what has arrived is '
+                      'kept, run this again to go on' % part,
+                      str(raised.value))
+  assert part.read_bytes() == CONTENT[:150000]
+  assert len(server.requests) == 1 and not checked
+  assert get(server, tmp_path, check=checked.append).read_bytes() == CONTENT
+  assert ranges(server)[1] == 'bytes=150000-'
+  assert checked == [str(part)]
+
+
+def test_fetch_write_of_a_part_of_a_chunk_loses_nothing(server, tmp_path,
+                                                        monkeypatch):
+  class Slow(io.FileIO):
+    def write(self, data):
+      return super().write(bytes(data)[:1000])
+
+  monkeypatch.setattr(fetch, 'open', lambda path, mode='r', **_: (
+      Slow(path, 'a') if mode == 'ab' else open(path, mode)), raising=False)
+  assert get(server, tmp_path).read_bytes() == CONTENT
+
+
 def test_fetch_without_network_names_all_addresses_and_the_place(
     tmp_path, monkeypatch):
   def no_name(*_, **__):
@@ -301,3 +385,21 @@ def test_fetch_folder_that_cannot_be_written_is_one_line(server, tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(InputError, match='cannot write .*file/x.bin.part'):
     get(server, tmp_path / 'file')
+
+
+def test_fetch_just_after_another_process_ended_is_no_error(server, tmp_path,
+                                                            monkeypatch):
+  """The other one moves its part away between our opening and locking it."""
+  flock = locks.fcntl.flock
+  path, part = tmp_path / NAME, tmp_path / (NAME + '.part')
+
+  def late(opened, how):
+    if part.exists() and not path.exists():
+      os.replace(str(part), str(path))
+      path.write_bytes(b'from the other process')
+    flock(opened, how)
+
+  monkeypatch.setattr(locks.fcntl, 'flock', late)
+  assert not fetch.fetch([server.url + '/' + NAME], str(path))
+  assert path.read_bytes() == b'from the other process'
+  assert os.listdir(str(tmp_path)) == [NAME] and not server.requests

@@ -1,5 +1,8 @@
 """Tests of inspect_checkpoint.py and runs/fit.py; fine-tuning from V1."""
 
+import os
+import shlex
+
 import numpy as np
 import pytest
 import trained_kit
@@ -90,9 +93,10 @@ def test_program_fitting_checkpoint_gets_the_flags(tmp_path, capsys):
       'matched: 137', 'missing, in the network only: 0',
       'differently shaped: 0',
       'unused, in the checkpoint only: 1; global step: 1']
-  assert ('  --checkpoint_path=%s --checkpoint_exclude_scopes='
-          'MobilenetV1/Logits' % prefix) in lines
-  assert '--labels_offset=0' in lines[-1]
+  which = '  --model_name=mobilenet_v1_025 --checkpoint_path=' + prefix
+  assert which + ' --checkpoint_exclude_scopes=MobilenetV1/Logits' in lines
+  assert lines[-2:] == [which + ' --labels_offset=0',
+                        '  (on ImageNet: with the background class 0)']
 
 
 def test_program_1000_classes_want_an_offset(tmp_path, capsys):
@@ -118,10 +122,13 @@ def test_program_what_is_missing_outside_the_classifier_gets_its_flag(tmp_path,
 def test_program_long_lists_are_cut_unless_all(tmp_path, capsys):
   prefix = save(tmp_path / 'x.ckpt', 'mobilenet_v1_025', 3)
   arguments = ('--model_name=mobilenet_v1_050', '--checkpoint_path=' + prefix)
-  assert inspect(*arguments) == 0  # The biases of the classifier fit.
+  assert inspect(*arguments) == 1  # The biases of the classifier fit.
   short = capsys.readouterr().out
-  assert "is mobilenet_v1_050 the checkpoint's network?" in short
   assert 'more; --all names them' in short
+  assert short.splitlines()[-1] == (
+      'it does not fit mobilenet_v1_050; it fits mobilenet_v1_025: give '
+      '--model_name=mobilenet_v1_025')
+  assert '--checkpoint_exclude_scopes' not in short
   inspect(*arguments, '--all')
   long = capsys.readouterr().out
   assert 'more; --all' not in long
@@ -132,8 +139,48 @@ def test_program_checkpoint_of_another_network_names_it(tmp_path, capsys):
   prefix = save(tmp_path / 'x.ckpt', 'lenet', 7)
   assert inspect('--model_name=cifarnet', '--checkpoint_path=' + prefix) == 1
   assert capsys.readouterr().out.splitlines()[-1] == (
-      'nothing fits: it is a checkpoint of another network than cifarnet, '
-      'perhaps of lenet')
+      'it does not fit cifarnet; it fits lenet: give --model_name=lenet')
+
+
+def test_program_checkpoint_of_no_known_network_gets_no_flags(tmp_path, capsys):
+  # One of eight is too few to go by.
+  prefix = save(tmp_path / 'x.ckpt', 'lenet', 7, leave_out=[
+      of_lenet(name) for name in ('conv1/weights', 'conv2/weights',
+                                  'conv2/biases', 'fc3/weights', 'fc3/biases')])
+  assert inspect('--model_name=lenet', '--checkpoint_path=' + prefix) == 1
+  shown = capsys.readouterr().out
+  assert shown.splitlines()[-1] == (
+      'it does not fit lenet, nor another network of nets/nets_factory.py')
+  assert '--checkpoint_path' not in shown
+
+
+def flags_after(shown, title):
+  """Returns the flags on the line after the one that begins with `title`."""
+  lines = shown.splitlines()
+  index, = [index for index, line in enumerate(lines) if line.startswith(title)]
+  return shlex.split(lines[index + 1])
+
+
+@pytest.mark.parametrize('model_name,classes,leave_out,title', [
+    ('mobilenet_v1_025', 5, ['MobilenetV1/Conv2d_0/weights',
+                             'MobilenetV1/Logits/Conv2d_1c_1x1/biases'],
+     'to fine-tune'),
+    ('cifarnet', 7, ['CifarNet/logits/weights', 'CifarNet/logits/biases'],
+     'to fine-tune'),
+    ('cifarnet', 3, [], 'to go on with its 3 classes')],
+                         ids=['missing', 'headless', 'same classes'])
+def test_program_flags_that_are_shown_start_a_training(
+    tmp_path, capsys, model_name, classes, leave_out, title):
+  (tmp_path / 'a b').mkdir()
+  prefix = save(tmp_path / 'a b' / 'x.ckpt', model_name, classes,
+                leave_out=leave_out)
+  assert inspect('--model_name=' + model_name,
+                 '--checkpoint_path=' + prefix) == 0
+  shown = flags_after(capsys.readouterr().out, title)
+  trained = trained_kit.train(
+      trained_kit.make_dataset(tmp_path), tmp_path / 'train', *shown,
+      '--train_image_size=32', '--max_number_of_steps=1')
+  assert trained.endswith('model.ckpt-1')
 
 
 @pytest.mark.parametrize('arguments,message', [
@@ -170,13 +217,10 @@ def test_single_file_checkpoint_is_inspected_and_fine_tuned(tmp_path, capsys):
                  '--checkpoint_path=' + prefix) == 0
   shown = capsys.readouterr().out
   assert 'matched: 135' in shown and 'differently shaped: 2' in shown
-  flag, = [part for part in shown.split()
-           if part.startswith('--checkpoint_exclude_scopes=')]
-
   dataset_dir = trained_kit.make_dataset(tmp_path)
   trained = trained_kit.train(
       dataset_dir, tmp_path / 'train', *trained_kit.MOBILENET,
-      '--checkpoint_path=' + prefix, flag,
+      *flags_after(shown, 'to fine-tune'),
       '--trainable_scopes=MobilenetV1/Logits', '--max_number_of_steps=2')
   before = trained_kit.read_variables(prefix)
   after = trained_kit.read_variables(trained)
@@ -185,3 +229,12 @@ def test_single_file_checkpoint_is_inspected_and_fine_tuned(tmp_path, capsys):
   for name in frozen:
     np.testing.assert_array_equal(after[name], before[name])
   assert after['MobilenetV1/Logits/Conv2d_1c_1x1/biases'].shape == (3,)
+
+
+def test_program_data_cut_short_is_one_line(tmp_path):
+  prefix = save(tmp_path / 'x.ckpt', 'lenet', 7)
+  os.truncate(prefix + '.data-00000-of-00001', 1000)
+  with pytest.raises(InputError, match='x.ckpt cannot be read: its data has '
+                     '1000 bytes, its index says ') as raised:
+    inspect('--model_name=lenet', '--checkpoint_path=' + prefix)
+  assert '\n' not in str(raised.value)

@@ -16,6 +16,7 @@ from datasets import (
   convert_cifar10,
   convert_flowers,
   convert_mnist,
+  converted_files,
   dataset_factory,
   labelled_images,
   manifest,
@@ -162,9 +163,15 @@ def test_convert_mnist_interrupted_ends_with_the_same_bytes(server, tmp_path,
   def killed(*_):
     raise KeyboardInterrupt
 
-  for module, step in ((labelled_images, '_png'), (manifest, 'save')):
+  def killed_at_manifest(source, target, replace=os.replace):
+    return (killed if target.endswith('mnist.json') else replace)(source,
+                                                                  target)
+
+  for module, step, stop in (
+      (labelled_images, '_png', killed),
+      (converted_files.os, 'replace', killed_at_manifest)):
     with monkeypatch.context() as patch:
-      patch.setattr(module, step, killed)
+      patch.setattr(module, step, stop)
       with pytest.raises(KeyboardInterrupt):
         public.convert('mnist', str(tmp_path))
     public.convert('mnist', str(tmp_path))
@@ -256,7 +263,7 @@ def test_read_idx_shorter_than_its_header_says(tmp_path):
 
 def test_convert_cifar10_downloads_and_keeps_every_pixel(server, tmp_path):
   server.behaviours[:] = [{'cut': 30000}]
-  written = public.convert('cifar10', str(tmp_path), percent_validation=10)
+  written = public.convert('cifar10', str(tmp_path))
   assert {split: row['size'] for split, row in written.splits.items()} == {
       'train': 20, 'test': 4}
   assert written.labels == list(public_sets.CIFAR10_LABELS)
@@ -362,6 +369,30 @@ def test_convert_folder_of_photos_with_a_public_name_is_converted(server, name,
   assert written.labels == ['cat', 'dog']
   assert sum(row['size'] for row in written.splits.values()) == 12
   assert not server.requests
+
+
+@pytest.mark.parametrize('name', sorted(public.CONVERTERS))
+def test_convert_while_another_process_converts_is_one_line(server, name,
+                                                            tmp_path):
+  with converted_files.hold(str(tmp_path)):
+    with pytest.raises(InputError, match='another process is converting'):
+      public.convert(name, str(tmp_path))
+  assert not server.requests and not list(tmp_path.iterdir())
+  # And it is let go afterwards, an error or not.
+  (tmp_path / name).write_text('in the way')
+  if name == 'flowers':
+    with pytest.raises(InputError, match='a file instead of a folder'):
+      public.convert(name, str(tmp_path))
+  else:
+    public.convert(name, str(tmp_path))
+  with converted_files.hold(str(tmp_path)):
+    pass
+
+
+def test_convert_folder_that_cannot_be_made_is_one_line(tmp_path):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(InputError, match='cannot make the folder .*/file/data: '):
+    public.convert('mnist', str(tmp_path / 'file' / 'data'))
 
 
 def test_convert_unknown_name_lists_the_known():

@@ -3,6 +3,7 @@
 import glob
 import os
 import subprocess
+import threading
 
 import file_server
 import pytest
@@ -176,19 +177,90 @@ def test_download_archive_that_will_not_do_is_one_line(tmp_path, files,
   assert os.listdir(str(tmp_path)) == [archive.name]
 
 
-def test_download_killed_while_unpacking_starts_again(server, tmp_path,
-                                                      monkeypatch):
-  def killed(*_):
-    raise KeyboardInterrupt
+def killed(*_):
+  raise KeyboardInterrupt
 
+
+@pytest.mark.parametrize('module,step', [
+    (archives, 'unpack'), (published, '_publish'),
+    (published.marks, 'remove_downloaded')], ids=str)
+def test_download_killed_starts_again_and_leaves_no_archive(
+    server, tmp_path, monkeypatch, module, step):
   with monkeypatch.context() as patch:
-    patch.setattr(archives, 'unpack', killed)
+    patch.setattr(module, step, killed)
     with pytest.raises(KeyboardInterrupt):
-      published.download('inception_v4', str(tmp_path))
-  assert not checkpoints.is_checkpoint(str(tmp_path / 'inception_v4.ckpt'))
+      published.download('inception_v4', str(tmp_path / 'c'))
+  assert checkpoints.is_checkpoint(str(tmp_path / 'c' / 'inception_v4.ckpt')) \
+      == (step == 'remove_downloaded')
   del server.requests[:]
-  assert read_x(published.download('inception_v4', str(tmp_path))) == 4
+  assert read_x(published.download('inception_v4', str(tmp_path / 'c'))) == 4
   assert not server.requests  # The archive had come already.
+  assert os.listdir(str(tmp_path / 'c')) == ['inception_v4.ckpt']
+
+
+def test_download_while_another_one_unpacks_is_one_line(server, tmp_path,
+                                                        monkeypatch):
+  unpack, tried = archives.unpack, []
+
+  def slow(*args):
+    with monkeypatch.context() as patch:
+      patch.setattr(archives, 'unpack', unpack)
+      with pytest.raises(InputError, match='another process is getting the '
+                         'checkpoint .*mobilenet_v1_1.0_224.ckpt: ') as raised:
+        published.download('mobilenet_v1', str(tmp_path / 'c'))
+      # Another one of the same network may come meanwhile.
+      published.download('mobilenet_v1_1.0_192', str(tmp_path / 'c'))
+    tried.append(str(raised.value))
+    return unpack(*args)
+
+  monkeypatch.setattr(archives, 'unpack', slow)
+  assert read_x(published.download('mobilenet_v1', str(tmp_path / 'c'))) == 224
+  assert len(tried) == 1 and '\n' not in tried[0]
+  files = os.listdir(str(tmp_path / 'c'))
+  assert len(files) == 6 and all(name.startswith('mob') for name in files)
+
+
+def test_download_data_cut_short_is_unpacked_again(server, tmp_path):
+  folder = tmp_path / 'c'
+  prefix = published.download('mobilenet_v1', str(folder))
+  before = sorted(os.listdir(str(folder)))
+  data = folder / 'mobilenet_v1_1.0_224.ckpt.data-00000-of-00001'
+  os.truncate(str(data), 3)
+  # And a remnant that no longer belongs to it.
+  (folder / 'mobilenet_v1_1.0_224.ckpt.data-00001-of-00002').write_bytes(b'x')
+  assert published.download('mobilenet_v1', str(folder)) == prefix
+  assert read_x(prefix) == 224 and data.stat().st_size == 4
+  assert sorted(os.listdir(str(folder))) == before
+
+
+def test_download_archive_with_data_cut_short_will_not_do(tmp_path):
+  files = checkpoint_files(tmp_path, tf.train.SaverDef.V2, 'vgg_16.ckpt')
+  files['vgg_16.ckpt.data-00000-of-00001'] = b'abc'
+  (tmp_path / 'vgg_16_2016_08_28.tar.gz').write_bytes(file_server.tar_gz(files))
+  with pytest.raises(InputError, match='vgg_16.ckpt in .* is damaged'):
+    published.download('vgg_16', str(tmp_path))
+  assert os.listdir(str(tmp_path)) == ['vgg_16_2016_08_28.tar.gz']
+
+
+def test_download_two_of_a_network_at_once_link_one_of_them(server, tmp_path):
+  names = ['mobilenet_v1_1.0_192', 'mobilenet_v1_1.0_224']
+  done = []
+
+  def again(name):
+    for _ in range(40):
+      done.append(published.download(name, str(tmp_path / 'c')))
+
+  for name in names:
+    published.download(name, str(tmp_path / 'c'))
+  threads = [threading.Thread(target=again, args=[name]) for name in names]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join()
+  assert done == [str(tmp_path / 'c' / 'mobilenet_v1.ckpt')] * 80
+  links = {os.readlink(str(path)).partition('.ckpt')[0]
+           for path in (tmp_path / 'c').glob('mobilenet_v1.ckpt*')}
+  assert len(links) == 1 and links < set(names)
 
 
 def test_program_says_where_it_is_and_what_to_do(server, tmp_path, capsys):
@@ -233,3 +305,16 @@ def test_script_help_and_env_set_finds_what_it_brings(tmp_path):
       env=env, capture_output=True, text=True, check=True).stdout.strip()
   with parsed_flags(download_checkpoint.define_flags) as values:
     assert where == os.path.join(values.checkpoint_dir, 'vgg_19.ckpt')
+
+
+@pytest.mark.parametrize('before', [['--checkpoint_dir=%s'],
+                                    ['--checkpoint_dir', '%s']], ids=str)
+def test_script_takes_a_name_behind_the_flags(tmp_path, before):
+  (tmp_path / 'vgg_19_2016_08_28.tar.gz').write_bytes(file_server.tar_gz(
+      checkpoint_files(tmp_path, tf.train.SaverDef.V1, 'vgg_19.ckpt')))
+  done = subprocess.run(
+      [os.path.join(ROOT, 'download_checkpoint.sh')] +
+      [word.replace('%s', str(tmp_path)) for word in before] + ['vgg_19'],
+      env=dict(os.environ, MODEL_NAME='vgg_16'), capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.startswith('%s/vgg_19.ckpt from ' % tmp_path)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import public_test
 import pytest
 from helpers import ROOT
 from trained_kit import CLASSES, NAME, make_photos
@@ -131,6 +132,26 @@ def _upload_to_server(chain):
   lines = done.stdout.splitlines()
   assert lines[0] == 'HTTP 200'
   assert set(CLASSES) <= set(lines)
+
+
+@pytest.mark.slow
+def test_chain_of_mnist_from_its_files_to_its_test_split(tmp_path):
+  for name, data in public_test.mnist_files().items():
+    (tmp_path / name).write_bytes(data)
+  variables = dict(
+      os.environ, MODEL_NAME='lenet', DATASET_NAME='mnist', CHECKPOINT_PATH='',
+      DATASET_DIR=str(tmp_path), OUTPUT_DIR=str(tmp_path / 'out'),
+      LOG_FILE=str(tmp_path / 'output.log'), BATCH_SIZE='4',
+      MAX_NUMBER_OF_STEPS='2', EVAL_INTERVAL_SECS='')
+  for name in ('EVAL_SPLIT', 'PERCENT_VALIDATION'):
+    variables.pop(name, None)
+  shown = run_script('convert_tfrecord.sh', env=variables).stdout
+  assert shown.splitlines()[0].split() == ['photos', 'train', 'test']
+  run_script('run_train.sh', env=variables)
+  wait_for(lambda: (tmp_path / 'out' / 'train' / 'model.ckpt-2.index').exists())
+  done = run_script('run_eval.sh', env=variables)
+  assert 'Evaluating split test of mnist: 10 photos' in done.stderr
+  assert done.stdout.startswith('eval/Accuracy[')
 
 
 def test_run_train_with_a_mistake_prints_it_and_fails(chain):

@@ -1,0 +1,125 @@
+"""Finds photos of a former conversion that are there again in other bytes.
+
+Saved anew without loss (as PNG, without EXIF data, packed better) and under
+another name, a photo has neither the bytes nor the name that the former
+manifest knows. Its pixels tell: those of the former photo are in the manifest,
+or else in its record, which then holds the file itself.
+
+Photos are rarely saved anew, so what costs decoding is put off until photos
+went and others came that look alike.
+"""
+
+import collections
+import hashlib
+import os
+
+from google.protobuf.message import DecodeError
+
+from compat import tf
+from datasets import photo_folder, photos, progress, tfrecord_file
+from errors import InputError
+
+_Lost = collections.namedtuple('_Lost', 'pixels looks sizes')
+_Lost.__doc__ = """What is known of former photos whose bytes are gone.
+
+pixels: {file: digest of its pixels}, of plain ones (see photos.Inspected).
+looks: set of the looks of these.
+sizes: set of (height, width) of those that are not plain.
+"""
+
+
+def find(folder, former, groups, max_pixels):
+  """Finds out what is needed to know former photos by their pixels.
+
+  Args:
+    folder: the folder of photos; the former records are beside it.
+    former: Manifest of the former conversion.
+    groups: list of lists of CheckedPhoto with equal pixels.
+    max_pixels: as in photos.normalize_photo.
+
+  Returns:
+    former: the Manifest, with `pixels` also of photos that are gone.
+    pixels: {CheckedPhoto.digest: digest of the pixels}, of photos that may be
+      one of these; one of each group.
+
+  Raises:
+    InputError: a file is no longer what it was.
+  """
+  here = {photo.digest for members in groups for photo in members}
+  known = set(former.digests.values())
+  gone = {file for file, digest in former.digests.items()
+          if digest not in here and file in former.files}
+  # Of those with equal pixels, one whose look tells them comes first.
+  fresh = [min(members, key=lambda photo: photo.is_plain) for members in groups
+           if not any(photo.digest in known for photo in members)]
+  if not gone or not fresh:
+    return former, {}
+  lost = _read_lost(os.path.dirname(folder), former, gone, fresh, max_pixels)
+  pixels = {photo.digest: photo.look for photo in fresh if not photo.is_plain}
+  doubtful = [photo for photo in fresh if photo.is_plain and (
+      photo.look in lost.looks or (photo.height, photo.width) in lost.sizes)]
+
+  def digest(photo):
+    data = photo_folder.read_bytes_again(folder, photo, max_pixels)
+    try:
+      return photos.pixels_digest(data, max_pixels)
+    except photos.PhotoError as error:
+      raise InputError('%s: %s' % (photo_folder.printable(photo.file), error))
+
+  pixels.update(zip(
+      [photo.digest for photo in doubtful],
+      progress.map_in_threads(digest, doubtful, 'compared')))
+  return former._replace(pixels=dict(former.pixels, **lost.pixels)), pixels
+
+
+def _read_lost(dataset_dir, former, gone, fresh, max_pixels):
+  """Reads the former records of photos that are gone; returns a _Lost.
+
+  Args:
+    dataset_dir: folder of the record files.
+    former, max_pixels: as for `find`.
+    gone: set of files of `former`.
+    fresh: list of CheckedPhoto; records of other sizes are passed over.
+  """
+  lost = _Lost({}, set(), set())
+  sizes = {(photo.height, photo.width) for photo in fresh}
+
+  def read(path):
+    for file, size, encoded in _records(path):
+      if file not in gone or size not in sizes:
+        continue
+      if hashlib.sha256(encoded).hexdigest() != former.digests[file]:
+        lost.sizes.add(size)
+        continue
+      try:
+        lost.looks.add(photos.inspect_photo(encoded, max_pixels).look)
+        lost.pixels[file] = photos.pixels_digest(encoded, max_pixels)
+      except photos.PhotoError:  # More pixels than are accepted now.
+        continue
+
+  splits = {former.files[file] for file in gone} & set(former.splits)
+  progress.run_in_threads(read, [
+      os.path.join(dataset_dir, shard) for split in sorted(splits)
+      for shard in former.splits[split]['shards']])
+  return lost
+
+
+def _records(path):
+  """Yields (file, (height, width), encoded) of each record that can be read.
+
+  Damaged or missing files are no error here: they are about to be replaced.
+  """
+  try:
+    for record in tfrecord_file.read(path):
+      if record.data is None:
+        continue
+      feature = tf.train.Example.FromString(record.data).features.feature
+      names, encoded = (feature[key].bytes_list.value
+                        for key in ('image/filename', 'image/encoded'))
+      height, width = (feature[key].int64_list.value
+                       for key in ('image/height', 'image/width'))
+      if names and encoded and height and width:
+        yield (names[0].decode('utf-8', 'replace'), (height[0], width[0]),
+               encoded[0])
+  except (InputError, DecodeError):
+    return
