@@ -86,8 +86,6 @@ def convert(dataset_dir, name, percent_validation=None, seed=None,
     with converted_files.hold(folder):
       converted_files.check_way_is_free(dataset_dir, name)
       former, kept_path, used = _load_former(dataset_dir, name, given)
-      percents = {split: used['percent_' + split]
-                  for split in splits.SPLITS[1:]}
       with _list_of_skipped_on_error(dataset_dir, name,
                                      listing.hidden) as skipped:
         groups = _find_photos(folder, listing, max_pixels, max_bad_fraction,
@@ -97,9 +95,7 @@ def convert(dataset_dir, name, percent_validation=None, seed=None,
         if kept_path:
           former, pixels = former_photos.find(folder, former, groups,
                                               max_pixels)
-        split_of = splits.assign_all(by_class, percents, used['seed'],
-                                     former if kept_path else None, pixels)
-        splits.check(by_class, split_of, percents, kept_path, folder)
+        split_of = _assign(folder, by_class, used, former, kept_path, pixels)
       described, orders = _plan(name, by_class, split_of, num_shards,
                                 used['seed'])
       manifest = manifests.Manifest(
@@ -161,6 +157,25 @@ def _find_photos(folder, listing, max_pixels, max_bad_fraction, skipped):
   kept = [members[0] for members in groups if _is_of_one_class(members)]
   _check_classes(folder, listing.classes, kept, skipped)
   return groups
+
+
+def _assign(folder, by_class, used, former, kept_path, pixels):
+  """Returns {file: split}.
+
+  Args:
+    folder: the folder of photos.
+    by_class: {class: list of groups}.
+    used, former, kept_path: of _load_former.
+    pixels: of former_photos.find.
+
+  Raises:
+    InputError: a class has too few photos.
+  """
+  percents = {split: used['percent_' + split] for split in splits.SPLITS[1:]}
+  split_of = splits.assign_all(by_class, percents, used['seed'],
+                               former if kept_path else None, pixels)
+  splits.check(by_class, split_of, percents, kept_path, folder)
+  return split_of
 
 
 def _is_of_one_class(members):

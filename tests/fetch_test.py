@@ -358,7 +358,7 @@ def test_fetch_goes_through_the_proxy_of_the_environment(server, tmp_path,
 
 
 def test_fetch_ctrl_c_leaves_a_part_that_is_resumed(server, tmp_path):
-  server.behaviours[:] = [{'pause': 0.005}]
+  server.behaviours[:] = [{'pause': 0.02}]  # 6 s in all.
   path = tmp_path / NAME
   program = subprocess.Popen(
       [sys.executable, '-c', 'import sys; from downloads import fetch\n'
