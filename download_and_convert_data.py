@@ -85,17 +85,20 @@ def _define_imagenet_flags():
   flags.DEFINE_string(
       'imagenet_validation_labels', None,
       'File with the WordNet id of each validation photo, a line each, in the '
-      "order of the photos' names. Needed unless they are in folders.")
+      "order of the photos' names. Needed unless they are in folders. None: that "
+      'of the last conversion, if any.')
   flags.DEFINE_string(
       'imagenet_bounding_boxes', None,
       'CSV file of the boxes, lines such as n0_1.JPEG,xmin,ymin,xmax,ymax from '
-      '0 to 1. None: records hold no boxes.')
+      '0 to 1. None: those of the last conversion, if any.')
   flags.DEFINE_integer(
-      'imagenet_train_shards', 1024, 'Record files of the train split.',
-      lower_bound=1, upper_bound=99999)
+      'imagenet_train_shards', None,
+      'Record files of the train split. None: as in the last conversion, in '
+      'the first 1024.', lower_bound=1, upper_bound=99999)
   flags.DEFINE_integer(
-      'imagenet_validation_shards', 128,
-      'Record files of the validation split.', lower_bound=1, upper_bound=99999)
+      'imagenet_validation_shards', None,
+      'Record files of the validation split. None: as in the last conversion, '
+      'in the first 128.', lower_bound=1, upper_bound=99999)
 
 
 # Flags that mean the same to every converter: their names are the arguments'.

@@ -21,7 +21,7 @@ from compat import tf
 from datasets import manifest as manifests
 from datasets import photo_folder, progress, record_dataset
 from datasets.dataset_factory import work_dir
-from datasets.locked_file import locked_file
+from downloads import locks
 from errors import InputError
 
 # <name>_<split>, shard, ending: this project's, slim's, ImageNet's.
@@ -183,7 +183,8 @@ def publish(dataset_dir, manifest, former, hidden, write_shards):
       manifests.save_file(os.path.join(aside, _NEW), manifest)
       if former and os.path.exists(manifest_path):
         manifests.save_file(os.path.join(aside, _FORMER), former)
-      held.enter_context(locked_file(os.path.join(dataset_dir, _LOCK)))
+      held.enter_context(
+          locks.locked_file(os.path.join(dataset_dir, _LOCK)))
     except (InputError, OSError, tf.errors.OpError):
       _clear(aside, manifest_path)  # A full disk should not stay full.
       raise

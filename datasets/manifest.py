@@ -11,7 +11,7 @@ import os
 import re
 import reprlib
 
-from datasets.locked_file import locked_file
+from downloads import locks
 from errors import InputError
 
 Manifest = collections.namedtuple(
@@ -102,9 +102,9 @@ def write_text(file_path, text):
     OSError: if it cannot be written.
   """
   aside = file_path + '.part'
-  with locked_file(aside) as opened:
-    os.ftruncate(opened, 0)  # A process that was killed may have begun it.
-    with open(opened, 'wb', closefd=False) as target:
+  with locks.locked_file(aside) as opened:
+    opened.truncate(0)  # A process that was killed may have begun it.
+    with open(opened.fileno(), 'wb', closefd=False) as target:
       target.write(text.encode('utf-8'))
     os.fsync(opened)
     os.replace(aside, file_path)

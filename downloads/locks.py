@@ -55,6 +55,34 @@ def _is_called(opened, path):
 
 
 @contextlib.contextmanager
+def locked_file(path, wait=True):
+  """Opens a file that nobody else has, and removes it at the end.
+
+  What a killed process left is taken over. A file that has got another name
+  meanwhile is not removed.
+
+  Args:
+    path: of the file, in a folder that exists.
+    wait: whether to wait for another process or thread that has it.
+
+  Yields:
+    The file, as `open_locked` gives it.
+
+  Raises:
+    BlockingIOError: another process has it.
+    OSError: it cannot be written.
+  """
+  with open_locked(path, wait) as opened:
+    try:
+      yield opened
+    finally:
+      # Before it is unlocked: afterwards it may be another process's.
+      if _is_called(opened, path):
+        with contextlib.suppress(FileNotFoundError):
+          os.remove(path)
+
+
+@contextlib.contextmanager
 def hold(path, message=None):
   """Holds a lock file, and removes it at the end.
 
@@ -66,17 +94,12 @@ def hold(path, message=None):
   Raises:
     InputError: another process holds it, or it cannot be written.
   """
-  try:
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    opened = open_locked(path, wait=message is None)
-  except BlockingIOError:
-    raise InputError(message)
-  except OSError as error:
-    raise InputError('cannot write %s: %s' % (path, error.strerror))
-  with opened:
+  with contextlib.ExitStack() as held:
     try:
-      yield
-    finally:
-      # Before it is unlocked: afterwards it may be another process's.
-      with contextlib.suppress(FileNotFoundError):
-        os.remove(path)
+      os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+      held.enter_context(locked_file(path, wait=message is None))
+    except BlockingIOError:
+      raise InputError(message)
+    except OSError as error:
+      raise InputError('cannot write %s: %s' % (path, error.strerror))
+    yield

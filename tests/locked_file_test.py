@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from datasets.locked_file import locked_file
+from downloads.locks import locked_file
 
 
 def test_locked_file_waits_for_who_has_it(tmp_path):
@@ -29,7 +29,7 @@ def test_locked_file_waits_for_who_has_it(tmp_path):
 def test_locked_file_that_got_another_name_is_not_removed(tmp_path):
   path = str(tmp_path / 'part')
   with locked_file(path) as opened:
-    os.write(opened, b'text')
+    opened.write(b'text')
     os.replace(path, str(tmp_path / 'whole'))
     (tmp_path / 'part').write_bytes(b'of somebody else')
   assert (tmp_path / 'whole').read_bytes() == b'text'
