@@ -85,8 +85,8 @@ def _define_imagenet_flags():
   flags.DEFINE_string(
       'imagenet_validation_labels', None,
       'File with the WordNet id of each validation photo, a line each, in the '
-      "order of the photos' names. Needed unless they are in folders. None: that "
-      'of the last conversion, if any.')
+      "order of the photos' names. Needed unless they are in folders. None: "
+      'that of the last conversion, if any.')
   flags.DEFINE_string(
       'imagenet_bounding_boxes', None,
       'CSV file of the boxes, lines such as n0_1.JPEG,xmin,ymin,xmax,ymax from '
