@@ -60,7 +60,8 @@ def exif(orientation):
 
 @pytest.mark.parametrize('kwargs', [
     {}, {'progressive': True}, {'subsampling': 0}, {'exif': exif(1)},
-    {'comment': b'hello'}], ids=str)
+    {'comment': b'hello'}],
+    ids=['plain', 'progressive', 'subsampling', 'exif', 'comment'])
 def test_normalize_photo_plain_jpeg_comes_back_byte_for_byte(kwargs):
   data = encode(scene(), 'JPEG', **kwargs)
   photo = normalize_photo(data)
