@@ -32,6 +32,7 @@ def define_flags():
 
 
 def main(argv):
+  """Gets the checkpoint that is named and prints where it is."""
   names = argv[1:]
   if not names and FLAGS.model_name:
     names = [FLAGS.model_name]

@@ -44,6 +44,7 @@ def define_flags():
 
 
 def main(_):
+  """Prints the networks in the form that the flags ask for."""
   names = ([FLAGS.model_name] if FLAGS.model_name is not None else
            sorted(nets_factory.NETWORKS))
   models = [model_zoo.describe(name) for name in names]

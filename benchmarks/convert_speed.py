@@ -106,6 +106,7 @@ def compare(photo_dir, rounds):
 
 
 def main(_):
+  """Converts the photos both ways, in turn, and prints the ratio."""
   values = flags.FLAGS
   with tempfile.TemporaryDirectory() as drawn:
     photo_dir = values.photos

@@ -120,6 +120,9 @@ LAYERS = (
 # rows up to the second are dilated instead.
 _ATROUS_FROM, _ATROUS_TO = 'Mixed_6a', 'PreAuxLogits'
 
+# The auxiliary classifier: its pooling, convolutions and last layer.
+AUX_SCOPES = ('Conv2d_1a_3x3', 'Conv2d_1b_1x1', 'Conv2d_2a_5x5', 'Logits')
+
 
 def block35(net, scale=1.0, activation_fn=tf.nn.relu, scope=None, reuse=None):
   """Adds a residual block of figure 16: a tensor of the shape of `net`."""
@@ -279,10 +282,11 @@ def inception_resnet_v2(inputs, num_classes=1001, is_training=True,
       net, end_points = inception_resnet_v2_base(inputs, scope=scope,
                                                  activation_fn=activation_fn)
       if create_aux_logits and num_classes:
-        end_points['AuxLogits'] = _aux_logits(end_points['PreAuxLogits'],
-                                              num_classes)
+        end_points['AuxLogits'] = inception_utils.add_aux_logits(
+            end_points['PreAuxLogits'], num_classes, 'inception_resnet_v2',
+            AUX_SCOPES)
       with tf.variable_scope('Logits'):
-        net = _global_pool(net)  # 1 x 1 x 1536
+        net = inception_utils.pool_all(net, 'AvgPool_1a_8x8')  # 1 x 1 x 1536
         end_points['global_pool'] = net
         if not num_classes:
           return net, end_points
@@ -297,33 +301,6 @@ def inception_resnet_v2(inputs, num_classes=1001, is_training=True,
 
 
 inception_resnet_v2.default_image_size = 299
-
-
-def _global_pool(net):
-  size = net.get_shape()[1:3]
-  if size.is_fully_defined():
-    return slim.avg_pool2d(net, size.as_list(), padding='VALID',
-                           scope='AvgPool_1a_8x8')
-  return tf.reduce_mean(net, [1, 2], keepdims=True, name='global_pool')
-
-
-def _aux_logits(net, num_classes):
-  """Adds the auxiliary classifier on `net`, 17 x 17 x 1088 at 299 x 299."""
-  size = net.get_shape()[1:3]
-  if not size.is_fully_defined() or min(size.as_list()) < 5:
-    raise InputError(
-        'the auxiliary classifier of inception_resnet_v2 needs photos of a '
-        'known size, of 107 x 107 pixels or more, but reads a layer of %s; '
-        'create_aux_logits=False builds the network without it' % size)
-  with tf.variable_scope('AuxLogits'):
-    net = slim.avg_pool2d(net, (5, 5), stride=3, padding='VALID',
-                          scope='Conv2d_1a_3x3')               # 5 x 5 x 1088
-    net = slim.conv2d(net, 128, (1, 1), scope='Conv2d_1b_1x1')  # 5 x 5 x 128
-    net = slim.conv2d(net, 768, net.get_shape()[1:3].as_list(),
-                      padding='VALID', scope='Conv2d_2a_5x5')   # 1 x 1 x 768
-    net = slim.flatten(net)
-    return slim.fully_connected(net, num_classes, activation_fn=None,
-                                scope='Logits')
 
 
 def inception_resnet_v2_arg_scope(

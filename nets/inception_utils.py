@@ -279,3 +279,52 @@ def squeeze_logits(logits, network, otherwise):
         'spatial_squeeze=True wants (1, 1); spatial_squeeze=False keeps them, '
         '%s' % (network, size, otherwise))
   return tf.squeeze(logits, [1, 2], name='SpatialSqueeze')
+
+
+def pool_all(net, scope):
+  """Averages over all positions.
+
+  Args:
+    net: `[batch, height, width, channels]` float tensor.
+    scope: of the pooling, where the size of `net` is known.
+
+  Returns:
+    `[batch, 1, 1, channels]`.
+  """
+  size = net.get_shape()[1:3]
+  if size.is_fully_defined():
+    return slim.avg_pool2d(net, size.as_list(), padding='VALID', scope=scope)
+  return tf.reduce_mean(net, [1, 2], keepdims=True, name='global_pool')
+
+
+def add_aux_logits(net, num_classes, network, scopes):
+  """Adds the auxiliary classifier of the 299 x 299 networks of 2016.
+
+  Args:
+    net: `[batch, height, width, channels]` float tensor, 17 x 17 at 299 x 299.
+    num_classes: number of classes.
+    network: its name, for the message.
+    scopes: of the pooling, the two convolutions and the last layer.
+
+  Returns:
+    Logits `[batch, num_classes]`.
+
+  Raises:
+    ValueError: the height or width of `net` is unknown or below 5.
+  """
+  size = net.get_shape()[1:3]
+  if not size.is_fully_defined() or min(size.as_list()) < 5:
+    raise InputError(
+        'the auxiliary classifier of %s needs photos of a known size, of '
+        '107 x 107 pixels or more, but reads a layer of %s; '
+        'create_aux_logits=False builds the network without it' %
+        (network, size))
+  pool, first, second, last = scopes
+  with tf.variable_scope('AuxLogits'):
+    net = slim.avg_pool2d(net, (5, 5), stride=3, padding='VALID',
+                          scope=pool)                     # 5 x 5
+    net = slim.conv2d(net, 128, (1, 1), scope=first)      # 5 x 5 x 128
+    net = slim.conv2d(net, 768, net.get_shape()[1:3].as_list(),
+                      padding='VALID', scope=second)      # 1 x 1 x 768
+    return slim.fully_connected(slim.flatten(net), num_classes,
+                                activation_fn=None, scope=last)

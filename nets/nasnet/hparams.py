@@ -4,8 +4,8 @@
   config.set_hparam('num_cells', 6)
   logits, end_points = nasnet.build_nasnet_cifar(images, 10, config=config)
 
-slim's functions return `tf.contrib.training.HParams`, which TensorFlow 2 no
-longer has. This class has what programs use of it.
+slim's functions return HParams of contrib, which TensorFlow 2 no longer has.
+This class has what programs use of it.
 """
 
 from errors import InputError, unknown_name
