@@ -34,8 +34,9 @@ WANTED = 0.98
 # SLOWLY: caught, but by the slow tests alone.
 CAUGHT, SLOWLY, SURVIVED = 'caught', 'caught slowly', 'survives'
 TIMED_OUT, KILLED = 'timed out', 'was killed'
+BROKEN = 'could not be tried'
 # Of a fork.
-_VERDICTS = {0: SURVIVED, 1: CAUGHT, 2: SLOWLY}
+_VERDICTS = {0: SURVIVED, 1: CAUGHT, 2: SLOWLY, 3: BROKEN}
 
 
 def define_flags():
@@ -153,11 +154,11 @@ def try_flip(project, flip, folder, slow):
 
   Args:
     project: Project.
-    flip: the Flip; with `new` equal to `old` nothing is changed.
-    folder: an empty folder, for the copy.
+    flip: the Flip.
+    folder: where `make_copy` has put the copy.
     slow: whether to run the slow tests too.
   """
-  _use_copy(project, flip, folder)
+  _use_copy(project, folder)
   networks = project.networks(flip)
   units = project.unit_tests(flip.module)
   registry = os.path.join(project.root, REGISTRY_TEST)
@@ -173,8 +174,14 @@ def try_flip(project, flip, folder, slow):
   return SURVIVED
 
 
-def _use_copy(project, flip, folder):
-  """Makes `import nets` find a copy in which one table is flipped."""
+def make_copy(project, flip, folder):
+  """Copies nets/ into a folder, with one value flipped.
+
+  Args:
+    project: Project.
+    flip: the Flip; with `new` equal to `old` nothing is changed.
+    folder: an empty folder.
+  """
   copy = os.path.join(folder, 'nets')
   shutil.copytree(os.path.join(project.root, 'nets'), copy)
   path = os.path.join(folder, flip.path)
@@ -187,6 +194,10 @@ def _use_copy(project, flip, folder):
   os.remove(path)
   with open(path, 'w', encoding='utf-8') as file:
     file.write('\n'.join(lines))
+
+
+def _use_copy(project, folder):
+  """Makes `import nets` find the copy in a folder."""
   sys.dont_write_bytecode = True
   os.chdir(project.root)
   sys.path.insert(0, folder)
@@ -200,13 +211,15 @@ def _start(project, flip, folder, slow, timeout_secs):
   pid = os.fork()
   if pid:
     return pid
-  verdict = CAUGHT  # Whatever is raised: the flip was noticed.
+  verdict = BROKEN
   try:
     signal.alarm(timeout_secs)
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
       os.dup2(nowhere, stream)
     os.mkdir(folder)
+    make_copy(project, flip, folder)
+    verdict = CAUGHT  # Whatever is raised from here on: the flip was noticed.
     verdict = try_flip(project, flip, folder, slow)
   finally:
     os._exit([status for status, name in _VERDICTS.items()
@@ -244,7 +257,7 @@ def _verdict(status):
   """Returns the verdict of a fork's status, as os.wait gives it."""
   if os.WIFSIGNALED(status):
     return TIMED_OUT if os.WTERMSIG(status) == signal.SIGALRM else KILLED
-  return _VERDICTS.get(os.WEXITSTATUS(status), CAUGHT)
+  return _VERDICTS.get(os.WEXITSTATUS(status), BROKEN)
 
 
 def check_unflipped(project, tries, values, slow=False):

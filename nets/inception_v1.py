@@ -72,15 +72,16 @@ inception_v1_arg_scope = inception_utils.inception_arg_scope
 
 
 def inception_v1_base(inputs, final_endpoint='Mixed_5c',
-                      include_root_block=True, scope='InceptionV1'):
+                      scope='InceptionV1', include_root_block=True):
   """Builds the network without its classifier, up to `final_endpoint`.
 
   Args:
     inputs: `[batch, height, width, 3]` float32 in [-1, 1]; without the root
       block what it would give, `[batch, height, width, 192]`.
     final_endpoint: scope of the last layer to build, one of LAYERS.
-    include_root_block: whether to build the layers before Mixed_3b.
     scope: name or object of the variable scope; None: 'InceptionV1'.
+    include_root_block: whether to build the layers before Mixed_3b. Last, where
+      programs older than this argument do not meet it.
 
   Returns:
     The output of the last layer, and a dict of all layers' outputs by scope.

@@ -97,7 +97,7 @@ _reduced_kernel_size_for_small_input = inception_utils.reduced_kernel_size
 
 def inception_v2_base(inputs, final_endpoint='Mixed_5c', min_depth=16,
                       depth_multiplier=1.0, use_separable_conv=True,
-                      data_format='NHWC', include_root_block=True, scope=None):
+                      data_format='NHWC', scope=None, include_root_block=True):
   """Builds the network without its classifier, up to `final_endpoint`.
 
   Args:
@@ -110,8 +110,9 @@ def inception_v2_base(inputs, final_endpoint='Mixed_5c', min_depth=16,
       in the published checkpoint; otherwise it is a common one.
     data_format: 'NHWC', or 'NCHW' for tensors `[batch, channels, height,
       width]`, which needs `use_separable_conv=False`.
-    include_root_block: whether to build the layers before Mixed_3b.
     scope: name or object of the variable scope; None: 'InceptionV2'.
+    include_root_block: whether to build the layers before Mixed_3b. Last, where
+      programs older than this argument do not meet it.
 
   Returns:
     The output of the last layer, and a dict of all layers' outputs by scope.

@@ -102,3 +102,10 @@ def test_inception_has_the_same_functions():
   assert inception.inception_v1_base is inception_v1.inception_v1_base
   assert inception.inception_v1_arg_scope is inception_v1.inception_v1_arg_scope
   assert inception.inception_v1_arg_scope is inception.inception_arg_scope
+
+
+def test_base_third_positional_argument_is_the_scope():
+  with tf.Graph().as_default():
+    net, _ = inception.inception_v1_base(tf.zeros([1, 32, 32, 3]),
+                                         'MaxPool_2a_3x3', 'Mine')
+  assert net.op.name.startswith('Mine/')

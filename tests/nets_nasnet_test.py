@@ -386,3 +386,31 @@ def test_hparams_unknown_name_or_other_type_is_refused(name, value, message):
   with pytest.raises(ValueError, match=message):
     config.set_hparam(name, value)
   assert config.values() == before
+
+
+def test_hparams_parse_sets_values_of_their_types():
+  config = hparams.HParams(count=3, share=0.5, name='NHWC', bounded=False)
+  assert config.parse('count=4, share=1,name=NCHW,bounded=true') is config
+  assert config.values() == {'count': 4, 'share': 1.0, 'name': 'NCHW',
+                             'bounded': True}
+  assert isinstance(config.share, float)
+
+
+@pytest.mark.parametrize('text, message', [
+    ('count', 'name=value'), ('counts=4', 'hyperparameter'),
+    ('count=four', "count must be of type int, got 'four'"),
+    ('bounded=maybe', 'bounded must be of type bool')])
+def test_hparams_parse_of_anything_else_is_refused(text, message):
+  config = hparams.HParams(count=3, bounded=False)
+  with pytest.raises(ValueError, match=message):
+    config.parse(text)
+
+
+def test_hparams_add_hparam_takes_a_new_name_only():
+  config = hparams.HParams(count=3)
+  config.add_hparam('depth', 2)
+  config.set_hparam('depth', 5)
+  assert config.values() == {'count': 3, 'depth': 5}
+  for name in ('count', 'values'):
+    with pytest.raises(ValueError, match='is there already'):
+      config.add_hparam(name, 1)

@@ -50,6 +50,55 @@ class HParams:
                        (name, expected.__name__, value))
     setattr(self, name, expected(value))
 
+  def add_hparam(self, name, value):
+    """Adds a value; its type is the one that later values must have.
+
+    Args:
+      name: a new name.
+      value: a number, text or boolean.
+
+    Raises:
+      ValueError: the name is taken.
+    """
+    if name in self or hasattr(self, name):
+      raise InputError('the hyperparameter %r is there already' % name)
+    self._types[name] = type(value)
+    setattr(self, name, value)
+
+  def parse(self, text):
+    """Sets values from text, as a flag gives it.
+
+    Args:
+      text: 'name=value,name=value'; booleans are true or false.
+
+    Returns:
+      The settings themselves.
+
+    Raises:
+      ValueError: the text has another form, a name is unknown, or a value is
+        not of the type of the value so far.
+    """
+    for part in filter(None, text.split(',')):
+      name, sign, value = (piece.strip() for piece in part.partition('='))
+      if not sign:
+        raise InputError('hyperparameters are given as name=value,name=value, '
+                         'got %r' % part)
+      if name not in self:
+        raise unknown_name('hyperparameter', name, self._types)
+      self.set_hparam(name, self._from_text(name, value))
+    return self
+
+  def _from_text(self, name, text):
+    kind = self._types[name]
+    try:
+      if kind is bool:
+        return {'true': True, '1': True, 'false': False,
+                '0': False}[text.lower()]
+      return kind(text)
+    except (KeyError, ValueError):
+      raise InputError('the hyperparameter %s must be of type %s, got %r' %
+                       (name, kind.__name__, text))
+
   def override_from_dict(self, values):
     """Sets several values.
 
