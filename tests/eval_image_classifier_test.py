@@ -209,7 +209,7 @@ def test_wait_for_checkpoint_times_out_on_a_missing_folder(tmp_path, log):
 
 def test_polling_takes_the_newest_then_each_new_one_and_survives_a_broken_one(
     run, tmp_path, log):
-  """The folder is missing at first, then one checkpoint is half copied."""
+  """The folder is missing at first, then one checkpoint is damaged."""
   train_dir = tmp_path / 'train'
   source = checkpoints.newest(run)
 
@@ -218,7 +218,9 @@ def test_polling_takes_the_newest_then_each_new_one_and_survives_a_broken_one(
       target = str(train_dir / ('model.ckpt-%d' % step)) + suffix
       shutil.copy(source + suffix, target)
       if broken and suffix != '.index':
-        os.truncate(target, os.path.getsize(target) // 2)
+        # Of its whole length: a shorter one is not taken for complete.
+        with open(target, 'r+b') as file:
+          file.write(bytes(os.path.getsize(target)))
     (train_dir / 'checkpoint').write_text(
         'model_checkpoint_path: "model.ckpt-%d"\n' % step)
 
