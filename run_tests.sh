@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 if [[ "${1:-}" == --help || "${1:-}" == -h ]]; then
-  sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"
+  sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' run_tests.sh
   exit 0
 fi
 source ./engine.sh
