@@ -162,13 +162,22 @@ def _run_info(values, dataset, network):
 
 def _check_same_run(train_dir, old, info):
   """Refuses to go on with a checkpoint of another network or other classes."""
-  for field in ('model_name', 'labels', 'labels_offset', 'image_size',
-                'preprocessing_name'):
+  for field, flag in (('model_name', 'model_name'),
+                      ('labels_offset', 'labels_offset'),
+                      ('image_size', 'train_image_size'),
+                      ('preprocessing_name', 'preprocessing_name')):
     before, now = getattr(old, field), getattr(info, field)
     if before != now:
       raise InputError(
-          '%s holds a run with %s %s, now it is %s; give another --train_dir, '
-          'or the flags of that run' % (train_dir, field, before, now))
+          '%s holds a run with --%s=%s, now it is %s; give another '
+          '--train_dir, or the flags of that run' %
+          (train_dir, flag, before, now))
+  if old.labels != info.labels:
+    raise InputError(
+        '%s holds a run on the classes %s and --dataset_name=%s has %s; give '
+        'another --train_dir' %
+        (train_dir, checkpoints.name_some(old.labels), info.dataset_name,
+         checkpoints.name_some(info.labels)))
 
 
 def _init_fn(values, network, exclude_scopes):
