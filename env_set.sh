@@ -17,6 +17,10 @@ source "$(dirname "${BASH_SOURCE[0]}")/engine.sh"
 
 # The published checkpoint that training starts from; empty: from scratch.
 : "${CHECKPOINT_PATH=${PROJECT_DIR}/checkpoints/${MODEL_NAME}.ckpt}"
+# Comma-separated scopes that are not read from it, and those that are trained.
+# Not set: the classifier's, by nets/nets_factory.py; empty: all are read, all
+# are trained. They have no default here, so that no scope is typed twice.
+# CHECKPOINT_EXCLUDE_SCOPES TRAINABLE_SCOPES
 
 # What training, evaluation and export write.
 : "${OUTPUT_DIR:=${PROJECT_DIR}/output/${DATASET_NAME}_${MODEL_NAME}}"
@@ -49,13 +53,15 @@ source "$(dirname "${BASH_SOURCE[0]}")/engine.sh"
 : "${TENSORBOARD_PORT:=6006}"
 
 # Where --help is among the arguments: prints the comment at the head of the
-# script and the flags of its program (the array `program`), then ends.
+# script and the flags of its program (the array `program`), then ends. To be
+# called after one cd.
 help_if_asked() {
-  local argument
+  local argument script=$0
+  [[ "${script}" == /* ]] || script="${OLDPWD}/${script}"
   for argument in "$@"; do
     case "${argument}" in
       -h | -help | --help | --helpfull | --helpshort)
-        sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"
+        sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${script}"
         if [[ -n "${program[*]:-}" ]]; then
           echo
           "${VENV_PYTHON}" "${program[@]}" "${argument}"
@@ -64,4 +70,24 @@ help_if_asked() {
         ;;
     esac
   done
+}
+
+# Trains as ./run_train.sh with these arguments does, shows the log, and comes
+# back when the training has ended; ends with status 1 where it ended early.
+# Interrupted, it stops the training, which saves a last checkpoint.
+train_to_the_end() {
+  local pid
+  mkdir -p "$(dirname "${LOG_FILE}")"
+  trap ./stop_train.sh EXIT
+  ./run_train.sh "$@"
+  pid=$(cat "${TRAIN_DIR}/train.pid" 2>/dev/null || true)
+  if [[ -n "${pid}" ]]; then
+    tail -n 0 -f --pid="${pid}" "${LOG_FILE}"
+  fi
+  trap - EXIT
+  if ! grep -qE 'Finished training|nothing to do' <(tail -n 5 "${LOG_FILE}"); then
+    echo "${0##*/}: error: training ended early; the reason is at the end of" \
+      "${LOG_FILE}" >&2
+    exit 1
+  fi
 }

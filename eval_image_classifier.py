@@ -88,6 +88,11 @@ def _facts(values, checkpoint):
   split = _choose_split(values.dataset_split_name, name, dataset_dir)
   dataset = dataset_factory.get_dataset(name, split, dataset_dir)
   labels_offset = _choose('labels_offset', run.labels_offset)
+  if run.labels_offset not in (None, labels_offset):
+    raise InputError(
+        '--labels_offset=%d, but the run in %s was trained with %d; leave the '
+        'flag away' % (labels_offset, os.path.dirname(checkpoint),
+                       run.labels_offset))
   labels = [dataset.labels_to_names[index]
             for index in range(labels_offset, dataset.num_classes)]
   if run.labels not in (None, labels):

@@ -111,16 +111,7 @@ export SERVER_HOST="${SERVER_HOST:-127.0.0.1}"
 source ./env_set.sh
 
 step "run_train.sh: ${MAX_NUMBER_OF_STEPS} steps of ${MODEL_NAME}"
-mkdir -p "${base}"
-trap './stop_train.sh' EXIT
-./run_train.sh "${train_flags[@]}"
-pid=$(cat "${TRAIN_DIR}/train.pid" 2>/dev/null || true)
-if [[ -n "${pid}" ]]; then
-  tail -n 0 -f --pid="${pid}" "${LOG_FILE}"
-fi
-trap - EXIT
-grep -qE 'Finished training|nothing to do' <(tail -n 5 "${LOG_FILE}") ||
-  fail "training ended early; the reason is at the end of ${LOG_FILE}"
+train_to_the_end "${train_flags[@]}"
 
 step 'run_eval.sh: accuracy on the validation photos'
 EVAL_INTERVAL_SECS='' ./run_eval.sh

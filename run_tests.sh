@@ -4,10 +4,11 @@
 #
 # usage: [ENGINE=tf2] ./run_tests.sh [--full] [flags of pytest]
 #   --full  also the slow tiers
+#   -n0     in one process, for a debugger
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 if [[ "${1:-}" == --help || "${1:-}" == -h ]]; then
-  sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"
+  sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' run_tests.sh
   exit 0
 fi
 source ./engine.sh
@@ -16,6 +17,8 @@ source ./engine.sh
 "${VENV}/bin/ruff" check .
 mapfile -t scripts < <(find . -name '*.sh' -not -path './.venv*' | sort)
 "${VENV}/bin/shellcheck" --severity=style --external-sources \
-  "${scripts[@]}" .ci/run benchmarks/engines
-# -rs: the output ends with what was skipped, and why.
-exec "${VENV_PYTHON}" -m pytest -rs --durations=10 tests "$@"
+  "${scripts[@]}" .ci/run benchmarks/{convert,engines,mutate_nets}
+# -rs: the output ends with what was skipped, and why. One process a core, a file
+# of tests at a time: the tests of a file share what is slow to build.
+exec "${VENV_PYTHON}" -m pytest -rs --durations=10 \
+  --numprocesses=auto --maxprocesses=4 --dist=loadfile tests "$@"

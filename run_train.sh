@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
 # Trains in the background: fine-tunes the classifier of MODEL_NAME from
 # CHECKPOINT_PATH, or trains all of it from scratch where that is empty.
+# TRAINABLE_SCOPES= (empty) fine-tunes all layers; list_models.py has the scopes
+# that are taken where none are given.
 # Watch it with `tail -f output.log`, stop it with ./stop_train.sh.
 #
-# usage: [MODEL_NAME=…] [CHECKPOINT_PATH=…] ./run_train.sh [flags of
+# usage: [MODEL_NAME=…] [CHECKPOINT_PATH=…] [TRAINABLE_SCOPES=…]
+#        [CHECKPOINT_EXCLUDE_SCOPES=…] ./run_train.sh [flags of
 #        train_image_classifier.py, --help lists them]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -26,6 +29,13 @@ flags=(
 )
 if [[ -n "${CHECKPOINT_PATH}" ]]; then
   flags+=(--checkpoint_path="${CHECKPOINT_PATH}" --train_classifier_only)
+  # Given and empty is another thing than not given.
+  if [[ -n "${CHECKPOINT_EXCLUDE_SCOPES+given}" ]]; then
+    flags+=(--checkpoint_exclude_scopes="${CHECKPOINT_EXCLUDE_SCOPES}")
+  fi
+fi
+if [[ -n "${TRAINABLE_SCOPES+given}" ]]; then
+  flags+=(--trainable_scopes="${TRAINABLE_SCOPES}")
 fi
 if [[ -n "${MAX_NUMBER_OF_STEPS}" ]]; then
   # The end is known: a learning rate that falls to 0 by then ends higher.

@@ -19,7 +19,7 @@ for argument in "$@"; do
   case "${argument}" in
     --dev) with_dev=1 ;;
     --quiet) quiet=1 ;;
-    -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' setup.sh; exit 0 ;;
     *) echo "setup.sh: error: unknown argument ${argument}; see --help" >&2
        exit 1 ;;
   esac

@@ -117,7 +117,8 @@ def _define_fine_tuning_flags():
   flags.DEFINE_bool(
       'train_classifier_only', False,
       "Take both scope flags, where not given, from the network's row in "
-      'nets_factory: train the layers that depend on the classes.')
+      'nets_factory: train the layers that depend on the classes. A scope flag '
+      'that is given, be it empty, stays.')
   flags.DEFINE_bool(
       'ignore_missing_vars', False,
       'Variables that the checkpoint lacks keep their initial values.')
@@ -148,8 +149,10 @@ def _scopes(values, network):
   exclude = warm_start.split_scopes(values.checkpoint_exclude_scopes)
   train = warm_start.split_scopes(values.trainable_scopes)
   if values.train_classifier_only:
-    exclude = exclude or list(network.classifier_scopes)
-    train = train or list(network.classifier_scopes)
+    if values.checkpoint_exclude_scopes is None:
+      exclude = list(network.classifier_scopes)
+    if values.trainable_scopes is None:
+      train = list(network.classifier_scopes)
   return exclude, train
 
 
@@ -180,13 +183,22 @@ def _run_info(values, dataset, network):
 
 def _check_same_run(train_dir, old, info):
   """Refuses to go on with a checkpoint of another network or other classes."""
-  for field in ('model_name', 'labels', 'labels_offset', 'image_size',
-                'preprocessing_name'):
+  for field, flag in (('model_name', 'model_name'),
+                      ('labels_offset', 'labels_offset'),
+                      ('image_size', 'train_image_size'),
+                      ('preprocessing_name', 'preprocessing_name')):
     before, now = getattr(old, field), getattr(info, field)
     if before != now:
       raise InputError(
-          '%s holds a run with %s %s, now it is %s; give another --train_dir, '
-          'or the flags of that run' % (train_dir, field, before, now))
+          '%s holds a run with --%s=%s, now it is %s; give another '
+          '--train_dir, or the flags of that run' %
+          (train_dir, flag, before, now))
+  if old.labels != info.labels:
+    raise InputError(
+        '%s holds a run on the classes %s and --dataset_name=%s has %s; give '
+        'another --train_dir' %
+        (train_dir, checkpoints.name_some(old.labels), info.dataset_name,
+         checkpoints.name_some(info.labels)))
 
 
 def _init_fn(values, network, exclude_scopes):

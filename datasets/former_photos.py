@@ -16,7 +16,7 @@ import os
 from google.protobuf.message import DecodeError
 
 from compat import tf
-from datasets import photo_folder, photos, progress, tfrecord_file
+from datasets import photos, progress, same_photos, tfrecord_file
 from errors import InputError
 
 _Lost = collections.namedtuple('_Lost', 'pixels looks sizes')
@@ -58,17 +58,7 @@ def find(folder, former, groups, max_pixels):
   pixels = {photo.digest: photo.look for photo in fresh if not photo.is_plain}
   doubtful = [photo for photo in fresh if photo.is_plain and (
       photo.look in lost.looks or (photo.height, photo.width) in lost.sizes)]
-
-  def digest(photo):
-    data = photo_folder.read_bytes_again(folder, photo, max_pixels)
-    try:
-      return photos.pixels_digest(data, max_pixels)
-    except photos.PhotoError as error:
-      raise InputError('%s: %s' % (photo_folder.printable(photo.file), error))
-
-  pixels.update(zip(
-      [photo.digest for photo in doubtful],
-      progress.map_in_threads(digest, doubtful, 'compared')))
+  pixels.update(same_photos.digest_pixels(folder, doubtful, max_pixels))
   return former._replace(pixels=dict(former.pixels, **lost.pixels)), pixels
 
 

@@ -30,18 +30,7 @@ def group(folder, usable, max_pixels):
   for photo in usable:
     by_bytes.setdefault(photo.digest, []).append(photo)
   firsts = [members[0] for members in by_bytes.values()]
-  doubtful = _doubtful(firsts)
-
-  def digest(photo):
-    data = photo_folder.read_bytes_again(folder, photo, max_pixels)
-    try:
-      return photos.pixels_digest(data, max_pixels)
-    except photos.PhotoError as error:
-      raise InputError('%s: %s' % (photo_folder.printable(photo.file), error))
-
-  digests = dict(zip(
-      [photo.digest for photo in doubtful],
-      progress.map_in_threads(digest, doubtful, 'compared')))
+  digests = digest_pixels(folder, _doubtful(firsts), max_pixels)
   groups = collections.OrderedDict()
   for photo in firsts:
     if photo.is_plain:  # One that is not doubtful is alone with its bytes.
@@ -63,3 +52,28 @@ def _doubtful(firsts):
   looks = collections.Counter(photo.look for photo in firsts if photo.is_plain)
   return [photo for photo in firsts if photo.is_plain and
           (looks[photo.look] > 1 or (photo.height, photo.width) in sizes)]
+
+
+def digest_pixels(folder, checked, max_pixels):
+  """Decodes photos, and shows progress.
+
+  Args:
+    folder: the folder of photos.
+    checked: list of CheckedPhoto.
+    max_pixels: as in photos.normalize_photo.
+
+  Returns:
+    {CheckedPhoto.digest: digest of the pixels}.
+
+  Raises:
+    InputError: a file is no longer what it was.
+  """
+  def digest(photo):
+    data = photo_folder.read_bytes_again(folder, photo, max_pixels)
+    try:
+      return photos.pixels_digest(data, max_pixels)
+    except photos.PhotoError as error:
+      raise InputError('%s: %s' % (photo_folder.printable(photo.file), error))
+
+  return dict(zip([photo.digest for photo in checked],
+                  progress.map_in_threads(digest, checked, 'compared')))

@@ -64,9 +64,7 @@ def build_graph(dataset, info, batch_size, num_threads=4, max_num_batches=None,
   network_fn = nets_factory.get_network_fn(
       info.model_name, num_classes=len(info.labels), is_training=False)
   logits, end_points = network_fn(batch['image'])
-  # VGG and AlexNet end at their logits.
-  probabilities = (end_points['Predictions'] if 'Predictions' in end_points
-                   else tf.nn.softmax(logits))
+  probabilities = nets_factory.get_predictions(logits, end_points)
   restores = checkpoints.variables_to_restore(moving_average_decay)
   num_batches = math.ceil(dataset.num_samples / batch_size)
   num_photos = dataset.num_samples

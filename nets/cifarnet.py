@@ -15,6 +15,7 @@ Differences from cuda-convnet:
 """
 
 from compat import slim, tf
+from nets.plain_utils import trunc_normal
 
 
 def cifarnet(images, num_classes=10, is_training=False, dropout_keep_prob=0.5,
@@ -28,7 +29,7 @@ def cifarnet(images, num_classes=10, is_training=False, dropout_keep_prob=0.5,
     is_training: whether dropout works.
     dropout_keep_prob: share of features that dropout keeps.
     prediction_fn: function from logits to the end point 'Predictions', called
-      with `scope`.
+      with `scope`; None: no such end point.
     scope: name of the variable scope.
 
   Returns:
@@ -59,10 +60,11 @@ def cifarnet(images, num_classes=10, is_training=False, dropout_keep_prob=0.5,
       return net, end_points
     logits = slim.fully_connected(
         net, num_classes, biases_initializer=tf.zeros_initializer(),
-        weights_initializer=tf.truncated_normal_initializer(stddev=1 / 192.0),
+        weights_initializer=trunc_normal(1 / 192.0),
         weights_regularizer=None, activation_fn=None, scope='logits')
     end_points['Logits'] = logits
-    end_points['Predictions'] = prediction_fn(logits, scope='Predictions')
+    if prediction_fn:
+      end_points['Predictions'] = prediction_fn(logits, scope='Predictions')
   return logits, end_points
 
 
@@ -83,13 +85,11 @@ def cifarnet_arg_scope(weight_decay=0.004):
     An arg scope, for `slim.arg_scope`.
   """
   with slim.arg_scope([slim.conv2d],
-                      weights_initializer=tf.truncated_normal_initializer(
-                          stddev=5e-2),
+                      weights_initializer=trunc_normal(5e-2),
                       activation_fn=tf.nn.relu):
     with slim.arg_scope([slim.fully_connected],
                         biases_initializer=tf.constant_initializer(0.1),
-                        weights_initializer=tf.truncated_normal_initializer(
-                            stddev=0.04),
+                        weights_initializer=trunc_normal(0.04),
                         weights_regularizer=slim.l2_regularizer(weight_decay),
                         activation_fn=tf.nn.relu) as scope:
       return scope

@@ -10,17 +10,29 @@ block is a table of such branches, and `add_branches` builds it:
 
 A scope is written in full in each row, because it is a name in the published
 checkpoints and follows neither from the kernel nor from the position.
+
+Blocks that differ only in their widths share one table. What differs has the
+width None there, and comes from the row of the block, as in the papers' tables:
+
+  Block('Mixed_6b', INCEPTION_B, (128, 128)),
+  Block('Mixed_6c', INCEPTION_B, (160, 160)),
 """
 
 from collections import namedtuple
 
 from compat import slim, tf
-from errors import unknown_name
+from errors import InputError, unknown_name
 from nets.batch_norm import batch_norm
 
-# One layer. kernel: (height, width). width: output channels.
-Conv = namedtuple('Conv', 'scope width kernel stride padding',
-                  defaults=(1, 'SAME'))
+# One layer. kernel: (height, width). width: output channels; None: the next of
+# the block's widths. stddev: of the truncated normal that the weights start
+# from; None: the arg scope's initializer.
+Conv = namedtuple('Conv', 'scope width kernel stride padding stddev',
+                  defaults=(1, 'SAME', None))
+# A depthwise and then a 1x1 convolution. multiplier: what each input channel
+# becomes between the two, at most.
+SeparableConv = namedtuple('SeparableConv', 'scope width kernel stride padding '
+                                            'stddev multiplier')
 MaxPool = namedtuple('MaxPool', 'scope kernel stride padding',
                      defaults=(1, 'SAME'))
 AvgPool = namedtuple('AvgPool', 'scope kernel stride padding',
@@ -30,9 +42,11 @@ Fork = namedtuple('Fork', 'layers')
 
 # Layers in a row, under a scope; the branches of a block are concatenated.
 Branch = namedtuple('Branch', 'scope layers')
-Block = namedtuple('Block', 'scope branches')
+# widths: of the block's convolutions that have none, from the top.
+Block = namedtuple('Block', 'scope branches widths', defaults=((),))
 
 _CHANNELS = 3  # The axis of the channels: [batch, height, width, channels].
+_COLORS = 3    # Channels of a photo.
 
 
 def inception_arg_scope(
@@ -79,31 +93,89 @@ def inception_arg_scope(
       return scope
 
 
-def add_layer(net, layer):
-  """Adds one layer: a Conv, MaxPool, AvgPool or Fork row.
+def trunc_normal(stddev):
+  """Returns an initializer: normal around 0, cut at two deviations."""
+  return tf.truncated_normal_initializer(0.0, stddev)
+
+
+def scaled_width(width, depth_multiplier, min_depth):
+  """Returns `depth_multiplier` of `width` channels, at least `min_depth`."""
+  return max(int(width * depth_multiplier), min_depth)
+
+
+def with_widths(layers, depth_multiplier=1.0, min_depth=0):
+  """Returns `layers` with all widths set and scaled.
+
+  Args:
+    layers: rows as for `add_layers`.
+    depth_multiplier: factor of all widths, above 0.
+    min_depth: least number of channels of a layer.
+
+  Returns:
+    The rows; no width is None and no Block has widths of its own.
+
+  Raises:
+    ValueError: `depth_multiplier` is not above 0, or a Block has more or fewer
+      widths than its branches lack.
+  """
+  if depth_multiplier <= 0:
+    raise InputError('depth_multiplier must be above 0, got %r' %
+                     depth_multiplier)
+
+  def resolve(row, widths):
+    if isinstance(row, Block):
+      own = list(row.widths)
+      branches = tuple(resolve(branch, own) for branch in row.branches)
+      if own:
+        raise ValueError('%s has %d widths too many' % (row.scope, len(own)))
+      return Block(row.scope, branches)
+    if isinstance(row, (Branch, Fork)):
+      return row._replace(layers=tuple(resolve(part, widths)
+                                       for part in row.layers))
+    if not isinstance(row, (Conv, SeparableConv)):
+      return row
+    if row.width is None and not widths:
+      raise ValueError('no width is left for %s' % row.scope)
+    width = widths.pop(0) if row.width is None else row.width
+    return row._replace(width=scaled_width(width, depth_multiplier, min_depth))
+
+  return tuple(resolve(row, []) for row in layers)
+
+
+def add_layer(net, layer, axis=_CHANNELS):
+  """Adds one layer: a Conv, SeparableConv, MaxPool, AvgPool or Fork row.
 
   Args:
     net: `[batch, height, width, channels]` float tensor.
     layer: the row.
+    axis: which axis of `net` has the channels.
 
   Returns:
     The layer's output.
   """
   if isinstance(layer, Fork):
-    return tf.concat([add_layer(net, part) for part in layer.layers], _CHANNELS)
+    return tf.concat([add_layer(net, part, axis) for part in layer.layers],
+                     axis)
   where = dict(stride=layer.stride, padding=layer.padding, scope=layer.scope)
-  if isinstance(layer, Conv):
-    return slim.conv2d(net, layer.width, layer.kernel, **where)
+  if isinstance(layer, (Conv, SeparableConv)):
+    if layer.stddev is not None:
+      where['weights_initializer'] = trunc_normal(layer.stddev)
+    if isinstance(layer, Conv):
+      return slim.conv2d(net, layer.width, layer.kernel, **where)
+    multiplier = max(1, min(layer.width // _COLORS, layer.multiplier))
+    return slim.separable_conv2d(net, layer.width, layer.kernel, multiplier,
+                                 **where)
   pool = {MaxPool: slim.max_pool2d, AvgPool: slim.avg_pool2d}[type(layer)]
   return pool(net, layer.kernel, **where)
 
 
-def add_branches(net, branches):
+def add_branches(net, branches, axis=_CHANNELS):
   """Adds the branches of a block and concatenates them.
 
   Args:
     net: `[batch, height, width, channels]` float tensor, read by each branch.
     branches: Branch rows.
+    axis: which axis of `net` has the channels.
 
   Returns:
     `[batch, height, width, sum of the branches' channels]`.
@@ -113,12 +185,12 @@ def add_branches(net, branches):
     with tf.variable_scope(branch.scope):
       output = net
       for layer in branch.layers:
-        output = add_layer(output, layer)
+        output = add_layer(output, layer, axis)
     outputs.append(output)
-  return tf.concat(outputs, _CHANNELS)
+  return tf.concat(outputs, axis)
 
 
-def add_block(net, branches, scope, default_scope, reuse=None):
+def add_block(net, branches, scope, default_scope, reuse=None, axis=_CHANNELS):
   """Adds a block under a scope of its own, as slim's block functions do.
 
   Args:
@@ -127,37 +199,132 @@ def add_block(net, branches, scope, default_scope, reuse=None):
     scope: the block's scope, or None.
     default_scope: its name where `scope` is None.
     reuse: whether the variables of an earlier block are used again.
+    axis: which axis of `net` has the channels.
 
   Returns:
     The block's output.
   """
   with tf.variable_scope(scope, default_scope, [net], reuse=reuse):
-    return add_branches(net, branches)
+    return add_branches(net, branches, axis)
 
 
-def add_layers(net, layers, final_endpoint):
+def add_layers(net, layers, final_endpoint, depth_multiplier=1.0, min_depth=0,
+               axis=_CHANNELS):
   """Adds layers and blocks one after the other, up to `final_endpoint`.
 
   Args:
     net: `[batch, height, width, channels]` float tensor.
-    layers: Conv, MaxPool, AvgPool and Block rows; each is an end point under
-      the name of its scope.
+    layers: Conv, SeparableConv, MaxPool, AvgPool and Block rows; each is an end
+      point under the name of its scope.
     final_endpoint: the scope of the last row to build.
+    depth_multiplier: factor of all widths, above 0.
+    min_depth: least number of channels of a layer.
+    axis: which axis of `net` has the channels.
 
   Returns:
     The last output, and an ordered dict of end points.
 
   Raises:
-    ValueError: no row has the name `final_endpoint`.
+    ValueError: no row has the name `final_endpoint`, or as for `with_widths`.
   """
   known = [layer.scope for layer in layers]
   if final_endpoint not in known:
     raise unknown_name('final_endpoint', final_endpoint, known)
   end_points = {}
-  for layer in layers[:known.index(final_endpoint) + 1]:
+  for layer in with_widths(layers, depth_multiplier,
+                           min_depth)[:known.index(final_endpoint) + 1]:
     if isinstance(layer, Block):
-      net = add_block(net, layer.branches, layer.scope, None)
+      net = add_block(net, layer.branches, layer.scope, None, axis=axis)
     else:
-      net = add_layer(net, layer)
+      net = add_layer(net, layer, axis)
     end_points[layer.scope] = net
   return net, end_points
+
+
+def reduced_kernel_size(net, kernel):
+  """Returns `kernel`, or the size of `net` where that is known and smaller.
+
+  Args:
+    net: `[batch, height, width, channels]` tensor.
+    kernel: `[height, width]`.
+
+  Returns:
+    `[height, width]`; `kernel` itself where a size of `net` is unknown.
+  """
+  size = net.get_shape()[1:3]
+  if not size.is_fully_defined():
+    return kernel
+  return [min(pair) for pair in zip(size.as_list(), kernel)]
+
+
+def squeeze_logits(logits, network, otherwise):
+  """Takes height and width, which must be 1, off the logits of a network.
+
+  Args:
+    logits: `[batch, 1, 1, num_classes]` float tensor; unknown sizes are
+      checked when the graph runs.
+    network: what gives the logits, for the message.
+    otherwise: what else to do, for the message.
+
+  Returns:
+    `[batch, num_classes]`.
+
+  Raises:
+    ValueError: the logits are at more than one position.
+  """
+  size = logits.get_shape()[1:3]
+  if any(pixels not in (None, 1) for pixels in size.as_list()):
+    raise InputError(
+        '%s gives logits at %s positions of photos of this size, where '
+        'spatial_squeeze=True wants (1, 1); spatial_squeeze=False keeps them, '
+        '%s' % (network, size, otherwise))
+  return tf.squeeze(logits, [1, 2], name='SpatialSqueeze')
+
+
+def pool_all(net, scope):
+  """Averages over all positions.
+
+  Args:
+    net: `[batch, height, width, channels]` float tensor.
+    scope: of the pooling, where the size of `net` is known.
+
+  Returns:
+    `[batch, 1, 1, channels]`.
+  """
+  size = net.get_shape()[1:3]
+  if size.is_fully_defined():
+    return slim.avg_pool2d(net, size.as_list(), padding='VALID', scope=scope)
+  return tf.reduce_mean(net, [1, 2], keepdims=True, name='global_pool')
+
+
+def add_aux_logits(net, num_classes, network, scopes):
+  """Adds the auxiliary classifier of the 299 x 299 networks of 2016.
+
+  Args:
+    net: `[batch, height, width, channels]` float tensor, 17 x 17 at 299 x 299.
+    num_classes: number of classes.
+    network: its name, for the message.
+    scopes: of the pooling, the two convolutions and the last layer.
+
+  Returns:
+    Logits `[batch, num_classes]`.
+
+  Raises:
+    ValueError: the height or width of `net` is unknown or below 5.
+  """
+  size = net.get_shape()[1:3]
+  if not size.is_fully_defined() or min(size.as_list()) < 5:
+    raise InputError(
+        'the auxiliary classifier of %s needs photos of a known size, of '
+        '107 x 107 pixels or more, but reads a layer of %s; '
+        'create_aux_logits=False builds the network without it' %
+        (network, size))
+  pool, first, second, last = scopes
+  with tf.variable_scope('AuxLogits'):
+    net = slim.avg_pool2d(net, (5, 5), stride=3, padding='VALID',
+                          scope=pool)                     # 5 x 5
+    net = slim.conv2d(net, 128, (1, 1), scope=first)      # 5 x 5 x 128
+    net = slim.conv2d(net, 768, net.get_shape()[1:3].as_list(),
+                      padding='VALID', scope=second)      # 1 x 1 x 768
+    return slim.fully_connected(slim.flatten(net), num_classes,
+                                activation_fn=None, scope=last)

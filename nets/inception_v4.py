@@ -18,7 +18,6 @@ Differences from the paper:
 """
 
 from compat import slim, tf
-from errors import InputError
 from nets import inception_utils
 from nets.inception_utils import (
   AvgPool,
@@ -136,6 +135,9 @@ LAYERS = (
     Block('Mixed_7d', INCEPTION_C),
 )
 
+# The auxiliary classifier: its pooling, convolutions and last layer.
+AUX_SCOPES = ('AvgPool_1a_5x5', 'Conv2d_1b_1x1', 'Conv2d_2a', 'Aux_logits')
+
 inception_v4_arg_scope = inception_utils.inception_arg_scope
 
 
@@ -214,10 +216,10 @@ def inception_v4(inputs, num_classes=1001, is_training=True,
                         is_training=is_training):
       net, end_points = inception_v4_base(inputs, scope=scope)
       if create_aux_logits and num_classes:
-        end_points['AuxLogits'] = _aux_logits(end_points['Mixed_6h'],
-                                              num_classes)
+        end_points['AuxLogits'] = inception_utils.add_aux_logits(
+            end_points['Mixed_6h'], num_classes, 'inception_v4', AUX_SCOPES)
       with tf.variable_scope('Logits'):
-        net = _global_pool(net)  # 1 x 1 x 1536
+        net = inception_utils.pool_all(net, 'AvgPool_1a')  # 1 x 1 x 1536
         end_points['global_pool'] = net
         if not num_classes:
           return net, end_points
@@ -232,30 +234,3 @@ def inception_v4(inputs, num_classes=1001, is_training=True,
 
 
 inception_v4.default_image_size = 299
-
-
-def _global_pool(net):
-  size = net.get_shape()[1:3]
-  if size.is_fully_defined():
-    return slim.avg_pool2d(net, size.as_list(), padding='VALID',
-                           scope='AvgPool_1a')
-  return tf.reduce_mean(net, [1, 2], keepdims=True, name='global_pool')
-
-
-def _aux_logits(net, num_classes):
-  """Adds the auxiliary classifier on `net`, 17 x 17 x 1024 at 299 x 299."""
-  size = net.get_shape()[1:3]
-  if not size.is_fully_defined() or min(size.as_list()) < 5:
-    raise InputError(
-        'the auxiliary classifier of inception_v4 needs photos of a known '
-        'size, of 107 x 107 pixels or more, but reads a layer of %s; '
-        'create_aux_logits=False builds the network without it' % size)
-  with tf.variable_scope('AuxLogits'):
-    net = slim.avg_pool2d(net, (5, 5), stride=3, padding='VALID',
-                          scope='AvgPool_1a_5x5')              # 5 x 5 x 1024
-    net = slim.conv2d(net, 128, (1, 1), scope='Conv2d_1b_1x1')  # 5 x 5 x 128
-    net = slim.conv2d(net, 768, net.get_shape()[1:3].as_list(),
-                      padding='VALID', scope='Conv2d_2a')       # 1 x 1 x 768
-    net = slim.flatten(net)
-    return slim.fully_connected(net, num_classes, activation_fn=None,
-                                scope='Aux_logits')

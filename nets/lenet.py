@@ -28,7 +28,7 @@ def lenet(images, num_classes=10, is_training=False, dropout_keep_prob=0.5,
     is_training: whether dropout works.
     dropout_keep_prob: share of features that dropout keeps.
     prediction_fn: function from logits to the end point 'Predictions', called
-      with `scope`.
+      with `scope`; None: no such end point.
     scope: name of the variable scope.
 
   Returns:
@@ -59,7 +59,8 @@ def lenet(images, num_classes=10, is_training=False, dropout_keep_prob=0.5,
     end_points['Logits'] = logits
   # Outside of the scope in slim too: the op is Predictions, not
   # LeNet/Predictions.
-  end_points['Predictions'] = prediction_fn(logits, scope='Predictions')
+  if prediction_fn:
+    end_points['Predictions'] = prediction_fn(logits, scope='Predictions')
   return logits, end_points
 
 

@@ -29,8 +29,9 @@ Conv = namedtuple('Conv', 'kernel stride depth')
 DepthSepConv = namedtuple('DepthSepConv', 'kernel stride depth')
 
 # Table 1. The scopes of these layers are Conv2d_<row>, in the published
-# checkpoints too; with `conv_defs` a caller brings a table of their own.
-MOBILENETV1_CONV_DEFS = (
+# checkpoints too; with `conv_defs` a caller brings a table of their own, mostly
+# a changed copy of this one: so it is a list, as slim's.
+MOBILENETV1_CONV_DEFS = [
     Conv([3, 3], 2, 32),             # 112 x 112 x 32
     DepthSepConv([3, 3], 1, 64),     # 112 x 112 x 64
     DepthSepConv([3, 3], 2, 128),    # 56 x 56 x 128
@@ -45,7 +46,8 @@ MOBILENETV1_CONV_DEFS = (
     DepthSepConv([3, 3], 1, 512),
     DepthSepConv([3, 3], 2, 1024),   # 7 x 7 x 1024
     DepthSepConv([3, 3], 1, 1024),
-)
+]
+_CONV_DEFS = MOBILENETV1_CONV_DEFS  # slim's name until 2018.
 
 _OUTPUT_STRIDES = (8, 16, 32)
 

@@ -9,9 +9,21 @@ To add a network, write its module and its row.
 import functools
 from collections import namedtuple
 
-from compat import slim
+from compat import slim, tf
 from errors import unknown_name
-from nets import cifarnet, inception, lenet, mobilenet_v1
+from nets import (
+  alexnet,
+  cifarnet,
+  inception,
+  lenet,
+  mobilenet_v1,
+  overfeat,
+  resnet_v1,
+  resnet_v2,
+  vgg,
+)
+from nets.mobilenet import mobilenet_v2
+from nets.nasnet import nasnet, pnasnet
 
 # function: builds it; arg_scope: function of weight_decay, its arg scope.
 # preprocessing: name of the family in preprocessing_factory.
@@ -24,10 +36,28 @@ Network = namedtuple('Network', 'function arg_scope preprocessing image_size '
 
 
 def _network(function, arg_scope, preprocessing, classifier_scopes, features,
-             channels=3):
+             channels=3, image_size=None):
   return Network(function, arg_scope, preprocessing,
-                 function.default_image_size, channels, classifier_scopes,
-                 features)
+                 image_size or function.default_image_size, channels,
+                 classifier_scopes, features)
+
+
+def _plain(function, arg_scope):
+  name = function.__name__
+  return _network(function, arg_scope, 'vgg', (name + '/fc8',), name + '/fc7')
+
+
+def _resnet_v1(function):
+  return _network(function, resnet_v1.resnet_arg_scope, 'vgg',
+                  (function.__name__ + '/logits',), 'global_pool')
+
+
+def _resnet_v2(function):
+  # slim's README: the published checkpoints want Inception preprocessing and
+  # 299 x 299; slim's own default size is 224.
+  return _network(function, resnet_v2.resnet_arg_scope, 'inception',
+                  (function.__name__ + '/logits',), 'global_pool',
+                  image_size=299)
 
 
 def _mobilenet_v1(function):
@@ -35,13 +65,39 @@ def _mobilenet_v1(function):
                   ('MobilenetV1/Logits',), 'AvgPool_1a')
 
 
+def _mobilenet_v2(function):
+  return _network(function, mobilenet_v2.training_scope, 'inception',
+                  ('MobilenetV2/Logits',), 'global_pool')
+
+
+def _nasnet(function, arg_scope, preprocessing, aux_scope):
+  # The scopes of NASNets have no name of the network before them.
+  return _network(function, arg_scope, preprocessing,
+                  ('final_layer', aux_scope), 'global_pool')
+
+
 NETWORKS = {
+    'alexnet_v2': _plain(alexnet.alexnet_v2, alexnet.alexnet_v2_arg_scope),
     'cifarnet': _network(
         cifarnet.cifarnet, cifarnet.cifarnet_arg_scope, 'cifarnet',
         ('CifarNet/logits',), 'fc4'),
+    'inception_v1': _network(
+        inception.inception_v1, inception.inception_v1_arg_scope, 'inception',
+        ('InceptionV1/Logits',), 'AvgPool_0a_7x7'),
+    'inception_v2': _network(
+        inception.inception_v2, inception.inception_v2_arg_scope, 'inception',
+        ('InceptionV2/Logits',), 'AvgPool_1a'),
+    'inception_v3': _network(
+        inception.inception_v3, inception.inception_v3_arg_scope, 'inception',
+        ('InceptionV3/Logits', 'InceptionV3/AuxLogits'), 'PreLogits'),
     'inception_v4': _network(
         inception.inception_v4, inception.inception_v4_arg_scope, 'inception',
         ('InceptionV4/Logits', 'InceptionV4/AuxLogits'), 'PreLogitsFlatten'),
+    'inception_resnet_v2': _network(
+        inception.inception_resnet_v2, inception.inception_resnet_v2_arg_scope,
+        'inception',
+        ('InceptionResnetV2/Logits', 'InceptionResnetV2/AuxLogits'),
+        'PreLogitsFlatten'),
     'lenet': _network(
         lenet.lenet, lenet.lenet_arg_scope, 'lenet', ('LeNet/fc4',), 'fc3',
         channels=1),
@@ -49,6 +105,33 @@ NETWORKS = {
     'mobilenet_v1_075': _mobilenet_v1(mobilenet_v1.mobilenet_v1_075),
     'mobilenet_v1_050': _mobilenet_v1(mobilenet_v1.mobilenet_v1_050),
     'mobilenet_v1_025': _mobilenet_v1(mobilenet_v1.mobilenet_v1_025),
+    'mobilenet_v2': _mobilenet_v2(mobilenet_v2.mobilenet),
+    'mobilenet_v2_140': _mobilenet_v2(mobilenet_v2.mobilenet_v2_140),
+    # Trained with padded random crops and flips, as 'cifarnet' has them.
+    'nasnet_cifar': _nasnet(
+        nasnet.build_nasnet_cifar, nasnet.nasnet_cifar_arg_scope, 'cifarnet',
+        'aux_11'),
+    'nasnet_mobile': _nasnet(
+        nasnet.build_nasnet_mobile, nasnet.nasnet_mobile_arg_scope,
+        'inception', 'aux_7'),
+    'nasnet_large': _nasnet(
+        nasnet.build_nasnet_large, nasnet.nasnet_large_arg_scope, 'inception',
+        'aux_11'),
+    'overfeat': _plain(overfeat.overfeat, overfeat.overfeat_arg_scope),
+    'pnasnet_large': _nasnet(
+        pnasnet.build_pnasnet_large, pnasnet.pnasnet_large_arg_scope,
+        'inception', 'aux_7'),
+    'resnet_v1_50': _resnet_v1(resnet_v1.resnet_v1_50),
+    'resnet_v1_101': _resnet_v1(resnet_v1.resnet_v1_101),
+    'resnet_v1_152': _resnet_v1(resnet_v1.resnet_v1_152),
+    'resnet_v1_200': _resnet_v1(resnet_v1.resnet_v1_200),
+    'resnet_v2_50': _resnet_v2(resnet_v2.resnet_v2_50),
+    'resnet_v2_101': _resnet_v2(resnet_v2.resnet_v2_101),
+    'resnet_v2_152': _resnet_v2(resnet_v2.resnet_v2_152),
+    'resnet_v2_200': _resnet_v2(resnet_v2.resnet_v2_200),
+    'vgg_a': _plain(vgg.vgg_a, vgg.vgg_arg_scope),
+    'vgg_16': _plain(vgg.vgg_16, vgg.vgg_arg_scope),
+    'vgg_19': _plain(vgg.vgg_19, vgg.vgg_arg_scope),
 }
 
 # slim's two tables.
@@ -101,3 +184,21 @@ def get_network_fn(name, num_classes, weight_decay=0.0, is_training=False):
 
   network_fn.default_image_size = row.image_size
   return network_fn
+
+
+def get_predictions(logits, end_points):
+  """Returns the class probabilities of what a network_fn returned.
+
+  Args:
+    logits: `[batch, num_classes]` float tensor.
+    end_points: dict of tensors; has the probabilities as 'Predictions', in
+      ResNets as 'predictions', or not at all (VGG, AlexNet, OverFeat).
+
+  Returns:
+    `[batch, num_classes]` in [0, 1]: the network's own node where it has one,
+    else a new node 'Predictions'.
+  """
+  for key in ('Predictions', 'predictions'):
+    if key in end_points:
+      return end_points[key]
+  return tf.nn.softmax(logits, name='Predictions')

@@ -24,14 +24,14 @@ _FAMILIES = {
 # Names of networks that stand for their family. ResNet V2 is under vgg in slim;
 # its published checkpoints want Inception's (slim's README, note **).
 _NETWORKS = {
-    'cifarnet': (),
+    'cifarnet': ('nasnet_cifar',),
     'inception': (
         'inception_v1', 'inception_v2', 'inception_v3', 'inception_v4',
         'inception_resnet_v2',
         'mobilenet_v1', 'mobilenet_v1_075', 'mobilenet_v1_050',
         'mobilenet_v1_025',
         'mobilenet_v2', 'mobilenet_v2_035', 'mobilenet_v2_140',
-        'nasnet_cifar', 'nasnet_mobile', 'nasnet_large',
+        'nasnet_mobile', 'nasnet_large',
         'pnasnet_mobile', 'pnasnet_large',
         'resnet_v2_50', 'resnet_v2_101', 'resnet_v2_152', 'resnet_v2_200',
     ),

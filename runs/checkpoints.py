@@ -59,10 +59,11 @@ def newest(train_dir):
   Args:
     train_dir: folder, which need not exist.
   """
-  listed = _listed(train_dir)
   # The list has absolute paths when training was started with one; the folder
-  # may have been moved since.
-  listed += [os.path.join(train_dir, os.path.basename(p)) for p in listed]
+  # may have been moved or copied since.
+  listed = [path for prefix in _listed(train_dir)
+            for path in (os.path.join(train_dir, os.path.basename(prefix)),
+                         prefix)]
   found = [p[:-len('.index')] for p in
            glob.glob(os.path.join(glob.escape(train_dir), '*.index'))]
   for prefix in listed + sorted(found, key=global_step_of, reverse=True):

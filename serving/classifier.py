@@ -11,19 +11,13 @@ is scored as evaluation would score it.
 import os
 
 import numpy as np
-from google.protobuf.message import DecodeError
 
 from compat import tf
-from datasets import dataset_factory, photos
+from datasets import photos
 from errors import InputError
 from runs import checkpoints, run_info
-from serving import files, foreign, graph_info, inference_graph
+from serving import foreign, graph_files, graph_info, inference_graph
 from serving import labels as label_files
-
-# The published checkpoints know 1000 classes of ImageNet, most of them with
-# a `background` before these.
-_IMAGENET_SIZES = (1000, 1001)
-_VARIABLES = ('Variable', 'VariableV2', 'VarHandleOp')
 
 
 class Classifier:
@@ -91,7 +85,7 @@ class Classifier:
       InputError: a file is missing or damaged, they do not fit each other, or
         something about a graph made elsewhere is not known.
     """
-    graph_def = _read_graph_def(path)
+    graph_def = graph_files.read_frozen(path, 'frozen graph')
     info = graph_info.read(graph_def)
     if info is None:
       info = foreign.describe(graph_def, None, model_name, image_size,
@@ -223,22 +217,6 @@ class Classifier:
       label_files.check_count(self.labels, outputs[0], 'the list of labels')
 
 
-def _read_graph_def(path):
-  graph_def = tf.GraphDef()
-  try:
-    graph_def.ParseFromString(files.read(path, 'frozen graph'))
-  except DecodeError:
-    raise InputError('%r is no binary GraphDef' % path)
-  if not graph_def.node:
-    raise InputError('%r holds no graph' % path)
-  variables = [node.name for node in graph_def.node if node.op in _VARIABLES]
-  if variables:
-    raise InputError('%r is not frozen: it holds variables, as %s; '
-                     'export_inference_graph.py --frozen_file makes one that '
-                     'is' % (path, variables[0]))
-  return graph_def
-
-
 def _tensor(graph, name):
   try:
     return graph.get_tensor_by_name(name)
@@ -263,7 +241,7 @@ def _foreign_labels(graph_def, info, path):
   with tf.Graph().as_default() as graph:
     tf.import_graph_def(graph_def, name='')
     size = _tensor(graph, info.predictions).shape[-1:].as_list()
-  labels = _imagenet_labels(size[0] if size else None)
+  labels = label_files.of_imagenet(size[0] if size else None)
   if labels is None:
     raise InputError('%r has no labels in it: give --label_file' % path)
   return labels
@@ -275,14 +253,8 @@ def _checkpoint_labels(prefix, model_name):
   if size is None:
     raise InputError('%s has no classifier of the network %r: check '
                      '--model_name' % (prefix, model_name))
-  labels = _imagenet_labels(size)
+  labels = label_files.of_imagenet(size)
   if labels is None:
     raise InputError('%s has %d classes, whose names it does not hold: give '
                      '--label_file' % (prefix, size))
   return labels
-
-
-def _imagenet_labels(size):
-  if size not in _IMAGENET_SIZES:
-    return None
-  return dataset_factory.get_labels('imagenet', None)[-size:]

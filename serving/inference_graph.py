@@ -65,9 +65,7 @@ def build(model_name, labels, image_size=None, preprocessing_name=None,
   network_fn = nets_factory.get_network_fn(
       model_name, num_classes=len(labels), is_training=is_training)
   logits, end_points = network_fn(images)
-  predictions = end_points.get('Predictions')
-  if predictions is None:
-    predictions = tf.nn.softmax(logits, name='Predictions')
+  predictions = nets_factory.get_predictions(logits, end_points)
   return graph_info.GraphInfo(
       format=graph_info.FORMAT, model_name=model_name, labels=list(labels),
       labels_offset=labels_offset, image_size=size, channels=row.channels,

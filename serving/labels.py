@@ -7,8 +7,13 @@ may occur twice: ImageNet has two cranes.
 
 import re
 
+from datasets import dataset_factory
 from errors import InputError
 from serving import files
+
+# The published checkpoints know 1000 classes of ImageNet, most of them with
+# a `background` before these.
+_IMAGENET_SIZES = (1000, 1001)
 
 _INDEXED = re.compile(r'^\s*(\d+):(.*)$')
 
@@ -94,3 +99,10 @@ def check_count(labels, num_classes, source):
   if len(labels) != num_classes:
     raise InputError('%s has %d classes, the network has %d outputs' %
                      (source, len(labels), num_classes))
+
+
+def of_imagenet(num_classes):
+  """Returns ImageNet's names by output index; None for another number."""
+  if num_classes not in _IMAGENET_SIZES:
+    return None
+  return dataset_factory.get_labels('imagenet', None)[-num_classes:]

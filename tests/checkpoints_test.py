@@ -88,6 +88,13 @@ def test_newest_in_a_moved_folder_finds_the_moved_files(tmp_path):
       tmp_path / 'new' / 'model.ckpt-7')
 
 
+def test_newest_in_a_copied_folder_finds_the_copied_files(tmp_path):
+  write_checkpoints(tmp_path / 'old', [7])
+  shutil.copytree(str(tmp_path / 'old'), str(tmp_path / 'new'))
+  assert checkpoints.newest(str(tmp_path / 'new')) == str(
+      tmp_path / 'new' / 'model.ckpt-7')
+
+
 @pytest.mark.parametrize('content', [None, '', 'model_checkpoint_path: "mo'])
 def test_newest_in_an_empty_or_half_written_folder_returns_none(
     tmp_path, content):

@@ -17,6 +17,7 @@ from convert_imagenet_test import (
   convert,
   make_tree,
 )
+from damages import cut, flip, overwrite
 
 from datasets import (
   convert_imagenet,
@@ -41,6 +42,20 @@ def converted(tree, tmp_path_factory):
   folder = tmp_path_factory.mktemp('records') / 'new'
   convert(tree, folder)
   return folder
+
+
+def stop_moving(patch, folder, moved):
+  """Lets a conversion end when it has moved some files into a folder."""
+  replace, moves = os.replace, []
+
+  def move(source, target):
+    if os.path.dirname(target) == str(folder):
+      if len(moves) == moved:
+        raise KeyboardInterrupt
+      moves.append(target)
+    replace(source, target)
+
+  patch.setattr(convert_imagenet.os, 'replace', move)
 
 
 def mend(path, number):
@@ -102,17 +117,8 @@ def test_convert_killed_in_moving_and_run_with_another_plan_mixes_nothing(
     tree, tmp_path, monkeypatch, moved, former):
   if former:
     convert(tree, tmp_path, num_train_shards=3)
-  replace, moves = os.replace, []
-
-  def stop_moving(source, target):
-    if os.path.dirname(target) == str(tmp_path):
-      if len(moves) == moved:
-        raise KeyboardInterrupt
-      moves.append(target)
-    replace(source, target)
-
   with monkeypatch.context() as patch:
-    patch.setattr(convert_imagenet.os, 'replace', stop_moving)
+    stop_moving(patch, tmp_path, moved)
     with pytest.raises(KeyboardInterrupt):
       convert(tree, tmp_path)
   assert (tmp_path / TRAIN[0]).exists()
@@ -173,18 +179,9 @@ def test_convert_killed_run_goes_on_with_the_same_bytes(
     assert path not in written
     return write_shard(path, *args)
 
-  replace, moves = os.replace, []
-
-  def stop_moving(source, target):
-    if os.path.dirname(target) == str(tmp_path):
-      if len(moves) == moved:
-        raise KeyboardInterrupt
-      moves.append(target)
-    replace(source, target)
-
   monkeypatch.setattr(imagenet_shards, 'write', write_others)
   with monkeypatch.context() as patch:
-    patch.setattr(convert_imagenet.os, 'replace', stop_moving)
+    stop_moving(patch, tmp_path, moved)
     with pytest.raises(KeyboardInterrupt):
       convert(tree, tmp_path)
   with pytest.raises(InputError, match='not converted'):
@@ -229,20 +226,6 @@ def test_convert_killed_by_signal_goes_on(tmp_path):
                            num_train_shards=12)
   assert tiny_dataset.file_contents(tmp_path / 'out') == (
       tiny_dataset.file_contents(tmp_path / 'once'))
-
-
-def cut(path):
-  path.write_bytes(path.read_bytes()[:-100])
-
-
-def flip(path):
-  data = bytearray(path.read_bytes())
-  data[len(data) // 2] ^= 1
-  path.write_bytes(bytes(data))
-
-
-def overwrite(path):
-  path.write_bytes(b'x' * path.stat().st_size)
 
 
 @pytest.mark.parametrize('damage', [cut, flip, overwrite, os.remove])

@@ -166,13 +166,22 @@ def test_evaluation_max_num_batches_counts_only_those(run, tmp_path):
     ('--checkpoint_path=/no/where', 'no checkpoint at /no/where'),
     ('--model_name=lenet', 'lacks LeNet/'),
     ('--dataset_split_name=nope', 'nope'),
-    ('--labels_offset=1', 'was trained on the classes blue, green, red and'),
+    ('--labels_offset=1', '--labels_offset=1, but the run in'),
 ])
 def test_evaluation_with_a_wrong_flag_is_an_input_error(
     run, tmp_path, flag, message):
   with pytest.raises(InputError, match=re.escape(message)) as caught:
     evaluate(run, tmp_path, flag)
   assert '\n' not in str(caught.value)
+
+
+def test_evaluation_of_a_run_on_other_classes_names_them(run, tmp_path):
+  shutil.copytree(str(run), str(tmp_path / 'run'))
+  info = run_info.load(str(run))
+  run_info.save(str(tmp_path / 'run'), info._replace(labels=['red', 'green']))
+  with pytest.raises(InputError, match='was trained on the classes red, green '
+                     'and colours has blue, green, red'):
+    evaluate(tmp_path / 'run', tmp_path)
 
 
 def test_evaluation_once_of_an_empty_folder_is_one_line(tmp_path):

@@ -18,7 +18,10 @@ OTHER_DEFAULTS = {
 }
 NUMBERS = {'integer': (int,), 'float': (float, int), 'boolean': (bool,),
            'bool': (bool,), 'string': (str,)}
-PROGRAMS = sorted(SLIM_FLAGS) + ['classify_image.py']
+PROGRAMS = sorted(SLIM_FLAGS) + [
+    'classify_image.py', 'download_checkpoint.py', 'inspect_checkpoint.py',
+    'label_image.py', 'list_models.py', 'summarize_graph.py',
+    'verify_tfrecord.py']
 
 
 @pytest.mark.parametrize('program', sorted(SLIM_FLAGS))
@@ -68,8 +71,13 @@ def test_argument_that_is_no_flag_is_fatal():
 
 
 @pytest.mark.parametrize('program', PROGRAMS)
-def test_help_lists_every_flag_of_slim_and_ends_with_0(program):
+def test_help_lists_every_flag_and_ends_with_0(program):
+  module = importlib.import_module(program[:-len('.py')])
+  before = set(flags.FLAGS)
+  with parsed_flags(module.define_flags) as values:
+    own = set(values) - before
+  assert own >= set(SLIM_FLAGS.get(program, []))
   done = run_program(program, '--help')
   assert done.returncode == 0
-  for name in SLIM_FLAGS.get(program, ['frozen_graph']):
+  for name in own:
     assert re.search(r'--(\[no\])?%s:' % name, done.stdout), name

@@ -16,7 +16,7 @@ def test_get_network_unknown_name_lists_the_known(function):
   with pytest.raises(InputError) as error:
     function('inception_v9')
   assert "unknown network 'inception_v9'" in str(error.value)
-  assert 'cifarnet, inception_v4, lenet, mobilenet_v1' in str(error.value)
+  assert 'alexnet_v2, cifarnet, inception_resnet_v2, ' in str(error.value)
 
 
 def test_maps_are_derived_from_the_rows():
@@ -83,3 +83,20 @@ def test_network_fn_evaluation_drops_nothing():
     session.run(tf.global_variables_initializer())
     before, after = session.run([end_points['fc3'], end_points['dropout3']])
   assert (before == after).all() and (before > 0).any()
+
+
+@pytest.mark.parametrize('key', ['Predictions', 'predictions'])
+def test_get_predictions_takes_the_networks_own(key):
+  with tf.Graph().as_default():
+    logits = tf.zeros([2, 3])
+    own = tf.nn.softmax(logits)
+    end_points = {'Logits': logits, key: own}
+    assert nets_factory.get_predictions(logits, end_points) is own
+
+
+def test_get_predictions_makes_what_the_network_lacks():
+  with tf.Graph().as_default(), tf.Session() as session:
+    logits = tf.constant([[0.0, 0.0], [100.0, 0.0]])
+    made = nets_factory.get_predictions(logits, {'vgg_16/fc8': logits})
+    assert made.op.name == 'Predictions'
+    assert session.run(made).tolist() == [[0.5, 0.5], [1.0, 0.0]]

@@ -6,7 +6,15 @@ import pytest
 
 from compat import slim, tf
 from nets import inception_utils
-from nets.inception_utils import AvgPool, Block, Branch, Conv, Fork, MaxPool
+from nets.inception_utils import (
+  AvgPool,
+  Block,
+  Branch,
+  Conv,
+  Fork,
+  MaxPool,
+  SeparableConv,
+)
 
 
 def _ramp():
@@ -115,6 +123,127 @@ def test_add_layers_unknown_final_endpoint_lists_the_known():
     with pytest.raises(ValueError, match="'Mixed_9z'; known: Last, Mixed, St"):
       inception_utils.add_layers(_ramp(), LAYERS, 'Mixed_9z')
     assert tf.global_variables() == []
+
+
+def test_add_layer_stddev_is_that_of_the_first_weights():
+  with tf.Graph().as_default():
+    for row in (Conv('A', 64, (5, 5), stddev=0.02),
+                SeparableConv('B', 64, (5, 5), 1, 'SAME', 0.5, 8)):
+      inception_utils.add_layer(tf.zeros([1, 5, 5, 64]), row)
+    weights = [v for v in tf.global_variables() if 'weights' in v.op.name]
+    values = dict(zip([v.op.name for v in weights], _run(*weights)))
+  # Truncated at two deviations: 0.88 of the standard deviation is left.
+  for name, stddev in (('A/weights', 0.02), ('B/depthwise_weights', 0.5),
+                       ('B/pointwise_weights', 0.5)):
+    assert abs(values[name]).max() <= 2 * stddev
+    np.testing.assert_allclose(values[name].std(), 0.88 * stddev, rtol=0.05)
+
+
+# A third of the width, but 1 at least and the row's multiplier at most.
+@pytest.mark.parametrize('width, multiplier', [(64, 4), (11, 3), (2, 1)])
+def test_add_layer_separable_conv_multiplies_what_the_width_allows(width,
+                                                                   multiplier):
+  with tf.Graph().as_default():
+    output = inception_utils.add_layer(
+        _ramp(), SeparableConv('S', width, (3, 3), 2, 'VALID', 1.0, 4))
+    assert output.shape.as_list() == [1, 2, 2, width]
+    assert nets_facts.variable_shapes() == {
+        'S/depthwise_weights': [3, 3, 2, multiplier],
+        'S/pointwise_weights': [1, 1, 2 * multiplier, width],
+        'S/biases': [width]}
+
+
+def test_add_layers_axis_is_that_of_the_channels():
+  layers = (Block('Mixed', (Branch('B', (Fork((Conv('One', 3, (1, 1)),
+                                               Conv('Two', 4, (1, 1)))),)),
+                            Branch('C', (Conv('Three', 5, (1, 1)),)))),)
+  with tf.Graph().as_default():
+    with slim.arg_scope([slim.conv2d], data_format='NCHW'):
+      net, _ = inception_utils.add_layers(tf.zeros([1, 2, 6, 7]), layers,
+                                          'Mixed', axis=1)
+    assert net.shape.as_list() == [1, 12, 6, 7]
+
+
+MIXED = (
+    Branch('A', (Conv('One', None, (1, 1)), MaxPool('Pool', (3, 3)))),
+    Branch('B', (Conv('Two', 9, (1, 1)), Fork((Conv('Three', None, (1, 1)),
+                                               Conv('Four', 2, (1, 1)))))),
+)
+
+
+def _widths(layers):
+  """Returns the widths of all convolutions, from the top."""
+  found = []
+  for layer in layers:
+    if isinstance(layer, Block):
+      found += _widths(layer.branches)
+    elif isinstance(layer, (Branch, Fork)):
+      found += _widths(layer.layers)
+    elif isinstance(layer, Conv):
+      found.append(layer.width)
+  return found
+
+
+def test_with_widths_fills_those_of_the_block_in_order():
+  rows = inception_utils.with_widths((
+      Conv('Stem', 7, (1, 1)), Block('M', MIXED, (20, 30)),
+      Block('N', MIXED, (40, 50))))
+  assert _widths(rows) == [7, 20, 9, 30, 2, 40, 9, 50, 2]
+  assert inception_utils.with_widths(rows) == rows
+  assert [row.scope for row in rows] == ['Stem', 'M', 'N']
+  assert rows[1].branches[0].layers[1] == MIXED[0].layers[1]
+
+
+@pytest.mark.parametrize('depth_multiplier, min_depth, widths', [
+    (0.5, 0, [10, 4, 15, 1]), (0.5, 5, [10, 5, 15, 5]),
+    (1.5, 8, [30, 13, 45, 8])])
+def test_with_widths_scales_down_to_the_least(depth_multiplier, min_depth,
+                                              widths):
+  rows = inception_utils.with_widths((Block('M', MIXED, (20, 30)),),
+                                     depth_multiplier, min_depth)
+  assert _widths(rows) == widths
+
+
+@pytest.mark.parametrize('widths, message', [
+    ((20,), 'no width is left for Three'),
+    ((20, 30, 40, 50), 'M has 2 widths too many')])
+def test_with_widths_other_number_is_refused(widths, message):
+  with pytest.raises(ValueError, match=message):
+    inception_utils.with_widths((Block('M', MIXED, widths),))
+
+
+@pytest.mark.parametrize('depth_multiplier', [0, -0.5])
+def test_with_widths_depth_multiplier_not_above_0_is_refused(depth_multiplier):
+  with pytest.raises(ValueError, match='must be above 0, got %r' %
+                     depth_multiplier):
+    inception_utils.with_widths(LAYERS, depth_multiplier)
+
+
+@pytest.mark.parametrize('shape, expected', [
+    ([1, 9, 9, 4], [7, 5]), ([1, 3, 9, 4], [3, 5]), ([1, 3, 2, 4], [3, 2]),
+    ([1, None, 2, 4], [7, 5])])
+def test_reduced_kernel_size_is_no_larger_than_a_known_size(shape, expected):
+  with tf.Graph().as_default():
+    net = tf.placeholder(tf.float32, shape)
+    assert inception_utils.reduced_kernel_size(net, [7, 5]) == expected
+
+
+def test_squeeze_logits_takes_off_height_and_width_of_1():
+  with tf.Graph().as_default():
+    for shape, expected in (([1, 1, 1, 4], [1, 4]),
+                            ([None, None, 1, 4], [None, 4])):
+      logits = inception_utils.squeeze_logits(
+          tf.placeholder(tf.float32, shape), 'net', 'or not')
+      assert logits.shape.as_list() == expected
+
+
+@pytest.mark.parametrize('shape, size', [
+    ([2, 2, 1, 4], r'\(2, 1\)'), ([1, None, 3, 4], r'\(\?, 3\)|\(None, 3\)')])
+def test_squeeze_logits_several_positions_are_refused(shape, size):
+  with tf.Graph().as_default():
+    with pytest.raises(ValueError, match='a net .*(%s).*, or not' % size):
+      inception_utils.squeeze_logits(tf.placeholder(tf.float32, shape),
+                                     'a net', 'or not')
 
 
 def _conv_under(**options):

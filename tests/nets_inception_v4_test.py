@@ -4,6 +4,7 @@ Where only the heads matter, the network has the few layers of SHALLOW: they are
 fast to build.
 """
 
+import inception_kit
 import nets_facts
 import pytest
 
@@ -31,6 +32,15 @@ def test_base_half_size_has_the_end_points_in_order():
     assert list(end_points) == BASE
     assert net.op.name == 'InceptionV4/Mixed_7d/concat'
     assert net.shape.as_list() == [5, 3, 3, 1536]
+    halving = ('MaxPool', [3, 3], [2, 2], 'VALID')
+    assert inception_kit.pools() == {
+        'Mixed_3a/Branch_0/MaxPool_0a_3x3': halving,
+        'Mixed_5a/Branch_1/MaxPool_1a_3x3': halving,
+        'Mixed_6a/Branch_2/MaxPool_1a_3x3': halving,
+        'Mixed_7a/Branch_2/MaxPool_1a_3x3': halving,
+        **{'Mixed_%s/Branch_3/AvgPool_0a_3x3' % block:
+           inception_kit.same_pool('AvgPool')
+           for block in '5b 5c 5d 5e 6b 6c 6d 6e 6f 6g 6h 7b 7c 7d'.split()}}
     # Without an arg scope there is no batch norm.
     assert not [name for name in nets_facts.variable_shapes()
                 if 'BatchNorm' in name]

@@ -1,5 +1,7 @@
 """MobileNet V1's options. nets_registry_test.py has the whole network."""
 
+import copy
+
 import nets_facts
 import numpy as np
 import pytest
@@ -275,3 +277,15 @@ def test_arg_scope_collects_updates_where_told():
       mobilenet_v1.mobilenet_v1_base(tf.zeros([1, 8, 8, 3]), 'Conv2d_0')
     assert len(tf.get_collection('mine')) == 2
     assert tf.get_collection(tf.GraphKeys.UPDATE_OPS) == []
+
+
+def test_conv_defs_changed_copy_is_built():
+  # As object detectors do, which want more channels at the end.
+  rows = copy.deepcopy(mobilenet_v1.MOBILENETV1_CONV_DEFS)
+  rows[-1] = mobilenet_v1.DepthSepConv([3, 3], 1, 256)
+  with tf.Graph().as_default():
+    net, _ = mobilenet_v1.mobilenet_v1_base(
+        tf.zeros([1, 32, 32, 3]), conv_defs=rows + [rows[-1]],
+        final_endpoint='Conv2d_14_pointwise')
+  assert net.shape.as_list() == [1, 1, 1, 256]
+  assert len(mobilenet_v1._CONV_DEFS) == 14

@@ -1,11 +1,14 @@
 """Each network of the registry against what slim's is (data/nets).
 
 One graph a network, because building them is what takes the time: an
-evaluation network of unknown batch size, built inside scopes of the caller;
-then a training network that uses its variables again.
+evaluation network of unknown batch size at the default image size, built inside
+scopes of the caller; then, for what is trained, a training network at another
+image size that uses its variables again.
 """
 
 import glob
+import inspect
+import math
 import os
 from collections import namedtuple
 
@@ -18,162 +21,339 @@ from nets import nets_factory
 
 # Parameters with 11 classes, moving statistics included.
 PARAMETERS = {
+    'alexnet_v2': 46251979,
     'cifarnet': 1756619,
+    'inception_v1': 5618459,
+    'inception_v2': 10184387,
+    'inception_v3': 24392374,
     'inception_v4': 43791126,
+    'inception_resnet_v2': 56961654,
     'lenet': 3275659,
     'mobilenet_v1': 3240139,
     'mobilenet_v1_025': 221371,
     'mobilenet_v1_050': 835179,
     'mobilenet_v1_075': 1841435,
+    'mobilenet_v2': 2272075,
+    'mobilenet_v2_140': 4383435,
+    'nasnet_cifar': 3384555,
+    'nasnet_large': 84961181,
+    'nasnet_mobile': 4281343,
+    'overfeat': 141652491,
+    'pnasnet_large': 81961187,
+    'resnet_v1_101': 42628043,
+    'resnet_v1_152': 58317771,
+    'resnet_v1_200': 62823371,
+    'resnet_v1_50': 23583691,
+    'resnet_v2_101': 42649099,
+    'resnet_v2_152': 58354187,
+    'resnet_v2_200': 62867979,
+    'resnet_v2_50': 23587339,
+    'vgg_16': 134305611,
+    'vgg_19': 139615307,
+    'vgg_a': 128811403,
 }
 
-Built = namedtuple('Built', 'name row facts graph images logits end_points '
-                            'variables updates train_logits train_end_points '
-                            'variables_after')
+# One of each family that is built within 3 s. Training networks, logits and
+# unknown image sizes of the others would take minutes: they are tested with
+# --full alone.
+QUICK = ('alexnet_v2', 'cifarnet', 'inception_v1', 'lenet', 'mobilenet_v1_025',
+         'mobilenet_v2', 'resnet_v1_50', 'resnet_v2_50')
+
+# Their variables depend on the image size; nets_small_test.py has other sizes.
+FLAT = ('cifarnet', 'lenet')
+
+# The training network's input is larger by this, except for FLAT. As it is a
+# multiple of all strides, each layer grows by exactly this over its own stride.
+GROWTH = 32
+
+Evaluation = namedtuple('Evaluation', 'name row facts size graph images logits '
+                                      'end_points variables updates')
+Training = namedtuple('Training', 'growth logits end_points variables')
 
 
-@pytest.fixture(scope='module', params=sorted(nets_factory.NETWORKS))
-def built(request):
+def names(quick=None, without=()):
+  """Returns a parameter a network; with `quick`, the others for --full."""
+  return [name if quick is None or name in quick else
+          pytest.param(name, marks=pytest.mark.slow)
+          for name in sorted(nets_factory.NETWORKS) if name not in without]
+
+
+def each_network(quick=None):
+  """Runs a test for each network, with the graphs of the other tests."""
+  return pytest.mark.parametrize('evaluation', names(quick), indirect=True,
+                                 scope='module')
+
+
+@pytest.fixture(scope='module')
+def evaluation(request):
   name = request.param
   row = nets_factory.get_network(name)
-  shape = [row.image_size, row.image_size, row.channels]
+  facts = nets_facts.load(name)
+  size = facts['image_size']
   with tf.Graph().as_default() as graph:
-    images = tf.placeholder(tf.float32, [None] + shape)
+    images = tf.placeholder(tf.float32, [None, size, size, row.channels])
     with tf.device('/device:CPU:0'), slim.arg_scope(
-        [slim.conv2d, slim.separable_conv2d], outputs_collections='of_caller'):
+        [slim.conv2d, slim.separable_conv2d],
+        variables_collections=['of_caller']):
       logits, end_points = nets_factory.get_network_fn(
           name, nets_facts.NUM_CLASSES, weight_decay=0.1)(images)
-    variables = tf.global_variables()
-    updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
-    with tf.variable_scope(tf.get_variable_scope(), reuse=True):
-      train_logits, train_end_points = nets_factory.get_network_fn(
-          name, nets_facts.NUM_CLASSES, is_training=True)(
-              tf.zeros([2] + shape))
-    yield Built(name, row, nets_facts.load(name), graph, images, logits,
-                end_points, variables, updates, train_logits,
-                train_end_points, tf.global_variables())
+    yield Evaluation(name, row, facts, size, graph, images, logits, end_points,
+                     tf.global_variables(),
+                     tf.get_collection(tf.GraphKeys.UPDATE_OPS))
 
 
-def test_network_evaluation_has_the_published_variables(built):
-  shapes = nets_facts.shapes({v.op.name: v for v in built.variables})
-  assert shapes == built.facts['variables']
-  assert sum(v.shape.num_elements() for v in built.variables) == PARAMETERS[
-      built.name]
+@pytest.fixture(scope='module')
+def training(evaluation):
+  """The training network, in the graph and with the variables of the other."""
+  growth = 0 if evaluation.name in FLAT else GROWTH
+  size = evaluation.size + growth
+  options = accepted(evaluation.row.function, global_pool=True)
+  with evaluation.graph.as_default():
+    with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE):
+      logits, end_points = nets_factory.get_network_fn(
+          evaluation.name, nets_facts.NUM_CLASSES, is_training=True)(
+              tf.zeros([2, size, size, evaluation.row.channels]), **options)
+    return Training(growth, logits, end_points, tf.global_variables())
+
+
+def accepted(function, **options):
+  """Returns those of the options that a network's function has."""
+  parameters = inspect.signature(function).parameters
+  return {name: value for name, value in options.items() if name in parameters}
+
+
+def in_scopes(name, scopes):
+  return name.startswith(tuple(scope + '/' for scope in scopes))
+
+
+def predictions_of(end_points):
+  """Returns the probabilities: ResNet's key is lower-case, VGG has none."""
+  return end_points.get('Predictions', end_points.get('predictions'))
+
+
+@each_network()
+def test_network_evaluation_has_the_published_variables(evaluation):
+  shapes = nets_facts.shapes({v.op.name: v for v in evaluation.variables})
+  assert shapes == evaluation.facts['variables']
+  assert sum(v.shape.num_elements() for v in evaluation.variables) == (
+      PARAMETERS[evaluation.name])
 
 
 def test_parameter_table_covers_every_network_and_every_fact():
   files = glob.glob(os.path.join(nets_facts.FOLDER, '*.json'))
-  names = {os.path.splitext(os.path.basename(file))[0] for file in files}
-  assert set(PARAMETERS) == set(nets_factory.NETWORKS) == names
+  facts = {os.path.splitext(os.path.basename(file))[0] for file in files}
+  assert set(PARAMETERS) == set(nets_factory.NETWORKS) == facts
   for name, count in PARAMETERS.items():
     assert nets_facts.load(name)['n_params'] == count
+  assert not [file for file in files if os.path.getsize(file) > 100000]
 
 
-def test_network_unknown_batch_has_the_end_points(built):
-  shapes = nets_facts.shapes(built.end_points)
+@each_network()
+def test_network_unknown_batch_has_the_end_points(evaluation):
+  shapes = nets_facts.shapes(evaluation.end_points)
   expected = {name: [None] + shape[1:]
-              for name, shape in built.facts['end_points'].items()}
+              for name, shape in evaluation.facts['end_points'].items()}
   assert shapes == expected
-  assert built.logits is built.end_points['Logits']
+  assert evaluation.logits.shape.as_list() == [None, nets_facts.NUM_CLASSES]
+  assert evaluation.logits in evaluation.end_points.values()
 
 
-def test_network_evaluation_has_slims_output_nodes(built):
-  assert built.logits.op.name == built.facts['output_nodes']['logits']
-  assert (built.end_points['Predictions'].op.name ==
-          built.facts['output_nodes']['predictions'])
+@each_network()
+def test_network_evaluation_has_slims_output_nodes(evaluation):
+  nodes = evaluation.facts['output_nodes']
+  assert evaluation.logits.op.name == nodes['logits']
+  predictions = predictions_of(evaluation.end_points)
+  assert nodes['predictions'] == (
+      None if predictions is None else predictions.op.name)
 
 
-def test_network_seeded_weights_give_the_reference_logits(built):
-  with tf.Session(graph=built.graph) as session:
-    nets_facts.load_seeded_weights(session, built.variables)
-    image = nets_facts.seeded_image(built.row.image_size, built.row.channels)
-    logits, predictions = session.run(
-        [built.logits, built.end_points['Predictions']], {built.images: image})
-  expected = np.array(built.facts['logits'])
+@each_network(QUICK)
+def test_network_seeded_weights_give_the_reference_logits(evaluation):
+  predictions = predictions_of(evaluation.end_points)
+  fetched = {'logits': evaluation.logits}
+  if predictions is not None:
+    fetched['predictions'] = predictions
+  with tf.Session(graph=evaluation.graph) as session:
+    nets_facts.load_seeded_weights(session, evaluation.variables)
+    image = nets_facts.seeded_image(evaluation.size, evaluation.row.channels)
+    found = session.run(fetched, {evaluation.images: image})
+  logits, expected = found['logits'], np.array(evaluation.facts['logits'])
   np.testing.assert_allclose(logits, expected, rtol=0,
                              atol=1e-3 * abs(expected).max())
-  exponents = np.exp(logits - logits.max())
-  np.testing.assert_allclose(predictions, exponents / exponents.sum(),
-                             rtol=1e-5)
+  if predictions is not None:
+    exponents = np.exp(logits - logits.max())
+    np.testing.assert_allclose(found['predictions'],
+                               exponents / exponents.sum(), rtol=1e-4,
+                               atol=1e-7)
 
 
-def test_network_evaluation_updates_no_moving_averages(built):
-  assert built.updates == []
+@each_network()
+def test_network_evaluation_updates_no_moving_averages(evaluation):
+  assert evaluation.updates == []
 
 
-def test_network_training_updates_each_moving_average(built):
-  with built.graph.as_default():
+@each_network(QUICK)
+def test_network_training_updates_each_moving_average(evaluation, training):
+  with evaluation.graph.as_default():
     updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
-  moving = [v for v in built.variables if '/moving_' in v.op.name]
+  moving = [v for v in training.variables if '/moving_' in v.op.name]
   assert len(updates) == len(moving)
 
 
-def test_network_second_call_uses_the_variables_again(built):
-  assert built.variables_after == built.variables
-  assert (nets_facts.shapes(built.train_end_points).keys() ==
-          nets_facts.shapes(built.end_points).keys())
+@each_network(QUICK)
+def test_network_training_uses_the_variables_again(evaluation, training):
+  count = len(evaluation.variables)
+  assert training.variables[:count] == evaluation.variables
+  # NASNet has its auxiliary head in training alone, and counts steps.
+  new = [v.op.name for v in training.variables[count:]
+         if v.op.name != 'global_step']
+  assert [name for name in new if not in_scopes(
+      name, evaluation.row.classifier_scopes[1:])] == []
+  assert bool(new) == ('AuxLogits' in training.end_points and
+                       'AuxLogits' not in evaluation.end_points)
 
 
-def test_network_training_gives_each_trainable_variable_a_gradient(built):
-  outputs = [built.train_logits]
-  if 'AuxLogits' in built.train_end_points:
-    outputs.append(built.train_end_points['AuxLogits'])
-  with built.graph.as_default():
+def shape_at(growth, name, shape, size):
+  """Returns an end point's shape where the image is larger by `growth`."""
+  if len(shape) == 2 or shape[1] == 1 and not name.endswith(('/fc6', '/fc7')):
+    return [2] + shape[1:]
+  # VGG's fc6 is 1 x 1 over a map of stride 32.
+  stride = min(2 ** round(math.log2(size / shape[1])), 32)
+  _, height, width, channels = shape
+  return [2, height + growth // stride, width + growth // stride, channels]
+
+
+@each_network(QUICK)
+def test_network_training_at_another_size_has_the_end_points(evaluation,
+                                                             training):
+  found = nets_facts.shapes(training.end_points)
+  expected = {
+      name: shape_at(training.growth, name, shape, evaluation.size)
+      for name, shape in evaluation.facts['end_points'].items()}
+  # With global_pool=True that is what stands in for the average pooling.
+  other = set(found) ^ set(expected)
+  assert {name for name in other if 'AvgPool' not in name} <= {
+      'global_pool', 'AuxLogits'}
+  assert {name: found[name] for name in found if name in expected} == {
+      name: expected[name] for name in expected if name in found}
+  assert training.logits.shape.as_list() == [2, nets_facts.NUM_CLASSES]
+
+
+@each_network(QUICK)
+def test_network_training_gives_each_trainable_variable_a_gradient(evaluation,
+                                                                   training):
+  outputs = [training.logits]
+  if 'AuxLogits' in training.end_points:
+    outputs.append(training.end_points['AuxLogits'])
+  with evaluation.graph.as_default():
     trainable = tf.trainable_variables()
     gradients = tf.gradients(outputs, trainable)
-  without = [variable.op.name
-             for variable, gradient in zip(trainable, gradients)
-             if gradient is None]
-  assert without == []
-  assert {v.op.name for v in trainable} == {
-      name for name in built.facts['variables'] if '/moving_' not in name}
+  assert [variable.op.name for variable, gradient in zip(trainable, gradients)
+          if gradient is None] == []
 
 
-def test_network_keeps_the_device_of_the_caller(built):
-  assert {v.device for v in built.variables} == {'/device:CPU:0'}
-  assert built.logits.device == '/device:CPU:0'
+@each_network()
+def test_network_trains_all_but_the_moving_averages(evaluation):
+  with evaluation.graph.as_default():
+    trainable = {v.op.name for v in tf.trainable_variables()}
+  assert {name for name in evaluation.facts['variables']
+          if '/moving_' not in name} <= trainable
+  assert not [name for name in trainable if '/moving_' in name]
 
 
-def test_network_keeps_the_arg_scope_of_the_caller(built):
-  convolutions = [v for v in built.variables
-                  if v.op.name.endswith('weights') and len(v.shape) == 4]
-  with built.graph.as_default():
-    assert len(tf.get_collection('of_caller')) == len(convolutions) > 1
+@each_network()
+def test_network_keeps_the_device_of_the_caller(evaluation):
+  assert {v.device for v in evaluation.variables} == {'/device:CPU:0'}
+  assert evaluation.logits.device == '/device:CPU:0'
 
 
-def test_network_weight_decay_adds_losses_of_weights_only(built):
-  with built.graph.as_default():
+@each_network()
+def test_network_keeps_the_arg_scope_of_the_caller(evaluation):
+  with evaluation.graph.as_default():
+    labelled = {v.op.name for v in tf.get_collection('of_caller')}
+  convolutions = {v.op.name for v in evaluation.variables
+                  if v.op.name.endswith('weights') and len(v.shape) == 4}
+  assert convolutions
+  assert convolutions == {name for name in labelled
+                          if name.endswith('weights')}
+
+
+@each_network()
+def test_network_weight_decay_adds_losses_of_weights_only(evaluation):
+  with evaluation.graph.as_default():
     losses = tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)
-  weights = [name for name in built.facts['variables']
-             if name.endswith('/weights')]
-  if built.name == 'cifarnet':  # Only its hidden fully connected layers.
+  ends = ('/weights',)
+  if 'nasnet' in evaluation.name:
+    ends += ('/depthwise_weights', '/pointwise_weights')
+  if evaluation.name == 'inception_resnet_v2':  # As in slim, alone of all.
+    ends += ('/biases',)
+  weights = [name for name in evaluation.facts['variables']
+             if name.endswith(ends)]
+  if evaluation.name == 'cifarnet':  # Only its hidden fully connected layers.
     weights = ['CifarNet/fc3/weights', 'CifarNet/fc4/weights']
   assert len(losses) == len(weights)
 
 
-def test_network_row_names_the_scopes_that_depend_on_the_classes(built):
-  by_classes = {name for name, shape in built.facts['variables'].items()
-                if shape[-1] == nets_facts.NUM_CLASSES}
-  in_scopes = {name for name in built.facts['variables']
-               if name.startswith(tuple(scope + '/' for scope in
-                                        built.row.classifier_scopes))}
-  assert by_classes <= in_scopes
+@each_network()
+def test_network_row_names_the_scopes_that_depend_on_the_classes(evaluation):
+  # nasnet_mobile has 11 filters too, in its stem.
+  by_classes = {name for name, shape in evaluation.facts['variables'].items()
+                if shape[-1] == nets_facts.NUM_CLASSES and
+                not name.startswith('cell_stem_')}
+  inside = {name for name in evaluation.facts['variables']
+            if in_scopes(name, evaluation.row.classifier_scopes)}
+  assert by_classes <= inside
   # And not much more: the auxiliary head of Inception V4 has layers before.
-  assert all('Logits/' in name or name in by_classes for name in in_scopes)
+  assert all('Logits/' in name or name in by_classes for name in inside)
 
 
-def test_network_row_names_the_end_point_that_feeds_the_classifier(built):
-  features = built.end_points[built.row.features]
-  weights = [v for v in built.variables
-             if v.op.name.startswith(built.row.classifier_scopes[0] + '/') and
+@each_network()
+def test_network_row_names_the_end_point_that_feeds_the_classifier(evaluation):
+  row = evaluation.row
+  features = evaluation.end_points[row.features]
+  weights = [v for v in evaluation.variables
+             if v.op.name.startswith(row.classifier_scopes[0] + '/') and
              v.shape.as_list()[-1] == nets_facts.NUM_CLASSES and
              len(v.shape) > 1]
   assert len(weights) == 1
   assert features.shape.as_list()[-1] == weights[0].shape.as_list()[-2]
-  with built.graph.as_default():
-    assert tf.gradients(built.logits, features) != [None]
+  with evaluation.graph.as_default():
+    assert tf.gradients(evaluation.logits, features) != [None]
 
 
-def test_network_row_has_the_reference_image_size(built):
-  assert built.row.image_size == built.facts['image_size']
-  assert built.row.channels == built.images.shape.as_list()[3]
+@each_network()
+def test_network_row_has_the_reference_image_size(evaluation):
+  row = evaluation.row
+  assert row.function.default_image_size == evaluation.facts['image_size']
+  if row.image_size != row.function.default_image_size:
+    # Its published checkpoints want another size than slim's default.
+    assert evaluation.name.startswith('resnet_v2_') and row.image_size == 299
+  assert row.channels == evaluation.images.shape.as_list()[3]
+
+
+# NASNet's cells compare the sizes of what they read.
+NEED_THE_SIZE = FLAT + ('nasnet_cifar', 'nasnet_large', 'nasnet_mobile',
+                        'pnasnet_large')
+
+
+@pytest.mark.parametrize('name', names(QUICK, without=NEED_THE_SIZE))
+def test_network_unknown_image_size_has_the_end_points(name):
+  row = nets_factory.get_network(name)
+  facts = nets_facts.load(name)
+  with tf.Graph().as_default():
+    logits, end_points = nets_factory.get_network_fn(
+        name, nets_facts.NUM_CLASSES)(
+            tf.placeholder(tf.float32, [None, None, None, row.channels]),
+            **accepted(row.function, create_aux_logits=False,
+                       global_pool=True))
+    found = nets_facts.shapes(end_points)
+    assert logits.shape.as_list() == [None, nets_facts.NUM_CLASSES]
+    assert {v.op.name for v in tf.global_variables()} == {
+        variable for variable in facts['variables']
+        if 'AuxLogits' not in variable}
+  missing = set(facts['end_points']) - set(found)
+  assert not [key for key in missing
+              if 'AvgPool' not in key and 'AuxLogits' not in key]
+  for key in set(found) & set(facts['end_points']):
+    assert found[key][-1] == facts['end_points'][key][-1]
+    assert len(found[key]) == len(facts['end_points'][key])

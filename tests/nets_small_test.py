@@ -88,3 +88,12 @@ def test_lenet_arg_scope_has_slims_first_weights():
   np.testing.assert_allclose(sorted(losses), sorted(
       0.5 * (values['LeNet/%s/weights' % name] ** 2).sum() / 2
       for name in ('conv1', 'conv2', 'fc3', 'fc4')), rtol=1e-4)
+
+
+@pytest.mark.parametrize('network, arg_scope, channels, names', NETWORKS)
+def test_network_without_prediction_fn_has_no_predictions(network, arg_scope,
+                                                          channels, names):
+  with tf.Graph().as_default(), slim.arg_scope(arg_scope()):
+    _, end_points = network(tf.zeros([2, 40, 24, channels]), 6,
+                            prediction_fn=None)
+  assert list(end_points) == names[:-1]

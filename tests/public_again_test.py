@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import tiny_dataset
+from damages import cut, cut_between_records, flip, overwrite
 from public_test import cifar_archive, mnist_files, server
 
 from datasets import (
@@ -19,26 +20,6 @@ from errors import InputError
 
 net = server  # A fixture that pytest finds by this name.
 NAMES = ['cifar10', 'mnist']
-
-
-def cut(path):
-  path.write_bytes(path.read_bytes()[:-100])
-
-
-def cut_between_records(path):
-  data = path.read_bytes()
-  length = int.from_bytes(data[:8], 'little')
-  path.write_bytes(data[:length + 16])
-
-
-def flip(path):
-  data = bytearray(path.read_bytes())
-  data[len(data) // 2] ^= 1
-  path.write_bytes(bytes(data))
-
-
-def overwrite(path):
-  path.write_bytes(b'x' * path.stat().st_size)
 
 
 @pytest.mark.parametrize('name', NAMES)

@@ -201,8 +201,12 @@ def test_stop_train_without_training_says_so(chain):
     ('quickstart.sh', '--photos'),
     ('run_tests.sh', '--full'),
 ])
-def test_script_help_has_usage_and_flags(name, flag):
-  shown = run_script(name, '--help').stdout
+def test_script_help_has_usage_and_flags_from_any_folder(name, flag, tmp_path):
+  script = os.path.relpath(os.path.join(ROOT, name), str(tmp_path))
+  done = subprocess.run([script, '--help'], cwd=str(tmp_path),
+                        capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  shown = done.stdout
   assert 'usage: ' in shown and './' + name in shown
   assert flag in shown
 

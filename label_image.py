@@ -1,0 +1,211 @@
+r"""Labels one photo with a frozen graph, with the flags of TensorFlow's sample.
+
+  python label_image.py --image=flower.jpg --graph=my_inception_v4_freeze.pb
+  python label_image.py --image=flower.jpg --graph=frozen_inception_v3.pb \
+    --labels=imagenet_slim_labels.txt --input_layer=input \
+    --output_layer=InceptionV3/Predictions/Reshape_1 \
+    --input_mean=127.5 --input_std=127.5
+
+A graph exported here needs the first two flags only: it says itself what it
+takes, and the photo is prepared as in evaluation. As soon as --input_mean,
+--input_std, --input_width or --input_height is given the photo is prepared the
+sample's way: the whole of it resized to the input, then (pixel - mean) / std.
+Graphs made elsewhere are always treated so, with the sample's defaults: 299
+pixels, mean 0, std 255. (slim's Inception networks were trained with 127.5 for
+both.)
+"""
+
+import numpy as np
+from absl import flags
+
+import common_flags
+from compat import tf
+from datasets import photos
+from errors import InputError
+from serving import files, graph_files, graph_info, inference_graph
+from serving import labels as label_files
+
+FLAGS = flags.FLAGS
+
+# The sample's, for a graph that does not say.
+_INPUT_LAYER = 'input'
+_OUTPUT_LAYER = 'InceptionV3/Predictions/Reshape_1'
+_MEAN, _STD, _SIDE = 0.0, 255.0, 299
+_PREPARING = ('input_mean', 'input_std', 'input_width', 'input_height')
+
+
+def define_flags():
+  """Defines the flags of TensorFlow's sample of that name."""
+  flags.DEFINE_string('image', None, 'Photo to label.')
+  flags.DEFINE_string(
+      'graph', None, 'Frozen graph: export_inference_graph.py writes one.')
+  flags.DEFINE_string(
+      'labels', None,
+      'Labels, a line a class, plain or as 0:daisy. None: those in the graph, '
+      'or those of ImageNet where it has 1000 or 1001 classes.')
+  flags.DEFINE_string(
+      'input_layer', None,
+      'Node that takes the photo. None: as the graph says, or %s.' %
+      _INPUT_LAYER)
+  flags.DEFINE_string(
+      'output_layer', None,
+      'Node with the class scores. None: as the graph says, or %s.' %
+      _OUTPUT_LAYER)
+  flags.DEFINE_float(
+      'input_mean', None,
+      'Subtracted from each pixel, 0 to 255. None: as the graph says, or 0.')
+  flags.DEFINE_float(
+      'input_std', None,
+      'Divides each pixel after that. None: as the graph says, or 255.')
+  for side in ('width', 'height'):
+    flags.DEFINE_integer(
+        'input_' + side, None,
+        'The photo is resized to this %s in pixels. None: as the graph says, '
+        'or %d.' % (side, _SIDE), lower_bound=1)
+  flags.DEFINE_integer(
+      'num_top_predictions', 5, 'Classes that are printed, best first.',
+      lower_bound=1)
+
+
+def prepare(encoded, info, given, shape):
+  """Returns the image that the graph takes.
+
+  Args:
+    encoded: bytes of an upright RGB JPEG.
+    info: GraphInfo of the graph, or None.
+    given: {name of a flag of _PREPARING: its value}, only those given.
+    shape: `[batch, height, width, channels]` of the graph's input, None where
+      open; or None where it does not say.
+
+  Returns:
+    `[1, height, width, channels]` float32.
+
+  Raises:
+    InputError: the flags do not fit the graph's input.
+  """
+  _, height, width, channels = shape or [None] * 4
+  with tf.Graph().as_default(), tf.Session() as session:
+    if info and not given:
+      images = inference_graph.photos_to_images(
+          tf.constant([encoded]), info.preprocessing_name, info.image_size,
+          info.channels)
+    else:
+      size = [given.get('input_height', height or _SIDE),
+              given.get('input_width', width or _SIDE)]
+      for name, asked, taken in (('input_height', size[0], height),
+                                 ('input_width', size[1], width)):
+        if taken not in (None, asked):
+          raise InputError('--%s=%d: the graph takes %d pixels' %
+                           (name, asked, taken))
+      pixels = tf.cast(tf.io.decode_jpeg(encoded, channels or 3), tf.float32)
+      images = tf.image.resize_bilinear(pixels[None], size)
+      images = ((images - given.get('input_mean', _MEAN)) /
+                given.get('input_std', _STD))
+    return session.run(images)
+
+
+def score(graph_def, info, photo, given):
+  """Returns `[num_classes]` float32: what the graph says of a photo.
+
+  Args:
+    graph_def: frozen GraphDef.
+    info: its GraphInfo, or None.
+    photo: photos.Photo.
+    given: {name of a flag of _PREPARING: its value}, only those given.
+
+  Raises:
+    InputError: a layer is not in the graph, or takes or gives something else.
+  """
+  graph = tf.Graph()
+  with graph.as_default():
+    try:
+      tf.import_graph_def(graph_def, name='')
+    except ValueError as error:
+      raise InputError('TensorFlow %s cannot load --graph: %s' %
+                       (tf.__version__, str(error).split('\n')[0]))
+  inputs = _tensor(graph, 'input_layer', info and info.input, _INPUT_LAYER)
+  outputs = _tensor(graph, 'output_layer', info and info.predictions,
+                    _OUTPUT_LAYER)
+  value = _value_for(inputs, info, photo, given)
+  # Some graphs take batches of one fixed size only.
+  count = outputs.shape.as_list()[0] if outputs.shape.ndims else None
+  with tf.Session(graph=graph) as session:
+    try:
+      scores = session.run(outputs,
+                           {inputs: np.repeat(value, count or 1, axis=0)})
+    except tf.errors.InvalidArgumentError as error:
+      raise InputError('--graph=%s cannot be run: %s' %
+                       (FLAGS.graph, str(error).split('\n')[0]))
+  scores = np.squeeze(scores[:1])
+  if scores.ndim != 1:
+    raise InputError('--output_layer=%s gives values of shape %s, accepted: '
+                     'one a class' % (outputs.op.name, list(scores.shape)))
+  return scores
+
+
+def _value_for(inputs, info, photo, given):
+  """Returns what the input is fed for a photo: a batch of one."""
+  if inputs.dtype == tf.string:
+    if given:
+      raise InputError('--%s: the graph prepares photos by itself, its input '
+                       '%s takes encoded ones' % (sorted(given)[0],
+                                                  inputs.op.name))
+    return np.array([photo.encoded], object)
+  if inputs.dtype == tf.float32 and inputs.shape.ndims in (None, 4):
+    shape = None if inputs.shape.ndims is None else inputs.shape.as_list()
+    return prepare(photo.encoded, info, given, shape)
+  raise InputError('--input_layer=%s takes %s of shape %s, accepted: float32 '
+                   'images' % (inputs.op.name, inputs.dtype.name, inputs.shape))
+
+
+def _tensor(graph, flag, noted, default):
+  name = FLAGS[flag].value or noted or default
+  try:
+    return graph.get_tensor_by_name(name if ':' in name else name + ':0')
+  except (KeyError, ValueError):
+    raise InputError('--%s: the graph has no node %s; summarize_graph.py '
+                     '--in_graph=%s lists its inputs and outputs' %
+                     (flag, name, FLAGS.graph))
+
+
+def find_labels(info, num_classes):
+  """Returns the names by output index.
+
+  Args:
+    info: GraphInfo of the graph, or None.
+    num_classes: how many scores it gives.
+
+  Raises:
+    InputError: they are not known, or are not as many.
+  """
+  if FLAGS.labels:
+    return label_files.read(FLAGS.labels, num_classes)
+  if info:
+    label_files.check_count(info.labels, num_classes, 'the list of labels')
+    return info.labels
+  names = label_files.of_imagenet(num_classes)
+  if names is None:
+    raise InputError('--labels is needed: the graph has %d classes and no '
+                     'names for them' % num_classes)
+  return names
+
+
+def main(_):
+  """Prints the best classes as `daisy (0): 0.987`."""
+  common_flags.require(FLAGS, 'image', 'graph')
+  given = {name: FLAGS[name].value for name in _PREPARING
+           if FLAGS[name].value is not None}
+  if given.get('input_std') == 0:
+    raise InputError('--input_std=0: pixels are divided by it')
+  graph_def = graph_files.read_frozen(FLAGS.graph, 'frozen graph --graph')
+  photo = photos.normalize_photo(files.read(FLAGS.image, 'photo --image'))
+  info = graph_info.read(graph_def)
+  scores = score(graph_def, info, photo, given)
+  names = find_labels(info, len(scores))
+  for index in np.argsort(-scores)[:FLAGS.num_top_predictions]:
+    print('%s (%d): %g' % (names[index], index, scores[index]))
+
+
+if __name__ == '__main__':
+  define_flags()
+  common_flags.run(main)

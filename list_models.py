@@ -1,0 +1,128 @@
+r"""Lists the networks: size, cost, published checkpoint, scopes to fine-tune.
+
+  python list_models.py
+  python list_models.py --model_name=inception_v4
+  python list_models.py --format=json
+
+Parameters are the trainable ones of the classifier that was published, without
+auxiliary heads; multiply-adds are those of one photo of the size that is shown.
+The accuracies are those of slim's README. The scopes are left out when a
+checkpoint is fine-tuned on other classes: --checkpoint_exclude_scopes of
+train_image_classifier.py.
+"""
+
+import csv
+import json
+import sys
+
+from absl import flags
+
+import common_flags
+from nets import nets_factory
+from runs import model_zoo
+
+FLAGS = flags.FLAGS
+
+# Of the table and the CSV. A network has its first checkpoint there.
+COLUMNS = ('name', 'image_size', 'parameters', 'multiply_adds', 'top_1',
+           'top_5', 'preprocessing', 'file', 'classifier_scopes')
+_TITLES = ('network', 'size', 'parameters', 'multiply-adds', 'top-1', 'top-5',
+           'preprocessing', 'published checkpoint', 'scopes to exclude')
+_MILLIONS = {'parameters': '%.2f M', 'multiply_adds': '%.0f M'}
+_NUMBERS = 6  # The columns that are aligned to the right end before this one.
+
+
+def define_flags():
+  """Defines the flags of this program."""
+  flags.DEFINE_string(
+      'model_name', None,
+      'The one network to tell all about. None: a table of all: %s.' %
+      ', '.join(sorted(nets_factory.NETWORKS)))
+  flags.DEFINE_enum(
+      'format', 'table', ['table', 'json', 'csv'],
+      'How it is printed. Numbers are rounded in the table alone.')
+
+
+def main(_):
+  """Prints the networks in the form that the flags ask for."""
+  names = ([FLAGS.model_name] if FLAGS.model_name is not None else
+           sorted(nets_factory.NETWORKS))
+  models = [model_zoo.describe(name) for name in names]
+  if FLAGS.format == 'json':
+    print(json.dumps(models, indent=2))
+  elif FLAGS.format == 'csv':
+    writer = csv.writer(sys.stdout, lineterminator='\n')
+    writer.writerow(COLUMNS)
+    writer.writerows(map(_cells, models))
+  elif FLAGS.model_name is not None:
+    print('\n'.join(details(models[0])))
+  else:
+    print('\n'.join(table(models)))
+
+
+def _cells(model):
+  """Returns the values of COLUMNS; None where nothing was published."""
+  checkpoint = (model['checkpoints'] or [{}])[0]
+  facts = dict(model, **{name: checkpoint.get(name)
+                         for name in ('file', 'top_1', 'top_5')})
+  facts['classifier_scopes'] = ','.join(model['classifier_scopes'])
+  return [facts[name] for name in COLUMNS]
+
+
+def table(models):
+  """Returns the lines of a table with one network a line.
+
+  Args:
+    models: dicts as model_zoo.describe returns them.
+  """
+  rows = [_TITLES] + [[_shorten(name, cell) for name, cell in
+                       zip(COLUMNS, _cells(model))] for model in models]
+  widths = [max(map(len, column)) for column in zip(*rows)]
+  lines = []
+  for row in rows:
+    cells = [cell.rjust(width) if 0 < index < _NUMBERS else cell.ljust(width)
+             for index, (cell, width) in enumerate(zip(row, widths))]
+    lines.append('  '.join(cells).rstrip())
+  return lines
+
+
+def _shorten(name, cell):
+  if cell is None:
+    return '-'
+  return _MILLIONS[name] % (cell / 1e6) if name in _MILLIONS else str(cell)
+
+
+def details(model):
+  """Returns the lines about one network and all its checkpoints.
+
+  Args:
+    model: dict as model_zoo.describe returns it.
+  """
+  size = model['image_size']
+  lines = [
+      model['name'],
+      '  input:          %d x %d x %d, preprocessing %s' %
+      (size, size, model['channels'], model['preprocessing']),
+      '  parameters:     %s with %d classes' %
+      (_shorten('parameters', model['parameters']), model['classes']),
+      '  multiply-adds:  %s a photo' %
+      _shorten('multiply_adds', model['multiply_adds']),
+      '  features:       end point %s' % model['features'],
+      '  to fine-tune:   --checkpoint_exclude_scopes=%s' %
+      ','.join(model['classifier_scopes'])]
+  if not model['checkpoints']:
+    return lines + ['  published:      no checkpoint']
+  lines.append('  published:      top-1, top-5 on ImageNet')
+  for row in model['checkpoints']:
+    lines.append('    %-22s %4.1f %% %4.1f %%  %s' %
+                 (row['name'], row['top_1'], row['top_5'], row['url']))
+  if model['classes'] == 1000:
+    lines.append('    these have no background class: --labels_offset=1 to '
+                 'evaluate them on ImageNet')
+  return lines + ['  to get it:      python download_checkpoint.py %s' %
+                  model['name']]
+
+
+if __name__ == '__main__':
+  define_flags()
+  common_flags.run(main)

@@ -1,0 +1,289 @@
+"""The blocks that MobileNets are made of.
+
+  net = expanded_conv(net, num_outputs=24, stride=2)
+
+builds the bottleneck of MobileNet V2 (arXiv:1801.04381, table 1 and figure 4):
+a 1 x 1 convolution that expands the channels, a depthwise one, and a 1 x 1
+convolution that projects to few channels, with the input added where it fits.
+Where what comes from (activation, batch norm) is for the arg scope to say.
+"""
+
+import contextlib
+import functools
+
+from compat import slim, tf
+from errors import InputError
+
+_CHANNELS = 3  # The axis of the channels: [batch, height, width, channels].
+_LOCATIONS = (None, 'input', 'output', 'expansion')
+
+
+def fixed_padding(inputs, kernel_size, rate=1):
+  """Pads height and width for a 'VALID' convolution that keeps the size.
+
+  Unlike with 'SAME', the padding does not depend on the size of the input.
+
+  Args:
+    inputs: `[batch, height, width, channels]` tensor.
+    kernel_size: `(height, width)` of the convolution after it.
+    rate: its dilation.
+
+  Returns:
+    `[batch, height + pad, width + pad, channels]`.
+  """
+  paddings = [[0, 0]]
+  for size in kernel_size:
+    total = (size - 1) * rate
+    paddings.append([total // 2, total - total // 2])
+  return tf.pad(inputs, paddings + [[0, 0]])
+
+
+def make_divisible(v, divisor, min_value=None):
+  """Returns the multiple of `divisor` that is nearest to `v` channels.
+
+  Args:
+    v: number of channels, need not be whole.
+    divisor: what the result is a multiple of, unless `min_value` is none.
+    min_value: least result; None: `divisor`.
+
+  Returns:
+    A whole number that is at least 90 % of `v`.
+  """
+  if min_value is None:
+    min_value = divisor
+  nearest = max(min_value, int(v + divisor / 2) // divisor * divisor)
+  return nearest + divisor if nearest < 0.9 * v else nearest
+
+
+# The names that slim's own modules use.
+_fixed_padding = fixed_padding
+_make_divisible = make_divisible
+
+
+def _split_divisible(num, num_ways, divisible_by=8):
+  """Returns `num_ways` multiples of `divisible_by` that add up to `num`.
+
+  Args:
+    num: what is split.
+    num_ways: number of parts.
+    divisible_by: what each part is a multiple of.
+
+  Returns:
+    A list of parts as even as they can be.
+
+  Raises:
+    ValueError: there are no such parts.
+  """
+  if num % divisible_by or num < num_ways * divisible_by:
+    raise InputError('%d channels cannot be split into %d parts that are '
+                     'multiples of %d' % (num, num_ways, divisible_by))
+  ends = [-(-num * part // (num_ways * divisible_by)) * divisible_by
+          for part in range(num_ways + 1)]
+  return [end - start for start, end in zip(ends, ends[1:])]
+
+
+def split_conv(input_tensor, num_outputs, num_ways, scope, divisible_by=8,
+               **kwargs):
+  """Adds a 1 x 1 convolution in groups: part i of the output reads part i.
+
+  Args:
+    input_tensor: `[batch, height, width, channels]` float tensor.
+    num_outputs: output channels.
+    num_ways: number of groups. Where a group would have fewer than
+      `divisible_by` channels on a side, there is one group.
+    scope: the layer's scope; with several groups theirs is <scope>_part_<i>.
+    divisible_by: what the channels of each group are a multiple of.
+    **kwargs: as for `slim.conv2d`.
+
+  Returns:
+    `[batch, height, width, num_outputs]`.
+
+  Raises:
+    ValueError: channels are no multiple of `divisible_by`.
+  """
+  num_inputs = input_tensor.get_shape().as_list()[_CHANNELS]
+  smallest = min(num_inputs // num_ways, num_outputs // num_ways)
+  if num_ways == 1 or smallest < divisible_by:
+    return slim.conv2d(input_tensor, num_outputs, [1, 1], scope=scope, **kwargs)
+  widths = _split_divisible(num_outputs, num_ways, divisible_by)
+  parts = tf.split(input_tensor,
+                   _split_divisible(num_inputs, num_ways, divisible_by),
+                   axis=_CHANNELS, name='split_' + scope)
+  outputs = []
+  for index, (part, width) in enumerate(zip(parts, widths)):
+    part_scope = '%s_part_%d' % (scope, index)
+    net = slim.conv2d(part, width, [1, 1], scope=part_scope, **kwargs)
+    outputs.append(tf.identity(net, part_scope + '_output'))
+  return tf.concat(outputs, _CHANNELS, name=scope + '_concat')
+
+
+@contextlib.contextmanager
+def _separable_scope(scope):
+  """Yields what the names of the two layers begin with.
+
+  MobileNet V1's checkpoints have them side by side, as <scope>_depthwise and
+  <scope>_pointwise. Without a scope they stand below one of their own.
+  """
+  if scope is None:
+    with tf.variable_scope(None, default_name='separable') as opened:
+      with tf.name_scope(opened.original_name_scope):
+        yield ''
+  else:
+    yield scope + '_'
+
+
+@slim.add_arg_scope
+def split_separable_conv2d(input_tensor, num_outputs, scope=None,
+                           normalizer_fn=None, stride=1, rate=1,
+                           endpoints=None, use_explicit_padding=False):
+  """Adds the block of MobileNet V1: 3 x 3 depthwise, then 1 x 1.
+
+  Args:
+    input_tensor: `[batch, height, width, channels]` float tensor.
+    num_outputs: output channels.
+    scope: what the two layers' scopes begin with; None: they stand below a
+      scope 'separable'.
+    normalizer_fn: normaliser of both layers.
+    stride: of the depthwise layer.
+    rate: dilation of the depthwise layer.
+    endpoints: dict that takes the two layers' outputs by name, or None.
+    use_explicit_padding: whether to pad as `fixed_padding` does.
+
+  Returns:
+    `[batch, height / stride, width / stride, num_outputs]`.
+  """
+  endpoints = {} if endpoints is None else endpoints
+  kernel_size = [3, 3]
+  net = input_tensor
+  with _separable_scope(scope) as prefix:
+    if use_explicit_padding:
+      net = fixed_padding(net, kernel_size, rate)
+    net = slim.separable_conv2d(
+        net, None, kernel_size, depth_multiplier=1, stride=stride, rate=rate,
+        normalizer_fn=normalizer_fn,
+        padding='VALID' if use_explicit_padding else 'SAME',
+        scope=prefix + 'depthwise')
+    endpoints[prefix + 'depthwise'] = net
+    net = slim.conv2d(net, num_outputs, [1, 1], stride=1,
+                      normalizer_fn=normalizer_fn, scope=prefix + 'pointwise')
+    endpoints[prefix + 'pointwise'] = net
+  return net
+
+
+def expand_input_by_factor(n, divisible_by=8):
+  """Returns an `expansion_size` for `expanded_conv`: `n` times the input's.
+
+  Args:
+    n: factor.
+    divisible_by: what the number of channels is a multiple of.
+  """
+  return lambda num_inputs, **_: make_divisible(num_inputs * n, divisible_by)
+
+
+_SIX_TIMES = expand_input_by_factor(6)
+
+
+@slim.add_arg_scope
+def expanded_conv(input_tensor, num_outputs,
+                  expansion_size=_SIX_TIMES, stride=1, rate=1,
+                  kernel_size=(3, 3), residual=True, normalizer_fn=None,
+                  split_projection=1, split_expansion=1,
+                  expansion_transform=None, depthwise_location='expansion',
+                  depthwise_channel_multiplier=1, endpoints=None,
+                  use_explicit_padding=False, padding='SAME', scope=None):
+  """Adds the bottleneck of MobileNet V2: expand, depthwise, project.
+
+  Nothing is expanded where that would not give more channels than there are.
+
+  Args:
+    input_tensor: `[batch, height, width, channels]` float tensor.
+    num_outputs: output channels.
+    expansion_size: channels between; a number, or a function of `num_inputs`
+      that takes any further keyword arguments.
+    stride: of the depthwise layer.
+    rate: dilation of the depthwise layer.
+    kernel_size: `(height, width)` of the depthwise layer.
+    residual: whether the input is added to the output, where the stride is 1
+      and the channels are as many; or a function of `input_tensor` and
+      `output_tensor` that returns the sum.
+    normalizer_fn: normaliser of the three layers.
+    split_projection: number of groups of the projection, see `split_conv`.
+    split_expansion: number of groups of the expansion.
+    expansion_transform: function of `expansion_tensor` and `input_tensor` that
+      returns what is projected, or None.
+    depthwise_location: where the depthwise layer stands: before ('input'),
+      between ('expansion') or after ('output') the two others; None: nowhere.
+    depthwise_channel_multiplier: what the depthwise layer makes of a channel.
+    endpoints: dict that takes 'expansion_output', 'depthwise_output' and
+      'projection_output', or None.
+    use_explicit_padding: whether to pad as `fixed_padding` does.
+    padding: of the depthwise layer.
+    scope: name of the scope; None: 'expanded_conv' with a number.
+
+  Returns:
+    `[batch, height / stride, width / stride, num_outputs]`.
+
+  Raises:
+    TypeError: `depthwise_location` is unknown, or `use_explicit_padding` comes
+      with another padding than 'SAME'.
+  """
+  if depthwise_location not in _LOCATIONS:
+    raise TypeError('depthwise_location must be one of %s, got %r' %
+                    (_LOCATIONS, depthwise_location))
+  if use_explicit_padding and padding != 'SAME':
+    raise TypeError("use_explicit_padding goes with padding 'SAME' only, got "
+                    '%r' % padding)
+  endpoints = {} if endpoints is None else endpoints
+  depthwise = functools.partial(
+      _depthwise, endpoints=endpoints, kernel_size=kernel_size,
+      depth_multiplier=depthwise_channel_multiplier, stride=stride, rate=rate,
+      normalizer_fn=normalizer_fn,
+      padding=None if use_explicit_padding else padding)
+  pointwise = functools.partial(split_conv, stride=1,
+                                normalizer_fn=normalizer_fn)
+  with tf.variable_scope(scope, default_name='expanded_conv') as opened:
+    with tf.name_scope(opened.original_name_scope):
+      net = input_tensor = tf.identity(input_tensor, 'input')
+      if depthwise_location == 'input':
+        net = depthwise(net, activation_fn=None)
+      num_inputs = input_tensor.get_shape().as_list()[_CHANNELS]
+      if callable(expansion_size):
+        expansion_size = expansion_size(num_inputs=num_inputs)
+      if expansion_size > net.get_shape().as_list()[_CHANNELS]:
+        net = pointwise(net, expansion_size, split_expansion, 'expand')
+        net = tf.identity(net, 'expansion_output')
+      endpoints['expansion_output'] = net
+      if depthwise_location == 'expansion':
+        net = depthwise(net)
+      if expansion_transform:
+        net = expansion_transform(expansion_tensor=net,
+                                  input_tensor=input_tensor)
+      net = pointwise(net, num_outputs, split_projection, 'project',
+                      activation_fn=tf.identity)
+      endpoints['projection_output'] = net
+      if depthwise_location == 'output':
+        net = depthwise(net, activation_fn=None)
+      net = _add_residual(input_tensor, net, residual, stride)
+      return tf.identity(net, name='output')
+
+
+def _depthwise(net, endpoints, kernel_size, rate, padding, **kwargs):
+  """Adds the depthwise layer; `padding` None: as `fixed_padding` does."""
+  if padding is None:
+    net = fixed_padding(net, kernel_size, rate)
+  net = slim.separable_conv2d(net, None, kernel_size, rate=rate,
+                              padding=padding or 'VALID', scope='depthwise',
+                              **kwargs)
+  net = tf.identity(net, name='depthwise_output')
+  endpoints['depthwise_output'] = net
+  return net
+
+
+def _add_residual(input_tensor, net, residual, stride):
+  """Adds the input of a bottleneck to its output where it should and fits."""
+  if callable(residual):
+    return residual(input_tensor=input_tensor, output_tensor=net)
+  # By the stride and not by the sizes, which may be unknown.
+  fits = stride == 1 and (net.get_shape().as_list()[_CHANNELS] ==
+                          input_tensor.get_shape().as_list()[_CHANNELS])
+  return net + input_tensor if residual and fits else net

@@ -1,0 +1,351 @@
+"""MobileNets from a table of layers: what every version of them shares.
+
+A network is a dict, as in mobilenet_v2.V2_DEF. Callers copy and change it:
+
+  conv_defs = dict(
+      defaults={(slim.conv2d,): {'activation_fn': tf.nn.relu6}},
+      spec=[op(slim.conv2d, num_outputs=32, kernel_size=[3, 3], stride=2),
+            op(expanded_conv, num_outputs=16)])
+  logits, end_points = mobilenet(images, num_classes=10, conv_defs=conv_defs)
+
+- 'spec': the layers, made by `op`, one after the other.
+- 'defaults': {functions: {argument: value}}, arg scopes for all layers.
+- 'overrides': the same; they come after the defaults.
+"""
+
+import contextlib
+from collections import namedtuple
+
+from compat import slim, tf
+from errors import InputError, unknown_name
+from nets.batch_norm import batch_norm
+from nets.mobilenet import conv_blocks
+from nets.mobilenet.conv_blocks import fixed_padding, make_divisible
+
+# The names that slim's own modules use.
+_fixed_padding = fixed_padding
+_make_divisible = make_divisible
+
+# These pad on their own when told to.
+_PADDING_BLOCKS = (conv_blocks.expanded_conv,
+                   conv_blocks.split_separable_conv2d)
+
+# op: function from a tensor to a tensor. params: its arguments.
+# multiplier_func: function that scales the widths in a copy of `params`.
+_Op = namedtuple('Op', 'op params multiplier_func')
+
+
+class NoOpScope:
+  """A scope that does nothing."""
+
+  def __enter__(self):
+    return None
+
+  def __exit__(self, exc_type, exc_value, traceback):
+    return False
+
+
+def safe_arg_scope(funcs, **kwargs):
+  """Returns `slim.arg_scope` of those arguments that are not None.
+
+  Args:
+    funcs: functions whose arguments they are.
+    **kwargs: the arguments.
+
+  Returns:
+    An arg scope, or where no argument is left one that does nothing.
+  """
+  given = {name: value for name, value in kwargs.items() if value is not None}
+  return slim.arg_scope(funcs, **given) if given else NoOpScope()
+
+
+@contextlib.contextmanager
+def set_arg_scope_defaults(defaults):
+  """Enters one arg scope after the other.
+
+  Args:
+    defaults: {functions: {argument: value}}, or a list of such pairs.
+
+  Yields:
+    Nothing.
+  """
+  items = defaults.items() if hasattr(defaults, 'items') else defaults
+  with contextlib.ExitStack() as stack:
+    for functions, arguments in items:
+      stack.enter_context(slim.arg_scope(functions, **arguments))
+    yield
+
+
+_set_arg_scope_defaults = set_arg_scope_defaults
+
+
+def apply_activation(x, name=None, activation_fn=None):
+  """Returns `activation_fn(x, name=name)`, or `x` where there is none."""
+  return activation_fn(x, name=name) if activation_fn else x
+
+
+@slim.add_arg_scope
+def depth_multiplier(output_params, multiplier, divisible_by=8, min_depth=8,
+                     **unused_kwargs):
+  """Scales `num_outputs` in the arguments of a layer, if it is among them.
+
+  Args:
+    output_params: dict of the layer's arguments, changed in place.
+    multiplier: factor of the channels.
+    divisible_by: what the number of channels is a multiple of.
+    min_depth: least number of channels.
+    **unused_kwargs: for functions that replace this one.
+  """
+  if 'num_outputs' in output_params:
+    output_params['num_outputs'] = make_divisible(
+        output_params['num_outputs'] * multiplier, divisible_by, min_depth)
+
+
+def op(opfunc, multiplier_func=depth_multiplier, **params):
+  """Returns one layer of a 'spec'.
+
+  Args:
+    opfunc: function that builds the layer, as `slim.conv2d`.
+    multiplier_func: function of `(params, multiplier)` that scales the widths
+      in the dict `params`; slim also has it as `multiplier_transform`.
+    **params: arguments of `opfunc`.
+  """
+  multiplier_func = params.pop('multiplier_transform', multiplier_func)
+  return _Op(opfunc, params, multiplier_func)
+
+
+@contextlib.contextmanager
+def _scope_all(scope, default_scope=None):
+  """Opens a variable scope, and its first name scope even when re-entered."""
+  with tf.variable_scope(scope, default_name=default_scope) as opened:
+    with tf.name_scope(opened.original_name_scope):
+      yield opened
+
+
+@slim.add_arg_scope
+def mobilenet_base(inputs, conv_defs, multiplier=1.0, final_endpoint=None,
+                   output_stride=None, use_explicit_padding=False, scope=None,
+                   is_training=False):
+  """Builds the layers of a MobileNet, without pooling and classifier.
+
+  Args:
+    inputs: `[batch, height, width, channels]` float32 in [-1, 1].
+    conv_defs: the network as a dict, see the top of this module.
+    multiplier: factor of the channels of all layers, above 0.
+    final_endpoint: name of the last layer to build, layer_<number from 1>;
+      None: all are built.
+    output_stride: 1 or a multiple of 2: factor by which height and width shrink
+      at most; the layers after that are dilated instead. None: no limit.
+    use_explicit_padding: whether to pad the same way at all sizes and convolve
+      without padding ('VALID'), as other frameworks do.
+    scope: name or object of the variable scope; None: 'Mobilenet'.
+    is_training: whether batch statistics are used; None: not said here.
+
+  Returns:
+    The output of the last layer, and a dict of end points: each layer's output
+    as layer_<number>, and each operation in the layer's scope whose name ends
+    on 'output' as layer_<number>/<name>.
+
+  Raises:
+    ValueError: `multiplier` is not above 0, `output_stride` or
+      `final_endpoint` is not one of those above, or `conv_defs` has no spec.
+  """
+  if multiplier <= 0:
+    raise InputError('multiplier must be above 0, got %r' % multiplier)
+  if output_stride is not None and output_stride != 1 and (
+      output_stride < 1 or output_stride % 2):
+    raise InputError('output_stride must be 1, a multiple of 2 or None, got %r'
+                     % output_stride)
+  if not conv_defs.get('spec'):
+    raise InputError("conv_defs must have layers in 'spec', got the keys %s" %
+                     sorted(conv_defs))
+  names = ['layer_%d' % (i + 1) for i in range(len(conv_defs['spec']))]
+  if final_endpoint is not None and final_endpoint not in names:
+    raise unknown_name('final_endpoint', final_endpoint, names)
+  overrides = dict(conv_defs.get('overrides', {}))
+  if use_explicit_padding:
+    overrides[(slim.conv2d, slim.separable_conv2d)] = {'padding': 'VALID'}
+
+  end_points = {}
+  name_scopes = {}
+  net = inputs
+  with _scope_all(scope, 'Mobilenet'), \
+      safe_arg_scope([slim.batch_norm], is_training=is_training), \
+      set_arg_scope_defaults(conv_defs.get('defaults', {})), \
+      set_arg_scope_defaults(overrides):
+    layers = _layers(conv_defs['spec'], multiplier, output_stride)
+    for name, layer in zip(names, layers):
+      net = _add_layer(net, layer, name, use_explicit_padding)
+      end_points[name] = net
+      name_scopes[_parent(net.op)] = name
+      if name == final_endpoint:
+        break
+  for operation in net.graph.get_operations():
+    layer = name_scopes.get(_parent(operation))
+    if layer and operation.name.endswith('output'):
+      key = '%s/%s' % (layer, operation.name.rpartition('/')[2])
+      end_points[key] = operation.outputs[0]
+  return net, end_points
+
+
+def _parent(operation):
+  """Returns the name scope that an operation stands in."""
+  return operation.name.rpartition('/')[0]
+
+
+def _layers(spec, multiplier, output_stride):
+  """Yields the layers of `spec` as they are built, with widths scaled.
+
+  Once `output_stride` is reached, strides become 1 and what they would have
+  skipped becomes the dilation (`rate`) of the layers after, but for those of
+  1 x 1.
+  """
+  current_stride, rate = 1, 1
+  for row in spec:
+    params = dict(row.params)
+    row.multiplier_func(params, multiplier)
+    stride = params.get('stride', 1)
+    layer_rate = 1
+    if current_stride == output_stride:
+      layer_rate = rate
+      rate *= stride
+      stride = 1
+    current_stride *= stride
+    params['stride'] = stride
+    if layer_rate > 1 and tuple(params.get('kernel_size', ())) != (1, 1):
+      params['rate'] = layer_rate
+    yield row._replace(params=params)
+
+
+def _add_layer(net, layer, name, use_explicit_padding):
+  """Adds one layer of a spec to `net`."""
+  params = dict(layer.params)
+  if use_explicit_padding:
+    if 'kernel_size' in params and layer.op not in _PADDING_BLOCKS:
+      net = fixed_padding(net, params['kernel_size'], params.get('rate', 1))
+    else:
+      params['use_explicit_padding'] = True
+  try:
+    return layer.op(net, **params)
+  except (TypeError, ValueError):
+    tf.logging.error('cannot build %s of conv_defs: %r with %s', name,
+                     layer.op, params)
+    raise
+
+
+@slim.add_arg_scope
+def mobilenet(inputs, num_classes=1001, prediction_fn=slim.softmax, reuse=None,
+              scope='Mobilenet', base_only=False, **mobilenet_args):
+  """Builds a MobileNet.
+
+  Args:
+    inputs: `[batch, height, width, channels]` float32 in [-1, 1].
+    num_classes: number of classes; 0 or None: no classifier is built.
+    prediction_fn: function from logits and a scope to the end point
+      'Predictions'; None: no such end point.
+    reuse: whether the variables of an earlier network are used again.
+    scope: name of the variable scope.
+    base_only: whether neither pooling nor classifier is built.
+    **mobilenet_args: as for `mobilenet_base`, passed on to it. `is_training`
+      holds for dropout too.
+
+  Returns:
+    Logits `[batch, num_classes]`; without classes the pooled features `[batch,
+    1, 1, channels]`; with `base_only` the output of the last layer. And a dict
+    of end points.
+
+  Raises:
+    ValueError: `inputs` has not 4 dimensions, or as for `mobilenet_base`.
+  """
+  shape = inputs.get_shape()
+  if shape.ndims != 4:
+    raise InputError('inputs of a MobileNet must be [batch, height, width, '
+                     'channels], got the shape %s' % shape)
+  is_training = mobilenet_args.get('is_training', False)
+  with tf.variable_scope(scope, 'Mobilenet', reuse=reuse) as opened:
+    inputs = tf.identity(inputs, 'input')
+    net, end_points = mobilenet_base(inputs, scope=opened, **mobilenet_args)
+    if base_only:
+      return net, end_points
+    net = tf.identity(net, name='embedding')
+    with tf.variable_scope('Logits'):
+      net = global_pool(net)
+      end_points['global_pool'] = net
+      if not num_classes:
+        return net, end_points
+      with safe_arg_scope([slim.dropout], is_training=is_training):
+        net = slim.dropout(net, scope='Dropout')
+      # The scope has its number from MobileNet V1.
+      net = slim.conv2d(net, num_classes, [1, 1], activation_fn=None,
+                        normalizer_fn=None,
+                        biases_initializer=tf.zeros_initializer(),
+                        scope='Conv2d_1c_1x1')
+      logits = tf.identity(tf.squeeze(net, [1, 2]), name='output')
+    end_points['Logits'] = logits
+    if prediction_fn:
+      end_points['Predictions'] = prediction_fn(logits, 'Predictions')
+  return logits, end_points
+
+
+def global_pool(input_tensor, pool_op=tf.nn.avg_pool):
+  """Pools over all positions.
+
+  Args:
+    input_tensor: `[batch, height, width, channels]` float tensor.
+    pool_op: `tf.nn.avg_pool`, `tf.nn.max_pool` or, where height and width are
+      known, any function with their arguments.
+
+  Returns:
+    `[batch, 1, 1, channels]`.
+
+  Raises:
+    ValueError: height or width is unknown and `pool_op` is another function.
+  """
+  height, width = input_tensor.get_shape().as_list()[1:3]
+  if height is not None and width is not None:
+    return pool_op(input_tensor, ksize=[1, height, width, 1],
+                   strides=[1, 1, 1, 1], padding='VALID')
+  # Pools take no size that is known only when the graph runs.
+  for pool, reduce in ((tf.nn.avg_pool, tf.reduce_mean),
+                       (tf.nn.max_pool, tf.reduce_max)):
+    if pool_op is pool:
+      return reduce(input_tensor, [1, 2], keepdims=True)
+  raise InputError('pool_op must be tf.nn.avg_pool or tf.nn.max_pool where '
+                   'height or width is unknown, got %r' % pool_op)
+
+
+def training_scope(is_training=True, weight_decay=0.00004, stddev=0.09,
+                   dropout_keep_prob=0.8, bn_decay=0.997):
+  """Returns the arg scope to train a MobileNet in.
+
+    with slim.arg_scope(training_scope()):
+      logits, end_points = mobilenet_v2.mobilenet(images)
+
+  Args:
+    is_training: whether batch statistics are used and dropout works, unless the
+      network's function is told; None: not said here.
+    weight_decay: factor of the L2 loss of the weights, but for depthwise ones.
+    stddev: standard deviation of the first weights; below 0: Xavier's.
+    dropout_keep_prob: share of features that dropout keeps.
+    bn_decay: decay of the moving averages.
+
+  Returns:
+    An arg scope, for `slim.arg_scope`.
+  """
+  if stddev < 0:
+    initializer = slim.initializers.xavier_initializer()
+  else:
+    initializer = tf.truncated_normal_initializer(stddev=stddev)
+  with slim.arg_scope(
+      [slim.conv2d, slim.fully_connected, slim.separable_conv2d],
+      weights_initializer=initializer, normalizer_fn=batch_norm), \
+      slim.arg_scope([mobilenet_base, mobilenet], is_training=is_training), \
+      safe_arg_scope([slim.batch_norm], decay=bn_decay,
+                     is_training=is_training), \
+      safe_arg_scope([slim.dropout], keep_prob=dropout_keep_prob,
+                     is_training=is_training), \
+      slim.arg_scope([slim.conv2d],
+                     weights_regularizer=slim.l2_regularizer(weight_decay)), \
+      slim.arg_scope([slim.separable_conv2d],
+                     weights_regularizer=None) as scope:
+    return scope

@@ -1,0 +1,399 @@
+"""The cells of NASNet and PNASNet, and what they are made of.
+
+A cell has hidden states: its input (0), the layer before (1), and five sums of
+two earlier states, each after an operation. The output is the unused states,
+side by side. The papers draw a cell as a figure; here it is a Cell row, which
+`NasNetABaseCell` builds.
+"""
+
+import re
+from collections import namedtuple
+
+from compat import slim, tf
+from errors import InputError
+from nets.batch_norm import batch_norm
+
+# What data_format is where neither an argument nor an arg scope gives it.
+INVALID = 'null'
+
+DATA_FORMAT_NCHW = 'NCHW'
+DATA_FORMAT_NHWC = 'NHWC'
+_CHANNEL_AXIS = {DATA_FORMAT_NHWC: 3, DATA_FORMAT_NCHW: 1}
+_FIRST_SPATIAL_AXIS = {DATA_FORMAT_NHWC: 1, DATA_FORMAT_NCHW: 2}
+
+# With use_bounded_activation no layer's values leave [-6, 6], which fixed-point
+# numbers then cover well.
+CLIP_BY_VALUE_CAP = 6
+
+# left + right: names of operations, and the hidden states that they read.
+Combination = namedtuple('Combination', 'left left_state right right_state')
+# output: the hidden states that are put side by side.
+Cell = namedtuple('Cell', 'combinations output')
+
+# NASNet's figure 4.
+NASNET_A_NORMAL = Cell((
+    Combination('separable_5x5_2', 0, 'separable_3x3_2', 1),
+    Combination('separable_5x5_2', 1, 'separable_3x3_2', 1),
+    Combination('avg_pool_3x3', 0, 'none', 1),
+    Combination('avg_pool_3x3', 1, 'avg_pool_3x3', 1),
+    Combination('separable_3x3_2', 0, 'none', 0),
+), output=(1, 2, 3, 4, 5, 6))
+
+NASNET_A_REDUCTION = Cell((
+    Combination('separable_5x5_2', 0, 'separable_7x7_2', 1),
+    Combination('max_pool_3x3', 0, 'separable_7x7_2', 1),
+    Combination('avg_pool_3x3', 0, 'separable_5x5_2', 1),
+    Combination('none', 3, 'avg_pool_3x3', 2),
+    Combination('separable_3x3_2', 2, 'max_pool_3x3', 0),
+), output=(3, 4, 5, 6))
+
+
+def calc_reduction_layers(num_cells, num_reduction_layers):
+  """Returns the indices of the cells before which, or in which, size halves.
+
+  They part the cells evenly: 18 cells and 2 reductions give [6, 12].
+  """
+  return [num_cells * number // (num_reduction_layers + 1)
+          for number in range(1, num_reduction_layers + 1)]
+
+
+@slim.add_arg_scope
+def get_channel_index(data_format=INVALID):
+  """Returns the axis of the channels.
+
+  Args:
+    data_format: 'NHWC' or 'NCHW'.
+
+  Raises:
+    ValueError: `data_format` is neither, or is given by no arg scope.
+  """
+  if data_format not in _CHANNEL_AXIS:
+    raise InputError("data_format must be 'NHWC' or 'NCHW', got %r" %
+                     (data_format,))
+  return _CHANNEL_AXIS[data_format]
+
+
+@slim.add_arg_scope
+def get_channel_dim(shape, data_format=INVALID):
+  """Returns the number of channels.
+
+  Args:
+    shape: list or TensorShape of 4 dimensions.
+    data_format: 'NHWC' or 'NCHW'.
+
+  Raises:
+    ValueError: as for `get_channel_index`, or `shape` has not 4 dimensions.
+  """
+  axis = get_channel_index(data_format=data_format)
+  if len(shape) != 4:
+    raise InputError('a shape of 4 dimensions is needed, got %s' % (shape,))
+  return int(shape[axis])
+
+
+@slim.add_arg_scope
+def global_avg_pool(x, data_format=INVALID):
+  """Averages over all positions: `[batch, channels]`.
+
+  Args:
+    x: float tensor of 4 dimensions.
+    data_format: 'NHWC' or 'NCHW'.
+
+  Raises:
+    ValueError: as for `get_channel_index`, or `x` has not 4 dimensions.
+  """
+  get_channel_index(data_format=data_format)
+  if x.shape.ndims != 4:
+    raise InputError('global_avg_pool needs 4 dimensions, got the shape %s' %
+                     x.shape)
+  first = _FIRST_SPATIAL_AXIS[data_format]
+  return tf.reduce_mean(x, [first, first + 1])
+
+
+@slim.add_arg_scope
+def factorized_reduction(net, output_filters, stride, data_format=INVALID):
+  """Shrinks height and width without a convolution that skips most pixels.
+
+  Two 1x1 convolutions make half of the channels each: one of the pixels at
+  multiples of `stride`, one of those a row and a column further.
+
+  Args:
+    net: float tensor of 4 dimensions.
+    output_filters: number of output channels.
+    stride: factor by which height and width shrink. 1: one 1x1 convolution.
+    data_format: 'NHWC' or 'NCHW'.
+
+  Returns:
+    A tensor of `output_filters` channels, batch normalised.
+
+  Raises:
+    ValueError: as for `get_channel_index`.
+  """
+  channel_axis = get_channel_index(data_format=data_format)
+  layout = {'data_format': data_format}
+  if stride == 1:
+    net = slim.conv2d(net, output_filters, 1, scope='path_conv', **layout)
+    return batch_norm(net, scope='path_bn', **layout)
+
+  first = _FIRST_SPATIAL_AXIS[data_format]
+  paddings = [[0, 0] for _ in range(4)]
+  at_multiples, one_further = ([slice(None)] * 4 for _ in range(2))
+  for axis in (first, first + 1):
+    paddings[axis] = [0, 1]
+    at_multiples[axis] = slice(0, None, stride)
+    one_further[axis] = slice(1, None, stride)
+  half = output_filters // 2
+  path1 = slim.conv2d(net[tuple(at_multiples)], half, 1, scope='path1_conv',
+                      **layout)
+  path2 = slim.conv2d(tf.pad(net, paddings)[tuple(one_further)],
+                      output_filters - half, 1, scope='path2_conv', **layout)
+  return batch_norm(tf.concat([path1, path2], channel_axis),
+                    scope='final_path_bn', **layout)
+
+
+@slim.add_arg_scope
+def drop_path(net, keep_prob, is_training=True):
+  """Drops whole examples of a batch, and scales the others up.
+
+  Args:
+    net: `[batch, ?, ?, ?]` float tensor.
+    keep_prob: share of examples to keep, in (0, 1]; a number or scalar tensor.
+    is_training: whether anything is dropped.
+
+  Returns:
+    A tensor like `net`.
+  """
+  if not is_training:
+    return net
+  keep_prob = tf.cast(keep_prob, tf.float32)
+  kept = tf.floor(keep_prob + tf.random_uniform([tf.shape(net)[0], 1, 1, 1]))
+  return net * tf.cast(kept / keep_prob, net.dtype)
+
+
+# layers: how many separable convolutions follow one another.
+_Separable = namedtuple('_Separable', 'kernel layers')
+_Pool = namedtuple('_Pool', 'function kernel')
+_IDENTITY = 'none'
+
+
+def _parse_operation(name):
+  """Returns what slim's name of an operation stands for."""
+  if name == _IDENTITY:
+    return _IDENTITY
+  separable = re.match(r'separable_(\d)x\1(?:_(\d+))?$', name)
+  if separable:
+    kernel, layers = separable.groups(default='1')
+    return _Separable(int(kernel), int(layers))
+  pool = re.match(r'(avg|max)_pool_(\d)x\2$', name)
+  if pool:
+    functions = {'avg': slim.avg_pool2d, 'max': slim.max_pool2d}
+    return _Pool(functions[pool.group(1)], int(pool.group(2)))
+  raise InputError(
+      "unknown operation %r; known: 'none', 'separable_KxK_LAYERS', "
+      "'avg_pool_KxK' and 'max_pool_KxK', as in 'separable_5x5_2'" % name)
+
+
+class NasNetABaseCell:
+  """A cell: called with a layer, it adds itself and returns its output.
+
+  Args:
+    num_conv_filters: channels of the operations at filter_scaling 1.
+    operations: names of operations: left and right of each combination.
+    used_hiddenstates: for each hidden state, whether it is left out of the
+      output.
+    hiddenstate_indices: the hidden states that `operations` read.
+    drop_path_keep_prob: share of paths that are kept at the end of training in
+      the last cell; 1: no path is ever dropped.
+    total_num_cells: number of cells of the network.
+    total_training_steps: number of steps over which ever more paths drop.
+    use_bounded_activation: whether all values are kept in [-6, 6].
+
+  Raises:
+    ValueError: an operation is unknown, or the lists do not fit one another.
+  """
+
+  def __init__(self, num_conv_filters, operations, used_hiddenstates,
+               hiddenstate_indices, drop_path_keep_prob, total_num_cells,
+               total_training_steps, use_bounded_activation=False):
+    combinations = len(operations) // 2
+    if not (len(operations) == len(hiddenstate_indices) == 2 * combinations and
+            len(used_hiddenstates) == 2 + combinations):
+      raise InputError(
+          'a cell of N combinations has 2 N operations, 2 N '
+          'hiddenstate_indices and 2 + N used_hiddenstates, got %d, %d and %d' %
+          (len(operations), len(hiddenstate_indices), len(used_hiddenstates)))
+    self._num_conv_filters = num_conv_filters
+    self._paths = [(_parse_operation(operation), state)
+                   for operation, state in zip(operations, hiddenstate_indices)]
+    self._used_hiddenstates = used_hiddenstates
+    self._drop_path_keep_prob = drop_path_keep_prob
+    self._total_num_cells = total_num_cells
+    self._total_training_steps = total_training_steps
+    self._bounded = use_bounded_activation
+    self._activation = tf.nn.relu6 if use_bounded_activation else tf.nn.relu
+
+  def __call__(self, net, scope=None, filter_scaling=1, stride=1,
+               prev_layer=None, cell_num=-1, current_step=None,
+               prev_stride=None):
+    """Adds the cell.
+
+    Args:
+      net: the cell's input, a float tensor of 4 dimensions.
+      scope: name of the cell's variable scope.
+      filter_scaling: factor of the channels.
+      stride: factor by which height and width shrink.
+      prev_layer: the layer before; None: `net` stands for it.
+      cell_num: index of the cell in the network, where paths are dropped.
+      current_step: step of the training, a number or a scalar tensor; None: the
+        global step.
+      prev_stride: by how much `prev_layer` is higher and wider than `net`;
+        None: 2 where their widths differ. Both must be known then.
+
+    Returns:
+      The output, as many times the channels as states are unused.
+
+    Raises:
+      ValueError: paths are dropped and `cell_num` is not given, or a width is
+        needed and unknown.
+    """
+    num_filters = int(self._num_conv_filters * filter_scaling)
+    keep_prob = self._keep_prob(cell_num, current_step)
+    with tf.variable_scope(scope):
+      prev_layer = self._previous(prev_layer, prev_stride, net, num_filters)
+      net = slim.conv2d(self._activation(net), num_filters, 1, scope='1x1')
+      states = [batch_norm(net, scope='beginning_bn'), prev_layer]
+      for number in range(len(self._paths) // 2):
+        with tf.variable_scope('comb_iter_%d' % number):
+          sides = []
+          for side, (operation, state) in zip(
+              ('left', 'right'), self._paths[2 * number:2 * number + 2]):
+            # Only the inputs still have their full size.
+            step = stride if state < 2 else 1
+            with tf.variable_scope(side):
+              sides.append(self._apply(operation, states[state], num_filters,
+                                       step, keep_prob))
+          with tf.variable_scope('combine'):
+            total = sides[0] + sides[1]
+            states.append(tf.nn.relu6(total) if self._bounded else total)
+      with tf.variable_scope('cell_output'):
+        return self._output(states, num_filters, stride)
+
+  def _previous(self, prev_layer, prev_stride, net, num_filters):
+    """Returns the layer before in the size and channels of the cell's input."""
+    if prev_layer is None:
+      return net
+    if prev_stride is None:
+      widths = [layer.shape.as_list()[2] for layer in (net, prev_layer)]
+      if None in widths:
+        raise InputError('a cell needs prev_stride where the width of its '
+                         'input or of the layer before is unknown')
+      prev_stride = 1 if widths[0] == widths[1] else 2
+    if prev_stride != 1:
+      return factorized_reduction(self._activation(prev_layer), num_filters,
+                                  prev_stride)
+    if get_channel_dim(prev_layer.shape) != num_filters:
+      prev_layer = slim.conv2d(self._activation(prev_layer), num_filters, 1,
+                               scope='prev_1x1')
+      prev_layer = batch_norm(prev_layer, scope='prev_bn')
+    return prev_layer
+
+  def _apply(self, operation, net, num_filters, stride, keep_prob):
+    """Adds one operation."""
+    fits = get_channel_dim(net.shape) == num_filters
+    if operation == _IDENTITY:
+      if stride == 1 and fits:
+        return self._activation(net) if self._bounded else net
+      return self._clip(_project(self._activation(net), num_filters, stride))
+    if isinstance(operation, _Separable):
+      for layer in range(1, operation.layers + 1):
+        suffix = '%dx%d_%d' % (operation.kernel, operation.kernel, layer)
+        net = slim.separable_conv2d(
+            self._activation(net), num_filters, operation.kernel,
+            depth_multiplier=1, stride=stride, scope='separable_' + suffix)
+        net = batch_norm(net, scope='bn_sep_' + suffix)
+        stride = 1
+    else:
+      net = self._activation(net) if self._bounded else net
+      net = operation.function(net, operation.kernel, stride=stride,
+                               padding='SAME')
+      net = net if fits else _project(net, num_filters, 1)
+    net = self._clip(net)
+    return net if keep_prob is None else drop_path(net, keep_prob)
+
+  def _clip(self, net):
+    cap = CLIP_BY_VALUE_CAP
+    return tf.clip_by_value(net, -cap, cap) if self._bounded else net
+
+  def _output(self, states, num_filters, stride):
+    """Puts the unused states side by side, once they have the same shape."""
+    unused = []
+    for index, state in enumerate(states):
+      if self._used_hiddenstates[index]:
+        continue
+      step = stride if index < 2 else 1
+      if step != 1 or get_channel_dim(state.shape) != num_filters:
+        with tf.variable_scope('reduction_%d' % index):
+          state = factorized_reduction(state, num_filters, step)
+      unused.append(state)
+    return tf.concat(unused, get_channel_index())
+
+  def _keep_prob(self, cell_num, current_step):
+    """Returns the share of paths to keep, or None where all are kept.
+
+    It falls with the depth of the cell and with the steps of the training.
+    """
+    if self._drop_path_keep_prob >= 1.0:
+      return None
+    if cell_num < 0:
+      raise InputError('a cell that drops paths needs cell_num, its index in '
+                       'the network, got %d' % cell_num)
+    depth = (cell_num + 1) / self._total_num_cells
+    if current_step is None:
+      current_step = global_step()
+    progress = tf.minimum(
+        1.0, tf.cast(current_step, tf.float32) / self._total_training_steps)
+    return 1 - progress * depth * (1 - self._drop_path_keep_prob)
+
+
+def _project(net, num_filters, stride):
+  return batch_norm(slim.conv2d(net, num_filters, 1, stride=stride,
+                                scope='1x1'), scope='bn_1')
+
+
+def global_step():
+  """Returns the global step, and creates it where there is none."""
+  step = tf.train.get_global_step()
+  if step is None:
+    # Outside of all scopes: a step named cell_0/global_step is none.
+    with tf.variable_scope(tf.VariableScope(reuse=False),
+                           auxiliary_name_scope=False):
+      step = tf.train.create_global_step()
+  return step
+
+
+class TableCell(NasNetABaseCell):
+  """A cell that is a Cell row, the class attribute `cell`."""
+
+  cell = None
+
+  def __init__(self, num_conv_filters, drop_path_keep_prob, total_num_cells,
+               total_training_steps, use_bounded_activation=False):
+    rows = self.cell.combinations
+    super().__init__(
+        num_conv_filters,
+        [name for row in rows for name in (row.left, row.right)],
+        [state not in self.cell.output for state in range(2 + len(rows))],
+        [state for row in rows for state in (row.left_state, row.right_state)],
+        drop_path_keep_prob, total_num_cells, total_training_steps,
+        use_bounded_activation)
+
+
+class NasNetANormalCell(TableCell):
+  """The cell of NASNet-A that keeps height and width."""
+
+  cell = NASNET_A_NORMAL
+
+
+class NasNetAReductionCell(TableCell):
+  """The cell of NASNet-A that halves height and width."""
+
+  cell = NASNET_A_REDUCTION

@@ -1,0 +1,154 @@
+"""What the plain networks share: VGG, AlexNet and OverFeat.
+
+Convolutions and poolings one after the other, then two wide convolutions that
+stand for fully connected layers, then the classifier. A network's layers are
+rows:
+
+  LAYERS = (
+      Conv('conv1', 64, [11, 11], 4, 'VALID'),
+      MaxPool('pool1', [3, 3]),
+  )
+
+What a row leaves open comes from the network's arg scope.
+"""
+
+from collections import namedtuple
+
+from compat import slim, tf
+from errors import InputError
+
+# One layer. kernel: [height, width]. width: output channels. padding: None
+# leaves it to the arg scope.
+Conv = namedtuple('Conv', 'scope width kernel stride padding',
+                  defaults=(1, None))
+MaxPool = namedtuple('MaxPool', 'scope kernel stride', defaults=(2,))
+
+
+def trunc_normal(stddev):
+  """Returns an initializer: truncated normal around 0."""
+  return tf.truncated_normal_initializer(0.0, stddev)
+
+
+def plain_arg_scope(weight_decay, biases_initializer):
+  """Returns the arg scope that the plain networks share.
+
+  Args:
+    weight_decay: factor of the L2 loss of the weights.
+    biases_initializer: first biases of all layers.
+
+  Returns:
+    An arg scope, for `slim.arg_scope`.
+  """
+  with slim.arg_scope([slim.conv2d, slim.fully_connected],
+                      activation_fn=tf.nn.relu,
+                      biases_initializer=biases_initializer,
+                      weights_regularizer=slim.l2_regularizer(weight_decay)):
+    with slim.arg_scope([slim.conv2d], padding='SAME') as scope:
+      return scope
+
+
+def _add_layers(net, layers, end_points):
+  """Adds layers one after the other.
+
+  Args:
+    net: `[batch, height, width, channels]` float tensor.
+    layers: Conv and MaxPool rows.
+    end_points: dict that gets the output of each layer, under the name of the
+      current variable scope and the row's.
+
+  Returns:
+    The last output.
+
+  Raises:
+    ValueError: a layer without padding reads less than its kernel covers.
+  """
+  prefix = tf.get_variable_scope().name
+  for layer in layers:
+    name = '%s/%s' % (prefix, layer.scope)
+    if isinstance(layer, MaxPool):
+      net = slim.max_pool2d(net, layer.kernel, layer.stride, scope=layer.scope)
+    else:
+      options = {}
+      if layer.padding:
+        options['padding'] = layer.padding
+        _check_covers(net, layer, name)
+      net = slim.conv2d(net, layer.width, layer.kernel, layer.stride,
+                        scope=layer.scope, **options)
+    end_points[name] = net
+  return net
+
+
+def _check_covers(net, layer, name):
+  """Refuses an input of known size that an unpadded convolution is too big for.
+  """
+  size = net.get_shape().as_list()[1:3]
+  if layer.padding == 'VALID' and any(
+      have is not None and have < need
+      for have, need in zip(size, layer.kernel)):
+    raise InputError(
+        'the photos are too small: %s covers %s x %s places of its input, '
+        'which has %s x %s' % (name, layer.kernel[0], layer.kernel[1], size[0],
+                               size[1]))
+
+
+def plain_network(inputs, layers, fc6, fc7, num_classes, is_training,
+                  dropout_keep_prob, spatial_squeeze, global_pool,
+                  small_start=False):
+  """Builds a plain network in the current variable scope.
+
+  Args:
+    inputs: `[batch, height, width, channels]` float tensor.
+    layers: Conv and MaxPool rows, up to the last pooling.
+    fc6: Conv row of the first wide layer.
+    fc7: Conv row of the second.
+    num_classes: number of classes; 0 or None: no classifier is built.
+    is_training: whether dropout works.
+    dropout_keep_prob: share of the outputs of fc6 and fc7 that dropout keeps.
+    spatial_squeeze: whether logits lose height and width, which must be 1 x 1.
+    global_pool: whether to average over all places.
+    small_start: whether the wide layers and the classifier have initial values
+      of their own, with small weights, instead of the arg scope's.
+
+  Returns:
+    Logits `[batch, num_classes]`, not squeezed `[batch, height, width,
+    num_classes]`, or without classes the features `[batch, height, width,
+    width of fc7]`; and a dict of end points.
+
+  Raises:
+    ValueError: the photos are too small, or too large to squeeze the logits.
+  """
+  wide, last = {}, {}
+  if small_start:
+    wide = {'weights_initializer': trunc_normal(0.005),
+            'biases_initializer': tf.constant_initializer(0.1)}
+    last = dict(wide, biases_initializer=tf.zeros_initializer())
+  end_points = {}
+  net = _add_layers(inputs, layers, end_points)
+  with slim.arg_scope([slim.conv2d], **wide):
+    net = _add_layers(net, [fc6], end_points)
+    net = slim.dropout(net, dropout_keep_prob, is_training=is_training,
+                       scope='dropout6')
+    net = _add_layers(net, [fc7], end_points)
+  if global_pool:
+    net = tf.reduce_mean(net, [1, 2], keepdims=True, name='global_pool')
+    end_points['global_pool'] = net
+  if num_classes:
+    net = slim.dropout(net, dropout_keep_prob, is_training=is_training,
+                       scope='dropout7')
+    net = slim.conv2d(net, num_classes, [1, 1], activation_fn=None,
+                      normalizer_fn=None, scope='fc8', **last)
+    network = tf.get_variable_scope().name
+    if spatial_squeeze:
+      net = _squeeze(net, network)
+    end_points[network + '/fc8'] = net
+  return net, end_points
+
+
+def _squeeze(logits, network):
+  height, width = logits.get_shape().as_list()[1:3]
+  if height not in (1, None) or width not in (1, None):
+    raise InputError(
+        'photos of this size give logits at %s x %s places, so %s cannot '
+        'squeeze them; global_pool=True averages over the places, '
+        'spatial_squeeze=False keeps them' % (height, width, network))
+  return tf.squeeze(logits, [1, 2], name='fc8/squeezed')
