@@ -128,6 +128,9 @@ def run(graph, train_dir, master='', is_chief=True, init_fn=None,
     session_config: tf.ConfigProto.
     make_step: function of a StopRequest that gives the TrainStep.
 
+  Returns:
+    Whether it came to its end: it was not asked to stop.
+
   Raises:
     InputError: the loss is not finite.
   """
@@ -154,3 +157,4 @@ def run(graph, train_dir, master='', is_chief=True, init_fn=None,
         save_interval_secs=save_interval_secs,
         sync_optimizer=graph.sync_optimizer,
         session_config=session_config)
+  return stop.signal is None
