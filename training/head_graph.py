@@ -9,6 +9,7 @@ import collections
 
 from compat import tf
 from datasets import input_pipeline
+from errors import InputError
 from preprocessing import preprocessing_factory
 from training import frozen_trunk, inference_twin, warm_start
 from training import graph as training_graph
@@ -50,10 +51,13 @@ def build_from_flags(values, datasets, info, network, trainable_scopes):
       next_batch=lambda: {'image': images, 'label': labels})
   twin = inference_twin.InferenceTwin(info, network,
                                       values.moving_average_decay)
-  losses = tf.losses.get_losses()
-  cut = frozen_trunk.find_cut(
-      images, losses, warm_start.variables_to_train(trainable_scopes),
-      within=twin.op_names)
+  try:
+    cut = frozen_trunk.find_cut(
+        images, tf.losses.get_losses(),
+        warm_start.variables_to_train(trainable_scopes), within=twin.op_names)
+  except InputError as error:
+    raise InputError('--cache_features: %s; give --trainable_scopes, or '
+                     '--nocache_features' % error)
   twin.start_from([tensor.name for tensor in cut.features])
   needed = frozen_trunk.ancestors(cut.features)
   return HeadGraph(
