@@ -116,7 +116,8 @@ def _regularization_losses(trained):
   kept = tf.Variable(0.0, trainable=False, collections=[], name='frozen_losses')
   # slim.learning.train runs this collection after weights were read.
   tf.add_to_collection(tf.GraphKeys.TABLE_INITIALIZERS,
-                       tf.assign(kept, tf.add_n(frozen)).op)
+                       tf.assign(kept, tf.add_n(frozen),
+                                 name='compute_frozen_losses').op)
   total = tf.identity(kept, name='frozen_loss')
   return changing + [total], total
 
