@@ -62,11 +62,22 @@ def _define_run_flags():
   flags.DEFINE_integer(
       'num_readers', 4, 'TFRecord files that are read in turn.', lower_bound=1)
   flags.DEFINE_float(
-      'label_smoothing', 0.0, 'How far the labels are smoothed.',
+      'label_smoothing', 0.0,
+      'Share of each label that is spread over all classes; 0.1 is usual.',
       lower_bound=0.0, upper_bound=1.0)
+  flags.DEFINE_string(
+      'class_weights', None,
+      'What a photo of each class counts: numbers with commas between them, in '
+      'the order of the labels; or balanced, so that the classes count alike '
+      'and the photos of a rare one more. None: all photos count 1.')
+  flags.DEFINE_float(
+      'mixup_alpha', 0.0,
+      'The photos of a batch and their labels are mixed in pairs, in shares '
+      'drawn from Beta(alpha, alpha); 0.2 is usual. 0: they are not.',
+      lower_bound=0.0)
   flags.DEFINE_float(
       'moving_average_decay', None,
-      'Decay of moving averages of the variables. None: none are kept.',
+      'Decay of moving averages of what is trained. None: none are kept.',
       lower_bound=0.0, upper_bound=1.0)
   flags.DEFINE_float(
       'batch_norm_decay', None,

@@ -19,9 +19,10 @@ from preprocessing import preprocessing_factory
 from runs import checkpoints
 
 # outputs: dict of tensors `label`, `filename`, `probabilities` of a batch.
-# restores: {name in the checkpoint: variable}.
+# restores: {name in the checkpoint: variable}. savers: {set of such names:
+# tf.train.Saver}, made when needed and kept: each adds operations.
 EvaluationGraph = collections.namedtuple(
-    'EvaluationGraph', 'outputs initializer saver restores num_photos '
+    'EvaluationGraph', 'outputs initializer savers restores num_photos '
     'num_batches')
 
 # filenames: [photos] str. labels: [photos] int64. probabilities: [photos,
@@ -74,7 +75,7 @@ def build_graph(dataset, info, batch_size, num_threads=4, max_num_batches=None,
       outputs={'label': batch['label'], 'filename': batch['filename'],
                'probabilities': probabilities},
       initializer=iterator.initializer,
-      saver=tf.train.Saver(restores),
+      savers={},
       restores=restores,
       num_photos=num_photos,
       num_batches=num_batches)
@@ -98,12 +99,16 @@ def count(graph, checkpoint, master='', session_config=None):
       fewer photos than their manifest says.
   """
   global_step = checkpoints.read_global_step(checkpoint)
+  restores = checkpoints.with_plain_names(checkpoint, graph.restores)
   checkpoints.check_fits(
-      checkpoint, graph.restores,
+      checkpoint, restores,
       'give the --model_name, --dataset_name, --labels_offset and '
       '--moving_average_decay it was trained with')
+  names = frozenset(restores)
+  if names not in graph.savers:
+    graph.savers[names] = tf.train.Saver(restores)
   with tf.Session(master, config=session_config) as session:
-    checkpoints.restore(graph.saver, session, checkpoint)
+    checkpoints.restore(graph.savers[names], session, checkpoint)
     session.run(graph.initializer)
     tf.logging.info('Starting evaluation at %s',
                     time.strftime(_TIME, time.gmtime()))

@@ -140,7 +140,8 @@ def freeze(info, checkpoint_path, moving_average_decay=None):
       not fit.
   """
   prefix = checkpoints.resolve(checkpoint_path)
-  mapping = checkpoints.variables_to_restore(moving_average_decay)
+  mapping = checkpoints.with_plain_names(
+      prefix, checkpoints.variables_to_restore(moving_average_decay))
   check_fits(prefix, mapping, info, moving_average_decay)
   outputs = [name.split(':')[0]
              for name in (info.logits, info.predictions, info.features)]
