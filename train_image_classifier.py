@@ -18,8 +18,8 @@ from compat import tf
 from datasets import dataset_factory, split_files
 from nets import nets_factory
 from runs import checkpoints
+from training import finetune_all, head_run, plain_run, run_lock, start
 from training import graph as training_graph
-from training import head_run, plain_run, run_lock, start
 from training import optimizer as optimizers
 
 
@@ -158,6 +158,14 @@ def _define_cache_flags():
       'Steps from one evaluation on the validation photos to the next, in this '
       'process; the best checkpoint goes to best/ in --train_dir. None: with '
       '--cache_features every epoch, else not at all.', lower_bound=1)
+  flags.DEFINE_integer(
+      'finetune_all_steps', 0,
+      'Steps of all layers after that, from the best checkpoint, at '
+      '--finetune_all_learning_rate. 0: none.', lower_bound=0)
+  flags.DEFINE_float(
+      'finetune_all_learning_rate', 0.0001,
+      'Learning rate with which --finetune_all_steps begin; it falls to 0 '
+      'along a cosine.', lower_bound=0.0)
 
 
 def main(_):
@@ -165,21 +173,41 @@ def main(_):
   values = flags.FLAGS
   common_flags.require(values, 'dataset_dir', 'train_dir')
   is_chief = values.task == 0
-  newest = checkpoints.newest(values.train_dir)
-  limit = values.max_number_of_steps
-  if newest and limit and checkpoints.read_global_step(newest) >= limit:
+  goes_on = (values.finetune_all_steps or
+             finetune_all.has_begun(values.train_dir))
+  if _has_all_steps(values) and not goes_on:
     tf.logging.info('%s has reached --max_number_of_steps=%d: nothing to do',
-                    newest, limit)
+                    checkpoints.newest(values.train_dir),
+                    values.max_number_of_steps)
     return
   lock = (run_lock.hold(values.train_dir) if is_chief
           else contextlib.nullcontext())
   with lock:
     run = start.run_from_flags(values, _datasets(values, is_chief), is_chief)
-    if values.cache_features:
-      head_run.train(run)
+    _train(run)
+
+
+def _train(run):
+  """Trains the layers that the flags name, then all of them where asked."""
+  values = run.values
+  if not finetune_all.has_begun(values.train_dir):
+    if _has_all_steps(values):
+      ended = True
+    elif values.cache_features:
+      ended = head_run.train(run)
     else:
-      plain_run.train(
+      ended = plain_run.train(
           run, values.evaluate_every_n_steps, values.max_number_of_steps)
+    if not (ended and values.finetune_all_steps):
+      return
+  finetune_all.train(run, values.finetune_all_steps)
+
+
+def _has_all_steps(values):
+  newest = checkpoints.newest(values.train_dir)
+  limit = values.max_number_of_steps
+  return bool(newest and limit and
+              checkpoints.read_global_step(newest) >= limit)
 
 
 def _datasets(values, is_chief):

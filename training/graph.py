@@ -36,7 +36,7 @@ TrainingGraph = collections.namedtuple(
 
 
 def build_from_flags(values, dataset, info, network, trainable_scopes,
-                     next_batch=None):
+                     next_batch=None, first_step=0, freeze_batch_norm=False):
   """Builds the training graph in the default graph.
 
   Args:
@@ -49,6 +49,8 @@ def build_from_flags(values, dataset, info, network, trainable_scopes,
       label; None: augmented photos of the data set. With --mixup_alpha, which
       mixes no photos then, also targets: `[batch, classes]` float32, the mixed
       labels (see losses.mix_features).
+    first_step: global step at which the learning rate's decay begins.
+    freeze_batch_norm: whether all of batch norm runs in inference mode.
 
   Returns:
     A TrainingGraph.
@@ -77,15 +79,15 @@ def build_from_flags(values, dataset, info, network, trainable_scopes,
   clone_fn = _clone_fn(network_fn, next_batch, config, values, len(info.labels),
                        losses.class_weights_from_flags(values, info))
   with slim.arg_scope([batch_norm], **_batch_norm_policy(
-      values, info, trainable_scopes)):
+      values, info, trainable_scopes, freeze_batch_norm)):
     clones = model_deploy.create_clones(config, clone_fn)
   summaries = set(tf.get_collection(tf.GraphKeys.SUMMARIES))
   variables = warm_start.variables_to_train(trainable_scopes)
   with tf.device(config.optimizer_device()):
     regularization, frozen_loss = _regularization_losses(variables)
     train_op, sync_optimizer, added = _train_op_from_flags(
-        values, clones, config, dataset.num_samples, global_step, variables,
-        regularization)
+        values, clones, config, dataset.num_samples, global_step, first_step,
+        variables, regularization)
   summaries |= added | _clone_summaries(clones[0])
   for summary in sorted(summaries, key=lambda s: s.name):
     tf.add_to_collection(SUMMARIES_OF_RUN, summary)
@@ -122,9 +124,11 @@ def _regularization_losses(trained):
   return changing + [total], total
 
 
-def _batch_norm_policy(values, info, trainable_scopes):
+def _batch_norm_policy(values, info, trainable_scopes, freeze):
   """Which batch norm layers run in inference mode, and which decay they use."""
   scopes = None if values.train_frozen_batch_norm else trainable_scopes or None
+  if freeze:
+    scopes = []
   decay = values.batch_norm_decay
   if decay is None and info.checkpoint_path is None:
     decay = SCRATCH_BATCH_NORM_DECAY
@@ -193,13 +197,13 @@ def _clone_fn(network_fn, next_batch, config, values, num_classes,
 
 
 def _train_op_from_flags(values, clones, config, num_samples, global_step,
-                         variables, regularization):
+                         first_step, variables, regularization):
   """Returns the train op, the synchronous optimizer or None, and summaries."""
   photos_a_step = values.batch_size * config.num_clones
   if values.sync_replicas:
     photos_a_step *= values.replicas_to_aggregate
   rate = optimizers.learning_rate_from_flags(
-      values, num_samples, photos_a_step, global_step)
+      values, num_samples, photos_a_step, global_step - first_step)
   optimizer = optimizers.optimizer_from_flags(values, rate)
   # Of the first clone alone: the clones share their moving statistics.
   update_ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS, clones[0].scope)

@@ -7,7 +7,7 @@ the network in evaluation mode, reads the same features.
 
 import collections
 
-from compat import tf
+from compat import slim, tf
 from datasets import input_pipeline
 from errors import InputError
 from preprocessing import preprocessing_factory
@@ -15,14 +15,15 @@ from training import frozen_trunk, inference_twin, warm_start
 from training import graph as training_graph
 
 # training: the TrainingGraph; its summary_op needs features and labels alone.
-# cut: where the trunk ends. labels: [None] int64, to be fed with the features.
+# cut: where the trunk ends. labels: [None] int64, to be fed with the features;
+#   targets, [None, classes] float32, where these are mixed.
 # photos: dict of tensors image, label, filename of the batch that comes next.
 # starts: {(split, view): op that starts a pass}. skip: to be fed to it, the
 #   records to leave out. trunk_variables: what the features depend on.
 # twin: InferenceTwin that is fed the features.
 HeadGraph = collections.namedtuple(
-    'HeadGraph', 'training cut labels photos starts skip trunk_variables '
-    'twin')
+    'HeadGraph', 'training cut labels targets photos starts skip '
+    'trunk_variables twin')
 
 
 def build_from_flags(values, datasets, info, network, trainable_scopes):
@@ -46,9 +47,15 @@ def build_from_flags(values, datasets, info, network, trainable_scopes):
   images = tf.placeholder_with_default(
       photos['image'], [None] + photos['image'].shape.as_list()[1:], 'images')
   labels = tf.placeholder_with_default(photos['label'], [None], 'labels')
+  targets = tf.placeholder_with_default(
+      slim.one_hot_encoding(labels, len(info.labels)),
+      [None, len(info.labels)], 'targets')
+  batch = {'image': images, 'label': labels}
+  if values.mixup_alpha:
+    batch['targets'] = targets
   training = training_graph.build_from_flags(
       values, datasets['train'], info, network, trainable_scopes,
-      next_batch=lambda: {'image': images, 'label': labels})
+      next_batch=lambda: batch)
   twin = inference_twin.InferenceTwin(info, network,
                                       values.moving_average_decay)
   try:
@@ -62,7 +69,7 @@ def build_from_flags(values, datasets, info, network, trainable_scopes):
   needed = frozen_trunk.ancestors(cut.features)
   return HeadGraph(
       training._replace(summary_op=_head_summaries(cut, images)), cut, labels,
-      photos, starts, skip,
+      targets, photos, starts, skip,
       [v for v in tf.global_variables() if v.op in needed], twin)
 
 

@@ -13,15 +13,16 @@ import numpy as np
 
 from compat import tf
 from errors import InputError
-from training import feature_cache, loop, validation
+from training import feature_cache, loop, losses, validation
 
 # batch_size: photos a step. number_of_steps: global step to end at, or None.
 # early_stop_evals: evaluations without improvement after which training ends;
 #   0: it goes on. evaluate_every_n_steps: None goes by the epochs.
-# seed: of the order of the photos, or None.
+# mixup_alpha: 0 mixes no photos. seed: of the order of the photos, or None.
 Options = collections.namedtuple(
     'Options', 'batch_size log_every_n_steps save_summaries_secs '
-    'number_of_steps early_stop_evals evaluate_every_n_steps seed')
+    'number_of_steps early_stop_evals evaluate_every_n_steps mixup_alpha '
+    'seed')
 
 # Steps from one evaluation to the next: an epoch, within these bounds.
 _EVALUATION_STEPS = (20, 500)
@@ -58,10 +59,10 @@ class HeadStep(loop.TrainStep):
     self._progress = progress
     self._options = options
     self._writer = writer
+    self._random = np.random.RandomState(options.seed)
     self._validation = None
     self._batches = None
     self._last_step = options.number_of_steps
-    self._fixed_feed = {}
     self._summarized_at = 0.0
 
   def begin(self, session):
@@ -74,11 +75,8 @@ class HeadStep(loop.TrainStep):
     for split, cache in caches.items():
       if not self._fill(session, split, cache):
         return
-    if self._graph.training.frozen_loss is not None:
-      tensor = self._graph.training.frozen_loss
-      self._fixed_feed[tensor] = session.run(tensor)
     self._batches = caches[TRAIN].training_batches(
-        self._options.batch_size, np.random.RandomState(self._options.seed))
+        self._options.batch_size, self._random)
     epoch = -(-caches[TRAIN].num_rows // self._options.batch_size)
     self._evaluation_steps = (self._options.evaluate_every_n_steps or
                               int(np.clip(epoch, *_EVALUATION_STEPS)))
@@ -100,10 +98,7 @@ class HeadStep(loop.TrainStep):
     if self._batches is None or self._is_past_the_end():
       return None, True  # Nothing to do, or stopped while computing.
     start = time.time()
-    batch = next(self._batches)
-    feed = self._graph.cut.feed(batch.features)
-    feed.update(self._fixed_feed)
-    feed[self._graph.labels] = batch.labels
+    feed = self._feed(next(self._batches))
     loss = session.run(train_op, feed)
     step = self.step + 1
     if step % self._options.log_every_n_steps == 0:
@@ -120,6 +115,17 @@ class HeadStep(loop.TrainStep):
         tf.logging.info('Stopping: %s', self._progress.describe())
         last = True
     return loss, last
+
+  def _feed(self, batch):
+    """Returns the feed of a step on a batch of features."""
+    if not self._options.mixup_alpha:
+      return {**self._graph.cut.feed(batch.features),
+              self._graph.labels: batch.labels}
+    num_classes = self._graph.targets.shape.as_list()[1]
+    features, targets = losses.mix_features(
+        batch.features, np.eye(num_classes, dtype=np.float32)[batch.labels],
+        self._options.mixup_alpha, self._random)
+    return {**self._graph.cut.feed(features), self._graph.targets: targets}
 
   def _is_over(self):
     return self._progress.is_over(self._options.early_stop_evals)

@@ -35,7 +35,8 @@ def train(run):
     options = head_loop.Options(
         values.batch_size, values.log_every_n_steps,
         values.save_summaries_secs, values.max_number_of_steps,
-        values.early_stop_evals, values.evaluate_every_n_steps, values.seed)
+        values.early_stop_evals, values.evaluate_every_n_steps,
+        values.mixup_alpha, values.seed)
     writer = tf.summary.FileWriter(values.train_dir, tf.get_default_graph())
     stack.callback(writer.close)
     make_caches = head_loop.caches_of(

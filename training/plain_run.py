@@ -48,7 +48,7 @@ class ValidatedStep(loop.TrainStep):
 
 
 def train(run, evaluate_every_n_steps=None, number_of_steps=None,
-          init_fn=None):
+          init_fn=start.init_fn, first_step=0, freeze_batch_norm=False):
   """Trains, and evaluates meanwhile where that is asked.
 
   Args:
@@ -56,8 +56,9 @@ def train(run, evaluate_every_n_steps=None, number_of_steps=None,
     evaluate_every_n_steps: None does not evaluate; with a number
       run.datasets must have 'validation'.
     number_of_steps: global step to end at; None: until it is stopped.
-    init_fn: function that reads the first weights when the graph is built;
-      None: by the flags.
+    init_fn: function of the run that gives what reads the first weights; it is
+      called when the graph is built.
+    first_step, freeze_batch_norm: as for training.graph.
 
   Returns:
     Whether training came to its end: it was not asked to stop.
@@ -66,10 +67,11 @@ def train(run, evaluate_every_n_steps=None, number_of_steps=None,
   with tf.Graph().as_default(), contextlib.ExitStack() as stack:
     graph = training_graph.build_from_flags(
         values, run.datasets['train'], run.info, run.network,
-        run.trainable_scopes)
+        run.trainable_scopes, first_step=first_step,
+        freeze_batch_norm=freeze_batch_norm)
     make_step, read_weights = loop.TrainStep, None
     if run.is_chief:
-      read_weights = (init_fn or start.init_fn)(run)
+      read_weights = init_fn(run)
       start.save_facts(run)
       if evaluate_every_n_steps:
         make_step = _validated_steps(run, graph, evaluate_every_n_steps,
