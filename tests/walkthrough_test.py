@@ -270,7 +270,7 @@ def test_run_learns_far_more_than_chance(executed):
       r'first 20 steps (\S+), of the last (\S+)', text).groups())
   assert last < first / 2
   tuned = float(re.search(r'fine-tuned +accuracy (\S+),', text).group(1))
-  assert tuned > 0.8  # Two classes, 60 % of the photos in one.
+  assert tuned > 0.75  # Two classes, 60 % of the photos in one.
 
 
 @pytest.mark.slow
