@@ -112,8 +112,9 @@ def main(_):
   print('%s on %s, %d photos a step' % (
       values.model_name, values.dataset_name, values.batch_size))
   print('one evaluation pass over all photos       %7.1f s' % pass_secs)
-  print('on cached features, records to the end    %7.1f s: validation accuracy '
-        '%.4f at step %d' % (cached_secs, best['accuracy'], best['step']))
+  print('on cached features, records to the end    %7.1f s: validation '
+        'accuracy %.4f at step %d' %
+        (cached_secs, best['accuracy'], best['step']))
   for name, seconds, steps in (('on the photos', photos, best['step']),
                                ('settings of 2017', old, OLD_STEPS)):
     print('%-18s %6.3f s a step, %5d steps %7.1f s: %.1f times as long' % (
