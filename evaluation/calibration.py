@@ -330,11 +330,11 @@ def temperature_of(checkpoint, moving_average_decay=None):
 
   Returns:
     The temperature or None, and a sentence that says what was found.
-
-  Raises:
-    InputError: the calibration is damaged.
   """
-  found = load(checkpoint)
+  try:
+    found = load(checkpoint)
+  except InputError as error:
+    return None, 'no temperature: %s' % error
   if found is None:
     return None, ('no temperature: %s is not there; ./report.sh fits one' %
                   path(checkpoint))

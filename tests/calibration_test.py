@@ -174,3 +174,5 @@ def test_load_of_a_damaged_calibration_is_one_line(checkpoint, tmp_path, text):
   with pytest.raises(InputError, match='is damaged .*writes it anew') as caught:
     calibration.load(checkpoint)
   assert '\n' not in str(caught.value)
+  temperature, said = calibration.temperature_of(checkpoint)
+  assert (temperature, said) == (None, 'no temperature: %s' % caught.value)
