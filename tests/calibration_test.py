@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import serving_kit as kit
 
+from compat import tf
 from errors import InputError
 from evaluation import calibration
 
@@ -156,6 +157,17 @@ def test_calibrate_what_is_saved_is_found_for_these_weights_only(
   temperature, said = calibration.temperature_of(checkpoint)
   assert temperature is None
   assert 'is of other weights (step 0)' in said
+
+
+def test_digest_tells_weights_from_others_of_the_same_shape(tmp_path):
+  found = []
+  for number, value in enumerate((1.0, 2.0, 1.0)):
+    with tf.Graph().as_default(), tf.Session() as session:
+      variable = tf.get_variable('w', initializer=[value] * 3)
+      session.run(variable.initializer)
+      found.append(calibration.digest(tf.train.Saver().save(
+          session, str(tmp_path / ('%d.ckpt' % number)))))
+  assert found[0] == found[2] != found[1]
 
 
 def test_temperature_of_a_run_without_calibration_says_how_to_get_one(
