@@ -1,7 +1,8 @@
 """How a run got on, step by step, from what it left in its folder.
 
-Training's losses are in its event files; the evaluations on the validation
-photos are in `validation.jsonl`, or else in the event files too, or else in the
+Training's losses are in its event files, or in the lines of `validation.jsonl`
+as `train_loss`, whichever has more; the evaluations on the validation photos
+are in `validation.jsonl`, or else in the event files too, or else in the
 `metrics.jsonl` that eval_image_classifier.py writes.
 """
 
@@ -43,6 +44,8 @@ def read(train_dir, eval_dir=None, split='validation'):
   damaged = []
   events = _read_events(train_dir, damaged)
   lines = _read_lines(os.path.join(train_dir, _VALIDATION_FILE), damaged)
+  # A short run has one summary or two, and as many lines as evaluations.
+  training = max(events[_LOSS], _points(lines, 'step', 'train_loss'), key=len)
   losses = _points(lines, 'step', 'loss') or events[_VALIDATION_LOSS]
   accuracies = (_points(lines, 'step', 'accuracy')
                 or events[_VALIDATION_ACCURACY])
@@ -50,7 +53,7 @@ def read(train_dir, eval_dir=None, split='validation'):
     lines = _read_lines(os.path.join(eval_dir, _METRICS_FILE), damaged)
     accuracies = _points([line for line in lines if line.get('split') == split],
                          'global_step', 'accuracy')
-  return Curves(events[_LOSS], losses, accuracies, damaged)
+  return Curves(training, losses, accuracies, damaged)
 
 
 def _read_events(train_dir, damaged):
