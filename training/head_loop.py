@@ -202,8 +202,10 @@ def caches_of(graph, datasets, parent, key, num_views):
     A function of the session that gives {split: FeatureCache}.
   """
   def make(session):
+    # All at once: each new set of fetches costs TensorFlow 1.15 a moment.
+    names = [v.op.name for v in graph.trunk_variables]
     weights = feature_cache.fingerprint_values(
-        (v.op.name, session.run(v)) for v in graph.trunk_variables)
+        zip(names, session.run(graph.trunk_variables)))
     caches = collections.OrderedDict()
     for split, dataset in sorted(datasets.items()):
       views = 1 + (num_views if split == TRAIN else 0)
