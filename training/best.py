@@ -67,7 +67,7 @@ class Progress:
     since = max(self._best['step'], self._patient_until)
     return sum(line['step'] > since for line in self._lines)
 
-  def add(self, session, step, accuracy, loss):
+  def add(self, session, step, accuracy, loss, train_loss=None):
     """Notes an evaluation, and saves the checkpoint where it is the best.
 
     Args:
@@ -75,8 +75,11 @@ class Progress:
       step: global step.
       accuracy: share of the validation photos.
       loss: mean cross entropy of the validation photos.
+      train_loss: mean loss of the steps since the last evaluation, if known.
     """
     line = {'step': int(step), 'accuracy': accuracy, 'loss': loss}
+    if train_loss is not None:
+      line['train_loss'] = train_loss
     is_best = self._best is None or _rank(line) > _rank(self._best)
     self._lines.append(line)
     write_aside(self._path, [json.dumps(line) for line in self._lines])

@@ -109,11 +109,13 @@ class HeadStep(loop.TrainStep):
           session.run(self._graph.training.summary_op, feed), step)
       self._summarized_at = time.time()
     last = step == self._last_step
-    if self._validation and (last or step % self._evaluation_steps == 0):
-      self._validation.evaluate(session, step)
-      if self._is_over():
-        tf.logging.info('Stopping: %s', self._progress.describe())
-        last = True
+    if self._validation:
+      self._validation.note(loss)
+      if last or step % self._evaluation_steps == 0:
+        self._validation.evaluate(session, step)
+        if self._is_over():
+          tf.logging.info('Stopping: %s', self._progress.describe())
+          last = True
     return loss, last
 
   def _feed(self, batch):

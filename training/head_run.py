@@ -26,6 +26,7 @@ def train(run):
       raise InputError('--cache_features trains in one place, got --%s=%d; '
                        'give --nocache_features' % (name, values[name].value))
   with tf.Graph().as_default(), contextlib.ExitStack() as stack:
+    tf.set_random_seed(values.seed)
     graph = head_graph.build_from_flags(
         values, run.datasets, run.info, run.network, run.trainable_scopes)
     stack.callback(graph.twin.close)

@@ -38,6 +38,7 @@ class ValidatedStep(loop.TrainStep):
       return None, True
     loss, last = super().take(session, train_op, global_step,
                               train_step_kwargs)
+    self._validation.note(loss)
     step = self.step + 1
     if step % self._every == 0 or step == self._last_step:
       self._validation.evaluate(session, step)
@@ -65,6 +66,7 @@ def train(run, evaluate_every_n_steps=None, number_of_steps=None,
   """
   values = run.values
   with tf.Graph().as_default(), contextlib.ExitStack() as stack:
+    tf.set_random_seed(values.seed)
     graph = training_graph.build_from_flags(
         values, run.datasets['train'], run.info, run.network,
         run.trainable_scopes, first_step=first_step,

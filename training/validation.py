@@ -23,6 +23,11 @@ class Validation:
     self._progress = progress
     self._writer = writer
     self._make_batches = make_batches
+    self._train_losses = []
+
+  def note(self, loss):
+    """Notes the loss of a training step, for the next evaluation."""
+    self._train_losses.append(float(loss))
 
   def evaluate(self, session, step):
     """Counts the validation photos; keeps the checkpoint if it is the best.
@@ -45,7 +50,11 @@ class Validation:
         tf.Summary.Value(tag='validation/Accuracy', simple_value=accuracy),
         tf.Summary.Value(tag='validation/loss', simple_value=loss)]), step)
     self._writer.flush()
-    self._progress.add(session, step, accuracy, loss)
+    train_loss = None
+    if self._train_losses:
+      train_loss = float(np.mean(self._train_losses))
+      self._train_losses = []
+    self._progress.add(session, step, accuracy, loss, train_loss)
 
 
 def measure(logits, labels):
