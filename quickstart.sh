@@ -123,6 +123,7 @@ step 'export_freeze.sh: frozen graph and labels'
 ./export_freeze.sh
 
 step "server.sh: the page on port ${SERVER_PORT}"
+mkdir -p "${base}"
 server_log="${base}/server.log"
 ./server.sh >"${server_log}" 2>&1 &
 server=$!
