@@ -125,7 +125,8 @@ def _photos_from_flags(values, dataset, info, network):
   batches = input_pipeline.training_batches(
       dataset,
       preprocessing_factory.get_preprocessing(
-          info.preprocessing_name, is_training=True),
+          info.preprocessing_name, is_training=True,
+          fast_mode=values.fast_mode),
       info.image_size, values.batch_size,
       channels=network.channels,
       num_readers=values.num_readers,
