@@ -103,8 +103,8 @@ def distort_color(image, color_ordering=0, fast_mode=True, scope=None,
     for name in orders[color_ordering]:
       change, low, high = _DISTORTIONS[name]
       planes = change(planes, draws.uniform(low, high))
-    planes = tf.clip_by_value(planes, 0.0, 1.0)
-    return colors.to_image(planes, *tf.unstack(tf.shape(image)[:2]))
+    image = colors.to_image(planes, *tf.unstack(tf.shape(image)[:2]))
+    return tf.clip_by_value(image, 0.0, 1.0)
 
 
 def distorted_bounding_box_crop(image, bbox, min_object_covered=0.1,

@@ -118,9 +118,10 @@ def test_amounts_are_spread_evenly_over_slims_figures(name):
   change, low, high = preprocessing._DISTORTIONS[name]
   assert (low, high) == pytest.approx(FIGURES[name], abs=1e-9)
   with tf.Graph().as_default(), tf.Session() as session:
-    planes = tf.constant([[0.8], [0.5], [0.5]])
-    run = session.make_callable(change(planes, Draws().uniform(low, high)))
-    draws = np.array([run()[:, 0] for _ in range(500)])
+    planes = [tf.constant([value]) for value in (0.8, 0.5, 0.5)]
+    run = session.make_callable(
+        tf.concat(change(planes, Draws().uniform(low, high)), 0))
+    draws = np.array([run() for _ in range(500)])
   # What the change leaves of 0.8, 0.5, 0.5 tells its amount. A plane of one
   # pixel has no contrast, and a turn to either side leaves 0.5 in one channel.
   amounts = {'brightness': draws[:, 0] - 0.8,
