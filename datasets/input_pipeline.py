@@ -83,7 +83,11 @@ def _decode_window(encoded, random_window, seed, channels):
     image = tf.io.decode_and_crop_jpeg(
         encoded, tf.stack([top, begin, height, end - begin]),
         channels=channels, name='DecodeJpeg')
-    return image[:, left - begin:left - begin + width]
+    # Rows of bytes are cut three times as fast as rows of pixels.
+    rows = tf.slice(tf.reshape(image, tf.stack([height, -1])),
+                    tf.stack([0, (left - begin) * channels]),
+                    tf.stack([-1, width * channels]))
+    return tf.reshape(rows, tf.stack([height, width, channels]))
 
   def of_another():
     image = tf.image.decode_jpeg(encoded, channels=channels)
