@@ -24,6 +24,8 @@ import common_flags
 from datasets import dataset_factory
 from datasets.photos import PhotoError
 from errors import InputError
+from evaluation import calibration
+from runs import checkpoints
 from serving import labels as label_files
 from serving.app import top_rows
 from serving.classifier import Classifier
@@ -62,6 +64,10 @@ def define_flags():
       'moving_average_decay', None,
       'Take the moving averages of --checkpoint_path that training kept with '
       'this decay.', lower_bound=0.0, upper_bound=1.0)
+  flags.DEFINE_bool(
+      'calibrated', False,
+      'Give the scores after the temperature that ./report.sh fitted, in place '
+      "of the network's own.")
   flags.DEFINE_integer(
       'num_top_predictions', 5, 'Classes a photo, largest score first.',
       lower_bound=1)
@@ -85,7 +91,8 @@ def classifier_from_flags():
         raise InputError('--%s works with --checkpoint_path only' % name)
     return Classifier.from_frozen_graph(
         FLAGS.frozen_graph, FLAGS.label_file, FLAGS.model_name,
-        FLAGS.image_size, FLAGS.preprocessing_name, FLAGS.batch_size)
+        FLAGS.image_size, FLAGS.preprocessing_name, FLAGS.batch_size,
+        FLAGS.calibrated)
   labels = None
   if FLAGS.label_file:
     labels = label_files.read(FLAGS.label_file)
@@ -96,7 +103,19 @@ def classifier_from_flags():
     labels = dataset_factory.get_labels(FLAGS.dataset_name, FLAGS.dataset_dir)
   return Classifier.from_checkpoint(
       FLAGS.checkpoint_path, FLAGS.model_name, labels, FLAGS.image_size,
-      FLAGS.preprocessing_name, FLAGS.moving_average_decay, FLAGS.batch_size)
+      FLAGS.preprocessing_name, FLAGS.moving_average_decay, FLAGS.batch_size,
+      _temperature_from_flags())
+
+
+def _temperature_from_flags():
+  """Returns the temperature beside --checkpoint_path; None: not asked for."""
+  if not FLAGS.calibrated:
+    return None
+  temperature, said = calibration.temperature_of(
+      checkpoints.resolve(FLAGS.checkpoint_path), FLAGS.moving_average_decay)
+  if temperature is None:
+    raise InputError('--calibrated: ' + said)
+  return temperature
 
 
 def find_photos(paths):

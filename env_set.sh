@@ -41,6 +41,11 @@ source "$(dirname "${BASH_SOURCE[0]}")/engine.sh"
 : "${EVAL_SPLIT:=validation,test}"
 : "${EVAL_INTERVAL_SECS=60}"
 
+# Which checkpoint of TRAIN_DIR is exported, and evaluated: newest, or best by
+# the accuracy on the validation photos, which training keeps in TRAIN_DIR/best.
+: "${EXPORT:=newest}"
+: "${EVAL:=newest}"
+
 # Export: file names follow the network.
 : "${GRAPH_FILE:=${EXPORT_DIR}/my_${MODEL_NAME}.pb}"
 : "${FROZEN_FILE:=${EXPORT_DIR}/my_${MODEL_NAME}_freeze.pb}"
@@ -70,6 +75,19 @@ help_if_asked() {
         ;;
     esac
   done
+}
+
+# Prints the folder with the checkpoint that EXPORT or EVAL, the variable named
+# by the first argument, asks for.
+checkpoint_folder() {
+  case "${!1}" in
+    newest) echo "${TRAIN_DIR}" ;;
+    best) echo "${TRAIN_DIR}/best" ;;
+    *)
+      echo "${0##*/}: error: $1 is '${!1}', accepted are newest and best" >&2
+      return 1
+      ;;
+  esac
 }
 
 # Trains as ./run_train.sh with these arguments does, shows the log, and comes

@@ -4,7 +4,9 @@
     --checkpoint_path=/tmp/flowers --input_type=encoded \
     --output_file=my_inception_v4.pb --frozen_file=my_inception_v4_freeze.pb
 
-Of a train directory with a run.json everything else is known. Without a
+Of a train directory with a run.json everything else is known. Where
+make_report.py has fitted a temperature for this very checkpoint, the graphs get
+a second output beside the network's own, CalibratedPredictions. Without a
 checkpoint only the graph is written, as slim does:
 
   python export_inference_graph.py --model_name=inception_v4 \
@@ -23,6 +25,7 @@ import common_flags
 from compat import tf
 from datasets import dataset_factory
 from errors import InputError
+from evaluation import calibration
 from nets import nets_factory
 from runs import checkpoints, run_info
 from serving import files, graph_info, inference_graph
@@ -33,7 +36,7 @@ FLAGS = flags.FLAGS
 # What is exported; see inference_graph.build.
 Export = collections.namedtuple(
     'Export', 'model_name labels labels_offset image_size preprocessing_name '
-    'input_kind batch_size')
+    'input_kind batch_size temperature')
 
 
 def define_flags():
@@ -98,10 +101,13 @@ def export_from_flags():
   Raises:
     InputError: they contradict each other, or the labels are not known.
   """
-  run = None
+  run = temperature = None
   if FLAGS.checkpoint_path:
     prefix = checkpoints.resolve(FLAGS.checkpoint_path)
     run = run_info.load(os.path.dirname(prefix))
+    temperature, said = calibration.temperature_of(prefix,
+                                                   FLAGS.moving_average_decay)
+    tf.logging.info('CalibratedPredictions: %s', said)
   if run:
     _check_same_as_run('model_name', run.model_name)
     _check_same_as_run('labels_offset', run.labels_offset)
@@ -122,7 +128,8 @@ def export_from_flags():
       image_size=size or (run and run.image_size),
       preprocessing_name=(FLAGS.preprocessing_name or
                           (run and run.preprocessing_name)),
-      input_kind=FLAGS.input_type, batch_size=batch_size)
+      input_kind=FLAGS.input_type, batch_size=batch_size,
+      temperature=temperature)
 
 
 def _check_same_as_run(name, trained):
@@ -214,10 +221,15 @@ def _print_nodes(info):
           'float images for preprocessing %s' % info.preprocessing_name)
   print('Network %s, %d x %d pixels' %
         (info.model_name, info.image_size, info.image_size))
-  for role in ('input', 'logits', 'predictions', 'features'):
+  notes = {'input': ' (%s)' % what}
+  roles = ['input', 'logits', 'predictions', 'features']
+  if info.calibrated_predictions:
+    roles.insert(3, 'calibrated_predictions')
+    notes['calibrated_predictions'] = ' (temperature %.4g)' % info.temperature
+  for role in roles:
     name = getattr(info, role).split(':')[0]
-    print('  %-11s %s%s' % (role, name,
-                            ' (%s)' % what if role == 'input' else ''))
+    print('  %-*s %s%s' % (max(map(len, roles)), role, name,
+                           notes.get(role, '')))
 
 
 if __name__ == '__main__':

@@ -63,15 +63,18 @@ train_flags=()
 if [[ -n "${photos}" ]]; then
   export MODEL_NAME="${MODEL_NAME:-inception_v4}"
   export DATASET_NAME="${DATASET_NAME:-$(basename "${photos}")}"
-  export MAX_NUMBER_OF_STEPS="${MAX_NUMBER_OF_STEPS:-200}"
   published="checkpoints/${MODEL_NAME}.ckpt"
   if [[ -n "${checkpoint}" ]]; then
     export CHECKPOINT_PATH="${checkpoint}"
   elif [[ -z "${CHECKPOINT_PATH+set}" && ! -e "${published}" &&
           ! -e "${published}.index" ]]; then
+    export CHECKPOINT_PATH=
+  fi
+  # From a checkpoint training ends by itself.
+  if [[ -z "${CHECKPOINT_PATH-unset}" ]]; then
+    export MAX_NUMBER_OF_STEPS="${MAX_NUMBER_OF_STEPS:-200}"
     echo "No checkpoint: ${MODEL_NAME} starts from scratch and will know" \
       "little after ${MAX_NUMBER_OF_STEPS} steps"
-    export CHECKPOINT_PATH=
   fi
   folder="${DATASET_DIR}/${DATASET_NAME}"
   if [[ ! "${photos}" -ef "${folder}" ]]; then
@@ -110,7 +113,7 @@ export LOG_FILE="${LOG_FILE:-${base}/output.log}"
 export SERVER_HOST="${SERVER_HOST:-127.0.0.1}"
 source ./env_set.sh
 
-step "run_train.sh: ${MAX_NUMBER_OF_STEPS} steps of ${MODEL_NAME}"
+step "run_train.sh: ${MODEL_NAME}${MAX_NUMBER_OF_STEPS:+, ${MAX_NUMBER_OF_STEPS} steps}"
 train_to_the_end "${train_flags[@]}"
 
 step 'run_eval.sh: accuracy on the validation photos'

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Evaluates the newest checkpoint of TRAIN_DIR on the validation photos (or, as
 # of mnist and cifar10, the test ones: see EVAL_SPLIT), then each new one.
-# EVAL_INTERVAL_SECS= (empty) evaluates once.
+# EVAL_INTERVAL_SECS= (empty) evaluates once. EVAL=best takes the checkpoint that
+# was best on the validation photos, then each that is better.
 #
 # usage: [MODEL_NAME=…] [EVAL_SPLIT=validation,test] [EVAL_INTERVAL_SECS=60] \
-#        ./run_eval.sh [flags of eval_image_classifier.py, --help lists them]
+#        [EVAL=best] ./run_eval.sh [flags of eval_image_classifier.py, --help lists them]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source ./env_set.sh
@@ -12,8 +13,9 @@ source ./env_set.sh
 program=(eval_image_classifier.py)
 help_if_asked "$@"
 
+checkpoint=$(checkpoint_folder EVAL)
 flags=(
-  --checkpoint_path="${TRAIN_DIR}"
+  --checkpoint_path="${checkpoint}"
   --eval_dir="${EVAL_DIR}"
   --dataset_name="${DATASET_NAME}"
   --dataset_split_name="${EVAL_SPLIT}"

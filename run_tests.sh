@@ -21,4 +21,4 @@ mapfile -t scripts < <(find . -name '*.sh' -not -path './.venv*' | sort)
 # -rs: the output ends with what was skipped, and why. One process a core, a file
 # of tests at a time: the tests of a file share what is slow to build.
 exec "${VENV_PYTHON}" -m pytest -rs --durations=10 \
-  --numprocesses=auto --maxprocesses=4 --dist=loadfile tests "$@"
+  --numprocesses=logical --maxprocesses=4 --dist=loadfile tests "$@"

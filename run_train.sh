@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
 # Trains in the background: fine-tunes the classifier of MODEL_NAME from
 # CHECKPOINT_PATH, or trains all of it from scratch where that is empty.
+# The classifier is trained on features that are computed once a photo, and
+# evaluated meanwhile; training ends when it no longer gets better, and the best
+# checkpoint is in best/ of TRAIN_DIR. --nocache_features trains on the photos.
 # TRAINABLE_SCOPES= (empty) fine-tunes all layers; list_models.py has the scopes
 # that are taken where none are given.
 # Watch it with `tail -f output.log`, stop it with ./stop_train.sh.
@@ -32,6 +35,10 @@ if [[ -n "${CHECKPOINT_PATH}" ]]; then
   # Given and empty is another thing than not given.
   if [[ -n "${CHECKPOINT_EXCLUDE_SCOPES+given}" ]]; then
     flags+=(--checkpoint_exclude_scopes="${CHECKPOINT_EXCLUDE_SCOPES}")
+  fi
+  # Where all layers are trained no feature stays what it is.
+  if [[ -n "${TRAINABLE_SCOPES-the classifier}" ]]; then
+    flags+=(--cache_features)
   fi
 fi
 if [[ -n "${TRAINABLE_SCOPES+given}" ]]; then

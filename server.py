@@ -40,6 +40,10 @@ def define_flags():
       'upload_folder', '/tmp/', 'Folder in which uploaded photos are kept.')
   flags.DEFINE_integer(
       'num_top_predictions', 5, 'How many classes are shown.', lower_bound=1)
+  flags.DEFINE_bool(
+      'calibrated', False,
+      'Show the scores after the temperature that ./report.sh fitted, in place '
+      "of the network's own.")
   flags.DEFINE_integer(
       'port', 5001, 'Port to listen on; 0 takes a free one.', lower_bound=0,
       upper_bound=65535)
@@ -73,7 +77,8 @@ def classifier_from_flags():
     label_file = None
   classifier = Classifier.from_frozen_graph(
       os.path.join(FLAGS.model_dir, FLAGS.model_name), label_file,
-      image_size=FLAGS.image_size, preprocessing_name=FLAGS.preprocessing_name)
+      image_size=FLAGS.image_size, preprocessing_name=FLAGS.preprocessing_name,
+      calibrated=FLAGS.calibrated)
   classifier.warm_up()
   return classifier
 

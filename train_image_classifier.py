@@ -10,19 +10,16 @@ save a last checkpoint.
 """
 
 import contextlib
-import os
 
 from absl import flags
 
 import common_flags
 from compat import tf
-from datasets import dataset_factory
-from errors import InputError
+from datasets import dataset_factory, split_files
 from nets import nets_factory
-from preprocessing import preprocessing_factory
-from runs import checkpoints, run_info
+from runs import checkpoints
+from training import finetune_all, head_run, plain_run, run_lock, start
 from training import graph as training_graph
-from training import best, head_graph, head_loop, loop, run_lock, warm_start
 from training import optimizer as optimizers
 
 
@@ -52,6 +49,9 @@ def _define_run_flags():
       'Global step to end at. None: goes on until it is stopped.',
       lower_bound=1)
   flags.DEFINE_integer(
+      'seed', None,
+      'Seed of everything random. None: each run differs.', lower_bound=0)
+  flags.DEFINE_integer(
       'log_every_n_steps', 10, 'Steps between two log lines.', lower_bound=1)
   flags.DEFINE_integer(
       'save_summaries_secs', 600, 'Seconds between two summaries.',
@@ -68,11 +68,22 @@ def _define_run_flags():
       'contrast too, in one of four orders. Other preprocessings have no '
       'such choice.')
   flags.DEFINE_float(
-      'label_smoothing', 0.0, 'How far the labels are smoothed.',
+      'label_smoothing', 0.0,
+      'Share of each label that is spread over all classes; 0.1 is usual.',
       lower_bound=0.0, upper_bound=1.0)
+  flags.DEFINE_string(
+      'class_weights', None,
+      'What a photo of each class counts: numbers with commas between them, in '
+      'the order of the labels; or balanced, so that the classes count alike '
+      'and the photos of a rare one more. None: all photos count 1.')
+  flags.DEFINE_float(
+      'mixup_alpha', 0.0,
+      'The photos of a batch and their labels are mixed in pairs, in shares '
+      'drawn from Beta(alpha, alpha); 0.2 is usual. 0: they are not.',
+      lower_bound=0.0)
   flags.DEFINE_float(
       'moving_average_decay', None,
-      'Decay of moving averages of the variables. None: none are kept.',
+      'Decay of moving averages of what is trained. None: none are kept.',
       lower_bound=0.0, upper_bound=1.0)
   flags.DEFINE_float(
       'batch_norm_decay', None,
@@ -146,155 +157,21 @@ def _define_cache_flags():
       '--dataset_dir.')
   flags.DEFINE_integer(
       'early_stop_evals', 20,
-      'With --cache_features: evaluations without a better validation accuracy '
-      'after which training ends. 0: it goes on.', lower_bound=0)
-
-
-def _scopes(values, network):
-  """Returns the scopes not to read from a checkpoint and those to train."""
-  exclude = warm_start.split_scopes(values.checkpoint_exclude_scopes)
-  train = warm_start.split_scopes(values.trainable_scopes)
-  if values.train_classifier_only:
-    if values.checkpoint_exclude_scopes is None:
-      exclude = list(network.classifier_scopes)
-    if values.trainable_scopes is None:
-      train = list(network.classifier_scopes)
-  return exclude, train
-
-
-def _run_info(values, dataset, network):
-  """Returns the facts of this run, and checks them against an earlier one."""
-  labels = [dataset.labels_to_names[index]
-            for index in range(values.labels_offset, dataset.num_classes)]
-  if not labels:
-    raise InputError('--labels_offset=%d leaves none of the %d classes' %
-                     (values.labels_offset, dataset.num_classes))
-  info = run_info.RunInfo(
-      model_name=values.model_name,
-      labels=labels,
-      labels_offset=values.labels_offset,
-      image_size=values.train_image_size or network.image_size,
-      preprocessing_name=values.preprocessing_name or network.preprocessing,
-      dataset_name=values.dataset_name,
-      dataset_dir=os.path.abspath(values.dataset_dir),
-      moving_average_decay=values.moving_average_decay,
-      checkpoint_path=values.checkpoint_path or None)
-  preprocessing_factory.get_preprocessing(info.preprocessing_name, True)
-  old = run_info.load(values.train_dir)
-  if old is None or checkpoints.newest(values.train_dir) is None:
-    return info
-  _check_same_run(values.train_dir, old, info)
-  return info._replace(checkpoint_path=old.checkpoint_path)
-
-
-def _check_same_run(train_dir, old, info):
-  """Refuses to go on with a checkpoint of another network or other classes."""
-  for field, flag in (('model_name', 'model_name'),
-                      ('labels_offset', 'labels_offset'),
-                      ('image_size', 'train_image_size'),
-                      ('preprocessing_name', 'preprocessing_name')):
-    before, now = getattr(old, field), getattr(info, field)
-    if before != now:
-      raise InputError(
-          '%s holds a run with --%s=%s, now it is %s; give another '
-          '--train_dir, or the flags of that run' %
-          (train_dir, flag, before, now))
-  if old.labels != info.labels:
-    raise InputError(
-        '%s holds a run on the classes %s and --dataset_name=%s has %s; give '
-        'another --train_dir' %
-        (train_dir, checkpoints.name_some(old.labels), info.dataset_name,
-         checkpoints.name_some(info.labels)))
-
-
-def _init_fn(values, network, exclude_scopes):
-  """Returns what reads the published checkpoint, None where none is read."""
-  newest = checkpoints.newest(values.train_dir)
-  if newest is None:
-    if not values.checkpoint_path:
-      tf.logging.info('Training from scratch')
-      return None
-    return warm_start.init_fn(
-        values.checkpoint_path, exclude_scopes, values.ignore_missing_vars,
-        exclude_hint=','.join(network.classifier_scopes))
-  tf.logging.info('Resuming from %s', newest)
-  checkpoints.check_fits(
-      newest, {v.op.name: v for v in tf.global_variables()},
-      'give the --optimizer, --trainable_scopes and --moving_average_decay '
-      'that %s was trained with, or another --train_dir' % values.train_dir)
-  if values.checkpoint_path:
-    tf.logging.info(
-        'Ignoring --checkpoint_path because a checkpoint already exists in %s',
-        values.train_dir)
-  return None
-
-
-def _train(values, is_chief):
-  """Builds the graph and trains."""
-  dataset = dataset_factory.get_dataset(
-      values.dataset_name, values.dataset_split_name, values.dataset_dir)
-  network = nets_factory.get_network(values.model_name)
-  exclude_scopes, trainable_scopes = _scopes(values, network)
-  info = _run_info(values, dataset, network)
-  if values.cache_features:
-    _train_head(values, dataset, info, network, exclude_scopes,
-                trainable_scopes)
-    return
-  with tf.Graph().as_default():
-    graph = training_graph.build_from_flags(
-        values, dataset, info, network, trainable_scopes)
-    init_fn = _init_fn(values, network, exclude_scopes) if is_chief else None
-    if is_chief:
-      run_info.save(values.train_dir, info)
-    loop.run(
-        graph, values.train_dir, master=values.master, is_chief=is_chief,
-        init_fn=init_fn,
-        number_of_steps=values.max_number_of_steps,
-        log_every_n_steps=values.log_every_n_steps,
-        save_summaries_secs=values.save_summaries_secs,
-        save_interval_secs=values.save_interval_secs,
-        session_config=common_flags.session_config(values))
-
-
-def _train_head(values, dataset, info, network, exclude_scopes,
-                trainable_scopes):
-  """Trains the layers after the frozen ones on features of the photos."""
-  datasets = {head_loop.TRAIN: dataset}
-  datasets[head_loop.VALIDATION] = dataset_factory.get_dataset(
-      values.dataset_name, 'validation', values.dataset_dir)
-  with tf.Graph().as_default():
-    graph = head_graph.build_from_flags(
-        values, datasets, info, network, trainable_scopes)
-    init_fn = _init_fn(values, network, exclude_scopes)
-    run_info.save(values.train_dir, info)
-    newest = checkpoints.newest(values.train_dir)
-    progress = best.Progress(
-        values.train_dir, info, tf.train.Saver(max_to_keep=1),
-        graph.training.global_step,
-        checkpoints.read_global_step(newest) if newest else 0)
-    make_caches = head_loop.caches_of(
-        graph, datasets,
-        values.feature_cache_dir or head_loop.default_cache_dir(
-            values.dataset_dir, values.dataset_name),
-        dict(network=info.model_name, preprocessing=info.preprocessing_name,
-             image_size=info.image_size, labels_offset=info.labels_offset),
-        values.cache_views)
-    options = head_loop.Options(
-        values.batch_size, values.log_every_n_steps,
-        values.save_summaries_secs, values.max_number_of_steps,
-        values.early_stop_evals, None)
-    writer = tf.summary.FileWriter(values.train_dir, tf.get_default_graph())
-    loop.run(
-        graph.training._replace(summary_op=None), values.train_dir,
-        init_fn=init_fn,
-        number_of_steps=values.max_number_of_steps,
-        log_every_n_steps=values.log_every_n_steps,
-        save_summaries_secs=values.save_summaries_secs,
-        save_interval_secs=values.save_interval_secs,
-        session_config=common_flags.session_config(values),
-        make_step=lambda stop: head_loop.HeadStep(
-            stop, graph, make_caches, progress, options, writer))
-    writer.close()
+      'Evaluations without a better validation accuracy after which training '
+      'ends. 0: it goes on.', lower_bound=0)
+  flags.DEFINE_integer(
+      'evaluate_every_n_steps', None,
+      'Steps from one evaluation on the validation photos to the next, in this '
+      'process; the best checkpoint goes to best/ in --train_dir. None: with '
+      '--cache_features every epoch, else not at all.', lower_bound=1)
+  flags.DEFINE_integer(
+      'finetune_all_steps', 0,
+      'Steps of all layers after that, from the best checkpoint, at '
+      '--finetune_all_learning_rate. 0: none.', lower_bound=0)
+  flags.DEFINE_float(
+      'finetune_all_learning_rate', 0.0001,
+      'Learning rate with which --finetune_all_steps begin; it falls to 0 '
+      'along a cosine.', lower_bound=0.0)
 
 
 def main(_):
@@ -302,16 +179,55 @@ def main(_):
   values = flags.FLAGS
   common_flags.require(values, 'dataset_dir', 'train_dir')
   is_chief = values.task == 0
-  newest = checkpoints.newest(values.train_dir)
-  limit = values.max_number_of_steps
-  if newest and limit and checkpoints.read_global_step(newest) >= limit:
+  goes_on = (values.finetune_all_steps or
+             finetune_all.has_begun(values.train_dir))
+  if _has_all_steps(values) and not goes_on:
     tf.logging.info('%s has reached --max_number_of_steps=%d: nothing to do',
-                    newest, limit)
+                    checkpoints.newest(values.train_dir),
+                    values.max_number_of_steps)
     return
   lock = (run_lock.hold(values.train_dir) if is_chief
           else contextlib.nullcontext())
   with lock:
-    _train(values, is_chief)
+    run = start.run_from_flags(values, _datasets(values, is_chief), is_chief)
+    _train(run)
+
+
+def _train(run):
+  """Trains the layers that the flags name, then all of them where asked."""
+  values = run.values
+  if not finetune_all.has_begun(values.train_dir):
+    if _has_all_steps(values):
+      ended = True
+    elif values.cache_features:
+      ended = head_run.train(run)
+    else:
+      ended = plain_run.train(
+          run, values.evaluate_every_n_steps, values.max_number_of_steps)
+    if not (ended and values.finetune_all_steps):
+      return
+  finetune_all.train(run, values.finetune_all_steps)
+
+
+def _has_all_steps(values):
+  newest = checkpoints.newest(values.train_dir)
+  limit = values.max_number_of_steps
+  return bool(newest and limit and
+              checkpoints.read_global_step(newest) >= limit)
+
+
+def _datasets(values, is_chief):
+  """Returns {split: slim Dataset}: 'train', and 'validation' where needed."""
+  name, folder = values.dataset_name, values.dataset_dir
+  datasets = {'train': dataset_factory.get_dataset(
+      name, values.dataset_split_name, folder)}
+  evaluates = values.evaluate_every_n_steps is not None
+  if values.cache_features:
+    evaluates = 'validation' in split_files.find(name, folder)
+  if evaluates and is_chief:
+    datasets['validation'] = dataset_factory.get_dataset(
+        name, 'validation', folder)
+  return datasets
 
 
 if __name__ == '__main__':

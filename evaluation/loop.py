@@ -18,16 +18,19 @@ from nets import nets_factory
 from preprocessing import preprocessing_factory
 from runs import checkpoints
 
-# outputs: dict of tensors `label`, `filename`, `probabilities` of a batch.
-# restores: {name in the checkpoint: variable}.
+# outputs: dict of tensors `label`, `filename`, `probabilities` of a batch, and
+# `logits` where they were asked for. restores: {name in the checkpoint:
+# variable}. savers: {set of such names: tf.train.Saver}, made when needed and
+# kept: each adds operations.
 EvaluationGraph = collections.namedtuple(
-    'EvaluationGraph', 'outputs initializer saver restores num_photos '
+    'EvaluationGraph', 'outputs initializer savers restores num_photos '
     'num_batches')
 
 # filenames: [photos] str. labels: [photos] int64. probabilities: [photos,
-# classes] float32.
+# classes] float32. logits: likewise, None where they were not asked for.
 Counted = collections.namedtuple(
-    'Counted', 'checkpoint global_step filenames labels probabilities')
+    'Counted', 'checkpoint global_step filenames labels probabilities logits',
+    defaults=(None,))
 
 # Pause before a checkpoint that could not be read is tried again.
 _RETRY_SECS = 2
@@ -36,7 +39,7 @@ _TIME = '%Y-%m-%d-%H:%M:%S'
 
 
 def build_graph(dataset, info, batch_size, num_threads=4, max_num_batches=None,
-                moving_average_decay=None):
+                moving_average_decay=None, with_logits=False):
   """Builds the evaluation of a data set in the default graph.
 
   Args:
@@ -47,6 +50,7 @@ def build_graph(dataset, info, batch_size, num_threads=4, max_num_batches=None,
     max_num_batches: batches to count, None for all photos.
     moving_average_decay: decay of the moving averages to evaluate, None for
       the plain variables.
+    with_logits: whether the logits are counted too.
 
   Returns:
     An EvaluationGraph.
@@ -70,11 +74,14 @@ def build_graph(dataset, info, batch_size, num_threads=4, max_num_batches=None,
   num_photos = dataset.num_samples
   if max_num_batches is not None and max_num_batches < num_batches:
     num_batches, num_photos = max_num_batches, max_num_batches * batch_size
+  outputs = {'label': batch['label'], 'filename': batch['filename'],
+             'probabilities': probabilities}
+  if with_logits:
+    outputs['logits'] = logits
   return EvaluationGraph(
-      outputs={'label': batch['label'], 'filename': batch['filename'],
-               'probabilities': probabilities},
+      outputs=outputs,
       initializer=iterator.initializer,
-      saver=tf.train.Saver(restores),
+      savers={},
       restores=restores,
       num_photos=num_photos,
       num_batches=num_batches)
@@ -98,12 +105,16 @@ def count(graph, checkpoint, master='', session_config=None):
       fewer photos than their manifest says.
   """
   global_step = checkpoints.read_global_step(checkpoint)
+  restores = checkpoints.with_plain_names(checkpoint, graph.restores)
   checkpoints.check_fits(
-      checkpoint, graph.restores,
+      checkpoint, restores,
       'give the --model_name, --dataset_name, --labels_offset and '
       '--moving_average_decay it was trained with')
+  names = frozenset(restores)
+  if names not in graph.savers:
+    graph.savers[names] = tf.train.Saver(restores)
   with tf.Session(master, config=session_config) as session:
-    checkpoints.restore(graph.saver, session, checkpoint)
+    checkpoints.restore(graph.savers[names], session, checkpoint)
     session.run(graph.initializer)
     tf.logging.info('Starting evaluation at %s',
                     time.strftime(_TIME, time.gmtime()))
@@ -119,7 +130,8 @@ def count(graph, checkpoint, master='', session_config=None):
         'the data set again' % (len(joined['label']), graph.num_photos))
   return Counted(checkpoint, global_step,
                  [name.decode('utf-8') for name in joined['filename']],
-                 joined['label'], joined['probabilities'])
+                 joined['label'], joined['probabilities'],
+                 joined.get('logits'))
 
 
 def _run_batches(session, graph):

@@ -208,7 +208,8 @@ def variables_to_restore(moving_average_decay=None):
 
   Returns:
     {name in the checkpoint: variable} without the global step, which published
-    checkpoints may lack; `read_global_step` has it.
+    checkpoints may lack; `read_global_step` has it. With averages, it is to be
+    given to `with_plain_names` before anything is read.
   """
   step = tf.train.get_or_create_global_step()
   if moving_average_decay:
@@ -219,6 +220,27 @@ def variables_to_restore(moving_average_decay=None):
     mapping = {v.op.name: v for v in tf.global_variables()}
   mapping.pop(step.op.name, None)
   return mapping
+
+
+def with_plain_names(prefix, mapping):
+  """Returns a mapping in which what a checkpoint has no average of is itself.
+
+  Training averages what it changes; slim averaged frozen variables too. A
+  checkpoint without any average stays an error of `check_fits`.
+
+  Args:
+    prefix: path of a checkpoint, as `resolve` returns it.
+    mapping: {name in the checkpoint: variable} of `variables_to_restore`.
+
+  Raises:
+    UnreadableCheckpoint: its files are damaged or half copied.
+  """
+  there = open_reader(prefix).get_variable_to_shape_map()
+  if not any(name in there and name != variable.op.name
+             for name, variable in mapping.items()):
+    return mapping
+  return {name if name in there else variable.op.name: variable
+          for name, variable in mapping.items()}
 
 
 def check_fits(prefix, mapping, advice):

@@ -28,17 +28,23 @@ class Classifier:
     labels: names by output index.
   """
 
-  def __init__(self, graph_def, info, batch_size=16):
+  def __init__(self, graph_def, info, batch_size=16, calibrated=False):
     """Loads a frozen graph.
 
     Args:
       graph_def: frozen GraphDef.
       info: GraphInfo; its labels must be there.
       batch_size: most photos that one run of the session gets.
+      calibrated: whether the scores are those after the temperature.
 
     Raises:
-      InputError: the graph cannot be loaded, or does not fit its labels.
+      InputError: the graph cannot be loaded, or does not fit its labels, or has
+        no calibrated scores.
     """
+    if calibrated and not info.calibrated_predictions:
+      raise InputError('--calibrated: the graph has no calibrated scores; '
+                       './report.sh fits a temperature, and '
+                       './export_freeze.sh then puts it into the graph')
     self.info = info
     self.labels = list(info.labels)
     graph = tf.Graph()
@@ -49,7 +55,9 @@ class Classifier:
         raise InputError('TensorFlow %s cannot load the graph: %s' %
                          (tf.__version__, str(error).split('\n')[0]))
       self._input = _tensor(graph, info.input)
-      self._predictions = _tensor(graph, info.predictions)
+      self._predictions = _tensor(
+          graph, info.calibrated_predictions if calibrated
+          else info.predictions)
       self._encoded, self._images = self._input, None
       if info.input_kind == 'float':
         self._encoded = tf.placeholder(tf.string, [None], name='encoded_photos')
@@ -69,7 +77,7 @@ class Classifier:
   @classmethod
   def from_frozen_graph(cls, path, label_file=None, model_name=None,
                         image_size=None, preprocessing_name=None,
-                        batch_size=16):
+                        batch_size=16, calibrated=False):
     """Loads a frozen graph from a file.
 
     Args:
@@ -80,10 +88,12 @@ class Classifier:
       image_size: height and width in pixels.
       preprocessing_name: key of preprocessing_factory.
       batch_size: most photos that one run of the session gets.
+      calibrated: whether the scores are those after the temperature.
 
     Raises:
-      InputError: a file is missing or damaged, they do not fit each other, or
-        something about a graph made elsewhere is not known.
+      InputError: a file is missing or damaged, they do not fit each other,
+        something about a graph made elsewhere is not known, or calibrated
+        scores are asked for and not there.
     """
     graph_def = graph_files.read_frozen(path, 'frozen graph')
     info = graph_info.read(graph_def)
@@ -99,12 +109,12 @@ class Classifier:
       info = info._replace(labels=label_files.read(label_file))
     if not info.labels:
       info = info._replace(labels=_foreign_labels(graph_def, info, path))
-    return cls(graph_def, info, batch_size)
+    return cls(graph_def, info, batch_size, calibrated)
 
   @classmethod
   def from_checkpoint(cls, path, model_name=None, labels=None, image_size=None,
                       preprocessing_name=None, moving_average_decay=None,
-                      batch_size=16):
+                      batch_size=16, temperature=None):
     """Builds a network and loads a checkpoint's weights into it.
 
     Args:
@@ -117,6 +127,8 @@ class Classifier:
       preprocessing_name: key of preprocessing_factory; None: the network's.
       moving_average_decay: as for inference_graph.freeze.
       batch_size: most photos that one run of the session gets.
+      temperature: the scores are softmax(logits / temperature); None: the
+        network's own.
 
     Raises:
       InputError: the checkpoint is missing or does not fit, or the network or
@@ -136,9 +148,10 @@ class Classifier:
     labels = labels or _checkpoint_labels(prefix, model_name)
     with tf.Graph().as_default():
       info = inference_graph.build(model_name, labels, image_size,
-                                   preprocessing_name, input_kind='encoded')
+                                   preprocessing_name, input_kind='encoded',
+                                   temperature=temperature)
       graph_def = inference_graph.freeze(info, prefix, moving_average_decay)
-    return cls(graph_def, info, batch_size)
+    return cls(graph_def, info, batch_size, temperature is not None)
 
   def classify(self, encoded_photos):
     """Scores photos.

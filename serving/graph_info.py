@@ -28,12 +28,17 @@ _FIELDS = collections.OrderedDict([
     ('predictions', str),
     ('features', str),             # what the classifier sees
     ('checkpoint', str),           # whose weights; None: graph without weights
+    # softmax(logits / temperature); both None in a graph without it, as are
+    # all of before it existed.
+    ('calibrated_predictions', str),
+    ('temperature', float),
 ])
 # The information about a graph that was made elsewhere, which no constant
 # holds, may lack more: model_name, logits and features (serving/foreign.py).
-_OPTIONAL = ('checkpoint',)
+_OPTIONAL = ('checkpoint', 'calibrated_predictions', 'temperature')
 
-GraphInfo = collections.namedtuple('GraphInfo', list(_FIELDS))
+GraphInfo = collections.namedtuple('GraphInfo', list(_FIELDS),
+                                   defaults=(None, None))
 
 
 def attach(graph_def, info):

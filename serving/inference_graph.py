@@ -23,10 +23,13 @@ from serving import graph_info
 # the work; more would hold more decoded photos in memory.
 _PARALLEL_DECODING = 4
 
+# The node with the scores after the temperature.
+CALIBRATED = 'CalibratedPredictions'
+
 
 def build(model_name, labels, image_size=None, preprocessing_name=None,
           input_kind='float', batch_size=None, is_training=False,
-          labels_offset=0):
+          labels_offset=0, temperature=None):
   """Builds a network from its node `input` to its class scores.
 
   Args:
@@ -38,6 +41,8 @@ def build(model_name, labels, image_size=None, preprocessing_name=None,
     batch_size: photos in a batch; None leaves it open.
     is_training: whether dropout and batch norm work as in training.
     labels_offset: what was taken off the data set's labels; only noted.
+    temperature: float > 0; adds the node CalibratedPredictions, softmax(logits
+      / temperature), beside the network's own. None: without it.
 
   Returns:
     GraphInfo with `checkpoint` None. Nodes are in the default graph and keep
@@ -66,12 +71,16 @@ def build(model_name, labels, image_size=None, preprocessing_name=None,
       model_name, num_classes=len(labels), is_training=is_training)
   logits, end_points = network_fn(images)
   predictions = nets_factory.get_predictions(logits, end_points)
+  calibrated = None
+  if temperature is not None:
+    calibrated = tf.nn.softmax(logits / temperature, name=CALIBRATED).name
   return graph_info.GraphInfo(
       format=graph_info.FORMAT, model_name=model_name, labels=list(labels),
       labels_offset=labels_offset, image_size=size, channels=row.channels,
       preprocessing_name=preprocessing_name, input=inputs.name,
       input_kind=input_kind, logits=logits.name, predictions=predictions.name,
-      features=end_points[row.features].name, checkpoint=None)
+      features=end_points[row.features].name, checkpoint=None,
+      calibrated_predictions=calibrated, temperature=temperature)
 
 
 def photos_to_images(encoded, preprocessing_name, size, channels,
@@ -132,18 +141,20 @@ def freeze(info, checkpoint_path, moving_average_decay=None):
       takes the variables themselves.
 
   Returns:
-    GraphDef with the logits, predictions and features and all they need, and
-    with `info`, naming the checkpoint.
+    GraphDef with the logits, predictions, calibrated predictions (if any) and
+    features and all they need, and with `info`, naming the checkpoint.
 
   Raises:
     InputError: there is no checkpoint, it cannot be read, or its variables do
       not fit.
   """
   prefix = checkpoints.resolve(checkpoint_path)
-  mapping = checkpoints.variables_to_restore(moving_average_decay)
+  mapping = checkpoints.with_plain_names(
+      prefix, checkpoints.variables_to_restore(moving_average_decay))
   check_fits(prefix, mapping, info, moving_average_decay)
   outputs = [name.split(':')[0]
-             for name in (info.logits, info.predictions, info.features)]
+             for name in (info.logits, info.predictions, info.features,
+                          info.calibrated_predictions) if name]
   graph = tf.get_default_graph()
   with tf.Session(graph=graph) as session:
     checkpoints.restore(tf.train.Saver(mapping), session, prefix)

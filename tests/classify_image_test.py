@@ -15,6 +15,7 @@ import classify_image as program
 import export_inference_graph
 from datasets import manifest
 from errors import InputError
+from evaluation import calibration
 from serving.classifier import Classifier
 
 ROOT = os.path.dirname(os.path.abspath(program.__file__))
@@ -66,6 +67,47 @@ def test_main_csv_has_every_photo_and_score(source, request, tmp_path, capsys,
     assert [row[2] for row in found] == [kit.LABELS[i] for i in order]
     np.testing.assert_allclose([float(row[3]) for row in found],
                                expected[index][order], atol=1e-5)
+
+
+@pytest.fixture(scope='module')
+def calibrated_dir(tmp_path_factory):
+  """A train directory with a temperature of 3, and its frozen graph a.pb."""
+  folder = tmp_path_factory.mktemp('calibrated')
+  prefix = kit.save_checkpoint(folder, 'cifarnet')
+  calibration.save(prefix, calibration.Calibration(
+      3.0, 0.2, 0.1, 'validation', 12, 7, calibration.digest(prefix), None))
+  kit.run(export_inference_graph, '--checkpoint_path=%s' % folder,
+          '--input_type=encoded', '--frozen_file=%s' % (folder / 'a.pb'))
+  return folder
+
+
+@pytest.mark.parametrize('flag', ['--frozen_graph=%s/a.pb',
+                                  '--checkpoint_path=%s'])
+def test_main_gives_calibrated_scores_only_when_asked(
+    flag, calibrated_dir, tmp_path, capsys, expected):
+  path, = kit.write_photos(tmp_path, 1)
+  found = []
+  for more in ((), ('--calibrated',)):
+    capsys.readouterr()
+    kit.run(program, flag % calibrated_dir, '--format=csv', path, *more)
+    rows = _read_csv(capsys.readouterr().out)
+    found.append({row[2]: float(row[3]) for row in rows})
+  plain, mended = (np.array([scores[name] for name in kit.LABELS])
+                   for scores in found)
+  np.testing.assert_allclose(plain, expected[0], atol=1e-5)
+  roots = expected[0] ** (1 / 3)
+  np.testing.assert_allclose(mended, roots / roots.sum(), atol=1e-5)
+
+
+@pytest.mark.parametrize('source,message', [
+    ('frozen', 'the graph has no calibrated scores'),
+    ('train_dir', 'calibration.json is not there; ./report.sh fits one')])
+def test_main_calibrated_without_a_temperature_is_refused(
+    source, message, request, tmp_path):
+  flag = {'frozen': 'frozen_graph', 'train_dir': 'checkpoint_path'}[source]
+  with pytest.raises(InputError, match='--calibrated: .*' + message):
+    kit.run(program, '--%s=%s' % (flag, request.getfixturevalue(source)),
+            '--calibrated', *kit.write_photos(tmp_path, 1))
 
 
 def test_main_bad_photos_are_reported_and_others_classified(frozen, tmp_path,

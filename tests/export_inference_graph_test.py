@@ -1,5 +1,6 @@
 """The export program: which flag decides, what is written, what is refused."""
 
+import logging
 import os
 
 import pytest
@@ -10,6 +11,7 @@ import export_inference_graph as program
 from compat import tf
 from datasets import imagenet_names, manifest
 from errors import InputError
+from evaluation import calibration
 from serving import graph_info
 from serving import labels as label_files
 
@@ -65,6 +67,33 @@ def test_main_train_directory_needs_no_other_flag(tmp_path, train_dir, capsys):
                 '5 labels', 'CifarNet/logits/BiasAdd',
                 'CifarNet/Predictions/Reshape_1'):
     assert words in printed
+
+
+def test_main_with_a_temperature_fitted_for_these_weights_adds_an_output(
+    tmp_path, capsys, caplog):
+  prefix = kit.save_checkpoint(tmp_path / 'train', 'cifarnet')
+  calibration.save(prefix, calibration.Calibration(
+      1.75, 0.2, 0.1, 'validation', 12, 7, calibration.digest(prefix), None))
+  flags = ('--checkpoint_path=%s' % (tmp_path / 'train'),
+           '--output_file=%s' % (tmp_path / 'a.pb'))
+  caplog.set_level(logging.INFO, logger='tensorflow')
+  assert kit.run(program, *flags) == 0
+  for path in ('a.pb', 'a_freeze.pb'):
+    info = _read(tmp_path / path)
+    assert (info.temperature, info.calibrated_predictions) == (
+        1.75, 'CalibratedPredictions:0')
+  assert 'CalibratedPredictions (temperature 1.75)' in capsys.readouterr().out
+  assert 'fitted on 12 photos of split validation' in caplog.text
+  # Other weights under the same name: exported without, in one line.
+  with open(prefix + '.index', 'rb') as stream:
+    old = stream.read()
+  kit.save_checkpoint(tmp_path / 'train', 'cifarnet', labels=list('abcde'),
+                      size=40)
+  with open(prefix + '.index', 'rb') as stream:
+    assert stream.read() != old
+  assert kit.run(program, *flags) == 0
+  assert _read(tmp_path / 'a_freeze.pb').calibrated_predictions is None
+  assert 'of other weights (step 7); ./report.sh fits one' in caplog.text
 
 
 def test_main_names_given_are_used(tmp_path, train_dir):

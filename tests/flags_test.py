@@ -20,7 +20,7 @@ NUMBERS = {'integer': (int,), 'float': (float, int), 'boolean': (bool,),
            'bool': (bool,), 'string': (str,)}
 PROGRAMS = sorted(SLIM_FLAGS) + [
     'classify_image.py', 'download_checkpoint.py', 'inspect_checkpoint.py',
-    'label_image.py', 'list_models.py', 'summarize_graph.py',
+    'label_image.py', 'list_models.py', 'make_report.py', 'summarize_graph.py',
     'verify_tfrecord.py']
 
 

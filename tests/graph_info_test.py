@@ -41,6 +41,13 @@ def test_attach_gives_a_constant_that_runs():
   assert json.loads(text.decode('utf-8'))['labels'] == ['ä', '<b>']
 
 
+def test_read_note_of_before_calibration_existed_has_none():
+  fields = INFO._asdict()
+  del fields['calibrated_predictions'], fields['temperature']
+  assert graph_info.read(_with_text(json.dumps(fields))) == INFO
+  assert INFO.calibrated_predictions is INFO.temperature is None
+
+
 def test_read_graph_without_note_gives_none():
   assert graph_info.read(tf.GraphDef()) is None
 
@@ -53,6 +60,7 @@ def test_read_graph_without_note_gives_none():
     (json.dumps(dict(INFO._asdict(), image_size='28')), "image_size is '28'"),
     (json.dumps(dict(INFO._asdict(), labels=None)), 'labels is None'),
     (json.dumps(dict(INFO._asdict(), input_kind='x')), "input_kind is 'x'"),
+    (json.dumps(dict(INFO._asdict(), temperature='2')), "temperature is '2'"),
 ])
 def test_read_damaged_note_is_refused(text, message):
   with pytest.raises(InputError, match=message):

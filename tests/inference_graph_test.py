@@ -147,6 +147,26 @@ def test_freeze_keeps_outputs_and_note_and_no_variables(trained):
   assert not kinds & {'VariableV2', 'VarHandleOp', 'Assign', 'SaveV2'}
 
 
+def test_freeze_with_a_temperature_adds_scores_and_leaves_predictions(trained):
+  plain, graph_def = (_freeze(trained, 'encoded', temperature=t)
+                      for t in (None, 2.5))
+  info = graph_info.read(graph_def)
+  assert (info.calibrated_predictions, info.temperature) == (
+      'CalibratedPredictions:0', 2.5)
+  photos = [kit.make_photo(seed) for seed in range(3)]
+  logits, predictions, calibrated = _run(
+      graph_def, [info.logits, info.predictions, info.calibrated_predictions],
+      photos)
+  powers = np.exp(logits / 2.5)
+  np.testing.assert_allclose(
+      calibrated, powers / powers.sum(axis=1, keepdims=True), atol=1e-6)
+  assert abs(calibrated - predictions).max() > 0.01
+  assert graph_info.read(plain).calibrated_predictions is None
+  assert 'CalibratedPredictions' not in {node.name for node in plain.node}
+  np.testing.assert_array_equal(
+      _run(plain, info.predictions, photos), predictions)
+
+
 def test_freeze_moving_averages_on_request(mobilenet):
   graph_def = _freeze(mobilenet, 'encoded', name='mobilenet_v1_025', decay=0.99)
   scores = _run(graph_def, graph_info.read(graph_def).predictions,

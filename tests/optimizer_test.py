@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+import tiny_network
+from absl import flags
 from helpers import parsed_flags
 
 from compat import tf
+from errors import InputError
 from training import optimizer
 
 
@@ -68,3 +71,88 @@ def test_optimizer_momentum_flags_reach_their_optimizers():
       5.61e-4, rel=1e-3)
   assert first_steps('rmsprop', '--rmsprop_momentum=0.0') < first_steps(
       'rmsprop')
+
+
+def define_flags():
+  """The flags of the optimizer, and one of the program that it reads."""
+  optimizer.define_flags()
+  flags.DEFINE_integer('max_number_of_steps', None, 'Steps.')
+
+
+def rates(arguments, steps):
+  """Returns the learning rate at each step; 1000 photos, 100 a step."""
+  with tf.Graph().as_default(), tf.Session() as session:
+    step = tf.placeholder(tf.int64, [])
+    with parsed_flags(define_flags, *arguments) as values:
+      rate = optimizer.learning_rate_from_flags(values, 1000, 100, step)
+    return [session.run(rate, {step: number}) for number in steps]
+
+
+COSINE = '--learning_rate_decay_type=cosine'
+
+
+@pytest.mark.parametrize('arguments', [
+    ['--max_number_of_steps=40'], ['--learning_rate_decay_steps=40'],
+    ['--learning_rate_decay_steps=40', '--max_number_of_steps=90']])
+def test_learning_rate_cosine_falls_along_half_a_wave_to_its_end(arguments):
+  found = rates([COSINE, '--end_learning_rate=0.002', *arguments],
+                [0, 10, 20, 30, 40, 41])
+  root = 2 ** 0.5 / 2
+  np.testing.assert_allclose(
+      found, [0.01, 0.006 + 0.004 * root, 0.006, 0.006 - 0.004 * root, 0.002,
+              0.002], rtol=1e-5)
+
+
+def test_learning_rate_cosine_without_an_end_names_the_flags():
+  with pytest.raises(InputError, match='give --max_number_of_steps or '
+                     '--learning_rate_decay_steps$') as caught:
+    rates([COSINE], [0])
+  assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('decay', [
+    ['--learning_rate_decay_type=fixed'],
+    ['--learning_rate_decay_type=exponential'],
+    ['--learning_rate_decay_type=polynomial'],
+    [COSINE, '--max_number_of_steps=50']])
+def test_learning_rate_warmup_is_a_ramp_times_any_decay(decay):
+  steps = [0, 1, 15, 24, 25, 26, 45]
+  ramp = np.minimum(np.array(steps) / 25, 1)
+  np.testing.assert_allclose(rates([*decay, '--warmup_steps=25'], steps),
+                             ramp * rates(decay, steps), rtol=1e-5)
+
+
+def test_clip_gradients_keeps_direction_and_leaves_small_ones():
+  with tf.Graph().as_default(), tf.Session() as session:
+    pairs = [(tf.constant([3.0, 0.0]), 'a'), (tf.constant([4.0]), 'b')]
+    norm = tf.global_norm([gradient for gradient, _ in pairs])
+    for limit, scale in (2.5, 0.5), (5.0, 1), (100.0, 1):
+      clipped = optimizer.clip_gradients(pairs, limit, norm)
+      assert [name for _, name in clipped] == ['a', 'b']
+      first, second = session.run([gradient for gradient, _ in clipped])
+      np.testing.assert_allclose(first, [3 * scale, 0], rtol=1e-6)
+      np.testing.assert_allclose(second, [4 * scale], rtol=1e-6)
+
+
+def step_length(monkeypatch, *arguments):
+  """Returns how far one step of sgd at rate 1 moves all variables together."""
+  with tiny_network.training(
+      monkeypatch, '--optimizer=sgd', '--learning_rate=1',
+      '--learning_rate_decay_type=fixed', '--num_clones=2', '--clone_on_cpu',
+      *arguments) as graph:
+    with tiny_network.session() as session:
+      variables = tf.trainable_variables()
+      before = session.run(variables)
+      tags = [value.tag for value in tf.Summary.FromString(
+          session.run(graph.summary_op)).value]
+      session.run(graph.train_op)
+      after = session.run(variables)
+  moved = [np.ravel(new - old) for new, old in zip(after, before)]
+  return np.linalg.norm(np.concatenate(moved)), tags
+
+
+def test_graph_clips_the_gradients_of_all_clones_together(monkeypatch):
+  free, tags = step_length(monkeypatch)
+  assert free > 0.5 and 'gradient_norm' not in tags
+  clipped, tags = step_length(monkeypatch, '--clip_gradient_norm=0.1')
+  assert clipped == pytest.approx(0.1, rel=1e-4) and 'gradient_norm' in tags

@@ -154,6 +154,22 @@ def test_chain_of_mnist_from_its_files_to_its_test_split(tmp_path):
   assert done.stdout.startswith('eval/Accuracy[')
 
 
+@pytest.mark.parametrize('name,variable', [
+    ('export_freeze.sh', 'EXPORT'), ('run_eval.sh', 'EVAL')])
+def test_script_takes_the_best_checkpoint_when_asked(chain, tmp_path, name,
+                                                     variable):
+  env = dict(chain, TRAIN_DIR=str(tmp_path), EVAL_INTERVAL_SECS='')
+  for value, folder in (('best', tmp_path / 'best'), ('newest', tmp_path)):
+    folder.mkdir(exist_ok=True)
+    done = run_script(name, env=dict(env, **{variable: value}), check=False)
+    assert done.returncode == 1
+    assert done.stderr.endswith('no checkpoint in the folder %s\n' % folder)
+  done = run_script(name, env=dict(env, **{variable: 'good'}), check=False)
+  assert done.returncode == 1
+  assert done.stderr == ("%s: error: %s is 'good', accepted are newest and best"
+                         '\n' % (name, variable))
+
+
 def test_run_train_with_a_mistake_prints_it_and_fails(chain):
   env = dict(chain, TRAIN_DIR=chain['OUTPUT_DIR'] + '/mistake')
   done = run_script('run_train.sh', '--checkpoint_path=/no/where', env=env,
@@ -194,6 +210,7 @@ def test_stop_train_without_training_says_so(chain):
     ('run_eval.sh', '--eval_interval_secs'),
     ('run_tensorboard.sh', '--port'),
     ('export_freeze.sh', '--input_type'),
+    ('report.sh', '--num_wrong'),
     ('server.sh', '--upload_folder'),
     ('classify.sh', '--frozen_graph'),
     ('stop_train.sh', 'TRAIN_DIR'),

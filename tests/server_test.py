@@ -47,6 +47,13 @@ def _upload(url, data):
     return reply.status, reply.headers, reply.read().decode()
 
 
+def test_classifier_calibrated_of_a_graph_without_is_refused(folder):
+  with kit.parsed_flags(program, '--model_dir=%s' % folder, '--model_name=a.pb',
+                        '--calibrated'):
+    with pytest.raises(InputError, match='has no calibrated scores'):
+      program.classifier_from_flags()
+
+
 def test_process_answers_one_upload_and_ends_on_sigterm(folder, tmp_path):
   process = _start('--model_dir=%s' % folder, '--model_name=a.pb',
                    '--label_file=a.label', '--port=0',

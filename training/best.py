@@ -5,6 +5,7 @@ the checkpoint of the best, by accuracy, then by loss. Both survive the process:
 a run that goes on knows how long it has not got better.
 """
 
+import glob
 import json
 import os
 
@@ -36,15 +37,37 @@ class Progress:
     self._global_step = global_step
     self._lines = [line for line in _read_lines(self._path)
                    if line['step'] <= step]
-    self._best = _read_best(self._folder)
+    self._best = read_best(self._folder)
+    self._patient_until = 0
 
   @property
-  def evaluations_since_best(self):
+  def best(self):
+    """The line of the best evaluation: step, accuracy, loss; None before."""
+    return self._best
+
+  def is_over(self, patience):
+    """Whether so many evaluations have not been better than the best.
+
+    Args:
+      patience: number of evaluations; 0 never ends.
+    """
+    return bool(patience) and self._evaluations_since_best() >= patience
+
+  def start_anew(self, step):
+    """Forgets how long the best has stood: another kind of training begins.
+
+    Args:
+      step: global step at which it begins.
+    """
+    self._patient_until = step
+
+  def _evaluations_since_best(self):
     if self._best is None:
       return 0
-    return sum(line['step'] > self._best['step'] for line in self._lines)
+    since = max(self._best['step'], self._patient_until)
+    return sum(line['step'] > since for line in self._lines)
 
-  def add(self, session, step, accuracy, loss):
+  def add(self, session, step, accuracy, loss, train_loss=None):
     """Notes an evaluation, and saves the checkpoint where it is the best.
 
     Args:
@@ -52,49 +75,64 @@ class Progress:
       step: global step.
       accuracy: share of the validation photos.
       loss: mean cross entropy of the validation photos.
+      train_loss: mean loss of the steps since the last evaluation, if known.
     """
     line = {'step': int(step), 'accuracy': accuracy, 'loss': loss}
+    if train_loss is not None:
+      line['train_loss'] = train_loss
     is_best = self._best is None or _rank(line) > _rank(self._best)
     self._lines.append(line)
-    with open(self._path, 'w') as file:
-      file.writelines(json.dumps(line) + '\n' for line in self._lines)
+    write_aside(self._path, [json.dumps(line) for line in self._lines])
     if is_best:
-      os.makedirs(self._folder, exist_ok=True)
-      self._saver.save(session, os.path.join(self._folder, 'model.ckpt'),
-                       global_step=self._global_step, write_meta_graph=False)
-      run_info.save(self._folder, self._info)
-      self._best = line
-      with open(os.path.join(self._folder, _BEST_FILE), 'w') as file:
-        json.dump(line, file)
+      self._save(session, line)
     tf.logging.info(
         'Validation accuracy at step %d: %.4f (best %.4f at step %d)', step,
         accuracy, self._best['accuracy'], self._best['step'])
+
+  def _save(self, session, line):
+    os.makedirs(self._folder, exist_ok=True)
+    prefix = self._saver.save(
+        session, os.path.join(self._folder, 'model.ckpt'),
+        global_step=self._global_step, write_meta_graph=False)
+    run_info.save(self._folder, self._info)
+    self._best = line
+    write_aside(os.path.join(self._folder, _BEST_FILE), [json.dumps(line)])
+    # Those of a process that was killed, too.
+    for path in glob.glob(os.path.join(glob.escape(self._folder),
+                                       'model.ckpt-*')):
+      if not path.startswith(prefix + '.'):
+        os.remove(path)
 
   def describe(self):
     """Returns a sentence on the best evaluation."""
     return ('the best validation accuracy, %.4f at step %d, has stood for %d '
             'evaluations; its checkpoint is in %s' % (
                 self._best['accuracy'], self._best['step'],
-                self.evaluations_since_best, self._folder))
+                self._evaluations_since_best(), self._folder))
 
 
 def _rank(line):
   return line['accuracy'], -line['loss']
 
 
+def write_aside(path, lines):
+  """Writes lines to a file: it is there whole, or as it was."""
+  aside = '%s.%d.tmp' % (path, os.getpid())
+  with open(aside, 'w') as file:
+    file.writelines(line + '\n' for line in lines)
+  os.replace(aside, path)
+
+
 def _read_lines(path):
-  """Returns the lines of a file that another process may have half written."""
-  lines = []
   try:
     with open(path) as file:
-      for text in file:
-        lines.append(json.loads(text))
-  except (OSError, ValueError):
-    pass
-  return lines
+      return [json.loads(text) for text in file]
+  except (OSError, ValueError):  # Not there, or damaged: a list begins anew.
+    return []
 
 
-def _read_best(folder):
+def read_best(folder):
+  """Returns the line of the checkpoint in a folder `best`; None without."""
   try:
     with open(os.path.join(folder, _BEST_FILE)) as file:
       return json.load(file)

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 
 import numpy as np
 
@@ -28,9 +29,10 @@ _FILENAMES_FILE = 'filenames.jsonl'
 # Part of each key: raised when the files below change their form.
 _FORM = 1
 
-# Rows are put on the disk and counted after so many bytes: what a killed
-# process has to do again.
+# Rows are put on the disk and counted after so many bytes or seconds: what a
+# killed process has to do again.
 _SYNC_BYTES = 32 * 1024 * 1024
+_SYNC_SECS = 5
 
 # Rows that are shuffled among each other have so many bytes in memory.
 _SHUFFLE_BYTES = 256 * 1024 * 1024
@@ -253,6 +255,7 @@ class _Writer:
       self._files.append(stream)
     self._names = self._open_names()
     self._unsaved = 0
+    self._saved_at = time.monotonic()
 
   def _open_names(self):
     """Opens the list of names; cuts what is beyond the counted rows."""
@@ -280,7 +283,8 @@ class _Writer:
                              for name in filenames)
     self.rows += len(labels)
     self._unsaved += len(labels) * self._cache.row_bytes
-    if self._unsaved >= _SYNC_BYTES:
+    if (self._unsaved >= _SYNC_BYTES or
+        time.monotonic() > self._saved_at + _SYNC_SECS):
       self.save()
 
   def save(self):
@@ -290,6 +294,7 @@ class _Writer:
       os.fsync(stream.fileno())
     _write_json(self._cache._path(_ROWS_FILE), {'rows': self.rows})
     self._unsaved = 0
+    self._saved_at = time.monotonic()
 
   def close(self):
     self.save()

@@ -5,15 +5,12 @@ import collections
 from compat import slim, tf
 from datasets import input_pipeline
 from deployment import model_deploy
+from errors import InputError
 from nets import nets_factory
 from nets.batch_norm import batch_norm
 from preprocessing import preprocessing_factory
-from training import frozen_trunk, warm_start
+from training import frozen_trunk, losses, warm_start
 from training import optimizer as optimizers
-
-# Weight of InceptionV4's auxiliary loss, as slim has it. (Szegedy et al. 2014,
-# arXiv 1409.4842, has 0.3 for GoogLeNet's two.)
-_AUX_LOSS_WEIGHT = 0.4
 
 # The published 0.9997 averages over some 3,000 steps: right to go on from a
 # published checkpoint, while a network trained from scratch is evaluated on its
@@ -31,14 +28,15 @@ SUMMARIES_OF_RUN = 'summaries_of_run'
 
 # train_op: tensor of the total loss that applies the gradients when run.
 # sync_optimizer: None without --sync_replicas. frozen_loss: scalar, the losses
-# of the weights that are not trained; None where all are.
+# of the weights that are not trained, computed once a session; None where all
+# are.
 TrainingGraph = collections.namedtuple(
     'TrainingGraph', 'train_op summary_op global_step sync_optimizer '
     'frozen_loss')
 
 
 def build_from_flags(values, dataset, info, network, trainable_scopes,
-                     next_batch=None):
+                     next_batch=None, first_step=0, freeze_batch_norm=False):
   """Builds the training graph in the default graph.
 
   Args:
@@ -48,14 +46,20 @@ def build_from_flags(values, dataset, info, network, trainable_scopes,
     network: the Network row of info.model_name.
     trainable_scopes: scopes to train, [] for all.
     next_batch: function that gives a clone its dict of tensors image and
-      label; None: augmented photos of the data set.
+      label; None: augmented photos of the data set. With --mixup_alpha, which
+      mixes no photos then, also targets: `[batch, classes]` float32, the mixed
+      labels (see losses.mix_features).
+    first_step: global step at which the learning rate's decay begins.
+    freeze_batch_norm: whether all of batch norm runs in inference mode.
 
   Returns:
     A TrainingGraph.
 
   Raises:
-    InputError: a trainable scope matches nothing.
+    InputError: a trainable scope matches nothing, --class_weights does not fit
+      the data set, or --mixup_alpha has nothing to mix.
   """
+  losses.check_mixing(values.mixup_alpha, values.batch_size)
   config = model_deploy.DeploymentConfig(
       num_clones=values.num_clones,
       clone_on_cpu=values.clone_on_cpu,
@@ -67,20 +71,23 @@ def build_from_flags(values, dataset, info, network, trainable_scopes,
   if next_batch is None:
     with tf.device(config.inputs_device()):
       next_batch = _photos_from_flags(values, dataset, info, network).get_next
+    if values.mixup_alpha:
+      next_batch = _mixing(next_batch, values.mixup_alpha, len(info.labels))
   network_fn = nets_factory.get_network_fn(
       info.model_name, num_classes=len(info.labels),
       weight_decay=values.weight_decay, is_training=True)
-  clone_fn = _clone_fn(network_fn, next_batch, config, values, len(info.labels))
+  clone_fn = _clone_fn(network_fn, next_batch, config, values, len(info.labels),
+                       losses.class_weights_from_flags(values, info))
   with slim.arg_scope([batch_norm], **_batch_norm_policy(
-      values, info, trainable_scopes)):
+      values, info, trainable_scopes, freeze_batch_norm)):
     clones = model_deploy.create_clones(config, clone_fn)
   summaries = set(tf.get_collection(tf.GraphKeys.SUMMARIES))
   variables = warm_start.variables_to_train(trainable_scopes)
   with tf.device(config.optimizer_device()):
     regularization, frozen_loss = _regularization_losses(variables)
     train_op, sync_optimizer, added = _train_op_from_flags(
-        values, clones, config, dataset.num_samples, global_step, variables,
-        regularization)
+        values, clones, config, dataset.num_samples, global_step, first_step,
+        variables, regularization)
   summaries |= added | _clone_summaries(clones[0])
   for summary in sorted(summaries, key=lambda s: s.name):
     tf.add_to_collection(SUMMARIES_OF_RUN, summary)
@@ -97,8 +104,9 @@ def _regularization_losses(trained):
 
   Returns:
     List of scalars, and one of them or None: the losses of frozen weights
-    added up. They only shift the loss that is shown; one who runs many steps
-    may compute the sum once and feed it.
+    added up. They only shift the loss that is shown, so they are computed once,
+    when the session has its weights, and are then read from a variable that
+    belongs to no collection and no checkpoint.
   """
   trained_ops = {v.op for v in trained}
   changing, frozen = [], []
@@ -107,13 +115,20 @@ def _regularization_losses(trained):
     (changing if changes else frozen).append(loss)
   if not frozen:
     return changing, None
-  total = tf.placeholder_with_default(tf.add_n(frozen), [], 'frozen_loss')
+  kept = tf.Variable(0.0, trainable=False, collections=[], name='frozen_losses')
+  # slim.learning.train runs this collection after weights were read.
+  tf.add_to_collection(tf.GraphKeys.TABLE_INITIALIZERS,
+                       tf.assign(kept, tf.add_n(frozen),
+                                 name='compute_frozen_losses').op)
+  total = tf.identity(kept, name='frozen_loss')
   return changing + [total], total
 
 
-def _batch_norm_policy(values, info, trainable_scopes):
+def _batch_norm_policy(values, info, trainable_scopes, freeze):
   """Which batch norm layers run in inference mode, and which decay they use."""
   scopes = None if values.train_frozen_batch_norm else trainable_scopes or None
+  if freeze:
+    scopes = []
   decay = values.batch_norm_decay
   if decay is None and info.checkpoint_path is None:
     decay = SCRATCH_BATCH_NORM_DECAY
@@ -140,21 +155,40 @@ def _photos_from_flags(values, dataset, info, network):
   return iterator
 
 
-def _clone_fn(network_fn, next_batch, config, values, num_classes):
+def _mixing(next_batch, alpha, num_classes):
+  """Returns the function that gives a clone a batch of mixed photos."""
+
+  def mixed_batch():
+    batch = next_batch()
+    images, targets = losses.mix_photos(
+        batch['image'], slim.one_hot_encoding(batch['label'], num_classes),
+        alpha)
+    return dict(batch, image=images, targets=targets)
+
+  return mixed_batch
+
+
+def _clone_fn(network_fn, next_batch, config, values, num_classes,
+              class_weights):
   """Returns the function that builds one clone's network and losses."""
 
   def clone():
     with tf.device(config.inputs_device()):
       batch = next_batch()
+    if values.mixup_alpha and 'targets' not in batch:
+      raise InputError(
+          '--mixup_alpha=%g: what this run trains on brings no mixed labels; '
+          'give --mixup_alpha=0, or --nocache_features' % values.mixup_alpha)
     logits, end_points = network_fn(batch['image'])
-    one_hot = slim.one_hot_encoding(batch['label'], num_classes)
-    if 'AuxLogits' in end_points:
-      tf.losses.softmax_cross_entropy(
-          one_hot, end_points['AuxLogits'], weights=_AUX_LOSS_WEIGHT,
-          label_smoothing=values.label_smoothing, scope='aux_loss')
-    tf.losses.softmax_cross_entropy(
-        one_hot, logits, weights=1.0, label_smoothing=values.label_smoothing)
-    hits = tf.equal(tf.argmax(logits, 1), batch['label'])
+    if 'targets' in batch:
+      targets, labels = batch['targets'], tf.argmax(batch['targets'], 1)
+    else:
+      labels = batch['label']
+      targets = slim.one_hot_encoding(labels, num_classes)
+    losses.add_losses(logits, end_points.get('AuxLogits'), targets,
+                      class_weights, values.label_smoothing)
+    # Of a mixed photo the larger part counts.
+    hits = tf.equal(tf.argmax(logits, 1), labels)
     end_points['batch_accuracy'] = tf.reduce_mean(
         tf.cast(hits, tf.float32))
     end_points['photos'] = batch['image']
@@ -164,27 +198,28 @@ def _clone_fn(network_fn, next_batch, config, values, num_classes):
 
 
 def _train_op_from_flags(values, clones, config, num_samples, global_step,
-                         variables, regularization):
+                         first_step, variables, regularization):
   """Returns the train op, the synchronous optimizer or None, and summaries."""
   photos_a_step = values.batch_size * config.num_clones
   if values.sync_replicas:
     photos_a_step *= values.replicas_to_aggregate
   rate = optimizers.learning_rate_from_flags(
-      values, num_samples, photos_a_step, global_step)
+      values, num_samples, photos_a_step, global_step - first_step)
   optimizer = optimizers.optimizer_from_flags(values, rate)
-  averages, averaged = None, slim.get_model_variables()
+  # Of the first clone alone: the clones share their moving statistics.
+  update_ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS, clones[0].scope)
+  averages, averaged = None, None
   if values.moving_average_decay:
     averages = tf.train.ExponentialMovingAverage(
         values.moving_average_decay, global_step)
-  # Of the first clone alone: the clones share their moving statistics.
-  update_ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS, clones[0].scope)
+    averaged = _changing_variables(variables, update_ops)
   sync_optimizer = None
   if values.sync_replicas:
     optimizer = sync_optimizer = tf.train.SyncReplicasOptimizer(
         optimizer, replicas_to_aggregate=values.replicas_to_aggregate,
         total_num_replicas=values.worker_replicas,
         variable_averages=averages,
-        variables_to_average=averaged if averages else None)
+        variables_to_average=averaged)
   elif averages:
     update_ops.append(averages.apply(averaged))
   total_loss, gradients = model_deploy.optimize_clones(
@@ -194,12 +229,31 @@ def _train_op_from_flags(values, clones, config, num_samples, global_step,
            tf.summary.scalar('learning_rate', rate)}
   norm = tf.global_norm([gradient for gradient, _ in gradients])
   finite = tf.check_numerics(tf.stack([total_loss, norm]), NOT_FINITE)
+  if values.clip_gradient_norm:
+    gradients = optimizers.clip_gradients(
+        gradients, values.clip_gradient_norm, norm)
+    added.add(tf.summary.scalar('gradient_norm', norm))
   with tf.control_dependencies([finite]):
     update_ops.append(
         optimizer.apply_gradients(gradients, global_step=global_step))
   with tf.control_dependencies(update_ops):
     train_op = tf.identity(total_loss, name='train_op')
   return train_op, sync_optimizer, added
+
+
+def _changing_variables(trained, update_ops):
+  """Returns the model's variables that training changes.
+
+  Args:
+    trained: variables that the optimizer changes.
+    update_ops: what else each step does, as to the statistics of batch norm.
+  """
+  changing = {v.op for v in trained}
+  for update in update_ops:
+    op = update if isinstance(update, tf.Operation) else update.op
+    if op.type.startswith('Assign'):
+      changing.add(op.inputs[0].op)
+  return [v for v in slim.get_model_variables() if v.op in changing]
 
 
 def _clone_summaries(clone):

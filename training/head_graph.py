@@ -7,25 +7,23 @@ the network in evaluation mode, reads the same features.
 
 import collections
 
-import numpy as np
-
-from compat import tf
+from compat import slim, tf
 from datasets import input_pipeline
-from nets import nets_factory
+from errors import InputError
 from preprocessing import preprocessing_factory
-from runs import checkpoints
-from training import frozen_trunk, warm_start
+from training import frozen_trunk, inference_twin, warm_start
 from training import graph as training_graph
 
 # training: the TrainingGraph; its summary_op needs features and labels alone.
-# cut: where the trunk ends. labels: [None] int64, to be fed with the features.
+# cut: where the trunk ends. labels: [None] int64, to be fed with the features;
+#   targets, [None, classes] float32, where these are mixed.
 # photos: dict of tensors image, label, filename of the batch that comes next.
 # starts: {(split, view): op that starts a pass}. skip: to be fed to it, the
 #   records to leave out. trunk_variables: what the features depend on.
-# evaluation: the HeadEvaluation.
+# twin: InferenceTwin that is fed the features.
 HeadGraph = collections.namedtuple(
-    'HeadGraph', 'training cut labels photos starts skip trunk_variables '
-    'evaluation')
+    'HeadGraph', 'training cut labels targets photos starts skip '
+    'trunk_variables twin')
 
 
 def build_from_flags(values, datasets, info, network, trainable_scopes):
@@ -49,20 +47,30 @@ def build_from_flags(values, datasets, info, network, trainable_scopes):
   images = tf.placeholder_with_default(
       photos['image'], [None] + photos['image'].shape.as_list()[1:], 'images')
   labels = tf.placeholder_with_default(photos['label'], [None], 'labels')
+  targets = tf.placeholder_with_default(
+      slim.one_hot_encoding(labels, len(info.labels)),
+      [None, len(info.labels)], 'targets')
+  batch = {'image': images, 'label': labels}
+  if values.mixup_alpha:
+    batch['targets'] = targets
   training = training_graph.build_from_flags(
       values, datasets['train'], info, network, trainable_scopes,
-      next_batch=lambda: {'image': images, 'label': labels})
-  evaluation = HeadEvaluation(info, network, values.moving_average_decay)
-  losses = tf.losses.get_losses()
-  cut = frozen_trunk.find_cut(
-      images, losses, warm_start.variables_to_train(trainable_scopes),
-      within=evaluation.op_names)
-  evaluation.set_cut(cut)
+      next_batch=lambda: batch)
+  twin = inference_twin.InferenceTwin(info, network,
+                                      values.moving_average_decay)
+  try:
+    cut = frozen_trunk.find_cut(
+        images, tf.losses.get_losses(),
+        warm_start.variables_to_train(trainable_scopes), within=twin.op_names)
+  except InputError as error:
+    raise InputError('--cache_features: %s; give --trainable_scopes, or '
+                     '--nocache_features' % error)
+  twin.start_from([tensor.name for tensor in cut.features])
   needed = frozen_trunk.ancestors(cut.features)
   return HeadGraph(
       training._replace(summary_op=_head_summaries(cut, images)), cut, labels,
-      photos, starts, skip,
-      [v for v in tf.global_variables() if v.op in needed], evaluation)
+      targets, photos, starts, skip,
+      [v for v in tf.global_variables() if v.op in needed], twin)
 
 
 def _photos(values, datasets, info, network):
@@ -98,70 +106,3 @@ def _head_summaries(cut, images):
     if images.op not in frozen_trunk.ancestors([summary], stop):
       kept.append(summary)
   return tf.summary.merge(kept)
-
-
-class HeadEvaluation:
-  """The network in evaluation mode, from the end of the trunk on.
-
-  Args:
-    info: RunInfo of the run.
-    network: the Network row of info.model_name.
-    moving_average_decay: None where the run keeps no moving averages.
-  """
-
-  def __init__(self, info, network, moving_average_decay=None):
-    self._graph = tf.Graph()
-    with self._graph.as_default():
-      images = tf.placeholder(tf.float32, [
-          None, info.image_size, info.image_size, network.channels], 'images')
-      logits, _ = nets_factory.get_network_fn(
-          info.model_name, num_classes=len(info.labels),
-          is_training=False)(images)
-      self._probabilities = tf.nn.softmax(logits)
-      self._restores = checkpoints.variables_to_restore(moving_average_decay)
-    self.op_names = {op.name for op in self._graph.get_operations()}
-    self._session = None
-
-  def set_cut(self, cut):
-    """Says which tensors are given.
-
-    Args:
-      cut: the Cut of the training graph.
-    """
-    graph = self._graph
-    # Not all of them: in evaluation some networks have no auxiliary classifier.
-    needed = frozen_trunk.ancestors([self._probabilities])
-    named = [graph.get_tensor_by_name(t.name) for t in cut.features]
-    self._inputs = [t if t.op in needed else None for t in named]
-    ops = frozen_trunk.ancestors(
-        [self._probabilities], {t.op for t in self._inputs if t is not None})
-    self._variables = {name: v for name, v in self._restores.items()
-                       if v.op in ops}
-    with graph.as_default():
-      self._values = {name: tf.placeholder(v.dtype.base_dtype, v.shape)
-                      for name, v in self._variables.items()}
-      self._assign = tf.group(*[
-          tf.assign(v, self._values[name])
-          for name, v in self._variables.items()])
-
-  @property
-  def variable_names(self):
-    """Names of the head's variables in a checkpoint."""
-    return sorted(self._variables)
-
-  def probabilities(self, variables, features):
-    """Returns what the head makes of features: `[n, num_classes]` float32.
-
-    Args:
-      variables: {name: array} of `variable_names`.
-      features: iterable of lists of arrays, as `Cut.features`.
-    """
-    if self._session is None:
-      self._session = tf.Session(graph=self._graph)
-    self._session.run(self._assign, {
-        self._values[name]: variables[name] for name in self._variables})
-    return np.concatenate([
-        self._session.run(self._probabilities, {
-            tensor: value for tensor, value in zip(self._inputs, batch)
-            if tensor is not None})
-        for batch in features])

@@ -13,20 +13,29 @@ import numpy as np
 
 from compat import tf
 from errors import InputError
-from training import feature_cache, loop
+from training import feature_cache, loop, losses, validation
 
-# batch_size: photos a step. num_views: augmented ones of each training photo.
+# batch_size: photos a step. number_of_steps: global step to end at, or None.
 # early_stop_evals: evaluations without improvement after which training ends;
-#   0: it goes on. number_of_steps: global step to end at, None for none.
-# seed: of the order of the photos, or None.
+#   0: it goes on. evaluate_every_n_steps: None goes by the epochs.
+# mixup_alpha: 0 mixes no photos. seed: of the order of the photos, or None.
 Options = collections.namedtuple(
     'Options', 'batch_size log_every_n_steps save_summaries_secs '
-    'number_of_steps early_stop_evals seed')
+    'number_of_steps early_stop_evals evaluate_every_n_steps mixup_alpha '
+    'seed')
 
 # Steps from one evaluation to the next: an epoch, within these bounds.
 _EVALUATION_STEPS = (20, 500)
 
+# Without validation photos nothing says when to end: epochs that are enough
+# for a classifier on features, and the bounds of their steps.
+_UNVALIDATED_EPOCHS = 60
+_UNVALIDATED_STEPS = (500, 20000)
+
 _PROGRESS_SECS = 10
+
+# Features of validation photos that the head reads at a time.
+_VALIDATION_BATCH = 256
 
 TRAIN, VALIDATION = 'train', 'validation'
 
@@ -50,9 +59,10 @@ class HeadStep(loop.TrainStep):
     self._progress = progress
     self._options = options
     self._writer = writer
-    self._caches = None
+    self._random = np.random.RandomState(options.seed)
+    self._validation = None
     self._batches = None
-    self._fixed_feed = {}
+    self._last_step = options.number_of_steps
     self._summarized_at = 0.0
 
   def begin(self, session):
@@ -61,27 +71,34 @@ class HeadStep(loop.TrainStep):
       tf.logging.info('Nothing to do: %s; --early_stop_evals=0 goes on',
                       self._progress.describe())
       return
-    self._caches = self._make_caches(session)
-    for split, cache in self._caches.items():
+    caches = self._make_caches(session)
+    for split, cache in caches.items():
       if not self._fill(session, split, cache):
         return
-    if self._graph.training.frozen_loss is not None:
-      tensor = self._graph.training.frozen_loss
-      self._fixed_feed[tensor] = session.run(tensor)
-    self._batches = self._caches[TRAIN].training_batches(
-        self._options.batch_size, np.random.RandomState(self._options.seed))
-    epoch = self._caches[TRAIN].num_rows // self._options.batch_size
-    self._evaluation_steps = int(np.clip(epoch, *_EVALUATION_STEPS))
+    self._batches = caches[TRAIN].training_batches(
+        self._options.batch_size, self._random)
+    epoch = -(-caches[TRAIN].num_rows // self._options.batch_size)
+    self._evaluation_steps = (self._options.evaluate_every_n_steps or
+                              int(np.clip(epoch, *_EVALUATION_STEPS)))
+    if VALIDATION in caches:
+      cache = caches[VALIDATION]
+      self._validation = validation.Validation(
+          self._graph.twin, self._progress, self._writer,
+          lambda: cache.batches(_VALIDATION_BATCH))
+    elif self._last_step is None and self._options.early_stop_evals:
+      self._last_step = int(np.clip(_UNVALIDATED_EPOCHS * epoch,
+                                    *_UNVALIDATED_STEPS))
+      tf.logging.info(
+          'No validation photos, so nothing says when it is trained enough: '
+          'ending at step %d; --max_number_of_steps sets another end',
+          self._last_step)
 
   def take(self, session, train_op, global_step, train_step_kwargs):
     """Trains on one batch; returns the loss and whether it was the last."""
-    if self._batches is None:  # Nothing to do, or stopped while computing.
-      return None, True
+    if self._batches is None or self._is_past_the_end():
+      return None, True  # Nothing to do, or stopped while computing.
     start = time.time()
-    batch = next(self._batches)
-    feed = self._graph.cut.feed(batch.features)
-    feed.update(self._fixed_feed)
-    feed[self._graph.labels] = batch.labels
+    feed = self._feed(next(self._batches))
     loss = session.run(train_op, feed)
     step = self.step + 1
     if step % self._options.log_every_n_steps == 0:
@@ -91,34 +108,32 @@ class HeadStep(loop.TrainStep):
       self._writer.add_summary(
           session.run(self._graph.training.summary_op, feed), step)
       self._summarized_at = time.time()
-    last = step == self._options.number_of_steps
-    if VALIDATION in self._caches and (
-        last or step % self._evaluation_steps == 0):
-      self._evaluate(session, step)
-    return loss, last or self._is_over()
+    last = step == self._last_step
+    if self._validation:
+      self._validation.note(loss)
+      if last or step % self._evaluation_steps == 0:
+        self._validation.evaluate(session, step)
+        if self._is_over():
+          tf.logging.info('Stopping: %s', self._progress.describe())
+          last = True
+    return loss, last
+
+  def _feed(self, batch):
+    """Returns the feed of a step on a batch of features."""
+    if not self._options.mixup_alpha:
+      return {**self._graph.cut.feed(batch.features),
+              self._graph.labels: batch.labels}
+    num_classes = self._graph.targets.shape.as_list()[1]
+    features, targets = losses.mix_features(
+        batch.features, np.eye(num_classes, dtype=np.float32)[batch.labels],
+        self._options.mixup_alpha, self._random)
+    return {**self._graph.cut.feed(features), self._graph.targets: targets}
 
   def _is_over(self):
-    limit = self._options.early_stop_evals
-    return bool(limit) and self._progress.evaluations_since_best >= limit
+    return self._progress.is_over(self._options.early_stop_evals)
 
-  def _evaluate(self, session, step):
-    """Counts the validation photos; keeps the checkpoint if it is the best."""
-    names = self._graph.evaluation.variable_names
-    values = dict(zip(names, session.run([name + ':0' for name in names])))
-    cache = self._caches[VALIDATION]
-    probabilities = self._graph.evaluation.probabilities(
-        values, (batch.features for batch in cache.batches(
-            self._options.batch_size)))
-    labels = cache.labels()
-    accuracy = float(np.mean(probabilities.argmax(1) == labels))
-    of_label = probabilities[np.arange(len(labels)), labels]
-    loss = float(-np.mean(np.log(np.maximum(of_label, 1e-12))))
-    self._writer.add_summary(tf.Summary(value=[
-        tf.Summary.Value(tag='validation/Accuracy', simple_value=accuracy),
-        tf.Summary.Value(tag='validation/loss', simple_value=loss)]), step)
-    self._progress.add(session, step, accuracy, loss)
-    if self._is_over():
-      tf.logging.info('Stopping: %s', self._progress.describe())
+  def _is_past_the_end(self):
+    return self._last_step is not None and self.step >= self._last_step
 
   def _fill(self, session, split, cache):
     """Computes missing features; returns whether all are there."""
@@ -189,8 +204,10 @@ def caches_of(graph, datasets, parent, key, num_views):
     A function of the session that gives {split: FeatureCache}.
   """
   def make(session):
+    # All at once: each new set of fetches costs TensorFlow 1.15 a moment.
+    names = [v.op.name for v in graph.trunk_variables]
     weights = feature_cache.fingerprint_values(
-        (v.op.name, session.run(v)) for v in graph.trunk_variables)
+        zip(names, session.run(graph.trunk_variables)))
     caches = collections.OrderedDict()
     for split, dataset in sorted(datasets.items()):
       views = 1 + (num_views if split == TRAIN else 0)

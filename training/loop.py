@@ -6,6 +6,8 @@ runs, with a last checkpoint; a loss that is not finite ends it with advice.
 """
 
 import contextlib
+import errno
+import os
 import signal
 import warnings
 
@@ -16,6 +18,9 @@ from training.graph import NOT_FINITE
 
 # How TensorFlow's kernel of histogram summaries complains.
 _NAN_SUMMARY = 'in summary histogram'
+
+# How the system says that a disk is full.
+_NO_SPACE = os.strerror(errno.ENOSPC)
 
 
 class StopRequest:
@@ -103,6 +108,23 @@ def _not_finite_as_advice(train_step):
         (NOT_FINITE, train_step.step or 0)) from None
 
 
+@contextlib.contextmanager
+def _full_disk_as_advice(train_dir):
+  """Turns TensorFlow's error about a disk without space into advice.
+
+  A checkpoint is written aside and renamed, so the last good one stays.
+  """
+  try:
+    yield
+  except (tf.errors.OpError, OSError) as error:
+    if _NO_SPACE not in str(error):
+      raise
+    raise InputError(
+        'no space is left on the disk of %s: the last checkpoint was not '
+        'written, the one before is whole; make room and start again' %
+        train_dir) from None
+
+
 def _say_devices(session):
   names = [device.name.split('device:')[-1]
            for device in session.list_devices()
@@ -128,8 +150,11 @@ def run(graph, train_dir, master='', is_chief=True, init_fn=None,
     session_config: tf.ConfigProto.
     make_step: function of a StopRequest that gives the TrainStep.
 
+  Returns:
+    Whether it came to its end: it was not asked to stop.
+
   Raises:
-    InputError: the loss is not finite.
+    InputError: the loss is not finite, or the disk is full.
   """
   stop = StopRequest()
   train_step = make_step(stop)
@@ -137,6 +162,7 @@ def run(graph, train_dir, master='', is_chief=True, init_fn=None,
     stack.enter_context(stop.listening())
     stack.enter_context(warnings.catch_warnings())
     stack.enter_context(_not_finite_as_advice(train_step))
+    stack.enter_context(_full_disk_as_advice(train_dir))
     stack.enter_context(input_pipeline.errors_as_advice())
     # The supervisor closes its summary writer twice, and is told so.
     warnings.filterwarnings('ignore', message='.*closed FileWriter')
@@ -154,3 +180,4 @@ def run(graph, train_dir, master='', is_chief=True, init_fn=None,
         save_interval_secs=save_interval_secs,
         sync_optimizer=graph.sync_optimizer,
         session_config=session_config)
+  return stop.signal is None

@@ -7,6 +7,7 @@ flags are defined by `define_flags`.
 from absl import flags
 
 from compat import tf
+from errors import InputError
 
 # slim's --opt_epsilon is 1.0 for all. That is right for its rmsprop recipe
 # (Szegedy et al. 2015, arXiv 1512.00567, section 8) and turns Adam into a
@@ -71,19 +72,25 @@ def _define_optimizer_flags():
   flags.DEFINE_float('rmsprop_momentum', 0.9, 'Momentum of rmsprop.')
   flags.DEFINE_float(
       'rmsprop_decay', 0.9, "Decay rate of rmsprop's squared gradients.")
+  flags.DEFINE_float(
+      'clip_gradient_norm', 0.0,
+      'Where the norm of all gradients together is larger, they are scaled '
+      'down to it. 0: they are not.', lower_bound=0.0)
 
 
 def _define_learning_rate_flags():
   flags.DEFINE_enum(
       'learning_rate_decay_type', 'exponential',
-      ['fixed', 'exponential', 'polynomial'],
-      'How the learning rate falls.')
+      ['fixed', 'exponential', 'polynomial', 'cosine'],
+      'How the learning rate falls. cosine: once, over '
+      '--learning_rate_decay_steps, or else all of --max_number_of_steps.')
   flags.DEFINE_float(
       'learning_rate', 0.01, 'Learning rate of the first step.',
       lower_bound=0.0)
   flags.DEFINE_float(
       'end_learning_rate', 0.0001,
-      'Learning rate at which polynomial decay ends.', lower_bound=0.0)
+      'Learning rate at which polynomial and cosine decay end.',
+      lower_bound=0.0)
   flags.DEFINE_float(
       'learning_rate_decay_factor', 0.94,
       'Factor of each exponential decay.', lower_bound=0.0)
@@ -96,6 +103,10 @@ def _define_learning_rate_flags():
       'learning_rate_decay_steps', None,
       'Steps after which the learning rate decays. None: '
       '--num_epochs_per_decay decides.', lower_bound=1)
+  flags.DEFINE_integer(
+      'warmup_steps', 0,
+      'First steps of a run, over which the learning rate rises from 0. 0: it '
+      'does not.', lower_bound=0)
 
 
 def learning_rate_from_flags(values, num_samples, photos_a_step, global_step):
@@ -109,12 +120,27 @@ def learning_rate_from_flags(values, num_samples, photos_a_step, global_step):
 
   Returns:
     Scalar float32 tensor.
+
+  Raises:
+    InputError: cosine decay, and nothing says over how many steps.
   """
-  if values.learning_rate_decay_type == 'fixed':
+  rate = _decayed_learning_rate(values, num_samples, photos_a_step, global_step)
+  if values.warmup_steps:
+    done = tf.cast(global_step, tf.float32) / values.warmup_steps
+    rate = tf.multiply(rate, tf.minimum(done, 1.0), name='warm_learning_rate')
+  return rate
+
+
+def _decayed_learning_rate(values, num_samples, photos_a_step, global_step):
+  """Returns the learning rate without warm-up; as learning_rate_from_flags."""
+  kind = values.learning_rate_decay_type
+  if kind == 'fixed':
     return tf.constant(values.learning_rate, name='fixed_learning_rate')
+  if kind == 'cosine':
+    return _cosine_learning_rate(values, global_step)
   decay_steps = values.learning_rate_decay_steps or max(1, int(
       num_samples * values.num_epochs_per_decay / photos_a_step))
-  if values.learning_rate_decay_type == 'exponential':
+  if kind == 'exponential':
     return tf.train.exponential_decay(
         values.learning_rate, global_step, decay_steps,
         values.learning_rate_decay_factor, staircase=True,
@@ -123,6 +149,23 @@ def learning_rate_from_flags(values, num_samples, photos_a_step, global_step):
       values.learning_rate, global_step, decay_steps,
       values.end_learning_rate, power=1.0, cycle=False,
       name='polynomial_decay_learning_rate')
+
+
+def _cosine_learning_rate(values, global_step):
+  """Returns half a cosine wave (Loshchilov and Hutter 2016, arXiv 1608.03983).
+
+  It falls once, without that paper's restarts.
+  """
+  steps = values.learning_rate_decay_steps or values.max_number_of_steps
+  if not steps:
+    raise InputError(
+        '--learning_rate_decay_type=cosine must know when the learning rate '
+        'has fallen: give --max_number_of_steps or --learning_rate_decay_steps')
+  end = values.end_learning_rate
+  return tf.add(
+      end, tf.train.cosine_decay(values.learning_rate - end, global_step,
+                                 steps),
+      name='cosine_decay_learning_rate')
 
 
 def optimizer_from_flags(values, learning_rate):
@@ -139,3 +182,22 @@ def optimizer_from_flags(values, learning_rate):
   if epsilon is None:
     epsilon = DEFAULT_EPSILON.get(values.optimizer)
   return _OPTIMIZERS[values.optimizer](values, learning_rate, epsilon)
+
+
+def clip_gradients(gradients, limit, norm):
+  """Scales gradients down where they are large together.
+
+  Their direction stays (Pascanu et al. 2012, arXiv 1211.5063, algorithm 1).
+
+  Args:
+    gradients: list of (gradient, variable).
+    limit: the largest norm that is left as it is; more than 0.
+    norm: scalar float32 tensor, tf.global_norm of the gradients.
+
+  Returns:
+    The list with scaled gradients.
+  """
+  clipped, _ = tf.clip_by_global_norm(
+      [gradient for gradient, _ in gradients], limit, use_norm=norm)
+  return [(gradient, variable)
+          for gradient, (_, variable) in zip(clipped, gradients)]

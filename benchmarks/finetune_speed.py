@@ -1,0 +1,129 @@
+"""Measures fine-tuning of a classifier, from records to the best checkpoint.
+
+Three ways take turns on the same records: on cached features, on the photos,
+and with the settings of 2017 (batch norm of frozen layers in training mode,
+epsilon 1). The first is trained to its end; of the others some steps are
+measured. One evaluation pass over all photos is the yardstick.
+"""
+
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+from absl import flags
+
+import common_flags
+from errors import InputError
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+# The first steps of a run build and warm up.
+WARM_UP_STEPS = 3
+OLD_STEPS = 600  # Of the recipe that ../shared/reference/BASELINE.md measured.
+OLD_SETTINGS = ['--train_frozen_batch_norm', '--opt_epsilon=1.0',
+                '--learning_rate=0.001']
+
+
+def define_flags():
+  """Defines the flags of this program."""
+  flags.DEFINE_string('dataset_dir', None, 'Folder of the TFRecord files.')
+  flags.DEFINE_string('dataset_name', None, 'Name of the converted data set.')
+  flags.DEFINE_string('model_name', 'mobilenet_v1',
+                      'Name of the network, a key of nets_factory.')
+  flags.DEFINE_string('checkpoint_path', None, 'Published checkpoint.')
+  flags.DEFINE_integer('batch_size', 32, 'Photos a step.', lower_bound=1)
+  flags.DEFINE_integer('steps', 10, 'Steps on the photos that are measured.',
+                       lower_bound=1)
+  flags.DEFINE_float(
+      'passes', 1.5, 'The cached way may take so many evaluation passes …',
+      lower_bound=0.0)
+  flags.DEFINE_float(
+      'more_secs', 30.0, '… and so many seconds more.', lower_bound=0.0)
+
+
+def run(program, *arguments):
+  """Runs a program; returns what it wrote and the seconds that it took.
+
+  Raises:
+    InputError: with the last line that it wrote.
+  """
+  start = time.time()
+  done = subprocess.run(
+      [sys.executable, os.path.join(ROOT, program), *arguments],
+      stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+  if done.returncode:
+    raise InputError('%s: %s' % (program, done.stdout.strip().split('\n')[-1]))
+  return done.stdout, time.time() - start
+
+
+def train(values, folder, *more):
+  """Trains the classifier into a folder; returns as `run`."""
+  return run('train_image_classifier.py',
+             '--dataset_dir=' + values.dataset_dir,
+             '--dataset_name=' + values.dataset_name,
+             '--model_name=' + values.model_name,
+             '--checkpoint_path=' + values.checkpoint_path,
+             '--train_dir=' + folder, '--train_classifier_only',
+             '--batch_size=%d' % values.batch_size, '--optimizer=adam',
+             '--learning_rate=0.003', '--learning_rate_decay_type=fixed',
+             '--save_interval_secs=60', *more)
+
+
+def seconds_a_step(values, folder, *more):
+  """Returns the median time of a step on the photos."""
+  log, _ = train(values, folder, '--nocache_features',
+                 '--max_number_of_steps=%d' % (WARM_UP_STEPS + values.steps),
+                 '--log_every_n_steps=1', *more)
+  seconds = re.findall(r'\(([\d.]+) sec/step', log)
+  return statistics.median(map(float, seconds[WARM_UP_STEPS:]))
+
+
+def evaluation_secs(values, train_dir, folder):
+  """Returns how long one pass over both splits takes, programs' start too."""
+  total = 0.0
+  for split in ('train', 'validation'):
+    _, seconds = run('eval_image_classifier.py',
+                     '--checkpoint_path=' + train_dir,
+                     '--eval_dir=' + os.path.join(folder, split),
+                     '--dataset_split_name=' + split,
+                     '--batch_size=%d' % values.batch_size)
+    total += seconds
+  return total
+
+
+def main(_):
+  """Measures the three ways and prints their ratios."""
+  values = flags.FLAGS
+  common_flags.require(values, 'dataset_dir', 'dataset_name', 'checkpoint_path')
+  with tempfile.TemporaryDirectory() as folder:
+    cached = os.path.join(folder, 'cached')
+    _, cached_secs = train(values, cached, '--cache_features',
+                           '--feature_cache_dir=' + folder)
+    with open(os.path.join(cached, 'best', 'best.json')) as file:
+      best = json.load(file)
+    pass_secs = evaluation_secs(values, cached, folder)
+    photos = seconds_a_step(values, os.path.join(folder, 'photos'))
+    old = seconds_a_step(values, os.path.join(folder, 'old'), *OLD_SETTINGS)
+  limit = values.passes * pass_secs + values.more_secs
+  print('%s on %s, %d photos a step' % (
+      values.model_name, values.dataset_name, values.batch_size))
+  print('one evaluation pass over all photos       %7.1f s' % pass_secs)
+  print('on cached features, records to the end    %7.1f s: validation '
+        'accuracy %.4f at step %d' %
+        (cached_secs, best['accuracy'], best['step']))
+  for name, seconds, steps in (('on the photos', photos, best['step']),
+                               ('settings of 2017', old, OLD_STEPS)):
+    print('%-18s %6.3f s a step, %5d steps %7.1f s: %.1f times as long' % (
+        name, seconds, steps, seconds * steps, seconds * steps / cached_secs))
+  print('cached: %.2f of what is allowed, %.1f passes and %.0f s' % (
+      cached_secs / limit, values.passes, values.more_secs))
+  return 0 if cached_secs <= limit else 1
+
+
+if __name__ == '__main__':
+  define_flags()
+  common_flags.run(main)

@@ -1,0 +1,351 @@
+"""How far a classifier's scores can be taken at their word, and the mending.
+
+A score of 0.9 should be right nine times in ten. Networks tend to promise more.
+One number mends most of it: the temperature T, by which the logits are divided
+before the softmax. It changes no decision, only how sure each one sounds.
+
+C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger: On Calibration of Modern Neural
+Networks, arXiv 1706.04599: temperature scaling in section 4.2, expected
+calibration error and reliability diagram in section 2.
+
+`calibration.json` lies beside the checkpoint whose scores it mends.
+"""
+
+import collections
+import hashlib
+import json
+import math
+import os
+
+import numpy as np
+
+from datasets import manifest
+from errors import InputError
+from runs import checkpoints
+
+FILE_NAME = 'calibration.json'
+
+# Bins of equal width of the reliability diagram, as in the paper's figures.
+NUM_BINS = 15
+
+# The search ends when 1 / T is known to so small a part of itself.
+_PRECISION = 1e-10
+# Doubling or halving so often reaches any temperature that floats can use.
+_MAX_DOUBLINGS = 60
+_MAX_STEPS = 200
+# Photos whose logits are taken at once: 33 MB of float64 with 1001 classes.
+_ROWS = 4096
+
+# split, photos: what the temperature was fitted on. digest: of the checkpoint.
+# ece_before, ece_after: expected calibration error on these photos, without and
+# with the temperature. moving_average_decay: None for the plain variables.
+Calibration = collections.namedtuple(
+    'Calibration', 'temperature ece_before ece_after split photos step digest '
+    'moving_average_decay')
+
+# low, high: edges of the bin. photos: how many have a score in it. score: their
+# mean score, accuracy: the share that is right; None without photos.
+Bin = collections.namedtuple('Bin', 'low high photos score accuracy')
+
+# target: share that should be right. threshold: the score to ask for, None when
+# no score reaches the target. photos: how many have at least that score.
+# right: how many of these are right.
+Threshold = collections.namedtuple(
+    'Threshold', 'target threshold photos right')
+
+
+class NoTemperature(ValueError):
+  """The photos do not say which temperature is best."""
+
+
+def fit_temperature(logits, labels):
+  """Finds the temperature of the lowest mean negative log likelihood.
+
+  In 1 / T the likelihood is convex, so that Newton's steps, kept inside a
+  bracket of the minimum, find it from anywhere.
+
+  Args:
+    logits: [photos, classes] floats.
+    labels: [photos] integers.
+
+  Returns:
+    A float greater than 0.
+
+  Raises:
+    NoTemperature: there is no best one: all photos are right, or the logits
+      are no better than chance.
+    InputError: a logit is not finite.
+  """
+  logits, labels = np.asarray(logits), np.asarray(labels)
+  if not len(labels):
+    raise NoTemperature('there is no photo')
+  if not np.all(np.isfinite(logits)):
+    raise InputError('the network gives logits that are not finite: the '
+                     'checkpoint is of a run that failed')
+  of_label = logits[np.arange(len(labels)), labels]
+  if np.all(of_label >= logits.max(axis=1)):
+    raise NoTemperature('all %d photos are right, so that any lower '
+                        'temperature looks better' % len(labels))
+  if _slope(0.0, logits, labels)[0] >= 0:
+    raise NoTemperature('the scores of the %d photos are no better than '
+                        'chance' % len(labels))
+  low, high = _bracket(logits, labels)
+  inverse = math.sqrt(low * high)
+  for _ in range(_MAX_STEPS):
+    slope, curvature = _slope(inverse, logits, labels)
+    if slope < 0:
+      low = inverse
+    else:
+      high = inverse
+    newton = inverse - slope / curvature if curvature > 0 else math.inf
+    following = newton if low < newton < high else math.sqrt(low * high)
+    done = abs(following - inverse) <= _PRECISION * inverse
+    inverse = following
+    if done:
+      break
+  return 1 / inverse
+
+
+def _bracket(logits, labels):
+  """Returns two values of 1 / T with the minimum between them."""
+  low = high = 1.0
+  for _ in range(_MAX_DOUBLINGS):
+    if _slope(high, logits, labels)[0] >= 0:
+      break
+    low, high = high, high * 2
+  for _ in range(_MAX_DOUBLINGS):
+    if _slope(low, logits, labels)[0] <= 0:
+      break
+    low, high = low / 2, low
+  return low, high
+
+
+def _slope(inverse, logits, labels):
+  """Returns the first two derivatives of the mean loss by 1 / T.
+
+  They are the mean of (expected logit - the label's logit), and the mean
+  variance of the logits, both under softmax(logits / T).
+  """
+  first = second = 0.0
+  for start in range(0, len(labels), _ROWS):
+    rows = logits[start:start + _ROWS].astype(np.float64)
+    rows -= rows.max(axis=1, keepdims=True)
+    weights = softmax(rows * inverse)
+    mean = np.sum(weights * rows, axis=1)
+    of_label = rows[np.arange(len(rows)), labels[start:start + _ROWS]]
+    first += np.sum(mean - of_label)
+    second += np.sum(weights * (rows - mean[:, np.newaxis]) ** 2)
+  return first / len(labels), second / len(labels)
+
+
+def softmax(logits, temperature=1.0):
+  """Returns softmax(logits / temperature) of each row, as float64."""
+  scaled = np.asarray(logits, np.float64) / temperature
+  powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+  return powers / powers.sum(axis=1, keepdims=True)
+
+
+def reliability(probabilities, labels, num_bins=NUM_BINS):
+  """Sorts photos by the score of their predicted class.
+
+  Args:
+    probabilities: [photos, classes] floats.
+    labels: [photos] integers.
+    num_bins: bins of equal width over the scores 0 to 1. A score on an edge
+      belongs to the lower bin, as in the paper.
+
+  Returns:
+    A list of num_bins Bins.
+  """
+  scores, right = scores_of(probabilities, labels)
+  places = np.clip(np.ceil(scores * num_bins).astype(int) - 1, 0, num_bins - 1)
+  bins = []
+  for place in range(num_bins):
+    inside = places == place
+    photos = int(inside.sum())
+    bins.append(Bin(
+        place / num_bins, (place + 1) / num_bins, photos,
+        float(scores[inside].mean()) if photos else None,
+        float(right[inside].mean()) if photos else None))
+  return bins
+
+
+def scores_of(probabilities, labels):
+  """Returns each photo's highest score, and whether its class is right.
+
+  Args:
+    probabilities: [photos, classes] floats.
+    labels: [photos] integers.
+  """
+  probabilities = np.asarray(probabilities)
+  right = probabilities.argmax(axis=1) == np.asarray(labels)
+  return probabilities.max(axis=1), right
+
+
+def expected_calibration_error(bins):
+  """Returns the mean distance of score and accuracy, weighted by photos.
+
+  Args:
+    bins: what `reliability` returns, of at least one photo.
+  """
+  total = sum(b.photos for b in bins)
+  return sum(b.photos * abs(b.score - b.accuracy)
+             for b in bins if b.photos) / total
+
+
+def choose_threshold(scores, right, target):
+  """Finds the lowest score from which on enough photos are right.
+
+  Args:
+    scores: [photos] floats.
+    right: [photos] booleans.
+    target: share of the photos with at least that score that should be right.
+
+  Returns:
+    A Threshold.
+  """
+  scores, right = np.asarray(scores), np.asarray(right)
+  order = np.argsort(-scores, kind='stable')
+  ranked, hits = scores[order], np.cumsum(right[order])
+  # Photos of equal score come together or not at all.
+  last_of_score = np.append(ranked[1:] != ranked[:-1], True)
+  counts = np.arange(1, len(ranked) + 1)
+  good = np.flatnonzero(last_of_score & (hits >= target * counts))
+  if not good.size:
+    return Threshold(target, None, 0, 0)
+  return apply_threshold(scores, right, target, float(ranked[good[-1]]))
+
+
+def apply_threshold(scores, right, target, threshold):
+  """Returns the Threshold of a score chosen before, perhaps on other photos.
+
+  Args:
+    scores: [photos] floats.
+    right: [photos] booleans.
+    target: share that should be right; only noted.
+    threshold: the score, None for none.
+  """
+  if threshold is None:
+    return Threshold(target, None, 0, 0)
+  taken = np.asarray(scores) >= threshold
+  return Threshold(target, threshold, int(taken.sum()),
+                   int(np.asarray(right)[taken].sum()))
+
+
+def calibrate(logits, labels, split, checkpoint, moving_average_decay=None):
+  """Fits the temperature of a checkpoint.
+
+  Args:
+    logits: [photos, classes] floats.
+    labels: [photos] integers.
+    split: name of the split that the photos are of.
+    checkpoint: prefix of the checkpoint.
+    moving_average_decay: of the moving averages that gave the logits, None
+      where the plain variables did.
+
+  Returns:
+    A Calibration.
+
+  Raises:
+    NoTemperature, InputError: as `fit_temperature`.
+  """
+  temperature = fit_temperature(logits, labels)
+  before, after = (
+      expected_calibration_error(reliability(softmax(logits, t), labels))
+      for t in (1.0, temperature))
+  return Calibration(temperature, before, after, split, len(labels),
+                     checkpoints.read_global_step(checkpoint),
+                     digest(checkpoint), moving_average_decay)
+
+
+def digest(checkpoint):
+  """Returns what tells a checkpoint's weights from others.
+
+  The index of a checkpoint has the checksums of all its variables; the single
+  file of 2016 is read as a whole.
+
+  Args:
+    checkpoint: prefix of the checkpoint.
+  """
+  path = checkpoint + '.index'
+  found = hashlib.sha256()
+  with open(path if os.path.isfile(path) else checkpoint, 'rb') as stream:
+    for block in iter(lambda: stream.read(2 ** 20), b''):
+      found.update(block)
+  return found.hexdigest()
+
+
+def path(checkpoint):
+  """Returns where the calibration of a checkpoint is kept."""
+  return os.path.join(os.path.dirname(checkpoint), FILE_NAME)
+
+
+def save(checkpoint, calibration):
+  """Writes a Calibration beside its checkpoint, whole or not at all."""
+  text = json.dumps(calibration._asdict(), indent=1)
+  manifest.write_text(path(checkpoint), text + '\n')
+
+
+def load(checkpoint):
+  """Reads the Calibration beside a checkpoint, which may be of another one.
+
+  Args:
+    checkpoint: prefix of a checkpoint.
+
+  Returns:
+    A Calibration; None where there is none.
+
+  Raises:
+    InputError: the file is damaged.
+  """
+  try:
+    with open(path(checkpoint), encoding='utf-8') as stream:
+      facts = json.load(stream)
+  except FileNotFoundError:
+    return None
+  except (OSError, ValueError) as error:
+    raise _damaged(checkpoint, error)
+  try:
+    found = Calibration(**{field: facts[field]
+                           for field in Calibration._fields})
+    if not 0 < float(found.temperature) < math.inf:
+      raise ValueError('temperature is %r' % found.temperature)
+  except (KeyError, TypeError, ValueError) as error:
+    raise _damaged(checkpoint, error)
+  return found
+
+
+def _damaged(checkpoint, error):
+  return InputError('%s is damaged (%s: %s): make_report.py writes it anew' %
+                    (path(checkpoint), type(error).__name__, error))
+
+
+def temperature_of(checkpoint, moving_average_decay=None):
+  """Returns the temperature that was fitted for exactly these weights.
+
+  Args:
+    checkpoint: prefix of a checkpoint.
+    moving_average_decay: of the moving averages that are used, None for the
+      plain variables.
+
+  Returns:
+    The temperature or None, and a sentence that says what was found.
+  """
+  try:
+    found = load(checkpoint)
+  except InputError as error:
+    return None, 'no temperature: %s' % error
+  if found is None:
+    return None, ('no temperature: %s is not there; ./report.sh fits one' %
+                  path(checkpoint))
+  if found.digest != digest(checkpoint):
+    return None, ('no temperature: %s is of other weights (step %s); '
+                  './report.sh fits one' % (path(checkpoint), found.step))
+  if (found.moving_average_decay or None) != (moving_average_decay or None):
+    return None, (
+        'no temperature: that of %s is for --moving_average_decay=%s, not %s' %
+        (path(checkpoint), found.moving_average_decay or None,
+         moving_average_decay or None))
+  return found.temperature, (
+      'temperature %.4g, fitted on %d photos of split %s' %
+      (found.temperature, found.photos, found.split))

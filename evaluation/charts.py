@@ -1,0 +1,196 @@
+"""Charts as inline SVG: text that a page holds in itself.
+
+Every function returns the text of one <svg> element. Names and titles are
+escaped; colours are the same on a light and a dark page.
+"""
+
+import math
+from xml.sax.saxutils import escape, quoteattr
+
+COLOURS = ('#3b6fb6', '#c8643c', '#4c9a5f')
+
+_WIDTH, _HEIGHT = 640, 260
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 26, 38
+# Pixels for the name of a curve.
+_NAME = 160
+# More points than pixels show nothing more.
+_MAX_POINTS = 600
+_TICKS = 5
+
+
+def line_chart(series, title, x_name, y_range=None):
+  """Draws curves over one axis.
+
+  Args:
+    series: list of (name, list of (x, y)), at most as many as COLOURS; x in
+      rising order. Values that are not finite leave a gap.
+    title: what the chart is, for those who cannot see it.
+    x_name: name of the horizontal axis.
+    y_range: (low, high) of the vertical axis; None: what the values need.
+
+  Raises:
+    ValueError: there is no finite point, or too many curves.
+  """
+  if len(series) > len(COLOURS):
+    raise ValueError('%d curves, accepted are %d' % (len(series), len(COLOURS)))
+  points = [point for _, row in series for point in row if _is_finite(point)]
+  if not points:
+    raise ValueError('no point to draw in %r' % title)
+  x_scale = _Scale(*_spread([x for x, _ in points]), _LEFT, _WIDTH - _RIGHT)
+  y_scale = _Scale(*(y_range or _spread([y for _, y in points])),
+                   _HEIGHT - _BOTTOM, _TOP)
+  parts = [_axes(x_scale, y_scale, x_name)]
+  for (_, row), colour in zip(series, COLOURS):
+    for piece in _pieces(_thin(row)):
+      if len(piece) == 1:
+        parts.append('<circle cx="%.1f" cy="%.1f" r="2.5" fill="%s"/>' %
+                     (x_scale(piece[0][0]), y_scale(piece[0][1]), colour))
+      parts.append(
+          '<polyline points="%s" fill="none" stroke="%s" stroke-width="1.8"/>' %
+          (' '.join('%.1f,%.1f' % (x_scale(x), y_scale(y))
+                    for x, y in piece), colour))
+  parts.append(_legend([name for name, _ in series]))
+  return _svg(_WIDTH, _HEIGHT, title, parts)
+
+
+def reliability_chart(bins, title):
+  """Draws accuracy over score, with the line on which both are equal.
+
+  Args:
+    bins: what calibration.reliability returns; a bar is the paler the fewer
+      photos it stands for.
+    title: what the chart is.
+  """
+  side = _HEIGHT
+  x_scale = _Scale(0, 1, _LEFT, side + _LEFT - _RIGHT - _TOP - _BOTTOM)
+  y_scale = _Scale(0, 1, side - _BOTTOM, _TOP)
+  parts = [_axes(x_scale, y_scale, 'score')]
+  most = max(b.photos for b in bins) or 1
+  for b in bins:
+    if b.photos:
+      left, right = x_scale(b.low), x_scale(b.high)
+      parts.append(
+          '<rect x="%.1f" y="%.1f" width="%.1f" height="%.1f" fill="%s" '
+          'fill-opacity="%.2f"><title>%s</title></rect>' %
+          (left, y_scale(b.accuracy), right - left - 1,
+           y_scale(0) - y_scale(b.accuracy), COLOURS[0],
+           0.25 + 0.75 * math.sqrt(b.photos / most),
+           escape('scores %.2f to %.2f: %d photos, mean score %.3f, right %.3f'
+                  % (b.low, b.high, b.photos, b.score, b.accuracy))))
+      parts.append(
+          '<line x1="%.1f" x2="%.1f" y1="%.1f" y2="%.1f" stroke="%s" '
+          'stroke-width="2"/>' % (left, right - 1, y_scale(b.score),
+                                  y_scale(b.score), COLOURS[1]))
+  parts.append(
+      '<line x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f" stroke="currentColor" '
+      'stroke-dasharray="4 4" stroke-opacity="0.6"/>' %
+      (x_scale(0), y_scale(0), x_scale(1), y_scale(1)))
+  return _svg(int(x_scale(1)) + _RIGHT, side, title, parts)
+
+
+class _Scale:
+  """Maps values to pixels.
+
+  Args:
+    low, high: values at the two ends.
+    start, end: their pixels.
+  """
+
+  def __init__(self, low, high, start, end):
+    self.low, self.high = low, high
+    self._start, self._end = start, end
+
+  def __call__(self, value):
+    share = (value - self.low) / (self.high - self.low)
+    # Where the range was given, what lies outside is drawn at its edge.
+    return self._start + min(1.0, max(0.0, share)) * (self._end - self._start)
+
+  def ticks(self):
+    """Returns round values within the range, about five."""
+    step = _round_step((self.high - self.low) / _TICKS)
+    first = math.ceil(self.low / step - 1e-9)
+    last = math.floor(self.high / step + 1e-9)
+    return [number * step for number in range(first, last + 1)]
+
+
+def _round_step(least):
+  """Returns the next of 1, 2, 5, 10, 20 and so on that is not smaller."""
+  power = 10.0 ** math.floor(math.log10(least))
+  for factor in (1, 2, 5):
+    if factor * power >= least * (1 - 1e-9):
+      return factor * power
+  return 10 * power
+
+
+def _spread(values):
+  """Returns the lowest and highest value, apart even where they are equal."""
+  low, high = min(values), max(values)
+  if high - low < 1e-9 * max(abs(low), abs(high), 1e-9):
+    margin = max(abs(low) * 0.5, 0.5)
+    return low - margin, high + margin
+  return low, high
+
+
+def _is_finite(point):
+  return math.isfinite(point[0]) and math.isfinite(point[1])
+
+
+def _thin(row):
+  """Leaves out points of a curve, never the last one."""
+  stride = -(-len(row) // _MAX_POINTS)
+  kept = row[::stride] if stride > 1 else list(row)
+  return kept if not row or kept[-1] == row[-1] else kept + [row[-1]]
+
+
+def _pieces(row):
+  """Yields the stretches of a curve without gaps."""
+  piece = []
+  for point in row:
+    if _is_finite(point):
+      piece.append(point)
+    elif piece:
+      yield piece
+      piece = []
+  if piece:
+    yield piece
+
+
+def _axes(x_scale, y_scale, x_name):
+  """Returns grid lines, numbers and the name of the horizontal axis."""
+  left, right = x_scale(x_scale.low), x_scale(x_scale.high)
+  bottom, top = y_scale(y_scale.low), y_scale(y_scale.high)
+  parts = []
+  for value in y_scale.ticks():
+    parts.append('<line x1="%.1f" x2="%.1f" y1="%.1f" y2="%.1f" stroke='
+                 '"currentColor" stroke-opacity="0.15"/>' %
+                 (left, right, y_scale(value), y_scale(value)))
+    parts.append(_text(left - 6, y_scale(value) + 4, '%.4g' % value, 'end'))
+  for value in x_scale.ticks():
+    parts.append('<line x1="%.1f" x2="%.1f" y1="%.1f" y2="%.1f" stroke='
+                 '"currentColor" stroke-opacity="0.5"/>' %
+                 (x_scale(value), x_scale(value), bottom, bottom + 4))
+    parts.append(_text(x_scale(value), bottom + 17, '%.6g' % value, 'middle'))
+  parts.append('<polyline points="%.1f,%.1f %.1f,%.1f %.1f,%.1f" fill="none" '
+               'stroke="currentColor" stroke-opacity="0.5"/>' %
+               (left, top, left, bottom, right, bottom))
+  parts.append(_text((left + right) / 2, bottom + 33, x_name, 'middle'))
+  return ''.join(parts)
+
+
+def _legend(names):
+  """Returns the names of the curves, each in its colour."""
+  return ''.join(
+      '<text x="%d" y="14" font-size="12" font-weight="600" fill="%s">%s'
+      '</text>' % (_LEFT + _NAME * index, colour, escape(name))
+      for index, (name, colour) in enumerate(zip(names, COLOURS)))
+
+
+def _text(x, y, text, anchor):
+  return ('<text x="%.1f" y="%.1f" font-size="12" text-anchor="%s" '
+          'fill="currentColor">%s</text>' % (x, y, anchor, escape(text)))
+
+
+def _svg(width, height, title, parts):
+  return ('<svg viewBox="0 0 %d %d" width="%d" height="%d" role="img" '
+          'aria-label=%s>%s</svg>' %
+          (width, height, width, height, quoteattr(title), ''.join(parts)))

@@ -1,0 +1,227 @@
+"""The report of a run: one page that needs nothing beside itself.
+
+No scripts, no files, no addresses: pictures are data: URIs, charts are SVG, and
+the page forbids the browser to fetch anything.
+"""
+
+import collections
+import os
+import time
+
+import jinja2
+
+from evaluation import (
+  calibration,
+  charts,
+  confusion_plot,
+  metrics,
+  run_results,
+  wrong_photos,
+)
+
+# run: RunInfo. checkpoint: its prefix. chosen: what chose it, a clause as in
+# 'the checkpoint is the best of 9 evaluations'; None where the validation
+# photos had no say. results: list of SplitResults. calibration: a Calibration
+# or None. calibration_note: why there is none. curves: a Curves. wrong: list of
+# WrongPhotos. pictures: their data: URIs. flags: list of (name, value).
+# flags_note: what is wrong with them, or None. skipped: a Skipped.
+# training_photos: {class name: photos}. versions: list of (what, version).
+Report = collections.namedtuple(
+    'Report', 'run checkpoint chosen results calibration calibration_note '
+    'curves wrong pictures flags flags_note skipped training_photos versions')
+
+# What share of the accepted photos should be right.
+TARGETS = (0.9, 0.95, 0.99)
+
+# With more classes the confusion matrix is a picture without names.
+_MAX_TABLE = 30
+_MAX_PAIRS = 12
+_MAX_SKIPPED = 500
+
+_TEMPLATES = os.path.join(os.path.dirname(os.path.abspath(__file__)),
+                          'templates')
+
+
+def render(report):
+  """Returns the page of a Report as text that UTF-8 can hold."""
+  environment = jinja2.Environment(
+      loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True,
+      undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+  environment.filters.update(share=_share, interval=_interval)
+  reported = run_results.reported(report.results)
+  page = environment.get_template('report.html').render(
+      report=report,
+      reported=reported,
+      step=reported.counted.global_step,
+      time=time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime()),
+      remarks=[remark(report, result) for result in report.results],
+      errors=[_calibration_errors(report, result)
+              for result in report.results],
+      loss_chart=_loss_chart(report.curves),
+      accuracy_chart=_accuracy_chart(report.curves),
+      matrix=_matrix(reported.metrics.confusion),
+      matrix_picture=_matrix_picture(reported, report.run.labels),
+      pairs=_confused_pairs(reported.metrics.confusion, report.run.labels),
+      classes=class_rows(reported.metrics, report.training_photos),
+      wrong=list(zip(report.wrong, report.pictures)),
+      wrong_in_all=sum(
+          result.metrics.photos - int(result.metrics.confusion.trace())
+          for result in report.results),
+      reliability=_reliability_charts(report, reported),
+      thresholds=threshold_rows(report),
+      skipped_files=report.skipped.files[:_MAX_SKIPPED])
+  return page.encode('utf-8', 'backslashreplace').decode('utf-8')
+
+
+def _share(value):
+  return '–' if value is None else '%.1f %%' % (100 * value)
+
+
+def _interval(pair):
+  return '–' if pair is None else '%.1f to %.1f %%' % (
+      100 * pair[0], 100 * pair[1])
+
+
+def remark(report, result):
+  """Returns what was chosen on the photos of a split, in a sentence.
+
+  Args:
+    report: a Report.
+    result: one of its SplitResults.
+  """
+  if result.name != run_results.VALIDATION:
+    return 'Nothing was chosen on these photos.'
+  chosen = [report.chosen] if report.chosen else []
+  if report.calibration:
+    chosen.append('the temperature was fitted on these photos')
+  if not chosen:
+    return 'This report chose nothing but thresholds on these photos.'
+  return 'Optimistic: %s.' % ', and '.join(chosen)
+
+
+def _temperatures(report):
+  """Returns the temperatures that are compared: 1, and the fitted one."""
+  fitted = report.calibration
+  return [1.0, fitted.temperature] if fitted else [1.0]
+
+
+def _calibration_errors(report, result):
+  """Returns the expected calibration errors: as it is, after; or None."""
+  found = [calibration.expected_calibration_error(calibration.reliability(
+      calibration.softmax(result.counted.logits, temperature),
+      result.counted.labels)) for temperature in _temperatures(report)]
+  return (found + [None])[:2]
+
+
+def _reliability_charts(report, result):
+  """Returns a list of (title, chart)."""
+  found = []
+  for temperature, title in zip(
+      _temperatures(report), ('Scores as they are', 'After the temperature')):
+    bins = calibration.reliability(
+        calibration.softmax(result.counted.logits, temperature),
+        result.counted.labels)
+    found.append((title, charts.reliability_chart(
+        bins, '%s: share of right photos over score' % title)))
+  return found
+
+
+def _loss_chart(curves):
+  series = [('training loss', curves.training_loss),
+            ('validation loss', curves.validation_loss)]
+  return _chart(series, 'Loss by step')
+
+
+def _accuracy_chart(curves):
+  return _chart([('validation accuracy', curves.validation_accuracy)],
+                'Validation accuracy by step', (0, 1))
+
+
+def _chart(series, title, y_range=None):
+  """Returns a chart of those curves that have a point, None without any."""
+  series = [(name, row) for name, row in series if row]
+  try:
+    return charts.line_chart(series, title, 'step', y_range)
+  except ValueError:  # Not one number of it is finite.
+    return None
+
+
+def _matrix(confusion):
+  """Returns rows of (count, share of the row); None for too many classes."""
+  if len(confusion) > _MAX_TABLE:
+    return None
+  shares = confusion / confusion.sum(axis=1, keepdims=True).clip(min=1)
+  return [[(int(count), float(share)) for count, share in zip(*rows)]
+          for rows in zip(confusion, shares)]
+
+
+def _matrix_picture(result, names):
+  """Returns the matrix of many classes as a data: URI, else None."""
+  if len(names) <= _MAX_TABLE:
+    return None
+  return wrong_photos.uri('image/png', confusion_plot.to_png(
+      result.metrics.confusion, names, result.name))
+
+
+def _confused_pairs(confusion, names):
+  """Returns (label, predicted, photos) of the most frequent mistakes."""
+  pairs = [(-int(confusion[row, column]), row, column)
+           for row, column in zip(*confusion.nonzero()) if row != column]
+  return [(names[row], names[column], -count)
+          for count, row, column in sorted(pairs)[:_MAX_PAIRS]]
+
+
+def class_rows(found, training_photos):
+  """Returns a dict a class: precision and recall with their intervals.
+
+  Args:
+    found: a Metrics.
+    training_photos: {class name: photos to train on}; may lack some.
+  """
+  rows = []
+  for index, row in enumerate(found.classes):
+    right = int(found.confusion[index, index])
+    predicted = int(found.confusion[:, index].sum())
+    rows.append({
+        'label': row.label, 'photos': row.photos, 'predicted': predicted,
+        'training': training_photos.get(row.label),
+        'precision': row.precision, 'recall': row.recall,
+        'precision_interval': _wilson(right, predicted),
+        'recall_interval': _wilson(right, row.photos)})
+  return rows
+
+
+def _wilson(right, total):
+  return metrics.wilson_interval(right, total) if total else None
+
+
+def threshold_rows(report):
+  """Returns a dict a target: the threshold, and what it gives.
+
+  Chosen on the validation photos, reported on the test photos where there are
+  some. Empty without validation photos.
+
+  Args:
+    report: a Report.
+  """
+  base = run_results.decided(report.results)
+  if base is None:
+    return []
+  reported = run_results.reported(report.results)
+  rows = []
+  for calibrated, temperature in enumerate(_temperatures(report)):
+    on_base, on_reported = (
+        calibration.scores_of(
+            calibration.softmax(result.counted.logits, temperature),
+            result.counted.labels) for result in (base, reported))
+    for target in TARGETS:
+      chosen = calibration.choose_threshold(*on_base, target)
+      found = calibration.apply_threshold(*on_reported, target,
+                                          chosen.threshold)
+      rows.append({
+          'calibrated': bool(calibrated),
+          'target': target, 'threshold': chosen.threshold,
+          'accepted': found.photos / reported.metrics.photos,
+          'accuracy': found.right / found.photos if found.photos else None,
+          'interval': _wilson(found.right, found.photos)})
+  return rows

@@ -1,0 +1,82 @@
+"""Facts about a run for its report: its flags, what was skipped, versions."""
+
+import collections
+import csv
+import json
+import os
+import platform
+import sys
+
+import numpy as np
+import PIL
+
+from compat import tf
+from datasets import converted_files, manifest
+
+FLAGS_FILE = 'flags.json'
+
+# reasons: list of (reason, how many), most frequent first. files: list of
+# (file, reason). origin: path of the list; None where nobody noted any.
+Skipped = collections.namedtuple('Skipped', 'reasons files origin')
+
+
+def read_flags(train_dir):
+  """Reads the flags that a run was started with.
+
+  Args:
+    train_dir: folder of the run.
+
+  Returns:
+    Sorted list of (flag, value as text), and None or what is wrong.
+  """
+  path = os.path.join(train_dir, FLAGS_FILE)
+  try:
+    with open(path, encoding='utf-8') as stream:
+      values = json.load(stream)
+  except FileNotFoundError:
+    return [], 'The run has not noted its flags (%s is not there).' % path
+  except (OSError, ValueError) as error:
+    return [], '%s cannot be read: %s' % (path, error)
+  if not isinstance(values, dict):
+    return [], '%s holds no table of flags.' % path
+  return sorted((name, value if isinstance(value, str) else json.dumps(
+      value, ensure_ascii=False)) for name, value in values.items()), None
+
+
+def read_skipped(dataset_dir, name):
+  """Reads which photos the conversion has left out, and why.
+
+  Args:
+    dataset_dir: folder of the records.
+    name: name of the data set.
+
+  Returns:
+    A Skipped: of the list beside the records, else of the manifest.
+  """
+  path = converted_files.skipped_path(dataset_dir, name)
+  try:
+    with open(path, encoding='utf-8', errors='replace', newline='') as stream:
+      files = [(row.get('file') or '', row.get('reason') or '')
+               for row in csv.DictReader(stream)]
+  except (OSError, csv.Error):
+    path = manifest.path(dataset_dir, name)
+    found = manifest.load(dataset_dir, name)
+    if found is None:
+      return Skipped([], [], None)
+    files = [(entry['file'], entry['reason']) for entry in found.skipped]
+  reasons = collections.Counter(reason for _, reason in files)
+  return Skipped(sorted(reasons.items(), key=lambda row: (-row[1], row[0])),
+                 files, path)
+
+
+def training_photos(dataset_dir, name):
+  """Returns {class name: photos to train on}; empty without a manifest."""
+  found = manifest.load(dataset_dir, name)
+  return found.splits.get('train', {}).get('class_counts', {}) if found else {}
+
+
+def versions():
+  """Returns a list of (what, version) of this process."""
+  return [('Python', sys.version.split()[0]), ('TensorFlow', tf.__version__),
+          ('NumPy', np.__version__), ('Pillow', PIL.__version__),
+          ('system', platform.platform())]

@@ -1,0 +1,98 @@
+"""What a checkpoint is worth on the splits that it was not trained on.
+
+Decisions are taken on the validation photos, and reported on the test photos:
+`decided` and `reported` say which of the splits is which.
+"""
+
+import collections
+
+from compat import tf
+from datasets import dataset_factory, record_dataset, split_files
+from errors import InputError
+from evaluation import loop, metrics
+from runs import checkpoints
+
+VALIDATION, TEST = 'validation', 'test'
+
+# name: of the split. counted: a Counted with logits. metrics: its Metrics.
+# sources: the record files that its photos come from, in their order.
+SplitResult = collections.namedtuple(
+    'SplitResult', 'name counted metrics sources')
+
+
+def measure(run, checkpoint, dataset_name, dataset_dir, batch_size,
+            num_threads=4, moving_average_decay=None, session_config=None):
+  """Runs a checkpoint over the validation and the test photos, each once.
+
+  Args:
+    run: RunInfo of the run.
+    checkpoint: prefix of the checkpoint.
+    dataset_name: name of the data set.
+    dataset_dir: folder of its records.
+    batch_size: photos a batch.
+    num_threads: threads that decode photos.
+    moving_average_decay: of the moving averages to take, None for the plain
+      variables.
+    session_config: tf.ConfigProto.
+
+  Returns:
+    A list of one or two SplitResults, validation first.
+
+  Raises:
+    InputError: the data set is not there, has neither of the splits or other
+      classes than the run, or the checkpoint cannot be used.
+  """
+  there = split_files.find(dataset_name, dataset_dir)
+  splits = [name for name in (VALIDATION, TEST) if name in there]
+  if there and not splits:
+    raise InputError(
+        'data set %r in %s has neither a validation nor a test split: convert '
+        'it with --percent_validation=20' % (dataset_name, dataset_dir))
+  # Where nothing is there, get_dataset says so.
+  parts = [dataset_factory.get_dataset(dataset_name, name, dataset_dir)
+           for name in splits or [VALIDATION]]
+  names = dataset_factory.labels_of_records(dataset_name, dataset_dir)
+  if run.labels != names[run.labels_offset:]:
+    raise InputError(
+        'the run was trained on the classes %s and %s in %s has %s' %
+        (checkpoints.name_some(run.labels), dataset_name, dataset_dir,
+         checkpoints.name_some(names[run.labels_offset:])))
+  whole = record_dataset.make_dataset(
+      sum((list(part.data_sources) for part in parts), []),
+      sum(part.num_samples for part in parts), names)
+  tf.logging.info('Measuring %s on %s', checkpoint, ' and '.join(
+      '%d %s photos' % (part.num_samples, name)
+      for part, name in zip(parts, splits)))
+  with tf.Graph().as_default():
+    graph = loop.build_graph(whole, run, batch_size, num_threads,
+                             moving_average_decay=moving_average_decay,
+                             with_logits=True)
+    counted = loop.count(graph, checkpoint, session_config=session_config)
+  results, start = [], 0
+  for name, part in zip(splits, parts):
+    piece = _piece(counted, start, start + part.num_samples)
+    results.append(SplitResult(
+        name, piece,
+        metrics.compute(piece.labels, piece.probabilities, run.labels),
+        list(part.data_sources)))
+    start += part.num_samples
+  return results
+
+
+def _piece(counted, start, end):
+  """Returns the photos `start` to `end` of a Counted."""
+  return counted._replace(
+      filenames=counted.filenames[start:end],
+      labels=counted.labels[start:end],
+      probabilities=counted.probabilities[start:end],
+      logits=counted.logits[start:end])
+
+
+def decided(results):
+  """Returns the SplitResult that decisions are taken on, None without one."""
+  return results[0] if results[0].name == VALIDATION else None
+
+
+def reported(results):
+  """Returns the SplitResult that counts: test where there is one."""
+  return results[-1]

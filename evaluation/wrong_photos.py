@@ -1,0 +1,113 @@
+"""The photos that a network got wrong while it was most sure, as pictures."""
+
+import base64
+import collections
+import io
+
+import numpy as np
+from PIL import Image
+
+from compat import tf
+from datasets import tfrecord_file
+
+# Pixels of the longer side, and quality, of the pictures: some 5 kB each.
+_SIDE = 160
+_QUALITY = 80
+
+# split, file: where the photo is from. label, predicted: indices of classes.
+# score: of the predicted class. label_score: of the label. position: number of
+# its record in the split's files, from 0.
+WrongPhoto = collections.namedtuple(
+    'WrongPhoto', 'split file label predicted score label_score position')
+
+
+def find(results, count):
+  """Returns the wrong photos of the highest scores, highest first.
+
+  Args:
+    results: list of SplitResults.
+    count: how many at most.
+
+  Returns:
+    A list of WrongPhotos.
+  """
+  found = []
+  for result in results:
+    counted = result.counted
+    predicted = counted.probabilities.argmax(axis=1)
+    for position in np.flatnonzero(predicted != counted.labels):
+      scores, label = counted.probabilities[position], counted.labels[position]
+      found.append(WrongPhoto(
+          result.name, counted.filenames[position], int(label),
+          int(predicted[position]), float(scores.max()), float(scores[label]),
+          int(position)))
+  return sorted(found, key=lambda photo: -photo.score)[:count]
+
+
+def pictures(photos, results):
+  """Returns a data: URI of each photo, None of one that cannot be shown.
+
+  Args:
+    photos: list of WrongPhotos.
+    results: the SplitResults that they were found in.
+  """
+  encoded = {}
+  for result in results:
+    wanted = {p.position for p in photos if p.split == result.name}
+    for position, data in read_photos(result.sources, wanted):
+      encoded[result.name, position] = data
+  return [data_uri(encoded.get((p.split, p.position))) for p in photos]
+
+
+def read_photos(sources, positions):
+  """Yields the encoded photos of some records.
+
+  Args:
+    sources: record files in the order in which they are counted through.
+    positions: numbers of records, from 0 on over all files.
+
+  Yields:
+    (position, bytes); nothing for a record that cannot be read.
+  """
+  first, wanted = 0, set(positions)
+  for path in sources:
+    if not wanted:
+      return
+    offsets = tfrecord_file.record_offsets(path)
+    inside = {p for p in wanted if p < first + len(offsets)}
+    for position in sorted(inside):
+      index = position - first
+      record = next(tfrecord_file.read_on(path, index, offsets[index]))
+      if record.data is not None:
+        feature = tf.train.Example.FromString(record.data).features.feature
+        yield position, feature['image/encoded'].bytes_list.value[0]
+    wanted -= inside
+    first += len(offsets)
+
+
+def data_uri(encoded):
+  """Returns a small JPEG of a photo as a data: URI.
+
+  Args:
+    encoded: bytes of a JPEG or PNG file, or None.
+
+  Returns:
+    Text; None where there is no picture to show.
+  """
+  if encoded is None:
+    return None
+  try:
+    image = Image.open(io.BytesIO(encoded))
+    image.draft('RGB', (2 * _SIDE, 2 * _SIDE))  # Of a JPEG: decodes it smaller.
+    image = image.convert('RGB')
+    image.thumbnail((_SIDE, _SIDE))
+    stream = io.BytesIO()
+    image.save(stream, 'JPEG', quality=_QUALITY)
+  except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    return None
+  return uri('image/jpeg', stream.getvalue())
+
+
+def uri(kind, data):
+  """Returns bytes as a data: URI of a media type."""
+  return 'data:%s;base64,%s' % (kind, base64.b64encode(data).decode('ascii'))

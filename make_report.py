@@ -1,0 +1,187 @@
+"""Writes one page about a training run, and fits the temperature of its scores.
+
+  python make_report.py --train_dir=/tmp/flowers
+
+Network, data set and the rest come from the run.json of the train directory.
+The checkpoint, its best one where training kept that, else the newest, is run
+over the validation photos, and over the test photos where the data set has
+some. What is chosen on the first is reported on the second; where there is no
+second, the page calls its numbers optimistic.
+
+The temperature goes into calibration.json beside the checkpoint, from where
+export_inference_graph.py takes it.
+"""
+
+import os
+
+from absl import flags
+
+import common_flags
+from compat import tf
+from datasets import manifest
+from errors import InputError
+from evaluation import (
+  calibration,
+  curves,
+  html_report,
+  run_facts,
+  run_results,
+  wrong_photos,
+)
+from runs import checkpoints, run_info
+from training import best
+
+FLAGS = flags.FLAGS
+
+
+def define_flags():
+  """Defines which run is reported, and what the page holds."""
+  flags.DEFINE_string('train_dir', None, 'Train directory of the run.')
+  flags.DEFINE_string(
+      'checkpoint_path', None,
+      'Checkpoint, or folder with one, that is reported. None: the best of the '
+      'run where training kept it, else the newest.')
+  flags.DEFINE_string(
+      'dataset_name', None, 'Name of the data set. None: as run.json says.')
+  flags.DEFINE_string(
+      'dataset_dir', None,
+      'Folder of the TFRecord files. None: as run.json says.')
+  flags.DEFINE_string(
+      'eval_dir', None,
+      'Folder of eval_image_classifier.py, whose accuracies are shown where '
+      'training noted none of its own.')
+  flags.DEFINE_string(
+      'output_file', None,
+      'Where the page is written. None: report.html in --train_dir.')
+  flags.DEFINE_integer(
+      'num_wrong', 24, 'Wrong photos that are shown.', lower_bound=0)
+  flags.DEFINE_bool(
+      'calibrate', True,
+      'Fit the temperature on the validation photos and keep it beside the '
+      'checkpoint, for the export.')
+  flags.DEFINE_float(
+      'moving_average_decay', None,
+      'Decay of the moving averages to take. None: the plain variables.',
+      lower_bound=0.0, upper_bound=1.0)
+  flags.DEFINE_integer('batch_size', 32, 'Photos a batch.', lower_bound=1)
+  flags.DEFINE_integer(
+      'num_preprocessing_threads', 4,
+      'Threads that decode and preprocess photos.', lower_bound=1)
+  common_flags.define_session_flags()
+
+
+def checkpoint_from_flags():
+  """Returns the prefix of the checkpoint that is reported.
+
+  Raises:
+    InputError: there is none.
+  """
+  if FLAGS.checkpoint_path:
+    return checkpoints.resolve(FLAGS.checkpoint_path)
+  common_flags.require(FLAGS, 'train_dir')
+  if not os.path.isdir(FLAGS.train_dir):
+    raise InputError('--train_dir=%s is no folder' % FLAGS.train_dir)
+  folder = os.path.join(FLAGS.train_dir, best.BEST_DIR)
+  found = checkpoints.newest(folder)
+  return found or checkpoints.resolve(FLAGS.train_dir)
+
+
+def run_from_flags(checkpoint):
+  """Returns the RunInfo of a checkpoint, with the data set of the flags.
+
+  Raises:
+    InputError: there is no run.json, or the data set is not known.
+  """
+  folder = os.path.dirname(checkpoint)
+  run = run_info.load(folder) or run_info.load(FLAGS.train_dir or folder)
+  if run is None:
+    raise InputError('%s is not there: a report goes by what training noted' %
+                     run_info.path(folder))
+  run = run._replace(dataset_name=FLAGS.dataset_name or run.dataset_name,
+                     dataset_dir=FLAGS.dataset_dir or run.dataset_dir)
+  if run.moving_average_decay and not FLAGS.moving_average_decay:
+    tf.logging.info('The run keeps moving averages; --moving_average_decay=%g '
+                    'takes them', run.moving_average_decay)
+  return run
+
+
+def how_chosen(checkpoint, train_dir, split='these'):
+  """Returns how the validation photos chose a checkpoint, None: they did not.
+
+  Args:
+    checkpoint: its prefix.
+    train_dir: folder of the run.
+    split: how the photos are called.
+  """
+  if os.path.basename(os.path.dirname(checkpoint)) == best.BEST_DIR:
+    return 'the checkpoint is the one that was best on %s photos' % split
+  if os.path.exists(os.path.join(train_dir, best.FILE_NAME)):
+    return 'training ended by its accuracy on %s photos' % split
+  return None
+
+
+def fit_temperature(results, checkpoint):
+  """Fits and keeps the temperature, unless the flags say otherwise.
+
+  Args:
+    results: list of SplitResults.
+    checkpoint: prefix of the checkpoint.
+
+  Returns:
+    A Calibration or None, and None or why there is none.
+  """
+  base = run_results.decided(results)
+  if not FLAGS.calibrate:
+    return None, '--nocalibrate was given'
+  if base is None:
+    return None, 'it is fitted on validation photos, and there are none'
+  try:
+    found = calibration.calibrate(
+        base.counted.logits, base.counted.labels, base.name, checkpoint,
+        FLAGS.moving_average_decay)
+  except calibration.NoTemperature as error:
+    tf.logging.warning('No temperature: %s', error)
+    return None, str(error)
+  calibration.save(checkpoint, found)
+  tf.logging.info('Temperature %.4g: calibration error %.4f before, %.4f after '
+                  '(%s)', found.temperature, found.ece_before, found.ece_after,
+                  calibration.path(checkpoint))
+  return found, None
+
+
+def main(_):
+  """Measures the checkpoint, fits the temperature and writes the page."""
+  checkpoint = checkpoint_from_flags()
+  run = run_from_flags(checkpoint)
+  train_dir = FLAGS.train_dir or os.path.dirname(checkpoint)
+  output = FLAGS.output_file or os.path.join(train_dir, 'report.html')
+  if not os.path.isdir(os.path.dirname(os.path.abspath(output))):
+    raise InputError('--output_file=%s: its folder is not there' % output)
+  results = run_results.measure(
+      run, checkpoint, run.dataset_name, run.dataset_dir, FLAGS.batch_size,
+      FLAGS.num_preprocessing_threads, FLAGS.moving_average_decay,
+      common_flags.session_config(FLAGS))
+  fitted, note = fit_temperature(results, checkpoint)
+  wrong = wrong_photos.find(results, FLAGS.num_wrong)
+  given, flags_note = run_facts.read_flags(train_dir)
+  page = html_report.render(html_report.Report(
+      run=run, checkpoint=checkpoint,
+      chosen=how_chosen(checkpoint, train_dir), results=results,
+      calibration=fitted, calibration_note=note,
+      curves=curves.read(train_dir, FLAGS.eval_dir), wrong=wrong,
+      pictures=wrong_photos.pictures(wrong, results),
+      flags=given, flags_note=flags_note,
+      skipped=run_facts.read_skipped(run.dataset_dir, run.dataset_name),
+      training_photos=run_facts.training_photos(run.dataset_dir,
+                                                run.dataset_name),
+      versions=run_facts.versions()))
+  manifest.write_text(output, page)
+  reported = run_results.reported(results)
+  print('Wrote %s: accuracy %.4f on %d %s photos' %
+        (output, reported.metrics.accuracy, reported.metrics.photos,
+         reported.name))
+
+
+if __name__ == '__main__':
+  define_flags()
+  common_flags.run(main)

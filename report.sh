@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Writes one page about the run in TRAIN_DIR, TRAIN_DIR/report.html: curves,
+# accuracy on validation and test photos, confusion matrix, the photos that are
+# most confidently wrong. Fits the temperature that ./export_freeze.sh puts into
+# the graph. Takes the checkpoint of TRAIN_DIR/best where there is one, else the
+# newest; --checkpoint_path names another.
+#
+# usage: [MODEL_NAME=…] [TRAIN_DIR=…] ./report.sh [flags of make_report.py,
+#        --help lists them]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+source ./env_set.sh
+./setup.sh --quiet
+program=(make_report.py)
+help_if_asked "$@"
+
+exec "${VENV_PYTHON}" "${program[@]}" \
+  --train_dir="${TRAIN_DIR}" \
+  --eval_dir="${EVAL_DIR}" \
+  --dataset_name="${DATASET_NAME}" \
+  --dataset_dir="${DATASET_DIR}" \
+  --batch_size="${BATCH_SIZE}" \
+  "$@"

@@ -1,0 +1,157 @@
+"""Training that is killed, or whose disk is full, loses next to nothing."""
+
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from helpers import ROOT
+from trained_kit import MOBILENET, make_dataset, train, train_arguments
+
+from compat import CHECKPOINT_ERRORS
+from runs import checkpoints
+
+SAVE_SECS = 2
+# What a busy machine may take beyond that from a step to its checkpoint.
+SLACK_SECS = 8
+KILLS = 20
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+  return make_dataset(tmp_path_factory.mktemp('data'))
+
+
+@pytest.fixture(scope='module')
+def published(data, tmp_path_factory):
+  return train(data, tmp_path_factory.mktemp('published'), *MOBILENET,
+               '--max_number_of_steps=1')
+
+
+class Trainer:
+  """A training in a process, and when it said what."""
+
+  def __init__(self, arguments):
+    self.steps = []  # (time, global step).
+    self.log = ''
+    self._process = subprocess.Popen(
+        [sys.executable, os.path.join(ROOT, 'train_image_classifier.py'),
+         *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True)
+    self._reader = threading.Thread(target=self._read)
+    self._reader.start()
+
+  def _read(self):
+    for line in self._process.stdout:
+      self.log += line
+      found = re.search(r'global step (\d+): loss', line)
+      if found:
+        self.steps.append((time.monotonic(), int(found.group(1))))
+
+  def wait_for_steps(self, seconds=120):
+    """Waits until it trains."""
+    end = time.monotonic() + seconds
+    while not self.steps and time.monotonic() < end:
+      assert self._process.poll() is None, self.log
+      time.sleep(0.05)
+    assert self.steps, self.log
+
+  def kill(self):
+    """Kills it with SIGKILL; returns when."""
+    now = time.monotonic()
+    self._process.kill()
+    self._process.wait()
+    self._reader.join()
+    return now
+
+
+def read_all(prefix):
+  """Reads each variable of a checkpoint; returns its global step."""
+  reader = checkpoints.open_reader(prefix)
+  for name in reader.get_variable_to_shape_map():
+    reader.get_tensor(name)
+  return int(reader.get_tensor('global_step'))
+
+
+@pytest.mark.slow
+def test_killed_training_goes_back_no_further_than_the_save_interval(
+    data, published, tmp_path):
+  rng = random.Random(0)
+  before = -1
+  # On features and on photos by turns would be another run: half of the kills
+  # each, in folders of their own.
+  for cached in (True, False):
+    folder = tmp_path / ('cached' if cached else 'plain')
+    arguments = train_arguments(
+        data, folder, *MOBILENET, '--train_classifier_only',
+        '--checkpoint_path=' + published, '--optimizer=adam',
+        '--early_stop_evals=0', '--save_interval_secs=%d' % SAVE_SECS,
+        '--%scache_features' % ('' if cached else 'no'),
+        '--log_every_n_steps=1')
+    before = -1
+    for _ in range(KILLS // 2):
+      trainer = Trainer(arguments)
+      moment = rng.uniform(0, 3 * SAVE_SECS)
+      if moment > SAVE_SECS / 2:  # The others are killed while they start.
+        trainer.wait_for_steps()
+      time.sleep(moment)
+      killed_at = trainer.kill()
+      newest = checkpoints.newest(str(folder))
+      assert newest or before == -1
+      step = read_all(newest) if newest else -1
+      assert step >= before
+      safe = [number for moment, number in trainer.steps
+              if moment < killed_at - SAVE_SECS - SLACK_SECS]
+      assert step >= max(safe, default=-1)
+      before = step
+  assert before > 0
+
+
+@pytest.mark.slow
+def test_full_disk_is_one_line_and_the_last_good_checkpoint_stays(
+    data, tmp_path):
+  disk = tmp_path / 'disk'
+  disk.mkdir()
+  mount = ['unshare', '--mount', 'sh', '-c',
+           'mount -t tmpfs -o size=%s none "$0" && exec "$@"']
+  try:
+    subprocess.run([*mount[:4], mount[4] % '1m', str(disk), 'true'],
+                   check=True, capture_output=True)
+  except (OSError, subprocess.CalledProcessError):
+    pytest.skip('a file system of a few MB cannot be mounted here')
+  # Three checkpoints of cifarnet, 5 MB each with adam's slots, fit; the fourth
+  # does not. What is there in the end is copied out of the mount.
+  saved = tmp_path / 'saved'
+  script = ('"$0" "$@"; status=$?; cp -r %s %s; exit $status' %
+            (disk / 'run', saved))
+  done = subprocess.run(
+      [*mount[:4], mount[4] % '40m', str(disk), 'sh', '-c', script,
+       sys.executable, os.path.join(ROOT, 'train_image_classifier.py'),
+       *train_arguments(data, disk / 'run', '--optimizer=adam',
+                        '--save_interval_secs=1')],
+      capture_output=True, text=True, timeout=300)
+  assert done.returncode == 1, done.stderr
+  assert 'Traceback' not in done.stderr
+  assert 'error: no space is left on the disk of %s' % (
+      disk / 'run') in done.stderr.strip().split('\n')[-1]
+  newest = checkpoints.newest(str(saved))
+  assert newest.startswith(str(saved)) and read_all(newest) > 0
+
+
+def test_checkpoint_that_cannot_be_read_is_noticed_by_this_test(
+    published, tmp_path):
+  for path in os.listdir(os.path.dirname(published)):
+    if 'ckpt-1.' in path:
+      shutil.copy(os.path.join(os.path.dirname(published), path), str(tmp_path))
+  prefix = str(tmp_path / 'model.ckpt-1')
+  assert read_all(prefix) == 1
+  with open(prefix + '.data-00000-of-00001', 'r+b') as file:
+    file.seek(1000)
+    file.write(b'damaged' * 100)
+  with pytest.raises(CHECKPOINT_ERRORS):
+    read_all(prefix)

@@ -1,0 +1,141 @@
+"""After the classifier, the whole network at a small learning rate.
+
+  head_run.train(run)
+  finetune_all.train(run, number_of_steps=300)
+
+goes on from the best checkpoint so far. Batch norm stays in inference mode: so
+few steps would not move its averages to what the weights have become.
+"""
+
+import collections
+import json
+import os
+
+from compat import slim, tf
+from runs import checkpoints
+from training import best, plain_run
+
+_FILE_NAME = 'finetune_all.json'
+
+# Evaluations in all; one more at the end.
+_EVALUATIONS = 10
+
+_AVERAGE = '/ExponentialMovingAverage'
+
+# from_step: global step at which the classifier was trained. steps: how many
+# more are wanted. weights: the checkpoint whose weights were taken.
+Beginning = collections.namedtuple('Beginning', 'from_step steps weights')
+
+
+class _Changed:
+  """The parsed flags with some other values."""
+
+  def __init__(self, values, **changes):
+    self._values = values
+    self._changes = changes
+
+  def __getattr__(self, name):
+    return self._changes.get(name, getattr(self._values, name))
+
+  def __iter__(self):
+    return iter(self._values)
+
+  def __getitem__(self, name):
+    return self._values[name]
+
+
+def has_begun(train_dir):
+  """Whether the run in a train directory trains all layers already."""
+  return _read(train_dir) is not None
+
+
+def train(run, number_of_steps):
+  """Trains all layers, in the train directory of the run.
+
+  Args:
+    run: start.Run, whose classifier is trained.
+    number_of_steps: how many steps more than the classifier's; 0: as many as
+      were asked for when it began.
+
+  Returns:
+    Whether training came to its end: it was not asked to stop.
+  """
+  values = run.values
+  beginning = _read(values.train_dir) or _choose(values.train_dir,
+                                                 number_of_steps)
+  number_of_steps = number_of_steps or beginning.steps
+  last_step = beginning.from_step + number_of_steps
+  newest = checkpoints.newest(values.train_dir)
+  if (has_begun(values.train_dir) and
+      checkpoints.read_global_step(newest) >= last_step):
+    tf.logging.info('%s has all --finetune_all_steps=%d: nothing to do', newest,
+                    number_of_steps)
+    return True
+  changed = _Changed(
+      values,
+      learning_rate=values.finetune_all_learning_rate,
+      learning_rate_decay_type='cosine',
+      learning_rate_decay_steps=number_of_steps,
+      end_learning_rate=0.0,
+      early_stop_evals=0)
+  run = run._replace(values=changed, trainable_scopes=[])
+  every = None
+  if 'validation' in run.datasets:
+    every = values.evaluate_every_n_steps or max(
+        1, number_of_steps // _EVALUATIONS)
+  return plain_run.train(
+      run, every, last_step, lambda run: _init_fn(run, beginning),
+      first_step=beginning.from_step,
+      freeze_batch_norm=not values.train_frozen_batch_norm)
+
+
+def _choose(train_dir, number_of_steps):
+  """Returns where to begin: at the newest step, with the best weights."""
+  newest = checkpoints.newest(train_dir)
+  folder = os.path.join(train_dir, best.BEST_DIR)
+  return Beginning(checkpoints.read_global_step(newest), number_of_steps,
+                   checkpoints.newest(folder) or newest)
+
+
+def _init_fn(run, beginning):
+  """Returns None: a checkpoint with all that is needed is in place.
+
+  The supervisor goes on with the newest checkpoint of the train directory. That
+  of the classifier's training lacks the optimizer's variables of all other
+  layers, so one that has them is written first.
+  """
+  train_dir = run.values.train_dir
+  if not has_begun(train_dir):
+    _write_first_checkpoint(train_dir, beginning)
+    best.write_aside(os.path.join(train_dir, _FILE_NAME),
+                     [json.dumps(beginning._asdict())])
+    tf.logging.info('All layers go on from %s', beginning.weights)
+  else:
+    tf.logging.info('Resuming from %s', checkpoints.newest(train_dir))
+
+
+def _write_first_checkpoint(train_dir, beginning):
+  """Writes the variables of the default graph, as training begins with them."""
+  read = slim.assign_from_checkpoint_fn(
+      beginning.weights, slim.get_model_variables())
+  there = {v.op.name: v for v in tf.global_variables()}
+  averages = [tf.assign(there[name], v) for name, v in (
+      (v.op.name + _AVERAGE, v) for v in slim.get_model_variables())
+              if name in there]
+  step = tf.train.get_global_step()
+  saver = tf.train.Saver()
+  with tf.Session() as session:
+    session.run(tf.global_variables_initializer())
+    read(session)
+    session.run(averages)
+    session.run(tf.assign(step, beginning.from_step))
+    saver.save(session, os.path.join(train_dir, 'model.ckpt'),
+               global_step=step)
+
+
+def _read(train_dir):
+  try:
+    with open(os.path.join(train_dir, _FILE_NAME)) as file:
+      return Beginning(**json.load(file))
+  except (OSError, ValueError, TypeError):
+    return None

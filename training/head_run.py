@@ -1,0 +1,67 @@
+"""A run that trains only what lies above its frozen trunk, from features."""
+
+import contextlib
+
+import common_flags
+from compat import tf
+from errors import InputError
+from training import head_graph, head_loop, loop, start
+
+
+def train(run):
+  """Computes the features that are not there yet, and trains on them.
+
+  Args:
+    run: start.Run; where run.datasets has 'validation', it is evaluated on.
+
+  Returns:
+    Whether training came to its end: it was not asked to stop.
+
+  Raises:
+    InputError: there is no frozen trunk, or more than one clone or worker.
+  """
+  values = run.values
+  for name in ('num_clones', 'worker_replicas'):
+    if values[name].value > 1:
+      raise InputError('--cache_features trains in one place, got --%s=%d; '
+                       'give --nocache_features' % (name, values[name].value))
+  with tf.Graph().as_default(), contextlib.ExitStack() as stack:
+    tf.set_random_seed(values.seed)
+    graph = head_graph.build_from_flags(
+        values, run.datasets, run.info, run.network, run.trainable_scopes)
+    stack.callback(graph.twin.close)
+    init_fn = start.init_fn(run)
+    start.save_facts(run)
+    progress = start.progress(run, graph.training.global_step)
+    options = head_loop.Options(
+        values.batch_size, values.log_every_n_steps,
+        values.save_summaries_secs, values.max_number_of_steps,
+        values.early_stop_evals, values.evaluate_every_n_steps,
+        values.mixup_alpha, values.seed)
+    writer = tf.summary.FileWriter(values.train_dir, tf.get_default_graph())
+    stack.callback(writer.close)
+    make_caches = head_loop.caches_of(
+        graph, run.datasets,
+        values.feature_cache_dir or head_loop.default_cache_dir(
+            values.dataset_dir, values.dataset_name),
+        _cache_key(run), values.cache_views)
+    return loop.run(
+        graph.training._replace(summary_op=None), values.train_dir,
+        init_fn=init_fn,
+        number_of_steps=values.max_number_of_steps,
+        log_every_n_steps=values.log_every_n_steps,
+        save_summaries_secs=values.save_summaries_secs,
+        save_interval_secs=values.save_interval_secs,
+        session_config=common_flags.session_config(values),
+        make_step=lambda stop: head_loop.HeadStep(
+            stop, graph, make_caches, progress, options, writer))
+
+
+def _cache_key(run):
+  """Returns what the features depend on beside records, weights and engine."""
+  info = run.info
+  key = dict(network=info.model_name, preprocessing=info.preprocessing_name,
+             image_size=info.image_size, labels_offset=info.labels_offset)
+  if run.values.cache_views:
+    key['seed'] = run.values.seed
+  return key

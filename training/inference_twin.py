@@ -1,0 +1,111 @@
+"""A run's network in evaluation mode, in a graph and session of its own.
+
+  twin = InferenceTwin(info, network)
+  twin.load(session)                   # The run's present variables.
+  logits = twin.logits([[photos], [more_photos]])
+
+What is fed may be the photos, or tensors further on: of a frozen trunk only the
+rest of the network has to run.
+"""
+
+import numpy as np
+
+from compat import tf
+from nets import nets_factory
+from runs import checkpoints
+from training import frozen_trunk
+
+
+class InferenceTwin:
+  """The network as evaluation and export see it.
+
+  Args:
+    info: RunInfo of the run.
+    network: the Network row of info.model_name.
+    moving_average_decay: None where the run keeps no moving averages.
+    session_config: tf.ConfigProto.
+
+  Attributes:
+    op_names: names of its operations, from the images to the logits.
+  """
+
+  def __init__(self, info, network, moving_average_decay=None,
+               session_config=None):
+    self._config = session_config
+    self._session = None
+    self._graph = tf.Graph()
+    with self._graph.as_default():
+      self._images = tf.placeholder(tf.float32, [
+          None, info.image_size, info.image_size, network.channels], 'images')
+      self._logits, _ = nets_factory.get_network_fn(
+          info.model_name, num_classes=len(info.labels),
+          is_training=False)(self._images)
+      self._restores = checkpoints.variables_to_restore(moving_average_decay)
+    self.op_names = {op.name for op in self._graph.get_operations()}
+    self._start = [self._images.name]
+
+  def start_from(self, names):
+    """Says what `logits` is fed.
+
+    Args:
+      names: of tensors. Those that the logits do not need are not used: in
+        evaluation some networks have no auxiliary classifier.
+    """
+    self._start = list(names)
+
+  def load(self, session):
+    """Takes the present variables of a run.
+
+    Args:
+      session: of the run.
+    """
+    if self._session is None:
+      self._make_session()
+    names = {}
+    for name in self._values:
+      # What is not trained has no average.
+      plain = self._restores[name].op.name
+      names[name] = (name if _has_operation(session.graph, name) else
+                     plain) + ':0'
+    values = session.run(names)
+    self._session.run(self._assign, {
+        self._values[name]: value for name, value in values.items()})
+
+  def _make_session(self):
+    needed = frozen_trunk.ancestors([self._logits])
+    tensors = [self._graph.get_tensor_by_name(name) for name in self._start]
+    self._inputs = [t if t.op in needed else None for t in tensors]
+    ops = set(frozen_trunk.ancestors(
+        [self._logits], {t.op for t in self._inputs if t is not None}))
+    variables = {name: v for name, v in self._restores.items() if v.op in ops}
+    with self._graph.as_default():
+      self._values = {name: tf.placeholder(v.dtype.base_dtype, v.shape)
+                      for name, v in variables.items()}
+      self._assign = tf.group(*[tf.assign(v, self._values[name])
+                                for name, v in variables.items()])
+    self._session = tf.Session(graph=self._graph, config=self._config)
+
+  def logits(self, batches):
+    """Returns `[n, num_classes]` float32.
+
+    Args:
+      batches: iterable of lists of arrays, one a name of `start_from`.
+    """
+    return np.concatenate([
+        self._session.run(self._logits, {
+            tensor: value for tensor, value in zip(self._inputs, batch)
+            if tensor is not None})
+        for batch in batches])
+
+  def close(self):
+    """Frees the session."""
+    if self._session is not None:
+      self._session.close()
+
+
+def _has_operation(graph, name):
+  try:
+    graph.get_operation_by_name(name)
+  except KeyError:
+    return False
+  return True

@@ -1,0 +1,108 @@
+"""The run as slim has it: photos from the records, step by step."""
+
+import contextlib
+
+import common_flags
+from compat import tf
+from training import graph as training_graph
+from training import inference_twin, loop, start, validation
+
+
+class ValidatedStep(loop.TrainStep):
+  """Steps of slim's loop, with evaluations in between.
+
+  Args:
+    stop: a loop.StopRequest.
+    validation_of_run: training.validation.Validation.
+    progress: training.best.Progress.
+    every: steps from one evaluation to the next.
+    patience: evaluations without improvement after which training ends; 0: it
+      goes on.
+    number_of_steps: global step to end at, or None.
+  """
+
+  def __init__(self, stop, validation_of_run, progress, every, patience,
+               number_of_steps=None):
+    super().__init__(stop)
+    self._validation = validation_of_run
+    self._progress = progress
+    self._every = every
+    self._patience = patience
+    self._last_step = number_of_steps
+
+  def take(self, session, train_op, global_step, train_step_kwargs):
+    """Takes one step; returns the loss and whether it was the last."""
+    if self._progress.is_over(self._patience):
+      tf.logging.info('Nothing to do: %s; --early_stop_evals=0 goes on',
+                      self._progress.describe())
+      return None, True
+    loss, last = super().take(session, train_op, global_step,
+                              train_step_kwargs)
+    self._validation.note(loss)
+    step = self.step + 1
+    if step % self._every == 0 or step == self._last_step:
+      self._validation.evaluate(session, step)
+      if self._progress.is_over(self._patience):
+        tf.logging.info('Stopping: %s', self._progress.describe())
+        last = True
+    return loss, last
+
+
+def train(run, evaluate_every_n_steps=None, number_of_steps=None,
+          init_fn=start.init_fn, first_step=0, freeze_batch_norm=False):
+  """Trains, and evaluates meanwhile where that is asked.
+
+  Args:
+    run: start.Run.
+    evaluate_every_n_steps: None does not evaluate; with a number
+      run.datasets must have 'validation'.
+    number_of_steps: global step to end at; None: until it is stopped.
+    init_fn: function of the run that gives what reads the first weights; it is
+      called when the graph is built.
+    first_step, freeze_batch_norm: as for training.graph.
+
+  Returns:
+    Whether training came to its end: it was not asked to stop.
+  """
+  values = run.values
+  with tf.Graph().as_default(), contextlib.ExitStack() as stack:
+    tf.set_random_seed(values.seed)
+    graph = training_graph.build_from_flags(
+        values, run.datasets['train'], run.info, run.network,
+        run.trainable_scopes, first_step=first_step,
+        freeze_batch_norm=freeze_batch_norm)
+    make_step, read_weights = loop.TrainStep, None
+    if run.is_chief:
+      read_weights = init_fn(run)
+      start.save_facts(run)
+      if evaluate_every_n_steps:
+        make_step = _validated_steps(run, graph, evaluate_every_n_steps,
+                                     number_of_steps, stack)
+    return loop.run(
+        graph, values.train_dir, master=values.master, is_chief=run.is_chief,
+        init_fn=read_weights,
+        number_of_steps=number_of_steps,
+        log_every_n_steps=values.log_every_n_steps,
+        save_summaries_secs=values.save_summaries_secs,
+        save_interval_secs=values.save_interval_secs,
+        session_config=common_flags.session_config(values),
+        make_step=make_step)
+
+
+def _validated_steps(run, graph, every, number_of_steps, stack):
+  """Returns what makes the ValidatedStep of a run."""
+  values = run.values
+  writer = tf.summary.FileWriter(values.train_dir)
+  stack.callback(writer.close)
+  twin = inference_twin.InferenceTwin(
+      run.info, run.network, values.moving_average_decay,
+      common_flags.session_config(values))
+  stack.callback(twin.close)
+  progress = start.progress(run, graph.global_step)
+  validation_of_run = validation.Validation(
+      twin, progress, writer, validation.photo_batches(
+          run.datasets['validation'], run.info, run.network,
+          values.batch_size, values.num_preprocessing_threads))
+  return lambda stop: ValidatedStep(
+      stop, validation_of_run, progress, every, values.early_stop_evals,
+      number_of_steps)

@@ -1,0 +1,109 @@
+"""Evaluates a run on its validation photos while it trains."""
+
+import numpy as np
+
+from compat import tf
+from datasets import input_pipeline
+from preprocessing import preprocessing_factory
+
+
+class Validation:
+  """What is evaluated, and what becomes of it.
+
+  Args:
+    twin: InferenceTwin of the run.
+    progress: training.best.Progress of the run.
+    writer: tf.summary.FileWriter of the train directory.
+    make_batches: function that gives an iterable of (inputs of the twin,
+      labels): each validation photo once.
+  """
+
+  def __init__(self, twin, progress, writer, make_batches):
+    self._twin = twin
+    self._progress = progress
+    self._writer = writer
+    self._make_batches = make_batches
+    self._train_losses = []
+
+  def note(self, loss):
+    """Notes the loss of a training step, for the next evaluation."""
+    self._train_losses.append(float(loss))
+
+  def evaluate(self, session, step):
+    """Counts the validation photos; keeps the checkpoint if it is the best.
+
+    Args:
+      session: of the run.
+      step: its global step.
+    """
+    self._twin.load(session)
+    labels = []
+
+    def inputs():
+      for batch, labels_of_batch in self._make_batches():
+        labels.append(labels_of_batch)
+        yield batch
+
+    logits = self._twin.logits(inputs())
+    accuracy, loss = measure(logits, np.concatenate(labels))
+    self._writer.add_summary(tf.Summary(value=[
+        tf.Summary.Value(tag='validation/Accuracy', simple_value=accuracy),
+        tf.Summary.Value(tag='validation/loss', simple_value=loss)]), step)
+    self._writer.flush()
+    train_loss = None
+    if self._train_losses:
+      train_loss = float(np.mean(self._train_losses))
+      self._train_losses = []
+    self._progress.add(session, step, accuracy, loss, train_loss)
+
+
+def measure(logits, labels):
+  """Returns the share of photos that are right, and the mean cross entropy.
+
+  Args:
+    logits: `[n, num_classes]` float32.
+    labels: `[n]` integers.
+  """
+  shifted = logits.astype(np.float64)
+  shifted -= shifted.max(axis=1, keepdims=True)
+  of_label = shifted[np.arange(len(labels)), labels]
+  loss = np.mean(np.log(np.exp(shifted).sum(axis=1)) - of_label)
+  return float(np.mean(logits.argmax(axis=1) == labels)), float(loss)
+
+
+def photo_batches(dataset, info, network, batch_size, num_threads):
+  """Returns a function that reads the photos of a split, each once.
+
+  Args:
+    dataset: slim Dataset of the split.
+    info: RunInfo of the run.
+    network: the Network row of info.model_name.
+    batch_size: photos a batch.
+    num_threads: threads that decode.
+
+  Returns:
+    A function that gives an iterator over ([images], labels), as `Validation`
+    wants it.
+  """
+  graph = tf.Graph()
+  with graph.as_default(), tf.device('/device:CPU:0'):
+    iterator = tf.data.make_initializable_iterator(
+        input_pipeline.evaluation_batches(
+            dataset,
+            preprocessing_factory.get_preprocessing(
+                info.preprocessing_name, is_training=False),
+            info.image_size, batch_size, channels=network.channels,
+            num_threads=num_threads, labels_offset=info.labels_offset))
+    batch = iterator.get_next()
+
+  def read():
+    with tf.Session(graph=graph) as session:
+      session.run(iterator.initializer)
+      while True:
+        try:
+          images, labels = session.run((batch['image'], batch['label']))
+        except tf.errors.OutOfRangeError:
+          return
+        yield [images], labels
+
+  return read
