@@ -147,6 +147,7 @@ def _photos_from_flags(values, dataset, info, network):
       num_readers=values.num_readers,
       num_threads=values.num_preprocessing_threads,
       labels_offset=info.labels_offset,
+      seed=values.seed,
       num_shards=values.worker_replicas,
       shard_index=values.task)
   iterator = tf.data.make_initializable_iterator(batches)
