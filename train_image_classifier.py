@@ -61,6 +61,12 @@ def _define_run_flags():
       lower_bound=1)
   flags.DEFINE_integer(
       'num_readers', 4, 'TFRecord files that are read in turn.', lower_bound=1)
+  flags.DEFINE_bool(
+      'fast_mode', True,
+      "Of Inception's preprocessing: resize bilinearly and change brightness "
+      'and saturation only. --nofast_mode: one of four ways to resize, hue and '
+      'contrast too, in one of four orders. Other preprocessings have no '
+      'such choice.')
   flags.DEFINE_float(
       'label_smoothing', 0.0,
       'Share of each label that is spread over all classes; 0.1 is usual.',

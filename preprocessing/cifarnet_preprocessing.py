@@ -4,6 +4,7 @@ As in TensorFlow's CIFAR-10 tutorial, after Alex Krizhevsky's cuda-convnet.
 """
 
 from compat import tf
+from preprocessing.draws import Draws
 
 PADDING = 4            # Pixels at each side, before the random crop.
 BRIGHTNESS = 63        # Added at most, of values in [0, 255].
@@ -11,7 +12,7 @@ CONTRAST = (0.2, 1.8)  # Factors.
 
 
 def preprocess_for_train(image, output_height, output_width, padding=PADDING,
-                         add_image_summaries=False):
+                         add_image_summaries=False, seed=None):
   """Pads, crops, flips and recolours an image at random.
 
   Args:
@@ -22,20 +23,21 @@ def preprocess_for_train(image, output_height, output_width, padding=PADDING,
       where the image would still be smaller than the result.
     add_image_summaries: whether to add summaries of the first and last step.
       Leave it off in a `tf.data` map function.
+    seed: `[2]` int64 tensor that decides all that is random; None: another one
+      each time.
 
   Returns:
     `[output_height, output_width, channels]` float32 of mean 0, deviation 1.
   """
   if add_image_summaries:
     tf.summary.image('image', tf.expand_dims(image, 0))
-  channels = image.get_shape().as_list()[2]
+  draws = Draws(seed)
   image = _pad(tf.to_float(image), padding, output_height, output_width)
-  image = tf.image.random_crop(image, [output_height, output_width, channels])
-  image = tf.image.random_flip_left_right(image)
+  image = draws.flip(draws.crop(image, output_height, output_width))
   if add_image_summaries:
     tf.summary.image('distorted_image', tf.expand_dims(image, 0))
-  image = tf.image.random_brightness(image, BRIGHTNESS)
-  image = tf.image.random_contrast(image, *CONTRAST)
+  image += draws.uniform(-BRIGHTNESS, BRIGHTNESS)
+  image = tf.image.adjust_contrast(image, draws.uniform(*CONTRAST))
   return tf.image.per_image_standardization(image)
 
 
@@ -63,7 +65,7 @@ def preprocess_for_eval(image, output_height, output_width,
 
 
 def preprocess_image(image, output_height, output_width, is_training=False,
-                     add_image_summaries=False):
+                     add_image_summaries=False, seed=None):
   """Makes an image the input of a network.
 
   Args:
@@ -72,13 +74,17 @@ def preprocess_image(image, output_height, output_width, is_training=False,
     output_width: of the result, in pixels.
     is_training: whether to distort it for training.
     add_image_summaries: whether to add summaries.
+    seed: as for `preprocess_for_train`; only for training.
 
   Returns:
     `[output_height, output_width, channels]` float32 of mean 0, deviation 1.
   """
-  preprocess = preprocess_for_train if is_training else preprocess_for_eval
-  return preprocess(image, output_height, output_width,
-                    add_image_summaries=add_image_summaries)
+  if is_training:
+    return preprocess_for_train(image, output_height, output_width,
+                                add_image_summaries=add_image_summaries,
+                                seed=seed)
+  return preprocess_for_eval(image, output_height, output_width,
+                             add_image_summaries=add_image_summaries)
 
 
 def _pad(image, padding, height, width):
@@ -86,4 +92,6 @@ def _pad(image, padding, height, width):
   missing = tf.maximum(
       [height, width] - tf.shape(image)[:2] - 2 * padding, 0)
   sides = tf.stack([missing // 2, missing - missing // 2], axis=1) + padding
-  return tf.pad(image, tf.concat([sides, [[0, 0]]], 0))
+  padded = tf.pad(image, tf.concat([sides, [[0, 0]]], 0))
+  padded.set_shape([None, None, image.get_shape()[2]])
+  return padded

@@ -8,23 +8,22 @@ Everything here may run in a `tf.data` map function. There, leave
 `add_image_summaries` off: a summary is lost in it.
 """
 
-from functools import partial
-
 from compat import tf
 from errors import InputError
+from preprocessing import colors
+from preprocessing.draws import Draws
 
 BRIGHTNESS = 32.0 / 255.0       # Added at most, of values in [0, 1].
 SATURATION = (0.5, 1.5)         # Factors.
 CONTRAST = (0.5, 1.5)           # Factors.
 HUE = 0.2                       # Turned at most, of a whole turn.
 
+# Each a change of colors, and the least and the greatest amount of it.
 _DISTORTIONS = {
-    'brightness': partial(tf.image.random_brightness, max_delta=BRIGHTNESS),
-    'saturation': partial(tf.image.random_saturation, lower=SATURATION[0],
-                          upper=SATURATION[1]),
-    'contrast': partial(tf.image.random_contrast, lower=CONTRAST[0],
-                        upper=CONTRAST[1]),
-    'hue': partial(tf.image.random_hue, max_delta=HUE),
+    'brightness': (colors.brightness, -BRIGHTNESS, BRIGHTNESS),
+    'saturation': (colors.saturation,) + SATURATION,
+    'contrast': (colors.contrast,) + CONTRAST,
+    'hue': (colors.hue, -HUE, HUE),
 }
 
 # What `color_ordering` counts.
@@ -49,7 +48,7 @@ _RESIZE_METHODS = (
 )
 
 
-def apply_with_random_selector(x, func, num_cases):
+def apply_with_random_selector(x, func, num_cases, draws=None):
   """Returns `func(x, case)` with a random `case`; only that one is computed.
 
   Args:
@@ -57,13 +56,14 @@ def apply_with_random_selector(x, func, num_cases):
     func: function of a tensor and the number of a case, a Python integer.
       All cases must return the same shape and type.
     num_cases: number of cases; `case` is in [0, num_cases).
+    draws: Draws that gives the case; None: new ones.
 
   Returns:
     The output of `func`.
   """
   if num_cases == 1:
     return func(x, 0)
-  selected = tf.random_uniform([], maxval=num_cases, dtype=tf.int32)
+  selected = (draws or Draws()).integer(num_cases)
 
   def choose(first):
     """Chooses among the cases from `first` on."""
@@ -75,7 +75,8 @@ def apply_with_random_selector(x, func, num_cases):
   return choose(0)
 
 
-def distort_color(image, color_ordering=0, fast_mode=True, scope=None):
+def distort_color(image, color_ordering=0, fast_mode=True, scope=None,
+                  draws=None):
   """Changes the colours of a photo at random.
 
   Args:
@@ -84,6 +85,7 @@ def distort_color(image, color_ordering=0, fast_mode=True, scope=None):
     fast_mode: whether only brightness and saturation change, which leaves two
       orders: 0, and the others. Otherwise hue and contrast change too.
     scope: name of the ops' scope.
+    draws: Draws that gives the amounts; None: new ones.
 
   Returns:
     `[height, width, 3]` float32 in [0, 1].
@@ -95,45 +97,67 @@ def distort_color(image, color_ordering=0, fast_mode=True, scope=None):
     raise InputError('color_ordering must be in [0, 3], got %r' %
                      (color_ordering,))
   with tf.name_scope(scope, 'distort_color', [image]):
+    draws = draws or Draws()
+    planes = colors.to_planes(image)
     orders = _FAST_ORDERS if fast_mode else _ORDERS
     for name in orders[color_ordering]:
-      image = _DISTORTIONS[name](image)
+      change, low, high = _DISTORTIONS[name]
+      planes = change(planes, draws.uniform(low, high))
+    image = colors.to_image(planes, *tf.unstack(tf.shape(image)[:2]))
     return tf.clip_by_value(image, 0.0, 1.0)
 
 
 def distorted_bounding_box_crop(image, bbox, min_object_covered=0.1,
                                 aspect_ratio_range=(0.75, 1.33),
                                 area_range=(0.05, 1.0), max_attempts=100,
-                                scope=None):
+                                scope=None, draws=None):
   """Cuts a random box out of a photo.
 
   Args:
     image: `[height, width, channels]` tensor.
-    bbox: `[1, boxes, 4]` float32: objects as ymin, xmin, ymax, xmax, of 1.
+    bbox: `[1, boxes, 4]` float32: objects as ymin, xmin, ymax, xmax, of 1;
+      None: the whole photo is the object.
     min_object_covered: share of one of the objects that the box must hold.
     aspect_ratio_range: least and greatest width / height of the box.
     area_range: least and greatest share of the photo that the box takes.
     max_attempts: so many boxes are tried before the whole photo is taken.
     scope: name of the ops' scope.
+    draws: Draws that gives the box; None: new ones.
 
   Returns:
     The part of the photo, and the box as `[1, 1, 4]` float32, as in `bbox`.
   """
-  with tf.name_scope(scope, 'distorted_bounding_box_crop', [image, bbox]):
-    begin, size, box = tf.image.sample_distorted_bounding_box(
-        tf.shape(image), bounding_boxes=bbox,
-        min_object_covered=min_object_covered,
-        aspect_ratio_range=aspect_ratio_range, area_range=area_range,
-        max_attempts=max_attempts, use_image_if_no_bounding_boxes=True)
-    cropped = tf.slice(image, begin, size)
+  with tf.name_scope(scope, 'distorted_bounding_box_crop', [image]):
+    shape = tf.shape(image)
+    window = (draws or Draws()).box(
+        shape, bbox, min_object_covered, aspect_ratio_range, area_range,
+        max_attempts)
+    begin, size = window[:2], window[2:]
+    cropped = tf.slice(image, tf.concat([begin, [0]], 0),
+                       tf.concat([size, [-1]], 0))
     # The number of channels is lost in the slice.
     cropped.set_shape([None, None, image.get_shape()[2]])
-    return cropped, box
+    box = tf.to_float(tf.concat([begin, begin + size], 0)) / tf.to_float(
+        tf.tile(shape[:2], [2]))
+    return cropped, tf.reshape(box, [1, 1, 4])
+
+
+def random_window(shape, seed):
+  """Returns which part of a photo preprocess_for_train takes.
+
+  Args:
+    shape: int32 tensor whose first two values are height and width in pixels.
+    seed: as for `preprocess_for_train`.
+
+  Returns:
+    `[4]` int32: top, left, height and width in pixels.
+  """
+  return Draws(seed).box(shape)
 
 
 def preprocess_for_train(image, height, width, bbox=None, fast_mode=True,
                          scope=None, add_image_summaries=False,
-                         random_crop=True):
+                         random_crop=True, seed=None):
   """Distorts a photo for training.
 
   Args:
@@ -149,32 +173,27 @@ def preprocess_for_train(image, height, width, bbox=None, fast_mode=True,
     scope: name of the ops' scope.
     add_image_summaries: whether to add summaries of the steps.
     random_crop: whether to take a random box of the photo.
+    seed: `[2]` int64 tensor that decides all that is random; None: another one
+      each time.
 
   Returns:
     `[height, width, 3]` float32 in [-1, 1].
   """
   with tf.name_scope(scope, 'distort_image', [image]):
-    if bbox is None:
-      bbox = tf.constant([0.0, 0.0, 1.0, 1.0], shape=[1, 1, 4])
-    image = tf.image.convert_image_dtype(image, tf.float32)
+    draws = Draws(seed)
     if add_image_summaries:
       _summarize_boxes('image_with_bounding_boxes', image, bbox)
     if random_crop:
       whole = image
-      image, box = distorted_bounding_box_crop(image, bbox)
+      image, box = distorted_bounding_box_crop(image, bbox, draws=draws)
       if add_image_summaries:
         _summarize_boxes('images_with_distorted_bounding_box', whole, box)
 
+    image = _resize(image, height, width, fast_mode, draws)
+    image = draws.flip(image)
     image = apply_with_random_selector(
-        image,
-        lambda x, case: tf.image.resize_images(x, [height, width],
-                                               _RESIZE_METHODS[case]),
-        1 if fast_mode else len(_RESIZE_METHODS))
-    image.set_shape([height, width, 3])
-    image = tf.image.random_flip_left_right(image)
-    image = apply_with_random_selector(
-        image, lambda x, case: distort_color(x, case, fast_mode),
-        1 if fast_mode else len(_ORDERS))
+        image, lambda x, case: distort_color(x, case, fast_mode, draws=draws),
+        1 if fast_mode else len(_ORDERS), draws)
     image.set_shape([height, width, 3])
     if add_image_summaries:
       tf.summary.image('final_distorted_image', tf.expand_dims(image, 0))
@@ -209,7 +228,7 @@ def preprocess_for_eval(image, height, width, central_fraction=0.875,
 
 def preprocess_image(image, height, width, is_training=False, bbox=None,
                      fast_mode=True, add_image_summaries=False,
-                     crop_image=True):
+                     crop_image=True, seed=None):
   """Makes a photo the input of a network.
 
   Args:
@@ -221,6 +240,7 @@ def preprocess_image(image, height, width, is_training=False, bbox=None,
     fast_mode: as for `preprocess_for_train`; only for training.
     add_image_summaries: whether to add summaries; only for training.
     crop_image: whether to cut: a random box, or the middle.
+    seed: as for `preprocess_for_train`; only for training.
 
   Returns:
     `[height, width, 3]` float32 in [-1, 1].
@@ -228,7 +248,7 @@ def preprocess_image(image, height, width, is_training=False, bbox=None,
   if is_training:
     return preprocess_for_train(image, height, width, bbox, fast_mode,
                                 add_image_summaries=add_image_summaries,
-                                random_crop=crop_image)
+                                random_crop=crop_image, seed=seed)
   return preprocess_for_eval(image, height, width, central_crop=crop_image)
 
 
@@ -237,6 +257,26 @@ def _center_values(image):
   return (image - 0.5) * 2.0
 
 
+def _resize(image, height, width, fast_mode, draws):
+  """Resizes bilinearly, or by one of four methods; float32, integers of 1."""
+  # Before it becomes float32: the photo may have many times the pixels that
+  # are needed of it.
+  scale = 1.0 if image.dtype.is_floating else 1.0 / image.dtype.max
+
+  def resize(image, case):
+    image = tf.image.resize_images(image, [height, width],
+                                   _RESIZE_METHODS[case])
+    return tf.cast(image, tf.float32) * scale
+
+  image = apply_with_random_selector(
+      image, resize, 1 if fast_mode else len(_RESIZE_METHODS), draws)
+  image.set_shape([height, width, 3])
+  return image
+
+
 def _summarize_boxes(name, image, boxes):
+  image = tf.image.convert_image_dtype(image, tf.float32)
+  if boxes is None:
+    boxes = tf.constant([0.0, 0.0, 1.0, 1.0], shape=[1, 1, 4])
   drawn = tf.image.draw_bounding_boxes(tf.expand_dims(image, 0), boxes)
   tf.summary.image(name, drawn)

@@ -3,7 +3,8 @@
 from compat import tf
 
 
-def preprocess_image(image, output_height, output_width, is_training=False):
+def preprocess_image(image, output_height, output_width, is_training=False,
+                     seed=None):
   """Makes an image the input of a network.
 
   Args:
@@ -12,11 +13,12 @@ def preprocess_image(image, output_height, output_width, is_training=False):
     output_width: of the result, in pixels.
     is_training: taken as every family's, and without effect: handwritten
       digits are not distorted.
+    seed: taken likewise.
 
   Returns:
     `[output_height, output_width, channels]` float32 in [-1, 1).
   """
-  del is_training
+  del is_training, seed
   image = tf.image.resize_image_with_crop_or_pad(
       tf.to_float(image), output_height, output_width)
   return (image - 128.0) / 128.0

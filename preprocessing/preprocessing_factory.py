@@ -47,7 +47,8 @@ FAMILY_OF = {name: family for family, networks in _NETWORKS.items()
              for name in (family,) + networks}
 
 
-def get_preprocessing(name, is_training, height=None, width=None):
+def get_preprocessing(name, is_training, height=None, width=None,
+                      fast_mode=None):
   """Returns the preprocessing of a family or a network.
 
   Args:
@@ -55,19 +56,31 @@ def get_preprocessing(name, is_training, height=None, width=None):
     is_training: whether images are distorted for training.
     height: of the result, in pixels; None: given with each call.
     width: of the result, in pixels; None: given with each call.
+    fast_mode: of Inception's family, whether to leave the dearer distortions
+      of training out; None: as the family has it. Others have no such choice.
 
   Returns:
     `preprocessing_fn(image, output_height=None, output_width=None, **kwargs)`
     from `[h, w, channels]` uint8 to `[height, width, channels]` float32.
-    Further arguments go to the family's `preprocess_image`. It raises a
-    ValueError where the size is given neither here nor there.
+    Further arguments go to the family's `preprocess_image`: each takes `seed`,
+    which decides all that is random. It raises a ValueError where the size is
+    given neither here nor there.
+
+    `preprocessing_fn.random_window` is, where training begins with a random
+    part of the photo, the function `(shape, seed)` that says which: `[4]`
+    int32 of top, left, height, width. That part, with `crop_image=False` and
+    the same seed, gives the same result as the whole photo. Else it is None.
 
   Raises:
     ValueError: nothing has this name.
   """
   if name not in FAMILY_OF:
     raise unknown_name('preprocessing', name, FAMILY_OF)
-  preprocess_image = _FAMILIES[FAMILY_OF[name]]
+  family = FAMILY_OF[name]
+  preprocess_image = _FAMILIES[family]
+  options = {}
+  if fast_mode is not None and family == 'inception':
+    options['fast_mode'] = fast_mode
 
   # Dataset.map would have AutoGraph rewrite it, which has no `if` on a tensor.
   @tf.autograph.experimental.do_not_convert
@@ -76,6 +89,10 @@ def get_preprocessing(name, is_training, height=None, width=None):
     if None in size:
       raise InputError('preprocessing %r needs a height and a width in pixels, '
                        'got %r and %r' % ((name,) + size))
-    return preprocess_image(image, *size, is_training=is_training, **kwargs)
+    return preprocess_image(image, *size, is_training=is_training,
+                            **dict(options, **kwargs))
 
+  preprocessing_fn.random_window = None
+  if is_training and family == 'inception':
+    preprocessing_fn.random_window = inception_preprocessing.random_window
   return preprocessing_fn

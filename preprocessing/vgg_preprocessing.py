@@ -7,6 +7,7 @@ section 3.1 (multi-scale training).
 
 from compat import tf
 from errors import InputError
+from preprocessing.draws import Draws
 
 # Mean of ImageNet's training photos: red, green, blue in [0, 255].
 MEANS = (123.68, 116.78, 103.94)
@@ -20,7 +21,7 @@ RESIZE_SIDE_MAX = 512
 
 def preprocess_for_train(image, output_height, output_width,
                          resize_side_min=RESIZE_SIDE_MIN,
-                         resize_side_max=RESIZE_SIDE_MAX):
+                         resize_side_max=RESIZE_SIDE_MAX, seed=None):
   """Resizes, crops and flips a photo at random.
 
   Args:
@@ -30,6 +31,8 @@ def preprocess_for_train(image, output_height, output_width,
     resize_side_min: least length of the shorter side, in pixels. Where the
       result is larger than that, its larger side is the least length.
     resize_side_max: greatest length of the shorter side, in pixels.
+    seed: `[2]` int64 tensor that decides all that is random; None: another one
+      each time.
 
   Returns:
     `[output_height, output_width, 3]` float32: [0, 255] minus MEANS.
@@ -42,11 +45,11 @@ def preprocess_for_train(image, output_height, output_width,
                      (resize_side_min, resize_side_max))
   least = max(resize_side_min, output_height, output_width)
   greatest = max(resize_side_max, least)
-  side = tf.random_uniform([], least, greatest + 1, dtype=tf.int32)
+  draws = Draws(seed)
+  side = least + draws.integer(greatest + 1 - least)
   image = _resize_shorter_side(image, side)
-  image = tf.image.random_crop(image, [output_height, output_width, 3])
-  image = tf.image.random_flip_left_right(image)
-  return image - MEANS
+  image = draws.crop(image, output_height, output_width)
+  return draws.flip(image) - MEANS
 
 
 def preprocess_for_eval(image, output_height, output_width,
@@ -73,7 +76,7 @@ def preprocess_for_eval(image, output_height, output_width,
 
 def preprocess_image(image, output_height, output_width, is_training=False,
                      resize_side_min=RESIZE_SIDE_MIN,
-                     resize_side_max=RESIZE_SIDE_MAX):
+                     resize_side_max=RESIZE_SIDE_MAX, seed=None):
   """Makes a photo the input of a network.
 
   Args:
@@ -84,6 +87,7 @@ def preprocess_image(image, output_height, output_width, is_training=False,
     resize_side_min: least length of the shorter side before the crop, in
       pixels; for evaluation its length.
     resize_side_max: greatest length of the shorter side; only for training.
+    seed: as for `preprocess_for_train`; only for training.
 
   Returns:
     `[output_height, output_width, 3]` float32: [0, 255] minus MEANS.
@@ -93,7 +97,7 @@ def preprocess_image(image, output_height, output_width, is_training=False,
   """
   if is_training:
     return preprocess_for_train(image, output_height, output_width,
-                                resize_side_min, resize_side_max)
+                                resize_side_min, resize_side_max, seed)
   return preprocess_for_eval(image, output_height, output_width,
                              resize_side_min)
 

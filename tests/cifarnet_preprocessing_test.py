@@ -5,6 +5,7 @@ import pytest
 
 from compat import tf
 from preprocessing import cifarnet_preprocessing as preprocessing
+from preprocessing.draws import Draws
 
 
 def _draw(build, count=1):
@@ -78,17 +79,30 @@ def test_train_smaller_image_is_padded_up(height, width):
   assert np.isfinite(image).all()
 
 
-def test_train_changes_brightness_before_contrast_by_slims_figures():
-  with tf.Graph().as_default() as graph:
-    preprocessing.preprocess_for_train(tf.zeros([32, 32, 3]), 32, 32)
-    bounds = {op.name: op.get_attr('value').float_val[:]
-              for op in graph.get_operations() if op.type == 'Const' and
-              op.name.split('/')[-1] in ('min', 'max') and
-              op.get_attr('dtype') == tf.float32}
-    types = [op.type for op in graph.get_operations()]
-    assert 'AdjustContrastv2' in types
-  values = [round(value[0], 4) for value in bounds.values()]
-  assert values[-4:] == [-63, 63, 0.2, 1.8]
+def _slims_chain(photo, numbers):
+  """The distortions of five random numbers in [0, 1)."""
+  padded = np.pad(photo.astype('float32'), ((4, 4), (4, 4), (0, 0)), 'constant')
+  top, left = int(numbers[0] * 9), int(numbers[1] * 9)
+  image = padded[top:top + 32, left:left + 32]
+  if numbers[2] < 0.5:
+    image = image[:, ::-1]
+  image = image + (-63 + numbers[3] * 126)
+  mean = image.mean((0, 1))
+  return _standardised((image - mean) * (0.2 + numbers[4] * 1.6) + mean)
+
+
+@pytest.mark.parametrize('number', range(6))
+def test_train_equals_slims_chain(number):
+  photo = _noise(32, 32)
+  photo[:, :, 1] //= 2  # Contrast is of each channel by itself.
+  with tf.Graph().as_default(), tf.Session() as session:
+    seed = tf.constant([number, 1], tf.int64)
+    draws = Draws(seed)
+    numbers, got = session.run([
+        [draws.uniform(0.0, 1.0) for _ in range(5)],
+        preprocessing.preprocess_image(tf.constant(photo), 32, 32,
+                                       is_training=True, seed=seed)])
+  np.testing.assert_allclose(got, _slims_chain(photo, numbers), atol=1e-4)
 
 
 def test_eval_crops_the_middle():

@@ -1,7 +1,5 @@
 """Inception's distortions, each against its figures."""
 
-import colorsys
-
 import numpy as np
 import pytest
 
@@ -15,11 +13,6 @@ def _draw(build, count):
     tf.set_random_seed(5)
     output = build()
     return [session.run(output) for _ in range(count)]
-
-
-def _colours():
-  return np.random.RandomState(2).uniform(
-      0.3, 0.6, (6, 6, 3)).astype('float32')
 
 
 def _positions(height, width):
@@ -109,73 +102,6 @@ def test_selector_computes_the_selected_case_only():
   assert called == draws and len(set(draws)) == 3
 
 
-@pytest.mark.parametrize('name, figure', [('brightness', 32 / 255),
-                                          ('saturation', 0.5),
-                                          ('contrast', 0.5), ('hue', 0.2)])
-def test_distortion_stays_in_its_bounds_and_reaches_them(name, figure):
-  colours = _colours()
-  measure = {'brightness': _brightness_change,
-             'saturation': lambda *images: _saturation_factor(*images) - 1,
-             'contrast': lambda *images: _contrast_factor(*images) - 1,
-             'hue': _hue_change}[name]
-  draws = _draw(lambda: preprocessing._DISTORTIONS[name](
-      tf.constant(colours)), 200)
-  changes = [measure(colours, image) for image in draws]
-  assert -1.01 * figure < min(changes) < -0.9 * figure
-  assert 0.9 * figure < max(changes) < 1.01 * figure
-
-
-def _brightness_change(before, after):
-  changes = after - before
-  np.testing.assert_allclose(changes, changes[0, 0, 0], atol=1e-5)
-  return changes.mean()
-
-
-def _saturation_factor(before, after):
-  first, second = (colorsys.rgb_to_hsv(*image[2, 3]) for image in
-                   (before, after))
-  np.testing.assert_allclose(first[2], second[2], atol=1e-5)
-  return second[1] / first[1]
-
-
-def _contrast_factor(before, after):
-  factors = ((after - after.mean((0, 1))) / (before - before.mean((0, 1))))
-  np.testing.assert_allclose(factors, factors[0, 0, 0], rtol=0.02)
-  return np.median(factors)
-
-
-def _hue_change(before, after):
-  first, second = (colorsys.rgb_to_hsv(*image[2, 3]) for image in
-                   (before, after))
-  return (second[0] - first[0] + 0.5) % 1 - 0.5
-
-
-def _kinds(fast_mode, ordering):
-  """The kinds of random changes in the order that they are applied."""
-  with tf.Graph().as_default() as graph:
-    preprocessing.distort_color(tf.zeros([4, 4, 3]), ordering, fast_mode)
-    known = {'AdjustSaturation': 'saturation', 'AdjustHue': 'hue',
-             'AdjustContrastv2': 'contrast', 'adjust_brightness': 'brightness'}
-    kinds = []
-    for op in graph.get_operations():
-      key = op.type if op.type in known else op.name.split('/')[-1]
-      if key in known and (not kinds or kinds[-1] != known[key]):
-        kinds.append(known[key])
-    return kinds
-
-
-@pytest.mark.parametrize('ordering, kinds', [
-    (0, ['brightness', 'saturation', 'hue', 'contrast']),
-    (1, ['saturation', 'brightness', 'contrast', 'hue']),
-    (2, ['contrast', 'hue', 'brightness', 'saturation']),
-    (3, ['hue', 'saturation', 'contrast', 'brightness']),
-])
-def test_distort_color_has_slims_orders(ordering, kinds):
-  assert _kinds(False, ordering) == kinds
-  fast = ['brightness', 'saturation']
-  assert _kinds(True, ordering) == (fast if ordering == 0 else fast[::-1])
-
-
 @pytest.mark.parametrize('fast_mode', [True, False])
 def test_distort_color_clips_to_0_and_1(fast_mode):
   extremes = np.random.RandomState(0).randint(0, 2, (8, 8, 3)).astype('f')
@@ -236,22 +162,14 @@ def test_preprocess_for_train_takes_boxes_of_the_caller():
   assert all((image > 0).any() for image in draws)
 
 
-def test_preprocess_for_train_not_fast_uses_four_resize_methods():
-  with tf.Graph().as_default() as graph:
-    preprocessing.preprocess_for_train(tf.zeros([40, 40, 3], tf.uint8), 16, 16,
-                                       fast_mode=False)
-    types = {op.type for op in graph.get_operations()}
-  assert {'ResizeBilinear', 'ResizeNearestNeighbor', 'ResizeBicubic',
-          'ResizeArea', 'AdjustHue', 'AdjustContrastv2'} <= types
-
-
 def test_preprocess_for_train_fast_is_bilinear_only():
-  with tf.Graph().as_default() as graph:
-    preprocessing.preprocess_for_train(tf.zeros([40, 40, 3], tf.uint8), 16, 16)
-    types = {op.type for op in graph.get_operations()}
-  assert 'ResizeBilinear' in types and 'AdjustSaturation' in types
-  assert not types & {'ResizeNearestNeighbor', 'ResizeBicubic', 'ResizeArea',
-                      'AdjustHue', 'AdjustContrastv2'}
+  for fast_mode, count in ((True, 1), (False, 4)):
+    with tf.Graph().as_default() as graph:
+      preprocessing.preprocess_for_train(tf.zeros([40, 40, 3], tf.uint8), 16,
+                                         16, fast_mode=fast_mode)
+      types = {op.type for op in graph.get_operations()}
+    assert 'ResizeBilinear' in types
+    assert len([name for name in types if name.startswith('Resize')]) == count
 
 
 def test_preprocess_for_train_summaries_are_optional():

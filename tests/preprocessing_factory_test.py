@@ -72,6 +72,40 @@ def test_training_differs_each_time(family, options, in_pipeline):
   assert not (images[1] == images[2]).all()
 
 
+@pytest.mark.parametrize('family', FAMILIES)
+def test_training_seed_decides_all(family):
+  first, again, other = (
+      _preprocess(family, True, False,
+                  seed=np.array(seed, 'int64'))[0]
+      for seed in ([1, 2], [1, 2], [1, 3]))
+  np.testing.assert_array_equal(first, again)
+  assert (first == other).all() == (family == 'lenet')
+
+
+def test_fast_mode_is_of_inception_alone():
+  for family in FAMILIES:
+    results = [_fixed(family, fast_mode) for fast_mode in (None, True, False)]
+    np.testing.assert_array_equal(results[0], results[1])
+    assert (results[1] == results[2]).all() == (family != 'inception')
+
+
+def _fixed(family, fast_mode):
+  facts = _facts(family)
+  fn = preprocessing_factory.get_preprocessing(
+      family, True, facts['size'], facts['size'], fast_mode=fast_mode)
+  with tf.Graph().as_default(), tf.Session() as session:
+    return session.run(fn(tf.constant(_photo(facts['channels'])),
+                          seed=tf.constant([1, 2], tf.int64)))
+
+
+def test_random_window_is_of_inceptions_training_alone():
+  for family in FAMILIES:
+    for is_training in (False, True):
+      fn = preprocessing_factory.get_preprocessing(family, is_training)
+      assert (fn.random_window is not None) == (
+          family == 'inception' and is_training)
+
+
 @pytest.mark.parametrize('in_pipeline', [False, True])
 def test_training_of_lenet_equals_evaluation(in_pipeline):
   training, = _preprocess('lenet', True, in_pipeline)

@@ -140,12 +140,14 @@ def _photos_from_flags(values, dataset, info, network):
   batches = input_pipeline.training_batches(
       dataset,
       preprocessing_factory.get_preprocessing(
-          info.preprocessing_name, is_training=True),
+          info.preprocessing_name, is_training=True,
+          fast_mode=values.fast_mode),
       info.image_size, values.batch_size,
       channels=network.channels,
       num_readers=values.num_readers,
       num_threads=values.num_preprocessing_threads,
       labels_offset=info.labels_offset,
+      seed=values.seed,
       num_shards=values.worker_replicas,
       shard_index=values.task)
   iterator = tf.data.make_initializable_iterator(batches)

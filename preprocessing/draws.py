@@ -1,0 +1,156 @@
+"""Random numbers of one photo, and what they decide: boxes, flips, cases.
+
+All numbers of a photo come from one seed through operations without a state.
+Two runs agree wherever the photos have the same seeds, however many threads
+prepare them.
+"""
+
+from compat import tf
+
+# Numbers drawn at once: one operation is cheaper than one a number. Inception's
+# takes the most, 19: each of its four orders of colours has its own four.
+_POOL = 24
+
+# TensorFlow leaves objects smaller than this out, in pixels.
+_LEAST_OBJECT = 1.0
+
+
+class Draws:
+  """The random numbers of one photo, each given out once.
+
+  Args:
+    seed: [2] int64 tensor; None: another one in each run of the graph, drawn
+      by an operation that follows tf.set_random_seed.
+  """
+
+  def __init__(self, seed=None):
+    if seed is None:
+      seed = tf.random_uniform([2], maxval=tf.int64.max, dtype=tf.int64)
+    self._seed = seed
+    self._pool = tf.unstack(self._numbers([_POOL], 0))
+
+  def uniform(self, low, high):
+    """Returns a scalar float32 in [low, high)."""
+    return low + self._pool.pop(0) * (high - low)
+
+  def integer(self, count):
+    """Returns a scalar int32 in [0, count); count is a number or a tensor."""
+    return _floor(self.uniform(0.0, 1.0) * tf.to_float(count))
+
+  def flip(self, image):
+    """Returns `[height, width, channels]`, with 0.5 mirrored left to right."""
+    # As tf.image.random_flip_left_right, which draws from a state.
+    return tf.cond(self.uniform(0.0, 1.0) < 0.5,
+                   lambda: tf.reverse(image, [1]), lambda: image)
+
+  def crop(self, image, height, width):
+    """Cuts a random `[height, width, channels]` out of an image."""
+    shape = tf.shape(image)
+    top = self.integer(shape[0] - height + 1)
+    left = self.integer(shape[1] - width + 1)
+    cropped = tf.slice(image, [top, left, 0], [height, width, -1])
+    cropped.set_shape([height, width, image.get_shape()[2]])
+    return cropped
+
+  def box(self, shape, objects=None, min_object_covered=0.1,
+          aspect_ratio_range=(0.75, 1.33), area_range=(0.05, 1.0),
+          max_attempts=100):
+    """Draws a random box inside a photo.
+
+    As tf.image.sample_distorted_bounding_box, which draws from a state: first
+    the aspect, then one of the heights that the areas allow, then the place.
+    All attempts are made at once, and the first good one is taken. The box
+    does not depend on the other numbers that were asked for.
+
+    Args:
+      shape: int32 tensor whose first two values are height and width in pixels.
+      objects: `[1, boxes, 4]` float32: ymin, xmin, ymax, xmax, of 1; None: the
+        whole photo is the object. Without boxes in it, the result is the whole
+        photo.
+      min_object_covered: share of one of the objects that the box must hold.
+      aspect_ratio_range: least and greatest width / height of the box.
+      area_range: least and greatest share of the photo that the box takes.
+      max_attempts: so many boxes are tried before the whole photo is taken.
+
+    Returns:
+      `[4]` int32: top, left, height and width in pixels.
+    """
+    size = tf.to_float(shape[:2])
+    total_area = size[0] * size[1]
+    least, greatest = area_range[0] * total_area, area_range[1] * total_area
+    numbers = tf.unstack(self._numbers([4, max_attempts], 1))
+    low, high = aspect_ratio_range
+    aspect = low + numbers[0] * (high - low)
+    height, width = _sides(numbers[1], aspect, size, least, greatest)
+    area = height * width
+    good = ((area >= least) & (area <= greatest) & (width >= 1) &
+            (height >= 1) & (width <= size[1]) & (height <= size[0]))
+    # As the kernel has it, a box that is not as high as the photo never
+    # reaches the last row, nor one that is not as wide the last column.
+    top = tf.floor(numbers[2] * (size[0] - height))
+    left = tf.floor(numbers[3] * (size[1] - width))
+    boxes = tf.stack([top, left, height, width], 1)
+    if objects is None:
+      good &= area >= min_object_covered * total_area
+    else:
+      good &= _covers(boxes, objects[0] * tf.tile(size, [2]),
+                      min_object_covered)
+    first = tf.argmax(tf.to_int32(good))  # 0 where none is good.
+    whole = tf.concat([[0.0, 0.0], size], 0)
+    return tf.to_int32(tf.where(good[first], boxes[first], whole))
+
+  def _numbers(self, shape, stream):
+    """Returns float32 in [0, 1); each stream has numbers of its own."""
+    return tf.random.stateless_uniform(
+        shape, self._seed + tf.constant([0, stream], tf.int64))
+
+
+def _floor(value):
+  return tf.to_int32(tf.floor(value))
+
+
+def _sides(numbers, aspect, size, least, greatest):
+  """Returns heights and widths of the attempts, in whole pixels.
+
+  Args:
+    numbers: `[attempts]` float32 in [0, 1).
+    aspect: `[attempts]` float32, width / height.
+    size: `[2]` float32: height and width of the photo.
+    least: area that a box must have, in pixels.
+    greatest: area that it may have.
+  """
+  lowest = tf.rint(tf.sqrt(least / aspect))
+  highest = tf.rint(tf.sqrt(greatest / aspect))
+  # The greatest height whose width, rounded, still fits.
+  highest = tf.minimum(highest, tf.floor((size[1] + 0.5) / aspect))
+  highest = tf.where(tf.rint(highest * aspect) > size[1], highest - 1, highest)
+  highest = tf.minimum(highest, size[0])
+  lowest = tf.minimum(lowest, highest)
+  height = lowest + tf.floor(numbers * (highest - lowest + 1))
+  # Rounding may have left the areas that are allowed by a row.
+  height = tf.where(height * tf.rint(height * aspect) < least,
+                    height + 1, height)
+  height = tf.where(height * tf.rint(height * aspect) > greatest,
+                    height - 1, height)
+  return height, tf.rint(height * aspect)
+
+
+def _covers(boxes, objects, share):
+  """Returns which of the boxes hold the share of one of the objects.
+
+  Args:
+    boxes: `[attempts, 4]` float32: top, left, height, width in pixels.
+    objects: `[objects, 4]` float32: ymin, xmin, ymax, xmax in pixels.
+    share: number in [0, 1].
+
+  Returns:
+    `[attempts]` bool.
+  """
+  objects = tf.floor(objects)
+  begin, end = objects[:, :2], objects[:, 2:]
+  area = tf.reduce_prod(end - begin, 1)
+  begins = tf.expand_dims(boxes[:, :2], 1)
+  ends = begins + tf.expand_dims(boxes[:, 2:], 1)
+  common = tf.minimum(ends, end) - tf.maximum(begins, begin)
+  covered = tf.reduce_prod(tf.maximum(common, 0.0), 2)
+  return tf.reduce_any((covered >= share * area) & (area >= _LEAST_OBJECT), 1)
