@@ -189,7 +189,8 @@ def main(_):
   lock = (run_lock.hold(values.train_dir) if is_chief
           else contextlib.nullcontext())
   with lock:
-    run = start.run_from_flags(values, _datasets(values, is_chief), is_chief)
+    run = start.run_from_flags(values, _datasets(values, is_chief), is_chief,
+                               common_flags.session_config(values))
     _train(run)
 
 

@@ -175,7 +175,9 @@ def evaluation_batches(dataset, preprocessing_fn, image_size, batch_size,
     labels_offset: subtracted from each label.
     skip: how many records are left out at the start; a scalar int64 tensor
       or a number.
-    seed: of preprocessing_fn's random operations, as for training_batches.
+    seed: integer that decides, with a record's number, all that is random in
+      preprocessing_fn, which must be of preprocessing_factory; None: nothing
+      is random in it.
 
   Returns:
     tf.data.Dataset of dicts as training_batches gives them; the last batch
@@ -185,9 +187,13 @@ def evaluation_batches(dataset, preprocessing_fn, image_size, batch_size,
     InputError: if labels_offset leaves no class.
   """
   load = _make_load(dataset, preprocessing_fn, image_size, channels,
-                    labels_offset, seed)
-  return (tf.data.TFRecordDataset(_files(dataset)).skip(skip)
-          .map(load, num_parallel_calls=num_threads)
+                    labels_offset)
+  records = tf.data.TFRecordDataset(_files(dataset))
+  if seed is not None:
+    numbers = tf.data.Dataset.range(dataset.num_samples)
+    records = tf.data.Dataset.zip((records, numbers.map(
+        lambda number: tf.stack([tf.constant(seed, tf.int64), number]))))
+  return (records.skip(skip).map(load, num_parallel_calls=num_threads)
           .batch(batch_size).prefetch(PREFETCH_BATCHES))
 
 

@@ -86,16 +86,23 @@ def _photos(values, datasets, info, network):
       batches = input_pipeline.evaluation_batches(
           dataset,
           preprocessing_factory.get_preprocessing(
-              info.preprocessing_name, is_training=view > 0),
+              info.preprocessing_name, is_training=view > 0,
+              fast_mode=values.fast_mode),
           info.image_size, values.batch_size, channels=network.channels,
           num_threads=values.num_preprocessing_threads,
-          labels_offset=info.labels_offset, skip=skip)
+          labels_offset=info.labels_offset, skip=skip,
+          seed=_view_seed(values.seed, view) if view else None)
       if iterator is None:
         iterator = tf.data.Iterator.from_structure(
             tf.data.get_output_types(batches),
             tf.data.get_output_shapes(batches))
       starts[split, view] = iterator.make_initializer(batches)
   return iterator.get_next(), starts, skip
+
+
+def _view_seed(seed, view):
+  """Returns the seed of an augmented view: the same when it goes on."""
+  return 1000003 * (seed or 0) + view
 
 
 def _head_summaries(cut, images):

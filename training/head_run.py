@@ -2,7 +2,6 @@
 
 import contextlib
 
-import common_flags
 from compat import tf
 from errors import InputError
 from training import head_graph, head_loop, loop, start
@@ -52,7 +51,7 @@ def train(run):
         log_every_n_steps=values.log_every_n_steps,
         save_summaries_secs=values.save_summaries_secs,
         save_interval_secs=values.save_interval_secs,
-        session_config=common_flags.session_config(values),
+        session_config=run.session_config,
         make_step=lambda stop: head_loop.HeadStep(
             stop, graph, make_caches, progress, options, writer))
 
@@ -63,5 +62,6 @@ def _cache_key(run):
   key = dict(network=info.model_name, preprocessing=info.preprocessing_name,
              image_size=info.image_size, labels_offset=info.labels_offset)
   if run.values.cache_views:
-    key['seed'] = run.values.seed
+    key['seed'] = run.values.seed or 0
+    key['fast_mode'] = run.values.fast_mode
   return key

@@ -2,7 +2,6 @@
 
 import contextlib
 
-import common_flags
 from compat import tf
 from training import graph as training_graph
 from training import inference_twin, loop, start, validation
@@ -85,7 +84,7 @@ def train(run, evaluate_every_n_steps=None, number_of_steps=None,
         log_every_n_steps=values.log_every_n_steps,
         save_summaries_secs=values.save_summaries_secs,
         save_interval_secs=values.save_interval_secs,
-        session_config=common_flags.session_config(values),
+        session_config=run.session_config,
         make_step=make_step)
 
 
@@ -96,7 +95,7 @@ def _validated_steps(run, graph, every, number_of_steps, stack):
   stack.callback(writer.close)
   twin = inference_twin.InferenceTwin(
       run.info, run.network, values.moving_average_decay,
-      common_flags.session_config(values))
+      run.session_config)
   stack.callback(twin.close)
   progress = start.progress(run, graph.global_step)
   validation_of_run = validation.Validation(

@@ -16,19 +16,21 @@ FLAGS_FILE = 'flags.json'
 # values: the parsed flags. datasets: {split: slim Dataset}. info: RunInfo.
 # network: the Network row of info.model_name. exclude_scopes: not read from a
 # published checkpoint. trainable_scopes: trained, [] for all.
-# is_chief: whether this worker writes checkpoints.
+# is_chief: whether this worker writes checkpoints. session_config:
+# tf.ConfigProto.
 Run = collections.namedtuple(
     'Run', 'values datasets info network exclude_scopes trainable_scopes '
-    'is_chief')
+    'is_chief session_config')
 
 
-def run_from_flags(values, datasets, is_chief=True):
+def run_from_flags(values, datasets, is_chief=True, session_config=None):
   """Returns the Run that the flags ask for.
 
   Args:
     values: the parsed flags.
     datasets: {split: slim Dataset}; 'train' has the training photos.
     is_chief: whether this worker writes checkpoints.
+    session_config: tf.ConfigProto.
 
   Raises:
     InputError: a flag is wrong, or the train directory holds another run.
@@ -36,7 +38,8 @@ def run_from_flags(values, datasets, is_chief=True):
   network = nets_factory.get_network(values.model_name)
   exclude, train = _scopes(values, network)
   info = _run_info(values, datasets['train'], network)
-  return Run(values, datasets, info, network, exclude, train, is_chief)
+  return Run(values, datasets, info, network, exclude, train, is_chief,
+             session_config)
 
 
 def _scopes(values, network):
