@@ -58,11 +58,13 @@ source "$(dirname "${BASH_SOURCE[0]}")/engine.sh"
 : "${TENSORBOARD_PORT:=6006}"
 
 # Where --help is among the arguments: prints the comment at the head of the
-# script and the flags of its program (the array `program`), then ends. To be
-# called after one cd.
+# script and the flags of its program (the array `program`), then ends. By the
+# name of the script: where $0 leads from here depends on the script's cd.
 help_if_asked() {
-  local argument script=$0
-  [[ "${script}" == /* ]] || script="${OLDPWD}/${script}"
+  local argument script
+  for script in "${PROJECT_DIR}"/{,scripts/,benchmarks/}"${0##*/}"; do
+    [[ ! -f "${script}" ]] || break
+  done
   for argument in "$@"; do
     case "${argument}" in
       -h | -help | --help | --helpfull | --helpshort)

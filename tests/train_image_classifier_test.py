@@ -8,6 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -26,6 +28,7 @@ from trained_kit import (
 from compat import tf
 from errors import InputError
 from runs import run_info
+from training import loop
 
 PROGRAM = 'train_image_classifier.py'
 MOBILENET_HEAD = re.compile('MobilenetV1/Logits/')
@@ -255,3 +258,29 @@ def test_train_console_has_each_line_once_and_no_noise(data, tmp_path):
   assert all(line.startswith('INFO:tensorflow:') for line in lines)
   steps = [line for line in lines if 'global step' in line]
   assert len(steps) == len(set(steps))
+
+
+def test_saves_wait_for_each_other(tmp_path, monkeypatch):
+  events = []
+
+  def slow_save(saver, session, path, global_step):
+    step = session.run(global_step)
+    events.append('begin %d' % step)
+    time.sleep(0.3)
+    events.append('end %d' % step)
+
+  monkeypatch.setattr(tf.train.Saver, 'save', slow_save)
+  with tf.Graph().as_default(), tf.Session() as session:
+    step = tf.train.get_or_create_global_step()
+    session.run(step.initializer)
+    one_more = tf.assign_add(step, 1)
+    saver = loop.OneSaveAtATime()
+    first = threading.Thread(
+        target=saver.save, args=(session, str(tmp_path / 'a'), step))
+    first.start()
+    while not events:
+      time.sleep(0.01)
+    session.run(one_more)
+    saver.save(session, str(tmp_path / 'a'), step)
+    first.join()
+  assert events == ['begin 0', 'end 0', 'begin 1', 'end 1']

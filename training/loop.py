@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 import signal
+import threading
 import warnings
 
 from compat import slim, tf
@@ -49,6 +50,23 @@ class StopRequest:
     if self.signal is not None:
       raise KeyboardInterrupt
     self.signal = signal.Signals(number).name
+
+
+class OneSaveAtATime(tf.train.Saver):
+  """A Saver whose last save is the one that lists the newest checkpoint.
+
+  The supervisor's thread may still be writing an earlier step while the loop
+  saves the last one, and would then put the earlier one on the list.
+  """
+
+  def __init__(self):
+    super().__init__()
+    self._lock = threading.Lock()
+
+  def save(self, *args, **kwargs):
+    """Saves as tf.train.Saver does, after a save that is under way."""
+    with self._lock:
+      return super().save(*args, **kwargs)
 
 
 class TrainStep:
@@ -174,6 +192,7 @@ def run(graph, train_dir, master='', is_chief=True, init_fn=None,
         is_chief=is_chief,
         init_fn=init_fn,
         summary_op=graph.summary_op,
+        saver=OneSaveAtATime(),
         number_of_steps=number_of_steps,
         log_every_n_steps=log_every_n_steps,
         save_summaries_secs=save_summaries_secs,
