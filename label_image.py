@@ -118,11 +118,7 @@ def score(graph_def, info, photo, given):
   """
   graph = tf.Graph()
   with graph.as_default():
-    try:
-      tf.import_graph_def(graph_def, name='')
-    except ValueError as error:
-      raise InputError('TensorFlow %s cannot load --graph: %s' %
-                       (tf.__version__, str(error).split('\n')[0]))
+    graph_files.import_into_default(graph_def)
   inputs = _tensor(graph, 'input_layer', info and info.input, _INPUT_LAYER)
   outputs = _tensor(graph, 'output_layer', info and info.predictions,
                     _OUTPUT_LAYER)

@@ -49,11 +49,7 @@ class Classifier:
     self.labels = list(info.labels)
     graph = tf.Graph()
     with graph.as_default():
-      try:
-        tf.import_graph_def(graph_def, name='')
-      except ValueError as error:
-        raise InputError('TensorFlow %s cannot load the graph: %s' %
-                         (tf.__version__, str(error).split('\n')[0]))
+      graph_files.import_into_default(graph_def)
       self._input = _tensor(graph, info.input)
       self._predictions = _tensor(
           graph, info.calibrated_predictions if calibrated

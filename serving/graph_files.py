@@ -45,6 +45,19 @@ def read_frozen(path, what):
   return graph_def
 
 
+def import_into_default(graph_def):
+  """Puts a graph into the default graph, its names as they are.
+
+  Raises:
+    InputError: this TensorFlow does not know one of its operations.
+  """
+  try:
+    tf.import_graph_def(graph_def, name='')
+  except ValueError as error:
+    raise InputError('TensorFlow %s cannot load the graph: %s' %
+                     (tf.__version__, str(error).split('\n')[0]))
+
+
 def _parse_text(data):
   """Returns the GraphDef that is written in `data`, None where it is none."""
   graph_def = tf.GraphDef()

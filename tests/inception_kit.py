@@ -1,5 +1,7 @@
 """Small Inception networks, and what a graph tells beyond its variables."""
 
+import nets_facts
+
 from compat import tf
 from nets.inception_utils import Conv, MaxPool
 
@@ -28,6 +30,25 @@ SMALL_V3 = (
 
 # Of an operation that draws a variable's first value.
 _STDDEV = '/Initializer/truncated_normal/stddev'
+
+
+def check_base(base, names, output, shape):
+  """Checks a base that was built without arg scope.
+
+  Args:
+    base: (graph, its output, its end points).
+    names: of the end points, in order.
+    output: name of the operation that gives the output.
+    shape: of the output.
+  """
+  graph, net, end_points = base
+  assert list(end_points) == names
+  assert net.op.name == output
+  assert net.shape.as_list() == shape
+  with graph.as_default():
+    # Without an arg scope there is no batch norm.
+    assert not [name for name in nets_facts.variable_shapes()
+                if 'BatchNorm' in name]
 
 
 def pools():

@@ -26,14 +26,8 @@ def base():
 
 
 def test_base_half_size_has_the_end_points_in_order(base):
-  graph, net, end_points = base
-  assert list(end_points) == BASE
-  assert net.op.name == 'InceptionV1/Mixed_5c/concat'
-  assert net.shape.as_list() == [5, 4, 4, 1024]
-  with graph.as_default():
-    # Without an arg scope there is no batch norm.
-    assert not [name for name in nets_facts.variable_shapes()
-                if 'BatchNorm' in name]
+  inception_kit.check_base(
+      base, BASE, 'InceptionV1/Mixed_5c/concat', [5, 4, 4, 1024])
 
 
 def test_base_pools_are_slims(base):

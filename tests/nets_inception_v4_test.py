@@ -99,6 +99,8 @@ def test_network_end_points_have_slims_order(shallow):
         'AuxLogits', 'global_pool', 'PreLogitsFlatten', 'Logits', 'Predictions']
     assert logits.shape.as_list() == [5, 7]
     assert end_points['AuxLogits'].shape.as_list() == [5, 7]
+    assert inception_kit.pools()['AuxLogits/AvgPool_1a_5x5'] == (
+        'AvgPool', [5, 5], [3, 3], 'VALID')
 
 
 def test_network_without_aux_logits_has_none(shallow):
