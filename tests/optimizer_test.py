@@ -117,7 +117,7 @@ def test_learning_rate_cosine_without_an_end_names_the_flags():
     [COSINE, '--max_number_of_steps=50']])
 def test_learning_rate_warmup_is_a_ramp_times_any_decay(decay):
   steps = [0, 1, 15, 24, 25, 26, 45]
-  ramp = np.minimum(np.array(steps) / 25, 1)
+  ramp = np.minimum((np.array(steps) + 1) / 25, 1)
   np.testing.assert_allclose(rates([*decay, '--warmup_steps=25'], steps),
                              ramp * rates(decay, steps), rtol=1e-5)
 

@@ -9,6 +9,7 @@ from helpers import ROOT, parsed_flags
 
 import train_image_classifier
 from nets import nets_factory
+from training import start
 
 # What the script waits for, after the command line.
 PYTHON = """#!/usr/bin/env bash
@@ -79,7 +80,7 @@ def test_scopes_not_given_are_those_of_the_registry(name):
       (['--train_classifier_only', '--trainable_scopes=a'], (own, ['a'])),
       ([], ([], []))]:
     with parsed_flags(train_image_classifier.define_flags, *flags) as values:
-      assert train_image_classifier._scopes(values, row) == expected, flags
+      assert start._scopes(values, row) == expected, flags
 
 
 def test_scripts_hold_no_scope_of_a_network():

@@ -105,7 +105,7 @@ def _define_learning_rate_flags():
       '--num_epochs_per_decay decides.', lower_bound=1)
   flags.DEFINE_integer(
       'warmup_steps', 0,
-      'First steps of a run, over which the learning rate rises from 0. 0: it '
+      'First steps of a run, over which the learning rate rises evenly. 0: it '
       'does not.', lower_bound=0)
 
 
@@ -126,7 +126,8 @@ def learning_rate_from_flags(values, num_samples, photos_a_step, global_step):
   """
   rate = _decayed_learning_rate(values, num_samples, photos_a_step, global_step)
   if values.warmup_steps:
-    done = tf.cast(global_step, tf.float32) / values.warmup_steps
+    # The first step moves the weights too.
+    done = (tf.cast(global_step, tf.float32) + 1.0) / values.warmup_steps
     rate = tf.multiply(rate, tf.minimum(done, 1.0), name='warm_learning_rate')
   return rate
 
