@@ -46,12 +46,14 @@ class Progress:
     return self._best
 
   def is_over(self, patience):
-    """Whether so many evaluations have not been better than the best.
+    """Whether so many evaluations have not been more accurate than before.
+
+    The loss is not asked: where all photos are right it falls without end.
 
     Args:
       patience: number of evaluations; 0 never ends.
     """
-    return bool(patience) and self._evaluations_since_best() >= patience
+    return bool(patience) and self._evaluations_since_gain() >= patience
 
   def start_anew(self, step):
     """Forgets how long the best has stood: another kind of training begins.
@@ -61,10 +63,14 @@ class Progress:
     """
     self._patient_until = step
 
-  def _evaluations_since_best(self):
-    if self._best is None:
+  def _evaluations_since_gain(self):
+    """Returns how many there were since the accuracy was last surpassed."""
+    if not self._lines:
       return 0
-    since = max(self._best['step'], self._patient_until)
+    best = max(line['accuracy'] for line in self._lines)
+    since = min(line['step'] for line in self._lines
+                if line['accuracy'] == best)
+    since = max(since, self._patient_until)
     return sum(line['step'] > since for line in self._lines)
 
   def add(self, session, step, accuracy, loss, train_loss=None):
@@ -105,10 +111,10 @@ class Progress:
 
   def describe(self):
     """Returns a sentence on the best evaluation."""
-    return ('the best validation accuracy, %.4f at step %d, has stood for %d '
-            'evaluations; its checkpoint is in %s' % (
-                self._best['accuracy'], self._best['step'],
-                self._evaluations_since_best(), self._folder))
+    return ('the best validation accuracy, %.4f, has stood for %d evaluations; '
+            'the checkpoint of step %d is in %s' % (
+                self._best['accuracy'], self._evaluations_since_gain(),
+                self._best['step'], self._folder))
 
 
 def _rank(line):
