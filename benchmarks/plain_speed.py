@@ -1,0 +1,268 @@
+"""Measures the plain training loop, trunk frozen, against the forward pass.
+
+A training step is that of train_image_classifier.py: its flags, its graph, its
+input from records. The forward pass is that of evaluation, over photos that lie
+in memory. Both take turns in one process, so that what else the machine does
+hits both; the ratio is the median of the rounds.
+"""
+
+import collections
+import contextlib
+import statistics
+import tempfile
+import time
+import types
+
+from absl import flags
+
+import common_flags
+import train_image_classifier
+from benchmarks import input_speed
+from compat import tf
+from datasets import dataset_factory, input_pipeline
+from errors import InputError
+from training import graph as training_graph
+from training import inference_twin, start
+
+# Flags of training that say nothing about a step of one process: with what the
+# graph is built where it reads them.
+NOT_OF_A_STEP = {
+    'train_dir': None, 'log_every_n_steps': None, 'save_summaries_secs': None,
+    'save_interval_secs': None, 'cache_features': False, 'cache_views': 0,
+    'feature_cache_dir': None, 'early_stop_evals': 0,
+    'evaluate_every_n_steps': None, 'finetune_all_steps': 0,
+    'finetune_all_learning_rate': None, 'master': '', 'num_clones': 1,
+    'clone_on_cpu': False, 'worker_replicas': 1, 'num_ps_tasks': 0, 'task': 0,
+    'sync_replicas': False, 'replicas_to_aggregate': 1}
+
+# A process that computes for less than this share of these seconds is idle; it
+# is looked at so often at most.
+IDLE_SHARE = 0.1
+IDLE_SECS = 0.1
+MOST_IDLE_WAITS = 100
+
+# forward, training: photos a second. waiting: share of the training steps'
+# time until their batch was there.
+Round = collections.namedtuple('Round', 'forward training waiting')
+
+
+def define_flags():
+  """Defines those flags of training that decide about a step, and its own."""
+  train_image_classifier.define_flags()
+  for name in NOT_OF_A_STEP:
+    delattr(flags.FLAGS, name)
+  # None: photos of its own.
+  flags.FLAGS.set_default('dataset_name', None)
+  flags.FLAGS.set_default('model_name', 'inception_v4')
+  flags.FLAGS.set_default('train_classifier_only', True)
+  flags.DEFINE_integer(
+      'per_class', 300, 'Without --dataset_dir %s is converted if it is there, '
+      'else so many photos a class are drawn, of five classes.' %
+      input_speed.REAL_PHOTOS, lower_bound=2)
+  flags.DEFINE_integer('steps', 2, 'Steps and forward passes a turn that are '
+                       'measured.', lower_bound=1)
+  flags.DEFINE_integer('rounds', 5, 'How often each has its turn.',
+                       lower_bound=1)
+  flags.DEFINE_float(
+      'bar', 0.95, 'So many times the photos a second of the forward pass must '
+      'a training step reach; else the exit status is 1.', lower_bound=0.0)
+  flags.DEFINE_float(
+      'most_waiting', 0.02, 'At most this share of a training step may go by '
+      'waiting for input; else the exit status is 1.', lower_bound=0.0,
+      upper_bound=1.0)
+
+
+class Pair:
+  """The training step and the forward pass of one network.
+
+  Args:
+    session: of the training graph, ready to train.
+    graph: its TrainingGraph.
+    twin: InferenceTwin with the same weights.
+
+  Attributes:
+    session, twin: those.
+    batch_size: photos a step and forward pass.
+  """
+
+  def __init__(self, session, graph, twin):
+    self.session = session
+    self.twin = twin
+    next_batch, = [op for op in session.graph.get_operations()
+                   if op.type == 'IteratorGetNext']
+    with tf.control_dependencies([next_batch]):
+      arrived = tf.timestamp()
+    self._fetches = [graph.train_op, graph.global_step, arrived]
+    self._photos = session.run([image for image in next_batch.outputs
+                                if image.dtype == tf.float32][0])
+    self.batch_size = len(self._photos)
+
+  def step(self):
+    """Takes a training step.
+
+    Returns:
+      The seconds that it took, and how many had passed when its batch was there
+      and a thread free to say so.
+    """
+    begin = time.time()
+    _, _, arrived = self.session.run(self._fetches)
+    return time.time() - begin, max(0.0, arrived - begin)
+
+  def forward(self):
+    """Computes the logits of a batch; returns the seconds that it took."""
+    begin = time.time()
+    self.twin.logits([[self._photos]])
+    return time.time() - begin
+
+
+@contextlib.contextmanager
+def prepared(values, dataset):
+  """Builds both graphs as training.plain_run does, and starts the input.
+
+  Args:
+    values: what training_values gives.
+    dataset: slim Dataset.
+
+  Yields:
+    A Pair.
+
+  Raises:
+    InputError: a flag is wrong, a record is damaged, or the loss is no number.
+  """
+  run = start.run_from_flags(
+      values, {'train': dataset},
+      session_config=common_flags.session_config(values))
+  with tf.Graph().as_default(), contextlib.ExitStack() as stack:
+    tf.set_random_seed(values.seed)
+    graph = training_graph.build_from_flags(
+        values, dataset, run.info, run.network, run.trainable_scopes)
+    read_weights = start.init_fn(run)
+    twin = inference_twin.InferenceTwin(
+        run.info, run.network, values.moving_average_decay, run.session_config)
+    stack.callback(twin.close)
+    session = stack.enter_context(tf.Session(config=run.session_config))
+    stack.enter_context(_not_finite_as_advice())
+    stack.enter_context(input_pipeline.errors_as_advice())
+    # In the order of slim.learning.train.
+    session.run(tf.global_variables_initializer())
+    if read_weights:
+      read_weights(session)
+    session.run([tf.local_variables_initializer(), tf.tables_initializer()])
+    twin.load(session)
+    yield Pair(session, graph, twin)
+
+
+@contextlib.contextmanager
+def _not_finite_as_advice():
+  """Turns the error about a loss that is no number into advice."""
+  try:
+    yield
+  except tf.errors.InvalidArgumentError as error:
+    if training_graph.NOT_FINITE not in error.message:
+      raise
+    raise InputError('%s; lower --learning_rate, or give --checkpoint_path' %
+                     training_graph.NOT_FINITE) from None
+
+
+def wait_until_idle():
+  """Waits until the input has made the batches that it makes ahead."""
+  for _ in range(MOST_IDLE_WAITS):
+    before = time.process_time()
+    time.sleep(IDLE_SECS)
+    if time.process_time() - before < IDLE_SHARE * IDLE_SECS:
+      return
+
+
+def measure(pair, steps):
+  """Gives both a turn; returns a Round.
+
+  The forward pass must not compute beside an input that fills up, and training
+  must not live on batches that were made meanwhile: that many steps are not
+  counted.
+
+  Args:
+    pair: Pair.
+    steps: forward passes and training steps that are counted.
+  """
+  wait_until_idle()
+  pair.forward()
+  forward = sum(pair.forward() for _ in range(steps))
+  for _ in range(input_pipeline.PREFETCH_BATCHES):
+    pair.step()
+  seconds, waited = map(sum, zip(*[pair.step() for _ in range(steps)]))
+  photos = steps * pair.batch_size
+  return Round(photos / forward, photos / seconds, waited / seconds)
+
+
+def compare(pair, steps, rounds):
+  """Lets both take turns; returns [Round].
+
+  A first round, in which the graphs are made ready, is not counted.
+
+  Args:
+    pair: Pair.
+    steps: as for measure.
+    rounds: how many rounds are counted.
+  """
+  figures = []
+  measure(pair, 1)
+  for number in range(1, rounds + 1):
+    figures.append(measure(pair, steps))
+    print('round %d: %.2f photos/s forward, %.2f in training, waiting %.4f' %
+          (number, *figures[-1]), flush=True)
+  return figures
+
+
+def report(figures, bar, most_waiting):
+  """Prints the medians of the rounds; returns the exit status.
+
+  Args:
+    figures: [Round].
+    bar: the least ratio of training to forward pass.
+    most_waiting: the largest share of a step that waits for input.
+  """
+  forward, training, waiting = map(statistics.median, zip(*figures))
+  ratio = statistics.median(one.training / one.forward for one in figures)
+  print('forward pass   %8.2f photos/s' % forward)
+  print('training step  %8.2f photos/s: %.3f of the forward pass; it must be '
+        '%.3f' % (training, ratio, bar))
+  print('waiting for input: %.4f of a step; at most %.4f' %
+        (waiting, most_waiting))
+  return 1 if ratio < bar or waiting > most_waiting else 0
+
+
+def training_values(values, **others):
+  """Returns the flags as training reads them.
+
+  Args:
+    values: the parsed flags.
+    **others: values that take the place of flags.
+  """
+  return types.SimpleNamespace(
+      **dict(NOT_OF_A_STEP, **dict(values.flag_values_dict(), **others)))
+
+
+def main(_):
+  """Measures both, in turn, and prints the ratio."""
+  values = flags.FLAGS
+  if bool(values.dataset_dir) != bool(values.dataset_name):
+    raise InputError('--dataset_dir and --dataset_name belong together, got %r '
+                     'and %r' % (values.dataset_dir, values.dataset_name))
+  with tempfile.TemporaryDirectory() as made:
+    folder, name = values.dataset_dir, values.dataset_name
+    if not folder:
+      folder, name = made, input_speed.NAME
+      input_speed.make_records(made, values.per_class)
+    dataset = dataset_factory.get_dataset(name, values.dataset_split_name,
+                                          folder)
+    with prepared(training_values(values, dataset_dir=folder, dataset_name=name,
+                                  train_dir=made), dataset) as pair:
+      figures = compare(pair, values.steps, values.rounds)
+  print('\nTensorFlow %s, %s, %d photos a step, medians of %d rounds' % (
+      tf.__version__, values.model_name, values.batch_size, values.rounds))
+  return report(figures, values.bar, values.most_waiting)
+
+
+if __name__ == '__main__':
+  define_flags()
+  common_flags.run(main)
