@@ -41,8 +41,8 @@ IDLE_SHARE = 0.1
 IDLE_SECS = 0.1
 MOST_IDLE_WAITS = 100
 
-# forward, training: photos a second. waiting: share of the training steps'
-# time until their batch was there.
+# forward, training: photos a second. waiting: share of the training steps' time
+# in which they waited for their batch.
 Round = collections.namedtuple('Round', 'forward training waiting')
 
 
@@ -88,11 +88,10 @@ class Pair:
   def __init__(self, session, graph, twin):
     self.session = session
     self.twin = twin
+    self._fetches = [graph.train_op, graph.global_step]
     next_batch, = [op for op in session.graph.get_operations()
                    if op.type == 'IteratorGetNext']
-    with tf.control_dependencies([next_batch]):
-      arrived = tf.timestamp()
-    self._fetches = [graph.train_op, graph.global_step, arrived]
+    self._next_batch = next_batch.name
     self._photos = session.run([image for image in next_batch.outputs
                                 if image.dtype == tf.float32][0])
     self.batch_size = len(self._photos)
@@ -100,19 +99,31 @@ class Pair:
   def step(self):
     """Takes a training step.
 
+    TensorFlow itself notes how long the operation took that takes the next
+    batch. (A second operation that tells the time after it is no clock: it may
+    find no free thread before the step's end.)
+
     Returns:
-      The seconds that it took, and how many had passed when its batch was there
-      and a thread free to say so.
+      The seconds of the step, and those of them in which it waited for its
+      batch.
     """
-    begin = time.time()
-    _, _, arrived = self.session.run(self._fetches)
-    return time.time() - begin, max(0.0, arrived - begin)
+    trace = tf.RunMetadata()
+    begin = time.perf_counter()
+    self.session.run(
+        self._fetches, run_metadata=trace,
+        options=tf.RunOptions(trace_level=tf.RunOptions.SOFTWARE_TRACE))
+    seconds = time.perf_counter() - begin
+    waited, = [node.all_end_rel_micros / 1e6
+               for device in trace.step_stats.dev_stats
+               for node in device.node_stats
+               if node.node_name == self._next_batch]
+    return seconds, waited
 
   def forward(self):
     """Computes the logits of a batch; returns the seconds that it took."""
-    begin = time.time()
+    begin = time.perf_counter()
     self.twin.logits([[self._photos]])
-    return time.time() - begin
+    return time.perf_counter() - begin
 
 
 @contextlib.contextmanager
@@ -214,19 +225,21 @@ def compare(pair, steps, rounds):
 
 
 def report(figures, bar, most_waiting):
-  """Prints the medians of the rounds; returns the exit status.
+  """Prints the medians, and the longest waiting; returns the exit status.
 
   Args:
     figures: [Round].
     bar: the least ratio of training to forward pass.
-    most_waiting: the largest share of a step that waits for input.
+    most_waiting: the largest share of a step that may wait for input, in every
+      round.
   """
-  forward, training, waiting = map(statistics.median, zip(*figures))
+  forward, training, _ = map(statistics.median, zip(*figures))
+  waiting = max(one.waiting for one in figures)
   ratio = statistics.median(one.training / one.forward for one in figures)
   print('forward pass   %8.2f photos/s' % forward)
   print('training step  %8.2f photos/s: %.3f of the forward pass; it must be '
         '%.3f' % (training, ratio, bar))
-  print('waiting for input: %.4f of a step; at most %.4f' %
+  print('waiting for input: %.4f of a step in the worst round; it may be %.4f' %
         (waiting, most_waiting))
   return 1 if ratio < bar or waiting > most_waiting else 0
 

@@ -104,7 +104,7 @@ def test_step_input_made_ahead_is_no_waiting(prepare):
       seconds, waiting = pair.step()
       waited.append(waiting)
       assert waiting <= seconds
-  assert min(waited) < SLEEP / 4
+  assert min(waited) < SLEEP / 10
 
 
 def test_compare_gives_both_a_turn_each_round(prepare, capsys):
@@ -138,13 +138,13 @@ def test_measure_counts_the_steps_and_passes_asked_for(monkeypatch):
 
 
 ROUNDS = [plain_speed.Round(10, 9, 0.01), plain_speed.Round(20, 19, 0.02),
-          plain_speed.Round(40, 38.8, 0.09)]
+          plain_speed.Round(40, 38.8, 0.001)]
 
 
 @pytest.mark.parametrize('bar, most_waiting, status', [
     (0.95, 0.02, 0), (0.951, 0.02, 1), (0.95, 0.019, 1)])
-def test_report_medians_below_the_bars_end_with_1(bar, most_waiting, status,
-                                                  capsys):
+def test_report_median_ratio_and_longest_waiting_decide(
+    bar, most_waiting, status, capsys):
   assert plain_speed.report(ROUNDS, bar, most_waiting) == status
   out = capsys.readouterr().out
   assert '0.950 of the forward pass' in out
