@@ -8,6 +8,7 @@ import trained_kit
 from helpers import parsed_flags
 
 from benchmarks import plain_speed
+from benchmarks.input_speed import Turn
 from compat import tf
 from datasets import dataset_factory, input_pipeline
 from errors import InputError
@@ -77,9 +78,9 @@ def test_forward_computes_the_logits_of_real_photos(prepare, monkeypatch):
     assert pair.batch_size == 4
     batches = []
     monkeypatch.setattr(pair.twin, 'logits', batches.append)
-    assert pair.forward() >= 0
+    pair.forward()
     monkeypatch.undo()
-    logits = pair.twin.logits(batches[0])
+    logits = pair.forward()
   (photos,), = batches[0]
   assert photos.shape == (4, 32, 32, 3)
   assert len({photo.tobytes() for photo in photos}) == 4
@@ -93,7 +94,8 @@ def test_measure_slow_input_is_seen_as_waiting(prepare, slow_input):
     figures = plain_speed.measure(pair, 2)
   # Two batches lie ready after the forward passes: they do not count.
   assert 0.8 < figures.waiting <= 1
-  assert figures.training < 1.2 * pair.batch_size / SLEEP < figures.forward
+  assert figures.training.speed < 1.2 * pair.batch_size / SLEEP
+  assert figures.forward.speed > 1.2 * pair.batch_size / SLEEP
 
 
 def test_step_input_made_ahead_is_no_waiting(prepare):
@@ -112,13 +114,18 @@ def test_compare_gives_both_a_turn_each_round(prepare, capsys):
     figures = plain_speed.compare(pair, steps=2, rounds=2)
   assert len(figures) == 2
   for one in figures:
-    assert all(1 < speed < 1e6 for speed in (one.forward, one.training))
+    assert all(1 < turn.speed < 1e6 and 0 < turn.milliseconds < 1000
+               for turn in (one.forward, one.training))
     assert 0 <= one.waiting <= 1
   assert capsys.readouterr().out.count('photos/s forward') == 2
 
 
 def test_measure_counts_the_steps_and_passes_asked_for(monkeypatch):
+  clock = [0.0]
   monkeypatch.setattr(plain_speed, 'wait_until_idle', lambda: None)
+  monkeypatch.setattr(plain_speed.time, 'perf_counter', lambda: clock[0])
+  # Two threads all the time.
+  monkeypatch.setattr(plain_speed.time, 'process_time', lambda: 2 * clock[0])
 
   class Pair:
     batch_size = 10
@@ -127,18 +134,21 @@ def test_measure_counts_the_steps_and_passes_asked_for(monkeypatch):
                  [(4.0, 1.0), (6.0, 1.5)])
 
     def forward(self):
-      return next(self.passes)
+      clock[0] += next(self.passes)
 
     def step(self):
-      return next(self.steps)
+      seconds, waited = next(self.steps)
+      clock[0] += seconds
+      return seconds, waited
 
   pair = Pair()
-  assert plain_speed.measure(pair, 2) == (4.0, 2.0, 0.25)
+  assert plain_speed.measure(pair, 2) == (Turn(4, 500), Turn(2, 1000), 0.25)
   assert not list(pair.passes) and not list(pair.steps)
 
 
-ROUNDS = [plain_speed.Round(10, 9, 0.01), plain_speed.Round(20, 19, 0.02),
-          plain_speed.Round(40, 38.8, 0.001)]
+ROUNDS = [plain_speed.Round(Turn(10, 6), Turn(9, 8), 0.01),
+          plain_speed.Round(Turn(20, 7), Turn(19, 7), 0.02),
+          plain_speed.Round(Turn(40, 8), Turn(38.8, 10), 0.001)]
 
 
 @pytest.mark.parametrize('bar, most_waiting, status', [
@@ -147,7 +157,7 @@ def test_report_median_ratio_and_longest_waiting_decide(
     bar, most_waiting, status, capsys):
   assert plain_speed.report(ROUNDS, bar, most_waiting) == status
   out = capsys.readouterr().out
-  assert '0.950 of the forward pass' in out
+  assert '0.950 of the speed' in out and 'processor 0.800' in out
   assert '0.0200 of a step' in out
 
 
