@@ -16,6 +16,7 @@ from absl import flags
 import common_flags
 from compat import tf
 from datasets import dataset_factory, split_files
+from errors import InputError
 from nets import nets_factory
 from runs import checkpoints
 from training import finetune_all, head_run, plain_run, run_lock, start
@@ -67,6 +68,12 @@ def _define_run_flags():
       'and saturation only. --nofast_mode: one of four ways to resize, hue and '
       'contrast too, in one of four orders. Other preprocessings have no '
       'such choice.')
+  flags.DEFINE_float(
+      'min_crop_area', None,
+      "Share of the photo that the random crop of Inception's preprocessing "
+      'takes at least. None: 0.05 as slim has it, and 0.7 in --cache_views. '
+      'Other preprocessings have no such choice.',
+      lower_bound=0.0, upper_bound=1.0)
   flags.DEFINE_float(
       'label_smoothing', 0.0,
       'Share of each label that is spread over all classes; 0.1 is usual.',
@@ -222,9 +229,15 @@ def _datasets(values, is_chief):
   name, folder = values.dataset_name, values.dataset_dir
   datasets = {'train': dataset_factory.get_dataset(
       name, values.dataset_split_name, folder)}
+  has_photos = 'validation' in split_files.find(name, folder)
   evaluates = values.evaluate_every_n_steps is not None
   if values.cache_features:
-    evaluates = 'validation' in split_files.find(name, folder)
+    evaluates = has_photos
+  elif evaluates and not has_photos:
+    raise InputError(
+        '--evaluate_every_n_steps=%d: data set %r in %s has no validation '
+        'photos; convert it with --percent_validation, or leave the flag away' %
+        (values.evaluate_every_n_steps, name, folder))
   if evaluates and is_chief:
     datasets['validation'] = dataset_factory.get_dataset(
         name, 'validation', folder)

@@ -17,6 +17,7 @@ BRIGHTNESS = 32.0 / 255.0       # Added at most, of values in [0, 1].
 SATURATION = (0.5, 1.5)         # Factors.
 CONTRAST = (0.5, 1.5)           # Factors.
 HUE = 0.2                       # Turned at most, of a whole turn.
+CROP_AREA = 0.05                # Of the photo, at least.
 
 # Each a change of colors, and the least and the greatest amount of it.
 _DISTORTIONS = {
@@ -109,7 +110,7 @@ def distort_color(image, color_ordering=0, fast_mode=True, scope=None,
 
 def distorted_bounding_box_crop(image, bbox, min_object_covered=0.1,
                                 aspect_ratio_range=(0.75, 1.33),
-                                area_range=(0.05, 1.0), max_attempts=100,
+                                area_range=(CROP_AREA, 1.0), max_attempts=100,
                                 scope=None, draws=None):
   """Cuts a random box out of a photo.
 
@@ -142,22 +143,24 @@ def distorted_bounding_box_crop(image, bbox, min_object_covered=0.1,
     return cropped, tf.reshape(box, [1, 1, 4])
 
 
-def random_window(shape, seed):
+def random_window(shape, seed, min_crop_area=CROP_AREA):
   """Returns which part of a photo preprocess_for_train takes.
 
   Args:
     shape: int32 tensor whose first two values are height and width in pixels.
     seed: as for `preprocess_for_train`.
+    min_crop_area: as for `preprocess_for_train`.
 
   Returns:
     `[4]` int32: top, left, height and width in pixels.
   """
-  return Draws(seed).box(shape)
+  return Draws(seed).box(shape, area_range=(min_crop_area, 1.0))
 
 
 def preprocess_for_train(image, height, width, bbox=None, fast_mode=True,
                          scope=None, add_image_summaries=False,
-                         random_crop=True, seed=None):
+                         random_crop=True, seed=None,
+                         min_crop_area=CROP_AREA):
   """Distorts a photo for training.
 
   Args:
@@ -175,6 +178,7 @@ def preprocess_for_train(image, height, width, bbox=None, fast_mode=True,
     random_crop: whether to take a random box of the photo.
     seed: `[2]` int64 tensor that decides all that is random; None: another one
       each time.
+    min_crop_area: share of the photo that the box takes at least.
 
   Returns:
     `[height, width, 3]` float32 in [-1, 1].
@@ -185,7 +189,8 @@ def preprocess_for_train(image, height, width, bbox=None, fast_mode=True,
       _summarize_boxes('image_with_bounding_boxes', image, bbox)
     if random_crop:
       whole = image
-      image, box = distorted_bounding_box_crop(image, bbox, draws=draws)
+      image, box = distorted_bounding_box_crop(
+          image, bbox, area_range=(min_crop_area, 1.0), draws=draws)
       if add_image_summaries:
         _summarize_boxes('images_with_distorted_bounding_box', whole, box)
 
@@ -228,7 +233,7 @@ def preprocess_for_eval(image, height, width, central_fraction=0.875,
 
 def preprocess_image(image, height, width, is_training=False, bbox=None,
                      fast_mode=True, add_image_summaries=False,
-                     crop_image=True, seed=None):
+                     crop_image=True, seed=None, min_crop_area=CROP_AREA):
   """Makes a photo the input of a network.
 
   Args:
@@ -241,6 +246,7 @@ def preprocess_image(image, height, width, is_training=False, bbox=None,
     add_image_summaries: whether to add summaries; only for training.
     crop_image: whether to cut: a random box, or the middle.
     seed: as for `preprocess_for_train`; only for training.
+    min_crop_area: as for `preprocess_for_train`; only for training.
 
   Returns:
     `[height, width, 3]` float32 in [-1, 1].
@@ -248,7 +254,8 @@ def preprocess_image(image, height, width, is_training=False, bbox=None,
   if is_training:
     return preprocess_for_train(image, height, width, bbox, fast_mode,
                                 add_image_summaries=add_image_summaries,
-                                random_crop=crop_image, seed=seed)
+                                random_crop=crop_image, seed=seed,
+                                min_crop_area=min_crop_area)
   return preprocess_for_eval(image, height, width, central_crop=crop_image)
 
 

@@ -5,6 +5,8 @@
   image = preprocess(image, 299, 299)
 """
 
+import functools
+
 from compat import tf
 from errors import InputError, unknown_name
 from preprocessing import (
@@ -48,7 +50,7 @@ FAMILY_OF = {name: family for family, networks in _NETWORKS.items()
 
 
 def get_preprocessing(name, is_training, height=None, width=None,
-                      fast_mode=None):
+                      fast_mode=None, min_crop_area=None):
   """Returns the preprocessing of a family or a network.
 
   Args:
@@ -58,6 +60,8 @@ def get_preprocessing(name, is_training, height=None, width=None,
     width: of the result, in pixels; None: given with each call.
     fast_mode: of Inception's family, whether to leave the dearer distortions
       of training out; None: as the family has it. Others have no such choice.
+    min_crop_area: of Inception's family, share of the photo that training's
+      random crop takes at least; None: as the family has it.
 
   Returns:
     `preprocessing_fn(image, output_height=None, output_width=None, **kwargs)`
@@ -79,8 +83,9 @@ def get_preprocessing(name, is_training, height=None, width=None,
   family = FAMILY_OF[name]
   preprocess_image = _FAMILIES[family]
   options = {}
-  if fast_mode is not None and family == 'inception':
-    options['fast_mode'] = fast_mode
+  if family == 'inception':
+    given = {'fast_mode': fast_mode, 'min_crop_area': min_crop_area}
+    options = {key: value for key, value in given.items() if value is not None}
 
   # Dataset.map would have AutoGraph rewrite it, which has no `if` on a tensor.
   @tf.autograph.experimental.do_not_convert
@@ -94,5 +99,8 @@ def get_preprocessing(name, is_training, height=None, width=None,
 
   preprocessing_fn.random_window = None
   if is_training and family == 'inception':
-    preprocessing_fn.random_window = inception_preprocessing.random_window
+    preprocessing_fn.random_window = functools.partial(
+        inception_preprocessing.random_window,
+        min_crop_area=options.get('min_crop_area',
+                                  inception_preprocessing.CROP_AREA))
   return preprocessing_fn

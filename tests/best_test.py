@@ -22,8 +22,8 @@ class Evaluations:
     step = tf.train.get_or_create_global_step()
     self._value = tf.placeholder(tf.int64, [])
     self._assign = tf.assign(step, self._value)
-    self.progress = best.Progress(self.folder, INFO,
-                                  tf.train.Saver(max_to_keep=1), step, from_step)
+    self.progress = best.Progress(
+        self.folder, INFO, tf.train.Saver(max_to_keep=1), step, from_step)
 
   def add(self, step, accuracy, loss):
     self._session.run(self._assign, {self._value: step})

@@ -12,6 +12,7 @@ import export_inference_graph
 import label_image
 from compat import tf
 from errors import InputError
+from evaluation import calibration
 from serving import files, graph_info
 from serving.classifier import Classifier
 
@@ -94,6 +95,21 @@ def test_logits_can_be_asked_for(folder, capsys):
   best, second = sorted(plain)[:-3:-1]
   (_, high), (_, low) = rows.values()
   np.testing.assert_allclose(high - low, np.log(best / second), rtol=1e-3)
+
+
+def test_scores_after_the_temperature_can_be_asked_for(tmp_path, capsys):
+  prefix = kit.save_checkpoint(tmp_path / 'train', 'cifarnet')
+  calibration.save(prefix, calibration.Calibration(
+      3.0, 0.2, 0.1, 'validation', 12, 7, calibration.digest(prefix), None))
+  kit.run(export_inference_graph, '--checkpoint_path=' + prefix,
+          '--frozen_file=%s' % (tmp_path / 'a.pb'))
+  (tmp_path / 'photo.jpg').write_bytes(kit.make_photo(3))
+  plain = label(tmp_path, capsys, 'a')
+  mended = label(tmp_path, capsys, 'a', '--output_layer=CalibratedPredictions')
+  assert list(mended.items())[0][1][0] == list(plain.items())[0][1][0]
+  roots = np.power(scores_of(plain), 1 / 3)
+  np.testing.assert_allclose(scores_of(mended), roots / roots.sum(), atol=1e-5)
+  assert np.abs(np.subtract(scores_of(mended), scores_of(plain))).max() > 0.01
 
 
 @pytest.mark.parametrize('graph,flags,message', [

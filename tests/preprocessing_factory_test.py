@@ -98,6 +98,31 @@ def _fixed(family, fast_mode):
                           seed=tf.constant([1, 2], tf.int64)))
 
 
+def test_min_crop_area_is_the_least_window_and_what_is_cut():
+  shape, seeds = np.array([40, 60]), [[1, number] for number in range(60)]
+  areas = {}
+  for least in (None, 0.05, 0.7):
+    fn = preprocessing_factory.get_preprocessing('inception', True, 8, 8,
+                                                 min_crop_area=least)
+    with tf.Graph().as_default(), tf.Session() as session:
+      seed = tf.placeholder(tf.int64, [2])
+      image = tf.placeholder(tf.uint8, [40, 60, 3])
+      window = fn.random_window(tf.constant(shape), seed)
+      whole, part = (fn(photo, seed=seed, crop_image=crop) for photo, crop in (
+          (image, True), (tf.slice(image, tf.concat([window[:2], [0]], 0),
+                                   tf.concat([window[2:], [3]], 0)), False)))
+      photo = np.random.RandomState(0).randint(0, 256, [40, 60, 3])
+      found = [session.run((window, whole, part), {seed: value, image: photo})
+               for value in seeds]
+    areas[least] = [height * width / 2400 for (_, _, height, width), _, _ in
+                    found]
+    for _, from_whole, from_part in found:
+      np.testing.assert_array_equal(from_whole, from_part)
+  assert areas[None] == areas[0.05]
+  assert min(areas[0.7]) >= 0.7 > min(areas[0.05])
+  assert len(set(areas[0.7])) > 5
+
+
 def test_random_window_is_of_inceptions_training_alone():
   for family in FAMILIES:
     for is_training in (False, True):

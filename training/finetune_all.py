@@ -13,7 +13,7 @@ import os
 
 from compat import slim, tf
 from runs import checkpoints
-from training import best, plain_run
+from training import best, plain_run, start
 
 _FILE_NAME = 'finetune_all.json'
 
@@ -106,15 +106,15 @@ def _init_fn(run, beginning):
   """
   train_dir = run.values.train_dir
   if not has_begun(train_dir):
-    _write_first_checkpoint(train_dir, beginning)
+    _write_first_checkpoint(run, beginning)
     best.write_aside(os.path.join(train_dir, _FILE_NAME),
                      [json.dumps(beginning._asdict())])
     tf.logging.info('All layers go on from %s', beginning.weights)
-  else:
-    tf.logging.info('Resuming from %s', checkpoints.newest(train_dir))
+    return None
+  return start.init_fn(run)
 
 
-def _write_first_checkpoint(train_dir, beginning):
+def _write_first_checkpoint(run, beginning):
   """Writes the variables of the default graph, as training begins with them."""
   read = slim.assign_from_checkpoint_fn(
       beginning.weights, slim.get_model_variables())
@@ -124,12 +124,13 @@ def _write_first_checkpoint(train_dir, beginning):
               if name in there]
   step = tf.train.get_global_step()
   saver = tf.train.Saver()
-  with tf.Session() as session:
+  # TensorFlow keeps the number of threads of the first session.
+  with tf.Session(config=run.session_config) as session:
     session.run(tf.global_variables_initializer())
     read(session)
     session.run(averages)
     session.run(tf.assign(step, beginning.from_step))
-    saver.save(session, os.path.join(train_dir, 'model.ckpt'),
+    saver.save(session, os.path.join(run.values.train_dir, 'model.ckpt'),
                global_step=step)
 
 

@@ -141,7 +141,7 @@ def _photos_from_flags(values, dataset, info, network):
       dataset,
       preprocessing_factory.get_preprocessing(
           info.preprocessing_name, is_training=True,
-          fast_mode=values.fast_mode),
+          fast_mode=values.fast_mode, min_crop_area=values.min_crop_area),
       info.image_size, values.batch_size,
       channels=network.channels,
       num_readers=values.num_readers,

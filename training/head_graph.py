@@ -14,6 +14,10 @@ from preprocessing import preprocessing_factory
 from training import frozen_trunk, inference_twin, warm_start
 from training import graph as training_graph
 
+# Least share of the photo in an augmented view. Features that are fixed cannot
+# learn to know a class by a twentieth of the photo, Inception's own share.
+_VIEW_AREA = 0.7
+
 # training: the TrainingGraph; its summary_op needs features and labels alone.
 # cut: where the trunk ends. labels: [None] int64, to be fed with the features;
 #   targets, [None, classes] float32, where these are mixed.
@@ -87,7 +91,8 @@ def _photos(values, datasets, info, network):
           dataset,
           preprocessing_factory.get_preprocessing(
               info.preprocessing_name, is_training=view > 0,
-              fast_mode=values.fast_mode),
+              fast_mode=values.fast_mode,
+              min_crop_area=min_crop_area_of_views(values)),
           info.image_size, values.batch_size, channels=network.channels,
           num_threads=values.num_preprocessing_threads,
           labels_offset=info.labels_offset, skip=skip,
@@ -98,6 +103,17 @@ def _photos(values, datasets, info, network):
             tf.data.get_output_shapes(batches))
       starts[split, view] = iterator.make_initializer(batches)
   return iterator.get_next(), starts, skip
+
+
+def min_crop_area_of_views(values):
+  """Returns the least share of the photo that an augmented view shows.
+
+  Args:
+    values: the parsed flags.
+  """
+  if values.min_crop_area is None:
+    return _VIEW_AREA
+  return values.min_crop_area
 
 
 def _view_seed(seed, view):

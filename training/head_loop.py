@@ -20,9 +20,8 @@ from training import feature_cache, loop, losses, validation
 #   0: it goes on. evaluate_every_n_steps: None goes by the epochs.
 # mixup_alpha: 0 mixes no photos. seed: of the order of the photos, or None.
 Options = collections.namedtuple(
-    'Options', 'batch_size log_every_n_steps save_summaries_secs '
-    'number_of_steps early_stop_evals evaluate_every_n_steps mixup_alpha '
-    'seed')
+    'Options', 'batch_size log_every_n_steps number_of_steps '
+    'early_stop_evals evaluate_every_n_steps mixup_alpha seed')
 
 # Steps from one evaluation to the next: an epoch, within these bounds.
 _EVALUATION_STEPS = (20, 500)
@@ -63,7 +62,6 @@ class HeadStep(loop.TrainStep):
     self._validation = None
     self._batches = None
     self._last_step = options.number_of_steps
-    self._summarized_at = 0.0
 
   def begin(self, session):
     """Computes the features that are not there yet."""
@@ -99,15 +97,11 @@ class HeadStep(loop.TrainStep):
       return None, True  # Nothing to do, or stopped while computing.
     start = time.time()
     feed = self._feed(next(self._batches))
-    loss = session.run(train_op, feed)
+    loss, _ = self.run(session, train_op, global_step, train_step_kwargs, feed)
     step = self.step + 1
     if step % self._options.log_every_n_steps == 0:
       tf.logging.info('global step %d: loss = %.4f (%.3f sec/step)', step, loss,
                       time.time() - start)
-    if time.time() > self._summarized_at + self._options.save_summaries_secs:
-      self._writer.add_summary(
-          session.run(self._graph.training.summary_op, feed), step)
-      self._summarized_at = time.time()
     last = step == self._last_step
     if self._validation:
       self._validation.note(loss)

@@ -34,9 +34,8 @@ def train(run):
     progress = start.progress(run, graph.training.global_step)
     options = head_loop.Options(
         values.batch_size, values.log_every_n_steps,
-        values.save_summaries_secs, values.max_number_of_steps,
-        values.early_stop_evals, values.evaluate_every_n_steps,
-        values.mixup_alpha, values.seed)
+        values.max_number_of_steps, values.early_stop_evals,
+        values.evaluate_every_n_steps, values.mixup_alpha, values.seed)
     writer = tf.summary.FileWriter(values.train_dir, tf.get_default_graph())
     stack.callback(writer.close)
     make_caches = head_loop.caches_of(
@@ -45,7 +44,7 @@ def train(run):
             values.dataset_dir, values.dataset_name),
         _cache_key(run), values.cache_views)
     return loop.run(
-        graph.training._replace(summary_op=None), values.train_dir,
+        graph.training, values.train_dir,
         init_fn=init_fn,
         number_of_steps=values.max_number_of_steps,
         log_every_n_steps=values.log_every_n_steps,
@@ -64,4 +63,5 @@ def _cache_key(run):
   if run.values.cache_views:
     key['seed'] = run.values.seed or 0
     key['fast_mode'] = run.values.fast_mode
+    key['min_crop_area'] = head_graph.min_crop_area_of_views(run.values)
   return key

@@ -10,6 +10,7 @@ import errno
 import os
 import signal
 import threading
+import time
 import warnings
 
 from compat import slim, tf
@@ -80,6 +81,9 @@ class TrainStep:
     self.step = None
     self._stop = stop
     self._loss = None
+    self._summary_op = None
+    self._summary_secs = 0
+    self._summarized_at = 0.0
 
   @property
   def stop_requested(self):
@@ -104,8 +108,42 @@ class TrainStep:
 
   def take(self, session, train_op, global_step, train_step_kwargs):
     """Takes one step; returns the loss and whether it was the last."""
-    return slim.learning.train_step(session, train_op, global_step,
-                                    train_step_kwargs)
+    start = time.time()
+    loss, step = self.run(session, train_op, global_step, train_step_kwargs)
+    if session.run(train_step_kwargs['should_log']):
+      tf.logging.info('global step %d: loss = %.4f (%.3f sec/step)', step, loss,
+                      time.time() - start)
+    return loss, session.run(train_step_kwargs['should_stop'])
+
+  def summarize(self, summary_op, secs):
+    """Says what is written to the event file, and how often.
+
+    Args:
+      summary_op: merged summaries, or None.
+      secs: seconds from one summary to the next; the first step has one.
+    """
+    self._summary_op = summary_op
+    self._summary_secs = secs
+
+  def run(self, session, train_op, global_step, train_step_kwargs, feed=None):
+    """Runs one step, with its summaries where they are due.
+
+    They are of this very run. One of their own, as the supervisor has it, would
+    take a batch and random numbers whenever the clock says so, and no two
+    trainings with the same seed would be alike.
+
+    Returns:
+      The loss and the global step.
+    """
+    fetches = [train_op, global_step]
+    if (self._summary_op is None or
+        time.time() < self._summarized_at + self._summary_secs):
+      return session.run(fetches, feed)
+    loss, step, summary = session.run(fetches + [self._summary_op], feed)
+    tf.logging.info('Recording summary at step %d.', step)
+    train_step_kwargs['summary_writer'].add_summary(summary, step)
+    self._summarized_at = time.time()
+    return loss, step
 
 
 @contextlib.contextmanager
@@ -113,7 +151,7 @@ def _not_finite_as_advice(train_step):
   """Turns TensorFlow's error about a loss that is no number into advice.
 
   The gradient was not applied, and no checkpoint is written after it. Whichever
-  sees the numbers first raises it: the step, or the thread of the summaries.
+  sees the numbers first raises it: the check of the step, or a summary.
   """
   try:
     yield
@@ -176,6 +214,8 @@ def run(graph, train_dir, master='', is_chief=True, init_fn=None,
   """
   stop = StopRequest()
   train_step = make_step(stop)
+  if is_chief:
+    train_step.summarize(graph.summary_op, save_summaries_secs)
   with contextlib.ExitStack() as stack:
     stack.enter_context(stop.listening())
     stack.enter_context(warnings.catch_warnings())
@@ -191,11 +231,11 @@ def run(graph, train_dir, master='', is_chief=True, init_fn=None,
         master=master,
         is_chief=is_chief,
         init_fn=init_fn,
-        summary_op=graph.summary_op,
+        summary_op=None,
         saver=OneSaveAtATime(),
         number_of_steps=number_of_steps,
         log_every_n_steps=log_every_n_steps,
-        save_summaries_secs=save_summaries_secs,
+        save_summaries_secs=save_summaries_secs,  # Of the steps a second.
         save_interval_secs=save_interval_secs,
         sync_optimizer=graph.sync_optimizer,
         session_config=session_config)
