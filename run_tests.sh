@@ -15,9 +15,10 @@ source ./engine.sh
 ./setup.sh --dev --quiet
 
 "${VENV}/bin/ruff" check .
-mapfile -t scripts < <(find . -name '*.sh' -not -path './.venv*' | sort)
+mapfile -t scripts < <(find . -name '*.sh' -not -path './.venv*' | sort
+  find benchmarks -type f -not -name '*.*' | sort)
 "${VENV}/bin/shellcheck" --severity=style --external-sources \
-  "${scripts[@]}" .ci/run benchmarks/{convert,engines,finetune,input,mutate_nets,plain}
+  "${scripts[@]}" .ci/run
 # -rs: the output ends with what was skipped, and why. One process a core, a file
 # of tests at a time: the tests of a file share what is slow to build.
 exec "${VENV_PYTHON}" -m pytest -rs --durations=10 \
