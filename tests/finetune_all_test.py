@@ -221,6 +221,7 @@ def test_run_stopped_before_the_end_of_the_head_is_not_finetuned(
   assert checkpoints.read_global_step(newest) == HEAD_STEPS + 1
 
 
+@pytest.mark.slow
 def test_run_killed_between_checkpoint_and_note_begins_again(
     data, tmp_path, monkeypatch):
   flags = [*HEAD, '--max_number_of_steps=1', '--finetune_all_steps=1']
@@ -239,7 +240,9 @@ def test_run_killed_between_checkpoint_and_note_begins_again(
   assert checkpoints.read_global_step(newest) == 2
 
 
-@pytest.mark.parametrize('cache', ['--cache_features', '--nocache_features'])
+@pytest.mark.parametrize('cache', [
+    '--cache_features',
+    pytest.param('--nocache_features', marks=pytest.mark.slow)])
 def test_run_without_validation_photos_goes_on_with_the_newest_weights(
     tmp_path, log, cache):
   data = make_dataset(tmp_path / 'data', percent_validation=0)

@@ -104,6 +104,7 @@ def test_cached_run_with_mixup_learns_the_photos(data, tmp_path):
   assert last['loss'] < first['loss'] < np.log(3)
 
 
+@pytest.mark.slow
 def test_plain_run_takes_mixed_photos_and_evaluates_them_unmixed(
     data, tmp_path, monkeypatch):
   shapes, mix = [], losses.mix_photos

@@ -3,6 +3,7 @@
 import glob
 import logging
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -91,27 +92,42 @@ def test_moving_averages_are_what_is_evaluated(data, tmp_path):
   assert abs(other - loss) > 0.01 * loss
 
 
-def test_run_that_no_longer_gets_better_ends_and_stays_ended(
-    data, tmp_path, log):
-  # With batch norm in inference mode nothing changes at all.
-  arguments = [*PLAIN, TINY_HEAD, '--learning_rate=0', '--early_stop_evals=3',
-               '--evaluate_every_n_steps=2']
-  newest = train(data, tmp_path, *arguments)
+# With batch norm in inference mode nothing changes at all.
+UNCHANGING = [*PLAIN, TINY_HEAD, '--learning_rate=0', '--early_stop_evals=3',
+              '--evaluate_every_n_steps=2']
+
+
+@pytest.fixture(scope='module')
+def ended(data, tmp_path_factory):
+  """The train directory of a run that did not get better."""
+  folder = tmp_path_factory.mktemp('ended')
+  train(data, folder, *UNCHANGING)
+  return folder
+
+
+def test_run_that_no_longer_gets_better_ends_and_stays_ended(data, ended, log):
+  newest = checkpoints.newest(str(ended))
   # The first evaluation is the best, three more are not better.
   assert checkpoints.read_global_step(newest) == 8
-  assert best.read_best(str(tmp_path / 'best'))['step'] == 2
-  assert 'Stopping: the best validation accuracy, ' in log.text
-  log.clear()
-  assert train(data, tmp_path, *arguments) == newest
+  assert best.read_best(str(ended / 'best'))['step'] == 2
+  assert train(data, ended, *UNCHANGING) == newest
   assert 'Nothing to do: the best validation accuracy, ' in log.text
   assert '--early_stop_evals=0 goes on' in log.text
-  newest = train(data, tmp_path, *arguments, '--early_stop_evals=0',
-                 '--max_number_of_steps=11')
-  assert checkpoints.read_global_step(newest) == 11
-  assert [line['step'] for line in evaluations(tmp_path)] == [
+
+
+def test_run_that_has_ended_goes_on_when_it_is_not_to_end(data, ended, tmp_path,
+                                                          log):
+  folder = tmp_path / 'run'
+  shutil.copytree(str(ended), str(folder))
+  train(data, folder, *UNCHANGING, '--early_stop_evals=0',
+        '--max_number_of_steps=11')
+  assert [line['step'] for line in evaluations(folder)] == [
       2, 4, 6, 8, 10, 11]
+  assert checkpoints.read_global_step(checkpoints.newest(str(folder))) == 11
+  assert 'Stopping: ' not in log.text
 
 
+@pytest.mark.slow
 def test_run_with_validation_photos_is_not_evaluated_unasked(data, tmp_path):
   train(data, tmp_path, *PLAIN, '--max_number_of_steps=2')
   assert not (tmp_path / 'validation.jsonl').exists()

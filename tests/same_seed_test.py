@@ -57,6 +57,7 @@ def test_same_seed_gives_the_same_bits_whenever_there_are_summaries(
       '--feature_cache_dir=%s' % (tmp_path / 'features'))) == set()
 
 
+@pytest.mark.parametrize('one', ['plain'], indirect=True)
 def test_another_seed_gives_other_bits(data, one, tmp_path):
   flags, newest = one
   changed = differing(newest, train(
