@@ -94,7 +94,7 @@ def test_moving_averages_are_what_is_evaluated(data, tmp_path):
 
 # With batch norm in inference mode nothing changes at all.
 UNCHANGING = [*PLAIN, TINY_HEAD, '--learning_rate=0', '--early_stop_evals=3',
-              '--evaluate_every_n_steps=2']
+              '--evaluate_every_n_steps=2', '--max_number_of_steps=20']
 
 
 @pytest.fixture(scope='module')
