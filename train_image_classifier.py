@@ -230,15 +230,13 @@ def _datasets(values, is_chief):
   datasets = {'train': dataset_factory.get_dataset(
       name, values.dataset_split_name, folder)}
   has_photos = 'validation' in split_files.find(name, folder)
-  evaluates = values.evaluate_every_n_steps is not None
-  if values.cache_features:
-    evaluates = has_photos
-  elif evaluates and not has_photos:
+  is_asked = values.evaluate_every_n_steps is not None
+  if is_asked and not has_photos:
     raise InputError(
         '--evaluate_every_n_steps=%d: data set %r in %s has no validation '
         'photos; convert it with --percent_validation, or leave the flag away' %
         (values.evaluate_every_n_steps, name, folder))
-  if evaluates and is_chief:
+  if is_chief and has_photos and (is_asked or values.cache_features):
     datasets['validation'] = dataset_factory.get_dataset(
         name, 'validation', folder)
   return datasets

@@ -134,11 +134,13 @@ def test_run_with_validation_photos_is_not_evaluated_unasked(data, tmp_path):
   assert not (tmp_path / 'best').exists()
 
 
-def test_data_set_without_validation_photos_is_one_line(tmp_path):
+@pytest.mark.parametrize('more', [
+    [], ['--cache_features', '--train_classifier_only']], ids=str)
+def test_data_set_without_validation_photos_is_one_line(tmp_path, more):
   data = make_dataset(tmp_path / 'data', percent_validation=0)
   with pytest.raises(InputError, match=r"--evaluate_every_n_steps=2: data set "
                      r"'colours' in \S+ has no validation photos; convert it "
                      r'with --percent_validation') as caught:
-    train(data, tmp_path / 'run', *PLAIN, '--evaluate_every_n_steps=2')
+    train(data, tmp_path / 'run', *PLAIN, '--evaluate_every_n_steps=2', *more)
   assert '\n' not in str(caught.value)
   assert not glob.glob(str(tmp_path / 'run' / 'model.ckpt*'))
