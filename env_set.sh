@@ -33,7 +33,9 @@ source "$(dirname "${BASH_SOURCE[0]}")/engine.sh"
 : "${BATCH_SIZE:=32}"
 : "${OPTIMIZER:=adam}"
 : "${LEARNING_RATE:=0.003}"
-: "${MAX_NUMBER_OF_STEPS=}"  # empty: until ./stop_train.sh
+# Empty: until it no longer gets better where it is evaluated meanwhile, as on
+# features; else until ./stop_train.sh.
+: "${MAX_NUMBER_OF_STEPS=}"
 : "${SAVE_INTERVAL_SECS:=60}"
 
 # Evaluation: the first of these splits that the data set has (mnist and cifar10
@@ -84,7 +86,15 @@ help_if_asked() {
 checkpoint_folder() {
   case "${!1}" in
     newest) echo "${TRAIN_DIR}" ;;
-    best) echo "${TRAIN_DIR}/best" ;;
+    best)
+      if [[ ! -d "${TRAIN_DIR}/best" ]]; then
+        echo "${0##*/}: error: $1=best, and ${TRAIN_DIR}/best is not there:" \
+          "training keeps it when it is evaluated meanwhile on validation" \
+          "photos, on features or with --evaluate_every_n_steps" >&2
+        return 1
+      fi
+      echo "${TRAIN_DIR}/best"
+      ;;
     *)
       echo "${0##*/}: error: $1 is '${!1}', accepted are newest and best" >&2
       return 1

@@ -100,9 +100,7 @@ def _facts(values, checkpoint):
         'the run in %s was trained on the classes %s and %s has %s' %
         (os.path.dirname(checkpoint), checkpoints.name_some(run.labels), name,
          checkpoints.name_some(labels)))
-  if run.moving_average_decay and not values.moving_average_decay:
-    tf.logging.info('The run keeps moving averages; --moving_average_decay=%g '
-                    'evaluates them', run.moving_average_decay)
+  run_info.take_averages(values, run, checkpoint)
   tf.logging.info('Evaluating split %s of %s: %d photos', split, name,
                   dataset.num_samples)
   return dataset, split, run_info.RunInfo(

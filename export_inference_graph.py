@@ -105,6 +105,7 @@ def export_from_flags():
   if FLAGS.checkpoint_path:
     prefix = checkpoints.resolve(FLAGS.checkpoint_path)
     run = run_info.load(os.path.dirname(prefix))
+    run_info.take_averages(FLAGS, run, prefix)
     temperature, said = calibration.temperature_of(prefix,
                                                    FLAGS.moving_average_decay)
     tf.logging.info('CalibratedPredictions: %s', said)

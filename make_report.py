@@ -99,9 +99,7 @@ def run_from_flags(checkpoint):
                      run_info.path(folder))
   run = run._replace(dataset_name=FLAGS.dataset_name or run.dataset_name,
                      dataset_dir=FLAGS.dataset_dir or run.dataset_dir)
-  if run.moving_average_decay and not FLAGS.moving_average_decay:
-    tf.logging.info('The run keeps moving averages; --moving_average_decay=%g '
-                    'takes them', run.moving_average_decay)
+  run_info.take_averages(FLAGS, run, checkpoint)
   return run
 
 

@@ -115,6 +115,9 @@ source ./env_set.sh
 
 step "run_train.sh: ${MODEL_NAME}${MAX_NUMBER_OF_STEPS:+, ${MAX_NUMBER_OF_STEPS} steps}"
 train_to_the_end "${train_flags[@]}"
+if [[ -d "${TRAIN_DIR}/best" ]]; then
+  export EVAL=best EXPORT=best
+fi
 
 step 'run_eval.sh: accuracy on the validation photos'
 EVAL_INTERVAL_SECS='' ./run_eval.sh

@@ -51,6 +51,7 @@ if [[ -n "${MAX_NUMBER_OF_STEPS}" ]]; then
     --learning_rate_decay_type=polynomial
     --learning_rate_decay_steps="${MAX_NUMBER_OF_STEPS}"
     --end_learning_rate=0
+    --early_stop_evals=0
   )
 else
   flags+=(--learning_rate_decay_type=fixed)

@@ -193,6 +193,7 @@ def main(_):
                     checkpoints.newest(values.train_dir),
                     values.max_number_of_steps)
     return
+  _check_ways(values)
   lock = (run_lock.hold(values.train_dir) if is_chief
           else contextlib.nullcontext())
   with lock:
@@ -215,6 +216,31 @@ def _train(run):
     if not (ended and values.finetune_all_steps):
       return
   finetune_all.train(run, values.finetune_all_steps)
+
+
+def _check_ways(values):
+  """Refuses flags that do nothing together.
+
+  Raises:
+    InputError: names them.
+  """
+  if values.worker_replicas > 1:
+    for name in ('evaluate_every_n_steps', 'finetune_all_steps'):
+      if values[name].value:
+        raise InputError(
+            '--%s=%d is for one worker, got --worker_replicas=%d; run_eval.sh '
+            'evaluates beside any training' % (
+                name, values[name].value, values.worker_replicas))
+  ends = values.max_number_of_steps or values.cache_features and (
+      values.early_stop_evals) or values.early_stop_evals and (
+          values.evaluate_every_n_steps)
+  if values.finetune_all_steps and not (
+      ends or finetune_all.has_begun(values.train_dir)):
+    raise InputError(
+        '--finetune_all_steps=%d begins when the classifier is trained, and '
+        'nothing says when: give --max_number_of_steps, or '
+        '--evaluate_every_n_steps with --early_stop_evals' %
+        values.finetune_all_steps)
 
 
 def _has_all_steps(values):

@@ -83,15 +83,19 @@ def seconds_a_step(values, folder, *more):
 
 
 def evaluation_secs(values, train_dir, folder):
-  """Returns how long one pass over both splits takes, programs' start too."""
+  """Returns how long one pass over both splits takes, without the start."""
   total = 0.0
   for split in ('train', 'validation'):
-    _, seconds = run('eval_image_classifier.py',
+    log, _ = run('eval_image_classifier.py',
                      '--checkpoint_path=' + train_dir,
                      '--eval_dir=' + os.path.join(folder, split),
                      '--dataset_split_name=' + split,
                      '--batch_size=%d' % values.batch_size)
-    total += seconds
+    begin, end = (
+        time.mktime(time.strptime(found, '%Y-%m-%d-%H:%M:%S'))
+        for found in re.findall(r'(?:Starting|Finished) evaluation at (\S+)',
+                                log))
+    total += end - begin
   return total
 
 

@@ -8,9 +8,13 @@ import collections
 import json
 import os
 
+from compat import tf
 from errors import InputError
 
 FILE_NAME = 'run.json'
+
+# Lies beside the checkpoint that was best on the validation photos.
+BEST_FILE_NAME = 'best.json'
 
 # labels: by index of the network's output, so labels_offset is already applied.
 # image_size: side in pixels. dataset_dir: absolute path where training ran.
@@ -52,6 +56,31 @@ def load(train_dir):
   except (TypeError, ValueError) as error:
     raise InputError('%s is damaged (%s: %s); remove it to go by the flags '
                      'alone' % (name, type(error).__name__, error))
+
+
+def take_averages(values, info, prefix):
+  """Sets --moving_average_decay to what a checkpoint was chosen by.
+
+  Where the flag is not given and the checkpoint is the best of its run: that is
+  judged by the averages of the run where it keeps some.
+
+  Args:
+    values: the parsed flags.
+    info: RunInfo of the checkpoint's run, or None.
+    prefix: of the checkpoint.
+  """
+  if (info is None or not info.moving_average_decay or
+      values.moving_average_decay is not None):
+    return
+  is_best = os.path.exists(
+      os.path.join(os.path.dirname(prefix), BEST_FILE_NAME))
+  if is_best:
+    values.moving_average_decay = info.moving_average_decay
+    tf.logging.info('Taking the moving averages, by which this checkpoint was '
+                    'the best; --moving_average_decay=0 takes the variables')
+  else:
+    tf.logging.info('The run keeps moving averages; --moving_average_decay=%g '
+                    'takes them', info.moving_average_decay)
 
 
 def save(train_dir, info):

@@ -30,7 +30,8 @@ fi
 
 # The learning rate stays, as slim's; MAX_NUMBER_OF_STEPS would have it fall.
 fine_tune() {
-  train_to_the_end --max_number_of_steps="$1" --log_every_n_steps=100 "${@:2}"
+  train_to_the_end --max_number_of_steps="$1" --early_stop_evals=0 \
+    --log_every_n_steps=100 "${@:2}"
   ./run_eval.sh
 }
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 
@@ -63,15 +64,19 @@ def test_run_is_over_when_only_the_loss_gets_better(make):
   assert 'step 4' in run.progress.describe()
 
 
-def test_patience_counts_again_after_a_gain_and_when_it_starts_anew(make):
+def test_patience_counts_again_after_a_gain_and_not_after_a_tie(make):
   run = make()
-  for step, accuracy in [(1, 0.5), (2, 0.4), (3, 0.6), (4, 0.5)]:
+  for step, accuracy in [(1, 0.5), (2, 0.4), (3, 0.6), (4, 0.5), (5, 0.6)]:
     run.add(step, accuracy, 1.0)
-  assert run.progress.is_over(1) and not run.progress.is_over(2)
-  run.progress.start_anew(4)
-  assert not run.progress.is_over(1)
-  run.add(5, 0.6, 1.0)
-  assert run.progress.is_over(1)
+  assert run.progress.is_over(2) and not run.progress.is_over(3)
+
+
+def test_facts_are_there_before_the_checkpoint(make, tmp_path, monkeypatch):
+  run = make()
+  monkeypatch.setattr(tf.train.Saver, 'save', lambda *_, **__: 1 // 0)
+  with pytest.raises(ZeroDivisionError):
+    run.add(1, 0.5, 1.0)
+  assert run_info.load(str(tmp_path / 'best')) == INFO
 
 
 def test_next_process_knows_the_evaluations_up_to_its_step(make, tmp_path):
@@ -96,3 +101,15 @@ def test_damaged_files_are_a_run_without_evaluations(make, tmp_path):
   assert run.progress.best is None and not run.progress.is_over(1)
   run.add(2, 0.1, 1.0)
   assert run.kept() == 2
+
+
+def test_without_the_best_checkpoint_the_evaluations_begin_anew(make, tmp_path):
+  run = make()
+  for step in (1, 2, 3):
+    run.add(step, 0.5, 1.0)
+  assert run.progress.is_over(2)
+  shutil.rmtree(str(tmp_path / 'best'))
+  run = make(from_step=3)
+  assert not run.progress.is_over(2)
+  run.add(4, 0.3, 1.0)
+  assert run.kept() == 4

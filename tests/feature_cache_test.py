@@ -1,6 +1,7 @@
 """Features on disk: whole or not used, killed at any moment, read in blocks."""
 
 import errno
+import logging
 import os
 
 import numpy as np
@@ -183,6 +184,21 @@ def test_cache_full_disk_is_one_clear_error(tmp_path):
       writer.save()
       writer.save = fail
   assert cache.rows() == 4
+
+
+def test_cache_waits_for_another_process_until_it_is_asked_to_stop(
+    tmp_path, monkeypatch, caplog):
+  monkeypatch.setattr(feature_cache, '_WAIT_SECS', 0.01)
+  caplog.set_level(logging.INFO, logger='tensorflow')
+  tf.logging.set_verbosity('INFO')
+  asked = iter([False, False, True])
+  with _cache(tmp_path).fill() as writer:
+    with _cache(tmp_path).fill(lambda: next(asked)) as other:
+      assert other is None
+    _append(writer, 10)
+  assert caplog.text.count('Another process fills') == 1
+  with _cache(tmp_path).fill() as writer:
+    assert writer.rows == 10
 
 
 def test_fingerprint_records_changes_with_the_data(tmp_path):

@@ -240,6 +240,28 @@ def test_run_killed_between_checkpoint_and_note_begins_again(
   assert checkpoints.read_global_step(newest) == 2
 
 
+def test_head_is_whole_while_the_first_checkpoint_is_written(
+    data, tmp_path, monkeypatch):
+  flags = [*HEAD, '--max_number_of_steps=1']
+  head = train(data, tmp_path, *flags)
+  before = read_variables(head)
+
+  def save_and_die(self, *args, **kwargs):
+    # Renamed: the data, and not yet the index.
+    prefix = '%s-%d' % (args[1], 1)
+    with open(prefix + '.data-00000-of-00001', 'wb') as file:
+      file.write(b'of other variables' * 10000)
+    raise RuntimeError('killed')
+
+  with monkeypatch.context() as patch:
+    patch.setattr(tf.train.Saver, 'save', save_and_die)
+    with pytest.raises(RuntimeError, match='killed'):
+      train(data, tmp_path, *flags, '--finetune_all_steps=1')
+  assert checkpoints.newest(str(tmp_path)) == head
+  for name, value in read_variables(head).items():
+    np.testing.assert_array_equal(value, before[name])
+
+
 @pytest.mark.parametrize('cache', [
     '--cache_features',
     pytest.param('--nocache_features', marks=pytest.mark.slow)])

@@ -3,6 +3,7 @@
 import glob
 import logging
 import os
+import re
 import shutil
 
 import numpy as np
@@ -90,6 +91,12 @@ def test_moving_averages_are_what_is_evaluated(data, tmp_path):
   # The plain variables have another.
   _, _, other = evaluate(newest, tmp_path / 'plain')
   assert abs(other - loss) > 0.01 * loss
+  # The best checkpoint was chosen by its averages.
+  _, _, best_loss = evaluate(tmp_path / 'run' / 'best', tmp_path / 'best')
+  assert best_loss == pytest.approx(loss)
+  _, _, best_loss = evaluate(tmp_path / 'run' / 'best', tmp_path / 'best',
+                             '--moving_average_decay=0')
+  assert best_loss == pytest.approx(other)
 
 
 # With batch norm in inference mode nothing changes at all.
@@ -144,3 +151,37 @@ def test_data_set_without_validation_photos_is_one_line(tmp_path, more):
     train(data, tmp_path / 'run', *PLAIN, '--evaluate_every_n_steps=2', *more)
   assert '\n' not in str(caught.value)
   assert not glob.glob(str(tmp_path / 'run' / 'model.ckpt*'))
+
+
+def test_damaged_validation_photo_is_one_line(data, tmp_path):
+  folder = shutil.copytree(data, str(tmp_path / 'data'))
+  path, = glob.glob(os.path.join(folder, '*_validation-*.tfrecord'))
+  records = list(tf.python_io.tf_record_iterator(path))
+  with tf.python_io.TFRecordWriter(path) as writer:
+    for record in records:
+      # The head of the JPEG, its size among it, stays.
+      example = tf.train.Example.FromString(record)
+      encoded = example.features.feature['image/encoded'].bytes_list
+      encoded.value[0] = encoded.value[0][:30] + b'\0' * (
+          len(encoded.value[0]) - 30)
+      writer.write(example.SerializeToString())
+  with pytest.raises(InputError, match=re.escape(path)) as caught:
+    train(folder, tmp_path / 'run', *PLAIN, '--evaluate_every_n_steps=1')
+  assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('flags, message', [
+    (['--worker_replicas=2', '--evaluate_every_n_steps=3'],
+     '--evaluate_every_n_steps=3 is for one worker, got --worker_replicas=2'),
+    (['--worker_replicas=2', '--finetune_all_steps=3'],
+     '--finetune_all_steps=3 is for one worker'),
+    (['--finetune_all_steps=3'], 'nothing says when: give --max_number_of'),
+    (['--finetune_all_steps=3', '--evaluate_every_n_steps=3',
+      '--early_stop_evals=0'], 'nothing says when'),
+], ids=str)
+def test_flags_that_do_nothing_together_are_one_line(data, tmp_path, flags,
+                                                     message):
+  with pytest.raises(InputError, match=message) as caught:
+    train(data, tmp_path / 'run', *PLAIN, *flags)
+  assert '\n' not in str(caught.value)
+  assert not (tmp_path / 'run').exists()

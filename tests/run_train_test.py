@@ -44,6 +44,12 @@ def command_line(folder, **variables):
   return (folder / 'output.log').read_text().splitlines()
 
 
+def test_run_train_to_a_number_of_steps_takes_all_of_them(folder):
+  assert '--early_stop_evals=0' not in command_line(folder)
+  assert '--early_stop_evals=0' in command_line(folder,
+                                                MAX_NUMBER_OF_STEPS='7')
+
+
 def scopes_in(arguments):
   return [argument for argument in arguments if '_scopes=' in argument]
 

@@ -159,6 +159,10 @@ def test_chain_of_mnist_from_its_files_to_its_test_split(tmp_path):
 def test_script_takes_the_best_checkpoint_when_asked(chain, tmp_path, name,
                                                      variable):
   env = dict(chain, TRAIN_DIR=str(tmp_path), EVAL_INTERVAL_SECS='')
+  done = run_script(name, env=dict(env, **{variable: 'best'}), check=False)
+  assert done.returncode == 1
+  assert done.stderr.startswith('%s: error: %s=best, and %s is not there: ' % (
+      name, variable, tmp_path / 'best'))
   for value, folder in (('best', tmp_path / 'best'), ('newest', tmp_path)):
     folder.mkdir(exist_ok=True)
     done = run_script(name, env=dict(env, **{variable: value}), check=False)

@@ -14,7 +14,6 @@ from runs import run_info
 
 FILE_NAME = 'validation.jsonl'
 BEST_DIR = 'best'
-_BEST_FILE = 'best.json'
 
 
 class Progress:
@@ -35,10 +34,12 @@ class Progress:
     self._info = info
     self._saver = saver
     self._global_step = global_step
-    self._lines = [line for line in _read_lines(self._path)
-                   if line['step'] <= step]
     self._best = read_best(self._folder)
-    self._patient_until = 0
+    # Without the best checkpoint nothing says what a better one is.
+    self._lines = []
+    if self._best:
+      self._lines = [line for line in _read_lines(self._path)
+                     if line['step'] <= step]
 
   @property
   def best(self):
@@ -55,14 +56,6 @@ class Progress:
     """
     return bool(patience) and self._evaluations_since_gain() >= patience
 
-  def start_anew(self, step):
-    """Forgets how long the best has stood: another kind of training begins.
-
-    Args:
-      step: global step at which it begins.
-    """
-    self._patient_until = step
-
   def _evaluations_since_gain(self):
     """Returns how many there were since the accuracy was last surpassed."""
     if not self._lines:
@@ -70,7 +63,6 @@ class Progress:
     best = max(line['accuracy'] for line in self._lines)
     since = min(line['step'] for line in self._lines
                 if line['accuracy'] == best)
-    since = max(since, self._patient_until)
     return sum(line['step'] > since for line in self._lines)
 
   def add(self, session, step, accuracy, loss, train_loss=None):
@@ -97,12 +89,14 @@ class Progress:
 
   def _save(self, session, line):
     os.makedirs(self._folder, exist_ok=True)
+    # First: whoever finds the checkpoint finds its facts.
+    run_info.save(self._folder, self._info)
     prefix = self._saver.save(
         session, os.path.join(self._folder, 'model.ckpt'),
         global_step=self._global_step, write_meta_graph=False)
-    run_info.save(self._folder, self._info)
     self._best = line
-    write_aside(os.path.join(self._folder, _BEST_FILE), [json.dumps(line)])
+    write_aside(os.path.join(self._folder, run_info.BEST_FILE_NAME),
+                [json.dumps(line)])
     # Those of a process that was killed, too.
     for path in glob.glob(os.path.join(glob.escape(self._folder),
                                        'model.ckpt-*')):
@@ -126,6 +120,8 @@ def write_aside(path, lines):
   aside = '%s.%d.tmp' % (path, os.getpid())
   with open(aside, 'w') as file:
     file.writelines(line + '\n' for line in lines)
+    file.flush()
+    os.fsync(file.fileno())
   os.replace(aside, path)
 
 
@@ -140,7 +136,7 @@ def _read_lines(path):
 def read_best(folder):
   """Returns the line of the checkpoint in a folder `best`; None without."""
   try:
-    with open(os.path.join(folder, _BEST_FILE)) as file:
+    with open(os.path.join(folder, run_info.BEST_FILE_NAME)) as file:
       return json.load(file)
   except (OSError, ValueError):
     return None

@@ -18,6 +18,7 @@ import time
 
 import numpy as np
 
+from compat import tf
 from datasets import tfrecord_file
 from errors import InputError
 
@@ -33,6 +34,9 @@ _FORM = 1
 # killed process has to do again.
 _SYNC_BYTES = 32 * 1024 * 1024
 _SYNC_SECS = 5
+
+# From one look at whether another process is done to the next.
+_WAIT_SECS = 0.5
 
 # Rows that are shuffled among each other have so many bytes in memory.
 _SHUFFLE_BYTES = 256 * 1024 * 1024
@@ -129,11 +133,15 @@ class FeatureCache:
     return self.rows() == self.num_rows
 
   @contextlib.contextmanager
-  def fill(self):
+  def fill(self, stop_requested=lambda: False):
     """Prepares the missing rows to be written; one process at a time.
 
+    Args:
+      stop_requested: function that says whether to wait no longer for another
+        process that fills it.
+
     Yields:
-      A Writer; its `rows` is the row to go on from.
+      A Writer; its `rows` is the row to go on from. None: it was asked to stop.
 
     Raises:
       InputError: the disk has too little space, or the folder cannot be made.
@@ -142,18 +150,22 @@ class FeatureCache:
       os.makedirs(self.folder, exist_ok=True)
       lock = os.open(self.folder, os.O_RDONLY)
     except OSError as error:
-      raise InputError('cannot write to the feature cache %s: %s' %
-                       (self.folder, error.strerror))
+      raise self._unwritable(error)
     try:
-      with contextlib.suppress(OSError):  # Some file systems cannot lock.
-        fcntl.flock(lock, fcntl.LOCK_EX)
+      if not _lock(lock, self.folder, stop_requested):
+        yield None
+        return
       with contextlib.closing(_Writer(self)) as writer:
         yield writer
     except OSError as error:
-      raise InputError('cannot write to the feature cache %s: %s' %
-                       (self.folder, error.strerror))
+      raise self._unwritable(error)
     finally:
       os.close(lock)
+
+  def _unwritable(self, error):
+    return InputError(
+        'cannot write to the feature cache %s: %s; --feature_cache_dir is '
+        'another place for it' % (self.folder, error.strerror))
 
   def check_space(self):
     """Raises InputError where the disk cannot hold the missing rows."""
@@ -188,7 +200,7 @@ class FeatureCache:
     features, labels = self.features(), self.labels()
     for start in range(0, self.num_photos, batch_size):
       end = min(start + batch_size, self.num_photos)
-      yield Batch([np.array(feature[start:end]) for feature in features],
+      yield Batch([feature[start:end] for feature in features],
                   labels[start:end])
 
   def training_batches(self, batch_size, random_state):
@@ -300,6 +312,23 @@ class _Writer:
     self.save()
     for stream in self._files + [self._names]:
       stream.close()
+
+
+def _lock(descriptor, folder, stop_requested):
+  """Locks an open folder; returns whether, False: it was asked to stop."""
+  said = False
+  while not stop_requested():
+    try:
+      fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      return True
+    except BlockingIOError:
+      if not said:
+        tf.logging.info('Another process fills %s: waiting for it', folder)
+        said = True
+      time.sleep(_WAIT_SECS)
+    except OSError:  # Some file systems cannot lock.
+      return True
+  return False
 
 
 def _write_json(path, value):

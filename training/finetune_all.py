@@ -13,9 +13,11 @@ import os
 
 from compat import slim, tf
 from runs import checkpoints
-from training import best, plain_run, start
+from training import best, loop, plain_run, start
 
 _FILE_NAME = 'finetune_all.json'
+
+_FIRST_CHECKPOINT = 'model-all.ckpt'
 
 # Evaluations in all; one more at the end.
 _EVALUATIONS = 10
@@ -102,13 +104,15 @@ def _init_fn(run, beginning):
 
   The supervisor goes on with the newest checkpoint of the train directory. That
   of the classifier's training lacks the optimizer's variables of all other
-  layers, so one that has them is written first.
+  layers, so one that has them is written first, under another name: whenever
+  the process is killed, the newest one is whole.
   """
   train_dir = run.values.train_dir
   if not has_begun(train_dir):
-    _write_first_checkpoint(run, beginning)
-    best.write_aside(os.path.join(train_dir, _FILE_NAME),
-                     [json.dumps(beginning._asdict())])
+    with loop.full_disk_as_advice(train_dir):
+      _write_first_checkpoint(run, beginning)
+      best.write_aside(os.path.join(train_dir, _FILE_NAME),
+                       [json.dumps(beginning._asdict())])
     tf.logging.info('All layers go on from %s', beginning.weights)
     return None
   return start.init_fn(run)
@@ -116,8 +120,13 @@ def _init_fn(run, beginning):
 
 def _write_first_checkpoint(run, beginning):
   """Writes the variables of the default graph, as training begins with them."""
+  # What was best, the averages where there are some, are the weights now.
+  model = {v.op for v in slim.get_model_variables()}
+  restores = {name: v for name, v in checkpoints.variables_to_restore(
+      run.values.moving_average_decay).items() if v.op in model}
   read = slim.assign_from_checkpoint_fn(
-      beginning.weights, slim.get_model_variables())
+      beginning.weights,
+      checkpoints.with_plain_names(beginning.weights, restores))
   there = {v.op.name: v for v in tf.global_variables()}
   averages = [tf.assign(there[name], v) for name, v in (
       (v.op.name + _AVERAGE, v) for v in slim.get_model_variables())
@@ -130,7 +139,7 @@ def _write_first_checkpoint(run, beginning):
     read(session)
     session.run(averages)
     session.run(tf.assign(step, beginning.from_step))
-    saver.save(session, os.path.join(run.values.train_dir, 'model.ckpt'),
+    saver.save(session, os.path.join(run.values.train_dir, _FIRST_CHECKPOINT),
                global_step=step)
 
 

@@ -30,7 +30,8 @@ HeadGraph = collections.namedtuple(
     'trunk_variables twin')
 
 
-def build_from_flags(values, datasets, info, network, trainable_scopes):
+def build_from_flags(values, datasets, info, network, trainable_scopes,
+                     session_config=None):
   """Builds it in the default graph.
 
   Args:
@@ -39,6 +40,7 @@ def build_from_flags(values, datasets, info, network, trainable_scopes):
     info: RunInfo of the run.
     network: the Network row of info.model_name.
     trainable_scopes: scopes to train.
+    session_config: tf.ConfigProto of the evaluations.
 
   Returns:
     A HeadGraph.
@@ -61,7 +63,8 @@ def build_from_flags(values, datasets, info, network, trainable_scopes):
       values, datasets['train'], info, network, trainable_scopes,
       next_batch=lambda: batch)
   twin = inference_twin.InferenceTwin(info, network,
-                                      values.moving_average_decay)
+                                      values.moving_average_decay,
+                                      session_config)
   try:
     cut = frozen_trunk.find_cut(
         images, tf.losses.get_losses(),

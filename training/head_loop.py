@@ -139,7 +139,9 @@ class HeadStep(loop.TrainStep):
     tf.logging.info(
         'Computing the features of %d %s photos, once, into %s (%.1f MB)',
         cache.num_photos, split, cache.folder, cache.num_bytes / 1e6)
-    with cache.fill() as writer:
+    with cache.fill(lambda: self.stop_requested) as writer:
+      if writer is None:
+        return False
       say = _say_progress(split, writer.rows, cache.num_rows)
       while writer.rows < cache.num_rows:
         view, done = divmod(writer.rows, cache.num_photos)
@@ -183,7 +185,7 @@ def _say_progress(split, done, total):
   return say
 
 
-def caches_of(graph, datasets, parent, key, num_views):
+def caches_of(graph, datasets, parent, key, num_views, view_key):
   """Returns what gives the caches of a run once its trunk has its weights.
 
   Args:
@@ -193,6 +195,7 @@ def caches_of(graph, datasets, parent, key, num_views):
     key: dict of the facts that decide the features: network, preprocessing,
       image size and the like.
     num_views: augmented views of each training photo.
+    view_key: dict of the further facts that decide those.
 
   Returns:
     A function of the session that gives {split: FeatureCache}.
@@ -208,6 +211,8 @@ def caches_of(graph, datasets, parent, key, num_views):
       facts = dict(key, weights=weights, engine=tf.__version__, split=split,
                    records=feature_cache.fingerprint_records(
                        dataset.data_sources))
+      if views > 1:
+        facts.update(view_key)
       caches[split] = feature_cache.FeatureCache(
           parent, facts,
           [tensor.shape.as_list()[1:] for tensor in graph.cut.features],

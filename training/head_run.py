@@ -27,11 +27,14 @@ def train(run):
   with tf.Graph().as_default(), contextlib.ExitStack() as stack:
     tf.set_random_seed(values.seed)
     graph = head_graph.build_from_flags(
-        values, run.datasets, run.info, run.network, run.trainable_scopes)
+        values, run.datasets, run.info, run.network, run.trainable_scopes,
+        run.session_config)
     stack.callback(graph.twin.close)
     init_fn = start.init_fn(run)
-    start.save_facts(run)
     progress = start.progress(run, graph.training.global_step)
+    if not progress.is_over(values.early_stop_evals):
+      with loop.full_disk_as_advice(values.train_dir):
+        start.save_facts(run)
     options = head_loop.Options(
         values.batch_size, values.log_every_n_steps,
         values.max_number_of_steps, values.early_stop_evals,
@@ -42,7 +45,7 @@ def train(run):
         graph, run.datasets,
         values.feature_cache_dir or head_loop.default_cache_dir(
             values.dataset_dir, values.dataset_name),
-        _cache_key(run), values.cache_views)
+        _cache_key(run), values.cache_views, _view_key(run))
     return loop.run(
         graph.training, values.train_dir,
         init_fn=init_fn,
@@ -58,10 +61,12 @@ def train(run):
 def _cache_key(run):
   """Returns what the features depend on beside records, weights and engine."""
   info = run.info
-  key = dict(network=info.model_name, preprocessing=info.preprocessing_name,
-             image_size=info.image_size, labels_offset=info.labels_offset)
-  if run.values.cache_views:
-    key['seed'] = run.values.seed or 0
-    key['fast_mode'] = run.values.fast_mode
-    key['min_crop_area'] = head_graph.min_crop_area_of_views(run.values)
-  return key
+  return dict(network=info.model_name, preprocessing=info.preprocessing_name,
+              image_size=info.image_size, labels_offset=info.labels_offset)
+
+
+def _view_key(run):
+  """Returns what augmented views depend on beside that."""
+  values = run.values
+  return dict(seed=values.seed or 0, fast_mode=values.fast_mode,
+              min_crop_area=head_graph.min_crop_area_of_views(values))

@@ -165,10 +165,16 @@ def _not_finite_as_advice(train_step):
 
 
 @contextlib.contextmanager
-def _full_disk_as_advice(train_dir):
-  """Turns TensorFlow's error about a disk without space into advice.
+def full_disk_as_advice(train_dir):
+  """Turns an error about a disk without space into advice.
 
   A checkpoint is written aside and renamed, so the last good one stays.
+
+  Args:
+    train_dir: folder that is written to.
+
+  Raises:
+    InputError: the disk is full.
   """
   try:
     yield
@@ -220,7 +226,7 @@ def run(graph, train_dir, master='', is_chief=True, init_fn=None,
     stack.enter_context(stop.listening())
     stack.enter_context(warnings.catch_warnings())
     stack.enter_context(_not_finite_as_advice(train_step))
-    stack.enter_context(_full_disk_as_advice(train_dir))
+    stack.enter_context(full_disk_as_advice(train_dir))
     stack.enter_context(input_pipeline.errors_as_advice())
     # The supervisor closes its summary writer twice, and is told so.
     warnings.filterwarnings('ignore', message='.*closed FileWriter')

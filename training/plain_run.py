@@ -72,8 +72,9 @@ def train(run, evaluate_every_n_steps=None, number_of_steps=None,
         freeze_batch_norm=freeze_batch_norm)
     make_step, read_weights = loop.TrainStep, None
     if run.is_chief:
-      read_weights = init_fn(run)
-      start.save_facts(run)
+      with loop.full_disk_as_advice(values.train_dir):
+        read_weights = init_fn(run)
+        start.save_facts(run)
       if evaluate_every_n_steps:
         make_step = _validated_steps(run, graph, evaluate_every_n_steps,
                                      number_of_steps, stack)
@@ -101,7 +102,8 @@ def _validated_steps(run, graph, every, number_of_steps, stack):
   validation_of_run = validation.Validation(
       twin, progress, writer, validation.photo_batches(
           run.datasets['validation'], run.info, run.network,
-          values.batch_size, values.num_preprocessing_threads))
+          values.batch_size, values.num_preprocessing_threads,
+          run.session_config))
   return lambda stop: ValidatedStep(
       stop, validation_of_run, progress, every, values.early_stop_evals,
       number_of_steps)

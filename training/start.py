@@ -91,6 +91,10 @@ def _check_same_run(train_dir, old, info):
           '%s holds a run with --%s=%s, now it is %s; give another '
           '--train_dir, or the flags of that run' %
           (train_dir, flag, before, now))
+  if old.moving_average_decay and not info.moving_average_decay:
+    raise InputError(
+        '%s holds a run with --moving_average_decay=%g: give it again, or '
+        'another --train_dir' % (train_dir, old.moving_average_decay))
   if old.labels != info.labels:
     raise InputError(
         '%s holds a run on the classes %s and --dataset_name=%s has %s; give '

@@ -71,7 +71,8 @@ def measure(logits, labels):
   return float(np.mean(logits.argmax(axis=1) == labels)), float(loss)
 
 
-def photo_batches(dataset, info, network, batch_size, num_threads):
+def photo_batches(dataset, info, network, batch_size, num_threads,
+                  session_config=None):
   """Returns a function that reads the photos of a split, each once.
 
   Args:
@@ -80,6 +81,7 @@ def photo_batches(dataset, info, network, batch_size, num_threads):
     network: the Network row of info.model_name.
     batch_size: photos a batch.
     num_threads: threads that decode.
+    session_config: tf.ConfigProto.
 
   Returns:
     A function that gives an iterator over ([images], labels), as `Validation`
@@ -97,7 +99,8 @@ def photo_batches(dataset, info, network, batch_size, num_threads):
     batch = iterator.get_next()
 
   def read():
-    with tf.Session(graph=graph) as session:
+    with graph.as_default(), input_pipeline.errors_as_advice(), tf.Session(
+        config=session_config) as session:
       session.run(iterator.initializer)
       while True:
         try:
