@@ -31,6 +31,7 @@ def define_flags():
   common_flags.define_session_flags()
   optimizers.define_flags()
   _define_run_flags()
+  _define_photo_and_label_flags()
   _define_cluster_flags()
   _define_fine_tuning_flags()
   _define_cache_flags()
@@ -47,7 +48,8 @@ def _define_run_flags():
       lower_bound=1)
   flags.DEFINE_integer(
       'max_number_of_steps', None,
-      'Global step to end at. None: goes on until it is stopped.',
+      'Global step to end at. None: goes on until it is stopped, or as '
+      '--early_stop_evals says.',
       lower_bound=1)
   flags.DEFINE_integer(
       'seed', None,
@@ -62,6 +64,19 @@ def _define_run_flags():
       lower_bound=1)
   flags.DEFINE_integer(
       'num_readers', 4, 'TFRecord files that are read in turn.', lower_bound=1)
+  flags.DEFINE_float(
+      'moving_average_decay', None,
+      'Decay of moving averages of what is trained. None: none are kept.',
+      lower_bound=0.0, upper_bound=1.0)
+  flags.DEFINE_float(
+      'batch_norm_decay', None,
+      'Decay of the moving statistics of batch norm. None: the published '
+      'decay of the network with --checkpoint_path, %g without.' %
+      training_graph.SCRATCH_BATCH_NORM_DECAY,
+      lower_bound=0.0, upper_bound=1.0)
+
+
+def _define_photo_and_label_flags():
   flags.DEFINE_bool(
       'fast_mode', True,
       "Of Inception's preprocessing: resize bilinearly and change brightness "
@@ -88,16 +103,6 @@ def _define_run_flags():
       'The photos of a batch and their labels are mixed in pairs, in shares '
       'drawn from Beta(alpha, alpha); 0.2 is usual. 0: they are not.',
       lower_bound=0.0)
-  flags.DEFINE_float(
-      'moving_average_decay', None,
-      'Decay of moving averages of what is trained. None: none are kept.',
-      lower_bound=0.0, upper_bound=1.0)
-  flags.DEFINE_float(
-      'batch_norm_decay', None,
-      'Decay of the moving statistics of batch norm. None: the published '
-      'decay of the network with --checkpoint_path, %g without.' %
-      training_graph.SCRATCH_BATCH_NORM_DECAY,
-      lower_bound=0.0, upper_bound=1.0)
 
 
 def _define_cluster_flags():
