@@ -9,7 +9,7 @@ from errors import InputError
 from nets import nets_factory
 from nets.batch_norm import batch_norm
 from preprocessing import preprocessing_factory
-from training import frozen_trunk, losses, warm_start
+from training import conv_gradients, frozen_trunk, losses, warm_start
 from training import optimizer as optimizers
 
 # The published 0.9997 averages over some 3,000 steps: right to go on from a
@@ -78,8 +78,9 @@ def build_from_flags(values, dataset, info, network, trainable_scopes,
       weight_decay=values.weight_decay, is_training=True)
   clone_fn = _clone_fn(network_fn, next_batch, config, values, len(info.labels),
                        losses.class_weights_from_flags(values, info))
-  with slim.arg_scope([batch_norm], **_batch_norm_policy(
-      values, info, trainable_scopes, freeze_batch_norm)):
+  policy = _batch_norm_policy(values, info, trainable_scopes, freeze_batch_norm)
+  with slim.arg_scope([batch_norm], **policy), (
+      conv_gradients.fast_full_windows(tf.get_default_graph())):
     clones = model_deploy.create_clones(config, clone_fn)
   summaries = set(tf.get_collection(tf.GraphKeys.SUMMARIES))
   variables = warm_start.variables_to_train(trainable_scopes)
