@@ -1,9 +1,9 @@
 """Gradients of convolutions whose window is the whole input.
 
-Such a convolution has one output a photo: it is a matrix product. On a processor
-TensorFlow's kernel for the gradient of its input does not know that: the 5 x 5
-convolution of the auxiliary classifier took 154 ms of the 187 ms of a step of
-Inception V4's classifiers on features; now the step takes 35 ms.
+Such a convolution has one output a photo: it is a matrix product. On a
+processor TensorFlow's kernel for the gradient of its input does not know that:
+the 5 x 5 convolution of the auxiliary classifier took 154 ms of the 187 ms of a
+step of Inception V4's classifiers on features; now the step takes 35 ms.
 """
 
 from compat import tf
