@@ -86,7 +86,8 @@ def _define_photo_and_label_flags():
   flags.DEFINE_float(
       'min_crop_area', None,
       "Share of the photo that the random crop of Inception's preprocessing "
-      'takes at least. None: 0.05 as slim has it, and 0.7 in --cache_views. '
+      'takes at least. None: 0.05 as slim has it, and 0.7 in --cache_views '
+      'and --finetune_all_steps. '
       'Other preprocessings have no such choice.',
       lower_bound=0.0, upper_bound=1.0)
   flags.DEFINE_float(
@@ -181,7 +182,7 @@ def _define_cache_flags():
       'Steps of all layers after that, from the best checkpoint, at '
       '--finetune_all_learning_rate. 0: none.', lower_bound=0)
   flags.DEFINE_float(
-      'finetune_all_learning_rate', 0.0001,
+      'finetune_all_learning_rate', 0.00001,
       'Learning rate with which --finetune_all_steps begin; it falls to 0 '
       'along a cosine.', lower_bound=0.0)
 

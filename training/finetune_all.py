@@ -13,7 +13,7 @@ import os
 
 from compat import slim, tf
 from runs import checkpoints
-from training import best, loop, plain_run, start
+from training import best, head_graph, loop, plain_run, start
 
 _FILE_NAME = 'finetune_all.json'
 
@@ -79,6 +79,7 @@ def train(run, number_of_steps):
       learning_rate_decay_type='cosine',
       learning_rate_decay_steps=number_of_steps,
       end_learning_rate=0.0,
+      min_crop_area=head_graph.least_crop_area(values),
       early_stop_evals=0)
   run = run._replace(values=changed, trainable_scopes=[])
   every = None

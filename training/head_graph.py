@@ -14,9 +14,9 @@ from preprocessing import preprocessing_factory
 from training import frozen_trunk, inference_twin, warm_start
 from training import graph as training_graph
 
-# Least share of the photo in an augmented view. Features that are fixed cannot
-# learn to know a class by a twentieth of the photo, Inception's own share.
-_VIEW_AREA = 0.7
+# Least share of the photo in a crop. Features that are fixed, or get few steps,
+# cannot learn to know a class by a twentieth of it, Inception's own share.
+_LEAST_CROP_AREA = 0.7
 
 # training: the TrainingGraph; its summary_op needs features and labels alone.
 # cut: where the trunk ends. labels: [None] int64, to be fed with the features;
@@ -95,7 +95,7 @@ def _photos(values, datasets, info, network):
           preprocessing_factory.get_preprocessing(
               info.preprocessing_name, is_training=view > 0,
               fast_mode=values.fast_mode,
-              min_crop_area=min_crop_area_of_views(values)),
+              min_crop_area=least_crop_area(values)),
           info.image_size, values.batch_size, channels=network.channels,
           num_threads=values.num_preprocessing_threads,
           labels_offset=info.labels_offset, skip=skip,
@@ -108,14 +108,16 @@ def _photos(values, datasets, info, network):
   return iterator.get_next(), starts, skip
 
 
-def min_crop_area_of_views(values):
-  """Returns the least share of the photo that an augmented view shows.
+def least_crop_area(values):
+  """Returns the share of the photo that a crop takes at least.
+
+  Of cached views, and where all layers are trained after the classifier.
 
   Args:
     values: the parsed flags.
   """
   if values.min_crop_area is None:
-    return _VIEW_AREA
+    return _LEAST_CROP_AREA
   return values.min_crop_area
 
 

@@ -69,4 +69,4 @@ def _view_key(run):
   """Returns what augmented views depend on beside that."""
   values = run.values
   return dict(seed=values.seed or 0, fast_mode=values.fast_mode,
-              min_crop_area=head_graph.min_crop_area_of_views(values))
+              min_crop_area=head_graph.least_crop_area(values))
