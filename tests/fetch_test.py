@@ -364,7 +364,10 @@ def test_fetch_ctrl_c_leaves_a_part_that_is_resumed(server, tmp_path):
       [sys.executable, '-c', 'import sys; from downloads import fetch\n'
        'fetch.fetch(sys.argv[1:2], sys.argv[2])',
        server.url + '/' + NAME, str(path)], cwd=ROOT,
-      stderr=subprocess.DEVNULL)
+      stderr=subprocess.DEVNULL,
+      # Whoever runs the tests in the background ignores Ctrl-C.
+      preexec_fn=lambda: signal.signal(signal.SIGINT,
+                                       signal.default_int_handler))
   part = tmp_path / (NAME + '.part')
   end = time.time() + 20
   while not (part.exists() and part.stat().st_size):
