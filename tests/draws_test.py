@@ -28,10 +28,10 @@ def distance(first, second):
 def kernels_boxes(shape, objects, count=COUNT, **figures):
   """Boxes of TensorFlow's kernel: top, left, height, width."""
   with tf.Graph().as_default(), tf.Session() as session:
-    tf.set_random_seed(3)
+    # The kernel does not follow tf.set_random_seed.
     begin, size, _ = tf.image.sample_distorted_bounding_box(
         tf.constant(shape + (3,)), tf.constant(objects, tf.float32),
-        **figures)
+        seed=3, seed2=3, **figures)
     run = session.make_callable(tf.concat([begin[:2], size[:2]], 0))
     return np.array([run() for _ in range(count)])
 
@@ -53,7 +53,7 @@ def assert_same_distribution(got, wanted):
     assert distance(values, wanted[name]) < 0.05, name
   # Few boxes come near the greatest area.
   greatest = [measures(got)['area'].max(), wanted['area'].max()]
-  assert min(greatest) > 0.94 * max(greatest)
+  assert min(greatest) > 0.96 * max(greatest)
 
 
 @pytest.mark.parametrize('shape', [(400, 533), (533, 400), (100, 1000),

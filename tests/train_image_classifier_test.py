@@ -106,14 +106,14 @@ def test_batch_norm_decay_is_what_the_statistics_move_by(
   if flags == ['--checkpoint_path']:
     flags = ['--checkpoint_path=' + mobilenet]
   after = train(data, tmp_path, *MOBILENET, '--max_number_of_steps=1',
-                '--learning_rate=0', '--optimizer=sgd', *flags)
+                '--learning_rate=0', '--optimizer=sgd', '--seed=1', *flags)
   name = 'MobilenetV1/Conv2d_13_pointwise/BatchNorm/moving_variance'
   before = (read_variables(mobilenet)[name] if 'checkpoint' in str(flags)
             else np.ones_like(read_variables(after)[name]))
-  # At 1 x 1 pixels the batch variance is below 1: what is left is about the
+  # At 1 x 1 pixels the batch variance is far below 1: what is left is the
   # share of the old one.
   share = np.median(read_variables(after)[name] / before)
-  assert share == pytest.approx(decay, abs=0.6 * (1 - decay))
+  assert share == pytest.approx(decay, abs=0.3 * (1 - decay))
 
 
 def test_train_resumes_and_says_that_the_checkpoint_path_is_not_used(
