@@ -93,7 +93,7 @@ def cached(data, tmp_path_factory):
 def test_cached_run_goes_on_with_the_best_weights_at_the_newest_step(cached):
   folder, _ = cached
   assert best.read_best(str(folder / 'best'))['step'] == 2
-  first = read_variables(str(folder / 'model.ckpt-4'))
+  first = read_variables(str(folder / 'model-all.ckpt-4'))
   chosen = read_variables(checkpoints.newest(str(folder / 'best')))
   assert (first.pop('global_step'), chosen.pop('global_step')) == (4, 2)
   model = [name for name in chosen if not OF_THE_OPTIMIZER.search(name)]
@@ -109,7 +109,7 @@ def test_cached_run_goes_on_with_the_best_weights_at_the_newest_step(cached):
 def test_cached_run_changes_all_weights_and_no_moving_statistics(cached):
   folder, _ = cached
   first, last = (read_variables(str(folder / name))
-                 for name in ('model.ckpt-4', 'model.ckpt-10'))
+                 for name in ('model-all.ckpt-4', 'model.ckpt-10'))
   assert last['global_step'] == HEAD_STEPS + ALL_STEPS
   model = {name for name in last if not OF_THE_OPTIMIZER.search(name)}
   same = {name for name in model if np.array_equal(first[name], last[name])}
@@ -274,6 +274,6 @@ def test_run_without_validation_photos_goes_on_with_the_newest_weights(
   assert ('All layers go on from %s' % (folder / 'model.ckpt-4')) in log.text
   assert not (folder / 'best').exists()
   first, last = (read_variables(str(folder / name))
-                 for name in ('model.ckpt-4', 'model.ckpt-6'))
+                 for name in ('model-all.ckpt-4', 'model.ckpt-6'))
   name = 'Trunk/conv/weights'
   assert not np.array_equal(first[name], last[name])

@@ -274,7 +274,7 @@ def test_saves_wait_for_each_other(tmp_path, monkeypatch):
     step = tf.train.get_or_create_global_step()
     session.run(step.initializer)
     one_more = tf.assign_add(step, 1)
-    saver = loop.OneSaveAtATime()
+    saver = loop.SaverBetweenSteps(threading.Lock())
     first = threading.Thread(
         target=saver.save, args=(session, str(tmp_path / 'a'), step))
     first.start()
@@ -284,3 +284,32 @@ def test_saves_wait_for_each_other(tmp_path, monkeypatch):
     saver.save(session, str(tmp_path / 'a'), step)
     first.join()
   assert events == ['begin 0', 'end 0', 'begin 1', 'end 1']
+
+
+def test_save_waits_for_the_step_that_runs(tmp_path):
+  events = []
+
+  class Session:
+    """A step that takes its time."""
+
+    def run(self, fetches, feed):
+      del fetches, feed
+      events.append('step begins')
+      time.sleep(0.3)
+      events.append('step ends')
+      return 0.5, 1
+
+  with tf.Graph().as_default(), tf.Session() as session:
+    step = tf.train.get_or_create_global_step()
+    session.run(step.initializer)
+    train_step = loop.TrainStep(loop.StopRequest())
+    saver = loop.SaverBetweenSteps(train_step.lock)
+    training = threading.Thread(
+        target=train_step.run, args=(Session(), None, step, {}))
+    training.start()
+    while not events:
+      time.sleep(0.01)
+    saver.save(session, str(tmp_path / 'a'), step)
+    events.append('saved')
+    training.join()
+  assert events == ['step begins', 'step ends', 'saved']

@@ -53,19 +53,24 @@ class StopRequest:
     self.signal = signal.Signals(number).name
 
 
-class OneSaveAtATime(tf.train.Saver):
-  """A Saver whose last save is the one that lists the newest checkpoint.
+class SaverBetweenSteps(tf.train.Saver):
+  """A Saver that waits for the step, or the other save, that is under way.
 
-  The supervisor's thread may still be writing an earlier step while the loop
-  saves the last one, and would then put the earlier one on the list.
+  The supervisor saves from a thread of its own. That would take some variables
+  before a step and some after it, under the number of either; and one that is
+  still at an earlier step when the loop saves the last one would put the
+  earlier one on the list as the newest.
+
+  Args:
+    lock: threading.Lock that each step holds.
   """
 
-  def __init__(self):
+  def __init__(self, lock):
     super().__init__()
-    self._lock = threading.Lock()
+    self._lock = lock
 
   def save(self, *args, **kwargs):
-    """Saves as tf.train.Saver does, after a save that is under way."""
+    """Saves as tf.train.Saver does, when its turn has come."""
     with self._lock:
       return super().save(*args, **kwargs)
 
@@ -75,10 +80,15 @@ class TrainStep:
 
   Args:
     stop: the StopRequest that is looked at before each step.
+
+  Attributes:
+    step: global step, None before the first one.
+    lock: held while variables change.
   """
 
   def __init__(self, stop):
     self.step = None
+    self.lock = threading.Lock()
     self._stop = stop
     self._loss = None
     self._summary_op = None
@@ -138,8 +148,10 @@ class TrainStep:
     fetches = [train_op, global_step]
     if (self._summary_op is None or
         time.time() < self._summarized_at + self._summary_secs):
-      return session.run(fetches, feed)
-    loss, step, summary = session.run(fetches + [self._summary_op], feed)
+      with self.lock:
+        return session.run(fetches, feed)
+    with self.lock:
+      loss, step, summary = session.run(fetches + [self._summary_op], feed)
     tf.logging.info('Recording summary at step %d.', step)
     train_step_kwargs['summary_writer'].add_summary(summary, step)
     self._summarized_at = time.time()
@@ -238,7 +250,7 @@ def run(graph, train_dir, master='', is_chief=True, init_fn=None,
         is_chief=is_chief,
         init_fn=init_fn,
         summary_op=None,
-        saver=OneSaveAtATime(),
+        saver=SaverBetweenSteps(train_step.lock),
         number_of_steps=number_of_steps,
         log_every_n_steps=log_every_n_steps,
         save_summaries_secs=save_summaries_secs,  # Of the steps a second.
