@@ -1,5 +1,6 @@
 """Puts the project's root on the path, and keeps slow tests behind --full."""
 
+import logging
 import os
 import sys
 
@@ -36,3 +37,12 @@ def shared():
   if not os.path.isdir(folder):
     pytest.skip('needs ../shared (reference facts and real photos)')
   return folder
+
+
+@pytest.fixture
+def log(caplog):
+  """pytest's caplog, with TensorFlow's INFO lines."""
+  from compat import tf  # Not for tests that need no TensorFlow.
+  caplog.set_level(logging.INFO, logger='tensorflow')
+  tf.logging.set_verbosity('INFO')
+  return caplog

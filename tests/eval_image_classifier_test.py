@@ -2,7 +2,6 @@
 
 import csv
 import json
-import logging
 import os
 import re
 import shutil
@@ -39,13 +38,6 @@ def run(data, tmp_path_factory):
   train(data, folder, '--max_number_of_steps=8', '--optimizer=adam',
         '--learning_rate=0.0001', '--moving_average_decay=0.9')
   return folder
-
-
-@pytest.fixture
-def log(caplog):
-  caplog.set_level(logging.INFO, logger='tensorflow')
-  tf.logging.set_verbosity('INFO')
-  return caplog
 
 
 def evaluate(checkpoint_path, eval_dir, *more):

@@ -1,6 +1,5 @@
 """All layers after the classifier: --finetune_all_steps."""
 
-import logging
 import os
 import re
 import shutil
@@ -36,13 +35,6 @@ def data(tmp_path_factory):
 def tiny():
   with tiny_networks():
     yield
-
-
-@pytest.fixture
-def log(caplog):
-  caplog.set_level(logging.INFO, logger='tensorflow')
-  tf.logging.set_verbosity('INFO')
-  return caplog
 
 
 def note_rates(monkeypatch, stop_after=None):

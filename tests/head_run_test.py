@@ -2,7 +2,6 @@
 
 import glob
 import json
-import logging
 import os
 import re
 
@@ -54,13 +53,6 @@ def run(data, published, tmp_path_factory):
   train(data, folder, *CACHED, '--checkpoint_path=' + published,
         '--max_number_of_steps=40', '--evaluate_every_n_steps=10')
   return folder
-
-
-@pytest.fixture
-def log(caplog):
-  caplog.set_level(logging.INFO, logger='tensorflow')
-  tf.logging.set_verbosity('INFO')
-  return caplog
 
 
 def test_checkpoint_is_that_of_an_uncached_run(data, published, run, tmp_path):

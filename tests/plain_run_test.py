@@ -1,7 +1,6 @@
 """Evaluations meanwhile of a run on photos: --evaluate_every_n_steps."""
 
 import glob
-import logging
 import os
 import re
 import shutil
@@ -29,13 +28,6 @@ def data(tmp_path_factory):
 def tiny():
   with tiny_networks():
     yield
-
-
-@pytest.fixture
-def log(caplog):
-  caplog.set_level(logging.INFO, logger='tensorflow')
-  tf.logging.set_verbosity('INFO')
-  return caplog
 
 
 @pytest.fixture(scope='module')

@@ -1,7 +1,6 @@
 """Tests of train_image_classifier.py and training/, on a tiny data set."""
 
 import glob
-import logging
 import os
 import re
 import shutil
@@ -51,13 +50,6 @@ def mobilenet(data, tmp_path_factory):
   """The same of a network with batch norm."""
   return train(data, tmp_path_factory.mktemp('mobilenet'), *MOBILENET,
                '--max_number_of_steps=2')
-
-
-@pytest.fixture
-def log(caplog):
-  caplog.set_level(logging.INFO, logger='tensorflow')
-  tf.logging.set_verbosity('INFO')
-  return caplog
 
 
 def changed(before, after):
