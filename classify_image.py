@@ -8,8 +8,11 @@ Folders are searched with all below them, in sorted order; hidden files are left
 out. A photo that cannot be read gives one line on stderr, the others are
 classified all the same, and the exit status is then 1.
 
-Formats: `table` for reading; `csv` with the columns file, rank, label, score;
-`json`, one list with an object a photo, each on a line of its own.
+Formats: `table` for reading; `csv` with the columns file, rank, label, score,
+known and similarity; `json`, one list with an object a photo, each on a line of
+its own. known says whether the photo is one of the classes at all, similarity
+how near it is to the training photos; both are empty where the graph does not
+say (./export_freeze.sh --known=on).
 """
 
 import csv
@@ -27,7 +30,7 @@ from errors import InputError
 from evaluation import calibration
 from runs import checkpoints
 from serving import labels as label_files
-from serving.app import top_rows
+from serving.app import none_of, top_rows
 from serving.classifier import Classifier
 
 FLAGS = flags.FLAGS
@@ -74,6 +77,11 @@ def define_flags():
   flags.DEFINE_enum(
       'format', 'table', sorted(WRITERS), 'How the scores are written.')
   flags.DEFINE_integer(
+      'nearest', 0,
+      'Also name so many training photos that are nearest to each photo, with '
+      'their class and the cosine of the features: why it looks so.',
+      lower_bound=0)
+  flags.DEFINE_integer(
       'batch_size', 16, 'Photos that are classified at a time.', lower_bound=1)
 
 
@@ -92,7 +100,7 @@ def classifier_from_flags():
     return Classifier.from_frozen_graph(
         FLAGS.frozen_graph, FLAGS.label_file, FLAGS.model_name,
         FLAGS.image_size, FLAGS.preprocessing_name, FLAGS.batch_size,
-        FLAGS.calibrated)
+        FLAGS.calibrated, FLAGS.nearest)
   labels = None
   if FLAGS.label_file:
     labels = label_files.read(FLAGS.label_file)
@@ -104,7 +112,7 @@ def classifier_from_flags():
   return Classifier.from_checkpoint(
       FLAGS.checkpoint_path, FLAGS.model_name, labels, FLAGS.image_size,
       FLAGS.preprocessing_name, FLAGS.moving_average_decay, FLAGS.batch_size,
-      _temperature_from_flags())
+      _temperature_from_flags(), FLAGS.nearest)
 
 
 def _temperature_from_flags():
@@ -153,15 +161,15 @@ def classify_files(classifier, paths, batch_size):
     batch_size: how many are read and classified at a time.
 
   Yields:
-    (path, `[num_classes]` float32 or the error that says why there is none).
+    (path, Answer or the error that says why there is none).
   """
   for start in range(0, len(paths), batch_size):
     batch = paths[start:start + batch_size]
     contents = [_read(path) for path in batch]
     usable = [data for data in contents if isinstance(data, bytes)]
-    scores = iter(classifier.classify_each(usable))
+    answers = iter(classifier.examine_each(usable))
     for path, data in zip(batch, contents):
-      yield path, next(scores) if isinstance(data, bytes) else data
+      yield path, next(answers) if isinstance(data, bytes) else data
 
 
 def _read(path):
@@ -175,10 +183,18 @@ def _read(path):
 class _TableWriter:
   """One block a photo: its name, then score and label of each class."""
 
-  def write(self, path, rows):
+  def __init__(self, labels):
+    self._none_of = none_of(labels)
+
+  def write(self, path, rows, answer):
     print(path)
+    if answer.known is False:
+      print('  %s; similarity %.4f' % (self._none_of, answer.similarity))
     for row in rows:
       print('  %8s  %s' % (row.percent, row.label), flush=True)
+    for photo in answer.nearest:
+      print('  near it: %s (%s), cosine %.4f' %
+            (photo.file, photo.label, photo.similarity), flush=True)
 
   def end(self):
     pass
@@ -187,13 +203,25 @@ class _TableWriter:
 class _CsvWriter:
   """One line a photo and class."""
 
-  def __init__(self):
+  def __init__(self, labels):
+    del labels
     self._writer = csv.writer(sys.stdout, lineterminator='\n')
-    self._writer.writerow(['file', 'rank', 'label', 'score'])
+    header = ['file', 'rank', 'label', 'score', 'known', 'similarity']
+    for number in range(1, FLAGS.nearest + 1):
+      header += ['near_%d' % number, 'near_%d_label' % number,
+                 'near_%d_similarity' % number]
+    self._writer.writerow(header)
 
-  def write(self, path, rows):
+  def write(self, path, rows, answer):
+    known = similarity = ''
+    if answer.known is not None:
+      known, similarity = int(answer.known), '%.6f' % answer.similarity
+    near = []
+    for photo in answer.nearest:
+      near += [photo.file, photo.label, '%.6f' % photo.similarity]
     for rank, row in enumerate(rows, start=1):
-      self._writer.writerow([path, rank, row.label, '%.6f' % row.score])
+      self._writer.writerow([path, rank, row.label, '%.6f' % row.score, known,
+                             similarity] + near)
     sys.stdout.flush()
 
   def end(self):
@@ -203,15 +231,22 @@ class _CsvWriter:
 class _JsonWriter:
   """One list; each photo is an object on a line of its own."""
 
-  def __init__(self):
+  def __init__(self, labels):
+    del labels
     self._before = '['
 
-  def write(self, path, rows):
-    predictions = [{'label': row.label, 'score': round(row.score, 6)}
-                   for row in rows]
+  def write(self, path, rows, answer):
+    found = {'file': path,
+             'predictions': [{'label': row.label, 'score': round(row.score, 6)}
+                             for row in rows]}
+    if answer.known is not None:
+      found.update(known=answer.known, similarity=round(answer.similarity, 6))
+    if FLAGS.nearest:
+      found['nearest'] = [dict(photo._asdict(),
+                               similarity=round(photo.similarity, 6))
+                          for photo in answer.nearest]
     # Characters beyond ASCII are escaped: names of files may be no UTF-8.
-    print(self._before, json.dumps({'file': path, 'predictions': predictions}),
-          sep='\n', end='', flush=True)
+    print(self._before, json.dumps(found), sep='\n', end='', flush=True)
     self._before = ','
 
   def end(self):
@@ -227,19 +262,19 @@ def main(argv):
   sys.stdout.reconfigure(errors='surrogateescape')
   paths = find_photos(argv[1:])
   classifier = classifier_from_flags()
-  writer = WRITERS[FLAGS.format]()
+  writer = WRITERS[FLAGS.format](classifier.labels)
   status = 0
   # On a terminal the table itself shows how far it is.
   progress = tqdm.tqdm(
       classify_files(classifier, paths, FLAGS.batch_size), total=len(paths),
       unit='photo', disable=True if sys.stdout.isatty() else None)
-  for path, scores in progress:
-    if isinstance(scores, PhotoError):
-      progress.write('%s: %s' % (path, scores), file=sys.stderr)
+  for path, answer in progress:
+    if isinstance(answer, PhotoError):
+      progress.write('%s: %s' % (path, answer), file=sys.stderr)
       status = 1
     else:
-      writer.write(path, top_rows(scores, classifier.labels,
-                                  FLAGS.num_top_predictions))
+      writer.write(path, top_rows(answer.scores, classifier.labels,
+                                  FLAGS.num_top_predictions), answer)
   writer.end()
   return status
 

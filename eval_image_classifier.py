@@ -21,7 +21,7 @@ import common_flags
 from compat import tf
 from datasets import dataset_factory, split_files
 from errors import InputError, unknown_name
-from evaluation import loop, metrics, report
+from evaluation import known, loop, metrics, report
 from nets import nets_factory
 from runs import checkpoints, run_info
 
@@ -52,6 +52,11 @@ def define_flags():
       'eval_interval_secs', None,
       'Seconds between the starts of two evaluations. None: evaluate once.',
       lower_bound=0)
+  flags.DEFINE_enum(
+      'known', 'auto', ['auto', 'on', 'off'],
+      'Count the photos that the classifier does not take for one of its '
+      'classes, by training photos near them. auto: where the features of the '
+      'training photos are kept. on: they are computed where they are not.')
   flags.DEFINE_integer(
       'eval_timeout_secs', None,
       'Seconds to wait for a new checkpoint before ending. None: for ever.',
@@ -126,6 +131,29 @@ def _first_checkpoint(values):
       values.checkpoint_path, timeout_secs=values.eval_timeout_secs)
 
 
+def _bank(values, info, run, checkpoint):
+  """Returns the Bank that photos are compared with, None for none.
+
+  Raises:
+    InputError: --known=on, and there cannot be one.
+  """
+  if values.known == 'off':
+    return None
+  if run is None or (run.image_size, run.preprocessing_name) != (
+      info.image_size, info.preprocessing_name):
+    bank, said = None, 'the run has noted no other photos of this kind'
+  else:
+    bank, said = known.bank_of(
+        info, checkpoint, moving_average_decay=values.moving_average_decay,
+        compute=values.known == 'on', batch_size=values.batch_size,
+        num_threads=values.num_preprocessing_threads,
+        session_config=common_flags.session_config(values))
+  if bank is None and values.known == 'on':
+    raise InputError('--known=on: %s' % said)
+  tf.logging.info('Known: %s%s', '' if bank else 'not counted, ', said)
+  return bank
+
+
 def main(_):
   """Evaluates one checkpoint, or each new one of a train directory."""
   values = flags.FLAGS
@@ -137,7 +165,8 @@ def main(_):
   with tf.Graph().as_default():
     graph = loop.build_graph(
         dataset, info, values.batch_size, values.num_preprocessing_threads,
-        values.max_num_batches, values.moving_average_decay)
+        values.max_num_batches, values.moving_average_decay,
+        with_logits=True, with_features=True)
     with tf.summary.FileWriter(values.eval_dir) as writer:
 
       def evaluate(checkpoint):
@@ -146,8 +175,14 @@ def main(_):
         found = metrics.compute(
             counted.labels, counted.probabilities, info.labels)
         report.print_metrics(found, sys.stdout)
+        run = run_info.load(os.path.dirname(checkpoint))
+        bank = _bank(values, info, run, checkpoint)
+        judged = None
+        if bank is not None:
+          judged = known.judge(bank, counted)
+          report.print_refused(judged.refused, bank, split, sys.stdout)
         files = report.write(values.eval_dir, counted, found, info.labels,
-                             split, writer)
+                             split, writer, judged)
         tf.logging.info('Wrote %s', ', '.join(files))
 
       if values.eval_interval_secs is None:

@@ -2,7 +2,8 @@
 # Writes the inference graph, the frozen graph and the labels of the newest
 # checkpoint of TRAIN_DIR, or with EXPORT=best of the one that was best on the
 # validation photos, to EXPORT_DIR. The graphs take encoded photos;
-# --input_type=float gives slim's float images.
+# --input_type=float gives slim's float images. They also say whether they know
+# the photo, by training photos near it; --known=off leaves that out.
 #
 # usage: [MODEL_NAME=…] [EXPORT=best] ./export_freeze.sh [flags of
 #        export_inference_graph.py, --help lists them]

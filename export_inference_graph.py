@@ -6,13 +6,16 @@
 
 Of a train directory with a run.json everything else is known. Where
 make_report.py has fitted a temperature for this very checkpoint, the graphs get
-a second output beside the network's own, CalibratedPredictions. Without a
-checkpoint only the graph is written, as slim does:
+a second output beside the network's own, CalibratedPredictions. Where there are
+training and validation photos, they also say whether the photo is one of these
+classes at all: Known, with KnownScore and Similarity. Without a checkpoint only
+the graph is written, as slim does:
 
   python export_inference_graph.py --model_name=inception_v4 \
     --output_file=inception_v4_inf_graph.pb
 
-Needs no network and, for ImageNet or with a run.json, no data set.
+Needs no network and, for ImageNet or with a run.json and --known=off, no data
+set.
 """
 
 import collections
@@ -25,7 +28,7 @@ import common_flags
 from compat import tf
 from datasets import dataset_factory
 from errors import InputError
-from evaluation import calibration
+from evaluation import calibration, known
 from nets import nets_factory
 from runs import checkpoints, run_info
 from serving import files, graph_info, inference_graph
@@ -36,7 +39,7 @@ FLAGS = flags.FLAGS
 # What is exported; see inference_graph.build.
 Export = collections.namedtuple(
     'Export', 'model_name labels labels_offset image_size preprocessing_name '
-    'input_kind batch_size temperature')
+    'input_kind batch_size temperature bank')
 
 
 def define_flags():
@@ -93,6 +96,15 @@ def _define_freeze_flags():
       'moving_average_decay', None,
       'Freeze the moving averages that training kept with this decay. None: '
       'the variables themselves.', lower_bound=0.0, upper_bound=1.0)
+  flags.DEFINE_enum(
+      'known', 'auto', ['auto', 'on', 'off'],
+      'Whether the graphs say if they know a photo, by comparing it with '
+      'training photos. auto: where the run has a data set with training and '
+      'validation photos. on: it is an error where it has not.')
+  flags.DEFINE_integer(
+      'num_preprocessing_threads', 4,
+      'Threads that decode and preprocess the photos of --known.',
+      lower_bound=1)
 
 
 def export_from_flags():
@@ -101,7 +113,7 @@ def export_from_flags():
   Raises:
     InputError: they contradict each other, or the labels are not known.
   """
-  run = temperature = None
+  run = temperature = bank = None
   if FLAGS.checkpoint_path:
     prefix = checkpoints.resolve(FLAGS.checkpoint_path)
     run = run_info.load(os.path.dirname(prefix))
@@ -113,6 +125,7 @@ def export_from_flags():
     _check_same_as_run('model_name', run.model_name)
     _check_same_as_run('labels_offset', run.labels_offset)
   labels, labels_offset = _labels_from_flags(run)
+  bank = _bank_from_flags(run, labels)
   size = FLAGS.image_size
   if size is None and FLAGS['default_image_size'].present:
     size = FLAGS.default_image_size
@@ -130,7 +143,44 @@ def export_from_flags():
       preprocessing_name=(FLAGS.preprocessing_name or
                           (run and run.preprocessing_name)),
       input_kind=FLAGS.input_type, batch_size=batch_size,
-      temperature=temperature)
+      temperature=temperature, bank=bank)
+
+
+def _bank_from_flags(run, labels):
+  """Returns the Bank that the graphs compare with, None for none.
+
+  Raises:
+    InputError: --known=on, and there cannot be one.
+  """
+  if FLAGS.known == 'off':
+    return None
+  bank = None
+  if run is None:
+    said = ('no run.json says what it was trained on' if FLAGS.checkpoint_path
+            else 'a graph without weights knows nothing')
+  elif _changed_input(run):
+    said = 'the photos of the run were seen with another %s' % _changed_input(
+        run)
+  else:
+    # The flags may say where the data set lies now.
+    bank, said = known.bank_of(
+        run._replace(labels=labels), checkpoints.resolve(FLAGS.checkpoint_path),
+        run.dataset_name, FLAGS.dataset_dir or run.dataset_dir,
+        FLAGS.moving_average_decay,
+        num_threads=FLAGS.num_preprocessing_threads)
+  if bank is None and FLAGS.known == 'on':
+    raise InputError('--known=on: %s' % said)
+  tf.logging.info('Known: %s%s', '' if bank else 'left out, ', said)
+  return bank
+
+
+def _changed_input(run):
+  """Returns the flag that shows the network other photos than the run did."""
+  for name, trained in (('image_size', run.image_size),
+                        ('preprocessing_name', run.preprocessing_name)):
+    if FLAGS[name].value not in (None, '', trained):
+      return '--' + name
+  return None
 
 
 def _check_same_as_run(name, trained):
@@ -227,6 +277,9 @@ def _print_nodes(info):
   if info.calibrated_predictions:
     roles.insert(3, 'calibrated_predictions')
     notes['calibrated_predictions'] = ' (temperature %.4g)' % info.temperature
+  if info.known:
+    roles += ['similarity', 'known_score', 'known']
+    notes['known'] = ' (score of at least %.4f)' % info.threshold
   for role in roles:
     name = getattr(info, role).split(':')[0]
     print('  %-*s %s%s' % (max(map(len, roles)), role, name,

@@ -9,6 +9,8 @@ import contextlib
 import os
 import re
 
+import numpy as np
+
 from compat import tf
 from datasets import record_check, record_dataset
 from errors import InputError
@@ -162,7 +164,7 @@ def training_batches(dataset, preprocessing_fn, image_size, batch_size,
 
 def evaluation_batches(dataset, preprocessing_fn, image_size, batch_size,
                        channels=3, num_threads=4, labels_offset=0, skip=0,
-                       seed=None):
+                       seed=None, keep=None):
   """Returns each record once, in the order of the files.
 
   Args:
@@ -178,6 +180,7 @@ def evaluation_batches(dataset, preprocessing_fn, image_size, batch_size,
     seed: integer that decides, with a record's number, all that is random in
       preprocessing_fn, which must be of preprocessing_factory; None: nothing
       is random in it.
+    keep: numbers of the records that are taken; None: all.
 
   Returns:
     tf.data.Dataset of dicts as training_batches gives them; the last batch
@@ -193,6 +196,12 @@ def evaluation_batches(dataset, preprocessing_fn, image_size, batch_size,
     numbers = tf.data.Dataset.range(dataset.num_samples)
     records = tf.data.Dataset.zip((records, numbers.map(
         lambda number: tf.stack([tf.constant(seed, tf.int64), number]))))
+  if keep is not None:
+    wanted = np.zeros([dataset.num_samples], bool)
+    wanted[keep] = True
+    records = tf.data.Dataset.zip((records, tf.data.Dataset.from_tensor_slices(
+        wanted))).filter(lambda record, taken: taken).map(
+            lambda record, taken: record)
   return (records.skip(skip).map(load, num_parallel_calls=num_threads)
           .batch(batch_size).prefetch(PREFETCH_BATCHES))
 

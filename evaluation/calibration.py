@@ -12,7 +12,6 @@ calibration error and reliability diagram in section 2.
 """
 
 import collections
-import hashlib
 import json
 import math
 import os
@@ -255,24 +254,7 @@ def calibrate(logits, labels, split, checkpoint, moving_average_decay=None):
       for t in (1.0, temperature))
   return Calibration(temperature, before, after, split, len(labels),
                      checkpoints.read_global_step(checkpoint),
-                     digest(checkpoint), moving_average_decay)
-
-
-def digest(checkpoint):
-  """Returns what tells a checkpoint's weights from others.
-
-  The index of a checkpoint has the checksums of all its variables; the single
-  file of 2016 is read as a whole.
-
-  Args:
-    checkpoint: prefix of the checkpoint.
-  """
-  path = checkpoint + '.index'
-  found = hashlib.sha256()
-  with open(path if os.path.isfile(path) else checkpoint, 'rb') as stream:
-    for block in iter(lambda: stream.read(2 ** 20), b''):
-      found.update(block)
-  return found.hexdigest()
+                     checkpoints.digest(checkpoint), moving_average_decay)
 
 
 def path(checkpoint):
@@ -338,7 +320,7 @@ def temperature_of(checkpoint, moving_average_decay=None):
   if found is None:
     return None, ('no temperature: %s is not there; ./report.sh fits one' %
                   path(checkpoint))
-  if found.digest != digest(checkpoint):
+  if found.digest != checkpoints.digest(checkpoint):
     return None, ('no temperature: %s is of other weights (step %s); '
                   './report.sh fits one' % (path(checkpoint), found.step))
   if (found.moving_average_decay or None) != (moving_average_decay or None):

@@ -19,18 +19,19 @@ from preprocessing import preprocessing_factory
 from runs import checkpoints
 
 # outputs: dict of tensors `label`, `filename`, `probabilities` of a batch, and
-# `logits` where they were asked for. restores: {name in the checkpoint:
-# variable}. savers: {set of such names: tf.train.Saver}, made when needed and
-# kept: each adds operations.
+# `logits` and `features` where they were asked for. restores: {name in the
+# checkpoint: variable}. savers: {set of such names: tf.train.Saver}, made when
+# needed and kept: each adds operations.
 EvaluationGraph = collections.namedtuple(
     'EvaluationGraph', 'outputs initializer savers restores num_photos '
     'num_batches')
 
 # filenames: [photos] str. labels: [photos] int64. probabilities: [photos,
-# classes] float32. logits: likewise, None where they were not asked for.
+# classes] float32. logits: likewise; features: [photos, n] float32, what the
+# classifier sees; both None where they were not asked for.
 Counted = collections.namedtuple(
-    'Counted', 'checkpoint global_step filenames labels probabilities logits',
-    defaults=(None,))
+    'Counted', 'checkpoint global_step filenames labels probabilities logits '
+    'features', defaults=(None, None))
 
 # Pause before a checkpoint that could not be read is tried again.
 _RETRY_SECS = 2
@@ -39,7 +40,8 @@ _TIME = '%Y-%m-%d-%H:%M:%S'
 
 
 def build_graph(dataset, info, batch_size, num_threads=4, max_num_batches=None,
-                moving_average_decay=None, with_logits=False):
+                moving_average_decay=None, with_logits=False,
+                with_features=False, keep=None):
   """Builds the evaluation of a data set in the default graph.
 
   Args:
@@ -51,6 +53,8 @@ def build_graph(dataset, info, batch_size, num_threads=4, max_num_batches=None,
     moving_average_decay: decay of the moving averages to evaluate, None for
       the plain variables.
     with_logits: whether the logits are counted too.
+    with_features: whether the features before the classifier are.
+    keep: numbers of the records to count, None for all.
 
   Returns:
     An EvaluationGraph.
@@ -62,7 +66,7 @@ def build_graph(dataset, info, batch_size, num_threads=4, max_num_batches=None,
           info.preprocessing_name, is_training=False),
       info.image_size, batch_size,
       channels=network.channels, num_threads=num_threads,
-      labels_offset=info.labels_offset)
+      labels_offset=info.labels_offset, keep=keep)
   iterator = tf.data.make_initializable_iterator(batches)
   batch = iterator.get_next()
   network_fn = nets_factory.get_network_fn(
@@ -70,14 +74,17 @@ def build_graph(dataset, info, batch_size, num_threads=4, max_num_batches=None,
   logits, end_points = network_fn(batch['image'])
   probabilities = nets_factory.get_predictions(logits, end_points)
   restores = checkpoints.variables_to_restore(moving_average_decay)
-  num_batches = math.ceil(dataset.num_samples / batch_size)
-  num_photos = dataset.num_samples
+  num_photos = dataset.num_samples if keep is None else len(keep)
+  num_batches = math.ceil(num_photos / batch_size)
   if max_num_batches is not None and max_num_batches < num_batches:
     num_batches, num_photos = max_num_batches, max_num_batches * batch_size
   outputs = {'label': batch['label'], 'filename': batch['filename'],
              'probabilities': probabilities}
   if with_logits:
     outputs['logits'] = logits
+  if with_features:
+    outputs['features'] = nets_factory.get_features(
+        info.model_name, end_points)
   return EvaluationGraph(
       outputs=outputs,
       initializer=iterator.initializer,
@@ -131,7 +138,7 @@ def count(graph, checkpoint, master='', session_config=None):
   return Counted(checkpoint, global_step,
                  [name.decode('utf-8') for name in joined['filename']],
                  joined['label'], joined['probabilities'],
-                 joined.get('logits'))
+                 joined.get('logits'), joined.get('features'))
 
 
 def _run_batches(session, graph):

@@ -35,6 +35,23 @@ def print_metrics(metrics, stream):
   print('\n'.join(lines), file=stream, flush=True)
 
 
+def print_refused(refused, bank, split, stream):
+  """Prints how many photos the classifier does not take for its classes.
+
+  Args:
+    refused: known.Refused of the photos.
+    bank: feature_bank.Bank that they were compared with.
+    split: name of their split.
+    stream: text stream.
+  """
+  set_here = split == bank.split
+  print('Refused as none of the classes: %d of %d photos, 95 %% interval %.3f '
+        'to %.3f%s' % (
+            refused.refused, refused.photos, *refused.interval,
+            ' (the threshold was set with these photos)' if set_here else ''),
+        file=stream, flush=True)
+
+
 def _class_table(classes):
   width = max(len(c.label) for c in classes)
   yield '%-*s  precision  recall  photos' % (width, 'class')
@@ -47,7 +64,7 @@ def _three(share):
   return '-' if share is None else '%.3f' % share
 
 
-def write(eval_dir, counted, metrics, names, split, writer):
+def write(eval_dir, counted, metrics, names, split, writer, judged=None):
   """Writes metrics, predictions and the confusion matrix of one checkpoint.
 
   Args:
@@ -57,6 +74,7 @@ def write(eval_dir, counted, metrics, names, split, writer):
     names: the class names by index.
     split: name of the split.
     writer: tf.summary.FileWriter of the folder.
+    judged: known.Judged of the photos, None where there is none.
 
   Returns:
     The names of the files written.
@@ -67,7 +85,7 @@ def write(eval_dir, counted, metrics, names, split, writer):
       'metrics': 'metrics.jsonl',
   }
   paths = {key: os.path.join(eval_dir, name) for key, name in files.items()}
-  _write_predictions(paths['predictions'], counted, names)
+  _write_predictions(paths['predictions'], counted, names, judged)
   title = '%s, step %d: accuracy %.3f' % (
       split, counted.global_step, metrics.accuracy)
   png = confusion_plot.to_png(metrics.confusion, names, title)
@@ -75,13 +93,13 @@ def write(eval_dir, counted, metrics, names, split, writer):
     stream.write(png)
   _write_summary(writer, counted.global_step, metrics, png)
   with open(paths['metrics'], 'a', encoding='utf-8') as stream:
-    stream.write(json.dumps(_as_json(counted, metrics, split),
+    stream.write(json.dumps(_as_json(counted, metrics, split, judged),
                             ensure_ascii=False) + '\n')
   return [paths[key] for key in ('metrics', 'predictions', 'confusion')]
 
 
-def _as_json(counted, metrics, split):
-  return {
+def _as_json(counted, metrics, split, judged):
+  facts = {
       'global_step': counted.global_step,
       'checkpoint': counted.checkpoint,
       'split': split,
@@ -92,19 +110,27 @@ def _as_json(counted, metrics, split):
       'recall_5': metrics.recall_5,
       'classes': [c._asdict() for c in metrics.classes],
   }
+  if judged:
+    facts.update(refused=judged.refused.refused,
+                 refused_interval_95=list(judged.refused.interval))
+  return facts
 
 
-def _write_predictions(path, counted, names):
+def _write_predictions(path, counted, names, judged):
   """Writes a row a photo: file, label, prediction and their probabilities."""
   with open(path, 'w', encoding='utf-8', newline='') as stream:
     rows = csv.writer(stream)
     rows.writerow(['file', 'label', 'predicted', 'correct', 'probability',
-                   'label_probability'])
-    for file_name, label, scores in zip(
-        counted.filenames, counted.labels, counted.probabilities):
+                   'label_probability'] +
+                  (['known', 'similarity'] if judged else []))
+    for place, (file_name, label, scores) in enumerate(zip(
+        counted.filenames, counted.labels, counted.probabilities)):
       best = int(np.argmax(scores))
-      rows.writerow([file_name, names[label], names[best], int(best == label),
-                     '%.6f' % scores[best], '%.6f' % scores[label]])
+      row = [file_name, names[label], names[best], int(best == label),
+             '%.6f' % scores[best], '%.6f' % scores[label]]
+      if judged:
+        row += [int(judged.known[place]), '%.6f' % judged.similarities[place]]
+      rows.writerow(row)
 
 
 def _write_summary(writer, global_step, metrics, png):

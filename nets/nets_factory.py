@@ -202,3 +202,22 @@ def get_predictions(logits, end_points):
     if key in end_points:
       return end_points[key]
   return tf.nn.softmax(logits, name='Predictions')
+
+
+def get_features(name, end_points):
+  """Returns what the classifier of a network sees of each photo.
+
+  Args:
+    name: name of the network.
+    end_points: dict of tensors that its network_fn returned.
+
+  Returns:
+    `[batch, n]` float tensor; where the end point of the network's row still
+    has a height and a width, the mean over them.
+
+  Raises:
+    ValueError: no network has this name.
+  """
+  features = end_points[get_network(name).features]
+  return features if features.shape.ndims == 2 else tf.reduce_mean(
+      features, [1, 2])

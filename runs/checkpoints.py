@@ -5,6 +5,7 @@ single file of 2016 (TensorFlow's V1 format).
 """
 
 import glob
+import hashlib
 import os
 import re
 
@@ -272,3 +273,20 @@ def name_some(names):
   text = ', '.join(names[:_NAMED])
   more = len(names) - _NAMED
   return text if more <= 0 else '%s and %d more' % (text, more)
+
+
+def digest(checkpoint):
+  """Returns what tells a checkpoint's weights from others.
+
+  The index of a checkpoint has the checksums of all its variables; the single
+  file of 2016 is read as a whole.
+
+  Args:
+    checkpoint: prefix of the checkpoint.
+  """
+  path = checkpoint + '.index'
+  found = hashlib.sha256()
+  with open(path if os.path.isfile(path) else checkpoint, 'rb') as stream:
+    for block in iter(lambda: stream.read(2 ** 20), b''):
+      found.update(block)
+  return found.hexdigest()

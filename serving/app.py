@@ -2,8 +2,8 @@
 
   app = create_app(classifier, {'UPLOAD_FOLDER': '/tmp/upload'})
 
-The classifier is any object with `labels` and `classify(photos)`. Errors are
-pages too: a status of 4xx and one sentence that says what to do.
+The classifier is any object with `labels` and `examine_each(photos)`. Errors
+are pages too: a status of 4xx and one sentence that says what to do.
 """
 
 import collections
@@ -40,6 +40,9 @@ _SENTENCES = {
     405: 'This address does not take such a request.',
 }
 
+# Classes that are named where a photo is none of them.
+_NAMED = 12
+
 Row = collections.namedtuple('Row', 'label score percent')
 
 
@@ -61,7 +64,8 @@ def create_app(classifier, config=None):
   """Makes the application.
 
   Args:
-    classifier: has `labels` and `classify([bytes]) -> [n, classes] float32`.
+    classifier: has `labels` and `examine_each([bytes]) -> [Answer or
+      PhotoError]`.
     config: dict over DEFAULTS. MAX_UPLOAD_MB is in units of 2^20 bytes.
 
   Raises:
@@ -91,6 +95,18 @@ def top_rows(scores, labels, count):
           for i in order]
 
 
+def none_of(labels):
+  """Returns what is said of a photo that is none of the classes.
+
+  Args:
+    labels: names of the classes.
+  """
+  names = ', '.join(labels[:_NAMED])
+  if len(labels) > _NAMED:
+    names += ' and %d others' % (len(labels) - _NAMED)
+  return 'none of: ' + names
+
+
 def _add_pages(app, classifier):
 
   @app.route('/', methods=['GET'])
@@ -101,14 +117,15 @@ def _add_pages(app, classifier):
   @app.route('/', methods=['POST'])
   def result():
     data = _uploaded_photo(app)
-    try:
-      scores = classifier.classify([data])[0]
-    except PhotoError as error:
-      raise Refused(422, 'This photo cannot be read: %s.' % error)
+    answer = classifier.examine_each([data])[0]
+    if isinstance(answer, PhotoError):
+      raise Refused(422, 'This photo cannot be read: %s.' % answer)
     name = uploads.keep(app.config['UPLOAD_FOLDER'], data)
-    rows = top_rows(scores, classifier.labels,
+    rows = top_rows(answer.scores, classifier.labels,
                     app.config['NUM_TOP_PREDICTIONS'])
-    return flask.render_template('result.html', photo=name, rows=rows)
+    unknown = none_of(classifier.labels) if answer.known is False else None
+    return flask.render_template('result.html', photo=name, rows=rows,
+                                 unknown=unknown)
 
   @app.route('/uploads/<name>')
   def upload(name):

@@ -8,6 +8,7 @@ Each photo first becomes what the converter would have stored of it, so that it
 is scored as evaluation would score it.
 """
 
+import collections
 import os
 
 import numpy as np
@@ -15,9 +16,18 @@ import numpy as np
 from compat import tf
 from datasets import photos
 from errors import InputError
-from runs import checkpoints, run_info
+from runs import checkpoints, feature_bank, run_info
 from serving import foreign, graph_files, graph_info, inference_graph
 from serving import labels as label_files
+
+# scores: [num_classes] float32. known: whether the photo is one of the classes;
+# similarity: how near it is to the training photos; both None where the graph
+# does not say. nearest: list of Neighbours, nearest first.
+Answer = collections.namedtuple('Answer', 'scores known similarity nearest')
+
+# A training photo: file name, label and the cosine of its features to those of
+# the photo.
+Neighbour = collections.namedtuple('Neighbour', 'file label similarity')
 
 
 class Classifier:
@@ -28,7 +38,8 @@ class Classifier:
     labels: names by output index.
   """
 
-  def __init__(self, graph_def, info, batch_size=16, calibrated=False):
+  def __init__(self, graph_def, info, batch_size=16, calibrated=False,
+               num_nearest=0):
     """Loads a frozen graph.
 
     Args:
@@ -36,17 +47,22 @@ class Classifier:
       info: GraphInfo; its labels must be there.
       batch_size: most photos that one run of the session gets.
       calibrated: whether the scores are those after the temperature.
+      num_nearest: how many training photos near each photo are told.
 
     Raises:
       InputError: the graph cannot be loaded, or does not fit its labels, or has
-        no calibrated scores.
+        no calibrated scores or no training photos.
     """
     if calibrated and not info.calibrated_predictions:
       raise InputError('--calibrated: the graph has no calibrated scores; '
                        './report.sh fits a temperature, and '
                        './export_freeze.sh then puts it into the graph')
+    if num_nearest and not info.cosines:
+      raise InputError('--nearest: the graph holds no training photos; '
+                       './export_freeze.sh --known=on puts them in')
     self.info = info
     self.labels = list(info.labels)
+    self._num_nearest = num_nearest
     graph = tf.Graph()
     with graph.as_default():
       graph_files.import_into_default(graph_def)
@@ -54,6 +70,12 @@ class Classifier:
       self._predictions = _tensor(
           graph, info.calibrated_predictions if calibrated
           else info.predictions)
+      self._outputs = {'scores': self._predictions}
+      if info.known:
+        self._outputs.update(known=_tensor(graph, info.known),
+                             similarity=_tensor(graph, info.similarity))
+      if num_nearest:
+        self._outputs['cosines'] = _tensor(graph, info.cosines)
       self._encoded, self._images = self._input, None
       if info.input_kind == 'float':
         self._encoded = tf.placeholder(tf.string, [None], name='encoded_photos')
@@ -69,11 +91,14 @@ class Classifier:
     config = tf.ConfigProto()
     config.gpu_options.allow_growth = True
     self._session = tf.Session(graph=graph, config=config)
+    self._bank = None
+    if num_nearest:
+      self._bank = self._session.run([info.bank_filenames, info.bank_labels])
 
   @classmethod
   def from_frozen_graph(cls, path, label_file=None, model_name=None,
                         image_size=None, preprocessing_name=None,
-                        batch_size=16, calibrated=False):
+                        batch_size=16, calibrated=False, num_nearest=0):
     """Loads a frozen graph from a file.
 
     Args:
@@ -85,11 +110,12 @@ class Classifier:
       preprocessing_name: key of preprocessing_factory.
       batch_size: most photos that one run of the session gets.
       calibrated: whether the scores are those after the temperature.
+      num_nearest: how many training photos near each photo are told.
 
     Raises:
       InputError: a file is missing or damaged, they do not fit each other,
         something about a graph made elsewhere is not known, or calibrated
-        scores are asked for and not there.
+        scores or training photos are asked for and not there.
     """
     graph_def = graph_files.read_frozen(path, 'frozen graph')
     info = graph_info.read(graph_def)
@@ -105,12 +131,12 @@ class Classifier:
       info = info._replace(labels=label_files.read(label_file))
     if not info.labels:
       info = info._replace(labels=_foreign_labels(graph_def, info, path))
-    return cls(graph_def, info, batch_size, calibrated)
+    return cls(graph_def, info, batch_size, calibrated, num_nearest)
 
   @classmethod
   def from_checkpoint(cls, path, model_name=None, labels=None, image_size=None,
                       preprocessing_name=None, moving_average_decay=None,
-                      batch_size=16, temperature=None):
+                      batch_size=16, temperature=None, num_nearest=0):
     """Builds a network and loads a checkpoint's weights into it.
 
     Args:
@@ -125,6 +151,8 @@ class Classifier:
       batch_size: most photos that one run of the session gets.
       temperature: the scores are softmax(logits / temperature); None: the
         network's own.
+      num_nearest: how many training photos near each photo are told, where
+        known.npz lies beside the checkpoint.
 
     Raises:
       InputError: the checkpoint is missing or does not fit, or the network or
@@ -142,12 +170,18 @@ class Classifier:
       raise InputError('%s has no run.json beside it: give --model_name' %
                        prefix)
     labels = labels or _checkpoint_labels(prefix, model_name)
+    bank = None
+    if run and (image_size, preprocessing_name) == (
+        run.image_size, run.preprocessing_name):
+      bank = feature_bank.load(prefix,
+                               moving_average_decay=moving_average_decay)
     with tf.Graph().as_default():
       info = inference_graph.build(model_name, labels, image_size,
                                    preprocessing_name, input_kind='encoded',
-                                   temperature=temperature)
+                                   temperature=temperature, bank=bank)
       graph_def = inference_graph.freeze(info, prefix, moving_average_decay)
-    return cls(graph_def, info, batch_size, temperature is not None)
+    return cls(graph_def, info, batch_size, temperature is not None,
+               num_nearest)
 
   def classify(self, encoded_photos):
     """Scores photos.
@@ -177,6 +211,19 @@ class Classifier:
       A list as long: for each photo `[num_classes]` float32, or the PhotoError
       that says why there is none.
     """
+    return [answer.scores if isinstance(answer, Answer) else answer
+            for answer in self.examine_each(encoded_photos)]
+
+  def examine_each(self, encoded_photos):
+    """Says all that the graph says of photos of which some may be unusable.
+
+    Args:
+      encoded_photos: list of bytes, each a photo file as it came.
+
+    Returns:
+      A list as long: for each photo an Answer, or the PhotoError that says why
+      there is none.
+    """
     results = [None] * len(encoded_photos)
     usable = []
     for index, data in enumerate(encoded_photos):
@@ -186,9 +233,9 @@ class Classifier:
         results[index] = error
     for start in range(0, len(usable), self._batch_size):
       batch = usable[start:start + self._batch_size]
-      scores = self._scores_or_errors([encoded for _, encoded in batch])
-      for (index, _), score in zip(batch, scores):
-        results[index] = score
+      answers = self._answers_or_errors([encoded for _, encoded in batch])
+      for (index, _), answer in zip(batch, answers):
+        results[index] = answer
     return results
 
   def warm_up(self):
@@ -202,13 +249,13 @@ class Classifier:
     """Frees the session."""
     self._session.close()
 
-  def _scores_or_errors(self, batch):
+  def _answers_or_errors(self, batch):
     """Runs a batch; where it fails, each photo alone, to find the bad one."""
     try:
-      return list(self._run(batch))
+      return self._run(batch)
     except tf.errors.InvalidArgumentError as error:
       if len(batch) > 1:
-        return [self._scores_or_errors([photo])[0] for photo in batch]
+        return [self._answers_or_errors([photo])[0] for photo in batch]
       tf.logging.debug('TensorFlow refuses a photo: %s', error)
       return [photos.PhotoError('TensorFlow cannot decode it')]
 
@@ -217,8 +264,24 @@ class Classifier:
     inputs = batch + batch[-1:] * missing
     if self._images is not None:
       inputs = self._session.run(self._images, {self._encoded: inputs})
-    scores = self._session.run(self._predictions, {self._input: inputs})
-    return scores[:len(batch)]
+    found = self._session.run(self._outputs, {self._input: inputs})
+    return [self._answer({name: values[row] for name, values in found.items()})
+            for row in range(len(batch))]
+
+  def _answer(self, found):
+    """Returns the Answer of one photo's outputs."""
+    nearest = []
+    if self._bank:
+      files, labels = self._bank
+      cosines = found['cosines']
+      for place in np.argsort(-cosines, kind='stable')[:self._num_nearest]:
+        nearest.append(Neighbour(
+            files[place].decode('utf-8', 'surrogateescape'),
+            self.labels[labels[place]], float(cosines[place])))
+    known = found.get('known')
+    return Answer(
+        found['scores'], None if known is None else bool(known),
+        None if known is None else float(found['similarity']), nearest)
 
   def _check_outputs(self):
     outputs = self._predictions.shape[-1:].as_list()

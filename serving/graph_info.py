@@ -32,13 +32,26 @@ _FIELDS = collections.OrderedDict([
     # all of before it existed.
     ('calibrated_predictions', str),
     ('temperature', float),
+    # Of a graph that says whether it knows the photo (serving/nearest.py), else
+    # None: the tensors; least score of a known photo, and with how many
+    # validation photos it was set.
+    ('similarity', str),
+    ('known_score', str),
+    ('known', str),
+    ('cosines', str),
+    ('bank_filenames', str),
+    ('bank_labels', str),
+    ('threshold', float),
+    ('threshold_photos', int),
 ])
 # The information about a graph that was made elsewhere, which no constant
 # holds, may lack more: model_name, logits and features (serving/foreign.py).
-_OPTIONAL = ('checkpoint', 'calibrated_predictions', 'temperature')
+_OF_KNOWN = ('similarity', 'known_score', 'known', 'cosines', 'bank_filenames',
+             'bank_labels', 'threshold', 'threshold_photos')
+_OPTIONAL = ('checkpoint', 'calibrated_predictions', 'temperature') + _OF_KNOWN
 
-GraphInfo = collections.namedtuple('GraphInfo', list(_FIELDS),
-                                   defaults=(None, None))
+GraphInfo = collections.namedtuple(
+    'GraphInfo', list(_FIELDS), defaults=(None,) * (2 + len(_OF_KNOWN)))
 
 
 def attach(graph_def, info):

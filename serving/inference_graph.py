@@ -17,7 +17,7 @@ from errors import InputError
 from nets import nets_factory
 from preprocessing import preprocessing_factory
 from runs import checkpoints
-from serving import graph_info
+from serving import graph_info, nearest
 
 # Photos of one vector that are decoded at a time. Decoding is a small part of
 # the work; more would hold more decoded photos in memory.
@@ -29,7 +29,7 @@ CALIBRATED = 'CalibratedPredictions'
 
 def build(model_name, labels, image_size=None, preprocessing_name=None,
           input_kind='float', batch_size=None, is_training=False,
-          labels_offset=0, temperature=None):
+          labels_offset=0, temperature=None, bank=None):
   """Builds a network from its node `input` to its class scores.
 
   Args:
@@ -43,6 +43,8 @@ def build(model_name, labels, image_size=None, preprocessing_name=None,
     labels_offset: what was taken off the data set's labels; only noted.
     temperature: float > 0; adds the node CalibratedPredictions, softmax(logits
       / temperature), beside the network's own. None: without it.
+    bank: feature_bank.Bank; adds the nodes of serving.nearest. None: without
+      them.
 
   Returns:
     GraphInfo with `checkpoint` None. Nodes are in the default graph and keep
@@ -74,13 +76,17 @@ def build(model_name, labels, image_size=None, preprocessing_name=None,
   calibrated = None
   if temperature is not None:
     calibrated = tf.nn.softmax(logits / temperature, name=CALIBRATED).name
+  knowing = {}
+  if bank is not None:
+    knowing = nearest.add_nodes(
+        nets_factory.get_features(model_name, end_points), logits, bank)
   return graph_info.GraphInfo(
       format=graph_info.FORMAT, model_name=model_name, labels=list(labels),
       labels_offset=labels_offset, image_size=size, channels=row.channels,
       preprocessing_name=preprocessing_name, input=inputs.name,
       input_kind=input_kind, logits=logits.name, predictions=predictions.name,
       features=end_points[row.features].name, checkpoint=None,
-      calibrated_predictions=calibrated, temperature=temperature)
+      calibrated_predictions=calibrated, temperature=temperature, **knowing)
 
 
 def photos_to_images(encoded, preprocessing_name, size, channels,
@@ -141,8 +147,8 @@ def freeze(info, checkpoint_path, moving_average_decay=None):
       takes the variables themselves.
 
   Returns:
-    GraphDef with the logits, predictions, calibrated predictions (if any) and
-    features and all they need, and with `info`, naming the checkpoint.
+    GraphDef with the logits, predictions, features and what else `info` names,
+    and all they need, and with `info`, naming the checkpoint.
 
   Raises:
     InputError: there is no checkpoint, it cannot be read, or its variables do
@@ -154,7 +160,9 @@ def freeze(info, checkpoint_path, moving_average_decay=None):
   check_fits(prefix, mapping, info, moving_average_decay)
   outputs = [name.split(':')[0]
              for name in (info.logits, info.predictions, info.features,
-                          info.calibrated_predictions) if name]
+                          info.calibrated_predictions, info.similarity,
+                          info.known_score, info.known, info.cosines,
+                          info.bank_filenames, info.bank_labels) if name]
   graph = tf.get_default_graph()
   with tf.Session(graph=graph) as session:
     checkpoints.restore(tf.train.Saver(mapping), session, prefix)

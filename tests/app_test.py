@@ -10,6 +10,7 @@ from PIL import Image
 
 from datasets.photos import PhotoError
 from serving import app as serving_app
+from serving.classifier import Answer
 
 
 class FakeClassifier:
@@ -21,12 +22,15 @@ class FakeClassifier:
     self.scores = np.array(scores, np.float32)
     self.seen = []
     self.error = None
+    self.known = None
 
-  def classify(self, photos):
+  def examine_each(self, photos):
+    if isinstance(self.error, PhotoError):
+      return [self.error] * len(photos)
     if self.error:
       raise self.error
     self.seen.extend(photos)
-    return np.stack([self.scores] * len(photos))
+    return [Answer(self.scores, self.known, 0.5, [])] * len(photos)
 
 
 @pytest.fixture

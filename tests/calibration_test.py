@@ -10,6 +10,7 @@ import serving_kit as kit
 from compat import tf
 from errors import InputError
 from evaluation import calibration
+from runs import checkpoints
 
 
 def loss(logits, labels, temperature):
@@ -165,7 +166,7 @@ def test_digest_tells_weights_from_others_of_the_same_shape(tmp_path):
     with tf.Graph().as_default(), tf.Session() as session:
       variable = tf.get_variable('w', initializer=[value] * 3)
       session.run(variable.initializer)
-      found.append(calibration.digest(tf.train.Saver().save(
+      found.append(checkpoints.digest(tf.train.Saver().save(
           session, str(tmp_path / ('%d.ckpt' % number)))))
   assert found[0] == found[2] != found[1]
 

@@ -41,8 +41,15 @@ _WAIT_SECS = 0.5
 # Rows that are shuffled among each other have so many bytes in memory.
 _SHUFFLE_BYTES = 256 * 1024 * 1024
 
+# In a train directory: which caches its run has used.
+_USE_FILE = 'features.json'
+
 # features: list of [rows, ...] float32. labels: [rows] int64.
 Batch = collections.namedtuple('Batch', 'features labels')
+
+# tensors: names of those whose values are kept. variables: names of those that
+# they depend on. folders: {split: folder of the cache}.
+Use = collections.namedtuple('Use', 'tensors variables folders')
 
 
 def fingerprint_records(paths):
@@ -78,6 +85,58 @@ def fingerprint_values(named_values):
     digest.update(('%s %s %s;' % (name, value.shape, value.dtype)).encode())
     digest.update(np.ascontiguousarray(value).tobytes())
   return digest.hexdigest()
+
+
+def save_use(train_dir, use):
+  """Notes in a train directory which caches its run uses."""
+  os.makedirs(train_dir, exist_ok=True)
+  _write_json(os.path.join(train_dir, _USE_FILE), use._asdict())
+
+
+def load_use(train_dir):
+  """Returns the Use of a run; None: it has used no cache."""
+  try:
+    with open(os.path.join(train_dir, _USE_FILE)) as file:
+      return Use(**json.load(file))
+  except (OSError, ValueError, TypeError):
+    return None
+
+
+def open_cache(folder, **facts):
+  """Opens a complete cache that was filled under some facts.
+
+  Args:
+    folder: of the cache.
+    **facts: what its key must say.
+
+  Returns:
+    A FeatureCache; None where there is none that is complete, or it was filled
+    under other facts.
+  """
+  try:
+    with open(os.path.join(folder, _KEY_FILE)) as file:
+      key = json.load(file)
+    if any(key[name] != value for name, value in facts.items()):
+      return None
+    own = {name: value for name, value in key.items()
+           if name not in ('form', 'shapes', 'photos', 'views')}
+    cache = FeatureCache(os.path.dirname(folder), own, key['shapes'],
+                         key['photos'], key['views'])
+  except (OSError, ValueError, KeyError, TypeError):
+    return None
+  if cache.folder != folder or not cache.is_complete():
+    return None
+  return cache
+
+
+def facts_of_run(info):
+  """Returns what features depend on beside records, weights and engine.
+
+  Args:
+    info: RunInfo.
+  """
+  return dict(network=info.model_name, preprocessing=info.preprocessing_name,
+              image_size=info.image_size, labels_offset=info.labels_offset)
 
 
 class FeatureCache:

@@ -1,10 +1,11 @@
 """A run that trains only what lies above its frozen trunk, from features."""
 
 import contextlib
+import os
 
 from compat import tf
 from errors import InputError
-from training import head_graph, head_loop, loop, start
+from training import feature_cache, head_graph, head_loop, loop, start
 
 
 def train(run):
@@ -45,7 +46,18 @@ def train(run):
         graph, run.datasets,
         values.feature_cache_dir or head_loop.default_cache_dir(
             values.dataset_dir, values.dataset_name),
-        _cache_key(run), values.cache_views, _view_key(run))
+        feature_cache.facts_of_run(run.info), values.cache_views,
+        _view_key(run))
+
+    def make_and_note_caches(session):
+      caches = make_caches(session)
+      feature_cache.save_use(values.train_dir, feature_cache.Use(
+          [tensor.name for tensor in graph.cut.features],
+          [v.op.name for v in graph.trunk_variables],
+          {split: os.path.abspath(cache.folder)
+           for split, cache in caches.items()}))
+      return caches
+
     return loop.run(
         graph.training, values.train_dir,
         init_fn=init_fn,
@@ -55,14 +67,7 @@ def train(run):
         save_interval_secs=values.save_interval_secs,
         session_config=run.session_config,
         make_step=lambda stop: head_loop.HeadStep(
-            stop, graph, make_caches, progress, options, writer))
-
-
-def _cache_key(run):
-  """Returns what the features depend on beside records, weights and engine."""
-  info = run.info
-  return dict(network=info.model_name, preprocessing=info.preprocessing_name,
-              image_size=info.image_size, labels_offset=info.labels_offset)
+            stop, graph, make_and_note_caches, progress, options, writer))
 
 
 def _view_key(run):

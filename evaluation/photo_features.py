@@ -1,0 +1,149 @@
+"""What a checkpoint's classifier sees of the photos of a data set.
+
+Where the run has kept it (training.feature_cache) and nothing changed since, it
+is read from there; else the photos go through the network.
+"""
+
+import collections
+import os
+
+import numpy as np
+
+from compat import tf
+from evaluation import loop
+from nets import nets_factory
+from runs import checkpoints
+from training import feature_cache, frozen_trunk
+
+# Photos of a cache whose features are computed at a time.
+_BATCH = 256
+
+# values: [photos, n] float32. logits: [photos, classes] float32. labels:
+# [photos] int64. filenames: list of texts.
+Features = collections.namedtuple('Features', 'values logits labels filenames')
+
+
+def from_cache(run, checkpoint, datasets, moving_average_decay=None,
+               session_config=None):
+  """Reads the features of a checkpoint from the caches of its run.
+
+  Args:
+    run: RunInfo.
+    checkpoint: prefix of the checkpoint.
+    datasets: {split: slim Dataset}.
+    moving_average_decay: of the averages to take; None: the variables.
+    session_config: tf.ConfigProto.
+
+  Returns:
+    {split: Features}; None where the run has no complete cache of all these
+    photos by these weights.
+  """
+  folder = os.path.dirname(checkpoint)
+  use = (feature_cache.load_use(folder) or
+         feature_cache.load_use(os.path.dirname(folder)))
+  if use is None or not set(datasets) <= set(use.folders):
+    return None
+  caches = _open(run, checkpoint, datasets, use)
+  if caches is None:
+    return None
+  with tf.Graph().as_default():
+    rest = _rest_of_network(run, use.tensors)
+    if rest is None:
+      return None
+    needed, inputs, outputs = rest
+    restores = {
+        name: variable for name, variable in checkpoints.with_plain_names(
+            checkpoint, checkpoints.variables_to_restore(moving_average_decay)
+        ).items() if variable.op in needed}
+    with tf.Session(config=session_config) as session:
+      if restores:
+        checkpoints.restore(tf.train.Saver(restores), session, checkpoint)
+      return {split: _run(session, cache, inputs, outputs)
+              for split, cache in caches.items()}
+
+
+def _open(run, checkpoint, datasets, use):
+  """Returns {split: FeatureCache}, None where one does not fit."""
+  reader = checkpoints.open_reader(checkpoint)
+  if not all(reader.has_tensor(name) for name in use.variables):
+    return None
+  facts = dict(
+      feature_cache.facts_of_run(run), engine=tf.__version__,
+      weights=feature_cache.fingerprint_values(
+          (name, reader.get_tensor(name)) for name in use.variables))
+  caches = {}
+  for split, dataset in datasets.items():
+    facts['records'] = feature_cache.fingerprint_records(dataset.data_sources)
+    caches[split] = feature_cache.open_cache(use.folders[split], split=split,
+                                             **facts)
+    if caches[split] is None:
+      return None
+  return caches
+
+
+def _rest_of_network(run, names):
+  """Builds the network; finds what lies above some tensors of it.
+
+  Returns:
+    The operations from these tensors on, the tensors themselves (None where
+    evaluation does not need one), and a dict of the outputs `values` and
+    `logits`. None where these need something else.
+  """
+  network = nets_factory.get_network(run.model_name)
+  images = tf.placeholder(tf.float32, [
+      None, run.image_size, run.image_size, network.channels])
+  logits, end_points = nets_factory.get_network_fn(
+      run.model_name, num_classes=len(run.labels), is_training=False)(images)
+  outputs = {'values': nets_factory.get_features(run.model_name, end_points),
+             'logits': logits}
+  graph = tf.get_default_graph()
+  in_all = set(frozen_trunk.ancestors(list(outputs.values())))
+  inputs = []
+  for name in names:
+    try:
+      tensor = graph.get_tensor_by_name(name)
+    except KeyError:
+      return None
+    inputs.append(tensor if tensor.op in in_all else None)
+  needed = set(frozen_trunk.ancestors(
+      list(outputs.values()), {t.op for t in inputs if t is not None}))
+  return None if images.op in needed else (needed, inputs, outputs)
+
+
+def _run(session, cache, inputs, outputs):
+  """Returns the Features of one cache."""
+  found = []
+  for batch in cache.batches(_BATCH):
+    found.append(session.run(outputs, {
+        tensor: value for tensor, value in zip(inputs, batch.features)
+        if tensor is not None}))
+  return Features(*[np.concatenate([part[name] for part in found])
+                    for name in ('values', 'logits')],
+                  cache.labels(), cache.filenames())
+
+
+def from_photos(run, checkpoint, dataset, batch_size, num_threads=4,
+                moving_average_decay=None, session_config=None, keep=None):
+  """Runs a checkpoint over photos.
+
+  Args:
+    run: RunInfo.
+    checkpoint: prefix of the checkpoint.
+    dataset: slim Dataset.
+    batch_size: photos a batch.
+    num_threads: threads that decode photos.
+    moving_average_decay: of the averages to take; None: the variables.
+    session_config: tf.ConfigProto.
+    keep: positions of the records to take, in rising order; None: all.
+
+  Returns:
+    Features.
+  """
+  with tf.Graph().as_default():
+    graph = loop.build_graph(
+        dataset, run, batch_size, num_threads,
+        moving_average_decay=moving_average_decay, with_logits=True,
+        with_features=True, keep=keep)
+    counted = loop.count(graph, checkpoint, session_config=session_config)
+  return Features(counted.features, counted.logits, counted.labels,
+                  counted.filenames)

@@ -1,0 +1,56 @@
+"""The part of an inference graph that says whether it knows the photo.
+
+It compares the features before the classifier with a bank of training photos,
+as runs.feature_bank does, whose numbers it gives.
+"""
+
+import numpy as np
+
+from compat import tf
+from runs import feature_bank
+
+# Nodes: [batch] float32 how near the photo is to the training photos; [batch]
+# float32 by how much it is known, and [batch] bool whether that is enough;
+# [batch, n] float32 cosines to the photos of the bank, whose names and labels
+# are constants.
+SIMILARITY = 'Similarity'
+SCORE = 'KnownScore'
+KNOWN = 'Known'
+COSINES = 'bank/Cosines'
+FILENAMES = 'bank/filenames'
+LABELS = 'bank/labels'
+
+
+def add_nodes(features, logits, bank):
+  """Adds the nodes above to the default graph.
+
+  Args:
+    features: [batch, d] float32 tensor.
+    logits: [batch, classes] float32 tensor.
+    bank: feature_bank.Bank with a threshold.
+
+  Returns:
+    A dict of the fields of GraphInfo that name them.
+  """
+  with tf.name_scope('bank'):
+    rows = tf.constant(bank.features, name='features')
+    tf.constant([name.encode('utf-8', 'surrogateescape')
+                 for name in bank.filenames], name='filenames')
+    tf.constant(bank.labels, tf.int64, name='labels')
+    unit = tf.nn.l2_normalize(features, axis=1)
+    cosines = tf.matmul(unit, rows, transpose_b=True, name='Cosines')
+    nearest, places = tf.nn.top_k(cosines, bank.num_neighbours, sorted=False)
+    usual = tf.gather(tf.constant(bank.usual, name='usual'), places)
+    less = tf.constant(feature_bank.LOCAL_SHARE, tf.float32) * usual
+  similarity = tf.reduce_mean(nearest - less, axis=1, name=SIMILARITY)
+  with tf.name_scope('bank'):
+    both = tf.stack([similarity, tf.reduce_max(logits, axis=1)], axis=1)
+    standard = (both - tf.constant(bank.center)) / tf.constant(bank.spread)
+  sharpness = tf.constant(feature_bank.SHARPNESS, tf.float32)
+  score = tf.negative(tf.reduce_logsumexp(-sharpness * standard, axis=1) /
+                      sharpness, name=SCORE)
+  known = tf.greater_equal(score, np.float32(bank.threshold), name=KNOWN)
+  return dict(similarity=similarity.name, known_score=score.name,
+              known=known.name, cosines=cosines.name,
+              bank_filenames=FILENAMES + ':0', bank_labels=LABELS + ':0',
+              threshold=float(bank.threshold), threshold_photos=bank.photos)
