@@ -9,7 +9,8 @@ some. What is chosen on the first is reported on the second; where there is no
 second, the page calls its numbers optimistic.
 
 The temperature goes into calibration.json beside the checkpoint, from where
-export_inference_graph.py takes it.
+export_inference_graph.py takes it; the training photos by which the classifier
+says what it does not know go into known.npz.
 """
 
 import os
@@ -18,12 +19,14 @@ from absl import flags
 
 import common_flags
 from compat import tf
-from datasets import manifest
+from datasets import dataset_factory, manifest
 from errors import InputError
 from evaluation import (
   calibration,
   curves,
   html_report,
+  known,
+  refused_photos,
   run_facts,
   run_results,
   wrong_photos,
@@ -59,6 +62,12 @@ def define_flags():
       'calibrate', True,
       'Fit the temperature on the validation photos and keep it beside the '
       'checkpoint, for the export.')
+  flags.DEFINE_bool(
+      'known', True,
+      'Count and show the photos that the classifier does not take for one of '
+      'its classes, by training photos near them.')
+  flags.DEFINE_integer(
+      'num_refused', 12, 'Such photos that are shown.', lower_bound=0)
   flags.DEFINE_float(
       'moving_average_decay', None,
       'Decay of the moving averages to take. None: the plain variables.',
@@ -147,6 +156,34 @@ def fit_temperature(results, checkpoint):
   return found, None
 
 
+def find_refusals(run, results, checkpoint):
+  """Returns what the classifier does not know: a refused_photos.Refusals.
+
+  Args:
+    run: RunInfo.
+    results: list of SplitResults.
+    checkpoint: prefix of the checkpoint.
+  """
+  bank, note = None, '--noknown was given'
+  if FLAGS.known:
+    bank, note = known.bank_of(
+        run, checkpoint, moving_average_decay=FLAGS.moving_average_decay,
+        batch_size=FLAGS.batch_size,
+        num_threads=FLAGS.num_preprocessing_threads,
+        session_config=common_flags.session_config(FLAGS))
+    tf.logging.info('Known: %s%s', '' if bank else 'not counted, ', note)
+  if bank is None:
+    return refused_photos.Refusals([], [], [], [], None, note)
+  judged = [known.judge(bank, result.counted) for result in results]
+  photos = refused_photos.find(results, judged, bank, FLAGS.num_refused)
+  training = dataset_factory.get_dataset(
+      run.dataset_name, known.TRAIN, run.dataset_dir)
+  return refused_photos.Refusals(
+      judged, photos, wrong_photos.pictures(photos, results),
+      refused_photos.nearest_pictures(photos, training.data_sources), bank,
+      None)
+
+
 def main(_):
   """Measures the checkpoint, fits the temperature and writes the page."""
   checkpoint = checkpoint_from_flags()
@@ -168,6 +205,7 @@ def main(_):
       calibration=fitted, calibration_note=note,
       curves=curves.read(train_dir, FLAGS.eval_dir), wrong=wrong,
       pictures=wrong_photos.pictures(wrong, results),
+      refusals=find_refusals(run, results, checkpoint),
       flags=given, flags_note=flags_note,
       skipped=run_facts.read_skipped(run.dataset_dir, run.dataset_name),
       training_photos=run_facts.training_photos(run.dataset_dir,

@@ -88,6 +88,44 @@ def reliability_chart(bins, title):
   return _svg(int(x_scale(1)) + _RIGHT, side, title, parts)
 
 
+def histogram(series, title, x_name, mark=None, num_bins=40):
+  """Draws how values are spread: a curve of steps for each list of values.
+
+  Args:
+    series: list of (name, values), at most as many as COLOURS; heights are
+      shares of the values of the same name.
+    title: what the chart is.
+    x_name: name of the horizontal axis.
+    mark: a value of that axis at which a line is drawn; None: nowhere.
+    num_bins: bins of equal width.
+
+  Raises:
+    ValueError: there is no finite value, or too many lists.
+  """
+  finite = [(name, [float(v) for v in values if math.isfinite(v)])
+            for name, values in series]
+  every = [v for _, values in finite for v in values]
+  if not every:
+    raise ValueError('no value to draw in %r' % title)
+  low, high = _spread(every + ([] if mark is None else [mark]))
+  width = (high - low) / num_bins
+  curves = []
+  for name, values in finite:
+    counts = [0] * num_bins
+    for value in values:
+      counts[min(int((value - low) / width), num_bins - 1)] += 1
+    points = [(low, 0.0)]
+    for number, count in enumerate(counts):
+      share = count / max(len(values), 1)
+      points += [(low + number * width, share),
+                 (low + (number + 1) * width, share)]
+    curves.append((name, points + [(high, 0.0)]))
+  if mark is not None:
+    top = max(y for _, points in curves for _, y in points)
+    curves.append(('threshold', [(mark, 0.0), (mark, top)]))
+  return line_chart(curves, title, x_name)
+
+
 class _Scale:
   """Maps values to pixels.
 

@@ -23,12 +23,14 @@ from evaluation import (
 # 'the checkpoint is the best of 9 evaluations'; None where the validation
 # photos had no say. results: list of SplitResults. calibration: a Calibration
 # or None. calibration_note: why there is none. curves: a Curves. wrong: list of
-# WrongPhotos. pictures: their data: URIs. flags: list of (name, value).
+# WrongPhotos. pictures: their data: URIs. refusals: a refused_photos.Refusals.
+# flags: list of (name, value).
 # flags_note: what is wrong with them, or None. skipped: a Skipped.
 # training_photos: {class name: photos}. versions: list of (what, version).
 Report = collections.namedtuple(
     'Report', 'run checkpoint chosen results calibration calibration_note '
-    'curves wrong pictures flags flags_note skipped training_photos versions')
+    'curves wrong pictures refusals flags flags_note skipped training_photos '
+    'versions')
 
 # What share of the accepted photos should be right.
 TARGETS = (0.9, 0.95, 0.99)
@@ -68,6 +70,9 @@ def render(report):
           result.metrics.photos - int(result.metrics.confusion.trace())
           for result in report.results),
       reliability=_reliability_charts(report, reported),
+      refusals=report.refusals,
+      refusal_rows=refusal_rows(report),
+      refusal_chart=_refusal_chart(report),
       thresholds=threshold_rows(report),
       skipped_files=report.skipped.files[:_MAX_SKIPPED])
   return page.encode('utf-8', 'backslashreplace').decode('utf-8')
@@ -97,6 +102,42 @@ def remark(report, result):
   if not chosen:
     return 'This report chose nothing but thresholds on these photos.'
   return 'Optimistic: %s.' % ', and '.join(chosen)
+
+
+def refusal_rows(report):
+  """Returns a dict a split: how many photos are refused, and how good they are.
+
+  Args:
+    report: a Report.
+  """
+  rows = []
+  for result, judged in zip(report.results, report.refusals.judged):
+    right = (result.counted.probabilities.argmax(axis=1) ==
+             result.counted.labels)
+    rows.append({
+        'split': result.name, 'photos': judged.refused.photos,
+        'refused': judged.refused.refused,
+        'share': judged.refused.refused / judged.refused.photos,
+        'interval': judged.refused.interval,
+        'accuracy_of_known': _mean(right[judged.known]),
+        'accuracy_of_refused': _mean(right[~judged.known]),
+        'set_here': result.name == report.refusals.bank.split})
+  return rows
+
+
+def _mean(values):
+  return float(values.mean()) if len(values) else None
+
+
+def _refusal_chart(report):
+  """Returns the histogram of the scores, None where there are none."""
+  if not report.refusals.judged:
+    return None
+  return charts.histogram(
+      [('%s photos' % result.name, judged.scores)
+       for result, judged in zip(report.results, report.refusals.judged)],
+      'Share of the photos over how much they are known', 'known score',
+      report.refusals.bank.threshold)
 
 
 def _temperatures(report):

@@ -71,12 +71,13 @@ def bank_of(run, checkpoint, dataset_name=None, dataset_dir=None,
       chosen = feature_bank.choose(found[TRAIN].labels)
       found[TRAIN] = _take(found[TRAIN], chosen)
     elif compute:
-      found = _compute(run, checkpoint, datasets, batch_size, num_threads,
-                       moving_average_decay, session_config)
+      found, chosen = _compute(run, checkpoint, datasets, batch_size,
+                               num_threads, moving_average_decay,
+                               session_config)
     else:
       return None, ('the features of %s are not kept; ./export_freeze.sh or '
                     './report.sh computes them' % checkpoint)
-    bank = _build(found, checkpoint, records, moving_average_decay)
+    bank = _build(found, chosen, checkpoint, records, moving_average_decay)
     feature_bank.save(checkpoint, bank)
   return bank, describe(bank)
 
@@ -89,17 +90,16 @@ def _take(features, rows):
 
 def _compute(run, checkpoint, datasets, batch_size, num_threads,
              moving_average_decay, session_config):
-  """Runs the photos that are needed through the network."""
+  """Runs photos through the network: {split: Features}, and which of train."""
   labels = _read_labels(datasets[TRAIN]) - run.labels_offset
-  keep = {TRAIN: feature_bank.choose(labels), VALIDATION: None}
-  if len(keep[TRAIN]) == len(labels):
-    keep[TRAIN] = None
+  chosen = feature_bank.choose(labels)
   tf.logging.info('Computing the features of %d training and %d validation '
-                  'photos', len(feature_bank.choose(labels)),
-                  datasets[VALIDATION].num_samples)
+                  'photos', len(chosen), datasets[VALIDATION].num_samples)
+  keep = {TRAIN: chosen, VALIDATION: None}
   return {split: photo_features.from_photos(
       run, checkpoint, dataset, batch_size, num_threads, moving_average_decay,
-      session_config, keep[split]) for split, dataset in datasets.items()}
+      session_config, keep[split])
+          for split, dataset in datasets.items()}, chosen
 
 
 def _read_labels(dataset):
@@ -112,11 +112,12 @@ def _read_labels(dataset):
   return np.array(found, np.int64)
 
 
-def _build(found, checkpoint, records, moving_average_decay):
+def _build(found, positions, checkpoint, records, moving_average_decay):
   """Returns the Bank of {split: Features}."""
   train, validation = found[TRAIN], found[VALIDATION]
   bank = feature_bank.build(train.values, train.labels, train.filenames,
-                            checkpoint, records, moving_average_decay)
+                            positions, checkpoint, records,
+                            moving_average_decay)
   return feature_bank.set_threshold(
       bank, feature_bank.similarities(bank, validation.values),
       validation.logits, VALIDATION)

@@ -14,7 +14,8 @@ from runs import checkpoints
 
 VALIDATION, TEST = 'validation', 'test'
 
-# name: of the split. counted: a Counted with logits. metrics: its Metrics.
+# name: of the split. counted: a Counted with logits and features. metrics: its
+# Metrics.
 # sources: the record files that its photos come from, in their order.
 SplitResult = collections.namedtuple(
     'SplitResult', 'name counted metrics sources')
@@ -66,7 +67,7 @@ def measure(run, checkpoint, dataset_name, dataset_dir, batch_size,
   with tf.Graph().as_default():
     graph = loop.build_graph(whole, run, batch_size, num_threads,
                              moving_average_decay=moving_average_decay,
-                             with_logits=True)
+                             with_logits=True, with_features=True)
     counted = loop.count(graph, checkpoint, session_config=session_config)
   results, start = [], 0
   for name, part in zip(splits, parts):
@@ -85,7 +86,8 @@ def _piece(counted, start, end):
       filenames=counted.filenames[start:end],
       labels=counted.labels[start:end],
       probabilities=counted.probabilities[start:end],
-      logits=counted.logits[start:end])
+      logits=counted.logits[start:end],
+      features=counted.features[start:end])
 
 
 def decided(results):

@@ -39,9 +39,11 @@ LOCAL_SHARE = 0.5
 # How hard the soft minimum is.
 SHARPNESS = 2.0
 
-# Training photos that are kept. With 1,024 features each, to compare a photo
-# with them is 1 % of what MobileNet V1 takes for it.
-MAX_PHOTOS = 5000
+# Training photos that are kept, and how many of each class even where that is
+# more. With 1,024 features each, to compare one photo with 2,000 is 1 % of what
+# MobileNet V1 takes for it.
+MAX_PHOTOS = 2000
+LEAST_A_CLASS = 5
 
 # Share of the validation photos that count as known.
 ACCEPTED = 0.95
@@ -60,7 +62,8 @@ _FORM = 1
 _ROWS = 4096
 
 # features: [n, d] float32, rows of length 1. labels: [n] int64. filenames: list
-# of n texts. usual: [n] float32. num_neighbours: k.
+# of n texts. positions: [n] int64, numbers of their records in the training
+# split. usual: [n] float32. num_neighbours: k.
 # center, spread: [2] float32, mean and standard deviation of similarity and
 # largest logit over the photos that the threshold was set with.
 # threshold: the least score of a known photo; photos: how many set it; refused:
@@ -68,11 +71,11 @@ _ROWS = 4096
 # step, digest: of the checkpoint. records: fingerprint of the photos that both
 # were taken from. moving_average_decay: None for the variables.
 Bank = collections.namedtuple(
-    'Bank', 'features labels filenames usual num_neighbours center spread '
-    'threshold photos refused split step digest records '
+    'Bank', 'features labels filenames positions usual num_neighbours center '
+    'spread threshold photos refused split step digest records '
     'moving_average_decay')
 
-_ARRAYS = ('features', 'labels', 'usual', 'center', 'spread')
+_ARRAYS = ('features', 'labels', 'positions', 'usual', 'center', 'spread')
 
 
 def choose(labels, limit=MAX_PHOTOS):
@@ -80,7 +83,7 @@ def choose(labels, limit=MAX_PHOTOS):
 
   Args:
     labels: [photos] integers.
-    limit: photos at most; a class has one at least.
+    limit: photos at most; but LEAST_A_CLASS of a class that has them.
 
   Returns:
     [chosen] positions, in rising order: the same each time.
@@ -98,7 +101,7 @@ def choose(labels, limit=MAX_PHOTOS):
 
 def _most_a_class(counts, limit):
   """Returns the largest number a class with which all classes fit."""
-  low, high = 1, max(counts.max(initial=1), 1)
+  low, high = LEAST_A_CLASS, max(counts.max(initial=1), LEAST_A_CLASS)
   while low < high:
     middle = (low + high + 1) // 2
     if np.minimum(counts, middle).sum() <= limit:
@@ -108,7 +111,7 @@ def _most_a_class(counts, limit):
   return low
 
 
-def build(features, labels, filenames, checkpoint, records,
+def build(features, labels, filenames, positions, checkpoint, records,
           moving_average_decay=None):
   """Builds a Bank that has no threshold yet.
 
@@ -116,6 +119,7 @@ def build(features, labels, filenames, checkpoint, records,
     features: [n, d] floats: of the chosen training photos.
     labels: [n] integers.
     filenames: list of n texts.
+    positions: [n] numbers of their records.
     checkpoint: prefix of the checkpoint that the features are of.
     records: fingerprint of the records that they come from.
     moving_average_decay: of the averages that gave them; None: the variables.
@@ -137,7 +141,8 @@ def build(features, labels, filenames, checkpoint, records,
         cosines, -k, axis=1)[:, -k:].mean(axis=1)
   return Bank(
       features=rows, labels=np.asarray(labels, np.int64),
-      filenames=list(filenames), usual=usual, num_neighbours=k, center=None,
+      filenames=list(filenames), positions=np.asarray(positions, np.int64),
+      usual=usual, num_neighbours=k, center=None,
       spread=None, threshold=None, photos=0, refused=0, split=None,
       step=checkpoints.read_global_step(checkpoint),
       digest=checkpoints.digest(checkpoint), records=records,
@@ -177,6 +182,22 @@ def similarities(bank, features):
     found.append(np.mean(np.take_along_axis(cosines, nearest, axis=1) -
                          LOCAL_SHARE * bank.usual[nearest], axis=1))
   return np.concatenate(found) if found else np.zeros([0], np.float32)
+
+
+def nearest(bank, features, count):
+  """Returns the photos of the bank that are nearest to each of some photos.
+
+  Args:
+    bank: Bank.
+    features: [photos, d] floats.
+    count: how many a photo.
+
+  Returns:
+    [photos, count] rows of the bank, nearest first, and their cosines.
+  """
+  cosines = normalize(features) @ bank.features.T
+  rows = np.argsort(-cosines, axis=1, kind='stable')[:, :count]
+  return rows, np.take_along_axis(cosines, rows, axis=1)
 
 
 def scores(bank, found, logits):

@@ -33,12 +33,13 @@ def add_nodes(features, logits, bank):
     A dict of the fields of GraphInfo that name them.
   """
   with tf.name_scope('bank'):
-    rows = tf.constant(bank.features, name='features')
+    # A photo's row times columns of the bank: so the product need not turn it.
+    columns = tf.constant(bank.features.T, name='features')
     tf.constant([name.encode('utf-8', 'surrogateescape')
                  for name in bank.filenames], name='filenames')
     tf.constant(bank.labels, tf.int64, name='labels')
     unit = tf.nn.l2_normalize(features, axis=1)
-    cosines = tf.matmul(unit, rows, transpose_b=True, name='Cosines')
+    cosines = tf.matmul(unit, columns, name='Cosines')
     nearest, places = tf.nn.top_k(cosines, bank.num_neighbours, sorted=False)
     usual = tf.gather(tf.constant(bank.usual, name='usual'), places)
     less = tf.constant(feature_bank.LOCAL_SHARE, tf.float32) * usual

@@ -1,0 +1,77 @@
+"""The photos that a classifier refuses, with the training photos nearest them.
+
+These are the explanation: what a photo was compared with.
+"""
+
+import collections
+
+import numpy as np
+
+from evaluation import wrong_photos
+from runs import feature_bank
+
+# Training photos that are shown beside each.
+NUM_NEAREST = 3
+
+# split, file, label, predicted, score, position: as of a WrongPhoto.
+# similarity, known_score: of the photo. nearest: list of Nearests.
+RefusedPhoto = collections.namedtuple(
+    'RefusedPhoto', 'split file label predicted score position similarity '
+    'known_score nearest')
+
+# file, label, cosine, position: of a training photo.
+Nearest = collections.namedtuple('Nearest', 'file label cosine position')
+
+# judged: list of known.Judged, one a split. photos: list of RefusedPhotos, of
+# the lowest scores first. pictures: their data: URIs; nearest_pictures: list of
+# lists of those of their nearest training photos. bank: the Bank. note: None,
+# or why there is no bank (then all others are empty or None).
+Refusals = collections.namedtuple(
+    'Refusals', 'judged photos pictures nearest_pictures bank note')
+
+
+def find(results, judged, bank, count):
+  """Returns the refused photos of the lowest scores, lowest first.
+
+  Args:
+    results: list of SplitResults, with features.
+    judged: list of known.Judged of the same splits.
+    bank: feature_bank.Bank.
+    count: how many at most.
+
+  Returns:
+    A list of RefusedPhotos.
+  """
+  places = [(judgement.scores[position], number, position)
+            for number, judgement in enumerate(judged)
+            for position in np.flatnonzero(~judgement.known)]
+  found = []
+  for known_score, number, position in sorted(places)[:count]:
+    result, judgement = results[number], judged[number]
+    counted = result.counted
+    rows, cosines = feature_bank.nearest(
+        bank, counted.features[position:position + 1], NUM_NEAREST)
+    found.append(RefusedPhoto(
+        result.name, counted.filenames[position],
+        int(counted.labels[position]),
+        int(counted.probabilities[position].argmax()),
+        float(counted.probabilities[position].max()), int(position),
+        float(judgement.similarities[position]), float(known_score),
+        [Nearest(bank.filenames[row], int(bank.labels[row]), float(cosine),
+                 int(bank.positions[row]))
+         for row, cosine in zip(rows[0], cosines[0])]))
+  return found
+
+
+def nearest_pictures(photos, sources):
+  """Returns a list of data: URIs for each photo: its nearest training photos.
+
+  Args:
+    photos: list of RefusedPhotos.
+    sources: record files of the training split.
+  """
+  wanted = {near.position for photo in photos for near in photo.nearest}
+  uris = {position: wrong_photos.data_uri(data)
+          for position, data in wrong_photos.read_photos(sources, wanted)}
+  return [[uris.get(near.position) for near in photo.nearest]
+          for photo in photos]
