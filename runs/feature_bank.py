@@ -113,7 +113,7 @@ def _most_a_class(counts, limit):
 
 def build(features, labels, filenames, positions, checkpoint, records,
           moving_average_decay=None):
-  """Builds a Bank that has no threshold yet.
+  """Builds the Bank of a checkpoint; it has no threshold yet.
 
   Args:
     features: [n, d] floats: of the chosen training photos.
@@ -123,6 +123,23 @@ def build(features, labels, filenames, positions, checkpoint, records,
     checkpoint: prefix of the checkpoint that the features are of.
     records: fingerprint of the records that they come from.
     moving_average_decay: of the averages that gave them; None: the variables.
+
+  Raises:
+    InputError: there are fewer than two photos, or a feature is not finite.
+  """
+  return assemble(features, labels)._replace(
+      filenames=list(filenames), positions=np.asarray(positions, np.int64),
+      step=checkpoints.read_global_step(checkpoint),
+      digest=checkpoints.digest(checkpoint), records=records,
+      moving_average_decay=moving_average_decay)
+
+
+def assemble(features, labels):
+  """Returns a Bank of photos alone: nothing says where they come from.
+
+  Args:
+    features: [n, d] floats.
+    labels: [n] integers.
 
   Raises:
     InputError: there are fewer than two photos, or a feature is not finite.
@@ -141,12 +158,10 @@ def build(features, labels, filenames, positions, checkpoint, records,
         cosines, -k, axis=1)[:, -k:].mean(axis=1)
   return Bank(
       features=rows, labels=np.asarray(labels, np.int64),
-      filenames=list(filenames), positions=np.asarray(positions, np.int64),
-      usual=usual, num_neighbours=k, center=None,
-      spread=None, threshold=None, photos=0, refused=0, split=None,
-      step=checkpoints.read_global_step(checkpoint),
-      digest=checkpoints.digest(checkpoint), records=records,
-      moving_average_decay=moving_average_decay)
+      filenames=[''] * len(rows), positions=np.arange(len(rows)), usual=usual,
+      num_neighbours=k, center=None, spread=None, threshold=None, photos=0,
+      refused=0, split=None, step=None, digest=None, records=None,
+      moving_average_decay=None)
 
 
 def normalize(features):

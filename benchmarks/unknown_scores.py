@@ -1,0 +1,352 @@
+"""Measures how well photos that are no class are told from those that are.
+
+The features before the classifier are computed once a photo, with a published
+checkpoint. For each split of the photos a classifier is trained on the features
+of the training photos, as ./run_train.sh trains one; then each method scores
+the validation photos and
+
+- far: a folder of photos of other things;
+- near: the photos of two classes that were left out. All pairs of neighbours in
+  the list of classes have their turn, each with a classifier of its own.
+
+AUROC is the chance that a photo of the classes has a higher score than another.
+Accepted is the share of the others above the threshold that 95 % of the
+validation photos pass.
+"""
+
+import collections
+import os
+import statistics
+import tempfile
+import time
+
+import numpy as np
+from absl import flags
+
+import common_flags
+from compat import tf
+from datasets import convert_photos, dataset_factory
+from errors import InputError
+from evaluation import calibration, photo_features
+from nets import nets_factory
+from runs import checkpoints, feature_bank, run_info
+from serving import inference_graph, nearest
+
+FLAGS = flags.FLAGS
+
+# The classifier's training, as run_train.sh has it.
+_BATCH, _RATE, _PATIENCE, _MOST_EPOCHS = 32, 0.003, 20, 200
+_WEIGHT_DECAY = 0.00004
+
+# known: [photos] floats of validation photos; others: of those of no class.
+Scores = collections.namedtuple('Scores', 'known others')
+
+# Of one split and classifier. train, validation, others: Parts.
+Task = collections.namedtuple('Task', 'train validation others')
+Part = collections.namedtuple('Part', 'features logits labels')
+
+
+def define_flags():
+  """Defines which photos are told apart, and by which network."""
+  flags.DEFINE_string('photos', None, 'Folder with a sub-folder a class.')
+  flags.DEFINE_string('strangers', None, 'Folder of photos of other things.')
+  flags.DEFINE_string(
+      'relative_to', '', 'Folder that these two are relative to.')
+  flags.DEFINE_string('model_name', 'mobilenet_v1', 'Name of the network.')
+  flags.DEFINE_string(
+      'checkpoint_path', None, 'Published checkpoint of the network.')
+  flags.DEFINE_integer('seeds', 5, 'Splits, from seed 0 on.', lower_bound=1)
+  flags.DEFINE_integer(
+      'percent_validation', 20, 'Share of the photos that are not trained on.',
+      lower_bound=1, upper_bound=90)
+  flags.DEFINE_integer(
+      'rounds', 60, 'How often a photo is classified with and without asking '
+      'whether it is known.', lower_bound=1)
+  flags.DEFINE_float(
+      'least_far_auroc', 0.0, 'Exit with status 1 below it.')
+  flags.DEFINE_float(
+      'most_far_accepted', 1.0, 'Exit with status 1 above it.')
+  flags.DEFINE_float(
+      'most_added', 0.02, 'Exit with status 1 where asking adds a larger share '
+      'to the time of a classification.')
+
+
+def read_photos(folder, work_dir, name):
+  """Converts a folder and computes the features of all of its photos.
+
+  Args:
+    folder: with a sub-folder a class, or of photos.
+    work_dir: where the records go.
+    name: of the data set.
+
+  Returns:
+    photo_features.Features; logits are those of the published classifier.
+  """
+  folder = os.path.join(FLAGS.relative_to, os.path.expanduser(folder))
+  if not os.path.isdir(folder):
+    raise InputError('%s is no folder' % folder)
+  target = os.path.join(work_dir, name)
+  if any(entry.is_dir() for entry in os.scandir(folder)):
+    os.symlink(os.path.abspath(folder), target)
+  else:
+    # The converter wants two classes at least.
+    for number, entry in enumerate(sorted(os.scandir(folder), key=str)):
+      half = os.path.join(target, 'half_%d' % (number % 2))
+      os.makedirs(half, exist_ok=True)
+      os.symlink(os.path.abspath(entry.path), os.path.join(half, entry.name))
+  convert_photos.convert(work_dir, name, percent_validation=0)
+  dataset = dataset_factory.get_dataset(name, 'train', work_dir)
+  network = nets_factory.get_network(FLAGS.model_name)
+  prefix = checkpoints.resolve(FLAGS.checkpoint_path)
+  num_classes = _num_classes(prefix)
+  run = run_info.RunInfo(
+      model_name=FLAGS.model_name, labels=['?'] * num_classes, labels_offset=0,
+      image_size=network.image_size, preprocessing_name=network.preprocessing,
+      dataset_name=name, dataset_dir=work_dir, moving_average_decay=None)
+  return photo_features.from_photos(run, prefix, dataset, _BATCH)
+
+
+def _num_classes(prefix):
+  found = inference_graph.num_classes(prefix, FLAGS.model_name)
+  if found is None:
+    raise InputError('%s has no classifier of %r' % (prefix, FLAGS.model_name))
+  return found
+
+
+def train_classifier(train, validation, num_classes, seed):
+  """Trains a linear classifier with Adam until validation gets no better.
+
+  Args:
+    train: (features, labels).
+    validation: the same of the validation photos.
+    num_classes: number of classes.
+    seed: of weights and order.
+
+  Returns:
+    Weights [n, classes] and biases [classes].
+  """
+  rng = np.random.RandomState(seed)
+  features, labels = train
+  targets = np.eye(num_classes, dtype=np.float32)[labels]
+  weights = [rng.normal(scale=0.09, size=(features.shape[1], num_classes)),
+             np.zeros(num_classes)]
+  weights = [value.astype(np.float32) for value in weights]
+  first, second = ([np.zeros_like(value) for value in weights]
+                   for _ in range(2))
+  best, best_weights, since, step = -1.0, weights, 0, 0
+  for _ in range(_MOST_EPOCHS):
+    order = rng.permutation(len(labels))
+    for start in range(0, len(order) - _BATCH + 1, _BATCH):
+      rows = order[start:start + _BATCH]
+      error = calibration.softmax(
+          features[rows] @ weights[0] + weights[1]) - targets[rows]
+      gradients = [features[rows].T @ error / len(rows) +
+                   _WEIGHT_DECAY * weights[0], error.mean(axis=0)]
+      step += 1
+      for number, gradient in enumerate(gradients):
+        first[number] = 0.9 * first[number] + 0.1 * gradient
+        second[number] = 0.999 * second[number] + 0.001 * gradient ** 2
+        rate = _RATE * np.sqrt(1 - 0.999 ** step) / (1 - 0.9 ** step)
+        weights[number] = weights[number] - rate * first[number] / (
+            np.sqrt(second[number]) + 1e-8)
+    logits = validation[0] @ weights[0] + weights[1]
+    accuracy = np.mean(logits.argmax(axis=1) == validation[1])
+    since = 0 if accuracy > best else since + 1
+    if accuracy > best:
+      best, best_weights = accuracy, list(weights)
+    if since == _PATIENCE:
+      break
+  return best_weights
+
+
+def make_task(features, labels, others, left_out, seed):
+  """Returns the Task of a split.
+
+  Args:
+    features: [photos, n] of all photos of the classes.
+    labels: [photos].
+    others: [m, n] features of strangers; None: the photos left out.
+    left_out: classes that are not trained on.
+    seed: of the split.
+  """
+  rng = np.random.RandomState(seed)
+  train, validation = [], []
+  kept = [c for c in range(labels.max() + 1) if c not in left_out]
+  for label in range(labels.max() + 1):
+    order = rng.permutation(np.flatnonzero(labels == label))
+    if label in kept:
+      cut = round(len(order) * FLAGS.percent_validation / 100)
+      validation.append(order[:cut])
+      train.append(order[cut:])
+  number = np.zeros(labels.max() + 1, int)
+  number[kept] = np.arange(len(kept))
+  train, validation = np.concatenate(train), np.concatenate(validation)
+  if others is None:
+    others = features[np.isin(labels, left_out)]
+  weights, biases = train_classifier(
+      (features[train], number[labels[train]]),
+      (features[validation], number[labels[validation]]), len(kept), seed)
+
+  def part(values, of_labels=None):
+    return Part(values, values @ weights + biases, of_labels)
+
+  return Task(part(features[train], number[labels[train]]),
+              part(features[validation], number[labels[validation]]),
+              part(others))
+
+
+def methods(task):
+  """Yields (name, Scores) of each method on a Task, the shipped one last."""
+  validation, others = task.validation, task.others
+
+  def both(function):
+    return Scores(function(validation), function(others))
+
+  rows = feature_bank.choose(task.train.labels)
+  bank = feature_bank.assemble(task.train.features[rows],
+                               task.train.labels[rows])
+  k = bank.num_neighbours
+  yield '%d-th nearest training photo' % k, both(
+      lambda part: feature_bank.nearest(bank, part.features, k)[1][:, -1])
+  yield 'largest softmax', both(
+      lambda part: calibration.softmax(part.logits).max(axis=1))
+  temperature = calibration.fit_temperature(validation.logits,
+                                            validation.labels)
+  yield 'largest softmax, temperature', both(
+      lambda part: calibration.softmax(part.logits, temperature).max(axis=1))
+  yield 'energy', both(lambda part: np.logaddexp.reduce(part.logits, axis=1))
+  yield 'largest logit', both(lambda part: part.logits.max(axis=1))
+  yield 'similarity', both(
+      lambda part: feature_bank.similarities(bank, part.features))
+  bank = feature_bank.set_threshold(
+      bank, feature_bank.similarities(bank, validation.features),
+      validation.logits, 'validation')
+  yield 'known score (shipped)', both(lambda part: feature_bank.scores(
+      bank, feature_bank.similarities(bank, part.features), part.logits))
+
+
+def auroc(scores):
+  """Returns the chance that a known photo has the higher score; ties: half."""
+  known = np.sort(scores.known)
+  below = np.searchsorted(known, scores.others, 'left')
+  equal = np.searchsorted(known, scores.others, 'right') - below
+  wins = len(known) - below - equal + equal / 2
+  return float(np.mean(wins) / len(known))
+
+
+def accepted(scores, share=feature_bank.ACCEPTED):
+  """Returns the share of others that pass where `share` of known ones do."""
+  ranked = np.sort(scores.known)
+  threshold = ranked[int(len(ranked) * (1 - share) + 1e-9)]
+  return float(np.mean(scores.others >= threshold))
+
+
+def measure_time(features, labels, prefix):
+  """Returns the share that asking adds to a classification of one photo.
+
+  Args:
+    features: [photos, n] of training photos.
+    labels: [photos].
+    prefix: of the checkpoint.
+  """
+  network = nets_factory.get_network(FLAGS.model_name)
+  rows = feature_bank.choose(labels)
+  bank = feature_bank.assemble(features[rows], labels[rows])
+  bank = bank._replace(center=np.zeros(2, np.float32), threshold=0.0,
+                       spread=np.ones(2, np.float32))
+  size = network.image_size
+  with tf.Graph().as_default(), tf.Session() as session:
+    images = tf.placeholder(tf.float32, [None, size, size, network.channels])
+    logits, end_points = nets_factory.get_network_fn(
+        FLAGS.model_name, _num_classes(prefix))(images)
+    predictions = nets_factory.get_predictions(logits, end_points)
+    nodes = nearest.add_nodes(
+        nets_factory.get_features(FLAGS.model_name, end_points), logits, bank)
+    checkpoints.restore(tf.train.Saver(checkpoints.with_plain_names(
+        prefix, checkpoints.variables_to_restore(None))), session, prefix)
+    graph = tf.get_default_graph()
+    asked = [predictions] + [graph.get_tensor_by_name(nodes[name])
+                             for name in ('known', 'similarity')]
+    photo = np.random.RandomState(0).uniform(
+        -1, 1, [1, size, size, network.channels]).astype(np.float32)
+    ways = [session.make_callable(fetches, [images])
+            for fetches in ([predictions], asked)]
+    seconds = [[], []]
+    for number in range(FLAGS.rounds + 3):
+      for way in (0, 1):
+        start = time.perf_counter()
+        ways[way](photo)
+        if number >= 3:  # The first runs set up.
+          seconds[way].append(time.perf_counter() - start)
+  plain, asking = map(statistics.median, seconds)
+  print('asking takes %.2f ms more than %.2f ms, with %d training photos: '
+        '%.2f %%' % (1e3 * (asking - plain), 1e3 * plain, len(rows),
+                     100 * (asking / plain - 1)))
+  return asking / plain - 1
+
+
+def run_seed(features, labels, strangers, pairs, seed):
+  """Returns {method: {kind: (AUROC, accepted)}} of a split."""
+  found = collections.defaultdict(dict)
+  for name, scores in methods(
+      make_task(features, labels, strangers, (), seed)):
+    found[name]['far'] = auroc(scores), accepted(scores)
+  near = collections.defaultdict(list)
+  for pair in pairs:
+    task = make_task(features, labels, None, pair, seed)
+    for name, scores in methods(task):
+      near[name].append((auroc(scores), accepted(scores)))
+  for name, values in near.items():
+    found[name]['near'] = tuple(np.mean(values, axis=0))
+  return found
+
+
+def print_table(found):
+  """Prints means and spreads over the splits.
+
+  Args:
+    found: list of what run_seed returns.
+  """
+  print('%-30s %-17s %-17s %-17s %-17s' % (
+      'mean +- deviation, %d splits' % len(found), 'far AUROC',
+      'far accepted', 'near AUROC', 'near accepted'))
+  for name in found[0]:
+    cells = []
+    for kind in ('far', 'near'):
+      for index in (0, 1):
+        values = [split[name][kind][index] for split in found
+                  if kind in split[name]]
+        cells.append('%.4f +- %.4f' % (np.mean(values), np.std(values))
+                     if values else '-')
+    print('%-30s %-17s %-17s %-17s %-17s' % (name, *cells))
+
+
+def main(_):
+  """Prints the table; returns 1 where a bar is missed."""
+  common_flags.require(FLAGS, 'photos', 'strangers', 'checkpoint_path')
+  prefix = checkpoints.resolve(FLAGS.checkpoint_path)
+  with tempfile.TemporaryDirectory() as work_dir:
+    photos = read_photos(FLAGS.photos, work_dir, 'photos')
+    strangers = read_photos(FLAGS.strangers, work_dir, 'strangers')
+  labels = np.asarray(photos.labels)
+  num_classes = labels.max() + 1
+  pairs = [(c, c + 1) for c in range(0, num_classes - 1, 2)
+           ] if num_classes > 3 else []
+  print('%d photos of %d classes, %d strangers, %d pairs of classes left out' %
+        (len(labels), num_classes, len(strangers.labels), len(pairs)))
+  found = []
+  for seed in range(FLAGS.seeds):
+    found.append(run_seed(photos.values, labels, strangers.values, pairs, seed))
+    tf.logging.info('split %d of %d', seed + 1, FLAGS.seeds)
+  print_table(found)
+  added = measure_time(photos.values, labels, prefix)
+  shipped = [split['known score (shipped)']['far'] for split in found]
+  far_auroc, far_accepted = np.mean(shipped, axis=0)
+  return int(far_auroc < FLAGS.least_far_auroc or
+             far_accepted > FLAGS.most_far_accepted or
+             added > FLAGS.most_added)
+
+
+if __name__ == '__main__':
+  define_flags()
+  common_flags.run(main)
