@@ -38,7 +38,9 @@ if [[ -n "${CHECKPOINT_PATH}" ]]; then
   fi
   # Where all layers are trained no feature stays what it is.
   if [[ -n "${TRAINABLE_SCOPES-the classifier}" ]]; then
-    flags+=(--cache_features)
+    # Seen again and again, the same features are learnt by heart: half of them
+    # are left out of each step.
+    flags+=(--cache_features --dropout_keep_prob=0.5)
   fi
 fi
 if [[ -n "${TRAINABLE_SCOPES+given}" ]]; then

@@ -94,6 +94,12 @@ def _define_photo_and_label_flags():
       'label_smoothing', 0.0,
       'Share of each label that is spread over all classes; 0.1 is usual.',
       lower_bound=0.0, upper_bound=1.0)
+  flags.DEFINE_float(
+      'dropout_keep_prob', None,
+      'Share of the features before the classifier that dropout keeps in each '
+      "step. None: the network's own, of MobileNet V1 0.999, of Inception 0.8. "
+      'MobileNet V2 and NASNet keep their own, ResNet has none.',
+      lower_bound=0.01, upper_bound=1.0)
   flags.DEFINE_string(
       'class_weights', None,
       'What a photo of each class counts: numbers with commas between them, in '
@@ -182,7 +188,7 @@ def _define_cache_flags():
       'Steps of all layers after that, from the best checkpoint, at '
       '--finetune_all_learning_rate. 0: none.', lower_bound=0)
   flags.DEFINE_float(
-      'finetune_all_learning_rate', 0.00001,
+      'finetune_all_learning_rate', 0.00003,
       'Learning rate with which --finetune_all_steps begin; it falls to 0 '
       'along a cosine.', lower_bound=0.0)
 

@@ -7,6 +7,7 @@ To add a network, write its module and its row.
 """
 
 import functools
+import inspect
 from collections import namedtuple
 
 from compat import slim, tf
@@ -202,6 +203,19 @@ def get_predictions(logits, end_points):
     if key in end_points:
       return end_points[key]
   return tf.nn.softmax(logits, name='Predictions')
+
+
+def takes_dropout(name):
+  """Whether a network's function has the argument dropout_keep_prob.
+
+  Args:
+    name: name of the network.
+
+  Raises:
+    ValueError: no network has this name.
+  """
+  function = get_network(name).function
+  return 'dropout_keep_prob' in inspect.signature(function).parameters
 
 
 def get_features(name, end_points):

@@ -22,6 +22,9 @@ _FIRST_CHECKPOINT = 'model-all.ckpt'
 # Evaluations in all; one more at the end.
 _EVALUATIONS = 10
 
+# The first of so many parts of the steps warms up.
+_WARM_UP_PART = 10
+
 _AVERAGE = '/ExponentialMovingAverage'
 
 # from_step: global step at which the classifier was trained. steps: how many
@@ -79,6 +82,8 @@ def train(run, number_of_steps):
       learning_rate_decay_type='cosine',
       learning_rate_decay_steps=number_of_steps,
       end_learning_rate=0.0,
+      # Adam's first steps are as large as any, whatever the gradient.
+      warmup_steps=values.warmup_steps or number_of_steps // _WARM_UP_PART,
       min_crop_area=head_graph.least_crop_area(values),
       early_stop_evals=0)
   run = run._replace(values=changed, trainable_scopes=[])

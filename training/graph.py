@@ -173,6 +173,10 @@ def _mixing(next_batch, alpha, num_classes):
 def _clone_fn(network_fn, next_batch, config, values, num_classes,
               class_weights):
   """Returns the function that builds one clone's network and losses."""
+  arguments = {}
+  if (values.dropout_keep_prob is not None and
+      nets_factory.takes_dropout(values.model_name)):
+    arguments['dropout_keep_prob'] = values.dropout_keep_prob
 
   def clone():
     with tf.device(config.inputs_device()):
@@ -181,7 +185,7 @@ def _clone_fn(network_fn, next_batch, config, values, num_classes,
       raise InputError(
           '--mixup_alpha=%g: what this run trains on brings no mixed labels; '
           'give --mixup_alpha=0, or --nocache_features' % values.mixup_alpha)
-    logits, end_points = network_fn(batch['image'])
+    logits, end_points = network_fn(batch['image'], **arguments)
     if 'targets' in batch:
       targets, labels = batch['targets'], tf.argmax(batch['targets'], 1)
     else:
