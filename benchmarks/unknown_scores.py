@@ -36,7 +36,7 @@ FLAGS = flags.FLAGS
 
 # The classifier's training, as run_train.sh has it.
 _BATCH, _RATE, _PATIENCE, _MOST_EPOCHS = 32, 0.003, 20, 200
-_WEIGHT_DECAY = 0.00004
+_WEIGHT_DECAY, _KEEP = 0.00004, 0.5
 
 # known: [photos] floats of validation photos; others: of those of no class.
 Scores = collections.namedtuple('Scores', 'known others')
@@ -138,9 +138,11 @@ def train_classifier(train, validation, num_classes, seed):
     order = rng.permutation(len(labels))
     for start in range(0, len(order) - _BATCH + 1, _BATCH):
       rows = order[start:start + _BATCH]
+      kept = rng.uniform(size=(_BATCH, features.shape[1])) < _KEEP
+      batch = features[rows] * (kept / _KEEP).astype(np.float32)
       error = calibration.softmax(
-          features[rows] @ weights[0] + weights[1]) - targets[rows]
-      gradients = [features[rows].T @ error / len(rows) +
+          batch @ weights[0] + weights[1]) - targets[rows]
+      gradients = [batch.T @ error / _BATCH +
                    _WEIGHT_DECAY * weights[0], error.mean(axis=0)]
       step += 1
       for number, gradient in enumerate(gradients):

@@ -10,6 +10,7 @@ import glob
 import inspect
 import math
 import os
+import re
 from collections import namedtuple
 
 import nets_facts
@@ -59,6 +60,11 @@ PARAMETERS = {
 QUICK = ('alexnet_v2', 'cifarnet', 'inception_v1', 'lenet', 'mobilenet_v1_025',
          'mobilenet_v2', 'resnet_v1_50', 'resnet_v2_50')
 
+# Larger ones of a family that QUICK or another name stands for. To build all
+# of them is a third of what the quick tests take.
+SIBLINGS = re.compile('nasnet_large|nasnet_cifar|pnasnet_large|vgg_1|'
+                      r'resnet_v\d_(101|152|200)')
+
 # Their variables depend on the image size; nets_small_test.py has other sizes.
 FLAT = ('cifarnet', 'lenet')
 
@@ -72,8 +78,8 @@ Training = namedtuple('Training', 'growth logits end_points variables')
 
 
 def names(quick=None, without=()):
-  """Returns a parameter a network; with `quick`, the others for --full."""
-  return [name if quick is None or name in quick else
+  """Returns a parameter a network; some, or all not `quick`, for --full."""
+  return [name if (name in quick if quick else not SIBLINGS.match(name)) else
           pytest.param(name, marks=pytest.mark.slow)
           for name in sorted(nets_factory.NETWORKS) if name not in without]
 
