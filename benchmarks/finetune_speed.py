@@ -106,6 +106,7 @@ def main(_):
   with tempfile.TemporaryDirectory() as folder:
     cached = os.path.join(folder, 'cached')
     _, cached_secs = train(values, cached, '--cache_features',
+                           '--dropout_keep_prob=0.5',
                            '--feature_cache_dir=' + folder)
     with open(os.path.join(cached, 'best', 'best.json')) as file:
       best = json.load(file)

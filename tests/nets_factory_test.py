@@ -100,3 +100,29 @@ def test_get_predictions_makes_what_the_network_lacks():
     made = nets_factory.get_predictions(logits, {'vgg_16/fc8': logits})
     assert made.op.name == 'Predictions'
     assert session.run(made).tolist() == [[0.5, 0.5], [1.0, 0.0]]
+
+
+@pytest.mark.parametrize('name, takes', [
+    ('inception_v4', True), ('mobilenet_v1_025', True), ('vgg_16', True),
+    ('lenet', True), ('resnet_v1_50', False), ('mobilenet_v2', False),
+    ('nasnet_mobile', False)])
+def test_takes_dropout_goes_by_the_networks_arguments(name, takes):
+  assert nets_factory.takes_dropout(name) is takes
+
+
+@pytest.mark.parametrize('name, channels, shape', [
+    ('mobilenet_v1_025', 3, [None, 256]), ('cifarnet', 3, [None, 192])])
+def test_get_features_has_one_row_a_photo(name, channels, shape):
+  with tf.Graph().as_default():
+    images = tf.zeros([2, 64, 64, channels])
+    _, end_points = nets_factory.get_network_fn(name, 5)(images)
+    features = nets_factory.get_features(name, end_points)
+    assert features.shape.as_list()[1:] == shape[1:]
+
+
+def test_get_features_of_a_larger_image_is_the_mean_over_it():
+  with tf.Graph().as_default(), tf.Session() as session:
+    spatial = tf.reshape(tf.range(24.0), [2, 2, 3, 2])
+    features = nets_factory.get_features(
+        'mobilenet_v1', {'AvgPool_1a': spatial})
+    assert session.run(features).tolist() == [[5.0, 6.0], [17.0, 18.0]]

@@ -27,7 +27,7 @@ from trained_kit import (
 from compat import tf
 from errors import InputError
 from runs import run_info
-from training import loop
+from training import graph, loop
 
 PROGRAM = 'train_image_classifier.py'
 MOBILENET_HEAD = re.compile('MobilenetV1/Logits/')
@@ -250,6 +250,29 @@ def test_train_console_has_each_line_once_and_no_noise(data, tmp_path):
   assert all(line.startswith('INFO:tensorflow:') for line in lines)
   steps = [line for line in lines if 'global step' in line]
   assert len(steps) == len(set(steps))
+
+
+@pytest.mark.parametrize('model, arguments', [
+    ('cifarnet', {'dropout_keep_prob': 0.25}), ('nasnet_cifar', {})])
+def test_dropout_keep_prob_reaches_networks_that_take_it(
+    data, tmp_path, monkeypatch, model, arguments):
+  noted = []
+
+  class Enough(Exception):
+    """The network was called."""
+
+  def get_network_fn(*_, **__):
+
+    def network_fn(_, **given):
+      noted.append(given)
+      raise Enough
+
+    return network_fn
+
+  monkeypatch.setattr(graph.nets_factory, 'get_network_fn', get_network_fn)
+  with pytest.raises(Enough):
+    train(data, tmp_path, '--model_name=' + model, '--dropout_keep_prob=0.25')
+  assert noted == [arguments]
 
 
 def test_saves_wait_for_each_other(tmp_path, monkeypatch):
