@@ -303,7 +303,8 @@ def load(checkpoint, records=None, moving_average_decay=None):
         if field == 'filenames' else
         facts[field].item() if field in facts else None
         for field in Bank._fields})
-  except (OSError, ValueError, KeyError, AttributeError, zipfile.BadZipFile):
+  except (OSError, EOFError, ValueError, KeyError, AttributeError, TypeError,
+          zipfile.BadZipFile):
     return None
   if (bank.digest != checkpoints.digest(checkpoint) or
       records not in (None, bank.records) or
