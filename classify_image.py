@@ -219,6 +219,7 @@ class _CsvWriter:
     near = []
     for photo in answer.nearest:
       near += [photo.file, photo.label, '%.6f' % photo.similarity]
+    near += [''] * (3 * FLAGS.nearest - len(near))  # So few are there.
     for rank, row in enumerate(rows, start=1):
       self._writer.writerow([path, rank, row.label, '%.6f' % row.score, known,
                              similarity] + near)

@@ -139,13 +139,17 @@ def _bank(values, info, run, checkpoint):
   """
   if values.known == 'off':
     return None
-  if run is None or (run.image_size, run.preprocessing_name) != (
-      info.image_size, info.preprocessing_name):
-    bank, said = None, 'the run has noted no other photos of this kind'
+  bank = None
+  if run is None:
+    said = 'no run.json says what it was trained on'
+  elif (run.model_name, run.image_size, run.preprocessing_name) != (
+      info.model_name, info.image_size, info.preprocessing_name):
+    said = 'the run saw photos of another size or preprocessing'
   else:
     bank, said = known.bank_of(
-        info, checkpoint, moving_average_decay=values.moving_average_decay,
-        compute=values.known == 'on', batch_size=values.batch_size,
+        run, checkpoint, info.dataset_name, info.dataset_dir,
+        values.moving_average_decay, compute=values.known == 'on',
+        batch_size=values.batch_size,
         num_threads=values.num_preprocessing_threads,
         session_config=common_flags.session_config(values))
   if bank is None and values.known == 'on':
@@ -166,7 +170,7 @@ def main(_):
     graph = loop.build_graph(
         dataset, info, values.batch_size, values.num_preprocessing_threads,
         values.max_num_batches, values.moving_average_decay,
-        with_logits=True, with_features=True)
+        with_logits=values.known != 'off', with_features=values.known != 'off')
     with tf.summary.FileWriter(values.eval_dir) as writer:
 
       def evaluate(checkpoint):
@@ -180,7 +184,9 @@ def main(_):
         judged = None
         if bank is not None:
           judged = known.judge(bank, counted)
-          report.print_refused(judged.refused, bank, split, sys.stdout)
+          set_here = (split, info.dataset_name) == (
+              bank.split, run.dataset_name)
+          report.print_refused(judged.refused, set_here, sys.stdout)
         files = report.write(values.eval_dir, counted, found, info.labels,
                              split, writer, judged)
         tf.logging.info('Wrote %s', ', '.join(files))

@@ -113,7 +113,7 @@ def export_from_flags():
   Raises:
     InputError: they contradict each other, or the labels are not known.
   """
-  run = temperature = bank = None
+  run = temperature = None
   if FLAGS.checkpoint_path:
     prefix = checkpoints.resolve(FLAGS.checkpoint_path)
     run = run_info.load(os.path.dirname(prefix))
@@ -125,10 +125,12 @@ def export_from_flags():
     _check_same_as_run('model_name', run.model_name)
     _check_same_as_run('labels_offset', run.labels_offset)
   labels, labels_offset = _labels_from_flags(run)
-  bank = _bank_from_flags(run, labels)
   size = FLAGS.image_size
   if size is None and FLAGS['default_image_size'].present:
     size = FLAGS.default_image_size
+  size = size or (run and run.image_size)
+  preprocessing_name = (FLAGS.preprocessing_name or
+                        (run and run.preprocessing_name))
   batch_size = FLAGS.batch_size
   if FLAGS.for_app:
     if FLAGS.input_type != 'float' or batch_size not in (None, 1):
@@ -139,15 +141,19 @@ def export_from_flags():
   return Export(
       model_name=run.model_name if run else FLAGS.model_name,
       labels=labels, labels_offset=labels_offset,
-      image_size=size or (run and run.image_size),
-      preprocessing_name=(FLAGS.preprocessing_name or
-                          (run and run.preprocessing_name)),
+      image_size=size, preprocessing_name=preprocessing_name,
       input_kind=FLAGS.input_type, batch_size=batch_size,
-      temperature=temperature, bank=bank)
+      temperature=temperature,
+      bank=_bank_from_flags(run, size, preprocessing_name))
 
 
-def _bank_from_flags(run, labels):
+def _bank_from_flags(run, image_size, preprocessing_name):
   """Returns the Bank that the graphs compare with, None for none.
+
+  Args:
+    run: RunInfo or None.
+    image_size: what the graphs take, as is preprocessing_name.
+    preprocessing_name: key of preprocessing_factory.
 
   Raises:
     InputError: --known=on, and there cannot be one.
@@ -158,29 +164,21 @@ def _bank_from_flags(run, labels):
   if run is None:
     said = ('no run.json says what it was trained on' if FLAGS.checkpoint_path
             else 'a graph without weights knows nothing')
-  elif _changed_input(run):
-    said = 'the photos of the run were seen with another %s' % _changed_input(
-        run)
+  elif (image_size, preprocessing_name) != (run.image_size,
+                                            run.preprocessing_name):
+    said = ('the run saw its photos with %d pixels and preprocessing %s' %
+            (run.image_size, run.preprocessing_name))
   else:
     # The flags may say where the data set lies now.
     bank, said = known.bank_of(
-        run._replace(labels=labels), checkpoints.resolve(FLAGS.checkpoint_path),
-        run.dataset_name, FLAGS.dataset_dir or run.dataset_dir,
-        FLAGS.moving_average_decay,
+        run, checkpoints.resolve(FLAGS.checkpoint_path),
+        FLAGS.dataset_name if FLAGS['dataset_name'].present else None,
+        FLAGS.dataset_dir, FLAGS.moving_average_decay,
         num_threads=FLAGS.num_preprocessing_threads)
   if bank is None and FLAGS.known == 'on':
     raise InputError('--known=on: %s' % said)
   tf.logging.info('Known: %s%s', '' if bank else 'left out, ', said)
   return bank
-
-
-def _changed_input(run):
-  """Returns the flag that shows the network other photos than the run did."""
-  for name, trained in (('image_size', run.image_size),
-                        ('preprocessing_name', run.preprocessing_name)):
-    if FLAGS[name].value not in (None, '', trained):
-      return '--' + name
-  return None
 
 
 def _check_same_as_run(name, trained):

@@ -101,15 +101,20 @@ def run_from_flags(checkpoint):
   Raises:
     InputError: there is no run.json, or the data set is not known.
   """
-  folder = os.path.dirname(checkpoint)
-  run = run_info.load(folder) or run_info.load(FLAGS.train_dir or folder)
+  run = _trained(checkpoint)
   if run is None:
     raise InputError('%s is not there: a report goes by what training noted' %
-                     run_info.path(folder))
+                     run_info.path(os.path.dirname(checkpoint)))
   run = run._replace(dataset_name=FLAGS.dataset_name or run.dataset_name,
                      dataset_dir=FLAGS.dataset_dir or run.dataset_dir)
   run_info.take_averages(FLAGS, run, checkpoint)
   return run
+
+
+def _trained(checkpoint):
+  """Returns the RunInfo of a checkpoint as training noted it, or None."""
+  folder = os.path.dirname(checkpoint)
+  return run_info.load(folder) or run_info.load(FLAGS.train_dir or folder)
 
 
 def how_chosen(checkpoint, train_dir, split='these'):
@@ -160,28 +165,29 @@ def find_refusals(run, results, checkpoint):
   """Returns what the classifier does not know: a refused_photos.Refusals.
 
   Args:
-    run: RunInfo.
+    run: RunInfo, with the data set of the flags.
     results: list of SplitResults.
     checkpoint: prefix of the checkpoint.
   """
   bank, note = None, '--noknown was given'
+  trained = _trained(checkpoint)
   if FLAGS.known:
     bank, note = known.bank_of(
-        run, checkpoint, moving_average_decay=FLAGS.moving_average_decay,
-        batch_size=FLAGS.batch_size,
+        trained, checkpoint, run.dataset_name, run.dataset_dir,
+        FLAGS.moving_average_decay, batch_size=FLAGS.batch_size,
         num_threads=FLAGS.num_preprocessing_threads,
         session_config=common_flags.session_config(FLAGS))
     tf.logging.info('Known: %s%s', '' if bank else 'not counted, ', note)
   if bank is None:
-    return refused_photos.Refusals([], [], [], [], None, note)
+    return refused_photos.Refusals([], [], [], [], None, None, note)
   judged = [known.judge(bank, result.counted) for result in results]
   photos = refused_photos.find(results, judged, bank, FLAGS.num_refused)
-  training = dataset_factory.get_dataset(
-      run.dataset_name, known.TRAIN, run.dataset_dir)
+  name, folder = known.data_set_of(trained, run.dataset_name, run.dataset_dir)
+  training = dataset_factory.get_dataset(name, known.TRAIN, folder)
   return refused_photos.Refusals(
       judged, photos, wrong_photos.pictures(photos, results),
       refused_photos.nearest_pictures(photos, training.data_sources), bank,
-      None)
+      bank.split if name == run.dataset_name else None, None)
 
 
 def main(_):

@@ -170,6 +170,9 @@ def make_task(features, labels, others, left_out, seed):
     others: [m, n] features of strangers; None: the photos left out.
     left_out: classes that are not trained on.
     seed: of the split.
+
+  Raises:
+    InputError: no photo is left for validation.
   """
   rng = np.random.RandomState(seed)
   train, validation = [], []
@@ -183,6 +186,9 @@ def make_task(features, labels, others, left_out, seed):
   number = np.zeros(labels.max() + 1, int)
   number[kept] = np.arange(len(kept))
   train, validation = np.concatenate(train), np.concatenate(validation)
+  if not len(validation):
+    raise InputError('--percent_validation=%d leaves no photo of %d' % (
+        FLAGS.percent_validation, len(labels)))
   if others is None:
     others = features[np.isin(labels, left_out)]
   weights, biases = train_classifier(
@@ -212,8 +218,11 @@ def methods(task):
       lambda part: feature_bank.nearest(bank, part.features, k)[1][:, -1])
   yield 'largest softmax', both(
       lambda part: calibration.softmax(part.logits).max(axis=1))
-  temperature = calibration.fit_temperature(validation.logits,
-                                            validation.labels)
+  try:
+    temperature = calibration.fit_temperature(validation.logits,
+                                              validation.labels)
+  except calibration.NoTemperature:  # Where all photos are right.
+    temperature = 1.0
   yield 'largest softmax, temperature', both(
       lambda part: calibration.softmax(part.logits, temperature).max(axis=1))
   yield 'energy', both(lambda part: np.logaddexp.reduce(part.logits, axis=1))

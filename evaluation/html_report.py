@@ -121,7 +121,7 @@ def refusal_rows(report):
         'interval': judged.refused.interval,
         'accuracy_of_known': _mean(right[judged.known]),
         'accuracy_of_refused': _mean(right[~judged.known]),
-        'set_here': result.name == report.refusals.bank.split})
+        'set_here': result.name == report.refusals.set_with})
   return rows
 
 

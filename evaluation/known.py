@@ -13,8 +13,9 @@ import numpy as np
 
 from compat import tf
 from datasets import dataset_factory, split_files
+from errors import InputError
 from evaluation import metrics, photo_features
-from runs import feature_bank
+from runs import checkpoints, feature_bank
 from training import feature_cache
 
 TRAIN, VALIDATION = 'train', 'validation'
@@ -34,10 +35,10 @@ def bank_of(run, checkpoint, dataset_name=None, dataset_dir=None,
   """Returns the bank of a checkpoint, built where it is not there yet.
 
   Args:
-    run: RunInfo of the run.
+    run: RunInfo of the run, as training noted it.
     checkpoint: prefix of the checkpoint.
-    dataset_name: name of the data set; None: the run's.
-    dataset_dir: folder of its records; None: the run's.
+    dataset_name: name of the data set that is in use; see data_set_of.
+    dataset_dir: folder of its records.
     moving_average_decay: of the averages to take; None: the variables.
     compute: whether photos may go through the network, which takes a while;
       False: only what the run has kept is used.
@@ -46,60 +47,91 @@ def bank_of(run, checkpoint, dataset_name=None, dataset_dir=None,
     session_config: tf.ConfigProto.
 
   Returns:
-    A feature_bank.Bank or None, and a sentence that says what was found.
+    A feature_bank.Bank and a sentence about it; or None, and why there is none.
+  """
+  try:
+    datasets = _datasets(run, *data_set_of(run, dataset_name, dataset_dir))
+    records = feature_cache.fingerprint_records(
+        sum((list(datasets[split].data_sources)
+             for split in (TRAIN, VALIDATION)), []))
+    bank = feature_bank.load(checkpoint, records, moving_average_decay)
+    if bank is None:
+      found = photo_features.from_cache(
+          run, checkpoint, datasets, moving_average_decay, session_config,
+          {TRAIN: feature_bank.choose})
+      if found is None and not compute:
+        return None, ('the features of %s are not kept; ./export_freeze.sh or '
+                      './report.sh computes them' % checkpoint)
+      bank = _build(found or _compute(
+          run, checkpoint, datasets, batch_size, num_threads,
+          moving_average_decay, session_config),
+                    checkpoint, records, moving_average_decay)
+      _keep(bank, checkpoint)
+    return bank, describe(bank)
+  # The checkpoint of a run that goes on may be gone by now.
+  except (InputError, OSError) as error:
+    return None, str(error)
+
+
+def data_set_of(run, dataset_name=None, dataset_dir=None):
+  """Returns the name and the folder of what a run was trained on.
+
+  Args:
+    run: RunInfo of the run.
+    dataset_name: name of the data set that is in use; None: the run's. Another
+      one than the run's does not matter here.
+    dataset_dir: where that lies now; None: where it lay.
+  """
+  if dataset_name not in (None, run.dataset_name):
+    dataset_dir = None
+  return run.dataset_name, dataset_dir or run.dataset_dir
+
+
+def _datasets(run, name, folder):
+  """Returns {split: slim Dataset} of the two splits that a bank is of.
 
   Raises:
-    InputError: the records or the checkpoint cannot be used.
+    InputError: one has no photos, or is of other classes than the run.
   """
-  name = dataset_name or run.dataset_name
-  folder = dataset_dir or run.dataset_dir
   there = split_files.find(name, folder) if folder else {}
-  missing = [split for split in (TRAIN, VALIDATION) if split not in there]
+  missing = [split for split in (TRAIN, VALIDATION)
+             if split not in there or there[split].size == 0]
   if missing:
-    return None, 'data set %r in %s has no %s photos' % (
-        name, folder, ' and no '.join(missing))
+    raise InputError('data set %r in %s has no %s photos' % (
+        name, folder, ' and no '.join(missing)))
   datasets = {split: dataset_factory.get_dataset(name, split, folder)
               for split in (TRAIN, VALIDATION)}
-  records = feature_cache.fingerprint_records(
-      sum((list(datasets[split].data_sources)
-           for split in (TRAIN, VALIDATION)), []))
-  bank = feature_bank.load(checkpoint, records, moving_average_decay)
-  if bank is None:
-    found = photo_features.from_cache(
-        run, checkpoint, datasets, moving_average_decay, session_config)
-    if found is not None:
-      chosen = feature_bank.choose(found[TRAIN].labels)
-      found[TRAIN] = _take(found[TRAIN], chosen)
-    elif compute:
-      found, chosen = _compute(run, checkpoint, datasets, batch_size,
-                               num_threads, moving_average_decay,
-                               session_config)
-    else:
-      return None, ('the features of %s are not kept; ./export_freeze.sh or '
-                    './report.sh computes them' % checkpoint)
-    bank = _build(found, chosen, checkpoint, records, moving_average_decay)
-    feature_bank.save(checkpoint, bank)
-  return bank, describe(bank)
-
-
-def _take(features, rows):
-  return photo_features.Features(
-      features.values[rows], features.logits[rows], features.labels[rows],
-      [features.filenames[row] for row in rows])
+  names = datasets[TRAIN].labels_to_names
+  labels = [names[index]
+            for index in range(run.labels_offset, datasets[TRAIN].num_classes)]
+  if labels != run.labels:
+    raise InputError('data set %r in %s has the classes %s, the run %s' % (
+        name, folder, checkpoints.name_some(labels),
+        checkpoints.name_some(run.labels)))
+  return datasets
 
 
 def _compute(run, checkpoint, datasets, batch_size, num_threads,
              moving_average_decay, session_config):
-  """Runs photos through the network: {split: Features}, and which of train."""
-  labels = _read_labels(datasets[TRAIN]) - run.labels_offset
-  chosen = feature_bank.choose(labels)
+  """Runs photos through the network: {split: Features}."""
+  chosen = feature_bank.choose(
+      _read_labels(datasets[TRAIN]) - run.labels_offset)
   tf.logging.info('Computing the features of %d training and %d validation '
                   'photos', len(chosen), datasets[VALIDATION].num_samples)
   keep = {TRAIN: chosen, VALIDATION: None}
   return {split: photo_features.from_photos(
       run, checkpoint, dataset, batch_size, num_threads, moving_average_decay,
       session_config, keep[split])
-          for split, dataset in datasets.items()}, chosen
+          for split, dataset in datasets.items()}
+
+
+def _keep(bank, checkpoint):
+  """Keeps a Bank for the next time, where that folder can be written."""
+  try:
+    feature_bank.save(checkpoint, bank)
+  except OSError as error:
+    tf.logging.warning('%s is not kept: %s', feature_bank.path(checkpoint),
+                       error.strerror)
 
 
 def _read_labels(dataset):
@@ -112,11 +144,11 @@ def _read_labels(dataset):
   return np.array(found, np.int64)
 
 
-def _build(found, positions, checkpoint, records, moving_average_decay):
+def _build(found, checkpoint, records, moving_average_decay):
   """Returns the Bank of {split: Features}."""
   train, validation = found[TRAIN], found[VALIDATION]
   bank = feature_bank.build(train.values, train.labels, train.filenames,
-                            positions, checkpoint, records,
+                            train.positions, checkpoint, records,
                             moving_average_decay)
   return feature_bank.set_threshold(
       bank, feature_bank.similarities(bank, validation.values),

@@ -135,10 +135,10 @@ def count(graph, checkpoint, master='', session_config=None):
     raise InputError(
         'the record files hold %d photos and their manifest says %d; convert '
         'the data set again' % (len(joined['label']), graph.num_photos))
-  return Counted(checkpoint, global_step,
-                 [name.decode('utf-8') for name in joined['filename']],
-                 joined['label'], joined['probabilities'],
-                 joined.get('logits'), joined.get('features'))
+  names = [name.decode('utf-8', 'replace') for name in joined['filename']]
+  return Counted(checkpoint, global_step, names, joined['label'],
+                 joined['probabilities'], joined.get('logits'),
+                 joined.get('features'))
 
 
 def _run_batches(session, graph):

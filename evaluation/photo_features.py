@@ -19,12 +19,14 @@ from training import feature_cache, frozen_trunk
 _BATCH = 256
 
 # values: [photos, n] float32. logits: [photos, classes] float32. labels:
-# [photos] int64. filenames: list of texts.
-Features = collections.namedtuple('Features', 'values logits labels filenames')
+# [photos] int64. filenames: list of texts. positions: [photos] int64, the
+# numbers of their records.
+Features = collections.namedtuple(
+    'Features', 'values logits labels filenames positions')
 
 
 def from_cache(run, checkpoint, datasets, moving_average_decay=None,
-               session_config=None):
+               session_config=None, choose=None):
   """Reads the features of a checkpoint from the caches of its run.
 
   Args:
@@ -33,6 +35,8 @@ def from_cache(run, checkpoint, datasets, moving_average_decay=None,
     datasets: {split: slim Dataset}.
     moving_average_decay: of the averages to take; None: the variables.
     session_config: tf.ConfigProto.
+    choose: {split: function of the [photos] labels that gives the positions to
+      take, in rising order}; of other splits all are taken.
 
   Returns:
     {split: Features}; None where the run has no complete cache of all these
@@ -58,7 +62,9 @@ def from_cache(run, checkpoint, datasets, moving_average_decay=None,
     with tf.Session(config=session_config) as session:
       if restores:
         checkpoints.restore(tf.train.Saver(restores), session, checkpoint)
-      return {split: _run(session, cache, inputs, outputs)
+      chosen = {split: function(caches[split].labels())
+                for split, function in (choose or {}).items()}
+      return {split: _run(session, cache, inputs, outputs, chosen.get(split))
               for split, cache in caches.items()}
 
 
@@ -110,16 +116,22 @@ def _rest_of_network(run, names):
   return None if images.op in needed else (needed, inputs, outputs)
 
 
-def _run(session, cache, inputs, outputs):
-  """Returns the Features of one cache."""
-  found = []
-  for batch in cache.batches(_BATCH):
+def _run(session, cache, inputs, outputs, positions):
+  """Returns the Features of one cache, at some positions or, for None, at all.
+  """
+  if positions is None:
+    positions = np.arange(cache.num_photos)
+  rows, found = cache.features(), []
+  for start in range(0, len(positions), _BATCH):
+    batch = positions[start:start + _BATCH]
     found.append(session.run(outputs, {
-        tensor: value for tensor, value in zip(inputs, batch.features)
+        tensor: value[batch] for tensor, value in zip(inputs, rows)
         if tensor is not None}))
+  names = cache.filenames()
   return Features(*[np.concatenate([part[name] for part in found])
                     for name in ('values', 'logits')],
-                  cache.labels(), cache.filenames())
+                  cache.labels()[positions],
+                  [names[position] for position in positions], positions)
 
 
 def from_photos(run, checkpoint, dataset, batch_size, num_threads=4,
@@ -146,4 +158,5 @@ def from_photos(run, checkpoint, dataset, batch_size, num_threads=4,
         with_features=True, keep=keep)
     counted = loop.count(graph, checkpoint, session_config=session_config)
   return Features(counted.features, counted.logits, counted.labels,
-                  counted.filenames)
+                  counted.filenames,
+                  np.arange(len(counted.labels)) if keep is None else keep)

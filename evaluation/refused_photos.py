@@ -24,10 +24,11 @@ Nearest = collections.namedtuple('Nearest', 'file label cosine position')
 
 # judged: list of known.Judged, one a split. photos: list of RefusedPhotos, of
 # the lowest scores first. pictures: their data: URIs; nearest_pictures: list of
-# lists of those of their nearest training photos. bank: the Bank. note: None,
+# lists of those of their nearest training photos. bank: the Bank. set_with: the
+# split here that its threshold was set with, None for none of them. note: None,
 # or why there is no bank (then all others are empty or None).
 Refusals = collections.namedtuple(
-    'Refusals', 'judged photos pictures nearest_pictures bank note')
+    'Refusals', 'judged photos pictures nearest_pictures bank set_with note')
 
 
 def find(results, judged, bank, count):

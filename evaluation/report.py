@@ -35,16 +35,14 @@ def print_metrics(metrics, stream):
   print('\n'.join(lines), file=stream, flush=True)
 
 
-def print_refused(refused, bank, split, stream):
+def print_refused(refused, set_here, stream):
   """Prints how many photos the classifier does not take for its classes.
 
   Args:
     refused: known.Refused of the photos.
-    bank: feature_bank.Bank that they were compared with.
-    split: name of their split.
+    set_here: whether the threshold was set with these very photos.
     stream: text stream.
   """
-  set_here = split == bank.split
   print('Refused as none of the classes: %d of %d photos, 95 %% interval %.3f '
         'to %.3f%s' % (
             refused.refused, refused.photos, *refused.interval,

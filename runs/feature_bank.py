@@ -73,7 +73,7 @@ _ROWS = 4096
 Bank = collections.namedtuple(
     'Bank', 'features labels filenames positions usual num_neighbours center '
     'spread threshold photos refused split step digest records '
-    'moving_average_decay')
+    'moving_average_decay', defaults=(None,))
 
 _ARRAYS = ('features', 'labels', 'positions', 'usual', 'center', 'spread')
 
@@ -88,7 +88,7 @@ def choose(labels, limit=MAX_PHOTOS):
   Returns:
     [chosen] positions, in rising order: the same each time.
   """
-  labels = np.asarray(labels)
+  labels = np.asarray(labels, np.int64)
   counts = np.bincount(labels)
   most = _most_a_class(counts[counts > 0], limit)
   order = np.random.RandomState(0).permutation(len(labels))
@@ -251,8 +251,9 @@ def set_threshold(bank, found, logits, split, accepted=ACCEPTED):
   # Half a photo is not refused.
   refused = int(len(ranked) * (1 - accepted) + 1e-9)
   threshold = float(ranked[refused])
-  below = float(ranked[refused - 1]) if refused else -np.inf
-  threshold -= min(_MARGIN, max(0.0, threshold - below) / 2)
+  # Of equal scores all are accepted, or none.
+  below = float(max(ranked[ranked < ranked[refused]], default=-np.inf))
+  threshold -= min(_MARGIN, (threshold - below) / 2)
   return bank._replace(threshold=threshold, photos=len(ranked),
                        refused=int(np.sum(ranked < threshold)), split=split)
 
@@ -292,8 +293,11 @@ def load(checkpoint, records=None, moving_average_decay=None):
     A Bank; None where there is none, or it is damaged or of other weights: it
     can be built again.
   """
+  name = path(checkpoint)
   try:
-    with np.load(path(checkpoint)) as kept:
+    if not zipfile.is_zipfile(name):  # NumPy complains twice of what is none.
+      return None
+    with np.load(name) as kept:
       facts = {name: kept[name] for name in kept.files}
     if int(facts.pop('form')) != _FORM:
       return None
@@ -301,9 +305,12 @@ def load(checkpoint, records=None, moving_average_decay=None):
         field: facts[field] if field in _ARRAYS else
         [text.decode('utf-8', 'surrogateescape') for text in facts[field]]
         if field == 'filenames' else
-        facts[field].item() if field in facts else None
-        for field in Bank._fields})
-  except (OSError, ValueError, KeyError, AttributeError, zipfile.BadZipFile):
+        facts[field].item()
+        for field in Bank._fields
+        if field in facts or field != 'moving_average_decay'})
+  # zipfile raises RuntimeError for flags in it that make no sense.
+  except (OSError, EOFError, ValueError, KeyError, AttributeError, TypeError,
+          RuntimeError, zipfile.BadZipFile):
     return None
   if (bank.digest != checkpoints.digest(checkpoint) or
       records not in (None, bank.records) or

@@ -88,6 +88,34 @@ def test_upload_photo_gives_scores_largest_first(client, classifier, tmp_path,
   assert shown.mimetype == 'image/' + kind.lower()
 
 
+def test_upload_photo_that_is_not_known_says_none_of_and_the_scores(
+    client, classifier):
+  for known in (None, True):
+    classifier.known = known
+    text = post(client, photo()).get_data(as_text=True)
+    assert 'None of' not in text and '<h1>tulip</h1>' in text
+  classifier.known = False
+  text = post(client, photo()).get_data(as_text=True)
+  assert '<h1>None of: daisy, tulip, rose</h1>' in text
+  assert '<h1>tulip</h1>' not in text
+  assert re.findall(r'<td class="percent">(.*?)</td>', text) == [
+      '70.0 %', '20.0 %']
+
+
+def test_none_of_many_classes_names_some():
+  labels = ['c%d' % number for number in range(14)]
+  assert serving_app.none_of(labels[:12]).endswith('c10, c11')
+  assert serving_app.none_of(labels).endswith('c11 and 2 others')
+
+
+def test_upload_unknown_photo_escapes_the_classes(tmp_path):
+  classifier = FakeClassifier(['<b>a</b>', 'b'], (0.6, 0.4))
+  classifier.known = False
+  app = serving_app.create_app(classifier, {'UPLOAD_FOLDER': str(tmp_path)})
+  text = post(app.test_client(), photo()).get_data(as_text=True)
+  assert 'None of: &lt;b&gt;a&lt;/b&gt;, b' in text and '<b>a' not in text
+
+
 @pytest.mark.parametrize('name', [
     '../../etc/passwd', '/etc/cron.d/x', 'a' * 500 + '.jpg', '.htaccess',
     '<script>alert(1)</script>.jpg', 'x\x00.jpg',

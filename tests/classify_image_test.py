@@ -16,6 +16,7 @@ import export_inference_graph
 from datasets import manifest
 from errors import InputError
 from evaluation import calibration
+from runs import checkpoints
 from serving.classifier import Classifier
 
 ROOT = os.path.dirname(os.path.abspath(program.__file__))
@@ -45,7 +46,9 @@ def expected(train_dir):
 
 def _read_csv(text):
   rows = list(csv.reader(io.StringIO(text)))
-  assert rows[0] == ['file', 'rank', 'label', 'score']
+  assert rows[0] == ['file', 'rank', 'label', 'score', 'known', 'similarity']
+  # These graphs do not say; tests/known_test.py has others.
+  assert all(row[4:] == ['', ''] for row in rows[1:])
   return rows[1:]
 
 
@@ -75,7 +78,7 @@ def calibrated_dir(tmp_path_factory):
   folder = tmp_path_factory.mktemp('calibrated')
   prefix = kit.save_checkpoint(folder, 'cifarnet')
   calibration.save(prefix, calibration.Calibration(
-      3.0, 0.2, 0.1, 'validation', 12, 7, calibration.digest(prefix), None))
+      3.0, 0.2, 0.1, 'validation', 12, 7, checkpoints.digest(prefix), None))
   kit.run(export_inference_graph, '--checkpoint_path=%s' % folder,
           '--input_type=encoded', '--frozen_file=%s' % (folder / 'a.pb'))
   return folder

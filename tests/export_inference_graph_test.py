@@ -12,6 +12,7 @@ from compat import tf
 from datasets import imagenet_names, manifest
 from errors import InputError
 from evaluation import calibration
+from runs import checkpoints
 from serving import graph_info
 from serving import labels as label_files
 
@@ -73,7 +74,7 @@ def test_main_with_a_temperature_fitted_for_these_weights_adds_an_output(
     tmp_path, capsys, caplog):
   prefix = kit.save_checkpoint(tmp_path / 'train', 'cifarnet')
   calibration.save(prefix, calibration.Calibration(
-      1.75, 0.2, 0.1, 'validation', 12, 7, calibration.digest(prefix), None))
+      1.75, 0.2, 0.1, 'validation', 12, 7, checkpoints.digest(prefix), None))
   flags = ('--checkpoint_path=%s' % (tmp_path / 'train'),
            '--output_file=%s' % (tmp_path / 'a.pb'))
   caplog.set_level(logging.INFO, logger='tensorflow')

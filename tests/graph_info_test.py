@@ -14,6 +14,12 @@ INFO = graph_info.GraphInfo(
     input_kind='float', logits='l:0', predictions='p:0', features='f:0',
     checkpoint=None)
 
+# Those of the notes that calibration came with.
+OLD_FIELDS = (
+    'format', 'model_name', 'labels', 'labels_offset', 'image_size', 'channels',
+    'preprocessing_name', 'input', 'input_kind', 'logits', 'predictions',
+    'features', 'checkpoint', 'calibrated_predictions', 'temperature')
+
 
 def _with_text(text):
   graph_def = tf.GraphDef()
@@ -46,6 +52,23 @@ def test_read_note_of_before_calibration_existed_has_none():
   del fields['calibrated_predictions'], fields['temperature']
   assert graph_info.read(_with_text(json.dumps(fields))) == INFO
   assert INFO.calibrated_predictions is INFO.temperature is None
+
+
+def test_read_note_of_before_graphs_knew_photos_has_none():
+  fields = {name: value for name, value in INFO._asdict().items()
+            if name in OLD_FIELDS}
+  info = graph_info.read(_with_text(json.dumps(fields)))
+  assert info == INFO
+  assert info.known is info.similarity is info.threshold is info.cosines is None
+
+
+def test_attach_keeps_what_is_known():
+  info = INFO._replace(similarity='s:0', known_score='k:0', known='b:0',
+                       cosines='c:0', bank_filenames='n:0', bank_labels='l:0',
+                       threshold=-1.25, threshold_photos=21)
+  graph_def = tf.GraphDef()
+  graph_info.attach(graph_def, info)
+  assert graph_info.read(graph_def) == info
 
 
 def test_read_graph_without_note_gives_none():

@@ -17,13 +17,15 @@ from evaluation import (
   charts,
   curves,
   html_report,
+  known,
   metrics,
+  refused_photos,
   run_facts,
   run_results,
   wrong_photos,
 )
 from evaluation.loop import Counted
-from runs import run_info
+from runs import feature_bank, run_info
 
 NAMES = ['daisy', '蒲公英', '<script>alert("x")</script>']
 DIGEST = 'ab' * 32
@@ -38,7 +40,8 @@ def make_result(name, photos=60, names=None, seed=3):
   logits[np.arange(photos), labels] += 3
   counted = Counted('/x/model.ckpt-40', 40,
                     ['%s/<i>%d</i>.jpg' % (name, i) for i in range(photos)],
-                    labels, calibration.softmax(logits), logits)
+                    labels, calibration.softmax(logits), logits,
+                    np.zeros([photos, 3]))
   return run_results.SplitResult(
       name, counted, metrics.compute(labels, counted.probabilities, names), [])
 
@@ -57,11 +60,32 @@ def make_report(*splits, fitted=True, names=None, **changes):
       calibration=found if fitted else None, calibration_note='no reason <b>',
       curves=curves.Curves([(0, 2.0), (10, 1.0)], [(5, 1.5)], [(5, 0.5)], []),
       wrong=wrong, pictures=[wrong_photos.uri('image/jpeg', b'x')] * len(wrong),
+      refusals=refused_photos.Refusals([], [], [], [], None, None,
+                                       'no <photos>'),
       flags=[('batch_size', '32'), ('note', '</td><b>')], flags_note=None,
       skipped=run_facts.Skipped([('too & small', 1)],
                                 [('a/<b>.jpg', 'too & small')], '/data/s.csv'),
       training_photos={'daisy': 7}, versions=[('Python', '3.7')])
   return report._replace(**changes)
+
+
+def make_refusals(results):
+  """Refusals of a bank with odd names; the lowest 3 photos a split."""
+  names = ['daisy/<b>near</b>.jpg', '', 'z/2.jpg']
+  bank = feature_bank.assemble(np.eye(3), [0, 1, 2])._replace(
+      filenames=names, threshold=-1.5, photos=60, split='validation')
+  judged = []
+  for result in results:
+    scores = np.linspace(-2, 1, len(result.counted.labels))
+    accepted = scores >= scores[3]
+    judged.append(known.Judged(scores / 10, scores, accepted, known.Refused(
+        3, len(scores), metrics.wilson_interval(3, len(scores)))))
+    result.counted.features[:] = [0.9, 0.4, 0.1]
+  photos = refused_photos.find(results, judged, bank, 4)
+  uri = wrong_photos.uri('image/jpeg', b'y')
+  return refused_photos.Refusals(
+      judged, photos, [uri] * len(photos),
+      [[uri, None, uri] for _ in photos], bank, 'validation', None)
 
 
 class _Page(html.parser.HTMLParser):
@@ -158,6 +182,49 @@ def test_page_of_names_that_utf8_cannot_hold_can_be_written():
   assert 'a\\udc80' in text.encode('utf-8').decode('utf-8')
 
 
+def test_page_shows_what_is_refused_and_the_nearest_photos():
+  report = make_report('validation', 'test')
+  report = report._replace(refusals=make_refusals(report.results))
+  text = html_report.render(report)
+  page = _Page(text)
+  assert not {'script', 'b', 'i'} & set(page.tags)
+  assert page.text.count('refused, similarity') == 4
+  # Each with those of the bank, nearest first; one picture is not there.
+  assert page.text.count('train: daisy/<b>near</b>.jpg') == 4
+  assert page.text.count('train: record 1') == 4
+  assert page.text.count('cannot be shown') == 4
+  assert (text.index('cosine 0.909') < text.index('cosine 0.404') <
+          text.index('cosine 0.101'))
+  assert page.text.count('The threshold was set with these photos.') == 1
+  assert 'known from a score of -1.5000 on, which was set with 60' in page.text
+  assert 'Share of the photos over how much they are known' in text
+  for row, result in zip(html_report.refusal_rows(report), report.results):
+    right = (result.counted.probabilities.argmax(axis=1) ==
+             result.counted.labels)
+    assert (row['split'], row['photos'], row['refused']) == (result.name, 60, 3)
+    assert row['share'] == 0.05
+    assert row['accuracy_of_known'] == pytest.approx(right[3:].mean())
+    assert row['accuracy_of_refused'] == pytest.approx(right[:3].mean())
+    assert row['interval'] == metrics.wilson_interval(3, 60)
+
+
+def test_refused_photos_are_those_of_the_lowest_scores():
+  report = make_report('validation', 'test')
+  photos = make_refusals(report.results).photos
+  assert [(photo.split, photo.position) for photo in photos] == [
+      ('validation', 0), ('test', 0), ('validation', 1), ('test', 1)]
+  for photo in photos:
+    counted = report.results[photo.split == 'test'].counted
+    assert photo.file == counted.filenames[photo.position]
+    assert photo.label == counted.labels[photo.position]
+    assert photo.predicted == counted.probabilities[photo.position].argmax()
+
+
+def test_page_without_a_bank_says_why():
+  text = _Page(html_report.render(make_report('test'))).text
+  assert 'Not counted: no <photos>.' in text
+
+
 def test_class_rows_have_wilson_intervals_of_precision_and_recall():
   found = metrics.compute([0, 0, 0, 1], np.eye(3)[[0, 0, 1, 1]], NAMES)
   rows = html_report.class_rows(found, {'daisy': 7})
@@ -235,6 +302,37 @@ def test_line_chart_without_a_point_is_refused():
     charts.line_chart([('a', [(1, math.nan)])], 't', 'x')
   with pytest.raises(ValueError, match='4 curves, accepted are 3'):
     charts.line_chart([('a', [(1, 1.0)])] * 4, 't', 'x')
+
+
+def test_histogram_counts_shares_of_each_list_and_marks_the_threshold():
+  text = charts.histogram([('a', [0.0, 0.0, 0.0, 1.0]), ('b', [1.0, math.nan])],
+                          't', 'x', mark=0.5, num_bins=2)
+  root = xml.dom.minidom.parseString(text).documentElement
+  lines = {line.getAttribute('stroke'): points_of(line)
+           for line in root.getElementsByTagName('polyline')}
+  a, b, mark = (lines[colour] for colour in charts.COLOURS[:3])
+  bottom = a[0][1]
+  heights = [bottom - y for _, y in a]
+  # 3/4 in the left bin, 1/4 in the right one; all of b in the right one.
+  assert heights[1] == pytest.approx(3 * heights[3], abs=0.5)
+  assert bottom - b[3][1] == pytest.approx(4 * heights[3], abs=0.5)
+  assert b[1][1] == bottom
+  assert mark[0][0] == mark[1][0] == pytest.approx(
+      (a[0][0] + a[-1][0]) / 2, abs=0.5)
+
+
+@pytest.mark.parametrize('values', [[0.5], [0.5] * 9, [-1e30, 1e30]])
+def test_histogram_of_odd_values_is_sound_xml(values):
+  text = charts.histogram([('<a>', values)], 'a & b', 'x', mark=values[0])
+  root = xml.dom.minidom.parseString(text).documentElement
+  for line in root.getElementsByTagName('polyline'):
+    assert all(math.isfinite(number) for point in points_of(line)
+               for number in point)
+
+
+def test_histogram_without_a_value_is_refused():
+  with pytest.raises(ValueError, match="no value to draw in 't'"):
+    charts.histogram([('a', [math.nan])], 't', 'x')
 
 
 def test_reliability_chart_has_a_bar_as_high_as_the_accuracy():

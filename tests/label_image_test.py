@@ -13,6 +13,7 @@ import label_image
 from compat import tf
 from errors import InputError
 from evaluation import calibration
+from runs import checkpoints
 from serving import files, graph_info
 from serving.classifier import Classifier
 
@@ -100,7 +101,7 @@ def test_logits_can_be_asked_for(folder, capsys):
 def test_scores_after_the_temperature_can_be_asked_for(tmp_path, capsys):
   prefix = kit.save_checkpoint(tmp_path / 'train', 'cifarnet')
   calibration.save(prefix, calibration.Calibration(
-      3.0, 0.2, 0.1, 'validation', 12, 7, calibration.digest(prefix), None))
+      3.0, 0.2, 0.1, 'validation', 12, 7, checkpoints.digest(prefix), None))
   kit.run(export_inference_graph, '--checkpoint_path=' + prefix,
           '--frozen_file=%s' % (tmp_path / 'a.pb'))
   (tmp_path / 'photo.jpg').write_bytes(kit.make_photo(3))

@@ -73,7 +73,8 @@ def evaluated(train_dir, eval_dir, split):
 
 def test_report_agrees_with_evaluation_and_shows_the_wrong_photos(
     data, run, tmp_path, capsys):
-  assert kit.run(program, '--train_dir=' + run, '--batch_size=5') == 0
+  assert kit.run(program, '--train_dir=' + run, '--batch_size=5',
+                 '--num_refused=0') == 0
   test = evaluated(run, tmp_path / 'eval', 'test')
   validation = evaluated(run, tmp_path / 'eval', 'validation')
   assert (validation['photos'], test['photos']) == (12, 9)
@@ -144,7 +145,8 @@ def test_report_takes_the_best_checkpoint_and_calls_validation_optimistic(
   # The newest is still there for whoever names it.
   other = tmp_path / 'other.html'
   kit.run(program, '--train_dir=' + run, '--checkpoint_path=' + run,
-          '--output_file=%s' % other, '--nocalibrate', '--num_wrong=1')
+          '--output_file=%s' % other, '--nocalibrate', '--num_wrong=1',
+          '--num_refused=0')
   text = other.read_text(encoding='utf-8')
   assert 'model.ckpt-60' in text
   assert 'Optimistic' not in text

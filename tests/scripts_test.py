@@ -101,7 +101,8 @@ def test_chain_from_photos_to_an_upload_page(chain, training):
         '%d:%s\n' % row for row in enumerate(CLASSES))
   photo = os.path.join(chain['DATASET_DIR'], NAME, 'red', '00.jpg')
   shown = run_script('classify.sh', photo, '--format=csv', env=chain).stdout
-  assert shown.splitlines()[0] == 'file,rank,label,score'
+  assert shown.splitlines()[0] == (
+      'file,rank,label,score,known,similarity')
   assert shown.count(photo) == len(CLASSES)
   _upload_to_server(chain)
 

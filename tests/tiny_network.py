@@ -33,7 +33,8 @@ def network_fn(model_name, num_classes, weight_decay=0.0, is_training=False):
       net = slim.fully_connected(trunk, 6, scope='Head/fc', **norm)
       logits = slim.fully_connected(net, num_classes, activation_fn=None,
                                     scope='Head/logits')
-    return logits, {'AuxLogits': aux, 'Logits': logits}
+    # fc4 are the features of cifarnet, whose name it has in some tests.
+    return logits, {'AuxLogits': aux, 'Logits': logits, 'fc4': net}
 
   return build
 
