@@ -1,9 +1,10 @@
 """Serves a frozen graph: a page on which a photo is chosen and classified.
 
   python server.py --model_name=my_inception_v4_freeze.pb \
-    --label_file=my_inception_v4_freeze.label --upload_folder=/tmp/upload
+    --label_file=my_inception_v4_freeze.label
 
-Then open http://127.0.0.1:5001. Ctrl-C or SIGTERM ends it.
+Then open http://127.0.0.1:5001. Ctrl-C or SIGTERM ends it: what was accepted is
+still answered. When the files of the graph change, it goes on with the new one.
 """
 
 import logging
@@ -11,20 +12,33 @@ import os
 import signal
 import socket
 
-import waitress
 from absl import flags
 
 import common_flags
-from compat import setup_logging
+from compat import setup_logging, tf
+from datasets import photos
 from errors import InputError
-from serving.app import create_app
+from serving import heap
+from serving.app import body_bytes, create_app
 from serving.classifier import Classifier
+from serving.live import Service, Source
+from serving.shutdown import DrainingServer
 
 FLAGS = flags.FLAGS
 
-# Requests answered at once. The session uses all cores for one photo already;
-# more threads keep a slow visitor from holding up the others.
-_THREADS = 8
+# Threads beside those whose photos wait: for pages, checks and refusals.
+_MORE_THREADS = 16
+
+# Connections beside those that a thread works for: slow uploads, idle browsers.
+_MORE_CONNECTIONS = 400
+
+# Seconds after which a silent connection is closed.
+_SILENT_SECS = 60
+
+# All uploads together that are on their way: those of some clients with the
+# largest photos, or of a hundred with usual ones. Each is held up to three
+# times while it is taken apart.
+_UPLOADS_BYTES = 256 * 2 ** 20
 
 
 def define_flags():
@@ -36,25 +50,12 @@ def define_flags():
   flags.DEFINE_string(
       'label_file', 'my_inception_v4_freeze.label',
       'File of its labels. Needed only where the graph has none in it.')
-  flags.DEFINE_string(
-      'upload_folder', '/tmp/', 'Folder in which uploaded photos are kept.')
   flags.DEFINE_integer(
       'num_top_predictions', 5, 'How many classes are shown.', lower_bound=1)
   flags.DEFINE_bool(
       'calibrated', False,
       'Show the scores after the temperature that ./report.sh fitted, in place '
       "of the network's own.")
-  flags.DEFINE_integer(
-      'port', 5001, 'Port to listen on; 0 takes a free one.', lower_bound=0,
-      upper_bound=65535)
-  flags.DEFINE_string(
-      'host', '127.0.0.1',
-      'Address to listen on; 0.0.0.0 is every IPv4 address of this machine.')
-  flags.DEFINE_integer(
-      'max_upload_mb', 16, 'Largest photo that is accepted, in units of 2^20 '
-      'bytes.', lower_bound=1)
-  flags.DEFINE_bool(
-      'debug', False, 'Log every request. Not a debugger.')
   flags.DEFINE_string(
       'preprocessing_name', None,
       'Preprocessing of a graph that was made elsewhere. None: as the graph '
@@ -63,24 +64,162 @@ def define_flags():
       'image_size', None,
       'Pixels of a graph that was made elsewhere. None: as the graph says.',
       lower_bound=1)
+  flags.DEFINE_float(
+      'reload_secs', 2.0,
+      'Seconds between two looks whether the files of the graph have changed; '
+      '0: never looks.', lower_bound=0)
+  _define_network_flags()
+  _define_upload_flags()
+  _define_load_flags()
 
 
-def classifier_from_flags():
-  """Returns the Classifier, warmed up.
+def _define_network_flags():
+  flags.DEFINE_integer(
+      'port', 5001, 'Port to listen on; 0 takes a free one.', lower_bound=0,
+      upper_bound=65535)
+  flags.DEFINE_string(
+      'host', '127.0.0.1',
+      'Address to listen on; 0.0.0.0 is every IPv4 address of this machine.')
+  flags.DEFINE_string(
+      'api_token', None,
+      'What a request to the API must give as `Authorization: Bearer TOKEN`. '
+      'None: nothing. A value @FILE is read from FILE, for others see the '
+      'command line of a process.')
+  flags.DEFINE_bool(
+      'page', True, 'Have a page beside the API.')
+  flags.DEFINE_bool(
+      'debug', False, 'Log every request. Not a debugger.')
+
+
+def _define_upload_flags():
+  flags.DEFINE_bool(
+      'keep_uploads', False,
+      'Keep uploaded photos in --upload_folder. Without it they never touch '
+      'the disk.')
+  flags.DEFINE_string(
+      'upload_folder', '/tmp/', 'Folder in which uploaded photos are kept.')
+  flags.DEFINE_float(
+      'keep_days', 30.0, 'Days after which a kept photo is removed.',
+      lower_bound=0)
+  flags.DEFINE_integer(
+      'keep_mb', 1024, 'Most of all kept photos together, in units of 2^20 '
+      'bytes; the oldest are removed.', lower_bound=1)
+  flags.DEFINE_integer(
+      'max_upload_mb', 16, 'Largest photo that is accepted, in units of 2^20 '
+      'bytes.', lower_bound=1, upper_bound=1024)
+  flags.DEFINE_integer(
+      'max_photos', 16, 'Most photos of one request, and no more than '
+      '--max_queue.', lower_bound=1,
+      upper_bound=1024)
+  flags.DEFINE_integer(
+      'max_pixels', 64 * 1000 * 1000, 'Largest width times height of a photo '
+      'that is accepted.', lower_bound=1, upper_bound=photos.MAX_PIXELS)
+
+
+def _define_load_flags():
+  flags.DEFINE_integer(
+      'max_queue', 64,
+      'Photos that may be accepted and not yet answered; more are refused with '
+      'status 503 and Retry-After.', lower_bound=1, upper_bound=4096)
+  flags.DEFINE_integer(
+      'batch_size', 8, 'Most photos that the session gets at once.',
+      lower_bound=1, upper_bound=1024)
+  flags.DEFINE_float(
+      'batch_window_ms', 5.0,
+      'Milliseconds that a photo waits for others, where the session is free.',
+      lower_bound=0, upper_bound=10000)
+  flags.DEFINE_integer(
+      'threads', None,
+      'Threads that answer requests, more than --max_queue. None: %d more.' %
+      _MORE_THREADS, lower_bound=2, upper_bound=8192)
+  flags.DEFINE_float(
+      'drain_secs', 30.0,
+      'Seconds at most for answering what was accepted when the server is told '
+      'to end.', lower_bound=0)
+
+
+def service_from_flags():
+  """Returns the Service, its graph warm.
 
   Raises:
     InputError: graph or labels are missing or damaged, or do not fit.
   """
+  graph_file = os.path.join(FLAGS.model_dir, FLAGS.model_name)
   label_file = os.path.join(FLAGS.model_dir, FLAGS.label_file)
   # The graph's own labels do where the default file is not there.
   if not FLAGS['label_file'].present and not os.path.exists(label_file):
     label_file = None
-  classifier = Classifier.from_frozen_graph(
-      os.path.join(FLAGS.model_dir, FLAGS.model_name), label_file,
+  # Not read later: another thread loads the graphs that follow.
+  options = dict(
       image_size=FLAGS.image_size, preprocessing_name=FLAGS.preprocessing_name,
-      calibrated=FLAGS.calibrated)
-  classifier.warm_up()
-  return classifier
+      calibrated=FLAGS.calibrated, batch_size=FLAGS.batch_size)
+
+  def load():
+    return Classifier.from_frozen_graph(graph_file, label_file, **options)
+
+  return Service(
+      Source(load, graph_file, label_file), FLAGS.reload_secs, FLAGS.max_pixels,
+      batch_size=FLAGS.batch_size, max_queue=FLAGS.max_queue,
+      window_secs=FLAGS.batch_window_ms / 1000)
+
+
+def threads_from_flags():
+  """Returns how many threads answer requests.
+
+  Raises:
+    InputError: so few that requests would wait for one where nobody counts
+      them, instead of being refused.
+  """
+  if FLAGS.threads is None:
+    return FLAGS.max_queue + _MORE_THREADS
+  if FLAGS.threads <= FLAGS.max_queue:
+    raise InputError('--threads=%d must be more than --max_queue=%d' %
+                     (FLAGS.threads, FLAGS.max_queue))
+  return FLAGS.threads
+
+
+def token_from_flags():
+  """Returns what --api_token says, None where it is not given.
+
+  Raises:
+    InputError: it is empty, cannot be sent in a header, or is in a file that
+      cannot be read.
+  """
+  token = FLAGS.api_token
+  if token is None:
+    return None
+  if token.startswith('@'):
+    try:
+      with open(token[1:], encoding='utf-8', errors='replace') as file:
+        token = file.read().strip()
+    except OSError as error:
+      raise InputError('--api_token: cannot read %r: %s' %
+                       (token[1:], error.strerror))
+  if not token or not all('!' <= letter <= '~' for letter in token):
+    raise InputError('--api_token must be one or more printable ASCII letters '
+                     'without spaces')
+  return token
+
+
+def app_from_flags(service):
+  """Returns the WSGI application around a Service.
+
+  Raises:
+    InputError: the folder for uploads cannot be used.
+  """
+  return create_app(service, {
+      'UPLOAD_FOLDER': FLAGS.upload_folder,
+      'KEEP_UPLOADS': FLAGS.keep_uploads,
+      'KEEP_DAYS': FLAGS.keep_days,
+      'KEEP_MB': FLAGS.keep_mb,
+      'NUM_TOP_PREDICTIONS': FLAGS.num_top_predictions,
+      'MAX_UPLOAD_MB': FLAGS.max_upload_mb,
+      # More would only get in while nobody else is there.
+      'MAX_PHOTOS': min(FLAGS.max_photos, FLAGS.max_queue),
+      'MAX_PIXELS': FLAGS.max_pixels,
+      'API_TOKEN': token_from_flags(),
+      'PAGE': FLAGS.page,
+  })
 
 
 def bind(host, port):
@@ -110,28 +249,33 @@ def bind(host, port):
   return listener
 
 
-def serve(app, listener, max_upload_mb):
-  """Answers requests until the process is told to end.
+def listen(app, listener, threads, max_upload_mb):
+  """Starts to listen.
 
   Args:
     app: WSGI application.
     listener: socket, as `bind` returned it.
+    threads: how many requests are worked on at once.
     max_upload_mb: largest photo, in units of 2^20 bytes.
+
+  Returns:
+    A DrainingServer, which answers when its `run` is called.
 
   Raises:
     InputError: the port was taken by another program meanwhile.
   """
   host, port = listener.getsockname()[:2]
+  most_bytes = body_bytes(max_upload_mb)
   try:
-    server = waitress.create_server(
-        app, sockets=[listener], threads=_THREADS, ident=None,
-        # What is somewhat too large still gets the page that says so.
-        max_request_body_size=(max_upload_mb + 64) * 2 ** 20)
+    return DrainingServer(
+        app, listener, most_bytes, max(_UPLOADS_BYTES, 2 * most_bytes),
+        threads=threads, ident=None,
+        connection_limit=threads + _MORE_CONNECTIONS,
+        clear_untrusted_proxy_headers=True, channel_timeout=_SILENT_SECS,
+        # An upload or an answer that waits is never put into a file.
+        inbuf_overflow=2 * most_bytes, outbuf_overflow=2 * most_bytes)
   except OSError as error:
     raise _port_error(host, port, error)
-  print('listening on port %d' % port, flush=True)
-  server.run()
-  server.close()
 
 
 def _port_error(host, port, error):
@@ -140,25 +284,31 @@ def _port_error(host, port, error):
 
 
 def _end(signal_number, frame):
-  """SIGTERM ends as Ctrl-C does: waitress catches it and stops its threads."""
+  """SIGTERM before there is anything to answer."""
   del signal_number, frame  # Part of the signature only.
   raise SystemExit(0)
 
 
 def main(_):
   """Loads the frozen graph, then serves the page until a signal ends it."""
+  heap.use_one_arena()  # Before any thread is there that makes one.
   signal.signal(signal.SIGTERM, _end)
   if FLAGS.debug:
     setup_logging('DEBUG')
   # Its notes on a full queue are of no use to whoever runs this.
-  logging.getLogger('waitress.queue').setLevel(logging.ERROR)
+  logging.getLogger('waitress').setLevel(logging.ERROR)
+  threads = threads_from_flags()
+  token_from_flags()
   listener = bind(FLAGS.host, FLAGS.port)
-  app = create_app(classifier_from_flags(), {
-      'UPLOAD_FOLDER': FLAGS.upload_folder,
-      'NUM_TOP_PREDICTIONS': FLAGS.num_top_predictions,
-      'MAX_UPLOAD_MB': FLAGS.max_upload_mb,
-  })
-  serve(app, listener, FLAGS.max_upload_mb)
+  service = service_from_flags()
+  server = listen(app_from_flags(service), listener, threads,
+                  FLAGS.max_upload_mb)
+  server.stop_on_signals()
+  print('listening on port %d' % listener.getsockname()[1], flush=True)
+  cut_off = server.run(FLAGS.drain_secs, on_end=service.announce_end)
+  # Only those who no longer wait for their answer can be left.
+  service.close(timeout=0 if cut_off else FLAGS.drain_secs)
+  tf.logging.info('ended')
 
 
 if __name__ == '__main__':

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Serves the frozen graph of ./export_freeze.sh: a page on port 5001 that takes
-# a photo and shows its class scores. SERVER_HOST=127.0.0.1 keeps it to this
-# machine; the default is every address of it.
+# a photo and shows its class scores. As the tutorial's, it answers on every
+# address of the machine and keeps the photos that it gets in UPLOAD_FOLDER:
+# SERVER_HOST=127.0.0.1 and --nokeep_uploads change that.
 #
 # usage: [MODEL_NAME=…] [SERVER_PORT=5001] ./server.sh [flags of server.py,
 #        --help lists them]
@@ -12,11 +13,14 @@ source ./env_set.sh
 program=(server.py)
 help_if_asked "$@"
 
+echo "server.sh: --host=${SERVER_HOST}, --keep_uploads in ${UPLOAD_FOLDER};" \
+  "SERVER_HOST=127.0.0.1 and --nokeep_uploads change that" >&2
 exec "${VENV_PYTHON}" "${program[@]}" \
   --model_dir= \
   --model_name="${FROZEN_FILE}" \
   --label_file="${LABEL_FILE}" \
   --upload_folder="${UPLOAD_FOLDER}" \
+  --keep_uploads \
   --host="${SERVER_HOST}" \
   --port="${SERVER_PORT}" \
   "$@"

@@ -1,171 +1,153 @@
-"""The upload page as a Flask application.
+"""The server's pages and its API as a Flask application.
 
-  app = create_app(classifier, {'UPLOAD_FOLDER': '/tmp/upload'})
+  app = create_app(service, {'KEEP_UPLOADS': True})
 
-The classifier is any object with `labels` and `examine_each(photos)`. Errors
-are pages too: a status of 4xx and one sentence that says what to do.
+The service is any object with `labels`, `examine_each(photos)`, `is_ready()`,
+`facts()` and `counts()`; serving.live has the real one. Errors are pages too,
+and JSON under /api: a status of 4xx or 503 and one sentence that says what to
+do. No answer tells of what is inside: no path, no traceback, no metadata.
 """
 
-import collections
+import time
 
 import flask
-import numpy as np
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing import Map
 
 from compat import tf
-from datasets.photos import PhotoError
-from serving import uploads
+from serving import api, heap, metrics, page, texts, uploads
+from serving.refusals import HEADERS, Refused, of_http_error
+from serving.rows import none_of, top_rows
+
+__all__ = ['create_app', 'none_of', 'top_rows']
 
 # What create_app understands, and what holds where the caller says nothing.
 DEFAULTS = {
+    # Whether photos are kept, in a folder, for how long, and how much of them.
+    # Nothing is written anywhere where they are not.
+    'KEEP_UPLOADS': False,
     'UPLOAD_FOLDER': '/tmp/upload',
+    'KEEP_DAYS': 30,
+    'KEEP_MB': 1024,
+    # Classes that the page shows.
     'NUM_TOP_PREDICTIONS': 5,
+    # Largest photo, most photos of one request, and largest width times
+    # height. Telephones take 50 million pixels. Decoding needs 3 bytes for each
+    # and half as much again; with transparency, 16.
     'MAX_UPLOAD_MB': 16,
+    'MAX_PHOTOS': 16,
+    'MAX_PIXELS': 64 * 10 ** 6,
+    # What /api/classify and /api/model want; None: nothing.
+    'API_TOKEN': None,
+    # Whether there is a page beside the API.
+    'PAGE': True,
 }
 
-# What a multipart body holds beside the photo: boundaries and headers.
-_MULTIPART_BYTES = 64 * 1024
-
-_HEADERS = {
-    'Content-Security-Policy':
-        "default-src 'self'; base-uri 'none'; form-action 'self'; "
-        "frame-ancestors 'none'; object-src 'none'",
-    'Referrer-Policy': 'no-referrer',
-    'X-Content-Type-Options': 'nosniff',
-    'X-Frame-Options': 'DENY',
-}
-
-_SENTENCES = {
-    404: 'There is nothing at this address.',
-    405: 'This address does not take such a request.',
-}
-
-# Classes that are named where a photo is none of them.
-_NAMED = 12
-
-Row = collections.namedtuple('Row', 'label score percent')
+# What a request may hold beside one photo of the largest size: more photos.
+_FURTHER_BYTES = 16 * 2 ** 20
 
 
-class Refused(Exception):
-  """An upload that is not classified, and why.
+class _Addresses(Map):
+  """Flask's table of addresses, which redirects nothing."""
 
-  Attributes:
-    status: HTTP status, 4xx.
-    sentence: what the visitor reads.
-  """
-
-  def __init__(self, status, sentence):
-    super().__init__(sentence)
-    self.status = status
-    self.sentence = sentence
+  def __init__(self, **options):
+    super().__init__(merge_slashes=False, **options)
 
 
-def create_app(classifier, config=None):
+class _App(flask.Flask):
+  url_map_class = _Addresses
+
+
+def create_app(service, config=None):
   """Makes the application.
 
   Args:
-    classifier: has `labels` and `examine_each([bytes]) -> [Answer or
-      PhotoError]`.
-    config: dict over DEFAULTS. MAX_UPLOAD_MB is in units of 2^20 bytes.
+    service: has `labels`, `examine_each([bytes]) -> [Answer or PhotoError]`
+      that raises batching.Busy or Closing, `is_ready() -> bool`, `facts() ->
+      dict` and `counts() -> dict`.
+    config: dict over DEFAULTS; sizes are in units of 2^20 bytes.
 
   Raises:
     InputError: the folder for uploads cannot be used.
   """
-  app = flask.Flask(__name__)
+  app = _App(__name__)
+  app.wsgi_app = _without_ranges(app.wsgi_app)
   app.config.update(DEFAULTS)
   app.config.update(config or {})
-  app.config['UPLOAD_FOLDER'] = uploads.make_folder(app.config['UPLOAD_FOLDER'])
-  app.config['MAX_CONTENT_LENGTH'] = _max_bytes(app) + _MULTIPART_BYTES
-  _add_pages(app, classifier)
-  _add_errors(app)
-  app.after_request(_finish)
+  # FLASK_DEBUG in the environment would hand errors to whoever runs the app.
+  app.debug = app.testing = False
+  app.config['MAX_CONTENT_LENGTH'] = body_bytes(app.config['MAX_UPLOAD_MB'])
+  requests = metrics.Requests()
+  heap.use_one_arena()  # A program that can has done it before.
+  _add_hooks(app, requests)
+  _add_keeping(app)
+  api.add_routes(app, service, requests)
+  if app.config['PAGE']:
+    page.add_routes(app, service)
+  _add_errors(app, service)
   return app
 
 
-def top_rows(scores, labels, count):
-  """Returns the `count` largest scores as Rows, largest first.
+def _without_ranges(application):
+  """Returns a WSGI application that sees no request for parts of a file.
+
+  The files are small, and werkzeug fails on some dates in If-Range.
+  """
+  def whole(environ, start_response):
+    for name in ('HTTP_RANGE', 'HTTP_IF_RANGE', 'HTTP_IF_MODIFIED_SINCE',
+                 'HTTP_IF_UNMODIFIED_SINCE'):
+      environ.pop(name, None)
+    return application(environ, start_response)
+  return whole
+
+
+def body_bytes(max_upload_mb):
+  """Returns the largest body of a request, in bytes.
+
+  The program in front (waitress) may refuse what is larger, and should keep
+  what is not in memory.
 
   Args:
-    scores: `[num_classes]` float32 in [0, 1].
-    labels: names by output index.
-    count: how many; more than there are classes gives all.
+    max_upload_mb: largest photo, in units of 2^20 bytes.
   """
-  order = np.argsort(-scores, kind='stable')[:count]
-  return [Row(labels[i], float(scores[i]), '%.1f %%' % (100 * scores[i]))
-          for i in order]
+  return max_upload_mb * 2 ** 20 + _FURTHER_BYTES
 
 
-def none_of(labels):
-  """Returns what is said of a photo that is none of the classes.
+def _add_keeping(app):
+  """Gives the app `keep_photos(results)`."""
+  if not app.config['KEEP_UPLOADS']:
+    app.keep_photos = lambda results: None
+    return
+  kept = uploads.Kept(app.config['UPLOAD_FOLDER'], app.config['KEEP_DAYS'],
+                      app.config['KEEP_MB'])
 
-  Args:
-    labels: names of the classes.
-  """
-  names = ', '.join(labels[:_NAMED])
-  if len(labels) > _NAMED:
-    names += ' and %d others' % (len(labels) - _NAMED)
-  return 'none of: ' + names
+  def keep_photos(results):
+    for result in results:
+      if not result.refused:
+        kept.keep(result.data)
 
+  app.keep_photos = keep_photos
 
-def _add_pages(app, classifier):
-
-  @app.route('/', methods=['GET'])
-  def form():
-    return flask.render_template('form.html', labels=classifier.labels,
-                                 max_mb=app.config['MAX_UPLOAD_MB'])
-
-  @app.route('/', methods=['POST'])
-  def result():
-    data = _uploaded_photo(app)
-    answer = classifier.examine_each([data])[0]
-    if isinstance(answer, PhotoError):
-      raise Refused(422, 'This photo cannot be read: %s.' % answer)
-    name = uploads.keep(app.config['UPLOAD_FOLDER'], data)
-    rows = top_rows(answer.scores, classifier.labels,
-                    app.config['NUM_TOP_PREDICTIONS'])
-    unknown = none_of(classifier.labels) if answer.known is False else None
-    return flask.render_template('result.html', photo=name, rows=rows,
-                                 unknown=unknown)
-
-  @app.route('/uploads/<name>')
-  def upload(name):
-    if not uploads.is_kept_name(name):
-      flask.abort(404)
-    return flask.send_from_directory(app.config['UPLOAD_FOLDER'], name)
-
-  @app.route('/healthz')
-  def healthz():
-    return flask.Response('ok', mimetype='text/plain')
+  # With every request, those that watch the server among them: what is too old
+  # goes even where nobody uploads any more.
+  @app.before_request
+  def tidy():
+    kept.tidy()
 
 
-def _uploaded_photo(app):
-  """Returns the bytes of the form's field `file`, or raises Refused."""
-  file = flask.request.files.get('file')
-  # A browser sends the field without a name when nothing was chosen.
-  if file is None or not file.filename:
-    raise Refused(400, 'Please choose a photo first.')
-  data = file.read()
-  if not data:
-    raise Refused(400, 'The file is empty.')
-  if len(data) > _max_bytes(app):
-    flask.abort(413)
-  if uploads.extension_of(data) is None:
-    raise Refused(415, 'The file is neither a JPEG nor a PNG photo.')
-  return data
-
-
-def _max_bytes(app):
-  return app.config['MAX_UPLOAD_MB'] * 2 ** 20
-
-
-def _add_errors(app):
-
-  def page(status, sentence):
-    return flask.render_template('error.html', sentence=sentence), status
+def _add_errors(app, service):
 
   @app.errorhandler(Refused)
   def refused(error):
-    return page(error.status, error.sentence)
+    if page.wants_json() or not app.config['PAGE']:
+      response = flask.jsonify(texts.as_json(api.language(), error))
+    else:
+      response = flask.make_response(flask.render_template(
+          'error.html', sentence=texts.sentence(api.language(), error),
+          **page.words(app, service.labels)))
+    response.status_code = error.status
+    response.headers.update(error.headers)
+    return response
 
   # Flask hands our own mistakes over as InternalServerError, after it has
   # logged their traceback; the visitor sees nothing of it.
@@ -173,20 +155,28 @@ def _add_errors(app):
   def http_error(error):
     if error.code is None or error.code < 400:
       return error
-    if error.code == 413:
-      return page(413, 'The photo is larger than %d MB, which is the most '
-                  'that is accepted.' % app.config['MAX_UPLOAD_MB'])
-    sentence = _SENTENCES.get(error.code, 'This request cannot be understood.')
-    if error.code >= 500:
-      sentence = 'Something went wrong here. Please try again.'
-    return page(error.code, sentence)
+    return refused(of_http_error(
+        error, app.config['MAX_CONTENT_LENGTH'] // 2 ** 20))
 
 
-def _finish(response):
-  for name, value in _HEADERS.items():
-    response.headers[name] = value
-  if response.mimetype == 'text/html':
-    response.headers['Cache-Control'] = 'no-store'
-  tf.logging.debug('%s %s %s', flask.request.method, flask.request.path,
-                   response.status)
-  return response
+def _add_hooks(app, requests):
+  trimmer = heap.Trimmer()
+
+  @app.before_request
+  def start():
+    flask.g.start = time.monotonic()
+
+  @app.after_request
+  def finish(response):
+    response.headers.update(HEADERS)
+    if response.mimetype in ('text/html', 'application/json'):
+      response.headers['Cache-Control'] = 'no-store'
+      response.vary.update(['Accept', 'Accept-Language'])
+    rule = flask.request.url_rule
+    requests.add(rule.rule if rule else 'other', response.status_code,
+                 time.monotonic() - flask.g.start)
+    if flask.request.method == 'POST':
+      trimmer.trim()
+    tf.logging.debug('%s %s %s', flask.request.method, flask.request.path,
+                     response.status)
+    return response

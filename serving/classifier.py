@@ -22,8 +22,10 @@ from serving import labels as label_files
 
 # scores: [num_classes] float32. known: whether the photo is one of the classes;
 # similarity: how near it is to the training photos; both None where the graph
-# does not say. nearest: list of Neighbours, nearest first.
-Answer = collections.namedtuple('Answer', 'scores known similarity nearest')
+# does not say. nearest: list of Neighbours, nearest first. labels: the names of
+# the scores, of the graph that gave them.
+Answer = collections.namedtuple(
+    'Answer', 'scores known similarity nearest labels', defaults=(None,))
 
 # A training photo: file name, label and the cosine of its features to those of
 # the photo.
@@ -128,7 +130,12 @@ class Classifier:
       _check_same('--preprocessing_name', preprocessing_name,
                   info.preprocessing_name)
     if label_file:
-      info = info._replace(labels=label_files.read(label_file))
+      labels = label_files.read(label_file)
+      if labels != info.labels and sorted(labels) == sorted(info.labels or []):
+        raise InputError(
+            'label file %r has the names of %r in another order: they belong '
+            'to different graphs' % (label_file, path))
+      info = info._replace(labels=labels)
     if not info.labels:
       info = info._replace(labels=_foreign_labels(graph_def, info, path))
     return cls(graph_def, info, batch_size, calibrated, num_nearest)
@@ -224,13 +231,21 @@ class Classifier:
       A list as long: for each photo an Answer, or the PhotoError that says why
       there is none.
     """
-    results = [None] * len(encoded_photos)
-    usable = []
-    for index, data in enumerate(encoded_photos):
-      try:
-        usable.append((index, photos.normalize_photo(data).encoded))
-      except photos.PhotoError as error:
-        results[index] = error
+    return self.examine_prepared([prepare(data) for data in encoded_photos])
+
+  def examine_prepared(self, prepared):
+    """Does what examine_each does, of what `prepare` made of the photos.
+
+    Args:
+      prepared: list of photos.Photo and PhotoErrors.
+
+    Returns:
+      A list as long: for each photo an Answer, or the PhotoError that says why
+      there is none.
+    """
+    results = list(prepared)
+    usable = [(index, photo.encoded) for index, photo in enumerate(prepared)
+              if not isinstance(photo, photos.PhotoError)]
     for start in range(0, len(usable), self._batch_size):
       batch = usable[start:start + self._batch_size]
       answers = self._answers_or_errors([encoded for _, encoded in batch])
@@ -239,11 +254,15 @@ class Classifier:
     return results
 
   def warm_up(self):
-    """Classifies one black photo: the first run costs more than later ones."""
+    """Classifies one black photo: the first run costs more than later ones.
+
+    Returns:
+      `[num_classes]` float32, its scores.
+    """
     with tf.Graph().as_default(), tf.Session() as session:
       black = tf.zeros([self.info.image_size] * 2 + [3], tf.uint8)
       photo = session.run(tf.io.encode_jpeg(black))
-    self.classify([photo])
+    return self.classify([photo])[0]
 
   def close(self):
     """Frees the session."""
@@ -265,6 +284,9 @@ class Classifier:
     if self._images is not None:
       inputs = self._session.run(self._images, {self._encoded: inputs})
     found = self._session.run(self._outputs, {self._input: inputs})
+    # The graph itself may leave open how many there are.
+    label_files.check_count(self.labels, found['scores'].shape[-1],
+                            'the list of labels')
     return [self._answer({name: values[row] for name, values in found.items()})
             for row in range(len(batch))]
 
@@ -281,12 +303,31 @@ class Classifier:
     known = found.get('known')
     return Answer(
         found['scores'], None if known is None else bool(known),
-        None if known is None else float(found['similarity']), nearest)
+        None if known is None else float(found['similarity']), nearest,
+        self.labels)
 
   def _check_outputs(self):
-    outputs = self._predictions.shape[-1:].as_list()
-    if outputs and outputs[0]:
-      label_files.check_count(self.labels, outputs[0], 'the list of labels')
+    outputs = _last_dimension(self._predictions)
+    if outputs:
+      label_files.check_count(self.labels, outputs, 'the list of labels')
+
+
+def prepare(data, max_pixels=photos.MAX_PIXELS):
+  """Makes of a photo what the converter would have stored of it.
+
+  The part of examine_each that needs no session.
+
+  Args:
+    data: bytes of a photo file as it came.
+    max_pixels: largest width times height that is decoded.
+
+  Returns:
+    A photos.Photo, or the PhotoError that says why there is none.
+  """
+  try:
+    return photos.normalize_photo(data, max_pixels)
+  except photos.PhotoError as error:
+    return error
 
 
 def _tensor(graph, name):
@@ -302,6 +343,11 @@ def _first_dimension(tensor):
   return tensor.shape.as_list()[0] if tensor.shape.ndims else None
 
 
+def _last_dimension(tensor):
+  """Returns a tensor's static number of columns, None where it is open."""
+  return tensor.shape.as_list()[-1] if tensor.shape.ndims else None
+
+
 def _check_same(flag, given, kept):
   if given is not None and given != kept:
     raise InputError('%s=%s contradicts what was exported or trained: %s' %
@@ -312,8 +358,8 @@ def _foreign_labels(graph_def, info, path):
   """Returns ImageNet's names for a graph made elsewhere that has as many."""
   with tf.Graph().as_default() as graph:
     tf.import_graph_def(graph_def, name='')
-    size = _tensor(graph, info.predictions).shape[-1:].as_list()
-  labels = label_files.of_imagenet(size[0] if size else None)
+    size = _last_dimension(_tensor(graph, info.predictions))
+  labels = label_files.of_imagenet(size)
   if labels is None:
     raise InputError('%r has no labels in it: give --label_file' % path)
   return labels

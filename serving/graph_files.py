@@ -45,14 +45,18 @@ def read_frozen(path, what):
   return graph_def
 
 
-def import_into_default(graph_def):
+def import_into_default(graph_def, input_map=None):
   """Puts a graph into the default graph, its names as they are.
+
+  Args:
+    graph_def: GraphDef.
+    input_map: {name of a tensor in it: tensor that takes its place}.
 
   Raises:
     InputError: this TensorFlow does not know one of its operations.
   """
   try:
-    tf.import_graph_def(graph_def, name='')
+    tf.import_graph_def(graph_def, input_map, name='')
   except ValueError as error:
     raise InputError('TensorFlow %s cannot load the graph: %s' %
                      (tf.__version__, str(error).split('\n')[0]))

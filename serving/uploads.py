@@ -1,19 +1,44 @@
-"""Keeps uploaded photos under names that nobody chose.
+"""What an uploaded file is, and where it is kept, if it is.
 
 A visitor's file name is never used: neither as a path, nor to tell what the
-file is. Its first bytes tell that.
+file is. Its first bytes tell that, and its header how many pixels it has,
+before anything is decoded.
 """
 
+import collections
+import contextlib
+import io
 import os
 import re
 import secrets
+import threading
+import time
 
+from PIL import Image
+
+from compat import tf
+from datasets import photos
 from errors import InputError
+from serving.refusals import Refused
 
 # The first bytes of a file (JPEG: ITU T.81 B.1.1.3, start of image and the
 # next marker; PNG: ISO 15948 5.2) and the extension it is kept under.
 _SIGNATURES = ((b'\xff\xd8\xff', 'jpg'), (b'\x89PNG\r\n\x1a\n', 'png'))
 _NAME = re.compile(r'[0-9a-f]{32}\.(jpg|png)')
+
+# Markers that begin a frame and tell its size (ITU T.81, table B.1), and those
+# without a length: a byte of padding, TEM, restarts, the start.
+_FRAMES = set(range(0xc0, 0xd0)) - {0xc4, 0xc8, 0xcc}
+_BARE = {0x01, 0xff} | set(range(0xd0, 0xd9))
+_SCAN, _END = 0xda, 0xd9
+# More segments than any camera writes before the coded data: one of 64 KiB
+# each would be 64 MiB.
+_MAX_SEGMENTS = 1000
+
+# Pixels of the longer side, and JPEG quality, of the picture on a page.
+_PREVIEW_SIDE, _PREVIEW_QUALITY = 720, 85
+
+_Entry = collections.namedtuple('_Entry', 'name size written')
 
 
 def extension_of(data):
@@ -22,6 +47,87 @@ def extension_of(data):
     if data.startswith(signature):
       return extension
   return None
+
+
+def check(data, max_bytes, max_pixels):
+  """Refuses what need not be decoded.
+
+  Args:
+    data: bytes of the file.
+    max_bytes: largest file that is accepted.
+    max_pixels: largest width times height.
+
+  Raises:
+    Refused: empty_file, too_large, not_a_photo, unreadable_photo (its header),
+      too_many_pixels or too_many_pixels_a_side.
+  """
+  if not data:
+    raise Refused('empty_file')
+  if len(data) > max_bytes:
+    raise Refused('too_large', max_mb=max_bytes // 2 ** 20)
+  extension = extension_of(data)
+  if extension is None:
+    raise Refused('not_a_photo')
+  width, height = _png_size(data) if extension == 'png' else _jpeg_size(data)
+  if not width or not height:
+    raise Refused('unreadable_photo')
+  if max(width, height) > photos.MAX_SIDE:
+    raise Refused('too_many_pixels_a_side', width=width, height=height,
+                  most=photos.MAX_SIDE)
+  if width * height > max_pixels:
+    raise Refused('too_many_pixels', width=width, height=height,
+                  most='%g' % (max_pixels / 10 ** 6))
+
+
+def _png_size(data):
+  """Returns width and height as the header says; zero where it is damaged."""
+  if data[12:16] != b'IHDR' or len(data) < 24:
+    return 0, 0
+  return int.from_bytes(data[16:20], 'big'), int.from_bytes(data[20:24], 'big')
+
+
+def _jpeg_size(data):
+  """Returns the largest width and height of the frames before the coded data.
+
+  Zero where there is none or the segments do not follow one another.
+  """
+  width = height = 0
+  at = 2
+  for _ in range(_MAX_SEGMENTS):
+    # Pillow and libjpeg go over bytes amid the segments; so do we.
+    at = data.find(b'\xff', at)
+    if at < 0 or at + 1 >= len(data):
+      return 0, 0
+    marker = data[at + 1]
+    if marker in (_SCAN, _END):
+      return width, height
+    if marker in _BARE or marker == 0:
+      at += 1 if marker == 0xff else 2
+      continue
+    if marker in _FRAMES:
+      height = max(height, int.from_bytes(data[at + 5:at + 7], 'big'))
+      width = max(width, int.from_bytes(data[at + 7:at + 9], 'big'))
+    at += 2 + int.from_bytes(data[at + 2:at + 4], 'big')
+  return 0, 0
+
+
+def preview(data, max_pixels):
+  """Returns the bytes of a small upright JPEG that holds nothing but pixels.
+
+  Args:
+    data: bytes of a photo.
+    max_pixels: largest width times height that is decoded.
+
+  Raises:
+    PhotoError: it cannot be decoded.
+  """
+  encoded = photos.normalize_photo(data, max_pixels).encoded
+  image = Image.open(io.BytesIO(encoded), formats=['JPEG'])
+  image.thumbnail((_PREVIEW_SIDE, _PREVIEW_SIDE))
+  image.info = {}  # Pillow would carry a comment over.
+  stream = io.BytesIO()
+  image.save(stream, 'JPEG', quality=_PREVIEW_QUALITY)
+  return stream.getvalue()
 
 
 def make_folder(folder):
@@ -39,8 +145,9 @@ def make_folder(folder):
   except OSError as error:
     raise InputError('cannot make the folder for uploads %r: %s' %
                      (folder, error.strerror))
-  if not os.access(folder, os.W_OK | os.X_OK):
-    raise InputError('cannot write into the folder for uploads %r' % folder)
+  if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+    raise InputError('cannot read and write in the folder for uploads %r' %
+                     folder)
   return folder
 
 
@@ -63,8 +170,8 @@ def keep(folder, data):
     raise InputError('neither JPEG nor PNG: starts with %r' % data[:8])
   name = '%s.%s' % (secrets.token_hex(16), extension)
   path = os.path.join(folder, name)
-  # 'x': never through a link that somebody put there.
-  with open(path, 'xb') as file:
+  # 'x': never through a link that somebody put there. No one else's to read.
+  with open(path, 'xb', opener=lambda *how: os.open(*how, mode=0o600)) as file:
     try:
       file.write(data)
       file.flush()
@@ -77,3 +184,68 @@ def keep(folder, data):
 def is_kept_name(name):
   """Whether `keep` may have made this name."""
   return _NAME.fullmatch(name) is not None
+
+
+class Kept:
+  """The photos in one folder, the oldest of which are removed.
+
+  Files that are not named as `keep` names them are left alone. Safe to use from
+  several threads; one server has a folder.
+  """
+
+  def __init__(self, folder, days, megabytes):
+    """Takes over what the folder holds already.
+
+    Args:
+      folder: made where it is missing.
+      days: photos older than this are removed.
+      megabytes: most of all photos together, in units of 2^20 bytes.
+
+    Raises:
+      InputError: the folder cannot be used.
+    """
+    self._folder = make_folder(folder)
+    self._seconds, self._bytes = days * 86400, megabytes * 2 ** 20
+    self._lock = threading.Lock()
+    entries = []
+    for item in os.scandir(self._folder):
+      if is_kept_name(item.name) and item.is_file(follow_symlinks=False):
+        with contextlib.suppress(FileNotFoundError):  # Gone meanwhile.
+          entries.append(_Entry(item.name, item.stat().st_size,
+                                item.stat().st_mtime))
+    self._entries = collections.deque(sorted(entries, key=lambda e: e.written))
+    self._total = sum(entry.size for entry in entries)
+    self.tidy()
+
+  def keep(self, data):
+    """Writes a photo, and removes what is then too much.
+
+    A photo that cannot be written is no fault of the visitor: it is logged. One
+    that is larger than all may be is not written.
+    """
+    if len(data) > self._bytes:
+      return
+    try:
+      name = keep(self._folder, data)
+    except OSError as error:
+      tf.logging.warning('cannot keep a photo: %s', error.strerror)
+      return
+    with self._lock:
+      self._entries.append(_Entry(name, len(data), time.time()))
+      self._total += len(data)
+    self.tidy()
+
+  def tidy(self):
+    """Removes the photos that are too old, or too much, oldest first."""
+    oldest = time.time() - self._seconds
+    with self._lock:
+      while self._entries and (self._entries[0].written < oldest or
+                               self._total > self._bytes):
+        entry = self._entries.popleft()
+        self._total -= entry.size
+        try:
+          os.remove(os.path.join(self._folder, entry.name))
+        except FileNotFoundError:  # Somebody was there before.
+          pass
+        except OSError as error:
+          tf.logging.warning('cannot remove a kept photo: %s', error.strerror)

@@ -1,63 +1,42 @@
-"""The upload page, with a classifier that needs no network."""
+"""The pages, with a service that needs no network."""
 
+import base64
 import io
 import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+import service_kit as kit
+from helpers import ROOT
 from PIL import Image
 
 from datasets.photos import PhotoError
 from serving import app as serving_app
-from serving.classifier import Answer
-
-
-class FakeClassifier:
-  """Scores that are known beforehand; remembers what it was given."""
-
-  def __init__(self, labels=('daisy', 'tulip', 'rose'),
-               scores=(0.2, 0.7, 0.1)):
-    self.labels = list(labels)
-    self.scores = np.array(scores, np.float32)
-    self.seen = []
-    self.error = None
-    self.known = None
-
-  def examine_each(self, photos):
-    if isinstance(self.error, PhotoError):
-      return [self.error] * len(photos)
-    if self.error:
-      raise self.error
-    self.seen.extend(photos)
-    return [Answer(self.scores, self.known, 0.5, [])] * len(photos)
+from serving import refusals, texts
+from serving.batching import Busy, Closing
 
 
 @pytest.fixture
-def classifier():
-  return FakeClassifier()
+def service():
+  return kit.FakeService()
 
 
 @pytest.fixture
-def client(classifier, tmp_path):
-  app = serving_app.create_app(classifier, {
-      'UPLOAD_FOLDER': str(tmp_path / 'uploads'), 'NUM_TOP_PREDICTIONS': 2,
-      'MAX_UPLOAD_MB': 1})
-  return app.test_client()
+def client(service):
+  return kit.make_client(service, NUM_TOP_PREDICTIONS=2, MAX_UPLOAD_MB=1,
+                         MAX_PHOTOS=3)
 
 
-def photo(kind='JPEG', size=(8, 6)):
-  stream = io.BytesIO()
-  Image.new('RGB', size, (200, 30, 90)).save(stream, kind)
-  return stream.getvalue()
+def post(client, *data, **options):
+  return kit.post_form(client, '/', *data, **options)
 
 
-def post(client, data, name='cat.jpg'):
-  return client.post('/', data={'file': (io.BytesIO(data), name)})
-
-
-def kept(tmp_path):
-  return sorted(os.listdir(str(tmp_path / 'uploads')))
+def rows_of(text):
+  return re.findall(r'<th scope="row">(.*?)</th>\s*'
+                    r'<td class="percent">(.*?)</td>', text)
 
 
 def test_form_shows_field_and_labels(client):
@@ -69,37 +48,57 @@ def test_form_shows_field_and_labels(client):
   assert all(label in text for label in ('daisy', 'tulip', 'rose'))
 
 
-@pytest.mark.parametrize('kind, extension', [('JPEG', 'jpg'), ('PNG', 'png')])
-def test_upload_photo_gives_scores_largest_first(client, classifier, tmp_path,
-                                                 kind, extension):
-  page = post(client, photo(kind), 'misleading.txt')
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
+def test_upload_photo_gives_scores_largest_first(client, service, kind):
+  page = post(client, kit.photo(kind))
   text = page.get_data(as_text=True)
   assert page.status_code == 200
-  assert classifier.seen == [photo(kind)]
-  rows = re.findall(r'<th scope="row">(.*?)</th>\s*'
-                    r'<td class="percent">(.*?)</td>', text)
-  assert rows == [('tulip', '70.0 %'), ('daisy', '20.0 %')]
+  assert service.seen == [kit.photo(kind)]
+  assert rows_of(text) == [('tulip', '70.0 %'), ('daisy', '20.0 %')]
   assert re.findall(r'<progress max="1" value="([\d.]+)"', text) == [
       '0.700000', '0.200000']
-  name, = kept(tmp_path)
-  assert name.endswith('.' + extension)
-  shown = client.get(re.search(r'<img[^>]*src="([^"]+)"', text).group(1))
-  assert shown.data == photo(kind)
-  assert shown.mimetype == 'image/' + kind.lower()
+  assert '<h1>tulip</h1>' in text and 'None of' not in visible(text)
 
 
-def test_upload_photo_that_is_not_known_says_none_of_and_the_scores(
-    client, classifier):
-  for known in (None, True):
-    classifier.known = known
-    text = post(client, photo()).get_data(as_text=True)
-    assert 'None of' not in text and '<h1>tulip</h1>' in text
-  classifier.known = False
-  text = post(client, photo()).get_data(as_text=True)
+def visible(text):
+  """Returns a page without what stands in its tags."""
+  return re.sub(r'(?s)<[^>]*>', ' ', text)
+
+
+def test_upload_unknown_photo_says_none_of_above_the_scores(client, service):
+  service.known = True
+  text = post(client, kit.photo()).get_data(as_text=True)
+  assert 'None of' not in visible(text)
+  service.known = False
+  text = post(client, kit.photo()).get_data(as_text=True)
   assert '<h1>None of: daisy, tulip, rose</h1>' in text
-  assert '<h1>tulip</h1>' not in text
-  assert re.findall(r'<td class="percent">(.*?)</td>', text) == [
-      '70.0 %', '20.0 %']
+  assert text.index('None of: daisy') < text.index('<table')
+  assert rows_of(text)[0] == ('tulip', '70.0 %')
+
+
+def test_upload_several_gives_a_card_each_and_says_which_failed(client):
+  page = post(client, kit.photo(), b'words', kit.photo('PNG'))
+  text = page.get_data(as_text=True)
+  assert page.status_code == 200
+  assert text.count('<article class="card">') == 3
+  assert len(rows_of(text)) == 4
+  assert text.count('neither a JPEG nor a PNG') == 1
+  assert post(client, *[kit.photo()] * 4).status_code == 413
+
+
+def test_upload_page_shows_the_photo_upright_and_without_metadata(client):
+  exif = Image.Exif()
+  exif[0x0112] = 6  # Shown turned by 90 degrees.
+  exif[0x010e] = 'SECRETPLACE'
+  data = kit.photo(size=(40, 20), exif=exif, comment=b'SECRETPLACE')
+  assert b'SECRETPLACE' in data
+  text = post(client, data).get_data(as_text=True)
+  shown = base64.b64decode(re.search(
+      r'<img class="photo" src="data:image/jpeg;base64,([^"]+)"',
+      text).group(1))
+  image = Image.open(io.BytesIO(shown))
+  assert image.size == (20, 40)
+  assert b'SECRETPLACE' not in shown and not image.getexif()
 
 
 def test_none_of_many_classes_names_some():
@@ -108,128 +107,186 @@ def test_none_of_many_classes_names_some():
   assert serving_app.none_of(labels).endswith('c11 and 2 others')
 
 
-def test_upload_unknown_photo_escapes_the_classes(tmp_path):
-  classifier = FakeClassifier(['<b>a</b>', 'b'], (0.6, 0.4))
-  classifier.known = False
-  app = serving_app.create_app(classifier, {'UPLOAD_FOLDER': str(tmp_path)})
-  text = post(app.test_client(), photo()).get_data(as_text=True)
+def test_upload_unknown_photo_escapes_the_classes():
+  service = kit.FakeService(['<b>a</b>', 'b'], (0.6, 0.4))
+  service.known = False
+  text = post(kit.make_client(service), kit.photo()).get_data(as_text=True)
   assert 'None of: &lt;b&gt;a&lt;/b&gt;, b' in text and '<b>a' not in text
 
 
 @pytest.mark.parametrize('name', [
-    '../../etc/passwd', '/etc/cron.d/x', 'a' * 500 + '.jpg', '.htaccess',
-    '<script>alert(1)</script>.jpg', 'x\x00.jpg',
-])
-def test_upload_absurd_name_never_becomes_a_path(client, tmp_path, name):
-  page = post(client, photo(), name)
-  assert page.status_code == 200
-  assert '<script' not in page.get_data(as_text=True)
-  kept_name, = kept(tmp_path)
-  assert re.fullmatch(r'[0-9a-f]{32}\.jpg', kept_name)
-  assert os.listdir(str(tmp_path)) == ['uploads']
+    b'../../etc/passwd', b'/etc/cron.d/x', b'a' * 5000 + b'.jpg', b'.htaccess',
+    b'<script>alert(1)</script>.jpg', b'x\x00.jpg', b'\xff\xfe',
+    b'a\\"; name=\\"b',
+], ids=kit.short)
+def test_upload_absurd_name_is_never_shown(client, service, name):
+  body = kit.part(kit.photo(), filename=name) + b'--%s--' % kit.BOUNDARY
+  page = client.post('/', data=body, content_type=kit.form_type())
+  assert page.status_code == 200 and service.seen == [kit.photo()]
+  assert 'alert(1)' not in page.get_data(as_text=True)
+  assert 'passwd' not in page.get_data(as_text=True)
 
 
-def test_upload_labels_with_markup_are_escaped(tmp_path):
+def test_upload_labels_with_markup_are_escaped():
   labels = ['<script>alert(1)</script>', '"><img src=x>']
-  app = serving_app.create_app(FakeClassifier(labels, (0.6, 0.4)),
-                               {'UPLOAD_FOLDER': str(tmp_path)})
-  for page in (app.test_client().get('/'), post(app.test_client(), photo())):
+  client = kit.make_client(kit.FakeService(labels, (0.6, 0.4)))
+  for page in (client.get('/'), post(client, kit.photo())):
     text = page.get_data(as_text=True)
     assert page.status_code == 200
-    assert '<script' not in text and '<img src=x' not in text
+    assert '<script>' not in text and '<img src=x' not in text
     assert '&lt;script&gt;alert(1)&lt;/script&gt;' in text
 
 
-@pytest.mark.parametrize('form, status, sentence', [
-    ({}, 400, 'choose a photo'),
-    ({'file': 'only text'}, 400, 'choose a photo'),
-    ({'other': (io.BytesIO(b'x'), 'a.jpg')}, 400, 'choose a photo'),
-    ({'file': (io.BytesIO(b''), '')}, 400, 'choose a photo'),
-    ({'file': (io.BytesIO(b''), 'a.jpg')}, 400, 'is empty'),
-    ({'file': (io.BytesIO(b'<html>'), 'a.jpg')}, 415, 'neither a JPEG nor'),
-    ({'file': (io.BytesIO(b'GIF89a' + b'x' * 99), 'a.png')}, 415,
-     'neither a JPEG nor'),
-])
-def test_upload_unusable_file_is_refused_with_a_sentence(
-    client, classifier, tmp_path, form, status, sentence):
-  page = client.post('/', data=form, content_type='multipart/form-data')
-  assert page.status_code == status
-  assert sentence in page.get_data(as_text=True)
-  assert page.mimetype == 'text/html'
-  assert not classifier.seen and not kept(tmp_path)
-
-
-def test_upload_undecodable_photo_is_refused_and_not_kept(client, classifier,
-                                                          tmp_path):
-  classifier.error = PhotoError('damaged <b>header</b>')
-  page = post(client, b'\xff\xd8\xff' + b'x' * 50)
+def test_upload_undecodable_photo_is_refused_without_our_words(client, service):
+  service.error = PhotoError('<_io.BytesIO object at 0x7f00>')
+  page = post(client, kit.photo())
   text = page.get_data(as_text=True)
-  assert page.status_code == 422
-  assert 'damaged &lt;b&gt;header&lt;/b&gt;' in text
-  assert not kept(tmp_path)
+  assert page.status_code == 422 and page.mimetype == 'text/html'
+  assert 'damaged or cut off' in text and 'BytesIO' not in text
 
 
-@pytest.mark.parametrize('size', [2 ** 20 + 1, 2 ** 21])
-def test_upload_too_large_is_refused(client, classifier, tmp_path, size):
-  page = post(client, photo() + b'\0' * size)
+@pytest.mark.parametrize('size', [2 ** 20 + 1, 2 ** 21, 18 * 2 ** 20])
+def test_upload_too_large_is_refused(client, service, size):
+  page = post(client, kit.photo() + b'\0' * size)
   assert page.status_code == 413
   assert 'larger than 1 MB' in page.get_data(as_text=True)
-  assert not classifier.seen and not kept(tmp_path)
+  assert not service.seen
 
 
-def test_upload_our_mistake_shows_no_traceback(classifier, tmp_path):
-  app = serving_app.create_app(classifier, {'UPLOAD_FOLDER': str(tmp_path)})
-  classifier.error = RuntimeError('secret detail')
-  page = post(app.test_client(), photo())
-  text = page.get_data(as_text=True)
-  assert page.status_code == 500
-  assert 'Please try again' in text
-  assert 'secret' not in text and 'Traceback' not in text
+@pytest.mark.parametrize('error, status, sentence, retry', [
+    (Busy(7), 503, 'again in 7 s', '7'),
+    (Closing(), 503, 'about to end', None),
+    (RuntimeError('secret detail in /home/somebody'), 500, 'Please try again',
+     None),
+])
+def test_upload_that_cannot_be_served_gives_a_page(
+    client, service, monkeypatch, error, status, sentence, retry):
+  monkeypatch.setenv('FLASK_DEBUG', '1')
+  service.error = error
+  for maker in (client, kit.make_client(service)):
+    page = post(maker, kit.photo())
+    text = page.get_data(as_text=True)
+    assert page.status_code == status and page.mimetype == 'text/html'
+    assert sentence in text and page.headers.get('Retry-After') == retry
+    assert 'secret' not in text and 'Traceback' not in text
+
+
+@pytest.mark.parametrize('site, status', [
+    ('cross-site', 403), ('same-site', 403), ('same-origin', 200),
+    ('none', 200)])
+def test_upload_from_a_foreign_page_is_refused(client, site, status):
+  page = post(client, kit.photo(), headers={'Sec-Fetch-Site': site})
+  assert page.status_code == status
+
+
+def test_upload_by_the_script_gets_json(client):
+  answer = post(client, kit.photo(), headers={'Accept': 'application/json'})
+  assert answer.json['photos'][0]['classes'] == ['tulip', 'daisy']
+  bad = post(client, b'words', headers={'Accept': 'application/json'})
+  assert bad.status_code == 415
+  assert bad.json['error']['code'] == 'not_a_photo'
+
+
+@pytest.mark.parametrize('accepted, language', [
+    ('zh-CN,zh;q=0.9,en;q=0.8', 'zh'), ('zh-TW', 'zh'), ('zh', 'zh'),
+    ('en-GB,zh;q=0.5', 'en'), ('fr', 'en'), ('de,zh;q=0.1', 'zh'), ('', 'en'),
+    ('%' * 500, 'en'), ('en;q=zzz', 'en'),
+])
+def test_pages_speak_the_language_of_the_browser(client, accepted, language):
+  headers = {'Accept-Language': accepted}
+  for page in (client.get('/', headers=headers),
+               post(client, b'x', headers=headers),
+               post(client, kit.photo(), headers=headers)):
+    text = page.get_data(as_text=True)
+    assert '<html lang="%s">' % language in text
+    assert ('识别' in text) == (language == 'zh')
+    assert 'Accept-Language' in page.headers['Vary']
+
+
+def test_texts_say_the_same_in_every_language():
+  values = re.compile(r'%(?:\(\w+\))?[sd]')
+  for key, english in texts.of('en').items():
+    chinese = texts.of('zh')[key]
+    assert sorted(values.findall(english)) == sorted(values.findall(chinese))
+  assert set(texts.of('zh')) == set(texts.of('en'))
+  everything = dict(name='a', accepted='b', seconds=1, max_mb=2, most=3,
+                    width=4, height=5)
+  for code in refusals.STATUS:
+    refused = refusals.Refused(code, **everything)
+    english, chinese = (texts.sentence(language, refused)
+                        for language in ('en', 'zh'))
+    assert english.endswith('.') and chinese.endswith('。')
+    assert (sorted(re.findall(r'\d', english)) ==
+            sorted(re.findall(r'\d', chinese)))
 
 
 @pytest.mark.parametrize('path', [
-    '/uploads/', '/uploads/..%2f..%2fetc%2fpasswd', '/uploads/notes.txt',
-    '/uploads/' + '0' * 32 + '.jpg', '/uploads/%00.jpg', '/nowhere',
+    '/uploads/', '/uploads/..%2f..%2fetc%2fpasswd', '/nowhere',
+    '/uploads/' + '0' * 32 + '.jpg', '/%00', '/static/../app.py',
+    '/static/..%2fapp.py', '/static/', '/console', '/static/openapi.json/..',
 ])
-def test_uploads_other_path_is_not_found(client, tmp_path, path):
-  (tmp_path / 'uploads' / 'notes.txt').write_text('private')
+def test_other_path_is_not_found(client, path):
   page = client.get(path)
   assert page.status_code == 404
-  assert 'private' not in page.get_data(as_text=True)
   assert 'nothing at this address' in page.get_data(as_text=True)
 
 
 def test_pages_carry_security_headers_and_load_nothing_foreign(client):
-  pages = [client.get('/'), post(client, photo()), client.get('/nowhere'),
+  pages = [client.get('/'), post(client, kit.photo()), client.get('/nowhere'),
            client.post('/'), client.get('/healthz'),
-           client.get('/static/style.css')]
-  assert [page.status_code for page in pages] == [200, 200, 404, 400, 200, 200]
+           client.get('/static/style.css'), client.get('/static/page.js')]
+  assert [page.status_code for page in pages] == [200, 200, 404, 400, 200, 200,
+                                                  200]
   for page in pages:
     text = page.get_data(as_text=True)
-    assert "default-src 'self'" in page.headers['Content-Security-Policy']
+    policy = page.headers['Content-Security-Policy']
+    assert "default-src 'self'" in policy and 'unsafe' not in policy
     assert page.headers['X-Content-Type-Options'] == 'nosniff'
     assert page.headers['X-Frame-Options'] == 'DENY'
+    assert page.headers['Referrer-Policy'] == 'no-referrer'
     assert 'Werkzeug' not in page.headers.get('Server', '')
     assert 'http:' not in text and 'https:' not in text
     assert 'style=' not in text and '<style' not in text
-    assert '<script' not in text
+    assert not re.search(r'<script(?! src="/static/)', text)
+    assert not re.search(r'<[^>]* on\w+=', text)
 
 
-def test_healthz_answers_ok(client):
-  page = client.get('/healthz')
-  assert (page.status_code, page.data) == (200, b'ok')
+def test_methods_that_are_not_there_are_refused(client):
+  answer = client.put('/')
+  assert answer.status_code == 405 and 'POST' in answer.headers['Allow']
 
 
-def test_other_methods_are_refused(client):
-  assert client.put('/').status_code == 405
-  assert client.delete('/uploads/' + '0' * 32 + '.jpg').status_code == 405
+def test_page_false_leaves_the_api_only(service):
+  client = kit.make_client(service, PAGE=False)
+  for answer in (client.get('/'), post(client, kit.photo())):
+    assert answer.status_code == 404
+    assert answer.json['error']['code'] == 'not_found'
+  assert kit.post_form(client, '/api/classify', kit.photo()).status_code == 200
+
+
+def test_process_of_the_app_has_no_debugger():
+  code = ('import sys; sys.path.insert(0, "tests"); import service_kit as kit;'
+          'client = kit.make_client(kit.FakeService());'
+          'assert kit.post_form(client, "/", kit.photo()).status_code == 200;'
+          'print([m for m in sys.modules if m.startswith("werkzeug.debug") or '
+          'm in ("pdb", "bdb", "code")])')
+  said = subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True,
+                        stdout=subprocess.PIPE,
+                        env=dict(os.environ, FLASK_DEBUG='1')).stdout
+  assert b'werkzeug.debug' not in said
 
 
 @pytest.mark.parametrize('count, expected', [
     (1, ['b']), (3, ['b', 'a', 'c']), (9, ['b', 'a', 'c', 'd']),
+    (None, ['b', 'a', 'c', 'd']),
 ])
 def test_top_rows_are_sorted_and_equal_scores_keep_their_order(count,
                                                               expected):
   scores = np.array([0.2, 0.5, 0.2, 0.1], np.float32)
   rows = serving_app.top_rows(scores, list('abcd'), count)
   assert [row.label for row in rows] == expected
+
+
+def test_none_of_many_classes_names_twelve():
+  said = serving_app.none_of([str(n) for n in range(15)])
+  assert said == 'none of: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 3 others'

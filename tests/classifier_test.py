@@ -3,6 +3,7 @@
 import io
 import threading
 
+import colors_graph
 import numpy as np
 import pytest
 import serving_kit as kit
@@ -98,7 +99,7 @@ def test_classify_each_photo_only_tensorflow_refuses(frozen, scores,
                                                      monkeypatch):
   classifier = Classifier.from_frozen_graph(frozen['encoded'])
   monkeypatch.setattr('datasets.photos.normalize_photo',
-                      lambda data: Photo(data, 40, 52))
+                      lambda data, _: Photo(data, 40, 52))
   cut = PHOTOS[3][:PHOTOS[3].rfind(b'\xff\xda') + 12]
   found = classifier.classify_each([PHOTOS[0], cut, PHOTOS[1]])
   assert isinstance(found[1], PhotoError)
@@ -154,6 +155,30 @@ def test_from_frozen_graph_label_file_goes_before_the_graph(frozen, tmp_path):
   for kind in ('encoded', 'foreign'):
     with pytest.raises(InputError, match='4 classes, the network has 5'):
       Classifier.from_frozen_graph(frozen[kind], str(path))
+
+
+def test_classify_graph_that_leaves_its_outputs_open(tmp_path):
+  path = str(colors_graph.write(tmp_path))
+  stream = io.BytesIO()
+  Image.new('RGB', (40, 30), (20, 200, 30)).save(stream, 'JPEG')
+  classifier = Classifier.from_frozen_graph(path)
+  answer, = classifier.examine_each([stream.getvalue()])
+  assert classifier.labels[answer.scores.argmax()] == 'tulip' and answer.known
+  label_files.write(str(tmp_path / 'two.label'), ['a', 'b'])
+  classifier = Classifier.from_frozen_graph(path, str(tmp_path / 'two.label'))
+  with pytest.raises(InputError, match='has 2 classes, .* 3 outputs'):
+    classifier.classify([stream.getvalue()])
+
+
+def test_from_frozen_graph_labels_of_another_export_are_refused(tmp_path):
+  path = str(colors_graph.write(tmp_path))
+  labels = str(tmp_path / 'other.label')
+  label_files.write(labels, ['rose', 'daisy', 'tulip'])
+  with pytest.raises(InputError, match='other.label. has the names of .* in '
+                     'another order'):
+    Classifier.from_frozen_graph(path, labels)
+  label_files.write(labels, ['Gänseblümchen', 'Tulpe', 'Rose'])
+  assert Classifier.from_frozen_graph(path, labels).labels[1] == 'Tulpe'
 
 
 def test_from_frozen_graph_bad_file_is_refused(tmp_path):

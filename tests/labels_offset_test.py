@@ -69,7 +69,9 @@ def test_export_classification_and_server_pick_it_up(folder, capsys):
   assert of_run.labels == exported.labels
   assert abs(of_run.classify([photo]) - exported.classify([photo])).max() < 1e-5
   with serving_kit.parsed_flags(server, '--model_name=' + frozen):
-    assert server.classifier_from_flags().labels == exported.labels
+    service = server.service_from_flags()
+    assert service.labels == exported.labels
+    service.close()
   (folder / 'photo.jpg').write_bytes(photo)
   capsys.readouterr()
   serving_kit.run(classify_image, '--frozen_graph=' + frozen, '--format=csv',

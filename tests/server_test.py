@@ -1,89 +1,366 @@
-"""The server as a process: starts, answers one upload, ends cleanly."""
+"""The server as a process: starts, answers, is full, ends; and its flags."""
 
+import http.client
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 import urllib.request
 
 import pytest
+import server_load_kit as load_kit
 import serving_kit as kit
 
-import export_inference_graph
 import server as program
 from errors import InputError
+from serving import live, shutdown
+from serving.app import create_app
 from serving.classifier import Classifier
-
-ROOT = os.path.dirname(os.path.abspath(program.__file__))
 
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-  """Holds train/, the frozen graph a.pb and a.label."""
+  """Holds the frozen graph a.pb and a.label."""
   folder = tmp_path_factory.mktemp('server')
-  kit.save_checkpoint(folder / 'train', 'cifarnet')
-  kit.run(export_inference_graph, '--checkpoint_path=%s' % (folder / 'train'),
-          '--input_type=encoded', '--frozen_file=%s' % (folder / 'a.pb'))
+  load_kit.export(folder, 'a')
   return folder
 
 
-def _start(*arguments):
-  return subprocess.Popen(
-      [sys.executable, os.path.join(ROOT, 'server.py')] + list(arguments),
-      stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
-      cwd=ROOT)
-
-
-def _upload(url, data):
-  boundary = 'x' * 40
-  body = (('--%s\r\nContent-Disposition: form-data; name="file"; '
-           'filename="cat.jpg"\r\n\r\n' % boundary).encode() + data +
-          ('\r\n--%s--\r\n' % boundary).encode())
-  request = urllib.request.Request(url, body, {
-      'Content-Type': 'multipart/form-data; boundary=' + boundary})
-  with urllib.request.urlopen(request, timeout=20) as reply:
-    return reply.status, reply.headers, reply.read().decode()
-
-
-def test_classifier_calibrated_of_a_graph_without_is_refused(folder):
-  with kit.parsed_flags(program, '--model_dir=%s' % folder, '--model_name=a.pb',
-                        '--calibrated'):
-    with pytest.raises(InputError, match='has no calibrated scores'):
-      program.classifier_from_flags()
-
-
 def test_process_answers_one_upload_and_ends_on_sigterm(folder, tmp_path):
-  process = _start('--model_dir=%s' % folder, '--model_name=a.pb',
-                   '--label_file=a.label', '--port=0',
-                   '--upload_folder=%s' % (tmp_path / 'new' / 'uploads'))
-  try:
-    port = int(re.fullmatch(r'listening on port (\d+)\n',
-                            process.stdout.readline()).group(1))
+  uploads = tmp_path / 'new' / 'uploads'
+  with load_kit.Process('--model_dir=%s' % folder, '--model_name=a.pb',
+                        '--label_file=a.label', '--keep_uploads',
+                        '--upload_folder=%s' % uploads) as server:
+    server.wait_until_it_listens()
     photo = kit.make_photo(0)
-    status, headers, text = _upload('http://127.0.0.1:%d/' % port, photo)
+    status, headers, text = load_kit.upload(server.port, photo)
     scores = Classifier.from_frozen_graph(str(folder / 'a.pb')).classify(
         [photo])[0]
     assert status == 200
-    assert re.findall(r'value="([\d.]+)"', text) == [
-        '%.6f' % s for s in sorted(scores, reverse=True)]
     assert kit.LABELS[scores.argmax()] in text
+    for score in scores:
+      assert '%.1f' % (100 * score) in text
     assert 'Server' not in headers
-    name, = os.listdir(str(tmp_path / 'new' / 'uploads'))
-    assert (tmp_path / 'new' / 'uploads' / name).read_bytes() == photo
-    second = _start('--port=%d' % port)
-    assert second.wait(timeout=60) == 1
-    assert second.stderr.read().splitlines() == [
+    assert any((uploads / name).read_bytes() == photo
+               for name in os.listdir(str(uploads)))
+    second = subprocess.run(
+        [sys.executable, os.path.join(load_kit.ROOT, 'server.py'),
+         '--port=%d' % server.port], capture_output=True,
+        text=True, timeout=60)
+    assert second.returncode == 1
+    assert second.stderr.splitlines() == [
         'server.py: error: cannot listen on 127.0.0.1, port %d: Address '
-        'already in use; choose another with --port or --host' % port]
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=20) == 0
-    assert process.stdout.read() == ''
-    assert 'Traceback' not in process.stderr.read()
-  finally:
-    process.kill()
-    process.communicate()
+        'already in use; choose another with --port or --host' % server.port]
+    server.process.send_signal(signal.SIGTERM)
+    status, lines = server.wait()
+    assert status == 0
+    assert lines == ['INFO:tensorflow:ended']
+    assert server.process.stdout.read() == ''
+
+
+def read_metrics(port):
+  with urllib.request.urlopen('http://127.0.0.1:%d/metrics' % port) as page:
+    return page.read().decode()
+
+
+def is_open(port):
+  with socket.socket() as visitor:
+    return visitor.connect_ex(('127.0.0.1', port)) == 0
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_process_told_to_end_answers_what_it_accepted(folder, number, tmp_path):
+  count, answers = 12, []
+
+  def client(port, seed):
+    answers.append(load_kit.upload(port, kit.make_photo(seed))[0])
+
+  # The window holds the photos back until the signal has come.
+  with load_kit.Process('--model_dir=%s' % folder, '--model_name=a.pb',
+                        '--upload_folder=%s' % tmp_path, '--batch_size=64',
+                        '--batch_window_ms=6000') as server:
+    server.wait_until_it_listens()
+    late = socket.create_connection(('127.0.0.1', server.port))
+    body, headers = load_kit.multipart(kit.make_photo(99))
+    late.sendall(('POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n'
+                  'Content-Type: %s\r\n\r\n' % (
+                      len(body), headers['Content-Type'])).encode() + body[:50])
+    clients = [threading.Thread(target=client, args=(server.port, seed))
+               for seed in range(count)]
+    for thread in clients:
+      thread.start()
+    load_kit.wait_until(lambda: 'queue_length %d\n' % count in read_metrics(
+        server.port))
+    assert answers == []
+    server.process.send_signal(number)
+    load_kit.wait_until(lambda: not is_open(server.port))
+    late.sendall(body[50:])  # An upload that was on its way.
+    reply = http.client.HTTPResponse(late)
+    reply.begin()
+    assert reply.status == 200
+    assert reply.getheader('Connection') == 'close'
+    for thread in clients:
+      thread.join(30)
+    assert answers == [200] * count
+    assert server.wait() == (0, ['INFO:tensorflow:ended'])
+    late.close()
+
+
+def test_process_upload_that_never_ends_is_cut_off(folder, tmp_path):
+  with load_kit.Process('--model_dir=%s' % folder, '--model_name=a.pb',
+                        '--upload_folder=%s' % tmp_path,
+                        '--drain_secs=1') as server:
+    server.wait_until_it_listens()
+    late = socket.create_connection(('127.0.0.1', server.port))
+    late.sendall(b'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n')
+    time.sleep(1)
+    start = time.monotonic()
+    server.process.send_signal(signal.SIGTERM)
+    status, lines = server.wait()
+    assert status == 0
+    assert 1 <= time.monotonic() - start < 10
+    assert re.match('WARNING.*1 requests are left without an answer after 1',
+                    lines[0])
+    late.close()
+
+
+def test_process_told_to_end_before_it_listens_ends(folder):
+  with load_kit.Process('--model_dir=%s' % folder,
+                        '--model_name=a.pb') as server:
+    time.sleep(0.5)
+    server.process.send_signal(signal.SIGTERM)
+    status, lines = server.wait()
+    assert status in (0, -signal.SIGTERM)  # The latter: not yet in main().
+    assert not any('Traceback' in line for line in lines)
+
+
+def test_process_full_queue_is_503_with_retry_after(folder, tmp_path):
+  with load_kit.Process('--model_dir=%s' % folder, '--model_name=a.pb',
+                        '--upload_folder=%s' % tmp_path, '--max_queue=2',
+                        '--batch_size=8', '--batch_window_ms=4000') as server:
+    server.wait_until_it_listens()
+    waiting = [threading.Thread(target=load_kit.upload,
+                                args=(server.port, kit.make_photo(seed)))
+               for seed in range(2)]
+    for thread in waiting:
+      thread.start()
+    load_kit.wait_until(lambda: 'queue_length 2\n' in read_metrics(server.port))
+    connection = http.client.HTTPConnection('127.0.0.1', server.port,
+                                            timeout=20)
+    start = time.monotonic()
+    connection.request('POST', '/', *load_kit.multipart(kit.make_photo(3)))
+    reply = connection.getresponse()
+    assert reply.status == 503
+    assert time.monotonic() - start < 3  # It did not wait for its turn.
+    assert int(reply.getheader('Retry-After')) >= 1
+    reply.read()
+    for thread in waiting:
+      thread.join(20)
+    connection.request('POST', '/', *load_kit.multipart(kit.make_photo(3)))
+    assert connection.getresponse().status == 200
+    connection.close()
+
+
+def test_process_is_warm_before_it_listens(folder, tmp_path, monkeypatch):
+  calls = []
+  monkeypatch.setattr(Classifier, 'warm_up', _noted(
+      calls, 'warm', Classifier.warm_up))
+  monkeypatch.setattr(program, 'listen', _noted(
+      calls, 'listen', program.listen))
+  monkeypatch.setattr(program.DrainingServer, 'run', _noted(
+      calls, 'run', lambda *args, **kwargs: 0))
+  monkeypatch.setattr(signal, 'signal', lambda *args: None)
+  kit.run(program, '--model_dir=%s' % folder, '--model_name=a.pb', '--port=0',
+          '--upload_folder=%s' % tmp_path)
+  assert calls == ['warm', 'listen', 'run']
+
+
+def _noted(calls, name, function):
+  def noting(*args, **kwargs):
+    calls.append(name)
+    return function(*args, **kwargs)
+  return noting
+
+
+class _Answers:
+  """A WSGI application whose answers wait until the test lets them go."""
+
+  def __init__(self):
+    self.waiting = threading.Semaphore(0)
+    self.go = threading.Event()
+
+  def __call__(self, environ, start_response):
+    body = environ['wsgi.input'].read()
+    self.waiting.release()
+    assert self.go.wait(20)
+    start_response('200 OK', [('Content-Length', str(len(body)))])
+    return [body]
+
+
+def _post(port, number, answers):
+  connection = http.client.HTTPConnection('127.0.0.1', port, timeout=30)
+  connection.request('POST', '/', str(number))
+  answers[number] = connection.getresponse().read().decode()
+
+
+def test_server_answers_what_waits_for_a_thread(folder):
+  application = _Answers()
+  listener = program.bind('127.0.0.1', 0)
+  server = program.listen(application, listener, 2, 1)
+  port = listener.getsockname()[1]
+  ends = []
+  running = threading.Thread(target=lambda: ends.append(server.run(20)),
+                             daemon=True)
+  running.start()
+  answers = {}
+  clients = [threading.Thread(target=_post, args=(port, number, answers))
+             for number in range(10)]
+  for thread in clients:
+    thread.start()
+  for _ in range(2):  # There are two threads; eight requests wait for them.
+    assert application.waiting.acquire(timeout=20)
+  time.sleep(0.3)
+  server.stop()
+  time.sleep(0.3)
+  application.go.set()
+  for thread in clients:
+    thread.join(30)
+  running.join(30)
+  assert ends == [0]
+  assert answers == {number: str(number) for number in range(10)}
+
+
+def test_server_request_on_a_fresh_connection_is_answered(folder, monkeypatch):
+  monkeypatch.setattr(shutdown, '_FRESH_GRACE_SECS', 15.0)
+  application = _Answers()
+  application.go.set()
+  listener = program.bind('127.0.0.1', 0)
+  server = program.listen(application, listener, 2, 1)
+  running = threading.Thread(target=server.run, args=(60,),
+                             daemon=True)
+  running.start()
+  visitor = socket.create_connection(listener.getsockname())
+  server.stop()
+  time.sleep(0.8)
+  visitor.sendall(b'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\na')
+  reply = http.client.HTTPResponse(visitor)
+  reply.begin()
+  assert (reply.read(), reply.getheader('Connection')) == (b'a', 'close')
+  running.join(20)
+  visitor.close()
+
+
+def test_server_upload_byte_by_byte_is_closed(folder, monkeypatch):
+  monkeypatch.setattr(shutdown, '_SLOWEST_SECS', 1.0)
+  application = _Answers()
+  application.go.set()
+  listener = program.bind('127.0.0.1', 0)
+  server = program.listen(application, listener, 2, 1)
+  running = threading.Thread(target=server.run, args=(60,),
+                             daemon=True)
+  running.start()
+  slow = socket.create_connection(listener.getsockname())
+  slow.sendall(b'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 999\r\n\r\n')
+  start = time.monotonic()
+  with pytest.raises(OSError):
+    while time.monotonic() < start + 10:
+      slow.sendall(b'a')
+      time.sleep(0.1)
+  assert time.monotonic() - start > 0.9
+  slow.close()
+  # Many short requests on one connection that is older are none.
+  connection = http.client.HTTPConnection(*listener.getsockname())
+  while time.monotonic() < start + 4:
+    connection.request('POST', '/', 'a')
+    assert connection.getresponse().read() == b'a'
+    time.sleep(0.1)
+  connection.close()
+  server.stop()
+  running.join(20)
+
+
+def test_server_uploads_together_are_bounded(folder, monkeypatch):
+  monkeypatch.setattr(program, '_UPLOADS_BYTES', 2 ** 20)
+  monkeypatch.setattr(program, 'body_bytes', lambda megabytes: 2 * 2 ** 20)
+  service = load_kit.serve(folder / 'a.pb')
+  app = create_app(service, {'MAX_UPLOAD_MB': 1})
+  listener = program.bind('127.0.0.1', 0)
+  port = listener.getsockname()[1]
+  server = program.listen(app, listener, 2, 1)
+  running = threading.Thread(target=server.run, args=(5,), daemon=True)
+  running.start()
+  head = (b'POST /api/classify HTTP/1.1\r\nHost: a\r\n'
+          b'Content-Length: 2000000\r\n\r\n')
+  clients = [socket.create_connection(('127.0.0.1', port)) for _ in range(3)]
+  # The limit is twice the largest request: the third is too much, and of those
+  # on their way the largest is thrown away, here the second.
+  for client, size in zip(clients, (1800000, 1900000)):
+    client.sendall(head + bytes(size))
+  load_kit.wait_until(lambda: server.bytes_held() == 3700000)
+  clients[2].sendall(head + bytes(2 ** 20))
+  load_kit.wait_until(lambda: server.bytes_held() < 3700000)
+  assert server.bytes_held() <= 1800000 + 2 ** 20
+  # Its answer comes when it has sent all.
+  clients[1].sendall(bytes(100000))
+  clients[1].settimeout(20)
+  text = b''.join(iter(lambda: clients[1].recv(10000), b''))
+  assert text.startswith(b'HTTP/1.1 503 ') and b'\r\nRetry-After: ' in text
+  assert b'"code": "busy"' in text and b'nosniff' in text
+  # The others are as they were, and one that has left makes room.
+  clients[2].close()
+  clients[0].sendall(bytes(200000))
+  clients[0].settimeout(20)
+  assert clients[0].recv(100).startswith(b'HTTP/1.1 413 ')
+  assert load_kit.upload(port, kit.make_photo(0))[0] == 200
+  server.stop()
+  running.join(20)
+  assert not running.is_alive()
+  for client in clients:
+    client.close()
+  assert service.close(20)
+
+
+def test_server_told_twice_ends_at_once(folder):
+  application = _Answers()
+  listener = program.bind('127.0.0.1', 0)
+  server = program.listen(application, listener, 2, 1)
+  ends = []
+  running = threading.Thread(target=lambda: ends.append(server.run(60)))
+  running.start()
+  visitor = socket.create_connection(listener.getsockname())
+  visitor.sendall(b'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\na')
+  assert application.waiting.acquire(timeout=20)
+  server.stop()
+  time.sleep(0.5)
+  assert ends == []
+  server.stop()
+  running.join(20)
+  assert ends == [1]
+  application.go.set()
+  visitor.close()
+
+
+def test_server_idle_connection_does_not_hold_the_end(folder):
+  listener = program.bind('127.0.0.1', 0)
+  application = _Answers()
+  application.go.set()
+  server = program.listen(application, listener, 2, 1)
+  running = threading.Thread(target=server.run, args=(60,),
+                             daemon=True)
+  running.start()
+  connection = http.client.HTTPConnection(*listener.getsockname())
+  connection.request('POST', '/', 'a')
+  assert connection.getresponse().read() == b'a'
+  time.sleep(0.2)
+  start = time.monotonic()
+  server.stop()
+  running.join(20)
+  assert time.monotonic() - start < 5
+  connection.close()
 
 
 def test_bind_port_in_use_is_named():
@@ -115,17 +392,90 @@ def test_bind_does_not_listen_yet():
     (('--model_name=a.pb', '--label_file=none.label'),
      'label file .*none.label'),
     (('--model_name=a.pb', '--image_size=64'), '--image_size=64 contradicts'),
+    (('--model_name=a.pb', '--calibrated'), 'has no calibrated scores'),
 ])
-def test_classifier_missing_file_is_named(folder, arguments, message):
+def test_service_missing_file_is_named(folder, arguments, message):
   with kit.parsed_flags(program, '--model_dir=%s' % folder, *arguments):
     with pytest.raises(InputError, match=message):
-      program.classifier_from_flags()
+      program.service_from_flags()
 
 
-def test_classifier_labels_in_the_graph_do_without_a_file(folder):
+def test_service_labels_in_the_graph_do_without_a_file(folder):
   with kit.parsed_flags(program, '--model_dir=%s' % folder,
                         '--model_name=a.pb'):
-    assert program.classifier_from_flags().labels == kit.LABELS
+    service = program.service_from_flags()
+  assert service.labels == kit.LABELS
+  assert service.close(20)
+
+
+def test_service_gets_the_limits_of_the_flags(folder, monkeypatch):
+  made = {}
+
+  def batcher(examine, weigh, **limits):
+    made.update(limits)
+
+  monkeypatch.setattr(live, 'Batcher', batcher)
+  with kit.parsed_flags(program, '--model_dir=%s' % folder, '--model_name=a.pb',
+                        '--max_queue=7', '--batch_size=3',
+                        '--batch_window_ms=20', '--reload_secs=0',
+                        '--max_pixels=5000'):
+    program.service_from_flags()
+  assert made == dict(batch_size=3, window_secs=0.02, max_queue=7,
+                      most_weight=5000)
+
+
+def test_threads_are_more_than_the_queue_holds():
+  with kit.parsed_flags(program, '--max_queue=10'):
+    assert program.threads_from_flags() > 10
+  with kit.parsed_flags(program, '--max_queue=10', '--threads=11'):
+    assert program.threads_from_flags() == 11
+  with kit.parsed_flags(program, '--max_queue=10', '--threads=10'):
+    with pytest.raises(InputError, match='--threads=10 must be more than '
+                       '--max_queue=10'):
+      program.threads_from_flags()
+
+
+def test_token_is_taken_from_the_flag_or_a_file(tmp_path):
+  path = tmp_path / 'token'
+  path.write_text('from-a-file\n')
+  for value, token in (('abc', 'abc'), ('@%s' % path, 'from-a-file')):
+    with kit.parsed_flags(program, '--api_token=' + value):
+      assert program.token_from_flags() == token
+  with kit.parsed_flags(program):
+    assert program.token_from_flags() is None
+
+
+@pytest.mark.parametrize('value', ['', 'two words', 'line\nbreak', '中文'])
+def test_token_that_no_header_can_hold_is_refused(value):
+  with kit.parsed_flags(program, '--api_token=' + value):
+    with pytest.raises(InputError, match='--api_token must be'):
+      program.token_from_flags()
+
+
+def test_token_file_that_is_missing_is_named(tmp_path):
+  with kit.parsed_flags(program, '--api_token=@%s' % (tmp_path / 'none')):
+    with pytest.raises(InputError, match='cannot read .*none'):
+      program.token_from_flags()
+
+
+@pytest.mark.parametrize('argument', [
+    '--max_queue=0', '--batch_size=0', '--batch_window_ms=-1', '--threads=0',
+    '--reload_secs=-1', '--drain_secs=-1', '--max_pixels=0', '--port=70000',
+    '--max_upload_mb=0', '--max_queue=many', '--keep_uploads=perhaps'])
+def test_flags_values_out_of_range_are_refused(argument):
+  with pytest.raises(program.flags.IllegalFlagValueError):
+    with kit.parsed_flags(program, argument):
+      pass
+
+
+def test_help_lists_every_flag():
+  shown = subprocess.run(
+      [sys.executable, os.path.join(load_kit.ROOT, 'server.py'), '--help'],
+      stdout=subprocess.PIPE, text=True).stdout
+  for name in ('host', 'port', 'max_queue', 'batch_size', 'batch_window_ms',
+               'threads', 'reload_secs', '[no]keep_uploads', 'api_token',
+               'max_pixels', 'drain_secs', 'upload_folder', 'max_upload_mb'):
+    assert '--%s:' % name in shown
 
 
 def test_flags_have_the_defaults_of_2017():
@@ -133,6 +483,7 @@ def test_flags_have_the_defaults_of_2017():
     values = program.FLAGS
     assert (values.model_dir, values.model_name, values.label_file,
             values.upload_folder, values.num_top_predictions, values.port,
-            values.debug, values.host) == (
+            values.debug, values.host, values.keep_uploads,
+            values.api_token) == (
                 '', 'my_inception_v4_freeze.pb', 'my_inception_v4_freeze.label',
-                '/tmp/', 5, 5001, False, '127.0.0.1')
+                '/tmp/', 5, 5001, False, '127.0.0.1', False, None)

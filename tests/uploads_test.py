@@ -1,14 +1,38 @@
-"""Uploads get names of their own and are known by their content."""
+"""Uploads: known by their content, kept under names of their own or not at all,
+and forms of any shape read in a time that their length explains."""
 
+import gc
+import io
 import os
+import tempfile
+import time
+import tracemalloc
 
 import pytest
+import service_kit as kit
+import werkzeug.test
+from PIL import Image
 
 from errors import InputError
-from serving import uploads
+from serving import heap, multipart, uploads
+from serving.refusals import Refused
 
 JPEG = b'\xff\xd8\xff\xe0' + b'j' * 10
 PNG = b'\x89PNG\r\n\x1a\n' + b'p' * 10
+MARK = b'--' + kit.BOUNDARY
+# Seconds in which a hostile form of some MiB must be refused, on any machine.
+CHEAP = 2.0
+
+
+def files(body, boundary='----WebKitFormBoundaryAbc123', most=16):
+  return multipart.files(body, boundary, b'file', most, most + 16)
+
+
+def refusal(function, *arguments):
+  """Returns the code with which a function refuses."""
+  with pytest.raises(Refused) as caught:
+    function(*arguments)
+  return caught.value.code
 
 
 @pytest.mark.parametrize('data, extension', [
@@ -19,7 +43,7 @@ PNG = b'\x89PNG\r\n\x1a\n' + b'p' * 10
     (b'GIF89a' + b'g' * 10, None),
     (b'<html>', None),
     (b' ' + JPEG, None),
-])
+], ids=kit.short)
 def test_extension_of_content_decides(data, extension):
   assert uploads.extension_of(data) == extension
 
@@ -32,6 +56,7 @@ def test_keep_writes_the_bytes_under_a_new_name(tmp_path):
   assert [name[-4:] for name in names] == ['.jpg', '.jpg', '.png']
   for name, data in zip(names, (JPEG, JPEG, PNG)):
     assert uploads.is_kept_name(name)
+    assert os.stat(os.path.join(folder, name)).st_mode & 0o077 == 0
     with open(os.path.join(folder, name), 'rb') as file:
       assert file.read() == data
 
@@ -55,3 +80,292 @@ def test_make_folder_on_a_file_is_refused(tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(InputError, match='cannot make the folder.*file'):
     uploads.make_folder(str(tmp_path / 'file'))
+
+
+def test_kept_too_much_removes_the_oldest(tmp_path):
+  kept = uploads.Kept(str(tmp_path), days=1, megabytes=1)
+  for number in range(5):
+    kept.keep(JPEG + bytes([number]) + b'\0' * 300000)
+  found = sorted(path.read_bytes()[len(JPEG)] for path in tmp_path.iterdir())
+  assert found == [2, 3, 4]
+
+
+def test_kept_too_old_is_removed_and_foreign_files_stay(tmp_path):
+  old, new = (uploads.keep(str(tmp_path), JPEG) for _ in range(2))
+  (tmp_path / 'notes.txt').write_text('mine')
+  for name in (old, 'notes.txt'):
+    os.utime(str(tmp_path / name), (1, time.time() - 2 * 86400 - 9))
+  uploads.Kept(str(tmp_path), days=2, megabytes=1)
+  assert sorted(os.listdir(str(tmp_path))) == sorted([new, 'notes.txt'])
+  uploads.Kept(str(tmp_path), days=2, megabytes=0)
+  assert os.listdir(str(tmp_path)) == ['notes.txt']
+
+
+def test_kept_link_of_another_is_not_followed(tmp_path):
+  (tmp_path / 'precious').write_text('mine')
+  link = tmp_path / ('0' * 32 + '.jpg')
+  link.symlink_to(tmp_path / 'precious')
+  uploads.Kept(str(tmp_path), days=0, megabytes=0)
+  assert (tmp_path / 'precious').read_text() == 'mine' and link.is_symlink()
+
+
+def test_kept_file_that_somebody_removed_is_no_error(tmp_path):
+  kept = uploads.Kept(str(tmp_path), days=1, megabytes=0.00001)
+  kept.keep(JPEG[:8])
+  os.remove(str(next(tmp_path.iterdir())))
+  kept.keep(JPEG)
+  assert not list(tmp_path.iterdir())
+
+
+def test_kept_disk_that_is_full_still_answers(tmp_path, monkeypatch, log):
+  client = kit.make_client(kit.FakeService(), KEEP_UPLOADS=True,
+                           UPLOAD_FOLDER=str(tmp_path))
+
+  def full(folder, data):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(uploads, 'keep', full)
+  assert kit.post_form(client, '/', kit.photo()).status_code == 200
+  assert 'cannot keep a photo: No space left' in log.text
+
+
+def test_app_keeps_usable_photos_only_where_asked(tmp_path):
+  folder = tmp_path / 'kept'
+  client = kit.make_client(kit.FakeService(), KEEP_UPLOADS=True,
+                           UPLOAD_FOLDER=str(folder))
+  for path in ('/', '/api/classify'):
+    kit.post_form(client, path, kit.photo(), b'words', kit.photo('PNG'))
+  assert sorted(path.read_bytes() for path in folder.iterdir()) == sorted(
+      2 * [kit.photo(), kit.photo('PNG')])
+  other = tmp_path / 'other'
+  client = kit.make_client(kit.FakeService(), UPLOAD_FOLDER=str(other))
+  kit.post_form(client, '/', kit.photo())
+  assert not other.exists()
+
+
+def test_app_idle_removes_what_is_too_old(tmp_path, monkeypatch):
+  client = kit.make_client(kit.FakeService(), KEEP_UPLOADS=True, KEEP_DAYS=3,
+                           UPLOAD_FOLDER=str(tmp_path))
+  kit.post_form(client, '/', kit.photo())
+  client.get('/healthz')
+  assert len(list(tmp_path.iterdir())) == 1
+  later = time.time() + 3 * 86400 + 1
+  monkeypatch.setattr(uploads.time, 'time', lambda: later)
+  client.get('/healthz')
+  assert not list(tmp_path.iterdir())
+
+
+def test_app_without_keeping_makes_no_file_at_all(monkeypatch):
+  def no_file(*arguments, **options):
+    raise AssertionError('a file was made')
+
+  for name in ('TemporaryFile', 'SpooledTemporaryFile', 'NamedTemporaryFile',
+               'mkstemp'):
+    monkeypatch.setattr(tempfile, name, no_file)
+  # werkzeug has its own reference to it.
+  monkeypatch.setattr('werkzeug.formparser.SpooledTemporaryFile', no_file)
+  client = kit.make_client(kit.FakeService())
+  large = kit.photo() + b'\0' * 3 * 2 ** 20  # Above any spool limit.
+  for path in ('/', '/api/classify'):
+    assert kit.post_form(client, path, large, large).status_code == 200
+
+
+@pytest.mark.parametrize('data, code', [
+    (b'', 'empty_file'), (b'x', 'not_a_photo'), (JPEG, 'unreadable_photo'),
+    (PNG, 'unreadable_photo'),
+    (kit.photo()[:100], 'unreadable_photo'),
+    (kit.photo('PNG')[:20], 'unreadable_photo'),
+    (b'\xff\xd8' + b'\xff' * 999000, 'unreadable_photo'),
+    (b'\xff\xd8' + b'\xff\xe0\0\x02' * 10 ** 5, 'unreadable_photo'),
+    (b'\xff\xd8\xff\xe0\0\0' * 10 ** 5, 'unreadable_photo'),
+    (kit.photo(size=(1001, 1000)), 'too_many_pixels'),
+    (kit.photo('PNG', size=(1001, 1000)), 'too_many_pixels'),
+    (kit.photo() + b'\0' * 10 ** 6, 'too_large'),
+], ids=kit.short)
+def test_check_refuses_before_anything_is_decoded(monkeypatch, data, code):
+  def decode(*arguments):
+    raise AssertionError('decoded')
+
+  monkeypatch.setattr(Image.Image, 'load', decode)
+  start = time.monotonic()
+  assert refusal(uploads.check, data, 10 ** 6, 10 ** 6) == code
+  assert time.monotonic() - start < CHEAP
+
+
+@pytest.mark.parametrize('options', [
+    dict(kind='PNG'), dict(kind='JPEG'), dict(kind='JPEG', progressive=True),
+    dict(kind='JPEG', comment=b'\xff\xc0\0\x0b\x08\xff\xff\xff\xff'),
+    dict(kind='JPEG', icc_profile=b'\xff\xc2' * 40000),
+])
+def test_check_reads_the_size_as_pillow_does(options):
+  data = kit.photo(size=(123, 45), **options)
+  uploads.check(data, 10 ** 7, 123 * 45)
+  assert refusal(uploads.check, data, 10 ** 7, 123 * 45 - 1) == (
+      'too_many_pixels')
+
+
+def test_check_second_frame_of_another_size_counts():
+  data = kit.photo(size=(20, 10))
+  frame = b'\xff\xc0\0\x0b\x08\xff\xdc\xff\xdc\x01\x01\x11\0'
+  assert refusal(uploads.check, data[:2] + frame + data[2:], 10 ** 6,
+                 10 ** 6) == 'too_many_pixels'
+
+
+def test_preview_is_small_upright_and_bare():
+  exif = Image.Exif()
+  exif[0x0112], exif[0x010e] = 8, 'SECRET'
+  data = kit.photo(size=(2000, 1000), exif=exif)
+  small = uploads.preview(data, 10 ** 7)
+  image = Image.open(io.BytesIO(small))
+  assert image.size == (360, 720)
+  assert b'SECRET' in data and b'SECRET' not in small
+
+
+def test_preview_of_an_upright_photo_is_bare_too():
+  exif = Image.Exif()
+  exif[0x010e] = 'SECRET'
+  data = kit.photo(exif=exif, comment=b'SECRET', icc_profile=b'SECRET' * 9)
+  assert data.count(b'SECRET') == 11
+  assert b'SECRET' not in uploads.preview(data, 10 ** 7)
+
+
+def test_files_come_back_byte_for_byte():
+  contents = [b'', b'\r\n', b'--', bytes(range(256)) * 9, b'\r\n--x',
+              MARK[:-1] + b'\r\n']
+  assert files(kit.form(*contents)) == contents
+
+
+def test_files_of_other_fields_and_empty_choices_do_not_count():
+  body = (kit.part(b'a', name=b'other') + kit.part(b'b', filename=None) +
+          kit.part(b'', filename=b'') + kit.part(b'c', filename=b'') +
+          kit.part(b'd') + MARK + b'--\r\n')
+  assert files(body) == [b'c', b'd']
+
+
+@pytest.mark.parametrize('body', [
+    b'preamble\r\n' + kit.form(b'a') + b'epilogue',
+    kit.form(b'a')[:-2],
+    MARK + b' \t\r\nContent-Disposition:form-data;name=file;filename=a\r\n\r\n'
+    b'a\r\n' + MARK + b'--',
+    MARK + b'\r\nContent-Type: image/png\r\ncontent-disposition: Form-Data; '
+    b"NAME=\"file\"; filename*=UTF-8''%e4\r\n\r\na\r\n" + MARK + b'--',
+], ids=kit.short)
+def test_files_of_unusual_forms_are_found(body):
+  assert files(body) == [b'a']
+
+
+@pytest.mark.parametrize('body', [
+    b'', b'x', MARK, MARK + b'\r\n', kit.form(b'a')[:-20], kit.part(b'a'),
+    MARK + b'\r\n\r\n\r\n' + MARK + b'--',
+    MARK + b'x\r\n' + kit.form(b'a')[len(MARK) + 2:],
+    MARK + b'\r\nContent-Disposition: form-data\r\n\r\na\r\n' + MARK + b'--',
+    MARK + b'\r\nContent-Disposition: attachment; name="file"\r\n\r\na\r\n' +
+    MARK + b'--',
+    MARK + b'\r\nContent-Type: image/png\r\n\r\na\r\n' + MARK + b'--',
+    MARK + b'\r\nContent-Disposition: form-data; name="file\r\n\r\na\r\n' +
+    MARK + b'--',
+    kit.part(b'a', filename=b'n' * 9000) + MARK + b'--',
+    kit.form(b'a').replace(b'\r\n', b'\n'),
+], ids=kit.short)
+def test_files_of_a_damaged_form_are_refused(body):
+  assert refusal(files, body) == 'bad_form'
+
+
+@pytest.mark.parametrize('boundary', ['x', "'()+_,-./:=? 9", 'x' * 200],
+                         ids=kit.short)
+def test_files_with_any_boundary_of_a_client_are_found(boundary):
+  body = kit.form(b'a').replace(kit.BOUNDARY, boundary.encode())
+  assert files(body, boundary) == [b'a']
+
+
+@pytest.mark.parametrize('boundary', [
+    None, '', ' ', 'x' * 201, 'é', 'a\r\nb', 'a;b', '\0', 'a '], ids=kit.short)
+def test_files_with_a_bad_boundary_are_refused(boundary):
+  assert refusal(files, kit.form(b'a'), boundary) == 'bad_form'
+
+
+@pytest.mark.parametrize('body, code', [
+    (kit.part(b'a') * 17 + MARK + b'--', 'too_many_photos'),
+    (kit.part(b'a', filename=None) * 33 + MARK + b'--', 'too_many_parts'),
+    (kit.part(b'', filename=b'') * 10000 + MARK + b'--', 'too_many_parts'),
+    (kit.part(b'a') * 10000, 'too_many_photos'),
+    # CVE-2023-46136: a line break, and then megabytes without another one.
+    (kit.part(b'a')[:-3] + b'\r' + b'a' * 2 ** 24, 'bad_form'),
+    (kit.part(b'a')[:-3] + b'\n' * 2 ** 24, 'bad_form'),
+    (MARK[:-1] * 10 ** 6, 'bad_form'),
+    ((b'\r\n' + MARK[:-1]) * 10 ** 6, 'bad_form'),
+    (MARK + b'\r\n' + b'a: b\r\n' * 10 ** 6, 'bad_form'),
+    (MARK + b'\r\nContent-Disposition: form-data' + b'; a="' * 10 ** 6,
+     'bad_form'),
+    (MARK + b'\r\nContent-Disposition: form-data; a="' + b'\\"' * 3900 +
+     b'\r\n\r\n\r\n' + MARK + b'--', 'bad_form'),
+], ids=kit.short)
+def test_files_of_a_hostile_form_are_refused_cheaply(body, code):
+  start = time.monotonic()
+  assert refusal(files, body) == code
+  assert time.monotonic() - start < CHEAP
+
+
+def test_trimmer_trims_once_in_its_time(monkeypatch):
+  now, calls = [100.0], []
+  monkeypatch.setattr(heap.time, 'monotonic', lambda: now[0])
+  trimmer = heap.Trimmer(10)
+  trimmer._trim = calls.append
+  done = []
+  for seconds in (100, 109.9, 110, 111, 119.9, 120):
+    now[0] = seconds
+    done.append(trimmer.trim())
+  assert done == [False, False, True, False, False, True] and len(calls) == 2
+  trimmer._trim = None  # A C library without it.
+  now[0] = 200
+  assert not trimmer.trim()
+
+
+@pytest.mark.parametrize('data', [
+    b'x' * 10 ** 7, kit.photo()[:30] + b'\0' * 10 ** 6], ids=kit.short)
+def test_refusal_of_a_large_photo_does_not_hold_it(data):
+  app = kit.make_client(kit.FakeService(), MAX_UPLOAD_MB=1).application
+  said = []
+
+  def post():
+    # Not by the test client, which holds requests itself.
+    body = kit.form(data)
+    environ = werkzeug.test.create_environ(
+        '/', method='POST', data=body, content_type=kit.form_type())
+    list(app(environ, lambda status, headers: said.append(status)))
+
+  post()
+  gc.collect()
+  gc.disable()
+  tracemalloc.start()
+  try:
+    post()
+    assert said[1].startswith('4')
+    assert tracemalloc.get_traced_memory()[0] < 10 ** 6
+  finally:
+    tracemalloc.stop()
+    gc.enable()
+
+
+def test_kept_photo_larger_than_all_may_be_is_not_written(tmp_path):
+  kept = uploads.Kept(str(tmp_path), days=1, megabytes=1)
+  kept.keep(kit.photo())
+  kept.keep(kit.photo() + bytes(2 ** 20))
+  assert len(os.listdir(str(tmp_path))) == 1
+
+
+@pytest.mark.parametrize('disposition', [
+    b'form-data; name="file"; filename="a\\"',
+    b'form-data; name="file"; filename="a.jpg";',
+    b'form-data; name="file"; filename="a \\"b\\".jpg"',
+    b'form-data; name=file; filename=a.jpg ; '])
+def test_files_names_of_many_clients_are_understood(disposition):
+  body = (b'--x\r\nContent-Disposition: ' + disposition +
+          b'\r\n\r\ndata\r\n--x--\r\n')
+  assert multipart.files(body, 'x', b'file', 2, 2) == [b'data']
+
+
+def test_check_side_longer_than_a_jpeg_holds_is_named():
+  with pytest.raises(Refused) as caught:
+    uploads.check(kit.photo('PNG', size=(66000, 2)), 2 ** 20, 10 ** 7)
+  assert caught.value.code == 'too_many_pixels_a_side'

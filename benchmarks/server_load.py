@@ -1,0 +1,364 @@
+"""Measures the server under load, beside the bare session.
+
+server.py is started on a free port. Clients on connections of their own upload
+one photo after the other to /api/classify; whoever is refused waits as long as
+Retry-After says. Before and after each number of clients the bare session
+classifies the same photos, already decoded and checked, in full batches: what
+the machine can do at that time, without any server.
+
+Every reply is compared with what the classifier says of the same photo alone.
+"""
+
+import collections
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+from absl import flags
+
+import common_flags
+from datasets.photos import PhotoError
+from errors import InputError
+from serving.classifier import Classifier, prepare
+
+FLAGS = flags.FLAGS
+
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+# How far a probability may be from the one of the same photo alone.
+_TOLERANCE = 1e-5
+
+# Seconds for an answer, or for the server's start, at most.
+_PATIENCE_SECS = 300
+
+# One reply. end: seconds after the start; seconds: since the photo was sent.
+Reply = collections.namedtuple('Reply', 'photo status body end seconds')
+
+# Of one number of clients. rate: answers a second; p50, p95, p99: seconds;
+# wrong: answers that differ; failed: neither answers nor refusals. share: of
+# what the bare session did before and after.
+Level = collections.namedtuple(
+    'Level', 'clients answers rate p50 p95 p99 refused wrong failed share')
+
+
+def define_flags():
+  """Defines what is served, and by how many it is asked."""
+  flags.DEFINE_string('frozen_file', None, 'Frozen graph with its labels.')
+  flags.DEFINE_string('photos', None, 'Folder of JPEG or PNG photos, searched '
+                      'with its sub-folders.')
+  flags.DEFINE_string(
+      'relative_to', '', 'Folder that --photos is relative to.')
+  flags.DEFINE_integer('num_photos', 32, 'How many of them are uploaded.',
+                       lower_bound=1)
+  flags.DEFINE_list('clients', ['1', '8', '64'],
+                    'Numbers of clients, with commas between.')
+  flags.DEFINE_float('seconds', 60.0, 'Seconds for each number of clients.',
+                     lower_bound=0.1)
+  flags.DEFINE_float(
+      'bare_seconds', None, 'Seconds of the bare session before and after each '
+      'number. None: half of --seconds.', lower_bound=0.1)
+  flags.DEFINE_integer('batch_size', 8, 'Of the server and the bare session.',
+                       lower_bound=1)
+  flags.DEFINE_multi_string(
+      'server_flag', [],
+      'A further flag of server.py, as --server_flag=--max_queue=32.')
+  flags.DEFINE_float(
+      'bar', 0.95, 'Exit with status 1 where the server answers a smaller '
+      "share of the bare session's photos a second with --bar_clients.")
+  flags.DEFINE_integer('bar_clients', 8, 'Number of clients that --bar is for.')
+
+
+class Client(threading.Thread):
+  """Uploads photos one after the other, on one connection.
+
+  Attributes:
+    replies: list of Replies.
+  """
+
+  def __init__(self, port, requests, first, start, stop):
+    """Prepares a client; start() has it begin.
+
+    Args:
+      port: of the server.
+      requests: list of bytes, whole requests.
+      first: which of them is the first.
+      start: time.perf_counter() that `end` counts from.
+      stop: threading.Event that ends it.
+    """
+    super().__init__(daemon=True)
+    self.replies = []
+    self._port, self._requests, self._next = port, requests, first
+    self._began, self._stop_event = start, stop
+
+  def run(self):
+    connection = None
+    while not self._stop_event.is_set():
+      photo = self._next % len(self._requests)
+      sent = time.perf_counter()
+      try:
+        connection = connection or _connect(self._port)
+        status, headers, body = exchange(connection, self._requests[photo])
+      except (OSError, ValueError) as error:
+        status, headers, body = 0, {}, str(error).encode()
+        connection = None
+      now = time.perf_counter()
+      self.replies.append(Reply(photo, status, body, now - self._began,
+                                now - sent))
+      if headers.get('connection', '').lower() == 'close':
+        connection = None
+      if status == 200:
+        self._next += 1
+      else:
+        self._stop_event.wait(float(headers.get('retry-after', 1)))
+
+
+def _connect(port):
+  connection = socket.create_connection(('127.0.0.1', port), _PATIENCE_SECS)
+  connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+  return connection
+
+
+def exchange(connection, request):
+  """Sends a request and reads its reply.
+
+  Less work than http.client's, for the clients share the cores with the server.
+
+  Args:
+    connection: socket.
+    request: bytes.
+
+  Returns:
+    Status, dict of the headers with small letters, and the body.
+
+  Raises:
+    OSError: the connection broke.
+    ValueError: the reply is none.
+  """
+  connection.sendall(request)
+  data = b''
+  while b'\r\n\r\n' not in data:
+    data += _received(connection)
+  head, body = data.split(b'\r\n\r\n', 1)
+  lines = head.decode('latin-1').split('\r\n')
+  headers = {}
+  for line in lines[1:]:
+    name, _, value = line.partition(':')
+    headers[name.strip().lower()] = value.strip()
+  length = int(headers['content-length'])
+  while len(body) < length:
+    body += _received(connection)
+  return int(lines[0].split()[1]), headers, body
+
+
+def _received(connection):
+  data = connection.recv(65536)
+  if not data:
+    raise OSError('the server closed the connection')
+  return data
+
+
+def to_request(photo):
+  """Returns the bytes that upload a photo."""
+  return (b'POST /api/classify HTTP/1.1\r\nHost: 127.0.0.1\r\n'
+          b'Content-Type: application/octet-stream\r\n'
+          b'Content-Length: %d\r\n\r\n' % len(photo)) + photo
+
+
+def is_right(body, expected):
+  """Whether a reply says of a photo what the classifier said of it alone.
+
+  Args:
+    body: JSON of /api/classify.
+    expected: list of (label, probability).
+  """
+  try:
+    photo, = json.loads(body.decode('utf-8'))['photos']
+    found = sorted(zip(photo['classes'], photo['probabilities']))
+    return len(found) == len(expected) and all(
+        label == wanted and abs(share - probability) <= _TOLERANCE
+        for (label, share), (wanted, probability) in zip(
+            found, sorted(expected)))
+  except (ValueError, KeyError, TypeError):
+    return False
+
+
+def read_photos(folder, count):
+  """Returns the bytes of `count` usable photos of a folder.
+
+  Raises:
+    InputError: there are not as many.
+  """
+  found = []
+  for parent, folders, names in os.walk(folder):
+    folders.sort()
+    for name in sorted(names):
+      if name.lower().endswith(('.jpg', '.jpeg', '.png')):
+        found.append(os.path.join(parent, name))
+  photos = []
+  # From all over the folder: its sub-folders are classes, say.
+  for path in found[::max(1, len(found) // count)]:
+    with open(path, 'rb') as file:
+      data = file.read()
+    if not isinstance(prepare(data), PhotoError):
+      photos.append(data)
+  if len(photos) < count:
+    raise InputError('%d usable photos in %r, --num_photos=%d' %
+                     (len(photos), folder, count))
+  return photos[:count]
+
+
+def measure_bare(classifier, prepared, batch_size, seconds):
+  """Returns the photos a second of the bare session.
+
+  Args:
+    classifier: Classifier.
+    prepared: list of Photos, as serving.classifier.prepare made them.
+    batch_size: photos a run.
+    seconds: for how long.
+  """
+  start, done = time.perf_counter(), 0
+  while time.perf_counter() - start < seconds:
+    batch = [prepared[(done + place) % len(prepared)]
+             for place in range(batch_size)]
+    classifier.examine_prepared(batch)
+    done += batch_size
+  return done / (time.perf_counter() - start)
+
+
+def ask(port, requests, clients, seconds):
+  """Returns the Replies that some clients get in some seconds."""
+  stop, start = threading.Event(), time.perf_counter()
+  threads = [Client(port, requests, number, start, stop)
+             for number in range(clients)]
+  for thread in threads:
+    thread.start()
+  time.sleep(seconds)
+  stop.set()
+  for thread in threads:
+    thread.join(_PATIENCE_SECS)
+  return [reply for thread in threads for reply in thread.replies]
+
+
+def to_level(clients, replies, expected, seconds, bare):
+  """Returns the Level of what some clients got.
+
+  Args:
+    clients: how many.
+    replies: list of Replies.
+    expected: by photo, list of (label, probability).
+    seconds: for how long they asked.
+    bare: photos a second of the bare session.
+  """
+  answers = [reply for reply in replies if reply.status == 200]
+  refused = sum(reply.status == 503 for reply in replies)
+  wrong = sum(not is_right(reply.body, expected[reply.photo])
+              for reply in answers)
+  # Up to the last answer in time: what was on its way then is not counted, nor
+  # is the time that it had taken.
+  ends = [reply.end for reply in answers if reply.end <= seconds]
+  rate = len(ends) / max(ends) if ends else 0.0
+  waits = [reply.seconds for reply in answers] or [float('nan')]
+  return Level(clients, len(answers), rate, *np.percentile(waits, [50, 95, 99]),
+               refused, wrong, len(replies) - len(answers) - refused,
+               rate / bare)
+
+
+def start_server():
+  """Starts server.py; returns its process and its port.
+
+  Raises:
+    InputError: it did not start; it has said why.
+  """
+  folder, name = os.path.split(os.path.abspath(FLAGS.frozen_file))
+  process = subprocess.Popen(
+      [sys.executable, os.path.join(_ROOT, 'server.py'), '--port=0',
+       '--model_dir=' + folder, '--model_name=' + name,
+       '--batch_size=%d' % FLAGS.batch_size, *FLAGS.server_flag],
+      stdout=subprocess.PIPE, text=True, cwd=_ROOT)
+  line = process.stdout.readline()
+  if not line.startswith('listening on port '):
+    process.wait()
+    raise InputError('server.py did not start')
+  return process, int(line.split()[-1])
+
+
+def print_level(level, bare):
+  """Prints a line of the table."""
+  print('%7d %8d %9.2f %8.3f %8.3f %8.3f %8d %6d %7d %8.2f %7.3f' % (
+      level.clients, level.answers, level.rate, level.p50, level.p95,
+      level.p99, level.refused, level.wrong, level.failed, bare, level.share),
+        flush=True)
+
+
+def missed(levels):
+  """Returns what is not as it must be, one sentence each."""
+  found = []
+  for level in levels:
+    if level.wrong or level.failed:
+      found.append('%d clients: %d wrong and %d failed answers' %
+                   (level.clients, level.wrong, level.failed))
+    if level.clients == FLAGS.bar_clients and not level.share >= FLAGS.bar:
+      found.append('%d clients: %.3f of the bare session, the bar is %.3f' %
+                   (level.clients, level.share, FLAGS.bar))
+  return found
+
+
+def clients_from_flags():
+  """Returns the numbers of --clients.
+
+  Raises:
+    InputError: one of them is no number of clients.
+  """
+  for text in FLAGS.clients:
+    if not (text.isdigit() and 0 < int(text) <= 1000):
+      raise InputError('--clients=%s: %r is no number from 1 to 1000' %
+                       (','.join(FLAGS.clients), text))
+  return [int(text) for text in FLAGS.clients]
+
+
+def main(_):
+  """Prints the table; returns 1 where a bar is missed."""
+  common_flags.require(FLAGS, 'frozen_file', 'photos')
+  all_clients = clients_from_flags()
+  photos = read_photos(os.path.join(FLAGS.relative_to, FLAGS.photos),
+                       FLAGS.num_photos)
+  classifier = Classifier.from_frozen_graph(FLAGS.frozen_file,
+                                            batch_size=FLAGS.batch_size)
+  expected = [list(zip(classifier.labels, map(float, scores)))
+              for scores in (classifier.classify([photo])[0]
+                             for photo in photos)]
+  prepared = [prepare(photo) for photo in photos]
+  requests = [to_request(photo) for photo in photos]
+  bare_seconds = FLAGS.bare_seconds or FLAGS.seconds / 2
+  process, port = start_server()
+  try:
+    print('%s, %d photos, batches of %d\nclients  answers  a second      p50'
+          '      p95      p99  refused  wrong  failed     bare   share' %
+          (os.path.basename(FLAGS.frozen_file), len(photos), FLAGS.batch_size))
+    levels = []
+    before = measure_bare(classifier, prepared, FLAGS.batch_size, bare_seconds)
+    for clients in all_clients:
+      replies = ask(port, requests, clients, FLAGS.seconds)
+      after = measure_bare(classifier, prepared, FLAGS.batch_size, bare_seconds)
+      bare = (before + after) / 2
+      levels.append(to_level(clients, replies, expected, FLAGS.seconds, bare))
+      print_level(levels[-1], bare)
+      before = after
+  finally:
+    process.terminate()
+    status = process.wait()
+  for sentence in missed(levels):
+    print('missed: ' + sentence)
+  if status:
+    print('missed: the server ended with status %d' % status)
+  return int(bool(missed(levels) or status))
+
+
+if __name__ == '__main__':
+  define_flags()
+  common_flags.run(main)

@@ -1,0 +1,173 @@
+"""The programs' side of the server: JSON, and what watches it.
+
+  curl --data-binary @rose.jpg http://127.0.0.1:5001/api/classify?top=5
+  curl -F file=@rose.jpg -F file=@tulip.png http://127.0.0.1:5001/api/classify
+
+static/openapi.json describes it and is served as /api/openapi.json;
+tests/api_test.py compares it with real answers.
+
+With the config API_TOKEN, /api/classify and /api/model want the header
+`Authorization: Bearer <token>`. The page stays open and asks for nothing: its
+form and its script send to /, and only from the page itself (serving.page).
+Whoever wants nothing open but the API sets PAGE to False as well. /healthz,
+/readyz and /metrics tell no photo and no label and stay open for what watches
+the server.
+"""
+
+import hmac
+import math
+import os
+import urllib.parse
+
+import flask
+
+from serving import intake, metrics, texts
+from serving.refusals import Refused
+from serving.rows import top_rows
+
+
+def add_routes(app, service, requests):
+  """Adds /api/..., /healthz, /readyz and /metrics.
+
+  Args:
+    app: the application.
+    service: what create_app got.
+    requests: metrics.Requests.
+  """
+
+  @app.route('/api/classify', methods=['POST'])
+  def api_classify():
+    _check_token(app)
+    if not app.config['API_TOKEN']:
+      check_same_site()
+    top = _top()
+    results, milliseconds = intake.classify(app, service)
+    app.keep_photos(results)
+    return flask.jsonify(reply(results, service.labels, milliseconds, top))
+
+  @app.route('/api/model')
+  def api_model():
+    _check_token(app)
+    return flask.jsonify(_presentable(service.facts()))
+
+  @app.route('/api/openapi.json')
+  def api_openapi():
+    return app.send_static_file('openapi.json')
+
+  @app.route('/healthz')
+  def healthz():
+    return _plain('ok')
+
+  @app.route('/readyz')
+  def readyz():
+    if service.is_ready():
+      return _plain('ready')
+    return _plain('not ready', 503)
+
+  @app.route('/metrics')
+  def all_metrics():
+    return flask.Response(requests.render(service.counts()),
+                          content_type=metrics.CONTENT_TYPE)
+
+
+def reply(results, labels, milliseconds, top=None):
+  """Returns what /api/classify answers, as plain values.
+
+  Args:
+    results: list of intake.Results.
+    labels: names by output index, where an Answer has none.
+    milliseconds: as intake.classify returned it.
+    top: how many classes a photo gets; None: all.
+  """
+  return {'photos': [_photo(result, labels, top) for result in results],
+          'milliseconds': round(milliseconds, 3)}
+
+
+def check_same_site():
+  """Refuses what a page of another site has a visitor's browser send.
+
+  Browsers say so in Sec-Fetch-Site, over plain HTTP only in Origin. Programs
+  send neither.
+
+  Raises:
+    Refused: cross_site.
+  """
+  headers = flask.request.headers
+  site, origin = headers.get('Sec-Fetch-Site'), headers.get('Origin')
+  if site is not None:
+    same = site in ('same-origin', 'none')
+  else:
+    # A proxy in front that ends TLS and names itself as the host has visitors
+    # whose browsers send the former.
+    same = origin is None or (
+        urllib.parse.urlsplit(origin).netloc == headers.get('Host'))
+  if not same:
+    raise Refused('cross_site')
+
+
+def language():
+  """Returns the one of texts.LANGUAGES that the visitor likes best."""
+  for tag, quality in flask.request.accept_languages:
+    primary = tag.split('-')[0].lower()
+    if quality > 0 and primary in texts.LANGUAGES:
+      return primary
+  return texts.LANGUAGES[0]
+
+
+def _photo(result, labels, top):
+  if result.refused:
+    return texts.as_json(language(), result.refused)
+  answer = result.answer
+  # Another graph may have been taken since.
+  rows = top_rows(answer.scores, answer.labels or labels, top)
+  photo = {'classes': [row.label for row in rows],
+           'probabilities': [row.score for row in rows]}
+  if answer.known is not None:
+    photo.update(known=answer.known, similarity=answer.similarity)
+  return photo
+
+
+def _top():
+  """Returns the parameter top as a number, None where it is not there."""
+  text = flask.request.args.get('top')
+  if text is None:
+    return None
+  if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) < 10 ** 6):
+    raise Refused('bad_parameter', name='top', accepted='1, 2, 3 …')
+  return int(text[:9])
+
+
+def _check_token(app):
+  token = app.config['API_TOKEN']
+  if not token:
+    return
+  kind, _, given = flask.request.headers.get('Authorization', '').partition(' ')
+  # Compared in the same time whatever is wrong with it.
+  same = hmac.compare_digest(given.strip().encode('utf-8', 'replace'),
+                             token.encode('utf-8'))
+  if kind.lower() != 'bearer' or not same:
+    raise Refused('unauthorized', {'WWW-Authenticate': 'Bearer'})
+
+
+def _presentable(value, key=None):
+  """Returns facts as JSON can say them, and without the paths of this machine.
+
+  Args:
+    value: a dict, or what it holds.
+    key: under which it stands.
+  """
+  if isinstance(value, dict):
+    return {name: _presentable(item, name) for name, item in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [_presentable(item) for item in value]
+  if isinstance(value, str) and key in ('file', 'checkpoint'):
+    return os.path.basename(value)
+  if hasattr(value, 'item'):  # A NumPy scalar.
+    value = value.item()
+  if isinstance(value, float) and not math.isfinite(value):
+    return None  # JSON has no word for it.
+  return value
+
+
+def _plain(text, status=200):
+  return flask.Response(text, status, mimetype='text/plain')

@@ -1,0 +1,62 @@
+"""How well a frozen graph did: what evaluation left beside it.
+
+Looked for in the folder of the graph and where env_set.sh has them:
+`../eval/metrics.jsonl`, `../train/best/best.json`. Only what was measured with
+the checkpoint that the graph was frozen from counts.
+"""
+
+import json
+import os
+
+from runs import run_info
+
+_METRICS = ('metrics.jsonl', os.path.join('..', 'eval', 'metrics.jsonl'))
+_BEST = (run_info.BEST_FILE_NAME,
+         os.path.join('..', 'train', 'best', run_info.BEST_FILE_NAME))
+
+# What of a line is told: nothing of this machine's folders, no long tables.
+_TOLD = ('split', 'photos', 'accuracy', 'accuracy_interval_95', 'recall_5',
+         'refused', 'refused_interval_95', 'time')
+
+
+def find(graph_file, checkpoint):
+  """Returns what is known of a graph's accuracy.
+
+  Args:
+    graph_file: path of the frozen graph.
+    checkpoint: name of the checkpoint in it, as model.ckpt-800; or None.
+
+  Returns:
+    Dict with `split`, `accuracy` and more; None where nothing is known.
+  """
+  if not checkpoint:
+    return None
+  folder = os.path.dirname(os.path.abspath(graph_file))
+  for name in _METRICS:
+    for line in reversed(_lines(os.path.join(folder, name))):
+      if os.path.basename(str(line.get('checkpoint'))) == checkpoint:
+        return {key: line[key] for key in _TOLD if key in line}
+  for name in _BEST:
+    for line in _lines(os.path.join(folder, name)):
+      if checkpoint.endswith('-%s' % line.get('step')):
+        return dict(split='validation', accuracy=line.get('accuracy'),
+                    loss=line.get('loss'))
+  return None
+
+
+def _lines(path):
+  """Returns the JSON objects in a file, one a line; damaged ones left out."""
+  found = []
+  try:
+    with open(path, encoding='utf-8') as file:
+      lines = file.readlines()
+  except (OSError, UnicodeDecodeError):
+    return []
+  for line in lines:
+    try:
+      values = json.loads(line)
+    except ValueError:
+      continue
+    if isinstance(values, dict):
+      found.append(values)
+  return found

@@ -1,0 +1,120 @@
+"""The page: a form, and the photos that it sends with their class scores.
+
+It works without JavaScript: the form sends to /, and the answer is a page. With
+it static/page.js sends each photo to / by itself, asks for JSON, and shows the
+result beside the photo. A form that another site has made is refused
+(api.check_same_site), so that no foreign page makes a visitor's browser send
+photos to a server inside his network.
+"""
+
+import base64
+import collections
+import os
+import threading
+
+import flask
+
+from datasets.photos import PhotoError
+from serving import api, intake, texts, uploads
+from serving.refusals import Refused
+from serving.rows import none_of, top_rows
+
+# Pictures on one answer page together, in bytes before base64: a page of 16
+# previews has some 1.5 MB.
+_PREVIEW_BYTES = 8 * 2 ** 20
+
+# Previews that are made at a time: each decodes its photo in full.
+_PREVIEWS = threading.BoundedSemaphore(os.cpu_count() or 1)
+
+# photo: data URI, None: too many. rows: Rows. unknown: what is said of a photo
+# that is none of the classes, else None. error: sentence, else None.
+Card = collections.namedtuple('Card', 'photo rows unknown error')
+
+
+def add_routes(app, service):
+  """Adds the form and its answer.
+
+  Args:
+    app: the application.
+    service: what create_app got.
+  """
+
+  @app.route('/', methods=['GET'])
+  def form():
+    return flask.render_template('form.html', labels=service.labels,
+                                 **words(app, service.labels))
+
+  @app.route('/', methods=['POST'])
+  def result():
+    api.check_same_site()
+    results, milliseconds = intake.classify(app, service)
+    app.keep_photos(results)
+    labels = service.labels
+    if wants_json():
+      return flask.jsonify(api.reply(results, labels, milliseconds,
+                                     app.config['NUM_TOP_PREDICTIONS']))
+    return flask.render_template('result.html',
+                                 cards=_cards(app, results, labels),
+                                 **words(app, labels))
+
+
+def wants_json():
+  """Whether the visitor's program asks for JSON in place of a page."""
+  path = flask.request.path
+  return (path == '/api' or path.startswith('/api/') or
+          flask.request.headers.get('Accept') == 'application/json')
+
+
+def words(app, labels):
+  """Returns what every page needs: its texts.
+
+  Args:
+    app: the application, for its limits.
+    labels: names by output index.
+  """
+  language = api.language()
+  text = texts.of(language)
+  return {
+      'text': text,
+      'limits': text['limits'] % {'max_mb': app.config['MAX_UPLOAD_MB'],
+                                  'max_photos': app.config['MAX_PHOTOS']},
+      'max_photos': app.config['MAX_PHOTOS'],
+      'none_of': none_of(labels, texts.none_of_words(language)),
+      'too_large': texts.sentence(language, Refused(
+          'too_large', max_mb=app.config['MAX_UPLOAD_MB'])),
+      'too_many': texts.sentence(language, Refused(
+          'too_many_photos', most=app.config['MAX_PHOTOS'])),
+      'max_bytes': app.config['MAX_UPLOAD_MB'] * 2 ** 20,
+  }
+
+
+def _cards(app, results, labels):
+  """Returns the Cards of an answer page."""
+  language = api.language()
+  room, cards = _PREVIEW_BYTES, []
+  for result in results:
+    if result.refused:
+      cards.append(Card(None, [], None,
+                        texts.sentence(language, result.refused)))
+      continue
+    photo = _preview(app, result.data) if room > 0 else None
+    room -= len(photo or '')
+    unknown = None
+    # Another graph may have been taken since.
+    names = result.answer.labels or labels
+    if result.answer.known is False:
+      unknown = none_of(names, texts.none_of_words(language))
+    rows = top_rows(result.answer.scores, names,
+                    app.config['NUM_TOP_PREDICTIONS'])
+    cards.append(Card(photo, rows, unknown, None))
+  return cards
+
+
+def _preview(app, data):
+  """Returns a data URI of a small picture without metadata, or None."""
+  try:
+    with _PREVIEWS:
+      small = uploads.preview(data, app.config['MAX_PIXELS'])
+  except PhotoError:  # The classifier was content with it.
+    return None
+  return 'data:image/jpeg;base64,' + base64.b64encode(small).decode('ascii')

@@ -1,0 +1,102 @@
+"""Requests that are not answered as asked: a code, its status, its sentence.
+
+The codes are what programs read; the sentences, in the visitor's language, are
+in serving.texts under the same names.
+"""
+
+import http
+
+# HTTP status by code. Every code has a sentence in each language.
+STATUS = {
+    'bad_form': 400,
+    'bad_parameter': 400,
+    'bad_request': 400,
+    'busy': 503,
+    'closing': 503,
+    'cross_site': 403,
+    'empty_file': 400,
+    'no_photo': 400,
+    'not_a_photo': 415,
+    'not_allowed': 405,
+    'not_found': 404,
+    'our_mistake': 500,
+    'request_too_large': 413,
+    'too_large': 413,
+    'too_many_parts': 413,
+    'too_many_photos': 413,
+    'too_many_pixels': 422,
+    'too_many_pixels_a_side': 422,
+    'unauthorized': 401,
+    'unreadable_photo': 422,
+}
+
+_OF_STATUS = {404: 'not_found', 405: 'not_allowed', 413: 'request_too_large'}
+
+# Headers of every answer. blob: and data: are the pictures of photos that the
+# visitor has chosen.
+HEADERS = {
+    'Content-Security-Policy':
+        "default-src 'self'; img-src 'self' data: blob:; base-uri 'none'; "
+        "form-action 'self'; frame-ancestors 'none'; object-src 'none'",
+    'Cross-Origin-Resource-Policy': 'same-origin',
+    'Referrer-Policy': 'no-referrer',
+    'X-Content-Type-Options': 'nosniff',
+    'X-Frame-Options': 'DENY',
+}
+
+
+class Refused(Exception):
+  """A request or one photo of it that is not classified, and why.
+
+  Attributes:
+    code: key of STATUS.
+    status: its HTTP status.
+    values: what the sentence names.
+    headers: dict of headers of the answer.
+  """
+
+  def __init__(self, code, headers=None, **values):
+    super().__init__(code)
+    self.code = code
+    self.status = STATUS[code]
+    self.values = values
+    self.headers = headers or {}
+
+  def again(self):
+    """Returns another one that says the same and has not been raised."""
+    return Refused(self.code, self.headers, **self.values)
+
+
+def busy(seconds):
+  """Returns the Refused that says when to come again, in whole seconds."""
+  return Refused('busy', {'Retry-After': str(seconds)}, seconds=seconds)
+
+
+def of_status(status, max_mb):
+  """Returns the Refused that says what an HTTP status says.
+
+  Args:
+    status: 400 or more.
+    max_mb: what a request may hold, for the sentence on one that is too large.
+  """
+  code = _OF_STATUS.get(status)
+  if code is None:
+    code = 'our_mistake' if status >= 500 else 'bad_request'
+  refused = Refused(code, max_mb=max_mb)
+  # A rarer status stays what it is: 400 would say less than 414.
+  if code == 'bad_request' and status in http.HTTPStatus._value2member_map_:
+    refused.status = status
+  return refused
+
+
+def of_http_error(error, max_mb):
+  """Returns the Refused that says what a werkzeug HTTPException says.
+
+  Args:
+    error: HTTPException of status 400 or more.
+    max_mb: as for of_status.
+  """
+  refused = of_status(error.code, max_mb)
+  if refused.code == 'not_allowed' and error.valid_methods:
+    refused.headers['Allow'] = ', '.join(sorted(error.valid_methods))
+  return refused

@@ -1,0 +1,38 @@
+"""What is said of a photo's scores, on the command line and on the page."""
+
+import collections
+
+import numpy as np
+
+# Classes that are named where a photo is none of them.
+_NAMED = 12
+
+Row = collections.namedtuple('Row', 'label score percent')
+
+
+def top_rows(scores, labels, count=None):
+  """Returns the `count` largest scores as Rows, largest first.
+
+  Args:
+    scores: `[num_classes]` float32 in [0, 1].
+    labels: names by output index.
+    count: how many; None, or more than there are classes, gives all.
+  """
+  order = np.argsort(-scores, kind='stable')[:count]
+  return [Row(labels[i], float(scores[i]), '%.1f %%' % (100 * scores[i]))
+          for i in order]
+
+
+def none_of(labels, words=('none of: %s', '%s and %d others', ', ')):
+  """Returns what is said of a photo that is none of the classes.
+
+  Args:
+    labels: names of the classes.
+    words: the sentence, what stands for those that are not named, and what
+      stands between two.
+  """
+  sentence, more, comma = words
+  names = comma.join(labels[:_NAMED])
+  if len(labels) > _NAMED:
+    names = more % (names, len(labels) - _NAMED)
+  return sentence % names

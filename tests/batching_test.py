@@ -1,0 +1,354 @@
+"""Batches out of the photos of several threads."""
+
+import threading
+import time
+
+import pytest
+
+from errors import InputError
+from serving.batching import Batcher, Busy, Closing, Failed
+
+
+class Session:
+  """Doubles numbers, each call noted; can be held up and made to fail."""
+
+  def __init__(self):
+    self.batches = []
+    self.open = threading.Event()
+    self.open.set()
+    self.entered = threading.Semaphore(0)
+    self.bad = ()
+
+  def examine(self, batch):
+    self.batches.append(list(batch))
+    self.entered.release()
+    assert self.open.wait(20)
+    if set(batch) & set(self.bad):
+      raise RuntimeError('no more\nmemory')
+    return [2 * number for number in batch]
+
+
+@pytest.fixture
+def session():
+  session = Session()
+  yield session
+  session.open.set()
+
+
+@pytest.fixture
+def make(session):
+  """Makes a Batcher of the session; all are closed at the end."""
+  made = []
+
+  def make(**options):
+    made.append(Batcher(session.examine, **options))
+    return made[-1]
+
+  yield make
+  session.open.set()
+  for batcher in made:
+    assert batcher.close(20)
+
+
+class Caller(threading.Thread):
+  """Submits numbers in a thread of its own."""
+
+  def __init__(self, batcher, *numbers):
+    super().__init__(daemon=True)
+    self._batcher, self._numbers = batcher, numbers
+    self.results = self.error = None
+    self.start()
+
+  def run(self):
+    try:
+      self.results = self._batcher.submit(self._numbers, same)
+    except (Busy, Closing, Failed) as error:
+      self.error = error
+
+  def end(self):
+    self.join(20)
+    assert not self.is_alive()
+    return self.results
+
+
+def same(number):
+  return number
+
+
+def wait_until(condition):
+  for _ in range(2000):
+    if condition():
+      return
+    time.sleep(0.005)
+  raise AssertionError('it did not come true in 10 s')
+
+
+def hold(session, batcher):
+  """Has the session hold a first photo; returns its Caller."""
+  session.open.clear()
+  first = Caller(batcher, 0)
+  assert session.entered.acquire(timeout=20)
+  return first
+
+
+def fill(batcher, numbers):
+  """Queues one photo after the other; returns their Callers."""
+  callers = []
+  for number in numbers:
+    before = batcher.counts()['queue_length']
+    callers.append(Caller(batcher, number))
+    wait_until(lambda before=before:
+               batcher.counts()['queue_length'] == before + 1)
+    time.sleep(0.02)  # Accepted; and now queued.
+  return callers
+
+
+def test_submit_photos_of_one_request_are_one_batch(make, session):
+  assert make(batch_size=4).submit([3, 1, 2], same) == [6, 2, 4]
+  assert session.batches == [[3, 1, 2]]
+
+
+def test_submit_nothing_gives_nothing(make, session):
+  assert make().submit([], same) == []
+  assert session.batches == []
+
+
+def test_submit_more_than_a_batch_keeps_the_order(make, session):
+  numbers = list(range(10))
+  assert make(batch_size=4).submit(numbers, same) == [2 * n for n in numbers]
+  assert sum(session.batches, []) == numbers
+  assert max(map(len, session.batches)) == 4
+
+
+def test_submit_waiting_photos_are_grouped_in_their_order(make, session):
+  batcher = make(batch_size=3, window_secs=0)
+  first = hold(session, batcher)
+  others = fill(batcher, [1, 2, 3, 4])
+  session.open.set()
+  assert first.end() == [0]
+  assert [caller.end() for caller in others] == [[2], [4], [6], [8]]
+  assert session.batches == [[0], [1, 2, 3], [4]]
+
+
+def test_submit_two_threads_inside_the_window_share_a_batch(make, session):
+  callers = fill(make(batch_size=8, window_secs=3.0), [1, 2])
+  assert [caller.end() for caller in callers] == [[2], [4]]
+  assert session.batches == [[1, 2]]
+
+
+def test_submit_full_batch_does_not_wait_for_the_window(make, session):
+  batcher = make(batch_size=2, window_secs=30)
+  callers = [Caller(batcher, number) for number in (1, 2)]
+  assert [caller.end() for caller in callers] == [[2], [4]]
+
+
+def test_submit_photo_that_has_waited_starts_at_once(make, session):
+  batcher = make(batch_size=8, window_secs=0.5)
+  first = hold(session, batcher)
+  second, = fill(batcher, [1])
+  time.sleep(0.6)
+  session.open.set()
+  start = time.monotonic()
+  assert second.end() == [2]
+  assert time.monotonic() - start < 0.4
+  assert first.end() == [0]
+
+
+def test_submit_batch_holds_no_more_than_its_weight(make, session):
+  batcher = make(batch_size=4, weigh=abs, most_weight=10, window_secs=1)
+  numbers = [3, 4, 3, 1, 30, 10, 9, 1, 0, 0, 0]
+  assert batcher.submit(numbers, same) == [2 * n for n in numbers]
+  assert session.batches == [[3, 4, 3], [1], [30], [10], [9, 1, 0, 0], [0]]
+
+
+def test_submit_full_queue_says_when_to_come_again(make, session):
+  batcher = make(max_queue=3, window_secs=0, seconds_a_photo=1.5)
+  hold(session, batcher)
+  fill(batcher, [1, 2])
+  prepared = []
+  with pytest.raises(Busy) as caught:
+    batcher.submit([3], prepared.append)
+  assert caught.value.retry_after == 5  # 3 photos of 1.5 s, rounded up.
+  assert prepared == []
+  assert batcher.counts() == dict(queue_length=3, queue_limit=3, refused=1,
+                                  batches=0, photos=0)
+
+
+def test_busy_without_a_measurement_says_a_second(make, session):
+  batcher = make(max_queue=1)
+  hold(session, batcher)
+  with pytest.raises(Busy, match='in 1 s') as caught:
+    batcher.submit([1], same)
+  assert caught.value.retry_after == 1
+
+
+def test_retry_after_follows_the_measured_seconds(make, session):
+  batcher = make(max_queue=2, window_secs=0)
+  first = hold(session, batcher)
+  time.sleep(1.2)
+  session.open.set()
+  first.end()
+  hold(session, batcher)
+  fill(batcher, [1])
+  with pytest.raises(Busy) as caught:
+    batcher.submit([2], same)
+  assert caught.value.retry_after == 3
+
+
+def test_submit_request_larger_than_the_queue_waits_for_an_empty_one(
+    make, session):
+  batcher = make(max_queue=2)
+  assert batcher.submit([1, 2, 3], same) == [2, 4, 6]
+  hold(session, batcher)
+  with pytest.raises(Busy):
+    batcher.submit([1, 2, 3], same)
+
+
+def test_submit_answered_photos_make_room(make):
+  batcher = make(max_queue=1, window_secs=0)
+  assert [batcher.submit([n], same) for n in range(5)] == [
+      [2 * n] for n in range(5)]
+  assert batcher.counts() == dict(queue_length=0, queue_limit=1, refused=0,
+                                  batches=5, photos=5)
+
+
+def test_prepare_error_of_a_photo_is_its_result_only(make, session):
+  error = InputError('no photo')
+  results = make().submit([1, 2, 3], lambda n: error if n == 2 else n)
+  assert results == [2, error, 6]
+  assert session.batches == [[1, 3]]
+
+
+def test_prepare_error_of_all_photos_needs_no_session(make, session):
+  error = InputError('no photo')
+  assert make().submit([1], lambda _: error) == [error]
+  assert session.batches == []
+
+
+def test_prepare_that_raises_leaves_no_room_taken(make):
+  batcher = make(max_queue=1)
+  with pytest.raises(ZeroDivisionError):
+    batcher.submit([1], lambda _: 1 // 0)
+  assert batcher.submit([1], same) == [2]
+
+
+def test_failure_of_one_photo_spoils_only_itself(make, session):
+  session.bad = (2,)
+  batcher = make(batch_size=8, window_secs=0)
+  first = hold(session, batcher)
+  callers = fill(batcher, [1, 2, 3])
+  session.open.set()
+  assert first.end() == [0]
+  assert [caller.end() for caller in callers] == [[2], None, [6]]
+  assert str(callers[1].error) == 'RuntimeError: no more\nmemory'
+  assert session.batches == [[0], [1, 2, 3], [1], [2], [3]]
+
+
+def test_failure_of_the_session_answers_all_and_goes_on(make, session, log):
+  session.bad = (1, 2, 3)
+  batcher = make(batch_size=8, window_secs=0)
+  hold(session, batcher)
+  callers = fill(batcher, [1, 2, 3])
+  session.open.set()
+  for caller in callers:
+    caller.end()
+    assert isinstance(caller.error, Failed)
+  assert batcher.submit([4], same) == [8]
+  assert 'failed on a photo: RuntimeError: no more memory' in log.text
+
+
+def test_failure_too_few_results_is_no_answer(make, session):
+  session.examine = None
+  batcher = Batcher(lambda batch: batch[1:], window_secs=0)
+  with pytest.raises(Failed, match='0 results of 1 photos'):
+    batcher.submit([1], same)
+  assert batcher.close(20)
+
+
+def test_close_answers_what_was_accepted_and_then_refuses(make, session):
+  batcher = make(batch_size=2, window_secs=0)
+  first = hold(session, batcher)
+  others = fill(batcher, [1, 2, 3])
+  assert not batcher.close(timeout=0.05)
+  with pytest.raises(Closing):
+    batcher.submit([4], same)
+  session.open.set()
+  assert batcher.close(20)
+  assert first.end() == [0]
+  assert [caller.end() for caller in others] == [[2], [4], [6]]
+  with pytest.raises(Closing):
+    batcher.submit([4], same)
+  with pytest.raises(Closing):
+    batcher.call_between(list)
+
+
+def test_close_does_not_wait_for_the_window(make):
+  batcher = make(window_secs=30)
+  caller, = fill(batcher, [1])
+  start = time.monotonic()
+  assert batcher.close(20)
+  assert caller.end() == [2]
+  assert time.monotonic() - start < 5
+
+
+def test_close_waits_for_a_photo_that_is_still_prepared(make):
+  batcher = make(window_secs=0)
+  go, results = threading.Event(), []
+
+  def slowly(number):
+    assert go.wait(20)
+    return number
+
+  thread = threading.Thread(
+      target=lambda: results.append(batcher.submit([1], slowly)))
+  thread.start()
+  wait_until(lambda: batcher.counts()['queue_length'])
+  assert not batcher.close(timeout=0.1)
+  go.set()
+  thread.join(20)
+  assert batcher.close(20)
+  assert results == [[2]]
+
+
+def test_call_between_comes_before_the_next_batch(make, session):
+  batcher = make(batch_size=2, window_secs=0)
+  hold(session, batcher)
+  waiting = fill(batcher, [1])
+  seen = []
+  chore = threading.Thread(target=lambda: seen.append(
+      batcher.call_between(lambda: list(session.batches))))
+  chore.start()
+  time.sleep(0.1)
+  assert seen == []
+  session.open.set()
+  chore.join(20)
+  assert seen == [[[0]]]
+  assert waiting[0].end() == [2]
+
+
+def test_call_between_error_is_the_callers(make):
+  batcher = make(window_secs=0)
+  with pytest.raises(ZeroDivisionError):
+    batcher.call_between(lambda: 1 // 0)
+  assert batcher.submit([1], same) == [2]
+
+
+def test_many_threads_each_get_their_own_answer(make, session):
+  batcher = make(batch_size=8, max_queue=64, window_secs=0.001)
+  wrong = []
+
+  def client(seed):
+    for turn in range(50):
+      number = 1000 * seed + turn
+      if batcher.submit([number, -number], same) != [2 * number, -2 * number]:
+        wrong.append(number)
+
+  threads = [threading.Thread(target=client, args=(seed,))
+             for seed in range(16)]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join(60)
+  assert wrong == []
+  assert batcher.counts()['photos'] == 16 * 50 * 2
+  assert len(session.batches) < 16 * 50
