@@ -1,0 +1,71 @@
+r"""Writes a frozen graph as a SavedModel for TensorFlow Serving.
+
+  python export_saved_model.py --frozen_file=my_inception_v4_freeze.pb \
+    --saved_model_dir=saved_model/my_inception_v4
+
+The frozen graph is one of export_inference_graph.py. Each call writes the next
+version into the folder, whole or not at all: TensorFlow Serving, which watches
+it, goes on to the new version by itself. serving/saved_model.py describes what
+goes in and what comes out.
+"""
+
+import os
+
+from absl import flags
+
+import common_flags
+from serving import graph_files, graph_info, saved_model
+
+FLAGS = flags.FLAGS
+
+# TensorFlow Serving reads a version as a 64 bit number.
+_LAST_VERSION = 2 ** 63 - 1
+
+_MEANINGS = {
+    'image_bytes': 'photos, JPEG or PNG files',
+    'classes': 'the labels, in their own order in each row',
+    'probabilities': 'of these classes',
+    'known': 'whether the photo is one of them',
+    'similarity': 'how near it is to the training photos',
+}
+
+
+def define_flags():
+  """Defines what is read, and where the version is written."""
+  flags.DEFINE_string(
+      'frozen_file', None, 'Frozen graph of export_inference_graph.py.')
+  flags.DEFINE_string(
+      'saved_model_dir', None,
+      'Folder of the versions, the one that TensorFlow Serving is told.')
+  flags.DEFINE_integer(
+      'version', None,
+      'Number of the version. None: one more than the highest.',
+      lower_bound=1, upper_bound=_LAST_VERSION)
+  flags.DEFINE_bool(
+      'calibrated', False,
+      'Give the probabilities after the temperature that ./report.sh fitted.')
+
+
+def main(_):
+  """Writes a version and prints its signature."""
+  common_flags.require(FLAGS, 'frozen_file', 'saved_model_dir')
+  graph_def = graph_files.read_frozen(FLAGS.frozen_file, 'frozen graph')
+  path, inputs, outputs = saved_model.write(
+      graph_def, FLAGS.saved_model_dir, FLAGS.version, FLAGS.calibrated)
+  info = graph_info.read(graph_def)
+  size = os.path.getsize(os.path.join(path, 'saved_model.pb'))
+  print('Wrote %s: SavedModel of %s, %.1f MB' %
+        (path, info.checkpoint, size / 1e6))
+  print('Network %s, %d classes, signature serving_default' %
+        (info.model_name, len(info.labels)))
+  for what, tensors in (('in', inputs), ('out', outputs)):
+    for name, tensor in tensors.items():
+      shape = ', '.join('batch' if length is None else '%d' % length
+                        for length in tensor.shape.as_list())
+      print('  %-3s  %-13s  %-7s  %-10s  %s' % (
+          what, name, tensor.dtype.name, '[%s]' % shape, _MEANINGS[name]))
+
+
+if __name__ == '__main__':
+  define_flags()
+  common_flags.run(main)

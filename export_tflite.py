@@ -1,0 +1,181 @@
+r"""Writes a network as a TensorFlow Lite model, and says what it lost by that.
+
+  python export_tflite.py --checkpoint_path=/tmp/flowers \
+    --tflite_file=my_mobilenet_v1.tflite
+
+The model is for phones and small boards: one float image in, the class
+probabilities out. Of a train directory with a run.json everything else is
+known. Of a published checkpoint --model_name must be given, and the classes are
+ImageNet's unless --dataset_name and --dataset_dir name others.
+
+Where there are validation photos, graph and model both classify them, and their
+accuracies are printed side by side.
+"""
+
+import os
+
+from absl import flags
+
+import common_flags
+from compat import tf
+from datasets import dataset_factory, split_files
+from errors import InputError
+from nets import nets_factory
+from runs import checkpoints, run_info
+from serving import files, graph_info, inference_graph, tflite
+
+FLAGS = flags.FLAGS
+
+
+def define_flags():
+  """Defines what is converted, where it goes, and with what it is compared."""
+  common_flags.define_dataset_flags(split='validation,test')
+  common_flags.define_model_flags(nets_factory.NETWORKS)
+  flags.DEFINE_string(
+      'checkpoint_path', None,
+      'Train directory, meaning its newest checkpoint, or a checkpoint.')
+  flags.DEFINE_string('tflite_file', None, 'Where the model is written.')
+  flags.DEFINE_string(
+      'label_file', None,
+      'Where the labels are written, one a line. None: beside the model, with '
+      '_labels.txt in place of its ending.')
+  flags.DEFINE_integer(
+      'image_size', None,
+      "Height and width of the network's input in pixels. None: that of "
+      "run.json, or else the network's own.", lower_bound=1)
+  flags.DEFINE_float(
+      'moving_average_decay', None,
+      'Take the moving averages that training kept with this decay. None: the '
+      'variables themselves.', lower_bound=0.0, upper_bound=1.0)
+  flags.DEFINE_integer(
+      'max_photos', None,
+      'Photos to compare with. None: all of the split.', lower_bound=1)
+
+
+def run_from_flags(prefix):
+  """Returns the RunInfo of a checkpoint, with what the flags say.
+
+  Args:
+    prefix: of the checkpoint.
+
+  Raises:
+    InputError: flags contradict the run, or without one leave something open.
+  """
+  run = run_info.load(os.path.dirname(prefix))
+  run_info.take_averages(FLAGS, run, prefix)
+  if run is None:
+    run = _published_from_flags(prefix)
+  for name in ('model_name', 'labels_offset'):
+    trained = getattr(run, name)
+    if FLAGS[name].present and FLAGS[name].value != trained:
+      raise InputError('--%s=%s, but the run in %s was trained with %s' %
+                       (name, FLAGS[name].value, FLAGS.checkpoint_path,
+                        trained))
+  given = {'image_size': FLAGS.image_size,
+           'preprocessing_name': FLAGS.preprocessing_name,
+           'dataset_name': (FLAGS.dataset_name if FLAGS['dataset_name'].present
+                            else None),
+           'dataset_dir': FLAGS.dataset_dir}
+  return run._replace(**{name: value for name, value in given.items() if value})
+
+
+def _published_from_flags(prefix):
+  """Returns the RunInfo of a checkpoint without a run.json."""
+  if not FLAGS['model_name'].present:
+    raise InputError('%s has no run.json beside it: give --model_name' % prefix)
+  network = nets_factory.get_network(FLAGS.model_name)
+  names = dataset_factory.get_labels(FLAGS.dataset_name,
+                                     FLAGS.dataset_dir or '')
+  offset = FLAGS.labels_offset
+  if offset >= len(names):
+    raise InputError('--labels_offset=%d leaves none of the %d classes' %
+                     (offset, len(names)))
+  return run_info.RunInfo(
+      FLAGS.model_name, names[offset:], offset, network.image_size,
+      network.preprocessing, FLAGS.dataset_name, FLAGS.dataset_dir, None)
+
+
+def photos_from_flags(run):
+  """Returns the photos to compare with.
+
+  Args:
+    run: RunInfo, as run_from_flags gives it.
+
+  Returns:
+    The name of the split and its Dataset; or None, and why there are none.
+
+  Raises:
+    InputError: they are of other classes, or cannot be used.
+  """
+  name, folder = run.dataset_name, run.dataset_dir
+  wanted = [split.strip() for split in FLAGS.dataset_split_name.split(',')]
+  there = split_files.find(name, folder) if folder else {}
+  found = [split for split in wanted if split in there and
+           there[split].size != 0]
+  if not found:
+    return None, 'data set %r in %s has no %s photos' % (
+        name, folder or 'no folder', ' or '.join(wanted))
+  dataset = dataset_factory.get_dataset(name, found[0], folder)
+  labels = [dataset.labels_to_names[index] for index in
+            range(run.labels_offset, dataset.num_classes)]
+  if labels != run.labels:
+    raise InputError('the network knows the classes %s and %s has %s' %
+                     (checkpoints.name_some(run.labels), name,
+                      checkpoints.name_some(labels)))
+  return found[0], dataset
+
+
+def main(_):
+  """Writes model and labels, then compares."""
+  common_flags.require(FLAGS, 'checkpoint_path', 'tflite_file')
+  path = FLAGS.tflite_file
+  label_path = FLAGS.label_file or os.path.splitext(path)[0] + '_labels.txt'
+  if os.path.abspath(label_path) == os.path.abspath(path):
+    raise InputError('--tflite_file and --label_file are both %s' % path)
+  prefix = checkpoints.resolve(FLAGS.checkpoint_path)
+  run = run_from_flags(prefix)
+  split, photos = photos_from_flags(run)
+  with tf.Graph().as_default():
+    info = inference_graph.build(
+        run.model_name, run.labels, run.image_size, run.preprocessing_name,
+        batch_size=1, labels_offset=run.labels_offset)
+    graph_def = inference_graph.freeze(info, prefix,
+                                       FLAGS.moving_average_decay)
+  content = tflite.convert(graph_def)
+  _write(path, content, label_path, graph_info.read(graph_def))
+  if split is None:
+    print('Accuracy not measured: %s' % photos)
+    return
+  found = tflite.compare(graph_def, content, photos, FLAGS.max_photos,
+                         FLAGS.num_preprocessing_threads)
+  _print_comparison(found, split, photos.num_samples)
+
+
+def _write(path, content, label_path, info):
+  files.write_aside(path, content)
+  print('Wrote %s: TensorFlow Lite model of %s, %.1f MB' %
+        (path, info.checkpoint, len(content) / 1e6))
+  tflite.write_labels(label_path, info.labels)
+  print('Wrote %s: %d labels, one a line' % (label_path, len(info.labels)))
+  print('Network %s' % info.model_name)
+  print('  in   float32 [1, %d, %d, %d]: %s' % (
+      info.image_size, info.image_size, info.channels,
+      tflite.describe_input(info)))
+  print('  out  float32 [1, %d]: probabilities in the order of the labels' %
+        len(info.labels))
+
+
+def _print_comparison(found, split, num_photos):
+  photos = '%d %s photos' % (found.photos, split)
+  if found.photos < num_photos:
+    photos = 'the first %d of %d %s photos' % (found.photos, num_photos, split)
+  print('Accuracy on %s: TensorFlow Lite %.4f, graph %.4f; photos that they '
+        'answer differently: %d; probabilities differ by %.1e at most' %
+        (photos, found.model_correct / found.photos,
+         found.graph_correct / found.photos, found.disagreed,
+         found.largest_difference))
+
+
+if __name__ == '__main__':
+  define_flags()
+  common_flags.run(main)

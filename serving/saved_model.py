@@ -1,0 +1,186 @@
+"""A SavedModel of a frozen graph, as TensorFlow Serving loads it.
+
+  graph_def = graph_files.read_frozen('my_inception_v4_freeze.pb', 'graph')
+  saved_model.write(graph_def, 'saved_model/my_inception_v4')
+
+The folder holds a folder a version, named by its number. TensorFlow Serving
+watches it, serves the highest one and passes over all other names, as those by
+which a version is called while it is written.
+
+The signature serving_default, in TensorFlow's names and in the order that its
+classifications have:
+
+  image_bytes    [batch] string: photos, JPEG or PNG files. In REST's JSON what
+                 ends in _bytes is {"b64": ...}.
+  classes        [batch, n] string: the labels, in their own order in each row,
+                 so that a column is a class
+  probabilities  [batch, n] float32: of these classes
+  known          [batch] bool: whether the photo is one of them (nearest.py),
+  similarity     [batch] float32: how near it is to the training photos; both
+                 only where the graph says so
+
+The graph decodes what it gets. What `datasets.photos` does before that is left
+to the client: turning a photo upright by its EXIF block, laying transparency on
+white, formats other than JPEG and PNG, and a word for each photo that cannot be
+used. Here, one that cannot be decoded fails the whole batch. (CMYK is read, 2
+of 255 off on average.)
+"""
+
+import os
+import shutil
+
+from compat import tf
+from downloads import locks
+from errors import InputError
+from serving import graph_files, graph_info, inference_graph
+from serving import labels as label_files
+
+INPUT = 'image_bytes'
+
+
+def build(graph_def, calibrated=False):
+  """Puts a frozen graph into the default graph, behind encoded photos.
+
+  Args:
+    graph_def: frozen GraphDef with classifier/info.
+    calibrated: whether the probabilities are those after the temperature.
+
+  Returns:
+    {name: tensor} of the inputs, and of the outputs, as listed above.
+
+  Raises:
+    InputError: the graph says nothing about itself, has no calibrated scores,
+      or does not fit its labels.
+  """
+  info = graph_info.read(graph_def)
+  if info is None:
+    raise InputError('the frozen graph has no %s: ./export_freeze.sh makes one '
+                     'that has' % graph_info.NODE)
+  if calibrated and not info.calibrated_predictions:
+    raise InputError('--calibrated: the graph has no calibrated scores; '
+                     './report.sh fits a temperature, and ./export_freeze.sh '
+                     'then puts it into the graph')
+  batch_size = _fixed_batch(graph_def, info)
+  encoded = tf.placeholder(tf.string, [batch_size], name=INPUT)
+  fed = encoded
+  if info.input_kind == 'float':
+    fed = inference_graph.photos_to_images(
+        encoded, info.preprocessing_name, info.image_size, info.channels,
+        batch_size)
+  # The names of the training photos are nobody's business there.
+  now = info._replace(input=encoded.name, input_kind='encoded', cosines=None,
+                      bank_filenames=None, bank_labels=None)
+  graph_files.import_into_default(
+      _without(graph_def, [info.input, info.bank_filenames, info.bank_labels],
+               now), {info.input: fed})
+  graph = tf.get_default_graph()
+  scores = graph.get_tensor_by_name(
+      info.calibrated_predictions if calibrated else info.predictions)
+  label_files.check_count(info.labels, scores.shape.as_list()[-1],
+                          'the list of labels')
+  outputs = {
+      'classes': tf.tile(tf.constant([info.labels]), [tf.shape(scores)[0], 1],
+                         name='classes'),
+      'probabilities': scores}
+  if info.known:
+    outputs.update(known=graph.get_tensor_by_name(info.known),
+                   similarity=graph.get_tensor_by_name(info.similarity))
+  return {INPUT: encoded}, outputs
+
+
+def _fixed_batch(graph_def, info):
+  """Returns the only size of batches that a graph takes, None for any."""
+  with tf.Graph().as_default() as graph:
+    graph_files.import_into_default(graph_def)
+    for name in (info.input, info.predictions):
+      shape = graph.get_tensor_by_name(name).shape
+      if shape.ndims and shape.as_list()[0]:
+        return shape.as_list()[0]
+  return None
+
+
+def _without(graph_def, tensors, info):
+  """Returns a copy of a graph without some nodes, with another note."""
+  names = {name.split(':')[0] for name in tensors if name}
+  left = tf.GraphDef()
+  left.CopyFrom(graph_def)
+  del left.node[:]
+  left.node.extend(node for node in graph_def.node if node.name not in names)
+  graph_info.attach(left, info)
+  return left
+
+
+def write(graph_def, folder, version=None, calibrated=False):
+  """Writes a version: whole under its number, or not at all.
+
+  Args:
+    graph_def: frozen GraphDef with classifier/info.
+    folder: where the versions are; made where there is none.
+    version: number above 0; None: one more than the highest.
+    calibrated: whether the probabilities are those after the temperature.
+
+  Returns:
+    The path of the version, and the {name: tensor} of inputs and outputs.
+
+  Raises:
+    InputError: as `build` does; the version is there already; another process
+      writes to the folder, or it cannot be written.
+  """
+  with tf.Graph().as_default():
+    inputs, outputs = build(graph_def, calibrated)
+    with locks.hold(os.path.join(folder, '.lock'),
+                    'another process writes to %s' % folder):
+      there = versions(folder)
+      if version in there:
+        raise InputError('--version=%d is in %s already; there are %s' % (
+            version, folder, ', '.join(map(str, there))))
+      version = version or max(there, default=0) + 1
+      path = os.path.join(folder, str(version))
+      _write_aside(path, inputs, outputs)
+  return path, inputs, outputs
+
+
+def versions(folder):
+  """Returns the sorted numbers of the versions in a folder, which may miss."""
+  names = os.listdir(folder) if os.path.isdir(folder) else []
+  return sorted(int(name) for name in names
+                if name.isdigit() and name.isascii())
+
+
+def _write_aside(path, inputs, outputs):
+  """Writes the default graph beside `path`, then renames it.
+
+  What a killed process left there is removed: the folder is locked.
+  """
+  folder, version = os.path.split(path)
+  aside = os.path.join(folder, '.%s.tmp' % version)
+  try:
+    for name in os.listdir(folder):
+      if name.startswith('.') and name.endswith('.tmp'):
+        shutil.rmtree(os.path.join(folder, name))
+    try:
+      _save(aside, inputs, outputs)
+      os.rename(aside, path)
+    finally:
+      shutil.rmtree(aside, ignore_errors=True)
+  except OSError as error:
+    raise InputError('cannot write %s: %s' % (path, error.strerror))
+  except tf.errors.OpError as error:
+    raise InputError('cannot write %s: %s' % (
+        path, error.message.split('\n')[0]))
+
+
+def _save(path, inputs, outputs):
+  signature = tf.saved_model.build_signature_def(
+      *[{name: tf.saved_model.build_tensor_info(tensor)
+         for name, tensor in tensors.items()} for tensors in (inputs, outputs)],
+      tf.saved_model.PREDICT_METHOD_NAME)
+  builder = tf.saved_model.Builder(path)
+  with tf.Session() as session:
+    # Without the attributes that say nothing, so that the other engine, and an
+    # older TensorFlow Serving, know all of them.
+    builder.add_meta_graph_and_variables(
+        session, [tf.saved_model.SERVING],
+        {tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY: signature},
+        strip_default_attrs=True)
+  builder.save()

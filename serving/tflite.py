@@ -1,0 +1,183 @@
+"""A TensorFlow Lite model of a network, and what it sees beside the graph.
+
+  model = tflite.convert(graph_def)
+  found = tflite.compare(graph_def, model, dataset)
+
+The model takes one image as preprocessing leaves it, `[1, size, size,
+channels]` float32, and gives `[1, n]` float32 probabilities. Its weights are
+floats: it is the same network, for phones, not a smaller one.
+"""
+
+import collections
+import re
+
+import numpy as np
+
+import compat
+from compat import tf
+from datasets import input_pipeline, progress
+from errors import InputError
+from preprocessing import preprocessing_factory, vgg_preprocessing
+from serving import files, graph_files, graph_info
+
+# What an app must do with a photo of channel values from 0 to 255: take `part`
+# of it, then `mean` off each value, and divide by `deviation`. None: those of
+# the image itself. A test compares with the preprocessing of each family.
+Scaling = collections.namedtuple('Scaling', 'part mean deviation')
+SCALINGS = {
+    'inception': Scaling('the middle 87.5 %% of height and width, resized',
+                         (127.5,) * 3, 127.5),
+    'vgg': Scaling('the middle, the shorter side made %(side)d pixels before',
+                   vgg_preprocessing.MEANS, 1.0),
+    'lenet': Scaling('the middle, in grey', (128.0,), 128.0),
+    'cifarnet': Scaling('the middle', None, None),
+}
+
+# photos: how many were compared. graph_correct, model_correct: how many of them
+# either gives its label. disagreed: to how many the two give other labels.
+# largest_difference: of a probability.
+Comparison = collections.namedtuple(
+    'Comparison',
+    'photos graph_correct model_correct disagreed largest_difference')
+
+# How the converters name what they lack: 1.15, then 2.
+_MISSING_OPS = (r'custom implementations: ([\w, ]+)',
+                r"'tf\.(\w+)' op is neither")
+
+
+def convert(graph_def):
+  """Converts a frozen graph.
+
+  Args:
+    graph_def: GraphDef of inference_graph.freeze, with float input and a batch
+      of 1.
+
+  Returns:
+    bytes of the model, whose one output are the predictions.
+
+  Raises:
+    InputError: the network has operations that TensorFlow Lite lacks.
+  """
+  info = graph_info.read(graph_def)
+  graph_def = tf.graph_util.extract_sub_graph(
+      graph_def, [info.predictions.split(':')[0]])
+  with tf.Graph().as_default() as graph:
+    graph_files.import_into_default(graph_def)
+    try:
+      with compat.tflite_tools() as lite:
+        return lite.TFLiteConverter(
+            graph_def, [graph.get_tensor_by_name(info.input)],
+            [graph.get_tensor_by_name(info.predictions)]).convert()
+    except compat.TFLiteError as error:
+      raise InputError('TensorFlow Lite cannot hold the network %s: %s' %
+                       (info.model_name, _reason(str(error))))
+
+
+def _reason(message):
+  """Returns what a converter's many lines come to."""
+  missing = set()
+  for pattern in _MISSING_OPS:
+    for names in re.findall(pattern, message):
+      missing.update(names.split(', '))
+  if missing:
+    return 'it lacks %s' % ', '.join(sorted(missing))
+  return message.strip().split('\n')[-1]
+
+
+class Model:
+  """A TensorFlow Lite model in its interpreter."""
+
+  def __init__(self, content):
+    """Loads a model.
+
+    Args:
+      content: its bytes.
+    """
+    with compat.tflite_tools() as lite:
+      self._interpreter = lite.Interpreter(model_content=content)
+      self._interpreter.allocate_tensors()
+    self._input, = self._interpreter.get_input_details()
+    self._output, = self._interpreter.get_output_details()
+
+  def scores(self, image):
+    """Returns the `[1, n]` probabilities of a `[1, s, s, channels]` image."""
+    self._interpreter.set_tensor(self._input['index'], image)
+    self._interpreter.invoke()
+    return self._interpreter.get_tensor(self._output['index'])
+
+
+def compare(graph_def, content, dataset, max_photos=None, num_threads=4):
+  """Runs graph and model over the same photos of a data set, each once.
+
+  Args:
+    graph_def: GraphDef that was converted.
+    content: bytes of the model.
+    dataset: slim Dataset.
+    max_photos: how many photos to take, from the first on; None: all.
+    num_threads: threads that decode photos.
+
+  Returns:
+    Comparison.
+
+  Raises:
+    InputError: a record is damaged.
+  """
+  info = graph_info.read(graph_def)
+  model = Model(content)
+  count = min(max_photos or dataset.num_samples, dataset.num_samples)
+  graph_correct = model_correct = disagreed = 0
+  largest = 0.0
+  with tf.Graph().as_default():
+    iterator = tf.data.make_initializable_iterator(
+        input_pipeline.evaluation_batches(
+            dataset, preprocessing_factory.get_preprocessing(
+                info.preprocessing_name, is_training=False),
+            info.image_size, 1, channels=info.channels,
+            num_threads=num_threads, labels_offset=info.labels_offset))
+    batch = iterator.get_next()
+    graph_files.import_into_default(graph_def, {info.input: batch['image']})
+    fetched = [batch['label'], batch['image'],
+               tf.get_default_graph().get_tensor_by_name(info.predictions)]
+    with tf.Session() as session, input_pipeline.errors_as_advice(), (
+        progress.Progress('compared', count)) as shown:
+      session.run(iterator.initializer)
+      for _ in range(count):
+        (label,), image, expected = session.run(fetched)
+        found = model.scores(image)
+        by_graph, by_model = expected.argmax(), found.argmax()
+        graph_correct += int(by_graph == label)
+        model_correct += int(by_model == label)
+        disagreed += int(by_graph != by_model)
+        largest = max(largest, float(np.abs(expected - found).max()))
+        shown.add()
+  return Comparison(count, graph_correct, model_correct, disagreed, largest)
+
+
+def describe_input(info):
+  """Returns what an app must do with a photo, in words.
+
+  Args:
+    info: GraphInfo of the graph that was converted.
+  """
+  scaling = SCALINGS[preprocessing_factory.FAMILY_OF[info.preprocessing_name]]
+  if scaling.mean is None:
+    values = "(value - the image's mean) / the image's standard deviation"
+  elif len(set(scaling.mean)) == 1:
+    values = '(value - %g) / %g' % (scaling.mean[0], scaling.deviation)
+  else:
+    values = 'value - %g, %g, %g of red, green, blue' % scaling.mean
+  side = max(vgg_preprocessing.RESIZE_SIDE_MIN, info.image_size)
+  return 'of the upright photo %s; %s' % (scaling.part % {'side': side}, values)
+
+
+def write_labels(path, labels):
+  """Writes a label file as apps read it: one name a line, in their order.
+
+  Raises:
+    InputError: a name holds a line break, or the file cannot be written.
+  """
+  for index, name in enumerate(labels):
+    if '\n' in name or '\r' in name:
+      raise InputError('label %d, %r, holds a line break' % (index, name))
+  files.write_aside(path, ''.join(name + '\n' for name in labels)
+                    .encode('utf-8'))
