@@ -97,13 +97,47 @@ _NOTES_DROPPED = (
     'Scale of 0 disables regularizer',
     # With the stack of the operation. The error itself is raised right after.
     'Error reported to Coordinator',
+    # Of each SavedModel. The place is that before it gets its name.
+    'No assets to ',
+    'SavedModel written to',
 )
 
-__all__ = ['CHECKPOINT_ERRORS', 'setup_logging', 'slim', 'tf']
+__all__ = ['CHECKPOINT_ERRORS', 'TFLiteError', 'setup_logging', 'slim', 'tf',
+           'tflite_tools']
 
 # What reading a damaged checkpoint raises. TensorFlow 2 has Python's own error
 # for a file that is too short.
 CHECKPOINT_ERRORS = (tf.errors.OpError, ValueError, IndexError)
+
+
+class TFLiteError(Exception):
+  """TensorFlow Lite's converter refuses a graph; the message has many lines."""
+
+
+@contextlib.contextmanager
+def tflite_tools():
+  """Gives tf.lite, converter and interpreter, for a `with`.
+
+  Their notes for TensorFlow's developers are dropped.
+
+  Raises:
+    TFLiteError: for what the converter raises in the body.
+  """
+  # Half a second to load, which only the export to phones should wait.
+  from tensorflow.lite.python.convert import ConverterError
+  path = os.environ.get('PATH', '')
+  # 1.15 starts its converter as a program, by its name alone. It lies beside
+  # Python.
+  os.environ['PATH'] = os.path.dirname(sys.executable) + os.pathsep + path
+  try:
+    with warnings.catch_warnings(), _native_notes_dropped():
+      # TensorFlow 2 says that its interpreter will move to another package.
+      warnings.filterwarnings('ignore', category=UserWarning)
+      yield tf.lite
+  except ConverterError as error:
+    raise TFLiteError(str(error))
+  finally:
+    os.environ['PATH'] = path
 
 
 def setup_logging(verbosity='INFO'):

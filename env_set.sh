@@ -102,6 +102,53 @@ checkpoint_folder() {
   esac
 }
 
+# Sets `flags`, what the settings above say to the trainer, with a checkpoint or
+# without. The arguments are the script's own.
+set_trainer_flags() {
+  local argument
+  for argument in "$@"; do
+    if [[ "${argument}" =~ ^--?train_dir(=(.*))?$ ]]; then
+      echo "${0##*/}: error: give TRAIN_DIR=${BASH_REMATCH[2]} in front of the" \
+        "command: ./stop_train.sh and ./run_eval.sh go by it" >&2
+      exit 1
+    fi
+  done
+  flags=(
+    --train_dir="${TRAIN_DIR}"
+    --dataset_name="${DATASET_NAME}"
+    --dataset_split_name=train
+    --dataset_dir="${DATASET_DIR}"
+    --model_name="${MODEL_NAME}"
+    --batch_size="${BATCH_SIZE}"
+    --optimizer="${OPTIMIZER}"
+    --learning_rate="${LEARNING_RATE}"
+    --save_interval_secs="${SAVE_INTERVAL_SECS}"
+    --save_summaries_secs=120
+  )
+  if [[ -n "${CHECKPOINT_PATH}" ]]; then
+    flags+=(--checkpoint_path="${CHECKPOINT_PATH}" --train_classifier_only)
+    # Given and empty is another thing than not given.
+    if [[ -n "${CHECKPOINT_EXCLUDE_SCOPES+given}" ]]; then
+      flags+=(--checkpoint_exclude_scopes="${CHECKPOINT_EXCLUDE_SCOPES}")
+    fi
+  fi
+  if [[ -n "${TRAINABLE_SCOPES+given}" ]]; then
+    flags+=(--trainable_scopes="${TRAINABLE_SCOPES}")
+  fi
+  if [[ -n "${MAX_NUMBER_OF_STEPS}" ]]; then
+    # The end is known: a learning rate that falls to 0 by then ends higher.
+    flags+=(
+      --max_number_of_steps="${MAX_NUMBER_OF_STEPS}"
+      --learning_rate_decay_type=polynomial
+      --learning_rate_decay_steps="${MAX_NUMBER_OF_STEPS}"
+      --end_learning_rate=0
+      --early_stop_evals=0
+    )
+  else
+    flags+=(--learning_rate_decay_type=fixed)
+  fi
+}
+
 # Trains as ./run_train.sh with these arguments does, shows the log, and comes
 # back when the training has ended; ends with status 1 where it ended early.
 # Interrupted, it stops the training, which saves a last checkpoint.

@@ -1,4 +1,4 @@
-"""Writes a network's inference graph, and with a checkpoint a frozen one.
+r"""Writes a network's inference graph, and with a checkpoint a frozen one.
 
   python export_inference_graph.py \
     --checkpoint_path=/tmp/flowers --input_type=encoded \
@@ -107,15 +107,30 @@ def _define_freeze_flags():
       lower_bound=1)
 
 
-def export_from_flags():
+def checkpoint_from_flags():
+  """Returns the checkpoint that --checkpoint_path means; None without one.
+
+  To be called once: training may write a newer one meanwhile.
+
+  Raises:
+    InputError: there is none.
+  """
+  if not FLAGS.checkpoint_path:
+    return None
+  return checkpoints.resolve(FLAGS.checkpoint_path)
+
+
+def export_from_flags(prefix):
   """Returns the Export that the flags and the run's run.json ask for.
+
+  Args:
+    prefix: checkpoint_from_flags().
 
   Raises:
     InputError: they contradict each other, or the labels are not known.
   """
   run = temperature = None
-  if FLAGS.checkpoint_path:
-    prefix = checkpoints.resolve(FLAGS.checkpoint_path)
+  if prefix:
     run = run_info.load(os.path.dirname(prefix))
     run_info.take_averages(FLAGS, run, prefix)
     temperature, said = calibration.temperature_of(prefix,
@@ -144,13 +159,14 @@ def export_from_flags():
       image_size=size, preprocessing_name=preprocessing_name,
       input_kind=FLAGS.input_type, batch_size=batch_size,
       temperature=temperature,
-      bank=_bank_from_flags(run, size, preprocessing_name))
+      bank=_bank_from_flags(prefix, run, size, preprocessing_name))
 
 
-def _bank_from_flags(run, image_size, preprocessing_name):
+def _bank_from_flags(prefix, run, image_size, preprocessing_name):
   """Returns the Bank that the graphs compare with, None for none.
 
   Args:
+    prefix: checkpoint or None.
     run: RunInfo or None.
     image_size: what the graphs take, as is preprocessing_name.
     preprocessing_name: key of preprocessing_factory.
@@ -171,7 +187,7 @@ def _bank_from_flags(run, image_size, preprocessing_name):
   else:
     # The flags may say where the data set lies now.
     bank, said = known.bank_of(
-        run, checkpoints.resolve(FLAGS.checkpoint_path),
+        run, prefix,
         FLAGS.dataset_name if FLAGS['dataset_name'].present else None,
         FLAGS.dataset_dir, FLAGS.moving_average_decay,
         num_threads=FLAGS.num_preprocessing_threads)
@@ -238,13 +254,14 @@ def paths_from_flags():
 def main(_):
   """Writes the graph, the frozen graph and the labels that the flags name."""
   output, frozen, label_path = paths_from_flags()
-  export = export_from_flags()
+  prefix = checkpoint_from_flags()
+  export = export_from_flags(prefix)
   with tf.Graph().as_default():
     info = inference_graph.build(is_training=FLAGS.is_training,
                                  **export._asdict())
     graph_def = inference_graph.to_graph_def(info)
     if frozen:
-      frozen_def = inference_graph.freeze(info, FLAGS.checkpoint_path,
+      frozen_def = inference_graph.freeze(info, prefix,
                                           FLAGS.moving_average_decay)
   if output:
     _write_graph(output, graph_def, FLAGS.write_text_graphdef, 'graph')

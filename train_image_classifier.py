@@ -10,16 +10,26 @@ save a last checkpoint.
 """
 
 import contextlib
+import functools
 
 from absl import flags
 
 import common_flags
 from compat import tf
 from datasets import dataset_factory, split_files
+from deployment import cluster, hosts
 from errors import InputError
 from nets import nets_factory
 from runs import checkpoints
-from training import finetune_all, head_run, plain_run, run_lock, start
+from training import (
+    cluster_step,
+    finetune_all,
+    head_run,
+    loop,
+    plain_run,
+    run_lock,
+    start,
+)
 from training import graph as training_graph
 from training import optimizer as optimizers
 
@@ -32,6 +42,7 @@ def define_flags():
   optimizers.define_flags()
   _define_run_flags()
   _define_photo_and_label_flags()
+  _define_replica_flags()
   _define_cluster_flags()
   _define_fine_tuning_flags()
   _define_cache_flags()
@@ -112,26 +123,52 @@ def _define_photo_and_label_flags():
       lower_bound=0.0)
 
 
-def _define_cluster_flags():
+def _define_replica_flags():
   flags.DEFINE_integer(
       'num_clones', 1, 'Copies of the network, one a graphics card.',
       lower_bound=1)
   flags.DEFINE_bool('clone_on_cpu', False, 'Put the copies on the CPU.')
   flags.DEFINE_integer(
-      'worker_replicas', 1, 'Workers that train together.', lower_bound=1)
+      'worker_replicas', 1,
+      'Workers that train together; --worker_hosts decides it.', lower_bound=1)
   flags.DEFINE_integer(
       'num_ps_tasks', 0,
-      'Parameter servers. 0: the variables are kept by the worker.',
-      lower_bound=0)
+      'Parameter servers. 0: the variables are kept by the worker. --ps_hosts '
+      'decides it.', lower_bound=0)
+  flags.DEFINE_bool(
+      'balance_ps', True,
+      'Deal the variables out to the parameter servers by their bytes. '
+      '--nobalance_ps: in turn, as slim does.')
   flags.DEFINE_integer(
-      'task', 0, 'Number of this worker; 0 writes the checkpoints.',
+      'task', 0,
+      'Number of this task in its job; worker 0 writes the checkpoints.',
       lower_bound=0)
   flags.DEFINE_bool(
       'sync_replicas', False, 'Apply the gradients of the workers together.')
   flags.DEFINE_integer(
       'replicas_to_aggregate', 1,
-      'Gradients that are applied together with --sync_replicas.',
+      'Gradients that are applied together with --sync_replicas. With '
+      '--worker_hosts, where it is not given: as many as workers.',
       lower_bound=1)
+
+
+def _define_cluster_flags():
+  flags.DEFINE_string(
+      'ps_hosts', None,
+      'host:port of each parameter server, with commas between them. None: '
+      'this is no task of a cluster.')
+  flags.DEFINE_string(
+      'worker_hosts', None,
+      'host:port of each worker, with commas between them; the first is the '
+      'chief.')
+  flags.DEFINE_enum(
+      'job_name', None, hosts.JOBS,
+      'What this process is with --ps_hosts and --worker_hosts; --task says '
+      'which of them.')
+  flags.DEFINE_float(
+      'startup_timeout', 120.0,
+      'Seconds within which the other tasks of the cluster must answer.',
+      lower_bound=0.1)
 
 
 def _define_fine_tuning_flags():
@@ -196,7 +233,39 @@ def _define_cache_flags():
 def main(_):
   """Trains as the flags say, from a checkpoint, a former run or scratch."""
   values = flags.FLAGS
+  member = cluster.member_from_flags(values)
+  if member is None:
+    _require_data(values)
+    _run(values, loop.TrainStep)
+    return 0
+  if member.task.job == 'ps':
+    return cluster.serve(member, values.startup_timeout)
+  _require_data(values)
+  check_ways(values)
+  needed = 0
+  if values.sync_replicas:
+    needed = min(values.replicas_to_aggregate, values.worker_replicas)
+  worker = cluster.Worker(member, common_flags.session_config(values),
+                          values.startup_timeout, needed)
+  with worker.ending_all():
+    values.master = worker.target
+    _run(values, functools.partial(
+        cluster_step.ClusterStep, worker, values.log_every_n_steps,
+        values.sync_replicas))
+  return 0
+
+
+def _require_data(values):
   common_flags.require(values, 'dataset_dir', 'train_dir')
+
+
+def _run(values, make_step):
+  """Trains in this process, alone or as a worker.
+
+  Args:
+    values: the parsed flags.
+    make_step: function of a StopRequest that gives the TrainStep.
+  """
   is_chief = values.task == 0
   goes_on = (values.finetune_all_steps or
              finetune_all.has_begun(values.train_dir))
@@ -205,16 +274,18 @@ def main(_):
                     checkpoints.newest(values.train_dir),
                     values.max_number_of_steps)
     return
-  _check_ways(values)
-  lock = (run_lock.hold(values.train_dir) if is_chief
-          else contextlib.nullcontext())
-  with lock:
-    run = start.run_from_flags(values, _datasets(values, is_chief), is_chief,
-                               common_flags.session_config(values))
-    _train(run)
+  check_ways(values)
+  config = common_flags.session_config(values)
+  if values.num_ps_tasks:
+    config = cluster.session_config(config, values.task)
+  with contextlib.ExitStack() as stack:
+    if is_chief:
+      stack.enter_context(run_lock.hold(values.train_dir))
+    _train(start.run_from_flags(values, _datasets(values, is_chief), is_chief,
+                                config), make_step)
 
 
-def _train(run):
+def _train(run, make_step):
   """Trains the layers that the flags name, then all of them where asked."""
   values = run.values
   if not finetune_all.has_begun(values.train_dir):
@@ -224,25 +295,21 @@ def _train(run):
       ended = head_run.train(run)
     else:
       ended = plain_run.train(
-          run, values.evaluate_every_n_steps, values.max_number_of_steps)
+          run, values.evaluate_every_n_steps, values.max_number_of_steps,
+          make_step=make_step)
     if not (ended and values.finetune_all_steps):
       return
   finetune_all.train(run, values.finetune_all_steps)
 
 
-def _check_ways(values):
+def check_ways(values):
   """Refuses flags that do nothing together.
 
   Raises:
     InputError: names them.
   """
-  if values.worker_replicas > 1:
-    for name in ('evaluate_every_n_steps', 'finetune_all_steps'):
-      if values[name].value:
-        raise InputError(
-            '--%s=%d is for one worker, got --worker_replicas=%d; run_eval.sh '
-            'evaluates beside any training' % (
-                name, values[name].value, values.worker_replicas))
+  if values.worker_replicas > 1 or values.num_ps_tasks:
+    _check_cluster_ways(values)
   ends = values.max_number_of_steps or values.cache_features and (
       values.early_stop_evals) or values.early_stop_evals and (
           values.evaluate_every_n_steps)
@@ -253,6 +320,29 @@ def _check_ways(values):
         'nothing says when: give --max_number_of_steps, or '
         '--evaluate_every_n_steps with --early_stop_evals' %
         values.finetune_all_steps)
+
+
+def _check_cluster_ways(values):
+  """Refuses what only one process alone can do.
+
+  Raises:
+    InputError: names it, and what to do.
+  """
+  count = '--worker_replicas=%d, --num_ps_tasks=%d' % (
+      values.worker_replicas, values.num_ps_tasks)
+  for name in ('evaluate_every_n_steps', 'finetune_all_steps'):
+    if values[name].value:
+      raise InputError(
+          '--%s=%d is for one worker, got %s; run_eval.sh evaluates beside any '
+          'training' % (name, values[name].value, count))
+  if values.cache_features:
+    raise InputError(
+        '--cache_features is for one worker, got %s: give --nocache_features '
+        'to train on the photos, or train without a cluster' % count)
+  if finetune_all.has_begun(values.train_dir):
+    raise InputError(
+        '%s holds a run with --finetune_all_steps, which is for one worker, '
+        'got %s: give another --train_dir' % (values.train_dir, count))
 
 
 def _has_all_steps(values):

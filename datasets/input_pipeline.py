@@ -28,6 +28,10 @@ WINDOW_MARGIN = 2
 # Batches made ahead, while the network works on one.
 PREFETCH_BATCHES = 2
 
+# Files that each of several workers must have at least, to get some of its own
+# where their number does not divide evenly: one more or less is 5 % then.
+FILES_A_WORKER = 20
+
 # The graph's collection of the record files that its batches are read from.
 _RECORD_FILES = 'record_files'
 
@@ -125,7 +129,8 @@ def training_batches(dataset, preprocessing_fn, image_size, batch_size,
       preprocessing_factory's and draws random numbers: with num_threads=1.)
     num_shards: how many workers share the data set.
     shard_index: which of them this is, from 0. In an epoch each record goes to
-      exactly one.
+      exactly one: files are dealt out where that is fair, else records, for
+      which each worker reads all files.
 
   Returns:
     tf.data.Dataset of dicts: image [batch_size, image_size, image_size,
@@ -139,7 +144,7 @@ def training_batches(dataset, preprocessing_fn, image_size, batch_size,
     raise InputError('%d records cannot be shared by %d workers' %
                      (dataset.num_samples, num_shards))
   files = _files(dataset)
-  if len(files) % num_shards == 0:
+  if not len(files) % num_shards or len(files) >= FILES_A_WORKER * num_shards:
     files = files[shard_index::num_shards]
     records = tf.data.Dataset.from_tensor_slices(files)
     records = records.shuffle(len(files), seed=seed)
@@ -200,8 +205,10 @@ def evaluation_batches(dataset, preprocessing_fn, image_size, batch_size,
     wanted = np.zeros([dataset.num_samples], bool)
     wanted[keep] = True
     records = tf.data.Dataset.zip((records, tf.data.Dataset.from_tensor_slices(
-        wanted))).filter(lambda record, taken: taken).map(
-            lambda record, taken: record)
+        wanted)))
+    # One a line: AutoGraph of 1.15 does not find two lambdas in a statement.
+    records = records.filter(lambda record, taken: taken)
+    records = records.map(lambda record, taken: record)
   return (records.skip(skip).map(load, num_parallel_calls=num_threads)
           .batch(batch_size).prefetch(PREFETCH_BATCHES))
 

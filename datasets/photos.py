@@ -36,6 +36,8 @@ MAX_PIXELS = 160 * 1000 * 1000
 # Photos of more pixels than this are decoded one at a time, so that a folder of
 # small files that each promise MAX_PIXELS does not fill the memory.
 _LARGE_PIXELS = 50 * 1000 * 1000
+# A pixel with transparency takes as many times the memory of one without.
+_ALPHA_WEIGHT = 4
 _large_photo_lock = threading.Lock()
 
 # No accepted format needs more for a pixel (16 bits in four channels), or for
@@ -52,7 +54,7 @@ _DIGEST_PIXELS = 2 * 1000 * 1000
 JPEG_QUALITY = 95
 
 # Pixels; libjpeg's JPEG_MAX_DIMENSION.
-_JPEG_SIDE = 65500
+MAX_SIDE = 65500
 
 ACCEPTED = 'JPEG, PNG, GIF, BMP or TIFF'
 
@@ -219,9 +221,9 @@ def _opened(data, max_pixels):
   except _PILLOW_ERRORS as error:
     raise PhotoError('damaged header: %s' % _one_line(error))
   width, height = image.size
-  if max(width, height) > _JPEG_SIDE:
+  if max(width, height) > MAX_SIDE:
     raise PhotoError('%d x %d pixels, and a JPEG holds no more than %d a side' %
-                     (width, height, _JPEG_SIDE))
+                     (width, height, MAX_SIDE))
   if width * height > max_pixels:
     raise PhotoError('%d x %d pixels, more than the limit of %d' %
                      (width, height, max_pixels))
@@ -231,7 +233,8 @@ def _opened(data, max_pixels):
     except jpeg_markers.JpegError as error:
       raise PhotoError(str(error))
   try:
-    with (_large_photo_lock if width * height > _LARGE_PIXELS else
+    weight = _ALPHA_WEIGHT if _has_alpha(image) else 1
+    with (_large_photo_lock if weight * width * height > _LARGE_PIXELS else
           contextlib.nullcontext()):
       yield image, _orientation(image)
   except PhotoError:  # It is a ValueError itself.
@@ -319,12 +322,16 @@ def _to_rgb(image):
   """Returns a decoded Pillow image in mode RGB, transparency on white."""
   if image.mode.startswith('I') or image.mode == 'F':
     return _from_deep_grey(image).convert('RGB')
-  if image.mode in ('LA', 'La', 'PA', 'RGBA', 'RGBa') or (
-      'transparency' in image.info):
+  if _has_alpha(image):
     image = image.convert('RGBA')
     white = Image.new('RGBA', image.size, (255, 255, 255, 255))
     image = Image.alpha_composite(white, image)
   return image.convert('RGB')
+
+
+def _has_alpha(image):
+  return (image.mode in ('LA', 'La', 'PA', 'RGBA', 'RGBa') or
+          'transparency' in image.info)
 
 
 def _from_deep_grey(image):

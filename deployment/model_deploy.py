@@ -38,7 +38,7 @@ class DeploymentConfig:
 
   def __init__(self, num_clones=1, clone_on_cpu=False, replica_id=0,
                num_replicas=1, num_ps_tasks=0, worker_job_name='worker',
-               ps_job_name='ps'):
+               ps_job_name='ps', balance_ps=False):
     """Checks and keeps the numbers.
 
     Args:
@@ -50,6 +50,9 @@ class DeploymentConfig:
       num_ps_tasks: parameter servers; 0: variables are in this process.
       worker_job_name: name of the replicas' job.
       ps_job_name: name of the parameter servers' job.
+      balance_ps: whether each variable goes to the parameter server that has
+        the fewest bytes; else, as in slim, to each in turn. A layer with batch
+        norm has four variables: of four servers one gets all weights then.
 
     Raises:
       ValueError: the arguments contradict each other.
@@ -74,6 +77,7 @@ class DeploymentConfig:
     self.replica_id = replica_id
     self.num_replicas = num_replicas
     self.num_ps_tasks = num_ps_tasks
+    self._balance_ps = balance_ps
     self.ps_device = '/job:' + ps_job_name if num_ps_tasks else ''
     self.worker_device = '/job:' + worker_job_name if num_ps_tasks else ''
 
@@ -124,7 +128,8 @@ class DeploymentConfig:
     device = self.ps_device + '/device:CPU:0'
     if not self.num_ps_tasks:
       return device
-    return _VariablesInTurn(device, self.num_ps_tasks)
+    deal = _VariablesByBytes if self._balance_ps else _VariablesInTurn
+    return deal(device, self.num_ps_tasks)
 
   def _check_clone(self, clone_index):
     if not 0 <= clone_index < self.num_clones:
@@ -144,9 +149,30 @@ class _VariablesInTurn:
     # VarHandleOp: a resource variable.
     if op.device or not op.type.startswith(('Variable', 'VarHandleOp')):
       return op.device
+    return '%s/task:%d' % (self._device, self.choose(op))
+
+  def choose(self, op):
+    """Returns the number of the parameter server for a variable."""
+    del op  # All count alike.
     task = self._next
     self._next = (task + 1) % self._tasks
-    return '%s/task:%d' % (self._device, task)
+    return task
+
+
+class _VariablesByBytes(_VariablesInTurn):
+  """Gives each variable to the parameter server that has the fewest bytes."""
+
+  def __init__(self, device, tasks):
+    super().__init__(device, tasks)
+    self._bytes = [0] * tasks
+
+  def choose(self, op):
+    task = self._bytes.index(min(self._bytes))
+    shape = tf.TensorShape(op.get_attr('shape'))
+    # 1: of a shape that is not known yet nothing else is.
+    elements = shape.num_elements() or 1
+    self._bytes[task] += elements * tf.as_dtype(op.get_attr('dtype')).size
+    return task
 
 
 def create_clones(config, model_fn, args=None, kwargs=None):

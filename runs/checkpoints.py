@@ -8,6 +8,7 @@ import glob
 import hashlib
 import os
 import re
+import time
 
 import numpy as np
 
@@ -18,6 +19,11 @@ from errors import InputError
 class UnreadableCheckpoint(InputError):
   """The files of a checkpoint are there and cannot be read, at least now."""
 
+
+# A checkpoint that lacks something is being copied as long as it grows: seconds
+# for which it may stand still, and between two looks.
+COPY_PATIENCE_SECS = 10.0
+_LOOK_SECS = 0.5
 
 # How many variables an error names before it only counts them.
 _NAMED = 4
@@ -73,6 +79,57 @@ def newest(train_dir):
   return None
 
 
+def _newest_begun(train_dir):
+  """Returns the checkpoint that is, or will be, the newest; None for none.
+
+  Of one that is being copied some files are missing, or all but its name in
+  TensorFlow's list.
+  """
+  listed = _listed(train_dir)
+  if not listed:
+    return None
+  moved = os.path.join(train_dir, os.path.basename(listed[0]))
+  if not _files(moved) and _files(listed[0]):
+    return listed[0]
+  return moved
+
+
+def _files(prefix):
+  """Returns the paths of what is there of a checkpoint."""
+  return glob.glob(glob.escape(prefix) + '.*') + glob.glob(glob.escape(prefix))
+
+
+def _size(prefix):
+  """Returns how many bytes of a checkpoint are there."""
+  total = 0
+  for path in _files(prefix):
+    try:
+      total += os.path.getsize(path)
+    except FileNotFoundError:  # The copying tool has renamed it.
+      pass
+  return total
+
+
+def _wait_for_copy(prefix):
+  """Waits while a checkpoint that is not complete grows.
+
+  Returns:
+    Whether it is complete.
+  """
+  if is_complete(prefix):
+    return True
+  tf.logging.info('%s is not complete; waiting in case it is being copied',
+                  prefix)
+  size, since = _size(prefix), time.monotonic()
+  while time.monotonic() < since + COPY_PATIENCE_SECS:
+    time.sleep(_LOOK_SECS)
+    if is_complete(prefix):
+      return True
+    if _size(prefix) != size:
+      size, since = _size(prefix), time.monotonic()
+  return False
+
+
 def is_checkpoint(prefix):
   """Whether a path names a checkpoint of either format."""
   return os.path.isfile(prefix + '.index') or os.path.isfile(prefix)
@@ -93,6 +150,9 @@ def _listed(train_dir):
 def resolve(path):
   """Returns the checkpoint that a user means.
 
+  One that is being copied, or written by another machine, is waited for while
+  it grows.
+
   Args:
     path: a train directory, meaning its newest checkpoint; or a checkpoint's
       prefix; or one of its files (.index, .data-…, .meta); or a V1 file.
@@ -105,14 +165,20 @@ def resolve(path):
                      'directory or a checkpoint')
   path = os.path.expanduser(path)
   if os.path.isdir(path):
+    begun = _newest_begun(path)
+    whole = begun is None or _wait_for_copy(begun)
     prefix = newest(path)
     if prefix is None:
       raise InputError('no checkpoint in the folder %s' % path)
+    if not whole:
+      tf.logging.warning('%s is not complete and does not grow; %s is taken',
+                         begun, prefix)
     return prefix
   prefix = re.sub(r'\.(index|meta|data-\d+-of-\d+)$', '', path)
   if not is_checkpoint(prefix):
     raise InputError('no checkpoint at %s: neither %s.index nor a file of that '
                      'name is there' % (path, prefix))
+  _wait_for_copy(prefix)  # What is wrong after that shows when it is read.
   return prefix
 
 

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import threading
+import time
 
 import pytest
 
@@ -109,6 +111,58 @@ def test_resolve_takes_folder_prefix_and_file(tmp_path):
   for path in (str(tmp_path), prefix, prefix + '.index', prefix + '.meta',
                prefix + '.data-00000-of-00001'):
     assert checkpoints.resolve(path) == prefix
+
+
+def copy_slowly(source, target, pause):
+  """Copies a file piece by piece, as over a slow network."""
+  with open(source, 'rb') as reader, open(target, 'wb') as writer:
+    for piece in iter(lambda: reader.read(20), b''):
+      writer.write(piece)
+      writer.flush()
+      time.sleep(pause)
+
+
+@pytest.mark.parametrize('order', [
+    ('checkpoint', '.data-00000-of-00001', '.index'),
+    ('checkpoint', '.index', '.data-00000-of-00001'),
+    ('.index', 'checkpoint', '.data-00000-of-00001')])
+def test_resolve_waits_for_a_checkpoint_that_is_being_copied(
+    tmp_path, monkeypatch, order):
+  monkeypatch.setattr(checkpoints, 'COPY_PATIENCE_SECS', 3.0)
+  monkeypatch.setattr(checkpoints, '_LOOK_SECS', 0.01)
+  write_checkpoints(tmp_path / 'there', [1, 2])
+  # On another machine, where the absolute paths of the list lead nowhere.
+  source, target = tmp_path / 'source', tmp_path / 'target'
+  (tmp_path / 'there').rename(source)
+  target.mkdir()
+  for name in os.listdir(str(source)):
+    if 'ckpt-1' in name:
+      shutil.copy(str(source / name), str(target / name))
+  begun = threading.Event()
+
+  def copy():
+    for name in order:
+      name = name if name == 'checkpoint' else 'model.ckpt-2' + name
+      copy_slowly(str(source / name), str(target / name), 0.05)
+      if name == 'checkpoint':
+        begun.set()
+
+  copying = threading.Thread(target=copy)
+  copying.start()
+  begun.wait(20)
+  assert checkpoints.newest(str(target)) == str(target / 'model.ckpt-1')
+  assert checkpoints.resolve(str(target)) == str(target / 'model.ckpt-2')
+  assert checkpoints.is_complete(str(target / 'model.ckpt-2'))
+  copying.join()
+
+
+def test_resolve_takes_an_older_one_where_the_newest_stands_still(
+    tmp_path, monkeypatch):
+  monkeypatch.setattr(checkpoints, 'COPY_PATIENCE_SECS', 0.1)
+  first, second = write_checkpoints(tmp_path, [1, 2])
+  os.truncate(second + '.data-00000-of-00001', 5)
+  assert checkpoints.resolve(str(tmp_path)) == first
+  assert checkpoints.resolve(second) == second  # Asked for by name.
 
 
 def test_resolve_takes_the_single_file_of_2016(tmp_path):

@@ -197,7 +197,7 @@ def test_training_batches_without_seed_differ(tmp_path):
 
 @pytest.mark.parametrize('sizes, workers', [
     ([4, 4, 4, 4], 2), ([5, 11], 2), ([16], 2), ([16], 3), ([5, 6, 5], 2),
-    ([1, 1], 2)], ids=str)
+    ([1, 1], 2), ([1] * 43, 2)], ids=lambda value: str(value)[:20])
 def test_training_batches_workers_share_the_records(tmp_path, sizes, workers):
   dataset = make_dataset(tmp_path, sizes)
   shares = []
@@ -210,6 +210,20 @@ def test_training_batches_workers_share_the_records(tmp_path, sizes, workers):
     shares.append(share)
   together = collections.Counter(name for share in shares for name in share)
   assert together == {name: 1 for name in range(sum(sizes))}
+
+
+@pytest.mark.parametrize('files, workers, opened', [
+    (4, 2, 2), (5, 2, 5), (39, 2, 39), (41, 2, 21)])
+def test_training_batches_worker_opens_files_of_its_own(tmp_path, files,
+                                                        workers, opened):
+  dataset = make_dataset(tmp_path, [2] * files)
+  with tf.Graph().as_default():
+    input_pipeline.training_batches(
+        dataset, preprocess, 8, 1, num_shards=workers, shard_index=0)
+    consts = [tf.make_ndarray(op.get_attr('value')).ravel().tolist()
+              for op in tf.get_default_graph().get_operations()
+              if op.type == 'Const' and op.get_attr('dtype') == tf.string]
+  assert max(map(len, consts)) == opened
 
 
 def test_training_batches_fewer_records_than_workers_is_an_error(tmp_path):

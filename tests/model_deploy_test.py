@@ -111,6 +111,20 @@ def _session():
   return tf.Session(config=tf.ConfigProto(allow_soft_placement=True))
 
 
+@pytest.mark.parametrize('balance_ps, tasks', [
+    (False, [0, 1, 0, 1, 0]), (True, [0, 1, 1, 1, 1])])
+def test_config_parameter_servers_by_bytes_or_in_turn(balance_ps, tasks):
+  config = model_deploy.DeploymentConfig(num_ps_tasks=2, balance_ps=balance_ps)
+  with tf.Graph().as_default(), tf.device(config.variables_device()):
+    variables = [tf.Variable(tf.zeros(shape), dtype=kind, use_resource=resource)
+                 for shape, kind, resource in (
+                     ([100], tf.float32, False), ([3], tf.float32, True),
+                     ([10, 4], tf.float32, False), ([], tf.float32, False),
+                     ([50], tf.float32, True))]
+  assert [tf.DeviceSpec.from_string(variable.device).task
+          for variable in variables] == tasks
+
+
 def test_create_clones_one_has_no_scope():
   with tf.Graph().as_default():
     clones = model_deploy.create_clones(model_deploy.DeploymentConfig(),

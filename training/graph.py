@@ -4,7 +4,7 @@ import collections
 
 from compat import slim, tf
 from datasets import input_pipeline
-from deployment import model_deploy
+from deployment import model_deploy, sync_optimizer
 from errors import InputError
 from nets import nets_factory
 from nets.batch_norm import batch_norm
@@ -65,7 +65,7 @@ def build_from_flags(values, dataset, info, network, trainable_scopes,
       clone_on_cpu=values.clone_on_cpu,
       replica_id=values.task,
       num_replicas=values.worker_replicas,
-      num_ps_tasks=values.num_ps_tasks)
+      num_ps_tasks=values.num_ps_tasks, balance_ps=values.balance_ps)
   with tf.device(config.variables_device()):
     global_step = tf.train.get_or_create_global_step()
   if next_batch is None:
@@ -86,7 +86,7 @@ def build_from_flags(values, dataset, info, network, trainable_scopes,
   variables = warm_start.variables_to_train(trainable_scopes)
   with tf.device(config.optimizer_device()):
     regularization, frozen_loss = _regularization_losses(variables)
-    train_op, sync_optimizer, added = _train_op_from_flags(
+    train_op, synchronous, added = _train_op_from_flags(
         values, clones, config, dataset.num_samples, global_step, first_step,
         variables, regularization)
   summaries |= added | _clone_summaries(clones[0])
@@ -94,7 +94,7 @@ def build_from_flags(values, dataset, info, network, trainable_scopes,
     tf.add_to_collection(SUMMARIES_OF_RUN, summary)
   return TrainingGraph(
       train_op, tf.summary.merge(tf.get_collection(SUMMARIES_OF_RUN)),
-      global_step, sync_optimizer, frozen_loss)
+      global_step, synchronous, frozen_loss)
 
 
 def _regularization_losses(trained):
@@ -219,9 +219,9 @@ def _train_op_from_flags(values, clones, config, num_samples, global_step,
     averages = tf.train.ExponentialMovingAverage(
         values.moving_average_decay, global_step)
     averaged = _changing_variables(variables, update_ops)
-  sync_optimizer = None
+  synchronous = None
   if values.sync_replicas:
-    optimizer = sync_optimizer = tf.train.SyncReplicasOptimizer(
+    optimizer = synchronous = sync_optimizer.SyncOptimizer(
         optimizer, replicas_to_aggregate=values.replicas_to_aggregate,
         total_num_replicas=values.worker_replicas,
         variable_averages=averages,
@@ -239,12 +239,20 @@ def _train_op_from_flags(values, clones, config, num_samples, global_step,
     gradients = optimizers.clip_gradients(
         gradients, values.clip_gradient_norm, norm)
     added.add(tf.summary.scalar('gradient_norm', norm))
-  with tf.control_dependencies([finite]):
-    update_ops.append(
-        optimizer.apply_gradients(gradients, global_step=global_step))
+  if synchronous:
+    # What it makes beside the update, to begin with, must not wait for a batch.
+    checked = tf.tuple([gradient for gradient, _ in gradients],
+                       control_inputs=[finite])
+    update_ops.append(optimizer.apply_gradients(
+        [(gradient, variable) for gradient, (_, variable) in zip(
+            checked, gradients)], global_step=global_step))
+  else:
+    with tf.control_dependencies([finite]):
+      update_ops.append(
+          optimizer.apply_gradients(gradients, global_step=global_step))
   with tf.control_dependencies(update_ops):
     train_op = tf.identity(total_loss, name='train_op')
-  return train_op, sync_optimizer, added
+  return train_op, synchronous, added
 
 
 def _changing_variables(trained, update_ops):

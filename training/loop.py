@@ -113,8 +113,15 @@ class TrainStep:
     self.step += 1
     return self._loss, done
 
+  def prepare(self):
+    """Is called before there is a session; returns whether to train at all."""
+    return True
+
   def begin(self, session):
     """Is called before the first step."""
+
+  def end(self):
+    """Is called when training has ended, with its last checkpoint."""
 
   def take(self, session, train_op, global_step, train_step_kwargs):
     """Takes one step; returns the loss and whether it was the last."""
@@ -242,6 +249,10 @@ def run(graph, train_dir, master='', is_chief=True, init_fn=None,
     stack.enter_context(input_pipeline.errors_as_advice())
     # The supervisor closes its summary writer twice, and is told so.
     warnings.filterwarnings('ignore', message='.*closed FileWriter')
+    if graph.sync_optimizer:
+      stack.callback(graph.sync_optimizer.finish)
+    if not train_step.prepare():
+      return stop.signal is None
     slim.learning.train(
         graph.train_op,
         logdir=train_dir,
@@ -257,4 +268,5 @@ def run(graph, train_dir, master='', is_chief=True, init_fn=None,
         save_interval_secs=save_interval_secs,
         sync_optimizer=graph.sync_optimizer,
         session_config=session_config)
+    train_step.end()
   return stop.signal is None

@@ -48,7 +48,8 @@ class ValidatedStep(loop.TrainStep):
 
 
 def train(run, evaluate_every_n_steps=None, number_of_steps=None,
-          init_fn=start.init_fn, first_step=0, freeze_batch_norm=False):
+          init_fn=start.init_fn, first_step=0, freeze_batch_norm=False,
+          make_step=loop.TrainStep):
   """Trains, and evaluates meanwhile where that is asked.
 
   Args:
@@ -59,18 +60,25 @@ def train(run, evaluate_every_n_steps=None, number_of_steps=None,
     init_fn: function of the run that gives what reads the first weights; it is
       called when the graph is built.
     first_step, freeze_batch_norm: as for training.graph.
+    make_step: as for loop.run, where nothing is evaluated.
 
   Returns:
     Whether training came to its end: it was not asked to stop.
   """
   values = run.values
   with tf.Graph().as_default(), contextlib.ExitStack() as stack:
-    tf.set_random_seed(values.seed)
+    if values.num_ps_tasks:
+      # What has no device by itself is done here, not by a parameter server:
+      # above all the checkpoints.
+      stack.enter_context(tf.device('/job:worker/task:%d' % values.task))
+    if values.seed is not None:
+      # Each worker has random numbers of its own.
+      tf.set_random_seed(values.seed + values.task)
     graph = training_graph.build_from_flags(
         values, run.datasets['train'], run.info, run.network,
         run.trainable_scopes, first_step=first_step,
         freeze_batch_norm=freeze_batch_norm)
-    make_step, read_weights = loop.TrainStep, None
+    read_weights = None
     if run.is_chief:
       with loop.full_disk_as_advice(values.train_dir):
         read_weights = init_fn(run)

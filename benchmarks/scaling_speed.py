@@ -1,0 +1,206 @@
+"""Measures training with several workers and several clones on one machine.
+
+A worker computes with one thread, so that two of them have a core each on the
+smallest machine; the rate without communication is that of as many processes
+that train at the same time for themselves. Clones share what one clone has: all
+threads, and the photos of a step. What a way has less is lost to communication:
+variables and gradients over the loopback, their sums, and waiting for others.
+
+Photos a second are counted by the global step in the chief's log, from the
+first line after --warm_steps to the last.
+"""
+
+import collections
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+from absl import flags
+
+import common_flags
+from benchmarks import input_speed
+from compat import tf
+from deployment import launch
+from errors import InputError
+
+FLAGS = flags.FLAGS
+
+ROOT = input_speed.ROOT
+
+_STEP = re.compile(r'global step (\d+): loss')
+
+# A way to train. tasks: list of lists of flags, a process each; of those that
+# are workers the rates are added where they train apart. photos: a global step.
+Way = collections.namedtuple('Way', 'name tasks photos apart')
+
+
+def define_flags():
+  """Defines what is trained, and for how long."""
+  flags.DEFINE_string('model_name', 'mobilenet_v1', 'Network.')
+  flags.DEFINE_integer('train_image_size', 96, "Side of the network's input in "
+                       'pixels.', lower_bound=1)
+  flags.DEFINE_integer('batch_size', 16, 'Photos a step of one worker, shared '
+                       'by its clones.', lower_bound=4)
+  flags.DEFINE_integer('steps', 60, 'Steps of each worker that are counted.',
+                       lower_bound=2)
+  flags.DEFINE_integer('warm_steps', 10, 'Steps before these.', lower_bound=1)
+  flags.DEFINE_integer('rounds', 3, 'How often each way has its turn.',
+                       lower_bound=1)
+  flags.DEFINE_string(
+      'dataset_dir', None, 'Folder of the TFRecord files. None: real photos, '
+      'or drawn ones, as benchmarks/input takes them.')
+  flags.DEFINE_string('dataset_name', None, 'Name of that data set.')
+  flags.DEFINE_integer('per_class', 100, 'Photos a class that are drawn.',
+                       lower_bound=2)
+
+
+class Task:
+  """A process of train_image_classifier.py; notes when it has done its steps.
+
+  Attributes:
+    steps: list of (global step, time.monotonic()).
+    lines: what it wrote.
+  """
+
+  def __init__(self, arguments):
+    self.steps, self.lines = [], []
+    self.process = subprocess.Popen(
+        [sys.executable, os.path.join(ROOT, 'train_image_classifier.py'),
+         *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        text=True, errors='replace')
+    self._reader = threading.Thread(target=self._read, daemon=True)
+    self._reader.start()
+
+  def _read(self):
+    for line in self.process.stderr:
+      self.lines.append(line.rstrip())
+      found = _STEP.search(line)
+      if found:
+        self.steps.append((int(found.group(1)), time.monotonic()))
+
+  def wait(self):
+    """Waits for its end.
+
+    Raises:
+      InputError: it failed.
+    """
+    status = self.process.wait()
+    self._reader.join(10)
+    if status:
+      raise InputError('a training ended with status %d: %s' %
+                       (status, ' / '.join(self.lines[-3:])))
+
+  def rate(self, warm_steps):
+    """Returns global steps a second after the warm ones."""
+    counted = [step for step in self.steps if step[0] > warm_steps]
+    if len(counted) < 2:
+      raise InputError('--steps=%d: too few lines of the log were seen' %
+                       FLAGS.steps)
+    (first, start), (last, end) = counted[0], counted[-1]
+    return (last - first) / (end - start)
+
+
+def ways():
+  """Returns the Ways that are measured, in pairs with what they are held to."""
+  batch = FLAGS.batch_size
+  single = ['--session_threads=1', '--batch_size=%d' % batch]
+  found = [Way('1 training alone, 1 thread', [single], batch, True),
+           Way('2 trainings apart, 1 thread each', [single] * 2, batch, True)]
+  for workers in (1, 2):
+    found.append(Way(
+        '1 parameter server, %d worker%s' % (workers, 's' * (workers > 1)),
+        [single] * workers, batch, False))
+  for clones in (1, 2, 4):
+    found.append(Way(
+        '%d clone%s' % (clones, 's' * (clones > 1)),
+        [['--num_clones=%d' % clones, '--clone_on_cpu',
+          '--batch_size=%d' % (batch // clones)]],
+        batch // clones * clones, True))
+  return found
+
+
+def measure(way, dataset_dir, dataset_name):
+  """Trains in one way; returns photos a second over all its processes."""
+  steps = FLAGS.warm_steps + FLAGS.steps
+  if not way.apart:
+    steps = steps * len(way.tasks)
+    servers, workers = launch.local_lists(1, len(way.tasks))
+    cluster = ['--ps_hosts=' + servers, '--worker_hosts=' + workers]
+  common = ['--dataset_dir=' + dataset_dir, '--dataset_name=' + dataset_name,
+            '--model_name=' + FLAGS.model_name, '--log_every_n_steps=1',
+            '--train_image_size=%d' % FLAGS.train_image_size,
+            '--learning_rate=0.001', '--optimizer=sgd',
+            '--max_number_of_steps=%d' % steps,
+            '--save_interval_secs=100000', '--save_summaries_secs=100000']
+  with tempfile.TemporaryDirectory() as made:
+    tasks, all_tasks = [], []
+    try:
+      for number, options in enumerate(way.tasks):
+        where = ['--train_dir=' + os.path.join(
+            made, str(number) if way.apart else 'all')]
+        if not way.apart:
+          where += cluster + ['--job_name=worker', '--task=%d' % number]
+        tasks.append(Task(common + options + where))
+        all_tasks.append(tasks[-1])
+      if not way.apart:
+        all_tasks.append(Task(cluster + ['--job_name=ps', '--task=0']))
+      for task in all_tasks:
+        task.wait()
+    finally:
+      for task in all_tasks:
+        task.process.kill()
+  warm = FLAGS.warm_steps * (1 if way.apart else len(way.tasks))
+  counted = tasks if way.apart else tasks[:1]
+  return way.photos * sum(task.rate(warm) for task in counted)
+
+
+def main(_):
+  """Measures all ways in turn, several times, and prints the medians."""
+  if bool(FLAGS.dataset_dir) != bool(FLAGS.dataset_name):
+    raise InputError('--dataset_dir and --dataset_name belong together, got %r '
+                     'and %r' % (FLAGS.dataset_dir, FLAGS.dataset_name))
+  with tempfile.TemporaryDirectory() as made:
+    folder, name = FLAGS.dataset_dir, FLAGS.dataset_name
+    if not folder:
+      folder, name = made, input_speed.NAME
+      input_speed.make_records(made, FLAGS.per_class)
+    rates = {way.name: [] for way in ways()}
+    for number in range(1, FLAGS.rounds + 1):
+      for way in ways():
+        rates[way.name].append(measure(way, folder, name))
+        print('round %d, %s: %.1f photos/s' %
+              (number, way.name, rates[way.name][-1]), flush=True)
+  print_table(rates)
+
+
+def print_table(rates):
+  """Prints medians, and what communication cost of them.
+
+  Args:
+    rates: {name of a Way: photos a second of each round}.
+  """
+  names = list(rates)
+  alone, apart, one_worker, two_workers, *clones = names
+  held_to = {one_worker: alone, two_workers: apart}
+  held_to.update({name: clones[0] for name in clones[1:]})
+  print('\nTensorFlow %s, %s at %d pixels, %d photos a step, medians of %d '
+        'rounds' % (tf.__version__, FLAGS.model_name, FLAGS.train_image_size,
+                    FLAGS.batch_size, FLAGS.rounds))
+  print('%-34s %10s  %s' % ('', 'photos/s', 'lost to communication'))
+  for name in names:
+    lost = ''
+    if name in held_to:
+      lost = '%.3f' % statistics.median(
+          1 - rate / base for rate, base in zip(rates[name],
+                                                rates[held_to[name]]))
+    print('%-34s %10.1f  %s' % (name, statistics.median(rates[name]), lost))
+
+
+if __name__ == '__main__':
+  define_flags()
+  common_flags.run(main)

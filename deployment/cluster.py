@@ -1,0 +1,337 @@
+"""A training by several processes, with TensorFlow's own runtime.
+
+Each task has a tf.train.Server. The variables are on the parameter servers; a
+worker's session knows those and the worker itself, so that one that dies is not
+waited for by others. The chief is worker 0.
+
+What the tasks must know of each other is on the parameter servers too, as
+variables of no training: the board. A killed chief leaves them as they are, so
+that it can be started again; one that ends says so, and all end.
+"""
+
+import collections
+import contextlib
+import os
+import sys
+import threading
+import time
+
+from compat import tf
+from deployment import hosts
+from deployment.board import ENDED, FAILED, LOST, Board
+from errors import InputError
+
+# Seconds without an answer after which a task is taken for gone.
+GONE_SECS = 15.0
+
+# Seconds that the parameter servers give the workers to end their last step,
+# when all is done.
+LINGER_SECS = 600.0
+
+# Seconds between two looks at the board, or at who answers.
+_LOOK_SECS = 0.5
+
+# What a step may raise whose parameter server is gone; mostly it just waits.
+LOST_ERRORS = (tf.errors.UnavailableError, tf.errors.AbortedError)
+
+# cluster: hosts.Cluster. task: the hosts.Task that this process is.
+Member = collections.namedtuple('Member', 'cluster task')
+
+
+def member_from_flags(values):
+  """Returns which task of which cluster this process is.
+
+  Sets slim's flags that the lists of hosts decide: --worker_replicas,
+  --num_ps_tasks and, where it is not given, --replicas_to_aggregate.
+
+  Args:
+    values: the parsed flags.
+
+  Returns:
+    A Member; None where there are no lists of hosts.
+
+  Raises:
+    InputError: the lists are wrong, or another flag contradicts them.
+  """
+  if not (values.ps_hosts or values.worker_hosts):
+    if values.job_name:
+      raise InputError('--job_name=%s is a task of --ps_hosts and '
+                       '--worker_hosts: give them too' % values.job_name)
+    return None
+  cluster = hosts.parse(values.ps_hosts, values.worker_hosts)
+  if not values.job_name:
+    raise InputError('--worker_hosts is given, and not which task this is: add '
+                     '--job_name=ps or worker, and --task; ./run_cluster.sh '
+                     'starts all tasks of a machine')
+  if values.master:
+    raise InputError('--master=%s: with --worker_hosts each worker has a '
+                     'server of its own' % values.master)
+  tasks = cluster.ps if values.job_name == 'ps' else cluster.workers
+  if values.task >= len(tasks):
+    raise InputError('--task=%d: --%s_hosts has tasks 0 to %d' % (
+        values.task, values.job_name, len(tasks) - 1))
+  set_counts(values, cluster)
+  return Member(cluster, tasks[values.task])
+
+
+def set_counts(values, cluster):
+  """Sets the flags that count the tasks.
+
+  Args:
+    values: the parsed flags.
+    cluster: hosts.Cluster.
+
+  Raises:
+    InputError: one was given and counts otherwise.
+  """
+  for name, job, tasks in (('worker_replicas', 'worker', cluster.workers),
+                           ('num_ps_tasks', 'ps', cluster.ps)):
+    if values[name].present and values[name].value != len(tasks):
+      raise InputError('--%s=%d contradicts --%s_hosts, which has %d; leave it '
+                       'away' % (name, values[name].value, job, len(tasks)))
+    setattr(values, name, len(tasks))
+  if values.sync_replicas and not values['replicas_to_aggregate'].present:
+    values.replicas_to_aggregate = len(cluster.workers)
+
+
+def session_config(config, index):
+  """Returns the config of a worker's session: it knows no other worker.
+
+  Args:
+    config: tf.ConfigProto.
+    index: number of the worker.
+  """
+  filtered = tf.ConfigProto()
+  filtered.CopyFrom(config)
+  filtered.device_filters.extend(['/job:ps', '/job:worker/task:%d' % index])
+  return filtered
+
+
+def _start_server(member, config):
+  """Returns the tf.train.Server of this process's task."""
+  cluster, task = member
+  hosts.check_free([task])
+  # gRPC would ask a proxy of the web for the other hosts.
+  names = {other.host for other in cluster.tasks}
+  for variable in ('no_proxy', 'no_grpc_proxy'):
+    before = [os.environ[variable]] if os.environ.get(variable) else []
+    os.environ[variable] = ','.join(before + sorted(names))
+  spec = tf.train.ClusterSpec({
+      'ps': [other.address for other in cluster.ps],
+      'worker': [other.address for other in cluster.workers]})
+  try:
+    return tf.train.Server(spec, job_name=task.job, task_index=task.index,
+                           config=config)
+  except tf.errors.OpError as error:
+    raise InputError('%s cannot be started: %s' % (
+        task, error.message.splitlines()[0]))
+
+
+def serve(member, timeout):
+  """Keeps variables until training has ended.
+
+  Args:
+    member: the Member that this process is, of the job ps.
+    timeout: seconds within which the chief must answer, at the start and, when
+      it was killed, again.
+
+  Returns:
+    The exit status: 0 where training ended as it should.
+
+  Raises:
+    InputError: the chief does not answer.
+  """
+  cluster, task = member
+  server = _start_server(member, tf.ConfigProto(device_count={'GPU': 0}))
+  tf.logging.info('Serving variables as %s', task)
+  hosts.wait_for([cluster.chief], timeout)
+  board = Board(server.target, member)
+  watch = hosts.Watch(cluster.workers, answered=[cluster.chief])
+  while board.ended() is None:
+    time.sleep(_LOOK_SECS)
+    watch.look()
+    gone = watch.gone_for(cluster.chief)
+    if gone > timeout:
+      raise InputError('%s, the chief, has not answered for %.0f s: ending' % (
+          cluster.chief, gone))
+    if task.index == 0:
+      _end_without_the_needed(board, watch, cluster)
+  tf.logging.info('Training has ended: waiting for the workers')
+  end = time.monotonic() + LINGER_SECS
+  while time.monotonic() < end:
+    board.release()
+    watch.look()
+    if all(watch.reasons[worker] for worker in cluster.workers):
+      break
+    time.sleep(_LOOK_SECS)
+  return 0 if board.ended() == ENDED else 1
+
+
+def _end_without_the_needed(board, watch, cluster):
+  """Ends a synchronous training whose workers are too few to go on."""
+  needed = board.needed()
+  if not needed:
+    return
+  # A chief may be started again.
+  gone = [worker for worker in cluster.workers[1:]
+          if watch.gone_for(worker) > GONE_SECS]
+  if gone and len(cluster.workers) - len(gone) < needed:
+    tf.logging.info('%s no longer answers: ending', gone[0])
+    board.end(LOST + gone[0].index)
+
+
+class Worker:
+  """This process as a worker of a cluster.
+
+  Args:
+    member: the Member that it is.
+    config: tf.ConfigProto of its server.
+    timeout: seconds within which the others must answer.
+    needed: workers that training cannot do without; 0: with any number.
+
+  Attributes:
+    target: address for sessions.
+
+  Raises:
+    InputError: the port is not free, or others do not answer.
+  """
+
+  def __init__(self, member, config, timeout, needed=0):
+    cluster, task = member
+    self._member, self._timeout, self._needed = member, timeout, needed
+    self._server = _start_server(member, config)
+    self.is_chief = task == cluster.chief
+    self.target = self._server.target
+    others = cluster.ps + (cluster.workers[1:] if self.is_chief
+                           else [cluster.chief])
+    tf.logging.info('Waiting for %s', ', '.join(map(str, others)))
+    hosts.wait_for(others, timeout)
+    self._board = Board(self.target, member)
+
+  @contextlib.contextmanager
+  def ending_all(self):
+    """When the body of the chief ends, in whatever way, all tasks end.
+
+    Raises:
+      InputError: a parameter server was lost, and TensorFlow noticed.
+    """
+    over = threading.Event()
+    watching = threading.Thread(target=self._watch_servers, args=(over,),
+                                daemon=True)
+    watching.start()
+    status = FAILED
+    try:
+      yield self
+      status = ENDED
+    except LOST_ERRORS as error:
+      raise self.describe_loss(error) from None
+    finally:
+      if self.is_chief:
+        try:
+          self._board.end(status)
+        except tf.errors.OpError as error:
+          tf.logging.warning('The parameter servers cannot be told to end: %s',
+                             error.message.splitlines()[0])
+      over.set()
+      # A thread inside a library aborts a Python that ends.
+      watching.join()
+
+  def _watch_servers(self, over):
+    """Ends this process when a parameter server is gone.
+
+    A step would wait for it for ever, and cannot be interrupted. Nothing is
+    lost by it: the variables are gone already.
+    """
+    servers = self._member.cluster.ps
+    watch = hosts.Watch(servers, answered=servers)
+    while not over.wait(2 * _LOOK_SECS):
+      watch.look()
+      if any(watch.gone_for(task) > GONE_SECS
+             for task in servers) and not over.is_set():
+        print('%s: error: %s' % (os.path.basename(sys.argv[0]),
+                                 _loss_of_servers(watch)),
+              file=sys.stderr, flush=True)
+        os._exit(1)
+
+  def wait_for_weights(self, is_stopped):
+    """Waits, unless this is the chief, until the chief has set the variables.
+
+    Args:
+      is_stopped: function that says whether somebody asked to stop.
+
+    Returns:
+      Whether there is something to do: nobody has ended the training.
+
+    Raises:
+      InputError: the training failed, or the chief no longer answers.
+    """
+    chief = self._member.cluster.chief
+    watch = hosts.Watch([chief], answered=[chief])
+    if not self.is_chief:
+      tf.logging.info('Waiting for the chief to set the variables')
+    while not self.is_chief and self._board.needed() is None:
+      if is_stopped() or self.end_status() is not None:
+        self.check_end()
+        return False
+      watch.look()
+      gone = watch.gone_for(chief)
+      if gone > self._timeout:
+        raise InputError('%s, the chief, has not answered for %.0f s' % (
+            chief, gone))
+      time.sleep(_LOOK_SECS)
+    return True
+
+  def begin(self, is_stopped):
+    """Says that this worker begins; the chief waits until all others do.
+
+    Args:
+      is_stopped: function that says whether somebody asked to stop.
+    """
+    cluster, task = self._member
+    if not self.is_chief:
+      self._board.join(task.index)
+      return
+    self._board.begin(self._needed)
+    others = cluster.workers[1:]
+    watch = hosts.Watch(others, answered=others)
+    end = time.monotonic() + self._timeout
+    while time.monotonic() < end and not is_stopped():
+      watch.look()
+      if all(self._board.joined(worker.index) or
+             watch.gone_for(worker) > GONE_SECS for worker in others):
+        break
+      time.sleep(_LOOK_SECS)
+
+  def end_status(self):
+    """Returns how the training ended, None while it goes on."""
+    return self._board.ended()
+
+  def check_end(self):
+    """Raises InputError where training has ended other than it should."""
+    status = self.end_status()
+    if not status:
+      return
+    if status == FAILED:
+      raise InputError('%s, the chief, failed: its log has the reason' % (
+          self._member.cluster.chief,))
+    raise InputError(
+        '%s no longer answers, and with --sync_replicas at least %d must: '
+        'training has ended' % (
+            self._member.cluster.workers[status - LOST], self._needed))
+
+  def describe_loss(self, error):
+    """Returns the InputError for an error of LOST_ERRORS.
+
+    Args:
+      error: what a step raised.
+    """
+    watch = hosts.Watch(self._member.cluster.ps)
+    watch.look()
+    return InputError(_loss_of_servers(watch, error.message.splitlines()[0]))
+
+
+def _loss_of_servers(watch, reason=''):
+  """Returns the message about parameter servers that no longer answer."""
+  gone = ['%s (%s)' % (task, why) for task, why in watch.reasons.items() if why]
+  return ('a parameter server was lost: %s; start all tasks again, training '
+          'goes on from the newest checkpoint' % (', '.join(gone) or reason))

@@ -1,0 +1,314 @@
+"""Which task is on which machine, which of them is here, and which answers.
+
+A task is one process of a distributed training: a parameter server keeps
+variables, a worker computes. The lists are those of every TensorFlow 1 cluster:
+
+  --ps_hosts=a:2222 --worker_hosts=a:2223,b:2223
+
+Worker 0 is the chief: it begins and ends the training, and writes checkpoints.
+"""
+
+import collections
+import concurrent.futures
+import re
+import socket
+import time
+
+import grpc
+
+from errors import InputError
+
+JOBS = ('ps', 'worker')
+
+# Seconds that a task may take to answer when it is asked.
+ANSWER_SECS = 5.0
+
+# What each task's server has beside its computing: the names of its devices
+# (worker_service.proto of TensorFlow). The names begin so.
+_GET_STATUS = '/tensorflow.WorkerService/GetStatus'
+_DEVICES = b'/job:%s/replica:0/task:%d/'
+
+# gRPC would ask a proxy of the web for other hosts.
+_NO_PROXY = [('grpc.enable_http_proxy', 0)]
+
+
+class Task(collections.namedtuple('Task', 'job index host port')):
+  """One process of a cluster."""
+
+  __slots__ = ()
+
+  @property
+  def name(self):
+    """As in the names of logs: worker-0."""
+    return '%s-%d' % (self.job, self.index)
+
+  @property
+  def address(self):
+    return '%s:%d' % (self.host, self.port)
+
+  def __str__(self):
+    return '%s %d at %s' % (self.job, self.index, self.address)
+
+
+class Cluster(collections.namedtuple('Cluster', 'ps workers')):
+  """All tasks of a training: two lists of Tasks."""
+
+  __slots__ = ()
+
+  @property
+  def tasks(self):
+    return self.ps + self.workers
+
+  @property
+  def chief(self):
+    return self.workers[0]
+
+
+def parse(ps_hosts, worker_hosts):
+  """Reads the lists of hosts.
+
+  Args:
+    ps_hosts: host:port of each parameter server, with commas between them.
+    worker_hosts: the same of each worker.
+
+  Returns:
+    A Cluster.
+
+  Raises:
+    InputError: a list is empty, an entry is not host:port or is there twice.
+  """
+  cluster = Cluster(_parse_list('ps', ps_hosts),
+                    _parse_list('worker', worker_hosts))
+  seen = {}
+  for task in cluster.tasks:
+    other = seen.setdefault(task.address, task)
+    if other is not task:
+      raise InputError(
+          '%s is there twice, as %s and as %s: each task has a port of its own'
+          % (task.address, other.name, task.name))
+  return cluster
+
+
+def _parse_list(job, text):
+  """Returns the Tasks of one flag."""
+  flag = '--%s_hosts' % job
+  entries = [entry.strip() for entry in (text or '').split(',')]
+  if not any(entries):
+    raise InputError('%s is empty: give the host:port of each %s, as in '
+                     '%s=a:2222,b:2222' % (
+                         flag, 'parameter server' if job == 'ps' else job,
+                         flag))
+  tasks = []
+  for index, entry in enumerate(entries):
+    found = re.match(r'([^\s:/]+):(\d+)$', entry)
+    if not found:
+      raise InputError('%s: %r is not host:port, as in a:2222' % (flag, entry))
+    port = int(found.group(2))
+    if not 1 <= port <= 65535:
+      raise InputError('%s: %r has a port that is none, accepted are 1 to 65535'
+                       % (flag, entry))
+    tasks.append(Task(job, index, found.group(1), port))
+  return tasks
+
+
+def read_file(path):
+  """Reads a file of hosts: a line a task, its job and its host:port.
+
+    ps a:2222
+    worker a:2223
+    worker b:2223
+
+  Args:
+    path: the file. What follows a # is no entry.
+
+  Returns:
+    The two lists as the flags have them: of parameter servers, of workers.
+
+  Raises:
+    InputError: it cannot be read, or a line is something else.
+  """
+  try:
+    with open(path, encoding='utf-8', errors='replace') as file:
+      lines = file.read().splitlines()
+  except OSError as error:
+    raise InputError('--hosts=%s: %s' % (path, error.strerror))
+  entries = {job: [] for job in JOBS}
+  for number, line in enumerate(lines, 1):
+    words = line.partition('#')[0].split()
+    if not words:
+      continue
+    if len(words) != 2 or words[0] not in entries:
+      raise InputError('%s, line %d: %r is no task, accepted are lines as '
+                       '"ps a:2222" and "worker b:2223"' % (
+                           path, number, line.strip()))
+    entries[words[0]].append(words[1])
+  return tuple(','.join(entries[job]) for job in JOBS)
+
+
+def is_here(host):
+  """Returns whether a host is this machine: an address of it can be bound.
+
+  Args:
+    host: name or address.
+
+  Raises:
+    InputError: nobody knows the name.
+  """
+  try:
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+  except OSError as error:
+    raise InputError('host %r cannot be found: %s' % (host, error.strerror))
+  for family, kind, protocol, _, address in found:
+    with socket.socket(family, kind, protocol) as probe:
+      try:
+        probe.bind((address[0], 0))
+      except OSError:
+        continue
+    return True
+  return False
+
+
+def of_this_machine(cluster):
+  """Returns the tasks whose host is this machine.
+
+  Args:
+    cluster: Cluster.
+
+  Raises:
+    InputError: there are none, a name is unknown, or two share a port.
+  """
+  here = {host: is_here(host) for host in {task.host for task in cluster.tasks}}
+  tasks = [task for task in cluster.tasks if here[task.host]]
+  if not tasks:
+    raise InputError('none of the hosts is this machine (%s): %s' % (
+        socket.gethostname(), ', '.join(sorted(here))))
+  by_port = {}
+  for task in tasks:
+    other = by_port.setdefault(task.port, task)
+    if other is not task:
+      raise InputError('%s and %s are the same port of this machine' % (
+          other, task))
+  return tasks
+
+
+def check_free(tasks):
+  """Refuses ports of this machine that others listen on.
+
+  Args:
+    tasks: Tasks of this machine.
+
+  Raises:
+    InputError: names the port and its task.
+  """
+  for task in tasks:
+    with socket.socket() as probe:
+      # As TensorFlow's server: connections that are just gone do not count.
+      probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+      try:
+        probe.bind(('', task.port))
+        probe.listen(1)
+      except OSError as error:
+        raise InputError('port %d of %s is not free: %s' % (
+            task.port, task, error.strerror))
+
+
+def free_ports(number):
+  """Returns so many ports that nobody listens on."""
+  probes = [socket.socket() for _ in range(number)]
+  try:
+    for probe in probes:
+      probe.bind(('', 0))
+    return [probe.getsockname()[1] for probe in probes]
+  finally:
+    for probe in probes:
+      probe.close()
+
+
+def why_silent(task):
+  """Asks a task whether it is there, and whether it is that task.
+
+  Returns:
+    None where it is; else the reason, a few words.
+  """
+  try:
+    with socket.create_connection((task.host, task.port), ANSWER_SECS):
+      pass
+  except socket.timeout:
+    return 'no answer in %g s' % ANSWER_SECS
+  except OSError as error:
+    return error.strerror or str(error)
+  # That somebody answers is not enough: proxies do for any host.
+  with grpc.insecure_channel(task.address, _NO_PROXY) as channel:
+    get_status = channel.unary_unary(_GET_STATUS)
+    try:
+      devices = get_status(b'', timeout=ANSWER_SECS)
+    except grpc.RpcError as error:
+      return 'no TensorFlow answers: %s' % error.code().name
+  if _DEVICES % (task.job.encode(), task.index) not in devices:
+    return 'another task answers'
+  return None
+
+
+class Watch:
+  """Which tasks answer, and since when others do not.
+
+  Args:
+    tasks: Tasks to ask.
+    answered: those of them that have answered somebody else just now.
+  """
+
+  def __init__(self, tasks, answered=()):
+    now = time.monotonic()
+    self._answered = {task: now if task in answered else None for task in tasks}
+    self.reasons = {}
+
+  def look(self):
+    """Asks all tasks, at the same time."""
+    tasks = list(self._answered)
+    if not tasks:
+      return
+    with concurrent.futures.ThreadPoolExecutor(min(32, len(tasks))) as pool:
+      reasons = list(pool.map(why_silent, tasks))
+    now = time.monotonic()
+    for task, reason in zip(tasks, reasons):
+      self.reasons[task] = reason
+      if reason is None:
+        self._answered[task] = now
+
+  def missing(self):
+    """Returns the tasks that have never answered."""
+    return [task for task, moment in self._answered.items() if moment is None]
+
+  def gone_for(self, task):
+    """Returns the seconds since a task answered last; 0 where it never did."""
+    moment = self._answered[task]
+    if moment is None or self.reasons[task] is None:
+      return 0.0
+    return time.monotonic() - moment
+
+
+def wait_for(tasks, timeout, check=None):
+  """Waits until each task has answered once.
+
+  Args:
+    tasks: Tasks.
+    timeout: seconds.
+    check: function that is called meanwhile; what it raises ends the waiting.
+
+  Raises:
+    InputError: some did not answer in time.
+  """
+  watch = Watch(tasks)
+  end = time.monotonic() + timeout
+  while True:
+    watch.look()
+    missing = watch.missing()
+    if not missing:
+      return
+    if check:
+      check()
+    if time.monotonic() > end:
+      raise InputError('no answer within --startup_timeout=%g s from %s' % (
+          timeout, ', '.join('%s (%s)' % (task, watch.reasons[task])
+                             for task in missing)))
+    time.sleep(min(0.3, max(0.0, end - time.monotonic())))

@@ -1,0 +1,320 @@
+"""Starts the tasks of this machine, and ends with them.
+
+The same is run on each machine of a cluster, with the same lists of hosts. Each
+task has a log of its own; of the chief's each line is shown.
+"""
+
+import collections
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from deployment import hosts
+
+# Seconds that the other tasks have, after the chief, to end by themselves: a
+# worker ends its step.
+END_SECS = 630.0
+
+# Seconds that what is asked to end has until it is killed: a worker writes the
+# last checkpoint.
+STOP_SECS = 600.0
+
+# Lines of the log that are shown of a task that failed.
+LAST_LINES = 15
+
+_LOOK_SECS = 0.2
+
+# ps_hosts, worker_hosts: as the flags of those names. flags: list of the
+# trainer's other flags. program: path of the trainer. log_dir: folder of the
+# logs. startup_timeout: seconds. is_synchronous: whether all workers are
+# needed. restarts: how often a worker that failed is started again.
+Plan = collections.namedtuple(
+    'Plan', 'ps_hosts worker_hosts flags program log_dir startup_timeout '
+    'is_synchronous restarts')
+
+
+class _Process:
+  """A task that runs as a process, and its log."""
+
+  def __init__(self, task, command, log_dir):
+    self.task = task
+    self.log = os.path.join(log_dir, task.name + '.log')
+    with open(self.log, 'ab') as file:
+      self._begin = file.tell()
+      # In a session of its own: Ctrl-C comes here alone, and is passed on in
+      # the right order.
+      self._process = subprocess.Popen(
+          command, stdin=subprocess.DEVNULL, stdout=file,
+          stderr=subprocess.STDOUT, start_new_session=True)
+    self._shown = self._begin
+    self._is_asked = False
+
+  @property
+  def status(self):
+    """Exit status as a shell has it; None while it runs."""
+    code = self._process.poll()
+    return code if code is None or code >= 0 else 128 - code
+
+  def ask_to_end(self):
+    """Sends SIGTERM, once: the second would interrupt the last checkpoint."""
+    if not self._is_asked:
+      self._is_asked = True
+      self._process.terminate()
+
+  def kill(self):
+    self._process.kill()
+
+  def wait(self, seconds):
+    """Waits for its end, at most so long; returns whether it has ended."""
+    try:
+      self._process.wait(max(0.0, seconds))
+    except subprocess.TimeoutExpired:
+      return False
+    return True
+
+  def new_lines(self):
+    """Returns the whole lines of the log that were not returned before."""
+    with open(self.log, 'rb') as file:
+      file.seek(self._shown)
+      data = file.read()
+    data = data[:data.rfind(b'\n') + 1]
+    self._shown += len(data)
+    return data.decode(errors='replace').splitlines()
+
+  def last_lines(self):
+    """Returns the last lines of the log that are of this process."""
+    with open(self.log, 'rb') as file:
+      file.seek(self._begin)
+      data = file.read()
+    return data.decode(errors='replace').splitlines()[-LAST_LINES:]
+
+
+class _Failed(Exception):
+  """A task failed that the others cannot do without."""
+
+  def __init__(self, process):
+    super().__init__()
+    self.process = process
+
+
+class _Over(Exception):
+  """Training ended before all tasks were seen to answer."""
+
+
+class _Interrupted(Exception):
+  """A signal came before training began, or a second one."""
+
+
+class Launcher:
+  """All tasks of this machine.
+
+  Args:
+    plan: Plan.
+
+  Raises:
+    InputError: the lists are wrong, no task is here, or a port is taken.
+  """
+
+  def __init__(self, plan):
+    self._plan = plan
+    self._cluster = hosts.parse(plan.ps_hosts, plan.worker_hosts)
+    self._tasks = hosts.of_this_machine(self._cluster)
+    hosts.check_free(self._tasks)
+    os.makedirs(plan.log_dir, exist_ok=True)
+    self._processes = {}
+    self._restarts = dict.fromkeys(self._cluster.workers, plan.restarts)
+    self._signal = None
+    self._lost = []  # Exit statuses of workers that the others went on without.
+    self._seen = set()  # Tasks whose end was noticed.
+
+  def run(self):
+    """Starts the tasks and waits for their end.
+
+    Returns:
+      The exit status: that of the first task whose failure ended the training,
+      else that of the chief where it is here.
+
+    Raises:
+      InputError: a task does not answer in time.
+    """
+    with self._listening():
+      try:
+        for task in self._tasks:
+          self._start(task)
+        _say('%s; logs in %s' % (
+            ', '.join(str(task) for task in self._tasks), self._plan.log_dir))
+        with contextlib.suppress(_Over):
+          hosts.wait_for(self._cluster.tasks, self._plan.startup_timeout,
+                         self._look_at_the_start)
+          _say('all %d tasks answer' % len(self._cluster.tasks))
+        if self._chief() is None:
+          _say('the chief is %s; here: tail -f %s' % (
+              self._cluster.chief,
+              os.path.join(self._plan.log_dir, '*.log')))
+        return self._wait()
+      except _Failed as failure:
+        return self._fail(failure.process)
+      except _Interrupted:
+        return 128 + self._signal
+      finally:
+        self._end_all()
+
+  @contextlib.contextmanager
+  def _listening(self):
+    """Passes the first SIGTERM or Ctrl-C on; a second one kills all."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    old = {number: signal.signal(number, self._note) for number in numbers}
+    try:
+      yield
+    finally:
+      for number, handler in old.items():
+        signal.signal(number, handler)
+
+  def _note(self, number, frame):
+    del frame
+    if self._signal is not None:
+      for process in self._processes.values():
+        process.kill()
+      raise _Interrupted
+    self._signal = number
+    _say('%s: asking the workers to end' % signal.Signals(number).name)
+    self._ask_workers()
+
+  def _start(self, task):
+    plan = self._plan
+    self._processes[task] = _Process(task, [
+        sys.executable, '-u', plan.program, *plan.flags,
+        '--ps_hosts=' + plan.ps_hosts, '--worker_hosts=' + plan.worker_hosts,
+        '--job_name=' + task.job, '--task=%d' % task.index,
+        '--startup_timeout=%g' % plan.startup_timeout], plan.log_dir)
+    self._seen.discard(task)
+
+  def _chief(self):
+    """Returns the chief's process, None where it is elsewhere."""
+    return self._processes.get(self._cluster.chief)
+
+  def _ask_workers(self):
+    """Has training end: by the chief where it is here, as the others follow."""
+    chief = self._chief()
+    if chief is not None:
+      chief.ask_to_end()
+      return
+    for task, process in list(self._processes.items()):
+      if task.job == 'worker':
+        process.ask_to_end()
+
+  def _look(self):
+    """Looks after the processes, once.
+
+    Raises:
+      _Failed: one failed that the others cannot do without.
+    """
+    chief = self._chief()
+    if chief is not None:
+      _show(chief)
+    # The chief first: where it fails, the others do because of it.
+    for task in sorted(self._processes, key=lambda t: t != self._cluster.chief):
+      process = self._processes[task]
+      if process.status is None or task in self._seen:
+        continue
+      self._seen.add(task)
+      if process.status and self._signal is None:
+        self._judge(process)
+
+  def _look_at_the_start(self):
+    self._look()
+    if self._signal is not None:
+      raise _Interrupted
+    decisive = [self._chief()] if self._chief() else self._processes.values()
+    if all(process.status is not None for process in decisive):
+      raise _Over
+
+  def _judge(self, process):
+    """Decides what follows from a task that failed."""
+    task = process.task
+    if (task.job == 'ps' or task == self._cluster.chief or
+        self._plan.is_synchronous):
+      raise _Failed(process)
+    if self._restarts[task]:
+      self._restarts[task] -= 1
+      _say('%s ended with status %d (%s): started again, %d times more' % (
+          task, process.status, process.log, self._restarts[task]))
+      self._start(task)
+      return
+    self._lost.append(process.status)
+    _say('%s ended with status %d (%s): the others go on' % (
+        task, process.status, process.log))
+
+  def _wait(self):
+    """Waits until all have ended; returns the exit status."""
+    end = None
+    while any(process.status is None for process in self._processes.values()):
+      self._look()
+      chief = self._chief()
+      if chief is not None and chief.status is not None:
+        end = end or time.monotonic() + END_SECS
+        if time.monotonic() > end:
+          _say('not all tasks ended within %g s' % END_SECS)
+          break
+      time.sleep(_LOOK_SECS)
+    self._look()
+    chief = self._chief()
+    if chief is not None:
+      return chief.status
+    workers = [process for task, process in self._processes.items()
+               if task.job == 'worker']
+    if self._lost and all(process.status for process in workers):
+      return self._lost[0]
+    return 0
+
+  def _fail(self, process):
+    """Says which task failed, with the end of its log; returns its status."""
+    if process is self._chief():
+      _show(process)
+    else:
+      print('\n'.join(process.last_lines()), file=sys.stderr, flush=True)
+    print('run_cluster: %s ended with status %d; the last lines of %s are above'
+          % (process.task, process.status, process.log),
+          file=sys.stderr, flush=True)
+    return process.status
+
+  def _end_all(self):
+    """Ends what still runs: workers first, which may save a checkpoint."""
+    for job in ('worker', 'ps'):
+      processes = [process for task, process in self._processes.items()
+                   if task.job == job]
+      for process in processes:
+        process.ask_to_end()
+      end = time.monotonic() + STOP_SECS
+      for process in processes:
+        if not process.wait(end - time.monotonic()):
+          _say('%s does not end: killed' % (process.task,))
+          process.kill()
+          process.wait(STOP_SECS)
+    chief = self._chief()
+    if chief is not None:
+      _show(chief)
+
+
+def _show(process):
+  for line in process.new_lines():
+    print('[%s] %s' % (process.task.name, line), flush=True)
+
+
+def _say(text):
+  print('run_cluster: ' + text, flush=True)
+
+
+def local_lists(num_ps, num_workers):
+  """Returns two lists of hosts on this machine alone, with free ports.
+
+  Args:
+    num_ps: parameter servers.
+    num_workers: workers.
+  """
+  addresses = ['127.0.0.1:%d' % port
+               for port in hosts.free_ports(num_ps + num_workers)]
+  return ','.join(addresses[:num_ps]), ','.join(addresses[num_ps:])

@@ -1,0 +1,104 @@
+r"""Starts the tasks of a distributed training that belong to this machine.
+
+  python run_cluster.py --ps_hosts=a:2222 --worker_hosts=a:2223,b:2223 \
+    --train_dir=/shared/flowers --dataset_dir=data --dataset_name=my_flower_5 \
+    --model_name=inception_v4 --max_number_of_steps=1000
+
+The same command on each machine: what its hosts name is started there. All
+other flags are those of train_image_classifier.py. Without hosts: local
+processes.
+"""
+
+import os
+
+from absl import flags
+
+import common_flags
+import train_image_classifier
+from deployment import cluster, hosts, launch
+from errors import InputError
+
+# Decided for each task.
+OF_A_TASK = ('job_name', 'task', 'master')
+
+# Said by the launcher itself to each task.
+SAID = ('ps_hosts', 'worker_hosts', 'startup_timeout')
+
+
+def define_flags():
+  """Defines the launcher's flags, and the trainer's."""
+  train_image_classifier.define_flags()
+  _define_own_flags()
+
+
+def _define_own_flags():
+  flags.DEFINE_string(
+      'hosts', None,
+      'File with a line a task, as in "ps a:2222" or "worker b:2223", instead '
+      'of --ps_hosts and --worker_hosts.')
+  flags.DEFINE_integer(
+      'num_ps', 1, 'Local parameter servers where no hosts are given.',
+      lower_bound=1)
+  flags.DEFINE_integer(
+      'num_workers', 2, 'Local workers where no hosts are given.',
+      lower_bound=1)
+  flags.DEFINE_string(
+      'task_logs', None,
+      'Folder of the logs, one a task. None: logs beside --train_dir.')
+  flags.DEFINE_integer(
+      'restarts', 0,
+      'How often a worker that fails is started again, unless it is the chief '
+      'or --sync_replicas needs it.', lower_bound=0)
+
+
+OWN = ('hosts', 'num_ps', 'num_workers', 'task_logs', 'restarts')
+
+
+def main(_):
+  """Starts what belongs here; returns the exit status of the training."""
+  values = flags.FLAGS
+  common_flags.require(values, 'dataset_dir', 'train_dir')
+  for name in OF_A_TASK:
+    if values[name].present:
+      raise InputError('--%s is decided for each task: leave it away' % name)
+  ps_hosts, worker_hosts = _lists(values)
+  cluster.set_counts(values, hosts.parse(ps_hosts, worker_hosts))
+  train_image_classifier.check_ways(values)
+  root = os.path.dirname(os.path.abspath(__file__))
+  plan = launch.Plan(
+      ps_hosts, worker_hosts, _trainers_flags(values),
+      os.path.join(root, 'train_image_classifier.py'),
+      values.task_logs or os.path.join(
+          os.path.dirname(os.path.abspath(values.train_dir)), 'logs'),
+      values.startup_timeout, values.sync_replicas, values.restarts)
+  return launch.Launcher(plan).run()
+
+
+def _lists(values):
+  """Returns the lists of hosts, of whichever flags were given."""
+  if values.hosts:
+    if values.ps_hosts or values.worker_hosts:
+      raise InputError('--hosts=%s is given, and --ps_hosts or --worker_hosts '
+                       'too: give one of them' % values.hosts)
+    return hosts.read_file(values.hosts)
+  if values.ps_hosts or values.worker_hosts:
+    for name in ('num_ps', 'num_workers'):
+      if values[name].present:
+        raise InputError('--%s=%d is for local tasks, and hosts are given: '
+                         'leave it away' % (name, values[name].value))
+    return values.ps_hosts, values.worker_hosts
+  return launch.local_lists(values.num_ps, values.num_workers)
+
+
+def _trainers_flags(values):
+  """Returns the command line that all tasks share."""
+  mine = set(OWN + SAID)
+  given = {values[name].name: values[name] for name in values
+           if values[name].present}
+  return [flag.serialize() for name, flag in sorted(given.items())
+          if name not in mine]
+
+
+if __name__ == '__main__':
+  define_flags()
+  common_flags.run(main)

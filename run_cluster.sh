@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Trains with several processes, on this machine or on several, and ends with
+# them: parameter servers keep the variables, workers train on photos, each with
+# a share of the records. The same command is run on each machine; what the hosts
+# of its lists name is started there. TRAIN_DIR belongs to the chief, the first
+# worker; on other machines it is only read, if it is there.
+# Without hosts: NUM_PS and NUM_WORKERS processes on this machine.
+# Each task has a log in LOG_DIR; the chief's is shown. Ctrl-C, SIGTERM and
+# ./stop_train.sh (where the chief is) save a last checkpoint and end all tasks.
+# TRAINABLE_SCOPES, CHECKPOINT_PATH and the like are as for ./run_train.sh.
+#
+# usage: [MODEL_NAME=…] [NUM_PS=1 NUM_WORKERS=2] ./run_cluster.sh
+#        [--ps_hosts=a:2222 --worker_hosts=a:2223,b:2223 | --hosts=FILE]
+#        [--sync_replicas] [flags of train_image_classifier.py]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+source ./env_set.sh
+./setup.sh --quiet
+program=(run_cluster.py)
+help_if_asked "$@"
+
+set_trainer_flags "$@"
+flags+=(--task_logs="${LOG_DIR:-${OUTPUT_DIR}/logs}")
+if [[ -n "${NUM_PS:-}" ]]; then
+  flags+=(--num_ps="${NUM_PS}")
+fi
+if [[ -n "${NUM_WORKERS:-}" ]]; then
+  flags+=(--num_workers="${NUM_WORKERS}")
+fi
+
+# Not nohup: it ends when the training has, so that a supervisor, a terminal or
+# a job queue can hold on to it.
+exec "${VENV_PYTHON}" -u "${program[@]}" "${flags[@]}" "$@"
