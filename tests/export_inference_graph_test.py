@@ -17,6 +17,10 @@ from serving import graph_info
 from serving import labels as label_files
 
 
+def exported():
+  return program.export_from_flags(program.checkpoint_from_flags())
+
+
 @pytest.fixture(scope='module')
 def train_dir(tmp_path_factory):
   folder = tmp_path_factory.mktemp('train')
@@ -145,7 +149,7 @@ def test_main_is_training_keeps_dropout(tmp_path):
 ])
 def test_export_size_of_flags_goes_before_the_run(train_dir, arguments, size):
   with kit.parsed_flags(program, '--checkpoint_path=' + train_dir, *arguments):
-    assert program.export_from_flags().image_size == size
+    assert exported().image_size == size
 
 
 @pytest.mark.parametrize('arguments, first, count', [
@@ -160,7 +164,7 @@ def test_export_labels_of_data_set_without_a_run(tmp_path, arguments, first,
   _save_data_set(tmp_path, ['x', 'y', 'z'])
   arguments = [a.replace('DIR', str(tmp_path)) for a in arguments]
   with kit.parsed_flags(program, '--model_name=lenet', *arguments):
-    labels = program.export_from_flags().labels
+    labels = exported().labels
   assert (labels[0], len(labels)) == (first, count)
 
 
@@ -168,14 +172,14 @@ def test_export_of_the_runs_data_set_needs_no_folder(train_dir):
   with kit.parsed_flags(program, '--checkpoint_path=' + train_dir,
                         '--dataset_name=my_flower_5', '--dataset_dir=/nowhere',
                         '--preprocessing_name=vgg', '--model_name=cifarnet'):
-    export = program.export_from_flags()
+    export = exported()
   assert export.labels == kit.LABELS
   assert export.preprocessing_name == 'vgg'
 
 
 def test_export_for_app_is_a_batch_of_one():
   with kit.parsed_flags(program, '--for_app', '--model_name=lenet'):
-    export = program.export_from_flags()
+    export = exported()
   assert (export.batch_size, export.input_kind) == (1, 'float')
 
 
@@ -195,7 +199,7 @@ def test_export_contradicting_flags_are_refused(train_dir, arguments, message):
   arguments = [a.replace('TRAIN', train_dir) for a in arguments]
   with kit.parsed_flags(program, *arguments):
     with pytest.raises(InputError, match=message):
-      program.export_from_flags()
+      exported()
 
 
 @pytest.mark.parametrize('arguments, message', [

@@ -4,11 +4,11 @@ import csv
 import io
 import json
 
-import graph_costs
 import pytest
 from helpers import parsed_flags, run_program
 
 import list_models
+from benchmarks import graph_costs
 from compat import tf
 from errors import InputError
 from nets import nets_factory

@@ -215,6 +215,8 @@ def test_stop_train_without_training_says_so(chain):
     ('run_eval.sh', '--eval_interval_secs'),
     ('run_tensorboard.sh', '--port'),
     ('export_freeze.sh', '--input_type'),
+    ('export_saved_model.sh', '--saved_model_dir'),
+    ('export_tflite.sh', '--max_photos'),
     ('report.sh', '--num_wrong'),
     ('server.sh', '--upload_folder'),
     ('classify.sh', '--frozen_graph'),
