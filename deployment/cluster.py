@@ -34,6 +34,11 @@ _LOOK_SECS = 0.5
 # What a step may raise whose parameter server is gone; mostly it just waits.
 LOST_ERRORS = (tf.errors.UnavailableError, tf.errors.AbortedError)
 
+
+class ServerLost(InputError):
+  """A parameter server no longer answers, and its variables are gone."""
+
+
 # cluster: hosts.Cluster. task: the hosts.Task that this process is.
 Member = collections.namedtuple('Member', 'cluster task')
 
@@ -212,8 +217,8 @@ class Worker:
   def ending_all(self):
     """When the body of the chief ends, in whatever way, all tasks end.
 
-    Raises:
-      InputError: a parameter server was lost, and TensorFlow noticed.
+    Where a parameter server was lost, the process ends here: to close a session
+    would be to wait for it.
     """
     over = threading.Event()
     watching = threading.Thread(target=self._watch_servers, args=(over,),
@@ -223,8 +228,10 @@ class Worker:
     try:
       yield self
       status = ENDED
+    except ServerLost as lost:
+      _end_process(lost)
     except LOST_ERRORS as error:
-      raise self.describe_loss(error) from None
+      _end_process(self.describe_loss(error))
     finally:
       if self.is_chief:
         try:
@@ -248,10 +255,7 @@ class Worker:
       watch.look()
       if any(watch.gone_for(task) > GONE_SECS
              for task in servers) and not over.is_set():
-        print('%s: error: %s' % (os.path.basename(sys.argv[0]),
-                                 _loss_of_servers(watch)),
-              file=sys.stderr, flush=True)
-        os._exit(1)
+        _end_process(_loss_of_servers(watch))
 
   def wait_for_weights(self, is_stopped):
     """Waits, unless this is the chief, until the chief has set the variables.
@@ -320,18 +324,26 @@ class Worker:
             self._member.cluster.workers[status - LOST], self._needed))
 
   def describe_loss(self, error):
-    """Returns the InputError for an error of LOST_ERRORS.
+    """Returns the ServerLost for an error of LOST_ERRORS.
 
     Args:
       error: what a step raised.
     """
     watch = hosts.Watch(self._member.cluster.ps)
     watch.look()
-    return InputError(_loss_of_servers(watch, error.message.splitlines()[0]))
+    return _loss_of_servers(watch, error.message.splitlines()[0])
 
 
 def _loss_of_servers(watch, reason=''):
-  """Returns the message about parameter servers that no longer answer."""
+  """Returns the ServerLost about those that no longer answer."""
   gone = ['%s (%s)' % (task, why) for task, why in watch.reasons.items() if why]
-  return ('a parameter server was lost: %s; start all tasks again, training '
-          'goes on from the newest checkpoint' % (', '.join(gone) or reason))
+  return ServerLost(
+      'a parameter server was lost: %s; start all tasks again, training goes '
+      'on from the newest checkpoint' % (', '.join(gone) or reason))
+
+
+def _end_process(lost):
+  """Says what a ServerLost says, and ends this process at once."""
+  print('%s: error: %s' % (os.path.basename(sys.argv[0]), lost),
+        file=sys.stderr, flush=True)
+  os._exit(1)

@@ -123,6 +123,20 @@ def test_server_killed_ends_the_workers_with_one_line(data, tmp_path, flags):
 
 
 @pytest.mark.slow
+def test_server_killed_before_the_first_step_ends_the_workers(data, tmp_path):
+  with cluster_kit.Tasks(data, tmp_path, '--sync_replicas') as tasks:
+    server, chief, other = tasks.start_all()
+    chief.wait_for(lambda: 'Starting Session' in chief.log and
+                   'Waiting for the chief to set' in other.log)
+    server.kill()
+    for worker in (chief, other):
+      assert worker.end() == 1
+      assert 'Traceback' not in worker.log
+      assert 'error: a parameter server was lost: %s (' % (
+          tasks.cluster.ps[0],) in worker.log.splitlines()[-1]
+
+
+@pytest.mark.slow
 def test_chief_that_fails_ends_all_and_they_say_so(data, tmp_path):
   with cluster_kit.Tasks(data, tmp_path) as tasks:
     server, other = tasks.start('ps', 0), tasks.start('worker', 1)

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import sys
 import threading
 import time
 
@@ -143,19 +144,26 @@ def test_watch_counts_those_that_are_known_to_have_answered():
   assert 0 < watch.gone_for(server) < 30 and 0 < watch.gone_for(chief) < 30
 
 
-def test_lost_server_that_is_noticed_outside_a_step_is_one_line():
+@pytest.mark.parametrize('error', [
+    tf.errors.UnavailableError(None, None, 'Socket closed\n:UNKNOWN:Error'),
+    cluster.ServerLost('a parameter server was lost: Socket closed; start all '
+                       'tasks again, training goes on from the newest '
+                       'checkpoint')], ids=['noticed here', 'in a step'])
+def test_lost_server_ends_the_process_with_one_line(error, monkeypatch, capsys):
+  monkeypatch.setattr(cluster.os, '_exit', sys.exit)
+  monkeypatch.setattr(sys, 'argv', ['folder/program.py'])
   made = hosts.parse(*launch.local_lists(1, 1))
   spec = tf.train.ClusterSpec({'ps': [made.ps[0].address],
                                'worker': [made.chief.address]})
   server = tf.train.Server(spec, job_name='ps', task_index=0)
   worker = cluster.Worker(cluster.Member(made, made.chief), tf.ConfigProto(),
                           60)
-  with pytest.raises(InputError) as caught, worker.ending_all():
-    raise tf.errors.UnavailableError(None, None, 'Socket closed\n:UNKNOWN')
-  assert str(caught.value) == (
-      'a parameter server was lost: Socket closed; start all tasks again, '
-      'training goes on from the newest checkpoint')
-  assert worker.end_status() == FAILED
+  with pytest.raises(SystemExit) as caught, worker.ending_all():
+    raise error
+  assert caught.value.code == 1 and worker.end_status() == FAILED
+  assert capsys.readouterr().err == (
+      'program.py: error: a parameter server was lost: Socket closed; start '
+      'all tasks again, training goes on from the newest checkpoint\n')
   del server
 
 
