@@ -1,0 +1,195 @@
+"""The server's connections: whom it answers and whom it cuts off, its end."""
+
+import http.client
+import socket
+import threading
+import time
+
+import pytest
+import server_load_kit as load_kit
+import serving_kit as kit
+
+import server as program
+from serving import shutdown
+from serving.app import create_app
+
+# A request whose answer is its body.
+REQUEST = b'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\na'
+
+
+class _Answers:
+  """A WSGI application whose answers wait until the test lets them go."""
+
+  def __init__(self, go):
+    self.waiting = threading.Semaphore(0)
+    self.go = threading.Event()
+    if go:
+      self.go.set()
+
+  def __call__(self, environ, start_response):
+    body = environ['wsgi.input'].read()
+    self.waiting.release()
+    assert self.go.wait(20)
+    start_response('200 OK', [('Content-Length', str(len(body)))])
+    return [body]
+
+
+class _Running:
+  """A server that runs in a thread.
+
+  Args:
+    application: WSGI application.
+    drain_secs: seconds that it answers after it was told to end.
+
+  Attributes:
+    address: host and port.
+    server: the waitress server.
+    ends: list that gets what `run` returns.
+  """
+
+  def __init__(self, application, drain_secs=60):
+    listener = program.bind('127.0.0.1', 0)
+    self.address = listener.getsockname()
+    self.server = program.listen(application, listener, 2, 1)
+    self.ends = []
+    self._thread = threading.Thread(
+        target=lambda: self.ends.append(self.server.run(drain_secs)),
+        daemon=True)
+    self._thread.start()
+
+  def stop(self):
+    self.server.stop()
+
+  def join(self):
+    """Waits for its end; returns its statuses."""
+    self._thread.join(30)
+    return self.ends
+
+
+def _post(address, number, answers):
+  connection = http.client.HTTPConnection(*address, timeout=30)
+  connection.request('POST', '/', str(number))
+  answers[number] = connection.getresponse().read().decode()
+
+
+def test_what_waits_for_a_thread_is_answered():
+  application = _Answers(go=False)
+  running = _Running(application, 20)
+  answers = {}
+  clients = [threading.Thread(target=_post,
+                              args=(running.address, number, answers))
+             for number in range(10)]
+  for thread in clients:
+    thread.start()
+  for _ in range(2):  # There are two threads; eight requests wait for them.
+    assert application.waiting.acquire(timeout=20)
+  time.sleep(0.3)
+  running.stop()
+  time.sleep(0.3)
+  application.go.set()
+  for thread in clients:
+    thread.join(30)
+  assert running.join() == [0]
+  assert answers == {number: str(number) for number in range(10)}
+
+
+def test_request_on_a_fresh_connection_is_answered(monkeypatch):
+  monkeypatch.setattr(shutdown, '_FRESH_GRACE_SECS', 15.0)
+  running = _Running(_Answers(go=True))
+  visitor = socket.create_connection(running.address)
+  running.stop()
+  time.sleep(0.8)
+  visitor.sendall(REQUEST)
+  reply = http.client.HTTPResponse(visitor)
+  reply.begin()
+  assert (reply.read(), reply.getheader('Connection')) == (b'a', 'close')
+  assert running.join() == [0]
+  visitor.close()
+
+
+def test_upload_byte_by_byte_is_closed(monkeypatch):
+  monkeypatch.setattr(shutdown, '_SLOWEST_SECS', 1.0)
+  running = _Running(_Answers(go=True))
+  slow = socket.create_connection(running.address)
+  slow.sendall(b'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 999\r\n\r\n')
+  start = time.monotonic()
+  with pytest.raises(OSError):
+    while time.monotonic() < start + 10:
+      slow.sendall(b'a')
+      time.sleep(0.1)
+  assert time.monotonic() - start > 0.9
+  slow.close()
+  # Many short requests on one connection that is older are none.
+  connection = http.client.HTTPConnection(*running.address)
+  while time.monotonic() < start + 4:
+    connection.request('POST', '/', 'a')
+    assert connection.getresponse().read() == b'a'
+    time.sleep(0.1)
+  connection.close()
+  running.stop()
+  assert running.join() == [0]
+
+
+def test_uploads_together_are_bounded(tmp_path, monkeypatch):
+  monkeypatch.setattr(program, '_UPLOADS_BYTES', 2 ** 20)
+  monkeypatch.setattr(program, 'body_bytes', lambda megabytes: 2 * 2 ** 20)
+  load_kit.export(tmp_path, 'a')
+  service = load_kit.serve(tmp_path / 'a.pb')
+  running = _Running(create_app(service, {'MAX_UPLOAD_MB': 1}), 5)
+  held = running.server.bytes_held
+  head = (b'POST /api/classify HTTP/1.1\r\nHost: a\r\n'
+          b'Content-Length: 2000000\r\n\r\n')
+  clients = [socket.create_connection(running.address) for _ in range(3)]
+  # The limit is twice the largest request: the third is too much, and of those
+  # on their way the largest is thrown away, here the second.
+  for client, size in zip(clients, (1800000, 1900000)):
+    client.sendall(head + bytes(size))
+  load_kit.wait_until(lambda: held() == 3700000)
+  clients[2].sendall(head + bytes(2 ** 20))
+  load_kit.wait_until(lambda: held() < 3700000)
+  assert held() <= 1800000 + 2 ** 20
+  # Its answer comes when it has sent all.
+  clients[1].sendall(bytes(100000))
+  clients[1].settimeout(20)
+  text = b''.join(iter(lambda: clients[1].recv(10000), b''))
+  assert text.startswith(b'HTTP/1.1 503 ') and b'\r\nRetry-After: ' in text
+  assert b'"code": "busy"' in text and b'nosniff' in text
+  # The others are as they were, and one that has left makes room.
+  clients[2].close()
+  clients[0].sendall(bytes(200000))
+  clients[0].settimeout(20)
+  assert clients[0].recv(100).startswith(b'HTTP/1.1 413 ')
+  assert load_kit.upload(running.address[1], kit.make_photo(0))[0] == 200
+  running.stop()
+  assert len(running.join()) == 1
+  for client in clients:
+    client.close()
+  assert service.close(20)
+
+
+def test_told_twice_it_ends_at_once():
+  application = _Answers(go=False)
+  running = _Running(application)
+  visitor = socket.create_connection(running.address)
+  visitor.sendall(REQUEST)
+  assert application.waiting.acquire(timeout=20)
+  running.stop()
+  time.sleep(0.5)
+  assert running.ends == []
+  running.stop()
+  assert running.join() == [1]
+  application.go.set()
+  visitor.close()
+
+
+def test_idle_connection_does_not_hold_the_end():
+  running = _Running(_Answers(go=True))
+  connection = http.client.HTTPConnection(*running.address)
+  connection.request('POST', '/', 'a')
+  assert connection.getresponse().read() == b'a'
+  time.sleep(0.2)
+  start = time.monotonic()
+  running.stop()
+  assert running.join() == [0]
+  assert time.monotonic() - start < 5
+  connection.close()
