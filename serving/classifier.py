@@ -327,7 +327,8 @@ def prepare(data, max_pixels=photos.MAX_PIXELS):
   try:
     return photos.normalize_photo(data, max_pixels)
   except photos.PhotoError as error:
-    return error
+    # A new one: the old holds the frames of the decoder, and so the pixels.
+    return photos.PhotoError(*error.args)
 
 
 def _tensor(graph, name):

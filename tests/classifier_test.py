@@ -15,7 +15,7 @@ from datasets.photos import Photo, PhotoError
 from errors import InputError
 from serving import files, inference_graph
 from serving import labels as label_files
-from serving.classifier import Classifier
+from serving.classifier import Classifier, prepare
 
 PHOTOS = [kit.make_photo(seed) for seed in range(5)]
 
@@ -293,3 +293,10 @@ def test_from_checkpoint_published_one_knows_imagenet(tmp_path, size):
   classifier = Classifier.from_checkpoint(prefix, 'lenet')
   assert classifier.labels == imagenet_names.labels()[-size:]
   assert classifier.classify(PHOTOS[:1]).shape == (1, size)
+
+
+def test_prepare_reason_holds_nothing_of_the_photo():
+  data = kit.make_photo(0)
+  reason = prepare(data[:len(data) // 2], 10 ** 6)
+  assert isinstance(reason, PhotoError) and str(reason)
+  assert reason.__traceback__ is reason.__context__ is reason.__cause__ is None
