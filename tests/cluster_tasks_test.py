@@ -22,8 +22,8 @@ def data(tmp_path_factory):
 @pytest.fixture(scope='module')
 def flowers(tmp_path_factory):
   folder = tmp_path_factory.mktemp('sample')
-  draw_flowers.draw_all(str(folder / 'flowers'), per_class=40)
-  convert_photos.convert(str(folder), 'flowers', percent_validation=20)
+  draw_flowers.draw_all(str(folder / 'flowers'), per_class=100)
+  convert_photos.convert(str(folder), 'flowers', percent_validation=40)
   return str(folder)
 
 
@@ -37,7 +37,7 @@ def took_part(log):
 def test_workers_learn_the_sample_and_the_checkpoint_evaluates(
     flowers, tmp_path, flags):
   with cluster_kit.Tasks(
-      flowers, tmp_path, '--max_number_of_steps=50', '--batch_size=32',
+      flowers, tmp_path, '--max_number_of_steps=50', '--batch_size=128',
       '--optimizer=adam', '--learning_rate=0.001', *FLOWERS, *flags) as tasks:
     server, chief, other = tasks.start_all()
     assert [task.end() for task in (chief, other, server)] == [0, 0, 0], (
@@ -52,7 +52,8 @@ def test_workers_learn_the_sample_and_the_checkpoint_evaluates(
   assert not [name for name in read_variables(newest) if 'board' in name]
   photos, accuracy, _ = run_kit.evaluate(
       newest, tmp_path / 'eval', '--dataset_dir=' + flowers, *FLOWERS)
-  assert photos == 40 and accuracy > 0.5  # 0.70 to 0.80; by chance 0.2.
+  # 0.63 to 0.72 in 16 runs; by chance 0.2.
+  assert photos == 200 and accuracy > 0.5
 
 
 @pytest.mark.slow
