@@ -223,7 +223,8 @@ def errors_as_advice():
 
   Raises:
     InputError: a record file is damaged or gone, a record holds no photo that
-      TensorFlow can decode, or a label is none of the network's outputs.
+      TensorFlow can decode, a label is none of the network's outputs, or the
+      memory is not enough.
   """
   try:
     yield
@@ -238,6 +239,12 @@ def errors_as_advice():
     if not gone:
       raise
     raise InputError('the record file %s is gone' % gone[0])
+  except tf.errors.ResourceExhaustedError as error:
+    if 'allocat' not in error.message:  # It is also raised for a full disk.
+      raise
+    raise InputError('out of memory (%s): lower --batch_size, or convert the '
+                     'data set again with a lower --max_pixels' %
+                     record_check.first_line(error))
   except tf.errors.InvalidArgumentError as error:
     found = re.search(_LABEL_OUTSIDE + r'.*', error.message)
     if found:

@@ -32,8 +32,9 @@ def preprocess_for_train(image, output_height, output_width, padding=PADDING,
   if add_image_summaries:
     tf.summary.image('image', tf.expand_dims(image, 0))
   draws = Draws(seed)
-  image = _pad(tf.to_float(image), padding, output_height, output_width)
+  image = _pad(image, padding, output_height, output_width)
   image = draws.flip(draws.crop(image, output_height, output_width))
+  image = tf.to_float(image)
   if add_image_summaries:
     tf.summary.image('distorted_image', tf.expand_dims(image, 0))
   image += draws.uniform(-BRIGHTNESS, BRIGHTNESS)
@@ -57,8 +58,8 @@ def preprocess_for_eval(image, output_height, output_width,
   """
   if add_image_summaries:
     tf.summary.image('image', tf.expand_dims(image, 0))
-  image = tf.image.resize_image_with_crop_or_pad(
-      tf.to_float(image), output_height, output_width)
+  image = tf.to_float(tf.image.resize_image_with_crop_or_pad(
+      image, output_height, output_width))
   if add_image_summaries:
     tf.summary.image('resized_image', tf.expand_dims(image, 0))
   return tf.image.per_image_standardization(image)

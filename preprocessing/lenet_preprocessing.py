@@ -19,6 +19,6 @@ def preprocess_image(image, output_height, output_width, is_training=False,
     `[output_height, output_width, channels]` float32 in [-1, 1).
   """
   del is_training, seed
-  image = tf.image.resize_image_with_crop_or_pad(
-      tf.to_float(image), output_height, output_width)
-  return (image - 128.0) / 128.0
+  image = tf.image.resize_image_with_crop_or_pad(image, output_height,
+                                                 output_width)
+  return (tf.to_float(image) - 128.0) / 128.0

@@ -18,6 +18,11 @@ _R_MEAN, _G_MEAN, _B_MEAN = MEANS
 RESIZE_SIDE_MIN = 256
 RESIZE_SIDE_MAX = 512
 
+# Longer side / shorter side up to which the whole photo is resized before the
+# crop. Of a thinner one, only the pixels inside the crop are computed: resized
+# as a whole, a photo of 60,000 x 1 pixels would take 180 GB.
+MAX_ASPECT = 4
+
 
 def preprocess_for_train(image, output_height, output_width,
                          resize_side_min=RESIZE_SIDE_MIN,
@@ -46,9 +51,10 @@ def preprocess_for_train(image, output_height, output_width,
   least = max(resize_side_min, output_height, output_width)
   greatest = max(resize_side_max, least)
   draws = Draws(seed)
-  side = least + draws.integer(greatest + 1 - least)
-  image = _resize_shorter_side(image, side)
-  image = draws.crop(image, output_height, output_width)
+  size = _scaled_size(image, least + draws.integer(greatest + 1 - least))
+  top = draws.integer(size[0] - output_height + 1)
+  left = draws.integer(size[1] - output_width + 1)
+  image = _resize_and_crop(image, size, top, left, output_height, output_width)
   return draws.flip(image) - MEANS
 
 
@@ -66,12 +72,10 @@ def preprocess_for_eval(image, output_height, output_width,
   Returns:
     `[output_height, output_width, 3]` float32: [0, 255] minus MEANS.
   """
-  side = tf.constant(max(resize_side, output_height, output_width))
-  image = _resize_shorter_side(image, side)
-  offsets = (tf.shape(image)[:2] - [output_height, output_width]) // 2
-  image = tf.slice(image, tf.concat([offsets, [0]], 0),
-                   [output_height, output_width, 3])
-  return image - MEANS
+  size = _scaled_size(image, max(resize_side, output_height, output_width))
+  top, left = tf.unstack((size - [output_height, output_width]) // 2)
+  return _resize_and_crop(image, size, top, left, output_height,
+                          output_width) - MEANS
 
 
 def preprocess_image(image, output_height, output_width, is_training=False,
@@ -102,9 +106,82 @@ def preprocess_image(image, output_height, output_width, is_training=False,
                              resize_side_min)
 
 
-def _resize_shorter_side(image, side):
-  """Resizes bilinearly so that the shorter side has `side` pixels."""
+def _scaled_size(image, side):
+  """Returns the size of an image whose shorter side is scaled to `side`.
+
+  Args:
+    image: `[h, w, 3]` tensor.
+    side: length in pixels, a number or a scalar int32 tensor.
+
+  Returns:
+    `[2]` int32: height and width in pixels.
+  """
   shape = tf.to_float(tf.shape(image)[:2])
-  scale = tf.to_float(side) / tf.reduce_min(shape)
-  size = tf.to_int32(tf.rint(shape * scale))
-  return tf.image.resize_images(tf.to_float(image), size)
+  return tf.to_int32(tf.rint(shape * (tf.to_float(side) /
+                                      tf.reduce_min(shape))))
+
+
+def _resize_and_crop(image, size, top, left, height, width):
+  """Resizes an image bilinearly and cuts a part out of the result.
+
+  Args:
+    image: `[h, w, 3]` tensor.
+    size: `[2]` int32: height and width of the resized image, in pixels.
+    top: first row of the part, scalar int32.
+    left: first column of the part, scalar int32.
+    height: of the part, in pixels.
+    width: of the part, in pixels.
+
+  Returns:
+    `[height, width, 3]` float32, in the range of `image`.
+  """
+  def crop_after():
+    # Without a cast beforehand: the kernel casts the pixels that it reads.
+    resized = tf.image.resize_images(image, size)
+    return tf.slice(resized, tf.stack([top, left, 0]), [height, width, 3])
+
+  def crop_before():
+    return _bilinear_part(image, size, top, left, height, width)
+
+  is_thin = tf.reduce_max(size) > MAX_ASPECT * tf.reduce_min(size)
+  result = tf.cond(is_thin, crop_before, crop_after)
+  result.set_shape([height, width, 3])
+  return result
+
+
+def _bilinear_part(image, size, top, left, height, width):
+  """Computes one part of a resized image; as `_resize_and_crop`."""
+  shape = tf.shape(image)
+  above, below, down = _neighbours(shape[0], size[0], top, height)
+  before, after, right = _neighbours(shape[1], size[1], left, width)
+  rows = tf.expand_dims(tf.concat([above, below], 0), 1) * shape[1]
+  columns = tf.concat([before, after], 0)
+  pixels = tf.to_float(tf.gather(tf.reshape(image, [-1, 3]), rows + columns))
+  lefts, rights = tf.split(pixels, 2, axis=1)
+  pixels = lefts + (rights - lefts) * tf.reshape(right, [1, -1, 1])
+  tops, bottoms = tf.split(pixels, 2)
+  return tops + (bottoms - tops) * tf.reshape(down, [-1, 1, 1])
+
+
+def _neighbours(length, resized_length, first, count):
+  """Returns where resized pixels lie between those of the image, on one axis.
+
+  By the rule of tf.image.resize_images without aligned corners: pixel i of the
+  result is at i * length / resized_length.
+
+  Args:
+    length: of the image, in pixels, scalar int32.
+    resized_length: of the resized image, in pixels, scalar int32.
+    first: first pixel of the resized image that is asked for, scalar int32.
+    count: number of pixels.
+
+  Returns:
+    `[count]` int32, the pixel before; `[count]` int32, the pixel after;
+    `[count]` float32, the distance from the pixel before, in [0, 1).
+  """
+  # In float32 as in the kernel, so that both round alike.
+  scale = tf.to_float(length) / tf.to_float(resized_length)
+  place = tf.to_float(first + tf.range(count)) * scale
+  before = tf.minimum(tf.to_int32(tf.floor(place)), length - 1)
+  return (before, tf.minimum(before + 1, length - 1),
+          place - tf.floor(place))

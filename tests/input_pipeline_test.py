@@ -417,3 +417,19 @@ def test_record_that_reads_well_again_asks_for_the_disk(damaged):
                        match=r'\(corrupted at 3\).*reads well: is the disk'):
       with input_pipeline.errors_as_advice():
         raise tf.errors.DataLossError(None, None, 'corrupted at 3')
+
+
+def test_out_of_memory_is_one_line_and_a_full_disk_is_left_to_others():
+  with tf.Graph().as_default():
+    with pytest.raises(InputError) as caught:
+      with input_pipeline.errors_as_advice():
+        raise tf.errors.ResourceExhaustedError(
+            None, None, 'OOM when allocating tensor with shape[9]\n\t [[a]]')
+    assert str(caught.value).startswith(
+        'out of memory (OOM when allocating tensor with shape[9]): lower '
+        '--batch_size')
+    assert '\n' not in str(caught.value)
+    with pytest.raises(tf.errors.ResourceExhaustedError):
+      with input_pipeline.errors_as_advice():
+        raise tf.errors.ResourceExhaustedError(
+            None, None, '/a; No space left on device')

@@ -5,6 +5,7 @@ import pytest
 
 from compat import tf
 from preprocessing import vgg_preprocessing as preprocessing
+from preprocessing.draws import Draws
 
 MEANS = [123.68, 116.78, 103.94]
 
@@ -96,6 +97,44 @@ def test_train_options_reach_preprocess_image():
   draws = _draw(lambda: preprocessing.preprocess_image(
       tf.constant(_ramp(300, 300)), 224, 224, True, 224, 224), 3)
   assert all(np.ptp(image[..., 0]) > 250 for image in draws)
+
+
+def _whole_then_cropped(image, is_training, seed):
+  """Returns a photo preprocessed as slim does: all of it resized, then cut."""
+  shape = tf.to_float(tf.shape(image)[:2])
+  draws = Draws(seed)
+  side = 256 + draws.integer(257) if is_training else 256
+  size = tf.to_int32(tf.rint(shape * (tf.to_float(side) /
+                                      tf.reduce_min(shape))))
+  resized = tf.image.resize_images(tf.to_float(image), size)
+  if is_training:
+    return draws.flip(draws.crop(resized, 224, 224)) - MEANS
+  offsets = tf.concat([(size - 224) // 2, [0]], 0)
+  return tf.slice(resized, offsets, [224, 224, 3]) - MEANS
+
+
+# Ordinary photos; then thin ones, where the whole is not resized and the last
+# bits of a float32 may differ.
+@pytest.mark.parametrize('shapes, bound', [
+    ([(256, 256), (480, 640), (640, 480), (37, 41), (333, 1000), (50, 200)], 0),
+    ([(50, 201), (201, 50), (17, 300), (231, 11), (1, 9)], 5e-5)])
+def test_photo_of_any_aspect_equals_the_whole_resized_then_cut(shapes, bound):
+  random = np.random.RandomState(3)
+  with tf.Graph().as_default(), tf.Session() as session:
+    image = tf.placeholder(tf.uint8, [None, None, 3])
+    seed = tf.placeholder(tf.int64, [2])
+    found, expected = [], []
+    for is_training in (False, True):
+      found.append(preprocessing.preprocess_image(
+          image, 224, 224, is_training, seed=seed))
+      expected.append(_whole_then_cropped(image, is_training, seed))
+    for shape in shapes:
+      photo = random.randint(0, 256, shape + (3,))
+      for number in range(3):
+        results, wanted = session.run((found, expected), {
+            image: photo, seed: [number, shape[0]]})
+        np.testing.assert_allclose(results, wanted, rtol=0, atol=bound,
+                                   err_msg=str(shape))
 
 
 def test_names_of_the_means_are_slims():
