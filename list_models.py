@@ -99,14 +99,16 @@ def details(model):
     model: dict as model_zoo.describe returns it.
   """
   size = model['image_size']
+  costs = ['  parameters:     not counted']
+  if model['parameters'] is not None:
+    costs = ['  parameters:     %s with %d classes' %
+             (_shorten('parameters', model['parameters']), model['classes']),
+             '  multiply-adds:  %s a photo' %
+             _shorten('multiply_adds', model['multiply_adds'])]
   lines = [
       model['name'],
       '  input:          %d x %d x %d, preprocessing %s' %
-      (size, size, model['channels'], model['preprocessing']),
-      '  parameters:     %s with %d classes' %
-      (_shorten('parameters', model['parameters']), model['classes']),
-      '  multiply-adds:  %s a photo' %
-      _shorten('multiply_adds', model['multiply_adds']),
+      (size, size, model['channels'], model['preprocessing']), *costs,
       '  features:       end point %s' % model['features'],
       '  to fine-tune:   --checkpoint_exclude_scopes=%s' %
       ','.join(model['classifier_scopes'])]

@@ -3,7 +3,10 @@
   network_fn = nets_factory.get_network_fn('inception_v4', num_classes=1001)
   logits, end_points = network_fn(images)
 
-To add a network, write its module and its row.
+To add a network, write its module and its row: then all programs take its name.
+list_models.py shows its costs where runs/model_zoo.py has them, and its
+published checkpoints where runs/published.py has them. The tests want the facts
+that tests/nets_registry_test.py compares it with.
 """
 
 import functools

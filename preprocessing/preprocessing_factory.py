@@ -9,6 +9,7 @@ import functools
 
 from compat import tf
 from errors import InputError, unknown_name
+from nets import nets_factory
 from preprocessing import (
   cifarnet_preprocessing,
   inception_preprocessing,
@@ -16,37 +17,35 @@ from preprocessing import (
   vgg_preprocessing,
 )
 
-_FAMILIES = {
+FAMILIES = {
     'cifarnet': cifarnet_preprocessing.preprocess_image,
     'inception': inception_preprocessing.preprocess_image,
     'lenet': lenet_preprocessing.preprocess_image,
     'vgg': vgg_preprocessing.preprocess_image,
 }
 
-# Names of networks that stand for their family. ResNet V2 is under vgg in slim;
-# its published checkpoints want Inception's (slim's README, note **).
-_NETWORKS = {
-    'cifarnet': ('nasnet_cifar',),
-    'inception': (
-        'inception_v1', 'inception_v2', 'inception_v3', 'inception_v4',
-        'inception_resnet_v2',
-        'mobilenet_v1', 'mobilenet_v1_075', 'mobilenet_v1_050',
-        'mobilenet_v1_025',
-        'mobilenet_v2', 'mobilenet_v2_035', 'mobilenet_v2_140',
-        'nasnet_mobile', 'nasnet_large',
-        'pnasnet_mobile', 'pnasnet_large',
-        'resnet_v2_50', 'resnet_v2_101', 'resnet_v2_152', 'resnet_v2_200',
-    ),
-    'lenet': (),
-    'vgg': (
-        'alexnet_v2', 'overfeat', 'vgg_a', 'vgg_16', 'vgg_19',
-        'resnet_v1_50', 'resnet_v1_101', 'resnet_v1_152', 'resnet_v1_200',
-    ),
-}
+# slim's names of networks that nets_factory does not have.
+_OTHER_NETWORKS = {'mobilenet_v2_035': 'inception',
+                   'pnasnet_mobile': 'inception'}
 
-# {name: family}.
-FAMILY_OF = {name: family for family, networks in _NETWORKS.items()
-             for name in (family,) + networks}
+
+def family_of(name):
+  """Returns the family that a name stands for.
+
+  Args:
+    name: of a family; or of a network, whose row in nets_factory names it.
+
+  Raises:
+    ValueError: nothing has this name.
+  """
+  if name in FAMILIES:
+    return name
+  if name in nets_factory.NETWORKS:
+    return nets_factory.NETWORKS[name].preprocessing
+  if name in _OTHER_NETWORKS:
+    return _OTHER_NETWORKS[name]
+  raise unknown_name('preprocessing', name,
+                     {*FAMILIES, *nets_factory.NETWORKS, *_OTHER_NETWORKS})
 
 
 def get_preprocessing(name, is_training, height=None, width=None,
@@ -78,10 +77,8 @@ def get_preprocessing(name, is_training, height=None, width=None,
   Raises:
     ValueError: nothing has this name.
   """
-  if name not in FAMILY_OF:
-    raise unknown_name('preprocessing', name, FAMILY_OF)
-  family = FAMILY_OF[name]
-  preprocess_image = _FAMILIES[family]
+  family = family_of(name)
+  preprocess_image = FAMILIES[family]
   options = {}
   if family == 'inception':
     given = {'fast_mode': fast_mode, 'min_crop_area': min_crop_area}

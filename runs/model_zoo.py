@@ -18,7 +18,8 @@ parameters: trainable ones that the logits need: without moving statistics and
 multiply_adds: of convolutions and matrix products, at the size of the row.
 """
 
-# Counted from the graphs; tests/list_models_test.py counts them again.
+# Counted from the graphs; tests/list_models_test.py counts them again. Those of a
+# network without a row are not shown.
 COSTS = {
     'alexnet_v2': Cost(1000, 50303912, 736555776),
     'cifarnet': Cost(10, 1756426, 32778112),
@@ -122,9 +123,9 @@ def describe(name):
     name: of the network.
 
   Returns:
-    A dict: the name; the row without its functions; the fields of Cost;
-    `checkpoints`, a list of dicts of name, file, url, top_1 and top_5, the one
-    that the network's name means first.
+    A dict: the name; the row without its functions; the fields of Cost, each
+    None where COSTS has no row; `checkpoints`, a list of dicts of name, file,
+    url, top_1 and top_5, the one that the network's name means first.
 
   Raises:
     InputError: no network has this name.
@@ -134,7 +135,7 @@ def describe(name):
            'channels': row.channels, 'preprocessing': row.preprocessing,
            'classifier_scopes': list(row.classifier_scopes),
            'features': row.features}
-  facts.update(COSTS[name]._asdict())
+  facts.update(COSTS.get(name, Cost(None, None, None))._asdict())
   facts['checkpoints'] = [
       {'name': checkpoint, 'file': published_row.url.rpartition('/')[2],
        'url': published_row.url, 'top_1': ACCURACY[checkpoint][0],

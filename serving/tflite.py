@@ -159,7 +159,7 @@ def describe_input(info):
   Args:
     info: GraphInfo of the graph that was converted.
   """
-  scaling = SCALINGS[preprocessing_factory.FAMILY_OF[info.preprocessing_name]]
+  scaling = SCALINGS[preprocessing_factory.family_of(info.preprocessing_name)]
   if scaling.mean is None:
     values = "(value - the image's mean) / the image's standard deviation"
   elif len(set(scaling.mean)) == 1:

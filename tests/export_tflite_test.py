@@ -267,8 +267,7 @@ def test_labels_with_a_line_break_are_refused(tmp_path):
     tflite.write_labels(str(tmp_path / 'a'), ['a', 'b\nc'])
 
 
-@pytest.mark.parametrize('name', sorted(set(
-    preprocessing_factory.FAMILY_OF.values())))
+@pytest.mark.parametrize('name', sorted(preprocessing_factory.FAMILIES))
 def test_scaling_is_what_preprocessing_does(name):
   """A photo of the input's size and one colour, but for one value."""
   channels = 1 if name == 'lenet' else 3

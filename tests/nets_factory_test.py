@@ -26,10 +26,10 @@ def test_maps_are_derived_from_the_rows():
     assert nets_factory.arg_scopes_map[name] is row.arg_scope
 
 
-def test_rows_name_preprocessings_that_agree_with_the_factory():
+def test_rows_name_families_of_preprocessing():
   for name, row in nets_factory.NETWORKS.items():
-    assert preprocessing_factory.FAMILY_OF[name] == row.preprocessing
-    assert preprocessing_factory.FAMILY_OF[row.preprocessing] == (
+    assert preprocessing_factory.family_of(name) == row.preprocessing
+    assert preprocessing_factory.family_of(row.preprocessing) == (
         row.preprocessing)
 
 
