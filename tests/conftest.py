@@ -30,13 +30,19 @@ def pytest_collection_modifyitems(config, items):
       item.add_marker(pytest.mark.skip(reason='slow: ./run_tests.sh --full'))
 
 
+def shared_folder():
+  """Returns the folder that SHARED_DIR names; skips the test without it."""
+  folder = os.environ.get('SHARED_DIR')
+  if not folder:
+    pytest.skip('SHARED_DIR is not set: a folder with the reference facts '
+                '(reference/) and real photos (real/)')
+  return folder
+
+
 @pytest.fixture(scope='session')
 def shared():
-  """The folder `shared` beside the checkout; skips the test without it."""
-  folder = os.path.join(os.path.dirname(ROOT), 'shared')
-  if not os.path.isdir(folder):
-    pytest.skip('needs ../shared (reference facts and real photos)')
-  return folder
+  """The folder SHARED_DIR; skips the test where the variable is not set."""
+  return shared_folder()
 
 
 @pytest.fixture
