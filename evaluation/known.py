@@ -15,8 +15,7 @@ from compat import tf
 from datasets import dataset_factory, split_files
 from errors import InputError
 from evaluation import metrics, photo_features
-from runs import checkpoints, feature_bank
-from training import feature_cache
+from runs import checkpoints, feature_bank, feature_cache
 
 TRAIN, VALIDATION = 'train', 'validation'
 

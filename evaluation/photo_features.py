@@ -1,6 +1,6 @@
 """What a checkpoint's classifier sees of the photos of a data set.
 
-Where the run has kept it (training.feature_cache) and nothing changed since, it
+Where the run has kept it (runs.feature_cache) and nothing changed since, it
 is read from there; else the photos go through the network.
 """
 
@@ -11,9 +11,8 @@ import numpy as np
 
 from compat import tf
 from evaluation import loop
-from nets import nets_factory
-from runs import checkpoints
-from training import feature_cache, frozen_trunk
+from nets import frozen_trunk, nets_factory
+from runs import checkpoints, feature_cache
 
 # Photos of a cache whose features are computed at a time.
 _BATCH = 256

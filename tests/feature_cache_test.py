@@ -9,8 +9,8 @@ import pytest
 
 from compat import tf
 from errors import InputError
-from training import feature_cache
-from training.feature_cache import FeatureCache
+from runs import feature_cache
+from runs.feature_cache import FeatureCache
 
 SHAPES = [(2, 2, 3), (5,)]
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from compat import slim, tf
-from nets import nets_factory
+from nets import frozen_trunk, nets_factory
 from nets.batch_norm import batch_norm
-from training import frozen_trunk, warm_start
+from training import warm_start
 
 
 def _names(tensors):

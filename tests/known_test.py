@@ -17,8 +17,7 @@ from compat import tf
 from datasets import convert_photos, dataset_factory
 from errors import InputError
 from evaluation import known, metrics, photo_features
-from runs import checkpoints, feature_bank, run_info
-from training import feature_cache
+from runs import checkpoints, feature_bank, feature_cache, run_info
 
 PHOTOS = {'train': 30, 'validation': 21, 'test': 9}
 

@@ -13,10 +13,10 @@ from compat import slim, tf
 from datasets import dataset_factory
 from errors import InputError
 from evaluation import loop as evaluation_loop
-from nets import nets_factory
+from nets import frozen_trunk, nets_factory
 from runs import checkpoints, run_info
 from serving import inference_graph
-from training import frozen_trunk, loop
+from training import loop
 
 AVERAGE = '/ExponentialMovingAverage'
 STATISTICS = {'BatchNorm/moving_mean', 'BatchNorm/moving_variance'}

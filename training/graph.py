@@ -6,10 +6,10 @@ from compat import slim, tf
 from datasets import input_pipeline
 from deployment import model_deploy, sync_optimizer
 from errors import InputError
-from nets import nets_factory
+from nets import frozen_trunk, nets_factory
 from nets.batch_norm import batch_norm
 from preprocessing import preprocessing_factory
-from training import conv_gradients, frozen_trunk, losses, warm_start
+from training import conv_gradients, losses, warm_start
 from training import optimizer as optimizers
 
 # The published 0.9997 averages over some 3,000 steps: right to go on from a

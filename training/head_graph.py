@@ -10,9 +10,10 @@ import collections
 from compat import slim, tf
 from datasets import input_pipeline
 from errors import InputError
+from nets import frozen_trunk
 from preprocessing import preprocessing_factory
-from training import frozen_trunk, inference_twin, warm_start
 from training import graph as training_graph
+from training import inference_twin, warm_start
 
 # Least share of the photo in a crop. Features that are fixed, or get few steps,
 # cannot learn to know a class by a twentieth of it, Inception's own share.

@@ -13,7 +13,8 @@ import numpy as np
 
 from compat import tf
 from errors import InputError
-from training import feature_cache, loop, losses, validation
+from runs import feature_cache
+from training import loop, losses, validation
 
 # batch_size: photos a step. number_of_steps: global step to end at, or None.
 # early_stop_evals: evaluations without improvement after which training ends;

@@ -5,7 +5,8 @@ import os
 
 from compat import tf
 from errors import InputError
-from training import feature_cache, head_graph, head_loop, loop, start
+from runs import feature_cache
+from training import head_graph, head_loop, loop, start
 
 
 def train(run):

@@ -11,9 +11,8 @@ rest of the network has to run.
 import numpy as np
 
 from compat import tf
-from nets import nets_factory
+from nets import frozen_trunk, nets_factory
 from runs import checkpoints
-from training import frozen_trunk
 
 
 class InferenceTwin:

@@ -1,0 +1,102 @@
+"""The layers of docs/DESIGN.md: which package may import which."""
+
+import ast
+import glob
+import os
+
+import pytest
+from helpers import ROOT
+
+# What each package or module may import of this project, beside itself: only
+# what is above it in this table.
+ALLOWED = {
+    'compat': '',
+    'errors': '',
+    'downloads': 'errors',
+    'nets': 'compat errors',
+    'preprocessing': 'compat errors nets',
+    'datasets': 'compat errors downloads',
+    'deployment': 'compat errors',
+    'runs': 'compat errors downloads nets datasets',
+    'training': 'compat errors nets preprocessing datasets deployment runs',
+    'evaluation': 'compat errors nets preprocessing datasets runs',
+    'serving': 'compat errors downloads nets preprocessing datasets runs',
+}
+# They import anything, and nothing above imports them. So do the programs.
+HELPERS = {'benchmarks', 'tools'}
+
+PACKAGES = {os.path.basename(os.path.dirname(path))
+            for path in glob.glob(os.path.join(ROOT, '*', '__init__.py'))}
+OURS = PACKAGES | {os.path.basename(path)[:-len('.py')]
+                   for path in glob.glob(os.path.join(ROOT, '*.py'))}
+
+
+def sources(package, root=ROOT):
+  """Returns the paths of a package's modules, or of the one module."""
+  return glob.glob(os.path.join(root, package, '**', '*.py'),
+                   recursive=True) or [os.path.join(root, package + '.py')]
+
+
+def imports_of(path):
+  """Returns the first parts of the names of all modules a file imports."""
+  with open(path, encoding='utf-8') as stream:
+    tree = ast.parse(stream.read(), path)
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Import):
+      for alias in node.names:
+        yield alias.name.split('.')[0]
+    elif isinstance(node, ast.ImportFrom) and not node.level:
+      yield node.module.split('.')[0]
+
+
+def violations(package, root=ROOT):
+  """Returns the imports that ALLOWED does not have: {(file, name)}."""
+  refused = OURS - set(ALLOWED[package].split()) - {package}
+  return {(os.path.relpath(path, root), name)
+          for path in sources(package, root) for name in imports_of(path)
+          if name in refused}
+
+
+def test_table_has_every_package_and_no_cycle():
+  packages = list(ALLOWED)
+  assert PACKAGES - HELPERS <= set(packages) <= OURS
+  for number, package in enumerate(packages):
+    assert set(ALLOWED[package].split()) <= set(packages[:number])
+
+
+@pytest.mark.parametrize('package', ALLOWED)
+def test_package_imports_only_what_the_table_allows(package):
+  assert violations(package) == set()
+
+
+@pytest.mark.parametrize('package, line', [
+    ('evaluation', 'from training import loop'),
+    ('serving', 'import training.loop'),
+    ('serving', 'from evaluation import metrics'),
+    ('training', 'from evaluation import loop'),
+    ('datasets', 'from runs import run_info'),
+    ('deployment', 'from datasets import splits'),
+    ('nets', 'def f():\n  from preprocessing import colors'),
+    ('runs', 'import list_models')])
+def test_import_against_the_table_is_found(tmp_path, package, line):
+  (tmp_path / package).mkdir()
+  (tmp_path / package / 'new.py').write_text('import os\n%s\n' % line)
+  (_, name), = violations(package, str(tmp_path))
+  assert name in line
+
+
+@pytest.mark.parametrize('package', ALLOWED)
+def test_package_reads_no_flags_of_a_program(package):
+  # training/optimizer.py defines the flags of the optimizers it knows.
+  defining = {'training/optimizer.py', 'datasets/draw_flowers.py'}
+  users = {os.path.relpath(path, ROOT) for path in sources(package)
+           if 'absl' in imports_of(path)}
+  assert users <= defining
+
+
+def test_only_compat_imports_tensorflow_and_tf_slim():
+  paths = [path for package in ALLOWED for path in sources(package)]
+  paths += glob.glob(os.path.join(ROOT, '*.py'))
+  users = {os.path.relpath(path, ROOT) for path in paths
+           if {'tensorflow', 'tf_slim'} & set(imports_of(path))}
+  assert users == {'compat.py'}
