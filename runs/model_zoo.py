@@ -18,8 +18,8 @@ parameters: trainable ones that the logits need: without moving statistics and
 multiply_adds: of convolutions and matrix products, at the size of the row.
 """
 
-# Counted from the graphs; tests/list_models_test.py counts them again. Those of a
-# network without a row are not shown.
+# Counted from the graphs; tests/list_models_test.py counts them again. Without
+# a row here, a network is listed without costs.
 COSTS = {
     'alexnet_v2': Cost(1000, 50303912, 736555776),
     'cifarnet': Cost(10, 1756426, 32778112),
