@@ -12,9 +12,8 @@ source ./env_set.sh
 program=(-m tools.tensorboard_quietly)
 help_if_asked "$@"
 
-echo "run_tensorboard.sh: ${TRAIN_DIR} and ${EVAL_DIR} on" \
-  "--host=${TENSORBOARD_HOST}; TENSORBOARD_HOST=127.0.0.1 keeps it to this" \
-  "machine" >&2
+echo "run_tensorboard.sh: train is ${TRAIN_DIR}, eval is ${EVAL_DIR};" \
+  "--host=${TENSORBOARD_HOST}, TENSORBOARD_HOST=127.0.0.1 changes that" >&2
 exec "${VENV_PYTHON}" "${program[@]}" \
   --train_dir="${TRAIN_DIR}" \
   --eval_dir="${EVAL_DIR}" \

@@ -1,4 +1,4 @@
-"""TensorBoard on the folders of a run, without TensorFlow's native notes.
+r"""TensorBoard on the folders of a run, without TensorFlow's native notes.
 
   python -m tools.tensorboard_quietly --train_dir=output/train \
     --eval_dir=output/eval --host=127.0.0.1 --port=6006
