@@ -57,6 +57,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/engine.sh"
 : "${SERVER_HOST:=0.0.0.0}"
 : "${SERVER_PORT:=5001}"
 : "${UPLOAD_FOLDER:=/tmp/upload}"
+: "${TENSORBOARD_HOST:=0.0.0.0}"
 : "${TENSORBOARD_PORT:=6006}"
 
 # Where --help is among the arguments: prints the comment at the head of the

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Shows the curves of training and evaluation on port 6006 of this machine;
-# --bind_all lets others see them too.
+# Shows the curves of training and evaluation on port 6006. As the page of
+# ./server.sh, it answers on every address of the machine:
+# TENSORBOARD_HOST=127.0.0.1 changes that.
 #
-# usage: [MODEL_NAME=…] [TENSORBOARD_PORT=6006] ./run_tensorboard.sh [flags of
-#        tensorboard, --help lists them]
+# usage: [MODEL_NAME=…] [TENSORBOARD_PORT=6006] [TENSORBOARD_HOST=0.0.0.0]
+#        ./run_tensorboard.sh [flags of tensorboard, --help lists them]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source ./env_set.sh
@@ -11,14 +12,11 @@ source ./env_set.sh
 program=(-m tools.tensorboard_quietly)
 help_if_asked "$@"
 
-# A folder of links names the two curves, wherever the folders are. TensorBoard
-# has flags for this; 1.15 and 2 call them differently.
-logs="${OUTPUT_DIR}/tensorboard"
-mkdir -p "${logs}"
-ln -sfn "$(realpath -m "${TRAIN_DIR}")" "${logs}/train"
-ln -sfn "$(realpath -m "${EVAL_DIR}")" "${logs}/eval"
-
+echo "run_tensorboard.sh: train is ${TRAIN_DIR}, eval is ${EVAL_DIR};" \
+  "--host=${TENSORBOARD_HOST}, TENSORBOARD_HOST=127.0.0.1 changes that" >&2
 exec "${VENV_PYTHON}" "${program[@]}" \
-  --logdir="${logs}" \
+  --train_dir="${TRAIN_DIR}" \
+  --eval_dir="${EVAL_DIR}" \
+  --host="${TENSORBOARD_HOST}" \
   --port="${TENSORBOARD_PORT}" \
   "$@"

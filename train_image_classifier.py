@@ -68,7 +68,9 @@ def _define_run_flags():
   flags.DEFINE_integer(
       'log_every_n_steps', 10, 'Steps between two log lines.', lower_bound=1)
   flags.DEFINE_integer(
-      'save_summaries_secs', 600, 'Seconds between two summaries.',
+      'save_summaries_secs', 600,
+      'Seconds between two summaries of photos, activations and weights; those '
+      'of losses, learning rate and accuracy come with the log lines.',
       lower_bound=1)
   flags.DEFINE_integer(
       'save_interval_secs', 600, 'Seconds between two checkpoints.',

@@ -1,9 +1,10 @@
 """How a run got on, step by step, from what it left in its folder.
 
-Training's losses are in its event files, or in the lines of `validation.jsonl`
-as `train_loss`, whichever has more; the evaluations on the validation photos
-are in `validation.jsonl`, or else in the event files too, or else in the
-`metrics.jsonl` that eval_image_classifier.py writes.
+The mean training losses between two evaluations are in the lines of
+`validation.jsonl` as `train_loss`; before the first evaluation and after the
+last, the losses of single steps are in the event files. The evaluations on the
+validation photos are in `validation.jsonl`, or else in the event files too, or
+else in the `metrics.jsonl` that eval_image_classifier.py writes.
 """
 
 import collections
@@ -44,8 +45,7 @@ def read(train_dir, eval_dir=None, split='validation'):
   damaged = []
   events = _read_events(train_dir, damaged)
   lines = _read_lines(os.path.join(train_dir, _VALIDATION_FILE), damaged)
-  # A short run has one summary or two, and as many lines as evaluations.
-  training = max(events[_LOSS], _points(lines, 'step', 'train_loss'), key=len)
+  training = _fill_up(_points(lines, 'step', 'train_loss'), events[_LOSS])
   losses = _points(lines, 'step', 'loss') or events[_VALIDATION_LOSS]
   accuracies = (_points(lines, 'step', 'accuracy')
                 or events[_VALIDATION_ACCURACY])
@@ -107,6 +107,19 @@ def _read_lines(path, damaged):
     elif path not in damaged:
       damaged.append(path)
   return lines
+
+
+def _fill_up(points, others):
+  """Returns points with those of others that are before or after all of them.
+
+  Args:
+    points, others: sorted lists of (step, value).
+  """
+  if not points:
+    return others
+  first, last = points[0][0], points[-1][0]
+  return sorted(points + [point for point in others
+                          if not first <= point[0] <= last])
 
 
 def _points(lines, step, value):

@@ -1,5 +1,6 @@
 """Real tasks of a cluster, started by hand: who joins, and who ends."""
 
+import glob
 import re
 
 import cluster_kit
@@ -8,6 +9,7 @@ import run_kit
 from trained_kit import make_dataset, read_variables
 
 from datasets import convert_photos, draw_flowers
+from evaluation import curves
 from runs import checkpoints
 
 # A network that learns the sample's flowers in 50 steps.
@@ -46,6 +48,9 @@ def test_workers_learn_the_sample_and_the_checkpoint_evaluates(
     assert took_part(chief.log) and took_part(other.log)
     for task in (server, chief, other):
       assert 'Traceback' not in task.log and 'ERROR' not in task.log
+  # Of the chief alone.
+  assert len(glob.glob(str(tasks.train_dir / 'events.*'))) == 1
+  assert len(curves.read(str(tasks.train_dir)).training_loss) > 10
   newest = checkpoints.newest(str(tasks.train_dir))
   assert checkpoints.read_global_step(newest) >= 50
   # What tasks tell each other is in no checkpoint.

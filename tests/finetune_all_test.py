@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from board_kit import Board, wait_for
 from run_kit import TINY_HEAD, evaluate, evaluations, tiny_networks
 from trained_kit import make_dataset, read_variables, train
 
@@ -170,6 +171,61 @@ def test_stopped_run_goes_on_where_it_was(data, stopped, tmp_path, monkeypatch,
   in_best = read_variables(checkpoints.newest(str(folder / 'best')))
   assert in_best['global_step'] == 8
   assert 'Trunk/conv/weights/Adam' in in_best
+
+
+@pytest.fixture(scope='module')
+def board(data, cached, stopped, tmp_path_factory):
+  """TensorBoard on three runs, and on a scalar in EVAL_DIR.
+
+  The third is the stopped one as if it had been killed: with the checkpoint of
+  step 4 as its last. It took one more step.
+  """
+  output = tmp_path_factory.mktemp('tensorboard') / 'a, b:c'
+  for name, (folder, _) in (('cached', cached), ('stopped', stopped),
+                            ('killed', stopped)):
+    shutil.copytree(str(folder), str(output / 'train' / name))
+  killed = output / 'train' / 'killed'
+  tf.train.update_checkpoint_state(str(killed), 'model-all.ckpt-4')
+  train(data, killed, *HEAD, '--finetune_all_steps=1',
+        '--evaluate_every_n_steps=2')
+  with tf.summary.FileWriter(str(output / 'eval')) as writer:
+    writer.add_summary(tf.Summary(value=[
+        tf.Summary.Value(tag='Accuracy', simple_value=0.5)]), 8)
+  with Board(output, TENSORBOARD_HOST='127.0.0.1') as started:
+    yield started
+
+
+def test_tensorboard_has_a_run_for_each_folder_under_train_and_eval(board):
+  # best/ and the rest of the folders have no events.
+  wait_for(lambda: len(board.runs()) > 3)
+  assert board.runs() == ['eval', 'train/cached', 'train/killed',
+                          'train/stopped']
+  assert board.wait_for_curve('eval', 'Accuracy', [8]) == {8: 0.5}
+
+
+@pytest.mark.parametrize('run,evaluated', [
+    ('cached', [2, 4, 6, 8, 10]), ('stopped', [2, 4, 6]), ('killed', [2, 4, 5])
+], ids=lambda value: value if isinstance(value, str) else '')
+def test_tensorboard_has_all_curves_of_a_run(board, run, evaluated):
+  name = 'train/' + run
+  for tag in ('total_loss_1', 'learning_rate', 'batch_accuracy'):
+    board.wait_for_curve(name, tag, list(range(1, evaluated[-1] + 1)))
+  accuracies = board.wait_for_curve(name, 'validation/Accuracy', evaluated)
+  assert accuracies == {
+      line['step']: pytest.approx(line['accuracy'])
+      for line in evaluations(board.output_dir / 'train' / run)}
+
+
+@pytest.mark.parametrize('run', ['cached', 'stopped'])
+def test_tensorboard_has_photos_from_the_first_step_on(board, run):
+  step, picture = board.wait_for_picture('train/' + run, 'photos/image')
+  assert step <= 1
+  assert picture.startswith(b'\x89PNG')
+
+
+def test_tensorboard_listens_on_the_address_of_tensorboard_host(board):
+  assert board.answers_at('127.0.0.1')
+  assert not board.answers_at('127.0.0.2')
 
 
 def test_stopped_run_takes_as_many_steps_as_before_and_then_more(

@@ -405,11 +405,13 @@ def test_curves_of_validation_come_from_its_file_and_survive_half_a_line(
       (1, pytest.approx(0.1))]
 
 
-def test_curves_of_training_come_from_where_there_are_more(tmp_path):
-  write_events(tmp_path / 'events.out.tfevents.5.x', [(1, 3.0), (9, 2.0)])
-  lines = [{'step': step, 'train_loss': 1.0 / step} for step in (1, 2, 4)]
-  for count, expected in ((1, [(1, 3.0), (9, 2.0)]),
-                          (3, [(1, 1.0), (2, 0.5), (4, 0.25)])):
+def test_curves_of_training_are_means_filled_up_with_single_steps(tmp_path):
+  write_events(tmp_path / 'events.out.tfevents.5.x',
+               [(1, 3.0), (3, 2.5), (9, 2.0)])
+  lines = [{'step': step, 'train_loss': 1.0 / step} for step in (2, 4)]
+  for count, expected in (
+      (0, [(1, 3.0), (3, 2.5), (9, 2.0)]),
+      (2, [(1, 3.0), (2, 0.5), (4, 0.25), (9, 2.0)])):
     (tmp_path / 'validation.jsonl').write_text(
         ''.join(json.dumps(line) + '\n' for line in lines[:count]))
     assert curves.read(str(tmp_path)).training_loss == expected

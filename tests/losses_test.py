@@ -239,7 +239,7 @@ def test_graph_mixup_trains_on_mixed_photos_and_counts_the_larger_part(
       images, targets, logits, (_, loss), summaries = session.run([
           seen[0], seen[1],
           graph.get_tensor_by_name('Head/logits/BiasAdd:0'),
-          tf.losses.get_losses(), made.summary_op])
+          tf.losses.get_losses(), made.scalar_op])
   assert not np.allclose(images, tiny_network.photos()['image'])
   assert loss == pytest.approx(np.mean(cross_entropy(logits, targets)),
                                rel=1e-5)

@@ -144,7 +144,7 @@ def step_length(monkeypatch, *arguments):
       variables = tf.trainable_variables()
       before = session.run(variables)
       tags = [value.tag for value in tf.Summary.FromString(
-          session.run(graph.summary_op)).value]
+          session.run(graph.scalar_op)).value]
       session.run(graph.train_op)
       after = session.run(variables)
   moved = [np.ravel(new - old) for new, old in zip(after, before)]

@@ -11,7 +11,7 @@ from trained_kit import (
 )
 
 from runs import checkpoints
-from training import loop
+from training import summaries
 
 SEED = ['--seed=1', '--session_threads=1']
 
@@ -49,9 +49,9 @@ def one(request, data, tmp_path_factory):
 def test_same_seed_gives_the_same_bits_whenever_there_are_summaries(
     data, one, tmp_path, monkeypatch):
   flags, newest = one
-  summarize = loop.TrainStep.summarize
-  monkeypatch.setattr(loop.TrainStep, 'summarize',
-                      lambda self, op, _: summarize(self, op, 0))
+  make = summaries.Summaries
+  monkeypatch.setattr(summaries, 'Summaries',
+                      lambda *arguments: make(*arguments[:-1], secs=0))
   assert differing(newest, train(
       data, tmp_path / 'run', *flags,
       '--feature_cache_dir=%s' % (tmp_path / 'features'))) == set()

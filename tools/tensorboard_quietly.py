@@ -1,21 +1,53 @@
-"""TensorBoard, without the notes of TensorFlow's native code.
+r"""TensorBoard on the folders of a run, without TensorFlow's native notes.
 
-  python -m tools.tensorboard_quietly --logdir=output
+  python -m tools.tensorboard_quietly --train_dir=output/train \
+    --eval_dir=output/eval --host=127.0.0.1 --port=6006
 
-takes TensorBoard's own flags. It loads TensorFlow by itself, with notes about
-graphics cards that read like errors where there is none.
+shows two runs, train and eval; either folder may appear later. All other flags
+are TensorBoard's own, and so are --logdir and --bind_all in place of ours.
+
+TensorBoard loads TensorFlow by itself, with notes about graphics cards that
+read like errors where there is none.
 """
 
+import argparse
+import os
 import sys
+import tempfile
 
 import compat  # noqa: F401  (the first import sets the notes' level)
 
 
-def main():
+def main(arguments):
+  """Shows the folders until it is stopped.
+
+  Args:
+    arguments: the command line without the program.
+  """
   from tensorboard import main as tensorboard
-  sys.argv[0] = 'tensorboard'
-  tensorboard.run_main()
+  parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+  for name in ('--train_dir', '--eval_dir', '--host'):
+    parser.add_argument(name)
+  own, others = parser.parse_known_args(arguments)
+  # Links name the runs. TensorBoard has a flag for that, but its two versions
+  # call it differently, and a comma or a colon in a folder's name breaks it.
+  with tempfile.TemporaryDirectory(prefix='tensorboard-') as links:
+    for name, folder in (('train', own.train_dir), ('eval', own.eval_dir)):
+      if folder:
+        os.symlink(os.path.abspath(folder), os.path.join(links, name))
+    ours = []
+    if not _is_given(others, '--logdir', '--logdir_spec', '--db'):
+      ours.append('--logdir=' + links)
+    if own.host and not _is_given(others, '--bind_all'):
+      ours.append('--host=' + own.host)
+    sys.argv = ['tensorboard', *ours, *others]
+    tensorboard.run_main()
+
+
+def _is_given(arguments, *names):
+  """Whether a command line has one of some flags."""
+  return any(argument.split('=')[0] in names for argument in arguments)
 
 
 if __name__ == '__main__':
-  main()
+  main(sys.argv[1:])

@@ -61,7 +61,7 @@ class ClusterStep(loop.TrainStep):
   def take(self, session, train_op, global_step, train_step_kwargs):
     """Takes one step; returns the loss and whether it was the last."""
     start = time.time()
-    loss, step = self.run(session, train_op, global_step, train_step_kwargs)
+    loss, step = self.run(session, train_op, global_step)
     # Others take steps too: the one whose line is due may not be seen here.
     line = step // self._every
     if line != self._logged:

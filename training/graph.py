@@ -17,21 +17,23 @@ from training import optimizer as optimizers
 # initial statistics for thousands of steps.
 SCRATCH_BATCH_NORM_DECAY = 0.99
 
-# Photos shown in TensorBoard at each summary.
+# Photos shown in TensorBoard at a time.
 _SUMMARY_PHOTOS = 3
 
 # Starts the message of a step whose loss or gradient is no number.
 NOT_FINITE = 'The loss or its gradient is not finite'
 
-# The graph's collection of the run's summaries.
+# The graph's collection of the summaries that are merged in summary_op.
 SUMMARIES_OF_RUN = 'summaries_of_run'
 
 # train_op: tensor of the total loss that applies the gradients when run.
-# sync_optimizer: None without --sync_replicas. frozen_loss: scalar, the losses
-# of the weights that are not trained, computed once a session; None where all
-# are.
+# scalar_op: merged summaries of what each step computes: losses, learning rate,
+# accuracy of the batch. summary_op: merged summaries of photos, activations and
+# weights, which take time. sync_optimizer: None without --sync_replicas.
+# frozen_loss: scalar, the losses of the weights that are not trained, computed
+# once a session; None where all are.
 TrainingGraph = collections.namedtuple(
-    'TrainingGraph', 'train_op summary_op global_step sync_optimizer '
+    'TrainingGraph', 'train_op scalar_op summary_op global_step sync_optimizer '
     'frozen_loss')
 
 
@@ -86,15 +88,21 @@ def build_from_flags(values, dataset, info, network, trainable_scopes,
   variables = warm_start.variables_to_train(trainable_scopes)
   with tf.device(config.optimizer_device()):
     regularization, frozen_loss = _regularization_losses(variables)
-    train_op, synchronous, added = _train_op_from_flags(
+    train_op, synchronous, scalars = _train_op_from_flags(
         values, clones, config, dataset.num_samples, global_step, first_step,
         variables, regularization)
-  summaries |= added | _clone_summaries(clones[0])
-  for summary in sorted(summaries, key=lambda s: s.name):
+  scalars |= _clone_scalars(clones[0])
+  summaries |= _clone_summaries(clones[0])
+  for summary in _by_name(summaries):
     tf.add_to_collection(SUMMARIES_OF_RUN, summary)
   return TrainingGraph(
-      train_op, tf.summary.merge(tf.get_collection(SUMMARIES_OF_RUN)),
+      train_op, tf.summary.merge(_by_name(scalars)),
+      tf.summary.merge(tf.get_collection(SUMMARIES_OF_RUN)),
       global_step, synchronous, frozen_loss)
+
+
+def _by_name(tensors):
+  return sorted(tensors, key=lambda tensor: tensor.name)
 
 
 def _regularization_losses(trained):
@@ -205,7 +213,7 @@ def _clone_fn(network_fn, next_batch, config, values, num_classes,
 
 def _train_op_from_flags(values, clones, config, num_samples, global_step,
                          first_step, variables, regularization):
-  """Returns the train op, the synchronous optimizer or None, and summaries."""
+  """Returns the train op, the synchronous optimizer or None, and scalars."""
   photos_a_step = values.batch_size * config.num_clones
   if values.sync_replicas:
     photos_a_step *= values.replicas_to_aggregate
@@ -270,19 +278,28 @@ def _changing_variables(trained, update_ops):
   return [v for v in slim.get_model_variables() if v.op in changing]
 
 
+def _clone_scalars(clone):
+  """Returns the summaries of the first clone's accuracy and losses."""
+  added = {tf.summary.scalar('batch_accuracy', clone.outputs['batch_accuracy'])}
+  for loss in tf.get_collection(tf.GraphKeys.LOSSES, clone.scope):
+    added.add(tf.summary.scalar('losses/' + loss.op.name, loss))
+  return added
+
+
+def summarize_photos(photos):
+  """Returns the summary of the first photos of a batch."""
+  return tf.summary.image('photos', photos, max_outputs=_SUMMARY_PHOTOS,
+                          collections=[])
+
+
 def _clone_summaries(clone):
-  """Returns the summaries of the first clone's end points, losses, weights."""
+  """Returns the summaries of the first clone's photos, end points, weights."""
   end_points = dict(clone.outputs)
-  photos = end_points.pop('photos')
-  added = {
-      tf.summary.image('photos', photos, max_outputs=_SUMMARY_PHOTOS),
-      tf.summary.scalar('batch_accuracy', end_points.pop('batch_accuracy')),
-  }
+  added = {summarize_photos(end_points.pop('photos'))}
+  del end_points['batch_accuracy']
   for key, tensor in end_points.items():
     added.add(tf.summary.histogram('activations/' + key, tensor))
     added.add(tf.summary.scalar('sparsity/' + key, tf.nn.zero_fraction(tensor)))
-  for loss in tf.get_collection(tf.GraphKeys.LOSSES, clone.scope):
-    added.add(tf.summary.scalar('losses/' + loss.op.name, loss))
   for variable in slim.get_model_variables():
     added.add(tf.summary.histogram(variable.op.name, variable))
   return added

@@ -20,6 +20,7 @@ from training import inference_twin, warm_start
 _LEAST_CROP_AREA = 0.7
 
 # training: the TrainingGraph; its summary_op needs features and labels alone.
+# photo_summary: summary of the first photos of the batch that comes next.
 # cut: where the trunk ends. labels: [None] int64, to be fed with the features;
 #   targets, [None, classes] float32, where these are mixed.
 # photos: dict of tensors image, label, filename of the batch that comes next.
@@ -27,7 +28,7 @@ _LEAST_CROP_AREA = 0.7
 #   records to leave out. trunk_variables: what the features depend on.
 # twin: InferenceTwin that is fed the features.
 HeadGraph = collections.namedtuple(
-    'HeadGraph', 'training cut labels targets photos starts skip '
+    'HeadGraph', 'training photo_summary cut labels targets photos starts skip '
     'trunk_variables twin')
 
 
@@ -51,6 +52,7 @@ def build_from_flags(values, datasets, info, network, trainable_scopes,
   """
   with tf.device('/device:CPU:0'):
     photos, starts, skip = _photos(values, datasets, info, network)
+    photo_summary = training_graph.summarize_photos(photos['image'])
   images = tf.placeholder_with_default(
       photos['image'], [None] + photos['image'].shape.as_list()[1:], 'images')
   labels = tf.placeholder_with_default(photos['label'], [None], 'labels')
@@ -76,8 +78,8 @@ def build_from_flags(values, datasets, info, network, trainable_scopes,
   twin.start_from([tensor.name for tensor in cut.features])
   needed = frozen_trunk.ancestors(cut.features)
   return HeadGraph(
-      training._replace(summary_op=_head_summaries(cut, images)), cut, labels,
-      targets, photos, starts, skip,
+      training._replace(summary_op=_head_summaries(cut, images)),
+      photo_summary, cut, labels, targets, photos, starts, skip,
       [v for v in tf.global_variables() if v.op in needed], twin)
 
 

@@ -49,16 +49,14 @@ class HeadStep(loop.TrainStep):
     make_caches: function of the session that gives {split: FeatureCache}.
     progress: a training.best.Progress of the run.
     options: an Options.
-    writer: tf.summary.FileWriter of the train directory.
   """
 
-  def __init__(self, stop, graph, make_caches, progress, options, writer):
+  def __init__(self, stop, graph, make_caches, progress, options):
     super().__init__(stop)
     self._graph = graph
     self._make_caches = make_caches
     self._progress = progress
     self._options = options
-    self._writer = writer
     self._random = np.random.RandomState(options.seed)
     self._validation = None
     self._batches = None
@@ -74,6 +72,7 @@ class HeadStep(loop.TrainStep):
     for split, cache in caches.items():
       if not self._fill(session, split, cache):
         return
+    self._show_photos(session)
     self._batches = caches[TRAIN].training_batches(
         self._options.batch_size, self._random)
     epoch = -(-caches[TRAIN].num_rows // self._options.batch_size)
@@ -82,7 +81,7 @@ class HeadStep(loop.TrainStep):
     if VALIDATION in caches:
       cache = caches[VALIDATION]
       self._validation = validation.Validation(
-          self._graph.twin, self._progress, self._writer,
+          self._graph.twin, self._progress,
           lambda: cache.batches(_VALIDATION_BATCH))
     elif self._last_step is None and self._options.early_stop_evals:
       self._last_step = int(np.clip(_UNVALIDATED_EPOCHS * epoch,
@@ -98,7 +97,7 @@ class HeadStep(loop.TrainStep):
       return None, True  # Nothing to do, or stopped while computing.
     start = time.time()
     feed = self._feed(next(self._batches))
-    loss, _ = self.run(session, train_op, global_step, train_step_kwargs, feed)
+    loss, _ = self.run(session, train_op, global_step, feed)
     step = self.step + 1
     if step % self._options.log_every_n_steps == 0:
       tf.logging.info('global step %d: loss = %.4f (%.3f sec/step)', step, loss,
@@ -107,7 +106,7 @@ class HeadStep(loop.TrainStep):
     if self._validation:
       self._validation.note(loss)
       if last or step % self._evaluation_steps == 0:
-        self._validation.evaluate(session, step)
+        self._validation.evaluate(session, step, self.summaries.writer)
         if self._is_over():
           tf.logging.info('Stopping: %s', self._progress.describe())
           last = True
@@ -129,6 +128,13 @@ class HeadStep(loop.TrainStep):
 
   def _is_past_the_end(self):
     return self._last_step is not None and self.step >= self._last_step
+
+  def _show_photos(self, session):
+    """Writes a summary of some training photos, augmented where they are."""
+    view = max(view for split, view in self._graph.starts if split == TRAIN)
+    session.run(self._graph.starts[TRAIN, view], {self._graph.skip: 0})
+    self.summaries.writer.add_summary(
+        session.run(self._graph.photo_summary), self.step)
 
   def _fill(self, session, split, cache):
     """Computes missing features; returns whether all are there."""

@@ -41,8 +41,6 @@ def train(run):
         values.batch_size, values.log_every_n_steps,
         values.max_number_of_steps, values.early_stop_evals,
         values.evaluate_every_n_steps, values.mixup_alpha, values.seed)
-    writer = tf.summary.FileWriter(values.train_dir, tf.get_default_graph())
-    stack.callback(writer.close)
     make_caches = head_loop.caches_of(
         graph, run.datasets,
         values.feature_cache_dir or head_loop.default_cache_dir(
@@ -68,7 +66,7 @@ def train(run):
         save_interval_secs=values.save_interval_secs,
         session_config=run.session_config,
         make_step=lambda stop: head_loop.HeadStep(
-            stop, graph, make_and_note_caches, progress, options, writer))
+            stop, graph, make_and_note_caches, progress, options))
 
 
 def _view_key(run):

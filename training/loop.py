@@ -16,6 +16,7 @@ import warnings
 from compat import slim, tf
 from datasets import input_pipeline
 from errors import InputError
+from training import summaries
 from training.graph import NOT_FINITE
 
 # How TensorFlow's kernel of histogram summaries complains.
@@ -84,16 +85,15 @@ class TrainStep:
   Attributes:
     step: global step, None before the first one.
     lock: held while variables change.
+    summaries: the summaries.Summaries of the chief, else None.
   """
 
   def __init__(self, stop):
     self.step = None
     self.lock = threading.Lock()
     self._stop = stop
+    self.summaries = None
     self._loss = None
-    self._summary_op = None
-    self._summary_secs = 0
-    self._summarized_at = 0.0
 
   @property
   def stop_requested(self):
@@ -126,23 +126,13 @@ class TrainStep:
   def take(self, session, train_op, global_step, train_step_kwargs):
     """Takes one step; returns the loss and whether it was the last."""
     start = time.time()
-    loss, step = self.run(session, train_op, global_step, train_step_kwargs)
+    loss, step = self.run(session, train_op, global_step)
     if session.run(train_step_kwargs['should_log']):
       tf.logging.info('global step %d: loss = %.4f (%.3f sec/step)', step, loss,
                       time.time() - start)
     return loss, session.run(train_step_kwargs['should_stop'])
 
-  def summarize(self, summary_op, secs):
-    """Says what is written to the event file, and how often.
-
-    Args:
-      summary_op: merged summaries, or None.
-      secs: seconds from one summary to the next; the first step has one.
-    """
-    self._summary_op = summary_op
-    self._summary_secs = secs
-
-  def run(self, session, train_op, global_step, train_step_kwargs, feed=None):
+  def run(self, session, train_op, global_step, feed=None):
     """Runs one step, with its summaries where they are due.
 
     They are of this very run. One of their own, as the supervisor has it, would
@@ -150,18 +140,15 @@ class TrainStep:
     trainings with the same seed would be alike.
 
     Returns:
-      The loss and the global step.
+      The loss and the global step after it.
     """
-    fetches = [train_op, global_step]
-    if (self._summary_op is None or
-        time.time() < self._summarized_at + self._summary_secs):
-      with self.lock:
-        return session.run(fetches, feed)
+    more = self.summaries.fetches() if self.summaries else []
     with self.lock:
-      loss, step, summary = session.run(fetches + [self._summary_op], feed)
-    tf.logging.info('Recording summary at step %d.', step)
-    train_step_kwargs['summary_writer'].add_summary(summary, step)
-    self._summarized_at = time.time()
+      loss, step, *values = session.run([train_op, global_step] + more, feed)
+    # It may have been read before the step was counted.
+    step = max(step, self.step + 1)
+    if self.summaries:
+      self.summaries.add(values, step)
     return loss, step
 
 
@@ -226,7 +213,8 @@ def run(graph, train_dir, master='', is_chief=True, init_fn=None,
     init_fn: function of the session that reads a published checkpoint.
     number_of_steps: global step to end at, None for no end.
     log_every_n_steps: steps between two log lines.
-    save_summaries_secs: seconds between two summaries.
+    save_summaries_secs: seconds between two summaries of photos, activations
+      and weights; the scalars come every log_every_n_steps.
     save_interval_secs: seconds between two checkpoints.
     session_config: tf.ConfigProto.
     make_step: function of a StopRequest that gives the TrainStep.
@@ -239,8 +227,6 @@ def run(graph, train_dir, master='', is_chief=True, init_fn=None,
   """
   stop = StopRequest()
   train_step = make_step(stop)
-  if is_chief:
-    train_step.summarize(graph.summary_op, save_summaries_secs)
   with contextlib.ExitStack() as stack:
     stack.enter_context(stop.listening())
     stack.enter_context(warnings.catch_warnings())
@@ -253,6 +239,9 @@ def run(graph, train_dir, master='', is_chief=True, init_fn=None,
       stack.callback(graph.sync_optimizer.finish)
     if not train_step.prepare():
       return stop.signal is None
+    if is_chief:
+      train_step.summaries = summaries.Summaries(
+          train_dir, graph, log_every_n_steps, save_summaries_secs)
     slim.learning.train(
         graph.train_op,
         logdir=train_dir,
@@ -261,6 +250,7 @@ def run(graph, train_dir, master='', is_chief=True, init_fn=None,
         is_chief=is_chief,
         init_fn=init_fn,
         summary_op=None,
+        summary_writer=train_step.summaries and train_step.summaries.writer,
         saver=SaverBetweenSteps(train_step.lock),
         number_of_steps=number_of_steps,
         log_every_n_steps=log_every_n_steps,

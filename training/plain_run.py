@@ -40,7 +40,7 @@ class ValidatedStep(loop.TrainStep):
     self._validation.note(loss)
     step = self.step + 1
     if step % self._every == 0 or step == self._last_step:
-      self._validation.evaluate(session, step)
+      self._validation.evaluate(session, step, self.summaries.writer)
       if self._progress.is_over(self._patience):
         tf.logging.info('Stopping: %s', self._progress.describe())
         last = True
@@ -100,15 +100,13 @@ def train(run, evaluate_every_n_steps=None, number_of_steps=None,
 def _validated_steps(run, graph, every, number_of_steps, stack):
   """Returns what makes the ValidatedStep of a run."""
   values = run.values
-  writer = tf.summary.FileWriter(values.train_dir)
-  stack.callback(writer.close)
   twin = inference_twin.InferenceTwin(
       run.info, run.network, values.moving_average_decay,
       run.session_config)
   stack.callback(twin.close)
   progress = start.progress(run, graph.global_step)
   validation_of_run = validation.Validation(
-      twin, progress, writer, validation.photo_batches(
+      twin, progress, validation.photo_batches(
           run.datasets['validation'], run.info, run.network,
           values.batch_size, values.num_preprocessing_threads,
           run.session_config))

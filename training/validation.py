@@ -13,15 +13,13 @@ class Validation:
   Args:
     twin: InferenceTwin of the run.
     progress: training.best.Progress of the run.
-    writer: tf.summary.FileWriter of the train directory.
     make_batches: function that gives an iterable of (inputs of the twin,
       labels): each validation photo once.
   """
 
-  def __init__(self, twin, progress, writer, make_batches):
+  def __init__(self, twin, progress, make_batches):
     self._twin = twin
     self._progress = progress
-    self._writer = writer
     self._make_batches = make_batches
     self._train_losses = []
 
@@ -29,12 +27,13 @@ class Validation:
     """Notes the loss of a training step, for the next evaluation."""
     self._train_losses.append(float(loss))
 
-  def evaluate(self, session, step):
+  def evaluate(self, session, step, writer):
     """Counts the validation photos; keeps the checkpoint if it is the best.
 
     Args:
       session: of the run.
       step: its global step.
+      writer: tf.summary.FileWriter of the run.
     """
     self._twin.load(session)
     labels = []
@@ -46,10 +45,10 @@ class Validation:
 
     logits = self._twin.logits(inputs())
     accuracy, loss = measure(logits, np.concatenate(labels))
-    self._writer.add_summary(tf.Summary(value=[
+    writer.add_summary(tf.Summary(value=[
         tf.Summary.Value(tag='validation/Accuracy', simple_value=accuracy),
         tf.Summary.Value(tag='validation/loss', simple_value=loss)]), step)
-    self._writer.flush()
+    writer.flush()
     train_loss = None
     if self._train_losses:
       train_loss = float(np.mean(self._train_losses))
