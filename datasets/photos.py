@@ -26,7 +26,7 @@ from PIL import (
   TiffImagePlugin,
 )
 
-from datasets import jpeg_markers
+from datasets import formats, jpeg_markers
 from errors import InputError
 
 # Width times height. The largest medium-format cameras take 102 to 151
@@ -58,23 +58,15 @@ MAX_SIDE = 65500
 
 ACCEPTED = 'JPEG, PNG, GIF, BMP or TIFF'
 
-# What a file of each kind begins with, and who reads it. The readers are called
-# directly: Image.open has a pixel limit of its own that is process-wide, and
-# fills its table of plug-ins on first use, which is not safe in threads.
-_READERS = (
-    (b'\xff\xd8\xff', JpegImagePlugin.JpegImageFile),
-    (b'\x89PNG\r\n\x1a\n', PngImagePlugin.PngImageFile),
-    (b'GIF87a', GifImagePlugin.GifImageFile),
-    (b'GIF89a', GifImagePlugin.GifImageFile),
-    (b'BM', BmpImagePlugin.BmpImageFile),
-    (b'II*\0', TiffImagePlugin.TiffImageFile),
-    (b'MM\0*', TiffImagePlugin.TiffImageFile),
-)
-
-# Brands of the ISO media container (bytes 4 to 12) that hold a still photo.
-_ISO_BRANDS = {
-    b'heic': 'HEIC', b'heix': 'HEIC', b'hevc': 'HEIC', b'heim': 'HEIC',
-    b'heis': 'HEIC', b'mif1': 'HEIC', b'msf1': 'HEIC', b'avif': 'AVIF',
+# Who reads each format. The readers are called directly: Image.open has a pixel
+# limit of its own that is process-wide, and fills its table of plug-ins on
+# first use, which is not safe in threads.
+_READERS = {
+    'JPEG': JpegImagePlugin.JpegImageFile,
+    'PNG': PngImagePlugin.PngImageFile,
+    'GIF': GifImagePlugin.GifImageFile,
+    'BMP': BmpImagePlugin.BmpImageFile,
+    'TIFF': TiffImagePlugin.TiffImageFile,
 }
 
 # What Pillow raises on damaged files, in opening (SyntaxError, for what is no
@@ -247,17 +239,11 @@ def _find_reader(data):
   """Returns the Pillow reader for what the file begins with."""
   if not data:
     raise PhotoError('the file is empty')
-  for magic, reader in _READERS:
-    if data.startswith(magic):
-      return reader
-  refused = None
-  if data[:4] == b'RIFF' and data[8:12] == b'WEBP':
-    refused = 'WebP'
-  elif data[4:8] == b'ftyp':
-    refused = _ISO_BRANDS.get(data[8:12])
-  if refused:
-    raise PhotoError('%s is not accepted: save the photo as JPEG or PNG' %
-                     refused)
+  name = formats.name_of(data)
+  if name in _READERS:
+    return _READERS[name]
+  if name in formats.PHOTOS:
+    raise PhotoError('%s is not accepted: save the photo as JPEG or PNG' % name)
   raise PhotoError('not a photo that can be read (accepted: %s)' % ACCEPTED)
 
 
