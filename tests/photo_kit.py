@@ -44,7 +44,7 @@ def png(width, height, bits, color_type, pixels, before=b'', after=b''):
   Args:
     width, height: in pixels.
     bits: per channel.
-    color_type: PNG's number: 0 grey, 2 RGB, 3 palette, 4 grey and alpha, 6 RGBA.
+    color_type: of PNG: 0 grey, 2 RGB, 3 palette, 4 grey and alpha, 6 RGBA.
     pixels: bytes of all rows.
     before, after: chunks before and after the pixels.
   """
