@@ -9,6 +9,7 @@ still answered. When the files of the graph change, it goes on with the new one.
 
 import logging
 import os
+import re
 import signal
 import socket
 
@@ -80,6 +81,11 @@ def _define_network_flags():
   flags.DEFINE_string(
       'host', '127.0.0.1',
       'Address to listen on; 0.0.0.0 is every IPv4 address of this machine.')
+  flags.DEFINE_string(
+      'url_prefix', '',
+      'Path below which a proxy in front shows the server, as /flowers, where '
+      'the proxy passes it on with each request. Not needed where the proxy '
+      'removes it.')
   flags.DEFINE_string(
       'api_token', None,
       'What a request to the API must give as `Authorization: Bearer TOKEN`. '
@@ -201,6 +207,20 @@ def token_from_flags():
   return token
 
 
+def url_prefix_from_flags():
+  """Returns --url_prefix with a slash in front and none at its end, or ''.
+
+  Raises:
+    InputError: it is not a path.
+  """
+  prefix = '/' + FLAGS.url_prefix.strip('/')
+  if not re.fullmatch(r'(/[\w.~-]+)+|/', prefix, re.ASCII):
+    raise InputError('--url_prefix=%r is not a path; accepted: letters, digits '
+                     'and . _ ~ - between slashes, as /flowers' %
+                     FLAGS.url_prefix)
+  return prefix.rstrip('/')
+
+
 def app_from_flags(service):
   """Returns the WSGI application around a Service.
 
@@ -249,7 +269,7 @@ def bind(host, port):
   return listener
 
 
-def listen(app, listener, threads, max_upload_mb):
+def listen(app, listener, threads, max_upload_mb, url_prefix=''):
   """Starts to listen.
 
   Args:
@@ -257,6 +277,8 @@ def listen(app, listener, threads, max_upload_mb):
     listener: socket, as `bind` returned it.
     threads: how many requests are worked on at once.
     max_upload_mb: largest photo, in units of 2^20 bytes.
+    url_prefix: as `url_prefix_from_flags` returned it; removed from the path of
+      a request that has it.
 
   Returns:
     A DrainingServer, which answers when its `run` is called.
@@ -269,7 +291,7 @@ def listen(app, listener, threads, max_upload_mb):
   try:
     return DrainingServer(
         app, listener, most_bytes, max(_UPLOADS_BYTES, 2 * most_bytes),
-        threads=threads, ident=None,
+        threads=threads, ident=None, url_prefix=url_prefix,
         connection_limit=threads + _MORE_CONNECTIONS,
         clear_untrusted_proxy_headers=True, channel_timeout=_SILENT_SECS,
         # An upload or an answer that waits is never put into a file.
@@ -299,10 +321,11 @@ def main(_):
   logging.getLogger('waitress').setLevel(logging.ERROR)
   threads = threads_from_flags()
   token_from_flags()
+  url_prefix = url_prefix_from_flags()
   listener = bind(FLAGS.host, FLAGS.port)
   service = service_from_flags()
   server = listen(app_from_flags(service), listener, threads,
-                  FLAGS.max_upload_mb)
+                  FLAGS.max_upload_mb, url_prefix)
   server.stop_on_signals()
   print('listening on port %d' % listener.getsockname()[1], flush=True)
   cut_off = server.run(FLAGS.drain_secs, on_end=service.announce_end)

@@ -17,11 +17,11 @@ the server.
 import hmac
 import math
 import os
-import urllib.parse
+import re
 
 import flask
 
-from serving import intake, metrics, texts
+from serving import intake, metrics, same_site, texts
 from serving.refusals import Refused
 from serving.rows import top_rows
 
@@ -39,9 +39,10 @@ def add_routes(app, service, requests):
   def api_classify():
     _check_token(app)
     if not app.config['API_TOKEN']:
-      check_same_site()
-    top = _top()
-    results, milliseconds = intake.classify(app, service)
+      same_site.check()
+    photos, fields = intake.read(app)
+    top = _top(fields)
+    results, milliseconds = intake.classify(app, service, photos)
     app.keep_photos(results)
     return flask.jsonify(reply(results, service.labels, milliseconds, top))
 
@@ -83,28 +84,6 @@ def reply(results, labels, milliseconds, top=None):
           'milliseconds': round(milliseconds, 3)}
 
 
-def check_same_site():
-  """Refuses what a page of another site has a visitor's browser send.
-
-  Browsers say so in Sec-Fetch-Site, over plain HTTP only in Origin. Programs
-  send neither.
-
-  Raises:
-    Refused: cross_site.
-  """
-  headers = flask.request.headers
-  site, origin = headers.get('Sec-Fetch-Site'), headers.get('Origin')
-  if site is not None:
-    same = site in ('same-origin', 'none')
-  else:
-    # A proxy in front that ends TLS and names itself as the host has visitors
-    # whose browsers send the former.
-    same = origin is None or (
-        urllib.parse.urlsplit(origin).netloc == headers.get('Host'))
-  if not same:
-    raise Refused('cross_site')
-
-
 def language():
   """Returns the one of texts.LANGUAGES that the visitor likes best."""
   for tag, quality in flask.request.accept_languages:
@@ -127,14 +106,20 @@ def _photo(result, labels, top):
   return photo
 
 
-def _top():
-  """Returns the parameter top as a number, None where it is not there."""
-  text = flask.request.args.get('top')
-  if text is None:
+def _top(fields):
+  """Returns the parameter top as a number, None where it is not given.
+
+  Args:
+    fields: dict of the form's fields, which may hold it in place of the
+      address.
+  """
+  given = set(flask.request.args.getlist('top') + fields.get('top', []))
+  if not given:
     return None
-  if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) < 10 ** 6):
+  match = re.fullmatch('0*([1-9][0-9]{0,5})', given.pop())
+  if given or not match:
     raise Refused('bad_parameter', name='top', accepted='1, 2, 3 …')
-  return int(text[:9])
+  return int(match.group(1))
 
 
 def _check_token(app):

@@ -165,6 +165,11 @@ def _add_hooks(app, requests):
   @app.before_request
   def start():
     flask.g.start = time.monotonic()
+    request = flask.request
+    if request.script_root and not request.environ['PATH_INFO']:
+      # The prefix alone: addresses on the page are relative to a folder.
+      return flask.redirect(request.script_root.split('/')[-1] + '/', 308)
+    return None
 
   @app.after_request
   def finish(response):

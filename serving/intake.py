@@ -11,29 +11,35 @@ from serving import multipart, refusals, uploads
 from serving.batching import Busy, Closing
 from serving.refusals import Refused
 
-# Parts of a form that are no photos; ours has none.
-_OTHER_PARTS = 16
+# The field of a form that holds the photos.
+_FIELD = 'file'
+
+# Parts of a form that are no photos, and bytes that are read of each.
+_OTHER_PARTS, _FIELD_BYTES = 16, 100
+
+# name: of the file, None where it has none. data: bytes of the file.
+Upload = collections.namedtuple('Upload', 'name data')
 
 # data: bytes of the file. answer: Answer, or None; refused: why there is none.
 Result = collections.namedtuple('Result', 'data answer refused')
 
 
-def classify(app, service):
-  """Classifies the photos of the present request.
+def classify(app, service, photos):
+  """Classifies photos.
 
   Args:
     app: the application, for its limits.
     service: what create_app got.
+    photos: list of Uploads.
 
   Returns:
     List of Results in the order of the photos, and the milliseconds that the
     classifier took, waiting included.
 
   Raises:
-    Refused: there is no photo, the request is no proper form or too large, the
-      server is busy or ends, or the only photo is unusable.
+    Refused: the server is busy or ends, or the only photo is unusable.
   """
-  results = [_checked(app, data) for data in _photos(app)]
+  results = [_checked(app, photo) for photo in photos]
   usable = [result.data for result in results if not result.refused]
   start = time.monotonic()
   try:
@@ -43,8 +49,9 @@ def classify(app, service):
   except Closing:
     raise Refused('closing')
   milliseconds = 1000 * (time.monotonic() - start)
-  results = [result if result.refused else _answered(result, next(answers))
-             for result in results]
+  results = [result if result.refused else
+             _answered(photo.name, result, next(answers))
+             for photo, result in zip(photos, results)]
   if len(results) == 1 and results[0].refused:
     # Another one: this frame holds `results`, and a raised exception its frame,
     # so that the photo would stay until Python looks for cycles.
@@ -52,13 +59,28 @@ def classify(app, service):
   return results, milliseconds
 
 
-def _photos(app):
-  """Returns the bytes of the request's files.
+def read(app):
+  """Reads the present request.
 
   A body that is no form is one photo, whatever its type is said to be: curl
   calls everything a form of the other kind (`--data-binary`).
+
+  Args:
+    app: the application, for its limits.
+
+  Returns:
+    List of Uploads, and a dict of the form's other fields: a list of strings by
+    name, each cut after some letters.
+
+  Raises:
+    Refused: there is no photo, or the request is no proper form, compressed or
+      too large.
   """
   request = flask.request
+  coding = request.headers.get('Content-Encoding', 'identity')
+  if coding.strip().lower() not in ('', 'identity'):
+    raise Refused('bad_encoding', {'Accept-Encoding': 'identity'},
+                  encoding=refusals.shown(coding))
   most = app.config['MAX_CONTENT_LENGTH']
   if (request.content_length or 0) > most:
     raise Refused('request_too_large', max_mb=most // 2 ** 20)
@@ -71,27 +93,60 @@ def _photos(app):
   except (LookupError, UnicodeError):  # `boundary*=no-such-charset''x`
     raise Refused('bad_form')
   if kind == 'multipart/form-data':
-    most = app.config['MAX_PHOTOS']
-    found = multipart.files(body, boundary, b'file', most, most + _OTHER_PARTS)
-  else:
-    found = [body] if body else []
-  if not found:
+    return read_form(body, boundary, app.config['MAX_PHOTOS'])
+  if not body:
     raise Refused('no_photo')
-  return found
+  return [Upload(None, body)], {}
 
 
-def _checked(app, data):
+def read_form(body, boundary, max_photos):
+  """Returns what `read` does, of the bytes of a form.
+
+  Args:
+    body: bytes of the form.
+    boundary: string, the parameter of its Content-Type.
+    max_photos: most photos that are accepted.
+
+  Raises:
+    Refused: as multipart.parts does; too_many_photos, no_photo, wrong_field or
+      not_a_file.
+  """
+  photos, fields = [], {}
+  for part in multipart.parts(body, boundary, max_photos + _OTHER_PARTS):
+    if part.filename is None:
+      fields.setdefault(part.name, []).append(
+          part.content[:_FIELD_BYTES].decode('utf-8', 'replace'))
+    elif part.name != _FIELD:
+      raise _wrong_field(part.name)
+    elif len(photos) >= max_photos:
+      raise Refused('too_many_photos', most=max_photos)
+    else:
+      photos.append(Upload(part.filename, part.content))
+  if _FIELD in fields:
+    raise Refused('not_a_file', name=_FIELD)
+  if not photos and fields:
+    raise _wrong_field(next(iter(fields)))
+  if not photos:
+    raise Refused('no_photo')
+  return photos, fields
+
+
+def _wrong_field(name):
+  return Refused('wrong_field', name=refusals.shown(name), accepted=_FIELD)
+
+
+def _checked(app, photo):
   try:
-    uploads.check(data, app.config['MAX_UPLOAD_MB'] * 2 ** 20,
+    uploads.check(photo.data, app.config['MAX_UPLOAD_MB'] * 2 ** 20,
                   app.config['MAX_PIXELS'])
   except Refused as refused:
-    return Result(data, None, refused.again())
-  return Result(data, None, None)
+    return Result(photo.data, None, refused.again().of_file(photo.name))
+  return Result(photo.data, None, None)
 
 
-def _answered(result, answer):
+def _answered(name, result, answer):
   if isinstance(answer, PhotoError):
     # Pillow's own words are for our log: they may name what is inside us.
     tf.logging.debug('unreadable photo: %s', answer)
-    return result._replace(refused=Refused('unreadable_photo'))
+    return result._replace(refused=Refused('unreadable_photo').of_file(name))
   return result._replace(answer=answer)

@@ -6,7 +6,9 @@ however many parts it has, takes more time than its length explains (werkzeug's
 parser before 2.3.8 searches its buffer again for each chunk: CVE-2023-46136).
 """
 
+import collections
 import re
+import urllib.parse
 
 from serving.refusals import Refused
 
@@ -26,43 +28,50 @@ _PARAMETER = re.compile(
     re.DOTALL)
 
 
-def files(body, boundary, field, max_files, max_parts):
-  """Returns the contents of a form's files, in their order.
+Part = collections.namedtuple('Part', 'name filename content')
+Part.__doc__ = """One field of a form.
+
+name: string.
+filename: string; None where the field is not a file.
+content: bytes.
+"""
+
+
+def parts(body, boundary, max_parts):
+  """Yields the Parts of a form, in their order.
+
+  A field of files in which a browser's user has chosen none is not among them.
 
   Args:
     body: bytes of the request.
     boundary: string, the parameter of its Content-Type.
-    field: bytes, name of the field; files of others do not count.
-    max_files: most files that are accepted.
-    max_parts: most parts of any kind.
+    max_parts: most parts that are accepted.
 
   Raises:
-    Refused: bad_form, too_many_parts or too_many_photos.
+    Refused: no_boundary, bad_form or too_many_parts.
   """
-  found = []
-  for number, part in enumerate(_parts(body, boundary)):
+  for number, (start, end) in enumerate(_spans(body, boundary)):
     if number >= max_parts:
       raise Refused('too_many_parts', most=max_parts)
-    start, end = part
     blank = body.find(b'\r\n\r\n', start, min(end, start + _HEADER_BYTES))
     if blank < 0:
       raise Refused('bad_form')
     name, filename = _disposition(body[start:blank])
     # A browser sends the field with an empty name when nothing was chosen.
-    if name == field and filename is not None and (filename or blank + 4 < end):
-      if len(found) >= max_files:
-        raise Refused('too_many_photos', most=max_files)
-      found.append(body[blank + 4:end])
-  return found
+    if filename != '' or blank + 4 < end:
+      yield Part(name, filename, body[blank + 4:end])
 
 
-def _parts(body, boundary):
-  """Gives start and end of each part: its headers and content.
+def _spans(body, boundary):
+  """Yields start and end of each part: its headers and content.
 
   Raises:
-    Refused: bad_form: no proper boundary, or the form does not end with one.
+    Refused: no_boundary; or bad_form: no proper boundary, or the form does not
+      end with one.
   """
-  if not _BOUNDARY.fullmatch(boundary or ''):
+  if not boundary:
+    raise Refused('no_boundary')
+  if not _BOUNDARY.fullmatch(boundary):
     raise Refused('bad_form')
   mark = b'--' + boundary.encode('ascii')
   # The first one may stand at the very beginning, without a line break.
@@ -83,7 +92,7 @@ def _parts(body, boundary):
 
 
 def _disposition(head):
-  """Returns name and file name of a part as bytes, None for what is not there.
+  """Returns name and file name of a part, None for what is not there.
 
   Args:
     head: bytes of the part's headers.
@@ -110,5 +119,20 @@ def _disposition(head):
       position = match.end()
     if b'name' not in found:
       break
-    return found[b'name'], found.get(b'filename', found.get(b'filename*'))
+    return _text(found[b'name']), _filename(found)
   raise Refused('bad_form')
+
+
+def _filename(parameters):
+  """Returns the file name that a Content-Disposition gives, or None."""
+  if b'filename' in parameters:
+    # Some clients escape quotes; in Windows' paths a backslash is none.
+    return _text(parameters[b'filename']).replace('\\"', '"')
+  if b'filename*' in parameters:  # RFC 8187: utf-8'en'a%20b.jpg
+    return urllib.parse.unquote(
+        _text(parameters[b'filename*']).split("'", 2)[-1])
+  return None
+
+
+def _text(value):
+  return value.decode('utf-8', 'replace')

@@ -3,7 +3,7 @@
 It works without JavaScript: the form sends to /, and the answer is a page. With
 it static/page.js sends each photo to / by itself, asks for JSON, and shows the
 result beside the photo. A form that another site has made is refused
-(api.check_same_site), so that no foreign page makes a visitor's browser send
+(serving.same_site), so that no foreign page makes a visitor's browser send
 photos to a server inside his network.
 """
 
@@ -15,7 +15,7 @@ import threading
 import flask
 
 from datasets.photos import PhotoError
-from serving import api, intake, texts, uploads
+from serving import api, intake, same_site, texts, uploads
 from serving.refusals import Refused
 from serving.rows import none_of, top_rows
 
@@ -41,13 +41,16 @@ def add_routes(app, service):
 
   @app.route('/', methods=['GET'])
   def form():
-    return flask.render_template('form.html', labels=service.labels,
-                                 **words(app, service.labels))
+    page = flask.make_response(flask.render_template(
+        'form.html', labels=service.labels, **words(app, service.labels)))
+    same_site.mark(page)
+    return page
 
   @app.route('/', methods=['POST'])
   def result():
-    api.check_same_site()
-    results, milliseconds = intake.classify(app, service)
+    same_site.check()
+    photos, _ = intake.read(app)
+    results, milliseconds = intake.classify(app, service, photos)
     app.keep_photos(results)
     labels = service.labels
     if wants_json():
@@ -61,12 +64,17 @@ def add_routes(app, service):
 def wants_json():
   """Whether the visitor's program asks for JSON in place of a page."""
   path = flask.request.path
+  best = flask.request.accept_mimetypes.best_match(
+      ['text/html', 'application/json'])
   return (path == '/api' or path.startswith('/api/') or
-          flask.request.headers.get('Accept') == 'application/json')
+          best == 'application/json')
 
 
 def words(app, labels):
-  """Returns what every page needs: its texts.
+  """Returns what every page needs: its texts, and the way to the first page.
+
+  Addresses on a page are relative: what is in front of them is known to the
+  browser, but not to a server whose proxy removes it.
 
   Args:
     app: the application, for its limits.
@@ -76,12 +84,18 @@ def words(app, labels):
   text = texts.of(language)
   return {
       'text': text,
-      'limits': text['limits'] % {'max_mb': app.config['MAX_UPLOAD_MB'],
-                                  'max_photos': app.config['MAX_PHOTOS']},
+      'base': '../' * (flask.request.path.count('/') - 1) or './',
+      'limits': text['limits'] % {
+          'accepted': texts.one_of(language, uploads.ACCEPTED),
+          'max_mb': app.config['MAX_UPLOAD_MB'],
+          'max_photos': app.config['MAX_PHOTOS']},
+      'media_types': ','.join('image/' + name.lower()
+                              for name in uploads.ACCEPTED),
       'max_photos': app.config['MAX_PHOTOS'],
       'none_of': none_of(labels, texts.none_of_words(language)),
+      # static/page.js puts the name in.
       'too_large': texts.sentence(language, Refused(
-          'too_large', max_mb=app.config['MAX_UPLOAD_MB'])),
+          'too_large', max_mb=app.config['MAX_UPLOAD_MB']).of_file('{file}')),
       'too_many': texts.sentence(language, Refused(
           'too_many_photos', most=app.config['MAX_PHOTOS'])),
       'max_bytes': app.config['MAX_UPLOAD_MB'] * 2 ** 20,

@@ -5,9 +5,11 @@ in serving.texts under the same names.
 """
 
 import http
+import re
 
 # HTTP status by code. Every code has a sentence in each language.
 STATUS = {
+    'bad_encoding': 415,
     'bad_form': 400,
     'bad_parameter': 400,
     'bad_request': 400,
@@ -15,7 +17,9 @@ STATUS = {
     'closing': 503,
     'cross_site': 403,
     'empty_file': 400,
+    'no_boundary': 400,
     'no_photo': 400,
+    'not_a_file': 400,
     'not_a_photo': 415,
     'not_allowed': 405,
     'not_found': 404,
@@ -28,7 +32,11 @@ STATUS = {
     'too_many_pixels_a_side': 422,
     'unauthorized': 401,
     'unreadable_photo': 422,
+    'wrong_field': 400,
 }
+
+# Letters of a client's name for something that an error repeats.
+_NAME_LETTERS = 80
 
 _OF_STATUS = {404: 'not_found', 405: 'not_allowed', 413: 'request_too_large'}
 
@@ -39,7 +47,8 @@ HEADERS = {
         "default-src 'self'; img-src 'self' data: blob:; base-uri 'none'; "
         "form-action 'self'; frame-ancestors 'none'; object-src 'none'",
     'Cross-Origin-Resource-Policy': 'same-origin',
-    'Referrer-Policy': 'no-referrer',
+    # With no-referrer browsers send `Origin: null` with the page's own form.
+    'Referrer-Policy': 'same-origin',
     'X-Content-Type-Options': 'nosniff',
     'X-Frame-Options': 'DENY',
 }
@@ -53,6 +62,7 @@ class Refused(Exception):
     status: its HTTP status.
     values: what the sentence names.
     headers: dict of headers of the answer.
+    file: name of the photo's file, None where it is not known or of no concern.
   """
 
   def __init__(self, code, headers=None, **values):
@@ -61,10 +71,32 @@ class Refused(Exception):
     self.status = STATUS[code]
     self.values = values
     self.headers = headers or {}
+    self.file = None
 
   def again(self):
     """Returns another one that says the same and has not been raised."""
-    return Refused(self.code, self.headers, **self.values)
+    return Refused(self.code, self.headers, **self.values).of_file(self.file)
+
+  def of_file(self, name):
+    """Has the sentence begin with a file's name; returns itself.
+
+    Args:
+      name: as the client sent it, maybe with folders, or None.
+    """
+    self.file = shown(name) if name else None
+    return self
+
+
+def shown(name):
+  """Returns a name that a client sent as it can be shown, on one short line.
+
+  Args:
+    name: of a field or a file; folders are omitted.
+  """
+  name = re.split(r'[/\\]', name)[-1]
+  name = ''.join(letter if letter.isprintable() else '\ufffd'
+                 for letter in name[:_NAME_LETTERS + 1])
+  return name if len(name) <= _NAME_LETTERS else name[:_NAME_LETTERS] + '…'
 
 
 def busy(seconds):

@@ -16,7 +16,7 @@ _EN = {
     'choose': 'Choose one or several photos',
     'drop': ', or drop them here, or paste one',
     'classify': 'Classify',
-    'limits': 'JPEG or PNG, up to %(max_mb)d MB each, %(max_photos)d at once.',
+    'limits': '%(accepted)s, up to %(max_mb)d MB each, %(max_photos)d at once.',
     'classes': 'The %(count)d classes',
     'scores': 'Class scores, largest first',
     'photo': 'The photo that was classified',
@@ -26,6 +26,9 @@ _EN = {
     'none_of': 'None of: %s',
     'others': '%s and %d others',
     'comma': ', ',
+    'or': '%s or %s',
+    'format': '%s',
+    'of_file': '%s: %s',
     'results': 'Results',
     'another': 'Another one',
     'waiting': 'Classifying…',
@@ -40,7 +43,7 @@ _ZH = {
     'choose': '选择一张或多张照片',
     'drop': '，也可以拖放到这里，或者粘贴一张',
     'classify': '识别',
-    'limits': 'JPEG 或 PNG，每张不超过 %(max_mb)d MB，'
+    'limits': '%(accepted)s，每张不超过 %(max_mb)d MB，'
               '一次最多 %(max_photos)d 张。',
     'classes': '共 %(count)d 个类别',
     'scores': '各类别的得分，从高到低',
@@ -50,6 +53,9 @@ _ZH = {
     'none_of': '都不是：%s',
     'others': '%s等，另有 %d 类',
     'comma': '、',
+    'or': '%s 或 %s',
+    'format': ' %s',
+    'of_file': '%s：%s',
     'results': '结果',
     'another': '再来一张',
     'waiting': '正在识别……',
@@ -59,6 +65,9 @@ _ZH = {
 
 _SENTENCES = {
     'en': {
+        'bad_encoding': 'The body of the request is compressed '
+                        '(Content-Encoding: %(encoding)s), which is not '
+                        'accepted.',
         'bad_form': 'The form cannot be read: it is damaged or incomplete.',
         'bad_parameter': 'The parameter %(name)s is not usable: it takes '
                          '%(accepted)s.',
@@ -66,10 +75,16 @@ _SENTENCES = {
         'busy': 'There are too many photos at the moment. Please try again in '
                 '%(seconds)d s.',
         'closing': 'The server is about to end. Please try again later.',
-        'cross_site': 'This form can only be sent from its own page.',
+        'cross_site': 'Photos are only accepted from the own page of this '
+                      'server. Please open it again and send them from there.',
         'empty_file': 'The file is empty.',
-        'no_photo': 'Please choose a photo first.',
-        'not_a_photo': 'The file is neither a JPEG nor a PNG photo.',
+        'no_boundary': 'The Content-Type of the form has no boundary: leave '
+                       'this header to the HTTP client.',
+        'no_photo': 'There is no photo in the request. Please choose one '
+                    'first.',
+        'not_a_file': 'The field "%(name)s" holds text in place of a file.',
+        'not_a_photo': '%(format)s is not accepted: send the photo as a '
+                       '%(accepted)s file.',
         'not_allowed': 'This address does not take such a request.',
         'not_found': 'There is nothing at this address.',
         'our_mistake': 'Something went wrong here. Please try again.',
@@ -91,17 +106,25 @@ _SENTENCES = {
                         'with the right token.',
         'unreadable_photo': 'This photo cannot be read: it is damaged or cut '
                             'off.',
+        'wrong_field': 'The field "%(name)s" is not known: photos belong in '
+                       'the field "%(accepted)s".',
     },
     'zh': {
+        'bad_encoding': '请求的正文经过压缩（Content-Encoding: '
+                        '%(encoding)s），不被接受。',
         'bad_form': '无法读取表单：它已损坏或不完整。',
         'bad_parameter': '参数 %(name)s 不可用：它应为 %(accepted)s。',
         'bad_request': '无法理解这个请求。',
         'busy': '现在照片太多，请在 %(seconds)d 秒后再试。',
         'closing': '服务器即将停止，请稍后再试。',
-        'cross_site': '这个表单只能从它自己的页面提交。',
+        'cross_site': '只接受从本服务器自己的页面发送的照片，'
+                      '请重新打开页面再发送。',
         'empty_file': '文件是空的。',
-        'no_photo': '请先选择一张照片。',
-        'not_a_photo': '这个文件既不是 JPEG 也不是 PNG 照片。',
+        'no_boundary': '表单的 Content-Type 没有 boundary：'
+                       '请让 HTTP 客户端自己设置这个标头。',
+        'no_photo': '请求中没有照片，请先选择一张。',
+        'not_a_file': '字段“%(name)s”的内容是文本，不是文件。',
+        'not_a_photo': '不接受%(format)s：请发送 %(accepted)s 格式的照片。',
         'not_allowed': '这个地址不接受这样的请求。',
         'not_found': '这个地址没有内容。',
         'our_mistake': '服务器出了问题，请再试一次。',
@@ -117,10 +140,17 @@ _SENTENCES = {
         'unauthorized': '这个地址需要带有正确令牌的标头 '
                         'Authorization: Bearer。',
         'unreadable_photo': '无法读取这张照片：它已损坏或被截断。',
+        'wrong_field': '没有字段“%(name)s”：照片应放在字段“%(accepted)s”中。',
     },
 }
 
 _TABLES = {'en': _EN, 'zh': _ZH}
+
+# Formats of datasets.formats whose name is not a proper name.
+_FORMATS = {
+    'en': {None: 'A file of this kind'},
+    'zh': {None: '这种文件', 'Plain text': '纯文本'},
+}
 
 
 def of(language):
@@ -130,7 +160,21 @@ def of(language):
 
 def sentence(language, refused):
   """Returns what the visitor reads of a refusals.Refused."""
-  return _SENTENCES[language][refused.code] % refused.values
+  table, values = of(language), dict(refused.values)
+  if refused.code == 'not_a_photo':
+    name = values['format']
+    values.update(format=_FORMATS[language].get(name, table['format'] % name),
+                  accepted=one_of(language, values['accepted']))
+  text = _SENTENCES[language][refused.code] % values
+  return table['of_file'] % (refused.file, text) if refused.file else text
+
+
+def one_of(language, names):
+  """Returns names as alternatives: 'JPEG or PNG'."""
+  table = of(language)
+  if len(names) < 2:
+    return ''.join(names)
+  return table['or'] % (table['comma'].join(names[:-1]), names[-1])
 
 
 def as_json(language, refused):

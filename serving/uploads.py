@@ -1,8 +1,8 @@
-"""What an uploaded file is, and where it is kept, if it is.
+"""Checks an uploaded file, and keeps it where the server is told to.
 
-A visitor's file name is never used: neither as a path, nor to tell what the
-file is. Its first bytes tell that, and its header how many pixels it has,
-before anything is decoded.
+A visitor's file name is neither a path nor a sign of the format: the first
+bytes tell the format, and the header the number of pixels, before anything is
+decoded.
 """
 
 import collections
@@ -17,14 +17,15 @@ import time
 from PIL import Image
 
 from compat import tf
-from datasets import photos
+from datasets import formats, photos
 from errors import InputError
 from serving.refusals import Refused
 
-# The first bytes of a file (JPEG: ITU T.81 B.1.1.3, start of image and the
-# next marker; PNG: ISO 15948 5.2) and the extension it is kept under.
-_SIGNATURES = ((b'\xff\xd8\xff', 'jpg'), (b'\x89PNG\r\n\x1a\n', 'png'))
-_NAME = re.compile(r'[0-9a-f]{32}\.(jpg|png)')
+# Formats that are accepted, and the extension that a kept photo gets.
+_EXTENSIONS = {'JPEG': 'jpg', 'PNG': 'png'}
+ACCEPTED = tuple(_EXTENSIONS)
+
+_NAME = re.compile(r'[0-9a-f]{32}\.(%s)' % '|'.join(_EXTENSIONS.values()))
 
 # Markers that begin a frame and tell its size (ITU T.81, table B.1), and those
 # without a length: a byte of padding, TEM, restarts, the start.
@@ -43,10 +44,7 @@ _Entry = collections.namedtuple('_Entry', 'name size written')
 
 def extension_of(data):
   """Returns 'jpg' or 'png' by the content of a file, None for anything else."""
-  for signature, extension in _SIGNATURES:
-    if data.startswith(signature):
-      return extension
-  return None
+  return _EXTENSIONS.get(formats.name_of(data))
 
 
 def check(data, max_bytes, max_pixels):
@@ -65,10 +63,10 @@ def check(data, max_bytes, max_pixels):
     raise Refused('empty_file')
   if len(data) > max_bytes:
     raise Refused('too_large', max_mb=max_bytes // 2 ** 20)
-  extension = extension_of(data)
-  if extension is None:
-    raise Refused('not_a_photo')
-  width, height = _png_size(data) if extension == 'png' else _jpeg_size(data)
+  name = formats.name_of(data)
+  if name not in ACCEPTED:
+    raise Refused('not_a_photo', format=name, accepted=ACCEPTED)
+  width, height = _SIZES[name](data)
   if not width or not height:
     raise Refused('unreadable_photo')
   if max(width, height) > photos.MAX_SIDE:
@@ -109,6 +107,9 @@ def _jpeg_size(data):
       width = max(width, int.from_bytes(data[at + 7:at + 9], 'big'))
     at += 2 + int.from_bytes(data[at + 2:at + 4], 'big')
   return 0, 0
+
+
+_SIZES = {'JPEG': _jpeg_size, 'PNG': _png_size}
 
 
 def preview(data, max_pixels):
@@ -156,18 +157,19 @@ def keep(folder, data):
 
   Args:
     folder: as `make_folder` returned it.
-    data: bytes of a JPEG or PNG file.
+    data: bytes of a file of an accepted format.
 
   Returns:
     The name, which does not tell where it came from and cannot be guessed.
 
   Raises:
-    InputError: `data` is neither.
+    InputError: `data` is not.
     OSError: it cannot be written; nothing of it is left.
   """
   extension = extension_of(data)
   if extension is None:
-    raise InputError('neither JPEG nor PNG: starts with %r' % data[:8])
+    raise InputError('not %s: starts with %r' %
+                     (' or '.join(ACCEPTED), data[:8]))
   name = '%s.%s' % (secrets.token_hex(16), extension)
   path = os.path.join(folder, name)
   # 'x': never through a link that somebody put there. No one else's to read.

@@ -82,7 +82,7 @@ def test_upload_several_gives_a_card_each_and_says_which_failed(client):
   assert page.status_code == 200
   assert text.count('<article class="card">') == 3
   assert len(rows_of(text)) == 4
-  assert text.count('neither a JPEG nor a PNG') == 1
+  assert text.count('a.jpg: Plain text is not accepted') == 1
   assert post(client, *[kit.photo()] * 4).status_code == 413
 
 
@@ -175,16 +175,113 @@ def test_upload_that_cannot_be_served_gives_a_page(
     ('cross-site', 403), ('same-site', 403), ('same-origin', 200),
     ('none', 200)])
 def test_upload_from_a_foreign_page_is_refused(client, site, status):
-  page = post(client, kit.photo(), headers={'Sec-Fetch-Site': site})
+  page = post(client, kit.photo(), headers={
+      'Sec-Fetch-Site': site, 'Origin': 'https://evil.example',
+      'Host': 'photos.example'})
+  assert page.status_code == status
+  page = post(client, kit.photo(), headers={
+      'Sec-Fetch-Site': site, 'Origin': 'https://photos.example',
+      'Host': 'photos.example'})
   assert page.status_code == status
 
 
-def test_upload_by_the_script_gets_json(client):
-  answer = post(client, kit.photo(), headers={'Accept': 'application/json'})
+# What browsers send over plain http, directly and through a proxy.
+@pytest.mark.parametrize('origin, host, status', [
+    ('http://photos.example', 'photos.example', 200),
+    ('http://Photos.example:8080', 'photos.example:8080', 200),
+    ('http://photos.example:8080', 'photos.example', 200),  # nginx's $host
+    ('http://photos.example', 'photos.example:80', 200),
+    ('https://photos.example', 'photos.example:443', 200),
+    ('http://[::1]:5001', '[::1]:5001', 200),
+    ('http://photos.example:8080', 'photos.example:5001', 403),
+    ('http://photos.example', 'photos.example:5001', 403),
+    ('http://evil.example', 'photos.example', 403),
+    ('http://photos.example.evil.example', 'photos.example', 403),
+    ('http://photos.example@evil.example', 'photos.example', 403),
+    ('http://photos.example', '127.0.0.1:5001', 403),  # nginx's default
+    ('null', 'photos.example', 403), ('null', '', 403), ('', '', 403),
+    ('http://[', 'a', 403), ('http://a:b', 'a:b', 403)])
+def test_upload_origin_must_be_that_of_the_host(client, origin, host, status):
+  page = post(client, kit.photo(), headers={'Origin': origin, 'Host': host})
+  assert page.status_code == status
+
+
+@pytest.mark.parametrize('origin', ['null', 'http://photos.example'])
+def test_upload_with_the_cookie_of_the_page_is_taken_from_any_host(client,
+                                                                   origin):
+  headers = {'Origin': origin, 'Host': 'upstream'}
+  assert post(client, kit.photo(), headers=headers).status_code == 403
+  cookie = client.get('/', headers={'Host': 'upstream'}).headers['Set-Cookie']
+  assert set(cookie.split('; ')) == {'own_page=1', 'HttpOnly',
+                                     'SameSite=Strict'}
+  headers['Cookie'] = 'own_page=1'
+  assert post(client, kit.photo(), headers=headers).status_code == 200
+  # It cannot overrule what the browser says itself.
+  headers['Sec-Fetch-Site'] = 'cross-site'
+  assert post(client, kit.photo(), headers=headers).status_code == 403
+
+
+def test_form_over_https_sets_no_cookie(client):
+  page = client.get('/', headers={'Sec-Fetch-Site': 'none'})
+  assert 'Set-Cookie' not in page.headers
+
+
+@pytest.mark.parametrize('accept', [
+    'application/json', 'application/json, text/plain, */*',
+    'text/html;q=0.5, application/json', 'application/*'])
+def test_upload_by_a_script_gets_json(client, accept):
+  answer = post(client, kit.photo(), headers={'Accept': accept})
   assert answer.json['photos'][0]['classes'] == ['tulip', 'daisy']
-  bad = post(client, b'words', headers={'Accept': 'application/json'})
+  bad = post(client, b'words', headers={'Accept': accept})
   assert bad.status_code == 415
   assert bad.json['error']['code'] == 'not_a_photo'
+
+
+@pytest.mark.parametrize('accept', [
+    '*/*', 'text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8',
+    'text/html, application/json', 'image/*', '', ';;q=x'])
+def test_upload_by_others_gets_a_page(client, accept):
+  for data in (kit.photo(), b'words'):
+    answer = post(client, data, headers={'Accept': accept})
+    assert answer.mimetype == 'text/html'
+
+
+@pytest.mark.parametrize('path, base', [
+    ('/', './'), ('/nowhere', './'), ('/a/b', '../'), ('/a/b/', '../../')])
+def test_pages_addresses_are_relative_to_the_first_page(client, path, base):
+  for prefix in ('', '/flowers'):
+    text = client.get(path, environ_overrides={
+        'SCRIPT_NAME': prefix}).get_data(as_text=True)
+    found = re.findall(r'\b(?:href|src|action)="([^"]*)"', text)
+    assert sorted(found) == sorted([
+        base, base + 'static/icon.svg', base + 'static/page.js',
+        base + 'static/style.css'])
+
+
+def test_prefix_without_slash_leads_to_the_page(client):
+  answer = client.get('/', environ_overrides={
+      'SCRIPT_NAME': '/all/flowers', 'PATH_INFO': ''})
+  assert answer.status_code == 308
+  # Relative, because a proxy may have more in front of it.
+  assert answer.headers['Location'] == 'flowers/'
+
+
+def test_upload_unusable_file_is_named_on_the_page(client):
+  body = (kit.part(b'RIFF\x24\0\0\0WEBPVP8 ', filename=b'<b>.webp') +
+          kit.form(kit.photo()))
+  for language, sentence in (
+      ('en', '&lt;b&gt;.webp: WebP is not accepted: send the photo as a JPEG '
+       'or PNG file.'),
+      ('zh', '&lt;b&gt;.webp：不接受 WebP：请发送 JPEG 或 PNG 格式的照片。')):
+    page = client.post('/', data=body, content_type=kit.form_type(),
+                       headers={'Accept-Language': language})
+    assert sentence in page.get_data(as_text=True)
+
+
+def test_form_offers_the_formats_that_are_accepted(client):
+  text = client.get('/').get_data(as_text=True)
+  assert 'accept="image/jpeg,image/png"' in text
+  assert 'JPEG or PNG, up to 1 MB each' in text
 
 
 @pytest.mark.parametrize('accepted, language', [
@@ -209,10 +306,10 @@ def test_texts_say_the_same_in_every_language():
     chinese = texts.of('zh')[key]
     assert sorted(values.findall(english)) == sorted(values.findall(chinese))
   assert set(texts.of('zh')) == set(texts.of('en'))
-  everything = dict(name='a', accepted='b', seconds=1, max_mb=2, most=3,
-                    width=4, height=5)
+  everything = dict(name='a', accepted=('b', 'c1', 'd'), seconds=1, max_mb=2,
+                    most=3, width=4, height=5, encoding='e6', format='f7')
   for code in refusals.STATUS:
-    refused = refusals.Refused(code, **everything)
+    refused = refusals.Refused(code, **everything).of_file('g8')
     english, chinese = (texts.sentence(language, refused)
                         for language in ('en', 'zh'))
     assert english.endswith('.') and chinese.endswith('。')
@@ -243,11 +340,11 @@ def test_pages_carry_security_headers_and_load_nothing_foreign(client):
     assert "default-src 'self'" in policy and 'unsafe' not in policy
     assert page.headers['X-Content-Type-Options'] == 'nosniff'
     assert page.headers['X-Frame-Options'] == 'DENY'
-    assert page.headers['Referrer-Policy'] == 'no-referrer'
+    assert page.headers['Referrer-Policy'] == 'same-origin'
     assert 'Werkzeug' not in page.headers.get('Server', '')
     assert 'http:' not in text and 'https:' not in text
     assert 'style=' not in text and '<style' not in text
-    assert not re.search(r'<script(?! src="/static/)', text)
+    assert not re.search(r'<script(?! src="./static/)', text)
     assert not re.search(r'<[^>]* on\w+=', text)
 
 

@@ -137,7 +137,7 @@ def test_text_file_is_refused_on_its_card(address, folder):
     browser.choose('#file', folder / 'notes.txt', folder / 'red.jpg')
     browser.wait_for(DONE % 2)
     first, second = shown(browser)
-    assert 'neither a JPEG nor a PNG' in first['said']
+    assert first['said'].startswith('notes.txt: Plain text is not accepted')
     assert not first['picture'] and second['said'] == 'daisy'
     # The browser itself notes every answer of 4xx; nothing else may be there.
     assert [re.search(r'status of (\d+)', text).group(1)
@@ -179,7 +179,7 @@ def test_page_without_javascript_uploads_and_shows_bars(address, folder):
         'daisy', 'rose', 'tulip']
     assert len(re.findall(r'<progress max="1" value="[\d.]+"', html)) == 3
     assert 'src="data:image/jpeg;base64,' in html
-    assert html.count('neither a JPEG nor a PNG') == 1
+    assert html.count('notes.txt: Plain text is not accepted') == 1
     keep_screenshot(browser, 'without-javascript.png')
     clean(browser, address)
 
@@ -191,7 +191,7 @@ def test_page_without_javascript_refuses_a_text_file(address, folder):
     browser.click('button')
     browser.wait_loaded()
     html = browser.html()
-    assert 'neither a JPEG nor a PNG' in html and '<progress' not in html
+    assert 'notes.txt: Plain text is not' in html and '<progress' not in html
 
 
 def test_server_that_does_not_answer_is_told(address, folder):

@@ -40,13 +40,15 @@ class Browser:
     requests: addresses that it asked for.
   """
 
-  def __init__(self, language='en', scripts=True, width=1000, height=900):
+  def __init__(self, language='en', scripts=True, width=1000, height=900,
+               arguments=()):
     """Starts it.
 
     Args:
       language: its Accept-Language.
       scripts: whether JavaScript is on.
       width, height: size of the page in pixels.
+      arguments: more of its command line.
     """
     self.complaints, self.requests = [], []
     self._numbers = itertools.count(1)
@@ -58,6 +60,7 @@ class Browser:
          '--disable-dev-shm-usage', '--disable-background-networking',
          '--no-first-run', '--remote-debugging-port=0',
          '--remote-allow-origins=*', '--user-data-dir=' + self._folder,
+         *arguments,
          'about:blank'], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
         env=dict(os.environ, HOME=self._folder), start_new_session=True)
     try:

@@ -11,6 +11,7 @@ import urllib.request
 import serving_kit as kit
 
 import export_inference_graph
+import server as program
 from serving.classifier import Classifier
 from serving.live import Service, Source
 
@@ -102,6 +103,39 @@ class Process:
     status = self.process.wait(60)
     self._reader.join(10)
     return status, self.lines
+
+
+class Running:
+  """A server on a free port that runs in a thread of this process.
+
+  Args:
+    application: WSGI application.
+    drain_secs: seconds that it answers after it was told to end.
+    url_prefix: as of server.listen.
+
+  Attributes:
+    address: host and port.
+    server: the waitress server.
+    ends: list that gets what `run` returns.
+  """
+
+  def __init__(self, application, drain_secs=60, url_prefix=''):
+    listener = program.bind('127.0.0.1', 0)
+    self.address = listener.getsockname()
+    self.server = program.listen(application, listener, 2, 1, url_prefix)
+    self.ends = []
+    self._thread = threading.Thread(
+        target=lambda: self.ends.append(self.server.run(drain_secs)),
+        daemon=True)
+    self._thread.start()
+
+  def stop(self):
+    self.server.stop()
+
+  def join(self):
+    """Waits for its end; returns its statuses."""
+    self._thread.join(30)
+    return self.ends
 
 
 def multipart(data):

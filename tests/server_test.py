@@ -280,6 +280,41 @@ def test_token_file_that_is_missing_is_named(tmp_path):
       program.token_from_flags()
 
 
+@pytest.mark.parametrize('value, prefix', [
+    ('', ''), ('/', ''), ('flowers', '/flowers'), ('/flowers/', '/flowers'),
+    ('/a-b/c.d', '/a-b/c.d')])
+def test_url_prefix_gets_its_slashes(value, prefix):
+  with kit.parsed_flags(program, '--url_prefix=' + value):
+    assert program.url_prefix_from_flags() == prefix
+
+
+@pytest.mark.parametrize('value', [
+    'http://photos.example/flowers', '/a b', '/a//b', '/a?b', '/a%2fb', '/花'])
+def test_url_prefix_that_is_no_path_is_refused(value):
+  with kit.parsed_flags(program, '--url_prefix=' + value):
+    with pytest.raises(InputError, match='--url_prefix=.* is not a path'):
+      program.url_prefix_from_flags()
+
+
+def test_process_with_a_prefix_answers_below_it_and_without_it(folder):
+  with load_kit.Process('--model_dir=%s' % folder, '--model_name=a.pb',
+                        '--url_prefix=/flowers') as server:
+    server.wait_until_it_listens()
+    connection = http.client.HTTPConnection('127.0.0.1', server.port, 20)
+    found = {}
+    for path in ('/flowers/', '/flowers', '/flowers/healthz', '/healthz',
+                 '/flowersx', '/x/flowers/'):
+      connection.request('GET', path)
+      answer = connection.getresponse()
+      found[path] = answer.status
+      text = answer.read().decode()
+      if path == '/flowers/':
+        assert 'id="upload"' in text
+    connection.close()
+  assert found == {'/flowers/': 200, '/flowers': 308, '/flowers/healthz': 200,
+                   '/healthz': 200, '/flowersx': 404, '/x/flowers/': 404}
+
+
 @pytest.mark.parametrize('argument', [
     '--max_queue=0', '--batch_size=0', '--batch_window_ms=-1', '--threads=0',
     '--reload_secs=-1', '--drain_secs=-1', '--max_pixels=0', '--port=70000',
@@ -296,7 +331,8 @@ def test_help_lists_every_flag():
       stdout=subprocess.PIPE, text=True).stdout
   for name in ('host', 'port', 'max_queue', 'batch_size', 'batch_window_ms',
                'threads', 'reload_secs', '[no]keep_uploads', 'api_token',
-               'max_pixels', 'drain_secs', 'upload_folder', 'max_upload_mb'):
+               'max_pixels', 'drain_secs', 'upload_folder', 'max_upload_mb',
+               'url_prefix'):
     assert '--%s:' % name in shown
 
 

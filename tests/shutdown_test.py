@@ -34,38 +34,6 @@ class _Answers:
     return [body]
 
 
-class _Running:
-  """A server that runs in a thread.
-
-  Args:
-    application: WSGI application.
-    drain_secs: seconds that it answers after it was told to end.
-
-  Attributes:
-    address: host and port.
-    server: the waitress server.
-    ends: list that gets what `run` returns.
-  """
-
-  def __init__(self, application, drain_secs=60):
-    listener = program.bind('127.0.0.1', 0)
-    self.address = listener.getsockname()
-    self.server = program.listen(application, listener, 2, 1)
-    self.ends = []
-    self._thread = threading.Thread(
-        target=lambda: self.ends.append(self.server.run(drain_secs)),
-        daemon=True)
-    self._thread.start()
-
-  def stop(self):
-    self.server.stop()
-
-  def join(self):
-    """Waits for its end; returns its statuses."""
-    self._thread.join(30)
-    return self.ends
-
-
 def _post(address, number, answers):
   connection = http.client.HTTPConnection(*address, timeout=30)
   connection.request('POST', '/', str(number))
@@ -74,7 +42,7 @@ def _post(address, number, answers):
 
 def test_what_waits_for_a_thread_is_answered():
   application = _Answers(go=False)
-  running = _Running(application, 20)
+  running = load_kit.Running(application, 20)
   answers = {}
   clients = [threading.Thread(target=_post,
                               args=(running.address, number, answers))
@@ -95,7 +63,7 @@ def test_what_waits_for_a_thread_is_answered():
 
 def test_request_on_a_fresh_connection_is_answered(monkeypatch):
   monkeypatch.setattr(shutdown, '_FRESH_GRACE_SECS', 15.0)
-  running = _Running(_Answers(go=True))
+  running = load_kit.Running(_Answers(go=True))
   visitor = socket.create_connection(running.address)
   running.stop()
   time.sleep(0.8)
@@ -109,7 +77,7 @@ def test_request_on_a_fresh_connection_is_answered(monkeypatch):
 
 def test_upload_byte_by_byte_is_closed(monkeypatch):
   monkeypatch.setattr(shutdown, '_SLOWEST_SECS', 1.0)
-  running = _Running(_Answers(go=True))
+  running = load_kit.Running(_Answers(go=True))
   slow = socket.create_connection(running.address)
   slow.sendall(b'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 999\r\n\r\n')
   start = time.monotonic()
@@ -135,7 +103,7 @@ def test_uploads_together_are_bounded(tmp_path, monkeypatch):
   monkeypatch.setattr(program, 'body_bytes', lambda megabytes: 2 * 2 ** 20)
   load_kit.export(tmp_path, 'a')
   service = load_kit.serve(tmp_path / 'a.pb')
-  running = _Running(create_app(service, {'MAX_UPLOAD_MB': 1}), 5)
+  running = load_kit.Running(create_app(service, {'MAX_UPLOAD_MB': 1}), 5)
   held = running.server.bytes_held
   head = (b'POST /api/classify HTTP/1.1\r\nHost: a\r\n'
           b'Content-Length: 2000000\r\n\r\n')
@@ -169,7 +137,7 @@ def test_uploads_together_are_bounded(tmp_path, monkeypatch):
 
 def test_told_twice_it_ends_at_once():
   application = _Answers(go=False)
-  running = _Running(application)
+  running = load_kit.Running(application)
   visitor = socket.create_connection(running.address)
   visitor.sendall(REQUEST)
   assert application.waiting.acquire(timeout=20)
@@ -183,7 +151,7 @@ def test_told_twice_it_ends_at_once():
 
 
 def test_idle_connection_does_not_hold_the_end():
-  running = _Running(_Answers(go=True))
+  running = load_kit.Running(_Answers(go=True))
   connection = http.client.HTTPConnection(*running.address)
   connection.request('POST', '/', 'a')
   assert connection.getresponse().read() == b'a'

@@ -1,6 +1,7 @@
 // Shows results without reloading: photos that are chosen, dropped or pasted go
-// to / one by one, and each gets a card with its picture and its scores. All
-// texts are in the form's data attributes, in the visitor's language.
+// to the form's address one by one, and each gets a card with its picture and
+// its scores. All texts are in the form's data attributes, in the visitor's
+// language.
 'use strict';
 
 (function () {
@@ -61,7 +62,7 @@
   async function ask(file, card) {
     for (let tries = 1; ; tries++) {
       const body = new FormData();
-      body.append('file', file, 'photo');  // Its name is nobody's business.
+      body.append('file', file);
       const answer = await fetch(form.action, {
         method: 'POST', body: body, headers: {Accept: 'application/json'},
       });
@@ -75,7 +76,9 @@
   }
 
   async function classify(file, card) {
-    if (file.size > Number(text.maxBytes)) return fail(card, text.tooLarge);
+    if (file.size > Number(text.maxBytes)) {
+      return fail(card, text.tooLarge.split('{file}').join(file.name));
+    }
     let reply;
     try {
       reply = await ask(file, card);

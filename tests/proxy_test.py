@@ -1,0 +1,273 @@
+"""The page under other host names and behind nginx, in a real browser.
+
+Chromium resolves every name below .example to this machine. To it these are not
+localhost, so that over http it sends no Sec-Fetch-Site, as to any server on a
+network. The application is the real one with a service that needs no network.
+"""
+
+import json
+import shutil
+import socket
+import subprocess
+import urllib.parse
+import urllib.request
+
+import devtools
+import pytest
+import server_load_kit as load_kit
+import service_kit as kit
+
+from serving.app import create_app
+
+_TOOLS = {'chromium': devtools.find(), 'nginx': shutil.which('nginx'),
+          'openssl': shutil.which('openssl')}
+pytestmark = [pytest.mark.slow] + [
+    pytest.mark.skipif(not path, reason='needs %s on the path' % tool)
+    for tool, path in _TOOLS.items()]
+
+# What nginx sends as Host, by the name that it is asked for.
+HOSTS = {
+    'default.example': '',  # Host: 127.0.0.1:<port of the server>
+    'portless.example': 'proxy_set_header Host $host;',
+    'whole.example': 'proxy_set_header Host $http_host;',
+    'bare.example': 'proxy_set_header Host $http_host;'
+                    'add_header Referrer-Policy no-referrer;',
+}
+
+_MAIN = '''
+daemon off;
+master_process off;
+pid %(folder)s/pid;
+events {}
+http {
+  access_log off;
+  client_body_temp_path %(folder)s/body;
+  proxy_temp_path %(folder)s/proxy;
+  fastcgi_temp_path %(folder)s/fastcgi;
+  uwsgi_temp_path %(folder)s/uwsgi;
+  scgi_temp_path %(folder)s/scgi;
+  client_max_body_size 33m;
+  ssl_certificate %(folder)s/cert.pem;
+  ssl_certificate_key %(folder)s/key.pem;
+  %(servers)s
+  server {
+    %(listen)s
+    server_name evil.other;
+    location / { default_type text/html; return 200 '<p>mine</p>'; }
+  }
+}
+'''
+
+# /flowers/ is removed from the path, /kept/ is not.
+_SERVER = '''
+  server {
+    %(listen)s
+    server_name %(name)s;
+    %(host)s
+    location / { proxy_pass http://127.0.0.1:%(plain)d; }
+    location /flowers/ { proxy_pass http://127.0.0.1:%(plain)d/; }
+    location /kept { proxy_pass http://127.0.0.1:%(prefixed)d; }
+  }
+'''
+
+# As another site would: a form that is sent without its visitor.
+_ATTACK = '''{
+  const form = document.createElement('form');
+  form.method = 'post';
+  form.enctype = 'multipart/form-data';
+  form.action = '%s';
+  const field = document.createElement('input');
+  field.type = 'file';
+  field.name = 'file';
+  const data = new DataTransfer();
+  data.items.add(new File(['x'], 'a.jpg'));
+  field.files = data.files;
+  form.append(field);
+  document.body.append(form);
+  const policy = document.createElement('meta');
+  policy.name = 'referrer';
+  policy.content = '%s';
+  document.head.append(policy);
+  form.submit();
+}'''
+
+
+class Ports:
+  """Where everything listens.
+
+  Attributes:
+    http, https: of nginx.
+    plain, prefixed: of the server without and with --url_prefix=/kept.
+  """
+
+  def __init__(self, plain, prefixed):
+    self.plain, self.prefixed = plain, prefixed
+    with socket.socket() as one, socket.socket() as other:
+      for free in (one, other):
+        free.bind(('127.0.0.1', 0))
+      self.http, self.https = one.getsockname()[1], other.getsockname()[1]
+
+  def address(self, way):
+    """Returns the address that '<scheme or direct> <host> <path>' means."""
+    scheme, host, path = way.split(' ')
+    if scheme == 'direct':
+      port = self.prefixed if path == '/kept/' else self.plain
+      return 'http://%s:%d%s' % (host, port, path)
+    return '%s://%s:%d%s' % (scheme, host, getattr(self, scheme), path)
+
+
+@pytest.fixture(scope='module')
+def service():
+  return kit.FakeService()
+
+
+@pytest.fixture(scope='module')
+def ports(service, tmp_path_factory):
+  """Two servers, and nginx in front of them."""
+  folder = tmp_path_factory.mktemp('nginx')
+  app = create_app(service, {'NUM_TOP_PREDICTIONS': 2})
+  plain, prefixed = load_kit.Running(app), load_kit.Running(
+      app, url_prefix='/kept')
+  ports = Ports(plain.address[1], prefixed.address[1])
+  subprocess.run(
+      ['openssl', 'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '2',
+       '-subj', '/CN=whole.example', '-keyout', str(folder / 'key.pem'), '-out',
+       str(folder / 'cert.pem')], check=True, stderr=subprocess.DEVNULL)
+  listen = 'listen 127.0.0.1:%d; listen 127.0.0.1:%d ssl;' % (
+      ports.http, ports.https)
+  (folder / 'nginx.conf').write_text(_MAIN % {
+      'folder': folder, 'listen': listen, 'servers': ''.join(
+          _SERVER % dict(vars(ports), listen=listen, name=name, host=host)
+          for name, host in HOSTS.items())})
+  nginx = subprocess.Popen(['nginx', '-e', 'stderr', '-p', str(folder), '-c',
+                            str(folder / 'nginx.conf')])
+  try:
+    load_kit.wait_until(lambda: _is_open(ports.https) or nginx.poll())
+    assert nginx.poll() is None
+    yield ports
+  finally:
+    nginx.terminate()
+    nginx.wait(20)
+    plain.stop()
+    prefixed.stop()
+    plain.join()
+    prefixed.join()
+
+
+def _is_open(port):
+  with socket.socket() as client:
+    return client.connect_ex(('127.0.0.1', port)) == 0
+
+
+@pytest.fixture(scope='module')
+def photo(tmp_path_factory):
+  path = tmp_path_factory.mktemp('photo') / 'rose.jpg'
+  path.write_bytes(kit.photo(size=(640, 480)))
+  return path
+
+
+def _browser(scripts):
+  return devtools.Browser(scripts=scripts, arguments=[
+      '--host-resolver-rules=MAP *.example 127.0.0.1, MAP *.other 127.0.0.1',
+      '--ignore-certificate-errors', '--disable-features=HttpsUpgrades'])
+
+
+@pytest.fixture(scope='module')
+def scripted():
+  with _browser(True) as browser:
+    yield browser
+
+
+@pytest.fixture(scope='module')
+def unscripted():
+  with _browser(False) as browser:
+    yield browser
+
+
+def visit(browser, address):
+  """Opens a page as if for the first time."""
+  browser.ask('Network.clearBrowserCookies')
+  del browser.complaints[:], browser.requests[:]
+  browser.open(address)
+
+
+def check(browser, address):
+  """Asserts that nothing failed, and that all went below the address."""
+  assert browser.complaints == []
+  assert len(browser.requests) > 2
+  for url in browser.requests:
+    assert url.startswith((address, 'blob:', 'data:')), url
+
+
+WAYS = [
+    'direct whole.example /', 'direct whole.example /kept/',
+    'http default.example /', 'http default.example /flowers/',
+    'http default.example /kept/', 'http portless.example /',
+    'http whole.example /flowers/', 'http bare.example /kept/',
+    'https default.example /', 'https portless.example /flowers/',
+    'https bare.example /kept/',
+]
+
+
+@pytest.mark.parametrize('way', WAYS)
+def test_page_of_another_host_classifies(ports, scripted, photo, way):
+  address = ports.address(way)
+  visit(scripted, address)
+  scripted.choose('#file', photo)
+  scripted.wait_for('document.querySelector("#cards .card") && '
+                    '!document.querySelector("#cards .status")')
+  assert scripted.value('document.querySelector("#cards h3, #cards .error")'
+                        '.textContent') == 'tulip'
+  assert scripted.value('document.styleSheets[0].cssRules.length') > 5
+  check(scripted, address)
+
+
+@pytest.mark.parametrize('way', WAYS)
+def test_page_of_another_host_classifies_without_scripts(ports, unscripted,
+                                                         photo, way):
+  address = ports.address(way)
+  visit(unscripted, address)
+  unscripted.choose('#file', photo)
+  unscripted.click('button')
+  unscripted.wait_loaded()
+  html = unscripted.html()
+  assert '<h1>tulip</h1>' in html, html
+  check(unscripted, address)
+
+
+@pytest.mark.parametrize('way, policy', [
+    ('direct whole.example /', 'no-referrer'),
+    ('http default.example /', 'no-referrer'),
+    ('http default.example /kept/', 'unsafe-url'),
+    ('http portless.example /flowers/', 'unsafe-url'),
+    ('https default.example /', 'no-referrer')])
+def test_form_of_another_site_is_refused(ports, service, scripted, way, policy):
+  visit(scripted, ports.address(way))  # Its cookie is there, where it has one.
+  scripted.open(ports.address('http evil.other /'))
+  service.seen.clear()
+  scripted.value(_ATTACK % (ports.address(way), policy))
+  scripted.wait_loaded()
+  assert 'only accepted from the own page' in scripted.html()
+  assert not service.seen
+
+
+def test_prefix_without_slash_leads_to_the_page(ports, unscripted):
+  unscripted.open(ports.address('http default.example /kept'))
+  history = unscripted.ask('Page.getNavigationHistory')
+  assert history['entries'][history['currentIndex']]['url'] == ports.address(
+      'http default.example /kept/')
+  assert 'id="upload"' in unscripted.html()
+
+
+@pytest.mark.parametrize('path', ['/', '/flowers/', '/kept/'])
+def test_openapi_names_the_server_below_its_prefix(ports, path):
+  described = 'http://127.0.0.1:%d%sapi/openapi.json' % (ports.http, path)
+  with urllib.request.urlopen(described) as answer:
+    server = urllib.parse.urljoin(
+        described, json.loads(answer.read().decode())['servers'][0]['url'])
+  request = urllib.request.Request(
+      server + 'api/classify?top=1', kit.photo(),
+      {'Content-Type': 'application/octet-stream'})
+  with urllib.request.urlopen(request) as answer:
+    reply = json.loads(answer.read().decode())
+  assert reply['photos'][0]['classes'] == ['tulip']
