@@ -12,7 +12,7 @@ import re
 import numpy as np
 
 from compat import tf
-from datasets import record_check, record_dataset
+from datasets import decode_graph, record_check, record_dataset
 from errors import InputError
 
 # Records in the shuffle buffer: at most so many, and at most so many bytes, for
@@ -49,8 +49,8 @@ def photo_to_input(encoded, preprocessing_fn, height, width, channels=3,
   result is that of the whole photo, bit by bit.
 
   Args:
-    encoded: scalar string tensor, a JPEG or PNG file. The content decides:
-      TensorFlow's kernel of decode_jpeg reads both.
+    encoded: scalar string tensor, a JPEG or PNG file, as decode_graph.decode
+      takes it.
     preprocessing_fn: function of (image, height, width), where image is
       [h, w, channels] uint8.
     height: pixels of the result.
@@ -68,7 +68,7 @@ def photo_to_input(encoded, preprocessing_fn, height, width, channels=3,
                            channels)
     options['crop_image'] = False
   else:
-    image = tf.image.decode_jpeg(encoded, channels=channels)
+    image = decode_graph.decode(encoded, channels)
   image = preprocessing_fn(image, height, width, **options)
   image.set_shape([height, width, channels])
   return image
@@ -96,12 +96,12 @@ def _decode_window(encoded, random_window, seed, channels):
     return tf.reshape(rows, tf.stack([height, width, channels]))
 
   def of_another():
-    image = tf.image.decode_jpeg(encoded, channels=channels)
+    image = decode_graph.decode_other(encoded, channels)
     window = random_window(tf.shape(image), seed)
     return tf.slice(image, tf.concat([window[:2], [0]], 0),
                     tf.concat([window[2:], [-1]], 0))
 
-  image = tf.cond(tf.image.is_jpeg(encoded), of_jpeg, of_another)
+  image = tf.cond(decode_graph.is_plain_jpeg(encoded), of_jpeg, of_another)
   image.set_shape([None, None, channels])
   return image
 

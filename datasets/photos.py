@@ -16,7 +16,6 @@ import threading
 import warnings
 import zlib
 
-import numpy as np
 from PIL import (
   BmpImagePlugin,
   GifImagePlugin,
@@ -26,8 +25,13 @@ from PIL import (
   TiffImagePlugin,
 )
 
-from datasets import formats, jpeg_markers
-from errors import InputError
+from datasets import formats, jpeg_markers, photo_colors, webp
+from datasets.photo_colors import PhotoError
+
+try:  # An optional package; README.md says what for.
+  from pillow_heif import HeifImageFile
+except ImportError:
+  HeifImageFile = None
 
 # Width times height. The largest medium-format cameras take 102 to 151
 # million; decoded, such a photo needs 3 bytes a pixel.
@@ -56,8 +60,6 @@ JPEG_QUALITY = 95
 # Pixels; libjpeg's JPEG_MAX_DIMENSION.
 MAX_SIDE = 65500
 
-ACCEPTED = 'JPEG, PNG, GIF, BMP or TIFF'
-
 # Who reads each format. The readers are called directly: Image.open has a pixel
 # limit of its own that is process-wide, and fills its table of plug-ins on
 # first use, which is not safe in threads.
@@ -67,7 +69,13 @@ _READERS = {
     'GIF': GifImagePlugin.GifImageFile,
     'BMP': BmpImagePlugin.BmpImageFile,
     'TIFF': TiffImagePlugin.TiffImageFile,
+    'WebP': webp.find_reader(),
+    'HEIC': HeifImageFile,
 }
+_READERS = {name: reader for name, reader in _READERS.items() if reader}
+
+# 'JPEG, PNG, GIF, BMP, TIFF or WebP', as far as this installation goes.
+ACCEPTED = ' or '.join(', '.join(_READERS).rsplit(', ', 1))
 
 # What Pillow raises on damaged files, in opening (SyntaxError, for what is no
 # such file), in decoding and in converting between modes.
@@ -76,6 +84,10 @@ _PILLOW_ERRORS = (OSError, SyntaxError, ValueError, TypeError, KeyError,
                   ZeroDivisionError, RuntimeError, AssertionError,
                   MemoryError, struct.error, zlib.error,
                   Image.DecompressionBombError)
+
+# Where Pillow keeps an XMP packet, from which some of its versions take an
+# orientation. Browsers and TensorFlow know none but that of EXIF.
+_XMP_KEYS = ('xmp', 'XML:com.adobe.xmp')
 
 _ORIENTATION = 0x0112
 # EXIF orientation: what must be done to see the photo upright.
@@ -130,10 +142,6 @@ look: hexadecimal digest. Photos that are not plain have equal ones exactly
 """
 
 
-class PhotoError(InputError):
-  """A file that is no usable photo; the message is a short reason."""
-
-
 def normalize_photo(data, max_pixels=MAX_PIXELS):
   """Turns the bytes of a photo file into an upright RGB JPEG.
 
@@ -141,8 +149,9 @@ def normalize_photo(data, max_pixels=MAX_PIXELS):
   so that one that is cut off is found here and not in training; a JPEG that
   lost some of its data in the middle mostly is, too, if it is not progressive.
   A three-channel JPEG that is upright comes back byte for byte; all else is
-  written anew with quality 95: EXIF rotation applied, first frame of a GIF,
-  transparency on white, 16 bits a channel cut to 8, grey and CMYK as RGB.
+  written again with quality 95: EXIF rotation applied, first frame of an
+  animation, transparency on white, 16 bits per channel cut to 8, grey and CMYK
+  as RGB.
 
   Args:
     data: bytes of the file.
@@ -160,12 +169,12 @@ def normalize_photo(data, max_pixels=MAX_PIXELS):
 
 def inspect_photo(data, max_pixels=MAX_PIXELS):
   """Does what normalize_photo does; returns an Inspected."""
-  with _opened(data, max_pixels) as (image, orientation):
+  with _opened(data, max_pixels) as (image, layout, orientation):
     if orientation == 1 and _is_plain_jpeg(image):
       height, width = image.height, image.width
       look = _digest(_decode_for_check(image))
       return Inspected(Photo(data, height, width), True, look)
-    upright = _upright(image, orientation)
+    upright = _upright(image, layout, orientation)
     return Inspected(_encode(upright), False, _digest(upright))
 
 
@@ -175,8 +184,28 @@ def pixels_digest(data, max_pixels=MAX_PIXELS):
   Raises:
     PhotoError: as normalize_photo does.
   """
-  with _opened(data, max_pixels) as (image, orientation):
-    return _digest(_upright(image, orientation))
+  with _opened(data, max_pixels) as (image, layout, orientation):
+    return _digest(_upright(image, layout, orientation))
+
+
+def can_read(format_name):
+  """Whether files of a format of formats.name_of are read here."""
+  return format_name in _READERS
+
+
+def size_of(data):
+  """Returns width and height of a photo that can be read, without decoding it.
+
+  Raises:
+    PhotoError: it cannot be read, or its header is damaged.
+  """
+  if _find_reader(data) is _READERS.get('WebP'):
+    # Pillow allocates the whole picture already when it opens the file.
+    width, height = webp.size_of(data)
+    if not width:
+      raise PhotoError('damaged header: no size of the picture')
+    return width, height
+  return _open(data, io.BytesIO(data)).size
 
 
 def check_head(head, num_bytes, max_pixels=MAX_PIXELS):
@@ -200,39 +229,61 @@ def check_head(head, num_bytes, max_pixels=MAX_PIXELS):
 
 @contextlib.contextmanager
 def _opened(data, max_pixels):
-  """Gives a photo's Pillow image, not yet decoded, and its EXIF orientation.
+  """Gives a photo's Pillow image, its Layout and its EXIF orientation.
+
+  The image is not decoded yet where its EXIF block is in the header.
 
   Raises:
     PhotoError: as normalize_photo does, also for what Pillow raises in the body
       of the `with`.
   """
-  reader = _find_reader(data)
+  if _find_reader(data) is _READERS.get('WebP'):
+    _check_size(*size_of(data), max_pixels)
   source = io.BytesIO(data)
+  image = _open(data, source)
+  width, height = image.size
+  _check_size(width, height, max_pixels)
+  if isinstance(image, JpegImagePlugin.JpegImageFile):
+    try:
+      jpeg_markers.drop_end(data, source)
+    except jpeg_markers.JpegError as error:
+      raise PhotoError(str(error))
+  for key in _XMP_KEYS:
+    image.info.pop(key, None)
   try:
-    image = reader(source)
+    layout = photo_colors.layout_of(image, data)
+    needs_more = image.format == 'WEBP' or photo_colors.has_alpha(image)
+    weight = _ALPHA_WEIGHT if needs_more else 1
+    with (_large_photo_lock if weight * width * height > _LARGE_PIXELS else
+          contextlib.nullcontext()):
+      yield image, layout, _orientation(image)
+  except PhotoError:  # It is a ValueError itself.
+    raise
+  except _PILLOW_ERRORS as error:
+    raise PhotoError('cannot be decoded: %s' % _one_line(error))
+
+
+def _open(data, source):
+  """Returns the Pillow image of a file, of which only the header is read.
+
+  Args:
+    data: bytes of the file.
+    source: io.BytesIO of them.
+  """
+  reader = _find_reader(data)
+  try:
+    return reader(source)
   except _PILLOW_ERRORS as error:
     raise PhotoError('damaged header: %s' % _one_line(error))
-  width, height = image.size
+
+
+def _check_size(width, height, max_pixels):
   if max(width, height) > MAX_SIDE:
     raise PhotoError('%d x %d pixels, and a JPEG holds no more than %d a side' %
                      (width, height, MAX_SIDE))
   if width * height > max_pixels:
     raise PhotoError('%d x %d pixels, more than the limit of %d' %
                      (width, height, max_pixels))
-  if reader is JpegImagePlugin.JpegImageFile:
-    try:
-      jpeg_markers.drop_end(data, source)
-    except jpeg_markers.JpegError as error:
-      raise PhotoError(str(error))
-  try:
-    weight = _ALPHA_WEIGHT if _has_alpha(image) else 1
-    with (_large_photo_lock if weight * width * height > _LARGE_PIXELS else
-          contextlib.nullcontext()):
-      yield image, _orientation(image)
-  except PhotoError:  # It is a ValueError itself.
-    raise
-  except _PILLOW_ERRORS as error:
-    raise PhotoError('cannot be decoded: %s' % _one_line(error))
 
 
 def _find_reader(data):
@@ -256,6 +307,10 @@ def _orientation(image):
   if isinstance(image, TiffImagePlugin.TiffImageFile):
     return 1  # Pillow turns a TIFF itself, when it decodes it.
   try:
+    if isinstance(image, PngImagePlugin.PngImageFile):
+      image.load()  # Its texts and its EXIF block may follow the pixels.
+      for key in _XMP_KEYS:
+        image.info.pop(key, None)
     orientation = image.getexif().get(_ORIENTATION, 1)
   except _PILLOW_ERRORS:  # A damaged EXIF block says nothing about the pixels.
     return 1
@@ -284,10 +339,10 @@ def _decode_for_check(image):
   return image
 
 
-def _upright(image, orientation):
+def _upright(image, layout, orientation):
   """Decodes an image; returns it upright in mode RGB."""
   image.load()
-  image = _to_rgb(image)
+  image = photo_colors.to_rgb(image, layout)
   if orientation in _UPRIGHT:
     image = image.transpose(_UPRIGHT[orientation])
   return image
@@ -302,38 +357,6 @@ def _digest(image):
     band = image.crop((0, top, width, min(top + rows, height)))
     digest.update(band.tobytes())
   return digest.hexdigest()
-
-
-def _to_rgb(image):
-  """Returns a decoded Pillow image in mode RGB, transparency on white."""
-  if image.mode.startswith('I') or image.mode == 'F':
-    return _from_deep_grey(image).convert('RGB')
-  if _has_alpha(image):
-    image = image.convert('RGBA')
-    white = Image.new('RGBA', image.size, (255, 255, 255, 255))
-    image = Image.alpha_composite(white, image)
-  return image.convert('RGB')
-
-
-def _has_alpha(image):
-  return (image.mode in ('LA', 'La', 'PA', 'RGBA', 'RGBa') or
-          'transparency' in image.info)
-
-
-def _from_deep_grey(image):
-  """Returns a grey image of more than 8 bits a pixel in mode L.
-
-  Sixteen bits keep their scale. What goes beyond (32 bits, floats) has no
-  agreed white, so the darkest pixel becomes black and the brightest white.
-  """
-  values = np.asarray(image).astype(np.float64)
-  if not np.all(np.isfinite(values)):
-    raise PhotoError('holds pixels that are not numbers')
-  low, high = values.min(), values.max()
-  if image.mode != 'F' and low >= 0 and high <= 65535:
-    low, high = 0, 65535
-  values = (values - low) * (255 / ((high - low) or 1))
-  return Image.fromarray(np.rint(values).astype(np.uint8))
 
 
 def _encode(image):

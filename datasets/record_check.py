@@ -13,7 +13,7 @@ import zlib
 from google.protobuf.message import DecodeError
 
 from compat import tf
-from datasets import tfrecord_file
+from datasets import decode_graph, tfrecord_file
 from errors import InputError
 
 # One a core; reading, checking and decoding release Python's lock.
@@ -73,7 +73,7 @@ class PhotoDecoder:
     self._compare_sizes = compare_sizes
     with tf.Graph().as_default() as graph:
       self._encoded = tf.placeholder(tf.string, [])
-      self._shape = tf.shape(tf.image.decode_jpeg(self._encoded, channels=3))
+      self._shape = tf.shape(decode_graph.decode(self._encoded, channels=3))
     self._session = tf.Session(graph=graph)
 
   def __enter__(self):

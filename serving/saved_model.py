@@ -19,11 +19,11 @@ classifications have:
   similarity     [batch] float32: how near it is to the training photos; both
                  only where the graph says so
 
-The graph decodes what it gets. What `datasets.photos` does before that is left
-to the client: turning a photo upright by its EXIF block, laying transparency on
-white, formats other than JPEG and PNG, and a word for each photo that cannot be
-used. Here, one that cannot be decoded fails the whole batch. (CMYK is read, 2
-of 255 off on average.)
+The graph decodes JPEG and PNG files, and to the same pixels as the classifier
+where they are transparent or CMYK (decode_graph.py). What else datasets.photos
+does is left to the client: turning a photo upright by its EXIF block, other
+formats, and a reason for each photo that cannot be used. Here, one that cannot
+be decoded fails the whole batch.
 """
 
 import os

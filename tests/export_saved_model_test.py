@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import numpy as np
+import photo_kit
 import pytest
 import serving_kit as kit
 from helpers import ROOT
@@ -138,6 +139,17 @@ def test_saved_model_has_the_scores_of_the_classifier(graphs, tmp_path, kind,
     assert part['probabilities'].dtype == np.float32
     assert [[name.decode() for name in row] for row in part['classes']] == (
         [kit.LABELS] * at_once)
+
+
+@pytest.mark.parametrize('kind', ['plain', 'float'])
+def test_saved_model_sees_transparent_and_cmyk_photos_as_the_classifier_does(
+    graphs, tmp_path, kind):
+  path = getattr(graphs, kind)
+  rare = [*photo_kit.transparent_pngs().values(),
+          *photo_kit.cmyk_jpegs().values()]
+  found = serve(export(path, tmp_path), rare)['probabilities']
+  np.testing.assert_allclose(
+      found, Classifier.from_frozen_graph(path).classify(rare), atol=1e-5)
 
 
 @pytest.mark.parametrize('kind', ['known', 'known_float'])

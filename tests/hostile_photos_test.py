@@ -66,6 +66,7 @@ def photo_kinds(rng):
       encode(Image.fromarray(deep), 'TIFF', compression='tiff_adobe_deflate'),
       encode(image, 'TIFF', compression='jpeg'),
       encode(Image.fromarray(pixels[..., 0].astype(np.float32)), 'TIFF'),
+      encode(alpha, 'WEBP'), encode(image, 'WEBP', lossless=True),
   ]
 
 

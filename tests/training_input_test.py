@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from compat import tf
-from datasets import input_pipeline
+from datasets import decode_graph, input_pipeline
 from preprocessing import preprocessing_factory
 
 
@@ -40,8 +40,7 @@ def test_photo_to_input_decoded_part_is_that_of_the_whole(kind):
         tf.constant(encoded), preprocess_fn, 24, 24, seed=seed)
     assert [op for op in graph.get_operations()
             if op.type == 'DecodeAndCropJpeg']
-    whole = preprocess_fn(tf.image.decode_jpeg(encoded, channels=3), 24, 24,
-                          seed=seed)
+    whole = preprocess_fn(decode_graph.decode(encoded, 3), 24, 24, seed=seed)
     for number in range(40):
       np.testing.assert_array_equal(
           *session.run([part, whole], {seed: [number, 0]}))

@@ -1,0 +1,122 @@
+"""Converts decoded photos to 8-bit RGB, as image viewers show them."""
+
+import collections
+
+import numpy as np
+from PIL import GifImagePlugin, Image, TiffImagePlugin
+
+from datasets import webp
+from errors import InputError
+
+_WHITE = (255, 255, 255)
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+# The largest value of 12 bits, and its high byte in 16 bits.
+_MAX_12_BITS, _HIGH_BYTE = 4095, 15
+
+Layout = collections.namedtuple('Layout', 'bits frame')
+Layout.__doc__ = """What Pillow no longer tells once an image is decoded.
+
+bits: per channel, as the file has them.
+frame: (left, top, right, bottom) of the first frame of an animation; None where
+  the file is not one.
+"""
+
+
+class PhotoError(InputError):
+  """A file that is no usable photo; the message is a short reason."""
+
+
+def layout_of(image, data):
+  """Returns the Layout of an image that is not decoded yet.
+
+  Args:
+    image: Pillow image.
+    data: bytes of its file.
+  """
+  if image.format == 'PNG':
+    return Layout(data[24], None)
+  if isinstance(image, TiffImagePlugin.TiffImageFile):
+    return Layout(max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,))), None)
+  if isinstance(image, GifImagePlugin.GifImageFile):
+    return Layout(8, image.tile[0][1] if image.tile else None)
+  return Layout(8, webp.first_frame(data) if image.format == 'WEBP' else None)
+
+
+def has_alpha(image):
+  """Whether a Pillow image may have transparent pixels."""
+  return (image.mode in ('LA', 'La', 'PA', 'RGBA', 'RGBa') or
+          'transparency' in image.info)
+
+
+def to_rgb(image, layout):
+  """Returns a decoded image in mode RGB, with white where it is transparent.
+
+  Args:
+    image: Pillow image.
+    layout: its Layout.
+
+  Raises:
+    PhotoError: its values have no agreed black and white.
+  """
+  if image.mode.startswith('I') or image.mode == 'F':
+    return _from_deep_grey(image, layout.bits).convert('RGB')
+  if image.format == 'TIFF' and layout.bits > 8:
+    highest = max(np.ravel(image.getextrema()))
+    _check_uses_16_bits(highest > _HIGH_BYTE)
+  if image.format == 'BMP' and image.mode == 'RGBA' and (
+      image.getextrema()[3] == (0, 0)):
+    # Written by programs that leave the fourth byte unused.
+    image = image.convert('RGB')
+  if has_alpha(image):
+    _scale_transparent_color(image, layout.bits)
+    image = image.convert('RGBA')
+    white = Image.new('RGBA', image.size, _WHITE + (255,))
+    image = Image.alpha_composite(white, image)
+  return _only_frame(image.convert('RGB'), layout.frame)
+
+
+def _only_frame(image, frame):
+  """Returns an RGB image that is white outside its first frame."""
+  if frame in (None, (0, 0) + image.size):
+    return image
+  canvas = Image.new('RGB', image.size, _WHITE)
+  canvas.paste(image.crop(frame), frame[:2])
+  return canvas
+
+
+def _scale_transparent_color(image, bits):
+  """Brings the one transparent colour of a PNG to 8 bits, as its pixels are."""
+  color = image.info.get('transparency')
+  if image.mode in ('1', 'L') and isinstance(color, int) and bits < 8:
+    image.info['transparency'] = color * 255 // (2 ** bits - 1)
+  elif image.mode == 'RGB' and isinstance(color, tuple) and bits == 16:
+    image.info['transparency'] = tuple(value >> 8 for value in color)
+
+
+def _from_deep_grey(image, bits):
+  """Returns a grey image of more than 8 bits a pixel in mode L.
+
+  Sixteen bits keep their scale. What goes beyond (32 bits, floats) has no
+  agreed white, so the darkest pixel becomes black and the brightest white.
+  """
+  values = np.asarray(image).astype(np.float64)
+  if not np.all(np.isfinite(values)):
+    raise PhotoError('holds pixels that are not numbers')
+  low, high = values.min(), values.max()
+  if image.mode != 'F' and low >= 0 and high <= 65535:
+    if image.format == 'TIFF' and bits != 12:
+      _check_uses_16_bits(high > _MAX_12_BITS)
+    low, high = 0, _MAX_12_BITS if bits == 12 else 65535
+  grey = np.rint((values - low) * (255 / ((high - low) or 1))).astype(np.uint8)
+  if image.format == 'TIFF' and image.tag_v2.get(_PHOTOMETRIC) == (
+      _WHITE_IS_ZERO):
+    grey = 255 - grey
+  if 'transparency' in image.info:
+    grey[values == image.info['transparency']] = 255
+  return Image.fromarray(grey)
+
+
+def _check_uses_16_bits(uses_them):
+  if not uses_them:
+    raise PhotoError('all 16-bit values are below 4096, as where 12 bits are '
+                     'stored in 16: save the photo with 8 bits a channel')
