@@ -25,8 +25,29 @@ class UnreadableCheckpoint(InputError):
 COPY_PATIENCE_SECS = 10.0
 _LOOK_SECS = 0.5
 
+# TensorFlow takes the path of a checkpoint for a pattern of file names. With
+# these characters in it the checkpoint is not found, and where an old one is to
+# be deleted, those of other folders are that the pattern matches.
+_PATTERN_CHARACTERS = '*?[\\'
+
 # How many variables an error names before it only counts them.
 _NAMED = 4
+
+
+def check_path(path):
+  """Refuses a path that TensorFlow would read as a pattern of file names.
+
+  Args:
+    path: a train directory or a checkpoint.
+
+  Raises:
+    InputError: the path has one of the characters of a pattern.
+  """
+  if any(character in path for character in _PATTERN_CHARACTERS):
+    raise InputError(
+        '%s: a path to checkpoints must not contain any of %s, because '
+        'TensorFlow reads them as a pattern of file names; rename the folder '
+        'or give another one' % (path, ' '.join(_PATTERN_CHARACTERS)))
 
 
 def is_complete(prefix):
@@ -65,7 +86,11 @@ def newest(train_dir):
 
   Args:
     train_dir: folder, which need not exist.
+
+  Raises:
+    InputError: the path has characters that TensorFlow reads as a pattern.
   """
+  check_path(train_dir)
   # The list has absolute paths when training was started with one; the folder
   # may have been moved or copied since.
   listed = [path for prefix in _listed(train_dir)
@@ -158,12 +183,14 @@ def resolve(path):
       prefix; or one of its files (.index, .data-…, .meta); or a V1 file.
 
   Raises:
-    InputError: there is none.
+    InputError: there is none, or the path has characters that TensorFlow reads
+      as a pattern.
   """
   if not path:
     raise InputError('no checkpoint given: --checkpoint_path takes a train '
                      'directory or a checkpoint')
   path = os.path.expanduser(path)
+  check_path(path)
   if os.path.isdir(path):
     begun = _newest_begun(path)
     whole = begun is None or _wait_for_copy(begun)

@@ -33,8 +33,11 @@ CACHED = ['--cache_features', '--train_classifier_only', *MOBILENET,
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-  """30 photos, 3 classes, 9 of the photos for validation."""
-  return make_dataset(tmp_path_factory.mktemp('data'))
+  """30 photos, 3 classes, 9 of the photos for validation.
+
+  Only paths to checkpoints must not have these characters.
+  """
+  return make_dataset(tmp_path_factory.mktemp('data') / 'a[b]*?\\c, d')
 
 
 @pytest.fixture(scope='module')
