@@ -280,6 +280,7 @@ def _run(values, make_step):
     config = cluster.session_config(config, values.task)
   with contextlib.ExitStack() as stack:
     if is_chief:
+      stack.enter_context(loop.full_disk_as_advice(values.train_dir))
       stack.enter_context(run_lock.hold(values.train_dir))
     _train(start.run_from_flags(values, _datasets(values, is_chief), is_chief,
                                 config), make_step)

@@ -13,7 +13,7 @@ import os
 
 from compat import slim, tf
 from runs import checkpoints
-from training import best, head_graph, loop, plain_run, start
+from training import best, head_graph, plain_run, start
 
 _FILE_NAME = 'finetune_all.json'
 
@@ -115,10 +115,9 @@ def _init_fn(run, beginning):
   """
   train_dir = run.values.train_dir
   if not has_begun(train_dir):
-    with loop.full_disk_as_advice(train_dir):
-      _write_first_checkpoint(run, beginning)
-      best.write_aside(os.path.join(train_dir, _FILE_NAME),
-                       [json.dumps(beginning._asdict())])
+    _write_first_checkpoint(run, beginning)
+    best.write_aside(os.path.join(train_dir, _FILE_NAME),
+                     [json.dumps(beginning._asdict())])
     tf.logging.info('All layers go on from %s', beginning.weights)
     return None
   return start.init_fn(run)
