@@ -4,6 +4,7 @@ Both formats load: the present one (PREFIX.index and PREFIX.data-…) and the
 single file of 2016 (TensorFlow's V1 format).
 """
 
+import collections
 import glob
 import hashlib
 import os
@@ -91,14 +92,10 @@ def newest(train_dir):
     InputError: the path has characters that TensorFlow reads as a pattern.
   """
   check_path(train_dir)
-  # The list has absolute paths when training was started with one; the folder
-  # may have been moved or copied since.
-  listed = [path for prefix in _listed(train_dir)
-            for path in (os.path.join(train_dir, os.path.basename(prefix)),
-                         prefix)]
   found = [p[:-len('.index')] for p in
            glob.glob(os.path.join(glob.escape(train_dir), '*.index'))]
-  for prefix in listed + sorted(found, key=global_step_of, reverse=True):
+  found.sort(key=global_step_of, reverse=True)
+  for prefix in listed(train_dir) + found:
     if is_complete(prefix):
       return prefix
   return None
@@ -110,13 +107,7 @@ def _newest_begun(train_dir):
   Of one that is being copied some files are missing, or all but its name in
   TensorFlow's list.
   """
-  listed = _listed(train_dir)
-  if not listed:
-    return None
-  moved = os.path.join(train_dir, os.path.basename(listed[0]))
-  if not _files(moved) and _files(listed[0]):
-    return listed[0]
-  return moved
+  return (listed(train_dir) or [None])[0]
 
 
 def _files(prefix):
@@ -160,16 +151,26 @@ def is_checkpoint(prefix):
   return os.path.isfile(prefix + '.index') or os.path.isfile(prefix)
 
 
-def _listed(train_dir):
-  """Returns the checkpoints of TensorFlow's own list, newest first."""
+def listed(train_dir):
+  """Returns the checkpoints of TensorFlow's own list, newest first.
+
+  All are in this folder, where they may be missing. The paths in a list may be
+  absolute. In a folder that was copied or renamed, they lead to the original or
+  to another run that has its name now.
+
+  Args:
+    train_dir: folder, which need not exist.
+  """
   try:
     state = tf.train.get_checkpoint_state(train_dir)
   except ValueError:  # The list is there and still empty.
     return []
   if state is None:
     return []
-  older = reversed(state.all_model_checkpoint_paths)
-  return [state.model_checkpoint_path] + list(older)
+  paths = [state.model_checkpoint_path]
+  paths += reversed(state.all_model_checkpoint_paths)
+  names = collections.OrderedDict.fromkeys(map(os.path.basename, paths))
+  return [os.path.join(train_dir, name) for name in names]
 
 
 def resolve(path):

@@ -99,6 +99,17 @@ def test_newest_in_a_copied_folder_finds_the_copied_files(tmp_path):
       tmp_path / 'new' / 'model.ckpt-7')
 
 
+def test_newest_and_resolve_leave_the_place_that_the_list_names_alone(
+    tmp_path, monkeypatch):
+  monkeypatch.setattr(checkpoints, 'COPY_PATIENCE_SECS', 0.1)
+  write_checkpoints(tmp_path / 'old', [7, 8])
+  (tmp_path / 'new').mkdir()
+  shutil.copy(str(tmp_path / 'old' / 'checkpoint'), str(tmp_path / 'new'))
+  assert checkpoints.newest(str(tmp_path / 'new')) is None
+  with pytest.raises(InputError, match='no checkpoint in the folder .*/new$'):
+    checkpoints.resolve(str(tmp_path / 'new'))
+
+
 @pytest.mark.parametrize('name', ['a[b]', 'a[', 'a\\b', 'a*', 'a?', 'a[b]/c'])
 def test_newest_and_resolve_path_that_is_a_pattern_is_refused(tmp_path, name):
   folder = tmp_path / name

@@ -137,7 +137,7 @@ def _write_first_checkpoint(run, beginning):
       (v.op.name + _AVERAGE, v) for v in slim.get_model_variables())
               if name in there]
   step = tf.train.get_global_step()
-  saver = tf.train.Saver()
+  saver = tf.train.Saver(save_relative_paths=True)
   # TensorFlow keeps the number of threads of the first session.
   with tf.Session(config=run.session_config) as session:
     session.run(tf.global_variables_initializer())

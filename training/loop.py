@@ -67,7 +67,7 @@ class SaverBetweenSteps(tf.train.Saver):
   """
 
   def __init__(self, lock):
-    super().__init__()
+    super().__init__(save_relative_paths=True)
     self._lock = lock
 
   def save(self, *args, **kwargs):
