@@ -22,6 +22,7 @@ from errors import InputError
 from nets import nets_factory
 from runs import checkpoints
 from training import (
+    checkpoint_list,
     cluster_step,
     finetune_all,
     head_run,
@@ -282,7 +283,9 @@ def _run(values, make_step):
     config = cluster.session_config(config, values.task)
   with contextlib.ExitStack() as stack:
     if is_chief:
+      stack.enter_context(loop.full_disk_as_advice(values.train_dir))
       stack.enter_context(run_lock.hold(values.train_dir))
+      checkpoint_list.repair(values.train_dir)
     _train(start.run_from_flags(values, _datasets(values, is_chief), is_chief,
                                 config), make_step)
 

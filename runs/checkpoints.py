@@ -4,6 +4,7 @@ Both formats load: the present one (PREFIX.index and PREFIX.data-…) and the
 single file of 2016 (TensorFlow's V1 format).
 """
 
+import collections
 import glob
 import hashlib
 import os
@@ -25,8 +26,29 @@ class UnreadableCheckpoint(InputError):
 COPY_PATIENCE_SECS = 10.0
 _LOOK_SECS = 0.5
 
+# TensorFlow takes the path of a checkpoint for a pattern of file names. With
+# these characters in it the checkpoint is not found, and where an old one is to
+# be deleted, those of other folders are that the pattern matches.
+_PATTERN_CHARACTERS = '*?[\\'
+
 # How many variables an error names before it only counts them.
 _NAMED = 4
+
+
+def check_path(path):
+  """Refuses a path that TensorFlow would read as a pattern of file names.
+
+  Args:
+    path: a train directory or a checkpoint.
+
+  Raises:
+    InputError: the path has one of the characters of a pattern.
+  """
+  if any(character in path for character in _PATTERN_CHARACTERS):
+    raise InputError(
+        '%s: a path to checkpoints must not contain any of %s, because '
+        'TensorFlow reads them as a pattern of file names; rename the folder '
+        'or give another one' % (path, ' '.join(_PATTERN_CHARACTERS)))
 
 
 def is_complete(prefix):
@@ -65,15 +87,15 @@ def newest(train_dir):
 
   Args:
     train_dir: folder, which need not exist.
+
+  Raises:
+    InputError: the path has characters that TensorFlow reads as a pattern.
   """
-  # The list has absolute paths when training was started with one; the folder
-  # may have been moved or copied since.
-  listed = [path for prefix in _listed(train_dir)
-            for path in (os.path.join(train_dir, os.path.basename(prefix)),
-                         prefix)]
+  check_path(train_dir)
   found = [p[:-len('.index')] for p in
            glob.glob(os.path.join(glob.escape(train_dir), '*.index'))]
-  for prefix in listed + sorted(found, key=global_step_of, reverse=True):
+  found.sort(key=global_step_of, reverse=True)
+  for prefix in listed(train_dir) + found:
     if is_complete(prefix):
       return prefix
   return None
@@ -85,13 +107,7 @@ def _newest_begun(train_dir):
   Of one that is being copied some files are missing, or all but its name in
   TensorFlow's list.
   """
-  listed = _listed(train_dir)
-  if not listed:
-    return None
-  moved = os.path.join(train_dir, os.path.basename(listed[0]))
-  if not _files(moved) and _files(listed[0]):
-    return listed[0]
-  return moved
+  return (listed(train_dir) or [None])[0]
 
 
 def _files(prefix):
@@ -135,16 +151,26 @@ def is_checkpoint(prefix):
   return os.path.isfile(prefix + '.index') or os.path.isfile(prefix)
 
 
-def _listed(train_dir):
-  """Returns the checkpoints of TensorFlow's own list, newest first."""
+def listed(train_dir):
+  """Returns the checkpoints of TensorFlow's own list, newest first.
+
+  All are in this folder, where they may be missing. The paths in a list may be
+  absolute. In a folder that was copied or renamed, they lead to the original or
+  to another run that has its name now.
+
+  Args:
+    train_dir: folder, which need not exist.
+  """
   try:
     state = tf.train.get_checkpoint_state(train_dir)
   except ValueError:  # The list is there and still empty.
     return []
   if state is None:
     return []
-  older = reversed(state.all_model_checkpoint_paths)
-  return [state.model_checkpoint_path] + list(older)
+  paths = [state.model_checkpoint_path]
+  paths += reversed(state.all_model_checkpoint_paths)
+  names = collections.OrderedDict.fromkeys(map(os.path.basename, paths))
+  return [os.path.join(train_dir, name) for name in names]
 
 
 def resolve(path):
@@ -158,12 +184,14 @@ def resolve(path):
       prefix; or one of its files (.index, .data-…, .meta); or a V1 file.
 
   Raises:
-    InputError: there is none.
+    InputError: there is none, or the path has characters that TensorFlow reads
+      as a pattern.
   """
   if not path:
     raise InputError('no checkpoint given: --checkpoint_path takes a train '
                      'directory or a checkpoint')
   path = os.path.expanduser(path)
+  check_path(path)
   if os.path.isdir(path):
     begun = _newest_begun(path)
     whole = begun is None or _wait_for_copy(begun)

@@ -139,12 +139,13 @@ def download(name, folder):
     of the user's own, as `<folder>/<name>.ckpt`.
 
   Raises:
-    InputError: no such checkpoint; another process is getting it; it cannot be
-      downloaded, or the archive is damaged or holds none; the files cannot be
-      written.
+    InputError: no such checkpoint; TensorFlow reads the path as a pattern;
+      another process is getting it; it cannot be downloaded, or the archive is
+      damaged or holds none; the files cannot be written.
   """
   name, row = find(name)
   prefix = os.path.join(folder, name + '.ckpt')
+  checkpoints.check_path(prefix)
   archive = os.path.join(folder, row.url.rpartition('/')[2])
   if not checkpoints.is_complete(prefix):
     with locks.hold(_lock_path(prefix),

@@ -1,10 +1,12 @@
 """Tests of runs/checkpoints.py."""
 
 import os
+import re
 import shutil
 import threading
 import time
 
+import numpy as np
 import pytest
 
 from compat import slim, tf
@@ -95,6 +97,42 @@ def test_newest_in_a_copied_folder_finds_the_copied_files(tmp_path):
   shutil.copytree(str(tmp_path / 'old'), str(tmp_path / 'new'))
   assert checkpoints.newest(str(tmp_path / 'new')) == str(
       tmp_path / 'new' / 'model.ckpt-7')
+
+
+def test_newest_and_resolve_leave_the_place_that_the_list_names_alone(
+    tmp_path, monkeypatch):
+  monkeypatch.setattr(checkpoints, 'COPY_PATIENCE_SECS', 0.1)
+  write_checkpoints(tmp_path / 'old', [7, 8])
+  (tmp_path / 'new').mkdir()
+  shutil.copy(str(tmp_path / 'old' / 'checkpoint'), str(tmp_path / 'new'))
+  assert checkpoints.newest(str(tmp_path / 'new')) is None
+  with pytest.raises(InputError, match='no checkpoint in the folder .*/new$'):
+    checkpoints.resolve(str(tmp_path / 'new'))
+
+
+@pytest.mark.parametrize('name', ['a[b]', 'a[', 'a\\b', 'a*', 'a?', 'a[b]/c'])
+def test_newest_and_resolve_path_that_is_a_pattern_is_refused(tmp_path, name):
+  folder = tmp_path / name
+  folder.mkdir(parents=True)
+  message = re.escape(
+      '%s: a path to checkpoints must not contain any of * ? [ \\, because '
+      'TensorFlow reads them as a pattern of file names; rename the folder or '
+      'give another one' % folder)
+  for read in checkpoints.newest, checkpoints.resolve:
+    with pytest.raises(InputError, match=message):
+      read(str(folder))
+  with pytest.raises(InputError, match='must not contain any of'):
+    checkpoints.resolve(str(folder / 'model.ckpt-1'))
+
+
+def test_checkpoints_in_a_folder_with_an_unusual_name_are_found(tmp_path):
+  folder = tmp_path / 'a]b, {c}!@%d #\'"$;&()'
+  prefixes = write_checkpoints(folder, [1, 2])
+  assert checkpoints.newest(str(folder)) == prefixes[1]
+  assert checkpoints.resolve(prefixes[0]) == prefixes[0]
+  with tf.Graph().as_default(), tf.Session() as session:
+    saver = tf.train.Saver({'net/weights': tf.Variable(np.zeros([2, 3], 'f'))})
+    checkpoints.restore(saver, session, prefixes[0])
 
 
 @pytest.mark.parametrize('content', [None, '', 'model_checkpoint_path: "mo'])

@@ -1,6 +1,7 @@
 """Real tasks of a cluster, started by hand: who joins, and who ends."""
 
 import glob
+import os
 import re
 
 import cluster_kit
@@ -53,6 +54,7 @@ def test_workers_learn_the_sample_and_the_checkpoint_evaluates(
   assert len(curves.read(str(tasks.train_dir)).training_loss) > 10
   newest = checkpoints.newest(str(tasks.train_dir))
   assert checkpoints.read_global_step(newest) >= 50
+  assert os.path.basename(newest) == run_kit.listed_paths(tasks.train_dir)[-1]
   # What tasks tell each other is in no checkpoint.
   assert not [name for name in read_variables(newest) if 'board' in name]
   photos, accuracy, _ = run_kit.evaluate(

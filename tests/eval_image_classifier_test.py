@@ -156,6 +156,8 @@ def test_evaluation_max_num_batches_counts_only_those(run, tmp_path):
 
 @pytest.mark.parametrize('flag,message', [
     ('--checkpoint_path=/no/where', 'no checkpoint at /no/where'),
+    ('--checkpoint_path=/a[1]', '/a[1]: a path to checkpoints must not contain '
+     'any of * ? [ \\'),
     ('--model_name=lenet', 'lacks LeNet/'),
     ('--dataset_split_name=nope', 'nope'),
     ('--labels_offset=1', '--labels_offset=1, but the run in'),

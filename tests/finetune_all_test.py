@@ -7,7 +7,13 @@ import shutil
 import numpy as np
 import pytest
 from board_kit import Board, wait_for
-from run_kit import TINY_HEAD, evaluate, evaluations, tiny_networks
+from run_kit import (
+    TINY_HEAD,
+    evaluate,
+    evaluations,
+    listed_paths,
+    tiny_networks,
+)
 from trained_kit import make_dataset, read_variables, train
 
 from compat import tf
@@ -86,6 +92,9 @@ def cached(data, tmp_path_factory):
 def test_cached_run_goes_on_with_the_best_weights_at_the_newest_step(cached):
   folder, _ = cached
   assert best.read_best(str(folder / 'best'))['step'] == 2
+  assert listed_paths(folder / 'best') == ['model.ckpt-2']
+  assert listed_paths(folder)[0] == 'model-all.ckpt-4'
+  assert listed_paths(folder)[-1] == 'model.ckpt-10'
   first = read_variables(str(folder / 'model-all.ckpt-4'))
   chosen = read_variables(checkpoints.newest(str(folder / 'best')))
   assert (first.pop('global_step'), chosen.pop('global_step')) == (4, 2)

@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 from helpers import parsed_flags
+from run_kit import listed_paths
 from trained_kit import (
     MOBILENET,
     NAME,
@@ -33,8 +34,11 @@ CACHED = ['--cache_features', '--train_classifier_only', *MOBILENET,
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-  """30 photos, 3 classes, 9 of the photos for validation."""
-  return make_dataset(tmp_path_factory.mktemp('data'))
+  """30 photos, 3 classes, 9 of the photos for validation.
+
+  Only paths to checkpoints must not have these characters.
+  """
+  return make_dataset(tmp_path_factory.mktemp('data') / 'a[b]*?\\c, d')
 
 
 @pytest.fixture(scope='module')
@@ -78,6 +82,9 @@ def test_best_checkpoint_is_evaluated_as_it_was_meanwhile(data, run, tmp_path):
   names = [os.path.basename(path)
            for path in glob.glob(str(run / 'best' / '*.index'))]
   assert names == ['model.ckpt-%d.index' % expected['step']]
+  # Names alone: a copy of the run has the same lists.
+  assert listed_paths(run / 'best') == ['model.ckpt-%d' % expected['step']]
+  assert listed_paths(run) == ['model.ckpt-0', 'model.ckpt-40']
   assert run_info.load(str(run / 'best')) == run_info.load(str(run))
   with parsed_flags(eval_image_classifier.define_flags,
                     '--checkpoint_path=%s' % (run / 'best'),

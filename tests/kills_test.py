@@ -1,5 +1,6 @@
 """Training that is killed, or whose disk is full, loses next to nothing."""
 
+import errno
 import os
 import random
 import re
@@ -10,11 +11,14 @@ import threading
 import time
 
 import pytest
+from checkpoints_test import write_checkpoints
 from helpers import ROOT
 from trained_kit import MOBILENET, make_dataset, train, train_arguments
 
-from compat import CHECKPOINT_ERRORS
+from compat import CHECKPOINT_ERRORS, tf
+from errors import InputError
 from runs import checkpoints
+from training import loop
 
 SAVE_SECS = 2
 # What a busy machine may take beyond that from a step to its checkpoint.
@@ -112,9 +116,31 @@ def test_killed_training_goes_back_no_further_than_the_save_interval(
   assert before > 0
 
 
+@pytest.mark.parametrize('error', [
+    OSError(errno.ENOSPC, 'No space left on device'),
+    OSError(errno.EDQUOT, 'Disk quota exceeded'),
+    tf.errors.ResourceExhaustedError(
+        None, None, '/x/model.ckpt-2.index; No space left on device')], ids=str)
+def test_full_disk_message_says_where_training_goes_on(tmp_path, error):
+  with pytest.raises(InputError) as caught:
+    with loop.full_disk_as_advice(str(tmp_path)):
+      raise error
+  begin = 'no space is left on the disk of %s; make room and start again: ' % (
+      tmp_path)
+  assert str(caught.value) == begin + 'no checkpoint has been written yet'
+  prefix, = write_checkpoints(tmp_path, [1])
+  with pytest.raises(InputError) as caught:
+    with loop.full_disk_as_advice(str(tmp_path)):
+      raise error
+  assert str(caught.value) == begin + 'training goes on from ' + prefix
+
+
+# Three checkpoints of cifarnet, 19 MB each with adam's slots, fit into the
+# first disk, and none into the second.
 @pytest.mark.slow
+@pytest.mark.parametrize('size,fits', [('75m', True), ('10m', False)])
 def test_full_disk_is_one_line_and_the_last_good_checkpoint_stays(
-    data, tmp_path):
+    data, tmp_path, size, fits):
   disk = tmp_path / 'disk'
   disk.mkdir()
   mount = ['unshare', '--mount', 'sh', '-c',
@@ -124,23 +150,28 @@ def test_full_disk_is_one_line_and_the_last_good_checkpoint_stays(
                    check=True, capture_output=True)
   except (OSError, subprocess.CalledProcessError):
     pytest.skip('a file system of a few MB cannot be mounted here')
-  # Three checkpoints of cifarnet, 19 MB each with adam's slots, fit; the fourth
-  # does not. What is there in the end is copied out of the mount.
+  # What is there in the end is copied out of the mount.
   saved = tmp_path / 'saved'
   script = ('"$0" "$@"; status=$?; cp -r %s %s; exit $status' %
             (disk / 'run', saved))
   done = subprocess.run(
-      [*mount[:4], mount[4] % '75m', str(disk), 'sh', '-c', script,
+      [*mount[:4], mount[4] % size, str(disk), 'sh', '-c', script,
        sys.executable, os.path.join(ROOT, 'train_image_classifier.py'),
        *train_arguments(data, disk / 'run', '--optimizer=adam',
                         '--save_interval_secs=1')],
       capture_output=True, text=True, timeout=300)
   assert done.returncode == 1, done.stderr
   assert 'Traceback' not in done.stderr
-  assert 'error: no space is left on the disk of %s' % (
-      disk / 'run') in done.stderr.strip().split('\n')[-1]
+  reason = done.stderr.strip().split('\n')[-1]
+  assert 'no space is left on the disk of %s; ' % (disk / 'run') in reason
   newest = checkpoints.newest(str(saved))
-  assert newest.startswith(str(saved)) and read_all(newest) > 0
+  if fits:
+    assert newest.startswith(str(saved)) and read_all(newest) > 0
+    assert reason.endswith('training goes on from %s' % (
+        disk / 'run' / os.path.basename(newest)))
+  else:
+    assert newest is None
+    assert reason.endswith('no checkpoint has been written yet')
 
 
 def test_checkpoint_that_cannot_be_read_is_noticed_by_this_test(

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -32,6 +33,14 @@ def evaluations(folder):
   """Returns the lines of validation.jsonl in a train directory."""
   with open(os.path.join(str(folder), 'validation.jsonl')) as file:
     return [json.loads(line) for line in file]
+
+
+def listed_paths(folder):
+  """Returns the paths in TensorFlow's list as they are, oldest first."""
+  with open(os.path.join(str(folder), 'checkpoint'), encoding='utf-8') as file:
+    newest, *paths = re.findall(': "(.*)"', file.read())
+  assert newest == paths[-1]
+  return paths
 
 
 def evaluate(checkpoint, eval_dir, *flags):

@@ -173,6 +173,8 @@ def test_train_label_outside_the_classes_names_the_photo(data, tmp_path):
     ('--model_name=nope', "unknown network 'nope'; known: "),
     ('--preprocessing_name=nope', "'nope'"),
     ('--labels_offset=3', '--labels_offset=3 leaves none of the 3 classes'),
+    ('--checkpoint_path=/a[1]/x.ckpt', '/a[1]/x.ckpt: a path to checkpoints '
+     'must not contain any of * ? [ \\'),
 ])
 def test_train_with_a_wrong_flag_is_an_input_error_and_writes_no_checkpoint(
     data, tmp_path, flag, message):
@@ -180,6 +182,13 @@ def test_train_with_a_wrong_flag_is_an_input_error_and_writes_no_checkpoint(
     train(data, tmp_path, '--max_number_of_steps=1', flag)
   assert '\n' not in str(caught.value)
   assert not glob.glob(str(tmp_path / 'model.ckpt*'))
+
+
+def test_train_into_a_folder_whose_name_is_a_pattern_is_refused(data, tmp_path):
+  folder = tmp_path / 'run[1]'
+  with pytest.raises(InputError, match='must not contain any of'):
+    train(data, folder, '--max_number_of_steps=1')
+  assert not folder.exists()
 
 
 def test_train_without_dataset_dir_is_one_line(tmp_path):

@@ -13,7 +13,7 @@ import os
 
 from compat import slim, tf
 from runs import checkpoints
-from training import best, head_graph, loop, plain_run, start
+from training import best, head_graph, plain_run, start
 
 _FILE_NAME = 'finetune_all.json'
 
@@ -115,10 +115,9 @@ def _init_fn(run, beginning):
   """
   train_dir = run.values.train_dir
   if not has_begun(train_dir):
-    with loop.full_disk_as_advice(train_dir):
-      _write_first_checkpoint(run, beginning)
-      best.write_aside(os.path.join(train_dir, _FILE_NAME),
-                       [json.dumps(beginning._asdict())])
+    _write_first_checkpoint(run, beginning)
+    best.write_aside(os.path.join(train_dir, _FILE_NAME),
+                     [json.dumps(beginning._asdict())])
     tf.logging.info('All layers go on from %s', beginning.weights)
     return None
   return start.init_fn(run)
@@ -138,7 +137,7 @@ def _write_first_checkpoint(run, beginning):
       (v.op.name + _AVERAGE, v) for v in slim.get_model_variables())
               if name in there]
   step = tf.train.get_global_step()
-  saver = tf.train.Saver()
+  saver = tf.train.Saver(save_relative_paths=True)
   # TensorFlow keeps the number of threads of the first session.
   with tf.Session(config=run.session_config) as session:
     session.run(tf.global_variables_initializer())

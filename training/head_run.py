@@ -35,8 +35,7 @@ def train(run):
     init_fn = start.init_fn(run)
     progress = start.progress(run, graph.training.global_step)
     if not progress.is_over(values.early_stop_evals):
-      with loop.full_disk_as_advice(values.train_dir):
-        start.save_facts(run)
+      start.save_facts(run)
     options = head_loop.Options(
         values.batch_size, values.log_every_n_steps,
         values.max_number_of_steps, values.early_stop_evals,

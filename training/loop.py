@@ -16,14 +16,15 @@ import warnings
 from compat import slim, tf
 from datasets import input_pipeline
 from errors import InputError
+from runs import checkpoints
 from training import summaries
 from training.graph import NOT_FINITE
 
 # How TensorFlow's kernel of histogram summaries complains.
 _NAN_SUMMARY = 'in summary histogram'
 
-# How the system says that a disk is full.
-_NO_SPACE = os.strerror(errno.ENOSPC)
+# How the system says that a disk is full, or a user's share of it.
+_NO_SPACE = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
 
 
 class StopRequest:
@@ -67,7 +68,7 @@ class SaverBetweenSteps(tf.train.Saver):
   """
 
   def __init__(self, lock):
-    super().__init__()
+    super().__init__(save_relative_paths=True)
     self._lock = lock
 
   def save(self, *args, **kwargs):
@@ -172,9 +173,10 @@ def _not_finite_as_advice(train_step):
 
 @contextlib.contextmanager
 def full_disk_as_advice(train_dir):
-  """Turns an error about a disk without space into advice.
+  """Turns an error about a full disk into advice.
 
-  A checkpoint is written aside and renamed, so the last good one stays.
+  TensorFlow writes a checkpoint aside and renames it, so a complete one stays
+  complete.
 
   Args:
     train_dir: folder that is written to.
@@ -185,12 +187,16 @@ def full_disk_as_advice(train_dir):
   try:
     yield
   except (tf.errors.OpError, OSError) as error:
-    if _NO_SPACE not in str(error):
+    if not any(sign in str(error) for sign in _NO_SPACE):
       raise
+    newest = checkpoints.newest(train_dir)
+    if newest is None:
+      kept = 'no checkpoint has been written yet'
+    else:
+      kept = 'training goes on from %s' % newest
     raise InputError(
-        'no space is left on the disk of %s: the last checkpoint was not '
-        'written, the one before is whole; make room and start again' %
-        train_dir) from None
+        'no space is left on the disk of %s; make room and start again: %s' %
+        (train_dir, kept)) from None
 
 
 def _say_devices(session):
@@ -223,7 +229,7 @@ def run(graph, train_dir, master='', is_chief=True, init_fn=None,
     Whether it came to its end: it was not asked to stop.
 
   Raises:
-    InputError: the loss is not finite, or the disk is full.
+    InputError: the loss is not finite.
   """
   stop = StopRequest()
   train_step = make_step(stop)
@@ -231,7 +237,6 @@ def run(graph, train_dir, master='', is_chief=True, init_fn=None,
     stack.enter_context(stop.listening())
     stack.enter_context(warnings.catch_warnings())
     stack.enter_context(_not_finite_as_advice(train_step))
-    stack.enter_context(full_disk_as_advice(train_dir))
     stack.enter_context(input_pipeline.errors_as_advice())
     # The supervisor closes its summary writer twice, and is told so.
     warnings.filterwarnings('ignore', message='.*closed FileWriter')

@@ -80,9 +80,8 @@ def train(run, evaluate_every_n_steps=None, number_of_steps=None,
         freeze_batch_norm=freeze_batch_norm)
     read_weights = None
     if run.is_chief:
-      with loop.full_disk_as_advice(values.train_dir):
-        read_weights = init_fn(run)
-        start.save_facts(run)
+      read_weights = init_fn(run)
+      start.save_facts(run)
       if evaluate_every_n_steps:
         make_step = _validated_steps(run, graph, evaluate_every_n_steps,
                                      number_of_steps, stack)

@@ -158,5 +158,6 @@ def progress(run, global_step):
   """
   newest = checkpoints.newest(run.values.train_dir)
   return best.Progress(
-      run.values.train_dir, run.info, tf.train.Saver(max_to_keep=1),
-      global_step, checkpoints.read_global_step(newest) if newest else 0)
+      run.values.train_dir, run.info,
+      tf.train.Saver(max_to_keep=1, save_relative_paths=True), global_step,
+      checkpoints.read_global_step(newest) if newest else 0)

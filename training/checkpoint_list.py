@@ -1,0 +1,75 @@
+"""TensorFlow's list of checkpoints, the file `checkpoint` in a train directory.
+
+TensorFlow restores the checkpoint that the list names, and deletes old ones by
+it. The lists of older runs, and slim's, have absolute paths: in a copied or
+renamed folder these lead to the original, or to another run.
+"""
+
+import os
+
+from compat import tf
+from errors import InputError
+from runs import checkpoints
+from training import best
+
+_FILE_NAME = 'checkpoint'
+
+
+def repair(train_dir):
+  """Makes the lists of a train directory name its own checkpoints.
+
+  It is called before a session starts that restores and deletes by the list.
+  Afterwards the first in the list is the checkpoint that `checkpoints.newest`
+  returns, also where the list was missing or damaged.
+
+  Args:
+    train_dir: folder of the run, which this process has locked.
+
+  Raises:
+    InputError: the list names checkpoints, and the folder has no complete one.
+  """
+  listed, newest = _rewrite(train_dir)
+  if newest is None and listed:
+    raise InputError(
+        'the list %s names %s, and no complete checkpoint is in the folder; '
+        'copy its files there, or remove the list to start from the beginning' %
+        (os.path.join(train_dir, _FILE_NAME),
+         checkpoints.name_some(list(map(os.path.basename, listed)))))
+  if listed and newest != listed[0]:
+    tf.logging.warning('%s is missing or not complete; going on from %s',
+                       listed[0], newest)
+  _rewrite(os.path.join(train_dir, best.BEST_DIR))
+
+
+def _rewrite(folder):
+  """Makes the list of a folder name the checkpoints that are there.
+
+  Returns:
+    What the list named before, newest first, and the newest complete
+    checkpoint of the folder, or None.
+  """
+  path = os.path.join(folder, _FILE_NAME)
+  listed = checkpoints.listed(folder)
+  newest = checkpoints.newest(folder)
+  if newest is None:
+    if not listed and os.path.exists(path):
+      os.remove(path)  # It is empty or cut short; TensorFlow would fail.
+    return listed, newest
+  older = [prefix for prefix in reversed(listed)
+           if prefix != newest and checkpoints.is_complete(prefix)]
+  names = [os.path.basename(prefix) for prefix in older + [newest]]
+  # A relative folder would be taken off the names.
+  state = tf.train.generate_checkpoint_state_proto(os.sep, names[-1], names)
+  lines = str(state).splitlines()
+  if lines != _read_lines(path):
+    best.write_aside(path, lines)
+    tf.logging.info('Rewrote %s: %s', path, checkpoints.name_some(names))
+  return listed, newest
+
+
+def _read_lines(path):
+  try:
+    with open(path, encoding='utf-8') as file:
+      return file.read().splitlines()
+  except (OSError, ValueError):
+    return None
