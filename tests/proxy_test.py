@@ -235,6 +235,18 @@ def test_page_of_another_host_classifies_without_scripts(ports, unscripted,
   check(unscripted, address)
 
 
+@pytest.mark.parametrize('way', ['direct whole.example /',
+                                 'http portless.example /flowers/'])
+def test_page_whose_host_is_passed_on_needs_no_cookie(ports, unscripted, photo,
+                                                      way):
+  visit(unscripted, ports.address(way))
+  unscripted.ask('Network.clearBrowserCookies')
+  unscripted.choose('#file', photo)
+  unscripted.click('button')
+  unscripted.wait_loaded()
+  assert '<h1>tulip</h1>' in unscripted.html()
+
+
 @pytest.mark.parametrize('way, policy', [
     ('direct whole.example /', 'no-referrer'),
     ('http default.example /', 'no-referrer'),
