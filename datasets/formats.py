@@ -14,7 +14,7 @@ _TEXT_BYTES = 1024
 
 # What a file of each binary format begins with. Where the format is told by
 # bytes further on, `.` stands for any byte.
-_SIGNATURES = [(re.compile(pattern, re.DOTALL), name) for pattern, name in (
+_PHOTO_SIGNATURES = (
     (rb'\xff\xd8\xff', 'JPEG'),
     (rb'\x89PNG\r\n\x1a\n', 'PNG'),
     (rb'GIF8[79]a', 'GIF'),
@@ -25,11 +25,13 @@ _SIGNATURES = [(re.compile(pattern, re.DOTALL), name) for pattern, name in (
     (rb'....ftyp(hei[cxms]|hev[cmxs]|mif1|msf1)', 'HEIC'),
     (rb'....ftypavi[fs]', 'AVIF'),
     (rb'....ftypcrx ', 'CR3'),
-    (rb'....ftypqt  ', 'QuickTime'),
-    (rb'....ftyp', 'MP4'),
     (rb'\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n', 'JPEG XL'),
     (rb'\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n', 'JPEG 2000'),
     (rb'8BPS', 'PSD'),
+)
+_OTHER_SIGNATURES = (
+    (rb'....ftypqt  ', 'QuickTime'),
+    (rb'....ftyp', 'MP4'),
     (rb'\0\0\x01\0', 'ICO'),
     (rb'RIFF....AVI ', 'AVI'),
     (rb'%PDF-', 'PDF'),
@@ -37,9 +39,11 @@ _SIGNATURES = [(re.compile(pattern, re.DOTALL), name) for pattern, name in (
     (rb'\x1f\x8b', 'gzip'),
     (rb'7z\xbc\xaf\x27\x1c', '7z'),
     (rb'Rar!\x1a\x07', 'RAR'),
-)]
+)
+_SIGNATURES = [(re.compile(pattern, re.DOTALL), name)
+               for pattern, name in _PHOTO_SIGNATURES + _OTHER_SIGNATURES]
 
-# The same for text, without its byte order mark and leading white space. Base64
+# What text formats begin with, after a byte order mark and white space. Base64
 # is told by how JPEG, PNG, GIF, WebP and TIFF begin in it.
 _TEXTS = [(re.compile(pattern, re.DOTALL | re.IGNORECASE), name)
           for pattern, name in (
@@ -51,6 +55,9 @@ _TEXTS = [(re.compile(pattern, re.DOTALL | re.IGNORECASE), name)
      'Base64'),
     ('', 'Plain text'),
 )]
+
+# Formats that hold a photo.
+PHOTOS = frozenset(name for _, name in _PHOTO_SIGNATURES)
 
 
 def name_of(data):

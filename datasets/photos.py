@@ -77,10 +77,6 @@ _READERS = {name: reader for name, reader in _READERS.items() if reader}
 # 'JPEG, PNG, GIF, BMP, TIFF or WebP', as far as this installation goes.
 ACCEPTED = ' or '.join(', '.join(_READERS).rsplit(', ', 1))
 
-# Other formats that hold a photo.
-_UNREAD = ('WebP', 'HEIC', 'AVIF', 'JPEG XL', 'JPEG 2000', 'BigTIFF', 'CR3',
-           'PSD')
-
 # What Pillow raises on damaged files, in opening (SyntaxError, for what is no
 # such file), in decoding and in converting between modes.
 _PILLOW_ERRORS = (OSError, SyntaxError, ValueError, TypeError, KeyError,
@@ -297,7 +293,7 @@ def _find_reader(data):
   name = formats.name_of(data)
   if name in _READERS:
     return _READERS[name]
-  if name in _UNREAD:
+  if name in formats.PHOTOS:
     raise PhotoError('%s is not accepted: save the photo as JPEG or PNG' % name)
   raise PhotoError('not a photo that can be read (accepted: %s)' % ACCEPTED)
 

@@ -20,8 +20,8 @@ _OTHER_PARTS, _FIELD_BYTES = 16, 100
 # name: of the file, None where it has none. data: bytes of the file.
 Upload = collections.namedtuple('Upload', 'name data')
 
-# data: bytes of the file. answer: Answer, or None; refused: why there is none.
-Result = collections.namedtuple('Result', 'data answer refused')
+# name, data: as in Upload. answer: Answer, or None; refused: why there is none.
+Result = collections.namedtuple('Result', 'name data answer refused')
 
 
 def classify(app, service, photos):
@@ -49,9 +49,8 @@ def classify(app, service, photos):
   except Closing:
     raise Refused('closing')
   milliseconds = 1000 * (time.monotonic() - start)
-  results = [result if result.refused else
-             _answered(photo.name, result, next(answers))
-             for photo, result in zip(photos, results)]
+  results = [result if result.refused else _answered(result, next(answers))
+             for result in results]
   if len(results) == 1 and results[0].refused:
     # Another one: this frame holds `results`, and a raised exception its frame,
     # so that the photo would stay until Python looks for cycles.
@@ -70,7 +69,7 @@ def read(app):
 
   Returns:
     List of Uploads, and a dict of the form's other fields: a list of strings by
-    name, each cut after some letters.
+    name, of which only the first letters are read.
 
   Raises:
     Refused: there is no photo, or the request is no proper form, compressed or
@@ -140,13 +139,14 @@ def _checked(app, photo):
     uploads.check(photo.data, app.config['MAX_UPLOAD_MB'] * 2 ** 20,
                   app.config['MAX_PIXELS'])
   except Refused as refused:
-    return Result(photo.data, None, refused.again().of_file(photo.name))
-  return Result(photo.data, None, None)
+    return Result(*photo, None, refused.again().of_file(photo.name))
+  return Result(*photo, None, None)
 
 
-def _answered(name, result, answer):
+def _answered(result, answer):
   if isinstance(answer, PhotoError):
     # Pillow's own words are for our log: they may name what is inside us.
     tf.logging.debug('unreadable photo: %s', answer)
-    return result._replace(refused=Refused('unreadable_photo').of_file(name))
+    return result._replace(
+        refused=Refused('unreadable_photo').of_file(result.name))
   return result._replace(answer=answer)

@@ -7,6 +7,8 @@ Both tables have the same keys and name the same values; tests/app_test.py holds
 that.
 """
 
+from datasets import formats
+
 LANGUAGES = ('en', 'zh')
 
 _EN = {
@@ -75,8 +77,8 @@ _SENTENCES = {
         'busy': 'There are too many photos at the moment. Please try again in '
                 '%(seconds)d s.',
         'closing': 'The server is about to end. Please try again later.',
-        'cross_site': 'Photos are only accepted from the own page of this '
-                      'server. Please open it again and send them from there.',
+        'cross_site': "Photos are only accepted from this server's own page. "
+                      'Please open it again and send them from there.',
         'empty_file': 'The file is empty.',
         'no_boundary': 'The Content-Type of the form has no boundary: leave '
                        'this header to the HTTP client.',
@@ -85,6 +87,8 @@ _SENTENCES = {
         'not_a_file': 'The field "%(name)s" holds text in place of a file.',
         'not_a_photo': '%(format)s is not accepted: send the photo as a '
                        '%(accepted)s file.',
+        'save_as': '%(format)s is not accepted: save the photo as '
+                   '%(accepted)s.',
         'not_allowed': 'This address does not take such a request.',
         'not_found': 'There is nothing at this address.',
         'our_mistake': 'Something went wrong here. Please try again.',
@@ -125,6 +129,7 @@ _SENTENCES = {
         'no_photo': '请求中没有照片，请先选择一张。',
         'not_a_file': '字段“%(name)s”的内容是文本，不是文件。',
         'not_a_photo': '不接受%(format)s：请发送 %(accepted)s 格式的照片。',
+        'save_as': '不接受%(format)s：请把照片另存为 %(accepted)s。',
         'not_allowed': '这个地址不接受这样的请求。',
         'not_found': '这个地址没有内容。',
         'our_mistake': '服务器出了问题，请再试一次。',
@@ -161,11 +166,13 @@ def of(language):
 def sentence(language, refused):
   """Returns what the visitor reads of a refusals.Refused."""
   table, values = of(language), dict(refused.values)
-  if refused.code == 'not_a_photo':
+  key = refused.code
+  if key == 'not_a_photo':
     name = values['format']
+    key = 'save_as' if name in formats.PHOTOS else key
     values.update(format=_FORMATS[language].get(name, table['format'] % name),
                   accepted=one_of(language, values['accepted']))
-  text = _SENTENCES[language][refused.code] % values
+  text = _SENTENCES[language][key] % values
   return table['of_file'] % (refused.file, text) if refused.file else text
 
 

@@ -270,9 +270,9 @@ def test_upload_unusable_file_is_named_on_the_page(client):
   body = (kit.part(b'RIFF\x24\0\0\0WEBPVP8 ', filename=b'<b>.webp') +
           kit.form(kit.photo()))
   for language, sentence in (
-      ('en', '&lt;b&gt;.webp: WebP is not accepted: send the photo as a JPEG '
-       'or PNG file.'),
-      ('zh', '&lt;b&gt;.webp：不接受 WebP：请发送 JPEG 或 PNG 格式的照片。')):
+      ('en', '&lt;b&gt;.webp: WebP is not accepted: save the photo as JPEG or '
+       'PNG.'),
+      ('zh', '&lt;b&gt;.webp：不接受 WebP：请把照片另存为 JPEG 或 PNG。')):
     page = client.post('/', data=body, content_type=kit.form_type(),
                        headers={'Accept-Language': language})
     assert sentence in page.get_data(as_text=True)
@@ -307,9 +307,10 @@ def test_texts_say_the_same_in_every_language():
     assert sorted(values.findall(english)) == sorted(values.findall(chinese))
   assert set(texts.of('zh')) == set(texts.of('en'))
   everything = dict(name='a', accepted=('b', 'c1', 'd'), seconds=1, max_mb=2,
-                    most=3, width=4, height=5, encoding='e6', format='f7')
-  for code in refusals.STATUS:
-    refused = refusals.Refused(code, **everything).of_file('g8')
+                    most=3, width=4, height=5, encoding='e6')
+  for code, name in [(code, 'f7') for code in refusals.STATUS] + [
+      ('not_a_photo', 'JPEG 2000')]:
+    refused = refusals.Refused(code, format=name, **everything).of_file('g8')
     english, chinese = (texts.sentence(language, refused)
                         for language in ('en', 'zh'))
     assert english.endswith('.') and chinese.endswith('。')

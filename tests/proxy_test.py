@@ -247,7 +247,7 @@ def test_form_of_another_site_is_refused(ports, service, scripted, way, policy):
   service.seen.clear()
   scripted.value(_ATTACK % (ports.address(way), policy))
   scripted.wait_loaded()
-  assert 'only accepted from the own page' in scripted.html()
+  assert 'Photos are only accepted from' in scripted.html()
   assert not service.seen
 
 
