@@ -48,7 +48,7 @@ _Entry = collections.namedtuple('_Entry', 'name size written')
 
 
 def extension_of(data):
-  """Returns the extension by a file's content, None where it is not accepted."""
+  """Returns the extension of an accepted file by its content, else None."""
   return _EXTENSIONS.get(formats.name_of(data))
 
 
