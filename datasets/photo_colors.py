@@ -118,5 +118,5 @@ def _from_deep_grey(image, bits):
 
 def _check_uses_16_bits(uses_them):
   if not uses_them:
-    raise PhotoError('all 16-bit values are below 4096, as where 12 bits are '
+    raise PhotoError('all values are below 4096 of 65535, as where 12 bits are '
                      'stored in 16: save the photo with 8 bits a channel')

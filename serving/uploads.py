@@ -21,9 +21,14 @@ from datasets import formats, photos
 from errors import InputError
 from serving.refusals import Refused
 
-# Formats that are accepted, and the extension that a kept photo gets.
-_EXTENSIONS = {'JPEG': 'jpg', 'PNG': 'png'}
+# Formats that are accepted where photos can read them, and the extension that a
+# kept photo gets.
+_EXTENSIONS = {name: extension for name, extension in (
+    ('JPEG', 'jpg'), ('PNG', 'png'), ('WebP', 'webp'), ('HEIC', 'heic'))
+               if photos.can_read(name)}
 ACCEPTED = tuple(_EXTENSIONS)
+# What to send in place of any other: every program writes these.
+_ADVISED = ('JPEG', 'PNG')
 
 _NAME = re.compile(r'[0-9a-f]{32}\.(%s)' % '|'.join(_EXTENSIONS.values()))
 
@@ -43,7 +48,7 @@ _Entry = collections.namedtuple('_Entry', 'name size written')
 
 
 def extension_of(data):
-  """Returns 'jpg' or 'png' by the content of a file, None for anything else."""
+  """Returns the extension of an accepted file by its content, else None."""
   return _EXTENSIONS.get(formats.name_of(data))
 
 
@@ -65,8 +70,8 @@ def check(data, max_bytes, max_pixels):
     raise Refused('too_large', max_mb=max_bytes // 2 ** 20)
   name = formats.name_of(data)
   if name not in ACCEPTED:
-    raise Refused('not_a_photo', format=name, accepted=ACCEPTED)
-  width, height = _SIZES[name](data)
+    raise Refused('not_a_photo', format=name, accepted=_ADVISED)
+  width, height = _SIZES.get(name, _size_by_reader)(data)
   if not width or not height:
     raise Refused('unreadable_photo')
   if max(width, height) > photos.MAX_SIDE:
@@ -107,6 +112,14 @@ def _jpeg_size(data):
       width = max(width, int.from_bytes(data[at + 7:at + 9], 'big'))
     at += 2 + int.from_bytes(data[at + 2:at + 4], 'big')
   return 0, 0
+
+
+def _size_by_reader(data):
+  """Returns width and height, zero where the header is damaged."""
+  try:
+    return photos.size_of(data)
+  except photos.PhotoError:
+    return 0, 0
 
 
 _SIZES = {'JPEG': _jpeg_size, 'PNG': _png_size}

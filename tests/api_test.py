@@ -154,7 +154,7 @@ def test_classify_form_without_a_photo_names_the_field(client, parts, code,
 
 
 @pytest.mark.parametrize('name, data, message', [
-    (b'hat.webp', b'RIFF\x24\0\0\0WEBPVP8 ', 'hat.webp: WebP is not accepted: '
+    (b'hat.avif', b'\0\0\0\x1cftypavif', 'hat.avif: AVIF is not accepted: '
      'save the photo as JPEG or PNG.'),
     (b'C:\\photos\\hat.jpg', b'\0\0\0\x18ftypheic', 'hat.jpg: HEIC is .*'),
     ('../帽\u202e子\r'.encode(), b'<svg/>', '帽�子�: SVG is .*'),

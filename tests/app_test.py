@@ -13,6 +13,7 @@ import service_kit as kit
 from helpers import ROOT
 from PIL import Image
 
+from datasets import photos
 from datasets.photos import PhotoError
 from serving import app as serving_app
 from serving import refusals, texts
@@ -267,12 +268,12 @@ def test_prefix_without_slash_leads_to_the_page(client):
 
 
 def test_upload_unusable_file_is_named_on_the_page(client):
-  body = (kit.part(b'RIFF\x24\0\0\0WEBPVP8 ', filename=b'<b>.webp') +
+  body = (kit.part(b'\0\0\0\x1cftypavif', filename=b'<b>.avif') +
           kit.form(kit.photo()))
   for language, sentence in (
-      ('en', '&lt;b&gt;.webp: WebP is not accepted: save the photo as JPEG or '
+      ('en', '&lt;b&gt;.avif: AVIF is not accepted: save the photo as JPEG or '
        'PNG.'),
-      ('zh', '&lt;b&gt;.webp：不接受 WebP：请把照片另存为 JPEG 或 PNG。')):
+      ('zh', '&lt;b&gt;.avif：不接受 AVIF：请把照片另存为 JPEG 或 PNG。')):
     page = client.post('/', data=body, content_type=kit.form_type(),
                        headers={'Accept-Language': language})
     assert sentence in page.get_data(as_text=True)
@@ -280,8 +281,24 @@ def test_upload_unusable_file_is_named_on_the_page(client):
 
 def test_form_offers_the_formats_that_are_accepted(client):
   text = client.get('/').get_data(as_text=True)
-  assert 'accept="image/jpeg,image/png"' in text
-  assert 'JPEG or PNG, up to 1 MB each' in text
+  if photos.can_read('WebP'):
+    assert 'accept="image/jpeg,image/png,image/webp"' in text
+    assert 'JPEG, PNG or WebP, up to 1 MB each' in text
+  else:
+    assert 'accept="image/jpeg,image/png"' in text
+    assert 'JPEG or PNG, up to 1 MB each' in text
+
+
+def test_upload_webp_is_answered_where_photos_read_it(client):
+  answer = client.post('/', data=kit.form(kit.photo('WEBP')),
+                       content_type=kit.form_type(),
+                       headers={'Accept': 'application/json'})
+  if photos.can_read('WebP'):
+    assert answer.json['photos'][0]['classes']
+  else:
+    assert answer.status_code == 415
+    assert answer.json['error']['message'] == (
+        'a.jpg: WebP is not accepted: save the photo as JPEG or PNG.')
 
 
 @pytest.mark.parametrize('accepted, language', [

@@ -13,8 +13,9 @@ import service_kit as kit
 import werkzeug.test
 from PIL import Image
 
+from datasets import photos
 from errors import InputError
-from serving import heap, intake, uploads
+from serving import heap, intake, texts, uploads
 from serving.refusals import Refused
 
 JPEG = b'\xff\xd8\xff\xe0' + b'j' * 10
@@ -365,3 +366,35 @@ def test_check_side_longer_than_a_jpeg_holds_is_named():
   with pytest.raises(Refused) as caught:
     uploads.check(kit.photo('PNG', size=(66000, 2)), 2 ** 20, 10 ** 7)
   assert caught.value.code == 'too_many_pixels_a_side'
+
+
+def webp(**options):
+  return kit.photo('WEBP', size=(40, 30), **options)
+
+
+@pytest.mark.skipif(not photos.can_read('WebP'), reason='refused: see below')
+def test_check_webp_is_accepted_where_photos_read_it(tmp_path):
+  uploads.check(webp(), 10 ** 6, 1200)
+  assert refusal(uploads.check, webp(), 10 ** 6, 1199) == 'too_many_pixels'
+  assert refusal(uploads.check, webp()[:28], 10 ** 6, 1200) == (
+      'unreadable_photo')
+  assert uploads.is_kept_name(uploads.keep(str(tmp_path), webp()))
+  assert uploads.preview(webp(), 1200)[:3] == JPEG[:3]
+
+
+@pytest.mark.skipif(photos.can_read('WebP'), reason='accepted: see above')
+def test_check_webp_is_refused_where_photos_do_not_read_it(tmp_path):
+  assert refusal(uploads.check, webp(), 10 ** 6, 1200) == 'not_a_photo'
+  with pytest.raises(InputError):
+    uploads.keep(str(tmp_path), webp())
+
+
+def test_check_refuses_webp_and_heic_in_the_words_of_the_converter(monkeypatch):
+  monkeypatch.setattr(photos, '_READERS', {'JPEG': None, 'PNG': None})
+  monkeypatch.setattr(uploads, 'ACCEPTED', ('JPEG', 'PNG'))
+  for data in (webp(), b'\0\0\0\x18ftypheic' + bytes(40)):
+    with pytest.raises(Refused) as on_the_page:
+      uploads.check(data, 10 ** 6, 1200)
+    with pytest.raises(photos.PhotoError) as converting:
+      photos.normalize_photo(data)
+    assert texts.sentence('en', on_the_page.value) == '%s.' % converting.value
