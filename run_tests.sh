@@ -5,12 +5,9 @@
 # usage: [ENGINE=tf2] ./run_tests.sh [--full] [flags of pytest]
 #   --full  also the slow tiers
 #   -n0     in one process, for a debugger
+# Unlike those of all other scripts, its paths are relative to the project.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
-if [[ "${1:-}" == --help || "${1:-}" == -h ]]; then
-  sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' run_tests.sh
-  exit 0
-fi
 source ./engine.sh
 ./setup.sh --dev --quiet
 

@@ -32,8 +32,12 @@ def train(run):
         run.session_config)
     stack.callback(graph.twin.close)
     init_fn = start.init_fn(run)
+    cache_dir = values.feature_cache_dir or head_loop.default_cache_dir(
+        values.dataset_dir, values.dataset_name)
     progress = start.progress(run, graph.training.global_step)
     if not progress.is_over(values.early_stop_evals):
+      head_loop.check_room_for_first(graph, run.datasets, cache_dir,
+                                     values.cache_views)
       with loop.full_disk_as_advice(values.train_dir):
         start.save_facts(run)
     options = head_loop.Options(
@@ -43,9 +47,7 @@ def train(run):
     writer = tf.summary.FileWriter(values.train_dir, tf.get_default_graph())
     stack.callback(writer.close)
     make_caches = head_loop.caches_of(
-        graph, run.datasets,
-        values.feature_cache_dir or head_loop.default_cache_dir(
-            values.dataset_dir, values.dataset_name),
+        graph, run.datasets, cache_dir,
         feature_cache.facts_of_run(run.info), values.cache_views,
         _view_key(run))
 
