@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # Sourced by every script: the one place for names and folders.
 # Each is overridable: MODEL_NAME=mobilenet_v1 ./run_train.sh
-# Scripts stay in the folder where the user stands: what is relative, here or in
-# a flag, is relative to that. The defaults are in the project's folder.
+# No script changes the current folder: a relative path, here or in a flag, is
+# relative to that of the user. The defaults are in the project's folder.
 # shellcheck shell=bash
 # shellcheck disable=SC2034  # used by the scripts that source this
 
 # shellcheck source=engine.sh
 source "$(dirname "${BASH_SOURCE[0]}")/engine.sh"
 
-# tf1: TensorFlow 1.15 on Python 3.7; tf2: TensorFlow 2. And the Python with
-# which its environment is made. Not set: engine.sh looks what is there.
+# ENGINE: tf1 (TensorFlow 1.15 on Python 3.7) or tf2 (TensorFlow 2). PYTHON: the
+# interpreter that ./setup.sh makes the environment with. engine.sh finds both
+# where they are not set.
 # ENGINE PYTHON
 
 # The network: any name of nets/nets_factory.py.

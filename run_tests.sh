@@ -5,9 +5,11 @@
 # usage: [ENGINE=tf2] ./run_tests.sh [--full] [flags of pytest]
 #   --full  also the slow tiers
 #   -n0     in one process, for a debugger
-# Unlike those of all other scripts, its paths are relative to the project.
+# Unlike in all other scripts, relative paths are relative to the project.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+# shellcheck source=help.sh
+source "$(dirname "${BASH_SOURCE[0]}")/help.sh"
+cd "${PROJECT_DIR}"
 source ./engine.sh
 ./setup.sh --dev --quiet
 

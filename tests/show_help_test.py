@@ -91,7 +91,7 @@ def fresh(tmp_path_factory):
 
 def help_of(fresh, script, **variables):
   return subprocess.run(
-      [os.path.join('..', 'project', script), '--help'], cwd=str(fresh / 'bin'),
+      [os.path.join('project', script), '--help'], cwd=str(fresh),
       env=dict(dict(PATH=str(fresh / 'bin')), **variables), capture_output=True,
       timeout=20)
 

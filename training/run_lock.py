@@ -32,10 +32,9 @@ def hold(train_dir):
         path = os.path.join(train_dir, FILE_NAME)
         stream = stack.enter_context(locks.locked_file(path, wait=False))
       except BlockingIOError:
-        with open(path, encoding='ascii') as file:
-          raise InputError(
-              'process %s already trains in %s; stop it with ./stop_train.sh, '
-              'or give another --train_dir' % (file.read().strip(), train_dir))
+        raise InputError(
+            'process %s already trains in %s; stop it with ./stop_train.sh, or '
+            'give another --train_dir' % (_process_id(path), train_dir))
       except OSError as error:
         raise InputError('--train_dir=%s: %s' % (train_dir, error.strerror))
       stream.truncate(0)
@@ -45,6 +44,15 @@ def hold(train_dir):
     with contextlib.suppress(OSError):  # The first one that is not empty.
       for folder in missing:
         os.rmdir(folder)
+
+
+def _process_id(path):
+  """Returns what the process that has the lock wrote to the file."""
+  try:
+    with open(path, encoding='ascii') as file:
+      return file.read().strip()
+  except FileNotFoundError:  # It has just ended.
+    return '?'
 
 
 def _missing_folders(folder):
