@@ -161,7 +161,7 @@ def test_cache_of_another_key_is_another_one(tmp_path, change):
 
 def test_cache_that_does_not_fit_the_disk_is_refused_beforehand(tmp_path):
   cache = _cache(tmp_path / 'not' / 'yet', photos=10 ** 15)
-  with pytest.raises(InputError, match='GB are free; .*feature_cache_dir'):
+  with pytest.raises(InputError, match='MB are free; .*feature_cache_dir'):
     feature_cache.check_room([cache])
   feature_cache.check_room([_cache(tmp_path)])
 

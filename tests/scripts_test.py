@@ -408,3 +408,4 @@ def test_quickstart_learns_the_sample_and_serves_it(tmp_path):
     result = json.loads(stream.read().splitlines()[-1])
   assert result['accuracy'] >= 0.9
   assert 'HTTP 200' in done.stdout
+  assert 'No such file' not in done.stderr

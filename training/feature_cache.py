@@ -386,10 +386,10 @@ def check_room(caches):
   wanted = sum(cache.num_missing_bytes for cache in missing)
   if wanted > free:
     raise InputError(
-        'the features of %d photos need %.1f GB more in %s and %.1f GB are '
+        'the features of %d photos need %.1f MB more in %s and %.1f MB are '
         'free; give another --feature_cache_dir, or --nocache_features' % (
-            sum(cache.num_photos for cache in missing), wanted / 1e9, folder,
-            free / 1e9))
+            sum(cache.num_photos for cache in missing), wanted / 1e6, folder,
+            free / 1e6))
 
 
 def _unwritable(folder, reason):
