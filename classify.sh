@@ -5,9 +5,8 @@
 # usage: [MODEL_NAME=…] ./classify.sh photo.jpg folder/ [flags of
 #        classify_image.py, --help lists them]
 set -euo pipefail
+program=classify_image.py
 source "$(dirname "${BASH_SOURCE[0]}")/env_set.sh"
 "${PROJECT_DIR}/setup.sh" --quiet
-program=("${PROJECT_DIR}/classify_image.py")
-help_if_asked "$@"
 
-exec "${VENV_PYTHON}" "${program[@]}" --frozen_graph="${FROZEN_FILE}" "$@"
+exec "${VENV_PYTHON}" "${program}" --frozen_graph="${FROZEN_FILE}" "$@"

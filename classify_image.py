@@ -259,8 +259,6 @@ WRITERS = {'table': _TableWriter, 'csv': _CsvWriter, 'json': _JsonWriter}
 
 def main(argv):
   """Prints the scores of the photos that the command line names."""
-  # Names of files may be no UTF-8: they go out as the bytes they came in.
-  sys.stdout.reconfigure(errors='surrogateescape')
   paths = find_photos(argv[1:])
   classifier = classifier_from_flags()
   writer = WRITERS[FLAGS.format](classifier.labels)

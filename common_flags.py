@@ -4,11 +4,13 @@ Nothing here is defined on import: a program's `define_flags()` calls what it
 needs, so that two programs can be imported in one test run.
 """
 
+import codecs
 import os
 import sys
 
 from absl import app, flags
 
+import show_help
 from compat import setup_logging, tf
 from errors import InputError
 
@@ -25,25 +27,33 @@ def run(main, positional=False):
       status, None for 0.
     positional: whether the program takes arguments that are no flags.
   """
-  if sys.stdout is not None and sys.stdout.errors == 'strict':
-    # A terminal or file that cannot hold some letter of a class name gets its
-    # number instead, as stderr does.
-    sys.stdout.reconfigure(errors='backslashreplace')
-  _make_help_complete()
-  if {'--help', '-help', '-h'} & set(sys.argv[1:]):
-    # absl's own --help ends with status 1.
-    app.usage(shorthelp=True, writeto_stdout=True)
+  _accept_all_names()
+  if {'--help', '-help', '-h', '--helpshort'} & set(sys.argv[1:]):
+    # absl's own lists the flags of TensorFlow too, and ends with status 1.
+    print(show_help.program_help(sys.argv[0]), end='')
     sys.exit(0)
   app.run(lambda argv: sys.exit(_call(main, argv, positional)))
 
 
-def _make_help_complete():
-  """Lists flags of shared modules in --help like those of the program."""
-  program = sys.argv[0]
-  for module, defined in flags.FLAGS.flags_by_module_dict().items():
-    if module != program and not module.startswith('absl.'):
-      for flag in defined:
-        flags.FLAGS.register_key_flag_for_module(program, flag)
+def _accept_all_names():
+  """Lets stdout take the names of all files and classes.
+
+  Bytes of a file's name that are no text go out as they came in. A letter that
+  the encoding of stdout lacks becomes its number, as in stderr.
+  """
+  codecs.register_error('name_of_file_or_class', _encode_anyway)
+  if sys.stdout is not None and sys.stdout.errors in ('strict',
+                                                      'surrogateescape'):
+    sys.stdout.reconfigure(errors='name_of_file_or_class')
+
+
+def _encode_anyway(error):
+  """Handles an error of codecs for `_accept_all_names`."""
+  letter = error.object[error.start]
+  try:
+    return letter.encode('ascii', 'surrogateescape'), error.start + 1
+  except UnicodeEncodeError:
+    return letter.encode('ascii', 'backslashreplace'), error.start + 1
 
 
 def _call(main, argv, positional):

@@ -5,14 +5,12 @@
 # usage: [DATASET_NAME=my_flower_5] ./convert_tfrecord.sh [flags of
 #        download_and_convert_data.py, --help lists them]
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
-source ./env_set.sh
-./setup.sh --quiet
-program=(download_and_convert_data.py)
-help_if_asked "$@"
+program=download_and_convert_data.py
+source "$(dirname "${BASH_SOURCE[0]}")/env_set.sh"
+"${PROJECT_DIR}/setup.sh" --quiet
 
 flags=(--dataset_name="${DATASET_NAME}" --dataset_dir="${DATASET_DIR}")
 if [[ -n "${PERCENT_VALIDATION}" ]]; then
   flags+=(--percent_validation="${PERCENT_VALIDATION}")
 fi
-exec "${VENV_PYTHON}" "${program[@]}" "${flags[@]}" "$@"
+exec "${VENV_PYTHON}" "${program}" "${flags[@]}" "$@"

@@ -7,10 +7,8 @@
 # usage: ./download_checkpoint.sh [MODEL] [flags of download_checkpoint.py,
 #        --help lists them and every MODEL]
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
-source ./env_set.sh
-./setup.sh --quiet
-program=(download_checkpoint.py)
-help_if_asked "$@"
+program=download_checkpoint.py
+source "$(dirname "${BASH_SOURCE[0]}")/env_set.sh"
+"${PROJECT_DIR}/setup.sh" --quiet
 
-exec "${VENV_PYTHON}" "${program[@]}" --model_name="${MODEL_NAME}" "$@"
+exec "${VENV_PYTHON}" "${program}" --model_name="${MODEL_NAME}" "$@"

@@ -6,7 +6,8 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034  # used by the scripts that source this
 
-PROJECT_DIR="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+# shellcheck source=help.sh
+source "$(dirname "${BASH_SOURCE[0]}")/help.sh"
 
 use_engine() {
   ENGINE=$1

@@ -1,11 +1,18 @@
 #!/usr/bin/env bash
 # Sourced by every script: the one place for names and folders.
 # Each is overridable: MODEL_NAME=mobilenet_v1 ./run_train.sh
+# No script changes the current folder: a relative path, here or in a flag, is
+# relative to that of the user. The defaults are in the project's folder.
 # shellcheck shell=bash
 # shellcheck disable=SC2034  # used by the scripts that source this
 
 # shellcheck source=engine.sh
 source "$(dirname "${BASH_SOURCE[0]}")/engine.sh"
+
+# ENGINE: tf1 (TensorFlow 1.15 on Python 3.7) or tf2 (TensorFlow 2). PYTHON: the
+# interpreter that ./setup.sh makes the environment with. engine.sh finds both
+# where they are not set.
+# ENGINE PYTHON
 
 # The network: any name of nets/nets_factory.py.
 : "${MODEL_NAME:=inception_v4}"
@@ -59,28 +66,6 @@ source "$(dirname "${BASH_SOURCE[0]}")/engine.sh"
 : "${UPLOAD_FOLDER:=/tmp/upload}"
 : "${TENSORBOARD_HOST:=0.0.0.0}"
 : "${TENSORBOARD_PORT:=6006}"
-
-# Where --help is among the arguments: prints the comment at the head of the
-# script and the flags of its program (the array `program`), then ends. By the
-# name of the script: where $0 leads from here depends on the script's cd.
-help_if_asked() {
-  local argument script
-  for script in "${PROJECT_DIR}"/{,scripts/,benchmarks/}"${0##*/}"; do
-    [[ ! -f "${script}" ]] || break
-  done
-  for argument in "$@"; do
-    case "${argument}" in
-      -h | -help | --help | --helpfull | --helpshort)
-        sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${script}"
-        if [[ -n "${program[*]:-}" ]]; then
-          echo
-          "${VENV_PYTHON}" "${program[@]}" "${argument}"
-        fi
-        exit 0
-        ;;
-    esac
-  done
-}
 
 # Prints the folder with the checkpoint that EXPORT or EVAL, the variable named
 # by the first argument, asks for.
@@ -155,9 +140,8 @@ set_trainer_flags() {
 # Interrupted, it stops the training, which saves a last checkpoint.
 train_to_the_end() {
   local pid
-  mkdir -p "$(dirname "${LOG_FILE}")"
-  trap ./stop_train.sh EXIT
-  ./run_train.sh "$@"
+  trap '"${PROJECT_DIR}/stop_train.sh"' EXIT
+  "${PROJECT_DIR}/run_train.sh" "$@"
   pid=$(cat "${TRAIN_DIR}/train.pid" 2>/dev/null || true)
   if [[ -n "${pid}" ]]; then
     tail -n 0 -f --pid="${pid}" "${LOG_FILE}"

@@ -23,7 +23,7 @@ from datasets import dataset_factory, split_files
 from errors import InputError, unknown_name
 from evaluation import known, loop, metrics, report
 from nets import nets_factory
-from runs import checkpoints, run_info
+from runs import checkpoints, folders, run_info
 
 
 def define_flags():
@@ -165,13 +165,13 @@ def main(_):
   if first is None:
     return
   dataset, split, info = _facts(values, first)
-  os.makedirs(values.eval_dir, exist_ok=True)
+  folders.check_writable(values.eval_dir, 'eval_dir')
   with tf.Graph().as_default():
     graph = loop.build_graph(
         dataset, info, values.batch_size, values.num_preprocessing_threads,
         values.max_num_batches, values.moving_average_decay,
         with_logits=values.known != 'off', with_features=values.known != 'off')
-    with tf.summary.FileWriter(values.eval_dir) as writer:
+    with report.EventFile(values.eval_dir) as writer:
 
       def evaluate(checkpoint):
         counted = loop.count(graph, checkpoint, values.master,

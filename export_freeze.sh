@@ -8,15 +8,12 @@
 # usage: [MODEL_NAME=…] [EXPORT=best] ./export_freeze.sh [flags of
 #        export_inference_graph.py, --help lists them]
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
-source ./env_set.sh
-./setup.sh --quiet
-program=(export_inference_graph.py)
-help_if_asked "$@"
+program=export_inference_graph.py
+source "$(dirname "${BASH_SOURCE[0]}")/env_set.sh"
+"${PROJECT_DIR}/setup.sh" --quiet
 
 checkpoint=$(checkpoint_folder EXPORT)
-mkdir -p "${EXPORT_DIR}"
-exec "${VENV_PYTHON}" "${program[@]}" \
+exec "${VENV_PYTHON}" "${program}" \
   --model_name="${MODEL_NAME}" \
   --dataset_name="${DATASET_NAME}" \
   --dataset_dir="${DATASET_DIR}" \

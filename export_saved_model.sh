@@ -7,18 +7,16 @@
 # usage: [MODEL_NAME=…] [EXPORT=best] ./export_saved_model.sh [flags of
 #        export_saved_model.py, --help lists them]
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
 asked_export=${EXPORT:-}
-source ./env_set.sh
-./setup.sh --quiet
-program=(export_saved_model.py)
-help_if_asked "$@"
+program=export_saved_model.py
+source "$(dirname "${BASH_SOURCE[0]}")/env_set.sh"
+"${PROJECT_DIR}/setup.sh" --quiet
 
 if [[ " $* " != *-frozen_file* ]] &&
   [[ -n "${asked_export}" || ! -e "${FROZEN_FILE}" ]]; then
-  EXPORT="${EXPORT}" ./export_freeze.sh
+  EXPORT="${EXPORT}" "${PROJECT_DIR}/export_freeze.sh"
 fi
-exec "${VENV_PYTHON}" "${program[@]}" \
+exec "${VENV_PYTHON}" "${program}" \
   --frozen_file="${FROZEN_FILE}" \
   --saved_model_dir="${EXPORT_DIR}/saved_model/my_${MODEL_NAME}" \
   "$@"

@@ -13,6 +13,8 @@
 # Everything is written to output/quickstart; names and numbers of env_set.sh
 # can be overridden, as in MODEL_NAME=mobilenet_v1 ./quickstart.sh --photos DIR
 set -euo pipefail
+# shellcheck source=help.sh
+source "$(dirname "${BASH_SOURCE[0]}")/help.sh"
 
 photos=
 checkpoint=
@@ -28,14 +30,12 @@ while [[ $# -gt 0 ]]; do
                   [[ -n "${checkpoint}" ]] || fail '--checkpoint needs a file'
                   shift ;;
     --no_serve) serve=0 ;;
-    -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit 0 ;;
     *) fail "unknown argument $1; see --help" ;;
   esac
   shift
 done
 
-# Both are relative to where the user stands. All that can be wrong with them is
-# said before anything takes time.
+# All that can be wrong with them is said before anything takes time.
 if [[ -n "${photos}" ]]; then
   [[ -d "${photos}" ]] || fail "--photos ${photos}: no such folder"
   photos=$(cd "${photos}" && pwd)
@@ -47,23 +47,27 @@ if [[ -n "${checkpoint}" ]]; then
     fail "--checkpoint ${checkpoint}: no such file, nor ${checkpoint}.index"
   checkpoint="$(cd "$(dirname "${checkpoint}")" && pwd)/${checkpoint##*/}"
 fi
-cd "$(dirname "${BASH_SOURCE[0]}")"
 port=${SERVER_PORT:-5001}
 if (exec 3<>"/dev/tcp/127.0.0.1/${port}") 2>/dev/null; then
   fail "port ${port} is taken; SERVER_PORT=5002 ./quickstart.sh takes another"
 fi
 
-source ./engine.sh
+source "${PROJECT_DIR}/engine.sh"
 step "Setting ${VENV##*/} up: ${ENGINE_NAME}"
-./setup.sh
+"${PROJECT_DIR}/setup.sh"
 
-base="${PWD}/output/quickstart"
+# Runs a module of the project, given as a path.
+run_module() {
+  PYTHONPATH="${PROJECT_DIR}" "${VENV_PYTHON}" "${PROJECT_DIR}/$1" "${@:2}"
+}
+
+base="${PROJECT_DIR}/output/quickstart"
 export DATASET_DIR="${DATASET_DIR:-${base}/data}"
 train_flags=()
 if [[ -n "${photos}" ]]; then
   export MODEL_NAME="${MODEL_NAME:-inception_v4}"
   export DATASET_NAME="${DATASET_NAME:-$(basename "${photos}")}"
-  published="checkpoints/${MODEL_NAME}.ckpt"
+  published="${PROJECT_DIR}/checkpoints/${MODEL_NAME}.ckpt"
   if [[ -n "${checkpoint}" ]]; then
     export CHECKPOINT_PATH="${checkpoint}"
   elif [[ -z "${CHECKPOINT_PATH+set}" && ! -e "${published}" &&
@@ -98,12 +102,11 @@ else
     fail "${folder} holds other photos; --photos ${folder} takes them"
   mkdir -p "${folder}"
   touch "${folder}/.drawn"
-  "${VENV_PYTHON}" -m datasets.draw_flowers --per_class=120 \
-    --output_dir="${folder}"
+  run_module datasets/draw_flowers.py --per_class=120 --output_dir="${folder}"
 fi
 
 step 'convert_tfrecord.sh: photos to TFRecord'
-./convert_tfrecord.sh
+"${PROJECT_DIR}/convert_tfrecord.sh"
 
 # Other photos or another checkpoint are another run.
 manifest="${DATASET_DIR}/${DATASET_NAME}.json"
@@ -111,7 +114,7 @@ run=$({ cat "${manifest}"; echo "${CHECKPOINT_PATH-}"; } | cksum)
 export OUTPUT_DIR="${OUTPUT_DIR:-${base}/${DATASET_NAME}_${MODEL_NAME}_${run%% *}}"
 export LOG_FILE="${LOG_FILE:-${base}/output.log}"
 export SERVER_HOST="${SERVER_HOST:-127.0.0.1}"
-source ./env_set.sh
+source "${PROJECT_DIR}/env_set.sh"
 
 step "run_train.sh: ${MODEL_NAME}${MAX_NUMBER_OF_STEPS:+, ${MAX_NUMBER_OF_STEPS} steps}"
 train_to_the_end "${train_flags[@]}"
@@ -120,23 +123,24 @@ if [[ -d "${TRAIN_DIR}/best" ]]; then
 fi
 
 step 'run_eval.sh: accuracy on the validation photos'
-EVAL_INTERVAL_SECS='' ./run_eval.sh
+EVAL_INTERVAL_SECS='' "${PROJECT_DIR}/run_eval.sh"
 
 step 'export_freeze.sh: frozen graph and labels'
-./export_freeze.sh
+"${PROJECT_DIR}/export_freeze.sh"
 
 step "server.sh: the page on port ${SERVER_PORT}"
 mkdir -p "${base}"
 server_log="${base}/server.log"
-./server.sh >"${server_log}" 2>&1 &
+: >"${server_log}"  # It is read before the server has begun.
+"${PROJECT_DIR}/server.sh" >>"${server_log}" 2>&1 &
 server=$!
 trap 'kill "${server}" 2>/dev/null; wait "${server}" 2>/dev/null || true' EXIT
 until grep -q 'listening on port' "${server_log}"; do
   kill -0 "${server}" 2>/dev/null || { cat "${server_log}" >&2; exit 1; }
   sleep 0.2
 done
-photo=$("${VENV_PYTHON}" -m tools.pick_photo --manifest="${manifest}")
-"${VENV_PYTHON}" -m tools.upload_photo --photo="${photo}" \
+photo=$(run_module tools/pick_photo.py --manifest="${manifest}")
+run_module tools/upload_photo.py --photo="${photo}" \
   --url="http://127.0.0.1:${SERVER_PORT}/"
 
 cat <<TEXT
@@ -146,8 +150,9 @@ TEXT
 if [[ "${serve}" == 1 ]]; then
   cat <<TEXT
 Serving on http://127.0.0.1:${SERVER_PORT}/ until Ctrl-C. Try it with a browser, or with
-  $(printf 'cd %q; %q -m tools.upload_photo --photo=%q --url=%q' "${PWD}" \
-      "${VENV_PYTHON}" "${photo}" "http://127.0.0.1:${SERVER_PORT}/")
+  $(printf 'PYTHONPATH=%q %q %q --photo=%q --url=%q' "${PROJECT_DIR}" \
+      "${VENV_PYTHON}" "${PROJECT_DIR}/tools/upload_photo.py" "${photo}" \
+      "http://127.0.0.1:${SERVER_PORT}/")
 TEXT
   wait "${server}"
 fi

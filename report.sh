@@ -8,13 +8,11 @@
 # usage: [MODEL_NAME=…] [TRAIN_DIR=…] ./report.sh [flags of make_report.py,
 #        --help lists them]
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
-source ./env_set.sh
-./setup.sh --quiet
-program=(make_report.py)
-help_if_asked "$@"
+program=make_report.py
+source "$(dirname "${BASH_SOURCE[0]}")/env_set.sh"
+"${PROJECT_DIR}/setup.sh" --quiet
 
-exec "${VENV_PYTHON}" "${program[@]}" \
+exec "${VENV_PYTHON}" "${program}" \
   --train_dir="${TRAIN_DIR}" \
   --eval_dir="${EVAL_DIR}" \
   --dataset_name="${DATASET_NAME}" \

@@ -13,11 +13,9 @@
 #        [--ps_hosts=a:2222 --worker_hosts=a:2223,b:2223 | --hosts=FILE]
 #        [--sync_replicas] [flags of train_image_classifier.py]
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
-source ./env_set.sh
-./setup.sh --quiet
-program=(run_cluster.py)
-help_if_asked "$@"
+program=run_cluster.py
+source "$(dirname "${BASH_SOURCE[0]}")/env_set.sh"
+"${PROJECT_DIR}/setup.sh" --quiet
 
 set_trainer_flags "$@"
 flags+=(--task_logs="${LOG_DIR:-${OUTPUT_DIR}/logs}")
@@ -30,4 +28,4 @@ fi
 
 # Not nohup: it ends when the training has, so that a supervisor, a terminal or
 # a job queue can hold on to it.
-exec "${VENV_PYTHON}" -u "${program[@]}" "${flags[@]}" "$@"
+exec "${VENV_PYTHON}" -u "${program}" "${flags[@]}" "$@"

@@ -7,11 +7,9 @@
 # usage: [MODEL_NAME=…] [EVAL_SPLIT=validation,test] [EVAL_INTERVAL_SECS=60] \
 #        [EVAL=best] ./run_eval.sh [flags of eval_image_classifier.py, --help lists them]
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
-source ./env_set.sh
-./setup.sh --quiet
-program=(eval_image_classifier.py)
-help_if_asked "$@"
+program=eval_image_classifier.py
+source "$(dirname "${BASH_SOURCE[0]}")/env_set.sh"
+"${PROJECT_DIR}/setup.sh" --quiet
 
 checkpoint=$(checkpoint_folder EVAL)
 flags=(
@@ -27,4 +25,4 @@ if [[ -n "${EVAL_INTERVAL_SECS}" ]]; then
   flags+=(--eval_interval_secs="${EVAL_INTERVAL_SECS}")
 fi
 
-exec "${VENV_PYTHON}" "${program[@]}" "${flags[@]}" "$@"
+exec "${VENV_PYTHON}" "${program}" "${flags[@]}" "$@"

@@ -6,15 +6,13 @@
 # usage: [MODEL_NAME=…] [TENSORBOARD_PORT=6006] [TENSORBOARD_HOST=0.0.0.0]
 #        ./run_tensorboard.sh [flags of tensorboard, --help lists them]
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
-source ./env_set.sh
-./setup.sh --quiet
-program=(-m tools.tensorboard_quietly)
-help_if_asked "$@"
+program=tools/tensorboard_quietly.py
+source "$(dirname "${BASH_SOURCE[0]}")/env_set.sh"
+"${PROJECT_DIR}/setup.sh" --quiet
 
 echo "run_tensorboard.sh: train is ${TRAIN_DIR}, eval is ${EVAL_DIR};" \
   "--host=${TENSORBOARD_HOST}, TENSORBOARD_HOST=127.0.0.1 changes that" >&2
-exec "${VENV_PYTHON}" "${program[@]}" \
+PYTHONPATH="${PROJECT_DIR}" exec "${VENV_PYTHON}" "${program}" \
   --train_dir="${TRAIN_DIR}" \
   --eval_dir="${EVAL_DIR}" \
   --host="${TENSORBOARD_HOST}" \

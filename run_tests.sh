@@ -5,12 +5,11 @@
 # usage: [ENGINE=tf2] ./run_tests.sh [--full] [flags of pytest]
 #   --full  also the slow tiers
 #   -n0     in one process, for a debugger
+# Unlike in all other scripts, relative paths are relative to the project.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
-if [[ "${1:-}" == --help || "${1:-}" == -h ]]; then
-  sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' run_tests.sh
-  exit 0
-fi
+# shellcheck source=help.sh
+source "$(dirname "${BASH_SOURCE[0]}")/help.sh"
+cd "${PROJECT_DIR}"
 source ./engine.sh
 ./setup.sh --dev --quiet
 

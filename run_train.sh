@@ -12,11 +12,9 @@
 #        [CHECKPOINT_EXCLUDE_SCOPES=…] ./run_train.sh [flags of
 #        train_image_classifier.py, --help lists them]
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
-source ./env_set.sh
-./setup.sh --quiet
-program=(train_image_classifier.py)
-help_if_asked "$@"
+program=train_image_classifier.py
+source "$(dirname "${BASH_SOURCE[0]}")/env_set.sh"
+"${PROJECT_DIR}/setup.sh" --quiet
 
 set_trainer_flags "$@"
 # Where all layers are trained no feature stays what it is.
@@ -37,19 +35,24 @@ fi
 
 # The log is continued, so that a resumed run keeps its history; what is waited
 # for below must come from this run.
-touch "${LOG_FILE}"
+if ! { mkdir -p "$(dirname "${LOG_FILE}")" && : >>"${LOG_FILE}"; } 2>/dev/null
+then
+  echo "run_train.sh: error: cannot write to LOG_FILE=${LOG_FILE}" >&2
+  exit 1
+fi
 seen=$(wc -c <"${LOG_FILE}")
 new_log() { tail -c "+$((seen + 1))" "${LOG_FILE}"; }
 
-nohup "${VENV_PYTHON}" -u "${program[@]}" "${flags[@]}" "$@" \
+nohup "${VENV_PYTHON}" -u "${program}" "${flags[@]}" "$@" \
   >>"${LOG_FILE}" 2>&1 </dev/null &
 pid=$!
-echo "Training as process ${pid}, waiting until it starts"
+echo "Process ${pid} prepares the training, waiting until it begins"
 trap 'echo "Not waiting: process ${pid} goes on; ./stop_train.sh stops it"
   exit 130' INT
 
-# A mistake in a flag shows here, not only in the log.
-while ! grep -q 'Starting Queues' <(new_log); do
+# What the trainer refuses shows here, not only in the log. This line of its log
+# comes when it has checked all that can be known beforehand.
+while ! grep -q 'Training on ' <(new_log); do
   if ! kill -0 "${pid}" 2>/dev/null; then
     status=0
     wait "${pid}" || status=$?

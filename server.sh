@@ -7,15 +7,13 @@
 # usage: [MODEL_NAME=…] [SERVER_PORT=5001] ./server.sh [flags of server.py,
 #        --help lists them]
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
-source ./env_set.sh
-./setup.sh --quiet
-program=(server.py)
-help_if_asked "$@"
+program=server.py
+source "$(dirname "${BASH_SOURCE[0]}")/env_set.sh"
+"${PROJECT_DIR}/setup.sh" --quiet
 
 echo "server.sh: --host=${SERVER_HOST}, --keep_uploads in ${UPLOAD_FOLDER};" \
   "SERVER_HOST=127.0.0.1 and --nokeep_uploads change that" >&2
-exec "${VENV_PYTHON}" "${program[@]}" \
+exec "${VENV_PYTHON}" "${program}" \
   --model_dir= \
   --model_name="${FROZEN_FILE}" \
   --label_file="${LABEL_FILE}" \

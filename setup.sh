@@ -11,7 +11,8 @@
 #   PYTHON=/path/to/python3.7   makes it with that Python, which decides between
 #                               tf1 and tf2 for this call where ENGINE does not
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+# shellcheck source=help.sh
+source "$(dirname "${BASH_SOURCE[0]}")/help.sh"
 
 quiet=0
 with_dev=0
@@ -19,13 +20,12 @@ for argument in "$@"; do
   case "${argument}" in
     --dev) with_dev=1 ;;
     --quiet) quiet=1 ;;
-    -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' setup.sh; exit 0 ;;
     *) echo "setup.sh: error: unknown argument ${argument}; see --help" >&2
        exit 1 ;;
   esac
 done
 
-source ./engine.sh
+source "${PROJECT_DIR}/engine.sh"
 files=("requirements${ENGINE_SUFFIX}.txt")
 if [[ "${with_dev}" == 1 ]]; then
   files+=("requirements${ENGINE_SUFFIX}-dev.txt")
@@ -76,7 +76,7 @@ install() {
   "${VENV_PYTHON}" -m pip install --quiet --disable-pip-version-check \
     "pip==${PIP_VERSION}"
   "${VENV_PYTHON}" -m pip install --disable-pip-version-check \
-    --progress-bar on "${files[@]/#/--requirement=}" |
+    --progress-bar on "${files[@]/#/--requirement=${PROJECT_DIR}/}" |
     { grep -v '^Requirement already satisfied' || true; }
   "${VENV_PYTHON}" -m pip check
 }
@@ -94,17 +94,17 @@ is_installed() {
   "${VENV_PYTHON}" -c 'import importlib.util, sys
 sys.exit(importlib.util.find_spec("tf_slim") is None)' 2>/dev/null || return 1
   for file in "${files[@]}"; do
-    cmp --silent "${file}" "${VENV}/${file}" || return 1
+    cmp --silent "${PROJECT_DIR}/${file}" "${VENV}/${file}" || return 1
   done
 }
 
 if ! is_installed; then
   # Another script may be at the same.
-  exec 9>".setup${ENGINE_SUFFIX}.lock"
+  exec 9>"${PROJECT_DIR}/.setup${ENGINE_SUFFIX}.lock"
   flock 9
   if ! is_installed; then
     install
-    cp "${files[@]}" "${VENV}/"
+    cp "${files[@]/#/${PROJECT_DIR}/}" "${VENV}/"
   fi
 fi
 if [[ "${quiet}" == 0 ]]; then

@@ -41,7 +41,7 @@ Way = collections.namedtuple('Way', 'name tasks photos apart')
 
 def define_flags():
   """Defines what is trained, and for how long."""
-  flags.DEFINE_string('model_name', 'mobilenet_v1', 'Network.')
+  flags.DEFINE_string('model_name', 'mobilenet_v1', 'Name of the network.')
   flags.DEFINE_integer('train_image_size', 96, "Side of the network's input in "
                        'pixels.', lower_bound=1)
   flags.DEFINE_integer('batch_size', 16, 'Photos a step of one worker, shared '

@@ -51,8 +51,6 @@ def define_flags():
   flags.DEFINE_string('frozen_file', None, 'Frozen graph with its labels.')
   flags.DEFINE_string('photos', None, 'Folder of JPEG or PNG photos, searched '
                       'with its sub-folders.')
-  flags.DEFINE_string(
-      'relative_to', '', 'Folder that --photos is relative to.')
   flags.DEFINE_integer('num_photos', 32, 'How many of them are uploaded.',
                        lower_bound=1)
   flags.DEFINE_list('clients', ['1', '8', '64'],
@@ -279,7 +277,7 @@ def start_server():
       [sys.executable, os.path.join(_ROOT, 'server.py'), '--port=0',
        '--model_dir=' + folder, '--model_name=' + name,
        '--batch_size=%d' % FLAGS.batch_size, *FLAGS.server_flag],
-      stdout=subprocess.PIPE, text=True, cwd=_ROOT)
+      stdout=subprocess.PIPE, text=True)
   line = process.stdout.readline()
   if not line.startswith('listening on port '):
     process.wait()
@@ -325,8 +323,7 @@ def main(_):
   """Prints the table; returns 1 where a bar is missed."""
   common_flags.require(FLAGS, 'frozen_file', 'photos')
   all_clients = clients_from_flags()
-  photos = read_photos(os.path.join(FLAGS.relative_to, FLAGS.photos),
-                       FLAGS.num_photos)
+  photos = read_photos(FLAGS.photos, FLAGS.num_photos)
   classifier = Classifier.from_frozen_graph(FLAGS.frozen_file,
                                             batch_size=FLAGS.batch_size)
   expected = [list(zip(classifier.labels, map(float, scores)))

@@ -50,8 +50,6 @@ def define_flags():
   """Defines which photos are told apart, and by which network."""
   flags.DEFINE_string('photos', None, 'Folder with a sub-folder a class.')
   flags.DEFINE_string('strangers', None, 'Folder of photos of other things.')
-  flags.DEFINE_string(
-      'relative_to', '', 'Folder that these two are relative to.')
   flags.DEFINE_string('model_name', 'mobilenet_v1', 'Name of the network.')
   flags.DEFINE_string(
       'checkpoint_path', None, 'Published checkpoint of the network.')
@@ -82,7 +80,6 @@ def read_photos(folder, work_dir, name):
   Returns:
     photo_features.Features; logits are those of the published classifier.
   """
-  folder = os.path.join(FLAGS.relative_to, os.path.expanduser(folder))
   if not os.path.isdir(folder):
     raise InputError('%s is no folder' % folder)
   target = os.path.join(work_dir, name)

@@ -14,6 +14,35 @@ from evaluation import confusion_plot
 _MAX_PRINTED = 100
 
 
+class EventFile:
+  """The event file of a folder, made with the first summary.
+
+  Args:
+    folder: path; made where there is none.
+  """
+
+  def __init__(self, folder):
+    self._folder = folder
+    self._writer = None
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *error):
+    if self._writer:
+      self._writer.close()
+
+  def add_summary(self, summary, global_step):
+    if not self._writer:
+      self._writer = tf.summary.FileWriter(self._folder)
+    self._writer.add_summary(summary, global_step)
+
+  def flush(self):
+    """Puts the summaries that were added on the disk."""
+    if self._writer:
+      self._writer.flush()
+
+
 def print_metrics(metrics, stream):
   """Prints the metrics as slim does, then precision and recall a class.
 
@@ -66,12 +95,12 @@ def write(eval_dir, counted, metrics, names, split, writer, judged=None):
   """Writes metrics, predictions and the confusion matrix of one checkpoint.
 
   Args:
-    eval_dir: folder, which exists.
+    eval_dir: folder; made where there is none.
     counted: a Counted.
     metrics: its Metrics.
     names: the class names by index.
     split: name of the split.
-    writer: tf.summary.FileWriter of the folder.
+    writer: EventFile of the folder.
     judged: known.Judged of the photos, None where there is none.
 
   Returns:
@@ -82,6 +111,7 @@ def write(eval_dir, counted, metrics, names, split, writer, judged=None):
       'confusion': 'confusion-%d.png' % counted.global_step,
       'metrics': 'metrics.jsonl',
   }
+  os.makedirs(eval_dir, exist_ok=True)
   paths = {key: os.path.join(eval_dir, name) for key, name in files.items()}
   _write_predictions(paths['predictions'], counted, names, judged)
   title = '%s, step %d: accuracy %.3f' % (

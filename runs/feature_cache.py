@@ -21,6 +21,7 @@ import numpy as np
 from compat import tf
 from datasets import tfrecord_file
 from errors import InputError
+from runs import folders
 
 _KEY_FILE = 'key.json'
 _ROWS_FILE = 'rows.json'
@@ -221,23 +222,13 @@ class FeatureCache:
     finally:
       os.close(lock)
 
-  def _unwritable(self, error):
-    return InputError(
-        'cannot write to the feature cache %s: %s; --feature_cache_dir is '
-        'another place for it' % (self.folder, error.strerror))
+  @property
+  def num_missing_bytes(self):
+    """How many bytes are still to be written."""
+    return (self.num_rows - self.rows()) * (self.row_bytes + 8)
 
-  def check_space(self):
-    """Raises InputError where the disk cannot hold the missing rows."""
-    folder = os.path.abspath(self.folder)
-    while not os.path.isdir(folder):
-      folder = os.path.dirname(folder)
-    free = shutil.disk_usage(folder).free
-    wanted = (self.num_rows - self.rows()) * (self.row_bytes + 8)
-    if wanted > free:
-      raise InputError(
-          'the features of %d photos need %.1f GB more in %s and %.1f GB are '
-          'free; give another --feature_cache_dir, or --nocache_features' %
-          (self.num_photos, wanted / 1e9, folder, free / 1e9))
+  def _unwritable(self, error):
+    return _unwritable(self.folder, error.strerror)
 
   def labels(self):
     """Returns the labels of the photos: [photos] int64."""
@@ -371,6 +362,40 @@ class _Writer:
     self.save()
     for stream in self._files + [self._names]:
       stream.close()
+
+
+def check_room(caches):
+  """Checks that what is missing of some caches can be written.
+
+  Args:
+    caches: list of FeatureCache in one folder of caches.
+
+  Raises:
+    InputError: the folder cannot be written to, or the disk is too full.
+  """
+  missing = [cache for cache in caches if cache.num_missing_bytes]
+  if not missing:
+    return
+  reason = folders.reason_not_writable(missing[0].folder)
+  if reason:
+    raise _unwritable(missing[0].folder, reason)
+  folder = os.path.abspath(missing[0].folder)
+  while not os.path.isdir(folder):
+    folder = os.path.dirname(folder)
+  free = shutil.disk_usage(folder).free
+  wanted = sum(cache.num_missing_bytes for cache in missing)
+  if wanted > free:
+    raise InputError(
+        'the features of %d photos need %.1f MB more in %s and %.1f MB are '
+        'free; give another --feature_cache_dir, or --nocache_features' % (
+            sum(cache.num_photos for cache in missing), wanted / 1e6, folder,
+            free / 1e6))
+
+
+def _unwritable(folder, reason):
+  return InputError(
+      'cannot write to the feature cache %s: %s; --feature_cache_dir is '
+      'another place for it' % (folder, reason))
 
 
 def _lock(descriptor, folder, stop_requested):

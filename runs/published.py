@@ -92,10 +92,9 @@ PUBLISHED = {
                                'pnasnet_mobile', 'model.ckpt'),
 }
 
-# {network: name of the checkpoint that it means}
-OF_NETWORK = {}
-for _name, _row in PUBLISHED.items():
-  OF_NETWORK.setdefault(_row.network, _name)
+# {network: name of the checkpoint that it means, its first one}
+OF_NETWORK = {row.network: name
+              for name, row in reversed(list(PUBLISHED.items()))}
 
 # Files of a V2 checkpoint; a graph (.meta) is not needed to read it.
 _V2_FILE = re.compile(r'(.+)(\.index|\.data-\d{5}-of-\d{5})')

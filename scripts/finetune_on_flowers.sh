@@ -8,15 +8,14 @@
 #        [ALL_LEARNING_RATE=0.0001] ./scripts/finetune_on_flowers.sh \
 #        [flags of train_image_classifier.py, --help lists them]
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
 : "${MODEL_NAME:=inception_v3}" "${DATASET_NAME:=flowers}"
 : "${CLASSIFIER_STEPS:=1000}" "${ALL_STEPS:=500}"
 : "${LEARNING_RATE:=0.01}" "${ALL_LEARNING_RATE:=0.0001}"
 : "${OPTIMIZER:=rmsprop}"
-source ./env_set.sh
-./setup.sh --quiet
-program=(train_image_classifier.py)
-help_if_asked "$@"
+program=train_image_classifier.py
+# shellcheck source=env_set.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../env_set.sh"
+"${PROJECT_DIR}/setup.sh" --quiet
 
 export MODEL_NAME DATASET_NAME DATASET_DIR LOG_FILE BATCH_SIZE OPTIMIZER
 export EVAL_INTERVAL_SECS=
@@ -24,15 +23,15 @@ first_dir="${TRAIN_DIR}"
 
 if [[ -n "${CHECKPOINT_PATH}" && ! -e "${CHECKPOINT_PATH}" &&
       ! -e "${CHECKPOINT_PATH}.index" ]]; then
-  ./download_checkpoint.sh
+  "${PROJECT_DIR}/download_checkpoint.sh"
 fi
-./convert_tfrecord.sh
+"${PROJECT_DIR}/convert_tfrecord.sh"
 
 # The learning rate stays, as slim's; MAX_NUMBER_OF_STEPS would have it fall.
 fine_tune() {
   train_to_the_end --max_number_of_steps="$1" --early_stop_evals=0 \
     --log_every_n_steps=100 "${@:2}"
-  ./run_eval.sh
+  "${PROJECT_DIR}/run_eval.sh"
 }
 
 export CHECKPOINT_PATH TRAIN_DIR EVAL_DIR LEARNING_RATE MAX_NUMBER_OF_STEPS=

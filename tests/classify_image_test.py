@@ -242,3 +242,12 @@ def test_program_runs_alone_with_names_that_are_no_utf8(frozen, tmp_path):
   assert done.stdout.splitlines()[1].startswith(name + b',1,')
   assert done.stderr.decode().splitlines() == [
       '%s: the file is empty' % (tmp_path / 'empty')]
+  # A terminal without umlauts: the byte as it came in, the letter as a number.
+  (tmp_path / '\xfc.jpg').write_bytes(kit.make_photo(0))
+  done = subprocess.run([*done.args, str(tmp_path / '\xfc.jpg')],
+                        env=dict(os.environ, PYTHONIOENCODING='ascii'),
+                        capture_output=True, check=False)
+  assert b'Traceback' not in done.stderr
+  rows = done.stdout.splitlines()[1:]
+  assert rows[0].startswith(name + b',1,')
+  assert rows[1].startswith(os.fsencode(str(tmp_path)) + b'/\\xfc.jpg,1,')

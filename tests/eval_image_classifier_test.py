@@ -161,12 +161,17 @@ def test_evaluation_max_num_batches_counts_only_those(run, tmp_path):
     ('--model_name=lenet', 'lacks LeNet/'),
     ('--dataset_split_name=nope', 'nope'),
     ('--labels_offset=1', '--labels_offset=1, but the run in'),
+    ('--eval_dir=FILE/x/y', 'cannot write to --eval_dir=FILE/x/y: FILE: Not a'),
 ])
 def test_evaluation_with_a_wrong_flag_is_an_input_error(
     run, tmp_path, flag, message):
+  file = tmp_path / 'file'
+  file.write_text('')
+  flag, message = (text.replace('FILE', str(file)) for text in (flag, message))
   with pytest.raises(InputError, match=re.escape(message)) as caught:
-    evaluate(run, tmp_path, flag)
+    evaluate(run, tmp_path / 'eval', flag)
   assert '\n' not in str(caught.value)
+  assert os.listdir(str(tmp_path)) == ['file']
 
 
 def test_evaluation_of_a_run_on_other_classes_names_them(run, tmp_path):

@@ -358,7 +358,7 @@ def test_main_with_a_mistake_is_one_line(graphs, tmp_path, flags, message):
 @pytest.fixture
 def project(tmp_path):
   """The script among scripts that only note how they are called."""
-  for name in ('export_saved_model.sh', 'env_set.sh', 'engine.sh'):
+  for name in ('export_saved_model.sh', 'env_set.sh', 'engine.sh', 'help.sh'):
     shutil.copy(os.path.join(ROOT, name), str(tmp_path))
   for name in ('setup.sh', 'export_freeze.sh', '.venv/bin/python',
                '.venv-tf2/bin/python'):
@@ -391,6 +391,6 @@ def test_script_freezes_where_it_must(project, graph_there, variables, flags,
   assert called == ([frozen] if frozen else [])
   assert calls[-1][0] == 'python'
   assert calls[-1][2:] == [
-      'export_saved_model.py',
+      str(project / 'export_saved_model.py'),
       '--frozen_file=%s/my_lenet_freeze.pb' % project,
       '--saved_model_dir=%s/saved_model/my_lenet' % project, *flags]

@@ -161,9 +161,9 @@ def test_cache_of_another_key_is_another_one(tmp_path, change):
 
 def test_cache_that_does_not_fit_the_disk_is_refused_beforehand(tmp_path):
   cache = _cache(tmp_path / 'not' / 'yet', photos=10 ** 15)
-  with pytest.raises(InputError, match='GB are free; .*feature_cache_dir'):
-    cache.check_space()
-  _cache(tmp_path).check_space()
+  with pytest.raises(InputError, match='MB are free; .*feature_cache_dir'):
+    feature_cache.check_room([cache])
+  feature_cache.check_room([_cache(tmp_path)])
 
 
 def test_cache_folder_that_cannot_be_made_is_one_clear_error(tmp_path):

@@ -4,6 +4,8 @@ import glob
 import json
 import os
 import re
+import shutil
+import types
 
 import numpy as np
 import pytest
@@ -24,7 +26,7 @@ from compat import tf
 from datasets import dataset_factory
 from errors import InputError
 from nets import nets_factory
-from runs import checkpoints, run_info
+from runs import checkpoints, folders, run_info
 from training import best, head_graph, warm_start
 
 HEAD = re.compile('MobilenetV1/Logits/')
@@ -170,6 +172,39 @@ def test_mistakes_are_one_line(data, published, tmp_path, flags, message):
           '--max_number_of_steps=1', *flags)
   assert '\n' not in str(caught.value)
   assert not glob.glob(str(tmp_path / 'model.ckpt*'))
+
+
+@pytest.mark.parametrize('is_full', [False, True])
+@pytest.mark.parametrize('has_others', [False, True])
+def test_cache_that_cannot_be_written_is_said_before_training_begins(
+    data, published, tmp_path, log, monkeypatch, is_full, has_others):
+  (tmp_path / 'caches').mkdir()
+  if has_others:
+    (tmp_path / 'caches' / 'of-other-weights').mkdir()
+  if is_full:
+    monkeypatch.setattr(shutil, 'disk_usage',
+                        lambda folder: types.SimpleNamespace(free=0))
+    message = 'the features of 30 photos need .* and 0.0 MB are free'
+  else:
+    monkeypatch.setattr(folders, 'reason_not_writable', lambda folder: 'a CD')
+    message = '^cannot write to the feature cache .*: a CD; --feature_cache_dir'
+  with pytest.raises(InputError, match=message):
+    train(data, tmp_path / 'run', *CACHED, '--checkpoint_path=' + published,
+          '--feature_cache_dir=%s' % (tmp_path / 'caches'))
+  # The line that run_train.sh waits for.
+  assert 'Training on ' not in log.text
+  if not has_others:  # Before the first checkpoint, too.
+    assert not (tmp_path / 'run').exists()
+
+
+def test_cache_that_is_complete_needs_no_room(data, published, tmp_path,
+                                              monkeypatch):
+  flags = [*CACHED, '--checkpoint_path=' + published,
+           '--feature_cache_dir=%s' % (tmp_path / 'caches'),
+           '--max_number_of_steps=1']
+  train(data, tmp_path / 'first', *flags)
+  monkeypatch.setattr(folders, 'reason_not_writable', lambda folder: 'a CD')
+  assert train(data, tmp_path / 'second', *flags)
 
 
 def gradients_of(data, arguments, cached):

@@ -52,7 +52,7 @@ def test_print_metrics_of_many_classes_points_to_the_file():
 def test_write_appends_metrics_and_writes_predictions_and_picture(tmp_path):
   case = counted()
   with tf.Graph().as_default():
-    with tf.summary.FileWriter(str(tmp_path)) as writer:
+    with report.EventFile(str(tmp_path)) as writer:
       for _ in range(2):
         files = report.write(str(tmp_path), case, metrics_of(case), NAMES,
                              'validation', writer)
@@ -76,7 +76,7 @@ def test_write_appends_metrics_and_writes_predictions_and_picture(tmp_path):
 def test_write_gives_tensorboard_scalars_and_picture(tmp_path):
   case = counted()
   with tf.Graph().as_default():
-    with tf.summary.FileWriter(str(tmp_path)) as writer:
+    with report.EventFile(str(tmp_path)) as writer:
       report.write(str(tmp_path), case, metrics_of(case), NAMES, 'validation',
                    writer)
   event_file, = tmp_path.glob('events.*')

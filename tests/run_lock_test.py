@@ -43,7 +43,19 @@ def test_hold_after_kill_9_is_free_again(tmp_path, other_process):
   other_process.wait()
   with run_lock.hold(str(tmp_path)):
     assert (tmp_path / 'train.pid').read_text() == '%d\n' % os.getpid()
-  assert (tmp_path / 'train.pid').read_text() == ''
+  assert not os.listdir(str(tmp_path))
+
+
+def test_hold_of_a_run_that_writes_nothing_leaves_no_folder(tmp_path):
+  (tmp_path / 'output').mkdir()
+  train_dir = tmp_path / 'output' / 'flowers' / 'train'
+  with pytest.raises(InputError, match='no checkpoint'):
+    with run_lock.hold(str(train_dir)):
+      raise InputError('no checkpoint')
+  assert os.listdir(str(tmp_path / 'output')) == []
+  with run_lock.hold(str(train_dir)):
+    (train_dir / 'run.json').write_text('{}')
+  assert os.listdir(str(train_dir)) == ['run.json']
 
 
 def test_hold_folder_that_cannot_be_made_names_the_flag(tmp_path):

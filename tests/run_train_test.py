@@ -13,7 +13,7 @@ from training import start
 
 # What the script waits for, after the command line.
 PYTHON = """#!/usr/bin/env bash
-printf '%s\\n' "$@" 'Starting Queues'
+printf '%s\\n' "$@" 'Training on CPU:0'
 sleep 2
 """
 
@@ -21,7 +21,7 @@ sleep 2
 @pytest.fixture
 def folder(tmp_path):
   """The script in a folder whose Python prints its command line."""
-  for name in ('run_train.sh', 'env_set.sh', 'engine.sh'):
+  for name in ('run_train.sh', 'env_set.sh', 'engine.sh', 'help.sh'):
     shutil.copy(os.path.join(ROOT, name), str(tmp_path))
   stubs = {'setup.sh': '#!/usr/bin/env bash\n'}
   stubs.update({venv + '/bin/python': PYTHON for venv in ('.venv',

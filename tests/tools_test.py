@@ -1,9 +1,11 @@
 """Tests of tools/: what quickstart.sh uploads, and how."""
 
 import http.server
+import os
 import threading
 
 import pytest
+from helpers import parsed_flags
 from trained_kit import NAME, colour_photo, make_dataset
 
 from datasets import manifest as manifests
@@ -71,16 +73,40 @@ def test_visible_text_is_what_the_page_shows():
 
 def test_pick_takes_a_validation_photo_that_the_page_accepts(tmp_path):
   folder = make_dataset(tmp_path)
-  files = manifests.load(folder, NAME).files
+  manifest = manifests.path(folder, NAME)
+  files = manifests.load_file(manifest).files
   first, second = sorted(f for f in files if files[f] == 'validation')[:2]
-  assert pick_photo.pick(folder, NAME) == str(tmp_path / NAME / first)
+  assert pick_photo.pick(manifest) == (
+      'validation', str(tmp_path / NAME / first))
   (tmp_path / NAME / first).write_bytes(b'BM: not for the page')
-  assert pick_photo.pick(folder, NAME) == str(tmp_path / NAME / second)
+  assert pick_photo.pick(manifest) == (
+      'validation', str(tmp_path / NAME / second))
+
+
+@pytest.mark.parametrize('left', ['test', 'train'])
+def test_pick_of_another_split_is_said(tmp_path, capsys, left):
+  folder = make_dataset(tmp_path)
+  manifest = manifests.path(folder, NAME)
+  former = manifests.load_file(manifest)
+  manifests.save_file(manifest, former._replace(files={
+      name: left if split == 'validation' else 'train'
+      for name, split in former.files.items()}))
+  with parsed_flags(pick_photo.define_flags, '--manifest=' + manifest):
+    pick_photo.main([])
+  printed = capsys.readouterr()
+  assert os.path.isfile(printed.out.rstrip('\n'))
+  assert printed.err == ('No validation photo is a JPEG or PNG: this one is of '
+                         'the split %s\n' % left)
+
+
+def test_pick_without_a_manifest_names_it(tmp_path):
+  with pytest.raises(InputError, match='^--manifest=.*/no.json: no such file'):
+    pick_photo.pick(str(tmp_path / 'no.json'))
 
 
 def test_pick_without_such_a_photo_says_so(tmp_path):
   folder = make_dataset(tmp_path)
   for name in manifests.load(folder, NAME).files:
     (tmp_path / NAME / name).unlink()
-  with pytest.raises(InputError, match='no photo of colours is a JPEG or PNG'):
-    pick_photo.pick(folder, NAME)
+  with pytest.raises(InputError, match='no photo in .*/colours is a JPEG or'):
+    pick_photo.pick(manifests.path(folder, NAME))

@@ -183,8 +183,8 @@ def test_whole_run_prints_table_and_time(tmp_path, capsys):
   for number, data in enumerate(known_kit.far_photos()):
     (strangers / ('%d.jpg' % number)).write_bytes(data)
   prefix = kit.save_checkpoint(tmp_path / 'start', 'cifarnet')
-  flags = ['--photos=' + NAME, '--strangers=strangers', '--model_name=cifarnet',
-           '--relative_to=%s' % tmp_path, '--checkpoint_path=' + prefix,
+  flags = ['--photos=%s' % (tmp_path / NAME), '--strangers=%s' % strangers,
+           '--model_name=cifarnet', '--checkpoint_path=' + prefix,
            '--seeds=2', '--percent_validation=40', '--rounds=3',
            '--most_added=1000']
   assert kit.run(program, *flags) == 0

@@ -1,9 +1,13 @@
-"""Prints the path of one validation photo that the page accepts.
+"""Prints the path of one photo that the page accepts.
 
   python -m tools.pick_photo --manifest=data/my_flower_5.json
+
+It is a validation photo; where none is accepted a test photo, else a training
+photo, which is then said on stderr.
 """
 
 import os
+import sys
 
 from absl import flags
 
@@ -19,32 +23,40 @@ def define_flags():
       'manifest', None, 'Path of the manifest of a converted data set.')
 
 
-def pick(dataset_dir, name):
-  """Returns the path of the first validation photo that is JPEG or PNG.
+def pick(manifest_path):
+  """Returns the split and the path of the first photo that is JPEG or PNG.
 
   Args:
-    dataset_dir: folder of the manifest and of the folder of photos.
-    name: name of the data set.
+    manifest_path: path of the manifest, which is beside the folder of photos.
 
   Raises:
-    InputError: there is no such photo.
+    InputError: there is no manifest, or no such photo.
   """
-  files = manifests.load(dataset_dir, name).files
-  for split in ('validation', 'train'):
+  manifest = manifests.load_file(manifest_path)
+  if manifest is None:
+    raise InputError('--manifest=%s: no such file; ./convert_tfrecord.sh '
+                     'writes it' % manifest_path)
+  folder = os.path.join(os.path.dirname(manifest_path), manifest.name)
+  files = manifest.files
+  for split in ('validation', 'test', 'train'):
     for file_name in sorted(files):
-      path = os.path.join(dataset_dir, name, file_name)
+      path = os.path.join(folder, file_name)
       if files[file_name] == split and os.path.isfile(path):
         with open(path, 'rb') as stream:
           if uploads.extension_of(stream.read()) is not None:
-            return path
-  raise InputError('no photo of %s is a JPEG or PNG' % name)
+            return split, path
+  raise InputError('no photo in %s is a JPEG or PNG' % folder)
 
 
 def main(_):
+  """Prints the path."""
   values = flags.FLAGS
   common_flags.require(values, 'manifest')
-  folder, name = os.path.split(values.manifest)
-  print(pick(folder, os.path.splitext(name)[0]))
+  split, path = pick(values.manifest)
+  if split != 'validation':
+    print('No validation photo is a JPEG or PNG: this one is of the split %s' %
+          split, file=sys.stderr)
+  print(path)
 
 
 if __name__ == '__main__':

@@ -58,9 +58,15 @@ class HeadStep(loop.TrainStep):
     self._progress = progress
     self._options = options
     self._random = np.random.RandomState(options.seed)
+    self._caches = None
     self._validation = None
     self._batches = None
     self._last_step = options.number_of_steps
+
+  def check(self, session):
+    """Finds the caches, and checks that what they lack can be written."""
+    if not self._is_over():
+      self._caches = self._make_caches(session)
 
   def begin(self, session):
     """Computes the features that are not there yet."""
@@ -68,7 +74,7 @@ class HeadStep(loop.TrainStep):
       tf.logging.info('Nothing to do: %s; --early_stop_evals=0 goes on',
                       self._progress.describe())
       return
-    caches = self._make_caches(session)
+    caches = self._caches
     for split, cache in caches.items():
       if not self._fill(session, split, cache):
         return
@@ -142,7 +148,6 @@ class HeadStep(loop.TrainStep):
       tf.logging.info('Features of %d %s photos: %s', cache.num_photos, split,
                       cache.folder)
       return True
-    cache.check_space()
     tf.logging.info(
         'Computing the features of %d %s photos, once, into %s (%.1f MB)',
         cache.num_photos, split, cache.folder, cache.num_bytes / 1e6)
@@ -205,28 +210,64 @@ def caches_of(graph, datasets, parent, key, num_views, view_key):
     view_key: dict of the further facts that decide those.
 
   Returns:
-    A function of the session that gives {split: FeatureCache}.
+    A function of the session that gives {split: FeatureCache}; it raises
+    InputError where what is missing of them cannot be written.
   """
   def make(session):
     # All at once: each new set of fetches costs TensorFlow 1.15 a moment.
     names = [v.op.name for v in graph.trunk_variables]
     weights = feature_cache.fingerprint_values(
         zip(names, session.run(graph.trunk_variables)))
-    caches = collections.OrderedDict()
-    for split, dataset in sorted(datasets.items()):
-      views = 1 + (num_views if split == TRAIN else 0)
+
+    def facts_of(split):
       facts = dict(key, weights=weights, engine=tf.__version__, split=split,
                    records=feature_cache.fingerprint_records(
-                       dataset.data_sources))
-      if views > 1:
+                       datasets[split].data_sources))
+      if _views(split, num_views) > 1:
         facts.update(view_key)
-      caches[split] = feature_cache.FeatureCache(
-          parent, facts,
-          [tensor.shape.as_list()[1:] for tensor in graph.cut.features],
-          dataset.num_samples, views)
+      return facts
+
+    caches = _caches(graph, datasets, parent, num_views, facts_of)
+    feature_cache.check_room(list(caches.values()))
     return caches
 
   return make
+
+
+def check_room_for_first(graph, datasets, parent, num_views):
+  """Checks that caches can be written where there are none yet.
+
+  Needs no session. Where there are some, they may be all that a run needs: that
+  is known, and checked, when the trunk has its weights.
+
+  Args:
+    graph, datasets, parent, num_views: as for caches_of.
+
+  Raises:
+    InputError: they cannot be written.
+  """
+  if not os.path.isdir(parent) or not os.listdir(parent):
+    feature_cache.check_room(list(
+        _caches(graph, datasets, parent, num_views, lambda split: {}).values()))
+
+
+def _caches(graph, datasets, parent, num_views, facts_of):
+  """Returns {split: FeatureCache}.
+
+  Args:
+    graph, datasets, parent, num_views: as for caches_of.
+    facts_of: function of a split that gives what its features depend on.
+  """
+  return collections.OrderedDict(
+      (split, feature_cache.FeatureCache(
+          parent, facts_of(split),
+          [tensor.shape.as_list()[1:] for tensor in graph.cut.features],
+          datasets[split].num_samples, _views(split, num_views)))
+      for split in sorted(datasets))
+
+
+def _views(split, num_views):
+  return 1 + (num_views if split == TRAIN else 0)
 
 
 def default_cache_dir(dataset_dir, dataset_name):

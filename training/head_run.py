@@ -33,17 +33,19 @@ def train(run):
         run.session_config)
     stack.callback(graph.twin.close)
     init_fn = start.init_fn(run)
+    cache_dir = values.feature_cache_dir or head_loop.default_cache_dir(
+        values.dataset_dir, values.dataset_name)
     progress = start.progress(run, graph.training.global_step)
     if not progress.is_over(values.early_stop_evals):
+      head_loop.check_room_for_first(graph, run.datasets, cache_dir,
+                                     values.cache_views)
       start.save_facts(run)
     options = head_loop.Options(
         values.batch_size, values.log_every_n_steps,
         values.max_number_of_steps, values.early_stop_evals,
         values.evaluate_every_n_steps, values.mixup_alpha, values.seed)
     make_caches = head_loop.caches_of(
-        graph, run.datasets,
-        values.feature_cache_dir or head_loop.default_cache_dir(
-            values.dataset_dir, values.dataset_name),
+        graph, run.datasets, cache_dir,
         feature_cache.facts_of_run(run.info), values.cache_views,
         _view_key(run))
 

@@ -107,6 +107,7 @@ class TrainStep:
       return self._loss, True
     if self.step is None:
       self.step = session.run(global_step)
+      self.check(session)
       _say_devices(session)
       self.begin(session)
     self._loss, done = self.take(session, train_op, global_step,
@@ -118,8 +119,11 @@ class TrainStep:
     """Is called before there is a session; returns whether to train at all."""
     return True
 
+  def check(self, session):
+    """Is called first: raises InputError for what cannot work later on."""
+
   def begin(self, session):
-    """Is called before the first step."""
+    """Is called before the first step, when training is said to begin."""
 
   def end(self):
     """Is called when training has ended, with its last checkpoint."""

@@ -5,9 +5,9 @@ the file holds the process id for stop_train.sh.
 """
 
 import contextlib
-import fcntl
 import os
 
+from downloads import locks
 from errors import InputError
 
 FILE_NAME = 'train.pid'
@@ -18,27 +18,48 @@ def hold(train_dir):
   """Holds the train directory for this process.
 
   Args:
-    train_dir: folder of the run; made where there is none.
+    train_dir: folder of the run; made where there is none, and removed at the
+      end where nothing was written to it.
 
   Raises:
     InputError: another process trains there, or the folder cannot be made.
   """
-  name = os.path.join(train_dir, FILE_NAME)
+  missing = _missing_folders(train_dir)
   try:
-    os.makedirs(train_dir, exist_ok=True)
-    stream = open(name, 'a+', encoding='ascii')
-  except OSError as error:
-    raise InputError('--train_dir=%s: %s' % (train_dir, error.strerror))
-  with stream:
-    try:
-      fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      stream.seek(0)
-      raise InputError(
-          'process %s already trains in %s; stop it with ./stop_train.sh, or '
-          'give another --train_dir' % (stream.read().strip(), train_dir))
-    stream.truncate(0)
-    stream.write('%d\n' % os.getpid())
-    stream.flush()
-    yield
-    stream.truncate(0)
+    with contextlib.ExitStack() as stack:
+      try:
+        os.makedirs(train_dir, exist_ok=True)
+        path = os.path.join(train_dir, FILE_NAME)
+        stream = stack.enter_context(locks.locked_file(path, wait=False))
+      except BlockingIOError:
+        raise InputError(
+            'process %s already trains in %s; stop it with ./stop_train.sh, or '
+            'give another --train_dir' % (_process_id(path), train_dir))
+      except OSError as error:
+        raise InputError('--train_dir=%s: %s' % (train_dir, error.strerror))
+      stream.truncate(0)
+      stream.write(b'%d\n' % os.getpid())
+      yield
+  finally:
+    with contextlib.suppress(OSError):  # The first one that is not empty.
+      for folder in missing:
+        os.rmdir(folder)
+
+
+def _process_id(path):
+  """Returns what the process that has the lock wrote to the file."""
+  try:
+    with open(path, encoding='ascii') as file:
+      return file.read().strip()
+  except FileNotFoundError:  # It has just ended.
+    return '?'
+
+
+def _missing_folders(folder):
+  """Returns which folders have to be made for a folder, the innermost first."""
+  folder = os.path.abspath(folder)
+  missing = []
+  while not os.path.lexists(folder):
+    missing.append(folder)
+    folder = os.path.dirname(folder)
+  return missing
