@@ -18,8 +18,8 @@ import re
 import shutil
 
 from compat import tf
+from datasets import label_files, photo_folder, progress, record_dataset
 from datasets import manifest as manifests
-from datasets import photo_folder, progress, record_dataset
 from datasets.dataset_factory import work_dir
 from downloads import locks
 from errors import InputError
@@ -179,7 +179,7 @@ def publish(dataset_dir, manifest, former, hidden, write_shards):
       write_shards(aside)
       write_skipped(aside, name, manifest.skipped + hidden)
       manifests.write_text(os.path.join(aside, record_dataset.LABELS_FILE),
-                           record_dataset.format_labels(manifest.labels))
+                           label_files.format_labels(manifest.labels))
       manifests.save_file(os.path.join(aside, _NEW), manifest)
       if former and os.path.exists(manifest_path):
         manifests.save_file(os.path.join(aside, _FORMER), former)
@@ -292,7 +292,7 @@ def _is_in_use(dataset_dir, name, content):
 
 
 def _labels_bytes(labels):
-  return record_dataset.format_labels(labels).encode('utf-8')
+  return label_files.format_labels(labels).encode('utf-8')
 
 
 def _read(path):

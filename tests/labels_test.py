@@ -2,8 +2,8 @@
 
 import pytest
 
+from datasets import label_files
 from errors import InputError
-from serving import labels as label_files
 
 
 def _write(tmp_path, text):
@@ -17,6 +17,8 @@ def _write(tmp_path, text):
     '1:tulip\r\n\r\n0: daisy\r\n',
     'daisy\ntulip',
     '\ufeffdaisy\n tulip \n\n',
+    '\ufeff0:daisy\r\n1:tulip\r\n',
+    '0:daisy\r1:\u3000tulip \r',
 ])
 def test_read_either_form_gives_names_by_index(tmp_path, text):
   assert label_files.read(_write(tmp_path, text), 2) == ['daisy', 'tulip']
