@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Turns DATASET_DIR/DATASET_NAME/<class>/* into TFRecord files in DATASET_DIR.
-# Where there are no such photos, flowers, cifar10 and mnist are downloaded.
+# PHOTOS_DIR=… takes the photos from PHOTOS_DIR/<class>/ instead. Where there are
+# no photos, flowers, cifar10 and mnist are downloaded.
 #
 # usage: [DATASET_NAME=my_flower_5] ./convert_tfrecord.sh [flags of
 #        download_and_convert_data.py, --help lists them]
@@ -14,5 +15,8 @@ help_if_asked "$@"
 flags=(--dataset_name="${DATASET_NAME}" --dataset_dir="${DATASET_DIR}")
 if [[ -n "${PERCENT_VALIDATION}" ]]; then
   flags+=(--percent_validation="${PERCENT_VALIDATION}")
+fi
+if [[ -n "${PHOTOS_DIR}" ]]; then
+  flags+=(--photos_dir="${PHOTOS_DIR}")
 fi
 exec "${VENV_PYTHON}" "${program[@]}" "${flags[@]}" "$@"

@@ -59,6 +59,7 @@ step "Setting ${VENV##*/} up: ${ENGINE_NAME}"
 
 base="${PWD}/output/quickstart"
 export DATASET_DIR="${DATASET_DIR:-${base}/data}"
+export PHOTOS_DIR=  # Another data set's; here --photos says it.
 train_flags=()
 if [[ -n "${photos}" ]]; then
   export MODEL_NAME="${MODEL_NAME:-inception_v4}"

@@ -23,16 +23,18 @@ def pick(dataset_dir, name):
   """Returns the path of the first validation photo that is JPEG or PNG.
 
   Args:
-    dataset_dir: folder of the manifest and of the folder of photos.
+    dataset_dir: folder of the manifest.
     name: name of the data set.
 
   Raises:
     InputError: there is no such photo.
   """
-  files = manifests.load(dataset_dir, name).files
+  manifest = manifests.load(dataset_dir, name)
+  folder, files = (manifests.photos_folder(dataset_dir, name, manifest),
+                   manifest.files)
   for split in ('validation', 'train'):
     for file_name in sorted(files):
-      path = os.path.join(dataset_dir, name, file_name)
+      path = os.path.join(folder, file_name)
       if files[file_name] == split and os.path.isfile(path):
         with open(path, 'rb') as stream:
           if uploads.extension_of(stream.read()) is not None:
