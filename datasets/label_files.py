@@ -85,8 +85,13 @@ def format_labels(labels):
   return ''.join('%d:%s\n' % row for row in enumerate(labels))
 
 
-def write(path, labels):
-  """Writes `labels` as `0:daisy` lines; makes the folder where it is missing.
+def write(path, labels, indexed=True):
+  """Writes a label file; makes its folder where that is missing.
+
+  Args:
+    path: file to write.
+    labels: names by output index.
+    indexed: whether to write `0:daisy` lines; False: plain names.
 
   Raises:
     InputError: a name holds a line break, or the file cannot be written.
@@ -96,7 +101,8 @@ def write(path, labels):
       raise InputError('label %d, %r, holds a line break' % (index, name))
   try:
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    manifests.write_text(path, format_labels(labels))
+    manifests.write_text(path, format_labels(labels) if indexed else
+                         ''.join(name + '\n' for name in labels))
   except OSError as error:
     raise InputError('cannot write %s: %s' % (path, error.strerror))
 

@@ -65,6 +65,14 @@ def test_write_what_read_reads(tmp_path):
   assert [p.name for p in (tmp_path / 'new').iterdir()] == ['a.label']
 
 
+def test_write_plain_names_are_read_too(tmp_path):
+  path = str(tmp_path / 'a.label')
+  label_files.write(path, ['daisy', 'tulip'], indexed=False)
+  with open(path, encoding='utf-8') as file:
+    assert file.read() == 'daisy\ntulip\n'
+  assert label_files.read(path) == ['daisy', 'tulip']
+
+
 def test_write_line_break_in_name_is_refused(tmp_path):
   with pytest.raises(InputError, match='label 1.*line break'):
     label_files.write(str(tmp_path / 'a.label'), ['daisy', 'tu\nlip'])
