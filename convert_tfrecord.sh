@@ -19,4 +19,7 @@ fi
 if [[ -n "${PHOTOS_DIR}" ]]; then
   flags+=(--photos_dir="${PHOTOS_DIR}")
 fi
+if [[ -n "${PHOTOS_LAYOUT}" ]]; then
+  flags+=(--photos_layout="${PHOTOS_LAYOUT}")
+fi
 exec "${VENV_PYTHON}" "${program[@]}" "${flags[@]}" "$@"

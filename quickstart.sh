@@ -6,7 +6,8 @@
 # of it on TensorFlow 2, in .venv-tf2.
 #
 # usage: [ENGINE=tf2] ./quickstart.sh [--photos DIR [--checkpoint FILE]] [--no_serve]
-#   --photos DIR       photos of your own, DIR/<class>/*; trains inception_v4
+#   --photos DIR       photos of your own, DIR/<class>/* or ready-made splits
+#                      DIR/train/<class>/* and so on; trains inception_v4
 #   --checkpoint FILE  published checkpoint to start from (without: the one in
 #                      checkpoints/, else from scratch, which takes days)
 #   --no_serve         end after the page has answered one upload

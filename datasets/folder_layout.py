@@ -69,7 +69,8 @@ def find(folder, names, asked=AUTO):
     raise InputError(_unclear(folder, list(named), 'without class folders'))
   return Layout({}, [name for name in names if name not in loose],
                 {name: 'not a class but photos to try a classifier with '
-                 '(--photos_layout=classes makes it a class)'
+                 '(--photos_layout=classes or, for scripts, '
+                 'PHOTOS_LAYOUT=classes makes it a class)'
                  for name in loose})
 
 
@@ -94,8 +95,8 @@ def _unclear(folder, names, what):
       '%s holds %s %s: ready-made splits are train/<class>/, '
       'validation/<class>/ and test/<class>/ with nothing else beside them; '
       'else there is one folder per class. If these are classes, give '
-      '--photos_layout=classes; if train/ and the others are splits, '
-      '--photos_layout=splits' %
+      '--photos_layout=classes (for scripts PHOTOS_LAYOUT=classes); if train/ '
+      'and the others are splits, --photos_layout=splits' %
       (folder, ' and '.join('%s/' % name for name in names), what))
 
 
