@@ -4,9 +4,10 @@
   python classify_image.py --checkpoint_path=inception_v4.ckpt \
     --model_name=inception_v4 --format=csv photos/ > scores.csv
 
-Folders are searched with all below them, in sorted order; hidden files are left
-out. A photo that cannot be read gives one line on stderr, the others are
-classified all the same, and the exit status is then 1.
+Folders are searched with all below them, in sorted order, without hidden files
+and what photo programs leave beside photos. A photo that cannot be read gives
+one line on stderr, the others are classified all the same, and the exit status
+is then 1.
 
 Formats: `table` for reading; `csv` with the columns file, rank, label, score,
 known and similarity; `json`, one list with an object a photo, each on a line of
@@ -24,12 +25,11 @@ import tqdm
 from absl import flags
 
 import common_flags
-from datasets import dataset_factory
+from datasets import dataset_factory, label_files, left_behind
 from datasets.photos import PhotoError
 from errors import InputError
 from evaluation import calibration
 from runs import checkpoints
-from serving import labels as label_files
 from serving.app import none_of, top_rows
 from serving.classifier import Classifier
 
@@ -139,9 +139,10 @@ def find_photos(paths):
   for path in paths:
     if os.path.isdir(path):
       for folder, folders, names in os.walk(path):
-        folders[:] = sorted(f for f in folders if not f.startswith('.'))
+        folders[:] = sorted(name for name in folders
+                            if not left_behind.reason(name, is_folder=True))
         found += [os.path.join(folder, name) for name in sorted(names)
-                  if not name.startswith('.')]
+                  if not left_behind.reason(name)]
     elif os.path.exists(path):
       found.append(path)
     else:

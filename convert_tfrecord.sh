@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Turns DATASET_DIR/DATASET_NAME/<class>/* into TFRecord files in DATASET_DIR.
-# Where there are no such photos, flowers, cifar10 and mnist are downloaded.
+# PHOTOS_DIR=… takes the photos from PHOTOS_DIR/<class>/ instead. Where there are
+# no photos, flowers, cifar10 and mnist are downloaded.
 #
 # usage: [DATASET_NAME=my_flower_5] ./convert_tfrecord.sh [flags of
 #        download_and_convert_data.py, --help lists them]
@@ -12,5 +13,11 @@ source "$(dirname "${BASH_SOURCE[0]}")/env_set.sh"
 flags=(--dataset_name="${DATASET_NAME}" --dataset_dir="${DATASET_DIR}")
 if [[ -n "${PERCENT_VALIDATION}" ]]; then
   flags+=(--percent_validation="${PERCENT_VALIDATION}")
+fi
+if [[ -n "${PHOTOS_DIR}" ]]; then
+  flags+=(--photos_dir="${PHOTOS_DIR}")
+fi
+if [[ -n "${PHOTOS_LAYOUT}" ]]; then
+  flags+=(--photos_layout="${PHOTOS_LAYOUT}")
 fi
 exec "${VENV_PYTHON}" "${program}" "${flags[@]}" "$@"

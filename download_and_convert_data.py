@@ -7,6 +7,9 @@ reads /path/to/data/my_flower_5/<class>/* and writes into /path/to/data the
 record files, labels.txt, the list my_flower_5_skipped.csv of files that could
 not be used, and the manifest my_flower_5.json.
 
+Ready-made splits, my_flower_5/train/<class>/* with validation/ or test/ beside
+train/, are taken as they are. --photos_dir reads the photos from elsewhere.
+
 Run again when photos were added: old photos stay in their splits. Only another
 --seed or --percent_ than in the last conversion splits all of them anew.
 
@@ -22,7 +25,9 @@ import common_flags
 from datasets import (
   convert_imagenet,
   convert_photos,
+  convert_settings,
   converted_files,
+  folder_layout,
   manifest,
   photos,
   public,
@@ -48,12 +53,13 @@ def define_flags():
   flags.DEFINE_integer(
       'percent_validation', None,
       'Percent of the photos of each class that go to the validation split. '
-      'None: as in the last conversion; in the first 10, for flowers its own.',
+      'None: as in the last conversion; in the first 10, for flowers its own. '
+      'Not for a ready-made split.',
       lower_bound=0, upper_bound=99)
   flags.DEFINE_integer(
       'percent_test', None,
       'Percent of the photos of each class that go to a test split. None: as '
-      'in the last conversion, in the first 0.',
+      'in the last conversion, in the first 0. Not for a ready-made split.',
       lower_bound=0, upper_bound=99)
   flags.DEFINE_integer(
       'seed', None,
@@ -61,8 +67,19 @@ def define_flags():
       'last conversion of photos, in the first 0.')
   flags.DEFINE_integer(
       'num_shards', None,
-      'Record files a split. None: by size, about %d MB each.' %
-      (convert_photos.SHARD_BYTES // 2 ** 20), lower_bound=1, upper_bound=99999)
+      'Record files per split; 0: by size, about %d MB each. None: as in the '
+      'last conversion, in the first by size.' %
+      (convert_photos.SHARD_BYTES // 2 ** 20), lower_bound=0, upper_bound=99999)
+  flags.DEFINE_string(
+      'photos_dir', None,
+      'Folder of photos, with a folder per class; it may be read-only. None: '
+      'as in the last conversion, in the first dataset_dir/dataset_name.')
+  flags.DEFINE_enum(
+      'photos_layout', None, folder_layout.LAYOUTS,
+      'What the folders in it are: classes, or splits with classes in them; '
+      'auto: splits where train/ and, if there are other folders, validation/ '
+      'or test/ hold folders. None: as in the last conversion, in the first '
+      'auto.')
   flags.DEFINE_integer(
       'max_pixels', photos.MAX_PIXELS,
       'Photos whose width times height in pixels is larger are skipped.',
@@ -103,7 +120,8 @@ def _define_imagenet_flags():
 
 # Flags that mean the same to every converter: their names are the arguments'.
 _PHOTO_OPTIONS = ('percent_validation', 'percent_test', 'seed', 'num_shards',
-                  'max_pixels', 'max_bad_fraction')
+                  'max_pixels', 'max_bad_fraction', 'photos_dir',
+                  'photos_layout')
 _IMAGENET_OPTIONS = {
     'imagenet_train_dir': 'train_dir',
     'imagenet_validation_dir': 'validation_dir',
@@ -120,6 +138,7 @@ _TAKERS = (
     ('imagenet_', '--dataset_name=imagenet where dataset_dir holds no folder '
      'imagenet/'),
     ('percent_', 'folders of photos and flowers'),
+    ('photos_', 'folders of photos'),
     ('num_shards', 'folders of photos, flowers, cifar10 and mnist'),
     ('', 'folders of photos, flowers and imagenet'))
 
@@ -130,27 +149,36 @@ def main(_):
   dataset_dir, name = FLAGS.dataset_dir, FLAGS.dataset_name
   check_is_utf8('--dataset_dir', dataset_dir)
   check_is_utf8('--dataset_name', name)
-  arguments = _arguments(name, dataset_dir)
+  photos_dir = _photos_dir(name, dataset_dir)
+  arguments = _arguments(name, dataset_dir, photos_dir)
   _refuse_others(arguments, name)
   options = _given(arguments)
   if arguments is _IMAGENET_OPTIONS:
     converted = convert_imagenet.convert(dataset_dir, **options)
     print(short_summary(converted, dataset_dir))
     return
-  if name in public.CONVERTERS:
+  if name in public.CONVERTERS and not photos_dir:
     converted = public.convert(name, dataset_dir, **options)
   else:
     converted = convert_photos.convert(dataset_dir, name, **options)
   print(summary(converted, dataset_dir))
 
 
-def _arguments(name, dataset_dir):
+def _arguments(name, dataset_dir, photos_dir):
   """Returns {flag: name of the converter's argument} for a data set."""
-  if name == 'imagenet' and not os.path.isdir(os.path.join(dataset_dir, name)):
-    return _IMAGENET_OPTIONS
-  if public.is_of_photos(name, dataset_dir):
-    return dict(zip(_PHOTO_OPTIONS, _PHOTO_OPTIONS))
-  return {'num_shards': 'num_shards'}
+  if not photos_dir:
+    if name == 'imagenet' and not os.path.isdir(os.path.join(dataset_dir,
+                                                             name)):
+      return _IMAGENET_OPTIONS
+    if not public.is_of_photos(name, dataset_dir):
+      return {'num_shards': 'num_shards'}
+  return dict(zip(_PHOTO_OPTIONS, _PHOTO_OPTIONS))
+
+
+def _photos_dir(name, dataset_dir):
+  """Returns the folder of photos that is given or kept; '' for that beside."""
+  former, _ = convert_settings.load_former(dataset_dir, name)
+  return FLAGS.photos_dir or former and former.photos_dir or ''
 
 
 def _given(arguments):
@@ -207,6 +235,10 @@ def summary(converted, dataset_dir):
     lines.append(row % (printable(label).ljust(width), *counts))
   sizes = [converted.splits[split]['size'] for split in splits]
   lines.append(row % ('all'.ljust(width), *sizes))
+  if converted.ready_made:
+    lines.append(convert_settings.describe_splits(
+        converted.ready_made, converted.percent_validation,
+        converted.percent_test))
 
   skipped_path = converted_files.skipped_path(dataset_dir, converted.name)
   lines += _shortened(
@@ -216,11 +248,14 @@ def summary(converted, dataset_dir):
       'listed in %s' % os.path.basename(skipped_path))
   manifest_path = manifest.path(dataset_dir, converted.name)
   contradictions = manifest.contradictions(converted)
+  copies = manifest.copies_over_splits(converted)
   for title, sets in (
       ('same photo in several classes, skipped: %d', contradictions),
+      ('same photo in several splits, kept in the last of training, validation '
+       'and test: %d', copies),
       ('same photo several times in a class, in one split: %d',
        [files for files in converted.duplicates
-        if files not in contradictions])):
+        if files not in contradictions and files not in copies])):
     lines += _shortened(title, [printable(', '.join(files)) for files in sets],
                         'listed in %s' % os.path.basename(manifest_path))
 

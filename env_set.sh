@@ -20,6 +20,11 @@ source "$(dirname "${BASH_SOURCE[0]}")/engine.sh"
 # Photos are in DATASET_DIR/DATASET_NAME/<class>/, records go to DATASET_DIR.
 : "${DATASET_NAME:=my_flower_5}"
 : "${DATASET_DIR:=${PROJECT_DIR}/data}"
+# Photos that are elsewhere, in a folder that may be read-only; empty: as above.
+: "${PHOTOS_DIR=}"
+# What the folders of photos are: classes, or splits with classes in them; auto
+# finds out; empty: as in the last conversion.
+: "${PHOTOS_LAYOUT=}"
 : "${PERCENT_VALIDATION=}"  # empty: 10, or a public data set's own split
 
 # The published checkpoint that training starts from; empty: from scratch.

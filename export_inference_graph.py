@@ -26,13 +26,12 @@ from google.protobuf import text_format
 
 import common_flags
 from compat import tf
-from datasets import dataset_factory
+from datasets import dataset_factory, label_files
 from errors import InputError
 from evaluation import calibration, known
 from nets import nets_factory
 from runs import checkpoints, run_info
 from serving import files, graph_info, inference_graph
-from serving import labels as label_files
 
 FLAGS = flags.FLAGS
 

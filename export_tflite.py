@@ -18,7 +18,7 @@ from absl import flags
 
 import common_flags
 from compat import tf
-from datasets import dataset_factory, split_files
+from datasets import dataset_factory, label_files, split_files
 from errors import InputError
 from nets import nets_factory
 from runs import checkpoints, run_info
@@ -155,7 +155,7 @@ def _write(path, content, label_path, info):
   files.write_aside(path, content)
   print('Wrote %s: TensorFlow Lite model of %s, %.1f MB' %
         (path, info.checkpoint, len(content) / 1e6))
-  tflite.write_labels(label_path, info.labels)
+  label_files.write(label_path, info.labels, indexed=False)
   print('Wrote %s: %d labels, one a line' % (label_path, len(info.labels)))
   print('Network %s' % info.model_name)
   print('  in   float32 [1, %d, %d, %d]: %s' % (

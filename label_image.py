@@ -20,10 +20,9 @@ from absl import flags
 
 import common_flags
 from compat import tf
-from datasets import photos
+from datasets import label_files, photos
 from errors import InputError
 from serving import files, graph_files, graph_info, inference_graph
-from serving import labels as label_files
 
 FLAGS = flags.FLAGS
 

@@ -6,7 +6,8 @@
 # of it on TensorFlow 2, in .venv-tf2.
 #
 # usage: [ENGINE=tf2] ./quickstart.sh [--photos DIR [--checkpoint FILE]] [--no_serve]
-#   --photos DIR       photos of your own, DIR/<class>/*; trains inception_v4
+#   --photos DIR       photos of your own, DIR/<class>/* or ready-made splits
+#                      DIR/train/<class>/* and so on; trains inception_v4
 #   --checkpoint FILE  published checkpoint to start from (without: the one in
 #                      checkpoints/, else from scratch, which takes days)
 #   --no_serve         end after the page has answered one upload
@@ -63,6 +64,7 @@ run_module() {
 
 base="${PROJECT_DIR}/output/quickstart"
 export DATASET_DIR="${DATASET_DIR:-${base}/data}"
+export PHOTOS_DIR=  # Another data set's; here --photos says it.
 train_flags=()
 if [[ -n "${photos}" ]]; then
   export MODEL_NAME="${MODEL_NAME:-inception_v4}"

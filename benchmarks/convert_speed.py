@@ -40,8 +40,8 @@ def define_flags():
 def convert_as_in_2017(photo_dir, output_dir):
   """Converts a folder of JPEGs by the 2017 method; returns the photos."""
   listing = photo_folder.list_photos(photo_dir)
-  rows = [(class_name, name, listing.classes.index(class_name))
-          for class_name, name in listing.files]
+  rows = [(listed.file, listing.classes.index(listed.class_name))
+          for listed in listing.files]
   random.Random(0).shuffle(rows)
   num_validation = len(rows) * PERCENT_VALIDATION // 100
   with tf.Graph().as_default():
@@ -54,13 +54,12 @@ def convert_as_in_2017(photo_dir, output_dir):
           path = os.path.join(output_dir, '%s_%s_%05d-of-%05d.tfrecord' %
                               (NAME, split, shard, NUM_SHARDS))
           with tf.python_io.TFRecordWriter(path) as writer:
-            for class_name, name, label in part[shard::NUM_SHARDS]:
-              with open(os.path.join(photo_dir, class_name, name),
-                        'rb') as source:
+            for file, label in part[shard::NUM_SHARDS]:
+              with open(os.path.join(photo_dir, file), 'rb') as source:
                 data = source.read()
               height, width, _ = session.run(decoded, {encoded: data}).shape
               example = record_dataset.make_example(
-                  data, height, width, label, '%s/%s' % (class_name, name))
+                  data, height, width, label, file)
               writer.write(example.SerializeToString())
   return len(rows)
 

@@ -47,13 +47,14 @@ def measure_evaluation(train_dir, batch_size):
 def measure_classification(train_dir):
   """Returns the milliseconds that a photo takes, the median of some."""
   run = run_info.load(train_dir)
-  names = sorted(manifest.load(run.dataset_dir, run.dataset_name).files)
+  found = manifest.load(run.dataset_dir, run.dataset_name)
+  names = sorted(found.files)
+  folder = manifest.photos_folder(run.dataset_dir, run.dataset_name, found)
   classifier = Classifier.from_checkpoint(train_dir)
   classifier.warm_up()
   seconds = []
   for name in names[:NUM_CLASSIFIED]:
-    path = os.path.join(run.dataset_dir, run.dataset_name, name)
-    with open(path, 'rb') as stream:
+    with open(os.path.join(folder, name), 'rb') as stream:
       photo = stream.read()
     start = time.perf_counter()
     classifier.classify([photo])

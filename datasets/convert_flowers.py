@@ -9,7 +9,7 @@ converts them as any folder of photos, with slim's numbers: 3,320 for training,
 
 import os
 
-from datasets import convert_photos, converted_files, photo_folder
+from datasets import convert_photos, convert_settings, left_behind
 from datasets.public_sets import FLOWERS_LABELS, PUBLIC_SETS
 from downloads import archives, marks
 from downloads.fetch import fetch
@@ -36,8 +36,8 @@ def convert(dataset_dir, **options):
       converted as they are.
     **options: of convert_photos.convert. The photos of the archive, where they
       are converted for the first time, are split as slim does if
-      percent_validation is None; and there are five record files a split if
-      num_shards is.
+      percent_validation is None; and there are five record files per split if
+      num_shards is None and no former conversion was given another number.
 
   Returns:
     The Manifest.
@@ -52,8 +52,10 @@ def convert(dataset_dir, **options):
     fetch(URLS, path, SIZE, check=archives.check_tar)
     _unpack(path, folder)
   if is_whole_set(folder):
-    _set_default(options, 'num_shards', NUM_SHARDS)
-    if not converted_files.former_path(dataset_dir, NAME):
+    former, _ = convert_settings.load_former(dataset_dir, NAME)
+    if not former or former.num_shards is None:
+      _set_default(options, 'num_shards', NUM_SHARDS)
+    if not former:
       _set_default(options, 'percent_validation', slims_percent())
   manifest = convert_photos.convert(dataset_dir, NAME, **options)
   marks.remove_downloaded(path)
@@ -82,8 +84,8 @@ def is_whole_set(folder):
   if not os.path.isdir(folder):
     return False
   kinds = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()
-                 and not photo_folder.is_hidden(entry.name))
-  count = sum(not photo_folder.is_hidden(file) for kind in kinds
+                 and not left_behind.reason(entry.name, True))
+  count = sum(not left_behind.reason(file) for kind in kinds
               for file in os.listdir(os.path.join(folder, kind)))
   return (tuple(kinds) == FLOWERS_LABELS and
           count == sum(PUBLIC_SETS[NAME].split_sizes.values()))

@@ -35,6 +35,7 @@ from datasets import (
   imagenet_names,
   imagenet_plan,
   imagenet_shards,
+  label_files,
   progress,
   record_dataset,
   shard_check,
@@ -322,7 +323,7 @@ def _move(dataset_dir, aside, manifest, former, to_move):
   labels_path = os.path.join(dataset_dir, record_dataset.LABELS_FILE)
   if not os.path.exists(labels_path):  # It may be another data set's.
     manifests.write_text(labels_path,
-                         record_dataset.format_labels(manifest.labels))
+                         label_files.format_labels(manifest.labels))
   converted_files.write_skipped(dataset_dir, NAME, manifest.skipped)
   manifests.save(dataset_dir, manifest)
 

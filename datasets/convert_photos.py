@@ -3,9 +3,13 @@
 Two passes. The first reads and decodes every photo, so that the splits are made
 of usable photos only. The second writes the records: see converted_files.
 
-What a former conversion decided is kept: its seed and percentages where no
-others are given, and with these, old photos stay in their splits and only new
-ones are drawn (see splits.assign). With others all photos are drawn anew.
+What a former conversion decided is kept: its settings where no others are given
+(see convert_settings). With its seed and percentages, old photos stay in their
+splits and only new ones are drawn (see splits.assign). With others all photos
+are drawn again.
+
+Ready-made splits (see folder_layout) are taken as they are. A split without a
+folder of its own is drawn from the training photos as usual.
 """
 
 import collections
@@ -16,7 +20,9 @@ import re
 
 from compat import tf
 from datasets import (
+  convert_settings,
   converted_files,
+  folder_layout,
   former_photos,
   photo_folder,
   photos,
@@ -24,7 +30,7 @@ from datasets import (
   splits,
 )
 from datasets import manifest as manifests
-from errors import InputError
+from errors import InputError, unknown_name
 
 # Aimed-at size of a record file: a few for a small data set, so that several
 # readers have something to do; none so large that copying it is a burden.
@@ -33,13 +39,10 @@ SHARD_BYTES = 64 * 1024 * 1024
 # Unusable files that an error names; the list beside the manifest has all.
 _NAMED = 3
 
-# Of a first conversion.
-_DEFAULTS = {'seed': 0, 'percent_validation': 10, 'percent_test': 0}
-
 
 def convert(dataset_dir, name, percent_validation=None, seed=None,
             num_shards=None, max_pixels=photos.MAX_PIXELS, percent_test=None,
-            max_bad_fraction=0.05):
+            max_bad_fraction=0.05, photos_dir=None, photos_layout=None):
   """Converts the photos in `<dataset_dir>/<name>/<class>/`.
 
   Writes into dataset_dir: record files `<name>_train-00000-of-0000N.tfrecord`
@@ -50,20 +53,28 @@ def convert(dataset_dir, name, percent_validation=None, seed=None,
   conversion of this data set are removed.
 
   Photos with equal pixels go to the same split. Where they lie in several
-  classes, at most one of these is right, so none of them is converted.
+  classes, at most one of these is right, so none of them is converted. Where
+  they lie in several ready-made splits, those in the last of training,
+  validation and test are converted: what is evaluated on stays whole, and is
+  not trained on.
+
+  None as an argument means: as in the former conversion of this data set.
 
   Args:
     dataset_dir: folder of the folder of photos; gets the records.
     name: name of the data set and of its folder.
     percent_validation: number 0 to 99, percent of each class for validation.
-      None: that of the former conversion, without one 10.
-    seed: integer, decides the splits and the order. None: the former one, or 0.
-    num_shards: record files a split; None: by size.
+      Without a former conversion 10.
+    seed: integer, decides the splits and the order. Without a former one 0.
+    num_shards: record files per split; 0, and without a former one: by size.
     max_pixels: photos with more pixels are skipped.
     percent_test: number 0 to 99, percent of each class for the test split.
-      None: that of the former conversion, without one 0.
+      Without a former one 0.
     max_bad_fraction: 0 to 1, share of the files in class folders that may be
       unusable; hidden files and photos in several classes do not count.
+    photos_dir: the folder of photos, which may be read-only. Without a former
+      one `<dataset_dir>/<name>`.
+    photos_layout: one of folder_layout.LAYOUTS. Without a former one 'auto'.
 
   Returns:
     The Manifest.
@@ -77,37 +88,88 @@ def convert(dataset_dir, name, percent_validation=None, seed=None,
       use.
   """
   given = {'seed': seed, 'percent_validation': percent_validation,
-           'percent_test': percent_test}
+           'percent_test': percent_test, 'num_shards': num_shards,
+           'photos_dir': os.path.abspath(photos_dir) if photos_dir else None,
+           'photos_layout': photos_layout}
   photo_folder.check_is_utf8('dataset_dir', dataset_dir)
-  _check_arguments(name, given, num_shards, max_bad_fraction)
-  folder = os.path.join(dataset_dir, name)
-  listing = photo_folder.list_photos(folder)
+  photo_folder.check_is_utf8('photos_dir', photos_dir or '')
+  _check_arguments(name, given, max_bad_fraction)
+  photo_folder.check_is_folder(
+      _settle(dataset_dir, name, given)[0])  # Before a file is written.
+  if photos_dir:
+    converted_files.make_folder(dataset_dir)
+  converted_files.check_way_is_free(dataset_dir, name)
   try:
-    with converted_files.hold(folder):
-      converted_files.check_way_is_free(dataset_dir, name)
-      former, kept_path, used = _load_former(dataset_dir, name, given)
+    with converted_files.hold_data_set(dataset_dir, name):
+      folder, used, former, former_path = _settle(dataset_dir, name, given)
+      listing = photo_folder.list_photos(folder, used['photos_layout'])
+      kept_path = _settle_splits(folder, used, given, former, former_path,
+                                 listing)
       with _list_of_skipped_on_error(dataset_dir, name,
                                      listing.hidden) as skipped:
-        groups = _find_photos(folder, listing, max_pixels, max_bad_fraction,
-                              skipped)
-        by_class = _by_class(groups, listing.classes)
+        groups, kept = _find_photos(
+            folder, listing, max_pixels, max_bad_fraction,
+            converted_files.skipped_path(dataset_dir, name), skipped)
         pixels = None
         if kept_path:
-          former, pixels = former_photos.find(folder, former, groups,
-                                              max_pixels)
-        split_of = _assign(folder, by_class, used, former, kept_path, pixels)
-      described, orders = _plan(name, by_class, split_of, num_shards,
+          former, pixels = former_photos.find(dataset_dir, folder, former,
+                                              groups, max_pixels)
+        by_class = _by_class(kept, listing.classes)
+        split_of = _assign(folder, by_class, used, former, kept_path, pixels,
+                           listing.splits)
+      described, orders = _plan(name, by_class, split_of, used['num_shards'],
                                 used['seed'])
       manifest = manifests.Manifest(
           name=name, labels=listing.classes, splits=described, **used,
           skipped=skipped, duplicates=_duplicates(groups),
-          **_by_file(by_class, split_of))
-      converted_files.write(dataset_dir, manifest, former, orders,
+          ready_made=dict(listing.splits), **_by_file(by_class, split_of))
+      converted_files.write(dataset_dir, folder, manifest, former, orders,
                             listing.hidden, max_pixels)
   except (OSError, tf.errors.OpError) as error:  # The record writer's is long.
     raise InputError('cannot write to %s: %s' %
                      (dataset_dir, getattr(error, 'message', error)))
   return manifest
+
+
+def _settle(dataset_dir, name, given):
+  """Finds out what is converted, and how.
+
+  Returns:
+    folder: the folder of photos.
+    used: the settings, see convert_settings.settle.
+    former, former_path: of convert_settings.load_former.
+  """
+  former, path = convert_settings.load_former(dataset_dir, name)
+  used = convert_settings.settle(given, former if path else None)
+  beside = os.path.join(dataset_dir, name)
+  # Also where the former folder of photos is gone, and one is in its place.
+  if used['photos_dir'] == os.path.abspath(beside) or (
+      not given['photos_dir'] and os.path.isdir(beside) and
+      not os.path.isdir(used['photos_dir'])):
+    used['photos_dir'] = ''
+  return used['photos_dir'] or beside, used, former, path
+
+
+def _settle_splits(folder, used, given, former, former_path, listing):
+  """Settles how photos are split, and says what is not as usual.
+
+  Args:
+    folder, used, former, former_path: of _settle.
+    given: as for _settle.
+    listing: the photo_folder.Listing.
+
+  Returns:
+    The path of the former manifest if photos keep its splits, else None.
+  """
+  changed = convert_settings.settle_splits(
+      used, given, former if former_path else None, listing.splits)
+  if listing.splits:
+    tf.logging.info('%s: %s', folder, convert_settings.describe_splits(
+        listing.splits, used['percent_validation'], used['percent_test']))
+  if changed:
+    tf.logging.warning('%s: all photos are split anew, none keeps the split of '
+                       'the former conversion', changed)
+  return None if changed else former_path
 
 
 @contextlib.contextmanager
@@ -127,24 +189,31 @@ def _list_of_skipped_on_error(dataset_dir, name, hidden):
     raise
 
 
-def _find_photos(folder, listing, max_pixels, max_bad_fraction, skipped):
+def _find_photos(folder, listing, max_pixels, max_bad_fraction, skipped_path,
+                 skipped):
   """Reads, checks and compares all photos.
 
   Args:
     folder: the folder of photos.
     listing: its photo_folder.Listing.
     max_pixels, max_bad_fraction: as for `convert`.
+    skipped_path: path of the list of skipped files.
     skipped: empty list that gets {'file', 'reason'}, sorted by file.
 
   Returns:
-    List of lists of CheckedPhoto with equal pixels, also over classes.
+    groups: list of lists of CheckedPhoto with equal pixels, over all classes
+      and ready-made splits.
+    kept: those that are converted: each of one class and one ready-made split.
   """
   usable, unusable = photo_folder.check_photos(folder, listing, max_pixels)
-  skipped += listing.skipped + unusable
+  bad = sorted(listing.skipped + unusable, key=lambda entry: entry['file'])
+  skipped += bad + listing.outside
   _check_classes(folder, listing.classes, usable, skipped)
-  _check_bad_fraction(folder, len(usable), skipped, max_bad_fraction)
+  _check_bad_fraction(folder, len(usable), bad, max_bad_fraction, skipped_path)
   groups = same_photos.group(folder, usable, max_pixels)
+  kept = []
   for members in groups:
+    kept.append(splits.keep_one_split(members, skipped))
     for photo in members:
       others = [other.file for other in members
                 if other.class_name != photo.class_name]
@@ -154,43 +223,51 @@ def _find_photos(folder, listing, max_pixels, max_bad_fraction, skipped):
             'reason': 'the same photo is in another class: %s' %
                       photo_folder.printable(others[0])})
   skipped.sort(key=lambda entry: entry['file'])
-  kept = [members[0] for members in groups if _is_of_one_class(members)]
-  _check_classes(folder, listing.classes, kept, skipped)
-  return groups
+  kept = [members for members in kept if members]
+  _check_classes(folder, listing.classes,
+                 [members[0] for members in kept], skipped)
+  splits.check_ready_made(folder, listing, kept)
+  return groups, kept
 
 
-def _assign(folder, by_class, used, former, kept_path, pixels):
+def _assign(folder, by_class, used, former, kept_path, pixels, ready_made):
   """Returns {file: split}.
 
   Args:
     folder: the folder of photos.
     by_class: {class: list of groups}.
-    used, former, kept_path: of _load_former.
-    pixels: of former_photos.find.
+    used, kept_path: of _settle and _settle_splits.
+    former, pixels: of former_photos.find.
+    ready_made: {split: folder}; photos in these splits stay there, and the
+      others are drawn from those in 'train'.
 
   Raises:
     InputError: a class has too few photos.
   """
+  taken = set(ready_made) - {'train'}
   percents = {split: used['percent_' + split] for split in splits.SPLITS[1:]}
-  split_of = splits.assign_all(by_class, percents, used['seed'],
+  if kept_path:
+    former = former._replace(files={
+        file: split for file, split in former.files.items()
+        if split not in taken})
+  drawn_from = collections.OrderedDict(
+      (class_name, [members for members in groups
+                    if members[0].split not in taken])
+      for class_name, groups in by_class.items())
+  split_of = splits.assign_all(drawn_from, percents, used['seed'],
                                former if kept_path else None, pixels)
-  splits.check(by_class, split_of, percents, kept_path, folder)
+  splits.check(drawn_from, split_of, percents, kept_path, folder)
+  split_of.update((photo.file, photo.split) for groups in by_class.values()
+                  for members in groups for photo in members
+                  if photo.split in taken)
   return split_of
 
 
-def _is_of_one_class(members):
-  return len({photo.class_name for photo in members}) == 1
-
-
-def _by_class(groups, classes):
-  """Returns {class: list of groups}, without the groups over several classes.
-
-  In the order of the labels.
-  """
+def _by_class(kept, classes):
+  """Returns {class: list of groups}, in the order of the labels."""
   by_class = collections.OrderedDict((name, []) for name in classes)
-  for members in groups:
-    if _is_of_one_class(members):
-      by_class[members[0].class_name].append(members)
+  for members in kept:
+    by_class[members[0].class_name].append(members)
   return by_class
 
 
@@ -210,67 +287,31 @@ def _duplicates(groups):
                 for members in groups if len(members) > 1)
 
 
-def _check_arguments(name, given, num_shards, max_bad_fraction):
+def _check_arguments(name, given, max_bad_fraction):
   photo_folder.check_is_utf8('dataset_name', name)
   if not name or name.startswith('.') or re.search(r'[/\\*?\[\]\x00-\x1f]',
                                                    name):
     raise InputError('dataset_name is %r, accepted is a plain folder name '
                      'without / \\ * ? [ ] and no leading dot' % name)
-  _check_percents(given['percent_validation'] or 0, given['percent_test'] or 0)
-  if num_shards is not None and not 1 <= num_shards <= 99999:
-    raise InputError('num_shards is %r, accepted are 1 to 99999' % num_shards)
+  convert_settings.check_percents(given['percent_validation'] or 0,
+                                  given['percent_test'] or 0)
+  num_shards, layout = given['num_shards'], given['photos_layout']
+  if num_shards is not None and not 0 <= num_shards <= 99999:
+    raise InputError('num_shards is %r, accepted are 0 to 99999' % num_shards)
+  if layout not in (None, *folder_layout.LAYOUTS):
+    raise unknown_name('photos_layout', layout, folder_layout.LAYOUTS)
   if not 0 <= max_bad_fraction <= 1:
     raise InputError('max_bad_fraction is %r, accepted are 0 to 1' %
                      max_bad_fraction)
 
 
-def _check_percents(validation, test):
-  for key, percent in (('percent_validation', validation),
-                       ('percent_test', test)):
-    if not 0 <= percent <= 99:
-      raise InputError('%s is %r, accepted are 0 to 99' % (key, percent))
-  if validation + test > 99:
-    raise InputError(
-        'percent_validation is %g and percent_test is %g: together accepted '
-        'are up to 99, or nothing is left for training' % (validation, test))
-
-
-def _load_former(dataset_dir, name, given):
-  """Finds out what is kept of a former conversion.
-
-  Args:
-    dataset_dir, name: as for `convert`.
-    given: {'seed', 'percent_validation', 'percent_test': number or None}.
-
-  Returns:
-    former: the former Manifest, or None.
-    kept_path: its path if photos keep its splits, else None.
-    used: `given`, with the former values, or else the defaults, for None.
-  """
-  path = converted_files.former_path(dataset_dir, name)
-  former = manifests.load_file(path) if path else None
-  # One without photo files is that of a public data set of this name.
-  is_kept = bool(former and former.files)
-  before = former._asdict() if is_kept else _DEFAULTS
-  used = {key: before[key] if value is None else value
-          for key, value in given.items()}
-  _check_percents(used['percent_validation'], used['percent_test'])
-  changed = ', '.join('%s was %s and is %s' % (key, before[key], used[key])
-                      for key in given if used[key] != before[key])
-  if is_kept and changed:
-    tf.logging.warning('%s: all photos are split anew, none keeps the split of '
-                       'the former conversion', changed)
-  return former, path if is_kept and not changed else None, used
-
-
-def _check_bad_fraction(folder, num_usable, skipped, max_bad_fraction):
-  """Raises InputError if too much cannot be used.
+def _check_bad_fraction(folder, num_usable, bad, max_bad_fraction,
+                        skipped_path):
+  """Raises InputError if too many files in class folders cannot be used.
 
   What lies beside the class folders does not count: it is rarely meant to be a
   photo (README, LICENSE).
   """
-  bad = sorted((entry for entry in skipped if '/' in entry['file']),
-               key=lambda entry: entry['file'])
   total = len(bad) + num_usable
   if len(bad) <= max_bad_fraction * total:
     return
@@ -279,8 +320,7 @@ def _check_bad_fraction(folder, num_usable, skipped, max_bad_fraction):
       '%d of the %d files in %s cannot be used, more than the fraction of %g '
       'that --max_bad_fraction accepts. Nothing was converted; %s lists them, '
       'the first: %s' %
-      (len(bad), total, folder, max_bad_fraction,
-       converted_files.skipped_path(*os.path.split(folder)), first))
+      (len(bad), total, folder, max_bad_fraction, skipped_path, first))
 
 
 def _describe(entry):
@@ -293,7 +333,7 @@ def _check_classes(folder, classes, usable, skipped):
   for class_name in classes:
     if class_name not in found:
       first = [' (%s)' % _describe(entry) for entry in skipped
-               if entry['file'].startswith(class_name + '/')][:1]
+               if '/%s/' % class_name in '/' + entry['file']][:1]
       raise InputError(
           'class %r in %s has no usable photo%s: add photos (%s), or remove '
           'the folder' % (class_name, folder, ''.join(first), photos.ACCEPTED))

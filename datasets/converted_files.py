@@ -18,8 +18,8 @@ import re
 import shutil
 
 from compat import tf
+from datasets import label_files, photo_folder, progress, record_dataset
 from datasets import manifest as manifests
-from datasets import photo_folder, progress, record_dataset
 from datasets.dataset_factory import work_dir
 from downloads import locks
 from errors import InputError
@@ -65,6 +65,32 @@ def hold(folder):
     os.close(opened)
 
 
+@contextlib.contextmanager
+def hold_data_set(dataset_dir, name):
+  """Lets no other process convert a data set of photos for a while.
+
+  Args:
+    dataset_dir: folder of the record files, which can be written to.
+    name: name of the data set.
+
+  Raises:
+    InputError: another process is converting it.
+  """
+  folder = os.path.join(dataset_dir, name)
+  with hold(folder) if os.path.isdir(folder) else locks.hold(
+      os.path.join(dataset_dir, '.%s.lock' % name),
+      'another process is converting %s: wait until it has ended' % folder):
+    yield
+
+
+def make_folder(path):
+  """Makes a folder where it is missing, or raises InputError."""
+  try:
+    os.makedirs(path, exist_ok=True)
+  except OSError as error:
+    raise InputError('cannot make the folder %s: %s' % (path, error.strerror))
+
+
 def skipped_path(dataset_dir, name):
   """Returns the path of the list of what was not converted."""
   return os.path.join(dataset_dir, name + '_skipped.csv')
@@ -102,7 +128,10 @@ def check_way_is_free(dataset_dir, name, shards=()):
   labels.txt, or another one `<name>.json`.
   """
   if not os.access(dataset_dir, os.W_OK | os.X_OK):
-    raise InputError('cannot write to %s: permission denied' % dataset_dir)
+    raise InputError(
+        'cannot write to the folder %s: no permission, or read-only; give '
+        'another --dataset_dir (DATASET_DIR) for the records, and --photos_dir '
+        '(PHOTOS_DIR) for photos that cannot be moved there' % dataset_dir)
   wanted = [manifests.path(dataset_dir, name), skipped_path(dataset_dir, name),
             own_labels_path(dataset_dir, name),
             os.path.join(dataset_dir, record_dataset.LABELS_FILE),
@@ -133,11 +162,12 @@ def write_skipped(dataset_dir, name, skipped):
   manifests.write_text(skipped_path(dataset_dir, name), text.getvalue())
 
 
-def write(dataset_dir, manifest, former, orders, hidden, max_pixels):
+def write(dataset_dir, folder, manifest, former, orders, hidden, max_pixels):
   """Writes all files of a data set of photos; see the module's docstring.
 
   Args:
-    dataset_dir: folder that holds the folder of photos and gets the files.
+    dataset_dir: folder that gets the files.
+    folder: the folder of photos.
     manifest: the Manifest.
     former: the Manifest of the former conversion, or None.
     orders: {shard: list of (photo_folder.CheckedPhoto, label)}.
@@ -150,7 +180,6 @@ def write(dataset_dir, manifest, former, orders, hidden, max_pixels):
       data set is then as it was, unless files were written and could not be
       moved; then the next conversion takes up from the work folder.
   """
-  folder = os.path.join(dataset_dir, manifest.name)
   publish(dataset_dir, manifest, former, hidden,
           lambda aside: _write_shards(folder, aside, orders, max_pixels))
 
@@ -179,7 +208,7 @@ def publish(dataset_dir, manifest, former, hidden, write_shards):
       write_shards(aside)
       write_skipped(aside, name, manifest.skipped + hidden)
       manifests.write_text(os.path.join(aside, record_dataset.LABELS_FILE),
-                           record_dataset.format_labels(manifest.labels))
+                           label_files.format_labels(manifest.labels))
       manifests.save_file(os.path.join(aside, _NEW), manifest)
       if former and os.path.exists(manifest_path):
         manifests.save_file(os.path.join(aside, _FORMER), former)
@@ -292,7 +321,7 @@ def _is_in_use(dataset_dir, name, content):
 
 
 def _labels_bytes(labels):
-  return record_dataset.format_labels(labels).encode('utf-8')
+  return label_files.format_labels(labels).encode('utf-8')
 
 
 def _read(path):

@@ -11,6 +11,7 @@ import os
 
 from datasets import (
   imagenet_names,
+  label_files,
   manifest,
   public_sets,
   record_dataset,
@@ -113,7 +114,7 @@ def labels_of_records(name, dataset_dir):
   if not os.path.exists(labels_path):
     raise InputError('no class names of data set %r: neither %s nor %s exists' %
                      (name, manifest.path(dataset_dir, name), labels_path))
-  return record_dataset.read_labels(labels_path)
+  return label_files.read(labels_path)
 
 
 def _not_converted(name, dataset_dir):

@@ -28,11 +28,12 @@ sizes: set of (height, width) of those that are not plain.
 """
 
 
-def find(folder, former, groups, max_pixels):
+def find(dataset_dir, folder, former, groups, max_pixels):
   """Finds out what is needed to know former photos by their pixels.
 
   Args:
-    folder: the folder of photos; the former records are beside it.
+    dataset_dir: folder of the former records.
+    folder: the folder of photos.
     former: Manifest of the former conversion.
     groups: list of lists of CheckedPhoto with equal pixels.
     max_pixels: as in photos.normalize_photo.
@@ -54,7 +55,7 @@ def find(folder, former, groups, max_pixels):
            if not any(photo.digest in known for photo in members)]
   if not gone or not fresh:
     return former, {}
-  lost = _read_lost(os.path.dirname(folder), former, gone, fresh, max_pixels)
+  lost = _read_lost(dataset_dir, former, gone, fresh, max_pixels)
   pixels = {photo.digest: photo.look for photo in fresh if not photo.is_plain}
   doubtful = [photo for photo in fresh if photo.is_plain and (
       photo.look in lost.looks or (photo.height, photo.width) in lost.sizes)]

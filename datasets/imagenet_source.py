@@ -11,7 +11,7 @@ import csv
 import os
 import re
 
-from datasets import imagenet_names
+from datasets import imagenet_names, left_behind
 from errors import InputError
 
 # The number in a validation photo's name is its line in the file of classes.
@@ -111,7 +111,7 @@ def read_boxes(csv_path):
   """
   boxes = collections.defaultdict(list)
   try:
-    with open(csv_path, encoding='utf-8', newline='') as source:
+    with open(csv_path, encoding='utf-8-sig', newline='') as source:
       for number, row in enumerate(csv.reader(source), 1):
         if row:
           boxes[row[0]].append(_parse_box(row, csv_path, number))
@@ -147,7 +147,8 @@ def _list(folder):
   try:
     with os.scandir(folder) as entries:
       for entry in entries:
-        if entry.name.startswith('.') or entry.name.endswith('.tar'):
+        if entry.name.endswith('.tar') or left_behind.reason(entry.name,
+                                                             entry.is_dir()):
           continue
         try:
           entry.name.encode('utf-8')
@@ -162,7 +163,7 @@ def _list(folder):
 
 def _read_wordnet_ids(labels_path):
   try:
-    with open(labels_path, encoding='utf-8') as source:
+    with open(labels_path, encoding='utf-8-sig') as source:
       lines = [line.strip() for line in source.read().rstrip().split('\n')]
   except (OSError, UnicodeDecodeError) as error:
     raise InputError('cannot read the classes %s: %s' % (labels_path, error))

@@ -37,8 +37,10 @@ _RECORD_FILES = 'record_files'
 
 _TELL_ALL = 'verify_tfrecord.py tells all that is wrong with a data set'
 
-# Starts the message about a label that is none of the network's outputs.
-_LABEL_OUTSIDE = 'label outside'
+# The message about a label that is not one of the network's outputs.
+_LABEL_OUTSIDE = 'label outside 0 to %d with --labels_offset=%d:'
+_LABEL_OUTSIDE_FOUND = re.compile(
+    _LABEL_OUTSIDE.replace('%d', r'(\d+)') + '.*')
 
 
 def photo_to_input(encoded, preprocessing_fn, height, width, channels=3,
@@ -246,15 +248,31 @@ def errors_as_advice():
                      'data set again with a lower --max_pixels' %
                      record_check.first_line(error))
   except tf.errors.InvalidArgumentError as error:
-    found = re.search(_LABEL_OUTSIDE + r'.*', error.message)
+    found = _LABEL_OUTSIDE_FOUND.search(error.message)
     if found:
-      raise InputError(re.sub(r'[\[\]]', '', found.group(0)))
+      raise _label_error(found)
     culprit = None
     if record_check.BAD_CONTENT.search(error.message):
       culprit = _find_culprit(decode='DecodeJpeg' in error.message)
     if culprit is None:
       raise
     raise culprit
+
+
+def _label_error(found):
+  """Returns the InputError about a label outside the network's outputs.
+
+  Args:
+    found: match of _LABEL_OUTSIDE_FOUND.
+  """
+  text = re.sub(r'[\[\]]', '', found.group(0)).strip()
+  if text.endswith('of photo'):  # The record does not have its name.
+    last, offset = map(int, found.groups())
+    problem = _search_records(False, range(offset, offset + last + 1))
+    if problem:
+      text = _LABEL_OUTSIDE % (last, offset) + ' ' + record_check.describe(
+          problem)
+  return InputError(text)
 
 
 def _one_thread_a_photo():
@@ -279,12 +297,17 @@ def _find_culprit(decode):
   Args:
     decode: whether it may be a photo, which takes longer to find.
   """
-  files = tf.get_collection(_RECORD_FILES)
-  tf.logging.info('A record cannot be read. Looking for it in %d files',
-                  len(files))
-  problem = record_check.first_problem(files, decode)
+  problem = _search_records(decode)
   return problem and InputError('%s; convert the data set again (%s)' % (
       record_check.describe(problem), _TELL_ALL))
+
+
+def _search_records(decode, labels=None):
+  """Returns record_check.first_problem of the graph's record files."""
+  files = tf.get_collection(_RECORD_FILES)
+  tf.logging.info('A record cannot be used. Looking for it in %d files',
+                  len(files))
+  return record_check.first_problem(files, decode, labels)
 
 
 def _files(dataset):
@@ -327,8 +350,7 @@ def _make_load(dataset, preprocessing_fn, image_size, channels, labels_offset,
     filename = record['image/filename']
     label = record['image/class/label'] - labels_offset
     in_range = tf.logical_and(label >= 0, label < num_outputs)
-    problem = '%s 0 to %d with --labels_offset=%d:' % (
-        _LABEL_OUTSIDE, num_outputs - 1, labels_offset)
+    problem = _LABEL_OUTSIDE % (num_outputs - 1, labels_offset)
     with tf.control_dependencies(
         [tf.Assert(in_range, [problem, label, 'of photo', filename])]):
       label = tf.identity(label)

@@ -42,7 +42,8 @@ def convert(dataset_dir, name, labels, splits, num_shards=None):
     name: name of the data set.
     labels: list of class names; the index is the label.
     splits: {split name: Images}.
-    num_shards: record files a split; None: one.
+    num_shards: record files per split; None: as in the former conversion, at
+      first one.
 
   Returns:
     The Manifest.
@@ -55,13 +56,14 @@ def convert(dataset_dir, name, labels, splits, num_shards=None):
     raise InputError('num_shards is %r, accepted are 1 to 99999' % num_shards)
   for split, images in splits.items():
     _check(name, split, images, labels)
-  shards = {split: _shard_names(name, split,
-                                min(num_shards or 1, len(images.labels)))
-            for split, images in splits.items()}
   former_path = converted_files.former_path(dataset_dir, name)
   former = manifests.load_file(former_path) if former_path else None
   if former:
     _check_former(former, former_path, labels, splits)
+  shards = {split: _shard_names(
+      name, split, min(num_shards or _former_shards(former, split),
+                       len(images.labels)))
+            for split, images in splits.items()}
   manifest = manifests.Manifest(
       name=name, labels=list(labels), seed=_SEED, percent_validation=0,
       files={}, skipped=[],
@@ -150,6 +152,11 @@ def _check_former(former, former_path, labels, split_names):
         (former_path, former.name,
          sum(split['size'] for split in former.splits.values()),
          reprlib.repr(former.labels)))
+
+
+def _former_shards(former, split):
+  """Returns how many record files a split had, 1 without a former Manifest."""
+  return len(former.splits[split]['shards']) if former else 1
 
 
 def _check(name, split, images, labels):

@@ -11,12 +11,14 @@ import os
 import re
 import reprlib
 
+from datasets import folder_layout
 from downloads import locks
 from errors import InputError
 
 Manifest = collections.namedtuple(
     'Manifest', 'name labels splits seed percent_validation files skipped '
-    'percent_test digests duplicates pixels', defaults=(0, {}, [], {}))
+    'percent_test digests duplicates pixels num_shards photos_dir '
+    'photos_layout ready_made', defaults=(0, {}, [], {}, None, '', 'auto', {}))
 Manifest.__doc__ = """What a converted data set holds.
 
 name: name of the data set.
@@ -25,17 +27,27 @@ splits: {split name: {'size': photos, 'shards': [file name, ...],
   'class_counts': {class name: photos}}}; splits without photos are left out.
   Where known, 'shard_sizes' and 'shard_bytes': photos and bytes of each shard.
 seed: integer that decided split and order.
-percent_validation: number, percent of each class's photos in 'validation'.
-files: {'<class>/<file>': split name}.
+percent_validation: number, percent of each class's photos in 'validation';
+  0 where that split is ready-made.
+files: {'<class>/<file>': split name}; '<split>/<class>/<file>' in a folder of
+  ready-made splits, here and below.
 skipped: [{'file': '<class>/<file>', 'reason': text}].
-percent_test: number, percent of each class's photos in 'test'.
+percent_test: the same for 'test'.
 digests: {'<class>/<file>': sha256 of the file, hexadecimal}, of `files`.
 duplicates: [['<class>/<file>', ...], ...], sets of photos with equal pixels. A
-  set over several classes was skipped, see `contradictions`.
+  set over several classes was skipped, see `contradictions`; of one over
+  several ready-made splits the photos of one split are kept.
 pixels: {'<class>/<file>': digest of its pixels}, of those of `files` whose
   record does not hold the file itself: see former_photos.
+num_shards: record files per split that were asked for; 0: by size; None: not
+  known.
+photos_dir: absolute path of the folder of photos; '' for that beside the
+  manifest, see `photos_folder`.
+photos_layout: one of folder_layout.LAYOUTS, as asked for.
+ready_made: {split: folder in the folder of photos} of the splits that were
+  taken as they were found.
 
-Manifests written before the last four existed lack them.
+Manifests written before the last eight existed lack them.
 """
 
 # What JSON can escape and UTF-8 cannot hold.
@@ -50,7 +62,23 @@ def path(dataset_dir, name):
 def contradictions(manifest):
   """Returns the duplicates over several classes, which are in no split."""
   return [files for files in manifest.duplicates
-          if files[0] not in manifest.files]
+          if not any(file in manifest.files for file in files)]
+
+
+def copies_over_splits(manifest):
+  """Returns the duplicates over several ready-made splits."""
+  return [files for files in manifest.duplicates
+          if 0 < sum(file in manifest.files for file in files) < len(files)]
+
+
+def photos_folder(dataset_dir, name, manifest=None):
+  """Returns the path of a data set's folder of photos.
+
+  Args:
+    dataset_dir, name: as for `load`.
+    manifest: its Manifest; None: it is not known.
+  """
+  return (manifest and manifest.photos_dir) or os.path.join(dataset_dir, name)
 
 
 def load(dataset_dir, name):
@@ -197,6 +225,12 @@ _FIELDS = {
     'duplicates': (_list_of(_list_of(_is_text, 1)),
                    'a list of lists of files'),
     'pixels': (_table_of(_is_text), 'a table of text'),
+    'num_shards': (lambda value: value is None or _is_count(value),
+                   'a whole number from 0 on or null'),
+    'photos_dir': (_is_text, 'text'),
+    'photos_layout': (lambda value: value in folder_layout.LAYOUTS,
+                      'one of ' + ', '.join(folder_layout.LAYOUTS)),
+    'ready_made': (_table_of(_is_text), 'a table of text'),
 }
 _SPLIT_FIELDS = {
     'size': (_is_count, 'a whole number from 0 on'),

@@ -1,36 +1,46 @@
-"""A folder of photos, one folder a class: listing, checking, reading."""
+"""A folder of photos, one folder per class: listing, checking, reading."""
 
 import collections
 import hashlib
 import os
 import stat
+import unicodedata
 
-from datasets import photos, progress
+from compat import tf
+from datasets import folder_layout, left_behind, photos, progress
 from errors import InputError
 
-# Lists of thumbnails that Windows leaves in folders. They and names with a
-# leading dot (.DS_Store, ._photo.jpg, .ipynb_checkpoints) are hidden files.
-_HIDDEN = ('thumbs.db', 'desktop.ini')
-
-Listing = collections.namedtuple('Listing', 'classes files skipped hidden')
+Listing = collections.namedtuple(
+    'Listing', 'classes files skipped outside hidden splits')
 Listing.__doc__ = """What a folder of photos holds.
 
-Each file below the folder is in exactly one of the lists. Links to folders
-below the class folders are not followed, they stand for themselves.
+Each file below the folder is in exactly one of the lists; a folder that is not
+used is one entry. Links to folders below the class folders are not followed,
+they stand for themselves.
 
 classes: sorted list of class names.
-files: sorted list of (class name, file name).
-skipped: list of {'file', 'reason'} for what is no file in a class folder.
-hidden: the same for hidden files.
+files: sorted list of ListedFile.
+skipped: list of {'file', 'reason'} for what is not a file in a class folder.
+outside: the same for what is outside the class folders.
+hidden: the same for what operating systems and photo programs leave behind.
+splits: {split: its folder} of ready-made splits; empty without them.
+"""
+
+ListedFile = collections.namedtuple('ListedFile', 'file class_name split')
+ListedFile.__doc__ = """A file in a class folder.
+
+file: path in the folder of photos: '<class>/<file>', with ready-made splits
+  '<split>/<class>/<file>'.
+class_name: its class.
+split: its ready-made split; None without one.
 """
 
 CheckedPhoto = collections.namedtuple(
     'CheckedPhoto', 'file class_name digest num_bytes height width is_plain '
-    'look')
+    'look split', defaults=(None,))
 CheckedPhoto.__doc__ = """A photo that was decoded.
 
-file: '<class>/<file>'.
-class_name: its class.
+file, class_name, split: see ListedFile.
 digest: sha256 of the file, hexadecimal.
 num_bytes: size of the JPEG that goes into a record.
 height, width: of that JPEG, in pixels.
@@ -38,68 +48,152 @@ is_plain, look: see photos.Inspected.
 """
 
 
-def list_photos(folder):
+def list_photos(folder, layout=folder_layout.AUTO):
   """Lists the class folders and their files.
 
-  Only what lies right in a class folder is a photo of it. If folders inside
+  Only the files directly in a class folder are its photos. If folders inside
   class folders counted, photos that are sorted once more (train/cat, test/cat)
   would silently make classes `train` and `test`.
 
+  The name of a class is that of its folder in Unicode form NFC, without spaces
+  around it.
+
   Args:
-    folder: folder with one folder a class.
+    folder: folder with one folder per class, or with ready-made splits.
+    layout: one of folder_layout.LAYOUTS.
 
   Returns:
     A Listing, sorted by code points, so the same on every machine.
 
   Raises:
-    InputError: if the folder is missing or holds fewer than two classes, or a
-      class name cannot be written into a line of labels.txt.
+    InputError: if the folder is missing or holds fewer than two classes; the
+      layout is unclear; the name of a class folder cannot be used, or looks the
+      same as another one.
   """
-  if not os.path.isdir(folder):
-    raise InputError(
-        '%s at %s: it must hold one folder a class, with photos in each' %
-        ('a file instead of a folder of photos' if os.path.lexists(folder) else
-         'no folder of photos', folder))
-  listing = Listing([], [], [], [])
-  for name in _listdir(folder):
-    path = os.path.join(folder, name)
-    if is_hidden(name):
-      _list_all(path, name, 'hidden', listing.hidden)
-    elif not os.path.isdir(path):
-      listing.skipped.append(_skip(name, 'not in a class folder'))
-    elif _leads_up(path, folder):
-      listing.skipped.append(_skip(name, 'a link to a folder around it'))
-    else:
-      listing.classes.append(name)
+  check_is_folder(folder)
+  listing = Listing([], [], [], [], [], collections.OrderedDict())
+  names = _list_folders(folder, '', listing)
+  found = folder_layout.find(folder, names, layout)
+  listing.splits.update(found.splits)
+  for name, reason in found.unused.items():
+    listing.outside.append(_skip(name, reason))
+    tf.logging.warning('%s: %s', printable(os.path.join(folder, name)), reason)
+  classes = _list_classes(folder, '', found.classes, None, listing)
+  for split, name in found.splits.items():
+    prefix = name + '/'
+    names = _list_folders(os.path.join(folder, name), prefix, listing)
+    classes |= _list_classes(folder, prefix, names, split, listing)
+  listing.classes.extend(sorted(classes))
   if len(listing.classes) < 2:
     raise InputError(
-        '%s holds %d class folders%s, at least 2 are needed: one folder a '
+        '%s holds %d class folders%s, at least 2 are needed: one folder per '
         'class, with photos in each' %
         (folder, len(listing.classes),
          ''.join(' (%s)' % printable(name) for name in listing.classes)))
-  for class_name in listing.classes:
-    if not _is_text(class_name) or len(class_name.splitlines()) != 1:
-      raise InputError('class name %r in %s: names of classes must be UTF-8 '
-                       'and one line' % (class_name, folder))
-    _list_class(folder, class_name, listing)
+  _warn_of_case(folder, listing.classes)
   return listing
 
 
-def _list_class(folder, class_name, listing):
+def check_is_folder(folder):
+  """Raises InputError if there is no folder of photos at a path."""
+  if not os.path.isdir(folder):
+    raise InputError(
+        '%s at %s: it must hold one folder per class, with photos in each' %
+        ('a file instead of a folder of photos' if os.path.lexists(folder) else
+         'no folder of photos', folder))
+
+
+def _list_folders(parent, prefix, listing):
+  """Returns the folders that may be classes; lists all else.
+
+  Args:
+    parent: the folder of photos or one of its ready-made splits.
+    prefix: what precedes the names in a listing.
+    listing: Listing to add to.
+  """
+  folders = []
+  for name in _listdir(parent):
+    path = os.path.join(parent, name)
+    is_folder = os.path.isdir(path)
+    reason = left_behind.reason(name, is_folder)
+    if reason:
+      _list_all(path, prefix + name, reason, listing.hidden)
+    elif not is_folder:
+      listing.outside.append(_skip(prefix + name, 'not in a class folder'))
+    elif _leads_up(path, parent):
+      listing.outside.append(_skip(prefix + name,
+                                   'a link to a folder around it'))
+    else:
+      folders.append(name)
+  return folders
+
+
+def _list_classes(folder, prefix, names, split, listing):
+  """Adds class folders and what they hold to a Listing.
+
+  Args:
+    folder: the folder of photos.
+    prefix: what precedes the names: '', or '<split>/'.
+    names: the class folders.
+    split: their ready-made split, or None.
+    listing: Listing to add to.
+
+  Returns:
+    The set of their class names.
+  """
+  folder_of = {}
+  for name in names:
+    class_name = _class_name(name, os.path.join(folder, prefix))
+    other = folder_of.setdefault(class_name, name)
+    if other != name:
+      raise InputError(
+          'the class folders %s and %s in %s look the same (they differ in '
+          'spaces at an end or in Unicode form): rename one, or put all '
+          'photos into one' % (ascii(other), ascii(name),
+                        os.path.join(folder, prefix)))
+    _list_class(folder, prefix + name, class_name, split, listing)
+  return set(folder_of)
+
+
+def _class_name(name, parent):
+  """Returns the class name of a class folder, or raises InputError."""
+  class_name = unicodedata.normalize('NFC', name).strip()
+  if not (_is_text(name) and len(name.splitlines()) == 1 and
+          any(unicodedata.category(letter)[0] not in 'CZ'
+              for letter in class_name)):
+    raise InputError('class name %r in %s: names of classes must be UTF-8, one '
+                     'line, and more than spaces' % (name, printable(parent)))
+  return class_name
+
+
+def _warn_of_case(folder, classes):
+  """Warns of classes whose names differ in case only."""
+  known = {}
+  for class_name in classes:
+    other = known.setdefault(class_name.casefold(), class_name)
+    if other != class_name:
+      tf.logging.warning(
+          '%s: the class folders %r and %r differ in upper and lower case '
+          'only; they are two classes', printable(folder), other, class_name)
+
+
+def _list_class(folder, class_folder, class_name, split, listing):
   """Adds what a class folder holds to a Listing."""
-  for name in _listdir(os.path.join(folder, class_name)):
-    path = os.path.join(folder, class_name, name)
-    file = '%s/%s' % (class_name, name)
-    if is_hidden(name):
-      _list_all(path, file, 'hidden', listing.hidden)
+  for name in _listdir(os.path.join(folder, class_folder)):
+    path = os.path.join(folder, class_folder, name)
+    file = '%s/%s' % (class_folder, name)
+    is_folder = os.path.isdir(path)
+    reason = left_behind.reason(name, is_folder)
+    if reason:
+      _list_all(path, file, reason, listing.hidden)
     elif os.path.isfile(path):
       if _is_text(name):
-        listing.files.append((class_name, name))
+        listing.files.append(ListedFile(file, class_name, split))
       else:
         listing.skipped.append(_skip(file, 'the file name is not UTF-8'))
-    elif os.path.islink(path) and os.path.isdir(path):
+    elif os.path.islink(path) and is_folder:
       listing.skipped.append(_skip(file, 'a link to a folder'))
-    elif os.path.isdir(path):
+    elif is_folder:
       _list_all(path, file, 'in a folder inside a class folder',
                 listing.skipped)
     elif os.path.exists(path):
@@ -139,16 +233,15 @@ def check_photos(folder, listing, max_pixels):
     usable: list of CheckedPhoto, in the listing's order.
     skipped: list of {'file', 'reason'}.
   """
-  def check(entry):
-    class_name, name = entry
-    file = '%s/%s' % (class_name, name)
+  def check(listed):
     try:
-      data = _read(os.path.join(folder, class_name, name), max_pixels)
+      data = _read(os.path.join(folder, listed.file), max_pixels)
       photo, is_plain, look = photos.inspect_photo(data, max_pixels)
     except photos.PhotoError as error:
-      return _skip(file, str(error))
-    return CheckedPhoto(file, class_name, _digest(data), len(photo.encoded),
-                        photo.height, photo.width, is_plain, look)
+      return _skip(listed.file, str(error))
+    return CheckedPhoto(listed.file, listed.class_name, _digest(data),
+                        len(photo.encoded), photo.height, photo.width, is_plain,
+                        look, listed.split)
 
   usable, skipped = [], []
   for result in progress.map_in_threads(check, listing.files, 'checked'):
@@ -215,11 +308,6 @@ def _listdir(folder):
     return sorted(os.listdir(folder))
   except OSError as error:
     raise InputError('cannot list %s: %s' % (printable(folder), error.strerror))
-
-
-def is_hidden(name):
-  """Whether a file or folder of this name is hidden, and so no photo."""
-  return name.startswith('.') or name.lower() in _HIDDEN
 
 
 def _leads_up(path, folder):

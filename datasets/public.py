@@ -9,7 +9,7 @@ from datasets import (
   convert_photos,
   converted_files,
 )
-from errors import InputError, unknown_name
+from errors import unknown_name
 
 CONVERTERS = {
     'cifar10': convert_cifar10.convert,
@@ -56,11 +56,7 @@ def convert(name, dataset_dir, **options):
   """
   if name not in CONVERTERS:
     raise unknown_name('public data set', name, CONVERTERS)
-  try:
-    os.makedirs(dataset_dir, exist_ok=True)
-  except OSError as error:
-    raise InputError('cannot make the folder %s: %s' %
-                     (dataset_dir, error.strerror))
+  converted_files.make_folder(dataset_dir)
   with converted_files.hold(dataset_dir):
     if name not in _OF_PHOTOS and is_of_photos(name, dataset_dir):
       return convert_photos.convert(dataset_dir, name, **options)

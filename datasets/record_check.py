@@ -103,12 +103,12 @@ def first_line(error):
   return error.message.split('[[')[0].strip().split('\n')[-1].strip()
 
 
-def check_file(path, num_classes, decoder=None, indexes=None, on_record=None):
+def check_file(path, labels, decoder=None, indexes=None, on_record=None):
   """Reads a whole file and checks each record.
 
   Args:
     path: of the file.
-    num_classes: labels must be smaller; None: any label will do.
+    labels: range of the labels that are accepted; None: any label will do.
     decoder: PhotoDecoder; None: no photo is decoded.
     indexes: which records' photos are decoded; None: all.
     on_record: function that is called after each record, None for none.
@@ -122,7 +122,7 @@ def check_file(path, num_classes, decoder=None, indexes=None, on_record=None):
       count += 1
       text, photo, example = record.problem, '', None
       if text is None:
-        text, photo, example = _check_content(record.data, num_classes)
+        text, photo, example = _check_content(record.data, labels)
       if photo:
         photos.append((record.index, record.offset, photo,
                        None if '/' in photo else _checksum(example)))
@@ -138,39 +138,40 @@ def check_file(path, num_classes, decoder=None, indexes=None, on_record=None):
   return FileReport(path, count, num_decoded, photos, problems)
 
 
-def check_files(paths, num_classes, decoder=None, indexes=None, on_record=None):
+def check_files(paths, labels, decoder=None, indexes=None, on_record=None):
   """Yields the FileReport of each file, in order; several are read at once.
 
   Args:
     paths: list of paths.
-    num_classes: as for check_file.
+    labels: as for check_file.
     decoder: as for check_file.
     indexes: {path: which records' photos are decoded}; None: all.
     on_record: as for check_file.
   """
   def check(path):
-    return check_file(path, num_classes, decoder,
+    return check_file(path, labels, decoder,
                       None if indexes is None else indexes[path], on_record)
 
   with multiprocessing.pool.ThreadPool(_THREADS) as pool:
     yield from pool.imap(check, paths)
 
 
-def first_problem(paths, decode):
+def first_problem(paths, decode, labels=None):
   """Returns the first Problem in some files, None when there is none.
 
   Args:
     paths: list of paths, searched in this order.
     decode: whether the photos are decoded, too.
+    labels: as for check_file.
   """
   with PhotoDecoder(compare_sizes=False) as decoder:
-    for report in check_files(paths, None, decoder if decode else None):
+    for report in check_files(paths, labels, decoder if decode else None):
       if report.problems:
         return report.problems[0]
   return None
 
 
-def _check_content(data, num_classes):
+def _check_content(data, labels):
   """Returns what is wrong (None for nothing), the photo's name, the Example.
 
   Where there is a name there is an image/encoded.
@@ -192,8 +193,8 @@ def _check_content(data, num_classes):
     return text, '', None
   name = _value(feature, 'image/filename', b'').decode('utf-8', 'replace')
   label = _value(feature, 'image/class/label')
-  if num_classes is not None and not 0 <= label < num_classes:
-    text = 'label %d, accepted are 0 to %d' % (label, num_classes - 1)
+  if labels is not None and label not in labels:
+    text = 'label %d, accepted are %d to %d' % (label, labels[0], labels[-1])
   elif not _value(feature, 'image/encoded'):
     text = 'image/encoded is empty'
   return text, name, example

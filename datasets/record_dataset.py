@@ -16,7 +16,6 @@ import re
 
 from compat import slim, tf
 from datasets import tfrecord_file
-from errors import InputError
 
 LABELS_FILE = 'labels.txt'
 
@@ -150,41 +149,3 @@ def count_records(record_path):
       length, or ends inside a record.
   """
   return len(tfrecord_file.record_offsets(record_path))
-
-
-def format_labels(labels):
-  """Returns the text of a labels.txt: a line `0:daisy` a class."""
-  return ''.join('%d:%s\n' % row for row in enumerate(labels))
-
-
-def read_labels(labels_path):
-  """Reads a labels.txt.
-
-  Args:
-    labels_path: path of a file with one line `0:daisy` a class.
-
-  Returns:
-    List of class names; the index is the label.
-
-  Raises:
-    InputError: if the file cannot be read, or does not name each label from 0
-      on exactly once.
-  """
-  names = {}
-  try:
-    with open(labels_path, encoding='utf-8') as source:
-      lines = source.read().split('\n')
-  except (OSError, UnicodeDecodeError) as error:
-    raise InputError('cannot read the labels %s: %s' % (labels_path, error))
-  for number, line in enumerate(lines, 1):
-    if not line.strip():
-      continue
-    label, colon, name = line.rstrip('\r').partition(':')
-    if not colon or not label.strip().isdigit() or int(label) in names:
-      raise InputError('%s, line %d: got %r, accepted are lines such as '
-                       '0:daisy, each label once' % (labels_path, number, line))
-    names[int(label)] = name
-  if sorted(names) != list(range(len(names))) or not names:
-    raise InputError('%s: labels must be 0, 1, 2 and so on; got %s' %
-                     (labels_path, sorted(names)))
-  return [names[label] for label in range(len(names))]

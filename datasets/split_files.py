@@ -163,7 +163,11 @@ def command(name, dataset_dir):
   """Returns what to run to get a data set's files, for messages."""
   program = ('download_and_convert_data.py --dataset_name=%s --dataset_dir=%s' %
              (name, dataset_dir))
-  folder = os.path.join(dataset_dir, name)
+  try:
+    folder = manifests.photos_folder(dataset_dir, name,
+                                     manifests.load(dataset_dir, name))
+  except InputError:  # Another message is about the manifest.
+    folder = manifests.photos_folder(dataset_dir, name)
   if name not in public_sets.PUBLIC_SETS or os.path.isdir(folder):
     return '%s on the photos in %s/<class>/' % (program, folder)
   if name == 'imagenet':

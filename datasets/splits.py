@@ -3,12 +3,13 @@
 import collections
 import hashlib
 
+from compat import tf
+from datasets import photo_folder
 from errors import InputError
 
 SPLITS = ('train', 'validation', 'test')
 
-# Fewer photos of a class than there are splits cannot be split; so many of such
-# classes are named.
+# Classes that a message names.
 _NAMED = 5
 
 
@@ -138,7 +139,6 @@ def check(by_class, split_of, percents, was_kept, folder):
       lacking.append('%r (%d)' % (class_name, len(groups)))
   if not lacking:
     return
-  names = ', '.join(lacking[:_NAMED]) + ', ...' * (len(lacking) > _NAMED)
   advice = 'add photos, or lower --percent_validation or --percent_test to 0'
   if was_kept:
     advice = ('add photos, or delete %s to split all photos anew: photos keep '
@@ -146,4 +146,61 @@ def check(by_class, split_of, percents, was_kept, folder):
   raise InputError(
       '%s: too few photos for the splits %s in these classes (in brackets: how '
       'many different ones): %s; %s' %
-      (folder, ', '.join(wanted), names, advice))
+      (folder, ', '.join(wanted), _some(lacking), advice))
+
+
+def keep_one_split(members, skipped):
+  """Returns those of equal photos that are converted.
+
+  None of several classes; of several ready-made splits those in the last one.
+
+  Args:
+    members: list of CheckedPhoto with equal pixels.
+    skipped: list that gets those that are in an earlier ready-made split.
+  """
+  if len({photo.class_name for photo in members}) > 1:
+    return []
+  # A split that is None is the only one.
+  last = max(members, key=lambda photo: SPLITS.index(photo.split or 'train'))
+  for photo in members:
+    if photo.split != last.split:
+      skipped.append({
+          'file': photo.file,
+          'reason': 'the same photo is in another split: %s' %
+                    photo_folder.printable(last.file)})
+  return [photo for photo in members if photo.split == last.split]
+
+
+def check_ready_made(folder, listing, kept):
+  """Checks that each class is in each ready-made split.
+
+  Args:
+    folder: the folder of photos.
+    listing: its photo_folder.Listing.
+    kept: list of what `keep_one_split` returned, without empty ones.
+
+  Raises:
+    InputError: one is not in the training split.
+  """
+  for split, name in listing.splits.items():
+    there = {members[0].class_name for members in kept
+             if members[0].split == split}
+    lacking = [repr(class_name) for class_name in listing.classes
+               if class_name not in there]
+    if not lacking:
+      continue
+    names = _some(lacking)
+    if split == 'train':
+      raise InputError(
+          '%s holds no photo to train on of %d classes: %s. Add photos to %s/, '
+          'or remove these class folders; a photo that is in an evaluation '
+          'split as well does not count' % (folder, len(lacking), names, name))
+    tf.logging.warning(
+        '%s: %s/ holds no photo of %d of the %d classes: %s. The %s photos say '
+        'nothing about these', folder, name, len(lacking), len(listing.classes),
+        names, split)
+
+
+def _some(names):
+  """Returns the first of some names, with commas."""
+  return ', '.join(names[:_NAMED]) + ', ...' * (len(names) > _NAMED)

@@ -50,16 +50,16 @@ def verify(dataset_dir, name, split_name=None, num_decoded=100):
   if split_name or not splits:
     splits = {split_name: dataset_factory.find_split(name, split_name,
                                                      dataset_dir)}
-  num_classes = len(dataset_factory.labels_of_records(name, dataset_dir))
+  labels = range(len(dataset_factory.labels_of_records(name, dataset_dir)))
   seen = {}
   with record_check.PhotoDecoder() as decoder:
     for split, files in sorted(splits.items()):
       origin = manifest.path(dataset_dir, name)
-      yield _verify_split(name, split, files, origin, num_classes, num_decoded,
+      yield _verify_split(name, split, files, origin, labels, num_decoded,
                           decoder, seen)
 
 
-def _verify_split(name, split, files, origin, num_classes, num_decoded,
+def _verify_split(name, split, files, origin, labels, num_decoded,
                   decoder, seen):
   """Returns the SplitReport of one split; notes its photos in `seen`."""
   problems = [_of_split(text)
@@ -69,7 +69,7 @@ def _verify_split(name, split, files, origin, num_classes, num_decoded,
   indexes = _spread(paths, counts, num_decoded)
   reports = []
   with progress.Progress('verified', sum(counts)) as shown:
-    for report in record_check.check_files(paths, num_classes, decoder, indexes,
+    for report in record_check.check_files(paths, labels, decoder, indexes,
                                            shown.add):
       problems += report.problems + _repeated(report, seen)
       reports.append(report)

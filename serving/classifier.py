@@ -14,11 +14,10 @@ import os
 import numpy as np
 
 from compat import tf
-from datasets import photos
+from datasets import label_files, photos
 from errors import InputError
 from runs import checkpoints, feature_bank, run_info
 from serving import foreign, graph_files, graph_info, inference_graph
-from serving import labels as label_files
 
 # scores: [num_classes] float32. known: whether the photo is one of the classes;
 # similarity: how near it is to the training photos; both None where the graph

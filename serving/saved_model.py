@@ -30,10 +30,10 @@ import os
 import shutil
 
 from compat import tf
+from datasets import label_files
 from downloads import locks
 from errors import InputError
 from serving import graph_files, graph_info, inference_graph
-from serving import labels as label_files
 
 INPUT = 'image_bytes'
 

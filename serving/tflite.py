@@ -18,7 +18,7 @@ from compat import tf
 from datasets import input_pipeline, progress
 from errors import InputError
 from preprocessing import preprocessing_factory, vgg_preprocessing
-from serving import files, graph_files, graph_info
+from serving import graph_files, graph_info
 
 # What an app must do with a photo of channel values from 0 to 255: take `part`
 # of it, then `mean` off each value, and divide by `deviation`. None: those of
@@ -168,16 +168,3 @@ def describe_input(info):
     values = 'value - %g, %g, %g of red, green, blue' % scaling.mean
   side = max(vgg_preprocessing.RESIZE_SIDE_MIN, info.image_size)
   return 'of the upright photo %s; %s' % (scaling.part % {'side': side}, values)
-
-
-def write_labels(path, labels):
-  """Writes a label file as apps read it: one name a line, in their order.
-
-  Raises:
-    InputError: a name holds a line break, or the file cannot be written.
-  """
-  for index, name in enumerate(labels):
-    if '\n' in name or '\r' in name:
-      raise InputError('label %d, %r, holds a line break' % (index, name))
-  files.write_aside(path, ''.join(name + '\n' for name in labels)
-                    .encode('utf-8'))

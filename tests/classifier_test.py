@@ -10,11 +10,10 @@ import serving_kit as kit
 from PIL import Image
 
 from compat import slim, tf
-from datasets import imagenet_names
+from datasets import imagenet_names, label_files
 from datasets.photos import Photo, PhotoError
 from errors import InputError
 from serving import files, inference_graph
-from serving import labels as label_files
 from serving.classifier import Classifier, prepare
 
 PHOTOS = [kit.make_photo(seed) for seed in range(5)]

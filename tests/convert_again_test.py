@@ -130,6 +130,16 @@ def test_convert_options_left_out_are_those_of_the_former_conversion(tmp_path):
     convert_photos.convert(str(tmp_path), 'pets', percent_validation=95)
 
 
+def test_convert_num_shards_is_that_of_the_former_conversion(tmp_path):
+  make(tmp_path)
+  assert len(convert(tmp_path, num_shards=3).splits['train']['shards']) == 3
+  again = convert_photos.convert(str(tmp_path), 'pets')
+  assert again.num_shards == len(again.splits['train']['shards']) == 3
+  by_size = convert_photos.convert(str(tmp_path), 'pets', num_shards=0)
+  assert len(by_size.splits['train']['shards']) == 1
+  assert again.files == by_size.files
+
+
 def test_convert_first_time_splits_by_the_defaults(tmp_path):
   make(tmp_path)
   first = convert_photos.convert(str(tmp_path), 'pets')
@@ -157,7 +167,8 @@ def test_convert_manifest_of_an_earlier_version_is_honoured(tmp_path):
   before = convert(tmp_path, percent_test=0)
   path = tmp_path / 'pets.json'
   fields = json.loads(path.read_text('utf-8'))
-  for field in ('percent_test', 'digests', 'duplicates', 'pixels'):
+  for field in ('percent_test', 'digests', 'duplicates', 'pixels',
+                'num_shards', 'photos_dir', 'photos_layout', 'ready_made'):
     del fields[field]
   path.write_text(json.dumps(fields), 'utf-8')
   add(folder, 'dog', range(30))

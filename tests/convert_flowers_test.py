@@ -42,5 +42,8 @@ def test_convert_flowers_with_a_file_added_keeps_every_photo_in_its_split(
   after = public.convert('flowers', str(tmp_path))
   assert after.percent_validation == before.percent_validation == 25
   assert {file: after.files[file] for file in before.files} == before.files
-  anew = public.convert('flowers', str(tmp_path), percent_validation=10)
+  anew = public.convert('flowers', str(tmp_path), percent_validation=10,
+                        num_shards=3)
   assert anew.splits['validation']['size'] == 10
+  again = public.convert('flowers', str(tmp_path))
+  assert len(again.splits['train']['shards']) == again.num_shards == 3

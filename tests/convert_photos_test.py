@@ -1,13 +1,22 @@
 """Converting folders: splits, order, bytes on disk, and every wrong input."""
 
+import contextlib
 import os
+import pathlib
 import shutil
+import tempfile
 
 import pytest
 import tiny_dataset
 
 from compat import tf
-from datasets import convert_photos, dataset_factory, photo_folder
+from datasets import (
+  convert_photos,
+  converted_files,
+  dataset_factory,
+  photo_folder,
+  split_files,
+)
 from errors import InputError
 
 
@@ -231,12 +240,19 @@ def test_convert_names_in_any_script_come_back(tmp_path):
   folder = make(tmp_path, {'中文 名': 3, 'été': 3, '3:odd name ': 3})
   (folder / 'été' / 'ñ\n"x".jpg').write_bytes(tiny_dataset.photo_bytes(50))
   manifest = convert_photos.convert(str(tmp_path), 'pets')
-  labels = sorted(['中文 名', 'été', '3:odd name '])
+  labels = sorted(['中文 名', 'été', '3:odd name'])
   assert manifest.labels == labels
   assert dataset_factory.get_labels('pets', str(tmp_path)) == labels
   assert 'été/ñ\n"x".jpg' in manifest.files
   (tmp_path / 'pets.json').unlink()  # labels.txt says the same.
   assert dataset_factory.get_labels('pets', str(tmp_path)) == labels
+
+
+def test_convert_classes_that_differ_in_case_are_reported(tmp_path, log):
+  make(tmp_path, {'Rose': 3, 'rose': 3, 'tulip': 3})
+  manifest = convert_photos.convert(str(tmp_path), 'pets')
+  assert manifest.labels == ['Rose', 'rose', 'tulip']
+  assert "class folders 'Rose' and 'rose' differ in upper and lower" in log.text
 
 
 def test_convert_file_name_that_is_not_utf8_is_skipped(tmp_path):
@@ -285,8 +301,14 @@ def test_convert_photo_that_changes_meanwhile_is_an_error(
     ({'cat': 3, 'dog': 1}, r"too few photos .*train, validation .*'dog' \(1\)"),
     ({'cat': 0, 'dog': 0}, "class 'cat' .* has no usable photo"),
     ({'cat': 3, 'do\ng': 3}, r"class name 'do\\ng'"),
+    ({'cat': 3, '  ': 3}, "class name '  ' .* more than spaces"),
+    ({'cat': 3, '\u200b\xa0': 3}, 'more than spaces'),
+    ({'cat': 3, 'cat ': 3}, "class folders 'cat' and 'cat ' .* look the same"),
+    ({'caf\xe9': 3, 'cafe\u0301': 3},
+     r"folders 'cafe\\u0301' and 'caf\\xe9' .* look the same"),
 ], ids=['missing', 'empty', 'one class', 'empty class', 'one photo',
-        'no photos', 'newline'])
+        'no photos', 'newline', 'spaces', 'invisible', 'space at the end',
+        'Unicode form'])
 def test_convert_unusable_folder_is_one_clear_line(tmp_path, counts, message):
   if counts is not None:
     (tmp_path / 'pets').mkdir()
@@ -311,7 +333,7 @@ def test_convert_name_that_is_no_folder_name_is_refused(tmp_path, name):
 
 
 @pytest.mark.parametrize('kwargs', [
-    {'percent_validation': 100}, {'percent_validation': -1}, {'num_shards': 0},
+    {'percent_validation': 100}, {'percent_validation': -1}, {'num_shards': -1},
     {'percent_test': 100}, {'percent_validation': 50, 'percent_test': 50},
     {'max_bad_fraction': 1.1}, {'max_bad_fraction': -0.1}],
                          ids=str)
@@ -325,6 +347,83 @@ def test_convert_into_a_file_that_stands_in_the_way_is_one_line(tmp_path):
   (tmp_path / '.pets.converting').write_text('a file')
   with pytest.raises(InputError, match='cannot write to'):
     convert_photos.convert(str(tmp_path), 'pets')
+
+
+@pytest.fixture
+def public_path():
+  """A folder that any user of this machine can write to."""
+  with tempfile.TemporaryDirectory() as folder:
+    os.chmod(folder, 0o777)
+    yield pathlib.Path(folder)
+
+
+@contextlib.contextmanager
+def as_nobody():
+  """Lets the body run without root's right to write everywhere."""
+  if os.getuid():
+    yield
+    return
+  os.setresuid(65534, 65534, 0)
+  try:
+    yield
+  finally:
+    os.setresuid(0, 0, 0)
+
+
+def test_convert_photos_of_a_read_only_folder_go_elsewhere(public_path):
+  source = make(public_path, name='input')
+  records = public_path / 'records'
+  for folder in (source, source / 'cat', source / 'dog'):
+    folder.chmod(0o555)
+  with as_nobody():
+    with pytest.raises(InputError, match='^cannot write to the folder '
+                       '%s: .*--dataset_dir .*--photos_dir' % source):
+      convert_photos.convert(str(source), 'pets', photos_dir=str(source))
+    before = convert_photos.convert(str(records), 'pets',
+                                    photos_dir=str(source))
+    # The folder is kept, as other settings are.
+    again = convert_photos.convert(str(records), 'pets')
+  assert again == before and before.photos_dir == str(source)
+  assert before.splits['train']['size'] == 27
+  assert sorted(os.listdir(str(records))) == [
+      'labels.txt', 'pets.json', 'pets_skipped.csv',
+      'pets_train-00000-of-00001.tfrecord',
+      'pets_validation-00000-of-00001.tfrecord']
+  assert sorted(os.listdir(str(source))) == ['cat', 'dog']
+
+
+def test_convert_linked_folder_of_photos_may_be_read_only(public_path):
+  """What quickstart.sh makes of --photos."""
+  source = make(public_path, name='input')
+  (public_path / 'data').mkdir(mode=0o777)
+  (public_path / 'data').chmod(0o777)
+  (public_path / 'data' / 'pets').symlink_to(source)
+  source.chmod(0o555)
+  with as_nobody():
+    assert len(convert_photos.convert(str(public_path / 'data'), 'pets').files
+               ) == 30
+
+
+def test_convert_photos_dir_while_another_process_does_is_an_error(tmp_path):
+  source = make(tmp_path, name='input')
+  with converted_files.hold_data_set(str(tmp_path), 'pets'):
+    with pytest.raises(InputError, match='another process is converting'):
+      convert_photos.convert(str(tmp_path), 'pets', photos_dir=str(source))
+
+
+def test_convert_photos_dir_that_is_gone_is_named(tmp_path):
+  source = make(tmp_path, name='input')
+  records = tmp_path / 'records'
+  before = convert_photos.convert(str(records), 'pets', photos_dir=str(source))
+  source.rename(tmp_path / 'moved')
+  with pytest.raises(InputError, match='no folder of photos at %s' % source):
+    convert_photos.convert(str(records), 'pets')
+  assert split_files.command('pets', str(records)).endswith(
+      ' on the photos in %s/<class>/' % source)
+  # Where the photos are put beside the records, these are taken.
+  (tmp_path / 'moved').rename(records / 'pets')
+  assert convert_photos.convert(str(records), 'pets') == before._replace(
+      photos_dir='')
 
 
 def test_convert_real_photos_keeps_their_bytes(tmp_path, shared):

@@ -252,22 +252,14 @@ def test_synsets_equal_the_reference(shared):
                   for synset in imagenet_names.synsets()]
 
 
-@pytest.mark.parametrize('text, message', [
-    ('', 'must be 0, 1, 2'), ('1:a\n2:b\n', 'must be 0, 1, 2'),
-    ('0:a\n2:b\n', r'must be 0, 1, 2 and so on; got \[0, 2\]'),
-    ('0:a\n0:b\n', "line 2: got '0:b'"), ('daisy\n', "line 1: got 'daisy'"),
-    ('x:daisy\n', 'line 1')])
-def test_read_labels_damaged_file_names_the_line(tmp_path, text, message):
-  path = tmp_path / 'labels.txt'
-  path.write_text(text)
-  with pytest.raises(InputError, match=message):
-    record_dataset.read_labels(str(path))
-
-
-def test_read_labels_takes_windows_lines_in_any_order(tmp_path):
-  path = tmp_path / 'labels.txt'
-  path.write_bytes('1:b:c\r\n0:中 文\r\n\r\n'.encode())
-  assert record_dataset.read_labels(str(path)) == ['中 文', 'b:c']
+@pytest.mark.parametrize('text', [
+    b'\xef\xbb\xbf0:daisy\r\n1:roses\r\n', b'daisy\nroses\n',
+    b'1: roses \r0:daisy\r'])
+def test_get_labels_of_slim_records_reads_any_label_file(tmp_path, text):
+  make_slim_flowers(tmp_path)
+  (tmp_path / 'labels.txt').write_bytes(text)
+  assert dataset_factory.get_labels('flowers', str(tmp_path)) == [
+      'daisy', 'roses']
 
 
 def test_count_records_counts(tmp_path):

@@ -9,12 +9,11 @@ from google.protobuf import text_format
 
 import export_inference_graph as program
 from compat import tf
-from datasets import imagenet_names, manifest
+from datasets import imagenet_names, label_files, manifest
 from errors import InputError
 from evaluation import calibration
 from runs import checkpoints
 from serving import graph_info
-from serving import labels as label_files
 
 
 def exported():

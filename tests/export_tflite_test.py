@@ -262,11 +262,6 @@ def test_operation_that_lite_lacks_is_named_in_one_line(tmp_path, monkeypatch):
                               'cifarnet: it lacks MatrixDeterminant')
 
 
-def test_labels_with_a_line_break_are_refused(tmp_path):
-  with pytest.raises(InputError, match=r"label 1, 'b\\nc', holds a line break"):
-    tflite.write_labels(str(tmp_path / 'a'), ['a', 'b\nc'])
-
-
 @pytest.mark.parametrize('name', sorted(preprocessing_factory.FAMILIES))
 def test_scaling_is_what_preprocessing_does(name):
   """A photo of the input's size and one colour, but for one value."""

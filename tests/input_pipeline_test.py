@@ -399,6 +399,22 @@ def test_label_outside_is_one_line(damaged):
     read_damaged(dataset)
 
 
+def test_label_outside_without_photo_name_gives_file_and_record(damaged):
+  dataset, path, offsets = damaged
+  dataset.num_classes = 3
+
+  def change(feature):
+    feature['image/class/label'].int64_list.value[0] = 7
+    feature.pop('image/filename')
+
+  rewrite(path, change)
+  with pytest.raises(InputError) as caught:
+    read_damaged(dataset)
+  assert str(caught.value) == (
+      'label outside 0 to 2 with --labels_offset=0: %s, record 2 (byte %d): '
+      'label 7, accepted are 0 to 2' % (path, offsets[2]))
+
+
 def test_errors_of_other_nodes_stay_what_they_are():
   with tf.Graph().as_default(), tf.Session() as session:
     photo = tf.image.decode_jpeg(tf.placeholder_with_default(b'x', []))

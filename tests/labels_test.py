@@ -2,8 +2,8 @@
 
 import pytest
 
+from datasets import label_files
 from errors import InputError
-from serving import labels as label_files
 
 
 def _write(tmp_path, text):
@@ -17,6 +17,8 @@ def _write(tmp_path, text):
     '1:tulip\r\n\r\n0: daisy\r\n',
     'daisy\ntulip',
     '\ufeffdaisy\n tulip \n\n',
+    '\ufeff0:daisy\r\n1:tulip\r\n',
+    '0:daisy\r1:\u3000tulip \r',
 ])
 def test_read_either_form_gives_names_by_index(tmp_path, text):
   assert label_files.read(_write(tmp_path, text), 2) == ['daisy', 'tulip']
@@ -61,6 +63,14 @@ def test_write_what_read_reads(tmp_path):
     assert file.read() == '0:daisy\n1:蒲公英\n'
   assert label_files.read(path, 2) == ['daisy', '蒲公英']
   assert [p.name for p in (tmp_path / 'new').iterdir()] == ['a.label']
+
+
+def test_write_plain_names_are_read_too(tmp_path):
+  path = str(tmp_path / 'a.label')
+  label_files.write(path, ['daisy', 'tulip'], indexed=False)
+  with open(path, encoding='utf-8') as file:
+    assert file.read() == 'daisy\ntulip\n'
+  assert label_files.read(path) == ['daisy', 'tulip']
 
 
 def test_write_line_break_in_name_is_refused(tmp_path):

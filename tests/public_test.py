@@ -183,6 +183,10 @@ def test_convert_mnist_other_number_of_shards_is_made(server, tmp_path):
   public.convert('mnist', str(tmp_path))
   assert len(public.convert('mnist', str(tmp_path), num_shards=3)
              .splits['train']['shards']) == 3
+  # Also where the files have to be made again.
+  (tmp_path / 'mnist_train-00001-of-00003.tfrecord').unlink()
+  assert len(public.convert('mnist', str(tmp_path))
+             .splits['train']['shards']) == 3
   with pytest.raises(InputError, match='num_shards is 0'):
     labelled_images.convert(str(tmp_path), 'x', ['a'], {}, num_shards=0)
 

@@ -15,6 +15,8 @@ import pytest
 from helpers import ROOT
 from trained_kit import CLASSES, NAME, make_photos
 
+from datasets import manifest
+
 # What setup.sh calls, and nothing that could be a Python.
 SETUP_TOOLS = ['basename', 'bash', 'cat', 'cmp', 'cp', 'dirname', 'env',
                'flock', 'grep', 'ls', 'rm', 'sed', 'uname']
@@ -34,13 +36,17 @@ def run_script(name, *arguments, env=None, check=True):
 def chain(tmp_path_factory):
   """Variables of a chain over the tiny data set, converted, in a new folder."""
   folder = tmp_path_factory.mktemp('with space')
-  make_photos(folder / 'data' / NAME)
+  make_photos(folder / 'photos')
   variables = dict(
       os.environ, MODEL_NAME='cifarnet', DATASET_NAME=NAME,
       DATASET_DIR=str(folder / 'data'), OUTPUT_DIR=str(folder / 'out'),
+      PHOTOS_DIR=str(folder / 'photos'), PHOTOS_LAYOUT='classes',
       LOG_FILE=str(folder / 'output.log'), CHECKPOINT_PATH='', BATCH_SIZE='4',
       PERCENT_VALIDATION='30', UPLOAD_FOLDER=str(folder / 'upload'))
   run_script('convert_tfrecord.sh', env=variables)
+  found = manifest.load(variables['DATASET_DIR'], NAME)
+  assert (found.photos_dir, found.photos_layout) == (
+      variables['PHOTOS_DIR'], 'classes')
   return variables
 
 
@@ -99,7 +105,7 @@ def test_chain_from_photos_to_an_upload_page(chain, training):
   with open(os.path.join(export, 'my_cifarnet_freeze.label')) as stream:
     assert stream.read() == ''.join(
         '%d:%s\n' % row for row in enumerate(CLASSES))
-  photo = os.path.join(chain['DATASET_DIR'], NAME, 'red', '00.jpg')
+  photo = os.path.join(chain['PHOTOS_DIR'], 'red', '00.jpg')
   shown = run_script('classify.sh', photo, '--format=csv', env=chain).stdout
   assert shown.splitlines()[0] == (
       'file,rank,label,score,known,similarity')
@@ -120,7 +126,7 @@ def _upload_to_server(chain):
     for line in server.stdout:
       if 'listening on port ' + port in line:
         break
-    photo = os.path.join(chain['DATASET_DIR'], NAME, 'red', '00.jpg')
+    photo = os.path.join(chain['PHOTOS_DIR'], 'red', '00.jpg')
     done = subprocess.run(
         [sys.executable, '-m', 'tools.upload_photo', '--photo=' + photo,
          '--url=http://127.0.0.1:%s/' % port],

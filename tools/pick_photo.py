@@ -27,7 +27,7 @@ def pick(manifest_path):
   """Returns the split and the path of the first photo that is JPEG or PNG.
 
   Args:
-    manifest_path: path of the manifest, which is beside the folder of photos.
+    manifest_path: path of the manifest.
 
   Raises:
     InputError: there is no manifest, or no such photo.
@@ -36,7 +36,8 @@ def pick(manifest_path):
   if manifest is None:
     raise InputError('--manifest=%s: no such file; ./convert_tfrecord.sh '
                      'writes it' % manifest_path)
-  folder = os.path.join(os.path.dirname(manifest_path), manifest.name)
+  folder = manifests.photos_folder(os.path.dirname(manifest_path),
+                                   manifest.name, manifest)
   files = manifest.files
   for split in ('validation', 'test', 'train'):
     for file_name in sorted(files):

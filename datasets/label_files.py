@@ -1,15 +1,17 @@
-"""Label files: which class each output of a network stands for.
+"""Label files: the one reader and writer, of data sets and of exported graphs.
 
-Two forms are read: one `index:name` a line in any order (what the converter and
-the export write, as in slim's labels.txt), and plain names, one a line. A name
-may occur twice: ImageNet has two cranes.
+Two forms are read: `index:name` lines in any order (what the converter and the
+export write, as in slim's labels.txt), and plain names, one per line. A byte
+order mark, the line ends of any system, empty lines, and spaces around a name
+are ignored. A name may occur twice: ImageNet has two cranes.
 """
 
+import os
 import re
 
-from datasets import dataset_factory
+from datasets import imagenet_names
+from datasets import manifest as manifests
 from errors import InputError
-from serving import files
 
 # The published checkpoints know 1000 classes of ImageNet, most of them with
 # a `background` before these.
@@ -32,22 +34,25 @@ def read(path, num_classes=None):
     InputError: the file is missing, not UTF-8 or empty, mixes both forms, has
       an index twice or leaves one out, or has another number of classes.
   """
-  data = files.read(path, 'label file')
   try:
-    text = data.decode('utf-8-sig')
+    with open(path, 'rb') as source:
+      text = source.read().decode('utf-8-sig')
+  except OSError as error:
+    raise InputError('cannot read the label file %r: %s' %
+                     (path, error.strerror))
   except UnicodeDecodeError as error:
     raise InputError('label file %r is not UTF-8 at byte %d' %
                      (path, error.start))
-  labels = parse(text, path)
+  labels = _parse(text, path)
   if num_classes is not None:
     check_count(labels, num_classes, 'label file %r' % path)
   return labels
 
 
-def parse(text, path):
+def _parse(text, path):
   """Returns the names in `text` by output index; see `read`."""
   lines = [(number, line.strip())
-           for number, line in enumerate(text.split('\n'), start=1)
+           for number, line in enumerate(re.split('\r\n|\r|\n', text), start=1)
            if line.strip()]
   if not lines:
     raise InputError('label file %r is empty' % path)
@@ -75,8 +80,18 @@ def parse(text, path):
   return [labels[index] for index in range(len(labels))]
 
 
-def write(path, labels):
-  """Writes `labels` as `0:daisy` lines.
+def format_labels(labels):
+  """Returns the text of a label file: a line `0:daisy` per class."""
+  return ''.join('%d:%s\n' % row for row in enumerate(labels))
+
+
+def write(path, labels, indexed=True):
+  """Writes a label file; makes its folder where that is missing.
+
+  Args:
+    path: file to write.
+    labels: names by output index.
+    indexed: whether to write `0:daisy` lines; False: plain names.
 
   Raises:
     InputError: a name holds a line break, or the file cannot be written.
@@ -84,8 +99,12 @@ def write(path, labels):
   for index, name in enumerate(labels):
     if '\n' in name or '\r' in name:
       raise InputError('label %d, %r, holds a line break' % (index, name))
-  text = ''.join('%d:%s\n' % item for item in enumerate(labels))
-  files.write_aside(path, text.encode('utf-8'))
+  try:
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    manifests.write_text(path, format_labels(labels) if indexed else
+                         ''.join(name + '\n' for name in labels))
+  except OSError as error:
+    raise InputError('cannot write %s: %s' % (path, error.strerror))
 
 
 def check_count(labels, num_classes, source):
@@ -105,4 +124,4 @@ def of_imagenet(num_classes):
   """Returns ImageNet's names by output index; None for another number."""
   if num_classes not in _IMAGENET_SIZES:
     return None
-  return dataset_factory.get_labels('imagenet', None)[-num_classes:]
+  return imagenet_names.labels()[-num_classes:]

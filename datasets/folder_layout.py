@@ -1,0 +1,116 @@
+"""Tells how a folder of photos is laid out: class folders or ready-made splits.
+
+Either `<class>/<photo>`, of which the converter makes the splits; or
+`<split>/<class>/<photo>` with folders such as train/, valid/ and test/, as many
+published data sets are laid out.
+"""
+
+import collections
+import os
+
+from datasets import left_behind
+from errors import InputError
+
+# What can be asked for: 'auto' decides by the folder.
+AUTO, CLASSES, SPLITS = LAYOUTS = ('auto', 'classes', 'splits')
+
+# {name of a folder in lower case: split}.
+_SPLIT_OF = {'train': 'train', 'training': 'train',
+             'val': 'validation', 'valid': 'validation',
+             'validation': 'validation', 'test': 'test', 'testing': 'test'}
+
+Layout = collections.namedtuple('Layout', 'splits classes unused')
+Layout.__doc__ = """What the folders in a folder of photos are.
+
+splits: {split: folder that holds its class folders}, in the order of
+  training, validation, test; empty where the folders are classes.
+classes: list of class folders; empty where the folders are splits.
+unused: {folder: why it is neither}.
+"""
+
+
+def find(folder, names, asked=AUTO):
+  """Finds out what the folders in a folder of photos are.
+
+  They are ready-made splits if train/ holds class folders, and another folder
+  named as a split does so too or there is no other folder. Else they are
+  classes, but for folders named as validation or test: those hold photos to
+  try a classifier with.
+
+  Args:
+    folder: the folder of photos.
+    names: sorted list of the folders in it, without hidden ones.
+    asked: one of LAYOUTS.
+
+  Returns:
+    A Layout.
+
+  Raises:
+    InputError: there are several folders for one split; `asked` is SPLITS and
+      train/ is missing; or `asked` is AUTO and it may be meant either way.
+  """
+  named = {name: _SPLIT_OF[name.strip().lower()] for name in names
+           if name.strip().lower() in _SPLIT_OF}
+  if asked == CLASSES or asked == AUTO and not named:
+    return Layout({}, names, {})
+  nested = [name for name in named
+            if _holds_folders(os.path.join(folder, name))]
+  has_train = any(named[name] == 'train' for name in nested)
+  if asked == SPLITS and not has_train:
+    raise InputError('%s holds no train/ with class folders, which '
+                     '--photos_layout=splits needs' % folder)
+  if asked == SPLITS or has_train and (
+      len(nested) > 1 or len(named) == len(names)):
+    return _ready_made(folder, names, named, nested)
+  if nested:
+    raise InputError(_unclear(folder, nested, 'with folders in them'))
+  loose = [name for name in named if named[name] != 'train']
+  if loose and len(names) - len(loose) < 2:
+    raise InputError(_unclear(folder, list(named), 'without class folders'))
+  return Layout({}, [name for name in names if name not in loose],
+                {name: 'not a class but photos to try a classifier with '
+                 '(--photos_layout=classes or, for scripts, '
+                 'PHOTOS_LAYOUT=classes makes it a class)'
+                 for name in loose})
+
+
+def _ready_made(folder, names, named, nested):
+  """Returns the Layout of ready-made splits."""
+  splits = collections.OrderedDict()
+  for split in ('train', 'validation', 'test'):
+    found = [name for name in nested if named[name] == split]
+    if len(found) > 1:
+      raise InputError('%s holds several folders for the %s split: %s; leave '
+                       'one' % (folder, split, ', '.join(found)))
+    if found:
+      splits[split] = found[0]
+  return Layout(splits, [], {
+      name: 'not used: it holds no class folders' if name in named else
+      'not used: it is beside the ready-made splits'
+      for name in names if name not in nested})
+
+
+def _unclear(folder, names, what):
+  return (
+      '%s holds %s %s: ready-made splits are train/<class>/, '
+      'validation/<class>/ and test/<class>/ with nothing else beside them; '
+      'else there is one folder per class. If these are classes, give '
+      '--photos_layout=classes (for scripts PHOTOS_LAYOUT=classes); if train/ '
+      'and the others are splits, --photos_layout=splits' %
+      (folder, ' and '.join('%s/' % name for name in names), what))
+
+
+def _holds_folders(path):
+  """Whether a folder holds class folders: more folders than other files.
+
+  A list of labels or a README may be beside the class folders.
+  """
+  balance = 0
+  try:
+    with os.scandir(path) as entries:
+      for entry in entries:
+        if left_behind.reason(entry.name, entry.is_dir()) is None:
+          balance += 1 if entry.is_dir() else -1
+  except OSError as error:
+    raise InputError('cannot list %s: %s' % (path, error.strerror))
+  return balance > 0
