@@ -53,6 +53,8 @@ if (exec 3<>"/dev/tcp/127.0.0.1/${port}") 2>/dev/null; then
   fail "port ${port} is taken; SERVER_PORT=5002 ./quickstart.sh takes another"
 fi
 
+# A variable that is not accepted shows before anything takes time, too.
+bash -euc 'source ./env_set.sh' quickstart.sh
 source ./engine.sh
 step "Setting ${VENV##*/} up: ${ENGINE_NAME}"
 ./setup.sh
@@ -115,9 +117,6 @@ source ./env_set.sh
 
 step "run_train.sh: ${MODEL_NAME}${MAX_NUMBER_OF_STEPS:+, ${MAX_NUMBER_OF_STEPS} steps}"
 train_to_the_end "${train_flags[@]}"
-if [[ -d "${TRAIN_DIR}/best" ]]; then
-  export EVAL=best EXPORT=best
-fi
 
 step 'run_eval.sh: accuracy on the validation photos'
 EVAL_INTERVAL_SECS='' ./run_eval.sh

@@ -58,6 +58,11 @@ def load(train_dir):
                      'alone' % (name, type(error).__name__, error))
 
 
+def is_best(prefix):
+  """Whether a checkpoint is the one that validation photos chose of its run."""
+  return os.path.exists(os.path.join(os.path.dirname(prefix), BEST_FILE_NAME))
+
+
 def take_averages(values, info, prefix):
   """Sets --moving_average_decay to what a checkpoint was chosen by.
 
@@ -72,9 +77,7 @@ def take_averages(values, info, prefix):
   if (info is None or not info.moving_average_decay or
       values.moving_average_decay is not None):
     return
-  is_best = os.path.exists(
-      os.path.join(os.path.dirname(prefix), BEST_FILE_NAME))
-  if is_best:
+  if is_best(prefix):
     values.moving_average_decay = info.moving_average_decay
     tf.logging.info('Taking the moving averages, by which this checkpoint was '
                     'the best; --moving_average_decay=0 takes the variables')

@@ -9,6 +9,8 @@ import pytest
 from absl import flags
 from helpers import ROOT, parsed_flags, run_program
 
+from runs import checkpoints
+
 with open(os.path.join(ROOT, 'tests', 'data', 'flags.json')) as stream:
   SLIM_FLAGS = json.load(stream)
 
@@ -53,6 +55,40 @@ def test_program_help_tells_every_flag_of_its_own(program):
     own = {name: values[name].help for name in set(values) - before}
   assert own
   assert not [name for name, text in own.items() if len(text or '') < 10]
+
+
+class _Asked(Exception):
+  """A program asks which checkpoint is meant."""
+
+
+@pytest.mark.parametrize('program, arguments', [
+    ('classify_image', ['--checkpoint_path=DIR', 'DIR']),
+    ('eval_image_classifier', ['--checkpoint_path=DIR']),
+    ('export_inference_graph', ['--checkpoint_path=DIR', '--frozen_file=a.pb']),
+    ('export_tflite', ['--checkpoint_path=DIR', '--tflite_file=a.tflite']),
+    ('inspect_checkpoint', ['--checkpoint_path=DIR', '--model_name=lenet']),
+    ('make_report', ['--train_dir=DIR']),
+    ('make_report', ['--checkpoint_path=DIR']),
+])
+def test_program_chooses_the_checkpoint_of_a_train_directory_by_one_rule(
+    tmp_path, monkeypatch, program, arguments):
+  asked = []
+
+  def resolve(path, which):
+    asked.append((path, which))
+    raise _Asked
+
+  monkeypatch.setattr(checkpoints, 'resolve', resolve)
+  module = importlib.import_module(program)
+  (tmp_path / 'photo.jpg').write_bytes(b'')
+  arguments = [text.replace('DIR', str(tmp_path)) for text in arguments]
+  for more in ([], ['--which_checkpoint=newest']):
+    flagged = [text for text in arguments + more if text.startswith('--')]
+    with parsed_flags(module.define_flags, *flagged):
+      with pytest.raises(_Asked):
+        module.main([program] + [text for text in arguments
+                                 if not text.startswith('--')])
+  assert asked == [(str(tmp_path), None), (str(tmp_path), 'newest')]
 
 
 def test_unknown_flag_is_fatal():

@@ -4,8 +4,10 @@ import collections
 import csv
 import io
 import json
+import logging
 import os
 import re
+import shutil
 
 import known_kit
 import numpy as np
@@ -16,7 +18,7 @@ from trained_kit import CLASSES, NAME
 import classify_image
 import export_inference_graph
 from compat import tf
-from datasets import dataset_factory
+from datasets import convert_photos, dataset_factory
 from errors import InputError
 from evaluation import calibration, known, photo_features
 from runs import checkpoints, feature_bank, run_info
@@ -229,6 +231,30 @@ def test_export_of_a_run_without_photos(chain, tmp_path, change, message, log):
   answer, = Classifier.from_frozen_graph(str(tmp_path / 'a.pb')).examine_each(
       known_kit.far_photos()[:1])
   assert (answer.known, answer.similarity, answer.nearest) == (None, None, [])
+
+
+def test_export_that_no_longer_knows_keeps_the_former_and_warns(
+    chain, tmp_path, caplog):
+  # The classes of the data set have changed since the training.
+  known_kit.make_photos(tmp_path / NAME, 4)
+  (tmp_path / NAME / 'red').rename(tmp_path / NAME / 'black')
+  convert_photos.convert(str(tmp_path), NAME, percent_validation=50)
+  path = tmp_path / 'a_freeze.pb'
+  shutil.copy(chain.encoded, str(path))
+  before = path.read_bytes()
+  caplog.set_level(logging.WARNING, logger='tensorflow')
+  export(chain.train_dir, path, '--input_type=encoded',
+         '--dataset_dir=%s' % tmp_path)
+  step = checkpoints.read_global_step(checkpoints.find(chain.train_dir))
+  kept = tmp_path / ('a_freeze_step%d.pb' % step)
+  warning, = caplog.messages
+  assert warning.startswith(
+      "%s had Known (data set 'colours' in %s has the classes black, blue, "
+      'green, the run blue, green, red), which the new one lacks; the former '
+      'one is kept: %s' % (path, tmp_path, kept))
+  assert kept.read_bytes() == before
+  info = graph_info.read(tf.GraphDef.FromString(path.read_bytes()))
+  assert info.known is None
 
 
 def test_export_of_a_data_set_that_has_moved_takes_the_flags(chain, tmp_path):
