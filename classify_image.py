@@ -102,8 +102,6 @@ def classifier_from_flags():
         FLAGS.frozen_graph, FLAGS.label_file, FLAGS.model_name,
         FLAGS.image_size, FLAGS.preprocessing_name, FLAGS.batch_size,
         FLAGS.calibrated, FLAGS.nearest)
-  # Once: training may write another one meanwhile.
-  prefix = checkpoints.resolve(FLAGS.checkpoint_path, FLAGS.which_checkpoint)
   labels = None
   if FLAGS.label_file:
     labels = label_files.read(FLAGS.label_file)
@@ -112,6 +110,8 @@ def classifier_from_flags():
       raise InputError('--dataset_name=%s needs --dataset_dir' %
                        FLAGS.dataset_name)
     labels = dataset_factory.get_labels(FLAGS.dataset_name, FLAGS.dataset_dir)
+  # Once: training may write another one meanwhile.
+  prefix = checkpoints.resolve(FLAGS.checkpoint_path, FLAGS.which_checkpoint)
   return Classifier.from_checkpoint(
       prefix, FLAGS.model_name, labels, FLAGS.image_size,
       FLAGS.preprocessing_name, FLAGS.moving_average_decay, FLAGS.batch_size,

@@ -10,6 +10,7 @@ import os
 
 from compat import tf
 from errors import InputError
+from runs import checkpoints
 
 FILE_NAME = 'run.json'
 
@@ -59,8 +60,14 @@ def load(train_dir):
 
 
 def is_best(prefix):
-  """Whether a checkpoint is the one that validation photos chose of its run."""
-  return os.path.exists(os.path.join(os.path.dirname(prefix), BEST_FILE_NAME))
+  """Whether a checkpoint is the one that validation photos chose of its run.
+
+  Its folder may have been copied to another name; the first one of a run is
+  there before its evaluation is noted.
+  """
+  folder = os.path.dirname(os.path.abspath(prefix))
+  return (os.path.basename(folder) == checkpoints.BEST_DIR or
+          os.path.exists(os.path.join(folder, BEST_FILE_NAME)))
 
 
 def take_averages(values, info, prefix):

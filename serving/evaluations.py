@@ -43,7 +43,7 @@ def find(graph_file, checkpoint):
              if os.path.basename(str(line.get('checkpoint'))) == checkpoint]
     if found:
       line = max(reversed(found), key=lambda line: _RANKS.get(
-          line.get('split'), 0))
+          str(line.get('split')), 0))
       return {key: line[key] for key in _TOLD if key in line}
   for name in _BEST:
     for line in _lines(os.path.join(folder, name)):

@@ -35,7 +35,7 @@ Chain = collections.namedtuple(
 def export(train_dir, path, *flags):
   """Exports a frozen graph; returns its path."""
   kit.run(export_inference_graph, '--checkpoint_path=%s' % train_dir,
-          '--frozen_file=%s' % path, *flags)
+          '--which_checkpoint=newest', '--frozen_file=%s' % path, *flags)
   return str(path)
 
 
@@ -156,7 +156,8 @@ def test_a_far_photo_is_refused_and_others_are_known(chain):
 def test_checkpoint_with_a_bank_says_what_its_graph_says(chain):
   photos = known_kit.far_photos() + [
       photo_of(chain, name) for name in chain.validation.filenames]
-  ways = [Classifier.from_checkpoint(chain.train_dir, num_nearest=2),
+  ways = [Classifier.from_checkpoint(checkpoints.newest(chain.train_dir),
+                                     num_nearest=2),
           Classifier.from_frozen_graph(chain.encoded, num_nearest=2),
           Classifier.from_frozen_graph(chain.floats, num_nearest=2)]
   for answers in zip(*(way.examine_each(photos) for way in ways)):
@@ -245,7 +246,7 @@ def test_export_that_no_longer_knows_keeps_the_former_and_warns(
   caplog.set_level(logging.WARNING, logger='tensorflow')
   export(chain.train_dir, path, '--input_type=encoded',
          '--dataset_dir=%s' % tmp_path)
-  step = checkpoints.read_global_step(checkpoints.find(chain.train_dir))
+  step = checkpoints.read_global_step(checkpoints.newest(chain.train_dir))
   kept = tmp_path / ('a_freeze_step%d.pb' % step)
   warning, = caplog.messages
   assert warning.startswith(
@@ -392,12 +393,14 @@ def test_nearest_where_there_is_no_bank_is_one_line(chain, two, tmp_path, flag):
 
 def test_checkpoint_with_the_bank_of_other_weights_does_not_say(
     chain, two, tmp_path, capsys):
-  rows = classify(capsys, two[0][0], '--checkpoint_path=' + chain.train_dir)
+  newest = '--which_checkpoint=newest'
+  rows = classify(capsys, two[0][0], '--checkpoint_path=' + chain.train_dir,
+                  newest)
   assert rows[0]['known'] == '0'
   train_dir = known_kit.copy_run(chain.train_dir, tmp_path / 'train')
   prefix = checkpoints.newest(train_dir)
   feature_bank.save(prefix, chain.bank._replace(digest='another'))
-  rows = classify(capsys, two[0][0], '--checkpoint_path=' + train_dir)
+  rows = classify(capsys, two[0][0], '--checkpoint_path=' + train_dir, newest)
   assert rows[0]['known'] == ''
 
 

@@ -312,7 +312,8 @@ def test_bank_of_features_that_are_not_finite_says_so(run, train_dir,
 def evaluate(train_dir, eval_dir, split, *more):
   """Returns the last metrics.jsonl line and the rows of predictions."""
   kit.run(eval_image_classifier, '--checkpoint_path=%s' % train_dir,
-          '--eval_dir=%s' % eval_dir, '--dataset_split_name=%s' % split, *more)
+          '--which_checkpoint=newest', '--eval_dir=%s' % eval_dir,
+          '--dataset_split_name=%s' % split, *more)
   with open(os.path.join(str(eval_dir), 'metrics.jsonl')) as stream:
     found = json.loads(stream.readlines()[-1])
   name = 'predictions-%s-%d.csv' % (split, found['global_step'])

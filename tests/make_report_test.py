@@ -134,8 +134,6 @@ def test_report_takes_the_best_checkpoint_and_calls_validation_optimistic(
   for suffix in ('.index', '.data-00000-of-00001'):
     shutil.copy(newest + suffix, prefix + suffix)
   shutil.copy(run_info.path(run), best)
-  with open(os.path.join(best, run_info.BEST_FILE_NAME), 'w') as stream:
-    json.dump({'step': 60, 'accuracy': 0.5, 'loss': 1.0}, stream)
   with open(os.path.join(run, 'flags.json'), 'w') as stream:
     json.dump({'learning_rate': 0.0003, 'note': '<b>'}, stream)
   assert kit.run(program, '--train_dir=' + run) == 0

@@ -101,7 +101,7 @@ def _choose(train_dir, number_of_steps):
   """Returns where to begin: at the newest step, with the best weights."""
   newest = checkpoints.newest(train_dir)
   return Beginning(checkpoints.read_global_step(newest), number_of_steps,
-                   checkpoints.find(train_dir))
+                   checkpoints.find(train_dir) or newest)
 
 
 def _init_fn(run, beginning):
