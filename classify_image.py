@@ -43,6 +43,7 @@ def define_flags():
   flags.DEFINE_string(
       'checkpoint_path', None,
       'Checkpoint or train directory, in place of --frozen_graph.')
+  common_flags.define_which_checkpoint_flag()
   flags.DEFINE_string(
       'model_name', None,
       'Name of the network. None: as run.json or the graph says.')
@@ -94,7 +95,7 @@ def classifier_from_flags():
   if bool(FLAGS.frozen_graph) == bool(FLAGS.checkpoint_path):
     raise InputError('one of --frozen_graph and --checkpoint_path is needed')
   if FLAGS.frozen_graph:
-    for name in ('dataset_name', 'moving_average_decay'):
+    for name in ('dataset_name', 'moving_average_decay', 'which_checkpoint'):
       if FLAGS[name].value is not None:
         raise InputError('--%s works with --checkpoint_path only' % name)
     return Classifier.from_frozen_graph(
@@ -109,18 +110,20 @@ def classifier_from_flags():
       raise InputError('--dataset_name=%s needs --dataset_dir' %
                        FLAGS.dataset_name)
     labels = dataset_factory.get_labels(FLAGS.dataset_name, FLAGS.dataset_dir)
+  # Once: training may write another one meanwhile.
+  prefix = checkpoints.resolve(FLAGS.checkpoint_path, FLAGS.which_checkpoint)
   return Classifier.from_checkpoint(
-      FLAGS.checkpoint_path, FLAGS.model_name, labels, FLAGS.image_size,
+      prefix, FLAGS.model_name, labels, FLAGS.image_size,
       FLAGS.preprocessing_name, FLAGS.moving_average_decay, FLAGS.batch_size,
-      _temperature_from_flags(), FLAGS.nearest)
+      _temperature_from_flags(prefix), FLAGS.nearest)
 
 
-def _temperature_from_flags():
-  """Returns the temperature beside --checkpoint_path; None: not asked for."""
+def _temperature_from_flags(prefix):
+  """Returns the temperature beside a checkpoint; None: not asked for."""
   if not FLAGS.calibrated:
     return None
   temperature, said = calibration.temperature_of(
-      checkpoints.resolve(FLAGS.checkpoint_path), FLAGS.moving_average_decay)
+      prefix, FLAGS.moving_average_decay)
   if temperature is None:
     raise InputError('--calibrated: ' + said)
   return temperature

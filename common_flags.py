@@ -13,6 +13,7 @@ from absl import app, flags
 import show_help
 from compat import setup_logging, tf
 from errors import InputError
+from runs import checkpoints
 
 
 def run(main, positional=False):
@@ -141,6 +142,16 @@ def define_model_flags(known):
   flags.DEFINE_string(
       'preprocessing_name', None,
       "Name of the preprocessing. None: the network's own.")
+
+
+def define_which_checkpoint_flag():
+  """Defines which checkpoint of a train directory is taken."""
+  flags.DEFINE_enum(
+      'which_checkpoint', None, [checkpoints.BEST, checkpoints.NEWEST],
+      'Which checkpoint of a train directory is taken: best, the one that was '
+      'most accurate on the validation photos, which training keeps in best/; '
+      "or newest, slim's choice. None: the best where training keeps one, else "
+      'the newest. The path of a checkpoint always means that checkpoint.')
 
 
 def define_session_flags():

@@ -55,10 +55,27 @@ source "$(dirname "${BASH_SOURCE[0]}")/engine.sh"
 : "${EVAL_SPLIT:=validation,test}"
 : "${EVAL_INTERVAL_SECS=60}"
 
-# Which checkpoint of TRAIN_DIR is exported, and evaluated: newest, or best by
-# the accuracy on the validation photos, which training keeps in TRAIN_DIR/best.
-: "${EXPORT:=newest}"
-: "${EVAL:=newest}"
+# Which checkpoint of TRAIN_DIR all steps take: best, the most accurate one on
+# the validation photos, which training keeps in TRAIN_DIR/best; or newest.
+# Empty: the best where training keeps one, else the newest.
+: "${CHECKPOINT=}"
+for former in EVAL EXPORT; do
+  if [[ -n "${!former+given}" ]]; then
+    echo "${0##*/}: error: ${former}=${!former}: give CHECKPOINT=best or" \
+      "CHECKPOINT=newest in its place; it is for all steps" >&2
+    exit 1
+  fi
+done
+unset former
+case "${CHECKPOINT}" in
+  '') checkpoint_flags=() ;;
+  best | newest) checkpoint_flags=(--which_checkpoint="${CHECKPOINT}") ;;
+  *)
+    echo "${0##*/}: error: CHECKPOINT is '${CHECKPOINT}', accepted are best" \
+      "and newest; --checkpoint_path=PATH takes one checkpoint" >&2
+    exit 1
+    ;;
+esac
 
 # Export: file names follow the network.
 : "${GRAPH_FILE:=${EXPORT_DIR}/my_${MODEL_NAME}.pb}"
@@ -71,27 +88,6 @@ source "$(dirname "${BASH_SOURCE[0]}")/engine.sh"
 : "${UPLOAD_FOLDER:=/tmp/upload}"
 : "${TENSORBOARD_HOST:=0.0.0.0}"
 : "${TENSORBOARD_PORT:=6006}"
-
-# Prints the folder with the checkpoint that EXPORT or EVAL, the variable named
-# by the first argument, asks for.
-checkpoint_folder() {
-  case "${!1}" in
-    newest) echo "${TRAIN_DIR}" ;;
-    best)
-      if [[ ! -d "${TRAIN_DIR}/best" ]]; then
-        echo "${0##*/}: error: $1=best, and ${TRAIN_DIR}/best is not there:" \
-          "training keeps it when it is evaluated meanwhile on validation" \
-          "photos, on features or with --evaluate_every_n_steps" >&2
-        return 1
-      fi
-      echo "${TRAIN_DIR}/best"
-      ;;
-    *)
-      echo "${0##*/}: error: $1 is '${!1}', accepted are newest and best" >&2
-      return 1
-      ;;
-  esac
-}
 
 # Sets `flags`, what the settings above say to the trainer, with a checkpoint or
 # without. The arguments are the script's own.
@@ -117,7 +113,8 @@ set_trainer_flags() {
     --save_summaries_secs=120
   )
   if [[ -n "${CHECKPOINT_PATH}" ]]; then
-    flags+=(--checkpoint_path="${CHECKPOINT_PATH}" --train_classifier_only)
+    flags+=(--checkpoint_path="${CHECKPOINT_PATH}" "${checkpoint_flags[@]}"
+            --train_classifier_only)
     # Given and empty is another thing than not given.
     if [[ -n "${CHECKPOINT_EXCLUDE_SCOPES+given}" ]]; then
       flags+=(--checkpoint_exclude_scopes="${CHECKPOINT_EXCLUDE_SCOPES}")

@@ -1,5 +1,8 @@
 r"""Evaluates a checkpoint, or each new one of a train directory.
 
+Where training keeps its best checkpoint, that one is evaluated, then each that
+is better; else the newest, then each newer one.
+
   python eval_image_classifier.py \
     --checkpoint_path=/tmp/flowers --eval_dir=/tmp/flowers/eval \
     --dataset_dir=data --dataset_name=my_flower_5 \
@@ -12,6 +15,7 @@ Network, labels offset, image size and preprocessing come from the run.json that
 training left beside its checkpoints, unless their flags are given.
 """
 
+import collections
 import os
 import sys
 
@@ -24,6 +28,11 @@ from errors import InputError, unknown_name
 from evaluation import known, loop, metrics, report
 from nets import nets_factory
 from runs import checkpoints, folders, run_info
+
+# What the checkpoints of a folder have in common: the split's name, their
+# RunInfo with the moving averages that are taken, the tf.Graph and its
+# loop.EvaluationGraph.
+_Setup = collections.namedtuple('_Setup', 'folder split info graph evaluation')
 
 
 def define_flags():
@@ -38,6 +47,7 @@ def define_flags():
   flags.DEFINE_string(
       'checkpoint_path', '/tmp/tfmodel/',
       'Train directory, or a checkpoint, that is evaluated.')
+  common_flags.define_which_checkpoint_flag()
   flags.DEFINE_string(
       'eval_dir', '/tmp/tfmodel/', 'Folder of what evaluation writes.')
   flags.DEFINE_float(
@@ -121,14 +131,15 @@ def _facts(values, checkpoint):
 def _first_checkpoint(values):
   """Returns the checkpoint to start with, None when waiting timed out."""
   if values.eval_interval_secs is None:
-    return checkpoints.resolve(values.checkpoint_path)
+    return checkpoints.resolve(values.checkpoint_path, values.which_checkpoint)
   if checkpoints.is_checkpoint(values.checkpoint_path):
     raise InputError(
         '--eval_interval_secs watches a train directory, and '
         '--checkpoint_path=%s is a checkpoint; give its folder, or leave the '
         'interval away' % values.checkpoint_path)
   return loop.wait_for_checkpoint(
-      values.checkpoint_path, timeout_secs=values.eval_timeout_secs)
+      values.checkpoint_path, timeout_secs=values.eval_timeout_secs,
+      which=values.which_checkpoint)
 
 
 def _bank(values, info, run, checkpoint):
@@ -148,7 +159,7 @@ def _bank(values, info, run, checkpoint):
   else:
     bank, said = known.bank_of(
         run, checkpoint, info.dataset_name, info.dataset_dir,
-        values.moving_average_decay, compute=values.known == 'on',
+        info.moving_average_decay, compute=values.known == 'on',
         batch_size=values.batch_size,
         num_threads=values.num_preprocessing_threads,
         session_config=common_flags.session_config(values))
@@ -158,44 +169,64 @@ def _bank(values, info, run, checkpoint):
   return bank
 
 
+def _set_up(values, checkpoint):
+  """Builds the evaluation of the checkpoints in a folder: a _Setup."""
+  given = values.moving_average_decay
+  dataset, split, info = _facts(values, checkpoint)
+  # The averages of a best checkpoint are taken, not those of the others.
+  values.moving_average_decay = given
+  with tf.Graph().as_default() as graph:
+    evaluation = loop.build_graph(
+        dataset, info, values.batch_size, values.num_preprocessing_threads,
+        values.max_num_batches, info.moving_average_decay,
+        with_logits=values.known != 'off', with_features=values.known != 'off')
+  return _Setup(os.path.dirname(checkpoint), split, info, graph, evaluation)
+
+
+def _evaluate(values, setup, checkpoint, writer):
+  """Evaluates one checkpoint: prints the metrics and writes the files."""
+  with setup.graph.as_default():
+    counted = loop.count(setup.evaluation, checkpoint, values.master,
+                         common_flags.session_config(values))
+  found = metrics.compute(
+      counted.labels, counted.probabilities, setup.info.labels)
+  report.print_metrics(found, sys.stdout)
+  run = run_info.load(os.path.dirname(checkpoint))
+  bank = _bank(values, setup.info, run, checkpoint)
+  judged = None
+  if bank is not None:
+    judged = known.judge(bank, counted)
+    set_here = (setup.split, setup.info.dataset_name) == (
+        bank.split, run.dataset_name)
+    report.print_refused(judged.refused, set_here, sys.stdout)
+  files = report.write(values.eval_dir, counted, found, setup.info.labels,
+                       setup.split, writer, judged)
+  tf.logging.info('Wrote %s', ', '.join(files))
+
+
 def main(_):
   """Evaluates one checkpoint, or each new one of a train directory."""
   values = flags.FLAGS
   first = _first_checkpoint(values)
   if first is None:
     return
-  dataset, split, info = _facts(values, first)
+  setup = _set_up(values, first)
   folders.check_writable(values.eval_dir, 'eval_dir')
-  with tf.Graph().as_default():
-    graph = loop.build_graph(
-        dataset, info, values.batch_size, values.num_preprocessing_threads,
-        values.max_num_batches, values.moving_average_decay,
-        with_logits=values.known != 'off', with_features=values.known != 'off')
-    with report.EventFile(values.eval_dir) as writer:
+  with report.EventFile(values.eval_dir) as writer:
 
-      def evaluate(checkpoint):
-        counted = loop.count(graph, checkpoint, values.master,
-                             common_flags.session_config(values))
-        found = metrics.compute(
-            counted.labels, counted.probabilities, info.labels)
-        report.print_metrics(found, sys.stdout)
-        run = run_info.load(os.path.dirname(checkpoint))
-        bank = _bank(values, info, run, checkpoint)
-        judged = None
-        if bank is not None:
-          judged = known.judge(bank, counted)
-          set_here = (split, info.dataset_name) == (
-              bank.split, run.dataset_name)
-          report.print_refused(judged.refused, set_here, sys.stdout)
-        files = report.write(values.eval_dir, counted, found, info.labels,
-                             split, writer, judged)
-        tf.logging.info('Wrote %s', ', '.join(files))
+    def evaluate(checkpoint):
+      nonlocal setup
+      if os.path.dirname(checkpoint) != setup.folder:
+        # Training began to keep its best one after this had started.
+        setup = _set_up(values, checkpoint)
+      _evaluate(values, setup, checkpoint, writer)
 
-      if values.eval_interval_secs is None:
-        evaluate(first)
-      else:
-        loop.poll(values.checkpoint_path, first, evaluate,
-                  values.eval_interval_secs, values.eval_timeout_secs)
+    if values.eval_interval_secs is None:
+      evaluate(first)
+    else:
+      loop.poll(values.checkpoint_path, first, evaluate,
+                values.eval_interval_secs, values.eval_timeout_secs,
+                values.which_checkpoint)
 
 
 if __name__ == '__main__':

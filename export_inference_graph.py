@@ -31,14 +31,15 @@ from errors import InputError
 from evaluation import calibration, known
 from nets import nets_factory
 from runs import checkpoints, run_info
-from serving import files, graph_info, inference_graph
+from serving import export_folder, files, graph_info, inference_graph
 
 FLAGS = flags.FLAGS
 
-# What is exported; see inference_graph.build.
+# What is exported; see inference_graph.build. reasons: {output that a graph may
+# have: why this one has it or not}.
 Export = collections.namedtuple(
     'Export', 'model_name labels labels_offset image_size preprocessing_name '
-    'input_kind batch_size temperature bank')
+    'input_kind batch_size temperature bank reasons')
 
 
 def define_flags():
@@ -81,8 +82,8 @@ def define_flags():
 def _define_freeze_flags():
   flags.DEFINE_string(
       'checkpoint_path', None,
-      'Train directory, meaning its newest checkpoint, or a checkpoint. None: '
-      'no frozen graph is written.')
+      'Train directory, or a checkpoint. None: no frozen graph is written.')
+  common_flags.define_which_checkpoint_flag()
   flags.DEFINE_string(
       'frozen_file', None,
       'Where the frozen graph is written. None: beside --output_file, with '
@@ -116,7 +117,7 @@ def checkpoint_from_flags():
   """
   if not FLAGS.checkpoint_path:
     return None
-  return checkpoints.resolve(FLAGS.checkpoint_path)
+  return checkpoints.resolve(FLAGS.checkpoint_path, FLAGS.which_checkpoint)
 
 
 def export_from_flags(prefix):
@@ -129,12 +130,14 @@ def export_from_flags(prefix):
     InputError: they contradict each other, or the labels are not known.
   """
   run = temperature = None
+  reasons = {}
   if prefix:
     run = run_info.load(os.path.dirname(prefix))
     run_info.take_averages(FLAGS, run, prefix)
-    temperature, said = calibration.temperature_of(prefix,
-                                                   FLAGS.moving_average_decay)
-    tf.logging.info('CalibratedPredictions: %s', said)
+    temperature, reasons['CalibratedPredictions'] = calibration.temperature_of(
+        prefix, FLAGS.moving_average_decay)
+    tf.logging.info('CalibratedPredictions: %s',
+                    reasons['CalibratedPredictions'])
   if run:
     _check_same_as_run('model_name', run.model_name)
     _check_same_as_run('labels_offset', run.labels_offset)
@@ -152,17 +155,18 @@ def export_from_flags(prefix):
                        '--input_type=%s --batch_size=%s' %
                        (FLAGS.input_type, batch_size))
     batch_size = 1
+  bank, reasons['Known'] = _bank_from_flags(prefix, run, size,
+                                            preprocessing_name)
   return Export(
       model_name=run.model_name if run else FLAGS.model_name,
       labels=labels, labels_offset=labels_offset,
       image_size=size, preprocessing_name=preprocessing_name,
       input_kind=FLAGS.input_type, batch_size=batch_size,
-      temperature=temperature,
-      bank=_bank_from_flags(prefix, run, size, preprocessing_name))
+      temperature=temperature, bank=bank, reasons=reasons)
 
 
 def _bank_from_flags(prefix, run, image_size, preprocessing_name):
-  """Returns the Bank that the graphs compare with, None for none.
+  """Returns the Bank that the graphs compare with, or None; and why.
 
   Args:
     prefix: checkpoint or None.
@@ -174,7 +178,7 @@ def _bank_from_flags(prefix, run, image_size, preprocessing_name):
     InputError: --known=on, and there cannot be one.
   """
   if FLAGS.known == 'off':
-    return None
+    return None, '--known=off'
   bank = None
   if run is None:
     said = ('no run.json says what it was trained on' if FLAGS.checkpoint_path
@@ -193,7 +197,7 @@ def _bank_from_flags(prefix, run, image_size, preprocessing_name):
   if bank is None and FLAGS.known == 'on':
     raise InputError('--known=on: %s' % said)
   tf.logging.info('Known: %s%s', '' if bank else 'left out, ', said)
-  return bank
+  return bank, said
 
 
 def _check_same_as_run(name, trained):
@@ -255,23 +259,31 @@ def main(_):
   output, frozen, label_path = paths_from_flags()
   prefix = checkpoint_from_flags()
   export = export_from_flags(prefix)
+  options = export._asdict()
+  reasons = options.pop('reasons')
   with tf.Graph().as_default():
-    info = inference_graph.build(is_training=FLAGS.is_training,
-                                 **export._asdict())
+    info = inference_graph.build(is_training=FLAGS.is_training, **options)
     graph_def = inference_graph.to_graph_def(info)
     if frozen:
       frozen_def = inference_graph.freeze(info, prefix,
                                           FLAGS.moving_average_decay)
+  warnings = []
   if output:
     _write_graph(output, graph_def, FLAGS.write_text_graphdef, 'graph')
   if frozen:
     info = graph_info.read(frozen_def)
+    kept = export_folder.keep_former(
+        (frozen, label_path), export_folder.read_frozen(frozen), info, reasons)
     _write_graph(frozen, frozen_def, False,
                  'frozen graph of %s' % info.checkpoint)
+    warnings = [kept] if kept else []
+    warnings += export_folder.set_others_aside(frozen, info)
   if label_path:
     label_files.write(label_path, info.labels)
     print('Wrote %s: %d labels' % (label_path, len(info.labels)))
   _print_nodes(info)
+  for warning in warnings:  # Last, so that it is not overlooked.
+    tf.logging.warning(warning)
 
 
 def _write_graph(path, graph_def, as_text, what):

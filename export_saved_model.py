@@ -14,7 +14,9 @@ import os
 from absl import flags
 
 import common_flags
-from serving import graph_files, graph_info, saved_model
+from compat import tf
+from runs import checkpoints
+from serving import export_folder, graph_files, graph_info, saved_model
 
 FLAGS = flags.FLAGS
 
@@ -37,6 +39,11 @@ def define_flags():
   flags.DEFINE_string(
       'saved_model_dir', None,
       'Folder of the versions, the one that TensorFlow Serving is told.')
+  flags.DEFINE_string(
+      'checkpoint_path', None,
+      'Train directory, or a checkpoint, that the frozen graph must be of. '
+      'None, or a train directory without a checkpoint: not checked.')
+  common_flags.define_which_checkpoint_flag()
   flags.DEFINE_integer(
       'version', None,
       'Number of the version. None: one more than the highest.',
@@ -46,13 +53,28 @@ def define_flags():
       'Give the probabilities after the temperature that ./report.sh fitted.')
 
 
+def _check_checkpoint(info):
+  """Raises InputError where the frozen graph is of another checkpoint."""
+  path = FLAGS.checkpoint_path
+  if not path or info is None:
+    return
+  if os.path.isdir(path):
+    prefix = checkpoints.find(path, FLAGS.which_checkpoint)
+  else:
+    prefix = checkpoints.resolve(path)
+  if prefix:
+    export_folder.check_frozen(FLAGS.frozen_file, info, prefix)
+
+
 def main(_):
   """Writes a version and prints its signature."""
   common_flags.require(FLAGS, 'frozen_file', 'saved_model_dir')
   graph_def = graph_files.read_frozen(FLAGS.frozen_file, 'frozen graph')
+  info = graph_info.read(graph_def)
+  _check_checkpoint(info)
+  former = saved_model.read_info(FLAGS.saved_model_dir)
   path, inputs, outputs = saved_model.write(
       graph_def, FLAGS.saved_model_dir, FLAGS.version, FLAGS.calibrated)
-  info = graph_info.read(graph_def)
   size = os.path.getsize(os.path.join(path, 'saved_model.pb'))
   print('Wrote %s: SavedModel of %s, %.1f MB' %
         (path, info.checkpoint, size / 1e6))
@@ -64,6 +86,11 @@ def main(_):
                         for length in tensor.shape.as_list())
       print('  %-3s  %-13s  %-7s  %-10s  %s' % (
           what, name, tensor.dtype.name, '[%s]' % shape, _MEANINGS[name]))
+  lost = export_folder.losses(former, saved_model.offered(graph_def,
+                                                          FLAGS.calibrated))
+  if lost:
+    tf.logging.warning('%s lacks what the version before it has: %s; that '
+                       'version stays', path, ' and '.join(lost))
 
 
 if __name__ == '__main__':

@@ -4,9 +4,10 @@ r"""Writes a network as a TensorFlow Lite model, and says what it lost by that.
     --tflite_file=my_mobilenet_v1.tflite
 
 The model is for phones and small boards: one float image in, the class
-probabilities out. Of a train directory with a run.json everything else is
-known. Of a published checkpoint --model_name must be given, and the classes are
-ImageNet's unless --dataset_name and --dataset_dir name others.
+probabilities out. Its labels go beside it, and into _info.json the checkpoint
+and the step that it is of. Of a train directory with a run.json everything else
+is known. Of a published checkpoint --model_name must be given, and the classes
+are ImageNet's unless --dataset_name and --dataset_dir name others.
 
 Where there are validation photos, graph and model both classify them, and their
 accuracies are printed side by side.
@@ -22,7 +23,7 @@ from datasets import dataset_factory, label_files, split_files
 from errors import InputError
 from nets import nets_factory
 from runs import checkpoints, run_info
-from serving import files, graph_info, inference_graph, tflite
+from serving import export_folder, files, graph_info, inference_graph, tflite
 
 FLAGS = flags.FLAGS
 
@@ -33,7 +34,8 @@ def define_flags():
   common_flags.define_model_flags(nets_factory.NETWORKS)
   flags.DEFINE_string(
       'checkpoint_path', None,
-      'Train directory, meaning its newest checkpoint, or a checkpoint.')
+      'Train directory, or a checkpoint.')
+  common_flags.define_which_checkpoint_flag()
   flags.DEFINE_string('tflite_file', None, 'Where the model is written.')
   flags.DEFINE_string(
       'label_file', None,
@@ -129,10 +131,11 @@ def main(_):
   """Writes model and labels, then compares."""
   common_flags.require(FLAGS, 'checkpoint_path', 'tflite_file')
   path = FLAGS.tflite_file
-  label_path = FLAGS.label_file or os.path.splitext(path)[0] + '_labels.txt'
+  label_path = FLAGS.label_file or export_folder.tflite_files(path)[1]
   if os.path.abspath(label_path) == os.path.abspath(path):
     raise InputError('--tflite_file and --label_file are both %s' % path)
-  prefix = checkpoints.resolve(FLAGS.checkpoint_path)
+  prefix = checkpoints.resolve(FLAGS.checkpoint_path, FLAGS.which_checkpoint)
+  export_folder.check_tflite(path, checkpoints.read_global_step(prefix))
   run = run_from_flags(prefix)
   split, photos = photos_from_flags(run)
   with tf.Graph().as_default():
@@ -142,7 +145,14 @@ def main(_):
     graph_def = inference_graph.freeze(info, prefix,
                                        FLAGS.moving_average_decay)
   content = tflite.convert(graph_def)
-  _write(path, content, label_path, graph_info.read(graph_def))
+  info = graph_info.read(graph_def)
+  info_path = export_folder.tflite_files(path)[2]
+  warning = export_folder.keep_former(
+      (path, label_path, info_path), export_folder.read_tflite(path), info)
+  _write(path, content, label_path, info)
+  files.write_aside(info_path, graph_info.to_json(info) + b'\n')
+  if warning:
+    tf.logging.warning(warning)
   if split is None:
     print('Accuracy not measured: %s' % photos)
     return

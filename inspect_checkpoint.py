@@ -31,8 +31,8 @@ def define_flags():
       'Name of the network: %s.' % ', '.join(sorted(nets_factory.NETWORKS)))
   flags.DEFINE_string(
       'checkpoint_path', None,
-      'Checkpoint of either format, or a train directory, whose newest one is '
-      'taken.')
+      'Checkpoint of either format, or a train directory.')
+  common_flags.define_which_checkpoint_flag()
   flags.DEFINE_integer(
       'num_classes', None,
       'Classes of the network. None: as many as the checkpoint has.',
@@ -45,7 +45,7 @@ def main(_):
   """Prints how a checkpoint fits; returns 0 if it does, else 1."""
   common_flags.require(FLAGS, 'model_name', 'checkpoint_path')
   row = nets_factory.get_network(FLAGS.model_name)
-  prefix = checkpoints.resolve(FLAGS.checkpoint_path)
+  prefix = checkpoints.resolve(FLAGS.checkpoint_path, FLAGS.which_checkpoint)
   found = fit.compare(prefix, FLAGS.model_name, FLAGS.num_classes)
   print('\n'.join(report(found, prefix, FLAGS.num_classes, FLAGS.all)))
   if not fit.starts_training(found, row.classifier_scopes):

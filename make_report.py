@@ -3,10 +3,9 @@
   python make_report.py --train_dir=/tmp/flowers
 
 Network, data set and the rest come from the run.json of the train directory.
-The checkpoint, its best one where training kept that, else the newest, is run
-over the validation photos, and over the test photos where the data set has
-some. What is chosen on the first is reported on the second; where there is no
-second, the page calls its numbers optimistic.
+The checkpoint is run over the validation photos, and over the test photos where
+the data set has some. What is chosen on the first is reported on the second;
+where there is no second, the page calls its numbers optimistic.
 
 The temperature goes into calibration.json beside the checkpoint, from where
 export_inference_graph.py takes it; the training photos by which the classifier
@@ -42,8 +41,8 @@ def define_flags():
   flags.DEFINE_string('train_dir', None, 'Train directory of the run.')
   flags.DEFINE_string(
       'checkpoint_path', None,
-      'Checkpoint, or folder with one, that is reported. None: the best of the '
-      'run where training kept it, else the newest.')
+      'Checkpoint, or train directory, that is reported. None: --train_dir.')
+  common_flags.define_which_checkpoint_flag()
   flags.DEFINE_string(
       'dataset_name', None, 'Name of the data set. None: as run.json says.')
   flags.DEFINE_string(
@@ -86,13 +85,11 @@ def checkpoint_from_flags():
     InputError: there is none.
   """
   if FLAGS.checkpoint_path:
-    return checkpoints.resolve(FLAGS.checkpoint_path)
+    return checkpoints.resolve(FLAGS.checkpoint_path, FLAGS.which_checkpoint)
   common_flags.require(FLAGS, 'train_dir')
   if not os.path.isdir(FLAGS.train_dir):
     raise InputError('--train_dir=%s is no folder' % FLAGS.train_dir)
-  folder = os.path.join(FLAGS.train_dir, best.BEST_DIR)
-  found = checkpoints.newest(folder)
-  return found or checkpoints.resolve(FLAGS.train_dir)
+  return checkpoints.resolve(FLAGS.train_dir, FLAGS.which_checkpoint)
 
 
 def run_from_flags(checkpoint):
@@ -125,7 +122,7 @@ def how_chosen(checkpoint, train_dir, split='these'):
     train_dir: folder of the run.
     split: how the photos are called.
   """
-  if os.path.basename(os.path.dirname(checkpoint)) == best.BEST_DIR:
+  if run_info.is_best(checkpoint):
     return 'the checkpoint is the one that was best on %s photos' % split
   if os.path.exists(os.path.join(train_dir, best.FILE_NAME)):
     return 'training ended by its accuracy on %s photos' % split

@@ -54,6 +54,8 @@ if (exec 3<>"/dev/tcp/127.0.0.1/${port}") 2>/dev/null; then
 fi
 
 source "${PROJECT_DIR}/engine.sh"
+# A variable that is not accepted shows before anything takes time, too.
+bash -euc 'source "$1/env_set.sh"' quickstart.sh "${PROJECT_DIR}"
 step "Setting ${VENV##*/} up: ${ENGINE_NAME}"
 "${PROJECT_DIR}/setup.sh"
 
@@ -120,9 +122,6 @@ source "${PROJECT_DIR}/env_set.sh"
 
 step "run_train.sh: ${MODEL_NAME}${MAX_NUMBER_OF_STEPS:+, ${MAX_NUMBER_OF_STEPS} steps}"
 train_to_the_end "${train_flags[@]}"
-if [[ -d "${TRAIN_DIR}/best" ]]; then
-  export EVAL=best EXPORT=best
-fi
 
 step 'run_eval.sh: accuracy on the validation photos'
 EVAL_INTERVAL_SECS='' "${PROJECT_DIR}/run_eval.sh"

@@ -2,10 +2,10 @@
 # Writes one page about the run in TRAIN_DIR, TRAIN_DIR/report.html: curves,
 # accuracy on validation and test photos, confusion matrix, the photos that are
 # most confidently wrong. Fits the temperature that ./export_freeze.sh puts into
-# the graph. Takes the checkpoint of TRAIN_DIR/best where there is one, else the
-# newest; --checkpoint_path names another.
+# the graph. Takes the best checkpoint; the newest where training keeps no best
+# one, and with CHECKPOINT=newest; --checkpoint_path names another.
 #
-# usage: [MODEL_NAME=…] [TRAIN_DIR=…] ./report.sh [flags of make_report.py,
+# usage: [MODEL_NAME=…] [CHECKPOINT=newest] ./report.sh [flags of make_report.py,
 #        --help lists them]
 set -euo pipefail
 program=make_report.py
@@ -14,6 +14,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/env_set.sh"
 
 exec "${VENV_PYTHON}" "${program}" \
   --train_dir="${TRAIN_DIR}" \
+  "${checkpoint_flags[@]}" \
   --eval_dir="${EVAL_DIR}" \
   --dataset_name="${DATASET_NAME}" \
   --dataset_dir="${DATASET_DIR}" \

@@ -1,19 +1,20 @@
 #!/usr/bin/env bash
-# Evaluates the newest checkpoint of TRAIN_DIR on the validation photos (or, as
-# of mnist and cifar10, the test ones: see EVAL_SPLIT), then each new one.
-# EVAL_INTERVAL_SECS= (empty) evaluates once. EVAL=best takes the checkpoint that
-# was best on the validation photos, then each that is better.
+# Evaluates the best checkpoint of TRAIN_DIR on the validation photos (or, as of
+# mnist and cifar10, the test ones: see EVAL_SPLIT), then each better one; the
+# newest, then each new one, where training keeps no best one and with
+# CHECKPOINT=newest. EVAL_INTERVAL_SECS= (empty) evaluates once.
 #
 # usage: [MODEL_NAME=…] [EVAL_SPLIT=validation,test] [EVAL_INTERVAL_SECS=60] \
-#        [EVAL=best] ./run_eval.sh [flags of eval_image_classifier.py, --help lists them]
+#        [CHECKPOINT=newest] ./run_eval.sh \
+#        [flags of eval_image_classifier.py, --help lists them]
 set -euo pipefail
 program=eval_image_classifier.py
 source "$(dirname "${BASH_SOURCE[0]}")/env_set.sh"
 "${PROJECT_DIR}/setup.sh" --quiet
 
-checkpoint=$(checkpoint_folder EVAL)
 flags=(
-  --checkpoint_path="${checkpoint}"
+  --checkpoint_path="${TRAIN_DIR}"
+  "${checkpoint_flags[@]}"
   --eval_dir="${EVAL_DIR}"
   --dataset_name="${DATASET_NAME}"
   --dataset_split_name="${EVAL_SPLIT}"

@@ -177,8 +177,9 @@ def _define_cluster_flags():
 def _define_fine_tuning_flags():
   flags.DEFINE_string(
       'checkpoint_path', None,
-      'Checkpoint, or folder with one, from which a new run starts. Not used '
-      'when --train_dir has a checkpoint already.')
+      'Checkpoint, or train directory, from which a new run starts. Not used '
+      'when --train_dir has a checkpoint already: it goes on from its newest.')
+  common_flags.define_which_checkpoint_flag()
   flags.DEFINE_string(
       'checkpoint_exclude_scopes', None,
       'Comma-separated scopes that are not read from the checkpoint.')

@@ -153,32 +153,36 @@ def _run_batches(session, graph):
       tf.logging.info('Evaluation [%d/%d]', number, graph.num_batches)
 
 
-def wait_for_checkpoint(train_dir, last=None, timeout_secs=None):
-  """Waits until a train directory has a checkpoint other than the last.
+def wait_for_checkpoint(train_dir, last=None, timeout_secs=None, which=None):
+  """Waits until a train directory stands for another checkpoint than the last.
 
   Args:
     train_dir: folder, which may be missing, empty or being written.
     last: prefix of the checkpoint that was seen last.
     timeout_secs: seconds to wait, None for ever.
+    which: which of its checkpoints, as for checkpoints.chosen_folder.
 
   Returns:
-    The newest checkpoint's prefix, None when the time is over.
+    The checkpoint's prefix, None when the time is over.
   """
   tf.logging.info('Waiting for new checkpoint at %s', train_dir)
   end = None if timeout_secs is None else time.time() + timeout_secs
   while True:
-    newest = checkpoints.newest(train_dir)
-    if newest is not None and newest != last:
-      tf.logging.info('Found new checkpoint at %s', newest)
-      return newest
+    found = checkpoints.find(train_dir, which)
+    if found is not None and found != last:
+      tf.logging.info('Found new checkpoint at %s', found)
+      return found
     if end is not None and time.time() >= end:
       tf.logging.info('Timed-out waiting for a checkpoint.')
       return None
     time.sleep(1)
 
 
-def poll(train_dir, first, evaluate, interval_secs, timeout_secs=None):
+def poll(train_dir, first, evaluate, interval_secs, timeout_secs=None,
+         which=None):
   """Evaluates the first checkpoint, then each new one.
+
+  Where only the best ones are new, each that is better than those before.
 
   Args:
     train_dir: folder that training writes to.
@@ -187,6 +191,7 @@ def poll(train_dir, first, evaluate, interval_secs, timeout_secs=None):
     interval_secs: seconds from the start of one evaluation to the next.
     timeout_secs: seconds to wait for a new checkpoint before this returns,
       None for ever.
+    which: which of its checkpoints, as for checkpoints.chosen_folder.
   """
   checkpoint, done, done_at = first, None, time.time()
   while checkpoint is not None:
@@ -201,4 +206,9 @@ def poll(train_dir, first, evaluate, interval_secs, timeout_secs=None):
         return
     time.sleep(max(0 if checkpoint == done else _RETRY_SECS,
                    start + interval_secs - time.time()))
-    checkpoint = wait_for_checkpoint(train_dir, done, timeout_secs)
+    if which is None and checkpoints.chosen_folder(train_dir) != train_dir:
+      tf.logging.info(
+          'Only a checkpoint that is better on the validation photos is '
+          'evaluated next; CHECKPOINT=newest, or --which_checkpoint=newest, '
+          'evaluates each new one')
+    checkpoint = wait_for_checkpoint(train_dir, done, timeout_secs, which)

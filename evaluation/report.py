@@ -107,8 +107,8 @@ def write(eval_dir, counted, metrics, names, split, writer, judged=None):
     The names of the files written.
   """
   files = {
-      'predictions': 'predictions-%d.csv' % counted.global_step,
-      'confusion': 'confusion-%d.png' % counted.global_step,
+      'predictions': 'predictions-%s-%d.csv' % (split, counted.global_step),
+      'confusion': 'confusion-%s-%d.png' % (split, counted.global_step),
       'metrics': 'metrics.jsonl',
   }
   os.makedirs(eval_dir, exist_ok=True)
@@ -119,7 +119,7 @@ def write(eval_dir, counted, metrics, names, split, writer, judged=None):
   png = confusion_plot.to_png(metrics.confusion, names, title)
   with open(paths['confusion'], 'wb') as stream:
     stream.write(png)
-  _write_summary(writer, counted.global_step, metrics, png)
+  _write_summary(writer, counted.global_step, split, metrics, png)
   with open(paths['metrics'], 'a', encoding='utf-8') as stream:
     stream.write(json.dumps(_as_json(counted, metrics, split, judged),
                             ensure_ascii=False) + '\n')
@@ -161,11 +161,14 @@ def _write_predictions(path, counted, names, judged):
       rows.writerow(row)
 
 
-def _write_summary(writer, global_step, metrics, png):
+def _write_summary(writer, global_step, split, metrics, png):
+  """Writes the points of one split's curves, in which no other split is."""
   image = tf.Summary.Image(encoded_image_string=png)
   writer.add_summary(tf.Summary(value=[
-      tf.Summary.Value(tag='eval/Accuracy', simple_value=metrics.accuracy),
-      tf.Summary.Value(tag='eval/Recall_5', simple_value=metrics.recall_5),
-      tf.Summary.Value(tag='confusion_matrix', image=image),
+      tf.Summary.Value(tag='eval/Accuracy/' + split,
+                       simple_value=metrics.accuracy),
+      tf.Summary.Value(tag='eval/Recall_5/' + split,
+                       simple_value=metrics.recall_5),
+      tf.Summary.Value(tag='confusion_matrix/' + split, image=image),
   ]), global_step)
   writer.flush()

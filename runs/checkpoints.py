@@ -31,6 +31,13 @@ _LOOK_SECS = 0.5
 # be deleted, those of other folders are that the pattern matches.
 _PATTERN_CHARACTERS = '*?[\\'
 
+# Folder in a train directory with the checkpoint that was most accurate on the
+# validation photos, where training keeps one.
+BEST_DIR = 'best'
+
+# Which checkpoint of a train directory is taken; see chosen_folder.
+BEST, NEWEST = 'best', 'newest'
+
 # How many variables an error names before it only counts them.
 _NAMED = 4
 
@@ -99,6 +106,34 @@ def newest(train_dir):
     if is_complete(prefix):
       return prefix
   return None
+
+
+def chosen_folder(train_dir, which=None):
+  """Returns the folder whose newest checkpoint a train directory stands for.
+
+  Evaluation, report, exports and all else choose by this one rule.
+
+  Args:
+    train_dir: folder, which need not exist.
+    which: BEST or NEWEST; None: the best one where training keeps one, else the
+      newest.
+  """
+  best = os.path.join(train_dir, BEST_DIR)
+  if which == BEST:
+    return best
+  # While one is copied, its index or TensorFlow's list may come first.
+  kept = listed(best) or glob.glob(os.path.join(glob.escape(best), '*.index'))
+  return best if which is None and kept else train_dir
+
+
+def find(train_dir, which=None):
+  """Returns the complete checkpoint that a train directory stands for, or None.
+
+  Args:
+    train_dir: folder, which need not exist.
+    which: as for chosen_folder.
+  """
+  return newest(chosen_folder(train_dir, which))
 
 
 def _newest_begun(train_dir):
@@ -173,15 +208,16 @@ def listed(train_dir):
   return [os.path.join(train_dir, name) for name in names]
 
 
-def resolve(path):
+def resolve(path, which=None):
   """Returns the checkpoint that a user means.
 
   One that is being copied, or written by another machine, is waited for while
   it grows.
 
   Args:
-    path: a train directory, meaning its newest checkpoint; or a checkpoint's
-      prefix; or one of its files (.index, .data-…, .meta); or a V1 file.
+    path: a train directory; or a checkpoint's prefix; or one of its files
+      (.index, .data-…, .meta); or a V1 file.
+    which: of a train directory, as for chosen_folder.
 
   Raises:
     InputError: there is none, or the path has characters that TensorFlow reads
@@ -193,11 +229,20 @@ def resolve(path):
   path = os.path.expanduser(path)
   check_path(path)
   if os.path.isdir(path):
-    begun = _newest_begun(path)
+    folder = chosen_folder(path, which)
+    begun = _newest_begun(folder)
     whole = begun is None or _wait_for_copy(begun)
-    prefix = newest(path)
+    prefix = newest(folder)
+    if prefix is None and which == BEST:
+      raise InputError(
+          'no best checkpoint in %s: training keeps one when it is evaluated '
+          'meanwhile on validation photos, on features or with '
+          '--evaluate_every_n_steps' % folder)
     if prefix is None:
-      raise InputError('no checkpoint in the folder %s' % path)
+      raise InputError('no checkpoint in the folder %s' % folder)
+    if folder != path:
+      tf.logging.info('Taking the best checkpoint, %s; CHECKPOINT=newest, or '
+                      '--which_checkpoint=newest, takes the newest', prefix)
     if not whole:
       tf.logging.warning('%s is not complete and does not grow; %s is taken',
                          begun, prefix)

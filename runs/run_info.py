@@ -10,6 +10,7 @@ import os
 
 from compat import tf
 from errors import InputError
+from runs import checkpoints
 
 FILE_NAME = 'run.json'
 
@@ -58,6 +59,17 @@ def load(train_dir):
                      'alone' % (name, type(error).__name__, error))
 
 
+def is_best(prefix):
+  """Whether a checkpoint is the one that validation photos chose of its run.
+
+  Its folder may have been copied to another name; the first one of a run is
+  there before its evaluation is noted.
+  """
+  folder = os.path.dirname(os.path.abspath(prefix))
+  return (os.path.basename(folder) == checkpoints.BEST_DIR or
+          os.path.exists(os.path.join(folder, BEST_FILE_NAME)))
+
+
 def take_averages(values, info, prefix):
   """Sets --moving_average_decay to what a checkpoint was chosen by.
 
@@ -72,9 +84,7 @@ def take_averages(values, info, prefix):
   if (info is None or not info.moving_average_decay or
       values.moving_average_decay is not None):
     return
-  is_best = os.path.exists(
-      os.path.join(os.path.dirname(prefix), BEST_FILE_NAME))
-  if is_best:
+  if is_best(prefix):
     values.moving_average_decay = info.moving_average_decay
     tf.logging.info('Taking the moving averages, by which this checkpoint was '
                     'the best; --moving_average_decay=0 takes the variables')

@@ -14,6 +14,10 @@ _METRICS = ('metrics.jsonl', os.path.join('..', 'eval', 'metrics.jsonl'))
 _BEST = (run_info.BEST_FILE_NAME,
          os.path.join('..', 'train', 'best', run_info.BEST_FILE_NAME))
 
+# Which split counts: test photos have chosen nothing, validation photos the
+# checkpoint, and training photos say little.
+_RANKS = {'test': 2, 'validation': 1}
+
 # What of a line is told: nothing of this machine's folders, no long tables.
 _TOLD = ('split', 'photos', 'accuracy', 'accuracy_interval_95', 'recall_5',
          'refused', 'refused_interval_95', 'time')
@@ -27,15 +31,20 @@ def find(graph_file, checkpoint):
     checkpoint: name of the checkpoint in it, as model.ckpt-800; or None.
 
   Returns:
-    Dict with `split`, `accuracy` and more; None where nothing is known.
+    Dict with `split`, `accuracy` and more: the last evaluation on the test
+    photos, else on the validation photos, else on others. None where nothing is
+    known.
   """
   if not checkpoint:
     return None
   folder = os.path.dirname(os.path.abspath(graph_file))
   for name in _METRICS:
-    for line in reversed(_lines(os.path.join(folder, name))):
-      if os.path.basename(str(line.get('checkpoint'))) == checkpoint:
-        return {key: line[key] for key in _TOLD if key in line}
+    found = [line for line in _lines(os.path.join(folder, name))
+             if os.path.basename(str(line.get('checkpoint'))) == checkpoint]
+    if found:
+      line = max(reversed(found), key=lambda line: _RANKS.get(
+          str(line.get('split')), 0))
+      return {key: line[key] for key in _TOLD if key in line}
   for name in _BEST:
     for line in _lines(os.path.join(folder, name)):
       if checkpoint.endswith('-%s' % line.get('step')):

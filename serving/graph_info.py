@@ -43,15 +43,19 @@ _FIELDS = collections.OrderedDict([
     ('bank_labels', str),
     ('threshold', float),
     ('threshold_photos', int),
+    # Of the checkpoint; None in a graph without weights, and in older ones.
+    ('global_step', int),
 ])
 # The information about a graph that was made elsewhere, which no constant
 # holds, may lack more: model_name, logits and features (serving/foreign.py).
 _OF_KNOWN = ('similarity', 'known_score', 'known', 'cosines', 'bank_filenames',
              'bank_labels', 'threshold', 'threshold_photos')
-_OPTIONAL = ('checkpoint', 'calibrated_predictions', 'temperature') + _OF_KNOWN
+_WITH_DEFAULT = (('calibrated_predictions', 'temperature') + _OF_KNOWN +
+                 ('global_step',))
+_OPTIONAL = ('checkpoint',) + _WITH_DEFAULT
 
 GraphInfo = collections.namedtuple(
-    'GraphInfo', list(_FIELDS), defaults=(None,) * (2 + len(_OF_KNOWN)))
+    'GraphInfo', list(_FIELDS), defaults=(None,) * len(_WITH_DEFAULT))
 
 
 def attach(graph_def, info):
@@ -67,9 +71,7 @@ def attach(graph_def, info):
     graph_def.node.extend(kept)
   node = graph_def.node.add(name=NODE, op='Const')
   node.attr['dtype'].type = tf.string.as_datatype_enum
-  text = json.dumps(info._asdict(), ensure_ascii=False)
-  node.attr['value'].tensor.CopyFrom(
-      tf.make_tensor_proto(text.encode('utf-8')))
+  node.attr['value'].tensor.CopyFrom(tf.make_tensor_proto(to_json(info)))
 
 
 def read(graph_def):
@@ -80,15 +82,30 @@ def read(graph_def):
   """
   for node in graph_def.node:
     if node.name == NODE and node.op == 'Const':
-      return _parse(node.attr['value'].tensor.string_val)
+      values = node.attr['value'].tensor.string_val
+      return _parse(values[0] if values else b'')
   return None
 
 
-def _parse(values):
+def to_json(info):
+  """Returns a GraphInfo as JSON: bytes."""
+  return json.dumps(info._asdict(), ensure_ascii=False).encode('utf-8')
+
+
+def read_file(path):
+  """Returns the GraphInfo in a file of `to_json`; None: no or a damaged one."""
   try:
-    fields = json.loads(values[0].decode('utf-8'))
+    with open(path, 'rb') as file:
+      return _parse(file.read())
+  except (OSError, InputError):
+    return None
+
+
+def _parse(text):
+  try:
+    fields = json.loads(text.decode('utf-8'))
     version = fields['format']
-  except (IndexError, KeyError, TypeError, ValueError):
+  except (KeyError, TypeError, ValueError):
     raise InputError('%s in the graph is damaged' % NODE)
   if version != FORMAT:
     raise InputError('%s in the graph has format %r, this version reads %d: '

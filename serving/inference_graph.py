@@ -169,8 +169,10 @@ def freeze(info, checkpoint_path, moving_average_decay=None):
     graph_def = _without_default_attributes(
         tf.graph_util.convert_variables_to_constants(
             session, graph.as_graph_def(), sorted(set(outputs))))
-  graph_info.attach(graph_def,
-                    info._replace(checkpoint=os.path.basename(prefix)))
+  step = checkpoints.read_global_step(prefix)
+  graph_info.attach(graph_def, info._replace(
+      checkpoint=os.path.basename(prefix),
+      global_step=None if step < 0 else step))
   return graph_def
 
 

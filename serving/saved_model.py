@@ -33,9 +33,13 @@ from compat import tf
 from datasets import label_files
 from downloads import locks
 from errors import InputError
-from serving import graph_files, graph_info, inference_graph
+from serving import files, graph_files, graph_info, inference_graph
 
 INPUT = 'image_bytes'
+
+# In the folder of a version: its GraphInfo, and with it the step that it is of.
+# TensorFlow leaves assets.extra to users.
+_INFO_FILE = os.path.join('assets.extra', 'info.json')
 
 
 def build(graph_def, calibrated=False):
@@ -136,8 +140,30 @@ def write(graph_def, folder, version=None, calibrated=False):
             version, folder, ', '.join(map(str, there))))
       version = version or max(there, default=0) + 1
       path = os.path.join(folder, str(version))
-      _write_aside(path, inputs, outputs)
+      _write_aside(path, inputs, outputs, offered(graph_def, calibrated))
   return path, inputs, outputs
+
+
+def offered(graph_def, calibrated=False):
+  """Returns the GraphInfo of what a version of a frozen graph offers.
+
+  Args:
+    graph_def: frozen GraphDef with classifier/info.
+    calibrated: whether the probabilities are those after the temperature.
+  """
+  info = graph_info.read(graph_def)._replace(
+      cosines=None, bank_filenames=None, bank_labels=None)
+  if calibrated:
+    return info
+  return info._replace(calibrated_predictions=None, temperature=None)
+
+
+def read_info(folder):
+  """Returns the GraphInfo of the last version in a folder, None without one."""
+  there = versions(folder)
+  if not there:
+    return None
+  return graph_info.read_file(os.path.join(folder, str(there[-1]), _INFO_FILE))
 
 
 def versions(folder):
@@ -147,7 +173,7 @@ def versions(folder):
                 if name.isdigit() and name.isascii())
 
 
-def _write_aside(path, inputs, outputs):
+def _write_aside(path, inputs, outputs, info):
   """Writes the default graph beside `path`, then renames it.
 
   What a killed process left there is removed: the folder is locked.
@@ -160,6 +186,8 @@ def _write_aside(path, inputs, outputs):
         shutil.rmtree(os.path.join(folder, name))
     try:
       _save(aside, inputs, outputs)
+      files.write_aside(os.path.join(aside, _INFO_FILE),
+                        graph_info.to_json(info))
       os.rename(aside, path)
     finally:
       shutil.rmtree(aside, ignore_errors=True)

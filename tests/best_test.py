@@ -32,7 +32,7 @@ class Evaluations:
 
   def kept(self):
     return checkpoints.read_global_step(
-        checkpoints.newest(os.path.join(self.folder, best.BEST_DIR)))
+        checkpoints.newest(os.path.join(self.folder, checkpoints.BEST_DIR)))
 
 
 @pytest.fixture

@@ -203,6 +203,45 @@ def test_resolve_takes_an_older_one_where_the_newest_stands_still(
   assert checkpoints.resolve(second) == second  # Asked for by name.
 
 
+def test_resolve_takes_the_best_one_where_training_keeps_one(tmp_path, log):
+  first, last = write_checkpoints(tmp_path, [1, 9])
+  best, = write_checkpoints(tmp_path / 'best', [4])
+  train_dir = str(tmp_path)
+  for which, expected in ((None, best), ('best', best), ('newest', last)):
+    log.clear()
+    assert checkpoints.resolve(train_dir, which) == expected
+    assert checkpoints.find(train_dir, which) == expected
+    assert ('Taking the best checkpoint, %s;' % best in log.text) == (
+        expected == best)
+    # One checkpoint, and the folder of the best itself, are what they are.
+    assert checkpoints.resolve(first, which) == first
+  assert checkpoints.resolve(str(tmp_path / 'best')) == best
+
+
+def test_resolve_without_a_best_one_takes_the_newest(tmp_path):
+  _, last = write_checkpoints(tmp_path, [1, 9])
+  for _ in range(2):
+    assert checkpoints.resolve(str(tmp_path)) == last
+    assert checkpoints.find(str(tmp_path)) == last
+    assert checkpoints.find(str(tmp_path), 'best') is None
+    (tmp_path / 'best').mkdir(exist_ok=True)  # Training is about to save one.
+  with pytest.raises(InputError, match='no best checkpoint in %s: training' %
+                     (tmp_path / 'best')):
+    checkpoints.resolve(str(tmp_path), 'best')
+
+
+@pytest.mark.parametrize('missing', ['.index', '.data-00000-of-00001'])
+def test_resolve_does_not_fall_back_from_a_best_one_that_is_half_copied(
+    tmp_path, monkeypatch, missing):
+  monkeypatch.setattr(checkpoints, 'COPY_PATIENCE_SECS', 0.1)
+  write_checkpoints(tmp_path, [9])
+  best, = write_checkpoints(tmp_path / 'best', [4])
+  os.remove(best + missing)
+  assert checkpoints.find(str(tmp_path)) is None
+  with pytest.raises(InputError, match='no checkpoint in the folder .*best$'):
+    checkpoints.resolve(str(tmp_path))
+
+
 def test_resolve_takes_the_single_file_of_2016(tmp_path):
   prefix, = write_checkpoints(tmp_path, [5], tf.train.SaverDef.V1)
   assert os.path.isfile(prefix)

@@ -37,7 +37,7 @@ def run(engine, program, *arguments):
 
 def read_predictions(eval_dir, step):
   """Returns the rows of an evaluation's predictions."""
-  with open(str(eval_dir / ('predictions-%d.csv' % step))) as stream:
+  with open(str(eval_dir / ('predictions-validation-%d.csv' % step))) as stream:
     return list(csv.DictReader(stream))
 
 

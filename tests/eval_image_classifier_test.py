@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from checkpoints_test import write_checkpoints
 from helpers import parsed_flags, run_program
 from trained_kit import CLASSES, MODEL, NAME, make_dataset, train
 
@@ -55,8 +56,8 @@ def read_results(eval_dir):
     return [json.loads(line) for line in stream]
 
 
-def read_predictions(eval_dir, step):
-  path = os.path.join(str(eval_dir), 'predictions-%d.csv' % step)
+def read_predictions(eval_dir, step, split='validation'):
+  path = os.path.join(str(eval_dir), 'predictions-%s-%d.csv' % (split, step))
   with open(path, encoding='utf-8', newline='') as stream:
     return list(csv.DictReader(stream))
 
@@ -213,6 +214,48 @@ def test_wait_for_checkpoint_times_out_on_a_missing_folder(tmp_path, log):
   assert loop.wait_for_checkpoint(str(tmp_path / 'x'), timeout_secs=0) is None
   assert 'Waiting for new checkpoint at %s' % (tmp_path / 'x') in log.text
   assert 'Timed-out waiting for a checkpoint.' in log.text
+
+
+def test_polling_goes_over_to_the_best_as_soon_as_there_is_one(tmp_path, log):
+  """Training saves, then keeps a best one, then better and newer ones."""
+  steps = [lambda: write_checkpoints(tmp_path / 'best', [20]),
+           lambda: (write_checkpoints(tmp_path, [30]),
+                    write_checkpoints(tmp_path / 'best', [40])),
+           lambda: write_checkpoints(tmp_path, [50])]
+  write_checkpoints(tmp_path, [1])
+  seen = []
+
+  def evaluate(checkpoint):
+    seen.append(os.path.relpath(checkpoint, str(tmp_path)))
+    steps[len(seen) - 1]()
+
+  first = loop.wait_for_checkpoint(str(tmp_path))
+  loop.poll(str(tmp_path), first, evaluate, 0, timeout_secs=0)
+  assert seen == ['model.ckpt-1', 'best/model.ckpt-20', 'best/model.ckpt-40']
+  assert 'Only a checkpoint that is better' in log.text
+
+  log.clear()
+  del seen[:]
+  steps = [lambda: write_checkpoints(tmp_path, [60]),
+           lambda: write_checkpoints(tmp_path / 'best', [70])]
+  first = loop.wait_for_checkpoint(str(tmp_path), which='newest')
+  loop.poll(str(tmp_path), first, evaluate, 0, 0, 'newest')
+  assert seen == ['model.ckpt-50', 'model.ckpt-60']
+  assert 'Only a checkpoint' not in log.text
+
+
+def test_evaluation_of_two_splits_keeps_the_files_of_both(run, tmp_path):
+  for split in ('train', 'validation'):
+    evaluate(run, tmp_path, '--dataset_split_name=' + split)
+  assert sorted(name for name in os.listdir(str(tmp_path))
+                if not name.startswith('events.')) == [
+      'confusion-train-8.png', 'confusion-validation-8.png', 'metrics.jsonl',
+      'predictions-train-8.csv', 'predictions-validation-8.csv']
+  assert [(line['split'], line['global_step'], line['photos'])
+          for line in read_results(tmp_path)] == [('train', 8, 18),
+                                                  ('validation', 8, 12)]
+  assert [len(read_predictions(tmp_path, 8, split))
+          for split in ('train', 'validation')] == [18, 12]
 
 
 def test_polling_takes_the_newest_then_each_new_one_and_survives_a_broken_one(

@@ -61,7 +61,7 @@ def test_main_train_directory_needs_no_other_flag(tmp_path, train_dir, capsys):
   assert sorted(os.listdir(str(path.parent))) == [
       'my_cifarnet.pb', 'my_cifarnet_freeze.label', 'my_cifarnet_freeze.pb']
   info = _read(path.parent / 'my_cifarnet_freeze.pb')
-  assert info == _read(path)._replace(checkpoint='model.ckpt-7')
+  assert info == _read(path)._replace(checkpoint='model.ckpt-7', global_step=7)
   assert (info.model_name, info.labels, info.input_kind) == (
       'cifarnet', kit.LABELS, 'encoded')
   label_path = path.parent / 'my_cifarnet_freeze.label'

@@ -355,6 +355,37 @@ def test_main_with_a_mistake_is_one_line(graphs, tmp_path, flags, message):
   assert '\n' not in str(error.value)
 
 
+def test_main_refuses_the_graph_of_another_checkpoint_than_the_runs(
+    graphs, tmp_path):
+  folder = tmp_path / 'm'
+  flags = ['--frozen_file=' + graphs.plain, '--saved_model_dir=%s' % folder]
+  train_dir = os.path.join(os.path.dirname(graphs.plain), 'train')
+  kit.run(program, '--checkpoint_path=' + train_dir, *flags)
+  kit.run(program, '--checkpoint_path=%s' % tmp_path, *flags)  # None there.
+  assert saved_model.versions(str(folder)) == [1, 2]
+  kit.save_checkpoint(tmp_path / 'best', NETWORK, step=9)
+  kit.run(program, '--checkpoint_path=' + train_dir, *flags)
+  with pytest.raises(InputError, match='is of step 7, and .*best/model.ckpt-9, '
+                     'the checkpoint of the run, is of step 9: run ./export_f'):
+    kit.run(program, '--checkpoint_path=%s' % tmp_path, *flags)
+  assert saved_model.versions(str(folder)) == [1, 2, 3]
+
+
+def test_version_says_its_step_and_main_what_it_lacks(graphs, tmp_path, caplog):
+  folder = str(tmp_path / 'm')
+  for name, more, lost in ((graphs.known, ['--calibrated'], None),
+                           (graphs.plain, [],
+                            'Known and CalibratedPredictions'),
+                           (graphs.plain, [], None)):
+    caplog.clear()
+    kit.run(program, '--frozen_file=' + name, '--saved_model_dir=' + folder,
+            *more)
+    assert saved_model.read_info(folder).global_step == 7
+    assert [message for message in caplog.messages if 'lacks' in message] == (
+        ['%s/2 lacks what the version before it has: %s; that version stays' %
+         (folder, lost)] if lost else [])
+
+
 @pytest.fixture
 def project(tmp_path):
   """The script among scripts that only note how they are called."""
@@ -364,7 +395,7 @@ def project(tmp_path):
                '.venv-tf2/bin/python'):
     path = tmp_path / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text('#!/usr/bin/env bash\necho "${0##*/} EXPORT=${EXPORT:-} '
+    path.write_text('#!/usr/bin/env bash\necho "${0##*/} ${CHECKPOINT:-rule} '
                     '$*" >>"$CALLS"\n')
     path.chmod(0o755)
   return tmp_path
@@ -372,8 +403,8 @@ def project(tmp_path):
 
 @pytest.mark.parametrize('graph_there, variables, flags, frozen', [
     (True, {}, [], None),
-    (False, {}, [], 'EXPORT=newest'),
-    (True, {'EXPORT': 'best'}, [], 'EXPORT=best'),
+    (False, {}, [], 'rule'),
+    (True, {'CHECKPOINT': 'newest'}, [], 'newest'),
     (False, {}, ['--frozen_file=/mine.pb', '--version=3'], None),
 ])
 def test_script_freezes_where_it_must(project, graph_there, variables, flags,
@@ -390,7 +421,8 @@ def test_script_freezes_where_it_must(project, graph_there, variables, flags,
   called = [call[1] for call in calls if call[0] == 'export_freeze.sh']
   assert called == ([frozen] if frozen else [])
   assert calls[-1][0] == 'python'
+  which = ['--which_checkpoint=newest'] if variables else []
   assert calls[-1][2:] == [
       str(project / 'export_saved_model.py'),
       '--frozen_file=%s/my_lenet_freeze.pb' % project,
-      '--saved_model_dir=%s/saved_model/my_lenet' % project, *flags]
+      '--saved_model_dir=%s/saved_model/my_lenet' % project, *which, *flags]

@@ -22,7 +22,7 @@ from errors import InputError
 from nets import nets_factory
 from preprocessing import preprocessing_factory
 from runs import run_info
-from serving import graph_info, inference_graph, tflite
+from serving import export_folder, graph_info, inference_graph, tflite
 from serving.classifier import Classifier
 
 NETWORK = 'mobilenet_v1_025'
@@ -119,7 +119,9 @@ def test_main_prints_the_accuracies_that_are_counted_elsewhere(exported):
 
 def test_main_writes_labels_as_apps_read_them_and_nothing_else(exported):
   folder = os.path.dirname(exported.path)
-  assert sorted(os.listdir(folder)) == ['my.tflite', 'my_labels.txt']
+  assert sorted(os.listdir(folder)) == ['my.tflite', 'my_info.json',
+                                        'my_labels.txt']
+  assert export_folder.read_tflite(exported.path).global_step == 7
   with open(os.path.join(folder, 'my_labels.txt')) as stream:
     assert stream.read() == 'blue\ngreen\nred\n'
   lines = exported.printed.stdout.splitlines()
@@ -169,6 +171,27 @@ def run_main(monkeypatch, exported, tmp_path, *flags, train_dir=None):
   return kit.run(program, '--checkpoint_path=' + (train_dir or
                                                   exported.train_dir),
                  '--tflite_file=%s' % (tmp_path / 'a.tflite'), *flags)
+
+
+def test_main_keeps_the_model_of_more_classes_and_refuses_another_step(
+    exported, tmp_path, monkeypatch, caplog):
+  path = tmp_path / 'a.tflite'
+  run_main(monkeypatch, exported, tmp_path, '--max_photos=1')
+  assert 'had' not in caplog.text
+  info = export_folder.read_tflite(str(path))
+  (tmp_path / 'a_info.json').write_bytes(graph_info.to_json(
+      info._replace(labels=info.labels + ['white'])))
+  run_main(monkeypatch, exported, tmp_path, '--max_photos=1')
+  assert '%s had the classes white, which the new one lacks; ' % (
+      path) in caplog.text
+  assert (tmp_path / 'a_step7.tflite').read_bytes() == path.read_bytes()
+  graph_def = tf.GraphDef()
+  graph_info.attach(graph_def, info._replace(global_step=6))
+  (tmp_path / 'a_freeze.pb').write_bytes(graph_def.SerializeToString())
+  path.unlink()
+  with pytest.raises(InputError, match='is of step 6, and .* of step 7: run'):
+    run_main(monkeypatch, exported, tmp_path)
+  assert not path.exists()
 
 
 def test_max_photos_are_the_first_and_the_line_says_so(exported, tmp_path,

@@ -13,6 +13,7 @@ from helpers import ROOT, parsed_flags, run_program
 import common_flags
 import list_models
 import show_help
+from runs import checkpoints
 
 with open(os.path.join(ROOT, 'tests', 'data', 'flags.json')) as stream:
   SLIM_FLAGS = json.load(stream)
@@ -44,6 +45,40 @@ def test_other_defaults_are_in_the_table_of_differences():
     readme = stream.read()
   for _, name in OTHER_DEFAULTS:
     assert re.search(r'\|.*`--%s' % name, readme), name
+
+
+class _Asked(Exception):
+  """A program asks which checkpoint is meant."""
+
+
+@pytest.mark.parametrize('program, arguments', [
+    ('classify_image', ['--checkpoint_path=DIR', 'DIR']),
+    ('eval_image_classifier', ['--checkpoint_path=DIR']),
+    ('export_inference_graph', ['--checkpoint_path=DIR', '--frozen_file=a.pb']),
+    ('export_tflite', ['--checkpoint_path=DIR', '--tflite_file=a.tflite']),
+    ('inspect_checkpoint', ['--checkpoint_path=DIR', '--model_name=lenet']),
+    ('make_report', ['--train_dir=DIR']),
+    ('make_report', ['--checkpoint_path=DIR']),
+])
+def test_program_chooses_the_checkpoint_of_a_train_directory_by_one_rule(
+    tmp_path, monkeypatch, program, arguments):
+  asked = []
+
+  def resolve(path, which):
+    asked.append((path, which))
+    raise _Asked
+
+  monkeypatch.setattr(checkpoints, 'resolve', resolve)
+  module = importlib.import_module(program)
+  (tmp_path / 'photo.jpg').write_bytes(b'')
+  arguments = [text.replace('DIR', str(tmp_path)) for text in arguments]
+  for more in ([], ['--which_checkpoint=newest']):
+    flagged = [text for text in arguments + more if text.startswith('--')]
+    with parsed_flags(module.define_flags, *flagged):
+      with pytest.raises(_Asked):
+        module.main([program] + [text for text in arguments
+                                 if not text.startswith('--')])
+  assert asked == [(str(tmp_path), None), (str(tmp_path), 'newest')]
 
 
 def test_unknown_flag_is_fatal():

@@ -4,8 +4,10 @@ import collections
 import csv
 import io
 import json
+import logging
 import os
 import re
+import shutil
 
 import known_kit
 import numpy as np
@@ -16,7 +18,7 @@ from trained_kit import CLASSES, NAME
 import classify_image
 import export_inference_graph
 from compat import tf
-from datasets import dataset_factory
+from datasets import convert_photos, dataset_factory
 from errors import InputError
 from evaluation import calibration, known, photo_features
 from runs import checkpoints, feature_bank, run_info
@@ -33,7 +35,7 @@ Chain = collections.namedtuple(
 def export(train_dir, path, *flags):
   """Exports a frozen graph; returns its path."""
   kit.run(export_inference_graph, '--checkpoint_path=%s' % train_dir,
-          '--frozen_file=%s' % path, *flags)
+          '--which_checkpoint=newest', '--frozen_file=%s' % path, *flags)
   return str(path)
 
 
@@ -154,7 +156,8 @@ def test_a_far_photo_is_refused_and_others_are_known(chain):
 def test_checkpoint_with_a_bank_says_what_its_graph_says(chain):
   photos = known_kit.far_photos() + [
       photo_of(chain, name) for name in chain.validation.filenames]
-  ways = [Classifier.from_checkpoint(chain.train_dir, num_nearest=2),
+  ways = [Classifier.from_checkpoint(checkpoints.newest(chain.train_dir),
+                                     num_nearest=2),
           Classifier.from_frozen_graph(chain.encoded, num_nearest=2),
           Classifier.from_frozen_graph(chain.floats, num_nearest=2)]
   for answers in zip(*(way.examine_each(photos) for way in ways)):
@@ -229,6 +232,30 @@ def test_export_of_a_run_without_photos(chain, tmp_path, change, message, log):
   answer, = Classifier.from_frozen_graph(str(tmp_path / 'a.pb')).examine_each(
       known_kit.far_photos()[:1])
   assert (answer.known, answer.similarity, answer.nearest) == (None, None, [])
+
+
+def test_export_that_no_longer_knows_keeps_the_former_and_warns(
+    chain, tmp_path, caplog):
+  # The classes of the data set have changed since the training.
+  known_kit.make_photos(tmp_path / NAME, 4)
+  (tmp_path / NAME / 'red').rename(tmp_path / NAME / 'black')
+  convert_photos.convert(str(tmp_path), NAME, percent_validation=50)
+  path = tmp_path / 'a_freeze.pb'
+  shutil.copy(chain.encoded, str(path))
+  before = path.read_bytes()
+  caplog.set_level(logging.WARNING, logger='tensorflow')
+  export(chain.train_dir, path, '--input_type=encoded',
+         '--dataset_dir=%s' % tmp_path)
+  step = checkpoints.read_global_step(checkpoints.newest(chain.train_dir))
+  kept = tmp_path / ('a_freeze_step%d.pb' % step)
+  warning, = caplog.messages
+  assert warning.startswith(
+      "%s had Known (data set 'colours' in %s has the classes black, blue, "
+      'green, the run blue, green, red), which the new one lacks; the former '
+      'one is kept: %s' % (path, tmp_path, kept))
+  assert kept.read_bytes() == before
+  info = graph_info.read(tf.GraphDef.FromString(path.read_bytes()))
+  assert info.known is None
 
 
 def test_export_of_a_data_set_that_has_moved_takes_the_flags(chain, tmp_path):
@@ -366,12 +393,14 @@ def test_nearest_where_there_is_no_bank_is_one_line(chain, two, tmp_path, flag):
 
 def test_checkpoint_with_the_bank_of_other_weights_does_not_say(
     chain, two, tmp_path, capsys):
-  rows = classify(capsys, two[0][0], '--checkpoint_path=' + chain.train_dir)
+  newest = '--which_checkpoint=newest'
+  rows = classify(capsys, two[0][0], '--checkpoint_path=' + chain.train_dir,
+                  newest)
   assert rows[0]['known'] == '0'
   train_dir = known_kit.copy_run(chain.train_dir, tmp_path / 'train')
   prefix = checkpoints.newest(train_dir)
   feature_bank.save(prefix, chain.bank._replace(digest='another'))
-  rows = classify(capsys, two[0][0], '--checkpoint_path=' + train_dir)
+  rows = classify(capsys, two[0][0], '--checkpoint_path=' + train_dir, newest)
   assert rows[0]['known'] == ''
 
 

@@ -16,7 +16,7 @@ import make_report
 from compat import tf
 from datasets import convert_photos, dataset_factory
 from errors import InputError
-from evaluation import known, metrics, photo_features
+from evaluation import known, loop, metrics, photo_features
 from runs import checkpoints, feature_bank, feature_cache, run_info
 
 PHOTOS = {'train': 30, 'validation': 21, 'test': 9}
@@ -311,12 +311,29 @@ def test_bank_of_features_that_are_not_finite_says_so(run, train_dir,
 def evaluate(train_dir, eval_dir, split, *more):
   """Returns the last metrics.jsonl line and the rows of predictions."""
   kit.run(eval_image_classifier, '--checkpoint_path=%s' % train_dir,
-          '--eval_dir=%s' % eval_dir, '--dataset_split_name=%s' % split, *more)
+          '--which_checkpoint=newest', '--eval_dir=%s' % eval_dir,
+          '--dataset_split_name=%s' % split, *more)
   with open(os.path.join(str(eval_dir), 'metrics.jsonl')) as stream:
     found = json.loads(stream.readlines()[-1])
-  name = 'predictions-%d.csv' % found['global_step']
+  name = 'predictions-%s-%d.csv' % (split, found['global_step'])
   with open(os.path.join(str(eval_dir), name), newline='') as stream:
     return found, list(csv.DictReader(stream))
+
+
+def test_polling_takes_the_averages_as_soon_as_there_is_a_best_checkpoint(
+    train_dir, tmp_path, monkeypatch):
+  newest = checkpoints.find(train_dir, 'newest')
+  best = checkpoints.find(train_dir)
+  alone = [evaluate(prefix, tmp_path / str(number), 'validation')
+           for number, prefix in enumerate((newest, best))]
+  monkeypatch.setattr(loop, 'poll', lambda train_dir, first, evaluate, *more: [
+      evaluate(prefix) for prefix in (newest, best)])
+  evaluate(train_dir, tmp_path / 'both', 'validation', '--eval_interval_secs=0')
+  with open(str(tmp_path / 'both' / 'metrics.jsonl')) as stream:
+    lines = [json.loads(line) for line in stream]
+  for line, (expected, _) in zip(lines, alone):
+    assert dict(line, time=None) == dict(expected, time=None)
+  assert len(lines) == 2
 
 
 def test_evaluation_prints_and_writes_how_many_are_refused(

@@ -359,6 +359,17 @@ def test_evaluation_is_the_last_of_the_same_checkpoint(tmp_path):
   assert evaluations.find(graph, None) is None
 
 
+@pytest.mark.parametrize('splits, told', [
+    (['test', 'validation', 'train'], 0), (['train', 'validation'], 1),
+    (['train'], 0), (['validation', 'test', 'test'], 2)])
+def test_evaluation_on_test_photos_goes_before_others(tmp_path, splits, told):
+  lines = [dict(checkpoint='model.ckpt-7', split=split, photos=photos)
+           for photos, split in enumerate(splits)]
+  write_lines(tmp_path / 'metrics.jsonl', *map(json.dumps, lines))
+  found = evaluations.find(str(tmp_path / 'g.pb'), 'model.ckpt-7')
+  assert found == dict(split=splits[told], photos=told)
+
+
 def test_evaluation_of_the_best_checkpoint_is_found(tmp_path):
   graph = str(tmp_path / 'export' / 'g.pb')
   os.makedirs(os.path.dirname(graph))

@@ -23,6 +23,7 @@ from datasets import convert_photos, dataset_factory
 from errors import InputError
 from evaluation import calibration, run_results
 from runs import checkpoints, run_info
+from serving import export_folder
 from serving.classifier import Classifier
 
 
@@ -142,9 +143,16 @@ def test_report_takes_the_best_checkpoint_and_calls_validation_optimistic(
   assert '--note</td><td class="text">&lt;b&gt;</td>' in page
   assert os.path.exists(os.path.join(best, 'calibration.json'))
   assert not os.path.exists(os.path.join(run, 'calibration.json'))
+  # The export takes the same one, and so has its temperature.
+  frozen = str(tmp_path / 'a_freeze.pb')
+  kit.run(export_inference_graph, '--checkpoint_path=' + run, '--known=off',
+          '--frozen_file=' + frozen)
+  info = export_folder.read_frozen(frozen)
+  assert info.global_step == 60
+  assert info.temperature == calibration.load(prefix).temperature
   # The newest is still there for whoever names it.
   other = tmp_path / 'other.html'
-  kit.run(program, '--train_dir=' + run, '--checkpoint_path=' + run,
+  kit.run(program, '--train_dir=' + run, '--which_checkpoint=newest',
           '--output_file=%s' % other, '--nocalibrate', '--num_wrong=1',
           '--num_refused=0')
   text = other.read_text(encoding='utf-8')

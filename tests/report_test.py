@@ -57,7 +57,8 @@ def test_write_appends_metrics_and_writes_predictions_and_picture(tmp_path):
         files = report.write(str(tmp_path), case, metrics_of(case), NAMES,
                              'validation', writer)
   assert [f.split('/')[-1] for f in files] == [
-      'metrics.jsonl', 'predictions-40.csv', 'confusion-40.png']
+      'metrics.jsonl', 'predictions-validation-40.csv',
+      'confusion-validation-40.png']
   lines = (tmp_path / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()
   found = [json.loads(line) for line in lines]
   assert [f['accuracy'] for f in found] == [5 / 6, 5 / 6]
@@ -73,20 +74,26 @@ def test_write_appends_metrics_and_writes_predictions_and_picture(tmp_path):
   assert Image.open(files[2]).format == 'PNG'
 
 
-def test_write_gives_tensorboard_scalars_and_picture(tmp_path):
+def test_write_gives_tensorboard_curves_of_their_own_to_each_split(tmp_path):
   case = counted()
   with tf.Graph().as_default():
     with report.EventFile(str(tmp_path)) as writer:
       report.write(str(tmp_path), case, metrics_of(case), NAMES, 'validation',
                    writer)
+      report.write(str(tmp_path), case._replace(
+          probabilities=np.eye(3)[case.labels]), metrics_of(case)._replace(
+              accuracy=1.0), NAMES, 'train', writer)
   event_file, = tmp_path.glob('events.*')
   values = {value.tag: (event.step, value)
             for event in tf.train.summary_iterator(str(event_file))
             for value in event.summary.value}
-  assert set(values) == {'eval/Accuracy', 'eval/Recall_5', 'confusion_matrix'}
-  step, accuracy = values['eval/Accuracy']
+  assert set(values) == {tag + split for split in ('validation', 'train')
+                         for tag in ('eval/Accuracy/', 'eval/Recall_5/',
+                                     'confusion_matrix/')}
+  step, accuracy = values['eval/Accuracy/validation']
   assert (step, round(accuracy.simple_value, 4)) == (40, 0.8333)
-  png = values['confusion_matrix'][1].image.encoded_image_string
+  assert values['eval/Accuracy/train'][1].simple_value == 1
+  png = values['confusion_matrix/train'][1].image.encoded_image_string
   assert png.startswith(b'\x89PNG')
 
 

@@ -61,7 +61,7 @@ def evaluate(checkpoint, eval_dir, *flags):
     eval_image_classifier.main([])
   with open(os.path.join(str(eval_dir), 'metrics.jsonl')) as file:
     found = json.loads(file.readlines()[-1])
-  with open(os.path.join(str(eval_dir), 'predictions-%d.csv' %
+  with open(os.path.join(str(eval_dir), 'predictions-validation-%d.csv' %
                          found['global_step'])) as file:
     shares = [float(row['label_probability']) for row in csv.DictReader(file)]
   assert len(shares) == found['photos']

@@ -161,24 +161,62 @@ def test_chain_of_mnist_from_its_files_to_its_test_split(tmp_path):
   assert done.stdout.startswith('eval/Accuracy[')
 
 
-@pytest.mark.parametrize('name,variable', [
-    ('export_freeze.sh', 'EXPORT'), ('run_eval.sh', 'EVAL')])
-def test_script_takes_the_best_checkpoint_when_asked(chain, tmp_path, name,
-                                                     variable):
-  env = dict(chain, TRAIN_DIR=str(tmp_path), EVAL_INTERVAL_SECS='')
-  done = run_script(name, env=dict(env, **{variable: 'best'}), check=False)
+@pytest.fixture(scope='module')
+def stubbed(tmp_path_factory):
+  """The scripts, with a Python that prints its command line."""
+  folder = tmp_path_factory.mktemp('stubbed')
+  for path in glob.glob(os.path.join(ROOT, '*.sh')):
+    shutil.copy(path, str(folder))
+  stubs = {'setup.sh': '', 'export_freeze.sh': '',
+           '.venv/bin/python': 'printf "%s\\n" "$@"'}
+  stubs['.venv-tf2/bin/python'] = stubs['.venv/bin/python']
+  for name, text in stubs.items():
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('#!/usr/bin/env bash\n' + text + '\n')
+    path.chmod(0o755)
+  (folder / 'train').mkdir()
+  return folder
+
+
+def run_stubbed(stubbed, name, **variables):
+  """Runs a script there, with TRAIN_DIR set; returns its CompletedProcess."""
+  return subprocess.run(
+      [str(stubbed / name)], env=dict(os.environ, **dict(
+          dict(TRAIN_DIR=str(stubbed / 'train'),
+               OUTPUT_DIR=str(stubbed / 'out')), **variables)),
+      capture_output=True, text=True, stdin=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize('name', [
+    'run_eval.sh', 'export_tflite.sh', 'export_saved_model.sh', 'report.sh'])
+def test_scripts_leave_the_choice_of_the_checkpoint_to_one_rule(stubbed, name):
+  folder = '--%s=%s' % ('train_dir' if name == 'report.sh' else
+                        'checkpoint_path', stubbed / 'train')
+  for choice, expected in (('', []), ('best', ['--which_checkpoint=best']),
+                           ('newest', ['--which_checkpoint=newest'])):
+    done = run_stubbed(stubbed, name, CHECKPOINT=choice)
+    flags = done.stdout.splitlines()
+    assert done.returncode == 0, done.stderr
+    assert folder in flags
+    assert [flag for flag in flags if 'which' in flag] == expected
+
+
+@pytest.mark.parametrize('name', ['run_eval.sh', 'quickstart.sh',
+                                  'export_freeze.sh'])
+@pytest.mark.parametrize('variables, message', [
+    ({'EVAL': 'best'}, 'EVAL=best: give CHECKPOINT=best or CHECKPOINT=newest '),
+    ({'EXPORT': ''}, 'EXPORT=: give CHECKPOINT=best or CHECKPOINT=newest '),
+    ({'CHECKPOINT': 'good'},
+     "CHECKPOINT is 'good', accepted are best and newest; --checkpoint_path="),
+])
+def test_scripts_refuse_another_choice_of_the_checkpoint(chain, name, variables,
+                                                         message):
+  done = run_script(name, env=dict(chain, SERVER_PORT='0', **variables),
+                    check=False)
   assert done.returncode == 1
-  assert done.stderr.startswith('%s: error: %s=best, and %s is not there: ' % (
-      name, variable, tmp_path / 'best'))
-  for value, folder in (('best', tmp_path / 'best'), ('newest', tmp_path)):
-    folder.mkdir(exist_ok=True)
-    done = run_script(name, env=dict(env, **{variable: value}), check=False)
-    assert done.returncode == 1
-    assert done.stderr.endswith('no checkpoint in the folder %s\n' % folder)
-  done = run_script(name, env=dict(env, **{variable: 'good'}), check=False)
-  assert done.returncode == 1
-  assert done.stderr == ("%s: error: %s is 'good', accepted are newest and best"
-                         '\n' % (name, variable))
+  assert done.stderr.startswith('%s: error: %s' % (name, message))
+  assert done.stderr.count('\n') == 1 and not done.stdout
 
 
 def test_run_train_with_a_mistake_prints_it_and_fails(chain):

@@ -28,7 +28,7 @@ def save_checkpoint(folder, model_name='mobilenet_v1_025', labels=None,
     size: height and width of the input in pixels.
     with_run: whether a run.json is written beside it.
     decay: None, or moving averages are saved as well; they are all zero.
-    step: global step in the checkpoint's name.
+    step: its global step.
 
   Returns:
     The checkpoint's prefix.
@@ -47,6 +47,7 @@ def save_checkpoint(folder, model_name='mobilenet_v1_025', labels=None,
     saver = tf.train.Saver(names)
     with tf.Session() as session:
       session.run(tf.global_variables_initializer())
+      session.run(tf.train.get_global_step().assign(step))
       _load_weights(session, row)
       os.makedirs(str(folder), exist_ok=True)
       prefix = saver.save(session, os.path.join(str(folder), 'model.ckpt'),

@@ -84,6 +84,8 @@ def test_init_fn_missing_checkpoint_names_the_path(tmp_path):
   with tf.Graph().as_default():
     with pytest.raises(InputError, match='no checkpoint at .*nowhere'):
       warm_start.init_fn(str(tmp_path / 'nowhere'), [], False)
+    with pytest.raises(InputError, match='no best checkpoint in'):
+      warm_start.init_fn(str(tmp_path), [], False, which_checkpoint='best')
 
 
 def test_variables_to_train_takes_scopes_from_the_start_of_the_name():

@@ -10,10 +10,9 @@ import json
 import os
 
 from compat import tf
-from runs import run_info
+from runs import checkpoints, run_info
 
 FILE_NAME = 'validation.jsonl'
-BEST_DIR = 'best'
 
 
 class Progress:
@@ -30,7 +29,7 @@ class Progress:
 
   def __init__(self, train_dir, info, saver, global_step, step=0):
     self._path = os.path.join(train_dir, FILE_NAME)
-    self._folder = os.path.join(train_dir, BEST_DIR)
+    self._folder = os.path.join(train_dir, checkpoints.BEST_DIR)
     self._info = info
     self._saver = saver
     self._global_step = global_step

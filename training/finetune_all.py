@@ -100,9 +100,8 @@ def train(run, number_of_steps):
 def _choose(train_dir, number_of_steps):
   """Returns where to begin: at the newest step, with the best weights."""
   newest = checkpoints.newest(train_dir)
-  folder = os.path.join(train_dir, best.BEST_DIR)
   return Beginning(checkpoints.read_global_step(newest), number_of_steps,
-                   checkpoints.newest(folder) or newest)
+                   checkpoints.find(train_dir) or newest)
 
 
 def _init_fn(run, beginning):

@@ -122,7 +122,8 @@ def init_fn(run):
       return None
     return warm_start.init_fn(
         values.checkpoint_path, run.exclude_scopes, values.ignore_missing_vars,
-        exclude_hint=','.join(run.network.classifier_scopes))
+        exclude_hint=','.join(run.network.classifier_scopes),
+        which_checkpoint=values.which_checkpoint)
   tf.logging.info('Resuming from %s', newest)
   checkpoints.check_fits(
       newest, {v.op.name: v for v in tf.global_variables()},

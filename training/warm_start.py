@@ -45,7 +45,7 @@ def variables_to_train(scopes):
 
 
 def init_fn(checkpoint_path, exclude_scopes, ignore_missing_vars,
-            exclude_hint=''):
+            exclude_hint='', which_checkpoint=None):
   """Prepares the reading of a checkpoint at the start of a new run.
 
   Args:
@@ -55,6 +55,7 @@ def init_fn(checkpoint_path, exclude_scopes, ignore_missing_vars,
       initial values instead of being an error.
     exclude_hint: the scopes to name in an error about another number of
       classes, comma-separated.
+    which_checkpoint: of a train directory, as for checkpoints.resolve.
 
   Returns:
     A function of the session, for `slim.learning.train`.
@@ -63,7 +64,7 @@ def init_fn(checkpoint_path, exclude_scopes, ignore_missing_vars,
     InputError: no checkpoint there; it lacks variables or has other shapes; an
       excluded scope matches nothing; nothing is left to read.
   """
-  prefix = checkpoints.resolve(checkpoint_path)
+  prefix = checkpoints.resolve(checkpoint_path, which_checkpoint)
   variables = slim.get_model_variables()
   _check_scopes('--checkpoint_exclude_scopes', exclude_scopes, variables)
   excluded = {v.op.name for v in matching(variables, exclude_scopes)}
