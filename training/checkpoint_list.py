@@ -38,7 +38,7 @@ def repair(train_dir):
   if listed and newest != listed[0]:
     tf.logging.warning('%s is missing or not complete; going on from %s',
                        listed[0], newest)
-  _rewrite(os.path.join(train_dir, best.BEST_DIR))
+  _rewrite(os.path.join(train_dir, checkpoints.BEST_DIR))
 
 
 def _rewrite(folder):
