@@ -14,7 +14,7 @@ import urllib.request
 from helpers import ROOT
 
 # Of a machine that does other things too.
-PATIENCE_SECS = 120
+PATIENCE_SECS = 300
 
 
 class Board:

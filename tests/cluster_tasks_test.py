@@ -51,7 +51,7 @@ def test_workers_learn_the_sample_and_the_checkpoint_evaluates(
       assert 'Traceback' not in task.log and 'ERROR' not in task.log
   # Of the chief alone.
   assert len(glob.glob(str(tasks.train_dir / 'events.*'))) == 1
-  assert len(curves.read(str(tasks.train_dir)).training_loss) > 10
+  assert len(curves.read(str(tasks.train_dir)).training_loss) > 1
   newest = checkpoints.newest(str(tasks.train_dir))
   assert checkpoints.read_global_step(newest) >= 50
   assert os.path.basename(newest) == run_kit.listed_paths(tasks.train_dir)[-1]
