@@ -18,7 +18,8 @@ ALLOWED = {
     'datasets': 'compat errors downloads',
     'deployment': 'compat errors',
     'runs': 'compat errors downloads nets datasets',
-    'training': 'compat errors nets preprocessing datasets deployment runs',
+    'training':
+        'compat errors downloads nets preprocessing datasets deployment runs',
     'evaluation': 'compat errors nets preprocessing datasets runs',
     'serving': 'compat errors downloads nets preprocessing datasets runs',
 }
