@@ -26,9 +26,9 @@ class UnreadableCheckpoint(InputError):
 COPY_PATIENCE_SECS = 10.0
 _LOOK_SECS = 0.5
 
-# TensorFlow takes the path of a checkpoint for a pattern of file names. With
-# these characters in it the checkpoint is not found, and where an old one is to
-# be deleted, those of other folders are that the pattern matches.
+# TensorFlow reads the path of a checkpoint as a pattern of file names. With
+# these characters in the path it may not find the checkpoint, and may delete
+# checkpoints of another folder that the pattern matches.
 _PATTERN_CHARACTERS = '*?[\\'
 
 # Folder in a train directory with the checkpoint that was most accurate on the

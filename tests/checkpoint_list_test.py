@@ -162,7 +162,7 @@ def test_repair_list_without_any_checkpoint_is_refused_and_kept(tmp_path):
              tmp_path / 'old')
   with pytest.raises(InputError, match='new/checkpoint names model.ckpt-2, '
                      'model.ckpt-1, and no complete checkpoint is in the '
-                     'folder; copy its files there, or remove the list'):
+                     'folder; copy their files there, or remove the list'):
     checkpoint_list.repair(str(tmp_path / 'new'))
   assert (tmp_path / 'new' / 'checkpoint').exists()
 

@@ -120,7 +120,8 @@ def test_killed_training_goes_back_no_further_than_the_save_interval(
     OSError(errno.ENOSPC, 'No space left on device'),
     OSError(errno.EDQUOT, 'Disk quota exceeded'),
     tf.errors.ResourceExhaustedError(
-        None, None, '/x/model.ckpt-2.index; No space left on device')], ids=str)
+        None, None, '/x/model.ckpt-2.index; No space left on device'),
+    RuntimeError('/x/events.out.tfevents.1; No space left on device')], ids=str)
 def test_full_disk_message_says_where_training_goes_on(tmp_path, error):
   with pytest.raises(InputError) as caught:
     with loop.full_disk_as_advice(str(tmp_path)):

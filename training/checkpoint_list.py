@@ -18,8 +18,8 @@ _FILE_NAME = 'checkpoint'
 def repair(train_dir):
   """Makes the lists of a train directory name its own checkpoints.
 
-  It is called before a session starts that restores and deletes by the list.
-  Afterwards the first in the list is the checkpoint that `checkpoints.newest`
+  To be called before a session starts that restores and deletes by the list.
+  Afterwards the newest in the list is the checkpoint that `checkpoints.newest`
   returns, also where the list was missing or damaged.
 
   Args:
@@ -32,7 +32,8 @@ def repair(train_dir):
   if newest is None and listed:
     raise InputError(
         'the list %s names %s, and no complete checkpoint is in the folder; '
-        'copy its files there, or remove the list to start from the beginning' %
+        'copy their files there, or remove the list to start from the '
+        'beginning' %
         (os.path.join(train_dir, _FILE_NAME),
          checkpoints.name_some(list(map(os.path.basename, listed)))))
   if listed and newest != listed[0]:
@@ -58,7 +59,7 @@ def _rewrite(folder):
   older = [prefix for prefix in reversed(listed)
            if prefix != newest and checkpoints.is_complete(prefix)]
   names = [os.path.basename(prefix) for prefix in older + [newest]]
-  # A relative folder would be taken off the names.
+  # Of names in an absolute folder TensorFlow changes nothing.
   state = tf.train.generate_checkpoint_state_proto(os.sep, names[-1], names)
   lines = str(state).splitlines()
   if lines != _read_lines(path):

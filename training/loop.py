@@ -25,6 +25,8 @@ _NAN_SUMMARY = 'in summary histogram'
 
 # How the system says that a disk is full, or a user's share of it.
 _NO_SPACE = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
+# RuntimeError is raised by TensorFlow 2's writer of event files.
+_DISK_ERRORS = (tf.errors.OpError, OSError, RuntimeError)
 
 
 class StopRequest:
@@ -188,10 +190,15 @@ def full_disk_as_advice(train_dir):
   Raises:
     InputError: the disk is full.
   """
+  # TensorFlow 2's thread that writes the event files ends with the error, which
+  # is raised again in the thread that trains. Python 3.7 has no such hook.
+  hook = getattr(threading, 'excepthook', None)
+  threading.excepthook = lambda arguments: (
+      _is_full_disk(arguments.exc_value) or hook(arguments))
   try:
     yield
-  except (tf.errors.OpError, OSError) as error:
-    if not any(sign in str(error) for sign in _NO_SPACE):
+  except _DISK_ERRORS as error:
+    if not _is_full_disk(error):
       raise
     newest = checkpoints.newest(train_dir)
     if newest is None:
@@ -201,6 +208,13 @@ def full_disk_as_advice(train_dir):
     raise InputError(
         'no space is left on the disk of %s; make room and start again: %s' %
         (train_dir, kept)) from None
+  finally:
+    threading.excepthook = hook
+
+
+def _is_full_disk(error):
+  return (isinstance(error, _DISK_ERRORS) and
+          any(sign in str(error) for sign in _NO_SPACE))
 
 
 def _say_devices(session):
