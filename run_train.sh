@@ -63,7 +63,7 @@ while ! grep -q 'Training on ' <(new_log); do
 done
 cat <<TEXT
 Training as process ${pid} in ${TRAIN_DIR}
-  watch it:   tail -f ${LOG_FILE}
+  watch it:   tail -f $(printf %q "${LOG_FILE}")
   curves:     ./run_tensorboard.sh
   evaluate:   ./run_eval.sh
   stop it:    ./stop_train.sh
