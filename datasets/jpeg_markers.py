@@ -1,4 +1,5 @@
-"""Markers of a JPEG: how its data are coded, and where they end."""
+"""Markers of a JPEG: how its data are coded, where they end, and what beside
+them decides how it looks."""
 
 import re
 
@@ -17,6 +18,11 @@ _SEGMENTS = {_SCAN} | {bytes([marker]) for marker in (
 # What follows the coded data instead of the end marker: libjpeg looks up to 8
 # bytes ahead of the bits that it needs. Twice that makes but a few blocks.
 _PADDING = bytes(16)
+
+# Segments that decoders need: tables, frames and scans.
+_NEEDED = {_SCAN} | {bytes([marker]) for marker in (
+    *range(0xc0, 0xc8), *range(0xc9, 0xd0), 0xdb, 0xdc, 0xdd)}
+_EXIF = b'\xff\xe1'
 
 
 class JpegError(ValueError):
@@ -49,13 +55,72 @@ def drop_end(data, source):
     source.write(_PADDING)
 
 
+def without_metadata(data, exif=b''):
+  """Returns the same JPEG without what does not change how it looks.
+
+  The coded data stay byte for byte, and so do the ICC profile and the kind of
+  colours that the markers of JFIF and Adobe tell. Thumbnails, comments, all
+  other application data and what follows the end marker are dropped.
+
+  Args:
+    data: bytes of the file.
+    exif: EXIF block to put in, beginning with `Exif`; empty: none.
+
+  Raises:
+    JpegError: the end marker is not reached.
+  """
+  kept = [data[:2], _segment(_EXIF, exif) if exif else b'']
+  coded = None  # Where the coded data of the present scan begin.
+  for marker, start, end in _markers(data, 2):
+    if coded is not None:
+      kept.append(data[coded:start])
+    coded = end if marker == _SCAN else None
+    if marker == _END:
+      return b''.join(kept) + data[start:end]
+    if marker in _NEEDED:
+      kept.append(data[start:end])
+    else:
+      kept.append(_appearance(data[start:start + 2], data[start + 4:end]))
+  raise JpegError('truncated: the JPEG has no end marker')
+
+
+def _appearance(marker, content):
+  """Returns what an application's segment tells of colours, or nothing."""
+  if marker == b'\xff\xe0' and content[:5] == b'JFIF\0':
+    return _segment(marker, content[:12] + bytes(2))  # No thumbnail.
+  if marker == b'\xff\xe2' and content[:12] == b'ICC_PROFILE\0':
+    return _segment(marker, content)
+  if marker == b'\xff\xee' and content[:5] == b'Adobe':
+    return _segment(marker, content[:12])
+  return b''
+
+
+def _segment(marker, content):
+  return marker + (len(content) + 2).to_bytes(2, 'big') + content
+
+
+def _markers(data, start):
+  """Yields each marker's code, its start and the end of its segment.
+
+  Args:
+    data: bytes of the file.
+    start: where to begin.
+  """
+  found = _MARKER.search(data, start)
+  while found:
+    code, length = found.groups()
+    end = found.end(1)
+    if code != _END:
+      end += int.from_bytes(length, 'big')
+    yield code, found.start(), end
+    found = _MARKER.search(data, end)
+
+
 def _is_sequential(data):
-  start = 2
-  while True:
-    found = _MARKER.search(data, start)
-    if not found or found.group(1) not in _SEGMENTS:
-      return bool(found) and found.group(1) in _SEQUENTIAL
-    start = found.end(1) + int.from_bytes(found.group(2), 'big')
+  for marker, _, _ in _markers(data, 2):
+    if marker not in _SEGMENTS:
+      return marker in _SEQUENTIAL
+  return False
 
 
 def _find_end(data, start):
@@ -73,14 +138,10 @@ def _find_end(data, start):
     JpegError: the end marker is not reached.
   """
   has_more_scans = False
-  while True:
-    found = _MARKER.search(data, start)
-    if not found:
-      raise JpegError('truncated: the JPEG has no end marker')
-    marker, length = found.group(1), found.group(2)
+  for marker, place, _ in _markers(data, start):
     if marker == _END:
-      return found.start(), has_more_scans
+      return place, has_more_scans
     if marker not in _SEGMENTS:
       raise JpegError('damaged: marker %s amid the coded data' % marker.hex())
     has_more_scans |= marker == _SCAN
-    start = found.end(1) + int.from_bytes(length, 'big')
+  raise JpegError('truncated: the JPEG has no end marker')

@@ -188,6 +188,18 @@ def pixels_digest(data, max_pixels=MAX_PIXELS):
     return _digest(_upright(image, layout, orientation))
 
 
+def orientation_of(data, max_pixels=MAX_PIXELS):
+  """Returns a photo's EXIF orientation, 1 to 8; 1: it is upright as it is.
+
+  A PNG is decoded for it.
+
+  Raises:
+    PhotoError: as normalize_photo does.
+  """
+  with _opened(data, max_pixels) as (_, _, orientation):
+    return orientation
+
+
 def can_read(format_name):
   """Whether files of a format of formats.name_of are read here."""
   return format_name in _READERS

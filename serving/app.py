@@ -119,7 +119,7 @@ def _add_keeping(app):
     app.keep_photos = lambda results: None
     return
   kept = uploads.Kept(app.config['UPLOAD_FOLDER'], app.config['KEEP_DAYS'],
-                      app.config['KEEP_MB'])
+                      app.config['KEEP_MB'], app.config['MAX_PIXELS'])
 
   def keep_photos(results):
     for result in results:

@@ -89,6 +89,8 @@ def words(app, labels):
           'accepted': texts.one_of(language, uploads.ACCEPTED),
           'max_mb': app.config['MAX_UPLOAD_MB'],
           'max_photos': app.config['MAX_PHOTOS']},
+      'kept': texts.kept(language, app.config['KEEP_UPLOADS'] and
+                         app.config['KEEP_DAYS']),
       'media_types': ','.join('image/' + name.lower()
                               for name in uploads.ACCEPTED),
       'max_photos': app.config['MAX_PHOTOS'],

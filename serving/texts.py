@@ -19,6 +19,12 @@ _EN = {
     'drop': ', or drop them here, or paste one',
     'classify': 'Classify',
     'limits': '%(accepted)s, up to %(max_mb)d MB each, %(max_photos)d at once.',
+    'kept': 'Photos are kept on this server for at most %s, without their '
+            'file names and without what the camera wrote beside the pixels: '
+            'places, times, names.',
+    'not_kept': 'Photos are not kept.',
+    'day': '%s day',
+    'days': '%s days',
     'classes': 'The %(count)d classes',
     'scores': 'Class scores, largest first',
     'photo': 'The photo that was classified',
@@ -47,6 +53,11 @@ _ZH = {
     'classify': '识别',
     'limits': '%(accepted)s，每张不超过 %(max_mb)d MB，'
               '一次最多 %(max_photos)d 张。',
+    'kept': '照片会在本服务器上最多保存%s，不保存文件名，'
+            '也不保存相机写入的地点、时间和姓名。',
+    'not_kept': '照片不会被保存。',
+    'day': ' %s 天',
+    'days': ' %s 天',
     'classes': '共 %(count)d 个类别',
     'scores': '各类别的得分，从高到低',
     'photo': '被识别的照片',
@@ -182,6 +193,19 @@ def one_of(language, names):
   if len(names) < 2:
     return ''.join(names)
   return table['or'] % (table['comma'].join(names[:-1]), names[-1])
+
+
+def kept(language, days):
+  """Returns what visitors are told of the photos that they send.
+
+  Args:
+    language: one of LANGUAGES.
+    days: for which photos are kept at most; 0 or False: they are not.
+  """
+  table = of(language)
+  if not days:
+    return table['not_kept']
+  return table['kept'] % (table['day' if days == 1 else 'days'] % '%g' % days)
 
 
 def as_json(language, refused):

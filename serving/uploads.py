@@ -11,6 +11,7 @@ import io
 import os
 import re
 import secrets
+import stat
 import threading
 import time
 
@@ -19,6 +20,7 @@ from PIL import Image
 from compat import tf
 from datasets import formats, photos
 from errors import InputError
+from serving import bare_photos
 from serving.refusals import Refused
 
 # Formats that are accepted where photos can read them, and the extension that a
@@ -44,7 +46,13 @@ _MAX_SEGMENTS = 1000
 # Pixels of the longer side, and JPEG quality, of the picture on a page.
 _PREVIEW_SIDE, _PREVIEW_QUALITY = 720, 85
 
-_Entry = collections.namedtuple('_Entry', 'name size written')
+# born: when it was written, in seconds of _now().
+_Entry = collections.namedtuple('_Entry', 'name size born')
+
+
+def _now():
+  """Returns seconds that go on while the machine sleeps, and never jump."""
+  return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def extension_of(data):
@@ -145,20 +153,28 @@ def preview(data, max_pixels):
 
 
 def make_folder(folder):
-  """Makes the folder for uploads, where it is missing.
+  """Makes the folder for uploads, where it is missing, for its owner alone.
 
   Returns:
     Its absolute path.
 
   Raises:
-    InputError: it cannot be made, or nothing can be written there.
+    InputError: it cannot be made, is a symbolic link or another user's (of the
+      system's, as /tmp, it may be), or nothing can be written there.
   """
   folder = os.path.abspath(folder)
   try:
-    os.makedirs(folder, exist_ok=True)
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    status = os.lstat(folder)
   except OSError as error:
     raise InputError('cannot make the folder for uploads %r: %s' %
                      (folder, error.strerror))
+  if stat.S_ISLNK(status.st_mode):
+    raise InputError('the folder for uploads %r is a symbolic link: give the '
+                     'folder itself' % folder)
+  if status.st_uid not in (0, os.geteuid()):
+    raise InputError('the folder for uploads %r belongs to another user (uid '
+                     '%d)' % (folder, status.st_uid))
   if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
     raise InputError('cannot read and write in the folder for uploads %r' %
                      folder)
@@ -208,53 +224,61 @@ class Kept:
   several threads; one server has a folder.
   """
 
-  def __init__(self, folder, days, megabytes):
+  def __init__(self, folder, days, megabytes, max_pixels):
     """Takes over what the folder holds already.
 
     Args:
-      folder: made where it is missing.
-      days: photos older than this are removed.
+      folder: made where it is missing, also later.
+      days: photos older than this are removed. The time of a file counts when
+        the folder is taken over, and one in the future as the present; from
+        then on changes of the system's clock do not count.
       megabytes: most of all photos together, in units of 2^20 bytes.
+      max_pixels: largest width times height that is decoded.
 
     Raises:
       InputError: the folder cannot be used.
     """
     self._folder = make_folder(folder)
     self._seconds, self._bytes = days * 86400, megabytes * 2 ** 20
+    self._max_pixels = max_pixels
     self._lock = threading.Lock()
     entries = []
     for item in os.scandir(self._folder):
       if is_kept_name(item.name) and item.is_file(follow_symlinks=False):
         with contextlib.suppress(FileNotFoundError):  # Gone meanwhile.
-          entries.append(_Entry(item.name, item.stat().st_size,
-                                item.stat().st_mtime))
-    self._entries = collections.deque(sorted(entries, key=lambda e: e.written))
+          entries.append(_entry(item))
+    self._entries = collections.deque(sorted(entries, key=lambda e: e.born))
     self._total = sum(entry.size for entry in entries)
     self.tidy()
 
   def keep(self, data):
-    """Writes a photo, and removes what is then too much.
+    """Writes a photo without its metadata; removes what is then too much.
 
     A photo that cannot be written is no fault of the visitor: it is logged. One
     that is larger than all may be is not written.
     """
-    if len(data) > self._bytes:
-      return
     try:
+      data = bare_photos.strip(data, self._max_pixels)
+      if len(data) > self._bytes:
+        return
+      make_folder(self._folder)  # Some systems empty /tmp from time to time.
       name = keep(self._folder, data)
     except OSError as error:
       tf.logging.warning('cannot keep a photo: %s', error.strerror)
       return
+    except InputError as error:  # A PhotoError is one, too.
+      tf.logging.warning('cannot keep a photo: %s', error)
+      return
     with self._lock:
-      self._entries.append(_Entry(name, len(data), time.time()))
+      self._entries.append(_Entry(name, len(data), _now()))
       self._total += len(data)
     self.tidy()
 
   def tidy(self):
     """Removes the photos that are too old, or too much, oldest first."""
-    oldest = time.time() - self._seconds
+    oldest = _now() - self._seconds
     with self._lock:
-      while self._entries and (self._entries[0].written < oldest or
+      while self._entries and (self._entries[0].born < oldest or
                                self._total > self._bytes):
         entry = self._entries.popleft()
         self._total -= entry.size
@@ -264,3 +288,14 @@ class Kept:
           pass
         except OSError as error:
           tf.logging.warning('cannot remove a kept photo: %s', error.strerror)
+
+
+def _entry(item):
+  """Returns the _Entry of a file that an os.DirEntry names."""
+  status, now = item.stat(), time.time()
+  if status.st_mtime > now:
+    # The clock was ahead. Else its time would begin again with each start.
+    with contextlib.suppress(PermissionError):  # Another user's, in /tmp.
+      os.utime(item.path)
+  return _Entry(item.name, status.st_size,
+                _now() - max(0, now - status.st_mtime))

@@ -289,6 +289,21 @@ def test_form_offers_the_formats_that_are_accepted(client):
     assert 'JPEG or PNG, up to 1 MB each' in text
 
 
+@pytest.mark.parametrize('config, english, chinese', [
+    ({}, 'Photos are not kept.', '照片不会被保存。'),
+    ({'KEEP_UPLOADS': True}, 'are kept on this server for at most 30 days',
+     '最多保存 30 天'),
+    ({'KEEP_UPLOADS': True, 'KEEP_DAYS': 1}, 'at most 1 day,', ' 1 天')])
+def test_pages_say_whether_photos_are_kept(service, tmp_path, config, english,
+                                           chinese):
+  client = kit.make_client(service, UPLOAD_FOLDER=str(tmp_path), **config)
+  for language, sentence in (('en', english), ('zh', chinese)):
+    headers = {'Accept-Language': language}
+    for page in (client.get('/', headers=headers),
+                 post(client, kit.photo(), headers=headers)):
+      assert sentence in page.get_data(as_text=True)
+
+
 def test_upload_webp_is_answered_where_photos_read_it(client):
   answer = client.post('/', data=kit.form(kit.photo('WEBP')),
                        content_type=kit.form_type(),

@@ -4,6 +4,8 @@ and forms of any shape read in a time that their length explains."""
 import gc
 import io
 import os
+import shutil
+import stat
 import tempfile
 import time
 import tracemalloc
@@ -71,11 +73,16 @@ def test_make_folder_on_a_file_is_refused(tmp_path):
     uploads.make_folder(str(tmp_path / 'file'))
 
 
+def take_over(folder, days=1, megabytes=1):
+  return uploads.Kept(str(folder), days, megabytes, max_pixels=10 ** 6)
+
+
 def test_kept_too_much_removes_the_oldest(tmp_path):
-  kept = uploads.Kept(str(tmp_path), days=1, megabytes=1)
+  kept = take_over(tmp_path, megabytes=1)
   for number in range(5):
-    kept.keep(JPEG + bytes([number]) + b'\0' * 300000)
-  found = sorted(path.read_bytes()[len(JPEG)] for path in tmp_path.iterdir())
+    kept.keep(kit.photo(icc_profile=bytes([number]) * 300000))
+  found = sorted(Image.open(str(path)).info['icc_profile'][0]
+                 for path in tmp_path.iterdir())
   assert found == [2, 3, 4]
 
 
@@ -84,9 +91,9 @@ def test_kept_too_old_is_removed_and_foreign_files_stay(tmp_path):
   (tmp_path / 'notes.txt').write_text('mine')
   for name in (old, 'notes.txt'):
     os.utime(str(tmp_path / name), (1, time.time() - 2 * 86400 - 9))
-  uploads.Kept(str(tmp_path), days=2, megabytes=1)
+  take_over(tmp_path, days=2)
   assert sorted(os.listdir(str(tmp_path))) == sorted([new, 'notes.txt'])
-  uploads.Kept(str(tmp_path), days=2, megabytes=0)
+  take_over(tmp_path, days=2, megabytes=0)
   assert os.listdir(str(tmp_path)) == ['notes.txt']
 
 
@@ -94,15 +101,15 @@ def test_kept_link_of_another_is_not_followed(tmp_path):
   (tmp_path / 'precious').write_text('mine')
   link = tmp_path / ('0' * 32 + '.jpg')
   link.symlink_to(tmp_path / 'precious')
-  uploads.Kept(str(tmp_path), days=0, megabytes=0)
+  take_over(tmp_path, days=0, megabytes=0)
   assert (tmp_path / 'precious').read_text() == 'mine' and link.is_symlink()
 
 
 def test_kept_file_that_somebody_removed_is_no_error(tmp_path):
-  kept = uploads.Kept(str(tmp_path), days=1, megabytes=0.00001)
-  kept.keep(JPEG[:8])
+  kept = take_over(tmp_path, megabytes=0.001)
+  kept.keep(kit.photo())
   os.remove(str(next(tmp_path.iterdir())))
-  kept.keep(JPEG)
+  kept.keep(kit.photo(icc_profile=bytes(900)))
   assert not list(tmp_path.iterdir())
 
 
@@ -123,7 +130,8 @@ def test_app_keeps_usable_photos_only_where_asked(tmp_path):
   client = kit.make_client(kit.FakeService(), KEEP_UPLOADS=True,
                            UPLOAD_FOLDER=str(folder))
   for path in ('/', '/api/classify'):
-    kit.post_form(client, path, kit.photo(), b'words', kit.photo('PNG'))
+    kit.post_form(client, path, kit.photo(comment=b'48.8584 N'), b'words',
+                  kit.photo('PNG') + b'film')
   assert sorted(path.read_bytes() for path in folder.iterdir()) == sorted(
       2 * [kit.photo(), kit.photo('PNG')])
   other = tmp_path / 'other'
@@ -132,14 +140,80 @@ def test_app_keeps_usable_photos_only_where_asked(tmp_path):
   assert not other.exists()
 
 
+def pass_days(monkeypatch, days):
+  later = uploads._now() + days * 86400
+  monkeypatch.setattr(uploads, '_now', lambda: later)
+
+
+def set_clock(monkeypatch, days):
+  """Has the system's clock jump by so many days."""
+  then = time.time() + days * 86400
+  monkeypatch.setattr(uploads.time, 'time', lambda: then)
+
+
+def test_kept_ages_do_not_follow_jumps_of_the_clock(tmp_path, monkeypatch):
+  kept = take_over(tmp_path, days=30)
+  for days in (400, -400, 0):  # Photos come while the clock is wrong.
+    set_clock(monkeypatch, days)
+    kept.keep(kit.photo())
+    kept.tidy()
+  assert len(os.listdir(str(tmp_path))) == 3
+  pass_days(monkeypatch, 30.1)
+  kept.keep(kit.photo())
+  assert len(os.listdir(str(tmp_path))) == 1
+
+
+def test_kept_photo_of_the_future_is_removed_in_time(tmp_path, monkeypatch):
+  path = tmp_path / uploads.keep(str(tmp_path), JPEG)
+  ahead = time.time() + 400 * 86400
+  os.utime(str(path), (ahead, ahead))
+  kept = take_over(tmp_path, days=30)
+  assert path.stat().st_mtime <= time.time()  # Nor from the next start on.
+  pass_days(monkeypatch, 29.9)
+  kept.tidy()
+  assert path.exists()
+  pass_days(monkeypatch, 0.2)
+  kept.tidy()
+  assert not path.exists()
+
+
+def test_kept_folder_that_is_gone_is_made_again_for_its_owner(tmp_path):
+  folder = tmp_path / 'kept'
+  kept = take_over(folder)
+  shutil.rmtree(str(folder))
+  kept.keep(kit.photo())
+  assert len(os.listdir(str(folder))) == 1
+  assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_make_folder_behind_a_link_is_refused(tmp_path, log):
+  (tmp_path / 'link').symlink_to(tmp_path)
+  with pytest.raises(InputError, match='link\' is a symbolic link'):
+    uploads.make_folder(str(tmp_path / 'link'))
+  folder = tmp_path / 'kept'
+  kept = take_over(folder)
+  folder.rmdir()
+  folder.symlink_to(tmp_path)
+  kept.keep(kit.photo())
+  assert 'is a symbolic link' in log.text
+  assert sorted(os.listdir(str(tmp_path))) == ['kept', 'link']
+
+
+def test_make_folder_of_another_user_is_refused(tmp_path, monkeypatch):
+  monkeypatch.setattr(os, 'geteuid', lambda: 12345)
+  monkeypatch.setattr(os, 'lstat', lambda path: os.stat_result(
+      [stat.S_IFDIR | 0o777, 0, 0, 1, 54321, 0, 0, 0, 0, 0]))
+  with pytest.raises(InputError, match='another user .uid 54321'):
+    uploads.make_folder(str(tmp_path))
+
+
 def test_app_idle_removes_what_is_too_old(tmp_path, monkeypatch):
   client = kit.make_client(kit.FakeService(), KEEP_UPLOADS=True, KEEP_DAYS=3,
                            UPLOAD_FOLDER=str(tmp_path))
   kit.post_form(client, '/', kit.photo())
   client.get('/healthz')
   assert len(list(tmp_path.iterdir())) == 1
-  later = time.time() + 3 * 86400 + 1
-  monkeypatch.setattr(uploads.time, 'time', lambda: later)
+  pass_days(monkeypatch, 3 + 1e-5)
   client.get('/healthz')
   assert not list(tmp_path.iterdir())
 
@@ -342,9 +416,9 @@ def test_refusal_of_a_large_photo_does_not_hold_it(data):
 
 
 def test_kept_photo_larger_than_all_may_be_is_not_written(tmp_path):
-  kept = uploads.Kept(str(tmp_path), days=1, megabytes=1)
+  kept = take_over(tmp_path, megabytes=1)
   kept.keep(kit.photo())
-  kept.keep(kit.photo() + bytes(2 ** 20))
+  kept.keep(kit.photo(icc_profile=bytes(2 ** 20)))
   assert len(os.listdir(str(tmp_path))) == 1
 
 
