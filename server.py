@@ -19,7 +19,7 @@ import common_flags
 from compat import setup_logging, tf
 from datasets import photos
 from errors import InputError
-from serving import heap
+from serving import heap, logs
 from serving.app import body_bytes, create_app
 from serving.classifier import Classifier
 from serving.live import Service, Source
@@ -314,6 +314,11 @@ def _end(signal_number, frame):
 def main(_):
   """Loads the frozen graph, then serves the page until a signal ends it."""
   heap.use_one_arena()  # Before any thread is there that makes one.
+  with logs.native_lines_marked():
+    _serve()
+
+
+def _serve():
   signal.signal(signal.SIGTERM, _end)
   if FLAGS.debug:
     setup_logging('DEBUG')

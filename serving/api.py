@@ -67,8 +67,9 @@ def add_routes(app, service, requests):
 
   @app.route('/metrics')
   def all_metrics():
-    return flask.Response(requests.render(service.counts()),
-                          content_type=metrics.CONTENT_TYPE)
+    return flask.Response(
+        requests.render(dict(service.counts(), **app.kept_counts())),
+        content_type=metrics.CONTENT_TYPE)
 
 
 def reply(results, labels, milliseconds, top=None):

@@ -114,9 +114,10 @@ def body_bytes(max_upload_mb):
 
 
 def _add_keeping(app):
-  """Gives the app `keep_photos(results)`."""
+  """Gives the app `keep_photos(results)` and `kept_counts()`."""
   if not app.config['KEEP_UPLOADS']:
     app.keep_photos = lambda results: None
+    app.kept_counts = lambda: {}
     return
   kept = uploads.Kept(app.config['UPLOAD_FOLDER'], app.config['KEEP_DAYS'],
                       app.config['KEEP_MB'], app.config['MAX_PIXELS'])
@@ -127,6 +128,7 @@ def _add_keeping(app):
         kept.keep(result.data)
 
   app.keep_photos = keep_photos
+  app.kept_counts = lambda: {'unkept': kept.failures}
 
   # With every request, those that watch the server among them: what is too old
   # goes even where nobody uploads any more.

@@ -13,7 +13,7 @@ CONTENT_TYPE = 'text/plain; version=0.0.4; charset=utf-8'
 # cores, a full queue some seconds.
 BUCKETS = (.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30)
 
-# What service.counts() tells: name, kind, what it is.
+# What service.counts() and app.kept_counts() tell: name, kind, what it is.
 _COUNTS = (
     ('queue_length', 'gauge', 'Photos that wait.'),
     ('queue_limit', 'gauge', 'Photos that may wait.'),
@@ -22,6 +22,7 @@ _COUNTS = (
     ('refused', 'counter', 'Photos refused because the queue was full.'),
     ('swaps', 'counter', 'Times that a new graph was taken.'),
     ('failed_swaps', 'counter', 'Times that a new graph was not taken.'),
+    ('unkept', 'counter', 'Photos that were to be kept and could not be.'),
 )
 
 
@@ -52,7 +53,7 @@ class Requests:
     """Returns the page of all counts.
 
     Args:
-      counts: dict, as service.counts() returns it.
+      counts: dict by names of _COUNTS; what is missing is not on the page.
     """
     lines = []
     for name, kind, text in _COUNTS:

@@ -17,10 +17,9 @@ import time
 
 from PIL import Image
 
-from compat import tf
 from datasets import formats, photos
 from errors import InputError
-from serving import bare_photos
+from serving import bare_photos, logs
 from serving.refusals import Refused
 
 # Formats that are accepted where photos can read them, and the extension that a
@@ -202,13 +201,13 @@ def keep(folder, data):
   name = '%s.%s' % (secrets.token_hex(16), extension)
   path = os.path.join(folder, name)
   # 'x': never through a link that somebody put there. No one else's to read.
-  with open(path, 'xb', opener=lambda *how: os.open(*how, mode=0o600)) as file:
-    try:
+  file = open(path, 'xb', opener=lambda *how: os.open(*how, mode=0o600))
+  try:
+    with file:  # A full disk may show in closing it.
       file.write(data)
-      file.flush()
-    except OSError:
-      os.remove(path)
-      raise
+  except OSError:
+    os.remove(path)
+    raise
   return name
 
 
@@ -222,6 +221,9 @@ class Kept:
 
   Files that are not named as `keep` names them are left alone. Safe to use from
   several threads; one server has a folder.
+
+  Attributes:
+    failures: how many photos could not be kept.
   """
 
   def __init__(self, folder, days, megabytes, max_pixels):
@@ -241,6 +243,8 @@ class Kept:
     self._folder = make_folder(folder)
     self._seconds, self._bytes = days * 86400, megabytes * 2 ** 20
     self._max_pixels = max_pixels
+    self.failures = 0
+    self._unkept, self._unremoved = logs.Warner(), logs.Warner()
     self._lock = threading.Lock()
     entries = []
     for item in os.scandir(self._folder):
@@ -254,8 +258,8 @@ class Kept:
   def keep(self, data):
     """Writes a photo without its metadata; removes what is then too much.
 
-    A photo that cannot be written is no fault of the visitor: it is logged. One
-    that is larger than all may be is not written.
+    A photo that cannot be written is no fault of the visitor: it is counted and
+    logged. One that is larger than all may be is not written.
     """
     try:
       data = bare_photos.strip(data, self._max_pixels)
@@ -263,11 +267,11 @@ class Kept:
         return
       make_folder(self._folder)  # Some systems empty /tmp from time to time.
       name = keep(self._folder, data)
-    except OSError as error:
-      tf.logging.warning('cannot keep a photo: %s', error.strerror)
-      return
-    except InputError as error:  # A PhotoError is one, too.
-      tf.logging.warning('cannot keep a photo: %s', error)
+    except (OSError, InputError) as error:  # A PhotoError is an InputError.
+      with self._lock:
+        self.failures += 1
+      self._unkept.warn('cannot keep a photo: %s',
+                        getattr(error, 'strerror', None) or error)
       return
     with self._lock:
       self._entries.append(_Entry(name, len(data), _now()))
@@ -287,7 +291,7 @@ class Kept:
         except FileNotFoundError:  # Somebody was there before.
           pass
         except OSError as error:
-          tf.logging.warning('cannot remove a kept photo: %s', error.strerror)
+          self._unremoved.warn('cannot remove a kept photo: %s', error.strerror)
 
 
 def _entry(item):

@@ -17,12 +17,17 @@ SAFE = (b'Content-Security-Policy: default-src', b'X-Frame-Options: DENY',
 
 
 @pytest.fixture(scope='module')
-def port(tmp_path_factory):
+def process(tmp_path_factory):
   graph = colors_graph.write(tmp_path_factory.mktemp('graph'))
   with load_kit.Process('--model_name=%s' % graph) as server:
     server.wait_until_it_listens()
-    yield server.port
+    yield server
     assert not [line for line in server.lines if 'Traceback' in line]
+
+
+@pytest.fixture(scope='module')
+def port(process):
+  return process.port
 
 
 def exchange(port, data):
@@ -103,3 +108,12 @@ def test_upload_far_too_large_gets_its_answer(port, chunked):
   assert got.startswith(b'HTTP/1.1 413 ')
   assert b'"code": "request_too_large"' in got.replace(b'":"', b'": "')
   assert b'32 MB' in got
+
+
+def test_photo_that_libjpeg_complains_of_leaves_a_marked_line(process):
+  photo = kit.photo(size=(64, 64))
+  photo = photo[:-2] + bytes(range(1, 99)) + photo[-2:]
+  assert load_kit.upload(process.port, photo)[0] == 200
+  load_kit.wait_until(lambda: any('Corrupt' in line for line in process.lines))
+  assert all(line.startswith('native code: Corrupt JPEG data: ')
+             for line in process.lines if 'Corrupt' in line)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from datasets import photos
 from errors import InputError
-from serving import heap, intake, texts, uploads
+from serving import heap, intake, logs, texts, uploads
 from serving.refusals import Refused
 
 JPEG = b'\xff\xd8\xff\xe0' + b'j' * 10
@@ -117,12 +117,25 @@ def test_kept_disk_that_is_full_still_answers(tmp_path, monkeypatch, log):
   client = kit.make_client(kit.FakeService(), KEEP_UPLOADS=True,
                            UPLOAD_FOLDER=str(tmp_path))
 
-  def full(folder, data):
-    raise OSError(28, 'No space left on device')
+  now = [100.0]
+  monkeypatch.setattr(logs.time, 'monotonic', lambda: now[0])
+  really_open = open
 
-  monkeypatch.setattr(uploads, 'keep', full)
-  assert kit.post_form(client, '/', kit.photo()).status_code == 200
-  assert 'cannot keep a photo: No space left' in log.text
+  def open_on_a_full_disk(path, mode='r', **options):
+    if mode != 'xb':
+      return really_open(path, mode, **options)
+    really_open(path, mode).close()
+    return really_open('/dev/full', 'wb')
+
+  monkeypatch.setattr('builtins.open', open_on_a_full_disk)
+  for seconds, lines in ((100, 1), (101, 1), (159.9, 1), (160, 2)):
+    now[0] = seconds
+    assert kit.post_form(client, '/', kit.photo()).status_code == 200
+    assert log.text.count('cannot keep a photo: No space left') == lines
+  assert 'No space left on device (2 more times before)' in log.text
+  assert not list(tmp_path.iterdir())
+  assert '\nclassifier_unkept_total 4\n' in client.get('/metrics').get_data(
+      as_text=True)
 
 
 def test_app_keeps_usable_photos_only_where_asked(tmp_path):
