@@ -314,7 +314,7 @@ def _end(signal_number, frame):
 def main(_):
   """Loads the frozen graph, then serves the page until a signal ends it."""
   heap.use_one_arena()  # Before any thread is there that makes one.
-  with logs.native_lines_marked():
+  with logs.native_lines_marked(), logs.one_line_each():
     _serve()
 
 

@@ -15,7 +15,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map
 
 from compat import tf
-from serving import api, heap, metrics, page, texts, uploads
+from serving import api, heap, logs, metrics, page, texts, uploads
 from serving.refusals import HEADERS, Refused, of_http_error
 from serving.rows import none_of, top_rows
 
@@ -76,6 +76,7 @@ def create_app(service, config=None):
   app.config.update(config or {})
   # FLASK_DEBUG in the environment would hand errors to whoever runs the app.
   app.debug = app.testing = False
+  app.logger.addFilter(logs.make_safe)  # Flask logs addresses with our errors.
   app.config['MAX_CONTENT_LENGTH'] = body_bytes(app.config['MAX_UPLOAD_MB'])
   requests = metrics.Requests()
   heap.use_one_arena()  # A program that can has done it before.

@@ -1,4 +1,5 @@
-"""The server's log: how often it repeats itself, and lines of native code."""
+"""The server's log: how often it repeats itself, lines of native code, and what
+visitors send, which must not look like lines of their own."""
 
 import contextlib
 import logging
@@ -65,6 +66,42 @@ def native_lines_marked():
     finally:
       _redirect(direct, python_stderr)
       os.dup2(stderr, 2)  # The last writer to the marker: it ends.
+
+
+@contextlib.contextmanager
+def one_line_each():
+  """Has the loggers of our code (TensorFlow's) and of waitress make_safe."""
+  loggers = [logging.getLogger(name) for name in ('tensorflow', 'waitress')]
+  for logger in loggers:
+    logger.addFilter(make_safe)
+  try:
+    yield
+  finally:
+    for logger in loggers:
+      logger.removeFilter(make_safe)
+
+
+def make_safe(record):
+  """Has a logging.LogRecord take one line; for the filters of a logger.
+
+  Line breaks and all else that cannot be printed, as what moves a terminal's
+  cursor, is written as in a string of Python. The lines of a traceback, whose
+  last one may name what a visitor sent, are indented.
+
+  Returns:
+    True: it is to be logged.
+  """
+  record.msg, record.args = _printable(record.getMessage()), None
+  if record.exc_info and not record.exc_text:
+    lines = logging.Formatter().formatException(record.exc_info).splitlines()
+    record.exc_text = '\n'.join('  ' + _printable(line) for line in lines)
+  return True
+
+
+def _printable(text):
+  return ''.join(letter if letter.isprintable() else
+                 letter.encode('unicode_escape').decode('ascii')
+                 for letter in text)
 
 
 def _redirect(old, new):
