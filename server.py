@@ -7,6 +7,7 @@ Then open http://127.0.0.1:5001. Ctrl-C or SIGTERM ends it: what was accepted is
 still answered. When the files of the graph change, it goes on with the new one.
 """
 
+import ipaddress
 import logging
 import os
 import re
@@ -19,7 +20,7 @@ import common_flags
 from compat import setup_logging, tf
 from datasets import photos
 from errors import InputError
-from serving import heap, logs
+from serving import heap, hosts, logs
 from serving.app import body_bytes, create_app
 from serving.classifier import Classifier
 from serving.live import Service, Source
@@ -81,6 +82,12 @@ def _define_network_flags():
   flags.DEFINE_string(
       'host', '127.0.0.1',
       'Address to listen on; 0.0.0.0 is every IPv4 address of this machine.')
+  flags.DEFINE_list(
+      'allowed_hosts', None,
+      'Names under which the server answers (the header Host), beside '
+      'localhost and addresses; .example.org is also all names below it, * is '
+      'any. None: no others where --host is an address of this machine only, '
+      'as 127.0.0.1, else any.')
   flags.DEFINE_string(
       'url_prefix', '',
       'Path below which a proxy in front shows the server, as /flowers, where '
@@ -221,8 +228,33 @@ def url_prefix_from_flags():
   return prefix.rstrip('/')
 
 
-def app_from_flags(service):
+def allowed_hosts_from_flags(address):
+  """Returns --allowed_hosts as hosts.check takes it.
+
+  Args:
+    address: on which the server listens, as a socket has it.
+
+  Raises:
+    InputError: one of them is not a name.
+  """
+  if FLAGS.allowed_hosts is None:
+    is_local = ipaddress.ip_address(address.partition('%')[0]).is_loopback
+    return [] if is_local else [hosts.ANY]
+  names = [name.strip().lower() for name in FLAGS.allowed_hosts]
+  for name in names:
+    if not hosts.is_name(name):
+      raise InputError('--allowed_hosts: %r is not a name; accepted: names '
+                       'without port, as photos.example.org, .example.org for '
+                       'all below it too, or *' % name)
+  return names
+
+
+def app_from_flags(service, allowed_hosts):
   """Returns the WSGI application around a Service.
+
+  Args:
+    service: Service.
+    allowed_hosts: as `allowed_hosts_from_flags` returned it.
 
   Raises:
     InputError: the folder for uploads cannot be used.
@@ -239,6 +271,7 @@ def app_from_flags(service):
       'MAX_PIXELS': FLAGS.max_pixels,
       'API_TOKEN': token_from_flags(),
       'PAGE': FLAGS.page,
+      'ALLOWED_HOSTS': allowed_hosts,
   })
 
 
@@ -328,8 +361,9 @@ def _serve():
   token_from_flags()
   url_prefix = url_prefix_from_flags()
   listener = bind(FLAGS.host, FLAGS.port)
+  allowed_hosts = allowed_hosts_from_flags(listener.getsockname()[0])
   service = service_from_flags()
-  server = listen(app_from_flags(service), listener, threads,
+  server = listen(app_from_flags(service, allowed_hosts), listener, threads,
                   FLAGS.max_upload_mb, url_prefix)
   server.stop_on_signals()
   print('listening on port %d' % listener.getsockname()[1], flush=True)

@@ -15,7 +15,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map
 
 from compat import tf
-from serving import api, heap, logs, metrics, page, texts, uploads
+from serving import api, heap, hosts, logs, metrics, page, texts, uploads
 from serving.refusals import HEADERS, Refused, of_http_error
 from serving.rows import none_of, top_rows
 
@@ -39,6 +39,8 @@ DEFAULTS = {
     'MAX_PIXELS': 64 * 10 ** 6,
     # What /api/classify and /api/model want; None: nothing.
     'API_TOKEN': None,
+    # Names under which requests are answered, as hosts.check takes them.
+    'ALLOWED_HOSTS': (hosts.ANY,),
     # Whether there is a page beside the API.
     'PAGE': True,
 }
@@ -142,7 +144,9 @@ def _add_errors(app, service):
 
   @app.errorhandler(Refused)
   def refused(error):
-    if page.wants_json() or not app.config['PAGE']:
+    # The page names the classes, which a foreign one is not to read.
+    if (page.wants_json() or not app.config['PAGE'] or
+        error.code == 'wrong_host'):
       response = flask.jsonify(texts.as_json(api.language(), error))
     else:
       response = flask.make_response(flask.render_template(
@@ -168,6 +172,7 @@ def _add_hooks(app, requests):
   @app.before_request
   def start():
     flask.g.start = time.monotonic()
+    hosts.check(app.config['ALLOWED_HOSTS'])
     request = flask.request
     if request.script_root and not request.environ['PATH_INFO']:
       # The prefix alone: addresses on the page are relative to a folder.

@@ -33,6 +33,7 @@ STATUS = {
     'unauthorized': 401,
     'unreadable_photo': 422,
     'wrong_field': 400,
+    'wrong_host': 421,
 }
 
 # Letters of a client's name for something that an error repeats.

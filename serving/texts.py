@@ -123,6 +123,8 @@ _SENTENCES = {
                             'off.',
         'wrong_field': 'The field "%(name)s" is not known: photos belong in '
                        'the field "%(accepted)s".',
+        'wrong_host': 'This server does not answer under the name "%(name)s"; '
+                      'its flag --allowed_hosts can allow it.',
     },
     'zh': {
         'bad_encoding': '请求的正文经过压缩（Content-Encoding: '
@@ -157,6 +159,8 @@ _SENTENCES = {
                         'Authorization: Bearer。',
         'unreadable_photo': '无法读取这张照片：它已损坏或被截断。',
         'wrong_field': '没有字段“%(name)s”：照片应放在字段“%(accepted)s”中。',
+        'wrong_host': '本服务器不以“%(name)s”这个名称提供服务；'
+                      '可以用它的参数 --allowed_hosts 允许这个名称。',
     },
 }
 

@@ -125,7 +125,8 @@ def service():
 def ports(service, tmp_path_factory):
   """Two servers, and nginx in front of them."""
   folder = tmp_path_factory.mktemp('nginx')
-  app = create_app(service, {'NUM_TOP_PREDICTIONS': 2})
+  app = create_app(service, {'NUM_TOP_PREDICTIONS': 2,
+                             'ALLOWED_HOSTS': ['.example']})
   plain, prefixed = load_kit.Running(app), load_kit.Running(
       app, url_prefix='/kept')
   ports = Ports(plain.address[1], prefixed.address[1])

@@ -19,7 +19,8 @@ SAFE = (b'Content-Security-Policy: default-src', b'X-Frame-Options: DENY',
 @pytest.fixture(scope='module')
 def process(tmp_path_factory):
   graph = colors_graph.write(tmp_path_factory.mktemp('graph'))
-  with load_kit.Process('--model_name=%s' % graph) as server:
+  with load_kit.Process('--model_name=%s' % graph,
+                        '--allowed_hosts=a') as server:
     server.wait_until_it_listens()
     yield server
     assert not [line for line in server.lines if 'Traceback' in line]
@@ -117,3 +118,12 @@ def test_photo_that_libjpeg_complains_of_leaves_a_marked_line(process):
   load_kit.wait_until(lambda: any('Corrupt' in line for line in process.lines))
   assert all(line.startswith('native code: Corrupt JPEG data: ')
              for line in process.lines if 'Corrupt' in line)
+
+
+@pytest.mark.parametrize('host, status', [
+    (b'rebound.example', 421), (b'[', 421), (b'a', 200), (b'localhost:80', 200),
+    (b'127.0.0.1:5001', 200)], ids=kit.short)
+def test_host_of_another_name_is_refused(port, host, status):
+  found, _, body = exchange(port, get(b'/api/model', b'Host: ' + host))
+  assert found == status, body
+  assert (status == 200) == (b'rose' in body)

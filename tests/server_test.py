@@ -85,7 +85,7 @@ def test_process_told_to_end_answers_what_it_accepted(folder, number, tmp_path):
     server.wait_until_it_listens()
     late = socket.create_connection(('127.0.0.1', server.port))
     body, headers = load_kit.multipart(kit.make_photo(99))
-    late.sendall(('POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n'
+    late.sendall(('POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n'
                   'Content-Type: %s\r\n\r\n' % (
                       len(body), headers['Content-Type'])).encode() + body[:50])
     clients = [threading.Thread(target=client, args=(server.port, seed))
@@ -115,7 +115,8 @@ def test_process_upload_that_never_ends_is_cut_off(folder, tmp_path):
                         '--drain_secs=1') as server:
     server.wait_until_it_listens()
     late = socket.create_connection(('127.0.0.1', server.port))
-    late.sendall(b'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n')
+    late.sendall(b'POST / HTTP/1.1\r\nHost: localhost\r\n'
+                 b'Content-Length: 9\r\n\r\n')
     time.sleep(1)
     start = time.monotonic()
     server.process.send_signal(signal.SIGTERM)
@@ -296,6 +297,26 @@ def test_url_prefix_that_is_no_path_is_refused(value):
       program.url_prefix_from_flags()
 
 
+@pytest.mark.parametrize('address, flags, names', [
+    ('127.0.0.1', [], []), ('::1', [], []), ('0.0.0.0', [], ['*']),
+    ('192.168.7.8', [], ['*']), ('fe80::1%eth0', [], ['*']),
+    ('127.0.0.1', ['--allowed_hosts=*'], ['*']),
+    ('0.0.0.0', ['--allowed_hosts=Photos.example.org, .b.c'],
+     ['photos.example.org', '.b.c'])])
+def test_allowed_hosts_are_addresses_alone_on_this_machine(address, flags,
+                                                           names):
+  with kit.parsed_flags(program, *flags):
+    assert program.allowed_hosts_from_flags(address) == names
+
+
+@pytest.mark.parametrize('value', [
+    'a:80', 'http://a', 'a/b', 'a..b', '花', ','])
+def test_allowed_hosts_that_are_no_names_are_refused(value):
+  with kit.parsed_flags(program, '--allowed_hosts=' + value):
+    with pytest.raises(InputError, match='--allowed_hosts: .* is not a name'):
+      program.allowed_hosts_from_flags('127.0.0.1')
+
+
 def test_process_with_a_prefix_answers_below_it_and_without_it(folder):
   with load_kit.Process('--model_dir=%s' % folder, '--model_name=a.pb',
                         '--url_prefix=/flowers') as server:
@@ -332,7 +353,7 @@ def test_help_lists_every_flag():
   for name in ('host', 'port', 'max_queue', 'batch_size', 'batch_window_ms',
                'threads', 'reload_secs', '[no]keep_uploads', 'api_token',
                'max_pixels', 'drain_secs', 'upload_folder', 'max_upload_mb',
-               'url_prefix'):
+               'url_prefix', 'allowed_hosts'):
     assert '--%s:' % name in shown
 
 

@@ -1,0 +1,57 @@
+"""Refuses requests under a name that is not this server's.
+
+A page can have its own name lead to another address once a browser has loaded
+it (DNS rebinding). The browser then takes a server on 127.0.0.1, or in its
+visitor's network, for that page's own, and lets the page read what it answers.
+The requests still have the page's name as Host, never an address or localhost.
+"""
+
+import ipaddress
+import re
+
+import flask
+
+from serving import refusals
+from serving.refusals import Refused
+
+ANY = '*'
+
+_NAME = re.compile(r'\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*', re.ASCII)
+_HOST = re.compile(r'(\[[^\]]*\]|[^:]*)(:[0-9]*)?')
+
+
+def is_name(text):
+  """Whether it can be in the list of `check`: `a.example` or `.a.example`."""
+  return text == ANY or bool(_NAME.fullmatch(text))
+
+
+def check(names):
+  """Refuses the present request where its Host is of another server.
+
+  An address and localhost are always allowed, and so is a request without Host,
+  which no browser sends. The port does not count.
+
+  Args:
+    names: list of names in small letters, of which `.a.example` is a.example
+      and all names below it, and ANY allows all.
+
+  Raises:
+    Refused: wrong_host.
+  """
+  host = flask.request.headers.get('Host')
+  if host and ANY not in names and not _is_allowed(host, names):
+    raise Refused('wrong_host', name=refusals.shown(host))
+
+
+def _is_allowed(host, names):
+  match = _HOST.fullmatch(host.strip())
+  if not match:
+    return False
+  name = match.group(1).lower().rstrip('.')
+  try:
+    ipaddress.ip_address(name.strip('[]'))
+    return True
+  except ValueError:
+    return name == 'localhost' or any(
+        name == allowed or allowed.startswith('.') and
+        ('.' + name).endswith(allowed) for allowed in names)
