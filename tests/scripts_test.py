@@ -302,7 +302,7 @@ def write_python(path, version):
   # engine.sh asks: python -c CODE VERSION ..., is it one of these?
   path.write_text("""#!/usr/bin/env bash
 if [[ "$1" == -c ]]; then [[ " ${*:3} " == *" %s "* ]]; exit; fi
-echo "asked for: $*"; exit 3
+echo "$0 asked for: $*"; exit 3
 """ % version)
   path.chmod(0o755)
 
@@ -363,6 +363,39 @@ def test_python_that_is_given_decides_the_engine(bare_machine):
   assert done.returncode == 1
   assert done.stderr == ("setup.sh: error: PYTHON is '/no/where', which is no "
                          'Python 3.7, and TensorFlow 1.15 runs on no other\n')
+
+
+@pytest.mark.parametrize('versions, variables, arguments, engine', [
+    (['3.7', '3.12'], {}, [], 'tf2'), (['3.12'], {}, [], 'tf2'),
+    (['3.7'], {}, [], 'tf1'),
+    (['3.7', '3.12'], {'ENGINE': 'tf1'}, [], 'tf1'),
+    (['3.7', '3.12'], {'SETUP_STATUS': '1'}, [], 'tf1'),  # Without network.
+    (['3.7', '3.12'], {'SERVER_HOST': '127.0.0.1'}, [], 'local'),
+    (['3.7', '3.12'], {}, ['--host', 'localhost'], 'local'),
+    (['3.7', '3.12'], {'SERVER_HOST': '::1'}, ['--host=192.168.7.8'], 'tf2')],
+                         ids=str)
+def test_server_that_others_reach_takes_the_engine_that_gets_fixes(
+    bare_machine, versions, variables, arguments, engine):
+  folder, env = bare_machine
+  shutil.copy(os.path.join(ROOT, 'server.sh'), str(folder))
+  # It fails for TensorFlow 2 where the test asks for it.
+  (folder / 'setup.sh').write_text(
+      '#!/usr/bin/env bash\n[[ "${ENGINE}" == tf1 ]] || '
+      'exit "${SETUP_STATUS:-0}"\n')
+  for version in versions:
+    venv = '.venv' if version == '3.7' else '.venv-tf2'
+    write_python(folder / venv / 'bin' / 'python', version)
+  done = subprocess.run([str(folder / 'server.sh'), *arguments],
+                        env=dict(env, **variables), capture_output=True,
+                        text=True)
+  venv = '.venv-tf2' if engine == 'tf2' else '.venv'
+  assert done.stdout.startswith('%s/%s/bin/python asked for: %s/server.py' %
+                                (folder, venv, folder))
+  warning = re.search('warning: others can reach 0.0.0.0, .*CVE-', done.stderr)
+  assert bool(warning) == (engine == 'tf1')
+  chosen = 'so TensorFlow 2 serves, whose packages get security fixes'
+  assert (chosen in done.stderr) == (
+      'SETUP_STATUS' in variables or engine == 'tf2' and '3.7' in versions)
 
 
 def test_engine_unknown_is_one_line(bare_machine):
