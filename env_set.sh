@@ -67,15 +67,12 @@ for former in EVAL EXPORT; do
   fi
 done
 unset former
-case "${CHECKPOINT}" in
-  '') checkpoint_flags=() ;;
-  best | newest) checkpoint_flags=(--which_checkpoint="${CHECKPOINT}") ;;
-  *)
-    echo "${0##*/}: error: CHECKPOINT is '${CHECKPOINT}', accepted are best" \
-      "and newest; --checkpoint_path=PATH takes one checkpoint" >&2
-    exit 1
-    ;;
-esac
+if [[ ! "${CHECKPOINT}" =~ ^(best|newest)?$ ]]; then
+  echo "${0##*/}: error: CHECKPOINT is '${CHECKPOINT}', accepted are best and" \
+    "newest; --checkpoint_path=PATH takes one checkpoint" >&2
+  exit 1
+fi
+checkpoint_flags=(${CHECKPOINT:+--which_checkpoint="${CHECKPOINT}"})
 
 # Export: file names follow the network.
 : "${GRAPH_FILE:=${EXPORT_DIR}/my_${MODEL_NAME}.pb}"
