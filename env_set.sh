@@ -93,7 +93,7 @@ set_trainer_flags() {
   for argument in "$@"; do
     if [[ "${argument}" =~ ^--?train_dir(=(.*))?$ ]]; then
       echo "${0##*/}: error: give TRAIN_DIR=${BASH_REMATCH[2]} in front of the" \
-        "command: ./stop_train.sh and ./run_eval.sh go by it" >&2
+        "command: ./stop_train.sh and ./run_eval.sh read it, too" >&2
       exit 1
     fi
   done
