@@ -113,6 +113,11 @@ def test_normalize_photo_12_bits_stored_in_16_are_refused(photometric):
   values = np.asarray(kit.smooth()).astype(int) * 16
   pixels = values if photometric == 2 else values[..., 0]
   assert 3000 < pixels.max() < 4096
+  if photometric == 2:
+    opaque = np.full(pixels.shape[:2] + (1,), 65535)
+    with pytest.raises(PhotoError, match='below 4096'):
+      normalize_photo(kit.tiff(np.concatenate([pixels, opaque], -1),
+                               photometric=2))
   with pytest.raises(PhotoError, match='below 4096.*with 8 bits a channel'):
     normalize_photo(kit.tiff(pixels, photometric=photometric))
   bright = kit.tiff(pixels * 16, photometric=photometric)
