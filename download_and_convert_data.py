@@ -259,6 +259,8 @@ def summary(converted, dataset_dir):
     lines += _shortened(title, [printable(', '.join(files)) for files in sets],
                         'listed in %s' % os.path.basename(manifest_path))
 
+  if converted.photos_dir:  # It may be kept from a former conversion.
+    lines.append('photos read from %s' % printable(converted.photos_dir))
   lines.append('written to %s:' % printable(dataset_dir))
   for split in converted.splits.values():
     shards = split['shards']
