@@ -52,9 +52,9 @@ def convert(dataset_dir, name, percent_validation=None, seed=None,
   the same bytes whatever the order of listing. Record files of a former
   conversion of this data set are removed.
 
-  Photos with equal pixels go to the same split. Where they lie in several
+  Photos with equal pixels go to the same split. Where they are in several
   classes, at most one of these is right, so none of them is converted. Where
-  they lie in several ready-made splits, those in the last of training,
+  they are in several ready-made splits, those in the last of training,
   validation and test are converted: what is evaluated on stays whole, and is
   not trained on.
 
@@ -167,8 +167,8 @@ def _settle_splits(folder, used, given, former, former_path, listing):
     tf.logging.info('%s: %s', folder, convert_settings.describe_splits(
         listing.splits, used['percent_validation'], used['percent_test']))
   if changed:
-    tf.logging.warning('%s: all photos are split anew, none keeps the split of '
-                       'the former conversion', changed)
+    tf.logging.warning('%s: all photos are split again, none keeps the split '
+                       'of the former conversion', changed)
   return None if changed else former_path
 
 

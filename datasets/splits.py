@@ -141,7 +141,7 @@ def check(by_class, split_of, percents, was_kept, folder):
     return
   advice = 'add photos, or lower --percent_validation or --percent_test to 0'
   if was_kept:
-    advice = ('add photos, or delete %s to split all photos anew: photos keep '
+    advice = ('add photos, or delete %s to split all photos again: photos keep '
               'the splits that it says' % was_kept)
   raise InputError(
       '%s: too few photos for the splits %s in these classes (in brackets: how '
