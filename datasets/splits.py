@@ -183,10 +183,10 @@ def check_ready_made(folder, listing, kept):
     InputError: one is not in the training split.
   """
   for split, name in listing.splits.items():
-    there = {members[0].class_name for members in kept
-             if members[0].split == split}
+    present = {members[0].class_name for members in kept
+               if members[0].split == split}
     lacking = [repr(class_name) for class_name in listing.classes
-               if class_name not in there]
+               if class_name not in present]
     if not lacking:
       continue
     names = _some(lacking)
