@@ -80,12 +80,12 @@ def convert(dataset_dir, name, percent_validation=None, seed=None,
     The Manifest.
 
   Raises:
-    InputError: a name is not UTF-8; the folder is missing, holds fewer than
-      two classes, a class with too few photos for the splits, or too many
-      unusable files; the former manifest cannot be read; dataset_dir cannot be
-      written to. The former data set is then as it was; but where it was the
-      photos, `<name>_skipped.csv` lists those that this conversion could not
-      use.
+    InputError: a name is not UTF-8; the folder is missing, holds dataset_dir,
+      fewer than two classes, a class with too few photos for the splits, or too
+      many unusable files; the former manifest cannot be read; dataset_dir
+      cannot be written to. The former data set is then as it was; but where
+      it was the photos, `<name>_skipped.csv` lists those that this conversion
+      could not use.
   """
   given = {'seed': seed, 'percent_validation': percent_validation,
            'percent_test': percent_test, 'num_shards': num_shards,
@@ -94,8 +94,9 @@ def convert(dataset_dir, name, percent_validation=None, seed=None,
   photo_folder.check_is_utf8('dataset_dir', dataset_dir)
   photo_folder.check_is_utf8('photos_dir', photos_dir or '')
   _check_arguments(name, given, max_bad_fraction)
-  photo_folder.check_is_folder(
-      _settle(dataset_dir, name, given)[0])  # Before a file is written.
+  folder = _settle(dataset_dir, name, given)[0]
+  photo_folder.check_is_folder(folder)  # Before a file is written.
+  photo_folder.check_is_outside(dataset_dir, folder)
   if photos_dir:
     converted_files.make_folder(dataset_dir)
   converted_files.check_way_is_free(dataset_dir, name)
