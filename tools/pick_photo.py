@@ -2,8 +2,8 @@
 
   python -m tools.pick_photo --manifest=data/my_flower_5.json
 
-It is a validation photo; where none is accepted a test photo, else a training
-photo, which is then said on stderr.
+It is a validation photo. Where none is accepted it is a test photo, else a
+training photo, and a line on stderr names the split.
 """
 
 import os
