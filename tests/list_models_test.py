@@ -14,6 +14,7 @@ from errors import InputError
 from nets import nets_factory
 from runs import model_zoo, published
 
+
 def output_of(capsys, *arguments):
   """Runs the program in this process; returns what it prints."""
   with parsed_flags(list_models.define_flags, *arguments):

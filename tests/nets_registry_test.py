@@ -344,7 +344,7 @@ def test_network_costs_are_those_of_the_graph(evaluation):
   cost = model_zoo.COSTS[evaluation.name]
   with evaluation.graph.as_default():
     parameters, multiply_adds = graph_costs.count(evaluation.logits)
-  # The last layer of the published network has more classes; it is applied once.
+  # The last layer has more classes in the table; it is applied once a photo.
   for variable in evaluation.variables:
     *inputs, outputs = variable.shape.as_list()
     if (outputs == nets_facts.NUM_CLASSES and
