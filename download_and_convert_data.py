@@ -11,7 +11,7 @@ Ready-made splits, my_flower_5/train/<class>/* with validation/ or test/ beside
 train/, are taken as they are. --photos_dir reads the photos from elsewhere.
 
 Run again when photos were added: old photos stay in their splits. Only another
---seed or --percent_ than in the last conversion splits all of them anew.
+--seed or --percent_ than in the last conversion splits all of them again.
 
 A data set named flowers, cifar10 or mnist is downloaded where it is missing;
 one named imagenet is made of the unpacked folders of the --imagenet_ flags.
@@ -259,6 +259,8 @@ def summary(converted, dataset_dir):
     lines += _shortened(title, [printable(', '.join(files)) for files in sets],
                         'listed in %s' % os.path.basename(manifest_path))
 
+  if converted.photos_dir:  # It may be kept from a former conversion.
+    lines.append('photos read from %s' % printable(converted.photos_dir))
   lines.append('written to %s:' % printable(dataset_dir))
   for split in converted.splits.values():
     shards = split['shards']

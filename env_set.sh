@@ -67,15 +67,12 @@ for former in EVAL EXPORT; do
   fi
 done
 unset former
-case "${CHECKPOINT}" in
-  '') checkpoint_flags=() ;;
-  best | newest) checkpoint_flags=(--which_checkpoint="${CHECKPOINT}") ;;
-  *)
-    echo "${0##*/}: error: CHECKPOINT is '${CHECKPOINT}', accepted are best" \
-      "and newest; --checkpoint_path=PATH takes one checkpoint" >&2
-    exit 1
-    ;;
-esac
+if [[ ! "${CHECKPOINT}" =~ ^(best|newest)?$ ]]; then
+  echo "${0##*/}: error: CHECKPOINT is '${CHECKPOINT}', accepted are best and" \
+    "newest; --checkpoint_path=PATH takes one checkpoint" >&2
+  exit 1
+fi
+checkpoint_flags=(${CHECKPOINT:+--which_checkpoint="${CHECKPOINT}"})
 
 # Export: file names follow the network.
 : "${GRAPH_FILE:=${EXPORT_DIR}/my_${MODEL_NAME}.pb}"
@@ -96,7 +93,7 @@ set_trainer_flags() {
   for argument in "$@"; do
     if [[ "${argument}" =~ ^--?train_dir(=(.*))?$ ]]; then
       echo "${0##*/}: error: give TRAIN_DIR=${BASH_REMATCH[2]} in front of the" \
-        "command: ./stop_train.sh and ./run_eval.sh go by it" >&2
+        "command: ./stop_train.sh and ./run_eval.sh read it, too" >&2
       exit 1
     fi
   done

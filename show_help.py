@@ -27,7 +27,9 @@ Settings = collections.namedtuple('Settings', 'comment variables')
 
 _VARIABLE = re.compile(r': "\$\{(\w+):?=(.*)\}"(?:\s+#\s*(.*))?$')
 _WITHOUT_DEFAULT = re.compile(r'#((?: [A-Z_]{4,})+)$')
-_FUNCTION = re.compile(r'^(\w+)\(\) \{\n(.*?)^\}\n', re.MULTILINE | re.DOTALL)
+# A function of env_set.sh, or an array that it sets.
+_FUNCTION = re.compile(r'^(\w+)(\(\) \{\n.*?^\}|=\(.*?\))$',
+                       re.MULTILINE | re.DOTALL)
 # A script that another one starts or sources.
 _SCRIPT_USED = re.compile(
     r'(?:\$\{PROJECT_DIR\}|\$\(dirname "\$\{BASH_SOURCE\[0\]\}"\))/(\w+\.sh)')
@@ -266,8 +268,8 @@ def read_settings(text):
 def variables_read_by(script, settings, env_set):
   """Returns the names of those variables that a script reads.
 
-  It reads those too that the functions of env_set.sh, the scripts it starts and
-  the defaults of its variables read.
+  It reads those too that the functions and arrays of env_set.sh, the scripts it
+  starts and the defaults of its variables read.
 
   Args:
     script: path of the script.

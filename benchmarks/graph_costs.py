@@ -11,11 +11,12 @@ def count(output):
   Heads that the output does not need, as the auxiliary ones, do not count.
 
   Args:
-    output: tensor of a graph built for one photo, all sizes known.
+    output: tensor of a graph for photos of a known size; the size of the batch
+      does not matter.
 
   Returns:
     Number of trainable parameters; multiply-adds of the convolutions and matrix
-    products.
+    products for one photo.
   """
   operations = _needed(output.op)
   parameters = sum(variable.shape.num_elements()
@@ -36,8 +37,7 @@ def _needed(operation):
 
 def _multiply_adds(operation):
   if operation.type == 'MatMul':
-    return int(np.prod(operation.inputs[0].shape.as_list() +
-                       operation.inputs[1].shape.as_list()[1:]))
+    return int(np.prod(operation.inputs[1].shape.as_list()))
   if operation.type in ('Conv2D', 'DepthwiseConv2dNative'):
     _, height, width, channels = operation.outputs[0].shape.as_list()
     kernel = operation.inputs[1].shape.as_list()

@@ -52,9 +52,9 @@ def convert(dataset_dir, name, percent_validation=None, seed=None,
   the same bytes whatever the order of listing. Record files of a former
   conversion of this data set are removed.
 
-  Photos with equal pixels go to the same split. Where they lie in several
+  Photos with equal pixels go to the same split. Where they are in several
   classes, at most one of these is right, so none of them is converted. Where
-  they lie in several ready-made splits, those in the last of training,
+  they are in several ready-made splits, those in the last of training,
   validation and test are converted: what is evaluated on stays whole, and is
   not trained on.
 
@@ -80,12 +80,12 @@ def convert(dataset_dir, name, percent_validation=None, seed=None,
     The Manifest.
 
   Raises:
-    InputError: a name is not UTF-8; the folder is missing, holds fewer than
-      two classes, a class with too few photos for the splits, or too many
-      unusable files; the former manifest cannot be read; dataset_dir cannot be
-      written to. The former data set is then as it was; but where it was the
-      photos, `<name>_skipped.csv` lists those that this conversion could not
-      use.
+    InputError: a name is not UTF-8; the folder is missing, holds dataset_dir,
+      fewer than two classes, a class with too few photos for the splits, or too
+      many unusable files; the former manifest cannot be read; dataset_dir
+      cannot be written to. The former data set is then as it was; but where
+      it was the photos, `<name>_skipped.csv` lists those that this conversion
+      could not use.
   """
   given = {'seed': seed, 'percent_validation': percent_validation,
            'percent_test': percent_test, 'num_shards': num_shards,
@@ -94,8 +94,9 @@ def convert(dataset_dir, name, percent_validation=None, seed=None,
   photo_folder.check_is_utf8('dataset_dir', dataset_dir)
   photo_folder.check_is_utf8('photos_dir', photos_dir or '')
   _check_arguments(name, given, max_bad_fraction)
-  photo_folder.check_is_folder(
-      _settle(dataset_dir, name, given)[0])  # Before a file is written.
+  folder = _settle(dataset_dir, name, given)[0]
+  photo_folder.check_is_folder(folder)  # Before a file is written.
+  photo_folder.check_is_outside(dataset_dir, folder)
   if photos_dir:
     converted_files.make_folder(dataset_dir)
   converted_files.check_way_is_free(dataset_dir, name)
@@ -167,8 +168,8 @@ def _settle_splits(folder, used, given, former, former_path, listing):
     tf.logging.info('%s: %s', folder, convert_settings.describe_splits(
         listing.splits, used['percent_validation'], used['percent_test']))
   if changed:
-    tf.logging.warning('%s: all photos are split anew, none keeps the split of '
-                       'the former conversion', changed)
+    tf.logging.warning('%s: all photos are split again, none keeps the split '
+                       'of the former conversion', changed)
   return None if changed else former_path
 
 

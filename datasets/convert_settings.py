@@ -34,10 +34,10 @@ def settle(given, former):
   """
   used = dict(_DEFAULTS)
   for key, value in given.items():
-    for known in (value, former and getattr(former, key)):
-      if known is not None:
-        used[key] = known
-        break
+    if value is None and former:
+      value = getattr(former, key)
+    if value is not None:
+      used[key] = value
   return used
 
 

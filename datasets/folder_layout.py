@@ -54,7 +54,7 @@ def find(folder, names, asked=AUTO):
   if asked == CLASSES or asked == AUTO and not named:
     return Layout({}, names, {})
   nested = [name for name in named
-            if _holds_folders(os.path.join(folder, name))]
+            if _holds_folders(os.path.join(folder, name), asked == SPLITS)]
   has_train = any(named[name] == 'train' for name in nested)
   if asked == SPLITS and not has_train:
     raise InputError('%s holds no train/ with class folders, which '
@@ -100,17 +100,22 @@ def _unclear(folder, names, what):
       (folder, ' and '.join('%s/' % name for name in names), what))
 
 
-def _holds_folders(path):
+def _holds_folders(path, any_number=False):
   """Whether a folder holds class folders: more folders than other files.
 
-  A list of labels or a README may be beside the class folders.
+  Args:
+    path: the folder. A list of labels or a README may be beside its class
+      folders.
+    any_number: whether one folder is enough, among any number of files.
   """
-  balance = 0
+  num_folders = num_files = 0
   try:
     with os.scandir(path) as entries:
       for entry in entries:
-        if left_behind.reason(entry.name, entry.is_dir()) is None:
-          balance += 1 if entry.is_dir() else -1
+        is_folder = entry.is_dir()
+        if left_behind.reason(entry.name, is_folder) is None:
+          num_folders += is_folder
+          num_files += not is_folder
   except OSError as error:
     raise InputError('cannot list %s: %s' % (path, error.strerror))
-  return balance > 0
+  return num_folders > (0 if any_number else num_files)

@@ -61,7 +61,8 @@ def to_rgb(image, layout):
   if image.mode.startswith('I') or image.mode == 'F':
     return _from_deep_grey(image, layout.bits).convert('RGB')
   if image.format == 'TIFF' and layout.bits > 8:
-    highest = max(np.ravel(image.getextrema()))
+    # Of three channels: a fourth may be alpha, which is high where opaque.
+    highest = max(np.ravel(image.getextrema())[:2 * 3])
     _check_uses_16_bits(highest > _HIGH_BYTE)
   if image.format == 'BMP' and image.mode == 'RGBA' and (
       image.getextrema()[3] == (0, 0)):

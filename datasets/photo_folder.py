@@ -103,6 +103,22 @@ def check_is_folder(folder):
          'no folder of photos', folder))
 
 
+def check_is_outside(dataset_dir, folder):
+  """Raises InputError if records would go into the folder of photos.
+
+  Args:
+    dataset_dir: folder of the record files; need not exist. It may be the
+      folder of photos itself, where they are not taken for a class.
+    folder: the folder of photos.
+  """
+  if (_leads_up(folder, dataset_dir) and
+      os.path.realpath(folder) != os.path.realpath(dataset_dir)):
+    raise InputError(
+        'the folder of the records, %s, is inside the folder of photos, %s, '
+        'and would be taken for a class: give another --dataset_dir '
+        '(DATASET_DIR)' % (dataset_dir, folder))
+
+
 def _list_folders(parent, prefix, listing):
   """Returns the folders that may be classes; lists all else.
 
@@ -311,7 +327,7 @@ def _listdir(folder):
 
 
 def _leads_up(path, folder):
-  """Whether a class folder is a link to the folder of photos or one above."""
+  """Whether a path is, or is a link to, a folder or one above it."""
   target, folder = os.path.realpath(path), os.path.realpath(folder)
   return os.path.commonpath([target, folder]) == target
 

@@ -141,7 +141,7 @@ def check(by_class, split_of, percents, was_kept, folder):
     return
   advice = 'add photos, or lower --percent_validation or --percent_test to 0'
   if was_kept:
-    advice = ('add photos, or delete %s to split all photos anew: photos keep '
+    advice = ('add photos, or delete %s to split all photos again: photos keep '
               'the splits that it says' % was_kept)
   raise InputError(
       '%s: too few photos for the splits %s in these classes (in brackets: how '
@@ -183,10 +183,10 @@ def check_ready_made(folder, listing, kept):
     InputError: one is not in the training split.
   """
   for split, name in listing.splits.items():
-    there = {members[0].class_name for members in kept
-             if members[0].split == split}
+    present = {members[0].class_name for members in kept
+               if members[0].split == split}
     lacking = [repr(class_name) for class_name in listing.classes
-               if class_name not in there]
+               if class_name not in present]
     if not lacking:
       continue
     names = _some(lacking)

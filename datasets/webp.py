@@ -9,6 +9,10 @@ from PIL import WebPImagePlugin, features
 # (CVE-2023-4863). The Pillow of Python 3.7 will not get a newer one.
 _SAFE_VERSION = (1, 3, 2)
 
+# Chunks that are searched for the first frame; two or three precede it. An
+# upload of a million empty ones would take seconds.
+_MAX_CHUNKS = 100
+
 
 def find_reader():
   """Returns Pillow's class for WebP, None where its libwebp is not safe."""
@@ -46,7 +50,9 @@ def first_frame(data):
     data: bytes of a WebP file.
   """
   at = 12
-  while at + 24 <= len(data) and data[12:16] == b'VP8X':
+  for _ in range(_MAX_CHUNKS):
+    if at + 24 > len(data) or data[12:16] != b'VP8X':
+      break
     if data[at:at + 4] == b'ANMF':
       left, top, width, height = (_number(data[start:start + 3]) for start in
                                   range(at + 8, at + 20, 3))

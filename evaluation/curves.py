@@ -1,4 +1,4 @@
-"""How a run got on, step by step, from what it left in its folder.
+"""Reads the losses and accuracies of a run, step by step.
 
 The mean training losses between two evaluations are in the lines of
 `validation.jsonl` as `train_loss`; before the first evaluation and after the

@@ -154,7 +154,7 @@ def _run_batches(session, graph):
 
 
 def wait_for_checkpoint(train_dir, last=None, timeout_secs=None, which=None):
-  """Waits until a train directory stands for another checkpoint than the last.
+  """Waits for the next checkpoint to take from a train directory.
 
   Args:
     train_dir: folder, which may be missing, empty or being written.
@@ -182,7 +182,7 @@ def poll(train_dir, first, evaluate, interval_secs, timeout_secs=None,
          which=None):
   """Evaluates the first checkpoint, then each new one.
 
-  Where only the best ones are new, each that is better than those before.
+  Where the best checkpoint is taken, only better ones are new.
 
   Args:
     train_dir: folder that training writes to.

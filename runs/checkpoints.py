@@ -109,9 +109,10 @@ def newest(train_dir):
 
 
 def chosen_folder(train_dir, which=None):
-  """Returns the folder whose newest checkpoint a train directory stands for.
+  """Returns the folder with the checkpoint to take from a train directory.
 
-  Evaluation, report, exports and all else choose by this one rule.
+  Evaluation, report, exports and fine-tuning all use this rule, and take the
+  newest checkpoint of that folder.
 
   Args:
     train_dir: folder, which need not exist.
@@ -127,7 +128,7 @@ def chosen_folder(train_dir, which=None):
 
 
 def find(train_dir, which=None):
-  """Returns the complete checkpoint that a train directory stands for, or None.
+  """Returns the complete checkpoint to take from a train directory, or None.
 
   Args:
     train_dir: folder, which need not exist.

@@ -62,12 +62,14 @@ def load(train_dir):
 def is_best(prefix):
   """Whether a checkpoint is the one that validation photos chose of its run.
 
-  Its folder may have been copied to another name; the first one of a run is
-  there before its evaluation is noted.
+  Its folder may have been copied to another name. The first one of a run is
+  there before its evaluation is noted. A train directory may be called best,
+  too.
   """
   folder = os.path.dirname(os.path.abspath(prefix))
-  return (os.path.basename(folder) == checkpoints.BEST_DIR or
-          os.path.exists(os.path.join(folder, BEST_FILE_NAME)))
+  train_dir, name = os.path.split(folder)
+  return (os.path.exists(os.path.join(folder, BEST_FILE_NAME)) or
+          name == checkpoints.BEST_DIR and os.path.exists(path(train_dir)))
 
 
 def take_averages(values, info, prefix):

@@ -81,7 +81,9 @@ def keep_former(paths, former, info, reasons=()):
 
 
 def set_others_aside(frozen_file, info):
-  """Renames the TensorFlow Lite model of another step than the frozen graph.
+  """Renames a TensorFlow Lite model that is not of the frozen graph's step.
+
+  One of an earlier version of this project says no step, and is renamed too.
 
   Args:
     frozen_file: path of the frozen graph.
@@ -96,13 +98,15 @@ def set_others_aside(frozen_file, info):
   warnings = []
   model = stem + '.tflite'
   former = read_tflite(model)
-  if former and step_of(former) != step:
-    names = [_rename(path, step_of(former)) for path in tflite_files(model)
+  former_step = step_of(former) if former else None
+  if os.path.isfile(model) and (former is None or former_step != step):
+    names = [_rename(path, former_step) for path in tflite_files(model)
              if os.path.isfile(path)]
     warnings.append(
         '%s was of step %s, and %s is of step %s: it is called %s now; '
         './export_tflite.sh writes one of the same step' % (
-            model, step_of(former), frozen_file, step, names[0]))
+            model, 'unknown' if former_step is None else former_step,
+            frozen_file, step, names[0]))
   folder = os.path.join(os.path.dirname(stem), 'saved_model',
                         os.path.basename(stem))
   served = saved_model.read_info(folder)

@@ -82,20 +82,20 @@ class Refused(Exception):
     """Has the sentence begin with a file's name; returns itself.
 
     Args:
-      name: as the client sent it, maybe with folders, or None.
+      name: as the client sent it, or None; folders are omitted.
     """
-    self.file = shown(name) if name else None
+    self.file = shown(re.split(r'[/\\]', name)[-1]) if name else None
     return self
 
 
 def shown(name):
   """Returns a name that a client sent as it can be shown, on one short line.
 
-  Args:
-    name: of a field or a file; folders are omitted.
+  All kinds of spaces become plain ones: macOS puts a narrow one into the names
+  of screenshots.
   """
-  name = re.split(r'[/\\]', name)[-1]
-  name = ''.join(letter if letter.isprintable() else '\ufffd'
+  name = ''.join(letter if letter.isprintable() else
+                 ' ' if letter.isspace() else '\ufffd'
                  for letter in name[:_NAME_LETTERS + 1])
   return name if len(name) <= _NAME_LETTERS else name[:_NAME_LETTERS] + '…'
 

@@ -158,7 +158,8 @@ _SENTENCES = {
         'unauthorized': '这个地址需要带有正确令牌的标头 '
                         'Authorization: Bearer。',
         'unreadable_photo': '无法读取这张照片：它已损坏或被截断。',
-        'wrong_field': '没有字段“%(name)s”：照片应放在字段“%(accepted)s”中。',
+        'wrong_field': '无法识别字段“%(name)s”：'
+                       '照片应放在字段“%(accepted)s”中。',
         'wrong_host': '本服务器不以“%(name)s”这个名称提供服务；'
                       '可以用它的参数 --allowed_hosts 允许这个名称。',
     },

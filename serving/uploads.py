@@ -24,13 +24,12 @@ from serving.refusals import Refused
 
 # Formats that are accepted where photos can read them, and the extension that a
 # kept photo gets.
-_EXTENSIONS = {name: extension for name, extension in (
-    ('JPEG', 'jpg'), ('PNG', 'png'), ('WebP', 'webp'), ('HEIC', 'heic'))
-               if photos.can_read(name)}
-ACCEPTED = tuple(_EXTENSIONS)
+_EXTENSIONS = {'JPEG': 'jpg', 'PNG': 'png', 'WebP': 'webp', 'HEIC': 'heic'}
+ACCEPTED = tuple(filter(photos.can_read, _EXTENSIONS))
 # What to send in place of any other: every program writes these.
 _ADVISED = ('JPEG', 'PNG')
 
+# Of all formats: another engine may have kept some that are not accepted here.
 _NAME = re.compile(r'[0-9a-f]{32}\.(%s)' % '|'.join(_EXTENSIONS.values()))
 
 # Markers that begin a frame and tell its size (ITU T.81, table B.1), and those
@@ -56,7 +55,8 @@ def _now():
 
 def extension_of(data):
   """Returns the extension of an accepted file by its content, else None."""
-  return _EXTENSIONS.get(formats.name_of(data))
+  name = formats.name_of(data)
+  return _EXTENSIONS[name] if name in ACCEPTED else None
 
 
 def check(data, max_bytes, max_pixels):
@@ -196,8 +196,8 @@ def keep(folder, data):
   """
   extension = extension_of(data)
   if extension is None:
-    raise InputError('not %s: starts with %r' %
-                     (' or '.join(ACCEPTED), data[:8]))
+    raise InputError('not one of %s: starts with %r' %
+                     (', '.join(ACCEPTED), data[:8]))
   name = '%s.%s' % (secrets.token_hex(16), extension)
   path = os.path.join(folder, name)
   # 'x': never through a link that somebody put there. No one else's to read.

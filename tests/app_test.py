@@ -281,12 +281,11 @@ def test_upload_unusable_file_is_named_on_the_page(client):
 
 def test_form_offers_the_formats_that_are_accepted(client):
   text = client.get('/').get_data(as_text=True)
-  if photos.can_read('WebP'):
-    assert 'accept="image/jpeg,image/png,image/webp"' in text
-    assert 'JPEG, PNG or WebP, up to 1 MB each' in text
-  else:
-    assert 'accept="image/jpeg,image/png"' in text
-    assert 'JPEG or PNG, up to 1 MB each' in text
+  names = ['JPEG', 'PNG', *filter(photos.can_read, ('WebP', 'HEIC'))]
+  types = ','.join('image/' + name.lower() for name in names)
+  assert 'accept="%s"' % types in text
+  limits = ' or '.join(', '.join(names).rsplit(', ', 1))
+  assert limits + ', up to 1 MB each' in text
 
 
 @pytest.mark.parametrize('config, english, chinese', [

@@ -131,17 +131,23 @@ def test_photo_that_is_none_of_the_classes_says_so(address, folder):
     clean(browser, address)
 
 
-def test_text_file_is_refused_on_its_card(address, folder):
+def test_files_of_other_formats_are_refused_on_their_cards(address, folder):
+  (folder / 'red.gif').write_bytes(kit.photo('GIF', size=(640, 480)))
   with devtools.Browser() as browser:
     browser.open(address)
-    browser.choose('#file', folder / 'notes.txt', folder / 'red.jpg')
-    browser.wait_for(DONE % 2)
-    first, second = shown(browser)
-    assert first['said'].startswith('notes.txt: Plain text is not accepted')
-    assert not first['picture'] and second['said'] == 'daisy'
+    browser.choose('#file', folder / 'notes.txt', folder / 'red.gif',
+                   folder / 'red.jpg')
+    browser.wait_for(DONE % 3)
+    text, gif, photo = shown(browser)
+    assert text['said'].startswith('notes.txt: Plain text is not accepted')
+    assert gif['said'].startswith('red.gif: GIF is not accepted')
+    assert not text['picture'] and photo['said'] == 'daisy'
+    gif_width, photo_width = browser.value(
+        'Array.from(document.images, image => image.width)')
+    assert gif_width == photo_width
     # The browser itself notes every answer of 4xx; nothing else may be there.
     assert [re.search(r'status of (\d+)', text).group(1)
-            for text in browser.complaints] == ['415']
+            for text in browser.complaints] == ['415', '415']
 
 
 def test_page_on_a_phone_in_chinese_fits_its_width(address, folder):

@@ -107,7 +107,7 @@ def test_convert_with_other_seed_or_percents_splits_anew(
   logger.addHandler(caplog.handler)
   convert(tmp_path, **change)
   logger.removeHandler(caplog.handler)
-  assert message in caplog.text and 'split anew' in caplog.text
+  assert message in caplog.text and 'split again' in caplog.text
   assert tiny_dataset.file_contents(tmp_path) == wanted
 
 
@@ -159,7 +159,7 @@ def test_convert_former_records_without_photo_files_decide_nothing(
   assert sizes(convert_photos.convert(str(tmp_path), 'pets', seed=3)) == {
       'train': 36, 'validation': 4}
   logger.removeHandler(caplog.handler)
-  assert 'split anew' not in caplog.text
+  assert 'split again' not in caplog.text
 
 
 def test_convert_manifest_of_an_earlier_version_is_honoured(tmp_path):
@@ -308,5 +308,5 @@ def test_program_without_flags_keeps_the_splits_of_the_former(tmp_path):
   done = run_program('download_and_convert_data.py', '--dataset_name=pets',
                      '--dataset_dir=%s' % tmp_path)
   assert done.returncode == 0, done.stderr
-  assert 'split anew' not in done.stderr
+  assert 'split again' not in done.stderr
   assert manifests.load(str(tmp_path), 'pets') == before

@@ -392,6 +392,25 @@ def test_convert_photos_of_a_read_only_folder_go_elsewhere(public_path):
   assert sorted(os.listdir(str(source))) == ['cat', 'dog']
 
 
+@pytest.mark.parametrize('is_link', [False, True])
+def test_convert_records_inside_the_folder_of_photos_are_refused(tmp_path,
+                                                                 is_link):
+  source = make(tmp_path, name='input')
+  records = source / 'records'
+  options = {'photos_dir': str(source)}
+  if is_link:
+    records.mkdir()
+    (records / 'pets').symlink_to(source)
+    options = {}
+  with pytest.raises(InputError, match='records, .* is inside the folder of '
+                     'photos, .*would be taken for a class'):
+    convert_photos.convert(str(records), 'pets', **options)
+  assert records.exists() == is_link
+  if not is_link:  # Beside the class folders they do no harm.
+    assert convert_photos.convert(
+        str(source), 'pets', photos_dir=str(source)).labels == ['cat', 'dog']
+
+
 def test_convert_linked_folder_of_photos_may_be_read_only(public_path):
   """What quickstart.sh makes of --photos."""
   source = make(public_path, name='input')

@@ -137,6 +137,16 @@ def test_summary_names_the_labels_file_that_was_written(tmp_path):
             if line.endswith('labels.txt')] == [own]
 
 
+def test_summary_names_the_folder_of_photos_that_was_kept(tmp_path):
+  tiny_dataset.make_folder(tmp_path / 'photos', {'cat': 2, 'dog': 2})
+  records = str(tmp_path / 'records')
+  convert_photos.convert(records, 'pets', photos_dir=str(tmp_path / 'photos'))
+  (tmp_path / 'records' / 'pets').mkdir()  # Not the one that is used.
+  kept = convert_photos.convert(records, 'pets')
+  assert 'photos read from %s\n' % (tmp_path / 'photos') in (
+      download_and_convert_data.summary(kept, records))
+
+
 def test_summary_shortens_a_long_list_of_skipped_files(tmp_path):
   tiny_dataset.make_folder(tmp_path / 'pets', {'cat': 2, 'dog': 2})
   for index in range(30):

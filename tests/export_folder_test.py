@@ -105,6 +105,14 @@ def test_frozen_graph_of_another_step_sets_the_tflite_model_aside(tmp_path,
       'my_x_step280.tflite']
 
 
+def test_frozen_graph_sets_a_tflite_model_of_unknown_step_aside(tmp_path):
+  os.remove(export_folder.tflite_files(write_tflite(tmp_path))[2])
+  said, = export_folder.set_others_aside(str(tmp_path / 'my_x_freeze.pb'), INFO)
+  assert 'my_x.tflite was of step unknown, and ' in said
+  assert sorted(os.listdir(str(tmp_path))) == [
+      'my_x_former.tflite', 'my_x_labels_former.txt']
+
+
 def test_frozen_graph_of_another_step_names_the_saved_model(tmp_path):
   version = tmp_path / 'saved_model' / 'my_x' / '3'
   (version / 'assets.extra').mkdir(parents=True)

@@ -229,6 +229,18 @@ def test_find_two_folders_for_one_split_is_an_error(tmp_path):
     folder_layout.find(str(folder), ['train', 'val', 'valid'])
 
 
+def test_find_splits_asked_for_are_taken_among_many_other_files(tmp_path):
+  folder = make(tmp_path, ('train', 'test'))
+  for number in range(5):
+    (folder / 'train' / ('list %d.txt' % number)).write_text('a list')
+  names = ['test', 'train']
+  with pytest.raises(InputError, match='if train/ and the others are splits, '
+                     '--photos_layout=splits'):
+    folder_layout.find(str(folder), names)
+  assert folder_layout.find(str(folder), names, 'splits').splits == {
+      'train': 'train', 'test': 'test'}
+
+
 def test_find_splits_asked_for_without_train_is_an_error(tmp_path):
   folder = make(tmp_path, ('val', 'test'))
   with pytest.raises(InputError, match='no train/ with class folders'):

@@ -17,8 +17,10 @@ import nets_facts
 import numpy as np
 import pytest
 
+from benchmarks import graph_costs
 from compat import slim, tf
 from nets import nets_factory
+from runs import model_zoo
 
 # Parameters with 11 classes, moving statistics included.
 PARAMETERS = {
@@ -335,6 +337,24 @@ def test_network_row_has_the_reference_image_size(evaluation):
     # Its published checkpoints want another size than slim's default.
     assert evaluation.name.startswith('resnet_v2_') and row.image_size == 299
   assert row.channels == evaluation.images.shape.as_list()[3]
+
+
+@each_network()
+def test_network_costs_are_those_of_the_graph(evaluation):
+  cost = model_zoo.COSTS[evaluation.name]
+  with evaluation.graph.as_default():
+    parameters, multiply_adds = graph_costs.count(evaluation.logits)
+  # The last layer has more classes in the table; it is applied once a photo.
+  for variable in evaluation.variables:
+    *inputs, outputs = variable.shape.as_list()
+    if (outputs == nets_facts.NUM_CLASSES and
+        in_scopes(variable.op.name, evaluation.row.classifier_scopes[:1])):
+      more = int(np.prod(inputs)) * (cost.classes - outputs)
+      parameters += more
+      multiply_adds += more if inputs else 0
+  assert parameters == cost.parameters
+  if evaluation.row.image_size == evaluation.size:
+    assert multiply_adds == cost.multiply_adds
 
 
 # NASNet's cells compare the sizes of what they read.

@@ -94,6 +94,16 @@ def test_normalize_photo_webp_is_white_outside_its_first_frame():
   assert found[24:].min() >= 250 and found[:4, :4].min() >= 250
 
 
+def test_webp_first_frame_is_not_searched_in_endless_chunks():
+  data = animated_webp((48, 40), 12, 4, (20, 10), b'')
+  assert webp.first_frame(data) == (12, 4, 32, 14)
+  empty = b'ABCD' + bytes(4)
+  start = 12 + 18  # After the container's head and VP8X.
+  assert webp.first_frame(data[:start] + 5 * empty + data[start:]) == (
+      12, 4, 32, 14)
+  assert webp.first_frame(data[:start] + 10 ** 5 * empty + data[start:]) is None
+
+
 def animated_webp(canvas, left, top, size, image):
   """Returns a WebP animation of one frame, from the chunk of a still one."""
   def three(*values):
@@ -113,6 +123,11 @@ def test_normalize_photo_12_bits_stored_in_16_are_refused(photometric):
   values = np.asarray(kit.smooth()).astype(int) * 16
   pixels = values if photometric == 2 else values[..., 0]
   assert 3000 < pixels.max() < 4096
+  if photometric == 2:
+    opaque = np.full(pixels.shape[:2] + (1,), 65535)
+    with pytest.raises(PhotoError, match='below 4096'):
+      normalize_photo(kit.tiff(np.concatenate([pixels, opaque], -1),
+                               photometric=2))
   with pytest.raises(PhotoError, match='below 4096.*with 8 bits a channel'):
     normalize_photo(kit.tiff(pixels, photometric=photometric))
   bright = kit.tiff(pixels * 16, photometric=photometric)

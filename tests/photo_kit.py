@@ -70,14 +70,14 @@ def tiff(pixels, bits=16, photometric=1, xmp=None):
   """Returns an uncompressed TIFF file.
 
   Args:
-    pixels: `[height, width]` or `[height, width, 3]` array; bytes where bits is
-      12, packed.
+    pixels: `[height, width]`, `[height, width, 3]` or, with alpha, `[height,
+      width, 4]` array; bytes where bits is 12, packed.
     bits: per channel.
     photometric: 0: grey, 0 is white; 1: grey, 0 is black; 2: RGB.
     xmp: bytes, or None.
   """
   height, width = pixels.shape[:2]
-  channels = 3 if photometric == 2 else 1
+  channels = 1 if pixels.ndim == 2 else pixels.shape[2]
   content = (_pack_12_bits(pixels) if bits == 12 else
              pixels.astype('<u2').tobytes())
   rows = [(256, _LONG, [width]), (257, _LONG, [height]),
@@ -85,6 +85,8 @@ def tiff(pixels, bits=16, photometric=1, xmp=None):
           (262, _SHORT, [photometric]), (273, _LONG, [8]),
           (277, _SHORT, [channels]), (278, _LONG, [height]),
           (279, _LONG, [len(content)])]
+  if channels == 4:
+    rows.append((338, _SHORT, [2]))
   if xmp:
     rows.append((700, _BYTE, list(xmp)))
   start = 8 + len(content)

@@ -129,11 +129,12 @@ def ports(service, tmp_path_factory):
                              'ALLOWED_HOSTS': ['.example']})
   plain, prefixed = load_kit.Running(app), load_kit.Running(
       app, url_prefix='/kept')
-  ports = Ports(plain.address[1], prefixed.address[1])
   subprocess.run(
       ['openssl', 'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '2',
        '-subj', '/CN=whole.example', '-keyout', str(folder / 'key.pem'), '-out',
        str(folder / 'cert.pem')], check=True, stderr=subprocess.DEVNULL)
+  # Last, so that nobody else takes the free ports meanwhile.
+  ports = Ports(plain.address[1], prefixed.address[1])
   listen = 'listen 127.0.0.1:%d; listen 127.0.0.1:%d ssl;' % (
       ports.http, ports.https)
   (folder / 'nginx.conf').write_text(_MAIN % {

@@ -286,4 +286,4 @@ def test_run_cluster_script_passes_its_variables_and_refuses_train_dir(
   assert done.returncode == 1
   assert done.stderr == (
       'run_cluster.sh: error: give TRAIN_DIR=/x in front of the command: '
-      './stop_train.sh and ./run_eval.sh go by it\n')
+      './stop_train.sh and ./run_eval.sh read it, too\n')

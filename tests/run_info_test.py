@@ -33,3 +33,17 @@ def test_load_damaged_file_names_it(tmp_path, text):
   (tmp_path / 'run.json').write_text(text)
   with pytest.raises(InputError, match='run.json is damaged'):
     run_info.load(str(tmp_path))
+
+
+def test_is_best_needs_the_note_or_a_run_around_the_folder(tmp_path):
+  prefix = str(tmp_path / 'run' / 'best' / 'model.ckpt-1')
+  # A run may be called best.
+  run_info.save(str(tmp_path / 'run' / 'best'), INFO)
+  assert not run_info.is_best(prefix)
+  run_info.save(str(tmp_path / 'run'), INFO)
+  assert run_info.is_best(prefix)
+  copied = tmp_path / 'copy'
+  copied.mkdir()
+  assert not run_info.is_best(str(copied / 'model.ckpt-1'))
+  (copied / 'best.json').write_text('{}')
+  assert run_info.is_best(str(copied / 'model.ckpt-1'))

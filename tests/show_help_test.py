@@ -122,7 +122,8 @@ def test_script_help_lists_the_variables_that_it_reads_elsewhere(fresh):
   variables = dict(re.findall(r'^    ([A-Z_]+)=?(.*)$', shown, re.MULTILINE))
   assert variables['MODEL_NAME'] == 'inception_v4'
   assert variables['TRAIN_DIR'] == '${OUTPUT_DIR}/train'
-  assert {'CHECKPOINT_EXCLUDE_SCOPES', 'ENGINE', 'OUTPUT_DIR'} < set(variables)
+  assert {'CHECKPOINT', 'CHECKPOINT_EXCLUDE_SCOPES', 'ENGINE',
+          'OUTPUT_DIR'} < set(variables)
   # Neither what other scripts read nor what a hint of this one names.
   assert not {'SERVER_PORT', 'FROZEN_FILE', 'EVAL_DIR'} & set(variables)
 

@@ -95,7 +95,7 @@ def test_pick_of_another_split_is_said(tmp_path, capsys, left):
     pick_photo.main([])
   printed = capsys.readouterr()
   assert os.path.isfile(printed.out.rstrip('\n'))
-  assert printed.err == ('No validation photo is a JPEG or PNG: this one is of '
+  assert printed.err == ('The page accepts no validation photo: this one is of '
                          'the split %s\n' % left)
 
 
@@ -108,5 +108,5 @@ def test_pick_without_such_a_photo_says_so(tmp_path):
   folder = make_dataset(tmp_path)
   for name in manifests.load(folder, NAME).files:
     (tmp_path / NAME / name).unlink()
-  with pytest.raises(InputError, match='no photo in .*/colours is a JPEG or'):
+  with pytest.raises(InputError, match='accepts no photo in .*/colours'):
     pick_photo.pick(manifests.path(folder, NAME))

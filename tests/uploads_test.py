@@ -53,7 +53,7 @@ def test_keep_writes_the_bytes_under_a_new_name(tmp_path):
 
 
 def test_keep_other_content_is_refused(tmp_path):
-  with pytest.raises(InputError, match='not JPEG or PNG'):
+  with pytest.raises(InputError, match='not one of JPEG, PNG'):
     uploads.keep(str(tmp_path), b'<html>')
   assert not list(tmp_path.iterdir())
 
@@ -88,8 +88,10 @@ def test_kept_too_much_removes_the_oldest(tmp_path):
 
 def test_kept_too_old_is_removed_and_foreign_files_stay(tmp_path):
   old, new = (uploads.keep(str(tmp_path), JPEG) for _ in range(2))
+  webp_of_another_engine = '0' * 32 + '.webp'
+  (tmp_path / webp_of_another_engine).write_bytes(webp())
   (tmp_path / 'notes.txt').write_text('mine')
-  for name in (old, 'notes.txt'):
+  for name in (old, webp_of_another_engine, 'notes.txt'):
     os.utime(str(tmp_path / name), (1, time.time() - 2 * 86400 - 9))
   take_over(tmp_path, days=2)
   assert sorted(os.listdir(str(tmp_path))) == sorted([new, 'notes.txt'])

@@ -2,8 +2,8 @@
 
   python -m tools.pick_photo --manifest=data/my_flower_5.json
 
-It is a validation photo; where none is accepted a test photo, else a training
-photo, which is then said on stderr.
+It is a validation photo. Where none is accepted it is a test photo, else a
+training photo, and a line on stderr names the split.
 """
 
 import os
@@ -24,7 +24,7 @@ def define_flags():
 
 
 def pick(manifest_path):
-  """Returns the split and the path of the first photo that is JPEG or PNG.
+  """Returns the split and the path of the first photo that the page accepts.
 
   Args:
     manifest_path: path of the manifest.
@@ -46,7 +46,7 @@ def pick(manifest_path):
         with open(path, 'rb') as stream:
           if uploads.extension_of(stream.read()) is not None:
             return split, path
-  raise InputError('no photo in %s is a JPEG or PNG' % folder)
+  raise InputError('the page accepts no photo in %s' % folder)
 
 
 def main(_):
@@ -55,7 +55,7 @@ def main(_):
   common_flags.require(values, 'manifest')
   split, path = pick(values.manifest)
   if split != 'validation':
-    print('No validation photo is a JPEG or PNG: this one is of the split %s' %
+    print('The page accepts no validation photo: this one is of the split %s' %
           split, file=sys.stderr)
   print(path)
 

@@ -39,7 +39,7 @@ class Summaries:
       first step has one.
 
   Attributes:
-    writer: tf.summary.FileWriter, for what else the process has to show.
+    writer: tf.summary.FileWriter, for all other summaries of the process.
   """
 
   def __init__(self, train_dir, graph, every_n_steps, secs):
@@ -51,10 +51,10 @@ class Summaries:
     self._last_part = None
 
   def fetches(self):
-    """Returns what the next step computes beside its own results.
+    """Returns the summaries that the next step computes: list of tensors.
 
-    The scalars are always among it: they cost nothing, and each other set of
-    fetches costs TensorFlow 1.15 a moment.
+    The scalars are always computed: they cost next to nothing, whereas
+    TensorFlow 1.15 needs time for each new set of fetches.
     """
     if time.time() < self._written_at + self._secs:
       return [self._graph.scalar_op]
