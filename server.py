@@ -33,6 +33,9 @@ _MORE_THREADS = 16
 # Connections beside those that a thread works for: slow uploads, idle browsers.
 _MORE_CONNECTIONS = 400
 
+# Bytes of the headers of a request. nginx takes as many by default.
+_HEADER_BYTES = 32 * 2 ** 10
+
 # Seconds after which a silent connection is closed.
 _SILENT_SECS = 60
 
@@ -293,6 +296,7 @@ def listen(app, listener, threads, max_upload_mb, url_prefix=''):
         app, listener, most_bytes, max(_UPLOADS_BYTES, 2 * most_bytes),
         threads=threads, ident=None, url_prefix=url_prefix,
         connection_limit=threads + _MORE_CONNECTIONS,
+        max_request_header_size=_HEADER_BYTES,
         clear_untrusted_proxy_headers=True, channel_timeout=_SILENT_SECS,
         # An upload or an answer that waits is never put into a file.
         inbuf_overflow=2 * most_bytes, outbuf_overflow=2 * most_bytes)

@@ -135,6 +135,28 @@ def test_uploads_together_are_bounded(tmp_path, monkeypatch):
   assert service.close(20)
 
 
+def test_small_uploads_together_are_bounded(monkeypatch):
+  monkeypatch.setattr(program, '_UPLOADS_BYTES', 2 ** 20)
+  monkeypatch.setattr(program, 'body_bytes', lambda megabytes: 2 ** 20)
+  running = load_kit.Running(_Answers(go=True))
+  clients = [socket.create_connection(running.address) for _ in range(5)]
+  for client in clients:
+    client.sendall(b'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 690000'
+                   b'\r\n\r\n' + bytes(600000))
+  held = running.server.bytes_held
+  # Three fit; the others are refused, and nothing of them is kept.
+  load_kit.wait_until(lambda: held() == 1800000)
+  answers = []
+  for client in clients:
+    client.sendall(bytes(90000))
+    client.settimeout(20)
+    answers.append(client.recv(12))
+    client.close()
+  assert sorted(answers) == 3 * [b'HTTP/1.1 200'] + 2 * [b'HTTP/1.1 503']
+  running.stop()
+  assert running.join() == [0]
+
+
 def test_told_twice_it_ends_at_once():
   application = _Answers(go=False)
   running = load_kit.Running(application)
