@@ -8,7 +8,7 @@ waitress also bounds each upload, but not all together, nor how long one takes;
 and it closes a connection on which it refuses something with bytes unread, so
 that the client often sees a reset and no answer. Here a request is refused as
 early as possible, the rest of it is read and discarded, and every refusal is
-JSON.
+JSON. Where all connections are in use, one that is idle is closed.
 """
 
 import contextlib
@@ -38,6 +38,18 @@ _GRACE_SECS, _FRESH_GRACE_SECS = 0.3, 2.0
 # Seconds in which a request must have come: one that comes byte by byte holds a
 # connection, of which there are not many. 16 MB take half of it at 1 Mbit/s.
 _SLOWEST_SECS = 300.0
+
+# An upload older than these seconds that brings fewer bytes per second may be
+# closed where all connections are in use. The rate is that of Apache's
+# mod_reqtimeout.
+_SLOW_SECS, _SLOW_RATE = 1.0, 500
+
+# A connection without a request is not closed before it is so old.
+_NEW_SECS = 0.5
+
+# Seconds without accepting where there is no room for a connection, and seconds
+# between two log lines on the system's refusals.
+_ACCEPT_PAUSE_SECS, _ACCEPT_LOG_SECS = 0.2, 60.0
 
 # Seconds after which whoever found no room for an upload may ask again.
 _FULL_RETRY_SECS = 5
@@ -90,6 +102,10 @@ class _Channel(HTTPChannel):
   # Whether a request was refused before its end: all that follows is discarded.
   _is_discarding = False
   _discarded_bytes = 0
+
+  def __init__(self, *arguments, **options):
+    self._waiting_since = time.monotonic()
+    super().__init__(*arguments, **options)
 
   def parser_class(self, adj):
     """Returns what parses the next request, as waitress asks for it."""
@@ -156,6 +172,7 @@ class _Channel(HTTPChannel):
     if self.server.ending.is_set():
       self.close_after_requests()
     super().service()
+    self._waiting_since = time.monotonic()
 
   def close_after_requests(self):
     """Has the connection closed after the answers to what has come."""
@@ -173,6 +190,25 @@ class _Channel(HTTPChannel):
     if (self.request or self._is_discarding) and (
         time.monotonic() > self.began + _SLOWEST_SECS):
       self.will_close = True
+
+  def idleness(self):
+    """Returns how little the connection is missed, None where it is in use.
+
+    Returns:
+      A tuple; of two connections the one with the larger is missed less. Those
+      without all headers of a request come first, then slow uploads, then those
+      that have only just been opened or answered.
+    """
+    if self.requests or self.total_outbufs_len or self.close_when_flushed:
+      return None
+    now = time.monotonic()
+    if not self.is_uploading():
+      seconds = now - self._waiting_since
+      rank = 2 if seconds > _FRESH_GRACE_SECS else 0
+      return (rank, seconds) if seconds > _NEW_SECS else None
+    seconds = now - self.began
+    rate = self.request.body_bytes_received / max(seconds, 1e-9)
+    return (1, -rate) if seconds > _SLOW_SECS and rate < _SLOW_RATE else None
 
   def is_fresh(self):
     """Whether nothing has come on it yet, and it is still young."""
@@ -197,6 +233,10 @@ class _Server(TcpWSGIServer):
     self.refuses_early = getattr(app, 'refuses_early', lambda environ: False)
     self._most_bytes_together = most_bytes_together
     self._room = most_bytes_together
+    self._accepts_from = 0.0  # time.monotonic()
+    self._is_short_of_files = False
+    self._next_log = 0.0
+    self._failures = 0  # Since the last log line.
     super().__init__(
         app, _sock=listener, bind_socket=False,
         sockinfo=(listener.family, listener.type, listener.proto,
@@ -224,6 +264,45 @@ class _Server(TcpWSGIServer):
       largest = max(coming, key=held.get)
       largest.refuse(_Full(''))
       self._room += held[largest]
+
+  def is_pausing(self):
+    """Whether nothing is accepted for a moment, for want of room."""
+    return time.monotonic() < self._accepts_from
+
+  def readable(self):
+    return not self.is_pausing() and super().readable()
+
+  def accept(self):
+    try:
+      return super().accept()
+    except OSError as error:  # As a rule: too many open files.
+      now = time.monotonic()
+      # The socket stays readable, and polling it again would keep a core busy.
+      self._accepts_from = now + _ACCEPT_PAUSE_SECS
+      self._is_short_of_files = True
+      self._failures += 1
+      if now >= self._next_log:
+        self._next_log = now + _ACCEPT_LOG_SECS
+        tf.logging.warning(
+            'cannot accept a connection (%d times since the last such line): '
+            '%s; %d are open', self._failures, error.strerror,
+            len(self.active_channels))
+        self._failures = 0
+      return None
+
+  def make_room(self):
+    """Closes the most idle connection where no other can be accepted."""
+    if (len(self._map) < self.adj.connection_limit and
+        not self._is_short_of_files):
+      return
+    self._is_short_of_files = False
+    idle = [(channel.idleness(), channel) for channel in self.channels()]
+    idle = [pair for pair in idle if pair[0]]
+    if idle:
+      max(idle, key=lambda pair: pair[0])[1].handle_close()
+      self._accepts_from = 0.0
+    else:
+      self._accepts_from = time.monotonic() + _ACCEPT_PAUSE_SECS
 
 
 class DrainingServer:
@@ -289,7 +368,9 @@ class DrainingServer:
     """
     next_look = time.monotonic()
     while not self._ending.is_set():
-      self._poll(_POLL_SECS)
+      self._poll(_ACCEPT_PAUSE_SECS if self._server.is_pausing() else
+                 _POLL_SECS)
+      self._server.make_room()
       if time.monotonic() >= next_look:
         next_look = time.monotonic() + _POLL_SECS
         for channel in self._server.channels():
