@@ -11,6 +11,7 @@ import ipaddress
 import logging
 import os
 import re
+import resource
 import signal
 import socket
 
@@ -33,6 +34,13 @@ _MORE_THREADS = 16
 
 # Connections beside those that a thread works for: slow uploads, idle browsers.
 _MORE_CONNECTIONS = 400
+
+# Open files that are left for anything but connections, and connections without
+# which the server does not start.
+_OTHER_FILES, _FEWEST_CONNECTIONS = 20, 8
+
+# Bytes of the headers of a request. nginx takes as many by default.
+_HEADER_BYTES = 32 * 2 ** 10
 
 # Seconds after which a silent connection is closed.
 _SILENT_SECS = 60
@@ -317,20 +325,44 @@ def listen(app, listener, threads, max_upload_mb, url_prefix=''):
     A DrainingServer, which answers when its `run` is called.
 
   Raises:
-    InputError: the port was taken by another program meanwhile.
+    InputError: the port was taken by another program meanwhile, or the limit
+      on open files leaves too few connections.
   """
   host, port = listener.getsockname()[:2]
   most_bytes = body_bytes(max_upload_mb)
+  connection_limit = _connection_limit(threads + _MORE_CONNECTIONS)
   try:
     return DrainingServer(
         app, listener, most_bytes, max(_UPLOADS_BYTES, 2 * most_bytes),
         threads=threads, ident=None, url_prefix=url_prefix,
-        connection_limit=threads + _MORE_CONNECTIONS,
+        connection_limit=connection_limit,
+        max_request_header_size=_HEADER_BYTES,
         clear_untrusted_proxy_headers=True, channel_timeout=_SILENT_SECS,
         # An upload or an answer that waits is never put into a file.
         inbuf_overflow=2 * most_bytes, outbuf_overflow=2 * most_bytes)
   except OSError as error:
     raise _port_error(host, port, error)
+
+
+def _connection_limit(wanted):
+  """Returns how many connections the limit on open files leaves, up to wanted.
+
+  Raises:
+    InputError: too few.
+  """
+  most_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+  if most_files == resource.RLIM_INFINITY:
+    return wanted
+  others = len(os.listdir('/dev/fd')) + _OTHER_FILES
+  limit = min(wanted, most_files - others)
+  if limit < _FEWEST_CONNECTIONS:
+    raise InputError('the limit on open files (ulimit -n) is %d; at least %d '
+                     'are needed' % (most_files, others + _FEWEST_CONNECTIONS))
+  if limit < wanted:
+    tf.logging.warning(
+        'at most %d connections at once in place of %d: the limit on open '
+        'files (ulimit -n) is %d', limit, wanted, most_files)
+  return limit
 
 
 def _port_error(host, port, error):

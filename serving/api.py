@@ -35,6 +35,13 @@ def add_routes(app, service, requests):
     requests: metrics.Requests.
   """
 
+  def refuses_early(environ):
+    """Whether a request is refused for its token, whatever its body is."""
+    return (environ['PATH_INFO'] == '/api/classify' and
+            not _has_token(app, environ.get('HTTP_AUTHORIZATION', '')))
+
+  app.refuses_early = refuses_early
+
   @app.route('/api/classify', methods=['POST'])
   def api_classify():
     _check_token(app)
@@ -124,15 +131,18 @@ def _top(fields):
 
 
 def _check_token(app):
+  if not _has_token(app, flask.request.headers.get('Authorization', '')):
+    raise Refused('unauthorized', {'WWW-Authenticate': 'Bearer'})
+
+
+def _has_token(app, authorization):
+  """Whether a value of the header Authorization has the token, if any."""
   token = app.config['API_TOKEN']
-  if not token:
-    return
-  kind, _, given = flask.request.headers.get('Authorization', '').partition(' ')
+  kind, _, given = authorization.partition(' ')
   # Compared in the same time whatever is wrong with it.
   same = hmac.compare_digest(given.strip().encode('utf-8', 'replace'),
-                             token.encode('utf-8'))
-  if kind.lower() != 'bearer' or not same:
-    raise Refused('unauthorized', {'WWW-Authenticate': 'Bearer'})
+                             (token or '').encode('utf-8'))
+  return not token or (kind.lower() == 'bearer' and same)
 
 
 def _presentable(value, key=None):

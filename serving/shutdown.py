@@ -6,26 +6,29 @@ uploads that are still on their way, is answered; then `run` returns.
 
 waitress also bounds each upload, but not all together, nor how long one takes;
 and it closes a connection on which it refuses something with bytes unread, so
-that the client often sees a reset and no answer. Here what is refused is read
-to its end and thrown away, and every refusal is JSON.
+that the client often sees a reset and no answer. Here a request is refused as
+early as possible, the rest of it is read and discarded, and every refusal is
+JSON. Where all connections are in use, one that is idle is closed.
 """
 
 import contextlib
 import http
 import json
 import signal
+import socket
 import sys
 import threading
 import time
 
-import waitress
-from waitress.buffers import OverflowableBuffer
+from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
+from waitress.server import TcpWSGIServer
 from waitress.task import ErrorTask
-from waitress.utilities import BadRequest, Error, RequestEntityTooLarge
+from waitress.utilities import Error
 
 from compat import tf
 from serving import refusals, texts
+from serving.request_parser import Request
 
 # Seconds that connections without a request are left open at the end, for one
 # that may be on its way: those that were answered before, and those that have
@@ -36,16 +39,26 @@ _GRACE_SECS, _FRESH_GRACE_SECS = 0.3, 2.0
 # connection, of which there are not many. 16 MB take half of it at 1 Mbit/s.
 _SLOWEST_SECS = 300.0
 
-# Bytes of an upload after which all are counted again.
-_BLOCK = 2 ** 20
+# An upload older than these seconds that brings fewer bytes per second may be
+# closed where all connections are in use. The rate is that of Apache's
+# mod_reqtimeout.
+_SLOW_SECS, _SLOW_RATE = 1.0, 500
+
+# A connection without a request is not closed before it is so old.
+_NEW_SECS = 0.5
+
+# Seconds without accepting where there is no room for a connection, and seconds
+# between two log lines on the system's refusals.
+_ACCEPT_PAUSE_SECS, _ACCEPT_LOG_SECS = 0.2, 60.0
 
 # Seconds after which whoever found no room for an upload may ask again.
 _FULL_RETRY_SECS = 5
 
-# What is too large is read to its end, up to so many times what is accepted.
+# After a refusal so many times the largest upload is read and discarded.
 _READ_TIMES = 16
 
-# Seconds of one wait for the sockets while the server runs, and while it ends.
+# Seconds of one wait for the sockets while the server runs, and while it ends;
+# slow requests are looked for once in the first.
 _POLL_SECS, _ENDING_POLL_SECS = 1.0, 0.05
 
 
@@ -54,13 +67,6 @@ class _Full(Error):
 
   code = http.HTTPStatus.SERVICE_UNAVAILABLE.value
   reason = http.HTTPStatus.SERVICE_UNAVAILABLE.phrase
-
-
-class _Nothing(OverflowableBuffer):
-  """The body of a request that is refused: takes all and keeps nothing."""
-
-  def append(self, data):
-    del data  # That is what it is for.
 
 
 class _Answer(ErrorTask):
@@ -74,7 +80,7 @@ class _Answer(ErrorTask):
     else:
       # 501 is for codings of a body that nobody needs here.
       refused = refusals.of_status(400 if code == 501 else code,
-                                   self.channel.most_bytes // 2 ** 20)
+                                   self.channel.server.most_bytes // 2 ** 20)
     body = json.dumps(texts.as_json(texts.LANGUAGES[0], refused)).encode()
     self.status = '%d %s' % (refused.status,
                              http.HTTPStatus(refused.status).phrase)
@@ -92,85 +98,81 @@ class _Channel(HTTPChannel):
 
   error_task_class = _Answer
 
-  # Set by DrainingServer: threading.Event; bytes of one upload and of all.
-  ending = None
-  most_bytes = None
-  most_bytes_together = None
   began = 0.0  # When what is being received began, time.monotonic().
+  # Whether a request was refused before its end: all that follows is discarded.
+  _is_discarding = False
+  _discarded_bytes = 0
+
+  def __init__(self, *arguments, **options):
+    self._waiting_since = time.monotonic()
+    super().__init__(*arguments, **options)
+
+  def parser_class(self, adj):
+    """Returns what parses the next request, as waitress asks for it."""
+    return Request(adj, self.server.most_bytes, self._is_refused, self._discard)
+
+  def _is_refused(self, request):
+    environ = self.task_class(self, request).get_environment()
+    return self.server.refuses_early(environ)
+
+  def _discard(self):
+    self._is_discarding = True
 
   def received(self, data):
+    if self._is_discarding:
+      self._discarded_bytes += len(data)
+      if self._discarded_bytes > _READ_TIMES * self.server.most_bytes:
+        self.will_close = True
+      return False
     if self.request is None:
       self.began = time.monotonic()
-    blocks = self._blocks_received()
-    try:
-      more = super().received(data)
-    except ValueError as error:  # An address that waitress cannot take apart.
-      self._refuse_now(BadRequest(str(error)))
-      return True
-    if self._blocks_received() > blocks:
-      self._check_bounds()
+    more = super().received(data)
+    self.server.check_bytes_held(len(data))
     return more
 
-  def _blocks_received(self):
-    """Returns how many blocks have come of the request that is on its way."""
-    return -1 if self._body() is None else (
-        self.request.body_bytes_received // _BLOCK)
-
-  def _body(self):
-    """Returns what receives the body of the request on its way, or None."""
-    return self.request and self.request.body_rcv
+  def handle_write(self):
+    if self._is_discarding and self.close_when_flushed:
+      self._flush_exception(self._flush_some)
+      if self.connected and not self.will_close and not self.total_outbufs_len:
+        # Closed with bytes unread, the connection would be reset, and the
+        # client might not see the answer.
+        self.close_when_flushed = False
+        try:
+          self.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+          self.will_close = True
+    super().handle_write()
 
   def bytes_held(self):
     """Returns the bytes of the uploads on this connection."""
     with self.requests_lock:
       requests = self.requests + ([self.request] if self.request else [])
-    return sum(len(request.body_rcv) for request in requests
-               if request.body_rcv is not None)
+      return sum(len(request.body_rcv) for request in requests
+                 if request.body_rcv is not None)
 
-  def _check_bounds(self):
-    """Throws away what is too large, alone or with all others."""
-    request = self.request
-    size = max(request.content_length, request.body_bytes_received)
-    if size > _READ_TIMES * self.most_bytes:
-      self.will_close = True
-    elif size > self.most_bytes:
-      # Of a body without a length the application would not see it.
-      self.throw_away(RequestEntityTooLarge('') if request.chunked else None)
-    channels = list(self.server.active_channels.values())
-    held = {channel: channel.bytes_held() for channel in channels}
-    if sum(held.values()) > self.most_bytes_together:
-      # The largest, so that small ones still come through.
-      coming = [channel for channel in channels if channel._body() is not None]
-      if coming:
-        max(coming, key=held.get).throw_away(_Full(''))
+  def is_uploading(self):
+    """Whether the body of a request is on its way."""
+    return bool(self.request and self.request.body_rcv is not None)
 
-  def throw_away(self, error):
-    """Keeps nothing more of the request on its way, and reads it to its end.
+  def refuse(self, error):
+    """Answers the request on its way, and frees what has come of it.
 
     Args:
-      error: what it is answered; None: what the application says.
+      error: waitress.utilities.Error.
     """
     with self.requests_lock:
-      request = self.request
-      if request is None or request.body_rcv is None:
-        return  # It has just ended.
-      request.error = request.error or error
-      request.body_rcv.buf.close()
-      request.body_rcv.buf = _Nothing(0)
-
-  def _refuse_now(self, error):
-    with self.requests_lock:
       request, self.request = self.request, None
-      request.error = error
-      request.completed = True
+      request.refuse(error)
+      self._discard()
       self.requests.append(request)
       if len(self.requests) == 1:  # Else its turn comes after the others.
         self.server.add_task(self)
 
   def service(self):
-    if self.ending.is_set():
+    if self.server.ending.is_set():
       self.close_after_requests()
     super().service()
+    self._waiting_since = time.monotonic()
 
   def close_after_requests(self):
     """Has the connection closed after the answers to what has come."""
@@ -185,13 +187,122 @@ class _Channel(HTTPChannel):
 
   def close_if_slow(self):
     """Closes the connection where a request takes too long to come."""
-    if self.request and time.monotonic() > self.began + _SLOWEST_SECS:
+    if (self.request or self._is_discarding) and (
+        time.monotonic() > self.began + _SLOWEST_SECS):
       self.will_close = True
+
+  def idleness(self):
+    """Returns how little the connection is missed, None where it is in use.
+
+    Returns:
+      A tuple; of two connections the one with the larger is missed less. Those
+      without all headers of a request come first, then slow uploads, then those
+      that have only just been opened or answered.
+    """
+    if self.requests or self.total_outbufs_len or self.close_when_flushed:
+      return None
+    now = time.monotonic()
+    if not self.is_uploading():
+      seconds = now - self._waiting_since
+      rank = 2 if seconds > _FRESH_GRACE_SECS else 0
+      return (rank, seconds) if seconds > _NEW_SECS else None
+    seconds = now - self.began
+    rate = self.request.body_bytes_received / max(seconds, 1e-9)
+    return (1, -rate) if seconds > _SLOW_SECS and rate < _SLOW_RATE else None
 
   def is_fresh(self):
     """Whether nothing has come on it yet, and it is still young."""
     return self.connected and self.last_activity == self.creation_time and (
         time.time() < self.creation_time + _FRESH_GRACE_SECS)
+
+
+class _Server(TcpWSGIServer):
+  """A listening socket with its connections.
+
+  Attributes:
+    ending: threading.Event, set when nothing more is accepted.
+    most_bytes: of one upload.
+    refuses_early: function of a WSGI environment without a body.
+  """
+
+  channel_class = _Channel
+
+  def __init__(self, app, listener, most_bytes, most_bytes_together, **options):
+    self.ending = threading.Event()
+    self.most_bytes = most_bytes
+    self.refuses_early = getattr(app, 'refuses_early', lambda environ: False)
+    self._most_bytes_together = most_bytes_together
+    self._room = most_bytes_together
+    self._accepts_from = 0.0  # time.monotonic()
+    self._is_short_of_files = False
+    self._next_log = 0.0
+    self._failures = 0  # Since the last log line.
+    super().__init__(
+        app, _sock=listener, bind_socket=False,
+        sockinfo=(listener.family, listener.type, listener.proto,
+                  listener.getsockname()), **options)
+
+  def channels(self):
+    """Returns the open connections."""
+    return list(self.active_channels.values())
+
+  def check_bytes_held(self, new_bytes):
+    """Refuses the largest upload where all of them are too large together.
+
+    Args:
+      new_bytes: that a connection has received. All uploads are counted again
+        only when so much has come that they may exceed the limit.
+    """
+    self._room -= new_bytes
+    if self._room >= 0:
+      return
+    held = {channel: channel.bytes_held() for channel in self.channels()}
+    self._room = self._most_bytes_together - sum(held.values())
+    coming = [channel for channel in held if channel.is_uploading()]
+    if self._room < 0 and coming:
+      # The largest, so that small ones still come through.
+      largest = max(coming, key=held.get)
+      largest.refuse(_Full(''))
+      self._room += held[largest]
+
+  def is_pausing(self):
+    """Whether nothing is accepted for a moment, for want of room."""
+    return time.monotonic() < self._accepts_from
+
+  def readable(self):
+    return not self.is_pausing() and super().readable()
+
+  def accept(self):
+    try:
+      return super().accept()
+    except OSError as error:  # As a rule: too many open files.
+      now = time.monotonic()
+      # The socket stays readable, and polling it again would keep a core busy.
+      self._accepts_from = now + _ACCEPT_PAUSE_SECS
+      self._is_short_of_files = True
+      self._failures += 1
+      if now >= self._next_log:
+        self._next_log = now + _ACCEPT_LOG_SECS
+        tf.logging.warning(
+            'cannot accept a connection (%d times since the last such line): '
+            '%s; %d are open', self._failures, error.strerror,
+            len(self.active_channels))
+        self._failures = 0
+      return None
+
+  def make_room(self):
+    """Closes the most idle connection where no other can be accepted."""
+    if (len(self._map) < self.adj.connection_limit and
+        not self._is_short_of_files):
+      return
+    self._is_short_of_files = False
+    idle = [(channel.idleness(), channel) for channel in self.channels()]
+    idle = [pair for pair in idle if pair[0]]
+    if idle:
+      max(idle, key=lambda pair: pair[0])[1].handle_close()
+      self._accepts_from = 0.0
+    else:
+      self._accepts_from = time.monotonic() + _ACCEPT_PAUSE_SECS
 
 
 class DrainingServer:
@@ -203,7 +314,8 @@ class DrainingServer:
 
     Args:
       app: WSGI application; refuses a body whose length is over most_bytes, of
-        which it gets nothing.
+        which it gets nothing. Where it has `refuses_early(environ)` and that is
+        true for a request's headers, it does not get the body either.
       listener: bound socket.
       most_bytes: of one upload.
       most_bytes_together: of all uploads that are held in memory; the largest
@@ -214,20 +326,17 @@ class DrainingServer:
       OSError: the port was taken meanwhile.
     """
     self._map = {}
-    self._ending = threading.Event()
     self._hurried = threading.Event()
-    self._server = waitress.create_server(
-        app, map=self._map, sockets=[listener], asyncore_use_poll=True,
-        max_request_body_size=sys.maxsize,  # Bounded here.
-        **adjustments)
-    self._server.channel_class = type('Channel', (_Channel,),
-                                      dict(
-        ending=self._ending, most_bytes=most_bytes,
-        most_bytes_together=most_bytes_together))
+    self._server = _Server(
+        app, listener, most_bytes, most_bytes_together, map=self._map,
+        adj=Adjustments(asyncore_use_poll=True,
+                        max_request_body_size=sys.maxsize,  # Bounded here.
+                        **adjustments))
+    self._ending = self._server.ending
 
   def bytes_held(self):
     """Returns the bytes of all uploads that are held in memory."""
-    return sum(channel.bytes_held() for channel in self._channels())
+    return sum(channel.bytes_held() for channel in self._server.channels())
 
   def stop(self):
     """Has `run` end: in order; called a second time: at once."""
@@ -257,10 +366,15 @@ class DrainingServer:
     Returns:
       How many connections were cut off because the time was over.
     """
+    next_look = time.monotonic()
     while not self._ending.is_set():
-      self._poll(_POLL_SECS)
-      for channel in self._channels():
-        channel.close_if_slow()
+      self._poll(_ACCEPT_PAUSE_SECS if self._server.is_pausing() else
+                 _POLL_SECS)
+      self._server.make_room()
+      if time.monotonic() >= next_look:
+        next_look = time.monotonic() + _POLL_SECS
+        for channel in self._server.channels():
+          channel.close_if_slow()
     if on_end:
       on_end()
     self._accept_rest()
@@ -276,14 +390,11 @@ class DrainingServer:
     self._server.asyncore.loop(timeout=seconds, use_poll=True, map=self._map,
                                count=1)
 
-  def _channels(self):
-    return list(self._server.active_channels.values())
-
   def _accept_rest(self):
     """Accepts those who have connected, as far as they see, already."""
     before = -1
-    while len(self._channels()) > before:
-      before = len(self._channels())
+    while len(self._server.channels()) > before:
+      before = len(self._server.channels())
       self._server.handle_accept()
 
   def _drain(self, drain_secs):
@@ -291,11 +402,11 @@ class DrainingServer:
     start = time.monotonic()
     while True:
       # Those whose request runs already have not seen `ending` in service().
-      for channel in self._channels():
+      for channel in self._server.channels():
         channel.close_after_requests()
       self._poll(_ENDING_POLL_SECS)
-      busy = sum(channel.is_busy() for channel in self._channels())
-      fresh = any(channel.is_fresh() for channel in self._channels())
+      busy = sum(channel.is_busy() for channel in self._server.channels())
+      fresh = any(channel.is_fresh() for channel in self._server.channels())
       seconds = time.monotonic() - start
       if not busy and not fresh and seconds >= _GRACE_SECS:
         return 0

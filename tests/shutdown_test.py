@@ -1,7 +1,13 @@
 """The server's connections: whom it answers and whom it cuts off, its end."""
 
+import contextlib
+import errno
 import http.client
+import os
+import resource
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -10,6 +16,7 @@ import server_load_kit as load_kit
 import serving_kit as kit
 
 import server as program
+from errors import InputError
 from serving import shutdown
 from serving.app import create_app
 
@@ -133,6 +140,124 @@ def test_uploads_together_are_bounded(tmp_path, monkeypatch):
   for client in clients:
     client.close()
   assert service.close(20)
+
+
+def test_small_uploads_together_are_bounded(monkeypatch):
+  monkeypatch.setattr(program, '_UPLOADS_BYTES', 2 ** 20)
+  monkeypatch.setattr(program, 'body_bytes', lambda megabytes: 2 ** 20)
+  running = load_kit.Running(_Answers(go=True))
+  clients = [socket.create_connection(running.address) for _ in range(5)]
+  for client in clients:
+    client.sendall(b'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 690000'
+                   b'\r\n\r\n' + bytes(600000))
+  held = running.server.bytes_held
+  # Three fit; the others are refused, and nothing of them is kept.
+  load_kit.wait_until(lambda: held() == 1800000)
+  answers = []
+  for client in clients:
+    client.sendall(bytes(90000))
+    client.settimeout(20)
+    answers.append(client.recv(12))
+    client.close()
+  assert sorted(answers) == 3 * [b'HTTP/1.1 200'] + 2 * [b'HTTP/1.1 503']
+  running.stop()
+  assert running.join() == [0]
+
+
+def _answer(address):
+  connection = http.client.HTTPConnection(*address, timeout=20)
+  connection.request('POST', '/', 'a')
+  assert connection.getresponse().read() == b'a'
+  connection.close()
+
+
+@pytest.mark.parametrize('data', [
+    b'', b'P', REQUEST[:-5] + b'999\r\n\r\na'], ids=['idle', 'headers', 'body'])
+def test_idle_connections_are_closed_where_others_wait(monkeypatch, data):
+  monkeypatch.setattr(program, '_MORE_CONNECTIONS', 10)
+  monkeypatch.setattr(shutdown, '_NEW_SECS', 0.1)
+  monkeypatch.setattr(shutdown, '_SLOW_SECS', 0.0)
+  monkeypatch.setattr(shutdown, '_SLOW_RATE', float('inf'))
+  application = _Answers(go=True)
+  running = load_kit.Running(application)
+  application.go.clear()
+  busy = socket.create_connection(running.address)
+  busy.sendall(REQUEST)
+  assert application.waiting.acquire(timeout=20)
+  application.go.set()
+  idle = []
+  for _ in range(40):
+    idle.append(socket.create_connection(running.address))
+    with contextlib.suppress(OSError):  # Closed already.
+      idle[-1].sendall(data)
+  _answer(running.address)
+  busy.settimeout(20)
+  assert busy.recv(12) == b'HTTP/1.1 200'
+  for client in idle + [busy]:
+    client.close()
+  running.stop()
+  assert running.join() == [0]
+
+
+# Opens as many connections as its third argument says, until its input ends.
+_CLIENTS = '''
+import resource, socket, sys
+host, port, count = sys.argv[1:]
+most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+clients = [socket.create_connection((host, int(port)), 20)
+           for _ in range(int(count))]
+print(len(clients), flush=True)
+sys.stdin.read()
+'''
+
+
+def test_few_open_files_leave_fewer_connections(caplog, request):
+  before = resource.getrlimit(resource.RLIMIT_NOFILE)
+  request.addfinalizer(
+      lambda: resource.setrlimit(resource.RLIMIT_NOFILE, before))
+  most = max(map(int, os.listdir('/dev/fd'))) + 64
+  resource.setrlimit(resource.RLIMIT_NOFILE, (most, before[1]))
+  running = load_kit.Running(_Answers(go=True))
+  assert 'the limit on open files (ulimit -n) is %d' % most in caplog.text
+  with subprocess.Popen(
+      [sys.executable, '-c', _CLIENTS, *map(str, running.address[:2]), '200'],
+      stdin=subprocess.PIPE, stdout=subprocess.PIPE) as clients:
+    assert clients.stdout.readline() == b'200\n'
+    _answer(running.address)
+    used = time.process_time()
+    time.sleep(1)
+    assert time.process_time() - used < 0.5
+    _answer(running.address)
+    clients.stdin.close()
+  running.stop()
+  assert running.join() == [0]
+  assert 'cannot accept' not in caplog.text
+
+
+def test_too_few_open_files_are_named(monkeypatch):
+  monkeypatch.setattr(resource, 'getrlimit', lambda kind: (16, 16))
+  with pytest.raises(InputError, match=r'\(ulimit -n\) is 16; at least'):
+    load_kit.Running(_Answers(go=True))
+
+
+def test_accept_failures_are_logged_once_and_do_not_spin(monkeypatch, caplog):
+  accept, calls = socket.socket.accept, []
+
+  def fail(listener):
+    calls.append(time.monotonic())
+    if len(calls) > 3:
+      return accept(listener)
+    raise OSError(errno.EMFILE, 'Too many open files')
+
+  running = load_kit.Running(_Answers(go=True))
+  monkeypatch.setattr(socket.socket, 'accept', fail)
+  _answer(running.address)
+  running.stop()
+  assert running.join() == [0]
+  assert calls[3] - calls[0] > 3 * 0.2
+  assert caplog.text.count('cannot accept a connection (1 times since') == 1
+  assert caplog.text.count('Too many open files') == 1
 
 
 def test_told_twice_it_ends_at_once():
