@@ -12,7 +12,7 @@ from datasets import photos
 # without any, TensorFlow would not invert the values as Pillow and browsers do.
 _ADOBE_MARKER = b'\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00'
 _PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
-_REFUSAL = 'neither a JPEG nor a PNG photo, starts with'
+_REFUSAL = 'neither a JPEG nor a PNG photo, starts with the bytes'
 
 
 def is_plain_jpeg(encoded):
@@ -81,9 +81,11 @@ def _decode_cmyk(encoded, channels):
 def _decode_png(encoded, channels):
   """Decodes a PNG file; one with transparent pixels is blended with white."""
   start = tf.strings.substr(encoded, 0, len(_PNG_SIGNATURE))
+  # As numbers: TensorFlow 2 fails on a message that is not UTF-8.
   with tf.control_dependencies([tf.Assert(
-      tf.equal(start, _PNG_SIGNATURE), [_REFUSAL, start],
-      name='DecodeJpegAssert')]):
+      tf.equal(start, _PNG_SIGNATURE),
+      [_REFUSAL, tf.io.decode_raw(start, tf.uint8)],
+      summarize=len(_PNG_SIGNATURE), name='DecodeJpegAssert')]):
     rgba = tf.io.decode_png(encoded, channels=4, name='DecodeJpegAlpha')
 
   def opaque():

@@ -141,7 +141,7 @@ def test_calibrate_what_is_saved_is_found_for_these_weights_only(
     checkpoint, tmp_path):
   logits, labels = sampled(2.0, photos=500)
   found = calibration.calibrate(logits, labels, 'validation', checkpoint)
-  assert (found.split, found.photos, found.step) == ('validation', 500, 0)
+  assert (found.split, found.photos, found.step) == ('validation', 500, 7)
   assert found.ece_after < found.ece_before
   calibration.save(checkpoint, found)
   assert calibration.load(checkpoint) == found
@@ -157,7 +157,7 @@ def test_calibrate_what_is_saved_is_found_for_these_weights_only(
     stream.write(b'x')
   temperature, said = calibration.temperature_of(checkpoint)
   assert temperature is None
-  assert 'is of other weights (step 0)' in said
+  assert 'is of other weights (step 7)' in said
 
 
 def test_digest_tells_weights_from_others_of_the_same_shape(tmp_path):

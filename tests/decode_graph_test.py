@@ -62,9 +62,12 @@ def test_decode_opaque_photo_is_bit_equal_to_tensorflow(decode, name, channels):
                                 decode(data, channels, 'TensorFlow'))
 
 
-@pytest.mark.parametrize('kind', ['GIF', 'BMP', 'TIFF', 'WEBP', 'nothing'])
+@pytest.mark.parametrize('kind', ['GIF', 'BMP', 'TIFF', 'WEBP', 'nothing',
+                                  'not UTF-8'])
 def test_decode_other_format_is_refused_with_the_reason(decode, kind):
-  data = b'' if kind == 'nothing' else kit.encode(kit.smooth(), kind)
+  data = {'nothing': b'', 'not UTF-8': b'\x96\xff' * 8}.get(kind)
+  if data is None:
+    data = kit.encode(kit.smooth(), kind)
   with pytest.raises(tf.errors.InvalidArgumentError,
                      match='neither a JPEG nor a PNG photo') as caught:
     decode(data, 3)
