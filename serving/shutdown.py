@@ -105,6 +105,8 @@ class _Channel(HTTPChannel):
 
   def __init__(self, *arguments, **options):
     self._waiting_since = time.monotonic()
+    # waitress lists a connection, for other threads too, before it sets this.
+    self.requests = []
     super().__init__(*arguments, **options)
 
   def parser_class(self, adj):
