@@ -37,6 +37,8 @@ _RECORD_FILES = 'record_files'
 
 _TELL_ALL = 'verify_tfrecord.py tells all that is wrong with a data set'
 
+_NO_MEMORY = re.compile('OOM when|[Ff]ailed to allocate')
+
 # The message about a label that is not one of the network's outputs.
 _LABEL_OUTSIDE = 'label outside 0 to %d with --labels_offset=%d:'
 _LABEL_OUTSIDE_FOUND = re.compile(
@@ -242,11 +244,13 @@ def errors_as_advice():
       raise
     raise InputError('the record file %s is gone' % gone[0])
   except tf.errors.ResourceExhaustedError as error:
-    if 'allocat' not in error.message:  # It is also raised for a full disk.
+    # It is also raised for a full disk, with a hint about allocated tensors in
+    # the lines after the first.
+    reason = record_check.first_line(error)
+    if not _NO_MEMORY.search(reason):
       raise
     raise InputError('out of memory (%s): lower --batch_size, or convert the '
-                     'data set again with a lower --max_pixels' %
-                     record_check.first_line(error))
+                     'data set again with a lower --max_pixels' % reason)
   except tf.errors.InvalidArgumentError as error:
     found = _LABEL_OUTSIDE_FOUND.search(error.message)
     if found:

@@ -448,4 +448,6 @@ def test_out_of_memory_is_one_line_and_a_full_disk_is_left_to_others():
     with pytest.raises(tf.errors.ResourceExhaustedError):
       with input_pipeline.errors_as_advice():
         raise tf.errors.ResourceExhaustedError(
-            None, None, '/a; No space left on device')
+            None, None, '/allocations/a; No space left on device\n\t [[{{node a}}'
+            ']]\nHint: If you want to see a list of allocated tensors when OOM '
+            'happens, add')
