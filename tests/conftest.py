@@ -20,9 +20,16 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
   config.addinivalue_line('markers', 'slow: runs only with --full')
+  config.addinivalue_line(
+      'markers', 'engine(name): the engine has no part in it, or one of both '
+      'will do: runs on this one, tf1 or tf2, only')
 
 
 def pytest_collection_modifyitems(config, items):
+  for item in items:
+    mark = item.get_closest_marker('engine')
+    if mark and mark.args != (os.environ['ENGINE'],):
+      item.add_marker(pytest.mark.skip(reason='runs on %s alone' % mark.args))
   if config.getoption('--full'):
     return
   for item in items:

@@ -202,6 +202,7 @@ convert_imagenet.convert(sys.argv[1], train_dir=sys.argv[2],
 
 
 @pytest.mark.slow
+@pytest.mark.engine('tf1')
 def test_convert_killed_by_signal_goes_on(tmp_path):
   make_tree(tmp_path, photos=400)
   command = [sys.executable, '-c', KILLED, str(tmp_path / 'out'),
@@ -299,6 +300,7 @@ class StopAt:
 
 
 @pytest.mark.slow
+@pytest.mark.engine('tf1')
 @pytest.mark.parametrize('then', ['again', 'back'])
 @pytest.mark.parametrize('change', ['seed', 'num_train_shards', 'damage'])
 def test_convert_killed_anywhere_ends_with_the_same_bytes(

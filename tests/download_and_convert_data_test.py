@@ -257,6 +257,7 @@ common_flags.run(download_and_convert_data.main)
 
 
 @pytest.mark.slow
+@pytest.mark.engine('tf1')
 @pytest.mark.parametrize('case,message', [
     ('cut', None),
     ('size', ': it offers 3 bytes, and 4 are expected'),

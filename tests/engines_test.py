@@ -17,7 +17,10 @@ TRAINING = [*MOBILENET, '--optimizer=adam', '--learning_rate=0.01',
             '--batch_norm_decay=0.9']
 
 
-@pytest.fixture(params=[('tf1', 'tf2'), ('tf2', 'tf1')], ids=' then '.join)
+@pytest.fixture(params=[
+    pytest.param(names, marks=pytest.mark.engine(names[0]),
+                 id=' then '.join(names))
+    for names in (('tf1', 'tf2'), ('tf2', 'tf1'))])
 def engines(request):
   """The names of both engines, each before the other once."""
   for engine in request.param:

@@ -171,6 +171,7 @@ def test_train_without_steps_is_one_line(project):
 
 
 @pytest.mark.slow
+@pytest.mark.engine('tf1')
 def test_finetune_of_inception_v1_for_real(tmp_path):
   flowers = tmp_path / 'data' / 'flowers'
   draw_flowers.draw_all(str(flowers), per_class=8)
@@ -200,6 +201,7 @@ def test_finetune_of_inception_v1_for_real(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.engine('tf2')
 def test_train_of_lenet_for_real(tmp_path):
   for name, data in public_test.mnist_files().items():
     (tmp_path / name).write_bytes(data)

@@ -24,6 +24,7 @@ def output_of(capsys, *arguments):
 
 # nets_registry_test.py counts those of all others, from the graphs that it has.
 @pytest.mark.slow
+@pytest.mark.engine('tf1')
 @pytest.mark.parametrize('name', [
     name for name, row in sorted(nets_factory.NETWORKS.items())
     if row.image_size != row.function.default_image_size])

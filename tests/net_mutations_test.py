@@ -88,6 +88,7 @@ def test_total():
 
 
 @pytest.mark.slow
+@pytest.mark.engine('tf1')
 def test_slow_tests_and_time_decide_what_the_quick_ones_leave(project):
   (project / 'nets' / 'toy.py').write_text('TABLE = (16, 24)\n')
   (project / 'tests' / 'conftest.py').write_text("""
@@ -111,6 +112,7 @@ def test_total(request):
 
 
 @pytest.mark.slow
+@pytest.mark.engine('tf1')
 def test_slow_tests_that_fail_anyway_are_not_taken_for_a_catch(project):
   (project / 'nets' / 'toy.py').write_text('TABLE = (16,)\n')
   (project / 'tests' / 'conftest.py').write_text("""

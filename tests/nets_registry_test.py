@@ -8,6 +8,7 @@ image size that uses its variables again.
 
 import glob
 import inspect
+import itertools
 import math
 import os
 import re
@@ -80,10 +81,16 @@ Training = namedtuple('Training', 'growth logits end_points variables')
 
 
 def names(quick=None, without=()):
-  """Returns a parameter a network; some, or all not `quick`, for --full."""
+  """Returns a parameter a network; some, or all not `quick`, for --full.
+
+  Of those for --full, each runs on one engine, half of them on each.
+  """
+  engines = dict(zip(sorted(nets_factory.NETWORKS),
+                     itertools.cycle(['tf1', 'tf2'])))
   return [name if (name in quick if quick else not SIBLINGS.match(name)) else
-          pytest.param(name, marks=pytest.mark.slow)
-          for name in sorted(nets_factory.NETWORKS) if name not in without]
+          pytest.param(name, marks=[pytest.mark.slow,
+                                    pytest.mark.engine(engines[name])])
+          for name in engines if name not in without]
 
 
 def each_network(quick=None):

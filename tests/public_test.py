@@ -323,6 +323,7 @@ def test_convert_flowers_downloads_unpacks_and_converts(server, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.engine('tf1')
 def test_convert_flowers_whole_set_is_split_as_slim_does(server, tmp_path):
   # The real set's photos a kind; small photos.
   counts = dict(zip(public_sets.FLOWERS_LABELS, (633, 898, 641, 699, 799)))

@@ -142,6 +142,7 @@ def _upload_to_server(chain):
 
 
 @pytest.mark.slow
+@pytest.mark.engine('tf1')
 def test_chain_of_mnist_from_its_files_to_its_test_split(tmp_path):
   for name, data in public_test.mnist_files().items():
     (tmp_path / name).write_bytes(data)
