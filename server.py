@@ -21,7 +21,7 @@ import common_flags
 from compat import setup_logging, tf
 from datasets import photos
 from errors import InputError
-from serving import heap, hosts, logs
+from serving import heap, hosts, logs, metrics
 from serving.app import body_bytes, create_app
 from serving.classifier import Classifier
 from serving.live import Service, Source
@@ -159,8 +159,11 @@ def _define_load_flags():
       'to end.', lower_bound=0)
 
 
-def service_from_flags():
+def service_from_flags(observe=None):
   """Returns the Service, its graph warm.
+
+  Args:
+    observe: as Service takes it.
 
   Raises:
     InputError: graph or labels are missing or damaged, or do not fit.
@@ -180,7 +183,7 @@ def service_from_flags():
 
   return Service(
       Source(load, graph_file, label_file), FLAGS.reload_secs, FLAGS.max_pixels,
-      batch_size=FLAGS.batch_size, max_queue=FLAGS.max_queue,
+      observe, batch_size=FLAGS.batch_size, max_queue=FLAGS.max_queue,
       window_secs=FLAGS.batch_window_ms / 1000)
 
 
@@ -257,12 +260,13 @@ def allowed_hosts_from_flags(address):
   return names
 
 
-def app_from_flags(service, allowed_hosts):
+def app_from_flags(service, allowed_hosts, numbers=None):
   """Returns the WSGI application around a Service.
 
   Args:
     service: Service.
     allowed_hosts: as `allowed_hosts_from_flags` returned it.
+    numbers: metrics.Metrics, or None.
 
   Raises:
     InputError: the folder for uploads cannot be used.
@@ -280,7 +284,7 @@ def app_from_flags(service, allowed_hosts):
       'API_TOKEN': token_from_flags(),
       'PAGE': FLAGS.page,
       'ALLOWED_HOSTS': allowed_hosts,
-  })
+  }, numbers)
 
 
 def bind(host, port):
@@ -394,9 +398,10 @@ def _serve():
   url_prefix = url_prefix_from_flags()
   listener = bind(FLAGS.host, FLAGS.port)
   allowed_hosts = allowed_hosts_from_flags(listener.getsockname()[0])
-  service = service_from_flags()
-  server = listen(app_from_flags(service, allowed_hosts), listener, threads,
-                  FLAGS.max_upload_mb, url_prefix)
+  numbers = metrics.Metrics()
+  service = service_from_flags(numbers.observe)
+  server = listen(app_from_flags(service, allowed_hosts, numbers), listener,
+                  threads, FLAGS.max_upload_mb, url_prefix)
   server.stop_on_signals()
   print('listening on port %d' % listener.getsockname()[1], flush=True)
   cut_off = server.run(FLAGS.drain_secs, on_end=service.announce_end)

@@ -26,13 +26,12 @@ from serving.refusals import Refused
 from serving.rows import top_rows
 
 
-def add_routes(app, service, requests):
+def add_routes(app, service):
   """Adds /api/..., /healthz, /readyz and /metrics.
 
   Args:
     app: the application.
     service: what create_app got.
-    requests: metrics.Requests.
   """
 
   def refuses_early(environ):
@@ -75,7 +74,8 @@ def add_routes(app, service, requests):
   @app.route('/metrics')
   def all_metrics():
     return flask.Response(
-        requests.render(dict(service.counts(), **app.kept_counts())),
+        app.numbers.render(dict(service.counts(), **app.kept_counts()),
+                           _presentable(service.facts())),
         content_type=metrics.CONTENT_TYPE)
 
 

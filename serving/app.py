@@ -60,7 +60,7 @@ class _App(flask.Flask):
   url_map_class = _Addresses
 
 
-def create_app(service, config=None):
+def create_app(service, config=None, numbers=None):
   """Makes the application.
 
   Args:
@@ -68,6 +68,7 @@ def create_app(service, config=None):
       that raises batching.Busy or Closing, `is_ready() -> bool`, `facts() ->
       dict` and `counts() -> dict`.
     config: dict over DEFAULTS; sizes are in units of 2^20 bytes.
+    numbers: metrics.Metrics that /metrics shows; None: new ones.
 
   Raises:
     InputError: the folder for uploads cannot be used.
@@ -80,11 +81,11 @@ def create_app(service, config=None):
   app.debug = app.testing = False
   app.logger.addFilter(logs.make_safe)  # Flask logs addresses with our errors.
   app.config['MAX_CONTENT_LENGTH'] = body_bytes(app.config['MAX_UPLOAD_MB'])
-  requests = metrics.Requests()
+  app.numbers = numbers or metrics.Metrics()
   heap.use_one_arena()  # A program that can has done it before.
-  _add_hooks(app, requests)
+  _add_hooks(app)
   _add_keeping(app)
-  api.add_routes(app, service, requests)
+  api.add_routes(app, service)
   if app.config['PAGE']:
     page.add_routes(app, service)
   _add_errors(app, service)
@@ -142,8 +143,17 @@ def _add_keeping(app):
 
 def _add_errors(app, service):
 
+  def note_refused(environ, refused, seconds):
+    """Notes a request that the program in front has answered itself."""
+    app.numbers.observe_refusal(refused)
+    app.numbers.observe_request(environ.get('REQUEST_METHOD'), 'other',
+                                refused.status, seconds)
+
+  app.note_refused = note_refused
+
   @app.errorhandler(Refused)
   def refused(error):
+    app.numbers.observe_refusal(error)
     # The page names the classes, which a foreign one is not to read.
     if (page.wants_json() or not app.config['PAGE'] or
         error.code == 'wrong_host'):
@@ -166,7 +176,7 @@ def _add_errors(app, service):
         error, app.config['MAX_CONTENT_LENGTH'] // 2 ** 20))
 
 
-def _add_hooks(app, requests):
+def _add_hooks(app):
   trimmer = heap.Trimmer()
 
   @app.before_request
@@ -186,8 +196,9 @@ def _add_hooks(app, requests):
       response.headers['Cache-Control'] = 'no-store'
       response.vary.update(['Accept', 'Accept-Language'])
     rule = flask.request.url_rule
-    requests.add(rule.rule if rule else 'other', response.status_code,
-                 time.monotonic() - flask.g.start)
+    app.numbers.observe_request(
+        flask.request.method, rule.rule if rule else 'other',
+        response.status_code, time.monotonic() - flask.g.start)
     if flask.request.method == 'POST':
       trimmer.trim()
     tf.logging.debug('%s %s %s', flask.request.method, flask.request.path,

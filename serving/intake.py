@@ -55,6 +55,9 @@ def classify(app, service, photos):
     # Another one: this frame holds `results`, and a raised exception its frame,
     # so that the photo would stay until Python looks for cycles.
     raise results[0].refused.again()
+  for result in results:
+    if result.refused:
+      app.numbers.observe_refusal(result.refused)
   return results, milliseconds
 
 

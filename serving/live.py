@@ -96,13 +96,14 @@ class Service:
   """
 
   def __init__(self, source, reload_secs=2.0, max_pixels=photos.MAX_PIXELS,
-               **limits):
+               observe=None, **limits):
     """Loads the graph, and starts the threads that examine and watch.
 
     Args:
       source: Source.
       reload_secs: seconds between two looks at the files; 0: never looks.
       max_pixels: largest width times height that is decoded.
+      observe: function of a metric's name and a value; None: not called.
       **limits: of the Batcher: batch_size, window_secs, max_queue.
 
     Raises:
@@ -112,6 +113,7 @@ class Service:
     self._present = source.load()
     _give_back_memory()
     self._max_pixels = max_pixels
+    self._observe = observe or (lambda name, value: None)
     # One photo a core is decoded at a time: more would not be faster, and each
     # needs memory, up to 16 bytes a pixel.
     self._decoders = threading.BoundedSemaphore(os.cpu_count() or 1)
@@ -122,7 +124,7 @@ class Service:
     # memory than the largest one.
     self._batcher = Batcher(
         self._examine, weigh=lambda photo: photo.height * photo.width,
-        most_weight=max_pixels, **limits)
+        most_weight=max_pixels, observe=observe, **limits)
     self._watcher = None
     if reload_secs:
       self._watcher = threading.Thread(
@@ -196,7 +198,13 @@ class Service:
 
   def _prepare(self, data):
     with self._decoders:
-      return prepare(data, self._max_pixels)
+      start = time.monotonic()
+      prepared = prepare(data, self._max_pixels)
+      seconds = time.monotonic() - start
+    self._observe('classifier_decode_duration_seconds', seconds)
+    if isinstance(prepared, photos.Photo):
+      self._observe('classifier_photo_pixels', prepared.height * prepared.width)
+    return prepared
 
   def _examine(self, prepared):
     return self._present.classifier.examine_prepared(prepared)

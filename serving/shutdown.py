@@ -90,7 +90,17 @@ class _Answer(ErrorTask):
     self.response_headers.extend(headers.items())
     self.close_on_finish = True
     self.content_length = len(body)
+    self.channel.server.note_refused(self._environ(code), refused,
+                                     time.monotonic() - self.channel.began)
     self.write(body)
+
+  def _environ(self, code):
+    """Returns what is known of the request, as a WSGI environment."""
+    environ = {'REMOTE_ADDR': self.channel.addr[0]}
+    # Where the headers are too large, waitress makes up a first line.
+    if code != http.HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE.value:
+      environ['REQUEST_METHOD'] = getattr(self.request, 'command', '')
+    return environ
 
 
 class _Channel(HTTPChannel):
@@ -225,6 +235,8 @@ class _Server(TcpWSGIServer):
     ending: threading.Event, set when nothing more is accepted.
     most_bytes: of one upload.
     refuses_early: function of a WSGI environment without a body.
+    note_refused: function of a WSGI environment, a refusals.Refused and
+      seconds, called for each request that does not reach the application.
   """
 
   channel_class = _Channel
@@ -233,6 +245,7 @@ class _Server(TcpWSGIServer):
     self.ending = threading.Event()
     self.most_bytes = most_bytes
     self.refuses_early = getattr(app, 'refuses_early', lambda environ: False)
+    self.note_refused = getattr(app, 'note_refused', lambda *facts: None)
     self._most_bytes_together = most_bytes_together
     self._room = most_bytes_together
     self._accepts_from = 0.0  # time.monotonic()

@@ -82,6 +82,20 @@ def test_service_answers_as_the_classifier_alone(serve, graphs):
       assert answer.labels == kit.LABELS
 
 
+def test_service_measures_photos_and_batches(serve):
+  seen = []
+  service = serve(batch_size=2, observe=lambda *pair: seen.append(pair))
+  service.examine_each([kit.make_photo(0), b'text', kit.make_photo(1)])
+  found = {name: [value for other, value in seen if other == name]
+           for name, _ in seen}
+  assert found['classifier_photo_pixels'] == [40 * 52] * 2
+  assert len(found['classifier_decode_duration_seconds']) == 3
+  assert sum(found['classifier_batch_size']) == 2
+  assert len(found['classifier_queue_duration_seconds']) == 2
+  assert found.pop('classifier_forward_duration_seconds')[0] > 0
+  assert len(found) == 4
+
+
 def test_service_says_what_it_serves(serve, path):
   facts = serve().facts()
   data = path.read_bytes()

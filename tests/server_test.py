@@ -234,7 +234,7 @@ def test_service_labels_in_the_graph_do_without_a_file(folder):
 def test_service_gets_the_limits_of_the_flags(folder, monkeypatch):
   made = {}
 
-  def batcher(examine, weigh, **limits):
+  def batcher(examine, weigh, observe, **limits):
     made.update(limits)
 
   monkeypatch.setattr(live, 'Batcher', batcher)
