@@ -9,6 +9,7 @@ in the order in which the photos came, and bounds how many may wait.
 """
 
 import collections
+import contextvars
 import math
 import threading
 import time
@@ -52,6 +53,7 @@ class _Request:
     self.missing = count
     self.error = None
     self.answered = threading.Event()
+    self.context = contextvars.copy_context()  # The log's id of the request.
 
 
 # One prepared photo on its way; since: when it was ready, time.monotonic().
@@ -271,8 +273,9 @@ class Batcher:
         for item in batch:
           self._run([item])
         return
-      tf.logging.error('the session failed on a photo: %s: %s',
-                       type(error).__name__, ' '.join(str(error).split()))
+      batch[0].request.context.run(
+          tf.logging.error, 'the session failed on a photo: %s: %s',
+          type(error).__name__, ' '.join(str(error).split()))
       self._settle(batch[0].request, batch[0].index, None, error)
       return
     with self._changed:

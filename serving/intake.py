@@ -37,8 +37,10 @@ def classify(app, service, photos):
     classifier took, waiting included.
 
   Raises:
-    Refused: the server is busy or ends, or the only photo is unusable.
+    Refused: the server is busy or ends, the client sends too many photos, or
+      the only photo is unusable.
   """
+  app.limit_rate(len(photos))
   results = [_checked(app, photo) for photo in photos]
   usable = [result.data for result in results if not result.refused]
   start = time.monotonic()

@@ -23,7 +23,7 @@ from datasets import photos
 from errors import InputError
 from serving import evaluations
 from serving.batching import Batcher, Closing
-from serving.classifier import prepare
+from serving.classifier import Answer, prepare
 
 # Seconds for which files must not have changed before they are loaded: whoever
 # writes them may not be done.
@@ -145,8 +145,9 @@ class Service:
       encoded_photos: list of bytes, each a photo file as it came.
 
     Returns:
-      A list as long: for each photo an Answer, whose `labels` are those of the
-      graph that gave it, or the PhotoError that says why there is none.
+      A list as long: for each photo an Answer, whose `labels` and `sha256` are
+      those of the graph that gave it, or the PhotoError that says why there is
+      none.
 
     Raises:
       batching.Busy: too many photos wait.
@@ -207,7 +208,10 @@ class Service:
     return prepared
 
   def _examine(self, prepared):
-    return self._present.classifier.examine_prepared(prepared)
+    present = self._present
+    return [answer._replace(sha256=present.facts['sha256'])
+            if isinstance(answer, Answer) else answer
+            for answer in present.classifier.examine_prepared(prepared)]
 
   def _watch(self, reload_secs):
     """Looks at the files now and then; loads them when they have changed."""

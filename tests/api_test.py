@@ -66,7 +66,7 @@ def test_classify_form_answers_every_class_largest_first(client, service):
   answer, reply = classify(client, kit.photo())
   assert answer.status_code == 200
   assert reply['photos'] == [{
-      'classes': ['tulip', 'daisy', 'rose'],
+      'classes': ['tulip', 'daisy', 'rose'], 'model_sha256': '0' * 64,
       'probabilities': [pytest.approx(p) for p in (0.7, 0.2, 0.1)]}]
   assert reply['photos'][0]['probabilities'][0] == float(service.scores[1])
   assert 0 <= reply['milliseconds'] < 10000

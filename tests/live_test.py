@@ -80,6 +80,7 @@ def test_service_answers_as_the_classifier_alone(serve, graphs):
       np.testing.assert_allclose(answer.scores, alone(graphs[0], photo),
                                  atol=1e-5)
       assert answer.labels == kit.LABELS
+      assert answer.sha256 == hashlib.sha256(graphs[0].read_bytes()).hexdigest()
 
 
 def test_service_measures_photos_and_batches(serve):
@@ -159,6 +160,7 @@ def test_change_is_answered_with_from_then_on(serve, path, graphs):
   assert service.labels == OTHER_LABELS
   answer, = service.examine_each([photo])
   assert answer.labels == OTHER_LABELS
+  assert answer.sha256 == service.facts()['sha256']
   np.testing.assert_allclose(answer.scores, alone(graphs[1], photo), atol=1e-5)
   assert service.facts()['classes'] == OTHER_LABELS
   assert service.facts()['sha256'] != before['sha256']
