@@ -33,7 +33,8 @@ def address_of(environ, trusted_proxy=None):
       returns. Of a request from there, the last address of X-Forwarded-For
       counts, which the proxy has added. None: the header is ignored.
   """
-  peer = normal(environ['REMOTE_ADDR']) or environ['REMOTE_ADDR']
+  peer = environ.get('REMOTE_ADDR', '')
+  peer = normal(peer) or peer
   if peer != trusted_proxy:
     return peer
   last = environ.get('HTTP_X_FORWARDED_FOR', '').rpartition(',')[2]

@@ -131,7 +131,7 @@ def _quoted(text):
 def _common_line(facts):
   request = '%(method)s %(path)s %(protocol)s' % facts
   return '%s - - [%s] "%s" %d %s' % (
-      facts['remote_addr'], time.strftime('%d/%b/%Y:%H:%M:%S +0000',
+      facts['remote_addr'] or '-', time.strftime('%d/%b/%Y:%H:%M:%S +0000',
                                           time.gmtime()),
       request.strip() or '-', facts['status'], facts['bytes'] or '-')
 

@@ -60,7 +60,7 @@ def test_tokens_of_a_changed_file_count_at_once(tmp_path, caplog):
   for breaks in (lambda: path.write_text('two words\n'), path.unlink):
     breaks()
     assert statuses() == [401, 200]
-  path.write_text('old\n')
+  path.write_text('old\n\n')
   assert statuses() == [200, 401]
   assert caplog.text.count('the former tokens stay') == 1
   assert 'words' not in caplog.text
