@@ -8,6 +8,7 @@ still answered. When the files of the graph change, it goes on with the new one.
 """
 
 import ipaddress
+import json
 import logging
 import os
 import re
@@ -21,7 +22,7 @@ import common_flags
 from compat import setup_logging, tf
 from datasets import photos
 from errors import InputError
-from serving import heap, hosts, logs
+from serving import clients, heap, hosts, logs, metrics
 from serving.app import body_bytes, create_app
 from serving.classifier import Classifier
 from serving.live import Service, Source
@@ -105,11 +106,30 @@ def _define_network_flags():
       'api_token', None,
       'What a request to the API must give as `Authorization: Bearer TOKEN`. '
       'None: nothing. A value @FILE is read from FILE, for others see the '
-      'command line of a process.')
+      'command line of a process: one token a line, each is accepted; read '
+      'again when the file changes.')
+  flags.DEFINE_integer(
+      'rate_limit', 0,
+      'Photos a minute that one client may send, then it gets status 429 with '
+      'Retry-After. A client is a token of --api_token, else an IPv4 address '
+      'or the first 64 bits of an IPv6 one. 0: as many as it likes.',
+      lower_bound=0)
+  flags.DEFINE_string(
+      'trusted_proxy', None,
+      'IP address of the proxy in front, whose X-Forwarded-For names the '
+      'address of a client for --rate_limit and --access_log. None: the header '
+      'is ignored.')
   flags.DEFINE_bool(
       'page', True, 'Have a page beside the API.')
   flags.DEFINE_bool(
       'debug', False, 'Log every request. Not a debugger.')
+  flags.DEFINE_enum(
+      'access_log', None, ['common', 'json'],
+      'Write a line of each request to stdout: common, the common log format, '
+      'or json, a JSON object. None: no such lines.')
+  flags.DEFINE_enum(
+      'log_format', 'text', ['text', 'json'],
+      'Format of the log on stderr: text, or json, a JSON object a line.')
 
 
 def _define_upload_flags():
@@ -159,8 +179,11 @@ def _define_load_flags():
       'to end.', lower_bound=0)
 
 
-def service_from_flags():
+def service_from_flags(observe=None):
   """Returns the Service, its graph warm.
+
+  Args:
+    observe: as Service takes it.
 
   Raises:
     InputError: graph or labels are missing or damaged, or do not fit.
@@ -180,7 +203,7 @@ def service_from_flags():
 
   return Service(
       Source(load, graph_file, label_file), FLAGS.reload_secs, FLAGS.max_pixels,
-      batch_size=FLAGS.batch_size, max_queue=FLAGS.max_queue,
+      observe, batch_size=FLAGS.batch_size, max_queue=FLAGS.max_queue,
       window_secs=FLAGS.batch_window_ms / 1000)
 
 
@@ -199,27 +222,19 @@ def threads_from_flags():
   return FLAGS.threads
 
 
-def token_from_flags():
-  """Returns what --api_token says, None where it is not given.
+def trusted_proxy_from_flags():
+  """Returns --trusted_proxy as clients.address_of takes it.
 
   Raises:
-    InputError: it is empty, cannot be sent in a header, or is in a file that
-      cannot be read.
+    InputError: it is not an address.
   """
-  token = FLAGS.api_token
-  if token is None:
+  if FLAGS.trusted_proxy is None:
     return None
-  if token.startswith('@'):
-    try:
-      with open(token[1:], encoding='utf-8', errors='replace') as file:
-        token = file.read().strip()
-    except OSError as error:
-      raise InputError('--api_token: cannot read %r: %s' %
-                       (token[1:], error.strerror))
-  if not token or not all('!' <= letter <= '~' for letter in token):
-    raise InputError('--api_token must be one or more printable ASCII letters '
-                     'without spaces')
-  return token
+  address = clients.normal(FLAGS.trusted_proxy)
+  if not address:
+    raise InputError('--trusted_proxy=%r is not an IP address; accepted: one, '
+                     'as 127.0.0.1' % FLAGS.trusted_proxy)
+  return address
 
 
 def url_prefix_from_flags():
@@ -257,15 +272,16 @@ def allowed_hosts_from_flags(address):
   return names
 
 
-def app_from_flags(service, allowed_hosts):
+def app_from_flags(service, allowed_hosts, numbers=None):
   """Returns the WSGI application around a Service.
 
   Args:
     service: Service.
     allowed_hosts: as `allowed_hosts_from_flags` returned it.
+    numbers: metrics.Metrics, or None.
 
   Raises:
-    InputError: the folder for uploads cannot be used.
+    InputError: the folder for uploads or the file of tokens cannot be used.
   """
   return create_app(service, {
       'UPLOAD_FOLDER': FLAGS.upload_folder,
@@ -277,10 +293,13 @@ def app_from_flags(service, allowed_hosts):
       # More would only get in while nobody else is there.
       'MAX_PHOTOS': min(FLAGS.max_photos, FLAGS.max_queue),
       'MAX_PIXELS': FLAGS.max_pixels,
-      'API_TOKEN': token_from_flags(),
+      'API_TOKEN': FLAGS.api_token,
+      'RATE_LIMIT': FLAGS.rate_limit,
+      'TRUSTED_PROXY': trusted_proxy_from_flags(),
+      'ACCESS_LOG': FLAGS.access_log,
       'PAGE': FLAGS.page,
       'ALLOWED_HOSTS': allowed_hosts,
-  })
+  }, numbers)
 
 
 def bind(host, port):
@@ -337,7 +356,8 @@ def listen(app, listener, threads, max_upload_mb, url_prefix=''):
         threads=threads, ident=None, url_prefix=url_prefix,
         connection_limit=connection_limit,
         max_request_header_size=_HEADER_BYTES,
-        clear_untrusted_proxy_headers=True, channel_timeout=_SILENT_SECS,
+        # clients.address_of alone reads such headers.
+        clear_untrusted_proxy_headers=False, channel_timeout=_SILENT_SECS,
         # An upload or an answer that waits is never put into a file.
         inbuf_overflow=2 * most_bytes, outbuf_overflow=2 * most_bytes)
   except OSError as error:
@@ -379,7 +399,8 @@ def _end(signal_number, frame):
 def main(_):
   """Loads the frozen graph, then serves the page until a signal ends it."""
   heap.use_one_arena()  # Before any thread is there that makes one.
-  with logs.native_lines_marked(), logs.one_line_each():
+  with logs.native_lines_marked(FLAGS.log_format), logs.one_line_each(
+      FLAGS.log_format):
     _serve()
 
 
@@ -390,15 +411,19 @@ def _serve():
   # Its notes on a full queue are of no use to whoever runs this.
   logging.getLogger('waitress').setLevel(logging.ERROR)
   threads = threads_from_flags()
-  token_from_flags()
+  clients.Tokens(FLAGS.api_token)  # Looked at before the graph is loaded.
+  trusted_proxy_from_flags()
   url_prefix = url_prefix_from_flags()
   listener = bind(FLAGS.host, FLAGS.port)
   allowed_hosts = allowed_hosts_from_flags(listener.getsockname()[0])
-  service = service_from_flags()
-  server = listen(app_from_flags(service, allowed_hosts), listener, threads,
-                  FLAGS.max_upload_mb, url_prefix)
+  numbers = metrics.Metrics()
+  service = service_from_flags(numbers.observe)
+  server = listen(app_from_flags(service, allowed_hosts, numbers), listener,
+                  threads, FLAGS.max_upload_mb, url_prefix)
   server.stop_on_signals()
-  print('listening on port %d' % listener.getsockname()[1], flush=True)
+  line = 'listening on port %d' % listener.getsockname()[1]
+  print(json.dumps({'message': line}) if FLAGS.access_log == 'json' else line,
+        flush=True)
   cut_off = server.run(FLAGS.drain_secs, on_end=service.announce_end)
   # Only those who no longer wait for their answer can be left.
   service.close(timeout=0 if cut_off else FLAGS.drain_secs)

@@ -14,7 +14,6 @@ Whoever wants nothing open but the API sets PAGE to False as well. /healthz,
 the server.
 """
 
-import hmac
 import math
 import os
 import re
@@ -26,13 +25,12 @@ from serving.refusals import Refused
 from serving.rows import top_rows
 
 
-def add_routes(app, service, requests):
+def add_routes(app, service):
   """Adds /api/..., /healthz, /readyz and /metrics.
 
   Args:
     app: the application.
     service: what create_app got.
-    requests: metrics.Requests.
   """
 
   def refuses_early(environ):
@@ -45,7 +43,7 @@ def add_routes(app, service, requests):
   @app.route('/api/classify', methods=['POST'])
   def api_classify():
     _check_token(app)
-    if not app.config['API_TOKEN']:
+    if not app.tokens.wanted:
       same_site.check()
     photos, fields = intake.read(app)
     top = _top(fields)
@@ -75,7 +73,8 @@ def add_routes(app, service, requests):
   @app.route('/metrics')
   def all_metrics():
     return flask.Response(
-        requests.render(dict(service.counts(), **app.kept_counts())),
+        app.numbers.render(dict(service.counts(), **app.kept_counts()),
+                           _presentable(service.facts())),
         content_type=metrics.CONTENT_TYPE)
 
 
@@ -109,6 +108,8 @@ def _photo(result, labels, top):
   rows = top_rows(answer.scores, answer.labels or labels, top)
   photo = {'classes': [row.label for row in rows],
            'probabilities': [row.score for row in rows]}
+  if answer.sha256:
+    photo['model_sha256'] = answer.sha256
   if answer.known is not None:
     photo.update(known=answer.known, similarity=answer.similarity)
   return photo
@@ -137,12 +138,7 @@ def _check_token(app):
 
 def _has_token(app, authorization):
   """Whether a value of the header Authorization has the token, if any."""
-  token = app.config['API_TOKEN']
-  kind, _, given = authorization.partition(' ')
-  # Compared in the same time whatever is wrong with it.
-  same = hmac.compare_digest(given.strip().encode('utf-8', 'replace'),
-                             (token or '').encode('utf-8'))
-  return not token or (kind.lower() == 'bearer' and same)
+  return not app.tokens.wanted or bool(app.tokens.find(authorization))
 
 
 def _presentable(value, key=None):

@@ -15,7 +15,17 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map
 
 from compat import tf
-from serving import api, heap, hosts, logs, metrics, page, texts, uploads
+from serving import (
+    api,
+    clients,
+    heap,
+    hosts,
+    logs,
+    metrics,
+    page,
+    texts,
+    uploads,
+)
 from serving.refusals import HEADERS, Refused, of_http_error
 from serving.rows import none_of, top_rows
 
@@ -37,8 +47,14 @@ DEFAULTS = {
     'MAX_UPLOAD_MB': 16,
     'MAX_PHOTOS': 16,
     'MAX_PIXELS': 64 * 10 ** 6,
-    # What /api/classify and /api/model want; None: nothing.
+    # What /api/classify and /api/model want, as clients.Tokens takes it.
     'API_TOKEN': None,
+    # Photos a minute of each client; 0: as many as it likes.
+    'RATE_LIMIT': 0,
+    # The proxy whose X-Forwarded-For counts, as clients.address_of takes it.
+    'TRUSTED_PROXY': None,
+    # What logs.AccessLog takes; None: no access log.
+    'ACCESS_LOG': None,
     # Names under which requests are answered, as hosts.check takes them.
     'ALLOWED_HOSTS': (hosts.ANY,),
     # Whether there is a page beside the API.
@@ -60,7 +76,7 @@ class _App(flask.Flask):
   url_map_class = _Addresses
 
 
-def create_app(service, config=None):
+def create_app(service, config=None, numbers=None):
   """Makes the application.
 
   Args:
@@ -68,9 +84,10 @@ def create_app(service, config=None):
       that raises batching.Busy or Closing, `is_ready() -> bool`, `facts() ->
       dict` and `counts() -> dict`.
     config: dict over DEFAULTS; sizes are in units of 2^20 bytes.
+    numbers: metrics.Metrics that /metrics shows; None: new ones.
 
   Raises:
-    InputError: the folder for uploads cannot be used.
+    InputError: the folder for uploads or the file of tokens cannot be used.
   """
   app = _App(__name__)
   app.wsgi_app = _without_ranges(app.wsgi_app)
@@ -80,11 +97,12 @@ def create_app(service, config=None):
   app.debug = app.testing = False
   app.logger.addFilter(logs.make_safe)  # Flask logs addresses with our errors.
   app.config['MAX_CONTENT_LENGTH'] = body_bytes(app.config['MAX_UPLOAD_MB'])
-  requests = metrics.Requests()
+  app.numbers = numbers or metrics.Metrics()
   heap.use_one_arena()  # A program that can has done it before.
-  _add_hooks(app, requests)
+  _add_hooks(app)
+  _add_clients(app)
   _add_keeping(app)
-  api.add_routes(app, service, requests)
+  api.add_routes(app, service)
   if app.config['PAGE']:
     page.add_routes(app, service)
   _add_errors(app, service)
@@ -116,6 +134,21 @@ def body_bytes(max_upload_mb):
   return max_upload_mb * 2 ** 20 + _FURTHER_BYTES
 
 
+def _add_clients(app):
+  """Gives the app `tokens` and `limit_rate(photos)`."""
+  app.tokens = clients.Tokens(app.config['API_TOKEN'])
+  limit = app.config['RATE_LIMIT'] and clients.RateLimit(
+      app.config['RATE_LIMIT'])
+
+  def limit_rate(photos):
+    if limit:
+      token = app.tokens.find(flask.request.headers.get('Authorization', ''))
+      limit.take(token or clients.address_of(
+          flask.request.environ, app.config['TRUSTED_PROXY']), photos)
+
+  app.limit_rate = limit_rate
+
+
 def _add_keeping(app):
   """Gives the app `keep_photos(results)` and `kept_counts()`."""
   if not app.config['KEEP_UPLOADS']:
@@ -142,8 +175,16 @@ def _add_keeping(app):
 
 def _add_errors(app, service):
 
+  def note_refused(environ, refused, size, seconds):
+    """Notes a request that the program in front has answered itself."""
+    app.numbers.observe_refusal(refused)
+    app.note_request(environ, None, refused.status, size, seconds)
+
+  app.note_refused = note_refused
+
   @app.errorhandler(Refused)
   def refused(error):
+    app.numbers.observe_refusal(error)
     # The page names the classes, which a foreign one is not to read.
     if (page.wants_json() or not app.config['PAGE'] or
         error.code == 'wrong_host'):
@@ -166,12 +207,25 @@ def _add_errors(app, service):
         error, app.config['MAX_CONTENT_LENGTH'] // 2 ** 20))
 
 
-def _add_hooks(app, requests):
+def _add_hooks(app):
   trimmer = heap.Trimmer()
+  access_log = app.config['ACCESS_LOG'] and logs.AccessLog(
+      app.config['ACCESS_LOG'])
+
+  def note_request(environ, rule, status, size, seconds):
+    app.numbers.observe_request(environ.get('REQUEST_METHOD'),
+                                rule.rule if rule else 'other', status, seconds)
+    if access_log:
+      access_log.write(
+          clients.address_of(environ, app.config['TRUSTED_PROXY']), environ,
+          status, size, seconds)
+
+  app.note_request = note_request
 
   @app.before_request
   def start():
     flask.g.start = time.monotonic()
+    flask.g.request_id = logs.begin_request(flask.request.headers.get)
     hosts.check(app.config['ALLOWED_HOSTS'])
     request = flask.request
     if request.script_root and not request.environ['PATH_INFO']:
@@ -179,14 +233,24 @@ def _add_hooks(app, requests):
       return flask.redirect(request.script_root.split('/')[-1] + '/', 308)
     return None
 
+  @app.teardown_request
+  def end(error):
+    del error  # Part of the signature only.
+    logs.end_request()
+
   @app.after_request
   def finish(response):
     response.headers.update(HEADERS)
     if response.mimetype in ('text/html', 'application/json'):
       response.headers['Cache-Control'] = 'no-store'
       response.vary.update(['Accept', 'Accept-Language'])
-    rule = flask.request.url_rule
-    requests.add(rule.rule if rule else 'other', response.status_code,
+    response.headers['X-Request-Id'] = flask.g.request_id
+    size = response.content_length
+    if size is None:
+      size = response.calculate_content_length()
+    note_request(flask.request.environ, flask.request.url_rule,
+                 response.status_code,
+                 0 if flask.request.method == 'HEAD' else size,
                  time.monotonic() - flask.g.start)
     if flask.request.method == 'POST':
       trimmer.trim()

@@ -9,6 +9,7 @@ in the order in which the photos came, and bounds how many may wait.
 """
 
 import collections
+import contextvars
 import math
 import threading
 import time
@@ -52,6 +53,7 @@ class _Request:
     self.missing = count
     self.error = None
     self.answered = threading.Event()
+    self.context = contextvars.copy_context()  # The log's id of the request.
 
 
 # One prepared photo on its way; since: when it was ready, time.monotonic().
@@ -62,7 +64,8 @@ class Batcher:
   """A bounded queue of photos, and the thread that has them examined."""
 
   def __init__(self, examine, batch_size=8, window_secs=0.005, max_queue=64,
-               seconds_a_photo=None, weigh=None, most_weight=None):
+               seconds_a_photo=None, weigh=None, most_weight=None,
+               observe=None):
     """Starts the thread.
 
     Args:
@@ -75,6 +78,7 @@ class Batcher:
       seconds_a_photo: what is known of it beforehand; None: nothing.
       weigh: function of a prepared photo; None: all weigh nothing.
       most_weight: of all photos of a batch; one that weighs more is alone.
+      observe: function of a metric's name and a value; None: not called.
     """
     self._examine = examine
     self._batch_size = batch_size
@@ -82,6 +86,7 @@ class Batcher:
     self._max_queue = max_queue
     self._weigh = weigh or (lambda prepared: 0)
     self._most_weight = most_weight
+    self._observe = observe or (lambda name, value: None)
     self._seconds_a_photo = seconds_a_photo
     self._items = collections.deque()
     self._chores = collections.deque()
@@ -268,8 +273,9 @@ class Batcher:
         for item in batch:
           self._run([item])
         return
-      tf.logging.error('the session failed on a photo: %s: %s',
-                       type(error).__name__, ' '.join(str(error).split()))
+      batch[0].request.context.run(
+          tf.logging.error, 'the session failed on a photo: %s: %s',
+          type(error).__name__, ' '.join(str(error).split()))
       self._settle(batch[0].request, batch[0].index, None, error)
       return
     with self._changed:
@@ -279,7 +285,13 @@ class Batcher:
       self._settle(item.request, item.index, result)
 
   def _results(self, batch):
+    start = time.monotonic()
+    for item in batch:
+      self._observe('classifier_queue_duration_seconds', start - item.since)
     results = self._examine([item.prepared for item in batch])
+    self._observe('classifier_forward_duration_seconds',
+                  time.monotonic() - start)
+    self._observe('classifier_batch_size', len(batch))
     if len(results) != len(batch):
       raise ValueError('%d results of %d photos' % (len(results), len(batch)))
     return results

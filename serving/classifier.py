@@ -22,9 +22,10 @@ from serving import foreign, graph_files, graph_info, inference_graph
 # scores: [num_classes] float32. known: whether the photo is one of the classes;
 # similarity: how near it is to the training photos; both None where the graph
 # does not say. nearest: list of Neighbours, nearest first. labels: the names of
-# the scores, of the graph that gave them.
+# the scores, of the graph that gave them; sha256: of its file; None: not known.
 Answer = collections.namedtuple(
-    'Answer', 'scores known similarity nearest labels', defaults=(None,))
+    'Answer', 'scores known similarity nearest labels sha256',
+    defaults=(None, None))
 
 # A training photo: file name, label and the cosine of its features to those of
 # the photo.

@@ -37,8 +37,10 @@ def classify(app, service, photos):
     classifier took, waiting included.
 
   Raises:
-    Refused: the server is busy or ends, or the only photo is unusable.
+    Refused: the server is busy or ends, the client sends too many photos, or
+      the only photo is unusable.
   """
+  app.limit_rate(len(photos))
   results = [_checked(app, photo) for photo in photos]
   usable = [result.data for result in results if not result.refused]
   start = time.monotonic()
@@ -55,6 +57,9 @@ def classify(app, service, photos):
     # Another one: this frame holds `results`, and a raised exception its frame,
     # so that the photo would stay until Python looks for cycles.
     raise results[0].refused.again()
+  for result in results:
+    if result.refused:
+      app.numbers.observe_refusal(result.refused)
   return results, milliseconds
 
 

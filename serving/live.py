@@ -23,7 +23,7 @@ from datasets import photos
 from errors import InputError
 from serving import evaluations
 from serving.batching import Batcher, Closing
-from serving.classifier import prepare
+from serving.classifier import Answer, prepare
 
 # Seconds for which files must not have changed before they are loaded: whoever
 # writes them may not be done.
@@ -96,13 +96,14 @@ class Service:
   """
 
   def __init__(self, source, reload_secs=2.0, max_pixels=photos.MAX_PIXELS,
-               **limits):
+               observe=None, **limits):
     """Loads the graph, and starts the threads that examine and watch.
 
     Args:
       source: Source.
       reload_secs: seconds between two looks at the files; 0: never looks.
       max_pixels: largest width times height that is decoded.
+      observe: function of a metric's name and a value; None: not called.
       **limits: of the Batcher: batch_size, window_secs, max_queue.
 
     Raises:
@@ -112,6 +113,7 @@ class Service:
     self._present = source.load()
     _give_back_memory()
     self._max_pixels = max_pixels
+    self._observe = observe or (lambda name, value: None)
     # One photo a core is decoded at a time: more would not be faster, and each
     # needs memory, up to 16 bytes a pixel.
     self._decoders = threading.BoundedSemaphore(os.cpu_count() or 1)
@@ -122,7 +124,7 @@ class Service:
     # memory than the largest one.
     self._batcher = Batcher(
         self._examine, weigh=lambda photo: photo.height * photo.width,
-        most_weight=max_pixels, **limits)
+        most_weight=max_pixels, observe=observe, **limits)
     self._watcher = None
     if reload_secs:
       self._watcher = threading.Thread(
@@ -143,8 +145,9 @@ class Service:
       encoded_photos: list of bytes, each a photo file as it came.
 
     Returns:
-      A list as long: for each photo an Answer, whose `labels` are those of the
-      graph that gave it, or the PhotoError that says why there is none.
+      A list as long: for each photo an Answer, whose `labels` and `sha256` are
+      those of the graph that gave it, or the PhotoError that says why there is
+      none.
 
     Raises:
       batching.Busy: too many photos wait.
@@ -196,10 +199,19 @@ class Service:
 
   def _prepare(self, data):
     with self._decoders:
-      return prepare(data, self._max_pixels)
+      start = time.monotonic()
+      prepared = prepare(data, self._max_pixels)
+      seconds = time.monotonic() - start
+    self._observe('classifier_decode_duration_seconds', seconds)
+    if isinstance(prepared, photos.Photo):
+      self._observe('classifier_photo_pixels', prepared.height * prepared.width)
+    return prepared
 
   def _examine(self, prepared):
-    return self._present.classifier.examine_prepared(prepared)
+    present = self._present
+    return [answer._replace(sha256=present.facts['sha256'])
+            if isinstance(answer, Answer) else answer
+            for answer in present.classifier.examine_prepared(prepared)]
 
   def _watch(self, reload_secs):
     """Looks at the files now and then; loads them when they have changed."""

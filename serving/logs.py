@@ -1,16 +1,60 @@
-"""The server's log: how often it repeats itself, lines of native code, and what
+"""The server's log and its access log: their formats, the id of the request in
+each line, how often a line repeats itself, lines of native code, and what
 visitors send, which must not look like lines of their own."""
 
 import contextlib
+import contextvars
+import datetime
+import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
 import threading
 import time
+import urllib.parse
 
 from compat import tf
+
+# Id of the request that the present thread works for.
+_request_id = contextvars.ContextVar('request_id', default=None)
+
+_ID = re.compile(r'[\w.:/+=@~-]{1,100}', re.ASCII)
+
+# https://www.w3.org/TR/trace-context/#traceparent-header; all zeros is none.
+_TRACE = re.compile(
+    '(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?')
+
+# How sed writes lines of native code. As JSON without what would need escapes.
+_NATIVE = {
+    'text': 's/^/native code: /',
+    'json': r's/["\\[:cntrl:]]/ /g; s/[^ -~]/?/g; '
+            's/.*/{"level": "INFO", "logger": "native code", "message": "&"}/'}
+
+
+def begin_request(get_header):
+  """Gives the request that the present thread works for an id.
+
+  Args:
+    get_header: function of a header's name; returns its value or None.
+
+  Returns:
+    That of X-Request-Id, or the trace id of traceparent, where they are well
+    formed; else a new one.
+  """
+  given = get_header('X-Request-Id') or ''
+  trace = _TRACE.fullmatch(get_header('traceparent') or '')
+  if not _ID.fullmatch(given):
+    given = trace.group(1) if trace else os.urandom(16).hex()
+  _request_id.set(given)
+  return given
+
+
+def end_request():
+  """Has further lines of the present thread have no id."""
+  _request_id.set(None)
 
 
 class Warner:
@@ -39,12 +83,108 @@ class Warner:
     tf.logging.warning(text, *values)
 
 
+class AccessLog:
+  """Writes a line of each request; safe to use from several threads."""
+
+  def __init__(self, kind, stream=None):
+    """Says where.
+
+    Args:
+      kind: 'common' for the common log format of NCSA httpd, 'json' for a JSON
+        object.
+      stream: text file; None: stdout.
+    """
+    self._form = {'common': _common_line, 'json': _json_line}[kind]
+    self._stream = stream or sys.stdout
+    self._lock = threading.Lock()
+    self._warner = Warner()
+
+  def write(self, address, environ, status, size, seconds):
+    """Writes the line of one request. It has the path, but no query.
+
+    Args:
+      address: of the client.
+      environ: WSGI environment, or what is known of it.
+      status: HTTP status of the answer.
+      size: of the answer's body in bytes.
+      seconds: how long it took.
+    """
+    path = environ.get('SCRIPT_NAME', '') + environ.get('PATH_INFO', '')
+    line = self._form(dict(
+        remote_addr=address, method=_quoted(environ.get('REQUEST_METHOD', '')),
+        path=_quoted(path), protocol=environ.get('SERVER_PROTOCOL', ''),
+        status=status, bytes=size, duration_seconds=round(seconds, 6),
+        request_id=_request_id.get()))
+    try:
+      with self._lock:
+        self._stream.write(line + '\n')
+        self._stream.flush()
+    except (OSError, ValueError) as error:  # A full disk; nobody reads; closed.
+      self._warner.warn('cannot write the access log: %s', error)
+
+
+def _quoted(text):
+  """Returns text of a request as it can be in an address, in ASCII."""
+  return urllib.parse.quote(text, "/!$&'()*+,;=:@~", 'latin-1', 'replace')
+
+
+def _common_line(facts):
+  request = '%(method)s %(path)s %(protocol)s' % facts
+  return '%s - - [%s] "%s" %d %s' % (
+      facts['remote_addr'] or '-', time.strftime('%d/%b/%Y:%H:%M:%S +0000',
+                                          time.gmtime()),
+      request.strip() or '-', facts['status'], facts['bytes'] or '-')
+
+
+def _json_line(facts):
+  return json.dumps(dict(time=_iso_time(time.time()), **facts))
+
+
+def _iso_time(seconds):
+  moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+  return moment.strftime('%Y-%m-%dT%H:%M:%S.%fZ')
+
+
+class _JSONFormatter(logging.Formatter):
+  """One JSON object a line."""
+
+  def format(self, record):
+    facts = dict(time=_iso_time(record.created), level=record.levelname,
+                 logger=record.name, message=record.getMessage())
+    if _request_id.get():
+      facts['request_id'] = _request_id.get()
+    if record.exc_info:
+      facts['exception'] = record.exc_text or self.formatException(
+          record.exc_info)
+    return json.dumps(facts)
+
+
+class _TextFormatter(logging.Formatter):
+  """What another formatter writes, with the id after the message."""
+
+  def __init__(self, former):
+    super().__init__()
+    self._former = former
+
+  def format(self, record):
+    text = self._former.format(record)
+    if not _request_id.get():
+      return text
+    message, line_break, traceback = text.partition('\n')
+    return '%s request_id=%s%s%s' % (message, _request_id.get(), line_break,
+                                     traceback)
+
+
 @contextlib.contextmanager
-def native_lines_marked():
-  """Has what native code writes to stderr begin with `native code: `.
+def native_lines_marked(log_format='text'):
+  """Marks what native code writes to stderr.
 
   libjpeg in TensorFlow writes a line there for many a damaged photo. Another
   process marks the lines, so that the last ones before a crash are not lost.
+
+  Args:
+    log_format: 'text': they begin with `native code: `; 'json': they become
+      objects.
   """
   python_stderr = sys.stderr
   # It may have been closed before the start.
@@ -53,8 +193,9 @@ def native_lines_marked():
     return
   python_stderr.flush()
   stderr = os.dup(2)
-  marker = subprocess.Popen(['sed', '-u', 's/^/native code: /'],
+  marker = subprocess.Popen(['sed', '-u', _NATIVE[log_format]],
                             stdin=subprocess.PIPE, stdout=stderr,
+                            env=dict(os.environ, LC_ALL='C'),
                             start_new_session=True)  # Ctrl-C is not for it.
   with marker, open(stderr, 'w', buffering=1, encoding=python_stderr.encoding,
                     errors='backslashreplace') as direct:
@@ -69,16 +210,30 @@ def native_lines_marked():
 
 
 @contextlib.contextmanager
-def one_line_each():
-  """Has the loggers of our code (TensorFlow's) and of waitress make_safe."""
+def one_line_each(log_format='text'):
+  """Has the loggers of our code (TensorFlow's) and of waitress make_safe.
+
+  All lines of the log get the id of their request.
+
+  Args:
+    log_format: 'text' for lines as they are, 'json' for JSON objects.
+  """
   loggers = [logging.getLogger(name) for name in ('tensorflow', 'waitress')]
+  handlers = _handlers()
+  formatters = [handler.formatter for handler in handlers]
   for logger in loggers:
     logger.addFilter(make_safe)
+  for handler, former in zip(handlers, formatters):
+    handler.setFormatter(
+        _JSONFormatter() if log_format == 'json' else
+        _TextFormatter(former or logging.Formatter()))
   try:
     yield
   finally:
     for logger in loggers:
       logger.removeFilter(make_safe)
+    for handler, former in zip(handlers, formatters):
+      handler.setFormatter(former)
 
 
 def make_safe(record):
@@ -107,8 +262,13 @@ def _printable(text):
 def _redirect(old, new):
   """Has Python write to another stream in place of stderr."""
   sys.stderr = new
-  for logger in logging.getLogger(), logging.getLogger('tensorflow'):
-    for handler in logger.handlers:
-      handler = getattr(handler, 'python_handler', handler)  # Of absl.
-      if getattr(handler, 'stream', None) is old:
-        handler.stream = new
+  for handler in _handlers():
+    if getattr(handler, 'stream', None) is old:
+      handler.stream = new
+
+
+def _handlers():
+  """Returns what writes the log: of the root logger and of TensorFlow's."""
+  return [getattr(handler, 'python_handler', handler)  # Of absl.
+          for name in (None, 'tensorflow')
+          for handler in logging.getLogger(name).handlers]

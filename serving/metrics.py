@@ -1,88 +1,220 @@
-"""Counts of requests, in the text format that Prometheus reads.
+"""What the server counts and measures, in the text format of Prometheus.
 
-https://prometheus.io/docs/instrumenting/exposition_formats/
+  numbers = metrics.Metrics()
+  numbers.observe('classifier_batch_size', 8)
+  text = numbers.render(service.counts(), service.facts())
+
+Names and units follow https://prometheus.io/docs/practices/naming/, those of
+the process are the ones that Prometheus' own libraries have.
 """
 
 import bisect
 import collections
+import os
+import resource
 import threading
+import time
 
 CONTENT_TYPE = 'text/plain; version=0.0.4; charset=utf-8'
 
-# Upper bounds of the histogram, in seconds: InceptionV4 needs 0.15 on two
-# cores, a full queue some seconds.
-BUCKETS = (.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30)
+# Upper bounds of histograms. Seconds: the defaults of Prometheus' libraries,
+# and more above: a full queue is some seconds.
+_SECONDS = (.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60)
+_PHOTOS = (1, 2, 4, 8, 16, 32, 64, 128)
+_PIXELS = (1e4, 1e5, 3e5, 1e6, 3e6, 1e7, 2e7, 5e7, 1e8)
 
-# What service.counts() and app.kept_counts() tell: name, kind, what it is.
-_COUNTS = (
-    ('queue_length', 'gauge', 'Photos that wait.'),
-    ('queue_limit', 'gauge', 'Photos that may wait.'),
-    ('batches', 'counter', 'Runs of the network.'),
-    ('photos', 'counter', 'Photos that were classified.'),
-    ('refused', 'counter', 'Photos refused because the queue was full.'),
-    ('swaps', 'counter', 'Times that a new graph was taken.'),
-    ('failed_swaps', 'counter', 'Times that a new graph was not taken.'),
-    ('unkept', 'counter', 'Photos that were to be kept and could not be.'),
-)
+# Methods that get a label of their own; a visitor may make up others.
+_METHODS = ('GET', 'HEAD', 'OPTIONS', 'POST')
+
+# labels: names of its labels. bounds: of a histogram, without infinity.
+_Metric = collections.namedtuple('_Metric', 'kind text labels bounds',
+                                 defaults=((), ()))
+
+# By name. What service.counts() and app.kept_counts() tell is here as
+# classifier_<name>, counters as classifier_<name>_total.
+_METRICS = {
+    'http_request_duration_seconds': _Metric(
+        'histogram', 'From a request to its answer.',
+        ('method', 'route', 'status'), _SECONDS),
+    'classifier_http_requests_total': _Metric(
+        'counter', 'Requests by path and status.', ('path', 'status')),
+    'classifier_refusals_total': _Metric(
+        'counter', 'Requests that were refused, and single photos of requests.',
+        ('reason', 'status')),
+    'classifier_queue_duration_seconds': _Metric(
+        'histogram', 'From a decoded photo to the start of its batch.', (),
+        _SECONDS),
+    'classifier_batch_size': _Metric(
+        'histogram', 'Photos of one run of the network.', (), _PHOTOS),
+    'classifier_decode_duration_seconds': _Metric(
+        'histogram', 'Decoding one photo.', (), _SECONDS),
+    'classifier_forward_duration_seconds': _Metric(
+        'histogram', 'One run of the network.', (), _SECONDS),
+    'classifier_photo_pixels': _Metric(
+        'histogram', 'Width times height of a decoded photo.', (), _PIXELS),
+    'classifier_queue_length': _Metric('gauge', 'Photos that wait.'),
+    'classifier_queue_limit': _Metric('gauge', 'Photos that may wait.'),
+    'classifier_batches_total': _Metric('counter', 'Runs of the network.'),
+    'classifier_photos_total': _Metric(
+        'counter', 'Photos that were classified.'),
+    'classifier_refused_total': _Metric(
+        'counter', 'Photos refused because the queue was full.'),
+    'classifier_swaps_total': _Metric(
+        'counter', 'Times that a new graph was taken.'),
+    'classifier_failed_swaps_total': _Metric(
+        'counter', 'Times that a new graph was not taken.'),
+    'classifier_unkept_total': _Metric(
+        'counter', 'Photos that were to be kept and could not be.'),
+    'classifier_model_info': _Metric(
+        'gauge', 'The present graph.', ('sha256', 'checkpoint', 'name')),
+    'process_cpu_seconds_total': _Metric(
+        'counter', 'Processor time of user and system together.'),
+    'process_start_time_seconds': _Metric(
+        'gauge', 'When the process was started, in seconds since 1970.'),
+    'process_resident_memory_bytes': _Metric('gauge', 'Memory in use.'),
+    'process_open_fds': _Metric('gauge', 'Open file descriptors.'),
+    'process_max_fds': _Metric('gauge', 'Most file descriptors.'),
+}
 
 
-class Requests:
-  """Counts requests by path and status; safe to use from several threads."""
+class Metrics:
+  """All numbers of one server; safe to use from several threads."""
 
   def __init__(self):
     self._lock = threading.Lock()
-    self._requests = collections.Counter()
-    self._seconds = collections.Counter()
-    self._buckets = {}
+    # By name and values of the labels: of a histogram the counts of its buckets
+    # and the sum, else one number.
+    self._values = {name: {} for name in _METRICS}
+    for name, metric in _METRICS.items():
+      if metric.kind == 'histogram' and not metric.labels:
+        self._values[name][()] = _empty(metric)
+    self._started = _start_time()
 
-  def add(self, path, status, seconds):
-    """Counts one request.
+  def observe(self, name, value, *labels):
+    """Adds to a counter, or an observation to a histogram.
 
     Args:
-      path: one of a bounded number of names, never what a visitor typed.
-      status: HTTP status.
+      name: key of _METRICS.
+      value: in the metric's unit.
+      *labels: values of its labels, each one of a bounded number, never what a
+        visitor typed.
+    """
+    metric = _METRICS[name]
+    with self._lock:
+      values = self._values[name]
+      if metric.kind == 'histogram':
+        buckets = values.setdefault(labels, _empty(metric))
+        buckets[bisect.bisect_left(metric.bounds, value)] += 1
+        buckets[-1] += value
+      else:
+        values[labels] = values.get(labels, 0) + value
+
+  def observe_request(self, method, route, status, seconds):
+    """Counts a request.
+
+    Args:
+      method: as the client sent it.
+      route: rule of the application, or another of a bounded number of names.
+      status: HTTP status of the answer.
       seconds: how long it took.
     """
-    with self._lock:
-      self._requests[path, status] += 1
-      self._seconds[path] += seconds
-      buckets = self._buckets.setdefault(path, [0] * (len(BUCKETS) + 1))
-      buckets[bisect.bisect_left(BUCKETS, seconds)] += 1
+    method = method if method in _METHODS else 'other'
+    self.observe('http_request_duration_seconds', seconds, method, route,
+                 status)
+    self.observe('classifier_http_requests_total', 1, route, status)
 
-  def render(self, counts):
-    """Returns the page of all counts.
+  def observe_refusal(self, refused):
+    """Counts a refusals.Refused."""
+    self.observe('classifier_refusals_total', 1, refused.code, refused.status)
+
+  def render(self, counts, facts):
+    """Returns the page of all numbers.
 
     Args:
-      counts: dict by names of _COUNTS; what is missing is not on the page.
+      counts: dict of the numbers that are counted elsewhere.
+      facts: dict of the present graph, as Service.facts returns it.
     """
+    present = _process()
+    if self._started:
+      present['process_start_time_seconds'] = self._started
+    for name, value in counts.items():
+      present['classifier_' + name] = present[
+          'classifier_%s_total' % name] = value
+    model = tuple(facts.get(name) or '' for name in
+                  _METRICS['classifier_model_info'].labels)
     lines = []
-    for name, kind, text in _COUNTS:
-      if name in counts:
-        full = 'classifier_' + name + ('_total' if kind == 'counter' else '')
-        lines += _head(full, kind, text)
-        lines.append('%s %d' % (full, counts[name]))
     with self._lock:
-      lines += self._request_lines()
+      for name, metric in _METRICS.items():
+        values = dict(self._values[name])
+        if name in present:
+          values[()] = present[name]
+        elif name == 'classifier_model_info':
+          values[model] = 1
+        lines += _lines(name, metric, values)
     return '\n'.join(lines) + '\n'
 
-  def _request_lines(self):
-    name = 'classifier_http_requests_total'
-    lines = _head(name, 'counter', 'Requests by path and status.')
-    for (path, status), count in sorted(self._requests.items()):
-      lines.append('%s{path="%s",status="%d"} %d' % (name, path, status, count))
-    name = 'classifier_http_request_seconds'
-    lines += _head(name, 'histogram', 'Seconds from request to answer.')
-    for path, buckets in sorted(self._buckets.items()):
+
+def _empty(metric):
+  return [0] * (len(metric.bounds) + 2)
+
+
+def _lines(name, metric, values):
+  lines = []
+  for labels, value in sorted(values.items()):
+    pairs = list(zip(metric.labels, labels))
+    if metric.kind == 'histogram':
       below = 0
-      for bound, count in zip(BUCKETS + (float('inf'),), buckets):
+      for bound, count in zip((*metric.bounds, float('inf')), value):
         below += count
-        limit = '+Inf' if bound == float('inf') else '%g' % bound
-        lines.append('%s_bucket{path="%s",le="%s"} %d' %
-                     (name, path, limit, below))
-      lines.append('%s_sum{path="%s"} %.6f' % (name, path, self._seconds[path]))
-      lines.append('%s_count{path="%s"} %d' % (name, path, below))
-    return lines
+        lines.append(_line(name + '_bucket', [*pairs, ('le', _number(bound))],
+                           below))
+      lines.append(_line(name + '_sum', pairs, value[-1]))
+      lines.append(_line(name + '_count', pairs, below))
+    else:
+      lines.append(_line(name, pairs, value))
+  return lines and ['# HELP %s %s' % (name, metric.text),
+                    '# TYPE %s %s' % (name, metric.kind), *lines]
 
 
-def _head(name, kind, text):
-  return ['# HELP %s %s' % (name, text), '# TYPE %s %s' % (name, kind)]
+def _line(name, pairs, value):
+  labels = ','.join('%s="%s"' % (label, _escaped(str(text)))
+                    for label, text in pairs)
+  return '%s%s %s' % (name, '{%s}' % labels if labels else '', _number(value))
+
+
+def _escaped(text):
+  return text.replace('\\', r'\\').replace('"', r'\"').replace('\n', r'\n')
+
+
+def _number(value):
+  return '+Inf' if value == float('inf') else '%.15g' % value
+
+
+def _process():
+  """Returns the numbers of this process by name; fewer without /proc."""
+  limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+  found = {'process_cpu_seconds_total': time.process_time(),
+           'process_max_fds':
+               float('inf') if limit == resource.RLIM_INFINITY else limit}
+  try:
+    with open('/proc/self/statm') as file:
+      pages = int(file.read().split()[1])
+    found['process_resident_memory_bytes'] = pages * resource.getpagesize()
+    # The folder itself is open while it is listed.
+    found['process_open_fds'] = len(os.listdir('/proc/self/fd')) - 1
+  except OSError:
+    pass  # Not Linux, or no descriptor is left for it.
+  return found
+
+
+def _start_time():
+  """Returns when the process began, in seconds since 1970; None: unknown."""
+  try:
+    with open('/proc/self/stat') as file:
+      # The name before the parenthesis may have spaces. Field 22 of proc(5).
+      ticks = int(file.read().rpartition(')')[2].split()[19])
+  except OSError:
+    return None
+  age = (time.clock_gettime(time.CLOCK_BOOTTIME) -
+         ticks / os.sysconf('SC_CLK_TCK'))
+  return time.time() - age

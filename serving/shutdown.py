@@ -27,7 +27,7 @@ from waitress.task import ErrorTask
 from waitress.utilities import Error
 
 from compat import tf
-from serving import refusals, texts
+from serving import logs, refusals, texts
 from serving.request_parser import Request
 
 # Seconds that connections without a request are left open at the end, for one
@@ -87,10 +87,28 @@ class _Answer(ErrorTask):
     # waitress 2 and 3 say differently that the connection closes.
     headers = dict(refusals.HEADERS, **refused.headers, Connection='close')
     headers['Content-Type'] = 'application/json'
+    headers['X-Request-Id'] = logs.begin_request(self._header)
     self.response_headers.extend(headers.items())
     self.close_on_finish = True
     self.content_length = len(body)
+    self.channel.server.note_refused(self._environ(code), refused, len(body),
+                                     time.monotonic() - self.channel.began)
     self.write(body)
+
+  def _header(self, name):
+    return self.request.headers.get(name.upper().replace('-', '_'))
+
+  def _environ(self, code):
+    """Returns what is known of the request, as a WSGI environment."""
+    environ = {'REMOTE_ADDR': self.channel.addr[0],
+               'HTTP_X_FORWARDED_FOR': self._header('X-Forwarded-For') or ''}
+    # Where the headers are too large, waitress makes up a first line.
+    if (code != http.HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE.value and
+        hasattr(self.request, 'path')):
+      environ.update(REQUEST_METHOD=self.request.command,
+                     PATH_INFO=self.request.path,
+                     SERVER_PROTOCOL='HTTP/' + self.request.version)
+    return environ
 
 
 class _Channel(HTTPChannel):
@@ -225,6 +243,9 @@ class _Server(TcpWSGIServer):
     ending: threading.Event, set when nothing more is accepted.
     most_bytes: of one upload.
     refuses_early: function of a WSGI environment without a body.
+    note_refused: function of a WSGI environment, a refusals.Refused, the bytes
+      of the answer's body and seconds, called for each request that does not
+      reach the application.
   """
 
   channel_class = _Channel
@@ -233,6 +254,7 @@ class _Server(TcpWSGIServer):
     self.ending = threading.Event()
     self.most_bytes = most_bytes
     self.refuses_early = getattr(app, 'refuses_early', lambda environ: False)
+    self.note_refused = getattr(app, 'note_refused', lambda *facts: None)
     self._most_bytes_together = most_bytes_together
     self._room = most_bytes_together
     self._accepts_from = 0.0  # time.monotonic()

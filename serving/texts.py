@@ -117,6 +117,9 @@ _SENTENCES = {
         'too_many_pixels_a_side': 'The photo has %(width)d x %(height)d '
                                   'pixels; at most %(most)d a side are '
                                   'accepted.',
+        'too_many_requests': 'At most %(most)d photos a minute are accepted '
+                             'from one client. Please try again in '
+                             '%(seconds)d s.',
         'unauthorized': 'This address needs the header Authorization: Bearer, '
                         'with the right token.',
         'unreadable_photo': 'This photo cannot be read: it is damaged or cut '
@@ -155,6 +158,8 @@ _SENTENCES = {
                            '最多接受 %(most)s 百万像素。',
         'too_many_pixels_a_side': '照片有 %(width)d x %(height)d 像素；'
                                   '每边最多接受 %(most)d 像素。',
+        'too_many_requests': '每个客户端每分钟最多接受 %(most)d 张照片，'
+                             '请在 %(seconds)d 秒后再试。',
         'unauthorized': '这个地址需要带有正确令牌的标头 '
                         'Authorization: Bearer。',
         'unreadable_photo': '无法读取这张照片：它已损坏或被截断。',

@@ -5,6 +5,7 @@ The application is called directly, with headers as waitress hands them over.
 
 import io
 import itertools
+import json
 import random
 import sys
 
@@ -18,7 +19,8 @@ HEADERS = (
     'HTTP_CONNECTION', 'HTTP_CONTENT_ENCODING', 'HTTP_COOKIE', 'HTTP_HOST',
     'HTTP_IF_MATCH', 'HTTP_IF_MODIFIED_SINCE', 'HTTP_IF_NONE_MATCH',
     'HTTP_IF_RANGE', 'HTTP_IF_UNMODIFIED_SINCE', 'HTTP_ORIGIN', 'HTTP_RANGE',
-    'HTTP_SEC_FETCH_SITE', 'HTTP_TRANSFER_ENCODING', 'CONTENT_TYPE',
+    'HTTP_SEC_FETCH_SITE', 'HTTP_TRACEPARENT', 'HTTP_TRANSFER_ENCODING',
+    'HTTP_X_FORWARDED_FOR', 'HTTP_X_REQUEST_ID', 'CONTENT_TYPE',
     'CONTENT_LENGTH')
 
 _FORM = 'multipart/form-data; boundary'
@@ -69,10 +71,11 @@ def _answer(app, environ):
   return answers[-1]
 
 
-def test_hostile_headers_are_never_a_5xx(caplog):
+def test_hostile_headers_are_never_a_5xx(caplog, capsys):
   draw, asked = random.Random(17), set()
-  apps = [create_app(kit.FakeService(), {'API_TOKEN': token})
-          for token in (None, 'b')]
+  apps = [create_app(kit.FakeService(), config) for config in (
+      {}, {'API_TOKEN': 'b', 'RATE_LIMIT': 1, 'ACCESS_LOG': 'json',
+           'TRUSTED_PROXY': '10.0.0.1'})]
   pairs = list(itertools.product(HEADERS, VALUES))
   draw.shuffle(pairs)
   # Each value of each header is in some request, beside two others, and Origin,
@@ -85,6 +88,7 @@ def test_hostile_headers_are_never_a_5xx(caplog):
         'REQUEST_METHOD': method, 'SCRIPT_NAME': '', 'PATH_INFO': path,
         'QUERY_STRING': '', 'SERVER_NAME': 'a', 'SERVER_PORT': '1',
         'SERVER_PROTOCOL': 'HTTP/1.1', 'HTTP_HOST': 'a',
+        'REMOTE_ADDR': '10.0.0.1',
         'wsgi.version': (1, 0), 'wsgi.url_scheme': 'http',
         'wsgi.input': io.BytesIO(), 'wsgi.errors': sys.stderr,
         'wsgi.input_terminated': True})
@@ -95,5 +99,7 @@ def test_hostile_headers_are_never_a_5xx(caplog):
       assert not set('\r\n') & set(value)
       value.encode('latin-1')
   assert 'Traceback' not in caplog.text
+  lines = list(map(json.loads, capsys.readouterr().out.splitlines()))
+  assert len(lines) > len(requests)
   read = {key for key in asked if key.startswith(('HTTP_', 'CONTENT_'))}
   assert read <= set(HEADERS), read - set(HEADERS)

@@ -80,6 +80,21 @@ def test_service_answers_as_the_classifier_alone(serve, graphs):
       np.testing.assert_allclose(answer.scores, alone(graphs[0], photo),
                                  atol=1e-5)
       assert answer.labels == kit.LABELS
+      assert answer.sha256 == hashlib.sha256(graphs[0].read_bytes()).hexdigest()
+
+
+def test_service_measures_photos_and_batches(serve):
+  seen = []
+  service = serve(batch_size=2, observe=lambda *pair: seen.append(pair))
+  service.examine_each([kit.make_photo(0), b'text', kit.make_photo(1)])
+  found = {name: [value for other, value in seen if other == name]
+           for name, _ in seen}
+  assert found['classifier_photo_pixels'] == [40 * 52] * 2
+  assert len(found['classifier_decode_duration_seconds']) == 3
+  assert sum(found['classifier_batch_size']) == 2
+  assert len(found['classifier_queue_duration_seconds']) == 2
+  assert found.pop('classifier_forward_duration_seconds')[0] > 0
+  assert len(found) == 4
 
 
 def test_service_says_what_it_serves(serve, path):
@@ -145,6 +160,7 @@ def test_change_is_answered_with_from_then_on(serve, path, graphs):
   assert service.labels == OTHER_LABELS
   answer, = service.examine_each([photo])
   assert answer.labels == OTHER_LABELS
+  assert answer.sha256 == service.facts()['sha256']
   np.testing.assert_allclose(answer.scores, alone(graphs[1], photo), atol=1e-5)
   assert service.facts()['classes'] == OTHER_LABELS
   assert service.facts()['sha256'] != before['sha256']

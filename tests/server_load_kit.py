@@ -1,6 +1,7 @@
 """What the tests of the live graph and of the server share."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -94,8 +95,9 @@ class Process:
 
   def wait_until_it_listens(self):
     line = self.process.stdout.readline()
-    assert line.startswith('listening on port '), (line, self.lines)
-    self.port = int(line.split()[-1])
+    match = re.search('listening on port ([0-9]+)', line)
+    assert match, (line, self.lines)
+    self.port = int(match.group(1))
     return self
 
   def wait(self):

@@ -1,6 +1,7 @@
 """The server as a process: starts, answers, is full, ends; and its flags."""
 
 import http.client
+import json
 import os
 import re
 import signal
@@ -234,7 +235,7 @@ def test_service_labels_in_the_graph_do_without_a_file(folder):
 def test_service_gets_the_limits_of_the_flags(folder, monkeypatch):
   made = {}
 
-  def batcher(examine, weigh, **limits):
+  def batcher(examine, weigh, observe, **limits):
     made.update(limits)
 
   monkeypatch.setattr(live, 'Batcher', batcher)
@@ -258,27 +259,13 @@ def test_threads_are_more_than_the_queue_holds():
       program.threads_from_flags()
 
 
-def test_token_is_taken_from_the_flag_or_a_file(tmp_path):
-  path = tmp_path / 'token'
-  path.write_text('from-a-file\n')
-  for value, token in (('abc', 'abc'), ('@%s' % path, 'from-a-file')):
-    with kit.parsed_flags(program, '--api_token=' + value):
-      assert program.token_from_flags() == token
-  with kit.parsed_flags(program):
-    assert program.token_from_flags() is None
-
-
-@pytest.mark.parametrize('value', ['', 'two words', 'line\nbreak', '中文'])
-def test_token_that_no_header_can_hold_is_refused(value):
-  with kit.parsed_flags(program, '--api_token=' + value):
-    with pytest.raises(InputError, match='--api_token must be'):
-      program.token_from_flags()
-
-
-def test_token_file_that_is_missing_is_named(tmp_path):
-  with kit.parsed_flags(program, '--api_token=@%s' % (tmp_path / 'none')):
-    with pytest.raises(InputError, match='cannot read .*none'):
-      program.token_from_flags()
+def test_trusted_proxy_that_is_no_address_is_refused():
+  for value, address in (('::ffff:127.0.0.1', '127.0.0.1'), ('::1', '::1')):
+    with kit.parsed_flags(program, '--trusted_proxy=' + value):
+      assert program.trusted_proxy_from_flags() == address
+  with kit.parsed_flags(program, '--trusted_proxy=proxy.example'):
+    with pytest.raises(InputError, match='--trusted_proxy=.*not an IP addr'):
+      program.trusted_proxy_from_flags()
 
 
 @pytest.mark.parametrize('value, prefix', [
@@ -319,7 +306,8 @@ def test_allowed_hosts_that_are_no_names_are_refused(value):
 
 def test_process_with_a_prefix_answers_below_it_and_without_it(folder):
   with load_kit.Process('--model_dir=%s' % folder, '--model_name=a.pb',
-                        '--url_prefix=/flowers') as server:
+                        '--url_prefix=/flowers', '--access_log=json',
+                        '--log_format=json', '--rate_limit=1') as server:
     server.wait_until_it_listens()
     connection = http.client.HTTPConnection('127.0.0.1', server.port, 20)
     found = {}
@@ -331,7 +319,30 @@ def test_process_with_a_prefix_answers_below_it_and_without_it(folder):
       text = answer.read().decode()
       if path == '/flowers/':
         assert 'id="upload"' in text
+    connection.request('POST', '/flowers/api/classify', kit.make_photo(0))
+    with connection.getresponse() as answer:
+      photo, = json.loads(answer.read().decode())['photos']
+    assert re.fullmatch('[0-9a-f]{64}', photo['model_sha256'])
+    connection.request('POST', '/flowers/api/classify', kit.make_photo(0))
+    answer = connection.getresponse()
+    assert answer.status == 429
+    assert json.loads(answer.read().decode())['error']['code'] == (
+        'too_many_requests')
+    numbers = read_metrics(server.port)
+    for name in ('classifier_batch_size_count', 'classifier_photo_pixels_count',
+                 'classifier_refusals_total{reason="too_many_requests",'
+                 'status="429"}'):
+      assert '\n%s 1\n' % name in numbers
     connection.close()
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(60) == 0
+    requests = list(map(json.loads, server.process.stdout))
+    server.wait()
+    lines = list(map(json.loads, server.lines))
+  assert [(line['path'], line['status']) for line in requests[:2]] == [
+      ('/flowers/', 200), ('/flowers', 308)]
+  assert [line['status'] for line in requests[-3:]] == [200, 429, 200]
+  assert (lines[-1]['level'], lines[-1]['message']) == ('INFO', 'ended')
   assert found == {'/flowers/': 200, '/flowers': 308, '/flowers/healthz': 200,
                    '/healthz': 200, '/flowersx': 404, '/x/flowers/': 404}
 
@@ -353,7 +364,8 @@ def test_help_lists_every_flag():
   for name in ('host', 'port', 'max_queue', 'batch_size', 'batch_window_ms',
                'threads', 'reload_secs', '[no]keep_uploads', 'api_token',
                'max_pixels', 'drain_secs', 'upload_folder', 'max_upload_mb',
-               'url_prefix', 'allowed_hosts'):
+               'url_prefix', 'allowed_hosts', 'rate_limit', 'access_log',
+               'log_format', 'trusted_proxy'):
     assert '--%s:' % name in shown
 
 

@@ -39,7 +39,8 @@ class FakeService:
       raise self.error
     self.seen.extend(data)
     similarity = None if self.known is None else 0.5
-    return [Answer(self.scores, self.known, similarity, [])] * len(data)
+    return [Answer(self.scores, self.known, similarity, [], None,
+                   '0' * 64)] * len(data)
 
   def is_ready(self):
     return self.ready

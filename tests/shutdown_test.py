@@ -110,7 +110,8 @@ def test_uploads_together_are_bounded(tmp_path, monkeypatch):
   monkeypatch.setattr(program, 'body_bytes', lambda megabytes: 2 * 2 ** 20)
   load_kit.export(tmp_path, 'a')
   service = load_kit.serve(tmp_path / 'a.pb')
-  running = load_kit.Running(create_app(service, {'MAX_UPLOAD_MB': 1}), 5)
+  app = create_app(service, {'MAX_UPLOAD_MB': 1})
+  running = load_kit.Running(app, 5)
   held = running.server.bytes_held
   head = (b'POST /api/classify HTTP/1.1\r\nHost: a\r\n'
           b'Content-Length: 2000000\r\n\r\n')
@@ -129,6 +130,8 @@ def test_uploads_together_are_bounded(tmp_path, monkeypatch):
   text = b''.join(iter(lambda: clients[1].recv(10000), b''))
   assert text.startswith(b'HTTP/1.1 503 ') and b'\r\nRetry-After: ' in text
   assert b'"code": "busy"' in text and b'nosniff' in text
+  assert ('classifier_refusals_total{reason="busy",status="503"} 1\n' in
+          app.numbers.render({}, {}))
   # The others are as they were, and one that has left makes room.
   clients[2].close()
   clients[0].sendall(bytes(200000))

@@ -67,7 +67,7 @@
         method: 'POST', body: body, headers: {Accept: 'application/json'},
       });
       const again = answer.headers.get('Retry-After');
-      if (answer.status !== 503 || !again || tries === TRIES) {
+      if (![429, 503].includes(answer.status) || !again || tries === TRIES) {
         return answer.json();
       }
       card.querySelector('.status').textContent = text.queued;
