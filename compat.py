@@ -15,6 +15,7 @@ import faulthandler
 import logging
 import os
 import sys
+import types
 import warnings
 
 # 2: errors only, because 1.15 warns of each CUDA library that it does not find.
@@ -74,13 +75,18 @@ with warnings.catch_warnings(), _native_notes_dropped():
   # numpy >= 1.17 warns of the (1,)type synonym in TensorFlow 1.15's dtypes.py.
   warnings.filterwarnings('ignore', category=FutureWarning)
   import tensorflow.compat.v1 as tf
-  from tensorflow.python.framework import ops
+  from tensorflow.python.framework import graph_io, ops
   from tensorflow.python.ops import array_ops, control_flow_ops, variable_scope
   from tensorflow.python.util import deprecation
 
 # The notes name lines of tf_slim and TensorFlow, which are pinned. No public
 # switch exists in 1.15 or in 2.x.
 deprecation._PRINT_DEPRECATION_WARNINGS = False
+
+# graph.pbtxt is written when a training begins: protobuf's native printer gives
+# the same message as the one in Python, ten times as fast.
+graph_io.text_format = types.SimpleNamespace(
+    MessageToString=lambda message, **options: str(message))
 
 if not tf.__version__.startswith('1.'):
   # Graphs and sessions as in 1.15, and variables whose checkpoints it reads.
