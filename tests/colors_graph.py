@@ -14,8 +14,9 @@ def write(folder):
   """Writes colors.pb into a folder (pathlib.Path); returns its path."""
   with tf.Graph().as_default():
     encoded = tf.placeholder(tf.string, name='input')
-    colors = tf.map_fn(_mean_color, tf.reshape(encoded, [-1]), dtype=tf.float32,
-                       back_prop=False)
+    colors = tf.reshape(
+        tf.map_fn(_mean_color, tf.reshape(encoded, [-1]), dtype=tf.float32,
+                  back_prop=False), [-1, 3])
     shares = tf.divide(colors, tf.reduce_sum(colors, 1, keepdims=True),
                        name='Predictions')
     spread = tf.subtract(tf.reduce_max(colors, 1), tf.reduce_min(colors, 1),
