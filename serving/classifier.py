@@ -360,7 +360,7 @@ def _check_same(flag, given, kept):
 def _foreign_labels(graph_def, info, path):
   """Returns ImageNet's names for a graph made elsewhere that has as many."""
   with tf.Graph().as_default() as graph:
-    tf.import_graph_def(graph_def, name='')
+    graph_files.import_into_default(graph_def)
     size = _last_dimension(_tensor(graph, info.predictions))
   labels = label_files.of_imagenet(size)
   if labels is None:
