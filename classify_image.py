@@ -40,6 +40,7 @@ def define_flags():
   """Defines which network classifies, and how its answer is written."""
   flags.DEFINE_string(
       'frozen_graph', None, 'Frozen graph of export_inference_graph.py.')
+  common_flags.define_allowed_ops_flag()
   flags.DEFINE_string(
       'checkpoint_path', None,
       'Checkpoint or train directory, in place of --frozen_graph.')
@@ -101,7 +102,7 @@ def classifier_from_flags():
     return Classifier.from_frozen_graph(
         FLAGS.frozen_graph, FLAGS.label_file, FLAGS.model_name,
         FLAGS.image_size, FLAGS.preprocessing_name, FLAGS.batch_size,
-        FLAGS.calibrated, FLAGS.nearest)
+        FLAGS.calibrated, FLAGS.nearest, FLAGS.allowed_ops)
   labels = None
   if FLAGS.label_file:
     labels = label_files.read(FLAGS.label_file)

@@ -154,6 +154,17 @@ def define_which_checkpoint_flag():
       'the newest. The path of a checkpoint always means that checkpoint.')
 
 
+def define_allowed_ops_flag():
+  """Defines which operations a frozen graph may have beside the usual ones."""
+  flags.DEFINE_list(
+      'allowed_ops', [],
+      'Names of TensorFlow operations, with commas between, that a frozen '
+      'graph may have beside those that only compute. A graph is code: with '
+      'some operations it reads or writes files. Others are therefore refused '
+      'before the graph is loaded, by an error that names them. Empty: no '
+      'others.')
+
+
 def define_session_flags():
   """Defines where TensorFlow runs."""
   flags.DEFINE_string(

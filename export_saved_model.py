@@ -36,6 +36,7 @@ def define_flags():
   """Defines what is read, and where the version is written."""
   flags.DEFINE_string(
       'frozen_file', None, 'Frozen graph of export_inference_graph.py.')
+  common_flags.define_allowed_ops_flag()
   flags.DEFINE_string(
       'saved_model_dir', None,
       'Folder of the versions, the one that TensorFlow Serving is told.')
@@ -69,7 +70,8 @@ def _check_checkpoint(info):
 def main(_):
   """Writes a version and prints its signature."""
   common_flags.require(FLAGS, 'frozen_file', 'saved_model_dir')
-  graph_def = graph_files.read_frozen(FLAGS.frozen_file, 'frozen graph')
+  graph_def = graph_files.read_frozen(FLAGS.frozen_file, 'frozen graph',
+                                      FLAGS.allowed_ops)
   info = graph_info.read(graph_def)
   _check_checkpoint(info)
   former = saved_model.read_info(FLAGS.saved_model_dir)

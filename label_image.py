@@ -38,6 +38,7 @@ def define_flags():
   flags.DEFINE_string('image', None, 'Photo to label.')
   flags.DEFINE_string(
       'graph', None, 'Frozen graph: export_inference_graph.py writes one.')
+  common_flags.define_allowed_ops_flag()
   flags.DEFINE_string(
       'labels', None,
       'Labels, a line a class, plain or as 0:daisy. None: those in the graph, '
@@ -192,7 +193,8 @@ def main(_):
            if FLAGS[name].value is not None}
   if given.get('input_std') == 0:
     raise InputError('--input_std=0: pixels are divided by it')
-  graph_def = graph_files.read_frozen(FLAGS.graph, 'frozen graph --graph')
+  graph_def = graph_files.read_frozen(FLAGS.graph, 'frozen graph --graph',
+                                      FLAGS.allowed_ops)
   photo = photos.normalize_photo(files.read(FLAGS.image, 'photo --image'))
   info = graph_info.read(graph_def)
   scores = score(graph_def, info, photo, given)

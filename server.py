@@ -75,6 +75,7 @@ def define_flags():
       'image_size', None,
       'Pixels of a graph that was made elsewhere. None: as the graph says.',
       lower_bound=1)
+  common_flags.define_allowed_ops_flag()
   flags.DEFINE_float(
       'reload_secs', 2.0,
       'Seconds between two looks whether the files of the graph have changed; '
@@ -196,7 +197,8 @@ def service_from_flags(observe=None):
   # Not read later: another thread loads the graphs that follow.
   options = dict(
       image_size=FLAGS.image_size, preprocessing_name=FLAGS.preprocessing_name,
-      calibrated=FLAGS.calibrated, batch_size=FLAGS.batch_size)
+      calibrated=FLAGS.calibrated, batch_size=FLAGS.batch_size,
+      allowed_ops=FLAGS.allowed_ops)
 
   def load():
     return Classifier.from_frozen_graph(graph_file, label_file, **options)

@@ -24,6 +24,7 @@ from errors import InputError
 ARCHIVE = 'cifar-10-binary.tar.gz'
 URLS = ('https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz',)
 SIZE = 170052171  # Bytes.
+SHA256 = 'c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd'
 
 # {split: files in the archive}
 FILES = {
@@ -61,7 +62,7 @@ def convert(dataset_dir, num_shards=None):
     if found:
       marks.remove_downloaded(path)
       return found
-  fetch(URLS, path, SIZE, check=archives.check_tar)
+  fetch(URLS, path, SIZE, archives.check_tar, SHA256)
   manifest = labelled_images.convert(dataset_dir, 'cifar10', CIFAR10_LABELS,
                                      read_archive(path), num_shards)
   marks.remove_downloaded(path)

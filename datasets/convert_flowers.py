@@ -17,11 +17,10 @@ from errors import InputError
 
 NAME = 'flowers'
 ARCHIVE = 'flower_photos.tgz'
-# The second serves the same file over HTTPS.
-URLS = ('http://download.tensorflow.org/example_images/flower_photos.tgz',
-        'https://storage.googleapis.com/download.tensorflow.org/example_images/'
-        'flower_photos.tgz')
+URLS = ('https://storage.googleapis.com/download.tensorflow.org/example_images/'
+        'flower_photos.tgz',)
 SIZE = 228813984  # Bytes.
+SHA256 = '4c54ace7911aaffe13a365c34f650e71dd5bf1be0a58b464e5a7183e3e595d9c'
 NUM_SHARDS = 5
 
 _FOLDER = 'flower_photos/'  # In the archive.
@@ -49,7 +48,7 @@ def convert(dataset_dir, **options):
   folder = os.path.join(dataset_dir, NAME)
   path = os.path.join(dataset_dir, ARCHIVE)
   if not _holds_something(folder):
-    fetch(URLS, path, SIZE, check=archives.check_tar)
+    fetch(URLS, path, SIZE, archives.check_tar, SHA256)
     _unpack(path, folder)
   if is_whole_set(folder):
     former, _ = convert_settings.load_former(dataset_dir, NAME)

@@ -21,16 +21,22 @@ from downloads import archives, marks
 from downloads.fetch import fetch
 from errors import InputError
 
-# The second is the home of MNIST, which often refuses to serve them.
+# Copies: the home of MNIST, yann.lecun.com, no longer serves them.
 ADDRESSES = ('https://storage.googleapis.com/cvdf-datasets/mnist/',
-             'http://yann.lecun.com/exdb/mnist/')
+             'https://ossci-datasets.s3.amazonaws.com/mnist/')
 
-# {split: ((file of images, its bytes), (file of labels, its bytes))}
+# {split: (file of images, file of labels)}, each as (name, bytes, SHA-256).
 FILES = {
-    'train': (('train-images-idx3-ubyte.gz', 9912422),
-              ('train-labels-idx1-ubyte.gz', 28881)),
-    'test': (('t10k-images-idx3-ubyte.gz', 1648877),
-             ('t10k-labels-idx1-ubyte.gz', 4542)),
+    'train': (
+        ('train-images-idx3-ubyte.gz', 9912422,
+         '440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609'),
+        ('train-labels-idx1-ubyte.gz', 28881,
+         '3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c')),
+    'test': (
+        ('t10k-images-idx3-ubyte.gz', 1648877,
+         '8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6'),
+        ('t10k-labels-idx1-ubyte.gz', 4542,
+         'f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6')),
 }
 
 # Third byte of the magic number: unsigned bytes; the fourth counts dimensions.
@@ -54,23 +60,23 @@ def convert(dataset_dir, num_shards=None):
       folder holds records of something else called mnist, or the records cannot
       be written.
   """
-  sizes = {os.path.join(dataset_dir, name): size
-           for split in FILES.values() for name, size in split}
-  if not any(map(marks.is_users_own, sizes)):
+  paths = {os.path.join(dataset_dir, name): facts
+           for split in FILES.values() for name, *facts in split}
+  if not any(map(marks.is_users_own, paths)):
     found = labelled_images.already_converted(
         dataset_dir, 'mnist', MNIST_LABELS, FILES, num_shards)
     if found:
-      _clean_up(sizes)
+      _clean_up(paths)
       return found
-  for path, size in sizes.items():
+  for path, (size, sha256) in paths.items():
     urls = [address + os.path.basename(path) for address in ADDRESSES]
-    fetch(urls, path, size, check=archives.check_gzip)
+    fetch(urls, path, size, archives.check_gzip, sha256)
   splits = {split: read_split(*(os.path.join(dataset_dir, name)
-                                for name, _ in pair))
+                                for name, *_ in pair))
             for split, pair in FILES.items()}
   manifest = labelled_images.convert(dataset_dir, 'mnist', MNIST_LABELS, splits,
                                      num_shards)
-  _clean_up(sizes)
+  _clean_up(paths)
   return manifest
 
 

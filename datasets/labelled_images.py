@@ -42,8 +42,8 @@ def convert(dataset_dir, name, labels, splits, num_shards=None):
     name: name of the data set.
     labels: list of class names; the index is the label.
     splits: {split name: Images}.
-    num_shards: record files per split; None: as in the former conversion, at
-      first one.
+    num_shards: record files per split; 0: one, as sets of small images need no
+      more; None: as in the former conversion, at first one.
 
   Returns:
     The Manifest.
@@ -52,8 +52,8 @@ def convert(dataset_dir, name, labels, splits, num_shards=None):
     InputError: a label is none of the classes, a split is empty, the former
       conversion was of other data, or the files cannot be written.
   """
-  if num_shards is not None and not 1 <= num_shards <= 99999:
-    raise InputError('num_shards is %r, accepted are 1 to 99999' % num_shards)
+  if num_shards is not None and not 0 <= num_shards <= 99999:
+    raise InputError('num_shards is %r, accepted are 0 to 99999' % num_shards)
   for split, images in splits.items():
     _check(name, split, images, labels)
   former_path = converted_files.former_path(dataset_dir, name)
@@ -61,7 +61,7 @@ def convert(dataset_dir, name, labels, splits, num_shards=None):
   if former:
     _check_former(former, former_path, labels, splits)
   shards = {split: _shard_names(
-      name, split, min(num_shards or _former_shards(former, split),
+      name, split, min(_shard_count(num_shards, former, split),
                        len(images.labels)))
             for split, images in splits.items()}
   manifest = manifests.Manifest(
@@ -98,7 +98,7 @@ def already_converted(dataset_dir, name, labels, split_names, num_shards):
     name: name of the data set.
     labels: list of class names; the index is the label.
     split_names: the splits that the data set has.
-    num_shards: record files a split that are wanted; None: any number.
+    num_shards: record files a split that are wanted; 0: one; None: any number.
 
   Returns:
     None also where one of the record files is gone or damaged, or their number
@@ -112,8 +112,8 @@ def already_converted(dataset_dir, name, labels, split_names, num_shards):
     return None
   _check_former(found, manifests.path(dataset_dir, name), labels, split_names)
   known = []
-  for split in found.splits.values():
-    wanted = min(num_shards or len(split['shards']), split['size'])
+  for split_name, split in found.splits.items():
+    wanted = min(_shard_count(num_shards, found, split_name), split['size'])
     if len(split['shards']) != wanted or not (
         'shard_sizes' in split and 'shard_bytes' in split):  # Of an old one.
       return None
@@ -154,9 +154,17 @@ def _check_former(former, former_path, labels, split_names):
          reprlib.repr(former.labels)))
 
 
-def _former_shards(former, split):
-  """Returns how many record files a split had, 1 without a former Manifest."""
-  return len(former.splits[split]['shards']) if former else 1
+def _shard_count(num_shards, former, split):
+  """Returns how many record files a split gets.
+
+  Args:
+    num_shards: as given.
+    former: Manifest of the former conversion, or None.
+    split: its name.
+  """
+  if num_shards is None and former:
+    return len(former.splits[split]['shards'])
+  return num_shards or 1
 
 
 def _check(name, split, images, labels):

@@ -2,14 +2,18 @@
 
 Python's own extraction can be told to leave its folder by names, links and
 devices, and 3.7 has no filter against that. Here only plain files and folders
-below one folder come out, and anything else condemns the archive.
+below one folder come out, and anything else condemns the archive. So does what
+would take memory or disk out of proportion: gzip makes a thousandth of zeros,
+and tarfile holds a member's headers in memory, whatever their length.
 """
 
+import collections
 import contextlib
 import glob
 import gzip
 import os
 import posixpath
+import re
 import shutil
 import tarfile
 import uuid
@@ -18,6 +22,18 @@ import zlib
 from errors import InputError
 
 _CHUNK = 1024 * 1024  # Bytes that are unpacked at a time.
+
+# The limits of an archive, far above all that are published: the largest are
+# checkpoints of 0.6 GB and 3,670 photos.
+_MOST_BYTES = 4 * 2 ** 30   # Unpacked, headers included.
+_MOST_IN_MEMORY = 2 ** 30   # Bytes of a file that is read whole.
+_MOST_MEMBERS = 20000
+_MOST_HEADER_BYTES = 2 ** 15  # Of one member.
+_LONGEST_NAME = 1024        # Characters.
+
+# tarfile searches headers with an expression that takes quadratic time for it:
+# minutes for 60,000 digits (CVE-2024-6232).
+_MANY_DIGITS = re.compile(rb'\d{65}')
 
 # What gzip and tarfile raise on bytes that are no such file, or damaged.
 _READ_ERRORS = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError,
@@ -29,7 +45,50 @@ class DamagedArchive(InputError):
 
 
 class UnsafeArchive(InputError):
-  """An archive with members that do not belong into one."""
+  """An archive with members that do not belong into one, or too large."""
+
+
+class _Unpacked:
+  """What gzip unpacks of a file, within limits; for tarfile and here."""
+
+  def __init__(self, path, most_bytes=_MOST_BYTES):
+    self._path, self._most_bytes = path, most_bytes
+    self._file = gzip.open(path)
+    self.close, self.tell = self._file.close, self._file.tell
+    self._header_bytes = None  # Read so far of a header; None: of content.
+
+  def begin_header(self):
+    """Counts what is read from here on as the headers of one member."""
+    self._header_bytes = 0
+
+  def end_header(self):
+    self._header_bytes = None
+
+  def read(self, size):
+    """Returns up to `size` bytes, b'' at the end."""
+    if self._header_bytes is not None:
+      self._header_bytes += size
+      # A negative size, of a header made for it, would be all that is left.
+      if size < 0 or self._header_bytes > _MOST_HEADER_BYTES:
+        raise UnsafeArchive('%s is not unpacked: the header of a member has '
+                            'more than %d bytes' %
+                            (self._path, _MOST_HEADER_BYTES))
+    data = self._file.read(size)
+    self.check(self._file.tell())
+    if self._header_bytes is not None and _MANY_DIGITS.search(data):
+      raise UnsafeArchive('%s is not unpacked: the header of a member has more '
+                          'than 64 digits in a row' % self._path)
+    return data
+
+  def seek(self, place):
+    self.check(place)
+    self._file.seek(place)
+
+  def check(self, place):
+    """Raises UnsafeArchive where a place is beyond the limit."""
+    if place > self._most_bytes:
+      raise UnsafeArchive('%s is not unpacked: it unpacks to more than %d bytes'
+                          % (self._path, self._most_bytes))
 
 
 def check_gzip(path):
@@ -37,16 +96,21 @@ def check_gzip(path):
 
   Raises:
     DamagedArchive: it is no gzip file, is cut off or is damaged.
+    UnsafeArchive: it unpacks to more than a GiB.
   """
-  with _errors_of(path), gzip.open(path) as source:
+  with _errors_of(path), _open_gzip(path, _MOST_IN_MEMORY) as source:
     while source.read(_CHUNK):
       pass
 
 
 def read_gzip(path):
   """Returns the unpacked bytes of a gzip file; raises as check_gzip does."""
-  with _errors_of(path), gzip.open(path) as source:
-    return source.read()
+  with _errors_of(path), _open_gzip(path, _MOST_IN_MEMORY) as source:
+    return b''.join(iter(lambda: source.read(_CHUNK), b''))
+
+
+def _open_gzip(path, most_bytes=_MOST_BYTES):
+  return contextlib.closing(_Unpacked(path, most_bytes))
 
 
 def check_tar(path):
@@ -57,8 +121,9 @@ def check_tar(path):
 
   Raises:
     DamagedArchive: it is no such archive, is cut off or is damaged.
-    UnsafeArchive: a member is absolute, leaves the folder with '..', or is
-      neither a file nor a folder.
+    UnsafeArchive: a member is absolute, leaves the folder with '..', is neither
+      a file nor a folder, or has holes; or the archive has more members, longer
+      headers or more content than any that is published.
   """
   with _open_tar(path) as members:
     return [name for name, _ in members]
@@ -75,12 +140,20 @@ def read_members(path, wanted):
     (name, bytes).
 
   Raises:
-    DamagedArchive, UnsafeArchive: as check_tar.
+    DamagedArchive, UnsafeArchive: as check_tar; or one of them is there twice,
+      or larger than a GiB.
   """
+  seen = set()
   with _open_tar(path) as members:
-    for name, source in members:
-      if wanted(name):
-        yield name, source().read()
+    for name, member in members:
+      if not wanted(name):
+        continue
+      _check_new(path, name, name, seen)
+      if member.size > _MOST_IN_MEMORY:
+        raise UnsafeArchive('%s is not read: its member %r has %d bytes, '
+                            'accepted are up to %d' %
+                            (path, name, member.size, _MOST_IN_MEMORY))
+      yield name, member.open().read()
 
 
 def unpack(path, folder, place):
@@ -97,21 +170,26 @@ def unpack(path, folder, place):
     List of the names below `folder`.
 
   Raises:
-    DamagedArchive, UnsafeArchive: as check_tar.
+    DamagedArchive, UnsafeArchive: as check_tar; or one of them is there twice.
     InputError: the files cannot be written.
   """
-  written = []
+  written, seen = [], set()
   with _open_tar(path) as members:
-    for name, source in members:
+    for name, member in members:
       target = place(name)
       if target is None:
         continue
-      if target in written:
-        raise UnsafeArchive('%s holds %r twice: it is not unpacked' %
-                            (path, name))
-      _write(source(), os.path.join(folder, target))
+      _check_new(path, name, target, seen)
+      _write(member.open(), os.path.join(folder, target))
       written.append(target)
   return written
+
+
+def _check_new(path, name, target, seen):
+  """Notes in a set what is taken of an archive; UnsafeArchive if twice."""
+  if target in seen:
+    raise UnsafeArchive('%s holds %r twice: it is not unpacked' % (path, name))
+  seen.add(target)
 
 
 def _write(source, target_path):
@@ -146,22 +224,40 @@ def write_all(target, data):
     raise InputError('cannot write %s: %s' % (target.name, error.strerror))
 
 
+# size: in bytes. open: function that returns a binary file.
+_Member = collections.namedtuple('_Member', 'size open')
+
+
 @contextlib.contextmanager
 def _open_tar(path):
-  """Gives an iterator over (normalized name, function that opens the file)."""
-  with _errors_of(path), gzip.open(path) as unzipped:
-    with tarfile.open(fileobj=unzipped, mode='r:') as tar:
-      yield _members(path, tar, unzipped)
+  """Gives an iterator over (normalized name, _Member) of the files."""
+  with _errors_of(path), _open_gzip(path) as unpacked:
+    unpacked.begin_header()  # It reads the first one at once.
+    with tarfile.open(fileobj=unpacked, mode='r:') as tar:
+      yield _members(path, tar, unpacked)
 
 
-def _members(path, tar, unzipped):
+def _members(path, tar, unpacked):
   """Yields the files of an open archive, then reads on to gzip's checksum."""
-  for member in tar:
+  count = 0
+  while True:
+    unpacked.begin_header()
+    member = tar.next()
+    unpacked.end_header()
+    if member is None:
+      break
+    count += 1
+    if count > _MOST_MEMBERS:
+      raise UnsafeArchive('%s is not unpacked: it has more than %d members' %
+                          (path, _MOST_MEMBERS))
     name = _safe_name(path, member)
+    unpacked.check(member.offset_data + member.size)
     if member.isreg():
-      yield name, lambda member=member: tar.extractfile(member)
+      yield name, _Member(member.size,
+                          lambda member=member: tar.extractfile(member))
+    del tar.members[:]  # It would keep all of them.
   # The checksum stands behind the last byte, which tar has no reason to read.
-  while unzipped.read(_CHUNK):
+  while unpacked.read(_CHUNK):
     pass
 
 
@@ -177,8 +273,15 @@ def _safe_name(path, member):
     reason = 'leaves the folder'
   elif '\\' in name or '\0' in name:
     reason = 'is no plain name'
+  elif len(name) > _LONGEST_NAME:
+    raise UnsafeArchive('%s is not unpacked: the name of a member has more '
+                        'than %d characters' % (path, _LONGEST_NAME))
   elif not (member.isreg() or member.isdir()):
     reason = 'is a link or a device'
+  elif member.issparse():
+    reason = 'has holes (a sparse file)'
+  elif member.size < 0:
+    reason = 'has a negative size'
   elif name == '.' and not member.isdir():
     reason = 'is no plain name'
   else:

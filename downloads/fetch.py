@@ -56,7 +56,7 @@ class _Refused(Exception):
   """Another try at this address is in vain."""
 
 
-def fetch(urls, path, size=None, check=None):
+def fetch(urls, path, size=None, check=None, sha256=None):
   """Gets a file from the network, unless it is there.
 
   Args:
@@ -65,7 +65,9 @@ def fetch(urls, path, size=None, check=None):
     size: bytes that the file is known to have; None: what the server says.
     check: function of a path that raises archives.DamagedArchive for a file
       that is not what it should be; None: only the size is checked. A file that
-      is there already is checked too, but may have another size.
+      is there already is checked too, but may have another size and SHA-256.
+    sha256: 64 hexadecimal digits that the file is known to have; None: those of
+      its first download, which are recorded beside it (downloads/marks.py).
 
   Returns:
     Whether it was downloaded. marks.is_downloaded knows that later on too, and
@@ -83,10 +85,18 @@ def fetch(urls, path, size=None, check=None):
     if os.path.exists(path):  # Another process has just finished it.
       _remove(part)
       return False
+    expected = sha256 or marks.recorded_sha256(path)
+
+    def check_part(part):
+      if expected:
+        _check_sha256(path, part, expected, is_recorded=not sha256)
+      if check:
+        check(part)
+
     refusals = []
     for url in urls:
       try:
-        _download(url, target, size, check)
+        _download(url, target, size, check_part)
         break
       except _Refused as error:
         refusals.append('%s: %s' % (url, error))
@@ -96,6 +106,8 @@ def fetch(urls, path, size=None, check=None):
           'cannot download %s (%s); get it in another way, put it at %s, and '
           'run this again' % (os.path.basename(path), '; '.join(refusals),
                               os.path.abspath(path)))
+    if not expected:
+      marks.record_sha256(path, marks.sha256_of(part))
     marks.mark(path, part)
     os.replace(part, path)
     _remove(_facts_path(target))
@@ -111,6 +123,24 @@ def _check_given(path, check):
       check(path)
   except DamagedArchive as error:
     raise InputError('%s; remove the file to have it downloaded' % error)
+
+
+def _check_sha256(path, part, expected, is_recorded):
+  """Raises DamagedArchive where a download is another file than expected.
+
+  Args:
+    path: where the file goes.
+    part: where it is.
+    expected: its SHA-256.
+    is_recorded: whether that is what an earlier download had.
+  """
+  found = marks.sha256_of(part)
+  if found != expected:
+    raise DamagedArchive(
+        'the SHA-256 of %s is %s, expected is %s%s' %
+        (os.path.basename(path), found, expected,
+         ', as at its first download; remove %s to accept another file' %
+         marks.record_path(path) if is_recorded else ''))
 
 
 @contextlib.contextmanager
@@ -137,8 +167,7 @@ def _download(url, target, size, check):
   while True:
     try:
       _transfer(url, target, size)
-      if check:
-        check(target.name)
+      check(target.name)
       return
     except _Cut as error:
       reason, wait = str(error), error.wait

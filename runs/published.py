@@ -14,8 +14,9 @@ from downloads.fetch import fetch
 from errors import InputError, unknown_name
 from runs import checkpoints
 
-_MODELS = 'http://download.tensorflow.org/models/'
 _STORAGE = 'https://storage.googleapis.com/'
+# The files of http://download.tensorflow.org, which are the same.
+_MODELS = _STORAGE + 'download.tensorflow.org/models/'
 
 Published = namedtuple('Published', 'network url checkpoint')
 Published.__doc__ = """A published checkpoint.
@@ -127,6 +128,9 @@ def download(name, folder):
   .data-... (V2), whatever they are called in the archive. Where the network has
   another name, links make it `<folder>/<network>.ckpt` too: the last one that
   was asked for.
+
+  Nobody publishes checksums of the archives: that of the first download stays
+  as `<archive>.sha256`, and later ones must have it.
 
   Args:
     name: of a checkpoint, or of a network.

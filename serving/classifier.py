@@ -100,7 +100,8 @@ class Classifier:
   @classmethod
   def from_frozen_graph(cls, path, label_file=None, model_name=None,
                         image_size=None, preprocessing_name=None,
-                        batch_size=16, calibrated=False, num_nearest=0):
+                        batch_size=16, calibrated=False, num_nearest=0,
+                        allowed_ops=()):
     """Loads a frozen graph from a file.
 
     Args:
@@ -113,13 +114,15 @@ class Classifier:
       batch_size: most photos that one run of the session gets.
       calibrated: whether the scores are those after the temperature.
       num_nearest: how many training photos near each photo are told.
+      allowed_ops: as for graph_files.read_frozen.
 
     Raises:
-      InputError: a file is missing or damaged, they do not fit each other,
-        something about a graph made elsewhere is not known, or calibrated
-        scores or training photos are asked for and not there.
+      InputError: a file is missing or damaged, they do not fit each other, the
+        graph may do more than compute, something about a graph made elsewhere
+        is not known, or calibrated scores or training photos are asked for and
+        not there.
     """
-    graph_def = graph_files.read_frozen(path, 'frozen graph')
+    graph_def = graph_files.read_frozen(path, 'frozen graph', allowed_ops)
     info = graph_info.read(graph_def)
     if info is None:
       info = foreign.describe(graph_def, None, model_name, image_size,
@@ -358,7 +361,7 @@ def _check_same(flag, given, kept):
 def _foreign_labels(graph_def, info, path):
   """Returns ImageNet's names for a graph made elsewhere that has as many."""
   with tf.Graph().as_default() as graph:
-    tf.import_graph_def(graph_def, name='')
+    graph_files.import_into_default(graph_def)
     size = _last_dimension(_tensor(graph, info.predictions))
   labels = label_files.of_imagenet(size)
   if labels is None:

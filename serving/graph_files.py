@@ -1,4 +1,9 @@
-"""Reads graphs from files, binary and text."""
+"""Reads graphs from files, binary and text, and refuses what may do harm.
+
+A graph is code: TensorFlow has operations that read and write files, start
+Python functions or open connections, and running a graph runs them. Only the
+operations listed here are therefore loaded from a file.
+"""
 
 from google.protobuf import text_format
 from google.protobuf.message import DecodeError
@@ -9,6 +14,89 @@ from serving import files
 
 # Operations that hold a variable.
 VARIABLES = ('Variable', 'VariableV2', 'VarHandleOp')
+
+# Operations that only compute on the tensors that they get: those of all
+# networks and exports here, of slim's and TensorFlow's published graphs, and
+# what image classifiers usually have. Listed by name, because TensorFlow's own
+# mark does not tell them apart: ReadFile, MatchingFiles and ImmutableConst (it
+# maps a file) count as stateless, Assert and TensorArrayV3 as stateful; and a
+# release may add others.
+OPERATIONS = frozenset('''
+    Const Placeholder PlaceholderV2 PlaceholderWithDefault NoOp Identity
+    IdentityN Snapshot StopGradient PreventGradient EnsureShape Assert
+    CheckNumerics CheckNumericsV2
+
+    Switch Merge Enter Exit NextIteration LoopCond ControlTrigger If StatelessIf
+    Case StatelessCase While StatelessWhile PartitionedCall
+    StatefulPartitionedCall
+
+    TensorArrayV3 TensorArrayReadV3 TensorArrayWriteV3 TensorArrayGatherV3
+    TensorArrayScatterV3 TensorArrayConcatV3 TensorArraySplitV3
+    TensorArraySizeV3 TensorArrayCloseV3 EmptyTensorList TensorListReserve
+    TensorListGetItem TensorListSetItem TensorListStack TensorListFromTensor
+    TensorListGather TensorListScatterV2 TensorListConcatV2 TensorListLength
+    TensorListResize TensorListPushBack TensorListPopBack
+    TensorListElementShape
+
+    Shape ShapeN Size Rank Reshape Squeeze ExpandDims Fill ZerosLike OnesLike
+    Range LinSpace Pack Unpack Concat ConcatV2 ConcatOffset Split SplitV Slice
+    StridedSlice Gather GatherV2 GatherNd ScatterNd TensorScatterAdd
+    TensorScatterSub TensorScatterUpdate Tile Transpose ConjugateTranspose
+    InvertPermutation Pad PadV2 MirrorPad Reverse ReverseV2 ReverseSequence Roll
+    BroadcastTo BroadcastArgs Where Select SelectV2 OneHot Unique UniqueV2
+    UniqueWithCounts DynamicPartition DynamicStitch ParallelDynamicStitch
+    MatrixBandPart MatrixDiag MatrixDiagPart BatchToSpace BatchToSpaceND
+    SpaceToBatch SpaceToBatchND SpaceToDepth DepthToSpace TopK TopKV2 ArgMax
+    ArgMin Bitcast Cast SegmentSum SegmentMean SegmentMax UnsortedSegmentSum
+    UnsortedSegmentMax Bucketize
+
+    Abs Neg Sign Add AddV2 AddN AccumulateNV2 Sub Mul MulNoNan Div DivNoNan
+    RealDiv FloorDiv TruncateDiv FloorMod Mod TruncateMod Inv Reciprocal Square
+    SquaredDifference Sqrt Rsqrt Pow Exp Expm1 Log Log1p Xlogy Xdivy Sin Cos Tan
+    Asin Acos Atan Atan2 Sinh Cosh Tanh Asinh Acosh Atanh Sigmoid Erf Erfc
+    Lgamma Digamma Floor Ceil Round Rint Maximum Minimum ClipByValue Equal
+    NotEqual ApproximateEqual Less LessEqual Greater GreaterEqual LogicalAnd
+    LogicalOr LogicalNot BitwiseAnd BitwiseOr BitwiseXor LeftShift RightShift
+    Invert IsNan IsInf IsFinite Sum Mean Max Min Prod All Any EuclideanNorm
+    L2Loss Cumsum Cumprod CumulativeLogsumexp Bincount HistogramFixedWidth
+    MatMul BatchMatMul BatchMatMulV2 BatchMatMulV3 SparseMatMul Einsum Cross
+
+    BiasAdd BiasAddV1 Conv2D Conv2DBackpropInput Conv3D Conv3DBackpropInputV2
+    DepthwiseConv2dNative DepthwiseConv2dNativeBackpropInput Dilation2D
+    FusedPadConv2D FusedResizeAndPadConv2D AvgPool AvgPool3D MaxPool MaxPoolV2
+    MaxPool3D MaxPoolWithArgmax FractionalAvgPool FractionalMaxPool
+    FusedBatchNorm FusedBatchNormV2 FusedBatchNormV3
+    BatchNormWithGlobalNormalization LRN Relu Relu6 LeakyRelu Elu Selu Softplus
+    Softsign Softmax LogSoftmax
+
+    DecodeJpeg DecodeAndCropJpeg DecodePng DecodeGif DecodeBmp DecodeImage
+    DecodeWebP ExtractJpegShape EncodeJpeg EncodePng ResizeBilinear
+    ResizeBicubic ResizeArea ResizeNearestNeighbor ScaleAndTranslate
+    CropAndResize ExtractGlimpse ExtractGlimpseV2 ExtractImagePatches
+    ImageProjectiveTransformV2 ImageProjectiveTransformV3 AdjustContrast
+    AdjustContrastv2 AdjustHue AdjustSaturation RGBToHSV HSVToRGB
+    NonMaxSuppression NonMaxSuppressionV2 NonMaxSuppressionV3
+    NonMaxSuppressionV4 NonMaxSuppressionV5 CombinedNonMaxSuppression
+
+    AsString DecodeRaw DecodeBase64 EncodeBase64 StringJoin StringLength
+    StringSplit StringSplitV2 StringToNumber Substr
+
+    RandomUniform RandomUniformInt RandomStandardNormal TruncatedNormal
+    RandomShuffle StatelessRandomUniform StatelessRandomNormal
+
+    FakeQuantWithMinMaxArgs FakeQuantWithMinMaxVars
+    FakeQuantWithMinMaxVarsPerChannel QuantizeAndDequantize
+    QuantizeAndDequantizeV2 QuantizeAndDequantizeV3 QuantizeAndDequantizeV4
+    QuantizeV2 Dequantize QuantizeDownAndShrinkRange Requantize
+    RequantizationRange QuantizedAdd QuantizedMul QuantizedMatMul
+    QuantizedConv2D QuantizedDepthwiseConv2D QuantizedBiasAdd QuantizedRelu
+    QuantizedRelu6 QuantizedReluX QuantizedAvgPool QuantizedMaxPool
+    QuantizedConcat QuantizedReshape QuantizedResizeBilinear
+    QuantizedBatchNormWithGlobalNormalization QuantizedInstanceNorm
+'''.split())
+
+# Operations that an error names.
+_MOST_NAMED = 8
 
 
 def read_graph_def(path, what):
@@ -34,15 +122,51 @@ def read_graph_def(path, what):
   return graph_def
 
 
-def read_frozen(path, what):
-  """Reads a frozen graph; as `read_graph_def`, and refuses variables."""
+def read_frozen(path, what, allowed_ops=()):
+  """Reads a frozen graph that is safe to run.
+
+  Args:
+    path: file with a binary GraphDef, or one as text.
+    what: what the file is to the user.
+    allowed_ops: names of operations that are accepted beside OPERATIONS.
+
+  Raises:
+    InputError: it is missing, holds no graph, or variables, or operations that
+      may do more than compute.
+  """
   graph_def = read_graph_def(path, what)
   variables = [node.name for node in graph_def.node if node.op in VARIABLES]
   if variables:
     raise InputError('%r is not frozen: it holds variables, as %s; '
                      'export_inference_graph.py --frozen_file makes one that '
                      'is' % (path, variables[0]))
+  _check_operations(graph_def, path, OPERATIONS.union(allowed_ops))
   return graph_def
+
+
+def _check_operations(graph_def, path, accepted):
+  """Raises InputError where a graph or its functions have other operations."""
+  bodies = [('', graph_def.node)] + [
+      (' of function %r' % function.signature.name, function.node_def)
+      for function in graph_def.library.function]
+  places = {}
+  for place, nodes in bodies:
+    for node in nodes:
+      if node.op not in accepted:
+        places.setdefault(node.op, 'node %r%s' % (node.name, place))
+  if not places:
+    return
+  # Whoever made the graph may have chosen names with control characters.
+  names = {op: op.encode('unicode_escape').decode('ascii') for op in places}
+  named = ['%s (%s)' % (names[op], places[op])
+           for op in sorted(places)[:_MOST_NAMED]]
+  if len(places) > _MOST_NAMED:
+    named.append('%d others' % (len(places) - _MOST_NAMED))
+  raise InputError(
+      '%r is not loaded: it has operations that may do more than compute, such '
+      'as read and write files: %s; if you trust its origin, give '
+      '--allowed_ops=%s' % (path, ', '.join(named),
+                            ','.join(names[op] for op in sorted(places))))
 
 
 def import_into_default(graph_def, input_map=None):
@@ -57,7 +181,7 @@ def import_into_default(graph_def, input_map=None):
   """
   try:
     tf.import_graph_def(graph_def, input_map, name='')
-  except ValueError as error:
+  except (ValueError, tf.errors.NotFoundError) as error:
     raise InputError('TensorFlow %s cannot load the graph: %s' %
                      (tf.__version__, str(error).split('\n')[0]))
 

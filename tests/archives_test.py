@@ -1,9 +1,11 @@
 """Tests of downloads/archives.py: damaged and hostile archives."""
 
 import gzip
+import io
 import os
 import random
 import tarfile
+import tracemalloc
 
 import pytest
 from file_server import tar_gz
@@ -191,3 +193,104 @@ def test_check_tar_that_cannot_be_read_is_not_damaged(tmp_path):
   with pytest.raises(InputError, match='No such file') as raised:
     archives.check_tar(str(tmp_path / 'none.tgz'))
   assert not isinstance(raised.value, archives.DamagedArchive)
+
+
+def block(name, size, kind=tarfile.REGTYPE, more_holes=False):
+  """Returns a header, also one that tarfile would not write."""
+  info = member(name, kind)
+  info.size = size
+  data = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+  data[482] = more_holes  # The list of holes goes on in the next block.
+  data[148:155] = b'%06o\0' % tarfile.calc_chksums(bytes(data))[0]
+  return bytes(data)
+
+
+def padded(data):
+  return data + bytes(-len(data) % tarfile.BLOCKSIZE)
+
+
+PAX, LONG_NAME = tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME
+HEADERS = 'the header of a member has more than 32768 bytes'
+HOLES = 'has holes'
+# {what it is: (tar file, the reason)}
+BOMBS = {
+    'pax header': (block('p', 2 ** 24, PAX) + bytes(2 ** 24), HEADERS),
+    'global pax header': (
+        block('p', 2 ** 24, tarfile.XGLTYPE) + bytes(2 ** 24), HEADERS),
+    'long name': (block('p', 2 ** 24, LONG_NAME) + bytes(2 ** 24), HEADERS),
+    'pax header of negative size': (
+        block('p', -512, PAX) + bytes(2 ** 24), HEADERS),
+    'chain of headers': (block('p', 0, PAX) * 3000, HEADERS),
+    'chain of long names': (block('p', 0, LONG_NAME) * 3000, HEADERS),
+    'digits': (block('p', 30000, PAX) + padded(b'1' * 30000) + block('f', 0),
+               'more than 64 digits in a row'),
+    'map of holes': (
+        block('p', 0, tarfile.GNUTYPE_SPARSE, more_holes=True) +
+        (bytes(504) + b'\1' + bytes(7)) * 3000, HEADERS),
+    'negative size': (block('f', -512), 'has a negative size'),
+    'size': (block('f', 2 ** 33), 'unpacks to more than 4294967296 bytes'),
+    'holes': (block('f', 0, tarfile.GNUTYPE_SPARSE), HOLES),
+    'holes in a pax header': (
+        block('p', 60, PAX) + padded(b'22 GNU.sparse.major=0\n'
+                                     b'22 GNU.sparse.minor=1\n'
+                                     b'20 GNU.sparse.map=0,1\n') +
+        block('f', 0), HOLES),
+    'length of a name': (
+        block('p', 2000, LONG_NAME) + padded(b'n' * 2000) + block('f', 0),
+        'the name of a member has more than 1024 characters'),
+}
+
+
+@pytest.mark.parametrize('kind', sorted(BOMBS))
+def test_bomb_is_refused_before_it_takes_memory_or_time(tmp_path, kind):
+  content, reason = BOMBS[kind]
+  path = write(tmp_path / 'x.tgz', gzip.compress(content + bytes(1024), 1))
+  tracemalloc.start()
+  try:
+    with pytest.raises(InputError) as raised:
+      archives.unpack(path, str(tmp_path / 'out'), str)
+    most = tracemalloc.get_traced_memory()[1]
+  finally:
+    tracemalloc.stop()
+  assert reason in str(raised.value) and '\n' not in str(raised.value)
+  assert most < 8 * 2 ** 20
+  assert os.listdir(str(tmp_path)) == ['x.tgz']
+
+
+def test_long_name_and_pax_header_of_usual_size_are_read(tmp_path):
+  for kind in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode='w:gz', format=kind) as tar:
+      tar.addfile(member('n' * 300 + 'é'))
+    path = write(tmp_path / 'x.tgz', buffer.getvalue())
+    assert archives.check_tar(path) == ['n' * 300 + 'é']
+
+
+def test_too_many_members_are_refused(tmp_path, monkeypatch):
+  monkeypatch.setattr(archives, '_MOST_MEMBERS', 3)
+  good = write(tmp_path / 'x.tgz', tar_gz(FILES))
+  assert len(archives.check_tar(good)) == 3
+  path = write(tmp_path / 'y.tgz', tar_gz(FILES, [member('d')]))
+  with pytest.raises(archives.UnsafeArchive, match='more than 3 members'):
+    archives.check_tar(path)
+
+
+def test_gzip_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
+  monkeypatch.setattr(archives, '_MOST_IN_MEMORY', 2 ** 20)
+  path = write(tmp_path / 'x.gz', gzip.compress(bytes(2 ** 20)))
+  archives.check_gzip(path)
+  assert len(archives.read_gzip(path)) == 2 ** 20
+  write(tmp_path / 'x.gz', gzip.compress(bytes(2 ** 20 + 1)))
+  for act in (archives.check_gzip, archives.read_gzip):
+    with pytest.raises(archives.UnsafeArchive,
+                       match='unpacks to more than 1048576 bytes'):
+      act(path)
+
+
+def test_read_members_twice_or_too_large_is_refused(tmp_path, monkeypatch):
+  path = write(tmp_path / 'x.tgz', tar_gz(FILES, [member('c')]))
+  with pytest.raises(archives.UnsafeArchive, match="holds 'c' twice"):
+    list(archives.read_members(path, lambda name: True))
+  monkeypatch.setattr(archives, '_MOST_IN_MEMORY', 4999)
+  with pytest.raises(archives.UnsafeArchive, match='a.txt. has 5000 bytes'):
+    list(archives.read_members(path, 'top/a.txt'.__eq__))

@@ -179,6 +179,22 @@ def test_repair_damaged_list_names_what_is_there_or_goes(tmp_path, content):
   assert listed_paths(tmp_path) == ['model.ckpt-2']
 
 
+@pytest.mark.parametrize('kind', ['file', 'link to nowhere', 'read-only'])
+def test_repair_best_that_cannot_be_written_is_one_line(tmp_path, monkeypatch,
+                                                        kind):
+  write_checkpoints(tmp_path, [1])
+  if kind == 'file':
+    (tmp_path / 'best').write_text('')
+  elif kind == 'link to nowhere':
+    (tmp_path / 'best').symlink_to('nowhere')
+  else:  # The tests may be run by root, who may write to all.
+    (tmp_path / 'best').mkdir()
+    monkeypatch.setattr(os, 'access', lambda *_: False)
+  with pytest.raises(InputError, match='cannot keep the best checkpoint: %s: ' %
+                     (tmp_path / 'best')):
+    checkpoint_list.repair(str(tmp_path))
+
+
 def test_repair_that_fails_leaves_the_list_whole(tmp_path, monkeypatch):
   write_checkpoints(tmp_path, [1])
   write_list(tmp_path, ['model.ckpt-1'], tmp_path / 'old')

@@ -10,12 +10,19 @@ from serving import graph_info, inference_graph
 LABELS = ('daisy', 'tulip', 'rose')
 
 
-def write(folder):
-  """Writes colors.pb into a folder (pathlib.Path); returns its path."""
+def write(folder, has_shape=False):
+  """Writes colors.pb into a folder (pathlib.Path); returns its path.
+
+  Args:
+    folder: pathlib.Path.
+    has_shape: whether the graph says how many classes there are.
+  """
   with tf.Graph().as_default():
     encoded = tf.placeholder(tf.string, name='input')
     colors = tf.map_fn(_mean_color, tf.reshape(encoded, [-1]), dtype=tf.float32,
                        back_prop=False)
+    if has_shape:
+      colors = tf.reshape(colors, [-1, len(LABELS)])
     shares = tf.divide(colors, tf.reduce_sum(colors, 1, keepdims=True),
                        name='Predictions')
     spread = tf.subtract(tf.reduce_max(colors, 1), tf.reduce_min(colors, 1),

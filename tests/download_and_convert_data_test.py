@@ -241,7 +241,7 @@ def test_program_flags_fit_a_folder_of_photos_of_any_name(tmp_path):
     assert splits['validation']['size'] == 10
 
 
-# The program, with other addresses and sizes and without waiting.
+# The program, with another address, size and checksum and without waiting.
 PUBLIC_PROGRAM = """
 import sys
 sys.path.insert(0, %r)
@@ -249,8 +249,8 @@ import common_flags, download_and_convert_data
 from datasets import convert_cifar10
 from downloads import fetch
 fetch.WAITS = (0,)
-convert_cifar10.URLS, convert_cifar10.SIZE = (sys.argv.pop(1),), int(
-    sys.argv.pop(1))
+convert_cifar10.URLS, convert_cifar10.SIZE, convert_cifar10.SHA256 = (
+    (sys.argv.pop(1),), int(sys.argv.pop(1)), sys.argv.pop(1))
 download_and_convert_data.define_flags()
 common_flags.run(download_and_convert_data.main)
 """ % ROOT
@@ -279,7 +279,8 @@ def test_program_download_that_fails_is_one_line_and_leaves_no_record(
     host = 'http://no.invalid' if case == 'network' else kit.url
     done = subprocess.run(
         [sys.executable, '-c', PUBLIC_PROGRAM,
-         host + '/cifar-10-binary.tar.gz', str(size), '--dataset_name=cifar10',
+         host + '/cifar-10-binary.tar.gz', str(size),
+         file_server.sha256(archive or b''), '--dataset_name=cifar10',
          '--dataset_dir=%s' % (tmp_path / 'data')],
         capture_output=True, text=True)
   written = sorted(os.listdir(str(tmp_path / 'data')))

@@ -22,7 +22,7 @@ SETS = {
     'cifar10': (labelled_images, [convert_cifar10.ARCHIVE]),
     'flowers': (convert_photos, [convert_flowers.ARCHIVE]),
     'mnist': (labelled_images, sorted(
-        name for pair in convert_mnist.FILES.values() for name, _ in pair)),
+        name for pair in convert_mnist.FILES.values() for name, *_ in pair)),
 }
 
 

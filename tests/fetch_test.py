@@ -21,7 +21,7 @@ from errors import InputError
 
 CONTENT = random.Random(0).getrandbits(8 * 300000).to_bytes(300000, 'big')
 NAME = 'x.bin'
-WRITTEN = [NAME, NAME + '.downloaded']
+WRITTEN = [NAME, NAME + '.downloaded', NAME + '.sha256']
 
 
 @pytest.fixture(autouse=True)
@@ -345,6 +345,44 @@ def test_fetch_damaged_transfer_is_repeated_once(server, tmp_path):
     get(server, tmp_path / '2', *[{'body': b'<html>log in'}] * 9,
         check=archives.check_gzip)
   assert os.listdir(str(tmp_path / '2')) == []
+
+
+def test_fetch_known_checksum_is_required_of_every_address(server, tmp_path):
+  server.files['/other'] = CONTENT[:-1] + b'!'
+  sha256 = file_server.sha256(CONTENT)
+  path = tmp_path / NAME
+  assert fetch.fetch([server.url + '/other', server.url + '/' + NAME],
+                     str(path), sha256=sha256)
+  assert path.read_bytes() == CONTENT
+  # The caller knows it: nothing is recorded.
+  assert sorted(os.listdir(str(tmp_path))) == [NAME, NAME + '.downloaded']
+  with pytest.raises(InputError, match='the SHA-256 of x.bin is %s, expected '
+                     'is %s[)]' % (sha256, '0' * 64)):
+    get(server, tmp_path / '2', sha256='0' * 64)
+  assert os.listdir(str(tmp_path / '2')) == []
+
+
+def test_fetch_checksum_of_the_first_download_is_recorded(server, tmp_path):
+  path = get(server, tmp_path)
+  record = tmp_path / (NAME + '.sha256')
+  assert record.read_text() == '%s  %s\n' % (file_server.sha256(CONTENT), NAME)
+  path.unlink()
+  get(server, tmp_path)
+  path.unlink()
+  server.files['/' + NAME] = CONTENT[:-1] + b'!'
+  with pytest.raises(InputError, match='remove .*x.bin.sha256 to accept'):
+    get(server, tmp_path)
+  assert not path.exists()
+  record.write_text('half a li')  # As a process that was killed leaves it.
+  get(server, tmp_path)
+  assert record.read_text().startswith(file_server.sha256(
+      server.files['/' + NAME]))
+
+
+def test_fetch_checksum_that_cannot_be_recorded_is_one_line(server, tmp_path):
+  (tmp_path / (NAME + '.sha256')).mkdir()
+  with pytest.raises(InputError, match='cannot read .*x.bin.sha256: '):
+    get(server, tmp_path)
 
 
 def test_fetch_goes_through_the_proxy_of_the_environment(server, tmp_path,

@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import hashlib
 import http.server
 import io
 import re
@@ -121,6 +122,11 @@ def tar_gz(files, extra=()):
     for member in extra:
       tar.addfile(member)
   return buffer.getvalue()
+
+
+def sha256(data):
+  """Returns the SHA-256 of bytes, 64 hexadecimal digits."""
+  return hashlib.sha256(data).hexdigest()
 
 
 def idx_gz(array):

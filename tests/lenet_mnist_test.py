@@ -28,7 +28,7 @@ def digits_as_mnist(folder):
   labels = data.target.astype(np.uint8)
   test = np.arange(len(labels)) % 5 == 4
   for split, chosen in (('train', ~test), ('test', test)):
-    for (file, _), array in zip(convert_mnist.FILES[split],
+    for (file, *_), array in zip(convert_mnist.FILES[split],
                                 (large[chosen], labels[chosen])):
       (folder / file).write_bytes(file_server.idx_gz(array))
   return int(test.sum())

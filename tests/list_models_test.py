@@ -116,7 +116,7 @@ def test_json_and_csv_hold_the_exact_numbers(capsys):
   assert model['parameters'] == 138357544 and model['image_size'] == 224
   assert model['checkpoints'] == [{
       'name': 'vgg_16', 'file': 'vgg_16_2016_08_28.tar.gz',
-      'url': 'http://download.tensorflow.org/models/vgg_16_2016_08_28.tar.gz',
+      'url': published.PUBLISHED['vgg_16'].url,
       'top_1': 71.5, 'top_5': 89.8}]
   rows = list(csv.DictReader(io.StringIO(output_of(capsys, '--format=csv'))))
   assert len(rows) == len(models)

@@ -22,6 +22,7 @@ from benchmarks import graph_costs
 from compat import slim, tf
 from nets import nets_factory
 from runs import model_zoo
+from serving import graph_files
 
 # Parameters with 11 classes, moving statistics included.
 PARAMETERS = {
@@ -180,6 +181,12 @@ def test_network_evaluation_has_slims_output_nodes(evaluation):
   predictions = predictions_of(evaluation.end_points)
   assert nodes['predictions'] == (
       None if predictions is None else predictions.op.name)
+
+
+@each_network()
+def test_network_evaluation_has_operations_that_are_loaded(evaluation):
+  types = {operation.type for operation in evaluation.graph.get_operations()}
+  assert types - graph_files.OPERATIONS <= {'VariableV2', 'Assign'}
 
 
 @each_network(QUICK)

@@ -37,7 +37,7 @@ def mnist_files(digits=None):
   """Returns {file name: bytes} of MNIST's four files."""
   return {file: file_server.idx_gz(array)
           for split, arrays in (digits or DIGITS).items()
-          for (file, _), array in zip(convert_mnist.FILES[split], arrays)}
+          for (file, *_), array in zip(convert_mnist.FILES[split], arrays)}
 
 
 def cifar_batch(number, count=4):
@@ -78,7 +78,8 @@ def flowers_archive(a_kind=4):
 
 @pytest.fixture
 def server(monkeypatch):
-  """Serves all three data sets, small; their known sizes are adapted."""
+  """Serves all three data sets, small; their known sizes and checksums
+  are adapted."""
   monkeypatch.setattr(fetch, 'WAITS', (0,) * 3)
   monkeypatch.setenv('no_proxy', '*')
   with file_server.running() as kit:
@@ -89,11 +90,14 @@ def server(monkeypatch):
     monkeypatch.setattr(convert_mnist, 'ADDRESSES',
                         (kit.url + '/gone/', kit.url + '/'))
     monkeypatch.setattr(convert_mnist, 'FILES', {
-        split: tuple((name, len(served[name])) for name, _ in pair)
+        split: tuple((name, len(served[name]), file_server.sha256(served[name]))
+                     for name, *_ in pair)
         for split, pair in convert_mnist.FILES.items()})
     for module in (convert_cifar10, convert_flowers):
       monkeypatch.setattr(module, 'URLS', (kit.url + '/' + module.ARCHIVE,))
       monkeypatch.setattr(module, 'SIZE', len(served[module.ARCHIVE]))
+      monkeypatch.setattr(module, 'SHA256',
+                          file_server.sha256(served[module.ARCHIVE]))
     yield kit
 
 
@@ -144,6 +148,22 @@ def test_convert_mnist_downloads_and_keeps_every_pixel(server, tmp_path):
     check_same(read_split('mnist', split, str(folder)), *arrays)
 
 
+@pytest.mark.parametrize('name', ['cifar10', 'flowers', 'mnist'])
+def test_convert_file_of_another_checksum_is_refused(server, tmp_path, name):
+  changed = {'cifar10': convert_cifar10.ARCHIVE,
+             'flowers': convert_flowers.ARCHIVE,
+             'mnist': convert_mnist.FILES['train'][1][0]}[name]
+  # Of the same size, and a sound archive: gzip notes the time of writing.
+  data = bytearray(server.files['/' + changed])
+  data[4] ^= 1
+  server.files['/' + changed] = bytes(data)
+  with pytest.raises(InputError, match='the SHA-256 of %s is .*, expected is' %
+                     changed):
+    public.convert(name, str(tmp_path))
+  assert not [file for file in os.listdir(str(tmp_path))
+              if file.startswith(changed)]
+
+
 def test_convert_mnist_again_does_nothing(server, tmp_path):
   first = public.convert('mnist', str(tmp_path))
   before = tiny_dataset.file_contents(tmp_path)
@@ -187,8 +207,12 @@ def test_convert_mnist_other_number_of_shards_is_made(server, tmp_path):
   (tmp_path / 'mnist_train-00001-of-00003.tfrecord').unlink()
   assert len(public.convert('mnist', str(tmp_path))
              .splits['train']['shards']) == 3
-  with pytest.raises(InputError, match='num_shards is 0'):
-    labelled_images.convert(str(tmp_path), 'x', ['a'], {}, num_shards=0)
+  # As the help of the flag says.
+  for _ in range(2):
+    assert len(public.convert('mnist', str(tmp_path), num_shards=0)
+               .splits['train']['shards']) == 1
+  with pytest.raises(InputError, match='num_shards is -1, accepted are 0 to'):
+    labelled_images.convert(str(tmp_path), 'x', ['a'], {}, num_shards=-1)
 
 
 def test_convert_two_public_sets_in_one_folder_keep_their_labels(server,
@@ -232,7 +256,7 @@ def test_convert_mnist_without_network_names_addresses_and_place(
     public.convert('mnist', str(tmp_path))
   message = str(raised.value)
   for part in ('https://storage.googleapis.com/cvdf-datasets/mnist/train-images',
-               'http://yann.lecun.com/exdb/mnist/train-images-idx3-ubyte.gz',
+               'https://ossci-datasets.s3.amazonaws.com/mnist/train-images-idx',
                'put it at %s' % (tmp_path / 'train-images-idx3-ubyte.gz')):
     assert part in message
   assert '\n' not in message
@@ -352,6 +376,7 @@ def test_convert_flowers_hostile_archive_leaves_nothing(server, tmp_path,
                                 '../escaped.jpg': b'x'})
   server.files['/' + convert_flowers.ARCHIVE] = hostile
   monkeypatch.setattr(convert_flowers, 'SIZE', len(hostile))
+  monkeypatch.setattr(convert_flowers, 'SHA256', file_server.sha256(hostile))
   folder = tmp_path / 'data'
   with pytest.raises(InputError, match="'../escaped.jpg' leaves the folder"):
     public.convert('flowers', str(folder))

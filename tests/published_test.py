@@ -65,6 +65,12 @@ def server(monkeypatch, tmp_path):
     yield kit
 
 
+def files_in(folder):
+  """Returns the names of the files there, without recorded checksums."""
+  return sorted(name for name in os.listdir(str(folder))
+                if not name.endswith('.sha256'))
+
+
 def read_x(prefix):
   return float(checkpoints.open_reader(prefix).get_tensor('x'))
 
@@ -77,8 +83,8 @@ def test_table_addresses_are_distinct_and_whole():
   urls = [row.url for row in published.PUBLISHED.values()]
   assert len(set(urls)) == len(urls)
   for name, row in published.PUBLISHED.items():
-    host, file = row.url.split('/')[2], row.url.rpartition('/')[2]
-    assert host in ('download.tensorflow.org', 'storage.googleapis.com')
+    file = row.url.rpartition('/')[2]
+    assert row.url.startswith('https://storage.googleapis.com/')
     assert file.startswith(name) and file.endswith(('.tar.gz', '.tgz'))
     assert row.checkpoint.endswith('.ckpt')
 
@@ -89,7 +95,8 @@ def test_find_network_means_its_largest_checkpoint():
   assert published.find('nasnet_mobile')[1].url.endswith(
       '/models/nasnet-a_mobile_04_10_2017.tar.gz')
   assert published.find('inception_v4')[1].url == (
-      'http://download.tensorflow.org/models/inception_v4_2016_09_09.tar.gz')
+      'https://storage.googleapis.com/download.tensorflow.org/models/'
+      'inception_v4_2016_09_09.tar.gz')
 
 
 def test_download_single_file_checkpoint(server, tmp_path):
@@ -97,13 +104,34 @@ def test_download_single_file_checkpoint(server, tmp_path):
   folder = tmp_path / 'new' / 'checkpoints'
   prefix = published.download('inception_v4', str(folder))
   assert prefix == str(folder / 'inception_v4.ckpt')
-  assert os.listdir(str(folder)) == ['inception_v4.ckpt']
+  assert sorted(os.listdir(str(folder))) == [
+      'inception_v4.ckpt', 'inception_v4_2016_09_09.tar.gz.sha256']
   assert read_x(prefix) == 4
+
+
+def test_download_of_another_checksum_than_before_is_refused(server, tmp_path):
+  prefix = published.download('inception_v4', str(tmp_path))
+  record = tmp_path / 'inception_v4_2016_09_09.tar.gz.sha256'
+  os.remove(prefix)
+  archive = '/inception_v4_2016_09_09.tar.gz'
+  # Still a sound archive: gzip notes the time of writing.
+  data = bytearray(server.files[archive])
+  data[4] ^= 1
+  server.files[archive] = bytes(data)
+  with pytest.raises(InputError) as raised:
+    published.download('inception_v4', str(tmp_path))
+  assert ('as at its first download; remove %s to accept another file' %
+          record) in str(raised.value) and '\n' not in str(raised.value)
+  assert files_in(tmp_path) == ['made']
+  record.unlink()
+  assert read_x(published.download('inception_v4', str(tmp_path))) == 4
+  assert record.read_text() == '%s  %s\n' % (
+      file_server.sha256(bytes(data)), archive[1:])
 
 
 def test_download_other_name_in_the_archive(server, tmp_path):
   prefix = published.download('inception_resnet_v2', str(tmp_path / 'c'))
-  assert os.listdir(str(tmp_path / 'c')) == ['inception_resnet_v2.ckpt']
+  assert files_in(tmp_path / 'c') == ['inception_resnet_v2.ckpt']
   assert read_x(prefix) == 2
 
 
@@ -112,7 +140,7 @@ def test_download_v2_checkpoint_has_the_networks_name_too(server, tmp_path):
   prefix = published.download('mobilenet_v1', str(folder))
   assert prefix == str(folder / 'mobilenet_v1.ckpt')
   files = ['.data-00000-of-00001', '.index']
-  assert sorted(os.listdir(str(folder))) == (
+  assert files_in(folder) == (
       ['mobilenet_v1.ckpt' + file for file in files] +
       ['mobilenet_v1_1.0_224.ckpt' + file for file in files])
   assert read_x(prefix) == 224
@@ -195,7 +223,7 @@ def test_download_killed_starts_again_and_leaves_no_archive(
   del server.requests[:]
   assert read_x(published.download('inception_v4', str(tmp_path / 'c'))) == 4
   assert not server.requests  # The archive had come already.
-  assert os.listdir(str(tmp_path / 'c')) == ['inception_v4.ckpt']
+  assert files_in(tmp_path / 'c') == ['inception_v4.ckpt']
 
 
 def test_download_while_another_one_unpacks_is_one_line(server, tmp_path,
@@ -216,7 +244,7 @@ def test_download_while_another_one_unpacks_is_one_line(server, tmp_path,
   monkeypatch.setattr(archives, 'unpack', slow)
   assert read_x(published.download('mobilenet_v1', str(tmp_path / 'c'))) == 224
   assert len(tried) == 1 and '\n' not in tried[0]
-  files = os.listdir(str(tmp_path / 'c'))
+  files = files_in(tmp_path / 'c')
   assert len(files) == 6 and all(name.startswith('mob') for name in files)
 
 

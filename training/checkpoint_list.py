@@ -9,7 +9,7 @@ import os
 
 from compat import tf
 from errors import InputError
-from runs import checkpoints
+from runs import checkpoints, folders
 from training import best
 
 _FILE_NAME = 'checkpoint'
@@ -26,8 +26,14 @@ def repair(train_dir):
     train_dir: folder of the run, which this process has locked.
 
   Raises:
-    InputError: the list names checkpoints, and the folder has no complete one.
+    InputError: the list names checkpoints, and the folder has no complete one;
+      or the best checkpoint could not be kept in best/.
   """
+  best_dir = os.path.join(train_dir, checkpoints.BEST_DIR)
+  reason = folders.reason_not_writable(best_dir)
+  if reason:
+    raise InputError('cannot keep the best checkpoint: %s; change its owner or '
+                     'permissions, or remove it' % reason)
   listed, newest = _rewrite(train_dir)
   if newest is None and listed:
     raise InputError(
@@ -39,7 +45,7 @@ def repair(train_dir):
   if listed and newest != listed[0]:
     tf.logging.warning('%s is missing or not complete; going on from %s',
                        listed[0], newest)
-  _rewrite(os.path.join(train_dir, checkpoints.BEST_DIR))
+  _rewrite(best_dir)
 
 
 def _rewrite(folder):
