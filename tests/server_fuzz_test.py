@@ -204,3 +204,39 @@ def test_server_bad_uploads_are_refused_and_leave_nothing(process, photos,
   assert_answers_right(process.port)
   assert process.process.poll() is None
   assert not [line for line in process.lines if 'ERROR' in line]
+
+
+def worst_photos():
+  """Yields a name and the largest photo of each kind that takes most memory."""
+  size = (8000, 8000)
+  grey = Image.linear_gradient('L').resize(size)
+  yield 'JPEG', kit.photo(size=size)
+  yield 'progressive JPEG', kit.photo(size=size, progressive=True,
+                                      subsampling=0)
+  for mode, image in (('1', Image.new('1', size, 1)),
+                      ('RGBA', Image.merge('RGBA', [grey] * 4)),
+                      ('I;16', Image.new('I;16', size, 40000))):
+    stream = io.BytesIO()
+    image.save(stream, 'PNG', compress_level=1)
+    yield 'PNG ' + mode, stream.getvalue()
+
+
+def test_server_worst_photos_give_their_memory_back(tmp_path):
+  # On: as TensorFlow 2 has it on newer processors.
+  with load_kit.Process('--model_name=%s' % colors_graph.write(tmp_path),
+                        TF_ENABLE_ONEDNN_OPTS='1') as process:
+    process.wait_until_it_listens()
+    for _ in range(2):
+      assert_answers_right(process.port)
+    before = memory(process)
+    for name, data in worst_photos():
+      upload = bad_uploads.Upload([b'Content-Type: image/jpeg'], data, None)
+      status, body = answer(process.port, request(b'/api/classify', upload))
+      assert status == 200, (name, body)
+      print('\n%s: memory %.0f MB before, %.0f MB after' %
+            (name, before / 1e6, memory(process) / 1e6))
+    end = time.monotonic() + 15
+    while memory(process) > 1.1 * before and time.monotonic() < end:
+      time.sleep(1)
+      assert_answers_right(process.port)
+    assert memory(process) <= 1.1 * before
