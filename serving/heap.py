@@ -43,16 +43,30 @@ class Trimmer:
   def __init__(self, seconds=_SECONDS):
     self._seconds = seconds
     self._last = time.monotonic()
+    self._timer = None
     self._lock = threading.Lock()
     # Of glibc; other C libraries give memory back by themselves.
     self._trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
 
   def trim(self):
-    """Trims, unless it was done a short time ago; returns whether it was."""
+    """Trims; once some seconds have passed, where it was done just before.
+
+    Returns:
+      Whether it was done at once.
+    """
     with self._lock:
-      if (self._trim is None or
-          time.monotonic() - self._last < self._seconds):
+      if self._trim is None or self._timer:
         return False
-      self._last = time.monotonic()
-    self._trim(ctypes.c_size_t(0))
+      wait = self._seconds - (time.monotonic() - self._last)
+      if wait > 0:
+        self._timer = threading.Timer(wait, self._trim_now)
+        self._timer.daemon = True
+        self._timer.start()
+        return False
+    self._trim_now()
     return True
+
+  def _trim_now(self):
+    with self._lock:
+      self._last, self._timer = time.monotonic(), None
+    self._trim(ctypes.c_size_t(0))

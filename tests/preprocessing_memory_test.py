@@ -31,7 +31,7 @@ EVALUATION_BYTES, TRAINING_BYTES = 4, 7
 # until it is a JPEG, of which Pillow needs 4 for the result.
 SIDE = 4000
 GRAPH_BYTES = {'L': 4, 'RGB': 5, 'RGBA': 11}
-NORMALIZED_BYTES = {'1': 6, 'L': 6, 'I;16': 7, 'RGB': 5, 'RGBA': 9, 'LA': 9}
+NORMALIZED_BYTES = {'1': 6, 'L': 6, 'I;16': 9, 'RGB': 5, 'RGBA': 9, 'LA': 9}
 
 # What the process may take beside its libraries, so that a photo that takes
 # gigabytes fails here instead of filling the machine.
