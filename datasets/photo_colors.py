@@ -9,6 +9,10 @@ from datasets import webp
 from errors import InputError
 
 _WHITE = (255, 255, 255)
+
+# Pixels that are converted at a time.
+_BAND_PIXELS = 250 * 1000
+
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 # The largest value of 12 bits, and its high byte in 16 bits.
 _MAX_12_BITS, _HIGH_BYTE = 4095, 15
@@ -59,7 +63,7 @@ def to_rgb(image, layout):
     PhotoError: its values have no agreed black and white.
   """
   if image.mode.startswith('I') or image.mode == 'F':
-    return _from_deep_grey(image, layout.bits).convert('RGB')
+    return _from_deep_grey(image, layout.bits)
   if image.format == 'TIFF' and layout.bits > 8:
     # Of three channels: a fourth may be alpha, which is high where opaque.
     highest = max(np.ravel(image.getextrema())[:2 * 3])
@@ -70,10 +74,40 @@ def to_rgb(image, layout):
     image = image.convert('RGB')
   if has_alpha(image):
     _scale_transparent_color(image, layout.bits)
-    image = image.convert('RGBA')
-    white = Image.new('RGBA', image.size, _WHITE + (255,))
-    image = Image.alpha_composite(white, image)
-  return _only_frame(image.convert('RGB'), layout.frame)
+    image = _by_bands(image, _on_white)
+  elif image.mode != 'RGB':
+    image = image.convert('RGB')
+  return _only_frame(image, layout.frame)
+
+
+def _by_bands(image, to_rgb_band):
+  """Returns an RGB image that is made a band of rows at a time.
+
+  A photo is as large as the memory allows; another two or three as large, for
+  what is between it and the result, are too many.
+
+  Args:
+    image: Pillow image.
+    to_rgb_band: function of a band, a Pillow image; returns it in mode RGB.
+  """
+  result = Image.new('RGB', image.size)
+  for box in _boxes(image):
+    result.paste(to_rgb_band(image.crop(box)), box)
+  return result
+
+
+def _boxes(image):
+  """Returns (left, top, right, bottom) of each band of an image."""
+  width, height = image.size
+  rows = max(1, _BAND_PIXELS // width)
+  return [(0, top, width, min(top + rows, height))
+          for top in range(0, height, rows)]
+
+
+def _on_white(image):
+  image = image.convert('RGBA')
+  white = Image.new('RGBA', image.size, _WHITE + (255,))
+  return Image.alpha_composite(white, image).convert('RGB')
 
 
 def _only_frame(image, frame):
@@ -95,26 +129,49 @@ def _scale_transparent_color(image, bits):
 
 
 def _from_deep_grey(image, bits):
-  """Returns a grey image of more than 8 bits a pixel in mode L.
+  """Returns a grey image of more than 8 bits a pixel in mode RGB.
 
   Sixteen bits keep their scale. What goes beyond (32 bits, floats) has no
   agreed white, so the darkest pixel becomes black and the brightest white.
   """
-  values = np.asarray(image).astype(np.float64)
-  if not np.all(np.isfinite(values)):
-    raise PhotoError('holds pixels that are not numbers')
-  low, high = values.min(), values.max()
+  low, high = _least_and_greatest(image)
   if image.mode != 'F' and low >= 0 and high <= 65535:
     if image.format == 'TIFF' and bits != 12:
       _check_uses_16_bits(high > _MAX_12_BITS)
     low, high = 0, _MAX_12_BITS if bits == 12 else 65535
-  grey = np.rint((values - low) * (255 / ((high - low) or 1))).astype(np.uint8)
-  if image.format == 'TIFF' and image.tag_v2.get(_PHOTOMETRIC) == (
-      _WHITE_IS_ZERO):
-    grey = 255 - grey
-  if 'transparency' in image.info:
-    grey[values == image.info['transparency']] = 255
-  return Image.fromarray(grey)
+  white_is_zero = image.format == 'TIFF' and (
+      image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO)
+
+  def to_rgb_band(band):
+    values = _values_of(band)
+    grey = np.rint((values - low) * (255 / ((high - low) or 1))).astype(
+        np.uint8)
+    if white_is_zero:
+      grey = 255 - grey
+    if 'transparency' in image.info:
+      grey[values == image.info['transparency']] = 255
+    return Image.fromarray(grey).convert('RGB')
+
+  return _by_bands(image, to_rgb_band)
+
+
+def _values_of(image):
+  return np.asarray(image).astype(np.float64)
+
+
+def _least_and_greatest(image):
+  """Returns the least and the greatest value of a deep grey image.
+
+  Raises:
+    PhotoError: some are not numbers.
+  """
+  extremes = []
+  for box in _boxes(image):
+    values = _values_of(image.crop(box))
+    if not np.all(np.isfinite(values)):
+      raise PhotoError('holds pixels that are not numbers')
+    extremes += [values.min(), values.max()]
+  return min(extremes), max(extremes)
 
 
 def _check_uses_16_bits(uses_them):

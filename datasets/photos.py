@@ -41,7 +41,7 @@ MAX_PIXELS = 160 * 1000 * 1000
 # small files that each promise MAX_PIXELS does not fill the memory.
 _LARGE_PIXELS = 50 * 1000 * 1000
 # A pixel with transparency takes as many times the memory of one without.
-_ALPHA_WEIGHT = 4
+_ALPHA_WEIGHT = 2
 _large_photo_lock = threading.Lock()
 
 # No accepted format needs more for a pixel (16 bits in four channels), or for

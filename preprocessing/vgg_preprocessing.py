@@ -7,6 +7,7 @@ section 3.1 (multi-scale training).
 
 from compat import tf
 from errors import InputError
+from preprocessing import bilinear
 from preprocessing.draws import Draws
 
 # Mean of ImageNet's training photos: red, green, blue in [0, 255].
@@ -141,47 +142,12 @@ def _resize_and_crop(image, size, top, left, height, width):
     return tf.slice(resized, tf.stack([top, left, 0]), [height, width, 3])
 
   def crop_before():
-    return _bilinear_part(image, size, top, left, height, width)
+    shape = tf.shape(image)
+    return bilinear.sample(
+        image, bilinear.neighbours(0, shape[0], size[0], top, height),
+        bilinear.neighbours(0, shape[1], size[1], left, width))
 
   is_thin = tf.reduce_max(size) > MAX_ASPECT * tf.reduce_min(size)
   result = tf.cond(is_thin, crop_before, crop_after)
   result.set_shape([height, width, 3])
   return result
-
-
-def _bilinear_part(image, size, top, left, height, width):
-  """Computes one part of a resized image; as `_resize_and_crop`."""
-  shape = tf.shape(image)
-  above, below, down = _neighbours(shape[0], size[0], top, height)
-  before, after, right = _neighbours(shape[1], size[1], left, width)
-  rows = tf.expand_dims(tf.concat([above, below], 0), 1) * shape[1]
-  columns = tf.concat([before, after], 0)
-  pixels = tf.to_float(tf.gather(tf.reshape(image, [-1, 3]), rows + columns))
-  lefts, rights = tf.split(pixels, 2, axis=1)
-  pixels = lefts + (rights - lefts) * tf.reshape(right, [1, -1, 1])
-  tops, bottoms = tf.split(pixels, 2)
-  return tops + (bottoms - tops) * tf.reshape(down, [-1, 1, 1])
-
-
-def _neighbours(length, resized_length, first, count):
-  """Returns where resized pixels lie between those of the image, on one axis.
-
-  By the rule of tf.image.resize_images without aligned corners: pixel i of the
-  result is at i * length / resized_length.
-
-  Args:
-    length: of the image, in pixels, scalar int32.
-    resized_length: of the resized image, in pixels, scalar int32.
-    first: first pixel of the resized image that is asked for, scalar int32.
-    count: number of pixels.
-
-  Returns:
-    `[count]` int32, the pixel before; `[count]` int32, the pixel after;
-    `[count]` float32, the distance from the pixel before, in [0, 1).
-  """
-  # In float32 as in the kernel, so that both round alike.
-  scale = tf.to_float(length) / tf.to_float(resized_length)
-  place = tf.to_float(first + tf.range(count)) * scale
-  before = tf.minimum(tf.to_int32(tf.floor(place)), length - 1)
-  return (before, tf.minimum(before + 1, length - 1),
-          place - tf.floor(place))

@@ -190,6 +190,29 @@ def test_preprocess_for_eval_takes_the_middle():
   assert (image == 1.0).all()
 
 
+def _cut_converted_and_resized(image, height, width):
+  """Returns a photo preprocessed as slim does, all of it in float32."""
+  image = tf.image.central_crop(image, 0.875)
+  image = tf.image.convert_image_dtype(image, tf.float32)
+  return (tf.image.resize_images(image, [height, width]) - 0.5) * 2.0
+
+
+@pytest.mark.parametrize('dtype', ['uint8', 'float32'])
+def test_preprocess_for_eval_large_photo_equals_slims_bit_by_bit(dtype):
+  random = np.random.RandomState(4)
+  with tf.Graph().as_default(), tf.Session() as session:
+    image = tf.placeholder(dtype, [None, None, 3])
+    outputs = [of(image, 48, 40) for of in (
+        preprocessing.preprocess_for_eval, _cut_converted_and_resized)]
+    # Some of all pixels, then many, at both aspects, then one row.
+    for shape in [(48, 40), (130, 130), (147, 149), (700, 501), (403, 1999),
+                  (2001, 35), (3, 9000), (1, 20000)]:
+      photo = random.randint(0, 256, shape + (3,))
+      photo = photo.astype(dtype) / (255 if dtype == 'float32' else 1)
+      np.testing.assert_array_equal(*session.run(outputs, {image: photo}),
+                                    str(shape))
+
+
 @pytest.mark.parametrize('options', [{'central_crop': False},
                                      {'central_fraction': None}])
 def test_preprocess_for_eval_without_crop_keeps_all(options):

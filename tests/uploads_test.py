@@ -389,19 +389,31 @@ def test_files_of_a_hostile_form_are_refused_cheaply(body, code):
   assert time.monotonic() - start < CHEAP
 
 
-def test_trimmer_trims_once_in_its_time(monkeypatch):
-  now, calls = [100.0], []
+def test_trimmer_trims_once_in_its_time_and_forgets_no_upload(monkeypatch):
+  now, calls, timers = [100.0], [], []
+
+  class Timer:
+    def __init__(self, seconds, function):
+      self.seconds, self.function = seconds, function
+
+    def start(self):
+      timers.append(self)
+
   monkeypatch.setattr(heap.time, 'monotonic', lambda: now[0])
+  monkeypatch.setattr(heap.threading, 'Timer', Timer)
   trimmer = heap.Trimmer(10)
   trimmer._trim = calls.append
-  done = []
-  for seconds in (100, 109.9, 110, 111, 119.9, 120):
-    now[0] = seconds
-    done.append(trimmer.trim())
-  assert done == [False, False, True, False, False, True] and len(calls) == 2
+  now[0] = 103
+  assert not trimmer.trim() and not trimmer.trim()
+  assert [timer.seconds for timer in timers] == [7] and timers[0].daemon
+  now[0] = 110
+  timers.pop().function()
+  assert len(calls) == 1
+  now[0] = 120
+  assert trimmer.trim() and len(calls) == 2 and not timers
   trimmer._trim = None  # A C library without it.
   now[0] = 200
-  assert not trimmer.trim()
+  assert not trimmer.trim() and not timers
 
 
 @pytest.mark.parametrize('data', [
