@@ -104,18 +104,15 @@ def _from_deep_grey(image, bits):
   Sixteen bits keep their scale. What goes beyond (32 bits, floats) has no
   agreed white, so the darkest pixel becomes black and the brightest white.
   """
-  values = np.asarray(image)
-  low, high = np.float64(values.min()), np.float64(values.max())
-  if not np.isfinite(low) or not np.isfinite(high):
+  values = np.asarray(image).astype(np.float64)
+  if not np.all(np.isfinite(values)):
     raise PhotoError('holds pixels that are not numbers')
+  low, high = values.min(), values.max()
   if image.mode != 'F' and low >= 0 and high <= 65535:
     if image.format == 'TIFF' and bits != 12:
       _check_uses_16_bits(high > _MAX_12_BITS)
     low, high = 0, _MAX_12_BITS if bits == 12 else 65535
-  grey = np.empty(values.shape, np.uint8)
-  for row, floats in zip(grey, values):  # All at once: 24 bytes a pixel.
-    row[:] = np.rint((floats.astype(np.float64) - low) *
-                     (255 / ((high - low) or 1)))
+  grey = np.rint((values - low) * (255 / ((high - low) or 1))).astype(np.uint8)
   if image.format == 'TIFF' and image.tag_v2.get(_PHOTOMETRIC) == (
       _WHITE_IS_ZERO):
     grey = 255 - grey

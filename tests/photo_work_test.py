@@ -5,7 +5,6 @@ import struct
 import tracemalloc
 import zlib
 
-import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
@@ -167,16 +166,6 @@ def test_orientation_in_block_that_is_damaged_is_1(block, orientation):
   assert photo_work.orientation_in(block) == orientation
 
 
-def test_normalize_photo_deep_grey_takes_few_bytes_a_pixel():
-  data = encode('PNG', size=(1000, 1000), mode='I;16')
-  tracemalloc.start()
-  try:
-    photos.normalize_photo(data)
-    assert tracemalloc.get_traced_memory()[1] < 12 * 10 ** 6
-  finally:
-    tracemalloc.stop()
-
-
 @pytest.mark.parametrize('data, reason', [
     (jpeg_of_scans(100, (8000, 8000)), 'more than 20 scans'),
     (jpeg_of_scans(9), None), (b'\xff\xd8\xff', 'no size of the picture')],
@@ -187,13 +176,3 @@ def test_verify_photo_that_costs_too_much_is_reported(data, reason):
   with record_check.PhotoDecoder() as decoder:
     found = decoder.check(example)
   assert found is None if reason is None else reason in found
-
-
-def test_deep_grey_keeps_its_values():
-  values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
-  buffer = io.BytesIO()
-  Image.fromarray(values).save(buffer, 'PNG')
-  image = Image.open(io.BytesIO(
-      photos.normalize_photo(buffer.getvalue()).encoded))
-  difference = np.asarray(image).astype(int)[..., 0] - np.rint(values / 257)
-  assert np.abs(difference).max() <= 3
