@@ -3,6 +3,8 @@ them decides how it looks."""
 
 import re
 
+from datasets.photo_colors import CostlyPhotoError
+
 # A marker in the header or amid or after the coded data, where a byte 255 is
 # followed by 0, and the two bytes after it; not those for restarts, which have
 # no length.
@@ -14,6 +16,18 @@ _SEQUENTIAL = (b'\xc0', b'\xc1')
 # and comments.
 _SEGMENTS = {_SCAN} | {bytes([marker]) for marker in (
     0xc4, 0xcc, 0xdb, 0xdc, 0xdd, *range(0xe0, 0xf0), 0xfe)}
+
+# Frames tell the size (ITU T.81, table B.1).
+_FRAMES = {bytes([marker]) for marker in set(range(0xc0, 0xd0)) - {
+    0xc4, 0xc8, 0xcc}}
+
+# libjpeg passes over the whole photo for every scan, however few bytes it has:
+# about 1 ms for each million pixels. Encoders write 10 scans (libjpeg) or up to
+# 12 (MozJPEG). More are accepted where they take no more than 0.1 s together.
+_MAX_SCANS, _FREE_PIXELS = 20, 100 * 1000 * 1000
+# More segments than cameras write: one of 64 KiB each would be 64 MiB. And
+# bytes between them, which Pillow passes over one at a time.
+_MAX_SEGMENTS, _MAX_STRAY_BYTES = 1000, 1 << 16
 
 # What follows the coded data instead of the end marker: libjpeg looks up to 8
 # bytes ahead of the bits that it needs. Twice that makes but a few blocks.
@@ -27,6 +41,39 @@ _EXIF = b'\xff\xe1'
 
 class JpegError(ValueError):
   """A JPEG that is damaged; the message is a short reason."""
+
+
+def size_of(data):
+  """Returns the largest width and height of the frames before the coded data.
+
+  Zeros where there is none, or the segments do not lead to coded data.
+
+  Raises:
+    CostlyPhotoError: it has far more scans than a photo of its size needs, or
+      far more segments than any.
+  """
+  width = height = stray = num_scans = 0
+  last = 2
+  for number, (marker, start, end) in enumerate(_markers(data, 2)):
+    if marker == _END:
+      break
+    if not num_scans:
+      stray += start - last
+      last = end
+    if number == _MAX_SEGMENTS or stray > _MAX_STRAY_BYTES:
+      raise CostlyPhotoError(
+          'more than %d segments, or %d bytes between them, in the JPEG: save '
+          'the photo again' % (_MAX_SEGMENTS, _MAX_STRAY_BYTES))
+    if marker in _FRAMES and not num_scans:
+      height = max(height, int.from_bytes(data[start + 5:start + 7], 'big'))
+      width = max(width, int.from_bytes(data[start + 7:start + 9], 'big'))
+    num_scans += marker == _SCAN
+    if num_scans > _max_scans(width, height):
+      raise CostlyPhotoError(
+          'more than %d scans, the most that are accepted in a JPEG of %d x %d '
+          'pixels: save the photo again' %
+          (_max_scans(width, height), width, height))
+  return (width, height) if num_scans else (0, 0)
 
 
 def drop_end(data, source):
@@ -121,6 +168,12 @@ def _is_sequential(data):
     if marker not in _SEGMENTS:
       return marker in _SEQUENTIAL
   return False
+
+
+def _max_scans(width, height):
+  """Returns how many scans a JPEG of so many pixels may have."""
+  blocks = -(-width // 8) * -(-height // 8)
+  return max(_MAX_SCANS, _FREE_PIXELS // (64 * blocks or 1))
 
 
 def _find_end(data, start):

@@ -30,6 +30,10 @@ class PhotoError(InputError):
   """A file that is no usable photo; the message is a short reason."""
 
 
+class CostlyPhotoError(PhotoError):
+  """A photo that would take far more work than its pixels explain."""
+
+
 def layout_of(image, data):
   """Returns the Layout of an image that is not decoded yet.
 

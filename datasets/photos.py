@@ -25,7 +25,7 @@ from PIL import (
   TiffImagePlugin,
 )
 
-from datasets import formats, jpeg_markers, photo_colors, webp
+from datasets import formats, jpeg_markers, photo_colors, photo_work, webp
 from datasets.photo_colors import PhotoError
 
 try:  # An optional package; README.md says what for.
@@ -60,11 +60,22 @@ JPEG_QUALITY = 95
 # Pixels; libjpeg's JPEG_MAX_DIMENSION.
 MAX_SIDE = 65500
 
+
+class _JpegFile(JpegImagePlugin.JpegImageFile):
+  """Pillow's reader; without the EXIF block, which it wants for the resolution.
+
+  See photo_work.orientation_in.
+  """
+
+  def getexif(self):
+    return Image.Exif()
+
+
 # Who reads each format. The readers are called directly: Image.open has a pixel
 # limit of its own that is process-wide, and fills its table of plug-ins on
 # first use, which is not safe in threads.
 _READERS = {
-    'JPEG': JpegImagePlugin.JpegImageFile,
+    'JPEG': _JpegFile,
     'PNG': PngImagePlugin.PngImageFile,
     'GIF': GifImagePlugin.GifImageFile,
     'BMP': BmpImagePlugin.BmpImageFile,
@@ -85,11 +96,9 @@ _PILLOW_ERRORS = (OSError, SyntaxError, ValueError, TypeError, KeyError,
                   MemoryError, struct.error, zlib.error,
                   Image.DecompressionBombError)
 
-# Where Pillow keeps an XMP packet, from which some of its versions take an
-# orientation. Browsers and TensorFlow know none but that of EXIF.
-_XMP_KEYS = ('xmp', 'XML:com.adobe.xmp')
+# Where Pillow keeps an EXIF block that ImageMagick has written as text.
+_EXIF_TEXT = 'Raw profile type exif'
 
-_ORIENTATION = 0x0112
 # EXIF orientation: what must be done to see the photo upright.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -162,7 +171,8 @@ def normalize_photo(data, max_pixels=MAX_PIXELS):
 
   Raises:
     PhotoError: if this is no photo of an accepted format, is empty, damaged or
-      truncated, or has more than `max_pixels` pixels.
+      truncated, has more than `max_pixels` pixels, or would take far more work
+      than they explain (a CostlyPhotoError).
   """
   return inspect_photo(data, max_pixels).photo
 
@@ -260,8 +270,6 @@ def _opened(data, max_pixels):
       jpeg_markers.drop_end(data, source)
     except jpeg_markers.JpegError as error:
       raise PhotoError(str(error))
-  for key in _XMP_KEYS:
-    image.info.pop(key, None)
   try:
     layout = photo_colors.layout_of(image, data)
     needs_more = image.format == 'WEBP' or photo_colors.has_alpha(image)
@@ -283,6 +291,7 @@ def _open(data, source):
     source: io.BytesIO of them.
   """
   reader = _find_reader(data)
+  photo_work.check(formats.name_of(data), data)
   try:
     return reader(source)
   except _PILLOW_ERRORS as error:
@@ -321,9 +330,10 @@ def _orientation(image):
   try:
     if isinstance(image, PngImagePlugin.PngImageFile):
       image.load()  # Its texts and its EXIF block may follow the pixels.
-      for key in _XMP_KEYS:
-        image.info.pop(key, None)
-    orientation = image.getexif().get(_ORIENTATION, 1)
+    exif = image.info.get('exif')
+    if exif is None and _EXIF_TEXT in image.info:
+      exif = bytes.fromhex(''.join(image.info[_EXIF_TEXT].split('\n')[3:]))
+    orientation = photo_work.orientation_in(exif) if exif else 1
   except _PILLOW_ERRORS:  # A damaged EXIF block says nothing about the pixels.
     return 1
   return orientation if orientation in _UPRIGHT else 1

@@ -13,7 +13,8 @@ import zlib
 from google.protobuf.message import DecodeError
 
 from compat import tf
-from datasets import decode_graph, tfrecord_file
+from datasets import decode_graph, formats, photo_work, tfrecord_file
+from datasets.photo_colors import PhotoError
 from errors import InputError
 
 # One a core; reading, checking and decoding release Python's lock.
@@ -85,9 +86,13 @@ class PhotoDecoder:
   def check(self, example):
     """Returns what is wrong with the photo of a record, None for nothing."""
     feature = example.features.feature
+    encoded = _value(feature, 'image/encoded')
     try:
+      photo_work.check(formats.name_of(encoded), encoded)
       height, width, _ = self._session.run(
-          self._shape, {self._encoded: _value(feature, 'image/encoded')})
+          self._shape, {self._encoded: encoded})
+    except PhotoError as error:
+      return 'the photo cannot be decoded: %s' % error
     except tf.errors.OpError as error:
       return 'the photo cannot be decoded: %s' % first_line(error)
     said = (_value(feature, 'image/height', height),

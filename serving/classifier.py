@@ -331,7 +331,7 @@ def prepare(data, max_pixels=photos.MAX_PIXELS):
     return photos.normalize_photo(data, max_pixels)
   except photos.PhotoError as error:
     # A new one: the old holds the frames of the decoder, and so the pixels.
-    return photos.PhotoError(*error.args)
+    return type(error)(*error.args)
 
 
 def _tensor(graph, name):

@@ -6,7 +6,7 @@ import time
 import flask
 
 from compat import tf
-from datasets.photos import PhotoError
+from datasets.photo_colors import CostlyPhotoError, PhotoError
 from serving import multipart, refusals, uploads
 from serving.batching import Busy, Closing
 from serving.refusals import Refused
@@ -152,6 +152,7 @@ def _answered(result, answer):
   if isinstance(answer, PhotoError):
     # Pillow's own words are for our log: they may name what is inside us.
     tf.logging.debug('unreadable photo: %s', answer)
-    return result._replace(
-        refused=Refused('unreadable_photo').of_file(result.name))
+    code = ('too_costly' if isinstance(answer, CostlyPhotoError) else
+            'unreadable_photo')
+    return result._replace(refused=Refused(code).of_file(result.name))
   return result._replace(answer=answer)

@@ -25,6 +25,7 @@ STATUS = {
     'not_found': 404,
     'our_mistake': 500,
     'request_too_large': 413,
+    'too_costly': 422,
     'too_large': 413,
     'too_many_parts': 413,
     'too_many_photos': 413,

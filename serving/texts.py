@@ -103,6 +103,8 @@ _SENTENCES = {
         'not_allowed': 'This address does not take such a request.',
         'not_found': 'There is nothing at this address.',
         'our_mistake': 'Something went wrong here. Please try again.',
+        'too_costly': 'This photo would take too long to decode: its file is '
+                      'made of far too many pieces. Please save it again.',
         'too_large': 'The photo is larger than %(max_mb)d MB, which is the '
                      'most that is accepted.',
         'request_too_large': 'The photos are larger than %(max_mb)d MB '
@@ -149,6 +151,8 @@ _SENTENCES = {
         'not_allowed': '这个地址不接受这样的请求。',
         'not_found': '这个地址没有内容。',
         'our_mistake': '服务器出了问题，请再试一次。',
+        'too_costly': '解码这张照片会花费太长时间：文件分成了过多的片段，'
+                      '请重新保存照片。',
         'too_large': '照片超过 %(max_mb)d MB，这是可接受的上限。',
         'request_too_large': '照片合计超过 %(max_mb)d MB，'
                              '这是一次可接受的上限。',

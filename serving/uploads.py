@@ -17,7 +17,8 @@ import time
 
 from PIL import Image
 
-from datasets import formats, photos
+from datasets import formats, jpeg_markers, photos
+from datasets.photo_colors import CostlyPhotoError
 from errors import InputError
 from serving import bare_photos, logs
 from serving.refusals import Refused
@@ -31,15 +32,6 @@ _ADVISED = ('JPEG', 'PNG')
 
 # Of all formats: another engine may have kept some that are not accepted here.
 _NAME = re.compile(r'[0-9a-f]{32}\.(%s)' % '|'.join(_EXTENSIONS.values()))
-
-# Markers that begin a frame and tell its size (ITU T.81, table B.1), and those
-# without a length: a byte of padding, TEM, restarts, the start.
-_FRAMES = set(range(0xc0, 0xd0)) - {0xc4, 0xc8, 0xcc}
-_BARE = {0x01, 0xff} | set(range(0xd0, 0xd9))
-_SCAN, _END = 0xda, 0xd9
-# More segments than any camera writes before the coded data: one of 64 KiB
-# each would be 64 MiB.
-_MAX_SEGMENTS = 1000
 
 # Pixels of the longer side, and JPEG quality, of the picture on a page.
 _PREVIEW_SIDE, _PREVIEW_QUALITY = 720, 85
@@ -69,7 +61,7 @@ def check(data, max_bytes, max_pixels):
 
   Raises:
     Refused: empty_file, too_large, not_a_photo, unreadable_photo (its header),
-      too_many_pixels or too_many_pixels_a_side.
+      too_costly, too_many_pixels or too_many_pixels_a_side.
   """
   if not data:
     raise Refused('empty_file')
@@ -78,7 +70,10 @@ def check(data, max_bytes, max_pixels):
   name = formats.name_of(data)
   if name not in ACCEPTED:
     raise Refused('not_a_photo', format=name, accepted=_ADVISED)
-  width, height = _SIZES.get(name, _size_by_reader)(data)
+  try:
+    width, height = _SIZES.get(name, _size_by_reader)(data)
+  except CostlyPhotoError:
+    raise Refused('too_costly')
   if not width or not height:
     raise Refused('unreadable_photo')
   if max(width, height) > photos.MAX_SIDE:
@@ -96,40 +91,17 @@ def _png_size(data):
   return int.from_bytes(data[16:20], 'big'), int.from_bytes(data[20:24], 'big')
 
 
-def _jpeg_size(data):
-  """Returns the largest width and height of the frames before the coded data.
-
-  Zero where there is none or the segments do not follow one another.
-  """
-  width = height = 0
-  at = 2
-  for _ in range(_MAX_SEGMENTS):
-    # Pillow and libjpeg go over bytes amid the segments; so do we.
-    at = data.find(b'\xff', at)
-    if at < 0 or at + 1 >= len(data):
-      return 0, 0
-    marker = data[at + 1]
-    if marker in (_SCAN, _END):
-      return width, height
-    if marker in _BARE or marker == 0:
-      at += 1 if marker == 0xff else 2
-      continue
-    if marker in _FRAMES:
-      height = max(height, int.from_bytes(data[at + 5:at + 7], 'big'))
-      width = max(width, int.from_bytes(data[at + 7:at + 9], 'big'))
-    at += 2 + int.from_bytes(data[at + 2:at + 4], 'big')
-  return 0, 0
-
-
 def _size_by_reader(data):
   """Returns width and height, zero where the header is damaged."""
   try:
     return photos.size_of(data)
+  except CostlyPhotoError:
+    raise
   except photos.PhotoError:
     return 0, 0
 
 
-_SIZES = {'JPEG': _jpeg_size, 'PNG': _png_size}
+_SIZES = {'JPEG': jpeg_markers.size_of, 'PNG': _png_size}
 
 
 def preview(data, max_pixels):

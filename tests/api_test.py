@@ -11,7 +11,7 @@ import pytest
 import service_kit as kit
 from helpers import ROOT
 
-from datasets.photos import PhotoError
+from datasets.photo_colors import CostlyPhotoError, PhotoError
 from serving import refusals
 from serving.batching import Busy, Closing
 
@@ -235,6 +235,8 @@ def test_classify_from_another_site_is_refused(client, service):
     (b' ' + kit.photo(), 415, 'not_a_photo'),
     (kit.photo() + b'\0' * 2 ** 20, 413, 'too_large'),
     (kit.photo()[:30], 422, 'unreadable_photo'),
+    (kit.photo()[:2] + b'\xff\xfe\0\2' * 1001 + kit.photo()[2:], 422,
+     'too_costly'),
     (kit.photo(size=(101, 100)), 422, 'too_many_pixels'),
     (kit.photo('PNG', size=(101, 100)), 422, 'too_many_pixels'),
 ], ids=kit.short)
@@ -247,6 +249,7 @@ def test_classify_only_photo_unusable_is_refused(client, service, data, status,
 
 @pytest.mark.parametrize('error, status, code, retry', [
     (PhotoError('in /home/somebody'), 422, 'unreadable_photo', None),
+    (CostlyPhotoError('in /home/somebody'), 422, 'too_costly', None),
     (Busy(3), 503, 'busy', '3'), (Busy(0), 503, 'busy', '1'),
     (Closing(), 503, 'closing', None),
     (RuntimeError('in /home/somebody'), 500, 'our_mistake', None),

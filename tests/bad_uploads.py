@@ -84,7 +84,11 @@ def bomb(draw, photos):
   jpeg = bytearray(kit.photo(size=(16, 16)))
   at = jpeg.index(b'\xff\xc0')
   jpeg[at + 5:at + 9] = struct.pack('>HH', *[min(side, 65535)] * 2)
+  scans = kit.photo(size=(16, 16), progressive=True)[:-2]
+  scans += scans[scans.rindex(b'\xff\xda'):] * 10 ** 5
   return photo(draw, draw.choice((
+      scans + b'\xff\xd9',
+      _png(9, 9, _chunk(b'tEXt', b'a\0b') * 10 ** 5),
       _png(side, side, _chunk(b'IDAT', zeros)),
       _png(4000, 4000, _chunk(b'IDAT', zeros)),
       _png(64, 64, _chunk(b'zTXt', b'a\0\0' + text), _chunk(b'IDAT', b'')),

@@ -47,6 +47,23 @@ def get(path, *headers):
   return b'\r\n'.join(lines) + b'\r\n\r\n'
 
 
+@pytest.mark.parametrize('header', [
+    b'X-Forwarded-For: 1.2.3.4', b'X-Forwarded-Host: evil.example',
+    b'X-Forwarded-Proto: https', b'X-Forwarded-Prefix: /evil',
+    b'X-Script-Name: /evil', b'X-Forwarded-Port: 9', b'X-Original-URL: /a',
+    b'X-Rewrite-URL: /a', b'X-HTTP-Method-Override: DELETE',
+    b'Forwarded: for=1.2.3.4;host=evil.example;proto=https'], ids=kit.short)
+def test_proxy_header_of_a_stranger_changes_nothing(port, header):
+  status, _, page = exchange(port, get(b'/'))
+  assert exchange(port, get(b'/', header))[::2] == (status, page)
+  # Nor does it make another host or another site look like this one.
+  host = header.replace(b'evil.example', b'a')
+  assert exchange(port, get(b'/', b'Host: evil.example', host))[0] == 421
+  other = b'Origin: http://evil.example\r\n' + header + b'\r\nConnection: '
+  form = FORM % (b'/', b'boundary=a')
+  assert exchange(port, form.replace(b'Connection: ', other))[0] == 403
+
+
 @pytest.mark.parametrize('path', [b'/', b'/static/page.js', b'/api/model',
                                   b'/api/openapi.json', b'/nothing'])
 @pytest.mark.parametrize('header', [
