@@ -8,12 +8,15 @@ waitress also bounds each upload, but not all together, nor how long one takes;
 and it closes a connection on which it refuses something with bytes unread, so
 that the client often sees a reset and no answer. Here a request is refused as
 early as possible, the rest of it is read and discarded, and every refusal is
-JSON. Where all connections are in use, one that is idle is closed.
+JSON. Where all connections are in use, one that is idle is closed. What asks
+whether the server lives never waits for a thread that uploads may hold.
 """
 
 import contextlib
 import http
 import json
+import math
+import select
 import signal
 import socket
 import sys
@@ -23,11 +26,12 @@ import time
 from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
 from waitress.server import TcpWSGIServer
-from waitress.task import ErrorTask
+from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
 from waitress.utilities import Error
 
 from compat import tf
 from serving import refusals, texts
+from serving.batching import Patience
 from serving.request_parser import Request
 
 # Seconds that connections without a request are left open at the end, for one
@@ -61,6 +65,9 @@ _READ_TIMES = 16
 # slow requests are looked for once in the first.
 _POLL_SECS, _ENDING_POLL_SECS = 1.0, 0.05
 
+# Paths whose requests have a thread of their own.
+_PROBES = ('/healthz', '/readyz')
+
 
 class _Full(Error):
   """What an upload is answered that there is no room for."""
@@ -93,10 +100,21 @@ class _Answer(ErrorTask):
     self.write(body)
 
 
+class _Task(WSGITask):
+  """What a request gets that reaches the application."""
+
+  def get_environment(self):
+    """Returns the WSGI environment; serving.patience is a Patience."""
+    environ = super().get_environment()
+    environ['serving.patience'] = self.channel.patience
+    return environ
+
+
 class _Channel(HTTPChannel):
   """A connection whose answers say that it closes, once the server ends."""
 
-  error_task_class = _Answer
+  error_task_class, task_class = _Answer, _Task
+  patience = None  # Of the request that waits for a thread or has one.
 
   began = 0.0  # When what is being received began, time.monotonic().
   # Whether a request was refused before its end: all that follows is discarded.
@@ -170,6 +188,16 @@ class _Channel(HTTPChannel):
       if len(self.requests) == 1:  # Else its turn comes after the others.
         self.server.add_task(self)
 
+  def is_gone(self):
+    """Whether the client has closed its end of the connection."""
+    # waitress does not look while a request of the connection is worked on.
+    poll = select.poll()
+    try:
+      poll.register(self.socket, select.POLLRDHUP)
+      return bool(poll.poll(0))
+    except (OSError, ValueError):  # Closed here as well.
+      return True
+
   def service(self):
     if self.server.ending.is_set():
       self.close_after_requests()
@@ -229,8 +257,12 @@ class _Server(TcpWSGIServer):
 
   channel_class = _Channel
 
-  def __init__(self, app, listener, most_bytes, most_bytes_together, **options):
+  def __init__(self, app, listener, most_bytes, most_bytes_together,
+               request_secs, **options):
     self.ending = threading.Event()
+    self._request_secs = request_secs
+    self._probes = ThreadedTaskDispatcher()
+    self._probes.set_thread_count(1)
     self.most_bytes = most_bytes
     self.refuses_early = getattr(app, 'refuses_early', lambda environ: False)
     self._most_bytes_together = most_bytes_together
@@ -243,6 +275,21 @@ class _Server(TcpWSGIServer):
         app, _sock=listener, bind_socket=False,
         sockinfo=(listener.family, listener.type, listener.proto,
                   listener.getsockname()), **options)
+
+  def add_task(self, channel):
+    """Has a thread answer the first request of a connection."""
+    channel.patience = Patience(self._request_secs, channel.is_gone)
+    path = getattr(channel.requests[0], 'path', '')  # Not of every bad one.
+    prefix = self.adj.url_prefix
+    if prefix and path.startswith(prefix):
+      path = path[len(prefix):]
+    (self._probes if path in _PROBES else self.task_dispatcher).add_task(
+        channel)
+
+  def end_threads(self, timeout):
+    """Ends the threads that answer; waits some seconds for them."""
+    for dispatcher in (self._probes, self.task_dispatcher):
+      dispatcher.shutdown(timeout=timeout)
 
   def channels(self):
     """Returns the open connections."""
@@ -311,7 +358,7 @@ class DrainingServer:
   """A waitress server on one socket."""
 
   def __init__(self, app, listener, most_bytes, most_bytes_together,
-               **adjustments):
+               request_secs=math.inf, **adjustments):
     """Starts to listen; `run` accepts.
 
     Args:
@@ -322,6 +369,8 @@ class DrainingServer:
       most_bytes: of one upload.
       most_bytes_together: of all uploads that are held in memory; the largest
         that is on its way is refused with status 503 then.
+      request_secs: deadline of a request, from when all of it has come: of the
+        Patience that the application finds in environ['serving.patience'].
       **adjustments: of waitress.
 
     Raises:
@@ -330,7 +379,8 @@ class DrainingServer:
     self._map = {}
     self._hurried = threading.Event()
     self._server = _Server(
-        app, listener, most_bytes, most_bytes_together, map=self._map,
+        app, listener, most_bytes, most_bytes_together, request_secs,
+        map=self._map,
         adj=Adjustments(asyncore_use_poll=True,
                         max_request_body_size=sys.maxsize,  # Bounded here.
                         **adjustments))
@@ -384,7 +434,7 @@ class DrainingServer:
     self._server.del_channel(self._map)
     self._server.socket.close()
     cut_off = self._drain(drain_secs)
-    self._server.task_dispatcher.shutdown(timeout=0 if cut_off else 5)
+    self._server.end_threads(0 if cut_off else 5)
     self._server.asyncore.close_all(self._map, ignore_all=True)
     return cut_off
 
