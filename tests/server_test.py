@@ -339,6 +339,7 @@ def test_process_with_a_prefix_answers_below_it_and_without_it(folder):
 @pytest.mark.parametrize('argument', [
     '--max_queue=0', '--batch_size=0', '--batch_window_ms=-1', '--threads=0',
     '--reload_secs=-1', '--drain_secs=-1', '--max_pixels=0', '--port=70000',
+    '--request_timeout=0',
     '--max_upload_mb=0', '--max_queue=many', '--keep_uploads=perhaps'])
 def test_flags_values_out_of_range_are_refused(argument):
   with pytest.raises(program.flags.IllegalFlagValueError):
@@ -353,7 +354,7 @@ def test_help_lists_every_flag():
   for name in ('host', 'port', 'max_queue', 'batch_size', 'batch_window_ms',
                'threads', 'reload_secs', '[no]keep_uploads', 'api_token',
                'max_pixels', 'drain_secs', 'upload_folder', 'max_upload_mb',
-               'url_prefix', 'allowed_hosts'):
+               'url_prefix', 'allowed_hosts', 'request_timeout'):
     assert '--%s:' % name in shown
 
 
