@@ -123,7 +123,7 @@ _Item = collections.namedtuple(
 
 
 class Batcher:
-  """A bounded queue of photos, and the thread that has them examined."""
+  """A bounded queue of photos, and the threads that have them examined."""
 
   def __init__(self, examine, batch_size=8, window_secs=0.005, max_queue=64,
                seconds_a_photo=None, weigh=None, large=math.inf,
@@ -156,7 +156,8 @@ class Batcher:
     self._max_weight = max_weight
     self._seconds_a_photo = seconds_a_photo
     self._items = []  # Sorted.
-    self._number = self._tag = 0  # Of the newest item; of the last one taken.
+    self._number = 0  # Of the newest item.
+    self._tags = [0, 0]  # Of the last item taken; of the last large one.
     self._chores = collections.deque()
     self._accepted = self._accepted_weight = 0
     self._preparing = 0  # Photos, the large ones not counted.
@@ -326,7 +327,8 @@ class Batcher:
         self._settle(request, index, prepared)
       else:
         self._number += 1
-        request.tag = max(request.tag, self._tag) + weight + _PHOTO_WEIGHT
+        last = self._tags[self._is_large(weight)]
+        request.tag = max(request.tag, last) + weight + _PHOTO_WEIGHT
         bisect.insort(self._items, _Item(
             request.tag, self._number, request, index, prepared, weight,
             time.monotonic()))
@@ -389,7 +391,7 @@ class Batcher:
         weight -= item.weight
         self._settle(item.request, item.index, None, error)
       else:
-        self._tag = item.tag
+        self._tags[self._is_large(item.weight)] = item.tag
         batch.append(item)
     return batch
 

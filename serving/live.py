@@ -8,6 +8,7 @@ graph is loaded beside the present one, tried, and put in its place between two
 batches. One that cannot be used is refused, and the present one goes on.
 """
 
+import bisect
 import collections
 import ctypes
 import gc
@@ -29,9 +30,9 @@ from serving.classifier import prepare
 # writes them may not be done.
 _REST_SECS = 1.0
 
-# A photo of more pixels, with transparency of a quarter of them, is large:
-# telephones take 12 million, and some 50.
-_LARGE_PIXELS = 16 * 10 ** 6
+# Photos of up to so many pixels, with transparency of a quarter of them, are
+# small; above the second they are large. Telephones take 12 million, some 50.
+_SMALL_PIXELS, _LARGE_PIXELS = 4 * 10 ** 6, 16 * 10 ** 6
 
 # Photos of the most pixels that may be accepted and not yet answered.
 _LARGEST_PHOTOS = 16
@@ -123,10 +124,11 @@ class Service:
     _give_back_memory()
     self._max_pixels = max_pixels
     # One photo a core is decoded at a time: more would not be faster, and each
-    # needs memory, up to 16 bytes a pixel. Beside them one large photo, which
-    # never takes the place of a small one.
-    self._decoders = threading.BoundedSemaphore(os.cpu_count() or 1)
-    self._large_decoder = threading.BoundedSemaphore(1)
+    # needs memory, up to 16 bytes a pixel. Small ones, others and the large
+    # ones do not take each other's places.
+    cores = os.cpu_count() or 1
+    self._decoders = [threading.BoundedSemaphore(places)
+                      for places in (cores, cores, 1)]
     self._ending = False
     self._swaps = self._failed_swaps = 0
     self._closed = threading.Event()
@@ -216,8 +218,8 @@ class Service:
   def _prepare(self, photo, patience):
     # Before a place is taken: a thread that waits for photos.py's own lock for
     # the largest ones would keep small ones out.
-    is_large = photo.weight > _LARGE_PIXELS
-    place = self._large_decoder if is_large else self._decoders
+    place = self._decoders[bisect.bisect_left(
+        (_SMALL_PIXELS, _LARGE_PIXELS), photo.weight)]
     patience.wait(lambda seconds: place.acquire(timeout=seconds))
     try:
       patience.check()

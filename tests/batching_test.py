@@ -210,17 +210,19 @@ def test_submit_small_photos_do_not_wait_for_large_ones(make, session):
 
 
 def test_submit_requests_take_turns_by_weight(make, session):
-  batcher = make(weigh=abs, window_secs=0, batch_size=1)
+  batcher = make(weigh=abs, window_secs=0, batch_size=1, large=10 ** 8)
   first = hold(session, batcher)
   many = Caller(batcher, *range(1000001, 1000007))
   wait_until(lambda: batcher.counts()['queue_length'] == 7)
+  large = Caller(batcher, 10 ** 9)
+  assert session.entered.acquire(timeout=20)
   few = fill(batcher, [1, 2])
   session.open.set()
-  for caller in [first, many, *few]:
+  for caller in [first, many, large, *few]:
     assert caller.end()
   order = [number for batch in session.batches for number in batch]
   assert max(order.index(1), order.index(2)) < order.index(1000002)
-  assert sorted(order) == [0, 1, 2, *range(1000001, 1000007)]
+  assert sorted(order) == [0, 1, 2, *range(1000001, 1000007), 10 ** 9]
 
 
 def test_submit_pixel_budget_leaves_room_for_smaller_requests(make, session):

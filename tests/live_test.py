@@ -114,9 +114,10 @@ def test_service_large_photos_do_not_share_a_batch(serve, monkeypatch):
   assert 1 in sizes
 
 
+@pytest.mark.parametrize('limit', ['_SMALL_PIXELS', '_LARGE_PIXELS'])
 def test_service_waiting_large_photos_leave_small_ones_a_decoder(
-    serve, monkeypatch):
-  monkeypatch.setattr(live, '_LARGE_PIXELS', 80 * 100 - 1)
+    serve, monkeypatch, limit):
+  monkeypatch.setattr(live, limit, 80 * 100 - 1)
   monkeypatch.setattr(os, 'cpu_count', lambda: 1)
   small, large = kit.make_photo(0), kit.make_photo(0, height=80, width=100)
   service = serve()
