@@ -73,40 +73,26 @@ def is_open(port):
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_process_told_to_end_answers_what_it_accepted(folder, number, tmp_path):
-  count, answers = 12, []
-
-  def client(port, seed):
-    answers.append(load_kit.upload(port, kit.make_photo(seed))[0])
-
-  # The window holds the photos back until the signal has come.
+  body, headers = load_kit.multipart(kit.make_photo(99))
+  head = ('POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n'
+          'Content-Type: %s\r\n\r\n' % (len(body), headers['Content-Type']))
   with load_kit.Process('--model_dir=%s' % folder, '--model_name=a.pb',
-                        '--upload_folder=%s' % tmp_path, '--batch_size=64',
-                        '--batch_window_ms=6000') as server:
+                        '--upload_folder=%s' % tmp_path) as server:
     server.wait_until_it_listens()
-    late = socket.create_connection(('127.0.0.1', server.port))
-    body, headers = load_kit.multipart(kit.make_photo(99))
-    late.sendall(('POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n'
-                  'Content-Type: %s\r\n\r\n' % (
-                      len(body), headers['Content-Type'])).encode() + body[:50])
-    clients = [threading.Thread(target=client, args=(server.port, seed))
-               for seed in range(count)]
-    for thread in clients:
-      thread.start()
-    load_kit.wait_until(lambda: 'queue_length %d\n' % count in read_metrics(
-        server.port))
-    assert answers == []
+    uploads = [socket.create_connection(('127.0.0.1', server.port))
+               for _ in range(12)]
+    for upload in uploads:
+      upload.sendall(head.encode() + body[:50])
     server.process.send_signal(number)
     load_kit.wait_until(lambda: not is_open(server.port))
-    late.sendall(body[50:])  # An upload that was on its way.
-    reply = http.client.HTTPResponse(late)
-    reply.begin()
-    assert reply.status == 200
-    assert reply.getheader('Connection') == 'close'
-    for thread in clients:
-      thread.join(30)
-    assert answers == [200] * count
+    for upload in uploads:  # They were on their way.
+      upload.sendall(body[50:])
+    for upload in uploads:
+      reply = http.client.HTTPResponse(upload)
+      reply.begin()
+      assert (reply.status, reply.getheader('Connection')) == (200, 'close')
+      upload.close()
     assert server.wait() == (0, ['INFO:tensorflow:ended'])
-    late.close()
 
 
 def test_process_upload_that_never_ends_is_cut_off(folder, tmp_path):
@@ -244,7 +230,7 @@ def test_service_gets_the_limits_of_the_flags(folder, monkeypatch):
                         '--max_pixels=5000'):
     program.service_from_flags()
   assert made == dict(batch_size=3, window_secs=0.02, max_queue=7,
-                      most_weight=5000)
+                      large=2500, max_weight=80000)
 
 
 def test_threads_are_more_than_the_queue_holds():
