@@ -1,6 +1,7 @@
 """The server as a process: starts, answers, is full, ends; and its flags."""
 
 import http.client
+import io
 import os
 import re
 import signal
@@ -14,6 +15,7 @@ import urllib.request
 import pytest
 import server_load_kit as load_kit
 import serving_kit as kit
+from PIL import Image
 
 import server as program
 from errors import InputError
@@ -125,13 +127,15 @@ def test_process_told_to_end_before_it_listens_ends(folder):
 
 
 def test_process_full_queue_is_503_with_retry_after(folder, tmp_path):
+  stream = io.BytesIO()
+  Image.new('1', (8000, 8000)).save(stream, 'PNG')  # It takes seconds.
   with load_kit.Process('--model_dir=%s' % folder, '--model_name=a.pb',
-                        '--upload_folder=%s' % tmp_path, '--max_queue=2',
-                        '--batch_size=8', '--batch_window_ms=4000') as server:
+                        '--upload_folder=%s' % tmp_path,
+                        '--max_queue=2') as server:
     server.wait_until_it_listens()
     waiting = [threading.Thread(target=load_kit.upload,
-                                args=(server.port, kit.make_photo(seed)))
-               for seed in range(2)]
+                                args=(server.port, stream.getvalue()))
+               for _ in range(2)]
     for thread in waiting:
       thread.start()
     load_kit.wait_until(lambda: 'queue_length 2\n' in read_metrics(server.port))
@@ -145,7 +149,7 @@ def test_process_full_queue_is_503_with_retry_after(folder, tmp_path):
     assert int(reply.getheader('Retry-After')) >= 1
     reply.read()
     for thread in waiting:
-      thread.join(20)
+      thread.join(40)
     connection.request('POST', '/', *load_kit.multipart(kit.make_photo(3)))
     assert connection.getresponse().status == 200
     connection.close()
