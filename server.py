@@ -10,6 +10,7 @@ still answered. When the files of the graph change, it goes on with the new one.
 import ipaddress
 import json
 import logging
+import math
 import os
 import re
 import resource
@@ -175,6 +176,10 @@ def _define_load_flags():
       'Threads that answer requests, more than --max_queue. None: %d more.' %
       _MORE_THREADS, lower_bound=2, upper_bound=8192)
   flags.DEFINE_float(
+      'request_timeout', 30.0,
+      'Seconds after which a request whose photos are not answered gets status '
+      '503 with Retry-After, from when all of it has come.', lower_bound=0.1)
+  flags.DEFINE_float(
       'drain_secs', 30.0,
       'Seconds at most for answering what was accepted when the server is told '
       'to end.', lower_bound=0)
@@ -331,7 +336,8 @@ def bind(host, port):
   return listener
 
 
-def listen(app, listener, threads, max_upload_mb, url_prefix=''):
+def listen(app, listener, threads, max_upload_mb, url_prefix='',
+           request_secs=math.inf):
   """Starts to listen.
 
   Args:
@@ -341,6 +347,7 @@ def listen(app, listener, threads, max_upload_mb, url_prefix=''):
     max_upload_mb: largest photo, in units of 2^20 bytes.
     url_prefix: as `url_prefix_from_flags` returned it; removed from the path of
       a request that has it.
+    request_secs: deadline of a request, in seconds.
 
   Returns:
     A DrainingServer, which answers when its `run` is called.
@@ -355,7 +362,7 @@ def listen(app, listener, threads, max_upload_mb, url_prefix=''):
   try:
     return DrainingServer(
         app, listener, most_bytes, max(_UPLOADS_BYTES, 2 * most_bytes),
-        threads=threads, ident=None, url_prefix=url_prefix,
+        request_secs, threads=threads, ident=None, url_prefix=url_prefix,
         connection_limit=connection_limit,
         max_request_header_size=_HEADER_BYTES,
         # clients.address_of alone reads such headers.
@@ -421,7 +428,8 @@ def _serve():
   numbers = metrics.Metrics()
   service = service_from_flags(numbers.observe)
   server = listen(app_from_flags(service, allowed_hosts, numbers), listener,
-                  threads, FLAGS.max_upload_mb, url_prefix)
+                  threads, FLAGS.max_upload_mb, url_prefix,
+                  FLAGS.request_timeout)
   server.stop_on_signals()
   line = 'listening on port %d' % listener.getsockname()[1]
   print(json.dumps({'message': line}) if FLAGS.access_log == 'json' else line,

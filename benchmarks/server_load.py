@@ -99,7 +99,7 @@ class Client(threading.Thread):
       photo = self._next % len(self._requests)
       sent = time.perf_counter()
       try:
-        connection = connection or _connect(self._port)
+        connection = connection or connect(self._port)
         status, headers, body = exchange(connection, self._requests[photo])
       except (OSError, ValueError) as error:
         status, headers, body = 0, {}, str(error).encode()
@@ -115,7 +115,8 @@ class Client(threading.Thread):
         self._stop_event.wait(float(headers.get('retry-after', 1)))
 
 
-def _connect(port):
+def connect(port):
+  """Returns a socket that is connected to a port of this machine."""
   connection = socket.create_connection(('127.0.0.1', port), _PATIENCE_SECS)
   connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
   return connection

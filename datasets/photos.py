@@ -230,6 +230,22 @@ def size_of(data):
   return _open(data, io.BytesIO(data)).size
 
 
+def weight_of(data):
+  """Returns what decoding a photo costs, without decoding it.
+
+  Returns:
+    Its pixels; those that need more memory, as with transparency, count
+    twice. 0 where the photo cannot be read.
+  """
+  try:
+    if _find_reader(data) is _READERS.get('WebP'):
+      width, height = size_of(data)
+      return _ALPHA_WEIGHT * width * height
+    return _weight(_open(data, io.BytesIO(data)))
+  except PhotoError:
+    return 0
+
+
 def check_head(head, num_bytes, max_pixels=MAX_PIXELS):
   """Refuses a file that need not be read any further.
 
@@ -272,9 +288,7 @@ def _opened(data, max_pixels):
       raise PhotoError(str(error))
   try:
     layout = photo_colors.layout_of(image, data)
-    needs_more = image.format == 'WEBP' or photo_colors.has_alpha(image)
-    weight = _ALPHA_WEIGHT if needs_more else 1
-    with (_large_photo_lock if weight * width * height > _LARGE_PIXELS else
+    with (_large_photo_lock if _weight(image) > _LARGE_PIXELS else
           contextlib.nullcontext()):
       yield image, layout, _orientation(image)
   except PhotoError:  # It is a ValueError itself.
@@ -296,6 +310,12 @@ def _open(data, source):
     return reader(source)
   except _PILLOW_ERRORS as error:
     raise PhotoError('damaged header: %s' % _one_line(error))
+
+
+def _weight(image):
+  """Returns the pixels of a Pillow image as weight_of counts them."""
+  needs_more = image.format == 'WEBP' or photo_colors.has_alpha(image)
+  return (_ALPHA_WEIGHT if needs_more else 1) * image.width * image.height
 
 
 def _check_size(width, height, max_pixels):

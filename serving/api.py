@@ -20,9 +20,8 @@ import re
 
 import flask
 
-from serving import intake, metrics, same_site, texts
+from serving import intake, metrics, rows, same_site, texts
 from serving.refusals import Refused
-from serving.rows import top_rows
 
 
 def add_routes(app, service):
@@ -105,9 +104,8 @@ def _photo(result, labels, top):
     return texts.as_json(language(), result.refused)
   answer = result.answer
   # Another graph may have been taken since.
-  rows = top_rows(answer.scores, answer.labels or labels, top)
-  photo = {'classes': [row.label for row in rows],
-           'probabilities': [row.score for row in rows]}
+  classes, probabilities = rows.top(answer.scores, answer.labels or labels, top)
+  photo = {'classes': classes, 'probabilities': probabilities}
   if answer.sha256:
     photo['model_sha256'] = answer.sha256
   if answer.known is not None:

@@ -5,9 +5,13 @@
 
 One photo of a network on few cores takes as long alone as in company, so this
 does not make the session much faster: it keeps one run at a time on the cores,
-in the order in which the photos came, and bounds how many may wait.
+bounds how many photos and how many pixels may wait, and shares the session
+between requests by pixels (self-clocked fair queueing): a request of large
+photos, or of many, does not delay a small one of another client. Large photos
+have a thread of their own, so that nobody waits for the end of one.
 """
 
+import bisect
 import collections
 import contextvars
 import math
@@ -23,6 +27,13 @@ _NEWEST_SHARE = 0.2
 
 # Seconds after which a client may ask again, at most.
 _LONGEST_RETRY = 120
+
+# Seconds between two looks whether the client of a waiting request has left.
+_LOOK_SECS = 1.0
+
+# What a photo takes of the session's time apart from its pixels, in pixels:
+# the network itself.
+_PHOTO_WEIGHT = 10 ** 6
 
 
 class Busy(Exception):
@@ -45,61 +56,128 @@ class Failed(Exception):
   """The session failed on this photo; the cause is in the log."""
 
 
+class TimedOut(Exception):
+  """The caller's deadline is over.
+
+  Attributes:
+    retry_after: whole seconds after which it may try again, at least 1.
+  """
+
+  def __init__(self, retry_after=1):
+    super().__init__('the deadline of the request is over')
+    self.retry_after = retry_after
+
+
+class Gone(Exception):
+  """The client has closed its connection."""
+
+
+class Patience:
+  """How long a caller waits for its answer."""
+
+  def __init__(self, seconds=math.inf, is_gone=lambda: False):
+    """Starts the clock.
+
+    Args:
+      seconds: until the deadline.
+      is_gone: function; whether the client has left. Called by any thread.
+    """
+    self._deadline = time.monotonic() + seconds
+    self._is_gone = is_gone
+
+  def check(self):
+    """Raises TimedOut or Gone where nobody waits any more."""
+    if time.monotonic() >= self._deadline:
+      raise TimedOut
+    if self._is_gone():
+      raise Gone('the client has left')
+
+  def wait(self, try_for):
+    """Waits until `try_for(seconds)` is true, a function that waits itself.
+
+    Raises:
+      TimedOut, Gone: as `check` does.
+    """
+    seconds = 0.0
+    while not try_for(max(0.0, seconds)):
+      self.check()
+      seconds = min(_LOOK_SECS, self._deadline - time.monotonic())
+
+
 class _Request:
   """Photos of one caller, and what became of them."""
 
-  def __init__(self, count):
-    self.results = [None] * count
-    self.missing = count
+  def __init__(self, weights, patience):
+    self.weights = weights
+    self.patience = patience
+    self.results = [None] * len(weights)
+    self.missing = len(weights)
+    self.tag = 0  # Of its newest photo in the queue.
     self.error = None
     self.answered = threading.Event()
     self.context = contextvars.copy_context()  # The log's id of the request.
 
 
 # One prepared photo on its way; since: when it was ready, time.monotonic().
-_Item = collections.namedtuple('_Item', 'request index prepared since')
+# Photos are taken in the order of their tags; number: of equal tags.
+_Item = collections.namedtuple(
+    '_Item', 'tag number request index prepared weight since')
 
 
 class Batcher:
-  """A bounded queue of photos, and the thread that has them examined."""
+  """A bounded queue of photos, and the threads that have them examined."""
 
   def __init__(self, examine, batch_size=8, window_secs=0.005, max_queue=64,
-               seconds_a_photo=None, weigh=None, most_weight=None,
-               observe=None):
-    """Starts the thread.
+               seconds_a_photo=None, weigh=None, large=math.inf,
+               max_weight=math.inf, observe=None):
+    """Starts the threads.
 
     Args:
       examine: function of a list of prepared photos; returns as many results.
-        Called by one thread only.
+        Called by two threads at most: one has the large photos.
       batch_size: most photos of one call.
-      window_secs: how long the first photo of a batch waits for others, where
-        the session is free.
+      window_secs: how long the first photo of a batch waits for others that are
+        accepted and not prepared yet, where the session is free.
       max_queue: most photos that are accepted and not yet answered.
       seconds_a_photo: what is known of it beforehand; None: nothing.
-      weigh: function of a prepared photo; None: all weigh nothing.
-      most_weight: of all photos of a batch; one that weighs more is alone.
+      weigh: function of a photo, before it is prepared; None: all weigh
+        nothing. In pixels.
+      large: a photo that weighs more is examined alone, beside the others, of
+        which a batch weighs no more than twice this.
+      max_weight: of all photos that are accepted and not yet answered. A
+        request gets in where it weighs no more than half of what is left, so
+        that there is room for smaller ones; one counts half of max_weight at
+        most.
       observe: function of a metric's name and a value; None: not called.
     """
     self._examine = examine
     self._batch_size = batch_size
     self._window_secs = window_secs
     self._max_queue = max_queue
-    self._weigh = weigh or (lambda prepared: 0)
-    self._most_weight = most_weight
+    self._weigh = weigh or (lambda photo: 0)
+    self._large = large
+    self._max_weight = max_weight
     self._observe = observe or (lambda name, value: None)
     self._seconds_a_photo = seconds_a_photo
-    self._items = collections.deque()
+    self._items = []  # Sorted.
+    self._number = 0  # Of the newest item.
+    self._tags = [0, 0]  # Of the last item taken; of the last large one.
     self._chores = collections.deque()
-    self._accepted = 0
+    self._accepted = self._accepted_weight = 0
+    self._preparing = 0  # Photos, the large ones not counted.
+    self._running = 0  # Batches and chores.
     self._closing = False
-    self._counts = dict(batches=0, photos=0, refused=0)
+    self._counts = dict(batches=0, photos=0, refused=0, timed_out=0, left=0)
     # Guards all of the above; told when an item or a chore comes, or the end.
     self._changed = threading.Condition()
-    self._thread = threading.Thread(target=self._work, name='batches',
-                                    daemon=True)
-    self._thread.start()
+    self._threads = [
+        threading.Thread(target=self._work, args=(is_large,), name='batches',
+                         daemon=True)
+        for is_large in ((False, True) if large < math.inf else (False,))]
+    for thread in self._threads:
+      thread.start()
 
-  def submit(self, photos, prepare):
+  def submit(self, photos, prepare, patience=None):
     """Has photos examined, together with those of other threads.
 
     There must be room before the first is prepared: a server that has too much
@@ -110,6 +188,8 @@ class Batcher:
       photos: list, one entry a photo.
       prepare: function of an entry, called in this thread; what it returns is
         queued, unless it is an exception: that is the photo's result then.
+      patience: Patience of the caller; None: it waits for ever. What it no
+        longer waits for is neither prepared nor examined.
 
     Returns:
       List of the results in the order of `photos`.
@@ -118,28 +198,35 @@ class Batcher:
       Busy: there is no room.
       Closing: close() was called.
       Failed: the session failed.
+      TimedOut: the deadline is over.
+      Gone: the client has left.
     """
-    request = _Request(len(photos))
     if not photos:
       return []
-    start, ahead = time.monotonic(), self._enter(len(photos))
+    request = _Request(list(map(self._weigh, photos)), patience or Patience())
+    start, ahead = time.monotonic(), self._enter(request)
+    to_prepare = collections.deque(enumerate(photos))
     try:
-      for index, photo in enumerate(photos):
+      while to_prepare:
+        request.patience.check()
+        index, photo = to_prepare[0]
         prepared = prepare(photo)
-        if isinstance(prepared, Exception):
-          self._settle(request, index, prepared)
-        else:
-          self._queue(_Item(request, index, prepared, time.monotonic()))
-      request.answered.wait()
+        to_prepare.popleft()
+        self._queue(request, index, prepared)
+      request.patience.wait(request.answered.wait)
       self._note_seconds((time.monotonic() - start) / ahead)
+    except (TimedOut, Gone) as error:
+      raise self._counted(error)
     finally:
-      self._leave(len(photos))
+      self._leave(request, [index for index, _ in to_prepare])
+    if isinstance(request.error, (TimedOut, Gone)):
+      raise self._counted(request.error)
     if request.error:
       raise Failed('%s: %s' % (type(request.error).__name__, request.error))
     return request.results
 
   def call_between(self, function):
-    """Has the thread call `function` before its next batch, and waits for it.
+    """Has `function` called while no batch runs, and waits for it.
 
     Returns:
       What it returned.
@@ -156,7 +243,11 @@ class Batcher:
     return found.result()
 
   def counts(self):
-    """Returns queue_length, queue_limit, batches, photos and refused."""
+    """Returns what has happened so far, as a dict.
+
+    Keys: queue_length and queue_limit, in photos; batches, photos; refused, in
+    photos; and requests that were given up: timed_out, left.
+    """
     with self._changed:
       return dict(self._counts, queue_length=self._accepted,
                   queue_limit=self._max_queue)
@@ -173,33 +264,78 @@ class Batcher:
     with self._changed:
       self._closing = True
       self._changed.notify_all()
-    self._thread.join(timeout)
-    return not self._thread.is_alive()
+    deadline = None if timeout is None else time.monotonic() + timeout
+    for thread in self._threads:
+      thread.join(deadline and max(0.0, deadline - time.monotonic()))
+    return not any(thread.is_alive() for thread in self._threads)
 
-  def _enter(self, count):
-    """Accepts photos; returns how many are accepted with them."""
+  def _enter(self, request):
+    """Accepts a request; returns how many photos are accepted with it."""
     with self._changed:
       if self._closing:
         raise Closing('the server is ending')
-      if self._accepted and self._accepted + count > self._max_queue:
+      count, weight = len(request.weights), self._weight_of(request)
+      if self._accepted and (
+          self._accepted + count > self._max_queue or
+          2 * weight > self._max_weight - self._accepted_weight):
         self._counts['refused'] += count
         raise Busy(self._retry_after())
       self._accepted += count
+      self._accepted_weight += weight
+      self._preparing += count - sum(map(self._is_large, request.weights))
       return self._accepted
 
-  def _leave(self, count):
+  def _leave(self, request, unprepared):
+    """Takes a request out, and what is left of it.
+
+    Args:
+      request: _Request.
+      unprepared: indices of the photos that will not be prepared.
+    """
     with self._changed:
-      self._accepted -= count
+      self._accepted -= len(request.weights)
+      self._accepted_weight -= self._weight_of(request)
+      for index in unprepared:
+        self._preparing -= not self._is_large(request.weights[index])
+      if request.missing:
+        self._items = [item for item in self._items
+                       if item.request is not request]
       self._changed.notify_all()
+
+  def _is_large(self, weight):
+    return weight > self._large
+
+  def _weight_of(self, request):
+    return min(sum(request.weights), self._max_weight / 2)
+
+  def _counted(self, error):
+    """Counts a request that is given up; returns the error to raise."""
+    with self._changed:
+      if isinstance(error, Gone):
+        self._counts['left'] += 1
+        return error
+      self._counts['timed_out'] += 1
+      return TimedOut(self._retry_after())
 
   def _retry_after(self):
     """Returns after how many seconds what is accepted now will be answered."""
     seconds = self._accepted * (self._seconds_a_photo or 0)
     return min(max(1, math.ceil(seconds)), _LONGEST_RETRY)
 
-  def _queue(self, item):
+  def _queue(self, request, index, prepared):
+    """Takes in a prepared photo, or the exception that stands for it."""
+    weight = request.weights[index]
     with self._changed:
-      self._items.append(item)
+      self._preparing -= not self._is_large(weight)
+      if isinstance(prepared, Exception):
+        self._settle(request, index, prepared)
+      else:
+        self._number += 1
+        last = self._tags[self._is_large(weight)]
+        request.tag = max(request.tag, last) + weight + _PHOTO_WEIGHT
+        bisect.insort(self._items, _Item(
+            request.tag, self._number, request, index, prepared, weight,
+            time.monotonic()))
       self._changed.notify_all()
 
   def _settle(self, request, index, result, error=None):
@@ -211,57 +347,82 @@ class Batcher:
       if not request.missing:
         request.answered.set()
 
-  def _work(self):
+  def _work(self, is_large):
     while True:
-      batch = self._next_batch()
+      batch = self._next_batch(is_large)
       if batch is None:
         return
       self._run(batch)
+      del batch  # Else its photos would stay until the next one.
+      with self._changed:
+        self._running -= 1
+        self._changed.notify_all()
 
-  def _next_batch(self):
+  def _next_batch(self, is_large):
     """Waits for a batch; calls chores meanwhile; returns None at the end."""
     while True:
       with self._changed:
-        while not self._chores and not self._ready():
-          if self._closing and not self._accepted:
-            return None
-          self._changed.wait(self._rest_of_window())
-        if not self._chores:
-          return self._take_batch()
+        if self._chores and not self._running:
+          self._running += 1
+        elif self._closing and not self._accepted:
+          return None
+        else:
+          items = [item for item in self._items
+                   if self._is_large(item.weight) == is_large]
+          seconds = self._seconds_to_batch(items, is_large)
+          if seconds is None or seconds > 0 or self._chores:
+            self._changed.wait(None if self._chores else seconds)
+            continue
+          batch = self._take_batch(items)
+          if batch:
+            self._running += 1
+            return batch
+          continue
       self._call_chore()
 
-  def _take_batch(self):
+  def _take_batch(self, items):
+    """Takes a batch out of the queue; may be empty: its callers gave it up."""
     batch, weight = [], 0
-    while self._items and len(batch) < self._batch_size:
-      weight += self._weigh(self._items[0].prepared)
-      if batch and weight > (self._most_weight or 0):
+    for item in items:
+      weight += item.weight
+      if batch and (len(batch) == self._batch_size or
+                    weight > 2 * self._large or self._is_large(item.weight)):
         break
-      batch.append(self._items.popleft())
+      self._items.remove(item)
+      try:
+        item.request.patience.check()
+      except (TimedOut, Gone) as error:
+        weight -= item.weight
+        self._settle(item.request, item.index, None, error)
+      else:
+        self._tags[self._is_large(item.weight)] = item.tag
+        batch.append(item)
     return batch
 
   def _call_chore(self):
     # In a frame of its own: what the chore returns must not outlive it here.
-    with self._changed:
-      function, found = self._chores.popleft()
+    function, found = self._chores[0]
     try:
       found.set_result(function())
     except Exception as error:  # The caller's, in whose thread it is raised.
       found.set_exception(error)
+    with self._changed:
+      # Not before: while there is one, no batch starts.
+      self._chores.popleft()
+      self._running -= 1
+      self._changed.notify_all()
 
-  def _ready(self):
-    """Whether the next batch may start."""
-    if len(self._items) >= self._batch_size:
-      return True
-    # All that are accepted are here: there is nobody to wait for at the end.
-    if self._items and self._closing and len(self._items) == self._accepted:
-      return True
-    return bool(self._items) and self._rest_of_window() <= 0
+  def _seconds_to_batch(self, items, is_large):
+    """Returns the seconds until a batch may start; None: nothing waits.
 
-  def _rest_of_window(self):
-    """Returns the seconds until a batch starts; None: nothing waits."""
-    if not self._items:
+    A photo waits only for others that are accepted, and not for large ones.
+    """
+    if not items:
       return None
-    return self._items[0].since + self._window_secs - time.monotonic()
+    if is_large or len(items) >= self._batch_size or not self._preparing:
+      return 0
+    return (min(item.since for item in items) + self._window_secs -
+            time.monotonic())
 
   def _run(self, batch):
     """Has a batch examined; where that fails, each photo of it alone."""

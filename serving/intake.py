@@ -8,7 +8,7 @@ import flask
 from compat import tf
 from datasets.photo_colors import CostlyPhotoError, PhotoError
 from serving import multipart, refusals, uploads
-from serving.batching import Busy, Closing
+from serving.batching import Busy, Closing, Gone, TimedOut
 from serving.refusals import Refused
 
 # The field of a form that holds the photos.
@@ -37,17 +37,23 @@ def classify(app, service, photos):
     classifier took, waiting included.
 
   Raises:
-    Refused: the server is busy or ends, the client sends too many photos, or
-      the only photo is unusable.
+    Refused: the server is busy or ends, the client sends too many photos, the
+      request has waited too long, its client has left, or the only photo is
+      unusable.
   """
   app.limit_rate(len(photos))
   results = [_checked(app, photo) for photo in photos]
   usable = [result.data for result in results if not result.refused]
   start = time.monotonic()
   try:
-    answers = iter(service.examine_each(usable) if usable else ())
+    patience = flask.request.environ.get('serving.patience')
+    answers = iter(service.examine_each(usable, patience) if usable else ())
   except Busy as busy:
     raise refusals.busy(max(1, int(busy.retry_after)))
+  except TimedOut as error:
+    raise refusals.busy(error.retry_after, 'timed_out')
+  except Gone:
+    raise Refused('client_left')
   except Closing:
     raise Refused('closing')
   milliseconds = 1000 * (time.monotonic() - start)

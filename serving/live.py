@@ -8,6 +8,7 @@ graph is loaded beside the present one, tried, and put in its place between two
 batches. One that cannot be used is refused, and the present one goes on.
 """
 
+import bisect
 import collections
 import ctypes
 import gc
@@ -22,18 +23,28 @@ from compat import tf
 from datasets import photos
 from errors import InputError
 from serving import evaluations
-from serving.batching import Batcher, Closing
+from serving.batching import Batcher, Closing, Patience
 from serving.classifier import Answer, prepare
 
 # Seconds for which files must not have changed before they are loaded: whoever
 # writes them may not be done.
 _REST_SECS = 1.0
 
+# Photos of up to so many pixels, with transparency of a quarter of them, are
+# small; above the second they are large. Telephones take 12 million, some 50.
+_SMALL_PIXELS, _LARGE_PIXELS = 4 * 10 ** 6, 16 * 10 ** 6
+
+# Photos of the most pixels that may be accepted and not yet answered.
+_LARGEST_PHOTOS = 16
+
 # How far the scores of a photo may be from a sum of 1: of thousands of float32.
 _SUM_TOLERANCE = 1e-3
 
 # Bytes that are read at a time for the checksum.
 _BLOCK = 1 << 20
+
+# data: bytes of the file; weight: of photos.weight_of.
+_Photo = collections.namedtuple('_Photo', 'data weight')
 
 # classifier: ready to be used; facts: what Service.facts returns; signature: of
 # the files it came from.
@@ -115,16 +126,20 @@ class Service:
     self._max_pixels = max_pixels
     self._observe = observe or (lambda name, value: None)
     # One photo a core is decoded at a time: more would not be faster, and each
-    # needs memory, up to 16 bytes a pixel.
-    self._decoders = threading.BoundedSemaphore(os.cpu_count() or 1)
+    # needs memory, up to 9 bytes a pixel. Small ones, others and the large
+    # ones do not take each other's places.
+    cores = os.cpu_count() or 1
+    self._decoders = [threading.BoundedSemaphore(places)
+                      for places in (cores, cores, 1)]
     self._ending = False
     self._swaps = self._failed_swaps = 0
     self._closed = threading.Event()
-    # The graph decodes them in full: a batch of large photos needs no more
-    # memory than the largest one.
+    # The graph decodes them in full: a batch needs no more memory than the
+    # largest photo.
     self._batcher = Batcher(
-        self._examine, weigh=lambda photo: photo.height * photo.width,
-        most_weight=max_pixels, observe=observe, **limits)
+        self._examine, weigh=lambda photo: photo.weight,
+        large=min(_LARGE_PIXELS, max_pixels // 2),
+        max_weight=_LARGEST_PHOTOS * max_pixels, observe=observe, **limits)
     self._watcher = None
     if reload_secs:
       self._watcher = threading.Thread(
@@ -136,13 +151,14 @@ class Service:
     """The names of the present graph's classes."""
     return self._present.classifier.labels
 
-  def examine_each(self, encoded_photos):
+  def examine_each(self, encoded_photos, patience=None):
     """Says all that the graph says of photos of which some may be unusable.
 
     Decodes in the thread that calls; the rest waits for its turn.
 
     Args:
       encoded_photos: list of bytes, each a photo file as it came.
+      patience: batching.Patience of the caller; None: it waits for ever.
 
     Returns:
       A list as long: for each photo an Answer, whose `labels` and `sha256` are
@@ -153,8 +169,13 @@ class Service:
       batching.Busy: too many photos wait.
       batching.Closing: the server has ended.
       batching.Failed: the session failed.
+      batching.TimedOut: the deadline is over.
+      batching.Gone: the client has left.
     """
-    return self._batcher.submit(encoded_photos, self._prepare)
+    patience = patience or Patience()
+    return self._batcher.submit(
+        [_Photo(data, photos.weight_of(data)) for data in encoded_photos],
+        lambda photo: self._prepare(photo, patience), patience)
 
   def is_ready(self):
     """Whether a warm graph is there and the server is not ending."""
@@ -197,11 +218,19 @@ class Service:
       self._present.classifier.close()
     return done
 
-  def _prepare(self, data):
-    with self._decoders:
+  def _prepare(self, photo, patience):
+    # Before a place is taken: a thread that waits for photos.py's own lock for
+    # the largest ones would keep small ones out.
+    place = self._decoders[bisect.bisect_left(
+        (_SMALL_PIXELS, _LARGE_PIXELS), photo.weight)]
+    patience.wait(lambda seconds: place.acquire(timeout=seconds))
+    try:
+      patience.check()
       start = time.monotonic()
-      prepared = prepare(data, self._max_pixels)
+      prepared = prepare(photo.data, self._max_pixels)
       seconds = time.monotonic() - start
+    finally:
+      place.release()
     self._observe('classifier_decode_duration_seconds', seconds)
     if isinstance(prepared, photos.Photo):
       self._observe('classifier_photo_pixels', prepared.height * prepared.width)

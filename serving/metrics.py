@@ -59,6 +59,10 @@ _METRICS = {
         'counter', 'Photos that were classified.'),
     'classifier_refused_total': _Metric(
         'counter', 'Photos refused because the queue was full.'),
+    'classifier_timed_out_total': _Metric(
+        'counter', 'Requests that were not answered within --request_timeout.'),
+    'classifier_left_total': _Metric(
+        'counter', 'Requests whose clients left before they were answered.'),
     'classifier_swaps_total': _Metric(
         'counter', 'Times that a new graph was taken.'),
     'classifier_failed_swaps_total': _Metric(

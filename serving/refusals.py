@@ -14,6 +14,7 @@ STATUS = {
     'bad_parameter': 400,
     'bad_request': 400,
     'busy': 503,
+    'client_left': 499,  # As nginx logs it; there is no official one.
     'closing': 503,
     'cross_site': 403,
     'empty_file': 400,
@@ -25,6 +26,7 @@ STATUS = {
     'not_found': 404,
     'our_mistake': 500,
     'request_too_large': 413,
+    'timed_out': 503,  # Clients obey Retry-After with 503, few with 504.
     'too_costly': 422,
     'too_large': 413,
     'too_many_parts': 413,
@@ -102,9 +104,9 @@ def shown(name):
   return name if len(name) <= _NAME_LETTERS else name[:_NAME_LETTERS] + '…'
 
 
-def busy(seconds):
+def busy(seconds, code='busy'):
   """Returns the Refused that says when to come again, in whole seconds."""
-  return Refused('busy', {'Retry-After': str(seconds)}, seconds=seconds)
+  return Refused(code, {'Retry-After': str(seconds)}, seconds=seconds)
 
 
 def of_status(status, max_mb):

@@ -10,8 +10,8 @@ _NAMED = 12
 Row = collections.namedtuple('Row', 'label score percent')
 
 
-def top_rows(scores, labels, count=None):
-  """Returns the `count` largest scores as Rows, largest first.
+def top(scores, labels, count=None):
+  """Returns the labels of the `count` largest scores, and these, as two lists.
 
   Args:
     scores: `[num_classes]` float32 in [0, 1].
@@ -19,8 +19,14 @@ def top_rows(scores, labels, count=None):
     count: how many; None, or more than there are classes, gives all.
   """
   order = np.argsort(-scores, kind='stable')[:count]
-  return [Row(labels[i], float(scores[i]), '%.1f %%' % (100 * scores[i]))
-          for i in order]
+  # Lists: a thousand of NumPy's scalars, one by one, take milliseconds.
+  return list(map(labels.__getitem__, order.tolist())), scores[order].tolist()
+
+
+def top_rows(scores, labels, count=None):
+  """Returns what `top` does as Rows."""
+  return [Row(label, score, '%.1f %%' % (100 * score))
+          for label, score in zip(*top(scores, labels, count))]
 
 
 def none_of(labels, words=('none of: %s', '%s and %d others', ', ')):

@@ -8,12 +8,15 @@ waitress also bounds each upload, but not all together, nor how long one takes;
 and it closes a connection on which it refuses something with bytes unread, so
 that the client often sees a reset and no answer. Here a request is refused as
 early as possible, the rest of it is read and discarded, and every refusal is
-JSON. Where all connections are in use, one that is idle is closed.
+JSON. Where all connections are in use, one that is idle is closed. What asks
+whether the server lives never waits for a thread that uploads may hold.
 """
 
 import contextlib
 import http
 import json
+import math
+import select
 import signal
 import socket
 import sys
@@ -23,11 +26,12 @@ import time
 from waitress.adjustments import Adjustments
 from waitress.channel import HTTPChannel
 from waitress.server import TcpWSGIServer
-from waitress.task import ErrorTask
+from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
 from waitress.utilities import Error
 
 from compat import tf
 from serving import logs, refusals, texts
+from serving.batching import Patience
 from serving.request_parser import Request
 
 # Seconds that connections without a request are left open at the end, for one
@@ -60,6 +64,9 @@ _READ_TIMES = 16
 # Seconds of one wait for the sockets while the server runs, and while it ends;
 # slow requests are looked for once in the first.
 _POLL_SECS, _ENDING_POLL_SECS = 1.0, 0.05
+
+# Paths whose requests have a thread of their own.
+_PROBES = ('/healthz', '/readyz')
 
 
 class _Full(Error):
@@ -111,10 +118,21 @@ class _Answer(ErrorTask):
     return environ
 
 
+class _Task(WSGITask):
+  """What a request gets that reaches the application."""
+
+  def get_environment(self):
+    """Returns the WSGI environment; serving.patience is a Patience."""
+    environ = super().get_environment()
+    environ['serving.patience'] = self.channel.patience
+    return environ
+
+
 class _Channel(HTTPChannel):
   """A connection whose answers say that it closes, once the server ends."""
 
-  error_task_class = _Answer
+  error_task_class, task_class = _Answer, _Task
+  patience = None  # Of the request that waits for a thread or has one.
 
   began = 0.0  # When what is being received began, time.monotonic().
   # Whether a request was refused before its end: all that follows is discarded.
@@ -188,6 +206,16 @@ class _Channel(HTTPChannel):
       if len(self.requests) == 1:  # Else its turn comes after the others.
         self.server.add_task(self)
 
+  def is_gone(self):
+    """Whether the client has closed its end of the connection."""
+    # waitress does not look while a request of the connection is worked on.
+    poll = select.poll()
+    try:
+      poll.register(self.socket, select.POLLRDHUP)
+      return bool(poll.poll(0))
+    except (OSError, ValueError):  # Closed here as well.
+      return True
+
   def service(self):
     if self.server.ending.is_set():
       self.close_after_requests()
@@ -250,8 +278,12 @@ class _Server(TcpWSGIServer):
 
   channel_class = _Channel
 
-  def __init__(self, app, listener, most_bytes, most_bytes_together, **options):
+  def __init__(self, app, listener, most_bytes, most_bytes_together,
+               request_secs, **options):
     self.ending = threading.Event()
+    self._request_secs = request_secs
+    self._probes = ThreadedTaskDispatcher()
+    self._probes.set_thread_count(1)
     self.most_bytes = most_bytes
     self.refuses_early = getattr(app, 'refuses_early', lambda environ: False)
     self.note_refused = getattr(app, 'note_refused', lambda *facts: None)
@@ -265,6 +297,21 @@ class _Server(TcpWSGIServer):
         app, _sock=listener, bind_socket=False,
         sockinfo=(listener.family, listener.type, listener.proto,
                   listener.getsockname()), **options)
+
+  def add_task(self, channel):
+    """Has a thread answer the first request of a connection."""
+    channel.patience = Patience(self._request_secs, channel.is_gone)
+    path = getattr(channel.requests[0], 'path', '')  # Not of every bad one.
+    prefix = self.adj.url_prefix
+    if prefix and path.startswith(prefix):
+      path = path[len(prefix):]
+    (self._probes if path in _PROBES else self.task_dispatcher).add_task(
+        channel)
+
+  def end_threads(self, timeout):
+    """Ends the threads that answer; waits some seconds for them."""
+    for dispatcher in (self._probes, self.task_dispatcher):
+      dispatcher.shutdown(timeout=timeout)
 
   def channels(self):
     """Returns the open connections."""
@@ -333,7 +380,7 @@ class DrainingServer:
   """A waitress server on one socket."""
 
   def __init__(self, app, listener, most_bytes, most_bytes_together,
-               **adjustments):
+               request_secs=math.inf, **adjustments):
     """Starts to listen; `run` accepts.
 
     Args:
@@ -344,6 +391,8 @@ class DrainingServer:
       most_bytes: of one upload.
       most_bytes_together: of all uploads that are held in memory; the largest
         that is on its way is refused with status 503 then.
+      request_secs: deadline of a request, from when all of it has come: of the
+        Patience that the application finds in environ['serving.patience'].
       **adjustments: of waitress.
 
     Raises:
@@ -352,7 +401,8 @@ class DrainingServer:
     self._map = {}
     self._hurried = threading.Event()
     self._server = _Server(
-        app, listener, most_bytes, most_bytes_together, map=self._map,
+        app, listener, most_bytes, most_bytes_together, request_secs,
+        map=self._map,
         adj=Adjustments(asyncore_use_poll=True,
                         max_request_body_size=sys.maxsize,  # Bounded here.
                         **adjustments))
@@ -406,7 +456,7 @@ class DrainingServer:
     self._server.del_channel(self._map)
     self._server.socket.close()
     cut_off = self._drain(drain_secs)
-    self._server.task_dispatcher.shutdown(timeout=0 if cut_off else 5)
+    self._server.end_threads(0 if cut_off else 5)
     self._server.asyncore.close_all(self._map, ignore_all=True)
     return cut_off
 

@@ -87,6 +87,7 @@ _SENTENCES = {
         'bad_request': 'This request cannot be understood.',
         'busy': 'There are too many photos at the moment. Please try again in '
                 '%(seconds)d s.',
+        'client_left': 'The connection was closed before the answer.',
         'closing': 'The server is about to end. Please try again later.',
         'cross_site': "Photos are only accepted from this server's own page. "
                       'Please open it again and send them from there.',
@@ -103,6 +104,8 @@ _SENTENCES = {
         'not_allowed': 'This address does not take such a request.',
         'not_found': 'There is nothing at this address.',
         'our_mistake': 'Something went wrong here. Please try again.',
+        'timed_out': 'The answer took too long. Please try again in '
+                     '%(seconds)d s.',
         'too_costly': 'This photo would take too long to decode: its file is '
                       'made of far too many pieces. Please save it again.',
         'too_large': 'The photo is larger than %(max_mb)d MB, which is the '
@@ -138,6 +141,7 @@ _SENTENCES = {
         'bad_parameter': '参数 %(name)s 不可用：它应为 %(accepted)s。',
         'bad_request': '无法理解这个请求。',
         'busy': '现在照片太多，请在 %(seconds)d 秒后再试。',
+        'client_left': '连接在答复之前已关闭。',
         'closing': '服务器即将停止，请稍后再试。',
         'cross_site': '只接受从本服务器自己的页面发送的照片，'
                       '请重新打开页面再发送。',
@@ -151,6 +155,7 @@ _SENTENCES = {
         'not_allowed': '这个地址不接受这样的请求。',
         'not_found': '这个地址没有内容。',
         'our_mistake': '服务器出了问题，请再试一次。',
+        'timed_out': '处理时间过长，请在 %(seconds)d 秒后再试。',
         'too_costly': '解码这张照片会花费太长时间：文件分成了过多的片段，'
                       '请重新保存照片。',
         'too_large': '照片超过 %(max_mb)d MB，这是可接受的上限。',

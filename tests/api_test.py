@@ -13,7 +13,7 @@ from helpers import ROOT
 
 from datasets.photo_colors import CostlyPhotoError, PhotoError
 from serving import refusals
-from serving.batching import Busy, Closing
+from serving.batching import Busy, Closing, Gone, TimedOut
 
 with open(os.path.join(ROOT, 'serving', 'static', 'openapi.json'),
           encoding='utf-8') as stream:
@@ -252,6 +252,8 @@ def test_classify_only_photo_unusable_is_refused(client, service, data, status,
     (CostlyPhotoError('in /home/somebody'), 422, 'too_costly', None),
     (Busy(3), 503, 'busy', '3'), (Busy(0), 503, 'busy', '1'),
     (Closing(), 503, 'closing', None),
+    (TimedOut(3), 503, 'timed_out', '3'),
+    (Gone(), 499, 'client_left', None),
     (RuntimeError('in /home/somebody'), 500, 'our_mistake', None),
 ])
 def test_classify_service_that_fails_says_so_in_json(client, service, error,

@@ -6,7 +6,16 @@ import time
 import pytest
 
 from errors import InputError
-from serving.batching import Batcher, Busy, Closing, Failed
+from serving import batching
+from serving.batching import (
+  Batcher,
+  Busy,
+  Closing,
+  Failed,
+  Gone,
+  Patience,
+  TimedOut,
+)
 
 
 class Session:
@@ -18,11 +27,14 @@ class Session:
     self.open.set()
     self.entered = threading.Semaphore(0)
     self.bad = ()
+    self.gates = {}  # By number: a threading.Event that it waits for.
 
   def examine(self, batch):
     self.batches.append(list(batch))
     self.entered.release()
     assert self.open.wait(20)
+    assert all(self.gates[number].wait(20) for number in batch
+               if number in self.gates)
     if set(batch) & set(self.bad):
       raise RuntimeError('no more\nmemory')
     return [2 * number for number in batch]
@@ -53,16 +65,17 @@ def make(session):
 class Caller(threading.Thread):
   """Submits numbers in a thread of its own."""
 
-  def __init__(self, batcher, *numbers):
+  def __init__(self, batcher, *numbers, prepare=None, patience=None):
     super().__init__(daemon=True)
     self._batcher, self._numbers = batcher, numbers
+    self._options = (prepare or same, patience)
     self.results = self.error = None
     self.start()
 
   def run(self):
     try:
-      self.results = self._batcher.submit(self._numbers, same)
-    except (Busy, Closing, Failed) as error:
+      self.results = self._batcher.submit(self._numbers, *self._options)
+    except (Busy, Closing, Failed, Gone, TimedOut) as error:
       self.error = error
 
   def end(self):
@@ -75,6 +88,26 @@ def same(number):
   return number
 
 
+class Door:
+  """Prepares numbers once it is opened.
+
+  Attributes:
+    reached: threading.Semaphore, released by each that is to be prepared.
+  """
+
+  def __init__(self):
+    self.reached = threading.Semaphore(0)
+    self._open = threading.Event()
+
+  def prepare(self, number):
+    self.reached.release()
+    assert self._open.wait(20)
+    return number
+
+  def open(self):
+    self._open.set()
+
+
 def wait_until(condition):
   for _ in range(2000):
     if condition():
@@ -83,10 +116,10 @@ def wait_until(condition):
   raise AssertionError('it did not come true in 10 s')
 
 
-def hold(session, batcher):
+def hold(session, batcher, number=0):
   """Has the session hold a first photo; returns its Caller."""
   session.open.clear()
-  first = Caller(batcher, 0)
+  first = Caller(batcher, number)
   assert session.entered.acquire(timeout=20)
   return first
 
@@ -131,9 +164,81 @@ def test_submit_waiting_photos_are_grouped_in_their_order(make, session):
 
 
 def test_submit_two_threads_inside_the_window_share_a_batch(make, session):
-  callers = fill(make(batch_size=8, window_secs=3.0), [1, 2])
-  assert [caller.end() for caller in callers] == [[2], [4]]
-  assert session.batches == [[1, 2]]
+  batcher, door = make(batch_size=8, window_secs=20), Door()
+  late = Caller(batcher, 1, prepare=door.prepare)
+  assert door.reached.acquire(timeout=20)
+  early, = fill(batcher, [2])
+  door.open()
+  assert [late.end(), early.end()] == [[2], [4]]
+  assert session.batches == [[2, 1]]
+
+
+def test_submit_does_not_wait_for_photos_beyond_the_window(make, session):
+  batcher, door = make(batch_size=8, window_secs=0.01), Door()
+  late = Caller(batcher, 1, prepare=door.prepare)
+  assert door.reached.acquire(timeout=20)
+  assert batcher.submit([2], same) == [4]
+  door.open()
+  assert late.end() == [2]
+  assert session.batches == [[2], [1]]
+
+
+def test_submit_all_accepted_photos_in_hand_do_not_wait_for_the_window(make):
+  batcher = make(batch_size=8, window_secs=1000)
+  caller = Caller(batcher, 1, 2, prepare=lambda number:
+                  InputError('no photo') if number == 2 else number)
+  assert caller.end()[0] == 2
+  with pytest.raises(ZeroDivisionError):
+    batcher.submit([1, 2, 3], lambda number: number // (number - 2))
+  assert Caller(batcher, 5).end() == [10]
+
+
+def test_submit_small_photos_do_not_wait_for_large_ones(make, session):
+  batcher = make(weigh=abs, large=10, window_secs=1000)
+  door = Door()
+  decoded = Caller(batcher, 11, prepare=door.prepare)
+  assert door.reached.acquire(timeout=20)
+  session.gates[12] = threading.Event()
+  examined = Caller(batcher, 12)
+  assert session.entered.acquire(timeout=20)
+  assert Caller(batcher, 1, 2).end() == [2, 4]
+  door.open()
+  session.gates[12].set()
+  assert (examined.end(), decoded.end()) == ([24], [22])
+  assert session.batches[0] == [12]
+  assert session.batches[-1] == [11]
+
+
+def test_submit_requests_take_turns_by_weight(make, session):
+  batcher = make(weigh=abs, window_secs=0, batch_size=1, large=10 ** 8)
+  first = hold(session, batcher)
+  many = Caller(batcher, *range(1000001, 1000007))
+  wait_until(lambda: batcher.counts()['queue_length'] == 7)
+  large = Caller(batcher, 10 ** 9)
+  assert session.entered.acquire(timeout=20)
+  few = fill(batcher, [1, 2])
+  session.open.set()
+  for caller in [first, many, large, *few]:
+    assert caller.end()
+  order = [number for batch in session.batches for number in batch]
+  assert max(order.index(1), order.index(2)) < order.index(1000002)
+  assert sorted(order) == [0, 1, 2, *range(1000001, 1000007), 10 ** 9]
+
+
+def test_submit_pixel_budget_leaves_room_for_smaller_requests(make, session):
+  batcher = make(weigh=abs, max_weight=100)
+  first = hold(session, batcher, 1000)  # Counts 50; alone it is accepted.
+  with pytest.raises(Busy):
+    batcher.submit([26], same)
+  callers = fill(batcher, [25, 12])
+  with pytest.raises(Busy):
+    batcher.submit([7], same)
+  callers += fill(batcher, [6])
+  session.open.set()
+  assert [caller.end() for caller in [first, *callers]] == [
+      [2000], [50], [24], [12]]
+  assert batcher.submit([1000], same) == [2000]
+  assert batcher.counts()['refused'] == 2
 
 
 def test_submit_full_batch_does_not_wait_for_the_window(make, session):
@@ -142,23 +247,11 @@ def test_submit_full_batch_does_not_wait_for_the_window(make, session):
   assert [caller.end() for caller in callers] == [[2], [4]]
 
 
-def test_submit_photo_that_has_waited_starts_at_once(make, session):
-  batcher = make(batch_size=8, window_secs=0.5)
-  first = hold(session, batcher)
-  second, = fill(batcher, [1])
-  time.sleep(0.6)
-  session.open.set()
-  start = time.monotonic()
-  assert second.end() == [2]
-  assert time.monotonic() - start < 0.4
-  assert first.end() == [0]
-
-
 def test_submit_batch_holds_no_more_than_its_weight(make, session):
-  batcher = make(batch_size=4, weigh=abs, most_weight=10, window_secs=1)
-  numbers = [3, 4, 3, 1, 30, 10, 9, 1, 0, 0, 0]
+  batcher = make(batch_size=4, weigh=abs, large=5)
+  numbers = [3, 4, 3, 1, 5, 5, 4, 1, 0, 0, 0]
   assert batcher.submit(numbers, same) == [2 * n for n in numbers]
-  assert session.batches == [[3, 4, 3], [1], [30], [10], [9, 1, 0, 0], [0]]
+  assert session.batches == [[3, 4, 3], [1, 5], [5, 4, 1, 0], [0, 0]]
 
 
 def test_submit_full_queue_says_when_to_come_again(make, session):
@@ -171,7 +264,7 @@ def test_submit_full_queue_says_when_to_come_again(make, session):
   assert caught.value.retry_after == 5  # 3 photos of 1.5 s, rounded up.
   assert prepared == []
   assert batcher.counts() == dict(queue_length=3, queue_limit=3, refused=1,
-                                  batches=0, photos=0)
+                                  batches=0, photos=0, timed_out=0, left=0)
 
 
 def test_busy_without_a_measurement_says_a_second(make, session):
@@ -209,7 +302,7 @@ def test_submit_answered_photos_make_room(make):
   assert [batcher.submit([n], same) for n in range(5)] == [
       [2 * n] for n in range(5)]
   assert batcher.counts() == dict(queue_length=0, queue_limit=1, refused=0,
-                                  batches=5, photos=5)
+                                  batches=5, photos=5, timed_out=0, left=0)
 
 
 def test_prepare_error_of_a_photo_is_its_result_only(make, session):
@@ -324,6 +417,71 @@ def test_call_between_comes_before_the_next_batch(make, session):
   chore.join(20)
   assert seen == [[[0]]]
   assert waiting[0].end() == [2]
+
+
+def test_call_between_waits_for_both_threads(make, session):
+  batcher = make(weigh=abs, large=10, window_secs=0)
+  first = hold(session, batcher)
+  large = Caller(batcher, 11)
+  assert session.entered.acquire(timeout=20)
+  seen, called = [], threading.Event()
+
+  def function():
+    seen.append(list(session.batches))
+    called.set()
+
+  chore = threading.Thread(target=batcher.call_between, args=(function,))
+  chore.start()
+  assert not called.wait(0.1)
+  session.open.set()
+  chore.join(20)
+  assert seen == [[[0], [11]]]
+  assert (first.end(), large.end()) == ([0], [22])
+
+
+@pytest.mark.parametrize('error, count', [(TimedOut, 'timed_out'),
+                                          (Gone, 'left')])
+def test_given_up_request_is_taken_out_of_the_queue(make, session, monkeypatch,
+                                                    error, count):
+  monkeypatch.setattr(batching, '_LOOK_SECS', 0.01)
+  batcher, gone = make(batch_size=2, window_secs=0), threading.Event()
+  first = hold(session, batcher)
+  patience = (Patience(0.2) if error is TimedOut else
+              Patience(is_gone=gone.is_set))
+  given_up = Caller(batcher, 1, 2, 3, patience=patience)
+  wait_until(lambda: batcher.counts()['queue_length'] == 4)
+  gone.set()
+  given_up.end()
+  assert isinstance(given_up.error, error)
+  assert batcher.counts()['queue_length'] == 1
+  assert batcher.counts()[count] == 1
+  session.open.set()
+  assert first.end() == [0]
+  assert batcher.submit([4], same) == [8]
+  assert session.batches == [[0], [4]]
+
+
+def test_client_that_leaves_in_the_queue_is_not_examined(make, session):
+  batcher, gone = make(window_secs=0), threading.Event()
+  first = hold(session, batcher)
+  left = Caller(batcher, 1, patience=Patience(is_gone=gone.is_set))
+  wait_until(lambda: batcher.counts()['queue_length'] == 2)
+  others = fill(batcher, [2])
+  gone.set()
+  session.open.set()
+  assert (first.end(), others[0].end(), left.end()) == ([0], [4], None)
+  assert isinstance(left.error, Gone)
+  assert session.batches == [[0], [2]]
+
+
+def test_client_that_has_left_is_not_prepared(make):
+  batcher, prepared = make(), []
+  with pytest.raises(Gone):
+    batcher.submit([1], prepared.append, Patience(is_gone=lambda: True))
+  with pytest.raises(TimedOut):
+    batcher.submit([1], prepared.append, Patience(0))
+  assert prepared == []
+  assert batcher.submit([1], same) == [2]
 
 
 def test_call_between_error_is_the_callers(make):

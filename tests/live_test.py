@@ -15,7 +15,7 @@ import serving_kit as kit
 
 from datasets.photos import PhotoError
 from errors import InputError
-from serving import evaluations, live
+from serving import batching, evaluations, live
 from serving.batching import Closing
 from serving.classifier import Classifier
 
@@ -122,11 +122,83 @@ def test_service_large_photos_do_not_share_a_batch(serve, monkeypatch):
 
   monkeypatch.setattr(Classifier, 'examine_prepared', noting)
   small, large = kit.make_photo(0), kit.make_photo(0, height=80, width=100)
-  service = serve(max_pixels=80 * 100, window_secs=1)
+  service = serve(max_pixels=80 * 100)
   sizes.clear()
   assert len(service.examine_each([small, small, large, small])) == 4
   assert sum(sizes) == 4
-  assert sizes[-2:] == [1, 1]
+  assert 1 in sizes
+
+
+@pytest.mark.parametrize('limit', ['_SMALL_PIXELS', '_LARGE_PIXELS'])
+def test_service_waiting_large_photos_leave_small_ones_a_decoder(
+    serve, monkeypatch, limit):
+  monkeypatch.setattr(live, limit, 80 * 100 - 1)
+  monkeypatch.setattr(os, 'cpu_count', lambda: 1)
+  small, large = kit.make_photo(0), kit.make_photo(0, height=80, width=100)
+  service = serve()
+  decoding, go, prepare = threading.Event(), threading.Event(), live.prepare
+
+  def slowly(data, max_pixels):
+    if data == large:
+      decoding.set()
+      assert go.wait(20)
+    return prepare(data, max_pixels)
+
+  monkeypatch.setattr(live, 'prepare', slowly)
+  answers = []
+  clients = [threading.Thread(
+      target=lambda: answers.extend(service.examine_each([large])))
+      for _ in range(2)]
+  for client in clients:
+    client.start()
+  assert decoding.wait(20)
+  load_kit.wait_until(lambda: service.counts()['queue_length'] == 2)
+  finished = threading.Event()
+  other = threading.Thread(target=lambda: (service.examine_each([small]),
+                                           finished.set()))
+  other.start()
+  in_time = finished.wait(5)
+  go.set()
+  for thread in [*clients, other]:
+    thread.join(20)
+  assert in_time
+  assert len(answers) == 2
+
+
+def test_service_client_that_leaves_before_its_turn_is_not_decoded(
+    serve, monkeypatch):
+  monkeypatch.setattr(batching, '_LOOK_SECS', 0.01)
+  monkeypatch.setattr(os, 'cpu_count', lambda: 1)
+  service, decoded = serve(), []
+  decoding, go, gone = threading.Event(), threading.Event(), threading.Event()
+
+  def slowly(data, max_pixels):
+    decoded.append(data)
+    decoding.set()
+    assert go.wait(20)
+    return PhotoError('of no concern')
+
+  monkeypatch.setattr(live, 'prepare', slowly)
+  first = threading.Thread(target=service.examine_each, args=([b'first'],))
+  first.start()
+  assert decoding.wait(20)
+  errors = []
+
+  def leave():
+    with pytest.raises(batching.Gone) as caught:
+      service.examine_each([b'second'], batching.Patience(is_gone=gone.is_set))
+    errors.append(caught.value)
+
+  second = threading.Thread(target=leave)
+  second.start()
+  load_kit.wait_until(lambda: service.counts()['queue_length'] == 2)
+  gone.set()
+  second.join(20)
+  go.set()
+  first.join(20)
+  assert len(errors) == 1
+  assert decoded == [b'first']
+  assert service.counts()['left'] == 1
 
 
 def test_service_graph_is_tried_before_the_first_request(path, monkeypatch):

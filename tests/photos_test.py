@@ -355,3 +355,15 @@ def test_check_head_refuses_what_need_not_be_read():
     photos.check_head(head, 67108873, max_pixels=1)
   with pytest.raises(PhotoError, match='not a photo'):
     photos.check_head(b'PK\x03\x04', 10)
+
+
+@pytest.mark.parametrize('data, weight', [
+    (encode(scene(), 'PNG'), 48 * 32),
+    (encode(scene(), 'JPEG'), 48 * 32),
+    (encode(scene().convert('RGBA'), 'PNG'), 4 * 48 * 32),
+    (encode(scene().convert('P'), 'PNG', transparency=0), 4 * 48 * 32),
+    (encode(scene(), 'PNG')[:20], 0),
+    (b'no photo', 0), (b'', 0)],
+    ids=['png', 'jpeg', 'alpha', 'transparent', 'cut', 'text', 'empty'])
+def test_weight_counts_pixels_with_transparency_four_times(data, weight):
+  assert photos.weight_of(data) == weight

@@ -1,5 +1,6 @@
 """What the tests of the live graph and of the server share."""
 
+import math
 import os
 import re
 import signal
@@ -113,7 +114,7 @@ class Running:
   Args:
     application: WSGI application.
     drain_secs: seconds that it answers after it was told to end.
-    url_prefix: as of server.listen.
+    url_prefix, request_secs: as of server.listen.
 
   Attributes:
     address: host and port.
@@ -121,10 +122,12 @@ class Running:
     ends: list that gets what `run` returns.
   """
 
-  def __init__(self, application, drain_secs=60, url_prefix=''):
+  def __init__(self, application, drain_secs=60, url_prefix='',
+               request_secs=math.inf):
     listener = program.bind('127.0.0.1', 0)
     self.address = listener.getsockname()
-    self.server = program.listen(application, listener, 2, 1, url_prefix)
+    self.server = program.listen(application, listener, 2, 1, url_prefix,
+                                 request_secs)
     self.ends = []
     self._thread = threading.Thread(
         target=lambda: self.ends.append(self.server.run(drain_secs)),

@@ -1,6 +1,7 @@
 """The server as a process: starts, answers, is full, ends; and its flags."""
 
 import http.client
+import io
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import urllib.request
 import pytest
 import server_load_kit as load_kit
 import serving_kit as kit
+from PIL import Image
 
 import server as program
 from errors import InputError
@@ -74,40 +76,26 @@ def is_open(port):
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_process_told_to_end_answers_what_it_accepted(folder, number, tmp_path):
-  count, answers = 12, []
-
-  def client(port, seed):
-    answers.append(load_kit.upload(port, kit.make_photo(seed))[0])
-
-  # The window holds the photos back until the signal has come.
+  body, headers = load_kit.multipart(kit.make_photo(99))
+  head = ('POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n'
+          'Content-Type: %s\r\n\r\n' % (len(body), headers['Content-Type']))
   with load_kit.Process('--model_dir=%s' % folder, '--model_name=a.pb',
-                        '--upload_folder=%s' % tmp_path, '--batch_size=64',
-                        '--batch_window_ms=6000') as server:
+                        '--upload_folder=%s' % tmp_path) as server:
     server.wait_until_it_listens()
-    late = socket.create_connection(('127.0.0.1', server.port))
-    body, headers = load_kit.multipart(kit.make_photo(99))
-    late.sendall(('POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n'
-                  'Content-Type: %s\r\n\r\n' % (
-                      len(body), headers['Content-Type'])).encode() + body[:50])
-    clients = [threading.Thread(target=client, args=(server.port, seed))
-               for seed in range(count)]
-    for thread in clients:
-      thread.start()
-    load_kit.wait_until(lambda: 'queue_length %d\n' % count in read_metrics(
-        server.port))
-    assert answers == []
+    uploads = [socket.create_connection(('127.0.0.1', server.port))
+               for _ in range(12)]
+    for upload in uploads:
+      upload.sendall(head.encode() + body[:50])
     server.process.send_signal(number)
     load_kit.wait_until(lambda: not is_open(server.port))
-    late.sendall(body[50:])  # An upload that was on its way.
-    reply = http.client.HTTPResponse(late)
-    reply.begin()
-    assert reply.status == 200
-    assert reply.getheader('Connection') == 'close'
-    for thread in clients:
-      thread.join(30)
-    assert answers == [200] * count
+    for upload in uploads:  # They were on their way.
+      upload.sendall(body[50:])
+    for upload in uploads:
+      reply = http.client.HTTPResponse(upload)
+      reply.begin()
+      assert (reply.status, reply.getheader('Connection')) == (200, 'close')
+      upload.close()
     assert server.wait() == (0, ['INFO:tensorflow:ended'])
-    late.close()
 
 
 def test_process_upload_that_never_ends_is_cut_off(folder, tmp_path):
@@ -140,13 +128,15 @@ def test_process_told_to_end_before_it_listens_ends(folder):
 
 
 def test_process_full_queue_is_503_with_retry_after(folder, tmp_path):
+  stream = io.BytesIO()
+  Image.new('1', (8000, 8000)).save(stream, 'PNG')  # It takes seconds.
   with load_kit.Process('--model_dir=%s' % folder, '--model_name=a.pb',
-                        '--upload_folder=%s' % tmp_path, '--max_queue=2',
-                        '--batch_size=8', '--batch_window_ms=4000') as server:
+                        '--upload_folder=%s' % tmp_path,
+                        '--max_queue=2') as server:
     server.wait_until_it_listens()
     waiting = [threading.Thread(target=load_kit.upload,
-                                args=(server.port, kit.make_photo(seed)))
-               for seed in range(2)]
+                                args=(server.port, stream.getvalue()))
+               for _ in range(2)]
     for thread in waiting:
       thread.start()
     load_kit.wait_until(lambda: 'queue_length 2\n' in read_metrics(server.port))
@@ -160,7 +150,7 @@ def test_process_full_queue_is_503_with_retry_after(folder, tmp_path):
     assert int(reply.getheader('Retry-After')) >= 1
     reply.read()
     for thread in waiting:
-      thread.join(20)
+      thread.join(40)
     connection.request('POST', '/', *load_kit.multipart(kit.make_photo(3)))
     assert connection.getresponse().status == 200
     connection.close()
@@ -245,7 +235,7 @@ def test_service_gets_the_limits_of_the_flags(folder, monkeypatch):
                         '--max_pixels=5000'):
     program.service_from_flags()
   assert made == dict(batch_size=3, window_secs=0.02, max_queue=7,
-                      most_weight=5000)
+                      large=2500, max_weight=80000)
 
 
 def test_threads_are_more_than_the_queue_holds():
@@ -350,6 +340,7 @@ def test_process_with_a_prefix_answers_below_it_and_without_it(folder):
 @pytest.mark.parametrize('argument', [
     '--max_queue=0', '--batch_size=0', '--batch_window_ms=-1', '--threads=0',
     '--reload_secs=-1', '--drain_secs=-1', '--max_pixels=0', '--port=70000',
+    '--request_timeout=0',
     '--max_upload_mb=0', '--max_queue=many', '--keep_uploads=perhaps'])
 def test_flags_values_out_of_range_are_refused(argument):
   with pytest.raises(program.flags.IllegalFlagValueError):
@@ -365,7 +356,7 @@ def test_help_lists_every_flag():
                'threads', 'reload_secs', '[no]keep_uploads', 'api_token',
                'max_pixels', 'drain_secs', 'upload_folder', 'max_upload_mb',
                'url_prefix', 'allowed_hosts', 'rate_limit', 'access_log',
-               'log_format', 'trusted_proxy'):
+               'log_format', 'trusted_proxy', 'request_timeout'):
     assert '--%s:' % name in shown
 
 

@@ -32,7 +32,7 @@ class FakeService:
     self.known = None
     self.ready = True
 
-  def examine_each(self, data):
+  def examine_each(self, data, patience=None):
     if isinstance(self.error, photos.PhotoError):
       return [self.error] * len(data)
     if self.error:

@@ -17,8 +17,9 @@ import serving_kit as kit
 
 import server as program
 from errors import InputError
-from serving import shutdown
+from serving import batching, shutdown
 from serving.app import create_app
+from serving.batching import Gone, TimedOut
 
 # A request whose answer is its body.
 REQUEST = b'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\na'
@@ -66,6 +67,68 @@ def test_what_waits_for_a_thread_is_answered():
     thread.join(30)
   assert running.join() == [0]
   assert answers == {number: str(number) for number in range(10)}
+
+
+@pytest.mark.parametrize('prefix', ['', '/below'])
+def test_probe_is_answered_where_all_threads_wait(prefix):
+  application = _Answers(go=False)
+
+  def with_probe(environ, start_response):
+    if environ['PATH_INFO'] != '/healthz':
+      return application(environ, start_response)
+    start_response('200 OK', [('Content-Length', '2')])
+    return [b'ok']
+
+  running = load_kit.Running(with_probe, 20, prefix)
+  answers = {}
+  clients = [threading.Thread(target=_post,
+                              args=(running.address, number, answers))
+             for number in range(3)]
+  for thread in clients:
+    thread.start()
+  for _ in range(2):  # There are two threads.
+    assert application.waiting.acquire(timeout=20)
+  probe = http.client.HTTPConnection(*running.address, timeout=10)
+  probe.request('GET', prefix + '/healthz')
+  assert probe.getresponse().read() == b'ok'
+  probe.close()
+  application.go.set()
+  for thread in clients:
+    thread.join(30)
+  assert len(answers) == 3
+  running.stop()
+  assert running.join() == [0]
+
+
+@pytest.mark.parametrize('leaves, secs, error', [
+    (True, 60, Gone), (False, 0.2, TimedOut)])
+def test_application_knows_how_long_the_client_waits(monkeypatch, leaves, secs,
+                                                     error):
+  monkeypatch.setattr(batching, '_LOOK_SECS', 0.02)
+  began, ended, errors = threading.Event(), threading.Event(), []
+
+  def application(environ, start_response):
+    try:
+      environ['serving.patience'].wait(
+          lambda seconds: began.set() or ended.wait(seconds))
+    except (Gone, TimedOut) as raised:
+      errors.append(type(raised))
+    ended.set()
+    start_response('200 OK', [('Content-Length', '1')])
+    return [b'a']
+
+  running = load_kit.Running(application, request_secs=secs)
+  client = socket.create_connection(running.address)
+  client.sendall(REQUEST)
+  assert began.wait(20)
+  if leaves:
+    assert not ended.wait(0.1)
+    client.close()
+  assert ended.wait(20)
+  client.close()
+  running.stop()
+  assert running.join() == [0]
+  assert errors == [error]
 
 
 def test_request_on_a_fresh_connection_is_answered(monkeypatch):
