@@ -80,6 +80,9 @@ def build(graph_def, calibrated=False):
   graph = tf.get_default_graph()
   scores = graph.get_tensor_by_name(
       info.calibrated_predictions if calibrated else info.predictions)
+  if scores.shape.ndims is None:
+    raise InputError('the frozen graph does not say how many classes its '
+                     'scores are of')
   label_files.check_count(info.labels, scores.shape.as_list()[-1],
                           'the list of labels')
   outputs = {

@@ -17,7 +17,8 @@ def write(folder):
     encoded = tf.placeholder(tf.string, name='input')
     images = inference_graph.photos_to_images(encoded, 'inception', SIZE, 3)
     # Means of red, green and blue of each photo, and 1.
-    colors = tf.reduce_mean((images + 1.0) * 127.5, [1, 2]) + 1.0
+    colors = tf.reshape(tf.reduce_mean((images + 1.0) * 127.5, [1, 2]) + 1.0,
+                        [-1, len(LABELS)])
     shares = tf.divide(colors, tf.reduce_sum(colors, 1, keepdims=True),
                        name='Predictions')
     spread = tf.subtract(tf.reduce_max(colors, 1), tf.reduce_min(colors, 1),

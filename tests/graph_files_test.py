@@ -137,8 +137,8 @@ def test_operations_are_stateful_only_where_that_is_harmless():
       op_def_registry.get_registered_ops().get)
   found = {name: get(name) for name in graph_files.OPERATIONS}
   missing = sorted(name for name, op_def in found.items() if op_def is None)
-  # 2.21 has all of them.
-  assert len(missing) == (9 if tf.__version__.startswith('1.') else 0), missing
+  # 2.21 has all of them. 1.15 loads some when they are first needed.
+  assert len(missing) <= (9 if tf.__version__.startswith('1.') else 0), missing
   assert {name for name, op_def in found.items()
           if op_def is not None and op_def.is_stateful} <= STATEFUL
 
