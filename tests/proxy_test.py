@@ -5,7 +5,10 @@ localhost, so that over http it sends no Sec-Fetch-Site, as to any server on a
 network. The application is the real one with a service that needs no network.
 """
 
+import http.client
 import json
+import os
+import select
 import shutil
 import socket
 import subprocess
@@ -24,6 +27,8 @@ _TOOLS = {'chromium': devtools.find(), 'nginx': shutil.which('nginx'),
 pytestmark = [pytest.mark.slow, pytest.mark.engine('tf2')] + [
     pytest.mark.skipif(not path, reason='needs %s on the path' % tool)
     for tool, path in _TOOLS.items()]
+
+_SHIPPED_NAME = 'photos.example.org'  # In deploy/nginx.conf.
 
 # What nginx sends as Host, by the name that it is asked for.
 HOSTS = {
@@ -50,6 +55,7 @@ http {
   ssl_certificate %(folder)s/cert.pem;
   ssl_certificate_key %(folder)s/key.pem;
   %(servers)s
+  include %(folder)s/shipped.conf;
   server {
     %(listen)s
     server_name evil.other;
@@ -98,10 +104,11 @@ class Ports:
   Attributes:
     http, https: of nginx.
     plain, prefixed: of the server without and with --url_prefix=/kept.
+    folder: of nginx' files.
   """
 
-  def __init__(self, plain, prefixed):
-    self.plain, self.prefixed = plain, prefixed
+  def __init__(self, plain, prefixed, folder):
+    self.plain, self.prefixed, self.folder = plain, prefixed, folder
     with socket.socket() as one, socket.socket() as other:
       for free in (one, other):
         free.bind(('127.0.0.1', 0))
@@ -126,7 +133,7 @@ def ports(service, tmp_path_factory):
   """Two servers, and nginx in front of them."""
   folder = tmp_path_factory.mktemp('nginx')
   app = create_app(service, {'NUM_TOP_PREDICTIONS': 2,
-                             'ALLOWED_HOSTS': ['.example']})
+                             'ALLOWED_HOSTS': ['.example', _SHIPPED_NAME]})
   plain, prefixed = load_kit.Running(app), load_kit.Running(
       app, url_prefix='/kept')
   subprocess.run(
@@ -134,15 +141,18 @@ def ports(service, tmp_path_factory):
        '-subj', '/CN=whole.example', '-keyout', str(folder / 'key.pem'), '-out',
        str(folder / 'cert.pem')], check=True, stderr=subprocess.DEVNULL)
   # Last, so that nobody else takes the free ports meanwhile.
-  ports = Ports(plain.address[1], prefixed.address[1])
+  ports = Ports(plain.address[1], prefixed.address[1], str(folder))
   listen = 'listen 127.0.0.1:%d; listen 127.0.0.1:%d ssl;' % (
       ports.http, ports.https)
+  (folder / 'shipped.conf').write_text(_shipped(folder, ports, listen))
   (folder / 'nginx.conf').write_text(_MAIN % {
       'folder': folder, 'listen': listen, 'servers': ''.join(
           _SERVER % dict(vars(ports), listen=listen, name=name, host=host)
           for name, host in HOSTS.items())})
-  nginx = subprocess.Popen(['nginx', '-e', 'stderr', '-p', str(folder), '-c',
-                            str(folder / 'nginx.conf')])
+  command = ['nginx', '-e', 'stderr', '-p', str(folder), '-c',
+             str(folder / 'nginx.conf')]
+  subprocess.run(command + ['-t'], check=True)
+  nginx = subprocess.Popen(command)
   try:
     load_kit.wait_until(lambda: _is_open(ports.https) or nginx.poll())
     assert nginx.poll() is None
@@ -154,6 +164,20 @@ def ports(service, tmp_path_factory):
     prefixed.stop()
     plain.join()
     prefixed.join()
+
+
+def _shipped(folder, ports, listen):
+  """Returns deploy/nginx.conf with the addresses and files of the test."""
+  with open(os.path.join(load_kit.ROOT, 'deploy', 'nginx.conf')) as file:
+    text = file.read()
+  for old, new in (('listen 443 ssl;', listen),
+                   ('/etc/ssl/photos.pem', '%s/cert.pem' % folder),
+                   ('/etc/ssl/photos.key', '%s/key.pem' % folder),
+                   ('/var/log/nginx/classifier.log', '%s/access.log' % folder),
+                   ('127.0.0.1:5001', '127.0.0.1:%d' % ports.plain)):
+    assert old in text
+    text = text.replace(old, new)
+  return text
 
 
 def _is_open(port):
@@ -285,3 +309,72 @@ def test_openapi_names_the_server_below_its_prefix(ports, path):
   with urllib.request.urlopen(request) as answer:
     reply = json.loads(answer.read().decode())
   assert reply['photos'][0]['classes'] == ['tulip']
+
+
+def connect(ports, last_byte=1):
+  """Returns a connection from the address 127.0.0.`last_byte`."""
+  return http.client.HTTPConnection('127.0.0.1', ports.http, 20, (
+      '127.0.0.%d' % last_byte, 0))
+
+
+def ask(connection, method, path, body=None):
+  """Asks behind deploy/nginx.conf; returns the answer and its text."""
+  connection.request(method, path, body, {
+      'Host': _SHIPPED_NAME, 'X-Request-Id': 'mine',
+      'Content-Type': 'application/octet-stream'})
+  answer = connection.getresponse()
+  return answer, answer.read().decode()
+
+
+def assert_too_many(answer, text):
+  assert answer.status == 429
+  assert answer.headers['Retry-After'] == '1'
+  assert json.loads(text)['error']['code'] == 'too_many_requests'
+
+
+def test_shipped_configuration_names_requests_and_logs_them(ports):
+  answer, text = ask(connect(ports), 'GET', '/?secret')
+  assert answer.status == 200 and 'id="upload"' in text
+  request_id = answer.headers['X-Request-Id']
+  assert len(request_id) == 32
+
+  def logged():  # After the answer.
+    with open(os.path.join(ports.folder, 'access.log')) as file:
+      lines = [json.loads(line) for line in file.readlines()]
+    return [(line['path'], line['status']) for line in lines
+            if line['request_id'] == request_id]
+
+  load_kit.wait_until(logged)
+  assert logged() == [('/', 200)]
+
+
+@pytest.mark.parametrize('last_byte, status', [(1, 200), (2, 403)])
+def test_shipped_configuration_shows_metrics_to_this_machine(
+    ports, last_byte, status):
+  assert ask(connect(ports, last_byte), 'GET', '/metrics')[0].status == status
+
+
+def test_shipped_configuration_limits_uploads_not_pages(ports):
+  connection = connect(ports, 3)
+  answers = []
+  while not answers or answers[-1][0].status == 200:
+    assert len(answers) < 500
+    answers.append(ask(connection, 'POST', '/api/classify', kit.photo()))
+  assert len(answers) > 20
+  assert_too_many(*answers[-1])
+  assert ask(connection, 'GET', '/')[0].status == 200
+
+
+def test_shipped_configuration_limits_requests_of_an_address(ports):
+  connections = [connect(ports, 4) for _ in range(30)]
+  for connection in connections:  # None of them sends its body.
+    connection.putrequest('GET', '/', skip_host=True)
+    connection.putheader('Host', _SHIPPED_NAME)
+    connection.putheader('Content-Length', '1')
+    connection.endheaders()
+  refused, _, _ = select.select([one.sock for one in connections], [], [], 20)
+  connection, = [one for one in connections if one.sock is refused[0]]
+  answer = connection.getresponse()
+  assert_too_many(answer, answer.read().decode())
+  for connection in connections:
+    connection.close()

@@ -1,0 +1,189 @@
+"""The files of deploy/: they fit the server, and systemd accepts the unit.
+
+IMAGE_TEST=1 also follows the Dockerfile in a clean Debian: docs/deploy.md.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import server_load_kit as load_kit
+import service_kit as kit
+
+from serving.app import create_app
+
+ROOT = load_kit.ROOT
+
+
+def read(*names):
+  with open(os.path.join(ROOT, *names), encoding='utf-8') as file:
+    return file.read()
+
+
+MANIFEST = read('deploy', 'kubernetes.yaml')
+MANIFEST_FLAGS = re.findall(r'- (--\S+)', MANIFEST)
+UNIT = read('deploy', 'classifier.service')
+# The instructions of the Dockerfile: pairs of name and text.
+STEPS = re.findall(r'(?m)^([A-Z]+) (.*)', read('deploy', 'Dockerfile').replace(
+    '\\\n', ''))
+ENTRY_POINT = json.loads(dict(STEPS)['ENTRYPOINT'])
+
+
+def copy_sources(target):
+  """Copies what .dockerignore, a list of what is allowed, leaves."""
+  lines = re.findall('(?m)^[^#\n].*', read('.dockerignore'))
+  assert (lines[0], lines[-1]) == ('*', '**/__pycache__')
+  for line in lines[1:-1]:
+    assert line[0] == '!'
+    source, copy = os.path.join(ROOT, line[1:]), str(target / line[1:])
+    if os.path.isdir(source):
+      shutil.copytree(source, copy,
+                      ignore=shutil.ignore_patterns('__pycache__'))
+    else:
+      shutil.copy(source, copy)
+
+
+@pytest.fixture
+def model(tmp_path):
+  """A folder with the graph that the manifest names, and a photo."""
+  folder = tmp_path / 'model'
+  graph = load_kit.export(tmp_path, 'graph')
+  folder.mkdir()
+  shutil.copy(str(graph), str(folder / 'my_inception_v4_freeze.pb'))
+  (folder / 'photo.jpg').write_bytes(kit.photo(size=(64, 48)))
+  return folder
+
+
+def test_flags_and_times_are_the_servers():
+  defined = read('server.py')
+  used = re.findall(r'--(\w+)', ' '.join(
+      re.findall('(?m)^ExecStart=.*', UNIT) + ENTRY_POINT + MANIFEST_FLAGS))
+  assert len(used) >= 8
+  assert set(used) <= set(re.findall(r"DEFINE_\w+\(\s*'(\w+)'", defined))
+  drain = float(re.search(r"'drain_secs', ([\d.]+)", defined).group(1))
+  assert int(re.search(r'TimeoutStopSec=(\d+)', UNIT).group(1)) > drain
+  pause, grace = [int(re.search(pattern, MANIFEST).group(1)) for pattern in (
+      r"\[sleep, '(\d+)'\]", r'terminationGracePeriodSeconds: (\d+)')]
+  assert grace > pause + drain
+
+
+def test_image_is_not_of_root_and_has_the_pinned_packages():
+  assert STEPS[0] == ('FROM', 'python:3.11-slim')
+  assert not re.match('0|root', dict(STEPS)['USER'])
+  assert [text for name, text in STEPS if name == 'RUN'] == [
+      'pip install --no-cache-dir -r requirements-tf2.txt']
+
+
+def test_probes_are_of_addresses_that_the_server_has():
+  probes = re.findall(r'(\w+)Probe:\n\s+httpGet: {path: (\S+),', MANIFEST)
+  assert probes == [('startup', '/readyz'), ('liveness', '/healthz'),
+                    ('readiness', '/readyz')]
+  rules = create_app(kit.FakeService()).url_map.iter_rules()
+  assert {'/healthz', '/readyz'} <= {rule.rule for rule in rules}
+  assert "'/healthz'" in dict(STEPS)['HEALTHCHECK']
+
+
+@pytest.mark.skipif(not shutil.which('systemd-analyze'),
+                    reason='needs systemd-analyze on the path')
+# The threshold is 10 times the exposure, which is at most 10.
+@pytest.mark.parametrize('check', ['verify', 'security --offline=true '
+                                   '--threshold=15'])
+def test_systemd_accepts_the_unit(tmp_path, check):
+  unit = tmp_path / 'classifier.service'
+  unit.write_text(UNIT.replace('/opt/classifier/.venv-tf2/bin/python',
+                               sys.executable))
+  done = subprocess.run(['systemd-analyze', *check.split(), str(unit)],
+                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+  assert done.returncode == 0, done.stdout.decode()
+  assert check != 'verify' or not done.stdout, done.stdout.decode()
+
+
+@pytest.mark.slow
+def test_image_has_all_that_the_server_needs(tmp_path, model):
+  folder = tmp_path / 'app'
+  folder.mkdir()
+  copy_sources(folder)
+  command = [sys.executable, *ENTRY_POINT[1:], *MANIFEST_FLAGS,
+             '--model_dir=%s' % model, '--host=127.0.0.1', '--port=0']
+  with subprocess.Popen(command, cwd=str(folder), text=True,
+                        stdout=subprocess.PIPE) as server:
+    try:
+      port = re.search(r'port (\d+)', server.stdout.readline()).group(1)
+      data = (model / 'photo.jpg').read_bytes()
+      assert load_kit.upload(int(port), data)[0] == 200
+    finally:
+      server.kill()
+
+
+# Read-only but for /tmp, with the folder of the model, in a network of its own.
+_CONTAINER = '''
+set -e
+ip link set lo up
+mount --bind "$1" "$1"
+mount --bind "$2" "$1/model"
+mount -t proc proc "$1/proc"
+mount -t tmpfs tmpfs "$1/tmp"
+mount -o remount,bind,ro "$1"
+root=$1
+shift 2
+exec chroot "$root" "$@"
+'''
+
+_UPLOAD = '''
+import http.client
+connection = http.client.HTTPConnection('127.0.0.1', 5001)
+connection.request('POST', '/api/classify', open('/model/photo.jpg', 'rb'))
+print(connection.getresponse().read().decode())
+'''
+
+
+@pytest.mark.skipif(not os.environ.get('IMAGE_TEST'), reason='IMAGE_TEST=1, as '
+                    'root: makes a Debian and downloads 600 MB')
+def test_steps_of_the_dockerfile_make_what_serves(tmp_path, model):
+  root, run = tmp_path / 'root', subprocess.check_call
+  run(['debootstrap', '--variant=minbase',
+       '--include=ca-certificates,python3-venv', 'bookworm', str(root)])
+  # pip and python are where python:3.11-slim has them.
+  run(['chroot', str(root), 'python3', '-m', 'venv', '/usr/local'])
+  for name in ('/etc/resolv.conf', '/etc/ssl/certs/ca-certificates.crt'):
+    shutil.copy(name, str(root) + name)
+  (root / 'model').mkdir()
+  work = root / dict(STEPS)['WORKDIR'][1:]
+  work.mkdir()
+  inside = ['env', '-i', '--chdir=' + dict(STEPS)['WORKDIR'],
+            'PATH=/usr/local/bin:/usr/bin:/bin:/sbin']
+  for name, text in STEPS:
+    if name == 'COPY' and text == '. .':
+      copy_sources(work)
+    elif name == 'COPY':
+      shutil.copy(os.path.join(ROOT, text.split()[0]), str(work))
+    elif name == 'RUN':
+      run(['chroot', str(root), *inside, 'sh', '-c', text])
+    elif name == 'USER':
+      user, group = text.split(':')
+      inside += ['setpriv', '--reuid=' + user, '--regid=' + group,
+                 '--clear-groups', '--no-new-privs', '--bounding-set=-all',
+                 '--inh-caps=-all']
+    else:
+      assert name in ('FROM', 'WORKDIR', 'EXPOSE', 'HEALTHCHECK', 'ENTRYPOINT')
+  with subprocess.Popen(
+      ['unshare', '--mount', '--net', 'sh', '-c', _CONTAINER, 'sh', str(root),
+       str(model), *inside, *ENTRY_POINT], stdout=subprocess.PIPE) as server:
+    try:
+      assert server.stdout.readline() == b'listening on port 5001\n'
+      enter = ['nsenter', '--target=%d' % server.pid, '--mount', '--net',
+               'chroot', str(root)]
+      check = dict(STEPS)['HEALTHCHECK'].partition('CMD ')[2]
+      run([*enter, *inside, *json.loads(check)])
+      reply = json.loads(subprocess.check_output(
+          [*enter, *inside, 'python', '-c', _UPLOAD]).decode())
+      assert len(reply['photos'][0]['classes']) > 1
+      assert subprocess.call([*enter, 'touch', '/app/written']) != 0
+      server.terminate()
+      assert server.wait(40) == 0
+    finally:
+      server.kill()
