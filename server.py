@@ -108,7 +108,7 @@ def _define_network_flags():
       'api_token', None,
       'What a request to the API must give as `Authorization: Bearer TOKEN`. '
       'None: nothing. A value @FILE is read from FILE, for others see the '
-      'command line of a process: one token a line, each is accepted; read '
+      'command line of a process: one token per line, each is accepted; read '
       'again when the file changes.')
   flags.DEFINE_integer(
       'rate_limit', 0,
@@ -131,7 +131,7 @@ def _define_network_flags():
       'or json, a JSON object. None: no such lines.')
   flags.DEFINE_enum(
       'log_format', 'text', ['text', 'json'],
-      'Format of the log on stderr: text, or json, a JSON object a line.')
+      'Format of the log on stderr: text, or json, one JSON object per line.')
 
 
 def _define_upload_flags():

@@ -107,8 +107,9 @@ class _Attacker(threading.Thread):
           self._connection = server_load.connect(self._port)
         status, headers, _ = server_load.exchange(self._connection,
                                                   self._request)
-      except (OSError, ValueError):
+      except (OSError, ValueError, KeyError):
         self._connection = None
+        self._stop_event.wait(0.1)
         continue
       self.answers += status == 200
       if headers.get('connection', '').lower() == 'close':

@@ -42,7 +42,7 @@ _TELL_ALL = 'verify_tfrecord.py tells all that is wrong with a data set'
 # start.
 _in_graph = tf.autograph.experimental.do_not_convert
 
-_NO_MEMORY = re.compile('OOM when|[Ff]ailed to allocate')
+_NO_MEMORY = re.compile('OOM when|[Oo]ut of memory|[Ff]ailed to allocate')
 
 # The message about a label that is not one of the network's outputs.
 _LABEL_OUTSIDE = 'label outside 0 to %d with --labels_offset=%d:'

@@ -181,7 +181,7 @@ def _find_end(data, start):
 
   When only the marker and a few bits are missing, or a changed byte made a
   segment that leads beyond the end, Pillow is content and TensorFlow is not.
-  What follows the marker is no matter: telephones append films.
+  What follows the marker does not matter: telephones append films.
 
   Args:
     data: bytes of the file.

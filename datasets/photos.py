@@ -33,6 +33,10 @@ try:  # An optional package; README.md says what for.
 except ImportError:
   HeifImageFile = None
 
+# Letters of all texts in a PNG, which Pillow unpacks when it opens a file: 8 MB
+# at most. Its own limit lets small files take 256 MB.
+PngImagePlugin.MAX_TEXT_MEMORY = 2 * 2 ** 20
+
 # Width times height. The largest medium-format cameras take 102 to 151
 # million; decoded, such a photo needs 3 bytes a pixel.
 MAX_PIXELS = 160 * 1000 * 1000

@@ -272,7 +272,7 @@ def _safe_name(path, member):
   if member.name.startswith('/') or name.split('/')[0] == '..':
     reason = 'leaves the folder'
   elif '\\' in name or '\0' in name:
-    reason = 'is no plain name'
+    reason = 'is not a plain name'
   elif len(name) > _LONGEST_NAME:
     raise UnsafeArchive('%s is not unpacked: the name of a member has more '
                         'than %d characters' % (path, _LONGEST_NAME))
@@ -283,7 +283,7 @@ def _safe_name(path, member):
   elif member.size < 0:
     reason = 'has a negative size'
   elif name == '.' and not member.isdir():
-    reason = 'is no plain name'
+    reason = 'is not a plain name'
   else:
     return name
   raise UnsafeArchive('%s is not unpacked: its member %r %s' %

@@ -297,7 +297,12 @@ def _resize_middle(image, fraction, height, width):
 
   Returns:
     `[height, width, channels]` float32 in [0, 1].
+
+  Raises:
+    ValueError: fraction is not in (0, 1].
   """
+  if not 0 < fraction <= 1:
+    raise ValueError('central_fraction must be in (0, 1], not %r' % fraction)
   shape = tf.shape(image)[:2]
   sides = tf.cast(shape, tf.float64)
   start = tf.to_int32((sides - sides * fraction) / 2)  # As central_crop does.

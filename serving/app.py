@@ -2,10 +2,11 @@
 
   app = create_app(service, {'KEEP_UPLOADS': True})
 
-The service is any object with `labels`, `examine_each(photos)`, `is_ready()`,
-`facts()` and `counts()`; serving.live has the real one. Errors are pages too,
-and JSON under /api: a status of 4xx or 503 and one sentence that says what to
-do. No answer tells of what is inside: no path, no traceback, no metadata.
+The service is any object with `labels`, `examine_each(photos, patience)`,
+`is_ready()`, `facts()` and `counts()`; serving.live has the real one. Errors
+are pages too, and JSON under /api: a status of 4xx or 503 and one sentence that
+says what to do. No answer tells of what is inside: no path, no traceback, no
+metadata.
 """
 
 import time
@@ -42,8 +43,8 @@ DEFAULTS = {
     # Classes that the page shows.
     'NUM_TOP_PREDICTIONS': 5,
     # Largest photo, most photos of one request, and largest width times
-    # height. Telephones take 50 million pixels. Decoding needs 3 bytes for each
-    # and half as much again; with transparency, 16.
+    # height. Telephones take 50 million pixels. Decoding needs 3 to 9 bytes for
+    # each.
     'MAX_UPLOAD_MB': 16,
     'MAX_PHOTOS': 16,
     'MAX_PIXELS': 64 * 10 ** 6,
@@ -80,9 +81,9 @@ def create_app(service, config=None, numbers=None):
   """Makes the application.
 
   Args:
-    service: has `labels`, `examine_each([bytes]) -> [Answer or PhotoError]`
-      that raises batching.Busy or Closing, `is_ready() -> bool`, `facts() ->
-      dict` and `counts() -> dict`.
+    service: has `labels`, `examine_each([bytes], patience) -> [Answer or
+      PhotoError]` that raises batching.Busy, Closing, TimedOut or Gone,
+      `is_ready() -> bool`, `facts() -> dict` and `counts() -> dict`.
     config: dict over DEFAULTS; sizes are in units of 2^20 bytes.
     numbers: metrics.Metrics that /metrics shows; None: new ones.
 
@@ -135,7 +136,7 @@ def body_bytes(max_upload_mb):
 
 
 def _add_clients(app):
-  """Gives the app `tokens` and `limit_rate(photos)`."""
+  """Gives the app `tokens` and `limit_rate(photos)`; negative: given back."""
   app.tokens = clients.Tokens(app.config['API_TOKEN'])
   limit = app.config['RATE_LIMIT'] and clients.RateLimit(
       app.config['RATE_LIMIT'])

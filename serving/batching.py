@@ -4,7 +4,8 @@
   answers = batcher.submit([data], prepare)   # from any thread
 
 One photo of a network on few cores takes as long alone as in company, so this
-does not make the session much faster: it keeps one run at a time on the cores,
+does not make the session much faster: it keeps one run at a time on the cores
+(and one of a large photo, see below),
 bounds how many photos and how many pixels may wait, and shares the session
 between requests by pixels (self-clocked fair queueing): a request of large
 photos, or of many, does not delay a small one of another client. Large photos
@@ -112,7 +113,7 @@ class _Request:
     self.patience = patience
     self.results = [None] * len(weights)
     self.missing = len(weights)
-    self.tag = 0  # Of its newest photo in the queue.
+    self.tags = [0, 0]  # Of its newest photo in the queue; newest large one.
     self.error = None
     self.answered = threading.Event()
     self.context = contextvars.copy_context()  # The log's id of the request.
@@ -309,11 +310,11 @@ class Batcher:
     return min(sum(request.weights), self._max_weight / 2)
 
   def _counted(self, error):
-    """Counts a request that is given up; returns the error to raise."""
+    """Counts a request that is given up; returns a new error to raise."""
     with self._changed:
       if isinstance(error, Gone):
         self._counts['left'] += 1
-        return error
+        return Gone(*error.args)
       self._counts['timed_out'] += 1
       return TimedOut(self._retry_after())
 
@@ -331,10 +332,11 @@ class Batcher:
         self._settle(request, index, prepared)
       else:
         self._number += 1
-        last = self._tags[self._is_large(weight)]
-        request.tag = max(request.tag, last) + weight + _PHOTO_WEIGHT
+        lane = self._is_large(weight)
+        request.tags[lane] = (max(request.tags[lane], self._tags[lane]) +
+                              weight + _PHOTO_WEIGHT)
         bisect.insort(self._items, _Item(
-            request.tag, self._number, request, index, prepared, weight,
+            request.tags[lane], self._number, request, index, prepared, weight,
             time.monotonic()))
       self._changed.notify_all()
 
@@ -342,7 +344,9 @@ class Batcher:
     """Notes what became of a photo; wakes the caller after the last one."""
     with self._changed:
       request.results[index] = result
-      request.error = request.error or error
+      # Without the frames, which hold the photos: Python would find that circle
+      # only much later.
+      request.error = request.error or (error and error.with_traceback(None))
       request.missing -= 1
       if not request.missing:
         request.answered.set()
@@ -352,11 +356,17 @@ class Batcher:
       batch = self._next_batch(is_large)
       if batch is None:
         return
-      self._run(batch)
-      del batch  # Else its photos would stay until the next one.
-      with self._changed:
-        self._running -= 1
-        self._changed.notify_all()
+      now = time.monotonic()
+      for item in batch:
+        self._observe('classifier_queue_duration_seconds', now - item.since)
+        del item
+      try:
+        self._run(batch)
+      finally:
+        del batch  # Else its photos would stay until the next one.
+        with self._changed:
+          self._running -= 1
+          self._changed.notify_all()
 
   def _next_batch(self, is_large):
     """Waits for a batch; calls chores meanwhile; returns None at the end."""
@@ -381,7 +391,7 @@ class Batcher:
       self._call_chore()
 
   def _take_batch(self, items):
-    """Takes a batch out of the queue; may be empty: its callers gave it up."""
+    """Takes a batch out of the queue, empty where all callers gave up."""
     batch, weight = [], 0
     for item in items:
       weight += item.weight
@@ -429,16 +439,22 @@ class Batcher:
     try:
       results = self._results(batch)
     # Whatever it is: the callers wait, and the next batch shall have its turn.
-    except Exception as error:
-      if len(batch) > 1:
-        for item in batch:
-          self._run([item])
-        return
-      batch[0].request.context.run(
-          tf.logging.error, 'the session failed on a photo: %s: %s',
-          type(error).__name__, ' '.join(str(error).split()))
-      self._settle(batch[0].request, batch[0].index, None, error)
+    except Exception as raised:
+      error = raised.with_traceback(None)  # Its frames hold the photos.
+    else:
+      self._settle_all(batch, results)
       return
+    if len(batch) > 1:
+      for item in batch:
+        self._run([item])
+      return
+    # A copy: another thread may be in it, with another photo of the request.
+    batch[0].request.context.copy().run(
+        tf.logging.error, 'the session failed on a photo: %s: %s',
+        type(error).__name__, ' '.join(str(error).split()))
+    self._settle(batch[0].request, batch[0].index, None, error)
+
+  def _settle_all(self, batch, results):
     with self._changed:
       self._counts['batches'] += 1
       self._counts['photos'] += len(batch)
@@ -447,8 +463,6 @@ class Batcher:
 
   def _results(self, batch):
     start = time.monotonic()
-    for item in batch:
-      self._observe('classifier_queue_duration_seconds', start - item.since)
     results = self._examine([item.prepared for item in batch])
     self._observe('classifier_forward_duration_seconds',
                   time.monotonic() - start)

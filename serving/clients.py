@@ -47,7 +47,8 @@ def normal(address):
   An IPv4 address that is written as an IPv6 one becomes an IPv4 one.
   """
   try:
-    found = ipaddress.ip_address(address)
+    # Without its zone, in which any letters may be.
+    found = ipaddress.ip_address(address.partition('%')[0])
   except ValueError:
     return None
   return str(getattr(found, 'ipv4_mapped', None) or found)
@@ -60,7 +61,7 @@ class Tokens:
     """Reads the tokens.
 
     Args:
-      value: a token; @FILE for a file with one token a line; None: nothing is
+      value: a token; @FILE for a file with one token per line; None: nothing is
         asked for.
 
     Raises:
@@ -112,7 +113,7 @@ def _digests(tokens):
   for token in tokens or ['']:
     if not token or not all('!' <= letter <= '~' for letter in token):
       raise InputError('--api_token must be one or more printable ASCII '
-                       'letters without spaces; in a file, one token a line')
+                       'letters without spaces; in a file, one token per line')
   return tuple(map(_digest, tokens))
 
 
@@ -123,7 +124,8 @@ def _digest(token):
 class RateLimit:
   """How many photos each client may send; safe to use from several threads.
 
-  A client that has been silent for a minute may send a minute's photos at once.
+  On average of a minute: a client that has been silent for one may send that
+  minute's photos at once.
   """
 
   def __init__(self, photos_per_minute, clock=time.monotonic):
@@ -138,8 +140,8 @@ class RateLimit:
 
     Args:
       client: a token's digest, or an address as text.
-      photos: how many. A request of more than a minute's photos is accepted
-        after a silent minute, and counts in full.
+      photos: how many; negative: they are given back. A request of more than
+        a minute's photos is accepted after a silent minute, and counts in full.
 
     Raises:
       Refused: too_many_requests, and these photos do not count.

@@ -5,6 +5,8 @@ Python functions or open connections, and running a graph runs them. Only the
 operations listed here are therefore loaded from a file.
 """
 
+import re
+
 from google.protobuf import text_format
 from google.protobuf.message import DecodeError
 
@@ -95,8 +97,10 @@ OPERATIONS = frozenset('''
     QuantizedBatchNormWithGlobalNormalization QuantizedInstanceNorm
 '''.split())
 
-# Operations that an error names.
-_MOST_NAMED = 8
+# Operations that an error names, with where they are; and in the flag that
+# would accept them, if they are called as TensorFlow's are.
+_MOST_NAMED, _MOST_IN_FLAG = 8, 50
+_OP_NAME = re.compile('[A-Za-z][A-Za-z0-9_]*')
 
 
 def read_graph_def(path, what):
@@ -162,11 +166,14 @@ def _check_operations(graph_def, path, accepted):
            for op in sorted(places)[:_MOST_NAMED]]
   if len(places) > _MOST_NAMED:
     named.append('%d others' % (len(places) - _MOST_NAMED))
-  raise InputError(
+  reason = (
       '%r is not loaded: it has operations that may do more than compute, such '
-      'as read and write files: %s; if you trust its origin, give '
-      '--allowed_ops=%s' % (path, ', '.join(named),
-                            ','.join(names[op] for op in sorted(places))))
+      'as read and write files: %s' % (path, ', '.join(named)))
+  # No advice that could not be given to a shell: the names are a stranger's.
+  if len(places) <= _MOST_IN_FLAG and all(map(_OP_NAME.fullmatch, places)):
+    reason += '; if you trust its origin, give --allowed_ops=%s' % ','.join(
+        sorted(places))
+  raise InputError(reason)
 
 
 def import_into_default(graph_def, input_map=None):

@@ -14,10 +14,9 @@ It is switched off here, which costs no time that can be measured.
 import ctypes
 import os
 import threading
-import time
 
-# Seconds between two times: each costs some milliseconds, and the network some
-# to fault its buffers in again.
+# Seconds until it is trimmed: each time costs some milliseconds, and some to
+# fault the network's buffers in again.
 _SECONDS = 10
 
 
@@ -38,35 +37,32 @@ def use_one_arena():
 
 
 class Trimmer:
-  """Trims the heap now and then; safe to use from several threads."""
+  """Trims the heap some seconds after use; safe to use from several threads."""
 
   def __init__(self, seconds=_SECONDS):
     self._seconds = seconds
-    self._last = time.monotonic()
     self._timer = None
     self._lock = threading.Lock()
     # Of glibc; other C libraries give memory back by themselves.
     self._trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
 
   def trim(self):
-    """Trims; once some seconds have passed, where it was done just before.
+    """Trims in some seconds, once for all calls until then.
 
-    Returns:
-      Whether it was done at once.
+    Not at once: a photo that nobody waits for any more may still be worked on.
     """
     with self._lock:
       if self._trim is None or self._timer:
-        return False
-      wait = self._seconds - (time.monotonic() - self._last)
-      if wait > 0:
-        self._timer = threading.Timer(wait, self._trim_now)
-        self._timer.daemon = True
-        self._timer.start()
-        return False
-    self._trim_now()
-    return True
+        return
+      timer = threading.Timer(self._seconds, self._trim_now)
+      timer.daemon = True
+      try:
+        timer.start()
+      except RuntimeError:  # No thread can be had; the next call tries again.
+        return
+      self._timer = timer
 
   def _trim_now(self):
     with self._lock:
-      self._last, self._timer = time.monotonic(), None
+      self._timer = None
     self._trim(ctypes.c_size_t(0))

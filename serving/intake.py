@@ -49,12 +49,14 @@ def classify(app, service, photos):
     patience = flask.request.environ.get('serving.patience')
     answers = iter(service.examine_each(usable, patience) if usable else ())
   except Busy as busy:
+    app.limit_rate(-len(photos))
     raise refusals.busy(max(1, int(busy.retry_after)))
   except TimedOut as error:
     raise refusals.busy(error.retry_after, 'timed_out')
   except Gone:
     raise Refused('client_left')
   except Closing:
+    app.limit_rate(-len(photos))
     raise Refused('closing')
   milliseconds = 1000 * (time.monotonic() - start)
   results = [result if result.refused else _answered(result, next(answers))

@@ -10,7 +10,9 @@ batches. One that cannot be used is refused, and the present one goes on.
 
 import bisect
 import collections
+import contextlib
 import ctypes
+import functools
 import gc
 import hashlib
 import os
@@ -30,11 +32,11 @@ from serving.classifier import Answer, prepare
 # writes them may not be done.
 _REST_SECS = 1.0
 
-# Photos of up to so many pixels, with transparency of a quarter of them, are
-# small; above the second they are large. Telephones take 12 million, some 50.
+# Weights (photos.weight_of) up to which a photo is small, and above which it is
+# large. Telephones take 12 million pixels, some 50.
 _SMALL_PIXELS, _LARGE_PIXELS = 4 * 10 ** 6, 16 * 10 ** 6
 
-# Photos of the most pixels that may be accepted and not yet answered.
+# Pixels that may be accepted and not yet answered, in photos of max_pixels.
 _LARGEST_PHOTOS = 16
 
 # How far the scores of a photo may be from a sum of 1: of thousands of float32.
@@ -43,8 +45,8 @@ _SUM_TOLERANCE = 1e-3
 # Bytes that are read at a time for the checksum.
 _BLOCK = 1 << 20
 
-# data: bytes of the file; weight: of photos.weight_of.
-_Photo = collections.namedtuple('_Photo', 'data weight')
+# data: bytes of the file; weight: of photos.weight_of; index: in its request.
+_Photo = collections.namedtuple('_Photo', 'data weight index')
 
 # classifier: ready to be used; facts: what Service.facts returns; signature: of
 # the files it came from.
@@ -99,6 +101,49 @@ class Source:
     return _Loaded(classifier, facts, before)
 
 
+class _Places:
+  """Places for threads that decode; used as `with places.take(...)`.
+
+  The first photo of a request goes before the second one of another.
+  """
+
+  def __init__(self, count):
+    self._free = count
+    self._number = 0  # Of the newest thread.
+    self._waiting = []  # Sorted.
+    self._changed = threading.Condition()
+
+  @contextlib.contextmanager
+  def take(self, index, patience):
+    """Waits for a place, and has it inside the `with`.
+
+    Args:
+      index: of the photo in its request.
+      patience: batching.Patience of the request.
+
+    Raises:
+      batching.TimedOut, batching.Gone: as `patience.wait` does.
+    """
+    with self._changed:
+      self._number += 1
+      ticket = index, self._number
+      bisect.insort(self._waiting, ticket)
+      try:
+        patience.wait(functools.partial(
+            self._changed.wait_for,
+            lambda: self._free and self._waiting[0] == ticket))
+        self._free -= 1
+      finally:
+        self._waiting.remove(ticket)
+        self._changed.notify_all()
+    try:
+      yield
+    finally:
+      with self._changed:
+        self._free += 1
+        self._changed.notify_all()
+
+
 class Service:
   """Answers photos with the newest usable graph; for all threads of a server.
 
@@ -129,8 +174,8 @@ class Service:
     # needs memory, up to 9 bytes a pixel. Small ones, others and the large
     # ones do not take each other's places.
     cores = os.cpu_count() or 1
-    self._decoders = [threading.BoundedSemaphore(places)
-                      for places in (cores, cores, 1)]
+    self._decoders = [_Places(count)
+                      for count in (cores, cores, max(1, cores // 4))]
     self._ending = False
     self._swaps = self._failed_swaps = 0
     self._closed = threading.Event()
@@ -174,7 +219,8 @@ class Service:
     """
     patience = patience or Patience()
     return self._batcher.submit(
-        [_Photo(data, photos.weight_of(data)) for data in encoded_photos],
+        [_Photo(data, photos.weight_of(data), index)
+         for index, data in enumerate(encoded_photos)],
         lambda photo: self._prepare(photo, patience), patience)
 
   def is_ready(self):
@@ -219,18 +265,15 @@ class Service:
     return done
 
   def _prepare(self, photo, patience):
-    # Before a place is taken: a thread that waits for photos.py's own lock for
-    # the largest ones would keep small ones out.
-    place = self._decoders[bisect.bisect_left(
+    # By size: a thread that waits for photos.py's own lock for the largest ones
+    # must not hold a place that small photos need.
+    places = self._decoders[bisect.bisect_left(
         (_SMALL_PIXELS, _LARGE_PIXELS), photo.weight)]
-    patience.wait(lambda seconds: place.acquire(timeout=seconds))
-    try:
+    with places.take(photo.index, patience):
       patience.check()
       start = time.monotonic()
       prepared = prepare(photo.data, self._max_pixels)
       seconds = time.monotonic() - start
-    finally:
-      place.release()
     self._observe('classifier_decode_duration_seconds', seconds)
     if isinstance(prepared, photos.Photo):
       self._observe('classifier_photo_pixels', prepared.height * prepared.width)

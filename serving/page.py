@@ -14,8 +14,10 @@ import threading
 
 import flask
 
+from datasets import photos
 from datasets.photos import PhotoError
 from serving import api, intake, same_site, texts, uploads
+from serving.batching import Gone, Patience, TimedOut
 from serving.refusals import Refused
 from serving.rows import none_of, top_rows
 
@@ -23,11 +25,14 @@ from serving.rows import none_of, top_rows
 # previews has some 1.5 MB.
 _PREVIEW_BYTES = 8 * 2 ** 20
 
-# Previews that are made at a time: each decodes its photo in full.
+# Previews that are made at a time: each decodes its photo in full. Of photos
+# that weigh more (photos.weight_of) there are none.
+_MOST_WEIGHT = 16 * 10 ** 6
 _PREVIEWS = threading.BoundedSemaphore(os.cpu_count() or 1)
 
-# photo: data URI, None: too many. rows: Rows. unknown: what is said of a photo
-# that is none of the classes, else None. error: sentence, else None.
+# photo: data URI, None: too many, or too large. rows: Rows. unknown: what is
+# said of a photo that is none of the classes, else None. error: sentence, or
+# None.
 Card = collections.namedtuple('Card', 'photo rows unknown error')
 
 
@@ -128,9 +133,17 @@ def _cards(app, results, labels):
 
 def _preview(app, data):
   """Returns a data URI of a small picture without metadata, or None."""
+  if photos.weight_of(data) > _MOST_WEIGHT:
+    return None
+  patience = flask.request.environ.get('serving.patience') or Patience()
   try:
-    with _PREVIEWS:
-      small = uploads.preview(data, app.config['MAX_PIXELS'])
+    patience.wait(lambda seconds: _PREVIEWS.acquire(timeout=seconds))
+  except (TimedOut, Gone):  # The scores are there, and go out without it.
+    return None
+  try:
+    small = uploads.preview(data, app.config['MAX_PIXELS'])
   except PhotoError:  # The classifier was content with it.
     return None
+  finally:
+    _PREVIEWS.release()
   return 'data:image/jpeg;base64,' + base64.b64encode(small).decode('ascii')

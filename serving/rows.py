@@ -11,7 +11,7 @@ Row = collections.namedtuple('Row', 'label score percent')
 
 
 def top(scores, labels, count=None):
-  """Returns the labels of the `count` largest scores, and these, as two lists.
+  """Returns the labels and the scores of the largest scores, as two lists.
 
   Args:
     scores: `[num_classes]` float32 in [0, 1].

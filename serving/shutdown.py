@@ -98,9 +98,12 @@ class _Answer(ErrorTask):
     self.response_headers.extend(headers.items())
     self.close_on_finish = True
     self.content_length = len(body)
-    self.channel.server.note_refused(self._environ(code), refused, len(body),
-                                     time.monotonic() - self.channel.began)
-    self.write(body)
+    try:
+      self.channel.server.note_refused(self._environ(code), refused, len(body),
+                                       time.monotonic() - self.channel.began)
+      self.write(body)
+    finally:
+      logs.end_request()
 
   def _header(self, name):
     return self.request.headers.get(name.upper().replace('-', '_'))
@@ -148,6 +151,12 @@ class _Channel(HTTPChannel):
   def parser_class(self, adj):
     """Returns what parses the next request, as waitress asks for it."""
     return Request(adj, self.server.most_bytes, self._is_refused, self._discard)
+
+  def handle_close(self):
+    """Closes the connection, and frees what has come of an upload."""
+    super().handle_close()
+    if self.request is not None:
+      self.request.close()  # Python finds the circles around it much later.
 
   def _is_refused(self, request):
     environ = self.task_class(self, request).get_environment()

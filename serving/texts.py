@@ -122,7 +122,7 @@ _SENTENCES = {
         'too_many_pixels_a_side': 'The photo has %(width)d x %(height)d '
                                   'pixels; at most %(most)d a side are '
                                   'accepted.',
-        'too_many_requests': 'At most %(most)d photos a minute are accepted '
+        'too_many_requests': 'At most %(most)d photos per minute are accepted '
                              'from one client. Please try again in '
                              '%(seconds)d s.',
         'unauthorized': 'This address needs the header Authorization: Bearer, '

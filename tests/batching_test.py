@@ -1,7 +1,9 @@
 """Batches out of the photos of several threads."""
 
+import gc
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -348,6 +350,74 @@ def test_failure_of_the_session_answers_all_and_goes_on(make, session, log):
     assert isinstance(caller.error, Failed)
   assert batcher.submit([4], same) == [8]
   assert 'failed on a photo: RuntimeError: no more memory' in log.text
+
+
+def test_failure_of_both_threads_on_one_request_goes_on(make, session, log,
+                                                        monkeypatch):
+  session.bad = (1, 99)
+  both = threading.Barrier(2)
+  error = batching.tf.logging.error
+  # Both are in the context of the request when they log.
+  monkeypatch.setattr(batching.tf.logging, 'error',
+                      lambda *values: (both.wait(20), error(*values)))
+  batcher = make(weigh=abs, large=10, window_secs=0)
+  caller = Caller(batcher, 99, 1)
+  caller.end()
+  assert isinstance(caller.error, Failed)
+  assert log.text.count('failed on a photo') == 2
+  assert batcher.call_between(lambda: 7) == 7
+  assert batcher.submit([3, 98], same) == [6, 196]
+
+
+class Photo(float):
+  """A number to which there can be weak references."""
+
+
+@pytest.mark.parametrize('ends', ['left', 'failed'])
+def test_photos_are_freed_where_the_request_before_them_failed(make, session,
+                                                               ends):
+  gone = threading.Event()
+  session.bad = (1,) if ends == 'failed' else ()
+  batcher = make(window_secs=0)
+  first = hold(session, batcher)
+  leaving = Caller(batcher, 1, patience=Patience(is_gone=gone.is_set))
+  wait_until(lambda: batcher.counts()['queue_length'] == 2)
+  others = [Photo(number) for number in (2, 3)]
+  left = [weakref.ref(photo) for photo in others]
+  callers = [Caller(batcher, photo) for photo in others]
+  wait_until(lambda: batcher.counts()['queue_length'] == 4)
+  gc.disable()
+  try:
+    if ends == 'left':
+      gone.set()
+    session.open.set()
+    for caller in [first, leaving, *callers]:
+      caller.end()
+    assert isinstance(leaving.error, Gone if ends == 'left' else Failed)
+    session.batches.clear()
+    for caller in callers:
+      caller._numbers = ()
+    del others, callers, caller
+    wait_until(lambda: not any(photo() for photo in left))
+  finally:
+    gc.enable()
+
+
+def test_submit_small_photo_beside_a_large_one_keeps_its_turn(make, session):
+  batcher = make(weigh=abs, large=10 ** 8, window_secs=0, batch_size=1)
+  for _ in range(20):  # They bring the order of the large photos far ahead.
+    batcher.submit([10 ** 9], same)
+  first = hold(session, batcher)
+  session.gates[10 ** 9] = threading.Event()
+  mixed = Caller(batcher, 10 ** 9, 1)
+  wait_until(lambda: batcher.counts()['queue_length'] == 3)
+  others = fill(batcher, range(2, 12))
+  session.open.set()
+  session.gates[10 ** 9].set()
+  for caller in [first, mixed, *others]:
+    caller.end()
+  small = [batch[0] for batch in session.batches if batch[0] < 100]
+  assert small.index(1) == 1
 
 
 def test_failure_too_few_results_is_no_answer(make, session):

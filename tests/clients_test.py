@@ -112,6 +112,10 @@ def test_rate_limit_comes_back_after_the_seconds_that_it_tells():
   clock.now += 60
   assert retry_after('1.1.1.1', 14) == 0
   assert retry_after('1.1.1.1', 1) == 69
+  # What is given back can be used at once, and never more than a minute's.
+  limit.take('1.1.1.3', 7)
+  limit.take('1.1.1.3', -2)
+  assert [retry_after('1.1.1.3', 1) for _ in range(3)] == [0, 0, 9]
   # A customer has a whole network of IPv6 addresses.
   assert retry_after('2001:db8::1', 7) == 0
   assert retry_after('2001:db8::ffff:1', 1) > 0

@@ -80,7 +80,7 @@ def test_read_frozen_many_operations_with_odd_names_are_one_line(colors):
     graph_files.read_frozen(str(colors), 'graph')
   message = str(raised.value)
   assert '\n' not in message and r"Op\n07 (node 'a\nb'), 4 others" in message
-  assert message.endswith(r'Op\n10,Op\n11')
+  assert '--allowed_ops' not in message  # A shell might run such a name.
 
 
 @pytest.mark.parametrize('program', ['classify_image', 'label_image',

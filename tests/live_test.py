@@ -165,6 +165,35 @@ def test_service_waiting_large_photos_leave_small_ones_a_decoder(
   assert len(answers) == 2
 
 
+def test_places_go_to_first_photos_of_requests_before_second_ones():
+  places, order, go = live._Places(1), [], threading.Event()
+  patience = batching.Patience()
+
+  def decode(name, index):
+    with places.take(index, patience):
+      order.append(name)
+      assert go.wait(20)
+
+  def start(name, index):
+    thread = threading.Thread(target=decode, args=(name, index))
+    thread.start()
+    return thread
+
+  threads = [start('has the place', 0)]
+  load_kit.wait_until(lambda: order)
+  for number, (name, index) in enumerate([('third', 2), ('second', 1),
+                                          ('first', 0), ('later', 0)], 1):
+    threads.append(start(name, index))
+    load_kit.wait_until(lambda n=number: len(places._waiting) == n)
+  with pytest.raises(batching.TimedOut):
+    with places.take(0, batching.Patience(0.01)):
+      pass
+  go.set()
+  for thread in threads:
+    thread.join(20)
+  assert order == ['has the place', 'first', 'later', 'second', 'third']
+
+
 def test_service_client_that_leaves_before_its_turn_is_not_decoded(
     serve, monkeypatch):
   monkeypatch.setattr(batching, '_LOOK_SECS', 0.01)

@@ -52,7 +52,7 @@ class Peak:
     self._trimmer = trimmer
 
   def __enter__(self):
-    self._trimmer.trim()
+    self._trimmer._trim_now()
     self._start = memory('VmRSS')
     with open('/proc/self/clear_refs', 'w') as peak:
       peak.write('5')  # VmHWM begins again.

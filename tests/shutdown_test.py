@@ -100,6 +100,24 @@ def test_probe_is_answered_where_all_threads_wait(prefix):
   assert running.join() == [0]
 
 
+@pytest.mark.parametrize('kind', [b'Content-Length: 9000000',
+                                  b'Transfer-Encoding: chunked'])
+def test_upload_that_is_cut_off_is_freed_at_once(kind, monkeypatch):
+  buffers = []
+  close = shutdown.Request.close
+  monkeypatch.setattr(shutdown.Request, 'close', lambda request: (
+      buffers.append(request.body_rcv.getbuf()), close(request)))
+  running = load_kit.Running(_Answers(go=True))
+  client = socket.create_connection(running.address)
+  client.sendall(b'POST / HTTP/1.1\r\nHost: a\r\n' + kind + b'\r\n\r\n' +
+                 b'100000\r\n' + b'x' * 10 ** 6)
+  load_kit.wait_until(lambda: running.server.bytes_held() > 9 * 10 ** 5)
+  client.close()
+  load_kit.wait_until(lambda: buffers and buffers[0].buf.file.closed)
+  running.stop()
+  assert running.join() == [0]
+
+
 @pytest.mark.parametrize('leaves, secs, error', [
     (True, 60, Gone), (False, 0.2, TimedOut)])
 def test_application_knows_how_long_the_client_waits(monkeypatch, leaves, secs,

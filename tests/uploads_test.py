@@ -389,31 +389,38 @@ def test_files_of_a_hostile_form_are_refused_cheaply(body, code):
   assert time.monotonic() - start < CHEAP
 
 
-def test_trimmer_trims_once_in_its_time_and_forgets_no_upload(monkeypatch):
-  now, calls, timers = [100.0], [], []
+def test_trimmer_trims_once_for_all_calls_and_forgets_none(monkeypatch):
+  calls, timers = [], []
 
   class Timer:
+    fails = False
+
     def __init__(self, seconds, function):
       self.seconds, self.function = seconds, function
 
     def start(self):
+      if Timer.fails:
+        raise RuntimeError("can't start new thread")
       timers.append(self)
 
-  monkeypatch.setattr(heap.time, 'monotonic', lambda: now[0])
   monkeypatch.setattr(heap.threading, 'Timer', Timer)
   trimmer = heap.Trimmer(10)
   trimmer._trim = calls.append
-  now[0] = 103
-  assert not trimmer.trim() and not trimmer.trim()
-  assert [timer.seconds for timer in timers] == [7] and timers[0].daemon
-  now[0] = 110
+  trimmer.trim()
+  trimmer.trim()
+  assert [timer.seconds for timer in timers] == [10] and timers[0].daemon
+  assert not calls
   timers.pop().function()
   assert len(calls) == 1
-  now[0] = 120
-  assert trimmer.trim() and len(calls) == 2 and not timers
+  Timer.fails = True
+  trimmer.trim()
+  Timer.fails = False
+  trimmer.trim()
+  timers.pop().function()
+  assert len(calls) == 2
   trimmer._trim = None  # A C library without it.
-  now[0] = 200
-  assert not trimmer.trim() and not timers
+  trimmer.trim()
+  assert not timers
 
 
 @pytest.mark.parametrize('data', [
