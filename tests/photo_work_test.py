@@ -10,7 +10,7 @@ from PIL import Image, PngImagePlugin
 
 from compat import tf
 from datasets import jpeg_markers, photo_work, photos, record_check
-from datasets.photo_colors import CostlyPhotoError
+from datasets.photo_colors import CostlyPhotoError, PhotoError
 
 SCAN, END = b'\xff\xda', b'\xff\xd9'
 
@@ -143,6 +143,21 @@ def test_normalize_photo_exif_that_repeats_its_bytes_takes_no_memory(kind):
   finally:
     tracemalloc.stop()
   assert (photo.width, photo.height) == (30, 40)  # Turned.
+
+
+def test_normalize_photo_texts_that_unpack_to_much_are_refused():
+  text = zlib.compress(('a' * (2 ** 20 - 8) + '\U0001F600').encode())
+  texts = [chunk(b'iTXt', b'%d\0\1\0\0\0' % number + text)
+           for number in range(60)]
+  assert photos.normalize_photo(in_png(texts[0])).width == 40
+  tracemalloc.start()
+  try:
+    with pytest.raises(PhotoError, match='Too much memory'):
+      photos.normalize_photo(in_png(*texts))
+    _, most = tracemalloc.get_traced_memory()
+  finally:
+    tracemalloc.stop()
+  assert most < 20 * 2 ** 20  # 250 MB with Pillow's own limit.
 
 
 def test_orientation_of_exif_that_imagemagick_wrote_as_text_counts():
