@@ -11,14 +11,20 @@ LABELS = ('daisy', 'tulip', 'rose')
 SIZE = 16
 
 
-def write(folder):
-  """Writes colors.pb into a folder (pathlib.Path); returns its path."""
+def write(folder, has_shape=False):
+  """Writes colors.pb into a folder (pathlib.Path); returns its path.
+
+  Args:
+    folder: pathlib.Path.
+    has_shape: whether the graph says how many classes there are.
+  """
   with tf.Graph().as_default():
     encoded = tf.placeholder(tf.string, name='input')
     images = inference_graph.photos_to_images(encoded, 'inception', SIZE, 3)
     # Means of red, green and blue of each photo, and 1.
-    colors = tf.reshape(tf.reduce_mean((images + 1.0) * 127.5, [1, 2]) + 1.0,
-                        [-1, len(LABELS)])
+    colors = tf.reduce_mean((images + 1.0) * 127.5, [1, 2]) + 1.0
+    if has_shape:
+      colors = tf.reshape(colors, [-1, len(LABELS)])
     shares = tf.divide(colors, tf.reduce_sum(colors, 1, keepdims=True),
                        name='Predictions')
     spread = tf.subtract(tf.reduce_max(colors, 1), tf.reduce_min(colors, 1),

@@ -29,7 +29,7 @@ STATEFUL = {
 @pytest.fixture
 def colors(tmp_path):
   """Path of a frozen graph that can be used."""
-  return colors_graph.write(tmp_path)
+  return colors_graph.write(tmp_path, has_shape=True)
 
 
 def add_write_file(path, target, op='WriteFile'):

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import shutil
+import types
 
 import known_kit
 import numpy as np
@@ -405,8 +406,11 @@ def test_checkpoint_with_the_bank_of_other_weights_does_not_say(
 
 
 def test_page_says_none_of_and_still_the_scores(chain):
-  client = serving_app.create_app(
-      Classifier.from_frozen_graph(chain.encoded)).test_client()
+  classifier = Classifier.from_frozen_graph(chain.encoded)
+  client = serving_app.create_app(types.SimpleNamespace(
+      labels=classifier.labels,
+      examine_each=lambda photos, patience: classifier.examine_each(photos),
+  )).test_client()
   pages = []
   for data in (known_kit.far_photos()[0], photo_of(
       chain, chain.bank.filenames[0])):
