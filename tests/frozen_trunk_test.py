@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from helpers import slow_by_turns
 
 from compat import slim, tf
 from nets import frozen_trunk, nets_factory
@@ -150,9 +151,8 @@ SLOW_TO_BUILD = re.compile(
 
 
 @pytest.mark.parametrize('name', [
-    pytest.param(name, marks=pytest.mark.slow)
-    if SLOW_TO_BUILD.match(name) else name
-    for name in sorted(nets_factory.NETWORKS)])
+    name for name in nets_factory.NETWORKS if not SLOW_TO_BUILD.match(name)
+] + slow_by_turns(filter(SLOW_TO_BUILD.match, sorted(nets_factory.NETWORKS))))
 def test_find_cut_of_each_network_is_after_the_last_frozen_layer(name):
   row = nets_factory.get_network(name)
   scopes = list(row.classifier_scopes)

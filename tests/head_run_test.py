@@ -9,7 +9,7 @@ import types
 
 import numpy as np
 import pytest
-from helpers import parsed_flags
+from helpers import parsed_flags, slow_by_turns
 from run_kit import listed_paths
 from trained_kit import (
     MOBILENET,
@@ -244,12 +244,9 @@ def gradients_of(data, arguments, cached):
 @pytest.mark.parametrize('arguments', [
     [*MOBILENET],
     ['--model_name=cifarnet'],
-    pytest.param(['--model_name=inception_v3'], marks=pytest.mark.slow),
-    pytest.param(['--model_name=inception_resnet_v2'], marks=pytest.mark.slow),
-    pytest.param(['--model_name=mobilenet_v2'], marks=pytest.mark.slow),
-    pytest.param(['--model_name=nasnet_mobile'], marks=pytest.mark.slow),
-    pytest.param(['--model_name=resnet_v2_50'], marks=pytest.mark.slow),
-    pytest.param(['--model_name=vgg_a'], marks=pytest.mark.slow),
+    *slow_by_turns(['--model_name=' + name] for name in (
+        'inception_v3', 'inception_resnet_v2', 'nasnet_mobile', 'mobilenet_v2',
+        'resnet_v2_50', 'vgg_a')),
 ], ids=lambda arguments: arguments[0])
 def test_gradients_by_features_equal_those_by_photos(data, arguments):
   by_photos = gradients_of(data, arguments, cached=False)

@@ -1,10 +1,12 @@
 """What several tests share."""
 
 import contextlib
+import itertools
 import os
 import subprocess
 import sys
 
+import pytest
 from absl import flags
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -45,3 +47,10 @@ def run_program(program, *arguments, **kwargs):
   return subprocess.run(
       [sys.executable, os.path.join(ROOT, program), *arguments],
       capture_output=True, text=True, **kwargs)
+
+
+def slow_by_turns(names):
+  """Returns parameters of slow tests: half of them for each engine."""
+  return [pytest.param(name, marks=[pytest.mark.slow,
+                                    pytest.mark.engine(engine)])
+          for name, engine in zip(names, itertools.cycle(['tf1', 'tf2']))]
