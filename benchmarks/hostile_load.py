@@ -28,6 +28,9 @@ _SIDE, _SMALLER_SIDE = 8000, 4000
 
 _ATTACKERS = 2
 
+# Most scans of such a JPEG (datasets/jpeg_markers.py).
+_SCANS = 20
+
 # Photos of one request of an attacker, at most; the server's --max_photos.
 _MANY = 16
 
@@ -52,6 +55,13 @@ def _noise(side):
   return Image.fromarray(np.tile(tile, (side // 500, side // 500, 1)))
 
 
+def _with_scans(data, count):
+  """Returns a progressive JPEG with its last scan repeated."""
+  start, end = data.rindex(b'\xff\xda'), data.rindex(b'\xff\xd9')
+  more = count - data.count(b'\xff\xda')
+  return data[:end] + data[start:end] * more + data[end:]
+
+
 def kinds(names=None):
   """Yields the Kinds of requests.
 
@@ -68,6 +78,8 @@ def kinds(names=None):
       ('JPEG, noise', 1, lambda: _encode(_noise(_SIDE), 'JPEG', quality=5)),
       ('JPEG, progressive', 1, lambda: _encode(
           _noise(_SIDE), 'JPEG', quality=5, progressive=True)),
+      ('JPEG, %d scans' % _SCANS, 1, lambda: _with_scans(_encode(
+          flat, 'JPEG', progressive=True), _SCANS)),
       ('PNG, 16 megapixels', _MANY, lambda: _encode(
           flat.crop((0, 0, _SMALLER_SIDE, _SMALLER_SIDE)), 'PNG')),
   ]
