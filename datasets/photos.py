@@ -290,6 +290,9 @@ def _opened(data, max_pixels):
       jpeg_markers.drop_end(data, source)
     except jpeg_markers.JpegError as error:
       raise PhotoError(str(error))
+  # Pillow turns a TIFF when it decodes it, and would take the orientation from
+  # there, where browsers and TensorFlow know none but that of EXIF.
+  image.info.pop('xmp', None)
   try:
     layout = photo_colors.layout_of(image, data)
     with (_large_photo_lock if _weight(image) > _LARGE_PIXELS else

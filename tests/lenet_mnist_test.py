@@ -35,6 +35,7 @@ def digits_as_mnist(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.engine('tf1')
 def test_lenet_learns_real_digits_to_98_percent(tmp_path):
   data_dir = tmp_path / 'data'
   data_dir.mkdir()

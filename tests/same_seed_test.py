@@ -1,7 +1,7 @@
 """Runs with the same --seed and --session_threads=1 end with the same bits."""
 
 import pytest
-from helpers import run_program
+from helpers import run_program, slow_by_turns
 from trained_kit import (
     MOBILENET,
     make_dataset,
@@ -96,12 +96,11 @@ def published(data, tmp_path_factory):
                '--max_number_of_steps=2')
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('flags', WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize('way', slow_by_turns(WAYS))
 def test_same_seed_in_two_processes_gives_the_same_bits(
-    data, published, tmp_path, flags):
+    data, published, tmp_path, way):
   flags = [flag + '=' + published if flag == CHECKPOINT else flag
-           for flag in flags]
+           for flag in WAYS[way]]
   flags = [*SEED, '--optimizer=adam', '--max_number_of_steps=20', *flags]
   one = run_in_process(data, tmp_path / 'one', *flags)
   # Summaries and checkpoints come when the clock says so.
