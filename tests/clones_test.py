@@ -77,6 +77,7 @@ def change_of_one_step(model_name, size, num_clones, optimizer='sgd'):
   return loss, {name: after[name] - before[name] for name in before}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('model_name, size', [
     ('cifarnet', 32), ('mobilenet_v1_025', 32)])
 def test_gradient_of_4_clones_of_8_is_that_of_one_of_32(model_name, size):

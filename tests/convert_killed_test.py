@@ -109,6 +109,7 @@ print(killed)
 '''
 
 
+@pytest.mark.slow
 def test_convert_killed_by_the_kernel_ends_in_the_same_bytes(tmp_path):
   source = tmp_path / 'source'
   folder = make(source, {'cat': 20, 'dog': 20})

@@ -258,6 +258,7 @@ def test_evaluation_of_two_splits_keeps_the_files_of_both(run, tmp_path):
           for split in ('train', 'validation')] == [18, 12]
 
 
+@pytest.mark.slow
 def test_polling_takes_the_newest_then_each_new_one_and_survives_a_broken_one(
     run, tmp_path, log):
   """The folder is missing at first, then one checkpoint is damaged."""

@@ -96,6 +96,7 @@ def interpret(model, encoded, size=kit.SIZE):
   return np.array(rows)
 
 
+@pytest.mark.slow
 def test_model_has_the_scores_of_the_classifier(exported):
   encoded, _ = validation_photos(exported.data)
   expected = Classifier.from_checkpoint(exported.train_dir).classify(encoded)

@@ -21,6 +21,8 @@ from errors import InputError
 from runs import checkpoints
 from training import best, finetune_all, loop, validation
 
+pytestmark = pytest.mark.slow
+
 HEAD_STEPS, ALL_STEPS = 4, 6
 RATE = 0.002
 HEAD = [TINY_HEAD, '--optimizer=adam', '--learning_rate=0.01',

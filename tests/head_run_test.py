@@ -61,6 +61,7 @@ def run(data, published, tmp_path_factory):
   return folder
 
 
+@pytest.mark.slow
 def test_checkpoint_is_that_of_an_uncached_run(data, published, run, tmp_path):
   plain = train(data, tmp_path, *CACHED, '--nocache_features',
                 '--checkpoint_path=' + published, '--max_number_of_steps=1')
@@ -102,6 +103,7 @@ def test_run_learns_the_photos(run):
   assert best.read_best(str(run / 'best'))['accuracy'] > 0.6
 
 
+@pytest.mark.slow
 def test_features_are_computed_once(data, published, run, tmp_path, log):
   train(data, tmp_path / 'again', *CACHED, '--checkpoint_path=' + published,
         '--max_number_of_steps=1')
@@ -113,6 +115,7 @@ def test_features_are_computed_once(data, published, run, tmp_path, log):
   assert 'Computing the features of 21 train photos, once, into' in log.text
 
 
+@pytest.mark.slow
 def test_training_that_no_longer_gets_better_ends_and_stays_ended(
     data, published, tmp_path, log):
   arguments = [*CACHED, '--learning_rate=0', '--checkpoint_path=' + published,
@@ -128,6 +131,7 @@ def test_training_that_no_longer_gets_better_ends_and_stays_ended(
   assert checkpoints.read_global_step(newest) == 25
 
 
+@pytest.mark.slow
 def test_run_without_validation_photos_ends_by_itself(published, tmp_path, log):
   data = make_dataset(tmp_path / 'data', percent_validation=0)
   newest = train(data, tmp_path / 'run', *CACHED, '--batch_size=30',
@@ -137,6 +141,7 @@ def test_run_without_validation_photos_ends_by_itself(published, tmp_path, log):
   assert not (tmp_path / 'run' / 'best').exists()
 
 
+@pytest.mark.slow
 def test_views_are_augmented_and_the_photo_itself_is_the_first(
     data, published, tmp_path):
   caches = {}
@@ -178,6 +183,7 @@ def cannot_write_caches(folder):
   return 'a CD' if 'caches' in folder else None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('is_full', [False, True])
 @pytest.mark.parametrize('has_others', [False, True])
 def test_cache_that_cannot_be_written_is_said_before_training_begins(

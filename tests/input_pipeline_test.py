@@ -195,6 +195,7 @@ def test_training_batches_without_seed_differ(tmp_path):
   assert names(train(dataset, 10)) != names(train(dataset, 10))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('sizes, workers', [
     ([4, 4, 4, 4], 2), ([5, 11], 2), ([16], 2), ([16], 3), ([5, 6, 5], 2),
     ([1, 1], 2), ([1] * 43, 2)], ids=lambda value: str(value)[:20])

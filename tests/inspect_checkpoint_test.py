@@ -119,6 +119,7 @@ def test_program_what_is_missing_outside_the_classifier_gets_its_flag(tmp_path,
   assert '--labels_offset' not in shown
 
 
+@pytest.mark.slow
 def test_program_long_lists_are_cut_unless_all(tmp_path, capsys):
   prefix = save(tmp_path / 'x.ckpt', 'mobilenet_v1_025', 3)
   arguments = ('--model_name=mobilenet_v1_050', '--checkpoint_path=' + prefix)
@@ -161,6 +162,7 @@ def flags_after(shown, title):
   return shlex.split(lines[index + 1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('model_name,classes,leave_out,title', [
     ('mobilenet_v1_025', 5, ['MobilenetV1/Conv2d_0/weights',
                              'MobilenetV1/Logits/Conv2d_1c_1x1/biases'],
@@ -194,6 +196,7 @@ def test_program_mistakes_are_input_errors(arguments, message):
     inspect(*arguments)
 
 
+@pytest.mark.slow
 def test_program_damaged_checkpoint_is_an_input_error(tmp_path):
   (tmp_path / 'x.ckpt').write_bytes(b'rubbish' * 1000)
   with pytest.raises(InputError, match='x.ckpt cannot be read') as raised:
@@ -208,6 +211,7 @@ def test_program_runs_by_itself():
   assert '--checkpoint_path is needed' in done.stderr
 
 
+@pytest.mark.slow
 def test_single_file_checkpoint_is_inspected_and_fine_tuned(tmp_path, capsys):
   prefix = save(tmp_path / 'old.ckpt', 'mobilenet_v1_025', 1001,
                 tf.train.SaverDef.V1)
@@ -231,6 +235,7 @@ def test_single_file_checkpoint_is_inspected_and_fine_tuned(tmp_path, capsys):
   assert after['MobilenetV1/Logits/Conv2d_1c_1x1/biases'].shape == (3,)
 
 
+@pytest.mark.slow
 def test_program_data_cut_short_is_one_line(tmp_path):
   prefix = save(tmp_path / 'x.ckpt', 'lenet', 7)
   os.truncate(prefix + '.data-00000-of-00001', 1000)

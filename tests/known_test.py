@@ -19,6 +19,8 @@ from errors import InputError
 from evaluation import known, loop, metrics, photo_features
 from runs import checkpoints, feature_bank, feature_cache, run_info
 
+pytestmark = pytest.mark.slow
+
 PHOTOS = {'train': 30, 'validation': 21, 'test': 9}
 
 
@@ -55,6 +57,7 @@ def datasets(data):
           for split in ('train', 'validation')}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('folder, decay', [('', None), ('best', None),
                                            ('', 0.9), ('best', 0.9)])
 def test_features_of_the_cache_are_those_of_the_network(

@@ -23,6 +23,8 @@ from nets import nets_factory
 from runs import run_info
 from training import head_graph, head_loop, losses
 
+pytestmark = pytest.mark.slow
+
 MIXUP = ['--mixup_alpha=1', '--optimizer=adam', '--learning_rate=0.01',
          '--train_classifier_only', '--max_number_of_steps=3']
 

@@ -13,6 +13,8 @@ from compat import slim, tf
 from nets import inception, inception_resnet_v2
 from nets.batch_norm import batch_norm
 
+pytestmark = pytest.mark.slow
+
 # End points of the base, in the order that they are built.
 BASE = ['Conv2d_1a_3x3', 'Conv2d_2a_3x3', 'Conv2d_2b_3x3', 'MaxPool_3a_3x3',
         'Conv2d_3b_1x1', 'Conv2d_4a_3x3', 'MaxPool_5a_3x3', 'Mixed_5b',

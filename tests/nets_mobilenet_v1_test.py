@@ -10,6 +10,8 @@ from compat import slim, tf
 from nets import mobilenet_v1
 from nets.mobilenet_v1 import Conv, DepthSepConv
 
+pytestmark = pytest.mark.slow
+
 BASE = ['Conv2d_0'] + ['Conv2d_%d_%s' % (index, kind)
                        for index in range(1, 14)
                        for kind in ('depthwise', 'pointwise')]

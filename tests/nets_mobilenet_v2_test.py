@@ -14,6 +14,8 @@ from nets import nets_factory
 from nets.batch_norm import batch_norm
 from nets.mobilenet import conv_blocks, mobilenet, mobilenet_v2
 
+pytestmark = pytest.mark.slow
+
 
 def _with_layers(*layers):
   return dict(mobilenet_v2.V2_DEF, spec=[

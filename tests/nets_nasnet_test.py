@@ -15,6 +15,8 @@ from nets import nets_factory
 from nets.batch_norm import batch_norm
 from nets.nasnet import hparams, nasnet, nasnet_utils
 
+pytestmark = pytest.mark.slow
+
 TINY = nasnet_utils.Cell(
     (nasnet_utils.Combination('max_pool_3x3', 0, 'none', 1),), output=(2,))
 

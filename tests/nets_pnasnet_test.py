@@ -12,6 +12,8 @@ import pytest
 from compat import slim, tf
 from nets.nasnet import nasnet_utils, pnasnet
 
+pytestmark = pytest.mark.slow
+
 TINY = nasnet_utils.Cell(
     (nasnet_utils.Combination('max_pool_3x3', 0, 'none', 1),), output=(2,))
 

@@ -66,8 +66,9 @@ QUICK = ('alexnet_v2', 'cifarnet', 'inception_v1', 'lenet', 'mobilenet_v1_025',
 
 # Larger ones of a family that QUICK or another name stands for. To build all
 # of them is a third of what the quick tests take.
-SIBLINGS = re.compile('nasnet_large|nasnet_cifar|pnasnet_large|vgg_1|'
-                      r'resnet_v\d_(101|152|200)')
+SIBLINGS = re.compile('p?nasnet|vgg_1|resnet_v\\d_(101|152|200)|'
+                      'inception_(resnet_v2|v3)|mobilenet_v1_0[57]|'
+                      'mobilenet_v2_140')
 
 # Their variables depend on the image size; nets_small_test.py has other sizes.
 FLAT = ('cifarnet', 'lenet')

@@ -13,6 +13,8 @@ from compat import slim, tf
 from nets import resnet_utils, resnet_v1, resnet_v2
 from nets.resnet_utils import resnet_arg_scope
 
+pytestmark = pytest.mark.slow
+
 
 def _network_v1(inputs, blocks, **options):
   return resnet_v1.resnet_v1(inputs, blocks, scope='resnet', **options)

@@ -72,6 +72,7 @@ def test_best_checkpoint_is_the_best_and_evaluated_as_it_was_meanwhile(
       pytest.approx(expected['loss'], rel=1e-3))
 
 
+@pytest.mark.slow
 def test_moving_averages_are_what_is_evaluated(data, tmp_path):
   averages = '--moving_average_decay=0.5'
   newest = train(data, tmp_path / 'run', *PLAIN, averages,

@@ -13,6 +13,8 @@ from compat import tf
 from datasets import dataset_factory, input_pipeline
 from errors import InputError
 
+pytestmark = pytest.mark.slow
+
 SLEEP = 0.2
 
 

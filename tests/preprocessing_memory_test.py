@@ -131,6 +131,7 @@ def found():
   return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_memory_of_a_photo_is_bounded_by_its_pixels_at_any_aspect(found):
   rows = found['JPEG']
   assert len(rows) == 2 * len(FAMILIES) * (len(SHAPES) + 1)

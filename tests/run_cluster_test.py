@@ -80,6 +80,7 @@ def test_launcher_chief_with_nothing_to_do_is_no_task_that_is_missing(tmp_path):
   assert not left_over(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name,status,code,synchronous', [
     ('worker-0', '3', 3, False), ('ps-0', '4', 4, False),
     ('worker-0', '-1', 137, False), ('worker-1', '5', 5, True)])

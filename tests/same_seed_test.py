@@ -46,6 +46,7 @@ def one(request, data, tmp_path_factory):
                       '--feature_cache_dir=%s' % (folder / 'features'))
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_bits_whenever_there_are_summaries(
     data, one, tmp_path, monkeypatch):
   flags, newest = one
@@ -57,6 +58,7 @@ def test_same_seed_gives_the_same_bits_whenever_there_are_summaries(
       '--feature_cache_dir=%s' % (tmp_path / 'features'))) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('one', ['plain'], indirect=True)
 def test_another_seed_gives_other_bits(data, one, tmp_path):
   flags, newest = one

@@ -72,6 +72,7 @@ def test_train_from_scratch_writes_run_facts_and_moves_all_weights(
       for kind in ('weights', 'biases')}
 
 
+@pytest.mark.slow
 def test_train_classifier_only_leaves_everything_else_bit_equal(
     data, mobilenet, tmp_path):
   after = train(data, tmp_path, *MOBILENET, '--max_number_of_steps=3',
@@ -80,6 +81,7 @@ def test_train_classifier_only_leaves_everything_else_bit_equal(
   assert moved and all(MOBILENET_HEAD.match(name) for name in moved)
 
 
+@pytest.mark.slow
 def test_train_frozen_batch_norm_brings_slims_drift_back(
     data, mobilenet, tmp_path):
   after = train(data, tmp_path, *MOBILENET, '--max_number_of_steps=3',
@@ -90,6 +92,7 @@ def test_train_frozen_batch_norm_brings_slims_drift_back(
   assert not any(name.endswith('depthwise_weights') for name in moved)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('flags,decay', [
     ([], 0.99), (['--batch_norm_decay=0.5'], 0.5),
     (['--checkpoint_path'], 0.9997)])

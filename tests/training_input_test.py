@@ -46,6 +46,7 @@ def test_photo_to_input_decoded_part_is_that_of_the_whole(kind):
           *session.run([part, whole], {seed: [number, 0]}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('family, options', [
     ('inception', {}), ('inception', {'fast_mode': False}), ('vgg', {}),
     ('cifarnet', {}), ('lenet', {})], ids=str)
