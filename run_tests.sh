@@ -3,8 +3,9 @@
 # TensorFlow 2, in .venv-tf2.
 #
 # usage: [ENGINE=tf2] ./run_tests.sh [--full] [flags of pytest]
-#   --full  also the slow tiers
-#   -n0     in one process, for a debugger
+#   --full      also the slow tiers
+#   --by_turns  with --full: half of the slow tiers on each engine, as in CI
+#   -n0         in one process, for a debugger
 # Unlike in all other scripts, relative paths are relative to the project.
 set -euo pipefail
 # shellcheck source=help.sh

@@ -17,7 +17,6 @@ from helpers import ROOT
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.engine('tf2'),
     pytest.mark.skipif(not devtools.find(), reason='needs one of %s on the '
                        'path' % ', '.join(devtools.NAMES)),
 ]

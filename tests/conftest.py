@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import zlib
 
 import pytest
 
@@ -16,6 +17,8 @@ os.environ['ENGINE'] = 'tf2' if sys.prefix.endswith('-tf2') else 'tf1'
 def pytest_addoption(parser):
   parser.addoption('--full', action='store_true',
                    help='also run the tests marked slow')
+  parser.addoption('--by_turns', action='store_true',
+                   help='of the tests marked slow, run half on each engine')
 
 
 def pytest_configure(config):
@@ -28,8 +31,12 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(config, items):
   for item in items:
     mark = item.get_closest_marker('engine')
-    if mark and mark.args != (os.environ['ENGINE'],):
-      item.add_marker(pytest.mark.skip(reason='runs on %s alone' % mark.args))
+    engine = mark and mark.args[0]
+    by_turns = config.getoption('--by_turns') and 'slow' in item.keywords
+    if by_turns and not engine:
+      engine = ('tf1', 'tf2')[zlib.crc32(item.nodeid.encode()) % 2]
+    if engine not in (None, os.environ['ENGINE']):
+      item.add_marker(pytest.mark.skip(reason='runs on %s alone' % engine))
   if config.getoption('--full'):
     return
   for item in items:

@@ -24,7 +24,7 @@ from serving.app import create_app
 
 _TOOLS = {'chromium': devtools.find(), 'nginx': shutil.which('nginx'),
           'openssl': shutil.which('openssl')}
-pytestmark = [pytest.mark.slow, pytest.mark.engine('tf2')] + [
+pytestmark = [pytest.mark.slow] + [
     pytest.mark.skipif(not path, reason='needs %s on the path' % tool)
     for tool, path in _TOOLS.items()]
 
