@@ -223,6 +223,7 @@ def test_classifier_labels_of_file_or_data_set(train_dir, tmp_path):
   assert found == ['abcde', 'vwxyz']
 
 
+@pytest.mark.slow
 def test_program_runs_alone_with_names_that_are_no_utf8(frozen, tmp_path):
   name = os.fsencode(str(tmp_path)) + b'/caf\xe9.jpg'
   with open(name, 'wb') as file:

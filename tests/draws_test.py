@@ -6,6 +6,8 @@ import pytest
 from compat import tf
 from preprocessing.draws import Draws
 
+pytestmark = pytest.mark.slow
+
 COUNT = 3000
 
 

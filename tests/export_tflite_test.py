@@ -25,6 +25,8 @@ from runs import run_info
 from serving import export_folder, graph_info, inference_graph, tflite
 from serving.classifier import Classifier
 
+pytestmark = pytest.mark.slow
+
 NETWORK = 'mobilenet_v1_025'
 
 # data: dataset_dir. train_dir: of the checkpoint. path: of the model. printed:

@@ -29,6 +29,8 @@ from nets import nets_factory
 from runs import checkpoints, folders, run_info
 from training import best, head_graph, warm_start
 
+pytestmark = pytest.mark.slow
+
 HEAD = re.compile('MobilenetV1/Logits/')
 CACHED = ['--cache_features', '--train_classifier_only', *MOBILENET,
           '--optimizer=adam', '--learning_rate=0.01']

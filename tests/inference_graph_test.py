@@ -116,6 +116,7 @@ def test_build_bad_arguments_are_refused():
       inference_graph.build('resnet', ['a'])
 
 
+@pytest.mark.slow
 def test_freeze_agrees_with_checkpoint_for_every_input(mobilenet):
   photos = [kit.make_photo(seed) for seed in range(3)]
   photos.append(kit.make_photo(4, 'PNG', 33, 90))

@@ -176,6 +176,7 @@ def test_full_disk_is_one_line_and_the_last_good_checkpoint_stays(
     assert reason.endswith('no checkpoint has been written yet')
 
 
+@pytest.mark.slow
 def test_checkpoint_that_cannot_be_read_is_noticed_by_this_test(
     published, tmp_path):
   for path in os.listdir(os.path.dirname(published)):

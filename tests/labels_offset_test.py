@@ -21,6 +21,8 @@ from errors import InputError
 from runs import run_info
 from serving.classifier import Classifier
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):

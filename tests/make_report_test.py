@@ -125,6 +125,7 @@ def test_report_fits_the_temperature_on_validation_for_the_export(
         scores, calibration.softmax(base.logits[:1], temperature), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_report_takes_the_best_checkpoint_and_calls_validation_optimistic(
     run, tmp_path):
   best = os.path.join(run, 'best')

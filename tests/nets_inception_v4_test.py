@@ -11,6 +11,8 @@ import pytest
 from compat import slim, tf
 from nets import inception, inception_v4
 
+pytestmark = pytest.mark.slow
+
 # End points of the base, in the order that they are built.
 BASE = ['Conv2d_1a_3x3', 'Conv2d_2a_3x3', 'Conv2d_2b_3x3', 'Mixed_3a',
         'Mixed_4a', 'Mixed_5a', 'Mixed_5b', 'Mixed_5c', 'Mixed_5d', 'Mixed_5e',

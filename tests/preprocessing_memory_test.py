@@ -13,6 +13,8 @@ import sys
 import pytest
 from helpers import ROOT
 
+pytestmark = pytest.mark.slow
+
 FAMILIES = ('cifarnet', 'inception', 'lenet', 'vgg')
 
 # Height and width: about 60,000 pixels of each aspect, and one large photo.
