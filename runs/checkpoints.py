@@ -6,7 +6,6 @@ single file of 2016 (TensorFlow's V1 format).
 
 import collections
 import glob
-import hashlib
 import os
 import re
 import time
@@ -14,6 +13,7 @@ import time
 import numpy as np
 
 from compat import CHECKPOINT_ERRORS, tf
+from downloads import marks
 from errors import InputError
 
 
@@ -425,8 +425,4 @@ def digest(checkpoint):
     checkpoint: prefix of the checkpoint.
   """
   path = checkpoint + '.index'
-  found = hashlib.sha256()
-  with open(path if os.path.isfile(path) else checkpoint, 'rb') as stream:
-    for block in iter(lambda: stream.read(2 ** 20), b''):
-      found.update(block)
-  return found.hexdigest()
+  return marks.sha256_of(path if os.path.isfile(path) else checkpoint)

@@ -4,12 +4,11 @@
   answers = batcher.submit([data], prepare)   # from any thread
 
 One photo of a network on few cores takes as long alone as in company, so this
-does not make the session much faster: it keeps one run at a time on the cores
-(and one of a large photo, see below),
-bounds how many photos and how many pixels may wait, and shares the session
-between requests by pixels (self-clocked fair queueing): a request of large
-photos, or of many, does not delay a small one of another client. Large photos
-have a thread of their own, so that nobody waits for the end of one.
+does not make the session much faster: it bounds how many photos and how many
+pixels may wait, and shares the session between requests by pixels (self-clocked
+fair queueing): a request of large photos, or of many, does not delay a small
+one of another client. One run at a time is on the cores, and beside it one of a
+large photo, in a thread of its own, so that nobody waits for its end.
 """
 
 import bisect
@@ -21,6 +20,7 @@ import time
 from concurrent import futures
 
 from compat import tf
+from serving.patience import Gone, Patience, TimedOut
 
 # Of a request's seconds, divided by the photos before it and its own, how much
 # goes into the mean that tells a refused client when to come again.
@@ -28,9 +28,6 @@ _NEWEST_SHARE = 0.2
 
 # Seconds after which a client may ask again, at most.
 _LONGEST_RETRY = 120
-
-# Seconds between two looks whether the client of a waiting request has left.
-_LOOK_SECS = 1.0
 
 # What a photo takes of the session's time apart from its pixels, in pixels:
 # the network itself.
@@ -55,54 +52,6 @@ class Closing(Exception):
 
 class Failed(Exception):
   """The session failed on this photo; the cause is in the log."""
-
-
-class TimedOut(Exception):
-  """The caller's deadline is over.
-
-  Attributes:
-    retry_after: whole seconds after which it may try again, at least 1.
-  """
-
-  def __init__(self, retry_after=1):
-    super().__init__('the deadline of the request is over')
-    self.retry_after = retry_after
-
-
-class Gone(Exception):
-  """The client has closed its connection."""
-
-
-class Patience:
-  """How long a caller waits for its answer."""
-
-  def __init__(self, seconds=math.inf, is_gone=lambda: False):
-    """Starts the clock.
-
-    Args:
-      seconds: until the deadline.
-      is_gone: function; whether the client has left. Called by any thread.
-    """
-    self._deadline = time.monotonic() + seconds
-    self._is_gone = is_gone
-
-  def check(self):
-    """Raises TimedOut or Gone where nobody waits any more."""
-    if time.monotonic() >= self._deadline:
-      raise TimedOut
-    if self._is_gone():
-      raise Gone('the client has left')
-
-  def wait(self, try_for):
-    """Waits until `try_for(seconds)` is true, a function that waits itself.
-
-    Raises:
-      TimedOut, Gone: as `check` does.
-    """
-    seconds = 0.0
-    while not try_for(max(0.0, seconds)):
-      self.check()
-      seconds = min(_LOOK_SECS, self._deadline - time.monotonic())
 
 
 class _Request:

@@ -8,7 +8,8 @@ import flask
 from compat import tf
 from datasets.photo_colors import CostlyPhotoError, PhotoError
 from serving import multipart, refusals, uploads
-from serving.batching import Busy, Closing, Gone, TimedOut
+from serving.batching import Busy, Closing
+from serving.patience import Gone, TimedOut
 from serving.refusals import Refused
 
 # The field of a form that holds the photos.

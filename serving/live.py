@@ -10,11 +10,8 @@ batches. One that cannot be used is refused, and the present one goes on.
 
 import bisect
 import collections
-import contextlib
 import ctypes
-import functools
 import gc
-import hashlib
 import os
 import threading
 import time
@@ -23,10 +20,12 @@ import numpy as np
 
 from compat import tf
 from datasets import photos
+from downloads import marks
 from errors import InputError
 from serving import evaluations
-from serving.batching import Batcher, Closing, Patience
+from serving.batching import Batcher, Closing
 from serving.classifier import Answer, prepare
+from serving.patience import Patience, Places
 
 # Seconds for which files must not have changed before they are loaded: whoever
 # writes them may not be done.
@@ -41,9 +40,6 @@ _LARGEST_PHOTOS = 16
 
 # How far the scores of a photo may be from a sum of 1: of thousands of float32.
 _SUM_TOLERANCE = 1e-3
-
-# Bytes that are read at a time for the checksum.
-_BLOCK = 1 << 20
 
 # data: bytes of the file; weight: of photos.weight_of; index: in its request.
 _Photo = collections.namedtuple('_Photo', 'data weight index')
@@ -101,49 +97,6 @@ class Source:
     return _Loaded(classifier, facts, before)
 
 
-class _Places:
-  """Places for threads that decode; used as `with places.take(...)`.
-
-  The first photo of a request goes before the second one of another.
-  """
-
-  def __init__(self, count):
-    self._free = count
-    self._number = 0  # Of the newest thread.
-    self._waiting = []  # Sorted.
-    self._changed = threading.Condition()
-
-  @contextlib.contextmanager
-  def take(self, index, patience):
-    """Waits for a place, and has it inside the `with`.
-
-    Args:
-      index: of the photo in its request.
-      patience: batching.Patience of the request.
-
-    Raises:
-      batching.TimedOut, batching.Gone: as `patience.wait` does.
-    """
-    with self._changed:
-      self._number += 1
-      ticket = index, self._number
-      bisect.insort(self._waiting, ticket)
-      try:
-        patience.wait(functools.partial(
-            self._changed.wait_for,
-            lambda: self._free and self._waiting[0] == ticket))
-        self._free -= 1
-      finally:
-        self._waiting.remove(ticket)
-        self._changed.notify_all()
-    try:
-      yield
-    finally:
-      with self._changed:
-        self._free += 1
-        self._changed.notify_all()
-
-
 class Service:
   """Answers photos with the newest usable graph; for all threads of a server.
 
@@ -174,7 +127,7 @@ class Service:
     # needs memory, up to 9 bytes a pixel. Small ones, others and the large
     # ones do not take each other's places.
     cores = os.cpu_count() or 1
-    self._decoders = [_Places(count)
+    self._decoders = [Places(count)
                       for count in (cores, cores, max(1, cores // 4))]
     self._ending = False
     self._swaps = self._failed_swaps = 0
@@ -203,7 +156,7 @@ class Service:
 
     Args:
       encoded_photos: list of bytes, each a photo file as it came.
-      patience: batching.Patience of the caller; None: it waits for ever.
+      patience: patience.Patience of the caller; None: it waits for ever.
 
     Returns:
       A list as long: for each photo an Answer, whose `labels` and `sha256` are
@@ -214,8 +167,8 @@ class Service:
       batching.Busy: too many photos wait.
       batching.Closing: the server has ended.
       batching.Failed: the session failed.
-      batching.TimedOut: the deadline is over.
-      batching.Gone: the client has left.
+      patience.TimedOut: the deadline is over.
+      patience.Gone: the client has left.
     """
     patience = patience or Patience()
     return self._batcher.submit(
@@ -366,18 +319,14 @@ def _check(classifier, graph_file):
 
 def _facts(classifier, graph_file):
   info = classifier.info
-  digest, size = hashlib.sha256(), 0
   try:
-    with open(graph_file, 'rb') as file:
-      for block in iter(lambda: file.read(_BLOCK), b''):
-        digest.update(block)
-        size += len(block)
+    size, digest = os.path.getsize(graph_file), marks.sha256_of(graph_file)
   except OSError as error:
     raise InputError('cannot read %r: %s' % (graph_file, error.strerror))
   checkpoint = info.checkpoint and os.path.basename(info.checkpoint)
   return dict(
       name=info.model_name, classes=list(classifier.labels),
       image_size=info.image_size, file=os.path.basename(graph_file), bytes=size,
-      sha256=digest.hexdigest(), checkpoint=checkpoint, known=bool(info.known),
+      sha256=digest, checkpoint=checkpoint, known=bool(info.known),
       evaluation=evaluations.find(graph_file, checkpoint),
       loaded_at=time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()))

@@ -10,14 +10,13 @@ photos to a server inside his network.
 import base64
 import collections
 import os
-import threading
 
 import flask
 
 from datasets import photos
 from datasets.photos import PhotoError
 from serving import api, intake, same_site, texts, uploads
-from serving.batching import Gone, Patience, TimedOut
+from serving.patience import Gone, Patience, Places, TimedOut
 from serving.refusals import Refused
 from serving.rows import none_of, top_rows
 
@@ -28,7 +27,7 @@ _PREVIEW_BYTES = 8 * 2 ** 20
 # Previews that are made at a time: each decodes its photo in full. Of photos
 # that weigh more (photos.weight_of) there are none.
 _MOST_WEIGHT = 16 * 10 ** 6
-_PREVIEWS = threading.BoundedSemaphore(os.cpu_count() or 1)
+_PREVIEWS = Places(os.cpu_count() or 1)
 
 # photo: data URI, None: too many, or too large. rows: Rows. unknown: what is
 # said of a photo that is none of the classes, else None. error: sentence, or
@@ -113,12 +112,12 @@ def _cards(app, results, labels):
   """Returns the Cards of an answer page."""
   language = api.language()
   room, cards = _PREVIEW_BYTES, []
-  for result in results:
+  for index, result in enumerate(results):
     if result.refused:
       cards.append(Card(None, [], None,
                         texts.sentence(language, result.refused)))
       continue
-    photo = _preview(app, result.data) if room > 0 else None
+    photo = _preview(app, result.data, index) if room > 0 else None
     room -= len(photo or '')
     unknown = None
     # Another graph may have been taken since.
@@ -131,19 +130,15 @@ def _cards(app, results, labels):
   return cards
 
 
-def _preview(app, data):
+def _preview(app, data, index):
   """Returns a data URI of a small picture without metadata, or None."""
   if photos.weight_of(data) > _MOST_WEIGHT:
     return None
   patience = flask.request.environ.get('serving.patience') or Patience()
   try:
-    patience.wait(lambda seconds: _PREVIEWS.acquire(timeout=seconds))
-  except (TimedOut, Gone):  # The scores are there, and go out without it.
+    with _PREVIEWS.take(index, patience):
+      small = uploads.preview(data, app.config['MAX_PIXELS'])
+  # The classifier was content with it; or the scores go out without it.
+  except (PhotoError, TimedOut, Gone):
     return None
-  try:
-    small = uploads.preview(data, app.config['MAX_PIXELS'])
-  except PhotoError:  # The classifier was content with it.
-    return None
-  finally:
-    _PREVIEWS.release()
   return 'data:image/jpeg;base64,' + base64.b64encode(small).decode('ascii')

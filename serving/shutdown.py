@@ -31,7 +31,7 @@ from waitress.utilities import Error
 
 from compat import tf
 from serving import logs, refusals, texts
-from serving.batching import Patience
+from serving.patience import Patience
 from serving.request_parser import Request
 
 # Seconds that connections without a request are left open at the end, for one

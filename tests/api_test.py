@@ -13,7 +13,8 @@ from helpers import ROOT
 
 from datasets.photo_colors import CostlyPhotoError, PhotoError
 from serving import refusals
-from serving.batching import Busy, Closing, Gone, TimedOut
+from serving.batching import Busy, Closing
+from serving.patience import Gone, TimedOut
 
 with open(os.path.join(ROOT, 'serving', 'static', 'openapi.json'),
           encoding='utf-8') as stream:

@@ -9,15 +9,8 @@ import pytest
 
 from errors import InputError
 from serving import batching
-from serving.batching import (
-  Batcher,
-  Busy,
-  Closing,
-  Failed,
-  Gone,
-  Patience,
-  TimedOut,
-)
+from serving.batching import Batcher, Busy, Closing, Failed
+from serving.patience import Gone, Patience, TimedOut
 
 
 class Session:
@@ -513,7 +506,7 @@ def test_call_between_waits_for_both_threads(make, session):
                                           (Gone, 'left')])
 def test_given_up_request_is_taken_out_of_the_queue(make, session, monkeypatch,
                                                     error, count):
-  monkeypatch.setattr(batching, '_LOOK_SECS', 0.01)
+  monkeypatch.setattr('serving.patience._LOOK_SECS', 0.01)
   batcher, gone = make(batch_size=2, window_secs=0), threading.Event()
   first = hold(session, batcher)
   patience = (Patience(0.2) if error is TimedOut else

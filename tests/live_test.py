@@ -15,7 +15,7 @@ import serving_kit as kit
 
 from datasets.photos import PhotoError
 from errors import InputError
-from serving import batching, evaluations, live
+from serving import evaluations, live, patience
 from serving.batching import Closing
 from serving.classifier import Classifier
 
@@ -166,11 +166,11 @@ def test_service_waiting_large_photos_leave_small_ones_a_decoder(
 
 
 def test_places_go_to_first_photos_of_requests_before_second_ones():
-  places, order, go = live._Places(1), [], threading.Event()
-  patience = batching.Patience()
+  places, order, go = patience.Places(1), [], threading.Event()
+  endless = patience.Patience()
 
   def decode(name, index):
-    with places.take(index, patience):
+    with places.take(index, endless):
       order.append(name)
       assert go.wait(20)
 
@@ -185,8 +185,8 @@ def test_places_go_to_first_photos_of_requests_before_second_ones():
                                           ('first', 0), ('later', 0)], 1):
     threads.append(start(name, index))
     load_kit.wait_until(lambda n=number: len(places._waiting) == n)
-  with pytest.raises(batching.TimedOut):
-    with places.take(0, batching.Patience(0.01)):
+  with pytest.raises(patience.TimedOut):
+    with places.take(0, patience.Patience(0.01)):
       pass
   go.set()
   for thread in threads:
@@ -196,7 +196,7 @@ def test_places_go_to_first_photos_of_requests_before_second_ones():
 
 def test_service_client_that_leaves_before_its_turn_is_not_decoded(
     serve, monkeypatch):
-  monkeypatch.setattr(batching, '_LOOK_SECS', 0.01)
+  monkeypatch.setattr('serving.patience._LOOK_SECS', 0.01)
   monkeypatch.setattr(os, 'cpu_count', lambda: 1)
   service, decoded = serve(), []
   decoding, go, gone = threading.Event(), threading.Event(), threading.Event()
@@ -214,8 +214,8 @@ def test_service_client_that_leaves_before_its_turn_is_not_decoded(
   errors = []
 
   def leave():
-    with pytest.raises(batching.Gone) as caught:
-      service.examine_each([b'second'], batching.Patience(is_gone=gone.is_set))
+    with pytest.raises(patience.Gone) as caught:
+      service.examine_each([b'second'], patience.Patience(is_gone=gone.is_set))
     errors.append(caught.value)
 
   second = threading.Thread(target=leave)

@@ -17,9 +17,9 @@ import serving_kit as kit
 
 import server as program
 from errors import InputError
-from serving import batching, shutdown
+from serving import shutdown
 from serving.app import create_app
-from serving.batching import Gone, TimedOut
+from serving.patience import Gone, TimedOut
 
 # A request whose answer is its body.
 REQUEST = b'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\na'
@@ -48,15 +48,20 @@ def _post(address, number, answers):
   answers[number] = connection.getresponse().read().decode()
 
 
+def _post_from_clients(address, count):
+  """Starts threads that post; returns them and the dict of their answers."""
+  answers = {}
+  clients = [threading.Thread(target=_post, args=(address, number, answers))
+             for number in range(count)]
+  for thread in clients:
+    thread.start()
+  return clients, answers
+
+
 def test_what_waits_for_a_thread_is_answered():
   application = _Answers(go=False)
   running = load_kit.Running(application, 20)
-  answers = {}
-  clients = [threading.Thread(target=_post,
-                              args=(running.address, number, answers))
-             for number in range(10)]
-  for thread in clients:
-    thread.start()
+  clients, answers = _post_from_clients(running.address, 10)
   for _ in range(2):  # There are two threads; eight requests wait for them.
     assert application.waiting.acquire(timeout=20)
   time.sleep(0.3)
@@ -80,12 +85,7 @@ def test_probe_is_answered_where_all_threads_wait(prefix):
     return [b'ok']
 
   running = load_kit.Running(with_probe, 20, prefix)
-  answers = {}
-  clients = [threading.Thread(target=_post,
-                              args=(running.address, number, answers))
-             for number in range(3)]
-  for thread in clients:
-    thread.start()
+  clients, answers = _post_from_clients(running.address, 3)
   for _ in range(2):  # There are two threads.
     assert application.waiting.acquire(timeout=20)
   probe = http.client.HTTPConnection(*running.address, timeout=10)
@@ -122,7 +122,7 @@ def test_upload_that_is_cut_off_is_freed_at_once(kind, monkeypatch):
     (True, 60, Gone), (False, 0.2, TimedOut)])
 def test_application_knows_how_long_the_client_waits(monkeypatch, leaves, secs,
                                                      error):
-  monkeypatch.setattr(batching, '_LOOK_SECS', 0.02)
+  monkeypatch.setattr('serving.patience._LOOK_SECS', 0.02)
   began, ended, errors = threading.Event(), threading.Event(), []
 
   def application(environ, start_response):
