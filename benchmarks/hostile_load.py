@@ -38,8 +38,8 @@ _MANY = 16
 Kind = collections.namedtuple('Kind', 'name kilobytes photos request')
 
 # What one kind did. megabytes: of the process above its size before; answers:
-# that attackers got; p50, p95: seconds of the other client; refused: its answers
-# of another status than 200.
+# that attackers got; p50, p95: seconds of the other client; refused: how many
+# of its answers had another status than 200.
 Effect = collections.namedtuple('Effect', 'megabytes answers p50 p95 refused')
 
 
