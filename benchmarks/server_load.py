@@ -4,12 +4,14 @@ server.py is started on a free port. Clients on connections of their own upload
 one photo after the other to /api/classify; whoever is refused waits as long as
 Retry-After says. Before and after each number of clients the bare session
 classifies the same photos, already decoded and checked, in full batches: what
-the machine can do at that time, without any server.
+the machine can do at that time, without any server. With --plain the same
+clients also ask benchmarks/plain_server.py.
 
 Every reply is compared with what the classifier says of the same photo alone.
 """
 
 import collections
+import itertools
 import json
 import os
 import socket
@@ -69,6 +71,9 @@ def define_flags():
       'bar', 0.95, 'Exit with status 1 where the server answers a smaller '
       "share of the bare session's photos a second with --bar_clients.")
   flags.DEFINE_integer('bar_clients', 8, 'Number of clients that --bar is for.')
+  flags.DEFINE_bool('plain', False, 'Also measure a plain Flask server; exit '
+                    'with status 1 where server.py is slower. The graph must '
+                    'take photo files (--input_type=encoded).')
 
 
 class Client(threading.Thread):
@@ -268,35 +273,47 @@ def to_level(clients, replies, expected, seconds, bare):
 
 
 def start_server():
-  """Starts server.py; returns its process and its port.
+  """Starts server.py; returns what start_program does."""
+  folder, name = os.path.split(os.path.abspath(FLAGS.frozen_file))
+  return start_program(
+      'server.py', '--port=0', '--model_dir=' + folder, '--model_name=' + name,
+      '--batch_size=%d' % FLAGS.batch_size, *FLAGS.server_flag)
+
+
+def start_program(name, *arguments):
+  """Starts a server; returns its process and its port.
 
   Raises:
     InputError: it did not start; it has said why.
   """
-  folder, name = os.path.split(os.path.abspath(FLAGS.frozen_file))
   process = subprocess.Popen(
-      [sys.executable, os.path.join(_ROOT, 'server.py'), '--port=0',
-       '--model_dir=' + folder, '--model_name=' + name,
-       '--batch_size=%d' % FLAGS.batch_size, *FLAGS.server_flag],
+      [sys.executable, os.path.join(_ROOT, name), *arguments],
       stdout=subprocess.PIPE, text=True)
   line = process.stdout.readline()
   if not line.startswith('listening on port '):
     process.wait()
-    raise InputError('server.py did not start')
+    raise InputError('%s did not start' % name)
   return process, int(line.split()[-1])
 
 
-def print_level(level, bare):
+def print_level(name, level, bare):
   """Prints a line of the table."""
-  print('%7d %8d %9.2f %8.3f %8.3f %8.3f %8d %6d %7d %8.2f %7.3f' % (
-      level.clients, level.answers, level.rate, level.p50, level.p95,
+  print('%9s %7d %8d %9.2f %8.3f %8.3f %8.3f %8d %6d %7d %8.2f %7.3f' % (
+      name, level.clients, level.answers, level.rate, level.p50, level.p95,
       level.p99, level.refused, level.wrong, level.failed, bare, level.share),
         flush=True)
 
 
-def missed(levels):
-  """Returns what is not as it must be, one sentence each."""
-  found = []
+def missed(levels, plain):
+  """Returns what is not as it must be, one sentence each.
+
+  Args:
+    levels: list of Levels of server.py.
+    plain: list of those of the plain server, as long or empty.
+  """
+  found = ['%d clients: %.2f photos a second, the plain server has %.2f' %
+           (ours.clients, ours.rate, other.rate)
+           for ours, other in zip(levels, plain) if ours.rate < other.rate]
   for level in levels:
     if level.wrong or level.failed:
       found.append('%d clients: %d wrong and %d failed answers' %
@@ -333,28 +350,35 @@ def main(_):
   prepared = [prepare(photo) for photo in photos]
   requests = [to_request(photo) for photo in photos]
   bare_seconds = FLAGS.bare_seconds or FLAGS.seconds / 2
-  process, port = start_server()
+  servers = [('server.py', *start_server())]
+  levels = {'server.py': [], 'plain': []}
   try:
-    print('%s, %d photos, batches of %d\nclients  answers  a second      p50'
-          '      p95      p99  refused  wrong  failed     bare   share' %
-          (os.path.basename(FLAGS.frozen_file), len(photos), FLAGS.batch_size))
-    levels = []
+    if FLAGS.plain:
+      servers.append(('plain', *start_program(
+          'benchmarks/plain_server.py', '--frozen_file=' + FLAGS.frozen_file)))
+    print('%s, %d photos, batches of %d\n   server clients  answers  a second'
+          '      p50      p95      p99  refused  wrong  failed     bare   share'
+          % (os.path.basename(FLAGS.frozen_file), len(photos),
+             FLAGS.batch_size))
     before = measure_bare(classifier, prepared, FLAGS.batch_size, bare_seconds)
-    for clients in all_clients:
+    for clients, (name, _, port) in itertools.product(all_clients, servers):
       replies = ask(port, requests, clients, FLAGS.seconds)
       after = measure_bare(classifier, prepared, FLAGS.batch_size, bare_seconds)
       bare = (before + after) / 2
-      levels.append(to_level(clients, replies, expected, FLAGS.seconds, bare))
-      print_level(levels[-1], bare)
+      level = to_level(clients, replies, expected, FLAGS.seconds, bare)
+      levels[name].append(level)
+      print_level(name, level, bare)
       before = after
   finally:
-    process.terminate()
-    status = process.wait()
-  for sentence in missed(levels):
+    for _, process, _ in servers:
+      process.terminate()
+    status = servers[0][1].wait()
+  problems = missed(levels['server.py'], levels['plain'])
+  for sentence in problems:
     print('missed: ' + sentence)
   if status:
     print('missed: the server ended with status %d' % status)
-  return int(bool(missed(levels) or status))
+  return int(bool(problems or status))
 
 
 if __name__ == '__main__':

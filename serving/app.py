@@ -12,6 +12,8 @@ metadata.
 import time
 
 import flask
+import orjson
+from flask.json.provider import DefaultJSONProvider
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map
 
@@ -73,8 +75,23 @@ class _Addresses(Map):
     super().__init__(merge_slashes=False, **options)
 
 
+class _Json(DefaultJSONProvider):
+  """Writes JSON with orjson.
+
+  A thousand scores take the standard library more than a millisecond, for which
+  it has the lock of all threads.
+  """
+
+  def dumps(self, obj, **kwargs):
+    try:
+      return orjson.dumps(obj, option=orjson.OPT_SORT_KEYS).decode('utf-8')
+    except TypeError:  # Half of a surrogate pair, in the name of a file.
+      return super().dumps(obj, **kwargs)
+
+
 class _App(flask.Flask):
   url_map_class = _Addresses
+  json_provider_class = _Json
 
 
 def create_app(service, config=None, numbers=None):

@@ -3,12 +3,11 @@
   batcher = Batcher(classifier.examine_prepared, batch_size=8)
   answers = batcher.submit([data], prepare)   # from any thread
 
-One photo of a network on few cores takes as long alone as in company, so this
-does not make the session much faster: it bounds how many photos and how many
-pixels may wait, and shares the session between requests by pixels (self-clocked
-fair queueing): a request of large photos, or of many, does not delay a small
-one of another client. One run at a time is on the cores, and beside it one of a
-large photo, in a thread of its own, so that nobody waits for its end.
+A batch takes less time than its photos alone. Beside that, this bounds how many
+photos and how many pixels may wait, and shares the session between requests by
+pixels (self-clocked fair queueing): a request of large photos, or of many, does
+not delay a small one of another client. A large photo is run beside the others,
+in a thread of its own, so that nobody waits for its end.
 """
 
 import bisect
@@ -79,12 +78,12 @@ class Batcher:
 
   def __init__(self, examine, batch_size=8, window_secs=0.005, max_queue=64,
                seconds_a_photo=None, weigh=None, large=math.inf,
-               max_weight=math.inf, observe=None):
+               max_weight=math.inf, observe=None, runs=1):
     """Starts the threads.
 
     Args:
       examine: function of a list of prepared photos; returns as many results.
-        Called by two threads at most: one has the large photos.
+        Called by one thread more than `runs`: it has the large photos.
       batch_size: most photos of one call.
       window_secs: how long the first photo of a batch waits for others that are
         accepted and not prepared yet, where the session is free.
@@ -99,7 +98,11 @@ class Batcher:
         that there is room for smaller ones; one counts half of max_weight at
         most.
       observe: function of a metric's name and a value; None: not called.
+      runs: most batches at a time, those of large photos not counted. Each
+        gets a share of the accepted photos: while the clients of one batch
+        read their answers and send the next photos, the cores have the others.
     """
+    self._runs = runs
     self._examine = examine
     self._batch_size = batch_size
     self._window_secs = window_secs
@@ -116,14 +119,18 @@ class Batcher:
     self._accepted = self._accepted_weight = 0
     self._preparing = 0  # Photos, the large ones not counted.
     self._running = 0  # Batches and chores.
+    self._running_small = 0  # Batches without large photos.
     self._closing = False
     self._counts = dict(batches=0, photos=0, refused=0, timed_out=0, left=0)
-    # Guards all of the above; told when an item or a chore comes, or the end.
-    self._changed = threading.Condition()
+    # The lock guards all of the above. Conditions of it, by whether a photo is
+    # large: told when such an item or a chore comes, a batch ends, or all.
+    self._lock = threading.RLock()
+    self._changed = {is_large: threading.Condition(self._lock)
+                     for is_large in (False, True)}
     self._threads = [
         threading.Thread(target=self._work, args=(is_large,), name='batches',
                          daemon=True)
-        for is_large in ((False, True) if large < math.inf else (False,))]
+        for is_large in [False] * runs + [True] * (large < math.inf)]
     for thread in self._threads:
       thread.start()
 
@@ -185,11 +192,11 @@ class Batcher:
       Closing: close() was called.
     """
     found = futures.Future()
-    with self._changed:
+    with self._lock:
       if self._closing:
         raise Closing('the server is ending')
       self._chores.append((function, found))
-      self._changed.notify_all()
+      self._tell_all()
     return found.result()
 
   def counts(self):
@@ -198,7 +205,7 @@ class Batcher:
     Keys: queue_length and queue_limit, in photos; batches, photos; refused, in
     photos; and requests that were given up: timed_out, left.
     """
-    with self._changed:
+    with self._lock:
       return dict(self._counts, queue_length=self._accepted,
                   queue_limit=self._max_queue)
 
@@ -211,9 +218,9 @@ class Batcher:
     Returns:
       Whether all are answered.
     """
-    with self._changed:
+    with self._lock:
       self._closing = True
-      self._changed.notify_all()
+      self._tell_all()
     deadline = None if timeout is None else time.monotonic() + timeout
     for thread in self._threads:
       thread.join(deadline and max(0.0, deadline - time.monotonic()))
@@ -221,7 +228,7 @@ class Batcher:
 
   def _enter(self, request):
     """Accepts a request; returns how many photos are accepted with it."""
-    with self._changed:
+    with self._lock:
       if self._closing:
         raise Closing('the server is ending')
       count, weight = len(request.weights), self._weight_of(request)
@@ -242,7 +249,7 @@ class Batcher:
       request: _Request.
       unprepared: indices of the photos that will not be prepared.
     """
-    with self._changed:
+    with self._lock:
       self._accepted -= len(request.weights)
       self._accepted_weight -= self._weight_of(request)
       for index in unprepared:
@@ -250,7 +257,16 @@ class Batcher:
       if request.missing:
         self._items = [item for item in self._items
                        if item.request is not request]
-      self._changed.notify_all()
+      if self._closing:
+        self._tell_all()
+      # What the others wait for may have changed: fewer are being prepared, and
+      # fewer make a batch.
+      self._changed[False].notify()
+
+  def _tell_all(self):
+    with self._lock:
+      for changed in self._changed.values():
+        changed.notify_all()
 
   def _is_large(self, weight):
     return weight > self._large
@@ -260,7 +276,7 @@ class Batcher:
 
   def _counted(self, error):
     """Counts a request that is given up; returns a new error to raise."""
-    with self._changed:
+    with self._lock:
       if isinstance(error, Gone):
         self._counts['left'] += 1
         return Gone(*error.args)
@@ -275,23 +291,23 @@ class Batcher:
   def _queue(self, request, index, prepared):
     """Takes in a prepared photo, or the exception that stands for it."""
     weight = request.weights[index]
-    with self._changed:
-      self._preparing -= not self._is_large(weight)
+    lane = self._is_large(weight)
+    with self._lock:
+      self._preparing -= not lane
       if isinstance(prepared, Exception):
         self._settle(request, index, prepared)
       else:
         self._number += 1
-        lane = self._is_large(weight)
         request.tags[lane] = (max(request.tags[lane], self._tags[lane]) +
                               weight + _PHOTO_WEIGHT)
         bisect.insort(self._items, _Item(
             request.tags[lane], self._number, request, index, prepared, weight,
             time.monotonic()))
-      self._changed.notify_all()
+      self._changed[lane].notify()
 
   def _settle(self, request, index, result, error=None):
     """Notes what became of a photo; wakes the caller after the last one."""
-    with self._changed:
+    with self._lock:
       request.results[index] = result
       # Without the frames, which hold the photos: Python would find that circle
       # only much later.
@@ -313,14 +329,16 @@ class Batcher:
         self._run(batch)
       finally:
         del batch  # Else its photos would stay until the next one.
-        with self._changed:
+        with self._lock:
           self._running -= 1
-          self._changed.notify_all()
+          self._running_small -= not is_large
+          if self._chores or self._closing:
+            self._tell_all()
 
   def _next_batch(self, is_large):
     """Waits for a batch; calls chores meanwhile; returns None at the end."""
     while True:
-      with self._changed:
+      with self._lock:
         if self._chores and not self._running:
           self._running += 1
         elif self._closing and not self._accepted:
@@ -330,21 +348,26 @@ class Batcher:
                    if self._is_large(item.weight) == is_large]
           seconds = self._seconds_to_batch(items, is_large)
           if seconds is None or seconds > 0 or self._chores:
-            self._changed.wait(None if self._chores else seconds)
+            self._changed[is_large].wait(None if self._chores else seconds)
             continue
           batch = self._take_batch(items)
           if batch:
             self._running += 1
+            self._running_small += not is_large
             return batch
           continue
       self._call_chore()
 
+  def _most(self):
+    """Returns the most photos of the next batch: a share of the accepted."""
+    return min(self._batch_size, math.ceil(self._accepted / self._runs))
+
   def _take_batch(self, items):
     """Takes a batch out of the queue, empty where all callers gave up."""
-    batch, weight = [], 0
+    batch, weight, most = [], 0, self._most()
     for item in items:
       weight += item.weight
-      if batch and (len(batch) == self._batch_size or
+      if batch and (len(batch) == most or
                     weight > 2 * self._large or self._is_large(item.weight)):
         break
       self._items.remove(item)
@@ -365,11 +388,11 @@ class Batcher:
       found.set_result(function())
     except Exception as error:  # The caller's, in whose thread it is raised.
       found.set_exception(error)
-    with self._changed:
+    with self._lock:
       # Not before: while there is one, no batch starts.
       self._chores.popleft()
       self._running -= 1
-      self._changed.notify_all()
+      self._tell_all()
 
   def _seconds_to_batch(self, items, is_large):
     """Returns the seconds until a batch may start; None: nothing waits.
@@ -378,7 +401,11 @@ class Batcher:
     """
     if not items:
       return None
-    if is_large or len(items) >= self._batch_size or not self._preparing:
+    if is_large or len(items) >= self._most():
+      return 0
+    if self._running_small:  # Whose end wakes this thread.
+      return None
+    if not self._preparing:
       return 0
     return (min(item.since for item in items) + self._window_secs -
             time.monotonic())
@@ -404,7 +431,7 @@ class Batcher:
     self._settle(batch[0].request, batch[0].index, None, error)
 
   def _settle_all(self, batch, results):
-    with self._changed:
+    with self._lock:
       self._counts['batches'] += 1
       self._counts['photos'] += len(batch)
     for item, result in zip(batch, results):
@@ -422,7 +449,7 @@ class Batcher:
 
   def _note_seconds(self, newest):
     """Takes into the mean how long a photo took, from before it was decoded."""
-    with self._changed:
+    with self._lock:
       mean = self._seconds_a_photo
       self._seconds_a_photo = newest if mean is None else (
           mean + _NEWEST_SHARE * (newest - mean))

@@ -38,6 +38,10 @@ _SMALL_PIXELS, _LARGE_PIXELS = 4 * 10 ** 6, 16 * 10 ** 6
 # Pixels that may be accepted and not yet answered, in photos of max_pixels.
 _LARGEST_PHOTOS = 16
 
+# Batches that the session has at a time. With three, the cores have one while
+# clients of the others read their answers; more would be small.
+_RUNS = 3
+
 # How far the scores of a photo may be from a sum of 1: of thousands of float32.
 _SUM_TOLERANCE = 1e-3
 
@@ -137,7 +141,8 @@ class Service:
     self._batcher = Batcher(
         self._examine, weigh=lambda photo: photo.weight,
         large=min(_LARGE_PIXELS, max_pixels // 2),
-        max_weight=_LARGEST_PHOTOS * max_pixels, observe=observe, **limits)
+        max_weight=_LARGEST_PHOTOS * max_pixels, observe=observe, runs=_RUNS,
+        **limits)
     self._watcher = None
     if reload_secs:
       self._watcher = threading.Thread(

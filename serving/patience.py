@@ -10,6 +10,9 @@ import time
 # Seconds between two looks whether the client of a waiting request has left.
 _LOOK_SECS = 1.0
 
+# Seconds after a look in which there is no other: each asks the system.
+_REST_SECS = 0.05
+
 
 class TimedOut(Exception):
   """The caller's deadline is over.
@@ -39,13 +42,17 @@ class Patience:
     """
     self._deadline = time.monotonic() + seconds
     self._is_gone = is_gone
+    self._next_look = -math.inf
 
   def check(self):
     """Raises TimedOut or Gone where nobody waits any more."""
-    if time.monotonic() >= self._deadline:
+    now = time.monotonic()
+    if now >= self._deadline:
       raise TimedOut
-    if self._is_gone():
-      raise Gone('the client has left')
+    if now >= self._next_look:
+      if self._is_gone():
+        raise Gone('the client has left')
+      self._next_look = now + _REST_SECS
 
   def wait(self, try_for):
     """Waits until `try_for(seconds)` is true, a function that waits itself.

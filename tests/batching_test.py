@@ -383,6 +383,7 @@ def test_photos_are_freed_where_the_request_before_them_failed(make, session,
   try:
     if ends == 'left':
       gone.set()
+      time.sleep(0.1)  # It is not looked at again for a moment.
     session.open.set()
     for caller in [first, leaving, *callers]:
       caller.end()
@@ -531,6 +532,7 @@ def test_client_that_leaves_in_the_queue_is_not_examined(make, session):
   wait_until(lambda: batcher.counts()['queue_length'] == 2)
   others = fill(batcher, [2])
   gone.set()
+  time.sleep(0.1)  # It is not looked at again for a moment.
   session.open.set()
   assert (first.end(), others[0].end(), left.end()) == ([0], [4], None)
   assert isinstance(left.error, Gone)
@@ -573,3 +575,57 @@ def test_many_threads_each_get_their_own_answer(make, session):
   assert wrong == []
   assert batcher.counts()['photos'] == 16 * 50 * 2
   assert len(session.batches) < 16 * 50
+
+
+def test_runs_share_what_is_accepted(make, session):
+  batcher = make(batch_size=8, runs=2, window_secs=20)
+  session.open.clear()
+  door = Door()
+  callers = [Caller(batcher, number, prepare=door.prepare)
+             for number in range(8)]
+  for _ in callers:
+    assert door.reached.acquire(timeout=20)
+  door.open()
+  for _ in range(2):
+    assert session.entered.acquire(timeout=20)
+  assert list(map(len, session.batches)) == [4, 4]
+  session.open.set()
+  assert [caller.end() for caller in callers] == [[2 * n] for n in range(8)]
+
+
+def test_runs_few_photos_wait_for_the_end_of_another_batch(make, session):
+  batcher = make(batch_size=8, runs=2, window_secs=20)
+  session.open.clear()
+  gate = session.gates[0] = threading.Event()
+  first = hold(session, batcher)
+  session.open.set()  # The gate still holds the first batch.
+  door = Door()
+  others = [Caller(batcher, number, prepare=door.prepare)
+            for number in range(1, 6)]
+  for _ in others:
+    assert door.reached.acquire(timeout=20)
+  late = fill(batcher, [6])
+  time.sleep(0.1)
+  assert session.batches == [[0]]  # Six are accepted, so three make a batch.
+  gate.set()
+  assert first.end() == [0]
+  door.open()
+  assert [caller.end() for caller in others + late] == [
+      [2 * n] for n in range(1, 7)]
+
+
+def test_runs_call_between_waits_for_all_of_them(make, session):
+  batcher = make(batch_size=1, runs=2)
+  gates = [session.gates.setdefault(n, threading.Event()) for n in (1, 2)]
+  callers = [Caller(batcher, number) for number in (1, 2)]
+  for _ in callers:
+    assert session.entered.acquire(timeout=20)
+  called = threading.Event()
+  chore = threading.Thread(target=batcher.call_between, args=(called.set,),
+                           daemon=True)
+  chore.start()
+  gates[0].set()
+  assert callers[0].end() == [2]
+  assert not called.wait(0.1)
+  gates[1].set()
+  assert called.wait(20)

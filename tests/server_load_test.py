@@ -71,9 +71,17 @@ def test_level_without_an_answer_has_no_rate():
 def test_missed_names_the_bar(changes, sentence):
   level = server_load.Level(8, 9, 10.0, 1, 2, 3, 0, 0, 0, 0.96)
   with parsed_flags(server_load.define_flags):
-    found = server_load.missed([level._replace(**changes)])
+    found = server_load.missed([level._replace(**changes)], [])
   assert len(found) == bool(sentence)
   assert not sentence or sentence in found[0]
+
+
+def test_missed_names_a_plain_server_that_is_faster():
+  ours = server_load.Level(8, 9, 10.0, 1, 2, 3, 0, 0, 0, 0.96)
+  with parsed_flags(server_load.define_flags):
+    assert not server_load.missed([ours], [ours._replace(rate=10.0)])
+    found, = server_load.missed([ours], [ours._replace(rate=10.1)])
+  assert found == '8 clients: 10.00 photos a second, the plain server has 10.10'
 
 
 def test_exchange_reads_a_reply_that_comes_in_pieces():

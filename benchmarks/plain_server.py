@@ -1,0 +1,52 @@
+"""A server without any checks or batches, to compare server.py with.
+
+  benchmarks/plain_server.py --frozen_file=my_inception_v4_freeze.pb
+
+As tutorials have it: Flask's own server with a thread for each connection, and
+each photo goes through the session alone, as it came.
+"""
+
+import flask
+from absl import flags
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+import common_flags
+from compat import tf
+from serving import graph_files, graph_info
+
+FLAGS = flags.FLAGS
+
+
+def create_app(path):
+  """Returns a Flask application with a frozen graph behind /api/classify."""
+  graph_def = graph_files.read_frozen(path, 'frozen graph')
+  info = graph_info.read(graph_def)
+  with tf.Graph().as_default() as graph:
+    graph_files.import_into_default(graph_def)
+    session = tf.Session(graph=graph)
+  app = flask.Flask(__name__)
+
+  @app.route('/api/classify', methods=['POST'])
+  def classify():
+    scores = session.run(info.predictions,
+                         {info.input: [flask.request.get_data()]})[0]
+    return flask.jsonify(photos=[{
+        'classes': info.labels, 'probabilities': list(map(float, scores))}])
+
+  return app
+
+
+def main(_):
+  """Serves until it is ended."""
+  common_flags.require(FLAGS, 'frozen_file')
+  # Connections stay open between requests, as those of server.py do.
+  WSGIRequestHandler.protocol_version = 'HTTP/1.1'
+  server = make_server('127.0.0.1', 0, create_app(FLAGS.frozen_file),
+                       threaded=True)
+  print('listening on port %d' % server.port, flush=True)
+  server.serve_forever()
+
+
+if __name__ == '__main__':
+  flags.DEFINE_string('frozen_file', None, 'Frozen graph with its labels.')
+  common_flags.run(main)
