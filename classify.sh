@@ -5,7 +5,7 @@
 # usage: [MODEL_NAME=…] ./classify.sh photo.jpg folder/ [flags of
 #        classify_image.py, --help lists them]
 set -euo pipefail
-program=classify_image.py
+program=tools/classify_image.py
 source "$(dirname "${BASH_SOURCE[0]}")/env_set.sh"
 "${PROJECT_DIR}/setup.sh" --quiet
 

@@ -10,7 +10,7 @@ import sys
 
 from absl import app, flags
 
-import show_help
+from common import show_help
 from compat import setup_logging, tf
 from errors import InputError
 from runs import checkpoints

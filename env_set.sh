@@ -6,11 +6,11 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034  # used by the scripts that source this
 
-# shellcheck source=engine.sh
-source "$(dirname "${BASH_SOURCE[0]}")/engine.sh"
+# shellcheck source=scripts/engine.sh
+source "$(dirname "${BASH_SOURCE[0]}")/scripts/engine.sh"
 
 # ENGINE: tf1 (TensorFlow 1.15 on Python 3.7) or tf2 (TensorFlow 2). PYTHON: the
-# interpreter that ./setup.sh makes the environment with. engine.sh finds both
+# interpreter that ./setup.sh makes the environment with. scripts/engine.sh finds both
 # where they are not set.
 # ENGINE PYTHON
 

@@ -14,8 +14,8 @@
 # Everything is written to output/quickstart; names and numbers of env_set.sh
 # can be overridden, as in MODEL_NAME=mobilenet_v1 ./quickstart.sh --photos DIR
 set -euo pipefail
-# shellcheck source=help.sh
-source "$(dirname "${BASH_SOURCE[0]}")/help.sh"
+# shellcheck source=scripts/help.sh
+source "$(dirname "${BASH_SOURCE[0]}")/scripts/help.sh"
 
 photos=
 checkpoint=
@@ -53,7 +53,7 @@ if (exec 3<>"/dev/tcp/127.0.0.1/${port}") 2>/dev/null; then
   fail "port ${port} is taken; SERVER_PORT=5002 ./quickstart.sh takes another"
 fi
 
-source "${PROJECT_DIR}/engine.sh"
+source "${PROJECT_DIR}/scripts/engine.sh"
 # A variable that is not accepted shows before anything takes time, too.
 bash -euc 'source "$1/env_set.sh"' quickstart.sh "${PROJECT_DIR}"
 step "Setting ${VENV##*/} up: ${ENGINE_NAME}"
@@ -61,7 +61,7 @@ step "Setting ${VENV##*/} up: ${ENGINE_NAME}"
 
 # Runs a module of the project, given as a path.
 run_module() {
-  PYTHONPATH="${PROJECT_DIR}" "${VENV_PYTHON}" "${PROJECT_DIR}/$1" "${@:2}"
+  "${VENV_PYTHON}" "${PROJECT_DIR}/$1" "${@:2}"
 }
 
 base="${PROJECT_DIR}/output/quickstart"
@@ -151,8 +151,8 @@ TEXT
 if [[ "${serve}" == 1 ]]; then
   cat <<TEXT
 Serving on http://127.0.0.1:${SERVER_PORT}/ until Ctrl-C. Try it with a browser, or with
-  $(printf 'PYTHONPATH=%q %q %q --photo=%q --url=%q' "${PROJECT_DIR}" \
-      "${VENV_PYTHON}" "${PROJECT_DIR}/tools/upload_photo.py" "${photo}" \
+  $(printf '%q %q --photo=%q --url=%q' "${VENV_PYTHON}" \
+      "${PROJECT_DIR}/tools/upload_photo.py" "${photo}" \
       "http://127.0.0.1:${SERVER_PORT}/")
 TEXT
   wait "${server}"

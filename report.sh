@@ -8,7 +8,7 @@
 # usage: [MODEL_NAME=…] [CHECKPOINT=newest] ./report.sh [flags of make_report.py,
 #        --help lists them]
 set -euo pipefail
-program=make_report.py
+program=tools/make_report.py
 source "$(dirname "${BASH_SOURCE[0]}")/env_set.sh"
 "${PROJECT_DIR}/setup.sh" --quiet
 

@@ -12,7 +12,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/env_set.sh"
 
 echo "run_tensorboard.sh: train is ${TRAIN_DIR}, eval is ${EVAL_DIR};" \
   "--host=${TENSORBOARD_HOST}, TENSORBOARD_HOST=127.0.0.1 changes that" >&2
-PYTHONPATH="${PROJECT_DIR}" exec "${VENV_PYTHON}" "${program}" \
+exec "${VENV_PYTHON}" "${program}" \
   --train_dir="${TRAIN_DIR}" \
   --eval_dir="${EVAL_DIR}" \
   --host="${TENSORBOARD_HOST}" \

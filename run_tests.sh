@@ -8,10 +8,10 @@
 #   -n0         in one process, for a debugger
 # Unlike in all other scripts, relative paths are relative to the project.
 set -euo pipefail
-# shellcheck source=help.sh
-source "$(dirname "${BASH_SOURCE[0]}")/help.sh"
+# shellcheck source=scripts/help.sh
+source "$(dirname "${BASH_SOURCE[0]}")/scripts/help.sh"
 cd "${PROJECT_DIR}"
-source ./engine.sh
+source scripts/engine.sh
 ./setup.sh --dev --quiet
 
 "${VENV}/bin/ruff" check .

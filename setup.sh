@@ -11,8 +11,8 @@
 #   PYTHON=/path/to/python3.7   makes it with that Python, which decides between
 #                               tf1 and tf2 for this call where ENGINE does not
 set -euo pipefail
-# shellcheck source=help.sh
-source "$(dirname "${BASH_SOURCE[0]}")/help.sh"
+# shellcheck source=scripts/help.sh
+source "$(dirname "${BASH_SOURCE[0]}")/scripts/help.sh"
 
 quiet=0
 with_dev=0
@@ -25,10 +25,10 @@ for argument in "$@"; do
   esac
 done
 
-source "${PROJECT_DIR}/engine.sh"
-files=("requirements${ENGINE_SUFFIX}.txt")
+source "${PROJECT_DIR}/scripts/engine.sh"
+files=("requirements/${ENGINE}.txt")
 if [[ "${with_dev}" == 1 ]]; then
-  files+=("requirements${ENGINE_SUFFIX}-dev.txt")
+  files+=("requirements/${ENGINE}-dev.txt")
 fi
 
 # Whether the environment is whole: making it can be interrupted, or fail
@@ -79,6 +79,10 @@ install() {
     --progress-bar on "${files[@]/#/--requirement=${PROJECT_DIR}/}" |
     { grep -v '^Requirement already satisfied' || true; }
   "${VENV_PYTHON}" -m pip check
+  # The project's packages are found from tools/ and benchmarks/, too. The path
+  # is relative, so that the project may be moved.
+  echo ../../../.. >"$("${VENV_PYTHON}" -c \
+    'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth"
 }
 
 if [[ "$(uname -sm)" != "Linux x86_64" ]]; then
@@ -94,7 +98,7 @@ is_installed() {
   "${VENV_PYTHON}" -c 'import importlib.util, sys
 sys.exit(importlib.util.find_spec("tf_slim") is None)' 2>/dev/null || return 1
   for file in "${files[@]}"; do
-    cmp --silent "${PROJECT_DIR}/${file}" "${VENV}/${file}" || return 1
+    cmp --silent "${PROJECT_DIR}/${file}" "${VENV}/${file##*/}" || return 1
   done
 }
 

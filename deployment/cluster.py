@@ -66,8 +66,8 @@ def member_from_flags(values):
   cluster = hosts.parse(values.ps_hosts, values.worker_hosts)
   if not values.job_name:
     raise InputError('--worker_hosts is given, and not which task this is: add '
-                     '--job_name=ps or worker, and --task; ./run_cluster.sh '
-                     'starts all tasks of a machine')
+                     '--job_name=ps or worker, and --task; '
+                     'scripts/run_cluster.sh starts all tasks of a machine')
   if values.master:
     raise InputError('--master=%s: with --worker_hosts each worker has a '
                      'server of its own' % values.master)

@@ -23,7 +23,7 @@ first_dir="${TRAIN_DIR}"
 
 if [[ -n "${CHECKPOINT_PATH}" && ! -e "${CHECKPOINT_PATH}" &&
       ! -e "${CHECKPOINT_PATH}.index" ]]; then
-  "${PROJECT_DIR}/download_checkpoint.sh"
+  "${PROJECT_DIR}/scripts/download_checkpoint.sh"
 fi
 "${PROJECT_DIR}/convert_tfrecord.sh"
 

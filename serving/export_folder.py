@@ -104,7 +104,7 @@ def set_others_aside(frozen_file, info):
              if os.path.isfile(path)]
     warnings.append(
         '%s was of step %s, and %s is of step %s: it is called %s now; '
-        './export_tflite.sh writes one of the same step' % (
+        'scripts/export_tflite.sh writes one of the same step' % (
             model, 'unknown' if former_step is None else former_step,
             frozen_file, step, names[0]))
   folder = os.path.join(os.path.dirname(stem), 'saved_model',
@@ -113,7 +113,7 @@ def set_others_aside(frozen_file, info):
   if served and step_of(served) != step:
     warnings.append(
         'The last version in %s is of step %s, and %s is of step %s; '
-        './export_saved_model.sh writes the next version' % (
+        'scripts/export_saved_model.sh writes the next version' % (
             folder, step_of(served), frozen_file, step))
   return warnings
 

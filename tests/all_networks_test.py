@@ -10,12 +10,12 @@ import serving_kit as kit
 import trained_kit
 from helpers import parsed_flags
 
-import classify_image
 import eval_image_classifier
 import export_inference_graph
 from compat import tf
 from nets import nets_factory
 from serving import inference_graph
+from tools import classify_image
 
 LABELS = ['class %d' % index for index in range(nets_facts.NUM_CLASSES)]
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import serving_kit as kit
 
-import classify_image as program
 import export_inference_graph
 from datasets import manifest
 from errors import InputError
 from evaluation import calibration
 from runs import checkpoints
 from serving.classifier import Classifier
+from tools import classify_image as program
 
 ROOT = os.path.dirname(os.path.abspath(program.__file__))
 
@@ -229,7 +229,7 @@ def test_program_runs_alone_with_names_that_are_no_utf8(frozen, tmp_path):
   with open(name, 'wb') as file:
     file.write(kit.make_photo(0))
   done = subprocess.run(
-      [sys.executable, os.path.join(ROOT, 'classify_image.py'),
+      [sys.executable, os.path.join(ROOT, 'tools', 'classify_image.py'),
        '--frozen_graph=' + frozen, '--format=csv', '--num_top_predictions=1',
        name, str(tmp_path / 'empty')],
       capture_output=True, check=False)

@@ -32,7 +32,8 @@ def start(data, folder, *arguments, prefix=(), logs='logs'):
       LOG_DIR=str(folder / logs), CHECKPOINT_PATH='', BATCH_SIZE='4',
       SAVE_INTERVAL_SECS='1')
   return subprocess.Popen(
-      [*prefix, os.path.join(ROOT, 'run_cluster.sh'), '--clone_on_cpu',
+      [*prefix, os.path.join(ROOT, 'scripts', 'run_cluster.sh'),
+       '--clone_on_cpu',
        '--startup_timeout=%d' % cluster_kit.PATIENCE_SECS, *arguments],
       env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT, text=True)

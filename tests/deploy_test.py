@@ -75,7 +75,7 @@ def test_image_is_not_of_root_and_has_the_pinned_packages():
   assert STEPS[0] == ('FROM', 'python:3.11-slim')
   assert not re.match('0|root', dict(STEPS)['USER'])
   assert [text for name, text in STEPS if name == 'RUN'] == [
-      'pip install --no-cache-dir -r requirements-tf2.txt']
+      'pip install --no-cache-dir -r requirements.txt']
 
 
 def test_probes_are_of_addresses_that_the_server_has():
@@ -160,7 +160,8 @@ def test_steps_of_the_dockerfile_make_what_serves(tmp_path, model):
     if name == 'COPY' and text == '. .':
       copy_sources(work)
     elif name == 'COPY':
-      shutil.copy(os.path.join(ROOT, text.split()[0]), str(work))
+      source, target = text.split()
+      shutil.copy(os.path.join(ROOT, source), str(work / target))
     elif name == 'RUN':
       run(['chroot', str(root), *inside, 'sh', '-c', text])
     elif name == 'USER':

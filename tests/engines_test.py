@@ -46,7 +46,7 @@ def read_predictions(eval_dir, step):
 
 def scores_of(engine, frozen, photos):
   """Returns {(file, label): score} of a frozen graph."""
-  shown = run(engine, 'classify_image.py', '--frozen_graph=%s' % frozen,
+  shown = run(engine, 'tools/classify_image.py', '--frozen_graph=%s' % frozen,
               '--format=json', photos)
   return {(photo['file'], row['label']): row['score']
           for photo in json.loads(shown) for row in photo['predictions']}

@@ -14,8 +14,8 @@ from datasets import draw_flowers
 from runs import checkpoints
 
 # Of the root; each notes that it was called, with these variables.
-CALLED = ('download_checkpoint.sh', 'convert_tfrecord.sh', 'run_train.sh',
-          'run_eval.sh', 'stop_train.sh')
+CALLED = ('scripts/download_checkpoint.sh', 'convert_tfrecord.sh',
+          'run_train.sh', 'run_eval.sh', 'stop_train.sh')
 NOTED = ('MODEL_NAME', 'DATASET_NAME', 'CHECKPOINT_PATH', 'TRAIN_DIR',
          'EVAL_DIR', 'BATCH_SIZE', 'OPTIMIZER', 'LEARNING_RATE',
          'MAX_NUMBER_OF_STEPS', 'EVAL_INTERVAL_SECS', 'TRAINABLE_SCOPES',
@@ -50,8 +50,7 @@ FLOWERS = {
 def project(tmp_path):
   """A copy of scripts/ among scripts that only note how they are called."""
   shutil.copytree(os.path.join(ROOT, 'scripts'), str(tmp_path / 'scripts'))
-  for name in ('env_set.sh', 'engine.sh', 'help.sh'):
-    shutil.copy(os.path.join(ROOT, name), str(tmp_path))
+  shutil.copy(os.path.join(ROOT, 'env_set.sh'), str(tmp_path))
   stubs = dict.fromkeys(CALLED, STUB.replace('NAMES', ' '.join(NOTED)))
   for name in ('setup.sh', '.venv/bin/python', '.venv-tf2/bin/python'):
     stubs[name] = '#!/usr/bin/env bash\n'

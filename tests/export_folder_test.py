@@ -98,7 +98,7 @@ def test_frozen_graph_of_another_step_sets_the_tflite_model_aside(tmp_path,
   said, = export_folder.set_others_aside(frozen, INFO._replace(global_step=680))
   assert said == (
       '%s was of step 280, and %s is of step 680: it is called %s now; '
-      './export_tflite.sh writes one of the same step' % (
+      'scripts/export_tflite.sh writes one of the same step' % (
           model, frozen, tmp_path / 'my_x_step280.tflite'))
   assert sorted(os.listdir(str(tmp_path))) == [
       'my_x_info_step280.json', 'my_x_labels_step280.txt',

@@ -14,13 +14,13 @@ import serving_kit as kit
 from helpers import ROOT
 from PIL import Image
 
-import export_saved_model as program
 from compat import tf
 from datasets import photos
 from errors import InputError
 from runs import feature_bank
 from serving import files, graph_files, graph_info, inference_graph, saved_model
 from serving.classifier import Classifier
+from tools import export_saved_model as program
 
 PHOTOS = [kit.make_photo(seed) for seed in range(6)]
 NETWORK = 'mobilenet_v1_025'
@@ -389,8 +389,8 @@ def test_version_says_its_step_and_main_what_it_lacks(graphs, tmp_path, caplog):
 @pytest.fixture
 def project(tmp_path):
   """The script among scripts that only note how they are called."""
-  for name in ('export_saved_model.sh', 'env_set.sh', 'engine.sh', 'help.sh'):
-    shutil.copy(os.path.join(ROOT, name), str(tmp_path))
+  shutil.copytree(os.path.join(ROOT, 'scripts'), str(tmp_path / 'scripts'))
+  shutil.copy(os.path.join(ROOT, 'env_set.sh'), str(tmp_path))
   for name in ('setup.sh', 'export_freeze.sh', '.venv/bin/python',
                '.venv-tf2/bin/python'):
     path = tmp_path / name
@@ -413,8 +413,9 @@ def test_script_freezes_where_it_must(project, graph_there, variables, flags,
     (project / 'my_lenet_freeze.pb').write_text('')
   env = dict(os.environ, MODEL_NAME='lenet', EXPORT_DIR=str(project),
              CALLS=str(project / 'calls'), **variables)
-  done = subprocess.run([str(project / 'export_saved_model.sh'), *flags],
-                        env=env, capture_output=True, text=True)
+  done = subprocess.run(
+      [str(project / 'scripts' / 'export_saved_model.sh'), *flags], env=env,
+      capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
   calls = [line.split() for line in (project / 'calls').read_text().split('\n')
            if line and not line.startswith('setup.sh')]
@@ -423,6 +424,6 @@ def test_script_freezes_where_it_must(project, graph_there, variables, flags,
   assert calls[-1][0] == 'python'
   which = ['--which_checkpoint=newest'] if variables else []
   assert calls[-1][2:] == [
-      str(project / 'export_saved_model.py'),
+      str(project / 'tools' / 'export_saved_model.py'),
       '--frozen_file=%s/my_lenet_freeze.pb' % project,
       '--saved_model_dir=%s/saved_model/my_lenet' % project, *which, *flags]

@@ -15,7 +15,6 @@ from helpers import ROOT
 from trained_kit import CLASSES, NAME
 
 import compat
-import export_tflite as program
 from compat import slim, tf
 from datasets import dataset_factory, progress
 from errors import InputError
@@ -24,6 +23,7 @@ from preprocessing import preprocessing_factory
 from runs import run_info
 from serving import export_folder, graph_info, inference_graph, tflite
 from serving.classifier import Classifier
+from tools import export_tflite as program
 
 pytestmark = pytest.mark.slow
 
@@ -57,7 +57,7 @@ def exported(tmp_path_factory):
   train_dir = save_run(folder / 'train', data)
   path = folder / 'out' / 'my.tflite'
   done = subprocess.run(
-      [sys.executable, os.path.join(ROOT, 'export_tflite.py'),
+      [sys.executable, os.path.join(ROOT, 'tools', 'export_tflite.py'),
        '--checkpoint_path=' + train_dir, '--tflite_file=%s' % path],
       cwd='/', capture_output=True, text=True)
   assert done.returncode == 0, done.stderr

@@ -11,9 +11,9 @@ import pytest
 from helpers import ROOT, parsed_flags, run_program
 
 import common_flags
-import list_models
-import show_help
+from common import show_help
 from runs import checkpoints
+from tools import list_models
 
 with open(os.path.join(ROOT, 'tests', 'data', 'flags.json')) as stream:
   SLIM_FLAGS = json.load(stream)
@@ -52,13 +52,13 @@ class _Asked(Exception):
 
 
 @pytest.mark.parametrize('program, arguments', [
-    ('classify_image', ['--checkpoint_path=DIR', 'DIR']),
+    ('tools.classify_image', ['--checkpoint_path=DIR', 'DIR']),
     ('eval_image_classifier', ['--checkpoint_path=DIR']),
     ('export_inference_graph', ['--checkpoint_path=DIR', '--frozen_file=a.pb']),
-    ('export_tflite', ['--checkpoint_path=DIR', '--tflite_file=a.tflite']),
-    ('inspect_checkpoint', ['--checkpoint_path=DIR', '--model_name=lenet']),
-    ('make_report', ['--train_dir=DIR']),
-    ('make_report', ['--checkpoint_path=DIR']),
+    ('tools.export_tflite', ['--checkpoint_path=DIR', '--tflite_file=a.tflite']),
+    ('tools.inspect_checkpoint', ['--checkpoint_path=DIR', '--model_name=lenet']),
+    ('tools.make_report', ['--train_dir=DIR']),
+    ('tools.make_report', ['--checkpoint_path=DIR']),
 ])
 def test_program_chooses_the_checkpoint_of_a_train_directory_by_one_rule(
     tmp_path, monkeypatch, program, arguments):
@@ -114,10 +114,10 @@ def test_stdout_of_any_encoding_takes_names_of_files(monkeypatch, encoding,
 
 
 def test_program_help_has_its_flags_and_none_of_tensorflow():
-  done = run_program('list_models.py', '--help')
+  done = run_program('tools/list_models.py', '--help')
   assert done.returncode == 0
   assert done.stdout == show_help.program_help(
-      os.path.join(ROOT, 'list_models.py'))
+      os.path.join(ROOT, 'tools', 'list_models.py'))
   assert done.stdout.startswith(list_models.__doc__.split('\n')[0])
   assert re.findall(r'^  --(\S+):', done.stdout, re.MULTILINE) == [
       'format', 'model_name']

@@ -6,14 +6,12 @@ import server_load_kit as load_kit
 import serving_kit as kit
 from tensorflow.python.framework import op_def_registry
 
-import classify_image
-import export_saved_model
-import label_image
 import server
 from compat import tf
 from errors import InputError
 from serving import graph_files, live
 from serving.classifier import Classifier
+from tools import classify_image, export_saved_model, label_image
 
 # Of OPERATIONS, those that the registry calls stateful. They have the state of
 # a step, or of a random generator, and reach nothing outside the graph.

@@ -34,10 +34,10 @@ def parsed_flags(define_flags, *arguments):
 
 
 def run_program(program, *arguments, **kwargs):
-  """Runs a program of the root in a process of its own.
+  """Runs a program in a process of its own.
 
   Args:
-    program: its file name.
+    program: its path in the project.
     *arguments: its command line.
     **kwargs: for subprocess.run.
 

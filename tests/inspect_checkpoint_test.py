@@ -8,11 +8,11 @@ import pytest
 import trained_kit
 from helpers import parsed_flags, run_program
 
-import inspect_checkpoint
 from compat import slim, tf
 from errors import InputError
 from nets import nets_factory
 from runs import fit
+from tools import inspect_checkpoint
 
 
 def save(path, model_name, num_classes, version=tf.train.SaverDef.V2,
@@ -206,7 +206,7 @@ def test_program_damaged_checkpoint_is_an_input_error(tmp_path):
 
 
 def test_program_runs_by_itself():
-  done = run_program('inspect_checkpoint.py', '--model_name=lenet')
+  done = run_program('tools/inspect_checkpoint.py', '--model_name=lenet')
   assert done.returncode == 1 and done.stderr.count('\n') == 1
   assert '--checkpoint_path is needed' in done.stderr
 

@@ -16,7 +16,6 @@ import pytest
 import serving_kit as kit
 from trained_kit import CLASSES, NAME
 
-import classify_image
 import export_inference_graph
 from compat import tf
 from datasets import convert_photos, dataset_factory
@@ -26,6 +25,7 @@ from runs import checkpoints, feature_bank, run_info
 from serving import app as serving_app
 from serving import graph_info, inference_graph, nearest
 from serving.classifier import Classifier
+from tools import classify_image
 
 # data: dataset_dir. train_dir: of the run. bank: its Bank. validation: Features
 # of its validation photos. encoded, floats, off: frozen graphs.

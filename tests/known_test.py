@@ -12,12 +12,12 @@ import serving_kit as kit
 from trained_kit import CLASSES, NAME, colour_photo, make_photos
 
 import eval_image_classifier
-import make_report
 from compat import tf
 from datasets import convert_photos, dataset_factory
 from errors import InputError
 from evaluation import known, loop, metrics, photo_features
 from runs import checkpoints, feature_bank, feature_cache, run_info
+from tools import make_report
 
 pytestmark = pytest.mark.slow
 

@@ -9,13 +9,13 @@ from helpers import run_program
 from PIL import Image
 
 import export_inference_graph
-import label_image
 from compat import tf
 from errors import InputError
 from evaluation import calibration
 from runs import checkpoints
 from serving import files, graph_info
 from serving.classifier import Classifier
+from tools import label_image
 
 
 @pytest.fixture(scope='module')
@@ -155,7 +155,8 @@ def test_graph_of_imagenets_size_needs_no_labels(tmp_path, capsys):
 
 
 def test_program_with_a_text_for_a_photo_is_one_line(folder):
-  done = run_program('label_image.py', '--image=%s' % (folder / 'labels.txt'),
+  done = run_program('tools/label_image.py',
+                     '--image=%s' % (folder / 'labels.txt'),
                      '--graph=%s' % (folder / 'float.pb'))
   assert done.returncode == 1
   last = done.stderr.strip().split('\n')[-1]

@@ -12,7 +12,6 @@ import serving_kit
 from helpers import parsed_flags
 from trained_kit import train
 
-import classify_image
 import eval_image_classifier
 import export_inference_graph
 import server
@@ -20,6 +19,7 @@ from compat import tf
 from errors import InputError
 from runs import run_info
 from serving.classifier import Classifier
+from tools import classify_image
 
 pytestmark = pytest.mark.slow
 

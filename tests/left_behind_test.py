@@ -3,8 +3,8 @@
 import pytest
 import tiny_dataset
 
-from classify_image import find_photos
 from datasets import convert_photos, left_behind
+from tools.classify_image import find_photos
 
 FOLDERS = ['__MACOSX', '@eaDir', '$RECYCLE.BIN', 'System Volume Information',
            '.AppleDouble', 'lost+found', '#recycle']

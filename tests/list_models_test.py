@@ -7,12 +7,12 @@ import json
 import pytest
 from helpers import parsed_flags, run_program
 
-import list_models
 from benchmarks import graph_costs
 from compat import tf
 from errors import InputError
 from nets import nets_factory
 from runs import model_zoo, published
+from tools import list_models
 
 
 def output_of(capsys, *arguments):
@@ -134,7 +134,7 @@ def test_unknown_name_lists_the_known():
 
 
 def test_program_runs_by_itself():
-  done = run_program('list_models.py', '--model_name=')
+  done = run_program('tools/list_models.py', '--model_name=')
   assert done.returncode == 1 and done.stdout == ''
   assert done.stderr.startswith("list_models.py: error: unknown network ''")
   assert done.stderr.count('\n') == 1

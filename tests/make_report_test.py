@@ -18,13 +18,13 @@ from trained_kit import CLASSES, NAME, make_photos, train
 
 import eval_image_classifier
 import export_inference_graph
-import make_report as program
 from datasets import convert_photos, dataset_factory
 from errors import InputError
 from evaluation import calibration, run_results
 from runs import checkpoints, run_info
 from serving import export_folder
 from serving.classifier import Classifier
+from tools import make_report as program
 
 
 @pytest.fixture(scope='module')
@@ -237,7 +237,7 @@ def test_report_with_a_mistake_is_an_input_error(finished, tmp_path, arguments,
 
 def test_report_of_a_checkpoint_without_run_json_is_one_line(tmp_path):
   prefix = kit.save_checkpoint(tmp_path, 'cifarnet', with_run=False)
-  done = run_program('make_report.py', '--checkpoint_path=' + prefix)
+  done = run_program('tools/make_report.py', '--checkpoint_path=' + prefix)
   assert (done.returncode, done.stderr) == (
       1, 'make_report.py: error: %s is not there: a report goes by what '
       'training noted\n' % (tmp_path / 'run.json'))

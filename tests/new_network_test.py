@@ -8,13 +8,11 @@ import trained_kit
 
 import eval_image_classifier
 import export_inference_graph
-import inspect_checkpoint
-import list_models
-import summarize_graph
 from compat import slim, tf
 from nets import nets_factory
 from preprocessing import preprocessing_factory
 from serving.classifier import Classifier
+from tools import inspect_checkpoint, list_models, summarize_graph
 
 NAME = 'new_network'
 SIZE = 24

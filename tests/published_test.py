@@ -9,11 +9,11 @@ import file_server
 import pytest
 from helpers import ROOT, parsed_flags, run_program
 
-import download_checkpoint
 from compat import tf
 from downloads import archives, fetch
 from errors import InputError
 from runs import checkpoints, published
+from tools import download_checkpoint
 
 # slim's README of 2018, its table of pre-trained models, and the networks that
 # have a row in its nets_factory.
@@ -303,7 +303,7 @@ def test_program_says_where_it_is_and_what_to_do(server, tmp_path, capsys):
 
 
 def test_program_unknown_model_is_one_line_with_the_known():
-  done = run_program('download_checkpoint.py', 'nope')
+  done = run_program('tools/download_checkpoint.py', 'nope')
   assert done.returncode == 1 and done.stdout == ''
   assert done.stderr.startswith("download_checkpoint.py: error: unknown "
                                 "published checkpoint 'nope'; known: ")
@@ -313,10 +313,10 @@ def test_program_unknown_model_is_one_line_with_the_known():
 
 
 def test_script_help_and_env_set_finds_what_it_brings(tmp_path):
-  script = os.path.join(ROOT, 'download_checkpoint.sh')
+  script = os.path.join(ROOT, 'scripts', 'download_checkpoint.sh')
   shown = subprocess.run([script, '--help'], capture_output=True, text=True)
   assert shown.returncode == 0
-  assert 'usage: ./download_checkpoint.sh [MODEL]' in shown.stdout
+  assert 'usage: scripts/download_checkpoint.sh [MODEL]' in shown.stdout
   assert '--checkpoint_dir' in shown.stdout
   # MODEL_NAME is what it brings without a name; the archive lies there.
   (tmp_path / 'vgg_19_2016_08_28.tar.gz').write_bytes(file_server.tar_gz(
@@ -341,7 +341,7 @@ def test_script_takes_a_name_behind_the_flags(tmp_path, before):
   (tmp_path / 'vgg_19_2016_08_28.tar.gz').write_bytes(file_server.tar_gz(
       checkpoint_files(tmp_path, tf.train.SaverDef.V1, 'vgg_19.ckpt')))
   done = subprocess.run(
-      [os.path.join(ROOT, 'download_checkpoint.sh')] +
+      [os.path.join(ROOT, 'scripts', 'download_checkpoint.sh')] +
       [word.replace('%s', str(tmp_path)) for word in before] + ['vgg_19'],
       env=dict(os.environ, MODEL_NAME='vgg_16'), capture_output=True, text=True)
   assert done.returncode == 0, done.stderr

@@ -12,9 +12,9 @@ import time
 import pytest
 from helpers import ROOT, parsed_flags, run_program
 
-import run_cluster
 from deployment import hosts, launch
 from errors import InputError
+from tools import run_cluster
 
 FAKE = os.path.join(ROOT, 'tests', 'fake_task.py')
 
@@ -267,7 +267,8 @@ def test_run_cluster_with_a_mistake_is_an_input_error(monkeypatch, flags,
 
 
 def test_run_cluster_unknown_flag_is_fatal_before_anything_starts(tmp_path):
-  done = run_program('run_cluster.py', '--train_dir=%s' % (tmp_path / 'train'),
+  done = run_program('tools/run_cluster.py',
+                     '--train_dir=%s' % (tmp_path / 'train'),
                      '--lerning_rate=1')
   assert done.returncode == 1
   assert "Unknown command line flag 'lerning_rate'" in done.stderr
@@ -276,7 +277,7 @@ def test_run_cluster_unknown_flag_is_fatal_before_anything_starts(tmp_path):
 
 def test_run_cluster_script_passes_its_variables_and_refuses_train_dir(
     tmp_path):
-  script = os.path.join(ROOT, 'run_cluster.sh')
+  script = os.path.join(ROOT, 'scripts', 'run_cluster.sh')
   env = dict(os.environ, TRAIN_DIR=str(tmp_path / 'run'), CHECKPOINT_PATH='',
              MODEL_NAME='lenet', NUM_PS='1', NUM_WORKERS='0')
   done = subprocess.run([script], env=env, capture_output=True, text=True)

@@ -21,7 +21,8 @@ sleep 2
 @pytest.fixture
 def folder(tmp_path):
   """The script in a folder whose Python prints its command line."""
-  for name in ('run_train.sh', 'env_set.sh', 'engine.sh', 'help.sh'):
+  shutil.copytree(os.path.join(ROOT, 'scripts'), str(tmp_path / 'scripts'))
+  for name in ('run_train.sh', 'env_set.sh'):
     shutil.copy(os.path.join(ROOT, name), str(tmp_path))
   stubs = {'setup.sh': '#!/usr/bin/env bash\n'}
   stubs.update({venv + '/bin/python': PYTHON for venv in ('.venv',

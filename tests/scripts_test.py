@@ -168,6 +168,7 @@ def stubbed(tmp_path_factory):
   folder = tmp_path_factory.mktemp('stubbed')
   for path in glob.glob(os.path.join(ROOT, '*.sh')):
     shutil.copy(path, str(folder))
+  shutil.copytree(os.path.join(ROOT, 'scripts'), str(folder / 'scripts'))
   stubs = {'setup.sh': '', 'export_freeze.sh': '',
            '.venv/bin/python': 'printf "%s\\n" "$@"'}
   stubs['.venv-tf2/bin/python'] = stubs['.venv/bin/python']
@@ -190,7 +191,8 @@ def run_stubbed(stubbed, name, **variables):
 
 
 @pytest.mark.parametrize('name', [
-    'run_eval.sh', 'export_tflite.sh', 'export_saved_model.sh', 'report.sh'])
+    'run_eval.sh', 'scripts/export_tflite.sh',
+    'scripts/export_saved_model.sh', 'report.sh'])
 def test_scripts_leave_the_choice_of_the_checkpoint_to_one_rule(stubbed, name):
   folder = '--%s=%s' % ('train_dir' if name == 'report.sh' else
                         'checkpoint_path', stubbed / 'train')
@@ -237,7 +239,7 @@ def test_run_train_with_train_dir_as_a_flag_names_the_variable(chain):
 
 def test_setup_that_fails_to_install_is_not_taken_for_done(bare_machine):
   folder, env = bare_machine
-  for name in glob.glob(str(folder / 'requirements*.txt')):
+  for name in glob.glob(str(folder / 'requirements' / '*.txt')):
     with open(name, 'w') as stream:
       stream.write('no-such-package-here==99\n')
   env = dict(env, PATH=env['PATH'] + ':/usr/bin', PIP_NO_INDEX='1',
@@ -275,10 +277,10 @@ def test_setup_when_nothing_changed_takes_less_than_a_second():
 @pytest.fixture
 def bare_machine(tmp_path):
   """A copy of setup.sh's folder, and an environment without any Python."""
-  for path in [*glob.glob(os.path.join(ROOT, 'requirements*.txt')),
-               *(os.path.join(ROOT, name + '.sh')
-                 for name in ('setup', 'engine', 'env_set', 'help'))]:
-    shutil.copy(path, str(tmp_path))
+  for name in ('requirements', 'scripts'):
+    shutil.copytree(os.path.join(ROOT, name), str(tmp_path / name))
+  for name in ('setup.sh', 'env_set.sh'):
+    shutil.copy(os.path.join(ROOT, name), str(tmp_path))
   tools = tmp_path / 'bin'
   tools.mkdir()
   for tool in SETUP_TOOLS:

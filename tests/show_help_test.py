@@ -12,7 +12,7 @@ import pytest
 from absl import flags
 from helpers import ROOT, parsed_flags
 
-import show_help
+from common import show_help
 
 
 def _find(pattern, text):
@@ -139,7 +139,7 @@ def test_script_help_without_any_python_has_the_comment(fresh, tmp_path):
 
 def test_script_help_goes_to_any_terminal(fresh):
   done = subprocess.run(
-      [sys.executable, os.path.join(ROOT, 'show_help.py'),
+      [sys.executable, os.path.join(ROOT, 'common', 'show_help.py'),
        os.path.join(ROOT, 'run_eval.sh')], capture_output=True,
       env=dict(PATH='', PYTHONIOENCODING='ascii'))
   assert done.returncode == 0

@@ -6,11 +6,11 @@ import pytest
 import serving_kit as kit
 
 import export_inference_graph
-import summarize_graph
 from compat import tf
 from errors import InputError
 from nets import nets_factory
 from serving import files
+from tools import summarize_graph
 
 
 @pytest.fixture(scope='module')

@@ -262,7 +262,7 @@ def test_verify_odd_manifest_is_one_line(converted, tmp_path):
   copy(converted, tmp_path)
   path = tmp_path / 'pets.json'
   path.write_text(path.read_text().replace('"size": 16', '"size": "abc"'))
-  done = helpers.run_program('verify_tfrecord.py', '--dataset_name=pets',
+  done = helpers.run_program('tools/verify_tfrecord.py', '--dataset_name=pets',
                              '--dataset_dir=%s' % tmp_path)
   assert done.returncode == 1 and done.stderr.count('\n') == 1
   assert "'size' of split 'train' is 'abc'" in done.stderr
@@ -330,7 +330,7 @@ def test_first_problem_does_not_mind_sizes_and_labels(pets):
 
 def test_program_tells_the_problems_and_ends_with_1(pets):
   flip(shard(pets), offsets(shard(pets))[3] + 30)
-  done = helpers.run_program('verify_tfrecord.py', '--dataset_name=pets',
+  done = helpers.run_program('tools/verify_tfrecord.py', '--dataset_name=pets',
                              '--dataset_dir=%s' % pets)
   lines = done.stdout.splitlines()
   assert done.returncode == 1 and 'Traceback' not in done.stderr
@@ -343,14 +343,14 @@ def test_program_tells_the_problems_and_ends_with_1(pets):
 
 def test_program_all_well_ends_with_0(converted):
   done = helpers.run_program(
-      'verify_tfrecord.py', '--dataset_name=pets',
+      'tools/verify_tfrecord.py', '--dataset_name=pets',
       '--dataset_dir=%s' % converted, '--dataset_split_name=train')
   assert (done.returncode, done.stderr) == (0, '')
   assert done.stdout.startswith('train: 16 records in 2 files, ')
 
 
 def test_format_report_shows_so_many_problems_and_one_line_each():
-  import verify_tfrecord
+  from tools import verify_tfrecord
   rows = [record_check.Problem('x', index, 0, 'a\nb', 'bad\nphoto')
           for index in range(5)]
   report = verify.SplitReport('train', 1, 5, 1000, 5, rows)

@@ -1,1 +1,1 @@
-"""Small programs around the chain."""
+"""Programs beside the five of the root; run with `python -m tools.NAME`."""

@@ -1,6 +1,6 @@
 """Downloads a published checkpoint.
 
-  python download_checkpoint.py inception_v4
+  python -m tools.download_checkpoint inception_v4
 
 puts it where env_set.sh looks for the checkpoint of that network:
 checkpoints/inception_v4.ckpt.

@@ -1,6 +1,6 @@
 """Verifies the TFRecord files of a data set.
 
-  python verify_tfrecord.py --dataset_name=my_flower_5 --dataset_dir=data
+  python -m tools.verify_tfrecord --dataset_name=my_flower_5 --dataset_dir=data
 
 Reads every record of every split: both checksums, what it holds, its label;
 decodes some photos; compares the numbers with the manifest and the file names.

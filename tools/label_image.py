@@ -1,7 +1,9 @@
 r"""Labels one photo with a frozen graph, with the flags of TensorFlow's sample.
 
-  python label_image.py --image=flower.jpg --graph=my_inception_v4_freeze.pb
-  python label_image.py --image=flower.jpg --graph=frozen_inception_v3.pb \
+  python -m tools.label_image --image=flower.jpg \
+    --graph=my_inception_v4_freeze.pb
+  python -m tools.label_image --image=flower.jpg \
+    --graph=frozen_inception_v3.pb \
     --labels=imagenet_slim_labels.txt --input_layer=input \
     --output_layer=InceptionV3/Predictions/Reshape_1 \
     --input_mean=127.5 --input_std=127.5

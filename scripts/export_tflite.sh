@@ -4,11 +4,11 @@
 # EXPORT_DIR, and beside it its labels and the step that it is of. Prints the
 # accuracy of the model and of the graph on the validation photos.
 #
-# usage: [MODEL_NAME=…] [CHECKPOINT=newest] ./export_tflite.sh [flags of
+# usage: [MODEL_NAME=…] [CHECKPOINT=newest] scripts/export_tflite.sh [flags of
 #        export_tflite.py, --help lists them]
 set -euo pipefail
-program=export_tflite.py
-source "$(dirname "${BASH_SOURCE[0]}")/env_set.sh"
+program=tools/export_tflite.py
+source "$(dirname "${BASH_SOURCE[0]}")/../env_set.sh"
 "${PROJECT_DIR}/setup.sh" --quiet
 
 exec "${VENV_PYTHON}" "${program}" \

@@ -9,12 +9,12 @@
 # ./stop_train.sh (where the chief is) save a last checkpoint and end all tasks.
 # TRAINABLE_SCOPES, CHECKPOINT_PATH and the like are as for ./run_train.sh.
 #
-# usage: [MODEL_NAME=…] [NUM_PS=1 NUM_WORKERS=2] ./run_cluster.sh
+# usage: [MODEL_NAME=…] [NUM_PS=1 NUM_WORKERS=2] scripts/run_cluster.sh
 #        [--ps_hosts=a:2222 --worker_hosts=a:2223,b:2223 | --hosts=FILE]
 #        [--sync_replicas] [flags of train_image_classifier.py]
 set -euo pipefail
-program=run_cluster.py
-source "$(dirname "${BASH_SOURCE[0]}")/env_set.sh"
+program=tools/run_cluster.py
+source "$(dirname "${BASH_SOURCE[0]}")/../env_set.sh"
 "${PROJECT_DIR}/setup.sh" --quiet
 
 set_trainer_flags "$@"

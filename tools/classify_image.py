@@ -1,7 +1,8 @@
 """Classifies photos: a frozen graph, or a checkpoint and its network's name.
 
-  python classify_image.py --frozen_graph=my_inception_v4_freeze.pb cat.jpg
-  python classify_image.py --checkpoint_path=inception_v4.ckpt \
+  python -m tools.classify_image --frozen_graph=my_inception_v4_freeze.pb \
+    cat.jpg
+  python -m tools.classify_image --checkpoint_path=inception_v4.ckpt \
     --model_name=inception_v4 --format=csv photos/ > scores.csv
 
 Folders are searched with all below them, in sorted order, without hidden files

@@ -6,14 +6,14 @@
 # project, becomes its whole path.
 # shellcheck shell=bash
 
-PROJECT_DIR="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+PROJECT_DIR="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
 show_help() {
   local python
   for python in "${PROJECT_DIR}"/.venv{,-tf2}/bin/python python3 python; do
     if "${python}" -c 'import sys; sys.exit(sys.version_info < (3, 6))' \
       >/dev/null 2>&1; then
-      "${python}" "${PROJECT_DIR}/show_help.py" "$0" \
+      "${python}" "${PROJECT_DIR}/common/show_help.py" "$0" \
         ${program:+"${PROJECT_DIR}/${program#"${PROJECT_DIR}"/}"}
       return
     fi

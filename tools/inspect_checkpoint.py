@@ -1,6 +1,6 @@
 """Says how a checkpoint fits a network, and which flags to use it with.
 
-  python inspect_checkpoint.py --model_name=inception_v4 \
+  python -m tools.inspect_checkpoint --model_name=inception_v4 \
       --checkpoint_path=checkpoints/inception_v4.ckpt --num_classes=5
 
 Ends with status 1, and says which network fits, if that one does not.

@@ -1,6 +1,6 @@
 """Prints the help of a script or a program, without TensorFlow.
 
-  python3 show_help.py run_train.sh train_image_classifier.py
+  python3 common/show_help.py run_train.sh train_image_classifier.py
 
 The flags are found by running the function `define_flags` of the program, with
 a list that notes them in place of `absl.flags`. Of the project's source only
@@ -15,7 +15,7 @@ import re
 import sys
 import textwrap
 
-ROOT = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 WIDTH = 80
 
 Flag = collections.namedtuple(
@@ -32,9 +32,11 @@ _FUNCTION = re.compile(r'^(\w+)(\(\) \{\n.*?^\}|=\(.*?\))$',
                        re.MULTILINE | re.DOTALL)
 # A script that another one starts or sources.
 _SCRIPT_USED = re.compile(
-    r'(?:\$\{PROJECT_DIR\}|\$\(dirname "\$\{BASH_SOURCE\[0\]\}"\))/(\w+\.sh)')
+    r'(?:\$\{PROJECT_DIR\}|\$\(dirname "\$\{BASH_SOURCE\[0\]\}"\))/'
+    r'((?:scripts/)?\w+\.sh)')
 # They read what is not for the user of another script.
-_NOT_FOLLOWED = {'env_set.sh', 'help.sh', 'setup.sh'}
+_NOT_FOLLOWED = {'env_set.sh', 'scripts/help.sh', 'scripts/engine.sh',
+                 'setup.sh'}
 
 
 class FlagList:
@@ -279,7 +281,7 @@ def variables_read_by(script, settings, env_set):
   defaults = {name: default or '' for group in settings
               for name, (default, _) in group.variables.items()}
   functions = dict(_FUNCTION.findall(env_set))
-  texts = [_code(script), _code(os.path.join(ROOT, 'engine.sh'))]
+  texts = [_code(script), _code(os.path.join(ROOT, 'scripts', 'engine.sh'))]
   seen = set(_NOT_FOLLOWED)
   while texts:
     text = texts.pop()

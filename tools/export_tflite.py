@@ -1,6 +1,6 @@
 r"""Writes a network as a TensorFlow Lite model, and says what it lost by that.
 
-  python export_tflite.py --checkpoint_path=/tmp/flowers \
+  python -m tools.export_tflite --checkpoint_path=/tmp/flowers \
     --tflite_file=my_mobilenet_v1.tflite
 
 The model is for phones and small boards: one float image in, the class

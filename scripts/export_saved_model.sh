@@ -5,11 +5,11 @@
 # ./export_freeze.sh makes it first. One of another checkpoint than that of
 # TRAIN_DIR which all steps take is an error.
 #
-# usage: [MODEL_NAME=…] [CHECKPOINT=newest] ./export_saved_model.sh [flags of
+# usage: [MODEL_NAME=…] [CHECKPOINT=newest] scripts/export_saved_model.sh [flags of
 #        export_saved_model.py, --help lists them]
 set -euo pipefail
-program=export_saved_model.py
-source "$(dirname "${BASH_SOURCE[0]}")/env_set.sh"
+program=tools/export_saved_model.py
+source "$(dirname "${BASH_SOURCE[0]}")/../env_set.sh"
 "${PROJECT_DIR}/setup.sh" --quiet
 
 if [[ " $* " != *-frozen_file* ]]; then

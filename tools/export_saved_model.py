@@ -1,6 +1,6 @@
 r"""Writes a frozen graph as a SavedModel for TensorFlow Serving.
 
-  python export_saved_model.py --frozen_file=my_inception_v4_freeze.pb \
+  python -m tools.export_saved_model --frozen_file=my_inception_v4_freeze.pb \
     --saved_model_dir=saved_model/my_inception_v4
 
 The frozen graph is one of export_inference_graph.py. Each call writes the next

@@ -1,6 +1,6 @@
 """Writes one page about a training run, and fits the temperature of its scores.
 
-  python make_report.py --train_dir=/tmp/flowers
+  python -m tools.make_report --train_dir=/tmp/flowers
 
 Network, data set and the rest come from the run.json of the train directory.
 The checkpoint is run over the validation photos, and over the test photos where

@@ -1,6 +1,6 @@
 """Tells what a graph takes, what it gives, and how large it is.
 
-  python summarize_graph.py --in_graph=my_inception_v4_freeze.pb
+  python -m tools.summarize_graph --in_graph=my_inception_v4_freeze.pb
 
 prints what TensorFlow's tool of that name does, line by line: the placeholders,
 the variables, the nodes that nothing hangs on, the number of parameters, the

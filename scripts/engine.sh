@@ -6,7 +6,7 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034  # used by the scripts that source this
 
-# shellcheck source=help.sh
+# shellcheck source=scripts/help.sh
 source "$(dirname "${BASH_SOURCE[0]}")/help.sh"
 
 use_engine() {

@@ -4,11 +4,11 @@
 # (mobilenet_v1_1.0_192); without it, MODEL_NAME. An archive that lies there
 # already is used without the network. Can be interrupted and run again.
 #
-# usage: ./download_checkpoint.sh [MODEL] [flags of download_checkpoint.py,
+# usage: scripts/download_checkpoint.sh [MODEL] [flags of download_checkpoint.py,
 #        --help lists them and every MODEL]
 set -euo pipefail
-program=download_checkpoint.py
-source "$(dirname "${BASH_SOURCE[0]}")/env_set.sh"
+program=tools/download_checkpoint.py
+source "$(dirname "${BASH_SOURCE[0]}")/../env_set.sh"
 "${PROJECT_DIR}/setup.sh" --quiet
 
 exec "${VENV_PYTHON}" "${program}" --model_name="${MODEL_NAME}" "$@"

@@ -1,8 +1,8 @@
 r"""Lists the networks: size, cost, published checkpoint, scopes to fine-tune.
 
-  python list_models.py
-  python list_models.py --model_name=inception_v4
-  python list_models.py --format=json
+  python -m tools.list_models
+  python -m tools.list_models --model_name=inception_v4
+  python -m tools.list_models --format=json
 
 Parameters are the trainable ones of the classifier that was published, without
 auxiliary heads; multiply-adds are those of one photo of the size that is shown.
@@ -121,7 +121,7 @@ def details(model):
   if model['classes'] == 1000:
     lines.append('    these have no background class: --labels_offset=1 to '
                  'evaluate them on ImageNet')
-  return lines + ['  to get it:      python download_checkpoint.py %s' %
+  return lines + ['  to get it:      python -m tools.download_checkpoint %s' %
                   model['name']]
 
 

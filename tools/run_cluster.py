@@ -1,6 +1,6 @@
 r"""Starts the tasks of a distributed training that belong to this machine.
 
-  python run_cluster.py --ps_hosts=a:2222 --worker_hosts=a:2223,b:2223 \
+  python -m tools.run_cluster --ps_hosts=a:2222 --worker_hosts=a:2223,b:2223 \
     --train_dir=/shared/flowers --dataset_dir=data --dataset_name=my_flower_5 \
     --model_name=inception_v4 --max_number_of_steps=1000
 
