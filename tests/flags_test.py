@@ -55,8 +55,10 @@ class _Asked(Exception):
     ('tools.classify_image', ['--checkpoint_path=DIR', 'DIR']),
     ('eval_image_classifier', ['--checkpoint_path=DIR']),
     ('export_inference_graph', ['--checkpoint_path=DIR', '--frozen_file=a.pb']),
-    ('tools.export_tflite', ['--checkpoint_path=DIR', '--tflite_file=a.tflite']),
-    ('tools.inspect_checkpoint', ['--checkpoint_path=DIR', '--model_name=lenet']),
+    ('tools.export_tflite', [
+        '--checkpoint_path=DIR', '--tflite_file=a.tflite']),
+    ('tools.inspect_checkpoint', [
+        '--checkpoint_path=DIR', '--model_name=lenet']),
     ('tools.make_report', ['--train_dir=DIR']),
     ('tools.make_report', ['--checkpoint_path=DIR']),
 ])
