@@ -389,12 +389,18 @@ def _decode_for_check(image):
 
 
 def _upright(image, layout, orientation):
-  """Decodes an image; returns it upright in mode RGB."""
+  """Decodes an image; returns it upright in mode RGB.
+
+  The image that was given is closed, unless it is the result: no more than two
+  large images are in memory at a time.
+  """
   image.load()
-  image = photo_colors.to_rgb(image, layout)
+  upright = photo_colors.to_rgb(image, layout)
+  if upright is not image:
+    image.close()
   if orientation in _UPRIGHT:
-    image = image.transpose(_UPRIGHT[orientation])
-  return image
+    upright = upright.transpose(_UPRIGHT[orientation])
+  return upright
 
 
 def _digest(image):
