@@ -35,8 +35,7 @@ _SCRIPT_USED = re.compile(
     r'(?:\$\{PROJECT_DIR\}|\$\(dirname "\$\{BASH_SOURCE\[0\]\}"\))/'
     r'((?:scripts/)?\w+\.sh)')
 # They read what is not for the user of another script.
-_NOT_FOLLOWED = {'env_set.sh', 'scripts/help.sh', 'scripts/engine.sh',
-                 'setup.sh'}
+_NOT_FOLLOWED = {'env_set.sh', 'help.sh', 'engine.sh', 'setup.sh'}
 
 
 class FlagList:
@@ -282,7 +281,7 @@ def variables_read_by(script, settings, env_set):
               for name, (default, _) in group.variables.items()}
   functions = dict(_FUNCTION.findall(env_set))
   texts = [_code(script), _code(os.path.join(ROOT, 'scripts', 'engine.sh'))]
-  seen = set(_NOT_FOLLOWED)
+  seen = set()
   while texts:
     text = texts.pop()
     for name in set(re.findall(r'\w+', text) +
@@ -290,7 +289,8 @@ def variables_read_by(script, settings, env_set):
       seen.add(name)
       if name in functions or name in defaults:
         texts.append(functions.get(name) or defaults[name])
-      elif name.endswith('.sh'):
+      elif (name.endswith('.sh') and
+            os.path.basename(name) not in _NOT_FOLLOWED):
         path = os.path.join(os.path.dirname(script), name)
         texts.append(_code(path if os.path.isfile(path) else
                            os.path.join(ROOT, name)))

@@ -8,6 +8,7 @@
 #        --help lists them and every MODEL]
 set -euo pipefail
 program=tools/download_checkpoint.py
+# shellcheck source=env_set.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../env_set.sh"
 "${PROJECT_DIR}/setup.sh" --quiet
 

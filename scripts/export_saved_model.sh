@@ -9,6 +9,7 @@
 #        export_saved_model.py, --help lists them]
 set -euo pipefail
 program=tools/export_saved_model.py
+# shellcheck source=env_set.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../env_set.sh"
 "${PROJECT_DIR}/setup.sh" --quiet
 

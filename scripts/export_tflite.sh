@@ -8,6 +8,7 @@
 #        export_tflite.py, --help lists them]
 set -euo pipefail
 program=tools/export_tflite.py
+# shellcheck source=env_set.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../env_set.sh"
 "${PROJECT_DIR}/setup.sh" --quiet
 

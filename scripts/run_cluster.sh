@@ -14,6 +14,7 @@
 #        [--sync_replicas] [flags of train_image_classifier.py]
 set -euo pipefail
 program=tools/run_cluster.py
+# shellcheck source=env_set.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../env_set.sh"
 "${PROJECT_DIR}/setup.sh" --quiet
 

@@ -21,8 +21,8 @@ FLAGS = flags.FLAGS
 def define_flags():
   """Defines the flags of this program."""
   flags.DEFINE_string(
-      'checkpoint_dir', os.path.join(os.path.dirname(
-          os.path.abspath(__file__)), 'checkpoints'),
+      'checkpoint_dir', os.path.join(os.path.dirname(os.path.dirname(
+          os.path.abspath(__file__))), 'checkpoints'),
       'Folder that gets the checkpoint. An archive that lies there is used. '
       'Known checkpoints, and networks that stand for their first one: %s.' %
       ', '.join(published.known_names()))

@@ -64,10 +64,9 @@ def main(_):
   ps_hosts, worker_hosts = _lists(values)
   cluster.set_counts(values, hosts.parse(ps_hosts, worker_hosts))
   train_image_classifier.check_ways(values)
-  root = os.path.dirname(os.path.abspath(__file__))
   plan = launch.Plan(
       ps_hosts, worker_hosts, _trainers_flags(values),
-      os.path.join(root, 'train_image_classifier.py'),
+      os.path.abspath(train_image_classifier.__file__),
       values.task_logs or os.path.join(
           os.path.dirname(os.path.abspath(values.train_dir)), 'logs'),
       values.startup_timeout, values.sync_replicas, values.restarts)
