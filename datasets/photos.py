@@ -28,7 +28,7 @@ from PIL import (
 from datasets import formats, jpeg_markers, photo_colors, photo_work, webp
 from datasets.photo_colors import PhotoError
 
-try:  # An optional package; README.md says what for.
+try:  # An optional package; docs/data.md says what for.
   from pillow_heif import HeifImageFile
 except ImportError:
   HeifImageFile = None

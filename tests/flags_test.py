@@ -18,7 +18,7 @@ from tools import list_models
 with open(os.path.join(ROOT, 'tests', 'data', 'flags.json')) as stream:
   SLIM_FLAGS = json.load(stream)
 
-# Where the default is not slim's. README's table of differences has each.
+# Where the default is not slim's. docs/differences.md has each.
 OTHER_DEFAULTS = {
     ('train_image_classifier.py', 'opt_epsilon'): None,
 }
@@ -41,10 +41,11 @@ def test_program_has_slims_flags_with_slims_defaults(program):
 
 
 def test_other_defaults_are_in_the_table_of_differences():
-  with open(os.path.join(ROOT, 'README.md'), encoding='utf-8') as stream:
-    readme = stream.read()
+  with open(os.path.join(ROOT, 'docs', 'differences.md'),
+            encoding='utf-8') as stream:
+    differences = stream.read()
   for _, name in OTHER_DEFAULTS:
-    assert re.search(r'\|.*`--%s' % name, readme), name
+    assert re.search(r'\|.*`--%s' % name, differences), name
 
 
 class _Asked(Exception):
