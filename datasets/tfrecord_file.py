@@ -7,11 +7,10 @@ masks them (core/lib/hash/crc32c.h).
 """
 
 import collections
-import functools
 import os
 import struct
 
-import numpy as np
+import google_crc32c
 
 from compat import tf
 from errors import InputError
@@ -21,10 +20,7 @@ _LENGTH_BYTES, HEADER_BYTES, _CHECKSUM_BYTES = 8, 12, 4
 # Bytes of a record beside its data.
 OVERHEAD_BYTES = HEADER_BYTES + _CHECKSUM_BYTES
 
-_POLYNOMIAL = 0x82F63B78  # CRC-32C, lowest bit first.
-
-# Four bytes that take the sum from 0 to the 0xFFFFFFFF with which it starts.
-_START = np.array([0x54, 0x64, 0x1F, 0x64], np.uint8)
+_MASK = 0xA282EAD8
 
 _COMPRESSED = {b'\x1f\x8b': 'gzip', b'PK': 'zip', b'BZ': 'bzip2',
                b'\x78\x9c': 'zlib'}
@@ -124,13 +120,12 @@ def record_offsets(path):
       offsets, headers = _walk(source, size)
   except OSError as error:
     raise InputError('cannot read %s: %s' % (path, error.strerror))
-  whole = [header for header in headers if len(header) == HEADER_BYTES]
-  bad = np.flatnonzero(~_are_headers(whole))
-  if len(bad):
-    about_start = _about_start(headers[bad[0]], bad[0])
-    raise InputError('%s is damaged: %s' % (path, about_start or (
-        'the length of record %d (byte %d) is wrong' %
-        (bad[0], offsets[bad[0]]))))
+  for index, header in enumerate(headers):
+    if len(header) == HEADER_BYTES and not _is_header(header):
+      raise InputError('%s is damaged: %s' % (
+          path, _about_start(header, index) or
+          'the length of record %d (byte %d) is wrong' %
+          (index, offsets[index])))
   if offsets and offsets[-1] != size:
     raise InputError(
         '%s is damaged: it ends inside record %d (byte %d), as a copy that was '
@@ -160,69 +155,15 @@ def check_start(path):
 
 def masked_crc32c(data):
   """Returns the checksum of bytes as a TFRecord holds it."""
-  return int(_mask(crc32c(np.frombuffer(data, np.uint8)[np.newaxis]))[0])
-
-
-def crc32c(rows):
-  """Returns the CRC-32C of each row.
-
-  A sum is linear: that of two neighbours is the left one's, moved on over as
-  many zero bytes as the right one is long, xor the right one's. So all bytes
-  start as sums of one byte, and neighbours are joined until one sum is left.
-
-  Args:
-    rows: [n, length] uint8.
-
-  Returns:
-    [n] uint32.
-  """
-  start = np.broadcast_to(_START, (len(rows), len(_START)))
-  sums = _operator(0)[0][np.concatenate([start, rows], axis=1)]
-  level = 0
-  while sums.shape[1] > 1:
-    if sums.shape[1] % 2:  # Zeros in front change nothing.
-      sums = np.pad(sums, ((0, 0), (1, 0)), 'constant')
-    sums = _move_on(_operator(level), sums[:, 0::2]) ^ sums[:, 1::2]
-    level += 1
-  return sums[:, 0] ^ np.uint32(0xFFFFFFFF)
-
-
-@functools.lru_cache(maxsize=None)
-def _operator(level):
-  """Returns what moves a sum over 2 ** level zero bytes: [2, 65536] uint32.
-
-  One table for the lower half of the sum, one for the upper.
-  """
-  if level:
-    half = _operator(level - 1)
-    return _move_on(half, half)
-  table = np.arange(256, dtype=np.uint32)
-  for _ in range(8):
-    table = (table >> 1) ^ np.where(table & 1, _POLYNOMIAL, 0).astype(np.uint32)
-  half = np.arange(65536, dtype=np.uint32)
-  return np.stack([table[half & 255] ^ (half >> 8), half << 8])
-
-
-def _move_on(operator, sums):
-  return operator[0].take(sums & 0xFFFF) ^ operator[1].take(sums >> 16)
-
-
-def _mask(sums):
-  sums = sums.astype(np.uint64)
-  rotated = (sums >> np.uint64(15)) | (sums << np.uint64(17))
-  return ((rotated + np.uint64(0xA282EAD8)) &
-          np.uint64(0xFFFFFFFF)).astype(np.uint32)
-
-
-def _are_headers(headers):
-  """Returns a boolean for each of some 12 bytes: are they length and sum?"""
-  rows = np.frombuffer(b''.join(headers), np.uint8).reshape(-1, HEADER_BYTES)
-  wanted = np.ascontiguousarray(rows[:, _LENGTH_BYTES:]).view('<u4')[:, 0]
-  return _mask(crc32c(rows[:, :_LENGTH_BYTES])) == wanted
+  value = google_crc32c.value(data)
+  return ((value >> 15 | value << 17) + _MASK) & 0xFFFFFFFF
 
 
 def _is_header(header):
-  return len(header) == HEADER_BYTES and bool(_are_headers([header])[0])
+  """Whether 12 bytes are a length and its checksum."""
+  return len(header) == HEADER_BYTES and (
+      masked_crc32c(header[:_LENGTH_BYTES]) ==
+      struct.unpack('<I', header[_LENGTH_BYTES:])[0])
 
 
 def _about_start(header, index):
