@@ -112,7 +112,7 @@ def test_run_that_no_longer_gets_better_ends_and_stays_ended(data, ended, log):
   assert best.read_best(str(ended / 'best'))['step'] == 2
   assert train(data, ended, *UNCHANGING) == newest
   assert 'Nothing to do: the best validation accuracy, ' in log.text
-  assert '--early_stop_evals=0 goes on' in log.text
+  assert '--early_stop_evals=0 continues' in log.text
 
 
 def test_run_that_has_ended_goes_on_when_it_is_not_to_end(data, ended, tmp_path,
