@@ -206,7 +206,7 @@ def test_evaluation_when_records_are_fewer_than_the_manifest_says_so(
     evaluate(run, tmp_path, flag)
   # A split that is too large to be counted first.
   monkeypatch.setattr(split_files, 'COUNT_LIMIT', 1)
-  with pytest.raises(InputError, match='hold 11 photos and their .* 12'):
+  with pytest.raises(InputError, match='hold 11 photos but their .* 12'):
     evaluate(run, tmp_path, flag)
 
 
