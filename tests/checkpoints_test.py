@@ -211,7 +211,7 @@ def test_resolve_takes_the_best_one_where_training_keeps_one(tmp_path, log):
     log.clear()
     assert checkpoints.resolve(train_dir, which) == expected
     assert checkpoints.find(train_dir, which) == expected
-    assert ('Taking the best checkpoint, %s;' % best in log.text) == (
+    assert ('Using the best checkpoint, %s;' % best in log.text) == (
         expected == best)
     # One checkpoint, and the folder of the best itself, are what they are.
     assert checkpoints.resolve(first, which) == first

@@ -142,7 +142,7 @@ def test_evaluation_agrees_with_the_network_run_photo_by_photo(
 def test_evaluation_of_moving_averages_differs_from_the_plain_variables(
     run, tmp_path, log):
   evaluate(run, tmp_path / 'plain')
-  assert '--moving_average_decay=0.9 takes them' in log.text
+  assert '--moving_average_decay=0.9 uses them' in log.text
   evaluate(run, tmp_path / 'averages', '--moving_average_decay=0.9')
   plain, averages = (
       [float(row['probability']) for row in read_predictions(tmp_path / d, 8)]
