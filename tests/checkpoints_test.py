@@ -292,5 +292,5 @@ def test_check_fits_names_missing_and_other_shapes(tmp_path):
     with pytest.raises(InputError, match=r'lacks net/biases; do this'):
       checkpoints.check_fits(prefix, {'net/biases': same}, 'do this')
     with pytest.raises(InputError,
-                       match=r'there \[2, 3\], here \[2, 4\]\); do this'):
+                       match=r'checkpoint \[2, 3\], network \[2, 4\]\); do'):
       checkpoints.check_fits(prefix, {'net/weights': wide}, 'do this')

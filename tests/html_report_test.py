@@ -137,7 +137,7 @@ def test_page_reports_test_and_calls_only_validation_optimistic():
                     'and the temperature was fitted on these photos.') == 1
   assert 'Nothing was chosen on these photos.' in text
   assert 'which is optimistic' not in text
-  assert 'and so optimistic' not in text
+  assert 'so it is optimistic' not in text
 
 
 def test_page_without_test_photos_says_what_is_optimistic():
@@ -146,7 +146,7 @@ def test_page_without_test_photos_says_what_is_optimistic():
   assert 'of the 60 validation photos are right' in text
   assert text.count('Optimistic: the checkpoint is the best, and') == 2
   assert 'on the same ones, which is optimistic' in text
-  assert 'of the same photos, and so optimistic' in text
+  assert 'uses the same photos, so it is optimistic' in text
 
 
 def test_page_where_nothing_was_chosen_calls_nothing_optimistic():

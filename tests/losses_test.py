@@ -86,7 +86,7 @@ def test_class_weights_balanced_follow_names_not_the_order_of_the_manifest(
 
 def test_class_weights_balanced_without_counts_say_what_to_do(
     monkeypatch, tmp_path):
-  with pytest.raises(InputError, match='stands in .*/colours.json, which is '
+  with pytest.raises(InputError, match='is in .*/colours.json, which is '
                      'missing; convert the photos with ./convert_tfrecord.sh, '
                      'or give the weights themselves') as caught:
     weights_of(monkeypatch, 'balanced', tmp_path)
