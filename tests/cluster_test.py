@@ -235,8 +235,8 @@ def test_task_with_contradicting_flags_is_one_line(data, flags, message):
     [*LISTS, '--job_name=worker'],
     ['--worker_replicas=2', '--num_ps_tasks=1'], ['--num_ps_tasks=1']])
 @pytest.mark.parametrize('flag,message', [
-    ('--cache_features', '--cache_features is for one worker, .*--nocache_'),
-    ('--evaluate_every_n_steps=2', 'run_eval.sh evaluates beside any')])
+    ('--cache_features', '--cache_features needs a single .*--nocache_'),
+    ('--evaluate_every_n_steps=2', 'run_eval.sh can evaluate during any')])
 def test_several_processes_refuse_what_is_for_one(data, tmp_path, flags, flag,
                                                   message):
   with pytest.raises(InputError, match=message):

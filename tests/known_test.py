@@ -366,7 +366,7 @@ def test_evaluation_without_kept_features_counts_only_when_told(
                            '--known=' + flag)
     assert 'refused' not in found and 'known' not in rows[0]
     assert 'Refused' not in capsys.readouterr().out
-  assert log.text.count('Known: not counted, the features of') == 1
+  assert log.text.count('Known: not computed, the features of') == 1
   found, _ = evaluate(train_dir, tmp_path / 'eval', 'validation', '--known=on')
   assert found['refused'] == 1
 
@@ -384,7 +384,7 @@ def test_evaluation_of_another_data_set_compares_with_the_runs_own(
 
 @pytest.mark.parametrize('flags, message', [
     (('--preprocessing_name=inception',), 'another size or preprocessing'),
-    ((), 'no run.json says what it was trained on'),
+    ((), 'no run.json names its training data'),
 ])
 def test_evaluation_that_cannot_count_says_why(train_dir, data, tmp_path, flags,
                                                message, log):
@@ -396,7 +396,7 @@ def test_evaluation_that_cannot_count_says_why(train_dir, data, tmp_path, flags,
     evaluate(train_dir, tmp_path, 'validation', '--known=on', *flags)
   found, _ = evaluate(train_dir, tmp_path, 'validation', *flags)
   assert 'refused' not in found
-  assert 'Known: not counted, ' in log.text and message in log.text
+  assert 'Known: not computed, ' in log.text and message in log.text
 
 
 def report(train_dir, *flags):

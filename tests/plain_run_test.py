@@ -165,12 +165,13 @@ def test_damaged_validation_photo_is_one_line(data, tmp_path):
 
 @pytest.mark.parametrize('flags, message', [
     (['--worker_replicas=2', '--evaluate_every_n_steps=3'],
-     '--evaluate_every_n_steps=3 is for one worker, got --worker_replicas=2'),
+     '--evaluate_every_n_steps=3 needs a single worker, got '
+     '--worker_replicas=2'),
     (['--worker_replicas=2', '--finetune_all_steps=3'],
-     '--finetune_all_steps=3 is for one worker'),
-    (['--finetune_all_steps=3'], 'nothing says when: give --max_number_of'),
+     '--finetune_all_steps=3 needs a single worker'),
+    (['--finetune_all_steps=3'], 'which has no end: give --max_number_of'),
     (['--finetune_all_steps=3', '--evaluate_every_n_steps=3',
-      '--early_stop_evals=0'], 'nothing says when'),
+      '--early_stop_evals=0'], 'which has no end'),
 ], ids=str)
 def test_flags_that_do_nothing_together_are_one_line(data, tmp_path, flags,
                                                      message):

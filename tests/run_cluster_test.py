@@ -255,9 +255,9 @@ def test_run_cluster_without_hosts_takes_free_ports_of_this_machine(
     ([*LISTS, '--task=1'], '--task is decided for each task'),
     ([*LISTS, '--job_name=ps'], '--job_name is decided for each task'),
     ([*LISTS, '--worker_replicas=3'], '--worker_replicas=3 contradicts'),
-    ([*LISTS, '--cache_features'], '--cache_features is for one worker, got '
-     '--worker_replicas=2, --num_ps_tasks=1: give --nocache_features'),
-    ([*LISTS, '--finetune_all_steps=3'], '--finetune_all_steps=3 is for one'),
+    ([*LISTS, '--cache_features'], '--cache_features needs a single worker, '
+     'got --worker_replicas=2, --num_ps_tasks=1: give --nocache_features'),
+    ([*LISTS, '--finetune_all_steps=3'], 'finetune_all_steps=3 needs a single'),
 ])
 def test_run_cluster_with_a_mistake_is_an_input_error(monkeypatch, flags,
                                                       message):
