@@ -196,7 +196,8 @@ def test_page_shows_what_is_refused_and_the_nearest_photos():
   assert (text.index('cosine 0.909') < text.index('cosine 0.404') <
           text.index('cosine 0.101'))
   assert page.text.count('The threshold was set with these photos.') == 1
-  assert 'known from a score of -1.5000 on, which was set with 60' in page.text
+  assert ('known from a score of -1.5000 on; this threshold was set with 60'
+          in page.text)
   assert 'Share of the photos over known score' in text
   for row, result in zip(html_report.refusal_rows(report), report.results):
     right = (result.counted.probabilities.argmax(axis=1) ==
