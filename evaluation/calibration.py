@@ -227,9 +227,9 @@ def apply_threshold(scores, right, target, threshold):
   """
   if threshold is None:
     return Threshold(target, None, 0, 0)
-  taken = np.asarray(scores) >= threshold
-  return Threshold(target, threshold, int(taken.sum()),
-                   int(np.asarray(right)[taken].sum()))
+  accepted = np.asarray(scores) >= threshold
+  return Threshold(target, threshold, int(accepted.sum()),
+                   int(np.asarray(right)[accepted].sum()))
 
 
 def calibrate(logits, labels, split, checkpoint, moving_average_decay=None):

@@ -46,7 +46,7 @@ def build_graph(dataset, info, batch_size, num_threads=4, max_num_batches=None,
 
   Args:
     dataset: slim Dataset of the photos to evaluate.
-    info: RunInfo of what is evaluated.
+    info: RunInfo of the run to evaluate.
     batch_size: photos per batch; the last batch may be smaller.
     num_threads: threads that decode photos.
     max_num_batches: batches to evaluate, None for all photos.

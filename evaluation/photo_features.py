@@ -116,7 +116,7 @@ def _rest_of_network(run, names):
 
 
 def _run(session, cache, inputs, outputs, positions):
-  """Returns the Features of one cache at some positions; None: at all."""
+  """Returns the Features of one cache at some positions, None for all."""
   if positions is None:
     positions = np.arange(cache.num_photos)
   rows, parts = cache.features(), []

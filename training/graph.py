@@ -106,7 +106,7 @@ def _by_name(tensors):
 
 
 def _regularization_losses(trained):
-  """Returns the regularization losses, and the sum of the frozen weights' ones.
+  """Returns the regularization losses, and the sum of those of frozen weights.
 
   Args:
     trained: variables that training changes.
