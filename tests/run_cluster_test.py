@@ -257,7 +257,7 @@ def test_run_cluster_without_hosts_takes_free_ports_of_this_machine(
     ([*LISTS, '--worker_replicas=3'], '--worker_replicas=3 contradicts'),
     ([*LISTS, '--cache_features'], '--cache_features needs a single worker, '
      'got --worker_replicas=2, --num_ps_tasks=1: give --nocache_features'),
-    ([*LISTS, '--finetune_all_steps=3'], 'finetune_all_steps=3 needs a single'),
+    ([*LISTS, '--finetune_all_steps=3'], '--finetune_all_steps=3 needs a'),
 ])
 def test_run_cluster_with_a_mistake_is_an_input_error(monkeypatch, flags,
                                                       message):
