@@ -3,18 +3,19 @@
   python download_and_convert_data.py --dataset_name=my_flower_5 \
       --dataset_dir=/path/to/data
 
-reads /path/to/data/my_flower_5/<class>/* and writes into /path/to/data the
-record files, labels.txt, the list my_flower_5_skipped.csv of files that could
-not be used, and the manifest my_flower_5.json.
+reads /path/to/data/my_flower_5/<class>/* and writes to /path/to/data the record
+files, labels.txt, the list my_flower_5_skipped.csv of unusable files, and the
+manifest my_flower_5.json.
 
-Ready-made splits, my_flower_5/train/<class>/* with validation/ or test/ beside
-train/, are taken as they are. --photos_dir reads the photos from elsewhere.
+Ready-made splits, my_flower_5/train/<class>/* with validation/ or test/ next to
+train/, are kept. --photos_dir reads the photos from another folder.
 
-Run again when photos were added: old photos stay in their splits. Only another
---seed or --percent_ than in the last conversion splits all of them again.
+Run it again after adding photos: old photos stay in their splits. Only a --seed
+or --percent_ flag that differs from the last conversion splits all photos
+again.
 
-A data set named flowers, cifar10 or mnist is downloaded where it is missing;
-one named imagenet is made of the unpacked folders of the --imagenet_ flags.
+A data set named flowers, cifar10 or mnist is downloaded if it is missing; one
+named imagenet is converted from the unpacked folders of the --imagenet_ flags.
 """
 
 import os
@@ -37,7 +38,7 @@ from errors import InputError
 
 FLAGS = flags.FLAGS
 
-# Lines of each list in the summary.
+# Rows shown of each list in the summary.
 _SHOWN = 20
 
 
@@ -45,49 +46,49 @@ def define_flags():
   """Defines the flags of this program."""
   flags.DEFINE_string(
       'dataset_name', None,
-      'Name of the data set: of its folder of photos in dataset_dir, and of '
-      'the files that are written.')
+      'Name of the data set, its folder of photos in dataset_dir, and the '
+      'files that are written.')
   flags.DEFINE_string(
       'dataset_dir', None,
-      'Folder that holds the folder of photos and gets the record files.')
+      'Folder that contains the folder of photos; the record files are written '
+      'here.')
   flags.DEFINE_integer(
       'percent_validation', None,
       'Percent of the photos of each class that go to the validation split. '
-      'None: as in the last conversion; in the first 10, for flowers its own. '
-      'Not for a ready-made split.',
+      'None: as in the last conversion; the first time 10, for flowers its '
+      'own split. Not for a ready-made split.',
       lower_bound=0, upper_bound=99)
   flags.DEFINE_integer(
       'percent_test', None,
       'Percent of the photos of each class that go to a test split. None: as '
-      'in the last conversion, in the first 0. Not for a ready-made split.',
+      'in the last conversion; the first time 0. Not for a ready-made split.',
       lower_bound=0, upper_bound=99)
   flags.DEFINE_integer(
       'seed', None,
-      'Decides which photos go to which split, and the order. None: as in the '
-      'last conversion of photos, in the first 0.')
+      'Seed of the splits and the order of the photos. None: as in the last '
+      'conversion of photos; the first time 0.')
   flags.DEFINE_integer(
       'num_shards', None,
       'Record files per split; 0: by size, about %d MB each (mnist, cifar10: '
-      'one). None: as in the last conversion, in the first as with 0.' %
+      'one). None: as in the last conversion; the first time 0.' %
       (convert_photos.SHARD_BYTES // 2 ** 20), lower_bound=0, upper_bound=99999)
   flags.DEFINE_string(
       'photos_dir', None,
       'Folder of photos, with a folder per class; it may be read-only. None: '
-      'as in the last conversion, in the first dataset_dir/dataset_name.')
+      'as in the last conversion; the first time dataset_dir/dataset_name.')
   flags.DEFINE_enum(
       'photos_layout', None, folder_layout.LAYOUTS,
-      'What the folders in it are: classes, or splits with classes in them; '
-      'auto: splits where train/ and, if there are other folders, validation/ '
-      'or test/ hold folders. None: as in the last conversion, in the first '
-      'auto.')
+      'Whether its folders are classes, or splits that contain classes; auto: '
+      'splits if train/ and, if there are other folders, validation/ or test/ '
+      'contain folders. None: as in the last conversion; the first time auto.')
   flags.DEFINE_integer(
       'max_pixels', photos.MAX_PIXELS,
-      'Photos whose width times height in pixels is larger are skipped.',
+      'Photos with more pixels, width times height, are skipped.',
       lower_bound=1)
   flags.DEFINE_float(
       'max_bad_fraction', 0.05,
-      'Share of the files, 0 to 1, that may be unusable; with more of them '
-      'nothing is converted.', lower_bound=0, upper_bound=1)
+      'Share of the files, 0 to 1, that may be unusable; if more are, nothing '
+      'is converted.', lower_bound=0, upper_bound=1)
   _define_imagenet_flags()
 
 
@@ -101,24 +102,25 @@ def _define_imagenet_flags():
       'folders as for training.')
   flags.DEFINE_string(
       'imagenet_validation_labels', None,
-      'File with the WordNet id of each validation photo, a line each, in the '
+      'File with the WordNet id of each validation photo, one per line, in the '
       "order of the photos' names. Needed unless they are in folders. None: "
       'that of the last conversion, if any.')
   flags.DEFINE_string(
       'imagenet_bounding_boxes', None,
-      'CSV file of the boxes, lines such as n0_1.JPEG,xmin,ymin,xmax,ymax from '
-      '0 to 1. None: those of the last conversion, if any.')
+      'CSV file of the boxes, with lines such as '
+      'n0_1.JPEG,xmin,ymin,xmax,ymax, from 0 to 1. None: that of the last '
+      'conversion, if any.')
   flags.DEFINE_integer(
       'imagenet_train_shards', None,
-      'Record files of the train split. None: as in the last conversion, in '
-      'the first 1024.', lower_bound=1, upper_bound=99999)
+      'Record files of the train split. None: as in the last conversion; the '
+      'first time 1024.', lower_bound=1, upper_bound=99999)
   flags.DEFINE_integer(
       'imagenet_validation_shards', None,
-      'Record files of the validation split. None: as in the last conversion, '
-      'in the first 128.', lower_bound=1, upper_bound=99999)
+      'Record files of the validation split. None: as in the last conversion; '
+      'the first time 128.', lower_bound=1, upper_bound=99999)
 
 
-# Flags that mean the same to every converter: their names are the arguments'.
+# Flags with the same name as the converters' arguments.
 _PHOTO_OPTIONS = ('percent_validation', 'percent_test', 'seed', 'num_shards',
                   'max_pixels', 'max_bad_fraction', 'photos_dir',
                   'photos_layout')
@@ -133,9 +135,9 @@ _IMAGENET_OPTIONS = {
     'max_bad_fraction': 'max_bad_fraction'}
 
 
-# For messages: who takes a flag, by the beginning of its name.
-_TAKERS = (
-    ('imagenet_', '--dataset_name=imagenet where dataset_dir holds no folder '
+# For messages: data sets that a flag applies to, by prefix of its name.
+_APPLIES_TO = (
+    ('imagenet_', '--dataset_name=imagenet if dataset_dir has no folder '
      'imagenet/'),
     ('percent_', 'folders of photos and flowers'),
     ('photos_', 'folders of photos'),
@@ -144,7 +146,7 @@ _TAKERS = (
 
 
 def main(_):
-  """Converts the data set that the flags name and prints what it gave."""
+  """Converts the data set and prints a summary."""
   common_flags.require(FLAGS, 'dataset_name', 'dataset_dir')
   dataset_dir, name = FLAGS.dataset_dir, FLAGS.dataset_name
   check_is_utf8('--dataset_dir', dataset_dir)
@@ -176,16 +178,15 @@ def _arguments(name, dataset_dir, photos_dir):
 
 
 def _photos_dir(name, dataset_dir):
-  """Returns the folder of photos that is given or kept; '' for that beside."""
-  former, _ = convert_settings.load_former(dataset_dir, name)
-  return FLAGS.photos_dir or former and former.photos_dir or ''
+  """Returns the photos folder of the flag or last conversion; '': default."""
+  last, _ = convert_settings.load_former(dataset_dir, name)
+  return FLAGS.photos_dir or last and last.photos_dir or ''
 
 
 def _given(arguments):
-  """Returns {argument: value} of the flags that are on the command line.
+  """Returns {argument: value} of the flags that are given and not empty.
 
-  The others, and empty ones, are left to the converter: a public data set has
-  its own split.
+  The converter decides the others: a public data set has its own split.
 
   Args:
     arguments: {flag: name of the argument}.
@@ -195,16 +196,18 @@ def _given(arguments):
 
 
 def _refuse_others(arguments, name):
-  """Raises InputError for a flag that is given and would change nothing."""
-  known = [*_PHOTO_OPTIONS, *_IMAGENET_OPTIONS]
-  for flag in _given({flag: flag for flag in known if flag not in arguments}):
-    takers = next(text for start, text in _TAKERS if flag.startswith(start))
-    raise InputError('--%s is for %s; the data set %r takes %s' % (
-        flag, takers, name, ', '.join('--' + taken for taken in arguments)))
+  """Raises InputError for a given flag that would have no effect."""
+  all_flags = [*_PHOTO_OPTIONS, *_IMAGENET_OPTIONS]
+  others = {flag: flag for flag in all_flags if flag not in arguments}
+  for flag in _given(others):
+    data_sets = next(text for start, text in _APPLIES_TO
+                     if flag.startswith(start))
+    raise InputError('--%s is for %s; the data set %r accepts %s' % (
+        flag, data_sets, name, ', '.join('--' + other for other in arguments)))
 
 
 def short_summary(converted, dataset_dir):
-  """Returns the lines for a data set with too many classes for a table."""
+  """Returns the summary of a data set with too many classes for a table."""
   lines = ['%s: %d photos in %d files, the first is %s' %
            (split, entry['size'], len(entry['shards']),
             os.path.join(dataset_dir, entry['shards'][0]))
@@ -219,11 +222,11 @@ def short_summary(converted, dataset_dir):
 
 
 def summary(converted, dataset_dir):
-  """Returns the lines that tell a user what a conversion gave.
+  """Returns the summary of a conversion.
 
   Args:
     converted: manifest.Manifest.
-    dataset_dir: folder that holds the files.
+    dataset_dir: folder of the files.
   """
   splits = list(converted.splits)
   row = '%s' + '  %10s' * len(splits)
@@ -259,7 +262,7 @@ def summary(converted, dataset_dir):
     lines += _shortened(title, [printable(', '.join(files)) for files in sets],
                         'listed in %s' % os.path.basename(manifest_path))
 
-  if converted.photos_dir:  # It may be kept from a former conversion.
+  if converted.photos_dir:  # May be from an earlier conversion.
     lines.append('photos read from %s' % printable(converted.photos_dir))
   lines.append('written to %s:' % printable(dataset_dir))
   for split in converted.splits.values():
@@ -274,12 +277,12 @@ def summary(converted, dataset_dir):
 
 
 def _shortened(title, rows, where):
-  """Returns the lines of a list; none without rows.
+  """Returns the lines of a list, [] without rows.
 
   Args:
     title: with %d for the number of rows.
-    rows: list of text.
-    where: says where those are that are not shown.
+    rows: list of str.
+    where: clause that says where the rest is listed.
   """
   if not rows:
     return []

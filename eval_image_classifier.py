@@ -1,18 +1,18 @@
 r"""Evaluates a checkpoint, or each new one of a train directory.
 
-Where training keeps its best checkpoint, that one is evaluated, then each that
-is better; else the newest, then each newer one.
+If training keeps its best checkpoint, that one is evaluated, then each better
+one; otherwise the newest, then each newer one.
 
   python eval_image_classifier.py \
     --checkpoint_path=/tmp/flowers --eval_dir=/tmp/flowers/eval \
     --dataset_dir=data --dataset_name=my_flower_5 \
     --dataset_split_name=validation --eval_interval_secs=60
 
-Of several splits, as in --dataset_split_name=validation,test, it takes the
-first that the data set has.
+Of several splits, as in --dataset_split_name=validation,test, the first that
+the data set has is used.
 
-Network, labels offset, image size and preprocessing come from the run.json that
-training left beside its checkpoints, unless their flags are given.
+Network, labels offset, image size and preprocessing are read from the run.json
+next to the checkpoints, unless their flags are given.
 """
 
 import collections
@@ -29,34 +29,33 @@ from evaluation import known, loop, metrics, report
 from nets import nets_factory
 from runs import checkpoints, folders, run_info
 
-# What the checkpoints of a folder have in common: the split's name, their
-# RunInfo with the moving averages that are taken, the tf.Graph and its
-# loop.EvaluationGraph.
+# Shared by the checkpoints of a folder: the split's name, their RunInfo with
+# the moving averages that are used, the tf.Graph and its loop.EvaluationGraph.
 _Setup = collections.namedtuple('_Setup', 'folder split info graph evaluation')
 
 
 def define_flags():
-  """Defines slim's flags with slim's defaults, and what is new."""
+  """Defines slim's flags, with slim's defaults, and the new ones."""
   common_flags.define_dataset_flags(split='test')
   common_flags.define_model_flags(nets_factory.NETWORKS)
   common_flags.define_session_flags()
-  flags.DEFINE_integer('batch_size', 100, 'Photos a batch.', lower_bound=1)
+  flags.DEFINE_integer('batch_size', 100, 'Photos per batch.', lower_bound=1)
   flags.DEFINE_integer(
       'max_num_batches', None, 'Batches to evaluate. None: all photos.',
       lower_bound=1)
   flags.DEFINE_string(
       'checkpoint_path', '/tmp/tfmodel/',
-      'Train directory, or a checkpoint, that is evaluated.')
+      'Train directory or checkpoint to evaluate.')
   common_flags.define_which_checkpoint_flag()
   flags.DEFINE_string(
-      'eval_dir', '/tmp/tfmodel/', 'Folder of what evaluation writes.')
+      'eval_dir', '/tmp/tfmodel/', 'Folder for the results of evaluation.')
   flags.DEFINE_float(
       'moving_average_decay', None,
       'Decay of the moving averages to evaluate. None: the plain variables.',
       lower_bound=0.0, upper_bound=1.0)
   flags.DEFINE_integer(
       'eval_image_size', None,
-      "Side of the network's input in pixels. None: that of training, else the "
+      "Side of the network's input in pixels. None: as in training, else the "
       "network's own.", lower_bound=1)
   flags.DEFINE_integer(
       'eval_interval_secs', None,
@@ -64,12 +63,13 @@ def define_flags():
       lower_bound=0)
   flags.DEFINE_enum(
       'known', 'auto', ['auto', 'on', 'off'],
-      'Count the photos that the classifier does not take for one of its '
-      'classes, by training photos near them. auto: where the features of the '
-      'training photos are kept. on: they are computed where they are not.')
+      'Out-of-distribution detection: count the photos that are refused as '
+      'none of the classes, by comparison with training photos. auto: if the '
+      'features of the training photos are cached. on: compute them if they '
+      'are not.')
   flags.DEFINE_integer(
       'eval_timeout_secs', None,
-      'Seconds to wait for a new checkpoint before ending. None: for ever.',
+      'Seconds to wait for a new checkpoint before ending. None: forever.',
       lower_bound=0)
 
 
@@ -80,17 +80,17 @@ def _choose(flag_name, from_run):
 
 
 def _choose_split(wanted, name, dataset_dir):
-  """Returns the first split that the data set has, of names with commas."""
+  """Returns the first of comma-separated splits that the data set has."""
   names = [split.strip() for split in wanted.split(',')]
-  there = split_files.find(name, dataset_dir)
-  found = [split for split in names if split in there]
-  if there and not found:
-    raise unknown_name('split of data set %r' % name, wanted, there)
-  return (found or names)[0]  # Where there is none, get_dataset says so.
+  existing = split_files.find(name, dataset_dir)
+  usable = [split for split in names if split in existing]
+  if existing and not usable:
+    raise unknown_name('split of data set %r' % name, wanted, existing)
+  return (usable or names)[0]  # If there is none, get_dataset raises.
 
 
 def _facts(values, checkpoint):
-  """Returns the data set, its split and the RunInfo of what is evaluated."""
+  """Returns the data set, its split and the RunInfo to evaluate."""
   run = run_info.load(os.path.dirname(checkpoint))
   empty = run_info.RunInfo(*[None] * len(run_info.RunInfo._fields))
   run = run or empty
@@ -105,9 +105,9 @@ def _facts(values, checkpoint):
   labels_offset = _choose('labels_offset', run.labels_offset)
   if run.labels_offset not in (None, labels_offset):
     raise InputError(
-        '--labels_offset=%d, but the run in %s was trained with %d; leave the '
-        'flag away' % (labels_offset, os.path.dirname(checkpoint),
-                       run.labels_offset))
+        '--labels_offset=%d, but the run in %s was trained with %d; omit the '
+        'flag' % (labels_offset, os.path.dirname(checkpoint),
+                  run.labels_offset))
   labels = [dataset.labels_to_names[index]
             for index in range(labels_offset, dataset.num_classes)]
   if run.labels not in (None, labels):
@@ -129,51 +129,51 @@ def _facts(values, checkpoint):
 
 
 def _first_checkpoint(values):
-  """Returns the checkpoint to start with, None when waiting timed out."""
+  """Returns the checkpoint to start with, None after a timeout."""
   if values.eval_interval_secs is None:
     return checkpoints.resolve(values.checkpoint_path, values.which_checkpoint)
   if checkpoints.is_checkpoint(values.checkpoint_path):
     raise InputError(
-        '--eval_interval_secs watches a train directory, and '
-        '--checkpoint_path=%s is a checkpoint; give its folder, or leave the '
-        'interval away' % values.checkpoint_path)
+        '--eval_interval_secs watches a train directory, but '
+        '--checkpoint_path=%s is a checkpoint; give its folder, or omit the '
+        'interval' % values.checkpoint_path)
   return loop.wait_for_checkpoint(
       values.checkpoint_path, timeout_secs=values.eval_timeout_secs,
       which=values.which_checkpoint)
 
 
 def _bank(values, info, run, checkpoint):
-  """Returns the Bank that photos are compared with, None for none.
+  """Returns the Bank that photos are compared with, or None.
 
   Raises:
-    InputError: --known=on, and there cannot be one.
+    InputError: --known=on, but a Bank cannot be built.
   """
   if values.known == 'off':
     return None
   bank = None
   if run is None:
-    said = 'no run.json says what it was trained on'
+    reason = 'no run.json names its training data'
   elif (run.model_name, run.image_size, run.preprocessing_name) != (
       info.model_name, info.image_size, info.preprocessing_name):
-    said = 'the run saw photos of another size or preprocessing'
+    reason = 'the run used another image size or preprocessing'
   else:
-    bank, said = known.bank_of(
+    bank, reason = known.bank_of(
         run, checkpoint, info.dataset_name, info.dataset_dir,
         info.moving_average_decay, compute=values.known == 'on',
         batch_size=values.batch_size,
         num_threads=values.num_preprocessing_threads,
         session_config=common_flags.session_config(values))
   if bank is None and values.known == 'on':
-    raise InputError('--known=on: %s' % said)
-  tf.logging.info('Known: %s%s', '' if bank else 'not counted, ', said)
+    raise InputError('--known=on: %s' % reason)
+  tf.logging.info('Known: %s%s', '' if bank else 'not computed, ', reason)
   return bank
 
 
 def _set_up(values, checkpoint):
-  """Builds the evaluation of the checkpoints in a folder: a _Setup."""
+  """Builds the _Setup for the checkpoints of a folder."""
   given = values.moving_average_decay
   dataset, split, info = _facts(values, checkpoint)
-  # The averages of a best checkpoint are taken, not those of the others.
+  # Restored, because only a best checkpoint is evaluated with its averages.
   values.moving_average_decay = given
   with tf.Graph().as_default() as graph:
     evaluation = loop.build_graph(
@@ -188,9 +188,9 @@ def _evaluate(values, setup, checkpoint, writer):
   with setup.graph.as_default():
     counted = loop.count(setup.evaluation, checkpoint, values.master,
                          common_flags.session_config(values))
-  found = metrics.compute(
+  results = metrics.compute(
       counted.labels, counted.probabilities, setup.info.labels)
-  report.print_metrics(found, sys.stdout)
+  report.print_metrics(results, sys.stdout)
   run = run_info.load(os.path.dirname(checkpoint))
   bank = _bank(values, setup.info, run, checkpoint)
   judged = None
@@ -199,7 +199,7 @@ def _evaluate(values, setup, checkpoint, writer):
     set_here = (setup.split, setup.info.dataset_name) == (
         bank.split, run.dataset_name)
     report.print_refused(judged.refused, set_here, sys.stdout)
-  files = report.write(values.eval_dir, counted, found, setup.info.labels,
+  files = report.write(values.eval_dir, counted, results, setup.info.labels,
                        setup.split, writer, judged)
   tf.logging.info('Wrote %s', ', '.join(files))
 
@@ -217,7 +217,7 @@ def main(_):
     def evaluate(checkpoint):
       nonlocal setup
       if os.path.dirname(checkpoint) != setup.folder:
-        # Training began to keep its best one after this had started.
+        # Training began to keep a best checkpoint after this program started.
         setup = _set_up(values, checkpoint)
       _evaluate(values, setup, checkpoint, writer)
 

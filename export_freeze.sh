@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Writes the inference graph, the frozen graph and the labels of the best
-# checkpoint of TRAIN_DIR to EXPORT_DIR; of the newest where training keeps no
-# best one, and with CHECKPOINT=newest. The graphs take encoded photos;
-# --input_type=float gives slim's float images. They also say whether they know
-# the photo, by training photos near it; --known=off leaves that out.
+# checkpoint of TRAIN_DIR to EXPORT_DIR; of the newest if training keeps no best
+# one, or with CHECKPOINT=newest. The graphs take encoded photos;
+# --input_type=float makes them take float images, as slim's do. They also
+# detect out-of-distribution photos by comparison with training photos;
+# --known=off omits that.
 #
 # usage: [MODEL_NAME=…] [CHECKPOINT=newest] ./export_freeze.sh [flags of
 #        export_inference_graph.py, --help lists them]

@@ -1,21 +1,21 @@
-r"""Writes a network's inference graph, and with a checkpoint a frozen one.
+r"""Exports a network's inference graph and, with a checkpoint, a frozen graph.
 
   python export_inference_graph.py \
     --checkpoint_path=/tmp/flowers --input_type=encoded \
     --output_file=my_inception_v4.pb --frozen_file=my_inception_v4_freeze.pb
 
-Of a train directory with a run.json everything else is known. Where
-make_report.py has fitted a temperature for this very checkpoint, the graphs get
-a second output beside the network's own, CalibratedPredictions. Where there are
-training and validation photos, they also say whether the photo is one of these
-classes at all: Known, with KnownScore and Similarity. Without a checkpoint only
-the graph is written, as slim does:
+All other facts are read from the run.json of the train directory. If
+make_report.py has fitted a temperature for this checkpoint, the graphs get a
+second output besides the network's own, CalibratedPredictions. With training
+and validation photos they also get outputs for out-of-distribution detection:
+Known, KnownScore and Similarity. Without a checkpoint only the graph is
+written, as slim does:
 
   python export_inference_graph.py --model_name=inception_v4 \
     --output_file=inception_v4_inf_graph.pb
 
-Needs no network and, for ImageNet or with a run.json and --known=off, no data
-set.
+No internet access is needed and, for ImageNet or with a run.json and
+--known=off, no data set.
 """
 
 import collections
@@ -35,35 +35,35 @@ from serving import export_folder, files, graph_info, inference_graph
 
 FLAGS = flags.FLAGS
 
-# What is exported; see inference_graph.build. reasons: {output that a graph may
-# have: why this one has it or not}.
+# What is exported; see inference_graph.build. reasons: {optional output: why
+# the graph has it or not}.
 Export = collections.namedtuple(
     'Export', 'model_name labels labels_offset image_size preprocessing_name '
     'input_kind batch_size temperature bank reasons')
 
 
 def define_flags():
-  """Defines slim's flags with slim's defaults, and what is new."""
+  """Defines slim's flags, with slim's defaults, and the new ones."""
   common_flags.define_model_flags(nets_factory.NETWORKS)
   flags.DEFINE_bool(
       'is_training', False,
       'Build dropout and batch norm as in training; graph only.')
   flags.DEFINE_bool(
       'for_app', False,
-      'For mobile runtimes: float images, and batches of exactly one.')
+      'For mobile runtimes: float images and batch size 1.')
   flags.DEFINE_integer(
       'image_size', None,
-      "Height and width of the network's input in pixels. None: that of "
+      "Height and width of the network's input in pixels. None: as in "
       "run.json, or else the network's own.", lower_bound=1)
   flags.DEFINE_integer(
       'default_image_size', 224,
-      'The same as --image_size, which goes before it; counts only when it is '
-      'given.', lower_bound=1)
+      'Same as --image_size, which has precedence; used only if given.',
+      lower_bound=1)
   flags.DEFINE_integer(
       'batch_size', None, 'Photos in a batch. None: any number.', lower_bound=1)
   flags.DEFINE_string(
       'dataset_name', 'imagenet',
-      'Data set whose classes are scored; ImageNet needs no folder.')
+      'Data set with the class names; ImageNet needs no folder.')
   flags.DEFINE_string(
       'dataset_split_name', 'train',
       "Not used; accepted for slim's command lines.")
@@ -71,9 +71,9 @@ def define_flags():
       'dataset_dir', '', 'Folder of the converted data set.')
   flags.DEFINE_enum(
       'input_type', 'float', graph_info.INPUT_KINDS,
-      'What the node `input` takes: float images as preprocessing leaves them, '
-      'or encoded photos, one or a vector of them.')
-  flags.DEFINE_string('output_file', '', 'Where the graph is written.')
+      'Input of the node `input`: preprocessed float images, or encoded '
+      'photos, one or a vector of them.')
+  flags.DEFINE_string('output_file', '', 'Path of the graph.')
   flags.DEFINE_bool(
       'write_text_graphdef', False, 'Write --output_file as text.')
   _define_freeze_flags()
@@ -82,25 +82,25 @@ def define_flags():
 def _define_freeze_flags():
   flags.DEFINE_string(
       'checkpoint_path', None,
-      'Train directory, or a checkpoint. None: no frozen graph is written.')
+      'Train directory or checkpoint. None: no frozen graph is written.')
   common_flags.define_which_checkpoint_flag()
   flags.DEFINE_string(
       'frozen_file', None,
-      'Where the frozen graph is written. None: beside --output_file, with '
-      '_freeze in its name.')
+      'Path of the frozen graph. None: next to --output_file, with _freeze in '
+      'its name.')
   flags.DEFINE_string(
       'label_file', None,
-      'Where the labels are written, as 0:daisy. None: beside the frozen '
-      'graph, ending in .label.')
+      'Path of the label file, with lines such as 0:daisy. None: next to the '
+      'frozen graph, ending in .label.')
   flags.DEFINE_float(
       'moving_average_decay', None,
       'Freeze the moving averages that training kept with this decay. None: '
-      'the variables themselves.', lower_bound=0.0, upper_bound=1.0)
+      'the plain variables.', lower_bound=0.0, upper_bound=1.0)
   flags.DEFINE_enum(
       'known', 'auto', ['auto', 'on', 'off'],
-      'Whether the graphs say if they know a photo, by comparing it with '
-      'training photos. auto: where the run has a data set with training and '
-      'validation photos. on: it is an error where it has not.')
+      'Whether to add out-of-distribution detection to the graphs, by '
+      'comparison with training photos. auto: if the run has a data set with '
+      'training and validation photos. on: it is an error if it does not.')
   flags.DEFINE_integer(
       'num_preprocessing_threads', 4,
       'Threads that decode and preprocess the photos of --known.',
@@ -108,12 +108,12 @@ def _define_freeze_flags():
 
 
 def checkpoint_from_flags():
-  """Returns the checkpoint that --checkpoint_path means; None without one.
+  """Returns the checkpoint of --checkpoint_path, None without the flag.
 
-  To be called once: training may write a newer one meanwhile.
+  Call it only once: training may write a newer one in between.
 
   Raises:
-    InputError: there is none.
+    InputError: there is no checkpoint.
   """
   if not FLAGS.checkpoint_path:
     return None
@@ -121,13 +121,13 @@ def checkpoint_from_flags():
 
 
 def export_from_flags(prefix):
-  """Returns the Export that the flags and the run's run.json ask for.
+  """Returns the Export for the flags and the run's run.json.
 
   Args:
     prefix: checkpoint_from_flags().
 
   Raises:
-    InputError: they contradict each other, or the labels are not known.
+    InputError: they contradict each other, or the labels are unknown.
   """
   run = temperature = None
   reasons = {}
@@ -166,38 +166,38 @@ def export_from_flags(prefix):
 
 
 def _bank_from_flags(prefix, run, image_size, preprocessing_name):
-  """Returns the Bank that the graphs compare with, or None; and why.
+  """Returns the Bank that the graphs compare with, or None; and the reason.
 
   Args:
     prefix: checkpoint or None.
     run: RunInfo or None.
-    image_size: what the graphs take, as is preprocessing_name.
-    preprocessing_name: key of preprocessing_factory.
+    image_size: side of the graphs' input in pixels.
+    preprocessing_name: key of preprocessing_factory, for the graphs.
 
   Raises:
-    InputError: --known=on, and there cannot be one.
+    InputError: --known=on, but a Bank cannot be built.
   """
   if FLAGS.known == 'off':
     return None, '--known=off'
   bank = None
   if run is None:
-    said = ('no run.json says what it was trained on' if FLAGS.checkpoint_path
-            else 'a graph without weights knows nothing')
+    reason = ('no run.json names its training data' if FLAGS.checkpoint_path
+              else 'a graph without weights cannot detect anything')
   elif (image_size, preprocessing_name) != (run.image_size,
                                             run.preprocessing_name):
-    said = ('the run saw its photos with %d pixels and preprocessing %s' %
-            (run.image_size, run.preprocessing_name))
+    reason = ('the run was trained with %d pixels and preprocessing %s' %
+              (run.image_size, run.preprocessing_name))
   else:
-    # The flags may say where the data set lies now.
-    bank, said = known.bank_of(
+    # The flags may give the current folder of the data set.
+    bank, reason = known.bank_of(
         run, prefix,
         FLAGS.dataset_name if FLAGS['dataset_name'].present else None,
         FLAGS.dataset_dir, FLAGS.moving_average_decay,
         num_threads=FLAGS.num_preprocessing_threads)
   if bank is None and FLAGS.known == 'on':
-    raise InputError('--known=on: %s' % said)
-  tf.logging.info('Known: %s%s', '' if bank else 'left out, ', said)
-  return bank, said
+    raise InputError('--known=on: %s' % reason)
+  tf.logging.info('Known: %s%s', '' if bank else 'left out, ', reason)
+  return bank, reason
 
 
 def _check_same_as_run(name, trained):
@@ -207,7 +207,7 @@ def _check_same_as_run(name, trained):
 
 
 def _labels_from_flags(run):
-  """Returns the labels by output index, and the offset that led to them."""
+  """Returns the labels by output index, and the labels offset."""
   dataset = FLAGS['dataset_name']
   if run and (not dataset.present or dataset.value == run.dataset_name):
     return run.labels, run.labels_offset
@@ -222,14 +222,14 @@ def _labels_from_flags(run):
   if run and run.labels != names[offset:]:
     raise InputError(
         '--dataset_name=%s has the classes %s, but the run in %s was trained '
-        'on %s; leave --dataset_name away to take these' %
+        'on %s; omit --dataset_name to use these' %
         (dataset.value, checkpoints.name_some(names[offset:]),
          FLAGS.checkpoint_path, checkpoints.name_some(run.labels)))
   return names[offset:], offset
 
 
 def paths_from_flags():
-  """Returns the paths of graph, frozen graph and labels; None: not written.
+  """Returns the paths of graph, frozen graph and labels, None if not written.
 
   Raises:
     InputError: nothing would be written, or a flag would have no effect.
@@ -239,14 +239,13 @@ def paths_from_flags():
     if frozen:
       raise InputError('--frozen_file needs --checkpoint_path')
     if not output:
-      raise InputError('--output_file is needed: where the graph is written')
+      raise InputError('--output_file is needed: path of the graph')
     return output, None, FLAGS.label_file
   if FLAGS.is_training:
-    raise InputError('--is_training is for the graph alone, without '
+    raise InputError('--is_training is only for graphs without '
                      '--checkpoint_path')
   if not frozen and not output:
-    raise InputError('--frozen_file is needed: where the frozen graph is '
-                     'written')
+    raise InputError('--frozen_file is needed: path of the frozen graph')
   frozen = frozen or '%s_freeze%s' % os.path.splitext(output)
   if output and os.path.abspath(output) == os.path.abspath(frozen):
     raise InputError('--output_file and --frozen_file are both %s' % output)
@@ -255,7 +254,7 @@ def paths_from_flags():
 
 
 def main(_):
-  """Writes the graph, the frozen graph and the labels that the flags name."""
+  """Writes the graph, the frozen graph and the labels."""
   output, frozen, label_path = paths_from_flags()
   prefix = checkpoint_from_flags()
   export = export_from_flags(prefix)
@@ -282,7 +281,7 @@ def main(_):
     label_files.write(label_path, info.labels)
     print('Wrote %s: %d labels' % (label_path, len(info.labels)))
   _print_nodes(info)
-  for warning in warnings:  # Last, so that it is not overlooked.
+  for warning in warnings:  # Last, so that they are not overlooked.
     tf.logging.warning(warning)
 
 

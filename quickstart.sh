@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# The whole chain in one go: sets .venv up, converts photos, trains, evaluates,
-# exports, freezes, and serves a page on port 5001. Without arguments the photos
-# are drawn by the program and a small network learns them in minutes. Can be
-# interrupted and run again: training goes on where it was. ENGINE=tf2 runs all
-# of it on TensorFlow 2, in .venv-tf2.
+# Runs the whole chain: sets up .venv, converts photos, trains, evaluates,
+# exports, freezes, and serves a page on port 5001. Without arguments it draws
+# sample photos, and a small network learns them in minutes. Can be interrupted
+# and run again: training resumes where it was. ENGINE=tf2 runs everything on
+# TensorFlow 2, in .venv-tf2.
 #
 # usage: [ENGINE=tf2] ./quickstart.sh [--photos DIR [--checkpoint FILE]] [--no_serve]
-#   --photos DIR       photos of your own, DIR/<class>/* or ready-made splits
+#   --photos DIR       your own photos, DIR/<class>/* or ready-made splits
 #                      DIR/train/<class>/* and so on; trains inception_v4
-#   --checkpoint FILE  published checkpoint to start from (without: the one in
+#   --checkpoint FILE  published checkpoint to start from (default: the one in
 #                      checkpoints/, else from scratch, which takes days)
 #   --no_serve         end after the page has answered one upload
-# Everything is written to output/quickstart; names and numbers of env_set.sh
-# can be overridden, as in MODEL_NAME=mobilenet_v1 ./quickstart.sh --photos DIR
+# Everything is written to output/quickstart; the variables of env_set.sh can be
+# overridden, as in MODEL_NAME=mobilenet_v1 ./quickstart.sh --photos DIR
 set -euo pipefail
 # shellcheck source=scripts/help.sh
 source "$(dirname "${BASH_SOURCE[0]}")/scripts/help.sh"
@@ -36,13 +36,13 @@ while [[ $# -gt 0 ]]; do
   shift
 done
 
-# All that can be wrong with them is said before anything takes time.
+# Check the arguments before anything that takes time.
 if [[ -n "${photos}" ]]; then
   [[ -d "${photos}" ]] || fail "--photos ${photos}: no such folder"
   photos=$(cd "${photos}" && pwd)
 fi
 if [[ -n "${checkpoint}" ]]; then
-  [[ -n "${photos}" ]] || fail '--checkpoint goes with --photos'
+  [[ -n "${photos}" ]] || fail '--checkpoint needs --photos'
   checkpoint=${checkpoint%.index}
   [[ -f "${checkpoint}" || -f "${checkpoint}.index" ]] ||
     fail "--checkpoint ${checkpoint}: no such file, nor ${checkpoint}.index"
@@ -50,13 +50,13 @@ if [[ -n "${checkpoint}" ]]; then
 fi
 port=${SERVER_PORT:-5001}
 if (exec 3<>"/dev/tcp/127.0.0.1/${port}") 2>/dev/null; then
-  fail "port ${port} is taken; SERVER_PORT=5002 ./quickstart.sh takes another"
+  fail "port ${port} is in use; SERVER_PORT=5002 ./quickstart.sh uses another"
 fi
 
 source "${PROJECT_DIR}/scripts/engine.sh"
-# A variable that is not accepted shows before anything takes time, too.
+# Check the variables before anything that takes time, too.
 bash -euc 'source "$1/env_set.sh"' quickstart.sh "${PROJECT_DIR}"
-step "Setting ${VENV##*/} up: ${ENGINE_NAME}"
+step "Setting up ${VENV##*/}: ${ENGINE_NAME}"
 "${PROJECT_DIR}/setup.sh"
 
 # Runs a module of the project, given as a path.
@@ -66,7 +66,7 @@ run_module() {
 
 base="${PROJECT_DIR}/output/quickstart"
 export DATASET_DIR="${DATASET_DIR:-${base}/data}"
-export PHOTOS_DIR=  # Another data set's; here --photos says it.
+export PHOTOS_DIR=  # It may be another data set's; here --photos gives it.
 train_flags=()
 if [[ -n "${photos}" ]]; then
   export MODEL_NAME="${MODEL_NAME:-inception_v4}"
@@ -78,16 +78,16 @@ if [[ -n "${photos}" ]]; then
           ! -e "${published}.index" ]]; then
     export CHECKPOINT_PATH=
   fi
-  # From a checkpoint training ends by itself.
+  # Training from a checkpoint ends by itself.
   if [[ -z "${CHECKPOINT_PATH-unset}" ]]; then
     export MAX_NUMBER_OF_STEPS="${MAX_NUMBER_OF_STEPS:-200}"
-    echo "No checkpoint: ${MODEL_NAME} starts from scratch and will know" \
-      "little after ${MAX_NUMBER_OF_STEPS} steps"
+    echo "No checkpoint: ${MODEL_NAME} starts from scratch and will have" \
+      "learned little after ${MAX_NUMBER_OF_STEPS} steps"
   fi
   folder="${DATASET_DIR}/${DATASET_NAME}"
   if [[ ! "${photos}" -ef "${folder}" ]]; then
     [[ ! -e "${folder}" || -L "${folder}" ]] ||
-      fail "${folder} is there and is not ${photos}; give another DATASET_NAME"
+      fail "${folder} exists and is not ${photos}; give another DATASET_NAME"
     mkdir -p "${DATASET_DIR}"
     ln -sfn "${photos}" "${folder}"
   fi
@@ -95,15 +95,15 @@ else
   export MODEL_NAME="${MODEL_NAME:-mobilenet_v1_025}"
   export DATASET_NAME="${DATASET_NAME:-drawn_flowers}"
   export MAX_NUMBER_OF_STEPS="${MAX_NUMBER_OF_STEPS:-800}"
-  # From scratch, and to the end within these steps.
+  # From scratch, with full decay within these steps.
   export LEARNING_RATE="${LEARNING_RATE:-0.01}"
   export CHECKPOINT_PATH=
-  # Batch norm's averages have to settle within these few steps.
+  # Batch norm's moving averages must converge within these few steps.
   train_flags=(--train_image_size=64 --batch_norm_decay=0.95)
-  step 'Drawing the sample: five kinds of flowers'
+  step 'Drawing sample photos: five kinds of flowers'
   folder="${DATASET_DIR}/${DATASET_NAME}"
   [[ ! -e "${folder}" || -e "${folder}/.drawn" ]] ||
-    fail "${folder} holds other photos; --photos ${folder} takes them"
+    fail "${folder} contains other photos; --photos ${folder} uses them"
   mkdir -p "${folder}"
   touch "${folder}/.drawn"
   run_module datasets/draw_flowers.py --per_class=120 --output_dir="${folder}"
@@ -112,7 +112,7 @@ fi
 step 'convert_tfrecord.sh: photos to TFRecord'
 "${PROJECT_DIR}/convert_tfrecord.sh"
 
-# Other photos or another checkpoint are another run.
+# Other photos or another checkpoint make another run.
 manifest="${DATASET_DIR}/${DATASET_NAME}.json"
 run=$({ cat "${manifest}"; echo "${CHECKPOINT_PATH-}"; } | cksum)
 export OUTPUT_DIR="${OUTPUT_DIR:-${base}/${DATASET_NAME}_${MODEL_NAME}_${run%% *}}"
@@ -132,7 +132,7 @@ step 'export_freeze.sh: frozen graph and labels'
 step "server.sh: the page on port ${SERVER_PORT}"
 mkdir -p "${base}"
 server_log="${base}/server.log"
-: >"${server_log}"  # It is read before the server has begun.
+: >"${server_log}"  # It is read before the server starts.
 "${PROJECT_DIR}/server.sh" >>"${server_log}" 2>&1 &
 server=$!
 trap 'kill "${server}" 2>/dev/null; wait "${server}" 2>/dev/null || true' EXIT

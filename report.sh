@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Writes one page about the run in TRAIN_DIR, TRAIN_DIR/report.html: curves,
-# accuracy on validation and test photos, confusion matrix, the photos that are
-# most confidently wrong. Fits the temperature that ./export_freeze.sh puts into
-# the graph. Takes the best checkpoint; the newest where training keeps no best
-# one, and with CHECKPOINT=newest; --checkpoint_path names another.
+# Writes the report of the run in TRAIN_DIR, TRAIN_DIR/report.html: curves,
+# accuracy on validation and test photos, confusion matrix, the most confidently
+# wrong photos. Fits the temperature that ./export_freeze.sh adds to the graph.
+# Uses the best checkpoint; the newest if training keeps no best one, or with
+# CHECKPOINT=newest; --checkpoint_path names another.
 #
 # usage: [MODEL_NAME=…] [CHECKPOINT=newest] ./report.sh [flags of make_report.py,
 #        --help lists them]

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Evaluates the best checkpoint of TRAIN_DIR on the validation photos (or, as of
-# mnist and cifar10, the test ones: see EVAL_SPLIT), then each better one; the
-# newest, then each new one, where training keeps no best one and with
-# CHECKPOINT=newest. EVAL_INTERVAL_SECS= (empty) evaluates once.
+# Evaluates the best checkpoint of TRAIN_DIR, then each better one, on the
+# validation photos (for mnist and cifar10 on the test photos: see EVAL_SPLIT).
+# If training keeps no best checkpoint, or with CHECKPOINT=newest: the newest,
+# then each new one. EVAL_INTERVAL_SECS= (empty) evaluates once.
 #
 # usage: [MODEL_NAME=…] [EVAL_SPLIT=validation,test] [EVAL_INTERVAL_SECS=60] \
 #        [CHECKPOINT=newest] ./run_eval.sh \

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Shows the curves of training and evaluation on port 6006. As the page of
-# ./server.sh, it answers on every address of the machine:
-# TENSORBOARD_HOST=127.0.0.1 changes that.
+# Serves TensorBoard, with the curves of training and evaluation, on port 6006.
+# Like ./server.sh, it listens on all addresses of the machine;
+# TENSORBOARD_HOST=127.0.0.1 restricts it to this machine.
 #
 # usage: [MODEL_NAME=…] [TENSORBOARD_PORT=6006] [TENSORBOARD_HOST=0.0.0.0]
 #        ./run_tensorboard.sh [flags of tensorboard, --help lists them]

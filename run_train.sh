@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Trains in the background: fine-tunes the classifier of MODEL_NAME from
-# CHECKPOINT_PATH, or trains all of it from scratch where that is empty.
-# The classifier is trained on features that are computed once a photo, and
-# evaluated meanwhile; training ends when it no longer gets better, and the best
-# checkpoint is in best/ of TRAIN_DIR. --nocache_features trains on the photos.
-# TRAINABLE_SCOPES= (empty) fine-tunes all layers; list_models.py has the scopes
-# that are taken where none are given.
+# CHECKPOINT_PATH, or trains the whole network from scratch if that is empty.
+# The classifier is trained on features that are computed once per photo, and
+# evaluated during training; training ends when it no longer improves, and the
+# best checkpoint is in TRAIN_DIR/best. --nocache_features trains on the photos.
+# TRAINABLE_SCOPES= (empty) fine-tunes all layers; list_models.py shows the
+# default scopes.
 # Watch it with `tail -f output.log`, stop it with ./stop_train.sh.
 #
 # usage: [MODEL_NAME=…] [CHECKPOINT_PATH=…] [TRAINABLE_SCOPES=…]
@@ -17,15 +17,15 @@ source "$(dirname "${BASH_SOURCE[0]}")/env_set.sh"
 "${PROJECT_DIR}/setup.sh" --quiet
 
 set_trainer_flags "$@"
-# Where all layers are trained no feature stays what it is.
+# If all layers are trained, no features stay fixed, so none can be cached.
 if [[ -n "${CHECKPOINT_PATH}" && -n "${TRAINABLE_SCOPES-the classifier}" ]]; then
-  # Seen again and again, the same features are learnt by heart: half of them
-  # are left out of each step.
+  # Training on the same features again and again overfits: dropout omits half of
+  # them in each step.
   flags+=(--cache_features --dropout_keep_prob=0.5)
 fi
 
-# The trainer refuses this too; here it shows before anything goes to the log of
-# the one that runs.
+# The trainer refuses this too, but only after writing to the log of the running
+# one.
 pid_file="${TRAIN_DIR}/train.pid"
 if [[ -s "${pid_file}" ]] && ! flock --nonblock "${pid_file}" true; then
   echo "run_train.sh: error: process $(cat "${pid_file}") already trains in" \
@@ -33,8 +33,8 @@ if [[ -s "${pid_file}" ]] && ! flock --nonblock "${pid_file}" true; then
   exit 1
 fi
 
-# The log is continued, so that a resumed run keeps its history; what is waited
-# for below must come from this run.
+# The log is appended to, so that a resumed run keeps its history; only lines of
+# this run count below.
 if ! { mkdir -p "$(dirname "${LOG_FILE}")" && : >>"${LOG_FILE}"; } 2>/dev/null
 then
   echo "run_train.sh: error: cannot write to LOG_FILE=${LOG_FILE}" >&2
@@ -46,12 +46,12 @@ new_log() { tail -c "+$((seen + 1))" "${LOG_FILE}"; }
 nohup "${VENV_PYTHON}" -u "${program}" "${flags[@]}" "$@" \
   >>"${LOG_FILE}" 2>&1 </dev/null &
 pid=$!
-echo "Process ${pid} prepares the training, waiting until it begins"
-trap 'echo "Not waiting: process ${pid} goes on; ./stop_train.sh stops it"
+echo "Process ${pid} is preparing training; waiting until it begins"
+trap 'echo "Not waiting: process ${pid} continues; ./stop_train.sh stops it"
   exit 130' INT
 
-# What the trainer refuses shows here, not only in the log. This line of its log
-# comes when it has checked all that can be known beforehand.
+# Errors of the trainer are shown here, not only in the log. It logs this line
+# after all checks that are possible before training.
 while ! grep -q 'Training on ' <(new_log); do
   if ! kill -0 "${pid}" 2>/dev/null; then
     status=0

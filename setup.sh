@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Makes .venv with everything the scripts need. Safe to run again at any time:
-# it does nothing, in a moment, when nothing changed.
+# Creates .venv with everything the scripts need. Safe to run again at any time:
+# if nothing has changed it returns at once.
 #
 # usage: [ENGINE=tf2] ./setup.sh [--dev] [--quiet]
-#   --dev    also what ./run_tests.sh needs
-#   --quiet  print only what is done or wrong
+#   --dev    also install what ./run_tests.sh needs
+#   --quiet  print only actions and errors
 #   ENGINE=tf1                  TensorFlow 1.15 on Python 3.7, in .venv
 #   ENGINE=tf2                  TensorFlow 2 on Python 3.10 to 3.13, in .venv-tf2
-#   without ENGINE              tf1 where there is a Python 3.7, else tf2
-#   PYTHON=/path/to/python3.7   makes it with that Python, which decides between
-#                               tf1 and tf2 for this call where ENGINE does not
+#   without ENGINE              tf1 if there is a Python 3.7, else tf2
+#   PYTHON=/path/to/python3.7   use that Python, which also chooses between tf1
+#                               and tf2 for this call if ENGINE is not given
 set -euo pipefail
 # shellcheck source=scripts/help.sh
 source "$(dirname "${BASH_SOURCE[0]}")/scripts/help.sh"
@@ -31,7 +31,7 @@ if [[ "${with_dev}" == 1 ]]; then
   files+=("requirements/${ENGINE}-dev.txt")
 fi
 
-# Whether the environment is whole: making it can be interrupted, or fail
+# Whether the environment is complete: its creation can be interrupted, or fail
 # without the system's package for pip.
 is_usable() {
   is_python "${VENV_PYTHON}" &&
@@ -43,17 +43,17 @@ no_python_found() {
   versions=$(printf ' or %s' "${PYTHON_VERSIONS[@]}")
   versions=${versions# or }
   if [[ -n "${PYTHON:-}" ]]; then
-    echo "setup.sh: error: PYTHON is '${PYTHON}', which is no Python" \
-      "${versions}, and ${ENGINE_NAME} runs on no other" >&2
+    echo "setup.sh: error: PYTHON is '${PYTHON}', which is not a Python" \
+      "${versions}, as ${ENGINE_NAME} requires" >&2
     return
   fi
   if [[ -z "${asked_engine}" ]]; then
-    other=$'\nor install a Python 3.10 to 3.13: with it TensorFlow 2 runs instead'
+    other=$'\nor install a Python 3.10 to 3.13, to use TensorFlow 2 instead'
   elif [[ "${ENGINE}" == tf1 ]]; then
-    other=$'\nor give ENGINE=tf2, which runs on a Python 3.10 to 3.13'
+    other=$'\nor give ENGINE=tf2, which needs a Python 3.10 to 3.13'
   fi
   cat >&2 <<TEXT
-setup.sh: error: no Python ${versions} found (PATH, pyenv, uv, conda), and ${ENGINE_NAME} runs on no other. Install it with one of:
+setup.sh: error: no Python ${versions} found (PATH, pyenv, uv, conda), but ${ENGINE_NAME} requires it. Install it with one of:
   uv python install ${newest}
   pyenv install ${newest}
   conda create --name py${newest/./} python=${newest}
@@ -68,7 +68,7 @@ install() {
       no_python_found
       exit 1
     fi
-    echo "Making ${VENV} with ${python}"
+    echo "Creating ${VENV} with ${python}"
     rm -rf "${VENV}"
     "${python}" -m venv "${VENV}"
   fi
@@ -87,12 +87,12 @@ install() {
 
 if [[ "$(uname -sm)" != "Linux x86_64" ]]; then
   echo "setup.sh: error: this is $(uname -sm); TensorFlow 1.15 was built for" \
-    "Linux x86_64 only, and nothing was tried elsewhere" >&2
+    "Linux x86_64 only, and nothing else was tested" >&2
   exit 1
 fi
 
-# Beside the packages lies a copy of each file that was installed. That they can
-# be found tells a Python that was replaced by another version.
+# The environment has a copy of each requirements file that was installed.
+# Finding a package checks that Python was not replaced by another version.
 is_installed() {
   local file
   "${VENV_PYTHON}" -c 'import importlib.util, sys
@@ -103,7 +103,7 @@ sys.exit(importlib.util.find_spec("tf_slim") is None)' 2>/dev/null || return 1
 }
 
 if ! is_installed; then
-  # Another script may be at the same.
+  # Another script may be installing too.
   exec 9>"${PROJECT_DIR}/.setup${ENGINE_SUFFIX}.lock"
   flock 9
   if ! is_installed; then

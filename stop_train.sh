@@ -11,17 +11,17 @@ if [[ $# -gt 0 ]]; then
   exit 1
 fi
 
-# The trainer holds this file locked: a stale process id stops nobody else.
+# The trainer keeps this file locked, so a stale process id is never signaled.
 if ! { exec 9<"${TRAIN_DIR}/train.pid"; } 2>/dev/null ||
   flock --shared --nonblock 9 || ! read -r pid <&9; then
-  echo "Nothing trains in ${TRAIN_DIR}"
+  echo "No training is running in ${TRAIN_DIR}"
   exit 0
 fi
 kill -TERM "${pid}"
 echo "Asked process ${pid} to stop; it saves a last checkpoint"
 if ! flock --shared --timeout "${STOP_TIMEOUT_SECS:-600}" 9; then
   echo "stop_train.sh: error: process ${pid} still runs; kill -9 ${pid} loses" \
-    "what it did since its last checkpoint" >&2
+    "the steps since its last checkpoint" >&2
   exit 1
 fi
 echo "Stopped"

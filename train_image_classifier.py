@@ -5,8 +5,8 @@ r"""Trains a network on a converted data set, from scratch or a checkpoint.
     --model_name=inception_v4 --checkpoint_path=checkpoints/inception_v4.ckpt \
     --train_classifier_only --optimizer=adam --learning_rate=0.001
 
-A train directory that holds a checkpoint goes on from it. Ctrl-C and SIGTERM
-save a last checkpoint.
+If the train directory has a checkpoint, training resumes from it. Ctrl-C and
+SIGTERM save a last checkpoint.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ from training import optimizer as optimizers
 
 
 def define_flags():
-  """Defines slim's flags with slim's defaults, and what is new."""
+  """Defines slim's flags, with slim's defaults, and the new ones."""
   common_flags.define_dataset_flags(split='train')
   common_flags.define_model_flags(nets_factory.NETWORKS)
   common_flags.define_session_flags()
@@ -53,25 +53,25 @@ def _define_run_flags():
   flags.DEFINE_string(
       'train_dir', '/tmp/tfmodel/', 'Folder of checkpoints and event files.')
   flags.DEFINE_integer(
-      'batch_size', 32, 'Photos a step and clone.', lower_bound=1)
+      'batch_size', 32, 'Photos per step and clone.', lower_bound=1)
   flags.DEFINE_integer(
       'train_image_size', None,
       "Side of the network's input in pixels. None: the network's own.",
       lower_bound=1)
   flags.DEFINE_integer(
       'max_number_of_steps', None,
-      'Global step to end at. None: goes on until it is stopped, or as '
-      '--early_stop_evals says.',
+      'Global step to end at. None: until it is stopped, or ended by '
+      '--early_stop_evals.',
       lower_bound=1)
   flags.DEFINE_integer(
       'seed', None,
-      'Seed of everything random. None: each run differs.', lower_bound=0)
+      'Seed of all random numbers. None: each run differs.', lower_bound=0)
   flags.DEFINE_integer(
       'log_every_n_steps', 10, 'Steps between two log lines.', lower_bound=1)
   flags.DEFINE_integer(
       'save_summaries_secs', 600,
       'Seconds between two summaries of photos, activations and weights; those '
-      'of losses, learning rate and accuracy come with the log lines.',
+      'of losses, learning rate and accuracy are as frequent as log lines.',
       lower_bound=1)
   flags.DEFINE_integer(
       'save_interval_secs', 600, 'Seconds between two checkpoints.',
@@ -80,7 +80,7 @@ def _define_run_flags():
       'num_readers', 4, 'TFRecord files that are read in turn.', lower_bound=1)
   flags.DEFINE_float(
       'moving_average_decay', None,
-      'Decay of moving averages of what is trained. None: none are kept.',
+      'Decay of moving averages of the trained variables. None: no averages.',
       lower_bound=0.0, upper_bound=1.0)
   flags.DEFINE_float(
       'batch_norm_decay', None,
@@ -93,16 +93,15 @@ def _define_run_flags():
 def _define_photo_and_label_flags():
   flags.DEFINE_bool(
       'fast_mode', True,
-      "Of Inception's preprocessing: resize bilinearly and change brightness "
-      'and saturation only. --nofast_mode: one of four ways to resize, hue and '
-      'contrast too, in one of four orders. Other preprocessings have no '
-      'such choice.')
+      "In Inception's preprocessing, resize bilinearly and change only "
+      'brightness and saturation. --nofast_mode: one of four resize methods; '
+      'hue and contrast too, in one of four orders. Other preprocessings '
+      'ignore it.')
   flags.DEFINE_float(
       'min_crop_area', None,
-      "Share of the photo that the random crop of Inception's preprocessing "
-      'takes at least. None: 0.05 as slim has it, and 0.7 in --cache_views '
-      'and --finetune_all_steps. '
-      'Other preprocessings have no such choice.',
+      "Least share of the photo's area in the random crop of Inception's "
+      'preprocessing. None: 0.05 as in slim, and 0.7 with --cache_views and '
+      '--finetune_all_steps. Other preprocessings ignore it.',
       lower_bound=0.0, upper_bound=1.0)
   flags.DEFINE_float(
       'label_smoothing', 0.0,
@@ -111,63 +110,63 @@ def _define_photo_and_label_flags():
   flags.DEFINE_float(
       'dropout_keep_prob', None,
       'Share of the features before the classifier that dropout keeps in each '
-      "step. None: the network's own, of MobileNet V1 0.999, of Inception 0.8. "
-      'MobileNet V2 and NASNet keep their own, ResNet has none.',
+      "step. None: the network's own, 0.999 for MobileNet V1, 0.8 for "
+      'Inception. MobileNet V2 and NASNet always use their own; ResNet has no '
+      'dropout.',
       lower_bound=0.01, upper_bound=1.0)
   flags.DEFINE_string(
       'class_weights', None,
-      'What a photo of each class counts: numbers with commas between them, in '
-      'the order of the labels; or balanced, so that the classes count alike '
-      'and the photos of a rare one more. None: all photos count 1.')
+      'Loss weights of the classes: comma-separated numbers in the order of '
+      'the labels; or balanced, so that all classes count equally and photos '
+      'of rare classes more. None: all weights are 1.')
   flags.DEFINE_float(
       'mixup_alpha', 0.0,
-      'The photos of a batch and their labels are mixed in pairs, in shares '
-      'drawn from Beta(alpha, alpha); 0.2 is usual. 0: they are not.',
+      'Mix the photos of a batch and their labels in pairs, with shares drawn '
+      'from Beta(alpha, alpha); 0.2 is usual. 0: no mixing.',
       lower_bound=0.0)
 
 
 def _define_replica_flags():
   flags.DEFINE_integer(
-      'num_clones', 1, 'Copies of the network, one a graphics card.',
+      'num_clones', 1, 'Copies of the network, one per GPU.',
       lower_bound=1)
   flags.DEFINE_bool('clone_on_cpu', False, 'Put the copies on the CPU.')
   flags.DEFINE_integer(
       'worker_replicas', 1,
-      'Workers that train together; --worker_hosts decides it.', lower_bound=1)
+      'Workers that train together; set by --worker_hosts.', lower_bound=1)
   flags.DEFINE_integer(
       'num_ps_tasks', 0,
-      'Parameter servers. 0: the variables are kept by the worker. --ps_hosts '
-      'decides it.', lower_bound=0)
+      'Parameter servers; set by --ps_hosts. 0: the worker keeps the '
+      'variables.',
+      lower_bound=0)
   flags.DEFINE_bool(
       'balance_ps', True,
-      'Deal the variables out to the parameter servers by their bytes. '
-      '--nobalance_ps: in turn, as slim does.')
+      'Distribute the variables over the parameter servers by size in bytes. '
+      '--nobalance_ps: round-robin, as slim does.')
   flags.DEFINE_integer(
       'task', 0,
-      'Number of this task in its job; worker 0 writes the checkpoints.',
+      'Index of this task in its job; worker 0 writes the checkpoints.',
       lower_bound=0)
   flags.DEFINE_bool(
       'sync_replicas', False, 'Apply the gradients of the workers together.')
   flags.DEFINE_integer(
       'replicas_to_aggregate', 1,
-      'Gradients that are applied together with --sync_replicas. With '
-      '--worker_hosts, where it is not given: as many as workers.',
+      'Number of gradients applied together with --sync_replicas. With '
+      '--worker_hosts the default is the number of workers.',
       lower_bound=1)
 
 
 def _define_cluster_flags():
   flags.DEFINE_string(
       'ps_hosts', None,
-      'host:port of each parameter server, with commas between them. None: '
-      'this is no task of a cluster.')
+      'Comma-separated host:port of each parameter server. None: no cluster.')
   flags.DEFINE_string(
       'worker_hosts', None,
-      'host:port of each worker, with commas between them; the first is the '
-      'chief.')
+      'Comma-separated host:port of each worker; the first is the chief.')
   flags.DEFINE_enum(
       'job_name', None, hosts.JOBS,
-      'What this process is with --ps_hosts and --worker_hosts; --task says '
-      'which of them.')
+      'Job of this process with --ps_hosts and --worker_hosts; --task is its '
+      'index.')
   flags.DEFINE_float(
       'startup_timeout', 120.0,
       'Seconds within which the other tasks of the cluster must answer.',
@@ -177,25 +176,25 @@ def _define_cluster_flags():
 def _define_fine_tuning_flags():
   flags.DEFINE_string(
       'checkpoint_path', None,
-      'Checkpoint, or train directory, from which a new run starts. Not used '
-      'when --train_dir has a checkpoint already: it goes on from its newest.')
+      'Checkpoint or train directory that a new run starts from. Ignored if '
+      '--train_dir already has a checkpoint: training resumes from its newest.')
   common_flags.define_which_checkpoint_flag()
   flags.DEFINE_string(
       'checkpoint_exclude_scopes', None,
-      'Comma-separated scopes that are not read from the checkpoint.')
+      'Comma-separated scopes that are not restored from the checkpoint.')
   flags.DEFINE_string(
       'trainable_scopes', None,
       'Comma-separated scopes that are trained. None: all. Batch norm outside '
       'them runs in inference mode.')
   flags.DEFINE_bool(
       'train_frozen_batch_norm', False,
-      'Leave batch norm outside --trainable_scopes in training mode, as slim '
+      'Run batch norm outside --trainable_scopes in training mode, as slim '
       'does: its statistics then drift away from those of evaluation.')
   flags.DEFINE_bool(
       'train_classifier_only', False,
-      "Take both scope flags, where not given, from the network's row in "
-      'nets_factory: train the layers that depend on the classes. A scope flag '
-      'that is given, be it empty, stays.')
+      'Train only the layers that depend on the classes: each scope flag that '
+      "is not given is taken from the network's row in nets_factory. A given "
+      'flag, even an empty one, is kept.')
   flags.DEFINE_bool(
       'ignore_missing_vars', False,
       'Variables that the checkpoint lacks keep their initial values.')
@@ -204,13 +203,13 @@ def _define_fine_tuning_flags():
 def _define_cache_flags():
   flags.DEFINE_bool(
       'cache_features', False,
-      'Compute what the layers below --trainable_scopes make of each photo '
-      'once, keep it on disk, and train from there; evaluate on the '
-      'validation photos meanwhile.')
+      'Compute the features of each photo below --trainable_scopes once, cache '
+      'them on disk, and train on them; evaluate on the validation photos '
+      'during training.')
   flags.DEFINE_integer(
       'cache_views', 0,
-      'Augmented views of each photo in the cache, beside the photo as '
-      'evaluation sees it.', lower_bound=0)
+      'Also cache this many augmented views of each photo, besides the photo '
+      'as preprocessed for evaluation.', lower_bound=0)
   flags.DEFINE_string(
       'feature_cache_dir', None,
       'Folder of the cached features. None: DATASET_NAME_features in '
@@ -218,7 +217,7 @@ def _define_cache_flags():
   flags.DEFINE_integer(
       'early_stop_evals', 20,
       'Evaluations without a better validation accuracy after which training '
-      'ends. 0: it goes on.', lower_bound=0)
+      'ends. 0: never.', lower_bound=0)
   flags.DEFINE_integer(
       'evaluate_every_n_steps', None,
       'Steps from one evaluation on the validation photos to the next, in this '
@@ -226,16 +225,16 @@ def _define_cache_flags():
       '--cache_features every epoch, else not at all.', lower_bound=1)
   flags.DEFINE_integer(
       'finetune_all_steps', 0,
-      'Steps of all layers after that, from the best checkpoint, at '
+      'Steps to fine-tune all layers afterwards, from the best checkpoint, at '
       '--finetune_all_learning_rate. 0: none.', lower_bound=0)
   flags.DEFINE_float(
       'finetune_all_learning_rate', 0.00003,
-      'Learning rate with which --finetune_all_steps begin; it falls to 0 '
-      'along a cosine.', lower_bound=0.0)
+      'Initial learning rate of --finetune_all_steps, with cosine decay to 0.',
+      lower_bound=0.0)
 
 
 def main(_):
-  """Trains as the flags say, from a checkpoint, a former run or scratch."""
+  """Trains from scratch or a checkpoint, or resumes a run, by the flags."""
   values = flags.FLAGS
   member = cluster.member_from_flags(values)
   if member is None:
@@ -268,12 +267,12 @@ def _run(values, make_step):
 
   Args:
     values: the parsed flags.
-    make_step: function of a StopRequest that gives the TrainStep.
+    make_step: function of a StopRequest that returns the TrainStep.
   """
   is_chief = values.task == 0
-  goes_on = (values.finetune_all_steps or
-             finetune_all.has_begun(values.train_dir))
-  if _has_all_steps(values) and not goes_on:
+  trains_all_layers = (values.finetune_all_steps or
+                       finetune_all.has_begun(values.train_dir))
+  if _has_all_steps(values) and not trains_all_layers:
     tf.logging.info('%s has reached --max_number_of_steps=%d: nothing to do',
                     checkpoints.newest(values.train_dir),
                     values.max_number_of_steps)
@@ -292,7 +291,7 @@ def _run(values, make_step):
 
 
 def _train(run, make_step):
-  """Trains the layers that the flags name, then all of them where asked."""
+  """Trains the layers that the flags name, then all layers if asked to."""
   values = run.values
   if not finetune_all.has_begun(values.train_dir):
     if _has_all_steps(values):
@@ -309,10 +308,10 @@ def _train(run, make_step):
 
 
 def check_ways(values):
-  """Refuses flags that do nothing together.
+  """Checks that the flags work together.
 
   Raises:
-    InputError: names them.
+    InputError: they do not; names them.
   """
   if values.worker_replicas > 1 or values.num_ps_tasks:
     _check_cluster_ways(values)
@@ -322,33 +321,34 @@ def check_ways(values):
   if values.finetune_all_steps and not (
       ends or finetune_all.has_begun(values.train_dir)):
     raise InputError(
-        '--finetune_all_steps=%d begins when the classifier is trained, and '
-        'nothing says when: give --max_number_of_steps, or '
+        '--finetune_all_steps=%d begins after training of the classifier, '
+        'which has no end: give --max_number_of_steps, or '
         '--evaluate_every_n_steps with --early_stop_evals' %
         values.finetune_all_steps)
 
 
 def _check_cluster_ways(values):
-  """Refuses what only one process alone can do.
+  """Checks that no flag needs single-process training.
 
   Raises:
-    InputError: names it, and what to do.
+    InputError: a flag does; names it, and what to do.
   """
   count = '--worker_replicas=%d, --num_ps_tasks=%d' % (
       values.worker_replicas, values.num_ps_tasks)
   for name in ('evaluate_every_n_steps', 'finetune_all_steps'):
     if values[name].value:
       raise InputError(
-          '--%s=%d is for one worker, got %s; run_eval.sh evaluates beside any '
-          'training' % (name, values[name].value, count))
+          '--%s=%d needs a single worker, got %s; run_eval.sh can evaluate '
+          'during any training' % (name, values[name].value, count))
   if values.cache_features:
     raise InputError(
-        '--cache_features is for one worker, got %s: give --nocache_features '
-        'to train on the photos, or train without a cluster' % count)
+        '--cache_features needs a single worker, got %s: give '
+        '--nocache_features to train on the photos, or train without a cluster'
+        % count)
   if finetune_all.has_begun(values.train_dir):
     raise InputError(
-        '%s holds a run with --finetune_all_steps, which is for one worker, '
-        'got %s: give another --train_dir' % (values.train_dir, count))
+        '%s holds a run with --finetune_all_steps, which needs a single '
+        'worker, got %s: give another --train_dir' % (values.train_dir, count))
 
 
 def _has_all_steps(values):
@@ -359,7 +359,7 @@ def _has_all_steps(values):
 
 
 def _datasets(values, is_chief):
-  """Returns {split: slim Dataset}: 'train', and 'validation' where needed."""
+  """Returns {split: slim Dataset}: 'train', and 'validation' if needed."""
   name, folder = values.dataset_name, values.dataset_dir
   datasets = {'train': dataset_factory.get_dataset(
       name, values.dataset_split_name, folder)}
@@ -368,7 +368,7 @@ def _datasets(values, is_chief):
   if is_asked and not has_photos:
     raise InputError(
         '--evaluate_every_n_steps=%d: data set %r in %s has no validation '
-        'photos; convert it with --percent_validation, or leave the flag away' %
+        'photos; convert it with --percent_validation, or omit the flag' %
         (values.evaluate_every_n_steps, name, folder))
   if is_chief and has_photos and (is_asked or values.cache_features):
     datasets['validation'] = dataset_factory.get_dataset(

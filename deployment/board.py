@@ -1,31 +1,31 @@
-"""What the tasks of a training tell each other, on the parameter servers."""
+"""State that the tasks of a cluster share through the parameter servers."""
 
 import collections
 import contextlib
 
 from compat import tf
 
-# What the end of a training is: as it should be; the chief failed; and from
-# LOST on, which worker no longer answers that the others cannot do without.
+# How training ended: normally; the chief failed; LOST + i: worker i, which the
+# others need, no longer answers.
 ENDED, FAILED, LOST = 0, 1, 2
 
-# Of a run of the board's own session: it never has to wait for anything.
+# Timeout of the board's own session, whose operations never wait.
 _TIMEOUT_MS = 60000
 
-# A number on a parameter server, which has no value until it is put there.
-_Mark = collections.namedtuple('_Mark', 'is_there value new put')
+# A number on a parameter server, uninitialized until the first put.
+_Mark = collections.namedtuple('_Mark', 'is_set value new put')
 
 
 class Board:
-  """What the tasks of a training tell each other.
+  """State that the tasks of a cluster share.
 
-  They are numbers in variables that belong to no collection and no checkpoint.
-  Like all that is on a parameter server, they stay when their writer is killed.
+  It consists of numbers in variables that are in no collection and no
+  checkpoint. Like everything on a parameter server, they outlive their writer.
 
   Args:
     target: address of this process's server.
-    member: the Member that this process is. A parameter server reads and
-      writes what itself keeps, a worker all.
+    member: the Member of this process. A parameter server reads and writes only
+      its own variables, a worker those of all servers.
   """
 
   def __init__(self, target, member):
@@ -49,7 +49,7 @@ class Board:
           operation_timeout_in_ms=_TIMEOUT_MS))
 
   def _get(self, mark):
-    if self._session.run(mark.is_there):
+    if self._session.run(mark.is_set):
       return int(self._session.run(mark.value))
     return None
 
@@ -57,65 +57,65 @@ class Board:
     self._session.run(mark.put, {mark.new: number})
 
   def begin(self, needed):
-    """Says that the variables have their values, and training goes.
+    """Records that the variables are initialized and training has begun.
 
     Args:
-      needed: workers that it cannot do without; 0: with any number.
+      needed: least number of workers that training needs; 0: any number.
     """
     self._put(self._begun, needed)
 
   def needed(self):
-    """Returns what was given to `begin`, None before that."""
+    """Returns the argument of `begin`, None before it was called."""
     return self._get(self._begun)
 
   def join(self, index):
-    """Says that a worker takes part."""
+    """Records that a worker has joined."""
     self._put(self._joined[index], 1)
 
   def joined(self, index):
-    """Returns whether a worker takes part, or once did."""
+    """Returns whether a worker has ever joined."""
     return self._get(self._joined[index]) is not None
 
   def end(self, status):
-    """Says that training has ended.
+    """Records that training has ended.
 
     Args:
-      status: ENDED, FAILED, or LOST and more.
+      status: ENDED, FAILED, or LOST + index of a worker.
     """
     for mark in self._ended.values():
       self._put(mark, status)
 
   def ended(self):
-    """Returns what was given to `end`, None before that."""
+    """Returns the argument of `end`, None before it was called."""
     return self._get(min(self._ended.items())[1])
 
   def release(self):
-    """Has workers go on that wait for the others of a synchronous step."""
+    """Releases workers that wait for others in a synchronous step."""
     with contextlib.suppress(tf.errors.CancelledError, tf.errors.AbortedError):
       if self._tokens is not None:
         self._session.run(self._tokens)
 
 
 def _mark(name, server):
-  """Returns the _Mark of a name on a parameter server, of the default graph."""
+  """Returns the _Mark of a name on a parameter server."""
   new = tf.placeholder(tf.int32, [])
   with tf.device('/job:ps/task:%d/device:CPU:0' % server):
-    # The graphs of all tasks have it by this name.
+    # The same name in the graphs of all tasks, which share it by name.
     variable = tf.Variable(0, trainable=False, collections=[], dtype=tf.int32,
                            name='board/%s_%d' % (name, server),
                            use_resource=False)
-    # TensorFlow complains where its answer is given to no other operation.
-    is_there = tf.identity(tf.is_variable_initialized(variable))
-    return _Mark(is_there, variable.read_value(), new,
+    # identity: TensorFlow warns if the result has no consumer.
+    is_set = tf.identity(tf.is_variable_initialized(variable))
+    return _Mark(is_set, variable.read_value(), new,
                  tf.assign(variable, new).op)
 
 
 def _tokens(number):
   """Returns the operation that gives tokens to the workers.
 
-  By a token SyncReplicasOptimizer lets a worker begin its next step. Their
-  queue has this name, and is where the global step is: on the first server.
-  The gradients of step -1 are too old to count.
+  SyncReplicasOptimizer lets a worker begin its next step when it gets a token.
+  The token queue has this name, and is on the first server, like the global
+  step. Gradients of step -1 are stale, so they are dropped.
   """
   with tf.device('/job:ps/task:0/device:CPU:0'):
     queue = tf.FIFOQueue(-1, tf.int64, shapes=(), name='sync_token_q',

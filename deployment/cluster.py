@@ -1,12 +1,12 @@
-"""A training by several processes, with TensorFlow's own runtime.
+"""Distributed training with TensorFlow's own runtime.
 
-Each task has a tf.train.Server. The variables are on the parameter servers; a
-worker's session knows those and the worker itself, so that one that dies is not
-waited for by others. The chief is worker 0.
+Each task has a tf.train.Server. The variables are on the parameter servers; the
+session of a worker contains only those and the worker itself, so training
+continues if a worker dies. The chief is worker 0.
 
-What the tasks must know of each other is on the parameter servers too, as
-variables of no training: the board. A killed chief leaves them as they are, so
-that it can be started again; one that ends says so, and all end.
+The tasks share their state through the parameter servers too: the board, in
+variables that are not trained. It survives if the chief is killed, so the chief
+can be restarted; if the chief ends, it says so on the board, and all tasks end.
 """
 
 import collections
@@ -21,17 +21,17 @@ from deployment import hosts
 from deployment.board import ENDED, FAILED, LOST, Board
 from errors import InputError
 
-# Seconds without an answer after which a task is taken for gone.
+# Seconds without an answer after which a task counts as gone.
 GONE_SECS = 15.0
 
-# Seconds that the parameter servers give the workers to end their last step,
-# when all is done.
+# Seconds that the parameter servers wait for the workers' last step after
+# training has ended.
 LINGER_SECS = 600.0
 
-# Seconds between two looks at the board, or at who answers.
+# Seconds between two checks of the board, or of which tasks answer.
 _LOOK_SECS = 0.5
 
-# What a step may raise whose parameter server is gone; mostly it just waits.
+# Errors of a step if its parameter server is gone; usually it just hangs.
 LOST_ERRORS = (tf.errors.UnavailableError, tf.errors.AbortedError)
 
 
@@ -39,38 +39,38 @@ class ServerLost(InputError):
   """A parameter server no longer answers, and its variables are gone."""
 
 
-# cluster: hosts.Cluster. task: the hosts.Task that this process is.
+# cluster: hosts.Cluster. task: the hosts.Task of this process.
 Member = collections.namedtuple('Member', 'cluster task')
 
 
 def member_from_flags(values):
-  """Returns which task of which cluster this process is.
+  """Returns the cluster and the task of this process.
 
-  Sets slim's flags that the lists of hosts decide: --worker_replicas,
-  --num_ps_tasks and, where it is not given, --replicas_to_aggregate.
+  Sets slim's flags that follow from the lists of hosts: --worker_replicas,
+  --num_ps_tasks and, unless given, --replicas_to_aggregate.
 
   Args:
     values: the parsed flags.
 
   Returns:
-    A Member; None where there are no lists of hosts.
+    A Member; None without lists of hosts.
 
   Raises:
     InputError: the lists are wrong, or another flag contradicts them.
   """
   if not (values.ps_hosts or values.worker_hosts):
     if values.job_name:
-      raise InputError('--job_name=%s is a task of --ps_hosts and '
-                       '--worker_hosts: give them too' % values.job_name)
+      raise InputError('--job_name=%s needs --ps_hosts and --worker_hosts' %
+                       values.job_name)
     return None
   cluster = hosts.parse(values.ps_hosts, values.worker_hosts)
   if not values.job_name:
-    raise InputError('--worker_hosts is given, and not which task this is: add '
-                     '--job_name=ps or worker, and --task; '
+    raise InputError('--worker_hosts is given without the task of this '
+                     'process: add --job_name=ps or worker, and --task; '
                      'scripts/run_cluster.sh starts all tasks of a machine')
   if values.master:
-    raise InputError('--master=%s: with --worker_hosts each worker has a '
-                     'server of its own' % values.master)
+    raise InputError('--master=%s: with --worker_hosts each worker has its '
+                     'own server' % values.master)
   tasks = cluster.ps if values.job_name == 'ps' else cluster.workers
   if values.task >= len(tasks):
     raise InputError('--task=%d: --%s_hosts has tasks 0 to %d' % (
@@ -80,27 +80,27 @@ def member_from_flags(values):
 
 
 def set_counts(values, cluster):
-  """Sets the flags that count the tasks.
+  """Sets the flags for the numbers of tasks.
 
   Args:
     values: the parsed flags.
     cluster: hosts.Cluster.
 
   Raises:
-    InputError: one was given and counts otherwise.
+    InputError: one was given with another number.
   """
   for name, job, tasks in (('worker_replicas', 'worker', cluster.workers),
                            ('num_ps_tasks', 'ps', cluster.ps)):
     if values[name].present and values[name].value != len(tasks):
-      raise InputError('--%s=%d contradicts --%s_hosts, which has %d; leave it '
-                       'away' % (name, values[name].value, job, len(tasks)))
+      raise InputError('--%s=%d contradicts --%s_hosts, which has %d; omit it' %
+                       (name, values[name].value, job, len(tasks)))
     setattr(values, name, len(tasks))
   if values.sync_replicas and not values['replicas_to_aggregate'].present:
     values.replicas_to_aggregate = len(cluster.workers)
 
 
 def session_config(config, index):
-  """Returns the config of a worker's session: it knows no other worker.
+  """Returns the config of a worker's session, without other workers.
 
   Args:
     config: tf.ConfigProto.
@@ -116,7 +116,7 @@ def _start_server(member, config):
   """Returns the tf.train.Server of this process's task."""
   cluster, task = member
   hosts.check_free([task])
-  # gRPC would ask a proxy of the web for the other hosts.
+  # gRPC would use a web proxy for the other hosts.
   names = {other.host for other in cluster.tasks}
   for variable in ('no_proxy', 'no_grpc_proxy'):
     before = [os.environ[variable]] if os.environ.get(variable) else []
@@ -133,15 +133,15 @@ def _start_server(member, config):
 
 
 def serve(member, timeout):
-  """Keeps variables until training has ended.
+  """Serves variables until training has ended.
 
   Args:
-    member: the Member that this process is, of the job ps.
-    timeout: seconds within which the chief must answer, at the start and, when
-      it was killed, again.
+    member: the Member of this process, of the job ps.
+    timeout: seconds within which the chief must answer, at the start and again
+      after it was killed.
 
   Returns:
-    The exit status: 0 where training ended as it should.
+    The exit status: 0 if training ended normally.
 
   Raises:
     InputError: the chief does not answer.
@@ -160,7 +160,7 @@ def serve(member, timeout):
       raise InputError('%s, the chief, has not answered for %.0f s: ending' % (
           cluster.chief, gone))
     if task.index == 0:
-      _end_without_the_needed(board, watch, cluster)
+      _end_if_too_few_workers(board, watch, cluster)
   tf.logging.info('Training has ended: waiting for the workers')
   end = time.monotonic() + LINGER_SECS
   while time.monotonic() < end:
@@ -172,12 +172,12 @@ def serve(member, timeout):
   return 0 if board.ended() == ENDED else 1
 
 
-def _end_without_the_needed(board, watch, cluster):
-  """Ends a synchronous training whose workers are too few to go on."""
+def _end_if_too_few_workers(board, watch, cluster):
+  """Ends synchronous training if too few workers are left."""
   needed = board.needed()
   if not needed:
     return
-  # A chief may be started again.
+  # Without the chief, which may be restarted.
   gone = [worker for worker in cluster.workers[1:]
           if watch.gone_for(worker) > GONE_SECS]
   if gone and len(cluster.workers) - len(gone) < needed:
@@ -189,10 +189,10 @@ class Worker:
   """This process as a worker of a cluster.
 
   Args:
-    member: the Member that it is.
+    member: the Member of this process.
     config: tf.ConfigProto of its server.
     timeout: seconds within which the others must answer.
-    needed: workers that training cannot do without; 0: with any number.
+    needed: least number of workers that training needs; 0: any number.
 
   Attributes:
     target: address for sessions.
@@ -215,10 +215,10 @@ class Worker:
 
   @contextlib.contextmanager
   def ending_all(self):
-    """When the body of the chief ends, in whatever way, all tasks end.
+    """Context that, on the chief, ends all tasks when its body ends.
 
-    Where a parameter server was lost, the process ends here: to close a session
-    would be to wait for it.
+    If a parameter server was lost, the process ends here: closing a session
+    would wait for that server.
     """
     over = threading.Event()
     watching = threading.Thread(target=self._watch_servers, args=(over,),
@@ -240,14 +240,14 @@ class Worker:
           tf.logging.warning('The parameter servers cannot be told to end: %s',
                              error.message.splitlines()[0])
       over.set()
-      # A thread inside a library aborts a Python that ends.
+      # Python aborts if it exits while a thread is inside a library.
       watching.join()
 
   def _watch_servers(self, over):
     """Ends this process when a parameter server is gone.
 
-    A step would wait for it for ever, and cannot be interrupted. Nothing is
-    lost by it: the variables are gone already.
+    A step would wait for it forever, and cannot be interrupted. Nothing more is
+    lost: the variables are gone already.
     """
     servers = self._member.cluster.ps
     watch = hosts.Watch(servers, answered=servers)
@@ -258,13 +258,13 @@ class Worker:
         _end_process(_loss_of_servers(watch))
 
   def wait_for_weights(self, is_stopped):
-    """Waits, unless this is the chief, until the chief has set the variables.
+    """Waits until the chief, unless this is it, has initialized the variables.
 
     Args:
-      is_stopped: function that says whether somebody asked to stop.
+      is_stopped: function that returns whether a stop was requested.
 
     Returns:
-      Whether there is something to do: nobody has ended the training.
+      Whether to train: False if training has ended or a stop was requested.
 
     Raises:
       InputError: the training failed, or the chief no longer answers.
@@ -272,7 +272,7 @@ class Worker:
     chief = self._member.cluster.chief
     watch = hosts.Watch([chief], answered=[chief])
     if not self.is_chief:
-      tf.logging.info('Waiting for the chief to set the variables')
+      tf.logging.info('Waiting for the chief to initialize the variables')
     while not self.is_chief and self._board.needed() is None:
       if is_stopped() or self.end_status() is not None:
         self.check_end()
@@ -286,10 +286,10 @@ class Worker:
     return True
 
   def begin(self, is_stopped):
-    """Says that this worker begins; the chief waits until all others do.
+    """Records that this worker begins; the chief waits for all others.
 
     Args:
-      is_stopped: function that says whether somebody asked to stop.
+      is_stopped: function that returns whether a stop was requested.
     """
     cluster, task = self._member
     if not self.is_chief:
@@ -307,11 +307,11 @@ class Worker:
       time.sleep(_LOOK_SECS)
 
   def end_status(self):
-    """Returns how the training ended, None while it goes on."""
+    """Returns how training ended, None while it runs."""
     return self._board.ended()
 
   def check_end(self):
-    """Raises InputError where training has ended other than it should."""
+    """Raises InputError if training has not ended normally."""
     status = self.end_status()
     if not status:
       return
@@ -319,7 +319,7 @@ class Worker:
       raise InputError('%s, the chief, failed: its log has the reason' % (
           self._member.cluster.chief,))
     raise InputError(
-        '%s no longer answers, and with --sync_replicas at least %d must: '
+        '%s no longer answers, and --sync_replicas needs at least %d workers: '
         'training has ended' % (
             self._member.cluster.workers[status - LOST], self._needed))
 
@@ -327,7 +327,7 @@ class Worker:
     """Returns the ServerLost for an error of LOST_ERRORS.
 
     Args:
-      error: what a step raised.
+      error: the error that a step raised.
     """
     watch = hosts.Watch(self._member.cluster.ps)
     watch.look()
@@ -335,15 +335,16 @@ class Worker:
 
 
 def _loss_of_servers(watch, reason=''):
-  """Returns the ServerLost about those that no longer answer."""
-  gone = ['%s (%s)' % (task, why) for task, why in watch.reasons.items() if why]
+  """Returns the ServerLost that names the servers that no longer answer."""
+  gone = ['%s (%s)' % (task, silence)
+          for task, silence in watch.reasons.items() if silence]
   return ServerLost(
-      'a parameter server was lost: %s; start all tasks again, training goes '
-      'on from the newest checkpoint' % (', '.join(gone) or reason))
+      'a parameter server was lost: %s; start all tasks again, training '
+      'resumes from the newest checkpoint' % (', '.join(gone) or reason))
 
 
 def _end_process(lost):
-  """Says what a ServerLost says, and ends this process at once."""
+  """Prints a ServerLost, and ends this process at once."""
   print('%s: error: %s' % (os.path.basename(sys.argv[0]), lost),
         file=sys.stderr, flush=True)
   os._exit(1)

@@ -1,11 +1,12 @@
-"""Which task is on which machine, which of them is here, and which answers.
+"""Hosts of a cluster: parsing, tasks of this machine, availability checks.
 
-A task is one process of a distributed training: a parameter server keeps
-variables, a worker computes. The lists are those of every TensorFlow 1 cluster:
+A task is one process of distributed training: a parameter server keeps
+variables, a worker computes. Tasks are listed as for every TensorFlow 1
+cluster:
 
   --ps_hosts=a:2222 --worker_hosts=a:2223,b:2223
 
-Worker 0 is the chief: it begins and ends the training, and writes checkpoints.
+Worker 0 is the chief: it begins and ends training, and writes checkpoints.
 """
 
 import collections
@@ -20,15 +21,15 @@ from errors import InputError
 
 JOBS = ('ps', 'worker')
 
-# Seconds that a task may take to answer when it is asked.
+# Seconds within which a task must answer.
 ANSWER_SECS = 5.0
 
-# What each task's server has beside its computing: the names of its devices
-# (worker_service.proto of TensorFlow). The names begin so.
+# RPC by which each task's server returns its device names (TensorFlow's
+# worker_service.proto), and their prefix.
 _GET_STATUS = '/tensorflow.WorkerService/GetStatus'
 _DEVICES = b'/job:%s/replica:0/task:%d/'
 
-# gRPC would ask a proxy of the web for other hosts.
+# gRPC would use a web proxy for other hosts.
 _NO_PROXY = [('grpc.enable_http_proxy', 0)]
 
 
@@ -39,7 +40,7 @@ class Task(collections.namedtuple('Task', 'job index host port')):
 
   @property
   def name(self):
-    """As in the names of logs: worker-0."""
+    """Name as in log file names: worker-0."""
     return '%s-%d' % (self.job, self.index)
 
   @property
@@ -51,7 +52,7 @@ class Task(collections.namedtuple('Task', 'job index host port')):
 
 
 class Cluster(collections.namedtuple('Cluster', 'ps workers')):
-  """All tasks of a training: two lists of Tasks."""
+  """All tasks of a cluster: two lists of Tasks."""
 
   __slots__ = ()
 
@@ -68,14 +69,14 @@ def parse(ps_hosts, worker_hosts):
   """Reads the lists of hosts.
 
   Args:
-    ps_hosts: host:port of each parameter server, with commas between them.
-    worker_hosts: the same of each worker.
+    ps_hosts: comma-separated host:port of each parameter server.
+    worker_hosts: comma-separated host:port of each worker.
 
   Returns:
     A Cluster.
 
   Raises:
-    InputError: a list is empty, an entry is not host:port or is there twice.
+    InputError: a list is empty, or an entry is not host:port or not unique.
   """
   cluster = Cluster(_parse_list('ps', ps_hosts),
                     _parse_list('worker', worker_hosts))
@@ -84,7 +85,7 @@ def parse(ps_hosts, worker_hosts):
     other = seen.setdefault(task.address, task)
     if other is not task:
       raise InputError(
-          '%s is there twice, as %s and as %s: each task has a port of its own'
+          '%s is listed twice, as %s and as %s: each task needs its own port'
           % (task.address, other.name, task.name))
   return cluster
 
@@ -100,32 +101,32 @@ def _parse_list(job, text):
                          flag))
   tasks = []
   for index, entry in enumerate(entries):
-    found = re.match(r'([^\s:/]+):(\d+)$', entry)
-    if not found:
+    match = re.match(r'([^\s:/]+):(\d+)$', entry)
+    if not match:
       raise InputError('%s: %r is not host:port, as in a:2222' % (flag, entry))
-    port = int(found.group(2))
+    port = int(match.group(2))
     if not 1 <= port <= 65535:
-      raise InputError('%s: %r has a port that is none, accepted are 1 to 65535'
-                       % (flag, entry))
-    tasks.append(Task(job, index, found.group(1), port))
+      raise InputError('%s: %r has an invalid port, it must be 1 to 65535' %
+                       (flag, entry))
+    tasks.append(Task(job, index, match.group(1), port))
   return tasks
 
 
 def read_file(path):
-  """Reads a file of hosts: a line a task, its job and its host:port.
+  """Reads a hosts file: one line per task, with its job and host:port.
 
     ps a:2222
     worker a:2223
     worker b:2223
 
   Args:
-    path: the file. What follows a # is no entry.
+    path: the file; # starts a comment.
 
   Returns:
-    The two lists as the flags have them: of parameter servers, of workers.
+    The values of --ps_hosts and --worker_hosts.
 
   Raises:
-    InputError: it cannot be read, or a line is something else.
+    InputError: the file cannot be read, or a line is invalid.
   """
   try:
     with open(path, encoding='utf-8', errors='replace') as file:
@@ -138,27 +139,27 @@ def read_file(path):
     if not words:
       continue
     if len(words) != 2 or words[0] not in entries:
-      raise InputError('%s, line %d: %r is no task, accepted are lines as '
-                       '"ps a:2222" and "worker b:2223"' % (
+      raise InputError('%s, line %d: %r is not a task, such as "ps a:2222" or '
+                       '"worker b:2223"' % (
                            path, number, line.strip()))
     entries[words[0]].append(words[1])
   return tuple(','.join(entries[job]) for job in JOBS)
 
 
 def is_here(host):
-  """Returns whether a host is this machine: an address of it can be bound.
+  """Whether a host is this machine, that is, its address can be bound.
 
   Args:
     host: name or address.
 
   Raises:
-    InputError: nobody knows the name.
+    InputError: the name cannot be resolved.
   """
   try:
-    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    addresses = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
   except OSError as error:
     raise InputError('host %r cannot be found: %s' % (host, error.strerror))
-  for family, kind, protocol, _, address in found:
+  for family, kind, protocol, _, address in addresses:
     with socket.socket(family, kind, protocol) as probe:
       try:
         probe.bind((address[0], 0))
@@ -175,7 +176,7 @@ def of_this_machine(cluster):
     cluster: Cluster.
 
   Raises:
-    InputError: there are none, a name is unknown, or two share a port.
+    InputError: there are none, a name is unknown, or two tasks share a port.
   """
   here = {host: is_here(host) for host in {task.host for task in cluster.tasks}}
   tasks = [task for task in cluster.tasks if here[task.host]]
@@ -186,23 +187,23 @@ def of_this_machine(cluster):
   for task in tasks:
     other = by_port.setdefault(task.port, task)
     if other is not task:
-      raise InputError('%s and %s are the same port of this machine' % (
+      raise InputError('%s and %s have the same port on this machine' % (
           other, task))
   return tasks
 
 
 def check_free(tasks):
-  """Refuses ports of this machine that others listen on.
+  """Checks that the ports of tasks are free on this machine.
 
   Args:
     tasks: Tasks of this machine.
 
   Raises:
-    InputError: names the port and its task.
+    InputError: a port is not free; names the port and its task.
   """
   for task in tasks:
     with socket.socket() as probe:
-      # As TensorFlow's server: connections that are just gone do not count.
+      # As TensorFlow's server does, to ignore connections just closed.
       probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
       try:
         probe.bind(('', task.port))
@@ -213,7 +214,7 @@ def check_free(tasks):
 
 
 def free_ports(number):
-  """Returns so many ports that nobody listens on."""
+  """Returns a number of free ports of this machine."""
   probes = [socket.socket() for _ in range(number)]
   try:
     for probe in probes:
@@ -225,10 +226,10 @@ def free_ports(number):
 
 
 def why_silent(task):
-  """Asks a task whether it is there, and whether it is that task.
+  """Asks a task for its devices, to check that it answers and is that task.
 
   Returns:
-    None where it is; else the reason, a few words.
+    None if it does and is; else the reason, a few words.
   """
   try:
     with socket.create_connection((task.host, task.port), ANSWER_SECS):
@@ -237,7 +238,7 @@ def why_silent(task):
     return 'no answer in %g s' % ANSWER_SECS
   except OSError as error:
     return error.strerror or str(error)
-  # That somebody answers is not enough: proxies do for any host.
+  # A connection is not enough: proxies accept it for any host.
   with grpc.insecure_channel(task.address, _NO_PROXY) as channel:
     get_status = channel.unary_unary(_GET_STATUS)
     try:
@@ -250,11 +251,11 @@ def why_silent(task):
 
 
 class Watch:
-  """Which tasks answer, and since when others do not.
+  """Tracks which tasks answer, and since when others do not.
 
   Args:
     tasks: Tasks to ask.
-    answered: those of them that have answered somebody else just now.
+    answered: those of them that have just answered another check.
   """
 
   def __init__(self, tasks, answered=()):
@@ -263,7 +264,7 @@ class Watch:
     self.reasons = {}
 
   def look(self):
-    """Asks all tasks, at the same time."""
+    """Asks all tasks in parallel."""
     tasks = list(self._answered)
     if not tasks:
       return
@@ -280,7 +281,7 @@ class Watch:
     return [task for task, moment in self._answered.items() if moment is None]
 
   def gone_for(self, task):
-    """Returns the seconds since a task answered last; 0 where it never did."""
+    """Returns seconds since a task last answered; 0 if it never did."""
     moment = self._answered[task]
     if moment is None or self.reasons[task] is None:
       return 0.0
@@ -293,7 +294,7 @@ def wait_for(tasks, timeout, check=None):
   Args:
     tasks: Tasks.
     timeout: seconds.
-    check: function that is called meanwhile; what it raises ends the waiting.
+    check: function to call while waiting; its exceptions end the wait.
 
   Raises:
     InputError: some did not answer in time.

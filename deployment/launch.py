@@ -1,7 +1,7 @@
-"""Starts the tasks of this machine, and ends with them.
+"""Launcher of the tasks of this machine.
 
-The same is run on each machine of a cluster, with the same lists of hosts. Each
-task has a log of its own; of the chief's each line is shown.
+It is run on each machine of a cluster, with the same lists of hosts, and ends
+with its tasks. Each task has its own log; the chief's lines are also printed.
 """
 
 import collections
@@ -14,38 +14,38 @@ import time
 
 from deployment import hosts
 
-# Seconds that the other tasks have, after the chief, to end by themselves: a
-# worker ends its step.
+# Seconds within which the other tasks must end by themselves after the chief: a
+# worker finishes its step.
 END_SECS = 630.0
 
-# Seconds that what is asked to end has until it is killed: a worker writes the
-# last checkpoint.
+# Seconds from SIGTERM until a task is killed: a worker writes the last
+# checkpoint.
 STOP_SECS = 600.0
 
-# Lines of the log that are shown of a task that failed.
+# Number of log lines printed for a failed task.
 LAST_LINES = 15
 
-_LOOK_SECS = 0.2
+_CHECK_SECS = 0.2
 
 # ps_hosts, worker_hosts: as the flags of those names. flags: list of the
 # trainer's other flags. program: path of the trainer. log_dir: folder of the
 # logs. startup_timeout: seconds. is_synchronous: whether all workers are
-# needed. restarts: how often a worker that failed is started again.
+# needed. restarts: how often a failed worker is started again.
 Plan = collections.namedtuple(
     'Plan', 'ps_hosts worker_hosts flags program log_dir startup_timeout '
     'is_synchronous restarts')
 
 
 class _Process:
-  """A task that runs as a process, and its log."""
+  """A task that runs as a process with a log file."""
 
   def __init__(self, task, command, log_dir):
     self.task = task
     self.log = os.path.join(log_dir, task.name + '.log')
     with open(self.log, 'ab') as file:
       self._begin = file.tell()
-      # In a session of its own: Ctrl-C comes here alone, and is passed on in
-      # the right order.
+      # In its own session, so that Ctrl-C reaches only the launcher, which
+      # passes it on in the right order.
       self._process = subprocess.Popen(
           command, stdin=subprocess.DEVNULL, stdout=file,
           stderr=subprocess.STDOUT, start_new_session=True)
@@ -54,12 +54,12 @@ class _Process:
 
   @property
   def status(self):
-    """Exit status as a shell has it; None while it runs."""
+    """Exit status as in a shell; None while it runs."""
     code = self._process.poll()
     return code if code is None or code >= 0 else 128 - code
 
   def ask_to_end(self):
-    """Sends SIGTERM, once: the second would interrupt the last checkpoint."""
+    """Sends SIGTERM once: a second one would interrupt the last checkpoint."""
     if not self._is_asked:
       self._is_asked = True
       self._process.terminate()
@@ -68,7 +68,7 @@ class _Process:
     self._process.kill()
 
   def wait(self, seconds):
-    """Waits for its end, at most so long; returns whether it has ended."""
+    """Waits at most `seconds` for its end; returns whether it has ended."""
     try:
       self._process.wait(max(0.0, seconds))
     except subprocess.TimeoutExpired:
@@ -76,7 +76,7 @@ class _Process:
     return True
 
   def new_lines(self):
-    """Returns the whole lines of the log that were not returned before."""
+    """Returns the complete log lines that were not returned before."""
     with open(self.log, 'rb') as file:
       file.seek(self._shown)
       data = file.read()
@@ -85,7 +85,7 @@ class _Process:
     return data.decode(errors='replace').splitlines()
 
   def last_lines(self):
-    """Returns the last lines of the log that are of this process."""
+    """Returns the last log lines of this process."""
     with open(self.log, 'rb') as file:
       file.seek(self._begin)
       data = file.read()
@@ -93,7 +93,7 @@ class _Process:
 
 
 class _Failed(Exception):
-  """A task failed that the others cannot do without."""
+  """A task failed that the others need."""
 
   def __init__(self, process):
     super().__init__()
@@ -101,11 +101,11 @@ class _Failed(Exception):
 
 
 class _Over(Exception):
-  """Training ended before all tasks were seen to answer."""
+  """Training ended before all tasks had answered."""
 
 
 class _Interrupted(Exception):
-  """A signal came before training began, or a second one."""
+  """A signal arrived before training began, or a second signal."""
 
 
 class Launcher:
@@ -127,15 +127,15 @@ class Launcher:
     self._processes = {}
     self._restarts = dict.fromkeys(self._cluster.workers, plan.restarts)
     self._signal = None
-    self._lost = []  # Exit statuses of workers that the others went on without.
-    self._seen = set()  # Tasks whose end was noticed.
+    self._lost = []  # Exit statuses of lost workers.
+    self._seen = set()  # Tasks whose end was handled.
 
   def run(self):
     """Starts the tasks and waits for their end.
 
     Returns:
-      The exit status: that of the first task whose failure ended the training,
-      else that of the chief where it is here.
+      The exit status of the first task whose failure ended training, else of
+      the chief if it is on this machine.
 
     Raises:
       InputError: a task does not answer in time.
@@ -148,7 +148,7 @@ class Launcher:
             ', '.join(str(task) for task in self._tasks), self._plan.log_dir))
         with contextlib.suppress(_Over):
           hosts.wait_for(self._cluster.tasks, self._plan.startup_timeout,
-                         self._look_at_the_start)
+                         self._check_during_startup)
           _say('all %d tasks answer' % len(self._cluster.tasks))
         if self._chief() is None:
           _say('the chief is %s; here: tail -f %s' % (
@@ -164,7 +164,7 @@ class Launcher:
 
   @contextlib.contextmanager
   def _listening(self):
-    """Passes the first SIGTERM or Ctrl-C on; a second one kills all."""
+    """Passes on the first SIGTERM or Ctrl-C; a second one kills all tasks."""
     numbers = (signal.SIGTERM, signal.SIGINT)
     old = {number: signal.signal(number, self._note) for number in numbers}
     try:
@@ -193,11 +193,11 @@ class Launcher:
     self._seen.discard(task)
 
   def _chief(self):
-    """Returns the chief's process, None where it is elsewhere."""
+    """Returns the chief's process, None if it is on another machine."""
     return self._processes.get(self._cluster.chief)
 
   def _ask_workers(self):
-    """Has training end: by the chief where it is here, as the others follow."""
+    """Asks the chief to end, whom the others follow, or else all workers."""
     chief = self._chief()
     if chief is not None:
       chief.ask_to_end()
@@ -206,16 +206,16 @@ class Launcher:
       if task.job == 'worker':
         process.ask_to_end()
 
-  def _look(self):
-    """Looks after the processes, once.
+  def _check(self):
+    """Checks the processes once; prints new lines of the chief.
 
     Raises:
-      _Failed: one failed that the others cannot do without.
+      _Failed: a task failed that the others need.
     """
     chief = self._chief()
     if chief is not None:
-      _show(chief)
-    # The chief first: where it fails, the others do because of it.
+      _print_new_lines(chief)
+    # The chief first: if it fails, the others fail because of it.
     for task in sorted(self._processes, key=lambda t: t != self._cluster.chief):
       process = self._processes[task]
       if process.status is None or task in self._seen:
@@ -224,8 +224,8 @@ class Launcher:
       if process.status and self._signal is None:
         self._judge(process)
 
-  def _look_at_the_start(self):
-    self._look()
+  def _check_during_startup(self):
+    self._check()
     if self._signal is not None:
       raise _Interrupted
     decisive = [self._chief()] if self._chief() else self._processes.values()
@@ -233,34 +233,34 @@ class Launcher:
       raise _Over
 
   def _judge(self, process):
-    """Decides what follows from a task that failed."""
+    """Restarts a failed task, continues without it, or raises _Failed."""
     task = process.task
     if (task.job == 'ps' or task == self._cluster.chief or
         self._plan.is_synchronous):
       raise _Failed(process)
     if self._restarts[task]:
       self._restarts[task] -= 1
-      _say('%s ended with status %d (%s): started again, %d times more' % (
+      _say('%s ended with status %d (%s): started again, %d restarts left' % (
           task, process.status, process.log, self._restarts[task]))
       self._start(task)
       return
     self._lost.append(process.status)
-    _say('%s ended with status %d (%s): the others go on' % (
+    _say('%s ended with status %d (%s): the others continue' % (
         task, process.status, process.log))
 
   def _wait(self):
     """Waits until all have ended; returns the exit status."""
     end = None
     while any(process.status is None for process in self._processes.values()):
-      self._look()
+      self._check()
       chief = self._chief()
       if chief is not None and chief.status is not None:
         end = end or time.monotonic() + END_SECS
         if time.monotonic() > end:
           _say('not all tasks ended within %g s' % END_SECS)
           break
-      time.sleep(_LOOK_SECS)
-    self._look()
+      time.sleep(_CHECK_SECS)
+    self._check()
     chief = self._chief()
     if chief is not None:
       return chief.status
@@ -271,9 +271,9 @@ class Launcher:
     return 0
 
   def _fail(self, process):
-    """Says which task failed, with the end of its log; returns its status."""
+    """Prints which task failed and the end of its log; returns its status."""
     if process is self._chief():
-      _show(process)
+      _print_new_lines(process)
     else:
       print('\n'.join(process.last_lines()), file=sys.stderr, flush=True)
     print('run_cluster: %s ended with status %d; the last lines of %s are above'
@@ -282,7 +282,7 @@ class Launcher:
     return process.status
 
   def _end_all(self):
-    """Ends what still runs: workers first, which may save a checkpoint."""
+    """Ends the running tasks: workers first, which may save a checkpoint."""
     for job in ('worker', 'ps'):
       processes = [process for task, process in self._processes.items()
                    if task.job == job]
@@ -296,10 +296,10 @@ class Launcher:
           process.wait(STOP_SECS)
     chief = self._chief()
     if chief is not None:
-      _show(chief)
+      _print_new_lines(chief)
 
 
-def _show(process):
+def _print_new_lines(process):
   for line in process.new_lines():
     print('[%s] %s' % (process.task.name, line), flush=True)
 
@@ -309,11 +309,11 @@ def _say(text):
 
 
 def local_lists(num_ps, num_workers):
-  """Returns two lists of hosts on this machine alone, with free ports.
+  """Returns the two lists of hosts for this machine alone, with free ports.
 
   Args:
-    num_ps: parameter servers.
-    num_workers: workers.
+    num_ps: number of parameter servers.
+    num_workers: number of workers.
   """
   addresses = ['127.0.0.1:%d' % port
                for port in hosts.free_ports(num_ps + num_workers)]

@@ -1,7 +1,7 @@
-"""Puts copies of a model (clones) on devices and trains them as one.
+"""Deployment of copies of a model (clones) on devices, trained as one.
 
-A clone computes on its own GPU, or on the CPU; variables are shared by all. A
-replica is a process of its own with clones of its own; replicas share their
+Each clone computes on its own GPU, or on the CPU; all clones share their
+variables. A replica is a process with its own clones; replicas share their
 variables through parameter servers.
 
   config = model_deploy.DeploymentConfig(num_clones=2)
@@ -15,7 +15,7 @@ variables through parameter servers.
 
 `model_fn` builds the model and adds its losses to their collection. It must
 create its variables with `slim.model_variable` (as slim's layers do) or with
-`tf.get_variable`, or the clones could not share them.
+`tf.get_variable`, so that the clones share them.
 """
 
 from collections import namedtuple
@@ -24,35 +24,35 @@ from compat import slim, tf
 from errors import InputError
 
 # outputs: what model_fn returned. scope: name scope of the clone's ops, '' or
-# with a slash at its end. device: where they are.
+# ending in a slash. device: their device.
 Clone = namedtuple('Clone', 'outputs scope device')
 
-# train_op: one training step, gives the total loss; None without an optimizer.
+# train_op: a training step, returns the total loss; None without an optimizer.
 # summary_op: all summaries, or None. total_loss: scalar of all clones, or None.
 DeployedModel = namedtuple('DeployedModel',
                            'train_op summary_op total_loss clones')
 
 
 class DeploymentConfig:
-  """Says on which devices clones, variables and inputs are."""
+  """Devices of clones, variables and inputs."""
 
   def __init__(self, num_clones=1, clone_on_cpu=False, replica_id=0,
                num_replicas=1, num_ps_tasks=0, worker_job_name='worker',
                ps_job_name='ps', balance_ps=False):
-    """Checks and keeps the numbers.
+    """Checks and stores the arguments.
 
     Args:
       num_clones: clones in this process.
       clone_on_cpu: whether the clones compute on the CPU; otherwise each has
-        a GPU.
-      replica_id: which replica this process is, from 0.
+        its own GPU.
+      replica_id: index of the replica of this process, from 0.
       num_replicas: replicas that train together.
       num_ps_tasks: parameter servers; 0: variables are in this process.
       worker_job_name: name of the replicas' job.
       ps_job_name: name of the parameter servers' job.
-      balance_ps: whether each variable goes to the parameter server that has
-        the fewest bytes; else, as in slim, to each in turn. A layer with batch
-        norm has four variables: of four servers one gets all weights then.
+      balance_ps: whether each variable goes to the parameter server with the
+        fewest bytes; else they go round-robin, as in slim. A layer with batch
+        norm has four variables, so one of four servers would get all weights.
 
     Raises:
       ValueError: the arguments contradict each other.
@@ -82,10 +82,10 @@ class DeploymentConfig:
     self.worker_device = '/job:' + worker_job_name if num_ps_tasks else ''
 
   def caching_device(self):
-    """Returns where variables are cached: a device function, or None.
+    """Returns the device function for caching variables, or None.
 
     With parameter servers each op keeps a copy on its own device, so that a
-    variable crosses the network once a step.
+    variable crosses the network once per step.
     """
     return (lambda op: op.device) if self.num_ps_tasks else None
 
@@ -93,7 +93,7 @@ class DeploymentConfig:
     """Returns the device of a clone.
 
     Args:
-      clone_index: which clone, from 0.
+      clone_index: index of the clone, from 0.
 
     Raises:
       ValueError: there is no such clone.
@@ -104,10 +104,10 @@ class DeploymentConfig:
     return self.worker_device + '/device:GPU:%d' % clone_index
 
   def clone_scope(self, clone_index):
-    """Returns the name scope of a clone: '' where it is the only one.
+    """Returns the name scope of a clone, '' if it is the only one.
 
     Args:
-      clone_index: which clone, from 0.
+      clone_index: index of the clone, from 0.
 
     Raises:
       ValueError: there is no such clone.
@@ -128,8 +128,8 @@ class DeploymentConfig:
     device = self.ps_device + '/device:CPU:0'
     if not self.num_ps_tasks:
       return device
-    deal = _VariablesByBytes if self._balance_ps else _VariablesInTurn
-    return deal(device, self.num_ps_tasks)
+    placement = _VariablesByBytes if self._balance_ps else _VariablesInTurn
+    return placement(device, self.num_ps_tasks)
 
   def _check_clone(self, clone_index):
     if not 0 <= clone_index < self.num_clones:
@@ -138,7 +138,7 @@ class DeploymentConfig:
 
 
 class _VariablesInTurn:
-  """Device function that deals variables out to the parameter servers."""
+  """Device function that places variables on the servers round-robin."""
 
   def __init__(self, device, tasks):
     self._device = device
@@ -152,15 +152,15 @@ class _VariablesInTurn:
     return '%s/task:%d' % (self._device, self.choose(op))
 
   def choose(self, op):
-    """Returns the number of the parameter server for a variable."""
-    del op  # All count alike.
+    """Returns the index of the parameter server for a variable."""
+    del op  # Round-robin ignores it.
     task = self._next
     self._next = (task + 1) % self._tasks
     return task
 
 
 class _VariablesByBytes(_VariablesInTurn):
-  """Gives each variable to the parameter server that has the fewest bytes."""
+  """Places each variable on the parameter server with the fewest bytes."""
 
   def __init__(self, device, tasks):
     super().__init__(device, tasks)
@@ -169,7 +169,7 @@ class _VariablesByBytes(_VariablesInTurn):
   def choose(self, op):
     task = self._bytes.index(min(self._bytes))
     shape = tf.TensorShape(op.get_attr('shape'))
-    # 1: of a shape that is not known yet nothing else is.
+    # 1 if the shape is not known yet.
     elements = shape.num_elements() or 1
     self._bytes[task] += elements * tf.as_dtype(op.get_attr('dtype')).size
     return task
@@ -185,7 +185,7 @@ def create_clones(config, model_fn, args=None, kwargs=None):
     kwargs: named arguments of `model_fn`.
 
   Returns:
-    A list of Clones. The first has created the variables, the others use them.
+    A list of Clones. The first creates the variables, the others reuse them.
   """
   clones = []
   with slim.arg_scope([slim.model_variable, slim.variable],
@@ -232,7 +232,7 @@ def optimize_clones(clones, optimizer, regularization_losses=None, **kwargs):
 
 def deploy(config, model_fn, args=None, kwargs=None, optimizer=None,
            summarize_gradients=False):
-  """Builds the clones and, with an optimizer, one training step of them all.
+  """Builds the clones and, with an optimizer, their joint training step.
 
   Batch statistics and other update ops are taken from the first clone.
 
@@ -273,7 +273,7 @@ def deploy(config, model_fn, args=None, kwargs=None, optimizer=None,
     if total_loss is not None:
       # Its tag is total_loss_1, as in slim: the op total_loss is the loss.
       summaries.append(tf.summary.scalar('total_loss', total_loss))
-    # By name, for each counts once.
+    # Unique by name.
     unique = list({summary.name: summary for summary in summaries}.values())
     summary_op = tf.summary.merge(unique, name='summary_op') if unique else None
   return DeployedModel(train_op, summary_op, total_loss, clones)
@@ -293,7 +293,7 @@ def _clone_losses(clones, regularization_losses=None):
 
 
 def _clone_loss(clone, num_clones, regularization_losses):
-  """Returns a clone's part of the total loss, or None, and summarizes it."""
+  """Returns a clone's part of the total loss, or None; adds summaries."""
   parts = []
   with tf.device(clone.device):
     losses = tf.get_collection(tf.GraphKeys.LOSSES, clone.scope)
@@ -306,14 +306,14 @@ def _clone_loss(clone, num_clones, regularization_losses):
       parts.append(('regularization_loss', tf.add_n(
           regularization_losses, name='regularization_loss')))
     total = tf.add_n([loss for _, loss in parts]) if parts else None
-  # Outside of the clone's device: GPUs have no kernels for summaries.
+  # Not on the clone's device: GPUs have no kernels for summaries.
   for name, loss in parts:
     tf.summary.scalar('Losses/' + name, loss)
   return total
 
 
 def _sum_gradients(clones_gradients):
-  """Sums the clones' gradients and warns of variables that have none.
+  """Sums the clones' gradients and warns about variables without any.
 
   Args:
     clones_gradients: for each clone a list of (gradient or None, variable), in

@@ -1,20 +1,20 @@
-"""Gradients of several workers applied as one."""
+"""Synchronous optimizer that applies the gradients of several workers."""
 
 import threading
 
 from compat import tf
 
-# Seconds that the last update may take to notice that its session is closed.
+# Seconds for the last update to notice that its session is closed.
 _JOIN_SECS = 60.0
 
 
 class SyncOptimizer(tf.train.SyncReplicasOptimizer):
-  """TensorFlow's SyncReplicasOptimizer, with an end.
+  """TensorFlow's SyncReplicasOptimizer with a clean shutdown.
 
-  Its queue runner, which the chief starts, waits for the next gradients while
-  nobody sends any: the supervisor waits two minutes for it and gives up. And
-  on TensorFlow 2 it closes the queue of tokens, so that a chief that is started
-  again finds it closed.
+  TensorFlow's queue runner, which the chief starts, keeps waiting for gradients
+  at the end: the supervisor waits two minutes for it and gives up. On
+  TensorFlow 2 it also closes the token queue, so a restarted chief finds it
+  closed.
   """
 
   def __init__(self, *args, **kwargs):
@@ -24,24 +24,24 @@ class SyncOptimizer(tf.train.SyncReplicasOptimizer):
   def apply_gradients(self, grads_and_vars, global_step=None, name=None):
     """Returns the operation of a worker's step, as TensorFlow's does."""
     step = super().apply_gradients(grads_and_vars, global_step, name)
-    # A task that ends before it has a session would be told, with the stack,
-    # that this is used by nobody.
+    # identity: TensorFlow would warn, with a stack trace, that the op is unused
+    # if a task ends before it has a session.
     self.ready_for_local_init_op = tf.identity(self.ready_for_local_init_op)
     return step
 
   def get_chief_queue_runner(self):
-    """Returns what the supervisor starts as the chief's queue runner."""
+    """Returns the chief's queue runner, for the supervisor to start."""
     self._updates = _Updates(super().get_chief_queue_runner().enqueue_ops)
     return self._updates
 
   def finish(self):
-    """Waits for the last update, when the session is closed."""
+    """Waits for the last update, after the session is closed."""
     if self._updates is not None:
       self._updates.join()
 
 
 class _Updates:
-  """Applies the gradients, step after step, as a queue runner would.
+  """Applies the gradients step by step; used as a queue runner.
 
   Args:
     ops: operations of one update.
@@ -52,7 +52,7 @@ class _Updates:
     self._thread = None
 
   def create_threads(self, sess, coord, daemon, start):
-    """Starts a thread; returns none, for the supervisor is to join none."""
+    """Starts a thread; returns [], so that the supervisor joins none."""
     self._thread = threading.Thread(target=self._run, args=(sess, coord),
                                     daemon=daemon)
     if start:
@@ -60,7 +60,7 @@ class _Updates:
     return []
 
   def join(self):
-    # A thread inside TensorFlow aborts a Python that ends.
+    # Python aborts if it exits while a thread is inside TensorFlow.
     if self._thread is not None:
       self._thread.join(_JOIN_SECS)
 
@@ -69,7 +69,7 @@ class _Updates:
       try:
         session.run(self._ops)
       except (tf.errors.OpError, RuntimeError) as error:
-        # The end closes the session; a RuntimeError says that it is closed.
+        # At the end the session is closed, which raises a RuntimeError.
         coordinator.request_stop(
             None if coordinator.should_stop() else error)
         return

@@ -1,1 +1,1 @@
-"""What a checkpoint is worth: each photo counted once, honest metrics."""
+"""Evaluation of checkpoints: metrics, calibration, OOD detection, reports."""

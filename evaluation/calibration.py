@@ -1,14 +1,15 @@
-"""How far a classifier's scores can be taken at their word, and the mending.
+"""Calibration of a classifier's scores: temperature and thresholds.
 
-A score of 0.9 should be right nine times in ten. Networks tend to promise more.
-One number mends most of it: the temperature T, by which the logits are divided
-before the softmax. It changes no decision, only how sure each one sounds.
+Of the photos with a score of 0.9, nine in ten should be right; most networks
+are overconfident. A single number corrects most of it: the temperature T, by
+which the logits are divided before the softmax. It changes the scores, but no
+prediction.
 
 C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger: On Calibration of Modern Neural
 Networks, arXiv 1706.04599: temperature scaling in section 4.2, expected
 calibration error and reliability diagram in section 2.
 
-`calibration.json` lies beside the checkpoint whose scores it mends.
+`calibration.json` is in the folder of the checkpoint that it calibrates.
 """
 
 import collections
@@ -27,12 +28,12 @@ FILE_NAME = 'calibration.json'
 # Bins of equal width of the reliability diagram, as in the paper's figures.
 NUM_BINS = 15
 
-# The search ends when 1 / T is known to so small a part of itself.
+# Relative precision of 1 / T at which the search ends.
 _PRECISION = 1e-10
-# Doubling or halving so often reaches any temperature that floats can use.
+# This many doublings or halvings reach any temperature that floats can use.
 _MAX_DOUBLINGS = 60
 _MAX_STEPS = 200
-# Photos whose logits are taken at once: 33 MB of float64 with 1001 classes.
+# Photos processed at once: 33 MB of float64 logits with 1001 classes.
 _ROWS = 4096
 
 # split, photos: what the temperature was fitted on. digest: of the checkpoint.
@@ -46,22 +47,22 @@ Calibration = collections.namedtuple(
 # mean score, accuracy: the share that is right; None without photos.
 Bin = collections.namedtuple('Bin', 'low high photos score accuracy')
 
-# target: share that should be right. threshold: the score to ask for, None when
-# no score reaches the target. photos: how many have at least that score.
+# target: share that should be right. threshold: the least score to accept, None
+# if no score reaches the target. photos: how many have at least that score.
 # right: how many of these are right.
 Threshold = collections.namedtuple(
     'Threshold', 'target threshold photos right')
 
 
 class NoTemperature(ValueError):
-  """The photos do not say which temperature is best."""
+  """The photos do not determine a best temperature."""
 
 
 def fit_temperature(logits, labels):
-  """Finds the temperature of the lowest mean negative log likelihood.
+  """Finds the temperature with the lowest mean negative log likelihood.
 
-  In 1 / T the likelihood is convex, so that Newton's steps, kept inside a
-  bracket of the minimum, find it from anywhere.
+  The negative log likelihood is convex in 1 / T, so Newton steps inside a
+  bracket of the minimum find it from any start.
 
   Args:
     logits: [photos, classes] floats.
@@ -71,20 +72,20 @@ def fit_temperature(logits, labels):
     A float greater than 0.
 
   Raises:
-    NoTemperature: there is no best one: all photos are right, or the logits
-      are no better than chance.
+    NoTemperature: there is no best temperature: no photos, all photos are
+      right, or the logits are no better than chance.
     InputError: a logit is not finite.
   """
   logits, labels = np.asarray(logits), np.asarray(labels)
   if not len(labels):
     raise NoTemperature('there is no photo')
   if not np.all(np.isfinite(logits)):
-    raise InputError('the network gives logits that are not finite: the '
-                     'checkpoint is of a run that failed')
-  of_label = logits[np.arange(len(labels)), labels]
-  if np.all(of_label >= logits.max(axis=1)):
-    raise NoTemperature('all %d photos are right, so that any lower '
-                        'temperature looks better' % len(labels))
+    raise InputError('the network returns logits that are not finite: the '
+                     'checkpoint is from a failed run')
+  label_logits = logits[np.arange(len(labels)), labels]
+  if np.all(label_logits >= logits.max(axis=1)):
+    raise NoTemperature('all %d photos are right, so any lower temperature '
+                        'looks better' % len(labels))
   if _slope(0.0, logits, labels)[0] >= 0:
     raise NoTemperature('the scores of the %d photos are no better than '
                         'chance' % len(labels))
@@ -97,9 +98,9 @@ def fit_temperature(logits, labels):
     else:
       high = inverse
     newton = inverse - slope / curvature if curvature > 0 else math.inf
-    following = newton if low < newton < high else math.sqrt(low * high)
-    done = abs(following - inverse) <= _PRECISION * inverse
-    inverse = following
+    next_inverse = newton if low < newton < high else math.sqrt(low * high)
+    done = abs(next_inverse - inverse) <= _PRECISION * inverse
+    inverse = next_inverse
     if done:
       break
   return 1 / inverse
@@ -120,7 +121,7 @@ def _bracket(logits, labels):
 
 
 def _slope(inverse, logits, labels):
-  """Returns the first two derivatives of the mean loss by 1 / T.
+  """Returns the first two derivatives of the mean loss with respect to 1 / T.
 
   They are the mean of (expected logit - the label's logit), and the mean
   variance of the logits, both under softmax(logits / T).
@@ -131,8 +132,8 @@ def _slope(inverse, logits, labels):
     rows -= rows.max(axis=1, keepdims=True)
     weights = softmax(rows * inverse)
     mean = np.sum(weights * rows, axis=1)
-    of_label = rows[np.arange(len(rows)), labels[start:start + _ROWS]]
-    first += np.sum(mean - of_label)
+    label_logits = rows[np.arange(len(rows)), labels[start:start + _ROWS]]
+    first += np.sum(mean - label_logits)
     second += np.sum(weights * (rows - mean[:, np.newaxis]) ** 2)
   return first / len(labels), second / len(labels)
 
@@ -145,7 +146,7 @@ def softmax(logits, temperature=1.0):
 
 
 def reliability(probabilities, labels, num_bins=NUM_BINS):
-  """Sorts photos by the score of their predicted class.
+  """Bins photos by the score of their predicted class.
 
   Args:
     probabilities: [photos, classes] floats.
@@ -157,13 +158,13 @@ def reliability(probabilities, labels, num_bins=NUM_BINS):
     A list of num_bins Bins.
   """
   scores, right = scores_of(probabilities, labels)
-  places = np.clip(np.ceil(scores * num_bins).astype(int) - 1, 0, num_bins - 1)
+  indices = np.clip(np.ceil(scores * num_bins).astype(int) - 1, 0, num_bins - 1)
   bins = []
-  for place in range(num_bins):
-    inside = places == place
+  for index in range(num_bins):
+    inside = indices == index
     photos = int(inside.sum())
     bins.append(Bin(
-        place / num_bins, (place + 1) / num_bins, photos,
+        index / num_bins, (index + 1) / num_bins, photos,
         float(scores[inside].mean()) if photos else None,
         float(right[inside].mean()) if photos else None))
   return bins
@@ -182,7 +183,7 @@ def scores_of(probabilities, labels):
 
 
 def expected_calibration_error(bins):
-  """Returns the mean distance of score and accuracy, weighted by photos.
+  """Returns the mean gap between score and accuracy, weighted by photos.
 
   Args:
     bins: what `reliability` returns, of at least one photo.
@@ -193,7 +194,7 @@ def expected_calibration_error(bins):
 
 
 def choose_threshold(scores, right, target):
-  """Finds the lowest score from which on enough photos are right.
+  """Finds the lowest score at or above which enough photos are right.
 
   Args:
     scores: [photos] floats.
@@ -206,7 +207,7 @@ def choose_threshold(scores, right, target):
   scores, right = np.asarray(scores), np.asarray(right)
   order = np.argsort(-scores, kind='stable')
   ranked, hits = scores[order], np.cumsum(right[order])
-  # Photos of equal score come together or not at all.
+  # Photos of equal score are accepted together or not at all.
   last_of_score = np.append(ranked[1:] != ranked[:-1], True)
   counts = np.arange(1, len(ranked) + 1)
   good = np.flatnonzero(last_of_score & (hits >= target * counts))
@@ -216,19 +217,19 @@ def choose_threshold(scores, right, target):
 
 
 def apply_threshold(scores, right, target, threshold):
-  """Returns the Threshold of a score chosen before, perhaps on other photos.
+  """Returns the Threshold of a given score, perhaps chosen on other photos.
 
   Args:
     scores: [photos] floats.
     right: [photos] booleans.
-    target: share that should be right; only noted.
+    target: share that should be right; only recorded.
     threshold: the score, None for none.
   """
   if threshold is None:
     return Threshold(target, None, 0, 0)
-  taken = np.asarray(scores) >= threshold
-  return Threshold(target, threshold, int(taken.sum()),
-                   int(np.asarray(right)[taken].sum()))
+  accepted = np.asarray(scores) >= threshold
+  return Threshold(target, threshold, int(accepted.sum()),
+                   int(np.asarray(right)[accepted].sum()))
 
 
 def calibrate(logits, labels, split, checkpoint, moving_average_decay=None):
@@ -237,10 +238,10 @@ def calibrate(logits, labels, split, checkpoint, moving_average_decay=None):
   Args:
     logits: [photos, classes] floats.
     labels: [photos] integers.
-    split: name of the split that the photos are of.
+    split: name of the split of the photos.
     checkpoint: prefix of the checkpoint.
-    moving_average_decay: of the moving averages that gave the logits, None
-      where the plain variables did.
+    moving_average_decay: decay of the moving averages that the logits are
+      from, None for the plain variables.
 
   Returns:
     A Calibration.
@@ -258,24 +259,24 @@ def calibrate(logits, labels, split, checkpoint, moving_average_decay=None):
 
 
 def path(checkpoint):
-  """Returns where the calibration of a checkpoint is kept."""
+  """Returns the path of the calibration of a checkpoint."""
   return os.path.join(os.path.dirname(checkpoint), FILE_NAME)
 
 
 def save(checkpoint, calibration):
-  """Writes a Calibration beside its checkpoint, whole or not at all."""
+  """Writes a Calibration next to its checkpoint, whole or not at all."""
   text = json.dumps(calibration._asdict(), indent=1)
   manifest.write_text(path(checkpoint), text + '\n')
 
 
 def load(checkpoint):
-  """Reads the Calibration beside a checkpoint, which may be of another one.
+  """Reads the Calibration next to a checkpoint, which may be of another one.
 
   Args:
     checkpoint: prefix of a checkpoint.
 
   Returns:
-    A Calibration; None where there is none.
+    A Calibration, or None if there is none.
 
   Raises:
     InputError: the file is damaged.
@@ -288,17 +289,17 @@ def load(checkpoint):
   except (OSError, ValueError) as error:
     raise _damaged(checkpoint, error)
   try:
-    found = Calibration(**{field: facts[field]
-                           for field in Calibration._fields})
-    if not 0 < float(found.temperature) < math.inf:
-      raise ValueError('temperature is %r' % found.temperature)
+    calibration = Calibration(**{field: facts[field]
+                                 for field in Calibration._fields})
+    if not 0 < float(calibration.temperature) < math.inf:
+      raise ValueError('temperature is %r' % calibration.temperature)
   except (KeyError, TypeError, ValueError) as error:
     raise _damaged(checkpoint, error)
-  return found
+  return calibration
 
 
 def _damaged(checkpoint, error):
-  return InputError('%s is damaged (%s: %s): make_report.py writes it anew' %
+  return InputError('%s is damaged (%s: %s): make_report.py writes it again' %
                     (path(checkpoint), type(error).__name__, error))
 
 
@@ -307,27 +308,28 @@ def temperature_of(checkpoint, moving_average_decay=None):
 
   Args:
     checkpoint: prefix of a checkpoint.
-    moving_average_decay: of the moving averages that are used, None for the
-      plain variables.
+    moving_average_decay: decay of the moving averages that are used, None for
+      the plain variables.
 
   Returns:
-    The temperature or None, and a sentence that says what was found.
+    The temperature or None, and a description for the log.
   """
   try:
-    found = load(checkpoint)
+    calibration = load(checkpoint)
   except InputError as error:
     return None, 'no temperature: %s' % error
-  if found is None:
-    return None, ('no temperature: %s is not there; ./report.sh fits one' %
+  if calibration is None:
+    return None, ('no temperature: %s does not exist; ./report.sh fits one' %
                   path(checkpoint))
-  if found.digest != checkpoints.digest(checkpoint):
+  if calibration.digest != checkpoints.digest(checkpoint):
     return None, ('no temperature: %s is of other weights (step %s); '
-                  './report.sh fits one' % (path(checkpoint), found.step))
-  if (found.moving_average_decay or None) != (moving_average_decay or None):
+                  './report.sh fits one' % (path(checkpoint), calibration.step))
+  if (calibration.moving_average_decay or None) != (
+      moving_average_decay or None):
     return None, (
         'no temperature: that of %s is for --moving_average_decay=%s, not %s' %
-        (path(checkpoint), found.moving_average_decay or None,
+        (path(checkpoint), calibration.moving_average_decay or None,
          moving_average_decay or None))
-  return found.temperature, (
+  return calibration.temperature, (
       'temperature %.4g, fitted on %d photos of split %s' %
-      (found.temperature, found.photos, found.split))
+      (calibration.temperature, calibration.photos, calibration.split))

@@ -1,7 +1,7 @@
-"""Charts as inline SVG: text that a page holds in itself.
+"""Charts as inline SVG.
 
-Every function returns the text of one <svg> element. Names and titles are
-escaped; colours are the same on a light and a dark page.
+Every public function returns the text of one <svg> element. Names and titles
+are escaped; the colours suit both light and dark pages.
 """
 
 import math
@@ -11,9 +11,9 @@ COLOURS = ('#3b6fb6', '#c8643c', '#4c9a5f')
 
 _WIDTH, _HEIGHT = 640, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 26, 38
-# Pixels for the name of a curve.
+# Width of a curve's name in the legend, in pixels.
 _NAME = 160
-# More points than pixels show nothing more.
+# More points than pixels would not be visible.
 _MAX_POINTS = 600
 _TICKS = 5
 
@@ -24,15 +24,16 @@ def line_chart(series, title, x_name, y_range=None):
   Args:
     series: list of (name, list of (x, y)), at most as many as COLOURS; x in
       rising order. Values that are not finite leave a gap.
-    title: what the chart is, for those who cannot see it.
+    title: description for screen readers.
     x_name: name of the horizontal axis.
-    y_range: (low, high) of the vertical axis; None: what the values need.
+    y_range: (low, high) of the vertical axis; None: the range of the values.
 
   Raises:
     ValueError: there is no finite point, or too many curves.
   """
   if len(series) > len(COLOURS):
-    raise ValueError('%d curves, accepted are %d' % (len(series), len(COLOURS)))
+    raise ValueError('%d curves, at most %d are possible' %
+                     (len(series), len(COLOURS)))
   points = [point for _, row in series for point in row if _is_finite(point)]
   if not points:
     raise ValueError('no point to draw in %r' % title)
@@ -54,12 +55,11 @@ def line_chart(series, title, x_name, y_range=None):
 
 
 def reliability_chart(bins, title):
-  """Draws accuracy over score, with the line on which both are equal.
+  """Draws accuracy over score, with the diagonal of perfect calibration.
 
   Args:
-    bins: what calibration.reliability returns; a bar is the paler the fewer
-      photos it stands for.
-    title: what the chart is.
+    bins: what calibration.reliability returns; bars of fewer photos are paler.
+    title: description of the chart.
   """
   side = _HEIGHT
   x_scale = _Scale(0, 1, _LEFT, side + _LEFT - _RIGHT - _TOP - _BOTTOM)
@@ -89,14 +89,14 @@ def reliability_chart(bins, title):
 
 
 def histogram(series, title, x_name, mark=None, num_bins=40):
-  """Draws how values are spread: a curve of steps for each list of values.
+  """Draws histograms, one step curve for each list of values.
 
   Args:
     series: list of (name, values), at most as many as COLOURS; heights are
       shares of the values of the same name.
-    title: what the chart is.
+    title: description of the chart.
     x_name: name of the horizontal axis.
-    mark: a value of that axis at which a line is drawn; None: nowhere.
+    mark: value of that axis to mark with a line, or None.
     num_bins: bins of equal width.
 
   Raises:
@@ -140,11 +140,11 @@ class _Scale:
 
   def __call__(self, value):
     share = (value - self.low) / (self.high - self.low)
-    # Where the range was given, what lies outside is drawn at its edge.
+    # Values outside a given range are drawn at its edge.
     return self._start + min(1.0, max(0.0, share)) * (self._end - self._start)
 
   def ticks(self):
-    """Returns round values within the range, about five."""
+    """Returns about _TICKS round values within the range."""
     step = _round_step((self.high - self.low) / _TICKS)
     first = math.ceil(self.low / step - 1e-9)
     last = math.floor(self.high / step + 1e-9)
@@ -152,7 +152,7 @@ class _Scale:
 
 
 def _round_step(least):
-  """Returns the next of 1, 2, 5, 10, 20 and so on that is not smaller."""
+  """Returns the least of 1, 2, 5, 10, 20, ... that is not below `least`."""
   power = 10.0 ** math.floor(math.log10(least))
   for factor in (1, 2, 5):
     if factor * power >= least * (1 - 1e-9):
@@ -161,7 +161,7 @@ def _round_step(least):
 
 
 def _spread(values):
-  """Returns the lowest and highest value, apart even where they are equal."""
+  """Returns the lowest and highest value, moved apart if they are equal."""
   low, high = min(values), max(values)
   if high - low < 1e-9 * max(abs(low), abs(high), 1e-9):
     margin = max(abs(low) * 0.5, 0.5)
@@ -174,14 +174,14 @@ def _is_finite(point):
 
 
 def _thin(row):
-  """Leaves out points of a curve, never the last one."""
+  """Returns at most about _MAX_POINTS points of a curve, with the last one."""
   stride = -(-len(row) // _MAX_POINTS)
   kept = row[::stride] if stride > 1 else list(row)
   return kept if not row or kept[-1] == row[-1] else kept + [row[-1]]
 
 
 def _pieces(row):
-  """Yields the stretches of a curve without gaps."""
+  """Yields the parts of a curve that have no gaps."""
   piece = []
   for point in row:
     if _is_finite(point):

@@ -1,4 +1,4 @@
-"""The confusion matrix as a picture."""
+"""Confusion matrix as a PNG."""
 
 import io
 import logging
@@ -14,12 +14,12 @@ def to_png(confusion, names, title):
   Args:
     confusion: [classes, classes] integers, rows are labels.
     names: the class names by index.
-    title: line above it.
+    title: line above the matrix.
 
   Returns:
     Bytes of a PNG.
   """
-  # Loaded here: half a second that only evaluation needs.
+  # Imported here: it takes half a second, and only evaluation needs it.
   logging.getLogger('matplotlib').setLevel(logging.ERROR)
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
@@ -37,7 +37,7 @@ def to_png(confusion, names, title):
                                           for i, n in enumerate(names)])
   stream = io.BytesIO()
   with warnings.catch_warnings():
-    # Very long names leave no room for the matrix: it is clipped, not wrong.
+    # Very long names leave no room for the matrix: it is clipped, but correct.
     warnings.simplefilter('ignore', UserWarning)
     figure.tight_layout()
   figure.savefig(stream, format='png')
@@ -60,10 +60,10 @@ def _name_cells(axes, confusion, shares, names):
 
 
 def _printable(name, index):
-  """Returns the name, or the class index where the font lacks its script."""
+  """Returns the name, or the class index if the font lacks a character."""
   from matplotlib import font_manager
   font = font_manager.get_font(font_manager.findfont('DejaVu Sans'))
-  known = font.get_charmap()
+  characters = font.get_charmap()
   # A dollar sign would start a formula.
-  return (name.replace('$', r'\$') if all(ord(c) in known for c in name)
+  return (name.replace('$', r'\$') if all(ord(c) in characters for c in name)
           else str(index))

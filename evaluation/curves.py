@@ -1,10 +1,10 @@
-"""Reads the losses and accuracies of a run, step by step.
+"""Loss and accuracy curves of a run.
 
-The mean training losses between two evaluations are in the lines of
-`validation.jsonl` as `train_loss`; before the first evaluation and after the
-last, the losses of single steps are in the event files. The evaluations on the
-validation photos are in `validation.jsonl`, or else in the event files too, or
-else in the `metrics.jsonl` that eval_image_classifier.py writes.
+Training losses, averaged from one evaluation to the next, are `train_loss` in
+`validation.jsonl`; before the first evaluation and after the last, the event
+files have the losses of single steps. Validation results are read from
+`validation.jsonl`, else from the event files, else from the `metrics.jsonl`
+that eval_image_classifier.py writes.
 """
 
 import collections
@@ -16,8 +16,8 @@ import re
 from compat import tf
 
 # training_loss, validation_loss, validation_accuracy: lists of (step, value) in
-# the order of the steps; empty where nothing was found. damaged: names of the
-# files that could be read in part only.
+# order of steps, empty if nothing was found. damaged: names of the files that
+# could be read only in part.
 Curves = collections.namedtuple(
     'Curves', 'training_loss validation_loss validation_accuracy damaged')
 
@@ -26,7 +26,7 @@ _METRICS_FILE = 'metrics.jsonl'
 _LOSS = 'total_loss'
 _VALIDATION_LOSS = 'validation/loss'
 _VALIDATION_ACCURACY = 'validation/Accuracy'
-# TensorFlow numbers a summary whose name an operation has already.
+# TensorFlow appends a number to a summary name that is already in use.
 _TAG = re.compile(r'(%s)(_\d+)?' % '|'.join(
     (_LOSS, _VALIDATION_LOSS, _VALIDATION_ACCURACY)))
 
@@ -37,7 +37,7 @@ def read(train_dir, eval_dir=None, split='validation'):
   Args:
     train_dir: folder of the run.
     eval_dir: folder of eval_image_classifier.py, None for none.
-    split: the split that counts in its metrics.jsonl.
+    split: the split to read from its metrics.jsonl.
 
   Returns:
     A Curves.
@@ -59,38 +59,38 @@ def read(train_dir, eval_dir=None, split='validation'):
 def _read_events(train_dir, damaged):
   """Returns {tag: [(step, value)]} of all event files of a folder.
 
-  Where a killed run went on from an earlier step, its lost steps are left out.
+  If a killed run resumed from an earlier step, the lost steps are left out.
   """
-  found = {tag: {} for tag in (_LOSS, _VALIDATION_LOSS, _VALIDATION_ACCURACY)}
+  curves = {tag: {} for tag in (_LOSS, _VALIDATION_LOSS, _VALIDATION_ACCURACY)}
   names = glob.glob(os.path.join(glob.escape(train_dir),
                                  'events.out.tfevents.*'))
   for name in sorted(names, key=_age):
-    part = {tag: {} for tag in found}
+    part = {tag: {} for tag in curves}
     try:
       for event in tf.train.summary_iterator(name):
         for value in event.summary.value:
           tag = _TAG.fullmatch(value.tag)
           if tag and value.HasField('simple_value'):
             part[tag.group(1)][event.step] = value.simple_value
-    except (tf.errors.OpError, ValueError):  # What came before it counts.
+    except (tf.errors.OpError, ValueError):  # Keep the points before it.
       damaged.append(name)
     for tag, points in part.items():
       if points:
         start = min(points)
-        found[tag] = {step: value for step, value in found[tag].items()
+        curves[tag] = {step: value for step, value in curves[tag].items()
                       if step < start}
-        found[tag].update(points)
-  return {tag: sorted(points.items()) for tag, points in found.items()}
+        curves[tag].update(points)
+  return {tag: sorted(points.items()) for tag, points in curves.items()}
 
 
 def _age(name):
-  """Sorts event files by the second of their start, which their name has."""
+  """Returns the sort key of an event file: its start time, from its name."""
   text = os.path.basename(name).split('.')[3:4]
   return int(text[0]) if text and text[0].isdigit() else 0, name
 
 
 def _read_lines(path, damaged):
-  """Returns the objects of a JSON lines file; a broken line is left out."""
+  """Returns the objects of a JSON lines file, without broken lines."""
   lines = []
   try:
     with open(path, encoding='utf-8', errors='replace') as stream:
@@ -110,7 +110,7 @@ def _read_lines(path, damaged):
 
 
 def _fill_up(points, others):
-  """Returns points with those of others that are before or after all of them.
+  """Returns points, plus those of others before the first and after the last.
 
   Args:
     points, others: sorted lists of (step, value).
@@ -123,7 +123,7 @@ def _fill_up(points, others):
 
 
 def _points(lines, step, value):
-  """Returns the sorted (step, value) of those lines that have both."""
+  """Returns the sorted (step, value) of the lines that have both."""
   points = {line[step]: line[value] for line in lines
             if _is_number(line.get(step)) and _is_number(line.get(value))}
   return sorted(points.items())

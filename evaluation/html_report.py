@@ -1,7 +1,7 @@
-"""The report of a run: one page that needs nothing beside itself.
+"""HTML report of a run: one self-contained page.
 
-No scripts, no files, no addresses: pictures are data: URIs, charts are SVG, and
-the page forbids the browser to fetch anything.
+It has no scripts and no links to files or addresses: pictures are data: URIs,
+charts are SVG, and the page forbids the browser to fetch anything.
 """
 
 import collections
@@ -19,23 +19,23 @@ from evaluation import (
   wrong_photos,
 )
 
-# run: RunInfo. checkpoint: its prefix. chosen: what chose it, a clause as in
-# 'the checkpoint is the best of 9 evaluations'; None where the validation
-# photos had no say. results: list of SplitResults. calibration: a Calibration
-# or None. calibration_note: why there is none. curves: a Curves. wrong: list of
+# run: RunInfo. checkpoint: its prefix. chosen: how it was chosen, a clause like
+# 'the checkpoint is the best of 9 evaluations'; None if the validation photos
+# did not decide. results: list of SplitResults. calibration: a Calibration or
+# None. calibration_note: why there is none. curves: a Curves. wrong: list of
 # WrongPhotos. pictures: their data: URIs. refusals: a refused_photos.Refusals.
-# flags: list of (name, value).
-# flags_note: what is wrong with them, or None. skipped: a Skipped.
-# training_photos: {class name: photos}. versions: list of (what, version).
+# flags: list of (name, value). flags_note: why they cannot be read, or None.
+# skipped: a Skipped. training_photos: {class name: photos}. versions: list of
+# (component, version).
 Report = collections.namedtuple(
     'Report', 'run checkpoint chosen results calibration calibration_note '
     'curves wrong pictures refusals flags flags_note skipped training_photos '
     'versions')
 
-# What share of the accepted photos should be right.
+# Shares of the accepted photos that should be right.
 TARGETS = (0.9, 0.95, 0.99)
 
-# With more classes the confusion matrix is a picture without names.
+# With more classes than this the confusion matrix is a picture without names.
 _MAX_TABLE = 30
 _MAX_PAIRS = 12
 _MAX_SKIPPED = 500
@@ -45,7 +45,7 @@ _TEMPLATES = os.path.join(os.path.dirname(os.path.abspath(__file__)),
 
 
 def render(report):
-  """Returns the page of a Report as text that UTF-8 can hold."""
+  """Returns the HTML page of a Report, as text that UTF-8 can encode."""
   environment = jinja2.Environment(
       loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True,
       undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -88,7 +88,7 @@ def _interval(pair):
 
 
 def remark(report, result):
-  """Returns what was chosen on the photos of a split, in a sentence.
+  """Returns a sentence on what was chosen with the photos of a split.
 
   Args:
     report: a Report.
@@ -105,7 +105,7 @@ def remark(report, result):
 
 
 def refusal_rows(report):
-  """Returns a dict a split: how many photos are refused, and how good they are.
+  """Returns one dict per split: refused photos, and accuracies.
 
   Args:
     report: a Report.
@@ -130,41 +130,41 @@ def _mean(values):
 
 
 def _refusal_chart(report):
-  """Returns the histogram of the scores, None where there are none."""
+  """Returns the histogram of the known scores, None if there are none."""
   if not report.refusals.judged:
     return None
   return charts.histogram(
       [('%s photos' % result.name, judged.scores)
        for result, judged in zip(report.results, report.refusals.judged)],
-      'Share of the photos over how much they are known', 'known score',
+      'Share of the photos over known score', 'known score',
       report.refusals.bank.threshold)
 
 
 def _temperatures(report):
-  """Returns the temperatures that are compared: 1, and the fitted one."""
+  """Returns the temperatures to compare: 1, and the fitted one if any."""
   fitted = report.calibration
   return [1.0, fitted.temperature] if fitted else [1.0]
 
 
 def _calibration_errors(report, result):
-  """Returns the expected calibration errors: as it is, after; or None."""
-  found = [calibration.expected_calibration_error(calibration.reliability(
+  """Returns the calibration errors [before, after or None] of a split."""
+  errors = [calibration.expected_calibration_error(calibration.reliability(
       calibration.softmax(result.counted.logits, temperature),
       result.counted.labels)) for temperature in _temperatures(report)]
-  return (found + [None])[:2]
+  return (errors + [None])[:2]
 
 
 def _reliability_charts(report, result):
   """Returns a list of (title, chart)."""
-  found = []
+  titled_charts = []
   for temperature, title in zip(
-      _temperatures(report), ('Scores as they are', 'After the temperature')):
+      _temperatures(report), ('Uncalibrated scores', 'After the temperature')):
     bins = calibration.reliability(
         calibration.softmax(result.counted.logits, temperature),
         result.counted.labels)
-    found.append((title, charts.reliability_chart(
-        bins, '%s: share of right photos over score' % title)))
-  return found
+    titled_charts.append((title, charts.reliability_chart(
+        bins, '%s: accuracy over score' % title)))
+  return titled_charts
 
 
 def _loss_chart(curves):
@@ -183,7 +183,7 @@ def _chart(series, title, y_range=None):
   series = [(name, row) for name, row in series if row]
   try:
     return charts.line_chart(series, title, 'step', y_range)
-  except ValueError:  # Not one number of it is finite.
+  except ValueError:  # No point is finite.
     return None
 
 
@@ -197,7 +197,7 @@ def _matrix(confusion):
 
 
 def _matrix_picture(result, names):
-  """Returns the matrix of many classes as a data: URI, else None."""
+  """Returns the matrix as a data: URI; None for few classes."""
   if len(names) <= _MAX_TABLE:
     return None
   return wrong_photos.uri('image/png', confusion_plot.to_png(
@@ -205,7 +205,7 @@ def _matrix_picture(result, names):
 
 
 def _confused_pairs(confusion, names):
-  """Returns (label, predicted, photos) of the most frequent mistakes."""
+  """Returns (label, predicted, photos) of the most frequent errors."""
   pairs = [(-int(confusion[row, column]), row, column)
            for row, column in zip(*confusion.nonzero()) if row != column]
   return [(names[row], names[column], -count)
@@ -213,11 +213,11 @@ def _confused_pairs(confusion, names):
 
 
 def class_rows(found, training_photos):
-  """Returns a dict a class: precision and recall with their intervals.
+  """Returns one dict per class: precision and recall with their intervals.
 
   Args:
     found: a Metrics.
-    training_photos: {class name: photos to train on}; may lack some.
+    training_photos: {class name: training photos}; classes may be missing.
   """
   rows = []
   for index, row in enumerate(found.classes):
@@ -237,10 +237,10 @@ def _wilson(right, total):
 
 
 def threshold_rows(report):
-  """Returns a dict a target: the threshold, and what it gives.
+  """Returns one dict per target accuracy: the threshold, and its results.
 
-  Chosen on the validation photos, reported on the test photos where there are
-  some. Empty without validation photos.
+  Thresholds are chosen on the validation photos and reported on the test photos
+  if there are any. The list is empty without validation photos.
 
   Args:
     report: a Report.
@@ -257,12 +257,13 @@ def threshold_rows(report):
             result.counted.labels) for result in (base, reported))
     for target in TARGETS:
       chosen = calibration.choose_threshold(*on_base, target)
-      found = calibration.apply_threshold(*on_reported, target,
-                                          chosen.threshold)
+      applied = calibration.apply_threshold(*on_reported, target,
+                                            chosen.threshold)
       rows.append({
           'calibrated': bool(calibrated),
           'target': target, 'threshold': chosen.threshold,
-          'accepted': found.photos / reported.metrics.photos,
-          'accuracy': found.right / found.photos if found.photos else None,
-          'interval': _wilson(found.right, found.photos)})
+          'accepted': applied.photos / reported.metrics.photos,
+          'accuracy': (applied.right / applied.photos if applied.photos
+                       else None),
+          'interval': _wilson(applied.right, applied.photos)})
   return rows

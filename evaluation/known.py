@@ -1,9 +1,9 @@
-"""Builds the bank of training photos by which a checkpoint knows its own.
+"""Out-of-distribution detection: building and using the reference bank.
 
-  bank, said = known.bank_of(run, checkpoint, 'my_flower_5', 'data')
+  bank, description = known.bank_of(run, checkpoint, 'my_flower_5', 'data')
 
-The bank's photos are training photos, its threshold is set with validation
-photos. It is kept beside the checkpoint: built once, it serves evaluation,
+The bank consists of training photos; its threshold is set with validation
+photos. It is built once and stored next to the checkpoint, for evaluation,
 report and export.
 """
 
@@ -19,8 +19,8 @@ from runs import checkpoints, feature_bank, feature_cache
 
 TRAIN, VALIDATION = 'train', 'validation'
 
-# refused, photos: how many of how many are not known. interval: of 95 %, of the
-# share of refused ones in general.
+# refused: how many of the `photos` are not known. interval: 95 % confidence
+# interval of the share of refused photos.
 Refused = collections.namedtuple('Refused', 'refused photos interval')
 
 # similarities, scores: [photos] float32. known: [photos] bool. refused: a
@@ -31,22 +31,22 @@ Judged = collections.namedtuple('Judged', 'similarities scores known refused')
 def bank_of(run, checkpoint, dataset_name=None, dataset_dir=None,
             moving_average_decay=None, compute=True, batch_size=32,
             num_threads=4, session_config=None):
-  """Returns the bank of a checkpoint, built where it is not there yet.
+  """Returns the bank of a checkpoint; builds it if it does not exist.
 
   Args:
-    run: RunInfo of the run, as training noted it.
+    run: RunInfo of the run, as training saved it.
     checkpoint: prefix of the checkpoint.
-    dataset_name: name of the data set that is in use; see data_set_of.
+    dataset_name: name of the current data set; see data_set_of.
     dataset_dir: folder of its records.
-    moving_average_decay: of the averages to take; None: the variables.
-    compute: whether photos may go through the network, which takes a while;
-      False: only what the run has kept is used.
-    batch_size: photos a batch.
+    moving_average_decay: decay of the averages to use; None: the variables.
+    compute: whether photos may be run through the network, which takes a while;
+      False: use only the feature cache of the run.
+    batch_size: photos per batch.
     num_threads: threads that decode photos.
     session_config: tf.ConfigProto.
 
   Returns:
-    A feature_bank.Bank and a sentence about it; or None, and why there is none.
+    A feature_bank.Bank and its description; or None and the reason.
   """
   try:
     datasets = _datasets(run, *data_set_of(run, dataset_name, dataset_dir))
@@ -55,31 +55,31 @@ def bank_of(run, checkpoint, dataset_name=None, dataset_dir=None,
              for split in (TRAIN, VALIDATION)), []))
     bank = feature_bank.load(checkpoint, records, moving_average_decay)
     if bank is None:
-      found = photo_features.from_cache(
+      features = photo_features.from_cache(
           run, checkpoint, datasets, moving_average_decay, session_config,
           {TRAIN: feature_bank.choose})
-      if found is None and not compute:
-        return None, ('the features of %s are not kept; ./export_freeze.sh or '
-                      './report.sh computes them' % checkpoint)
-      bank = _build(found or _compute(
+      if features is None and not compute:
+        return None, ('the features of %s are not cached; ./export_freeze.sh '
+                      'or ./report.sh computes them' % checkpoint)
+      bank = _build(features or _compute(
           run, checkpoint, datasets, batch_size, num_threads,
           moving_average_decay, session_config),
                     checkpoint, records, moving_average_decay)
-      _keep(bank, checkpoint)
+      _save(bank, checkpoint)
     return bank, describe(bank)
-  # The checkpoint of a run that goes on may be gone by now.
+  # A run in progress may have deleted its checkpoint by now.
   except (InputError, OSError) as error:
     return None, str(error)
 
 
 def data_set_of(run, dataset_name=None, dataset_dir=None):
-  """Returns the name and the folder of what a run was trained on.
+  """Returns the name and the folder of the data set of a run.
 
   Args:
     run: RunInfo of the run.
-    dataset_name: name of the data set that is in use; None: the run's. Another
-      one than the run's does not matter here.
-    dataset_dir: where that lies now; None: where it lay.
+    dataset_name: name of the current data set; None: the run's. If it is not
+      the run's, dataset_dir is ignored.
+    dataset_dir: folder of that data set now; None: the one of the run.
   """
   if dataset_name not in (None, run.dataset_name):
     dataset_dir = None
@@ -87,14 +87,14 @@ def data_set_of(run, dataset_name=None, dataset_dir=None):
 
 
 def _datasets(run, name, folder):
-  """Returns {split: slim Dataset} of the two splits that a bank is of.
+  """Returns {split: slim Dataset} of the two splits that a bank needs.
 
   Raises:
-    InputError: one has no photos, or is of other classes than the run.
+    InputError: a split has no photos, or its classes are not the run's.
   """
-  there = split_files.find(name, folder) if folder else {}
+  splits = split_files.find(name, folder) if folder else {}
   missing = [split for split in (TRAIN, VALIDATION)
-             if split not in there or there[split].size == 0]
+             if split not in splits or splits[split].size == 0]
   if missing:
     raise InputError('data set %r in %s has no %s photos' % (
         name, folder, ' and no '.join(missing)))
@@ -112,7 +112,7 @@ def _datasets(run, name, folder):
 
 def _compute(run, checkpoint, datasets, batch_size, num_threads,
              moving_average_decay, session_config):
-  """Runs photos through the network: {split: Features}."""
+  """Runs photos through the network; returns {split: Features}."""
   chosen = feature_bank.choose(
       _read_labels(datasets[TRAIN]) - run.labels_offset)
   tf.logging.info('Computing the features of %d training and %d validation '
@@ -124,28 +124,28 @@ def _compute(run, checkpoint, datasets, batch_size, num_threads,
           for split, dataset in datasets.items()}
 
 
-def _keep(bank, checkpoint):
-  """Keeps a Bank for the next time, where that folder can be written."""
+def _save(bank, checkpoint):
+  """Saves a Bank, if its folder is writable."""
   try:
     feature_bank.save(checkpoint, bank)
   except OSError as error:
-    tf.logging.warning('%s is not kept: %s', feature_bank.path(checkpoint),
+    tf.logging.warning('%s is not saved: %s', feature_bank.path(checkpoint),
                        error.strerror)
 
 
 def _read_labels(dataset):
   """Returns the labels of a data set's records: [photos] int64."""
-  found = []
+  labels = []
   for path in dataset.data_sources:
     for record in tf.python_io.tf_record_iterator(path):
       feature = tf.train.Example.FromString(record).features.feature
-      found.append(feature['image/class/label'].int64_list.value[0])
-  return np.array(found, np.int64)
+      labels.append(feature['image/class/label'].int64_list.value[0])
+  return np.array(labels, np.int64)
 
 
-def _build(found, checkpoint, records, moving_average_decay):
-  """Returns the Bank of {split: Features}."""
-  train, validation = found[TRAIN], found[VALIDATION]
+def _build(features, checkpoint, records, moving_average_decay):
+  """Builds the Bank from {split: Features}."""
+  train, validation = features[TRAIN], features[VALIDATION]
   bank = feature_bank.build(train.values, train.labels, train.filenames,
                             train.positions, checkpoint, records,
                             moving_average_decay)
@@ -155,7 +155,7 @@ def _build(found, checkpoint, records, moving_average_decay):
 
 
 def describe(bank):
-  """Returns a sentence about a Bank with a threshold."""
+  """Returns a description of a Bank with a threshold."""
   low, high = metrics.wilson_interval(bank.photos - bank.refused, bank.photos)
   return ('%d training photos to compare with; known from a score of %.4f on, '
           'set with %d %s photos, of which %d are refused (95 %% interval '
@@ -165,18 +165,18 @@ def describe(bank):
 
 
 def judge(bank, counted):
-  """Says of photos whether they are known.
+  """Decides which photos are known.
 
   Args:
     bank: feature_bank.Bank with a threshold.
-    counted: loop.Counted with logits and features, of one photo at least.
+    counted: loop.Counted with logits and features, of at least one photo.
 
   Returns:
     Judged.
   """
   similarities = feature_bank.similarities(bank, counted.features)
   scores = feature_bank.scores(bank, similarities, counted.logits)
-  taken = scores >= bank.threshold
-  count = int(np.sum(~taken))
-  return Judged(similarities, scores, taken, Refused(
+  known = scores >= bank.threshold
+  count = int(np.sum(~known))
+  return Judged(similarities, scores, known, Refused(
       count, len(scores), metrics.wilson_interval(count, len(scores))))

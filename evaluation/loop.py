@@ -1,7 +1,7 @@
-"""Evaluates checkpoints: one, or each new one of a train directory.
+"""Evaluation of one checkpoint, or of each new one in a train directory.
 
 The log lines are those of slim's evaluation loop. The loop itself is our own,
-because slim's builds its operations anew for each checkpoint, and ends at the
+because slim's rebuilds its operations for each checkpoint, and ends at the
 first checkpoint that is half written.
 """
 
@@ -19,21 +19,21 @@ from preprocessing import preprocessing_factory
 from runs import checkpoints
 
 # outputs: dict of tensors `label`, `filename`, `probabilities` of a batch, and
-# `logits` and `features` where they were asked for. restores: {name in the
-# checkpoint: variable}. savers: {set of such names: tf.train.Saver}, made when
-# needed and kept: each adds operations.
+# `logits` and `features` if requested. restores: {name in the checkpoint:
+# variable}. savers: {set of such names: tf.train.Saver}, created when needed
+# and reused, since each adds operations.
 EvaluationGraph = collections.namedtuple(
     'EvaluationGraph', 'outputs initializer savers restores num_photos '
     'num_batches')
 
 # filenames: [photos] str. labels: [photos] int64. probabilities: [photos,
-# classes] float32. logits: likewise; features: [photos, n] float32, what the
-# classifier sees; both None where they were not asked for.
+# classes] float32. logits: likewise; features: [photos, n] float32, the input
+# of the classifier; both None unless requested.
 Counted = collections.namedtuple(
     'Counted', 'checkpoint global_step filenames labels probabilities logits '
     'features', defaults=(None, None))
 
-# Pause before a checkpoint that could not be read is tried again.
+# Seconds before an unreadable checkpoint is tried again.
 _RETRY_SECS = 2
 
 _TIME = '%Y-%m-%d-%H:%M:%S'
@@ -42,19 +42,19 @@ _TIME = '%Y-%m-%d-%H:%M:%S'
 def build_graph(dataset, info, batch_size, num_threads=4, max_num_batches=None,
                 moving_average_decay=None, with_logits=False,
                 with_features=False, keep=None):
-  """Builds the evaluation of a data set in the default graph.
+  """Builds the evaluation graph of a data set in the default graph.
 
   Args:
-    dataset: slim Dataset of the photos to count.
-    info: RunInfo of what is evaluated.
-    batch_size: photos a batch; the last batch has what is left.
+    dataset: slim Dataset of the photos to evaluate.
+    info: RunInfo of the run to evaluate.
+    batch_size: photos per batch; the last batch may be smaller.
     num_threads: threads that decode photos.
-    max_num_batches: batches to count, None for all photos.
+    max_num_batches: batches to evaluate, None for all photos.
     moving_average_decay: decay of the moving averages to evaluate, None for
       the plain variables.
-    with_logits: whether the logits are counted too.
-    with_features: whether the features before the classifier are.
-    keep: numbers of the records to count, None for all.
+    with_logits: whether to return the logits too.
+    with_features: whether to return the features before the classifier too.
+    keep: numbers of the records to evaluate, None for all.
 
   Returns:
     An EvaluationGraph.
@@ -95,7 +95,7 @@ def build_graph(dataset, info, batch_size, num_threads=4, max_num_batches=None,
 
 
 def count(graph, checkpoint, master='', session_config=None):
-  """Runs a checkpoint over the photos.
+  """Evaluates a checkpoint on the photos of a graph.
 
   Args:
     graph: an EvaluationGraph of the default graph.
@@ -133,7 +133,7 @@ def count(graph, checkpoint, master='', session_config=None):
             for key in graph.outputs} if batches else {'label': []}
   if len(joined['label']) != graph.num_photos:
     raise InputError(
-        'the record files hold %d photos and their manifest says %d; convert '
+        'the record files hold %d photos but their manifest says %d; convert '
         'the data set again' % (len(joined['label']), graph.num_photos))
   names = [name.decode('utf-8', 'replace') for name in joined['filename']]
   return Counted(checkpoint, global_step, names, joined['label'],
@@ -154,16 +154,16 @@ def _run_batches(session, graph):
 
 
 def wait_for_checkpoint(train_dir, last=None, timeout_secs=None, which=None):
-  """Waits for the next checkpoint to take from a train directory.
+  """Waits for the next checkpoint to evaluate in a train directory.
 
   Args:
     train_dir: folder, which may be missing, empty or being written.
-    last: prefix of the checkpoint that was seen last.
-    timeout_secs: seconds to wait, None for ever.
+    last: prefix of the checkpoint that was evaluated last.
+    timeout_secs: seconds to wait, None: forever.
     which: which of its checkpoints, as for checkpoints.chosen_folder.
 
   Returns:
-    The checkpoint's prefix, None when the time is over.
+    The checkpoint's prefix, None after the timeout.
   """
   tf.logging.info('Waiting for new checkpoint at %s', train_dir)
   end = None if timeout_secs is None else time.time() + timeout_secs
@@ -182,7 +182,7 @@ def poll(train_dir, first, evaluate, interval_secs, timeout_secs=None,
          which=None):
   """Evaluates the first checkpoint, then each new one.
 
-  Where the best checkpoint is taken, only better ones are new.
+  If the best checkpoint is evaluated, only better ones are new.
 
   Args:
     train_dir: folder that training writes to.
@@ -190,7 +190,7 @@ def poll(train_dir, first, evaluate, interval_secs, timeout_secs=None,
     evaluate: function of a checkpoint's prefix.
     interval_secs: seconds from the start of one evaluation to the next.
     timeout_secs: seconds to wait for a new checkpoint before this returns,
-      None for ever.
+      None: forever.
     which: which of its checkpoints, as for checkpoints.chosen_folder.
   """
   checkpoint, done, done_at = first, None, time.time()
@@ -200,7 +200,7 @@ def poll(train_dir, first, evaluate, interval_secs, timeout_secs=None,
       evaluate(checkpoint)
       done, done_at = checkpoint, time.time()
     except checkpoints.UnreadableCheckpoint as error:
-      # It may still be copied: it is tried again, or a newer one.
+      # It may still be being copied: try it again, or a newer one.
       tf.logging.warning('%s; trying again', error)
       if timeout_secs is not None and start > done_at + timeout_secs:
         return

@@ -1,4 +1,4 @@
-"""Metrics of a classifier, from the counted predictions alone (NumPy)."""
+"""Metrics of a classifier, computed from its predictions in NumPy."""
 
 import collections
 import math
@@ -8,13 +8,13 @@ import numpy as np
 # Quantile of the normal distribution for a two-sided interval of 95 %.
 _Z95 = 1.959964
 
-# precision: None where nothing was predicted as the class. recall: None where
-# the split has no photo of it. photos: how many it has.
+# precision: None if no photo was predicted as the class. recall: None if the
+# split has no photo of the class. photos: how many it has.
 ClassMetrics = collections.namedtuple(
     'ClassMetrics', 'label precision recall photos')
 
 # confusion: [classes, classes] int64, rows are labels, columns predictions.
-# accuracy_interval: (low, high) of 95 %.
+# accuracy_interval: (low, high), 95 % confidence interval.
 Metrics = collections.namedtuple(
     'Metrics', 'photos accuracy accuracy_interval recall_5 classes confusion')
 
@@ -65,15 +65,15 @@ def confusion_matrix(labels, predictions, num_classes):
 
 
 def recall_at(labels, probabilities, k):
-  """Returns the share of photos whose label is among the k likeliest.
+  """Returns the share of photos whose label is among the k likeliest classes.
 
-  Equal probabilities rank by index, so that a network which says the same of
-  every class is not given credit for it.
+  Ties rank by index, so a network that gives all classes the same probability
+  gets no credit for it.
 
   Args:
     labels: [photos] integers.
     probabilities: [photos, classes] floats.
-    k: how many count; at most `classes` do.
+    k: how many classes count; capped at `classes`.
   """
   order = np.argsort(-np.asarray(probabilities), axis=1, kind='stable')
   hits = order[:, :k] == np.asarray(labels)[:, np.newaxis]
@@ -100,14 +100,14 @@ def _share(part, whole):
 
 
 def wilson_interval(right, total):
-  """Returns the 95 % interval of a share (Wilson 1927).
+  """Returns the 95 % confidence interval of a share (Wilson 1927).
 
-  Unlike the normal approximation it stays within [0, 1] and is no point at the
+  Unlike the normal approximation it stays within [0, 1] and has a width at the
   shares 0 and 1.
 
   Args:
-    right: how many were right.
-    total: out of how many, at least 1.
+    right: number of successes.
+    total: number of trials, at least 1.
   """
   share, z2 = right / total, _Z95 ** 2
   center = (share + z2 / (2 * total)) / (1 + z2 / total)

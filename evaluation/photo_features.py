@@ -1,7 +1,7 @@
-"""What a checkpoint's classifier sees of the photos of a data set.
+"""Features and logits of a checkpoint for the photos of a data set.
 
-Where the run has kept it (runs.feature_cache) and nothing changed since, it
-is read from there; else the photos go through the network.
+They are computed from the run's feature cache (runs.feature_cache) if it still
+fits; otherwise the photos are run through the network.
 """
 
 import collections
@@ -14,32 +14,32 @@ from evaluation import loop
 from nets import frozen_trunk, nets_factory
 from runs import checkpoints, feature_cache
 
-# Photos of a cache whose features are computed at a time.
+# Cached photos per batch.
 _BATCH = 256
 
 # values: [photos, n] float32. logits: [photos, classes] float32. labels:
-# [photos] int64. filenames: list of texts. positions: [photos] int64, the
-# numbers of their records.
+# [photos] int64. filenames: list of str. positions: [photos] int64, the numbers
+# of their records.
 Features = collections.namedtuple(
     'Features', 'values logits labels filenames positions')
 
 
 def from_cache(run, checkpoint, datasets, moving_average_decay=None,
                session_config=None, choose=None):
-  """Reads the features of a checkpoint from the caches of its run.
+  """Returns the features of a checkpoint from the caches of its run.
 
   Args:
     run: RunInfo.
     checkpoint: prefix of the checkpoint.
     datasets: {split: slim Dataset}.
-    moving_average_decay: of the averages to take; None: the variables.
+    moving_average_decay: decay of the averages to use; None: the variables.
     session_config: tf.ConfigProto.
-    choose: {split: function of the [photos] labels that gives the positions to
-      take, in rising order}; of other splits all are taken.
+    choose: {split: function of the [photos] labels that returns the positions
+      to use, in rising order}; other splits are used whole.
 
   Returns:
-    {split: Features}; None where the run has no complete cache of all these
-    photos by these weights.
+    {split: Features}; None if the run has no complete cache of all these photos
+    and these weights.
   """
   folder = os.path.dirname(checkpoint)
   use = (feature_cache.load_use(folder) or
@@ -68,7 +68,7 @@ def from_cache(run, checkpoint, datasets, moving_average_decay=None,
 
 
 def _open(run, checkpoint, datasets, use):
-  """Returns {split: FeatureCache}, None where one does not fit."""
+  """Returns {split: FeatureCache}, or None if one does not fit."""
   reader = checkpoints.open_reader(checkpoint)
   if not all(reader.has_tensor(name) for name in use.variables):
     return None
@@ -87,12 +87,12 @@ def _open(run, checkpoint, datasets, use):
 
 
 def _rest_of_network(run, names):
-  """Builds the network; finds what lies above some tensors of it.
+  """Builds the network; finds the part of it that follows some tensors.
 
   Returns:
-    The operations from these tensors on, the tensors themselves (None where
-    evaluation does not need one), and a dict of the outputs `values` and
-    `logits`. None where these need something else.
+    The operations after these tensors, the tensors themselves (None for those
+    that evaluation does not need), and a dict of the outputs `values` and
+    `logits`. None if the outputs also need the images.
   """
   network = nets_factory.get_network(run.model_name)
   images = tf.placeholder(tf.float32, [
@@ -102,32 +102,31 @@ def _rest_of_network(run, names):
   outputs = {'values': nets_factory.get_features(run.model_name, end_points),
              'logits': logits}
   graph = tf.get_default_graph()
-  in_all = set(frozen_trunk.ancestors(list(outputs.values())))
+  needed_by_outputs = set(frozen_trunk.ancestors(list(outputs.values())))
   inputs = []
   for name in names:
     try:
       tensor = graph.get_tensor_by_name(name)
     except KeyError:
       return None
-    inputs.append(tensor if tensor.op in in_all else None)
+    inputs.append(tensor if tensor.op in needed_by_outputs else None)
   needed = set(frozen_trunk.ancestors(
       list(outputs.values()), {t.op for t in inputs if t is not None}))
   return None if images.op in needed else (needed, inputs, outputs)
 
 
 def _run(session, cache, inputs, outputs, positions):
-  """Returns the Features of one cache, at some positions or, for None, at all.
-  """
+  """Returns the Features of one cache at some positions, None for all."""
   if positions is None:
     positions = np.arange(cache.num_photos)
-  rows, found = cache.features(), []
+  rows, parts = cache.features(), []
   for start in range(0, len(positions), _BATCH):
     batch = positions[start:start + _BATCH]
-    found.append(session.run(outputs, {
+    parts.append(session.run(outputs, {
         tensor: value[batch] for tensor, value in zip(inputs, rows)
         if tensor is not None}))
   names = cache.filenames()
-  return Features(*[np.concatenate([part[name] for part in found])
+  return Features(*[np.concatenate([part[name] for part in parts])
                     for name in ('values', 'logits')],
                   cache.labels()[positions],
                   [names[position] for position in positions], positions)
@@ -135,17 +134,17 @@ def _run(session, cache, inputs, outputs, positions):
 
 def from_photos(run, checkpoint, dataset, batch_size, num_threads=4,
                 moving_average_decay=None, session_config=None, keep=None):
-  """Runs a checkpoint over photos.
+  """Computes the features of a checkpoint from photos.
 
   Args:
     run: RunInfo.
     checkpoint: prefix of the checkpoint.
     dataset: slim Dataset.
-    batch_size: photos a batch.
+    batch_size: photos per batch.
     num_threads: threads that decode photos.
-    moving_average_decay: of the averages to take; None: the variables.
+    moving_average_decay: decay of the averages to use; None: the variables.
     session_config: tf.ConfigProto.
-    keep: positions of the records to take, in rising order; None: all.
+    keep: positions of the records to use, in rising order; None: all.
 
   Returns:
     Features.

@@ -1,6 +1,6 @@
-"""The photos that a classifier refuses, with the training photos nearest them.
+"""Photos that a classifier refuses, with their nearest training photos.
 
-These are the explanation: what a photo was compared with.
+The nearest training photos show what a photo was compared with.
 """
 
 import collections
@@ -10,10 +10,10 @@ import numpy as np
 from evaluation import wrong_photos
 from runs import feature_bank
 
-# Training photos that are shown beside each.
+# Training photos shown next to each refused photo.
 NUM_NEAREST = 3
 
-# split, file, label, predicted, score, position: as of a WrongPhoto.
+# split, file, label, predicted, score, position: as in a WrongPhoto.
 # similarity, known_score: of the photo. nearest: list of Nearests.
 RefusedPhoto = collections.namedtuple(
     'RefusedPhoto', 'split file label predicted score position similarity '
@@ -22,37 +22,37 @@ RefusedPhoto = collections.namedtuple(
 # file, label, cosine, position: of a training photo.
 Nearest = collections.namedtuple('Nearest', 'file label cosine position')
 
-# judged: list of known.Judged, one a split. photos: list of RefusedPhotos, of
-# the lowest scores first. pictures: their data: URIs; nearest_pictures: list of
-# lists of those of their nearest training photos. bank: the Bank. set_with: the
-# split here that its threshold was set with, None for none of them. note: None,
-# or why there is no bank (then all others are empty or None).
+# judged: list of known.Judged, one per split. photos: list of RefusedPhotos,
+# lowest scores first. pictures: their data: URIs; nearest_pictures: lists of
+# those of their nearest training photos. bank: the Bank. set_with: which of
+# these splits its threshold was set with, or None. note: why there is no bank
+# (then all other fields are empty or None), else None.
 Refusals = collections.namedtuple(
     'Refusals', 'judged photos pictures nearest_pictures bank set_with note')
 
 
 def find(results, judged, bank, count):
-  """Returns the refused photos of the lowest scores, lowest first.
+  """Returns the refused photos with the lowest scores, lowest first.
 
   Args:
     results: list of SplitResults, with features.
     judged: list of known.Judged of the same splits.
     bank: feature_bank.Bank.
-    count: how many at most.
+    count: largest number of photos.
 
   Returns:
     A list of RefusedPhotos.
   """
-  places = [(judgement.scores[position], number, position)
+  ranked = [(judgement.scores[position], number, position)
             for number, judgement in enumerate(judged)
             for position in np.flatnonzero(~judgement.known)]
-  found = []
-  for known_score, number, position in sorted(places)[:count]:
+  refused = []
+  for known_score, number, position in sorted(ranked)[:count]:
     result, judgement = results[number], judged[number]
     counted = result.counted
     rows, cosines = feature_bank.nearest(
         bank, counted.features[position:position + 1], NUM_NEAREST)
-    found.append(RefusedPhoto(
+    refused.append(RefusedPhoto(
         result.name, counted.filenames[position],
         int(counted.labels[position]),
         int(counted.probabilities[position].argmax()),
@@ -61,11 +61,11 @@ def find(results, judged, bank, count):
         [Nearest(bank.filenames[row], int(bank.labels[row]), float(cosine),
                  int(bank.positions[row]))
          for row, cosine in zip(rows[0], cosines[0])]))
-  return found
+  return refused
 
 
 def nearest_pictures(photos, sources):
-  """Returns a list of data: URIs for each photo: its nearest training photos.
+  """Returns, for each photo, the data: URIs of its nearest training photos.
 
   Args:
     photos: list of RefusedPhotos.

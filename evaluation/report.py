@@ -1,4 +1,4 @@
-"""What an evaluation prints and writes under --eval_dir."""
+"""Output of an evaluation: the console and the files in --eval_dir."""
 
 import csv
 import json
@@ -10,15 +10,15 @@ import numpy as np
 from compat import tf
 from evaluation import confusion_plot
 
-# Above this many classes the console has only the totals.
+# With more classes than this only the totals are printed.
 _MAX_PRINTED = 100
 
 
 class EventFile:
-  """The event file of a folder, made with the first summary.
+  """The event file of a folder, created with the first summary.
 
   Args:
-    folder: path; made where there is none.
+    folder: path; created if missing.
   """
 
   def __init__(self, folder):
@@ -38,13 +38,13 @@ class EventFile:
     self._writer.add_summary(summary, global_step)
 
   def flush(self):
-    """Puts the summaries that were added on the disk."""
+    """Writes the added summaries to disk."""
     if self._writer:
       self._writer.flush()
 
 
 def print_metrics(metrics, stream):
-  """Prints the metrics as slim does, then precision and recall a class.
+  """Prints the metrics as slim does, then precision and recall per class.
 
   Args:
     metrics: a Metrics.
@@ -65,11 +65,11 @@ def print_metrics(metrics, stream):
 
 
 def print_refused(refused, set_here, stream):
-  """Prints how many photos the classifier does not take for its classes.
+  """Prints how many photos are refused as none of the classes.
 
   Args:
     refused: known.Refused of the photos.
-    set_here: whether the threshold was set with these very photos.
+    set_here: whether the threshold was set with these same photos.
     stream: text stream.
   """
   print('Refused as none of the classes: %d of %d photos, 95 %% interval %.3f '
@@ -84,10 +84,11 @@ def _class_table(classes):
   yield '%-*s  precision  recall  photos' % (width, 'class')
   for c in classes:
     yield '%-*s  %9s  %6s  %6d' % (
-        width, c.label, _three(c.precision), _three(c.recall), c.photos)
+        width, c.label, _three_decimals(c.precision),
+        _three_decimals(c.recall), c.photos)
 
 
-def _three(share):
+def _three_decimals(share):
   return '-' if share is None else '%.3f' % share
 
 
@@ -95,13 +96,13 @@ def write(eval_dir, counted, metrics, names, split, writer, judged=None):
   """Writes metrics, predictions and the confusion matrix of one checkpoint.
 
   Args:
-    eval_dir: folder; made where there is none.
+    eval_dir: folder; created if missing.
     counted: a Counted.
     metrics: its Metrics.
     names: the class names by index.
     split: name of the split.
     writer: EventFile of the folder.
-    judged: known.Judged of the photos, None where there is none.
+    judged: known.Judged of the photos, or None.
 
   Returns:
     The names of the files written.
@@ -145,24 +146,25 @@ def _as_json(counted, metrics, split, judged):
 
 
 def _write_predictions(path, counted, names, judged):
-  """Writes a row a photo: file, label, prediction and their probabilities."""
+  """Writes a row per photo: file, label, prediction and probabilities."""
   with open(path, 'w', encoding='utf-8', newline='') as stream:
     rows = csv.writer(stream)
     rows.writerow(['file', 'label', 'predicted', 'correct', 'probability',
                    'label_probability'] +
                   (['known', 'similarity'] if judged else []))
-    for place, (file_name, label, scores) in enumerate(zip(
+    for position, (file_name, label, scores) in enumerate(zip(
         counted.filenames, counted.labels, counted.probabilities)):
       best = int(np.argmax(scores))
       row = [file_name, names[label], names[best], int(best == label),
              '%.6f' % scores[best], '%.6f' % scores[label]]
       if judged:
-        row += [int(judged.known[place]), '%.6f' % judged.similarities[place]]
+        row += [int(judged.known[position]),
+                '%.6f' % judged.similarities[position]]
       rows.writerow(row)
 
 
 def _write_summary(writer, global_step, split, metrics, png):
-  """Writes the points of one split's curves, in which no other split is."""
+  """Writes the summaries of one split, with tags that name the split."""
   image = tf.Summary.Image(encoded_image_string=png)
   writer.add_summary(tf.Summary(value=[
       tf.Summary.Value(tag='eval/Accuracy/' + split,

@@ -1,4 +1,4 @@
-"""Facts about a run for its report: its flags, what was skipped, versions."""
+"""Facts about a run for its report: flags, skipped photos, versions."""
 
 import collections
 import csv
@@ -16,25 +16,25 @@ from datasets import converted_files, manifest
 FLAGS_FILE = 'flags.json'
 
 # reasons: list of (reason, how many), most frequent first. files: list of
-# (file, reason). origin: path of the list; None where nobody noted any.
+# (file, reason). origin: path of the list they are from, None without one.
 Skipped = collections.namedtuple('Skipped', 'reasons files origin')
 
 
 def read_flags(train_dir):
-  """Reads the flags that a run was started with.
+  """Reads the flags of a run.
 
   Args:
     train_dir: folder of the run.
 
   Returns:
-    Sorted list of (flag, value as text), and None or what is wrong.
+    Sorted list of (flag, value as text), and None or an error message.
   """
   path = os.path.join(train_dir, FLAGS_FILE)
   try:
     with open(path, encoding='utf-8') as stream:
       values = json.load(stream)
   except FileNotFoundError:
-    return [], 'The run has not noted its flags (%s is not there).' % path
+    return [], 'The run did not save its flags (%s does not exist).' % path
   except (OSError, ValueError) as error:
     return [], '%s cannot be read: %s' % (path, error)
   if not isinstance(values, dict):
@@ -44,14 +44,14 @@ def read_flags(train_dir):
 
 
 def read_skipped(dataset_dir, name):
-  """Reads which photos the conversion has left out, and why.
+  """Reads which photos the conversion skipped, and why.
 
   Args:
     dataset_dir: folder of the records.
     name: name of the data set.
 
   Returns:
-    A Skipped: of the list beside the records, else of the manifest.
+    A Skipped, from the list next to the records, else from the manifest.
   """
   path = converted_files.skipped_path(dataset_dir, name)
   try:
@@ -70,13 +70,13 @@ def read_skipped(dataset_dir, name):
 
 
 def training_photos(dataset_dir, name):
-  """Returns {class name: photos to train on}; empty without a manifest."""
+  """Returns {class name: training photos}; empty without a manifest."""
   found = manifest.load(dataset_dir, name)
   return found.splits.get('train', {}).get('class_counts', {}) if found else {}
 
 
 def versions():
-  """Returns a list of (what, version) of this process."""
+  """Returns a list of (component, version) of this process."""
   return [('Python', sys.version.split()[0]), ('TensorFlow', tf.__version__),
           ('NumPy', np.__version__), ('Pillow', PIL.__version__),
           ('system', platform.platform())]

@@ -1,7 +1,7 @@
-"""What a checkpoint is worth on the splits that it was not trained on.
+"""Results of a checkpoint on its validation and test photos.
 
-Decisions are taken on the validation photos, and reported on the test photos:
-`decided` and `reported` say which of the splits is which.
+Decisions are made on the validation photos and reported on the test photos:
+`decided` and `reported` return the result of the right split.
 """
 
 import collections
@@ -15,41 +15,40 @@ from runs import checkpoints
 VALIDATION, TEST = 'validation', 'test'
 
 # name: of the split. counted: a Counted with logits and features. metrics: its
-# Metrics.
-# sources: the record files that its photos come from, in their order.
+# Metrics. sources: the record files of its photos, in order.
 SplitResult = collections.namedtuple(
     'SplitResult', 'name counted metrics sources')
 
 
 def measure(run, checkpoint, dataset_name, dataset_dir, batch_size,
             num_threads=4, moving_average_decay=None, session_config=None):
-  """Runs a checkpoint over the validation and the test photos, each once.
+  """Evaluates a checkpoint on each validation and test photo once.
 
   Args:
     run: RunInfo of the run.
     checkpoint: prefix of the checkpoint.
     dataset_name: name of the data set.
     dataset_dir: folder of its records.
-    batch_size: photos a batch.
+    batch_size: photos per batch.
     num_threads: threads that decode photos.
-    moving_average_decay: of the moving averages to take, None for the plain
-      variables.
+    moving_average_decay: decay of the moving averages to use, None for the
+      plain variables.
     session_config: tf.ConfigProto.
 
   Returns:
     A list of one or two SplitResults, validation first.
 
   Raises:
-    InputError: the data set is not there, has neither of the splits or other
-      classes than the run, or the checkpoint cannot be used.
+    InputError: the data set is missing, has neither of the splits, or has
+      other classes than the run; or the checkpoint cannot be used.
   """
-  there = split_files.find(dataset_name, dataset_dir)
-  splits = [name for name in (VALIDATION, TEST) if name in there]
-  if there and not splits:
+  existing = split_files.find(dataset_name, dataset_dir)
+  splits = [name for name in (VALIDATION, TEST) if name in existing]
+  if existing and not splits:
     raise InputError(
         'data set %r in %s has neither a validation nor a test split: convert '
         'it with --percent_validation=20' % (dataset_name, dataset_dir))
-  # Where nothing is there, get_dataset says so.
+  # If the data set is missing, get_dataset raises the error.
   parts = [dataset_factory.get_dataset(dataset_name, name, dataset_dir)
            for name in splits or [VALIDATION]]
   names = dataset_factory.labels_of_records(dataset_name, dataset_dir)
@@ -91,10 +90,10 @@ def _piece(counted, start, end):
 
 
 def decided(results):
-  """Returns the SplitResult that decisions are taken on, None without one."""
+  """Returns the SplitResult to make decisions on, None without one."""
   return results[0] if results[0].name == VALIDATION else None
 
 
 def reported(results):
-  """Returns the SplitResult that counts: test where there is one."""
+  """Returns the SplitResult to report: test if there is one."""
   return results[-1]

@@ -1,4 +1,4 @@
-"""The photos that a network got wrong while it was most sure, as pictures."""
+"""Wrongly classified photos with the highest scores, as pictures."""
 
 import base64
 import collections
@@ -10,42 +10,42 @@ from PIL import Image
 from compat import tf
 from datasets import tfrecord_file
 
-# Pixels of the longer side, and quality, of the pictures: some 5 kB each.
+# Longer side in pixels, and JPEG quality, of the pictures: some 5 kB each.
 _SIDE = 160
 _QUALITY = 80
 
-# split, file: where the photo is from. label, predicted: indices of classes.
-# score: of the predicted class. label_score: of the label. position: number of
-# its record in the split's files, from 0.
+# split, file: of the photo. label, predicted: class indices. score: of the
+# predicted class. label_score: of the label. position: number of its record in
+# the split's files, from 0.
 WrongPhoto = collections.namedtuple(
     'WrongPhoto', 'split file label predicted score label_score position')
 
 
 def find(results, count):
-  """Returns the wrong photos of the highest scores, highest first.
+  """Returns the wrong photos with the highest scores, highest first.
 
   Args:
     results: list of SplitResults.
-    count: how many at most.
+    count: largest number of photos.
 
   Returns:
     A list of WrongPhotos.
   """
-  found = []
+  wrong = []
   for result in results:
     counted = result.counted
     predicted = counted.probabilities.argmax(axis=1)
     for position in np.flatnonzero(predicted != counted.labels):
       scores, label = counted.probabilities[position], counted.labels[position]
-      found.append(WrongPhoto(
+      wrong.append(WrongPhoto(
           result.name, counted.filenames[position], int(label),
           int(predicted[position]), float(scores.max()), float(scores[label]),
           int(position)))
-  return sorted(found, key=lambda photo: -photo.score)[:count]
+  return sorted(wrong, key=lambda photo: -photo.score)[:count]
 
 
 def pictures(photos, results):
-  """Returns a data: URI of each photo, None of one that cannot be shown.
+  """Returns a data: URI of each photo, None for those that cannot be shown.
 
   Args:
     photos: list of WrongPhotos.
@@ -63,8 +63,8 @@ def read_photos(sources, positions):
   """Yields the encoded photos of some records.
 
   Args:
-    sources: record files in the order in which they are counted through.
-    positions: numbers of records, from 0 on over all files.
+    sources: record files in the order of evaluation.
+    positions: numbers of records, from 0, counted over all files.
 
   Yields:
     (position, bytes); nothing for a record that cannot be read.
@@ -92,13 +92,13 @@ def data_uri(encoded):
     encoded: bytes of a JPEG or PNG file, or None.
 
   Returns:
-    Text; None where there is no picture to show.
+    Text; None if there is no picture to show.
   """
   if encoded is None:
     return None
   try:
     image = Image.open(io.BytesIO(encoded))
-    image.draft('RGB', (2 * _SIDE, 2 * _SIDE))  # Of a JPEG: decodes it smaller.
+    image.draft('RGB', (2 * _SIDE, 2 * _SIDE))  # Decodes a JPEG smaller.
     image = image.convert('RGB')
     image.thumbnail((_SIDE, _SIDE))
     stream = io.BytesIO()

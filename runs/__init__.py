@@ -1,1 +1,1 @@
-"""What one training run wrote: its facts (run.json) and its checkpoints."""
+"""Files of a training run: run.json, checkpoints, feature cache, OOD bank."""

@@ -1,6 +1,6 @@
-"""Finding a run's checkpoints, and saying beforehand whether they fit.
+"""Finding, checking and restoring the checkpoints of a run.
 
-Both formats load: the present one (PREFIX.index and PREFIX.data-…) and the
+Both formats load: the current one (PREFIX.index and PREFIX.data-…) and the
 single file of 2016 (TensorFlow's V1 format).
 """
 
@@ -18,11 +18,11 @@ from errors import InputError
 
 
 class UnreadableCheckpoint(InputError):
-  """The files of a checkpoint are there and cannot be read, at least now."""
+  """The files of a checkpoint exist but cannot be read, at least for now."""
 
 
-# A checkpoint that lacks something is being copied as long as it grows: seconds
-# for which it may stand still, and between two looks.
+# An incomplete checkpoint counts as being copied while it grows: seconds for
+# which it may stop growing, and seconds between two checks.
 COPY_PATIENCE_SECS = 10.0
 _LOOK_SECS = 0.5
 
@@ -35,21 +35,21 @@ _PATTERN_CHARACTERS = '*?[\\'
 # validation photos, where training keeps one.
 BEST_DIR = 'best'
 
-# Which checkpoint of a train directory is taken; see chosen_folder.
+# Which checkpoint of a train directory is used; see chosen_folder.
 BEST, NEWEST = 'best', 'newest'
 
-# How many variables an error names before it only counts them.
+# How many names an error lists before it only counts them.
 _NAMED = 4
 
 
 def check_path(path):
-  """Refuses a path that TensorFlow would read as a pattern of file names.
+  """Raises InputError if TensorFlow would read a path as a pattern.
 
   Args:
     path: a train directory or a checkpoint.
 
   Raises:
-    InputError: the path has one of the characters of a pattern.
+    InputError: the path contains a pattern character.
   """
   if any(character in path for character in _PATTERN_CHARACTERS):
     raise InputError(
@@ -59,10 +59,10 @@ def check_path(path):
 
 
 def is_complete(prefix):
-  """Whether a checkpoint's files are there, as long as its index says.
+  """Whether all files of a checkpoint exist, with the length its index says.
 
-  A checkpoint that is being copied lacks some: TensorFlow writes the index
-  last, copying tools do not.
+  This fails while a checkpoint is copied: TensorFlow writes the index last, but
+  copying tools do not.
 
   Args:
     prefix: path of a checkpoint without .index and .data-….
@@ -89,8 +89,8 @@ def _shards(prefix):
 def newest(train_dir):
   """Returns the newest complete checkpoint of a train directory, or None.
 
-  TensorFlow's own list decides which is the newest. Where that list is missing
-  or names files that are gone, the global step in the file names does.
+  TensorFlow's own list decides which is the newest. If that list is missing or
+  its files are gone, the global step in the file names decides.
 
   Args:
     train_dir: folder, which need not exist.
@@ -99,36 +99,36 @@ def newest(train_dir):
     InputError: the path has characters that TensorFlow reads as a pattern.
   """
   check_path(train_dir)
-  found = [p[:-len('.index')] for p in
-           glob.glob(os.path.join(glob.escape(train_dir), '*.index'))]
-  found.sort(key=global_step_of, reverse=True)
-  for prefix in listed(train_dir) + found:
+  prefixes = [p[:-len('.index')] for p in
+              glob.glob(os.path.join(glob.escape(train_dir), '*.index'))]
+  prefixes.sort(key=global_step_of, reverse=True)
+  for prefix in listed(train_dir) + prefixes:
     if is_complete(prefix):
       return prefix
   return None
 
 
 def chosen_folder(train_dir, which=None):
-  """Returns the folder with the checkpoint to take from a train directory.
+  """Returns the folder with the checkpoint to use of a train directory.
 
-  Evaluation, report, exports and fine-tuning all use this rule, and take the
+  Evaluation, report, exports and fine-tuning all use this rule, and then the
   newest checkpoint of that folder.
 
   Args:
     train_dir: folder, which need not exist.
-    which: BEST or NEWEST; None: the best one where training keeps one, else the
+    which: BEST or NEWEST; None: the best one if training keeps one, else the
       newest.
   """
   best = os.path.join(train_dir, BEST_DIR)
   if which == BEST:
     return best
-  # While one is copied, its index or TensorFlow's list may come first.
+  # While one is being copied, its index or TensorFlow's list may come first.
   kept = listed(best) or glob.glob(os.path.join(glob.escape(best), '*.index'))
   return best if which is None and kept else train_dir
 
 
 def find(train_dir, which=None):
-  """Returns the complete checkpoint to take from a train directory, or None.
+  """Returns the complete checkpoint to use of a train directory, or None.
 
   Args:
     train_dir: folder, which need not exist.
@@ -138,21 +138,21 @@ def find(train_dir, which=None):
 
 
 def _newest_begun(train_dir):
-  """Returns the checkpoint that is, or will be, the newest; None for none.
+  """Returns the checkpoint that is, or will be, the newest, or None.
 
-  Of one that is being copied some files are missing, or all but its name in
-  TensorFlow's list.
+  While it is being copied some of its files are missing, or all files, and only
+  TensorFlow's list names it.
   """
   return (listed(train_dir) or [None])[0]
 
 
 def _files(prefix):
-  """Returns the paths of what is there of a checkpoint."""
+  """Returns the paths of the existing files of a checkpoint."""
   return glob.glob(glob.escape(prefix) + '.*') + glob.glob(glob.escape(prefix))
 
 
 def _size(prefix):
-  """Returns how many bytes of a checkpoint are there."""
+  """Returns the total size of the existing files of a checkpoint, in bytes."""
   total = 0
   for path in _files(prefix):
     try:
@@ -163,10 +163,10 @@ def _size(prefix):
 
 
 def _wait_for_copy(prefix):
-  """Waits while a checkpoint that is not complete grows.
+  """Waits while an incomplete checkpoint grows.
 
   Returns:
-    Whether it is complete.
+    Whether it is complete now.
   """
   if is_complete(prefix):
     return True
@@ -190,16 +190,16 @@ def is_checkpoint(prefix):
 def listed(train_dir):
   """Returns the checkpoints of TensorFlow's own list, newest first.
 
-  All are in this folder, where they may be missing. The paths in a list may be
-  absolute. In a folder that was copied or renamed, they lead to the original or
-  to another run that has its name now.
+  All returned paths are in this folder, but the files may be missing. The paths
+  in a list may be absolute; in a copied or renamed folder, those point to the
+  original, or to another run that now has its name.
 
   Args:
     train_dir: folder, which need not exist.
   """
   try:
     state = tf.train.get_checkpoint_state(train_dir)
-  except ValueError:  # The list is there and still empty.
+  except ValueError:  # The list exists but is still empty.
     return []
   if state is None:
     return []
@@ -210,15 +210,14 @@ def listed(train_dir):
 
 
 def resolve(path, which=None):
-  """Returns the checkpoint that a user means.
+  """Returns the checkpoint that a path means.
 
-  One that is being copied, or written by another machine, is waited for while
-  it grows.
+  If it is being copied, or written by another machine, waits while it grows.
 
   Args:
     path: a train directory; or a checkpoint's prefix; or one of its files
       (.index, .data-…, .meta); or a V1 file.
-    which: of a train directory, as for chosen_folder.
+    which: which one of a train directory, as for chosen_folder.
 
   Raises:
     InputError: there is none, or the path has characters that TensorFlow reads
@@ -232,27 +231,27 @@ def resolve(path, which=None):
   if os.path.isdir(path):
     folder = chosen_folder(path, which)
     begun = _newest_begun(folder)
-    whole = begun is None or _wait_for_copy(begun)
+    is_whole = begun is None or _wait_for_copy(begun)
     prefix = newest(folder)
     if prefix is None and which == BEST:
       raise InputError(
-          'no best checkpoint in %s: training keeps one when it is evaluated '
-          'meanwhile on validation photos, on features or with '
+          'no best checkpoint in %s: training keeps one when it evaluates on '
+          'validation photos, with cached features or with '
           '--evaluate_every_n_steps' % folder)
     if prefix is None:
       raise InputError('no checkpoint in the folder %s' % folder)
     if folder != path:
-      tf.logging.info('Taking the best checkpoint, %s; CHECKPOINT=newest, or '
-                      '--which_checkpoint=newest, takes the newest', prefix)
-    if not whole:
-      tf.logging.warning('%s is not complete and does not grow; %s is taken',
+      tf.logging.info('Using the best checkpoint, %s; CHECKPOINT=newest, or '
+                      '--which_checkpoint=newest, uses the newest', prefix)
+    if not is_whole:
+      tf.logging.warning('%s is not complete and does not grow; using %s',
                          begun, prefix)
     return prefix
   prefix = re.sub(r'\.(index|meta|data-\d+-of-\d+)$', '', path)
   if not is_checkpoint(prefix):
     raise InputError('no checkpoint at %s: neither %s.index nor a file of that '
-                     'name is there' % (path, prefix))
-  _wait_for_copy(prefix)  # What is wrong after that shows when it is read.
+                     'name exists' % (path, prefix))
+  _wait_for_copy(prefix)  # If it stays incomplete, reading it fails.
   return prefix
 
 
@@ -263,7 +262,7 @@ def global_step_of(prefix):
 
 
 def read_global_step(prefix):
-  """Returns the step that a checkpoint holds, else that in its name, else -1.
+  """Returns the step stored in a checkpoint, else the one in its name or -1.
 
   Args:
     prefix: path of a checkpoint, as `resolve` returns it.
@@ -276,7 +275,7 @@ def read_global_step(prefix):
     return global_step_of(prefix)
   try:
     return int(reader.get_tensor('global_step'))
-  except CHECKPOINT_ERRORS as error:  # The index is there, its data is not.
+  except CHECKPOINT_ERRORS as error:  # The index exists, but not its data.
     raise _unreadable(prefix, error)
 
 
@@ -284,7 +283,7 @@ def open_reader(prefix):
   """Returns TensorFlow's reader of a checkpoint of either format.
 
   Raises:
-    UnreadableCheckpoint: the files are damaged, too short or no checkpoint.
+    UnreadableCheckpoint: the files are damaged, too short or not a checkpoint.
   """
   try:
     reader = tf.train.NewCheckpointReader(prefix)
@@ -296,17 +295,17 @@ def open_reader(prefix):
 
 
 def _check_length(reader, prefix):
-  """Raises ValueError where the .data-… files are too short for the index.
+  """Raises ValueError if the .data-… files are too short for the index.
 
-  TensorFlow would notice when it reads the last variables. The index of the
-  single-file format is that file's end.
+  TensorFlow would notice only when it reads the last variables. The single-file
+  format has its index at the end of the file, so it needs no check.
   """
   shapes = reader.get_variable_to_shape_map()
   wanted = 0
   for name, dtype in reader.get_variable_to_dtype_map().items():
-    if dtype == tf.string:  # Its length is nowhere but in the data.
+    if dtype == tf.string:  # Only the data has their lengths.
       texts = np.ravel(reader.get_tensor(name))
-      wanted += sum(1 + len(text) for text in texts)  # 1: how long it is.
+      wanted += sum(1 + len(text) for text in texts)  # 1: length byte.
     else:
       wanted += dtype.size * int(np.prod(shapes[name], dtype=np.int64))
   try:
@@ -319,7 +318,7 @@ def _check_length(reader, prefix):
 
 
 def restore(saver, session, prefix):
-  """Restores variables from a checkpoint that was seen to fit.
+  """Restores variables from a checkpoint that `check_fits` accepted.
 
   Args:
     saver: tf.train.Saver of the variables.
@@ -341,16 +340,16 @@ def _unreadable(prefix, error):
 
 
 def variables_to_restore(moving_average_decay=None):
-  """Returns what evaluation and export restore in the default graph.
+  """Returns the variables that evaluation and export restore.
 
   Args:
-    moving_average_decay: decay of the run's moving averages; None takes the
-      variables as the last step left them.
+    moving_average_decay: decay of the run's moving averages; None: the plain
+      variables.
 
   Returns:
-    {name in the checkpoint: variable} without the global step, which published
-    checkpoints may lack; `read_global_step` has it. With averages, it is to be
-    given to `with_plain_names` before anything is read.
+    {name in the checkpoint: variable} of the default graph, without the global
+    step, which published checkpoints may lack (see `read_global_step`). With
+    moving averages, pass it to `with_plain_names` before restoring.
   """
   step = tf.train.get_or_create_global_step()
   if moving_average_decay:
@@ -364,10 +363,11 @@ def variables_to_restore(moving_average_decay=None):
 
 
 def with_plain_names(prefix, mapping):
-  """Returns a mapping in which what a checkpoint has no average of is itself.
+  """Maps variables without a moving average in a checkpoint to themselves.
 
-  Training averages what it changes; slim averaged frozen variables too. A
-  checkpoint without any average stays an error of `check_fits`.
+  Training averages only the variables that it changes; slim averaged frozen
+  variables too. A checkpoint without any average stays an error of
+  `check_fits`.
 
   Args:
     prefix: path of a checkpoint, as `resolve` returns it.
@@ -376,36 +376,36 @@ def with_plain_names(prefix, mapping):
   Raises:
     UnreadableCheckpoint: its files are damaged or half copied.
   """
-  there = open_reader(prefix).get_variable_to_shape_map()
-  if not any(name in there and name != variable.op.name
+  stored = open_reader(prefix).get_variable_to_shape_map()
+  if not any(name in stored and name != variable.op.name
              for name, variable in mapping.items()):
     return mapping
-  return {name if name in there else variable.op.name: variable
+  return {name if name in stored else variable.op.name: variable
           for name, variable in mapping.items()}
 
 
 def check_fits(prefix, mapping, advice):
-  """Compares a checkpoint with the variables that will be read from it.
+  """Checks that a checkpoint has the variables to restore, with their shapes.
 
   Args:
     prefix: path of a checkpoint, as `resolve` returns it.
     mapping: {name in the checkpoint: variable}.
-    advice: what to change when it does not fit; ends the message.
+    advice: what to change if it does not fit; ends the message.
 
   Raises:
-    InputError: names the missing variables, or those of another shape.
+    InputError: variables are missing or have other shapes; it names them.
   """
   shapes = open_reader(prefix).get_variable_to_shape_map()
   missing = sorted(set(mapping) - set(shapes))
   if missing:
     raise InputError('%s lacks %s; %s' % (prefix, name_some(missing), advice))
-  other = ['%s (there %s, here %s)' %
-           (name, shapes[name], variable.shape.as_list())
-           for name, variable in sorted(mapping.items())
-           if shapes[name] != variable.shape.as_list()]
-  if other:
-    raise InputError('%s has other shapes: %s; %s' %
-                     (prefix, name_some(other), advice))
+  mismatched = ['%s (checkpoint %s, network %s)' %
+                (name, shapes[name], variable.shape.as_list())
+                for name, variable in sorted(mapping.items())
+                if shapes[name] != variable.shape.as_list()]
+  if mismatched:
+    raise InputError('%s has different shapes: %s; %s' %
+                     (prefix, name_some(mismatched), advice))
 
 
 def name_some(names):
@@ -416,10 +416,10 @@ def name_some(names):
 
 
 def digest(checkpoint):
-  """Returns what tells a checkpoint's weights from others.
+  """Returns a digest that identifies a checkpoint's weights.
 
-  The index of a checkpoint has the checksums of all its variables; the single
-  file of 2016 is read as a whole.
+  The index of a checkpoint has the checksums of all its variables, so only that
+  is read; a single file of 2016 is read whole.
 
   Args:
     checkpoint: prefix of the checkpoint.

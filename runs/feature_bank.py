@@ -1,22 +1,23 @@
-"""Training photos as a network sees them, to know what it does not know.
+"""Reference bank of training features for out-of-distribution detection.
 
-Two things are asked of a photo: that it lies near training photos, and that one
-class stands out. A photo of something else may well fail at one of them only.
+A photo is in-distribution ("known") if it is near training photos and one class
+stands out. Out-of-distribution photos often fail only one of the two criteria.
 
-Its similarity is the cosine to each of its k nearest training photos, less
-LOCAL_SHARE times what is usual for that one (its mean cosine to its own k
-nearest); and the mean of that. Features are those before the classifier, scaled
-to length 1. Similarity and largest logit are each standardized by the
-validation photos, and the score is their soft minimum: about the lower one, and
-less where both are low. The photo is known from a threshold on.
+The similarity of a photo is the mean, over its k nearest training photos, of
+its cosine to that one less LOCAL_SHARE times the local density there (the
+neighbour's mean cosine to its own k nearest). Features are those before the
+classifier, scaled to length 1. Similarity and largest logit are standardized by
+the validation photos; the score is their soft minimum: close to the lower one,
+and lower still if both are low. Photos with a score from a threshold on are
+known.
 
 Nearest neighbours for this: Y. Sun, Y. Ming, X. Zhu, Y. Li: Out-of-Distribution
-Detection with Deep Nearest Neighbors, arXiv 2204.06507. Comparing with what is
-usual around a neighbour: M. M. Breunig et al.: LOF, SIGMOD 2000. The largest
-logit: D. Hendrycks et al., arXiv 1911.11132. docs/unknown.md has what else was
-tried, and what each is worth.
+Detection with Deep Nearest Neighbors, arXiv 2204.06507. Comparison with a
+neighbour's local density: M. M. Breunig et al.: LOF, SIGMOD 2000. Largest
+logit: D. Hendrycks et al., arXiv 1911.11132. docs/unknown.md has the
+alternatives that were tried, with results.
 
-`known.npz` lies beside the checkpoint that its features are of.
+`known.npz` is in the folder of the checkpoint that its features are from.
 """
 
 import collections
@@ -30,46 +31,47 @@ from runs import checkpoints
 
 FILE_NAME = 'known.npz'
 
-# Neighbours that count.
+# k, the number of nearest neighbours.
 NUM_NEIGHBOURS = 10
 
-# How much of what is usual around a neighbour is taken off.
+# Share of a neighbour's local density that is subtracted.
 LOCAL_SHARE = 0.5
 
-# How hard the soft minimum is.
+# Sharpness of the soft minimum.
 SHARPNESS = 2.0
 
-# Training photos that are kept, and how many of each class even where that is
-# more. With 1,024 features each, to compare one photo with 2,000 is 1 % of what
-# MobileNet V1 takes for it.
+# Training photos in the bank, and the least number per class, which may exceed
+# that. Comparing one photo with 2,000, with 1,024 features each, costs 1 % of
+# running MobileNet V1 on it.
 MAX_PHOTOS = 2000
 LEAST_A_CLASS = 5
 
-# Share of the validation photos that count as known.
+# Share of the validation photos that are known at the threshold.
 ACCEPTED = 0.95
 
-# Of the threshold, below the photo that sets it: another order of the same sum
-# must not refuse it.
+# Margin of the threshold below the photo that sets it, so that rounding, with
+# another order of summation, does not refuse that photo.
 _MARGIN = 1e-4
 
-# Where all photos are alike, or there is one.
+# Least standard deviation, for photos that are all alike or a single photo.
 _LEAST_SPREAD = 1e-3
 
-# Part of each file: raised when what is in it changes.
+# File format version, stored in each file.
 _FORM = 1
 
-# Photos that are compared at once: 80 MB with 5,000 in the bank.
+# Photos that are compared at once: 80 MB with a bank of 5,000 photos.
 _ROWS = 4096
 
 # features: [n, d] float32, rows of length 1. labels: [n] int64. filenames: list
-# of n texts. positions: [n] int64, numbers of their records in the training
-# split. usual: [n] float32. num_neighbours: k.
+# of n str. positions: [n] int64, numbers of their records in the training
+# split. usual: [n] float32, local density: mean cosine to the k nearest.
+# num_neighbours: k.
 # center, spread: [2] float32, mean and standard deviation of similarity and
 # largest logit over the photos that the threshold was set with.
-# threshold: the least score of a known photo; photos: how many set it; refused:
-# how many of these are below; split: its name.
-# step, digest: of the checkpoint. records: fingerprint of the photos that both
-# were taken from. moving_average_decay: None for the variables.
+# threshold: the least score of a known photo; photos: how many photos set it;
+# refused: how many of these are below it; split: their split.
+# step, digest: of the checkpoint. records: fingerprint of the records that both
+# sets of photos are from. moving_average_decay: None for the plain variables.
 Bank = collections.namedtuple(
     'Bank', 'features labels filenames positions usual num_neighbours center '
     'spread threshold photos refused split step digest records '
@@ -79,28 +81,29 @@ _ARRAYS = ('features', 'labels', 'positions', 'usual', 'center', 'spread')
 
 
 def choose(labels, limit=MAX_PHOTOS):
-  """Chooses the photos of a bank: as many of each class as there are, or fit.
+  """Chooses the photos of a bank: all, or equally many of each class.
 
   Args:
     labels: [photos] integers.
-    limit: photos at most; but LEAST_A_CLASS of a class that has them.
+    limit: largest number of photos, but at least LEAST_A_CLASS per class if it
+      has them.
 
   Returns:
-    [chosen] positions, in rising order: the same each time.
+    [chosen] positions, in rising order; deterministic.
   """
   labels = np.asarray(labels, np.int64)
   counts = np.bincount(labels)
-  most = _most_a_class(counts[counts > 0], limit)
+  most = _most_per_class(counts[counts > 0], limit)
   order = np.random.RandomState(0).permutation(len(labels))
-  # The number of each photo among those of its class, in that order.
+  # Rank of each photo within its class, in that order.
   by_class = order[np.argsort(labels[order], kind='stable')]
   starts = np.cumsum(counts) - counts
   rank = np.arange(len(labels)) - starts[labels[by_class]]
   return np.sort(by_class[rank < most])
 
 
-def _most_a_class(counts, limit):
-  """Returns the largest number a class with which all classes fit."""
+def _most_per_class(counts, limit):
+  """Returns the largest number of photos per class that fits the limit."""
   low, high = LEAST_A_CLASS, max(counts.max(initial=1), LEAST_A_CLASS)
   while low < high:
     middle = (low + high + 1) // 2
@@ -113,16 +116,17 @@ def _most_a_class(counts, limit):
 
 def build(features, labels, filenames, positions, checkpoint, records,
           moving_average_decay=None):
-  """Builds the Bank of a checkpoint; it has no threshold yet.
+  """Builds the Bank of a checkpoint, without a threshold.
 
   Args:
-    features: [n, d] floats: of the chosen training photos.
+    features: [n, d] floats, of the chosen training photos.
     labels: [n] integers.
-    filenames: list of n texts.
+    filenames: list of n str.
     positions: [n] numbers of their records.
-    checkpoint: prefix of the checkpoint that the features are of.
-    records: fingerprint of the records that they come from.
-    moving_average_decay: of the averages that gave them; None: the variables.
+    checkpoint: prefix of the checkpoint that the features are from.
+    records: fingerprint of the records of the photos.
+    moving_average_decay: decay of the averages that were used; None: the plain
+      variables.
 
   Raises:
     InputError: there are fewer than two photos, or a feature is not finite.
@@ -135,7 +139,7 @@ def build(features, labels, filenames, positions, checkpoint, records,
 
 
 def assemble(features, labels):
-  """Returns a Bank of photos alone: nothing says where they come from.
+  """Builds a Bank without the facts about photos and checkpoint.
 
   Args:
     features: [n, d] floats.
@@ -145,15 +149,15 @@ def assemble(features, labels):
     InputError: there are fewer than two photos, or a feature is not finite.
   """
   if len(labels) < 2:
-    raise InputError('two training photos at least are needed to compare '
+    raise InputError('at least two training photos are needed to compare '
                      'with, got %d' % len(labels))
   rows = normalize(features)
   k = min(NUM_NEIGHBOURS, len(labels) - 1)
   usual = np.empty(len(rows), np.float32)
   for start in range(0, len(rows), _ROWS):
     cosines = rows[start:start + _ROWS] @ rows.T
-    inside = np.arange(len(cosines))
-    cosines[inside, start + inside] = -np.inf  # Itself.
+    own_rows = np.arange(len(cosines))
+    cosines[own_rows, start + own_rows] = -np.inf  # Not to itself.
     usual[start:start + _ROWS] = np.partition(
         cosines, -k, axis=1)[:, -k:].mean(axis=1)
   return Bank(
@@ -165,7 +169,7 @@ def assemble(features, labels):
 
 
 def normalize(features):
-  """Scales rows to length 1; one of zeros stays.
+  """Scales rows to length 1; rows of zeros stay as they are.
 
   Args:
     features: [n, d] floats.
@@ -175,37 +179,37 @@ def normalize(features):
   """
   features = np.asarray(features, np.float32)
   if not np.all(np.isfinite(features)):
-    raise InputError('the network gives features that are not finite: the '
-                     'checkpoint is of a run that failed')
+    raise InputError('the network returns features that are not finite: the '
+                     'checkpoint is from a failed run')
   lengths = np.sqrt(np.square(features).sum(axis=1, keepdims=True))
   return features / np.maximum(lengths, 1e-12)
 
 
 def similarities(bank, features):
-  """Returns how near photos are to the bank: [photos] float32.
+  """Returns the similarity of photos to the bank: [photos] float32.
 
   Args:
     bank: Bank.
     features: [photos, d] floats.
   """
-  found = []
+  parts = []
   rows = normalize(features)
   for start in range(0, len(rows), _ROWS):
     cosines = rows[start:start + _ROWS] @ bank.features.T
     k = bank.num_neighbours
     nearest = np.argpartition(cosines, -k, axis=1)[:, -k:]
-    found.append(np.mean(np.take_along_axis(cosines, nearest, axis=1) -
+    parts.append(np.mean(np.take_along_axis(cosines, nearest, axis=1) -
                          LOCAL_SHARE * bank.usual[nearest], axis=1))
-  return np.concatenate(found) if found else np.zeros([0], np.float32)
+  return np.concatenate(parts) if parts else np.zeros([0], np.float32)
 
 
 def nearest(bank, features, count):
-  """Returns the photos of the bank that are nearest to each of some photos.
+  """Returns the photos of the bank that are nearest to each photo.
 
   Args:
     bank: Bank.
     features: [photos, d] floats.
-    count: how many a photo.
+    count: how many per photo.
 
   Returns:
     [photos, count] rows of the bank, nearest first, and their cosines.
@@ -216,11 +220,11 @@ def nearest(bank, features, count):
 
 
 def scores(bank, found, logits):
-  """Returns by how much photos are known: [photos] float32.
+  """Returns the known scores of photos: [photos] float32.
 
   Args:
     bank: Bank with a threshold.
-    found: [photos] floats, their similarities.
+    found: [photos] floats, their similarities to the bank.
     logits: [photos, classes] floats.
   """
   both = np.stack([found, np.max(logits, axis=1)], axis=1).astype(np.float32)
@@ -233,9 +237,9 @@ def set_threshold(bank, found, logits, split, accepted=ACCEPTED):
 
   Args:
     bank: Bank.
-    found: [photos] similarities of photos that are not in it.
+    found: [photos] similarities of photos that are not in the bank.
     logits: [photos, classes] floats.
-    split: name of the split that they are of.
+    split: name of their split.
     accepted: the share.
 
   Raises:
@@ -248,10 +252,10 @@ def set_threshold(bank, found, logits, split, accepted=ACCEPTED):
       center=both.mean(axis=0).astype(np.float32),
       spread=np.maximum(both.std(axis=0), _LEAST_SPREAD).astype(np.float32))
   ranked = np.sort(scores(bank, found, logits))
-  # Half a photo is not refused.
+  # Rounded down; 1e-9 allows for rounding errors.
   refused = int(len(ranked) * (1 - accepted) + 1e-9)
   threshold = float(ranked[refused])
-  # Of equal scores all are accepted, or none.
+  # Photos of equal score are accepted together or not at all.
   below = float(max(ranked[ranked < ranked[refused]], default=-np.inf))
   threshold -= min(_MARGIN, (threshold - below) / 2)
   return bank._replace(threshold=threshold, photos=len(ranked),
@@ -259,46 +263,46 @@ def set_threshold(bank, found, logits, split, accepted=ACCEPTED):
 
 
 def path(checkpoint):
-  """Returns where the bank of a checkpoint is kept."""
+  """Returns the path of the bank of a checkpoint."""
   return os.path.join(os.path.dirname(checkpoint), FILE_NAME)
 
 
 def save(checkpoint, bank):
-  """Writes a Bank beside its checkpoint, whole or not at all."""
+  """Writes a Bank next to its checkpoint, whole or not at all."""
   name = path(checkpoint)
-  aside = '%s.%d.tmp' % (name, os.getpid())
+  temporary_path = '%s.%d.tmp' % (name, os.getpid())
   facts = {field: value for field, value in bank._asdict().items()
            if value is not None}
   facts['filenames'] = np.array(
       [text.encode('utf-8', 'surrogateescape') for text in bank.filenames])
   try:
-    with open(aside, 'wb') as stream:
+    with open(temporary_path, 'wb') as stream:
       np.savez(stream, form=_FORM, **facts)
-    os.replace(aside, name)
+    os.replace(temporary_path, name)
   finally:
-    if os.path.exists(aside):
-      os.remove(aside)
+    if os.path.exists(temporary_path):
+      os.remove(temporary_path)
 
 
 def load(checkpoint, records=None, moving_average_decay=None):
-  """Reads the Bank of exactly these weights.
+  """Reads the Bank of a checkpoint.
 
   Args:
     checkpoint: prefix of a checkpoint.
-    records: fingerprint of the records that it must be of; None: any.
-    moving_average_decay: of the moving averages that are used, None for the
-      plain variables.
+    records: fingerprint of the records that it must be from; None: any.
+    moving_average_decay: decay of the moving averages that are used, None for
+      the plain variables.
 
   Returns:
-    A Bank; None where there is none, or it is damaged or of other weights: it
+    A Bank; None if there is none, or if it is damaged or from other weights: it
     can be built again.
   """
   name = path(checkpoint)
   try:
-    if not zipfile.is_zipfile(name):  # NumPy complains twice of what is none.
+    if not zipfile.is_zipfile(name):  # NumPy would warn twice.
       return None
-    with np.load(name) as kept:
-      facts = {name: kept[name] for name in kept.files}
+    with np.load(name) as stored:
+      facts = {field: stored[field] for field in stored.files}
     if int(facts.pop('form')) != _FORM:
       return None
     bank = Bank(**{
@@ -308,7 +312,7 @@ def load(checkpoint, records=None, moving_average_decay=None):
         facts[field].item()
         for field in Bank._fields
         if field in facts or field != 'moving_average_decay'})
-  # zipfile raises RuntimeError for flags in it that make no sense.
+  # zipfile raises RuntimeError for invalid flags in the file.
   except (OSError, EOFError, ValueError, KeyError, AttributeError, TypeError,
           RuntimeError, zipfile.BadZipFile):
     return None

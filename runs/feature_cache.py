@@ -1,10 +1,9 @@
-"""What a frozen trunk makes of each photo, kept on disk.
+"""On-disk cache of frozen-backbone features.
 
-A cache is a folder, named after all that its content depends on. Rows are
-appended and counted; a count is written after its rows are on the disk, so that
-a cache that was being filled when its process was killed goes on where it was.
-Of a complete cache blocks are read through the system's page cache: it need not
-fit in memory.
+A cache is a folder named after a hash of all that its content depends on. Rows
+are appended and counted; the count is written after its rows are on disk, so if
+the process is killed, filling resumes where it was. A complete cache is read in
+blocks through the system's page cache: it need not fit in memory.
 """
 
 import collections
@@ -28,35 +27,35 @@ _ROWS_FILE = 'rows.json'
 _LABELS_FILE = 'labels.i64'
 _FILENAMES_FILE = 'filenames.jsonl'
 
-# Part of each key: raised when the files below change their form.
+# Version of the file formats below, part of each key.
 _FORM = 1
 
-# Rows are put on the disk and counted after so many bytes or seconds: what a
-# killed process has to do again.
+# Rows are synced to disk and counted after this many bytes or seconds; a killed
+# process loses at most those.
 _SYNC_BYTES = 32 * 1024 * 1024
 _SYNC_SECS = 5
 
-# From one look at whether another process is done to the next.
+# Seconds between two checks whether another process is done.
 _WAIT_SECS = 0.5
 
-# Rows that are shuffled among each other have so many bytes in memory.
+# Bytes in memory of the rows that are shuffled together.
 _SHUFFLE_BYTES = 256 * 1024 * 1024
 
-# In a train directory: which caches its run has used.
+# In a train directory: the caches that its run has used.
 _USE_FILE = 'features.json'
 
 # features: list of [rows, ...] float32. labels: [rows] int64.
 Batch = collections.namedtuple('Batch', 'features labels')
 
-# tensors: names of those whose values are kept. variables: names of those that
+# tensors: names of the cached tensors. variables: names of the variables that
 # they depend on. folders: {split: folder of the cache}.
 Use = collections.namedtuple('Use', 'tensors variables folders')
 
 
 def fingerprint_records(paths):
-  """Returns a text that changes when a record does.
+  """Returns a hash of the records in some files.
 
-  Of each record its length and checksum are read, not its data.
+  Only the length and checksum of each record are read, not its data.
 
   Args:
     paths: TFRecord files, in the order in which they are read.
@@ -70,13 +69,13 @@ def fingerprint_records(paths):
     digest.update(b'%d;' % len(offsets))
     with open(path, 'rb') as source:
       for after in offsets[1:] + [os.path.getsize(path)]:
-        source.seek(after - 4)  # The checksum of the record before.
+        source.seek(after - 4)  # The checksum of the preceding record.
         digest.update(source.read(4))
   return digest.hexdigest()
 
 
 def fingerprint_values(named_values):
-  """Returns a text that changes when one of some arrays does.
+  """Returns a hash of named arrays.
 
   Args:
     named_values: iterable of (name, array).
@@ -89,13 +88,13 @@ def fingerprint_values(named_values):
 
 
 def save_use(train_dir, use):
-  """Notes in a train directory which caches its run uses."""
+  """Saves which caches a run uses in its train directory."""
   os.makedirs(train_dir, exist_ok=True)
   _write_json(os.path.join(train_dir, _USE_FILE), use._asdict())
 
 
 def load_use(train_dir):
-  """Returns the Use of a run; None: it has used no cache."""
+  """Returns the Use of a run, or None if it has used no cache."""
   try:
     with open(os.path.join(train_dir, _USE_FILE)) as file:
       return Use(**json.load(file))
@@ -104,15 +103,14 @@ def load_use(train_dir):
 
 
 def open_cache(folder, **facts):
-  """Opens a complete cache that was filled under some facts.
+  """Opens a complete cache whose key has given values.
 
   Args:
     folder: of the cache.
-    **facts: what its key must say.
+    **facts: values that its key must have.
 
   Returns:
-    A FeatureCache; None where there is none that is complete, or it was filled
-    under other facts.
+    A FeatureCache; None if there is no complete cache, or its key differs.
   """
   try:
     with open(os.path.join(folder, _KEY_FILE)) as file:
@@ -131,7 +129,7 @@ def open_cache(folder, **facts):
 
 
 def facts_of_run(info):
-  """Returns what features depend on beside records, weights and engine.
+  """Returns what features depend on apart from records, weights and engine.
 
   Args:
     info: RunInfo.
@@ -145,10 +143,10 @@ class FeatureCache:
 
   Args:
     parent: folder of caches.
-    key: dict of all that the features depend on, as JSON has it.
+    key: JSON-serializable dict of all that the features depend on.
     shapes: the shape of one row of each feature.
     num_photos: photos of the split.
-    num_views: how many rows each photo has.
+    num_views: rows per photo.
   """
 
   def __init__(self, parent, key, shapes, num_photos, num_views=1):
@@ -171,11 +169,11 @@ class FeatureCache:
 
   @property
   def num_bytes(self):
-    """How many bytes the complete cache has on disk."""
+    """Size of the complete cache on disk, in bytes."""
     return self.num_rows * (self.row_bytes + 8)
 
   def rows(self):
-    """Returns how many rows are there, 0 for a cache that cannot be used."""
+    """Returns the number of stored rows, 0 for a cache that cannot be used."""
     try:
       with open(self._path(_KEY_FILE)) as file:
         if json.load(file) != self._key:
@@ -186,7 +184,7 @@ class FeatureCache:
                   for path, size in self._row_files())
     except (OSError, ValueError, KeyError, TypeError):
       return 0
-    # Less than was counted: somebody cut the files.
+    # If the files have fewer rows than counted, they were truncated.
     return counted if counted <= min(whole, self.num_rows) else 0
 
   def is_complete(self):
@@ -194,17 +192,18 @@ class FeatureCache:
 
   @contextlib.contextmanager
   def fill(self, stop_requested=lambda: False):
-    """Prepares the missing rows to be written; one process at a time.
+    """Opens the cache for appending missing rows; one process at a time.
 
     Args:
-      stop_requested: function that says whether to wait no longer for another
-        process that fills it.
+      stop_requested: function that returns whether to stop waiting for another
+        process that fills the cache.
 
     Yields:
-      A Writer; its `rows` is the row to go on from. None: it was asked to stop.
+      A Writer, whose `rows` is the row to continue from; None after a stop
+      request.
 
     Raises:
-      InputError: the disk has too little space, or the folder cannot be made.
+      InputError: the disk lacks space, or the folder cannot be created.
     """
     try:
       os.makedirs(self.folder, exist_ok=True)
@@ -224,7 +223,7 @@ class FeatureCache:
 
   @property
   def num_missing_bytes(self):
-    """How many bytes are still to be written."""
+    """Number of bytes that are still to be written."""
     return (self.num_rows - self.rows()) * (self.row_bytes + 8)
 
   def _unwritable(self, error):
@@ -235,12 +234,12 @@ class FeatureCache:
     return np.fromfile(self._path(_LABELS_FILE), '<i8')[:self.num_photos]
 
   def filenames(self):
-    """Returns where the photos came from: list of text."""
+    """Returns the file names of the photos: list of str."""
     with open(self._path(_FILENAMES_FILE), encoding='ascii') as file:
       return [json.loads(line) for line in file][:self.num_photos]
 
   def features(self):
-    """Returns the features as they lie on the disk: list of [rows, ...]."""
+    """Returns memory-mapped features: list of [rows, ...] float32."""
     return [np.memmap(self._feature_path(index), '<f4', 'r',
                       shape=(self.num_rows,) + shape)
             for index, shape in enumerate(self.shapes)]
@@ -256,33 +255,33 @@ class FeatureCache:
   def training_batches(self, batch_size, random_state):
     """Yields shuffled batches without end: Batch of `batch_size` rows.
 
-    Each row comes once in an epoch. Where the rows do not fit in some memory,
-    blocks of neighbours are read in random order, and shuffled together.
+    Each row is used once per epoch. If the rows exceed _SHUFFLE_BYTES, blocks
+    of adjacent rows are read in random order and shuffled together.
 
     Args:
-      batch_size: rows a batch.
+      batch_size: rows per batch.
       random_state: np.random.RandomState.
     """
     features, labels = self.features(), self.labels()
-    waiting = np.zeros([0], np.int64)
+    pending = np.zeros([0], np.int64)
     epochs = self._epochs(random_state)
     while True:
-      while len(waiting) < batch_size:
-        waiting = np.concatenate([waiting, next(epochs)])
-      rows, waiting = waiting[:batch_size], waiting[batch_size:]
+      while len(pending) < batch_size:
+        pending = np.concatenate([pending, next(epochs)])
+      rows, pending = pending[:batch_size], pending[batch_size:]
       yield Batch([feature[rows] for feature in features],
                   labels[rows % self.num_photos])
 
   def _epochs(self, random_state):
-    """Yields arrays of row numbers; in an epoch each row is in one of them."""
+    """Yields arrays of row numbers; each row is in one of them per epoch."""
     at_once = max(1, _SHUFFLE_BYTES // self.row_bytes)
-    block = max(1, at_once // 16)
-    starts = np.arange(0, self.num_rows, block)
+    block_rows = max(1, at_once // 16)
+    starts = np.arange(0, self.num_rows, block_rows)
     while True:
       random_state.shuffle(starts)
       for group in np.array_split(starts, -(-self.num_rows // at_once)):
         rows = np.concatenate(
-            [np.arange(start, min(start + block, self.num_rows))
+            [np.arange(start, min(start + block_rows, self.num_rows))
              for start in group])
         random_state.shuffle(rows)
         yield rows
@@ -294,7 +293,7 @@ class FeatureCache:
     return self._path('features-%d.f32' % index)
 
   def _row_files(self):
-    """Returns (path, bytes a row) of each file that has rows."""
+    """Returns (path, bytes per row) of each file that has rows."""
     files = [(self._feature_path(index), 4 * int(np.prod(shape)))
              for index, shape in enumerate(self.shapes)]
     return files + [(self._path(_LABELS_FILE), 8)]
@@ -320,7 +319,7 @@ class _Writer:
     self._saved_at = time.monotonic()
 
   def _open_names(self):
-    """Opens the list of names; cuts what is beyond the counted rows."""
+    """Opens the list of names, truncated to the counted rows."""
     stream = open(self._cache._path(_FILENAMES_FILE),
                   'r+b' if self.rows else 'wb')
     for _ in range(min(self.rows, self._cache.num_photos)):
@@ -334,12 +333,12 @@ class _Writer:
     Args:
       features: list of [n, ...] float32.
       labels: [n] integers.
-      filenames: list of text.
+      filenames: list of str.
     """
     arrays = list(features) + [labels]
-    kinds = ['<f4'] * len(features) + ['<i8']
-    for stream, array, kind in zip(self._files, arrays, kinds):
-      stream.write(np.asarray(array, kind).tobytes())
+    dtypes = ['<f4'] * len(features) + ['<i8']
+    for stream, array, dtype in zip(self._files, arrays, dtypes):
+      stream.write(np.asarray(array, dtype).tobytes())
     if self.rows < self._cache.num_photos:
       self._names.writelines(json.dumps(name).encode() + b'\n'
                              for name in filenames)
@@ -350,7 +349,7 @@ class _Writer:
       self.save()
 
   def save(self):
-    """Puts the rows on the disk and counts them."""
+    """Syncs the rows to disk and counts them."""
     for stream in self._files + [self._names]:
       stream.flush()
       os.fsync(stream.fileno())
@@ -365,7 +364,7 @@ class _Writer:
 
 
 def check_room(caches):
-  """Checks that what is missing of some caches can be written.
+  """Checks that the missing rows of some caches can be written.
 
   Args:
     caches: list of FeatureCache in one folder of caches.
@@ -386,7 +385,7 @@ def check_room(caches):
   wanted = sum(cache.num_missing_bytes for cache in missing)
   if wanted > free:
     raise InputError(
-        'the features of %d photos need %.1f MB more in %s and %.1f MB are '
+        'the features of %d photos need %.1f MB more in %s, but %.1f MB are '
         'free; give another --feature_cache_dir, or --nocache_features' % (
             sum(cache.num_photos for cache in missing), wanted / 1e6, folder,
             free / 1e6))
@@ -394,21 +393,21 @@ def check_room(caches):
 
 def _unwritable(folder, reason):
   return InputError(
-      'cannot write to the feature cache %s: %s; --feature_cache_dir is '
-      'another place for it' % (folder, reason))
+      'cannot write to the feature cache %s: %s; --feature_cache_dir sets '
+      'another folder' % (folder, reason))
 
 
 def _lock(descriptor, folder, stop_requested):
-  """Locks an open folder; returns whether, False: it was asked to stop."""
-  said = False
+  """Locks an open folder; returns False after a stop request."""
+  logged = False
   while not stop_requested():
     try:
       fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
       return True
     except BlockingIOError:
-      if not said:
-        tf.logging.info('Another process fills %s: waiting for it', folder)
-        said = True
+      if not logged:
+        tf.logging.info('Another process is filling %s: waiting for it', folder)
+        logged = True
       time.sleep(_WAIT_SECS)
     except OSError:  # Some file systems cannot lock.
       return True
@@ -416,7 +415,7 @@ def _lock(descriptor, folder, stop_requested):
 
 
 def _write_json(path, value):
-  """Writes aside, then renames: the file is there whole, or as it was."""
+  """Writes a JSON file atomically: it is replaced whole or not at all."""
   with open(path + '.new', 'w') as file:
     json.dump(value, file)
     file.flush()

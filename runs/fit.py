@@ -1,4 +1,4 @@
-"""How a checkpoint fits a network: what would be read from it, what not."""
+"""Comparison of a checkpoint with a network: which variables match."""
 
 from collections import namedtuple
 
@@ -11,26 +11,26 @@ from runs import checkpoints
 Fit = namedtuple('Fit', 'classes matched missing unused differing')
 Fit.__doc__ = """A checkpoint compared with a network.
 
-classes: how many classes the checkpoint's classifier has; None where it has
-  none, or none of this network's.
-matched: names of variables that it has, of the same shape.
-missing: names of the network's variables that it lacks.
-unused: names of its variables that the network does not have.
+classes: number of classes of the checkpoint's classifier; None if it has none,
+  or not this network's.
+matched: names of variables that both have, with the same shape.
+missing: names of the network's variables that the checkpoint lacks.
+unused: names of the checkpoint's variables that the network does not have.
 differing: [(name, shape in the checkpoint, shape in the network)].
 """
 
-# Outputs that the network is built with first. No layer of any network has so
-# many channels, so a shape that ends in it shows what depends on the classes.
+# Number of classes with which the network is built. No layer of any network has
+# this many channels, so a side of this size depends on the number of classes.
 _PROBE = 1009
 
-# Ends of names of what training keeps beside the variables themselves.
+# Name suffixes of variables that training adds to the model's.
 _AVERAGE = '/ExponentialMovingAverage'
 _OPTIMIZER_SLOTS = ('/Momentum', '/RMSProp', '/RMSProp_1', '/Adam', '/Adam_1',
                     '/Adagrad', '/Adadelta', '/Adadelta_1', '/Ftrl', '/Ftrl_1')
 
 
 def compare(prefix, model_name, num_classes=None):
-  """Compares a checkpoint with a network as it is trained.
+  """Compares a checkpoint with a network in training mode.
 
   Args:
     prefix: path of a checkpoint, as checkpoints.resolve returns it.
@@ -60,35 +60,35 @@ def compare(prefix, model_name, num_classes=None):
 
 
 def starts_training(found, classifier_scopes):
-  """Whether training with other classes can start from a checkpoint.
+  """Whether training on other classes can start from a checkpoint.
 
   Args:
     found: the Fit.
-    classifier_scopes: scopes that are not read from the checkpoint.
+    classifier_scopes: scopes that are not restored from the checkpoint.
 
   Returns:
-    False if a layer beside the classifier has another shape, or more than half
-    of their variables are missing: then it is another network's.
+    False if a layer outside the classifier has another shape, or if more than
+    half of the variables there are missing: it is another network's checkpoint.
   """
-  def beside(names):
+  def outside(names):
     return [name for name in names if not name.startswith(classifier_scopes)]
 
-  return not beside(name for name, _, _ in found.differing) and (
-      len(beside(found.matched)) > len(beside(found.missing)))
+  return not outside(name for name, _, _ in found.differing) and (
+      len(outside(found.matched)) > len(outside(found.missing)))
 
 
 def fitting_networks(prefix):
-  """Returns names of networks that a checkpoint fits, the best one first.
+  """Returns the names of networks that a checkpoint fits, best first.
 
   Args:
     prefix: path of a checkpoint, as checkpoints.resolve returns it.
   """
-  tops = {name.split('/')[0] for name in
+  prefixes = {name.split('/')[0] for name in
           checkpoints.open_reader(prefix).get_variable_to_shape_map()}
   missing = {}
   for name, row in nets_factory.NETWORKS.items():
     # Building all networks would take minutes.
-    if row.classifier_scopes[0].split('/')[0] in tops:
+    if row.classifier_scopes[0].split('/')[0] in prefixes:
       found = compare(prefix, name)
       if starts_training(found, row.classifier_scopes):
         missing[name] = len(found.missing)
@@ -96,13 +96,13 @@ def fitting_networks(prefix):
 
 
 def kinds_of_unused(names):
-  """Counts variables by why a network does not have them.
+  """Groups variables by the reason why a network does not have them.
 
   Args:
     names: Fit.unused.
 
   Returns:
-    {kind: names}, without empty ones.
+    {kind: names}, without empty groups.
   """
   kinds = {}
   for name in names:
@@ -119,7 +119,7 @@ def kinds_of_unused(names):
 
 
 def _variable_shapes(model_name):
-  """Returns {name: shape} of a network with _PROBE classes, in training."""
+  """Returns {name: shape} of a training network with _PROBE classes."""
   row = nets_factory.get_network(model_name)
   with tf.Graph().as_default():
     network_fn = nets_factory.get_network_fn(model_name, _PROBE,
@@ -130,10 +130,10 @@ def _variable_shapes(model_name):
 
 
 def _classes(ours, theirs):
-  """Returns how many classes the checkpoint has where the network has _PROBE.
+  """Returns the number of classes of a checkpoint: its size of _PROBE sides.
 
-  The one of most variables, where they do not agree.
+  If variables disagree, the most frequent number.
   """
-  found = [theirs[name][shape.index(_PROBE)] for name, shape in ours.items()
+  sizes = [theirs[name][shape.index(_PROBE)] for name, shape in ours.items()
            if _PROBE in shape and len(theirs.get(name, ())) == len(shape)]
-  return int(np.bincount(found).argmax()) if found else None
+  return int(np.bincount(sizes).argmax()) if sizes else None

@@ -1,4 +1,4 @@
-"""Whether a folder can be written to, known before hours of work go into it."""
+"""Checks that folders are writable, before hours of work."""
 
 import errno
 import os
@@ -7,14 +7,14 @@ from errors import InputError
 
 
 def check_writable(folder, flag):
-  """Checks that files can be written to a folder, or that it can be made.
+  """Checks that a folder is writable, or that it can be created.
 
   Args:
     folder: path.
     flag: name of the flag that gave it.
 
   Raises:
-    InputError: nothing can be written there.
+    InputError: the folder is not writable.
   """
   reason = reason_not_writable(folder)
   if reason:
@@ -22,12 +22,12 @@ def check_writable(folder, flag):
 
 
 def reason_not_writable(folder):
-  """Returns why nothing can be written to a folder; None where it can.
+  """Returns why a folder is not writable, or None if it is.
 
-  Nothing is made or written to find out.
+  Nothing is created or written to find out.
 
   Args:
-    folder: path; where it does not exist, whether it could be made is asked.
+    folder: path; if it does not exist, checks whether it could be created.
   """
   folder = os.path.abspath(folder)
   while not os.path.lexists(folder):

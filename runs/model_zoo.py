@@ -1,4 +1,4 @@
-"""What each network costs, and what its published checkpoints reach.
+"""Costs of each network and accuracies of its published checkpoints.
 
 Joins the rows of nets/nets_factory.py with those of runs/published.py.
 """
@@ -9,17 +9,17 @@ from nets import nets_factory
 from runs import published
 
 Cost = namedtuple('Cost', 'classes parameters multiply_adds')
-Cost.__doc__ = """What one photo costs.
+Cost.__doc__ = """Size of a network and cost per photo.
 
 classes: outputs of the published checkpoint, or of the network's own data set
-  where there is none.
-parameters: trainable ones that the logits need: without moving statistics and
-  auxiliary heads, as the papers count.
-multiply_adds: of convolutions and matrix products, at the size of the row.
+  if there is none.
+parameters: trainable parameters that the logits need, without moving statistics
+  and auxiliary heads, as the papers count.
+multiply_adds: of convolutions and matrix products, at the network's image size.
 """
 
-# Counted from the graphs; tests/list_models_test.py counts them again. Without
-# a row here, a network is listed without costs.
+# Counted from the graphs; tests/list_models_test.py checks them. A network
+# without a row here is listed without costs.
 COSTS = {
     'alexnet_v2': Cost(1000, 50303912, 736555776),
     'cifarnet': Cost(10, 1756426, 32778112),
@@ -54,9 +54,9 @@ COSTS = {
 }
 
 # Top-1 and top-5 accuracy on ImageNet's validation photos, in percent, of a
-# single central crop: slim's README, and its MobileNet pages for what stands
-# there alone. ResNet V2 was measured at 299 x 299, the others at the size of
-# their name or row.
+# single central crop: from slim's README, or its MobileNet pages for those that
+# are only there. ResNet V2 was measured at 299 x 299, the others at the image
+# size of their name or network.
 ACCURACY = {
     'inception_v1': (69.8, 89.6),
     'inception_v2': (73.9, 91.8),
@@ -117,15 +117,16 @@ ACCURACY = {
 
 
 def describe(name):
-  """Returns all that is known about a network, ready for JSON.
+  """Returns the facts about a network, ready for JSON.
 
   Args:
     name: of the network.
 
   Returns:
-    A dict: the name; the row without its functions; the fields of Cost, each
-    None where COSTS has no row; `checkpoints`, a list of dicts of name, file,
-    url, top_1 and top_5, the one that the network's name means first.
+    A dict: the name; the network's row without its functions; the fields of
+    Cost, each None if COSTS has no row; `checkpoints`, a list of dicts of name,
+    file, url, top_1 and top_5, starting with the one that the network's name
+    stands for.
 
   Raises:
     InputError: no network has this name.

@@ -1,8 +1,8 @@
-"""The checkpoints that TF-Slim published, and getting one of them.
+"""Table and download of the checkpoints that TF-Slim published.
 
-All were trained on ImageNet (ILSVRC 2012). Names, addresses and files are those
-of the table "Pre-trained Models" in slim's README and of the tables of its
-MobileNet pages, of 2018.
+All were trained on ImageNet (ILSVRC 2012). Names, addresses and files are from
+the table "Pre-trained Models" in slim's README and the tables of its MobileNet
+pages, as of 2018.
 """
 
 import os
@@ -15,18 +15,17 @@ from errors import InputError, unknown_name
 from runs import checkpoints
 
 _STORAGE = 'https://storage.googleapis.com/'
-# The files of http://download.tensorflow.org, which are the same.
+# The same files as on http://download.tensorflow.org.
 _MODELS = _STORAGE + 'download.tensorflow.org/models/'
 
 Published = namedtuple('Published', 'network url checkpoint')
 Published.__doc__ = """A published checkpoint.
 
-network: name of its network, as slim's and our nets_factory have it.
+network: name of its network in slim's and our nets_factory.
 url: address of the archive.
 checkpoint: name of the checkpoint in the archive. It is a single file of that
   name (TensorFlow's V1 format) in the archives of 2016 and of resnet_v2, and
-  <name>.index and <name>.data-... (V2) in the others; what the archive holds
-  decides.
+  <name>.index and <name>.data-... (V2) in the others; the format is detected.
 """
 
 
@@ -50,7 +49,7 @@ def _mobilenet_v2(multiplier, suffix, size):
                    name + '.ckpt')
 
 
-# (depth multiplier in the file name, suffix of the network), input sizes.
+# (depth multiplier in the file name, suffix of the network name), input sizes.
 _V1_MULTIPLIERS = (('1.0', ''), ('0.75', '_075'), ('0.5', '_050'),
                    ('0.25', '_025'))
 _V1_SIZES = (224, 192, 160, 128)
@@ -58,7 +57,7 @@ _V2_MULTIPLIERS = (('1.0', ''), ('0.75', '_075'), ('0.5', '_050'),
                    ('0.35', '_035'))
 _V2_SIZES = (224, 192, 160, 128, 96)
 
-# The first row of a network is the one that its own name means.
+# The first row of a network is the one that the network's name stands for.
 PUBLISHED = {
     'inception_v1': _dated('inception_v1', '2016_08_28'),
     'inception_v2': _dated('inception_v2', '2016_08_28'),
@@ -93,7 +92,7 @@ PUBLISHED = {
                                'pnasnet_mobile', 'model.ckpt'),
 }
 
-# {network: name of the checkpoint that it means, its first one}
+# {network: name of its first checkpoint, for which its name stands}
 OF_NETWORK = {row.network: name
               for name, row in reversed(list(PUBLISHED.items()))}
 
@@ -102,18 +101,18 @@ _V2_FILE = re.compile(r'(.+)(\.index|\.data-\d{5}-of-\d{5})')
 
 
 def known_names():
-  """Returns every accepted name: of the checkpoints and of their networks."""
+  """Returns all accepted names, of checkpoints and of their networks."""
   return sorted(set(PUBLISHED) | set(OF_NETWORK))
 
 
 def find(name):
-  """Returns (name of the checkpoint, its row) of what a user asks for.
+  """Returns (name of the checkpoint, its row) for a name.
 
   Args:
     name: of a checkpoint, or of a network.
 
   Raises:
-    InputError: there is none of that name.
+    InputError: there is no such checkpoint.
   """
   name = OF_NETWORK.get(name, name)
   if name not in PUBLISHED:
@@ -122,29 +121,29 @@ def find(name):
 
 
 def download(name, folder):
-  """Puts a published checkpoint into a folder, unless it is there complete.
+  """Downloads a published checkpoint to a folder, unless it is complete there.
 
-  The files are called `<folder>/<name>.ckpt` (V1), or that with .index and
-  .data-... (V2), whatever they are called in the archive. Where the network has
-  another name, links make it `<folder>/<network>.ckpt` too: the last one that
-  was asked for.
+  The files are named `<folder>/<name>.ckpt` (V1), or that with .index and
+  .data-... (V2), whatever their names in the archive. If the network has
+  another name, `<folder>/<network>.ckpt` links to the checkpoint of it that was
+  requested last.
 
-  Nobody publishes checksums of the archives: that of the first download stays
-  as `<archive>.sha256`, and later ones must have it.
+  No checksums of the archives are published: the checksum of the first download
+  is kept as `<archive>.sha256`, and later downloads must match it.
 
   Args:
     name: of a checkpoint, or of a network.
-    folder: where it goes; made where missing. An archive that a user has put
-      there is used, and kept.
+    folder: destination; created if missing. If the archive is already there,
+      put by the user, it is used and kept.
 
   Returns:
-    Path of the checkpoint, as `<folder>/<network>.ckpt`; where that is a file
-    of the user's own, as `<folder>/<name>.ckpt`.
+    Path of the checkpoint: `<folder>/<network>.ckpt`, or `<folder>/<name>.ckpt`
+    if the former is the user's own file.
 
   Raises:
     InputError: no such checkpoint; TensorFlow reads the path as a pattern;
-      another process is getting it; it cannot be downloaded, or the archive is
-      damaged or holds none; the files cannot be written.
+      another process is downloading it; the download fails; the archive is
+      damaged or has no checkpoint; the files cannot be written.
   """
   name, row = find(name)
   prefix = os.path.join(folder, name + '.ckpt')
@@ -152,9 +151,10 @@ def download(name, folder):
   archive = os.path.join(folder, row.url.rpartition('/')[2])
   if not checkpoints.is_complete(prefix):
     with locks.hold(_lock_path(prefix),
-                    'another process is getting the checkpoint %s: wait until '
-                    'it has ended' % prefix):
-      if not checkpoints.is_complete(prefix):  # It has not just ended.
+                    'another process is downloading the checkpoint %s: wait '
+                    'until it has ended' % prefix):
+      # Another process may just have completed it.
+      if not checkpoints.is_complete(prefix):
         fetch([row.url], archive, check=archives.check_tar)
         _unpack(archive, row.checkpoint, prefix)
   marks.remove_downloaded(archive)
@@ -167,7 +167,7 @@ def _lock_path(prefix):
 
 
 def _unpack(archive, wanted, prefix):
-  """Moves the checkpoint of an archive to its place, when it is complete."""
+  """Unpacks the checkpoint of an archive, if it is complete."""
   inside = _choose(archive, wanted)
   folder, name = os.path.split(prefix)
 
@@ -177,32 +177,32 @@ def _unpack(archive, wanted, prefix):
     return name + suffix if base == inside else None
 
   with archives.unpacking_folder(
-      os.path.join(folder, '.%s.unpacking' % name)) as aside:
-    files = archives.unpack(archive, aside, place)
-    if not checkpoints.is_complete(os.path.join(aside, name)):
+      os.path.join(folder, '.%s.unpacking' % name)) as unpacked_dir:
+    files = archives.unpack(archive, unpacked_dir, place)
+    if not checkpoints.is_complete(os.path.join(unpacked_dir, name)):
       raise InputError('the checkpoint %s in %s lacks files or is damaged' %
                        (inside, archive))
     try:
-      _publish(files, aside, prefix)
+      _publish(files, unpacked_dir, prefix)
     except OSError as error:
       raise InputError('cannot write %s: %s' % (prefix, error.strerror))
 
 
-def _publish(files, aside, prefix):
-  """Moves a checkpoint's files to where an incomplete one may lie.
+def _publish(files, unpacked_dir, prefix):
+  """Moves a checkpoint's files to their place, replacing an incomplete one.
 
-  That one goes first, and its index before its data: at no moment an index has
-  the data of another.
+  The old files are removed first, the index before the data, so that an index
+  never belongs to another checkpoint's data.
 
   Args:
-    files: their names.
-    aside: folder that they are in.
-    prefix: path of the incomplete checkpoint.
+    files: names of the files.
+    unpacked_dir: folder of the files.
+    prefix: path of the checkpoint to write.
   """
   for path in sorted(_files_of(prefix), key=_is_index, reverse=True):
     os.remove(path)
   for file in sorted(files, key=_is_index):
-    os.replace(os.path.join(aside, file),
+    os.replace(os.path.join(unpacked_dir, file),
                os.path.join(os.path.dirname(prefix), file))
 
 
@@ -214,17 +214,18 @@ def _choose(archive, wanted):
   """Returns the name of the checkpoint in an archive, without .index.
 
   Raises:
-    InputError: it holds none, or several of other names.
+    InputError: it has none, or several and none of the wanted name.
   """
   names = archives.check_tar(archive)
-  found = {match.group(1) for match in map(_V2_FILE.fullmatch, names) if match}
-  found |= {name for name in names if name.endswith('.ckpt')}
-  called_so = [name for name in found if os.path.basename(name) == wanted]
-  if len(called_so or found) != 1:
-    raise InputError('%s holds no checkpoint %s; it holds %s' %
+  candidates = {match.group(1) for match in map(_V2_FILE.fullmatch, names)
+                if match}
+  candidates |= {name for name in names if name.endswith('.ckpt')}
+  matching = [name for name in candidates if os.path.basename(name) == wanted]
+  if len(matching or candidates) != 1:
+    raise InputError('%s has no checkpoint %s; it has %s' %
                      (archive, wanted, checkpoints.name_some(sorted(names)) or
                       'nothing'))
-  return (called_so or list(found))[0]
+  return (matching or list(candidates))[0]
 
 
 def _files_of(prefix):
@@ -236,12 +237,12 @@ def _files_of(prefix):
 
 
 def _link(prefix, network_prefix):
-  """Gives a checkpoint its network's name too; returns the prefix to use."""
+  """Links the network's name to a checkpoint; returns the prefix to use."""
   if prefix == network_prefix:
     return prefix
   links = {network_prefix + path[len(prefix):]: os.path.basename(path)
            for path in _files_of(prefix)}
-  # Two checkpoints of one network may come at once.
+  # Two checkpoints of one network may be downloaded at once.
   with locks.hold(_lock_path(network_prefix)):
     former = _files_of(network_prefix)
     if not all(map(os.path.islink, former)):

@@ -1,7 +1,7 @@
-"""The facts of a training run that evaluation and export must not guess.
+"""Facts of a training run, in run.json.
 
-Training writes them once into TRAIN_DIR/run.json; evaluation and export read
-them, so that labels_offset, image size or preprocessing are never typed twice.
+Training writes them once to TRAIN_DIR/run.json; evaluation and export read
+them, so that labels_offset, image size or preprocessing are not given again.
 """
 
 import collections
@@ -14,13 +14,13 @@ from runs import checkpoints
 
 FILE_NAME = 'run.json'
 
-# Lies beside the checkpoint that was best on the validation photos.
+# Next to the checkpoint that was best on the validation photos.
 BEST_FILE_NAME = 'best.json'
 
 # labels: by index of the network's output, so labels_offset is already applied.
 # image_size: side in pixels. dataset_dir: absolute path where training ran.
-# moving_average_decay: None where the run keeps no moving averages.
-# checkpoint_path: what the run started from, None from scratch.
+# moving_average_decay: None if the run keeps no moving averages.
+# checkpoint_path: checkpoint that the run started from, None from scratch.
 RunInfo = collections.namedtuple(
     'RunInfo',
     'model_name labels labels_offset image_size preprocessing_name '
@@ -29,7 +29,7 @@ RunInfo = collections.namedtuple(
 
 
 def path(train_dir):
-  """Returns where the facts of the run in `train_dir` are kept."""
+  """Returns the path of the run.json of a train directory."""
   return os.path.join(train_dir, FILE_NAME)
 
 
@@ -40,10 +40,10 @@ def load(train_dir):
     train_dir: folder of the run; need not exist.
 
   Returns:
-    A RunInfo, or None where the folder has no run.json (a run of slim's own).
+    A RunInfo, or None if the folder has no run.json (a run of slim itself).
 
   Raises:
-    InputError: the file is no run.json of this project.
+    InputError: the file is not a run.json of this project.
   """
   name = path(train_dir)
   if not os.path.isfile(name):
@@ -51,20 +51,21 @@ def load(train_dir):
   try:
     with open(name, encoding='utf-8') as stream:
       facts = json.load(stream)
-    # Fields that came later have defaults, so that older runs still load.
+    # Fields that were added later have defaults, so older runs still load.
     return RunInfo(**{field: facts[field] for field in RunInfo._fields
                       if field in facts})
   except (TypeError, ValueError) as error:
-    raise InputError('%s is damaged (%s: %s); remove it to go by the flags '
-                     'alone' % (name, type(error).__name__, error))
+    raise InputError('%s is damaged (%s: %s); remove it to use only the '
+                     'flags' % (name, type(error).__name__, error))
 
 
 def is_best(prefix):
-  """Whether a checkpoint is the one that validation photos chose of its run.
+  """Whether a checkpoint is the best of its run on the validation photos.
 
-  Its folder may have been copied to another name. The first one of a run is
-  there before its evaluation is noted. A train directory may be called best,
-  too.
+  Its folder may have been copied under another name, so best.json decides. The
+  first best checkpoint of a run is written before best.json, so the folder name
+  decides too, if run.json is in the parent: a train directory may also be named
+  best.
   """
   folder = os.path.dirname(os.path.abspath(prefix))
   train_dir, name = os.path.split(folder)
@@ -73,38 +74,38 @@ def is_best(prefix):
 
 
 def take_averages(values, info, prefix):
-  """Sets --moving_average_decay to what a checkpoint was chosen by.
+  """Sets --moving_average_decay to the value that chose a checkpoint.
 
-  Where the flag is not given and the checkpoint is the best of its run: that is
-  judged by the averages of the run where it keeps some.
+  This is done if the flag is not given and the checkpoint is the best of its
+  run, which is chosen by the moving averages if the run keeps them.
 
   Args:
     values: the parsed flags.
     info: RunInfo of the checkpoint's run, or None.
-    prefix: of the checkpoint.
+    prefix: path of the checkpoint.
   """
   if (info is None or not info.moving_average_decay or
       values.moving_average_decay is not None):
     return
   if is_best(prefix):
     values.moving_average_decay = info.moving_average_decay
-    tf.logging.info('Taking the moving averages, by which this checkpoint was '
-                    'the best; --moving_average_decay=0 takes the variables')
+    tf.logging.info('Using the moving averages, by which this checkpoint was '
+                    'the best; --moving_average_decay=0 uses the variables')
   else:
     tf.logging.info('The run keeps moving averages; --moving_average_decay=%g '
-                    'takes them', info.moving_average_decay)
+                    'uses them', info.moving_average_decay)
 
 
 def save(train_dir, info):
   """Writes the facts of a run, whole or not at all.
 
   Args:
-    train_dir: folder of the run; made where there is none.
+    train_dir: folder of the run; created if missing.
     info: a RunInfo.
   """
   os.makedirs(train_dir, exist_ok=True)
-  aside = '%s.%d.tmp' % (path(train_dir), os.getpid())
-  with open(aside, 'w', encoding='utf-8') as stream:
+  temporary_path = '%s.%d.tmp' % (path(train_dir), os.getpid())
+  with open(temporary_path, 'w', encoding='utf-8') as stream:
     json.dump(info._asdict(), stream, indent=1, ensure_ascii=False)
     stream.write('\n')
-  os.replace(aside, path(train_dir))
+  os.replace(temporary_path, path(train_dir))

@@ -175,7 +175,7 @@ def test_temperature_of_a_run_without_calibration_says_how_to_get_one(
     checkpoint):
   temperature, said = calibration.temperature_of(checkpoint)
   assert temperature is None
-  assert 'calibration.json is not there; ./report.sh fits one' in said
+  assert 'calibration.json does not exist; ./report.sh fits one' in said
 
 
 @pytest.mark.parametrize('text', [
@@ -184,7 +184,8 @@ def test_temperature_of_a_run_without_calibration_says_how_to_get_one(
     json.dumps(dict.fromkeys(calibration.Calibration._fields, 'x'))])
 def test_load_of_a_damaged_calibration_is_one_line(checkpoint, tmp_path, text):
   (tmp_path / 'calibration.json').write_text(text)
-  with pytest.raises(InputError, match='is damaged .*writes it anew') as caught:
+  with pytest.raises(
+      InputError, match='is damaged .*writes it again') as caught:
     calibration.load(checkpoint)
   assert '\n' not in str(caught.value)
   temperature, said = calibration.temperature_of(checkpoint)

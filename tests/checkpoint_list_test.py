@@ -151,7 +151,7 @@ def test_repair_incomplete_newest_goes_on_from_the_one_before(tmp_path, log):
   os.remove(second + '.index')
   checkpoint_list.repair(str(tmp_path))
   assert listed_paths(tmp_path) == ['model.ckpt-1']
-  assert '%s is missing or not complete; going on from %s' % (
+  assert '%s is missing or not complete; resuming from %s' % (
       second, first) in log.text
 
 
@@ -161,7 +161,7 @@ def test_repair_list_without_any_checkpoint_is_refused_and_kept(tmp_path):
   write_list(tmp_path / 'new', ['model.ckpt-1', 'model.ckpt-2'],
              tmp_path / 'old')
   with pytest.raises(InputError, match='new/checkpoint names model.ckpt-2, '
-                     'model.ckpt-1, and no complete checkpoint is in the '
+                     'model.ckpt-1, but no complete checkpoint is in the '
                      'folder; copy their files there, or remove the list'):
     checkpoint_list.repair(str(tmp_path / 'new'))
   assert (tmp_path / 'new' / 'checkpoint').exists()

@@ -211,7 +211,7 @@ def test_resolve_takes_the_best_one_where_training_keeps_one(tmp_path, log):
     log.clear()
     assert checkpoints.resolve(train_dir, which) == expected
     assert checkpoints.find(train_dir, which) == expected
-    assert ('Taking the best checkpoint, %s;' % best in log.text) == (
+    assert ('Using the best checkpoint, %s;' % best in log.text) == (
         expected == best)
     # One checkpoint, and the folder of the best itself, are what they are.
     assert checkpoints.resolve(first, which) == first
@@ -292,5 +292,5 @@ def test_check_fits_names_missing_and_other_shapes(tmp_path):
     with pytest.raises(InputError, match=r'lacks net/biases; do this'):
       checkpoints.check_fits(prefix, {'net/biases': same}, 'do this')
     with pytest.raises(InputError,
-                       match=r'there \[2, 3\], here \[2, 4\]\); do this'):
+                       match=r'checkpoint \[2, 3\], network \[2, 4\]\); do'):
       checkpoints.check_fits(prefix, {'net/weights': wide}, 'do this')

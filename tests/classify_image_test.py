@@ -104,7 +104,7 @@ def test_main_gives_calibrated_scores_only_when_asked(
 
 @pytest.mark.parametrize('source,message', [
     ('frozen', 'the graph has no calibrated scores'),
-    ('train_dir', 'calibration.json is not there; ./report.sh fits one')])
+    ('train_dir', 'calibration.json does not exist; ./report.sh fits one')])
 def test_main_calibrated_without_a_temperature_is_refused(
     source, message, request, tmp_path):
   flag = {'frozen': 'frozen_graph', 'train_dir': 'checkpoint_path'}[source]

@@ -87,7 +87,7 @@ def test_worker_killed_is_started_again_and_the_chief_killed_ends_all(
   read_until(launcher, r'global step [3-9]\d')
   os.kill(pid_of(tmp_path, 'worker-1'), signal.SIGKILL)
   read_until(launcher, r'^run_cluster: worker 1 at \S+ ended with status 137 '
-             r'\(.*/logs/worker-1.log\): started again, 0 times more$')
+             r'\(.*/logs/worker-1.log\): started again, 0 restarts left$')
   log = tmp_path / 'logs' / 'worker-1.log'
   end = time.monotonic() + cluster_kit.PATIENCE_SECS
   while (log.read_text().count('Starting Queues') < 2 or

@@ -105,8 +105,8 @@ def test_synchronous_worker_killed_ends_all_with_a_last_checkpoint(
     other.kill()
     assert [task.end() for task in (chief, server)] == [1, 1]
     assert chief.log.splitlines()[-1] == (
-        'train_image_classifier.py: error: %s no longer answers, and with '
-        '--sync_replicas at least 2 must: training has ended' % (
+        'train_image_classifier.py: error: %s no longer answers, and '
+        '--sync_replicas needs at least 2 workers: training has ended' % (
             tasks.cluster.workers[1],))
     assert 'Traceback' not in chief.log
     # The rest of the tokens may let the chief take one more step.
@@ -135,7 +135,7 @@ def test_server_killed_before_the_first_step_ends_the_workers(data, tmp_path):
   with cluster_kit.Tasks(data, tmp_path, '--sync_replicas') as tasks:
     server, chief, other = tasks.start_all()
     chief.wait_for(lambda: 'Starting Session' in chief.log and
-                   'Waiting for the chief to set' in other.log)
+                   'Waiting for the chief to' in other.log)
     server.kill()
     for worker in (chief, other):
       assert worker.end() == 1

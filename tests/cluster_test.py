@@ -44,10 +44,10 @@ def test_parse_numbers_the_tasks_and_the_first_worker_is_chief():
     ('a:1', 'a:2,', "--worker_hosts: '' is not host:port"),
     ('a:1', 'a:b', "--worker_hosts: 'a:b' is not host:port"),
     ('a:1', 'http://a:2', "--worker_hosts: 'http://a:2' is not host:port"),
-    ('a:0', 'a:2', "--ps_hosts: 'a:0' has a port that is none, accepted are 1 "
-     'to 65535'),
-    ('a:65536', 'a:2', "--ps_hosts: 'a:65536' has a port that is none"),
-    ('a:1', 'b:2,a:1', 'a:1 is there twice, as ps-0 and as worker-1'),
+    ('a:0', 'a:2', "--ps_hosts: 'a:0' has an invalid port, it must be 1 to "
+     '65535'),
+    ('a:65536', 'a:2', "--ps_hosts: 'a:65536' has an invalid port"),
+    ('a:1', 'b:2,a:1', 'a:1 is listed twice, as ps-0 and as worker-1'),
 ])
 def test_parse_wrong_list_is_one_line(ps, workers, message):
   with pytest.raises(InputError) as caught:
@@ -60,7 +60,8 @@ def test_parse_wrong_list_is_one_line(ps, workers, message):
 def test_read_file_line_that_is_no_task_is_named(tmp_path, line):
   path = tmp_path / 'hosts'
   path.write_text('ps a:1\n%s\n' % line)
-  with pytest.raises(InputError, match='hosts, line 2: %r is no task' % line):
+  with pytest.raises(InputError,
+                     match='hosts, line 2: %r is not a task' % line):
     hosts.read_file(str(path))
 
 
@@ -147,7 +148,7 @@ def test_watch_counts_those_that_are_known_to_have_answered():
 @pytest.mark.parametrize('error', [
     tf.errors.UnavailableError(None, None, 'Socket closed\n:UNKNOWN:Error'),
     cluster.ServerLost('a parameter server was lost: Socket closed; start all '
-                       'tasks again, training goes on from the newest '
+                       'tasks again, training resumes from the newest '
                        'checkpoint')], ids=['noticed here', 'in a step'])
 def test_lost_server_ends_the_process_with_one_line(error, monkeypatch, capsys):
   monkeypatch.setattr(cluster.os, '_exit', sys.exit)
@@ -163,7 +164,7 @@ def test_lost_server_ends_the_process_with_one_line(error, monkeypatch, capsys):
   assert caught.value.code == 1 and worker.end_status() == FAILED
   assert capsys.readouterr().err == (
       'program.py: error: a parameter server was lost: Socket closed; start '
-      'all tasks again, training goes on from the newest checkpoint\n')
+      'all tasks again, training resumes from the newest checkpoint\n')
   del server
 
 
@@ -209,8 +210,8 @@ def test_member_without_lists_is_none_and_slims_defaults_stay():
 
 
 @pytest.mark.parametrize('flags,message', [
-    (['--job_name=ps'], '--job_name=ps is a task of --ps_hosts'),
-    (LISTS, '--worker_hosts is given, and not which task this is'),
+    (['--job_name=ps'], '--job_name=ps needs --ps_hosts and'),
+    (LISTS, '--worker_hosts is given without the task of this'),
     ([*LISTS, '--job_name=worker', '--task=2'],
      '--task=2: --worker_hosts has tasks 0 to 1'),
     ([*LISTS, '--job_name=ps', '--task=1'],
@@ -220,7 +221,7 @@ def test_member_without_lists_is_none_and_slims_defaults_stay():
     ([*LISTS, '--job_name=worker', '--num_ps_tasks=0'],
      '--num_ps_tasks=0 contradicts --ps_hosts, which has 1'),
     ([*LISTS, '--job_name=worker', '--master=grpc://a:2'],
-     '--master=grpc://a:2: with --worker_hosts each worker has a server'),
+     '--master=grpc://a:2: with --worker_hosts each worker has its own server'),
 ])
 def test_task_with_contradicting_flags_is_one_line(data, flags, message):
   with flags_of('--dataset_dir=' + data, *flags):
@@ -234,8 +235,8 @@ def test_task_with_contradicting_flags_is_one_line(data, flags, message):
     [*LISTS, '--job_name=worker'],
     ['--worker_replicas=2', '--num_ps_tasks=1'], ['--num_ps_tasks=1']])
 @pytest.mark.parametrize('flag,message', [
-    ('--cache_features', '--cache_features is for one worker, .*--nocache_'),
-    ('--evaluate_every_n_steps=2', 'run_eval.sh evaluates beside any')])
+    ('--cache_features', '--cache_features needs a single .*--nocache_'),
+    ('--evaluate_every_n_steps=2', 'run_eval.sh can evaluate during any')])
 def test_several_processes_refuse_what_is_for_one(data, tmp_path, flags, flag,
                                                   message):
   with pytest.raises(InputError, match=message):

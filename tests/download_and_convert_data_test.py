@@ -185,14 +185,14 @@ def test_program_imagenet_comes_from_the_folders_of_its_flags(tmp_path):
 @pytest.mark.parametrize('arguments, message', [
     (['--dataset_name=imagenet'], 'give --imagenet_train_dir, '),
     (['--dataset_name=pets', '--imagenet_train_dir=x'],
-     '--imagenet_train_dir is for --dataset_name=imagenet where dataset_dir '
-     "holds no folder imagenet/; the data set 'pets' takes --percent_valida"),
+     '--imagenet_train_dir is for --dataset_name=imagenet if dataset_dir '
+     "has no folder imagenet/; the data set 'pets' accepts --percent_valida"),
     (['--dataset_name=imagenet', '--num_shards=4'],
      '--num_shards is for folders of photos, flowers, cifar10 and mnist; the '
-     "data set 'imagenet' takes --imagenet_train_dir, "),
+     "data set 'imagenet' accepts --imagenet_train_dir, "),
     (['--dataset_name=mnist', '--percent_validation=10'],
      '--percent_validation is for folders of photos and flowers; the data set '
-     "'mnist' takes --num_shards\n"),
+     "'mnist' accepts --num_shards\n"),
     (['--dataset_name=cifar10', '--num_shards=2', '--seed=0'],
      '--seed is for folders of photos, flowers and imagenet; '),
 ], ids=str)

@@ -142,7 +142,7 @@ def test_evaluation_agrees_with_the_network_run_photo_by_photo(
 def test_evaluation_of_moving_averages_differs_from_the_plain_variables(
     run, tmp_path, log):
   evaluate(run, tmp_path / 'plain')
-  assert '--moving_average_decay=0.9 takes them' in log.text
+  assert '--moving_average_decay=0.9 uses them' in log.text
   evaluate(run, tmp_path / 'averages', '--moving_average_decay=0.9')
   plain, averages = (
       [float(row['probability']) for row in read_predictions(tmp_path / d, 8)]
@@ -206,7 +206,7 @@ def test_evaluation_when_records_are_fewer_than_the_manifest_says_so(
     evaluate(run, tmp_path, flag)
   # A split that is too large to be counted first.
   monkeypatch.setattr(split_files, 'COUNT_LIMIT', 1)
-  with pytest.raises(InputError, match='hold 11 photos and their .* 12'):
+  with pytest.raises(InputError, match='hold 11 photos but their .* 12'):
     evaluate(run, tmp_path, flag)
 
 

@@ -206,7 +206,7 @@ def test_export_contradicting_flags_are_refused(train_dir, arguments, message):
     (('--frozen_file=a',), '--frozen_file needs --checkpoint_path'),
     (('--checkpoint_path=c',), '--frozen_file is needed'),
     (('--checkpoint_path=c', '--frozen_file=a', '--is_training'),
-     '--is_training is for the graph alone'),
+     '--is_training is only for graphs'),
     (('--checkpoint_path=c', '--frozen_file=a', '--output_file=./a'),
      'are both ./a'),
 ])

@@ -177,7 +177,7 @@ def test_threshold_without_a_photo_is_refused():
 
 @pytest.mark.parametrize('count', [0, 1])
 def test_assemble_of_fewer_than_two_photos_is_refused(count):
-  with pytest.raises(InputError, match='two training photos at least .* %d' %
+  with pytest.raises(InputError, match='at least two training photos .* %d' %
                      count):
     feature_bank.assemble(np.ones([count, 4]), [0] * count)
 

@@ -196,7 +196,7 @@ def test_cache_waits_for_another_process_until_it_is_asked_to_stop(
     with _cache(tmp_path).fill(lambda: next(asked)) as other:
       assert other is None
     _append(writer, 10)
-  assert caplog.text.count('Another process fills') == 1
+  assert caplog.text.count('Another process is filling') == 1
   with _cache(tmp_path).fill() as writer:
     assert writer.rows == 10
 

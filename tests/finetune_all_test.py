@@ -175,7 +175,7 @@ def test_stopped_run_goes_on_where_it_was(data, stopped, tmp_path, monkeypatch,
   train(data, folder, *HEAD, *ALL, '--evaluate_every_n_steps=2')
   assert rates == cosine(range(6, 10), HEAD_STEPS, ALL_STEPS)
   assert 'Resuming from ' + newest in log.text
-  assert 'All layers go on from' not in log.text
+  assert 'Fine-tuning all layers' not in log.text
   assert [line['step'] for line in evaluations(folder)] == [2, 4, 6, 8, 10]
   # The best may be one of all layers.
   assert best.read_best(str(folder / 'best'))['step'] == 8
@@ -330,7 +330,8 @@ def test_run_without_validation_photos_goes_on_with_the_newest_weights(
   folder = tmp_path / 'run'
   newest = train(data, folder, *HEAD, cache, '--finetune_all_steps=2')
   assert checkpoints.read_global_step(newest) == HEAD_STEPS + 2
-  assert ('All layers go on from %s' % (folder / 'model.ckpt-4')) in log.text
+  assert ('Fine-tuning all layers from %s' % (folder / 'model.ckpt-4')
+          in log.text)
   assert not (folder / 'best').exists()
   first, last = (read_variables(str(folder / name))
                  for name in ('model-all.ckpt-4', 'model.ckpt-6'))

@@ -196,7 +196,7 @@ def test_cache_that_cannot_be_written_is_said_before_training_begins(
   if is_full:
     monkeypatch.setattr(shutil, 'disk_usage',
                         lambda folder: types.SimpleNamespace(free=0))
-    message = 'the features of 30 photos need .* and 0.0 MB are free'
+    message = 'the features of 30 photos need .* but 0.0 MB are free'
   else:
     monkeypatch.setattr(folders, 'reason_not_writable', cannot_write_caches)
     message = '^cannot write to the feature cache .*: a CD; --feature_cache_dir'

@@ -137,7 +137,7 @@ def test_page_reports_test_and_calls_only_validation_optimistic():
                     'and the temperature was fitted on these photos.') == 1
   assert 'Nothing was chosen on these photos.' in text
   assert 'which is optimistic' not in text
-  assert 'and so optimistic' not in text
+  assert 'so it is optimistic' not in text
 
 
 def test_page_without_test_photos_says_what_is_optimistic():
@@ -146,7 +146,7 @@ def test_page_without_test_photos_says_what_is_optimistic():
   assert 'of the 60 validation photos are right' in text
   assert text.count('Optimistic: the checkpoint is the best, and') == 2
   assert 'on the same ones, which is optimistic' in text
-  assert 'of the same photos, and so optimistic' in text
+  assert 'uses the same photos, so it is optimistic' in text
 
 
 def test_page_where_nothing_was_chosen_calls_nothing_optimistic():
@@ -162,11 +162,11 @@ def test_page_of_a_bare_run_says_what_is_not_there():
       wrong=[], pictures=[], flags=[], flags_note='No flags noted.',
       skipped=run_facts.Skipped([], [], None), training_photos={})
   text = _Page(html_report.render(report)).text
-  for words in ('neither losses nor evaluations', '/x/events.1 ends early',
-                'none was asked for (--num_wrong=0)', 'No flags noted.',
+  for words in ('neither losses nor evaluations', '/x/events.1 is truncated',
+                'none are shown (--num_wrong=0)', 'No flags noted.',
                 'the data set has no manifest'):
     assert words in text
-  assert 'If only sure answers' not in text
+  assert 'Accepting only high scores' not in text
 
 
 def test_page_of_many_classes_has_a_picture_as_matrix():
@@ -196,8 +196,9 @@ def test_page_shows_what_is_refused_and_the_nearest_photos():
   assert (text.index('cosine 0.909') < text.index('cosine 0.404') <
           text.index('cosine 0.101'))
   assert page.text.count('The threshold was set with these photos.') == 1
-  assert 'known from a score of -1.5000 on, which was set with 60' in page.text
-  assert 'Share of the photos over how much they are known' in text
+  assert ('known from a score of -1.5000 on; this threshold was set with 60'
+          in page.text)
+  assert 'Share of the photos over known score' in text
   for row, result in zip(html_report.refusal_rows(report), report.results):
     right = (result.counted.probabilities.argmax(axis=1) ==
              result.counted.labels)
@@ -222,7 +223,7 @@ def test_refused_photos_are_those_of_the_lowest_scores():
 
 def test_page_without_a_bank_says_why():
   text = _Page(html_report.render(make_report('test'))).text
-  assert 'Not counted: no <photos>.' in text
+  assert 'Not computed: no <photos>.' in text
 
 
 def test_class_rows_have_wilson_intervals_of_precision_and_recall():
@@ -300,7 +301,7 @@ def test_line_chart_leaves_a_gap_where_a_value_is_not_finite():
 def test_line_chart_without_a_point_is_refused():
   with pytest.raises(ValueError, match="no point to draw in 't'"):
     charts.line_chart([('a', [(1, math.nan)])], 't', 'x')
-  with pytest.raises(ValueError, match='4 curves, accepted are 3'):
+  with pytest.raises(ValueError, match='4 curves, at most 3'):
     charts.line_chart([('a', [(1, 1.0)])] * 4, 't', 'x')
 
 
@@ -468,7 +469,7 @@ def test_data_uri_of_no_photo_is_none():
 
 
 @pytest.mark.parametrize('text,rows,note', [
-    (None, [], 'has not noted its flags'), ('{', [], 'cannot be read'),
+    (None, [], 'did not save its flags'), ('{', [], 'cannot be read'),
     ('[]', [], 'holds no table'),
     ('{"b": 0.5, "a": "x", "c": null, "d": [1]}',
      [('a', 'x'), ('b', '0.5'), ('c', 'null'), ('d', '[1]')], None)])

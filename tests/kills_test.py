@@ -134,7 +134,7 @@ def test_full_disk_message_says_where_training_goes_on(tmp_path, error):
   with pytest.raises(InputError) as caught:
     with loop.full_disk_as_advice(str(tmp_path)):
       raise error
-  assert str(caught.value) == begin + 'training goes on from ' + prefix
+  assert str(caught.value) == begin + 'training resumes from ' + prefix
 
 
 # Three checkpoints of cifarnet, 19 MB each with adam's slots, fit into the
@@ -169,7 +169,7 @@ def test_full_disk_is_one_line_and_the_last_good_checkpoint_stays(
   newest = checkpoints.newest(str(saved))
   if fits:
     assert newest.startswith(str(saved)) and read_all(newest) > 0
-    assert reason.endswith('training goes on from %s' % (
+    assert reason.endswith('training resumes from %s' % (
         disk / 'run' / os.path.basename(newest)))
   else:
     assert newest is None

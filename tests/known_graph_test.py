@@ -212,7 +212,7 @@ def test_temperature_and_known_go_together(chain, tmp_path, capsys):
 @pytest.mark.parametrize('change, message', [
     ({'dataset_dir': '/no/where'}, "data set 'colours' in /no/where has no "
      'train and no validation photos'),
-    (None, 'no run.json says what it was trained on'),
+    (None, 'no run.json names its training data'),
 ])
 def test_export_of_a_run_without_photos(chain, tmp_path, change, message, log):
   train_dir = known_kit.copy_run(chain.train_dir, tmp_path / 'train')
@@ -272,7 +272,7 @@ def test_export_of_a_data_set_that_has_moved_takes_the_flags(chain, tmp_path):
 
 def test_export_without_a_checkpoint_cannot_know(tmp_path):
   with pytest.raises(InputError, match='--known=on: a graph without weights '
-                     'knows nothing'):
+                     'cannot detect'):
     kit.run(export_inference_graph, '--model_name=lenet', '--known=on',
             '--output_file=%s' % (tmp_path / 'a.pb'))
 
@@ -281,9 +281,9 @@ def test_export_for_other_photos_than_the_runs_leaves_it_out(chain, tmp_path,
                                                              log):
   flag = '--preprocessing_name=inception'
   export(chain.train_dir, tmp_path / 'a.pb', flag)
-  assert ('Known: left out, the run saw its photos with 32 pixels and '
+  assert ('Known: left out, the run was trained with 32 pixels and '
           'preprocessing cifarnet') in log.text
-  with pytest.raises(InputError, match='--known=on: the run saw its photos'):
+  with pytest.raises(InputError, match='--known=on: the run was trained with'):
     export(chain.train_dir, tmp_path / 'a.pb', flag, '--known=on')
 
 

@@ -159,7 +159,7 @@ def test_cache_that_is_damaged_or_gone_is_not_used(data, run, train_dir,
   assert photo_features.from_cache(run, checkpoint, datasets(data)) is None
   bank, said = known.bank_of(run, checkpoint, compute=False)
   assert bank is None
-  assert said == ('the features of %s are not kept; ./export_freeze.sh or '
+  assert said == ('the features of %s are not cached; ./export_freeze.sh or '
                   './report.sh computes them' % checkpoint)
 
 
@@ -235,7 +235,7 @@ def test_bank_in_a_folder_that_cannot_be_written_is_used_all_the_same(
   monkeypatch.setattr(feature_bank, 'save', refuse)
   bank, _ = known.bank_of(run, checkpoint)
   assert bank.photos == 21
-  assert '%s is not kept: Permission denied' % (
+  assert '%s is not saved: Permission denied' % (
       feature_bank.path(checkpoint)) in log.text
 
 
@@ -366,7 +366,7 @@ def test_evaluation_without_kept_features_counts_only_when_told(
                            '--known=' + flag)
     assert 'refused' not in found and 'known' not in rows[0]
     assert 'Refused' not in capsys.readouterr().out
-  assert log.text.count('Known: not counted, the features of') == 1
+  assert log.text.count('Known: not computed, the features of') == 1
   found, _ = evaluate(train_dir, tmp_path / 'eval', 'validation', '--known=on')
   assert found['refused'] == 1
 
@@ -384,7 +384,7 @@ def test_evaluation_of_another_data_set_compares_with_the_runs_own(
 
 @pytest.mark.parametrize('flags, message', [
     (('--preprocessing_name=inception',), 'another size or preprocessing'),
-    ((), 'no run.json says what it was trained on'),
+    ((), 'no run.json names its training data'),
 ])
 def test_evaluation_that_cannot_count_says_why(train_dir, data, tmp_path, flags,
                                                message, log):
@@ -396,7 +396,7 @@ def test_evaluation_that_cannot_count_says_why(train_dir, data, tmp_path, flags,
     evaluate(train_dir, tmp_path, 'validation', '--known=on', *flags)
   found, _ = evaluate(train_dir, tmp_path, 'validation', *flags)
   assert 'refused' not in found
-  assert 'Known: not counted, ' in log.text and message in log.text
+  assert 'Known: not computed, ' in log.text and message in log.text
 
 
 def report(train_dir, *flags):
@@ -419,7 +419,7 @@ def test_report_shows_histogram_and_refused_photos_with_the_nearest(
   assert counts['validation'] == bank.refused == 1
   shown = sum(counts.values())
   assert page.count('The threshold was set with these photos.') == 1
-  assert 'aria-label="Share of the photos over how much they are known"' in page
+  assert 'aria-label="Share of the photos over known score"' in page
   assert page.count('<strong>refused</strong>') == shown
   assert page.count('<img src="data:image/jpeg') == 4 * shown
   assert sum(page.count('train: %s<' % name)
@@ -432,7 +432,7 @@ def test_report_shows_histogram_and_refused_photos_with_the_nearest(
 
 def test_report_without_known_says_why(train_dir):
   page = report(train_dir, '--noknown')
-  assert 'Not counted: --noknown was given.' in page
+  assert 'Not computed: --noknown was given.' in page
   assert 'refused</strong>' not in page
   assert not os.path.exists(os.path.join(train_dir, 'best', 'known.npz'))
 

@@ -59,9 +59,8 @@ def test_class_weights_wrong_say_what_is_accepted(monkeypatch, text):
   with pytest.raises(InputError) as caught:
     weights_of(monkeypatch, text)
   assert str(caught.value) == (
-      "--class_weights=%s: accepted are 'balanced' and 3 numbers from 0 on, "
-      'not all 0, with commas between them: one each for blue, green, red' %
-      text)
+      "--class_weights=%s: must be 'balanced' or 3 comma-separated numbers, "
+      'none negative and not all 0: one each for blue, green, red' % text)
 
 
 @pytest.mark.parametrize('counts,expected', [
@@ -87,7 +86,7 @@ def test_class_weights_balanced_follow_names_not_the_order_of_the_manifest(
 
 def test_class_weights_balanced_without_counts_say_what_to_do(
     monkeypatch, tmp_path):
-  with pytest.raises(InputError, match='stands in .*/colours.json, which is '
+  with pytest.raises(InputError, match='is in .*/colours.json, which is '
                      'missing; convert the photos with ./convert_tfrecord.sh, '
                      'or give the weights themselves') as caught:
     weights_of(monkeypatch, 'balanced', tmp_path)
@@ -272,8 +271,8 @@ def test_graph_mixup_of_given_batches_takes_their_targets(monkeypatch):
 
 
 def test_graph_mixup_of_given_batches_without_targets_is_an_error(monkeypatch):
-  with pytest.raises(InputError, match='--mixup_alpha=0.2: what this run '
-                     'trains on brings no mixed labels; give --mixup_alpha=0,'):
+  with pytest.raises(InputError, match='--mixup_alpha=0.2: the training '
+                     'input has no mixed labels; give --mixup_alpha=0,'):
     with tiny_network.training(
         monkeypatch, '--mixup_alpha=0.2', next_batch=lambda: {
             key: tf.constant(value)
@@ -283,7 +282,7 @@ def test_graph_mixup_of_given_batches_without_targets_is_an_error(monkeypatch):
 
 def test_graph_mixup_of_a_batch_of_one_is_an_error(monkeypatch):
   with pytest.raises(InputError, match='--mixup_alpha=0.2 mixes the photos of '
-                     'a batch and --batch_size=1 leaves nothing to mix'):
+                     'a batch, but --batch_size=1 leaves nothing to mix'):
     with tiny_network.training(monkeypatch, '--mixup_alpha=0.2',
                                '--batch_size=1'):
       pass

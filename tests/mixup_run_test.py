@@ -128,7 +128,7 @@ def test_plain_run_takes_mixed_photos_and_evaluates_them_unmixed(
 @pytest.mark.parametrize('cache', ['--cache_features', '--nocache_features'])
 def test_mixup_of_a_batch_of_one_is_one_line(data, tmp_path, cache):
   with pytest.raises(InputError, match='--mixup_alpha=1 mixes the photos of a '
-                     'batch and --batch_size=1 leaves nothing to mix; give a '
+                     'batch, but --batch_size=1 leaves nothing to mix; give a '
                      '--batch_size of 2 or more') as caught:
     train(data, tmp_path, *MIXUP, cache, '--batch_size=1')
   assert '\n' not in str(caught.value)

@@ -112,7 +112,7 @@ def test_run_that_no_longer_gets_better_ends_and_stays_ended(data, ended, log):
   assert best.read_best(str(ended / 'best'))['step'] == 2
   assert train(data, ended, *UNCHANGING) == newest
   assert 'Nothing to do: the best validation accuracy, ' in log.text
-  assert '--early_stop_evals=0 goes on' in log.text
+  assert '--early_stop_evals=0 continues' in log.text
 
 
 def test_run_that_has_ended_goes_on_when_it_is_not_to_end(data, ended, tmp_path,
@@ -165,12 +165,13 @@ def test_damaged_validation_photo_is_one_line(data, tmp_path):
 
 @pytest.mark.parametrize('flags, message', [
     (['--worker_replicas=2', '--evaluate_every_n_steps=3'],
-     '--evaluate_every_n_steps=3 is for one worker, got --worker_replicas=2'),
+     '--evaluate_every_n_steps=3 needs a single worker, got '
+     '--worker_replicas=2'),
     (['--worker_replicas=2', '--finetune_all_steps=3'],
-     '--finetune_all_steps=3 is for one worker'),
-    (['--finetune_all_steps=3'], 'nothing says when: give --max_number_of'),
+     '--finetune_all_steps=3 needs a single worker'),
+    (['--finetune_all_steps=3'], 'which has no end: give --max_number_of'),
     (['--finetune_all_steps=3', '--evaluate_every_n_steps=3',
-      '--early_stop_evals=0'], 'nothing says when'),
+      '--early_stop_evals=0'], 'which has no end'),
 ], ids=str)
 def test_flags_that_do_nothing_together_are_one_line(data, tmp_path, flags,
                                                      message):

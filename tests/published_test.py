@@ -189,8 +189,8 @@ def test_download_checkpoint_of_another_name_is_taken_if_it_is_the_only_one(
 
 
 @pytest.mark.parametrize('files,message', [
-    ({'readme': b''}, 'holds no checkpoint vgg_16.ckpt; it holds readme'),
-    ({'a.ckpt': b'', 'b.ckpt': b''}, 'holds no checkpoint vgg_16.ckpt; it hol'),
+    ({'readme': b''}, 'has no checkpoint vgg_16.ckpt; it has readme'),
+    ({'a.ckpt': b'', 'b.ckpt': b''}, 'has no checkpoint vgg_16.ckpt; it has'),
     ({'vgg_16.ckpt': b'rubbish'}, 'vgg_16.ckpt in .* is damaged'),
     ({'vgg_16.ckpt.index': b'rubbish'}, 'vgg_16.ckpt in .* lacks files'),
     ({'/vgg_16.ckpt': b'x'}, 'leaves the folder'),
@@ -233,7 +233,7 @@ def test_download_while_another_one_unpacks_is_one_line(server, tmp_path,
   def slow(*args):
     with monkeypatch.context() as patch:
       patch.setattr(archives, 'unpack', unpack)
-      with pytest.raises(InputError, match='another process is getting the '
+      with pytest.raises(InputError, match='another process is downloading the '
                          'checkpoint .*mobilenet_v1_1.0_224.ckpt: ') as raised:
         published.download('mobilenet_v1', str(tmp_path / 'c'))
       # Another one of the same network may come meanwhile.

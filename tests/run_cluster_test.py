@@ -107,10 +107,11 @@ def test_launcher_worker_that_fails_leaves_the_others(tmp_path, capfd):
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(launch, '_say', lambda text: (shown.append(text),
                                                 original(text)))
-    finish_when(tmp_path, lambda: any('go on' in text for text in shown))
+    finish_when(tmp_path,
+                lambda: any('others continue' in text for text in shown))
     assert launch.Launcher(made).run() == 0
-  assert re.search(r'worker 2 at \S+ ended with status 5 \(%s\): the others go '
-                   'on\n' % (tmp_path / 'logs' / 'worker-2.log'),
+  assert re.search(r'worker 2 at \S+ ended with status 5 \(%s\): the others '
+                   'continue\n' % (tmp_path / 'logs' / 'worker-2.log'),
                    capfd.readouterr().out)
   assert not left_over(tmp_path)
 
@@ -123,8 +124,8 @@ def test_launcher_starts_a_worker_again_as_often_as_asked(tmp_path, capfd):
       log(tmp_path, 'worker-1').count('began') == 3))
   assert launch.Launcher(made).run() == 0
   shown = capfd.readouterr().out
-  assert 'status 5' in shown and 'started again, 1 times more' in shown
-  assert 'status 137' in shown and 'started again, 0 times more' in shown
+  assert 'status 5' in shown and 'started again, 1 restarts left' in shown
+  assert 'status 137' in shown and 'started again, 0 restarts left' in shown
   assert log(tmp_path, 'worker-1').endswith('began\nworker-1 ends\n')
 
 
@@ -190,7 +191,7 @@ def test_launcher_hosts_of_other_machines_alone_are_refused(tmp_path):
 
 def test_launcher_two_names_of_one_port_are_refused(tmp_path):
   with pytest.raises(InputError, match='^ps 0 at 127.0.0.1:2222 and worker 0 '
-                     'at localhost:2222 are the same port of this machine$'):
+                     'at localhost:2222 have the same port on this machine$'):
     launch.Launcher(plan(tmp_path)._replace(
         ps_hosts='127.0.0.1:2222', worker_hosts='localhost:2222'))
 
@@ -254,9 +255,9 @@ def test_run_cluster_without_hosts_takes_free_ports_of_this_machine(
     ([*LISTS, '--task=1'], '--task is decided for each task'),
     ([*LISTS, '--job_name=ps'], '--job_name is decided for each task'),
     ([*LISTS, '--worker_replicas=3'], '--worker_replicas=3 contradicts'),
-    ([*LISTS, '--cache_features'], '--cache_features is for one worker, got '
-     '--worker_replicas=2, --num_ps_tasks=1: give --nocache_features'),
-    ([*LISTS, '--finetune_all_steps=3'], '--finetune_all_steps=3 is for one'),
+    ([*LISTS, '--cache_features'], '--cache_features needs a single worker, '
+     'got --worker_replicas=2, --num_ps_tasks=1: give --nocache_features'),
+    ([*LISTS, '--finetune_all_steps=3'], '--finetune_all_steps=3 needs a'),
 ])
 def test_run_cluster_with_a_mistake_is_an_input_error(monkeypatch, flags,
                                                       message):

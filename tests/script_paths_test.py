@@ -132,7 +132,7 @@ def test_stop_train_looks_where_the_user_stands(project, tmp_path):
   (tmp_path / 'run').mkdir()
   pid_file = tmp_path / 'run' / 'train.pid'
   pid_file.write_text('1\n')  # Of a trainer that was killed.
-  nothing = ['Nothing trains in run']
+  nothing = ['No training is running in run']
   assert run(project, tmp_path, 'stop_train.sh', TRAIN_DIR='run') == nothing
   with subprocess.Popen([sys.executable, '-c', HOLDER, str(pid_file)],
                         stdout=subprocess.PIPE) as trainer:

@@ -253,7 +253,7 @@ def test_setup_that_fails_to_install_is_not_taken_for_done(bare_machine):
 def test_stop_train_without_training_says_so(chain):
   env = dict(chain, TRAIN_DIR='/no/where')
   assert run_script('stop_train.sh', env=env).stdout == (
-      'Nothing trains in /no/where\n')
+      'No training is running in /no/where\n')
 
 
 def test_env_set_is_overridable_and_names_follow_the_network():
@@ -311,8 +311,8 @@ echo "$0 asked for: $*"; exit 3
 
 
 @pytest.mark.parametrize('engine,version,others', [
-    ('', '3.7', 'or install a Python 3.10 to 3.13: with it TensorFlow 2'),
-    ('tf1', '3.7', 'or give ENGINE=tf2, which runs on a Python 3.10 to 3.13'),
+    ('', '3.7', 'or install a Python 3.10 to 3.13, to use TensorFlow 2'),
+    ('tf1', '3.7', 'or give ENGINE=tf2, which needs a Python 3.10 to 3.13'),
     ('tf2', '3.12', 'no Python 3.12 or 3.13 or 3.11 or 3.10 found')])
 def test_setup_without_python_says_how_to_get_it(bare_machine, engine, version,
                                                  others):
@@ -364,8 +364,8 @@ def test_python_that_is_given_decides_the_engine(bare_machine):
       'asked for: -m venv %s\n' % (folder / '.venv-tf2'))
   done = run_setup(bare_machine, PYTHON='/no/where')
   assert done.returncode == 1
-  assert done.stderr == ("setup.sh: error: PYTHON is '/no/where', which is no "
-                         'Python 3.7, and TensorFlow 1.15 runs on no other\n')
+  assert done.stderr == ("setup.sh: error: PYTHON is '/no/where', which is not "
+                         'a Python 3.7, as TensorFlow 1.15 requires\n')
 
 
 @pytest.mark.parametrize('versions, variables, arguments, engine', [
@@ -462,7 +462,7 @@ def test_setup_on_another_system_says_so(bare_machine):
     (['--photos', '/', '--checkpoint', '/no/x'], '--checkpoint /no/x: no such'),
     (['--photos'], '--photos needs a folder'),
     (['--photos', '/no/where'], '--photos /no/where: no such folder'),
-    (['--checkpoint', 'x'], '--checkpoint goes with --photos'),
+    (['--checkpoint', 'x'], '--checkpoint needs --photos'),
 ])
 def test_quickstart_with_a_mistake_is_one_line(arguments, message):
   done = run_script('quickstart.sh', *arguments, check=False)

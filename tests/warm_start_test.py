@@ -47,7 +47,7 @@ def test_init_fn_both_formats_read_all_but_the_excluded(tmp_path, version):
 @pytest.mark.parametrize('exclude,ignore,classes,width,message', [
     ([], False, 3, 4, 'the checkpoint has 5 classes and the data set 3; add '
                       '--checkpoint_exclude_scopes=Net/logits'),
-    ([], False, 5, 6, r'Net/conv/weights \(there .3, 3, 3, 4., here '
+    ([], False, 5, 6, r'Net/conv/weights \(checkpoint .3, 3, 3, 4., network '
                       r'.3, 3, 3, 6.\).*--model_name'),
     (['Net/nothing'], False, 5, 4, "'Net/nothing' matches no variable"),
     (['Net'], False, 5, 4, 'excludes every variable'),

@@ -1,1 +1,1 @@
-"""From batches of photos to checkpoints: optimizer, warm start, loop."""
+"""Training: graph, losses, optimizer, warm start, loop and validation."""

@@ -1,8 +1,8 @@
-"""How a run got on: its evaluations, and its best checkpoint.
+"""Validation history and best checkpoint of a run.
 
-`validation.jsonl` in the train directory has a line an evaluation; `best/` has
-the checkpoint of the best, by accuracy, then by loss. Both survive the process:
-a run that goes on knows how long it has not got better.
+`validation.jsonl` in the train directory has one line per evaluation; `best/`
+has the best checkpoint, by accuracy, then by loss. Both outlive the process: a
+resumed run knows how many evaluations ago it last improved.
 """
 
 import glob
@@ -16,15 +16,15 @@ FILE_NAME = 'validation.jsonl'
 
 
 class Progress:
-  """The evaluations of a run.
+  """The validation history of a run.
 
   Args:
     train_dir: folder of the run.
     info: its RunInfo.
     saver: tf.train.Saver of its variables, with max_to_keep=1.
     global_step: variable.
-    step: global step that the run goes on from; later evaluations, of steps
-      that a killed process has lost, are left out.
+    step: global step that the run resumes from; evaluations of later steps,
+      which a killed process has lost, are dropped.
   """
 
   def __init__(self, train_dir, info, saver, global_step, step=0):
@@ -34,7 +34,7 @@ class Progress:
     self._saver = saver
     self._global_step = global_step
     self._best = read_best(self._folder)
-    # Without the best checkpoint nothing says what a better one is.
+    # Without the best checkpoint there is nothing to compare with.
     self._lines = []
     if self._best:
       self._lines = [line for line in _read_lines(self._path)
@@ -42,21 +42,21 @@ class Progress:
 
   @property
   def best(self):
-    """The line of the best evaluation: step, accuracy, loss; None before."""
+    """Step, accuracy and loss of the best evaluation; None before the first."""
     return self._best
 
   def is_over(self, patience):
-    """Whether so many evaluations have not been more accurate than before.
+    """Whether accuracy has not improved for `patience` evaluations.
 
-    The loss is not asked: where all photos are right it falls without end.
+    The loss does not count: it keeps falling when all photos are right.
 
     Args:
-      patience: number of evaluations; 0 never ends.
+      patience: number of evaluations; 0: never over.
     """
     return bool(patience) and self._evaluations_since_gain() >= patience
 
   def _evaluations_since_gain(self):
-    """Returns how many there were since the accuracy was last surpassed."""
+    """Returns the number of evaluations since accuracy last improved."""
     if not self._lines:
       return 0
     best = max(line['accuracy'] for line in self._lines)
@@ -65,7 +65,7 @@ class Progress:
     return sum(line['step'] > since for line in self._lines)
 
   def add(self, session, step, accuracy, loss, train_loss=None):
-    """Notes an evaluation, and saves the checkpoint where it is the best.
+    """Records an evaluation, and saves the checkpoint if it is the best.
 
     Args:
       session: of the run, with its variables at `step`.
@@ -88,7 +88,7 @@ class Progress:
 
   def _save(self, session, line):
     os.makedirs(self._folder, exist_ok=True)
-    # First: whoever finds the checkpoint finds its facts.
+    # Written first, so that the checkpoint is never there without its facts.
     run_info.save(self._folder, self._info)
     prefix = self._saver.save(
         session, os.path.join(self._folder, 'model.ckpt'),
@@ -96,16 +96,16 @@ class Progress:
     self._best = line
     write_aside(os.path.join(self._folder, run_info.BEST_FILE_NAME),
                 [json.dumps(line)])
-    # Those of a process that was killed, too.
+    # Removes those of killed processes too.
     for path in glob.glob(os.path.join(glob.escape(self._folder),
                                        'model.ckpt-*')):
       if not path.startswith(prefix + '.'):
         os.remove(path)
 
   def describe(self):
-    """Returns a sentence on the best evaluation."""
-    return ('the best validation accuracy, %.4f, has stood for %d evaluations; '
-            'the checkpoint of step %d is in %s' % (
+    """Returns a description of the best evaluation, for log messages."""
+    return ('the best validation accuracy, %.4f, has not improved for %d '
+            'evaluations; the checkpoint of step %d is in %s' % (
                 self._best['accuracy'], self._evaluations_since_gain(),
                 self._best['step'], self._folder))
 
@@ -115,25 +115,25 @@ def _rank(line):
 
 
 def write_aside(path, lines):
-  """Writes lines to a file: it is there whole, or as it was."""
-  aside = '%s.%d.tmp' % (path, os.getpid())
-  with open(aside, 'w') as file:
+  """Writes lines to a file atomically: it is replaced whole or not at all."""
+  temporary_path = '%s.%d.tmp' % (path, os.getpid())
+  with open(temporary_path, 'w') as file:
     file.writelines(line + '\n' for line in lines)
     file.flush()
     os.fsync(file.fileno())
-  os.replace(aside, path)
+  os.replace(temporary_path, path)
 
 
 def _read_lines(path):
   try:
     with open(path) as file:
       return [json.loads(text) for text in file]
-  except (OSError, ValueError):  # Not there, or damaged: a list begins anew.
+  except (OSError, ValueError):  # Missing or damaged: start a new history.
     return []
 
 
 def read_best(folder):
-  """Returns the line of the checkpoint in a folder `best`; None without."""
+  """Returns the evaluation of the checkpoint in a folder `best`, or None."""
   try:
     with open(os.path.join(folder, run_info.BEST_FILE_NAME)) as file:
       return json.load(file)

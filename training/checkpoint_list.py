@@ -1,8 +1,8 @@
 """TensorFlow's list of checkpoints, the file `checkpoint` in a train directory.
 
-TensorFlow restores the checkpoint that the list names, and deletes old ones by
+TensorFlow restores the newest checkpoint in the list and deletes old ones in
 it. The lists of older runs, and slim's, have absolute paths: in a copied or
-renamed folder these lead to the original, or to another run.
+renamed folder these point to the original, or to another run.
 """
 
 import os
@@ -16,17 +16,17 @@ _FILE_NAME = 'checkpoint'
 
 
 def repair(train_dir):
-  """Makes the lists of a train directory name its own checkpoints.
+  """Rewrites the lists of a train directory to name its own checkpoints.
 
-  To be called before a session starts that restores and deletes by the list.
+  Call it before starting a session that restores and deletes by the list.
   Afterwards the newest in the list is the checkpoint that `checkpoints.newest`
-  returns, also where the list was missing or damaged.
+  returns, even if the list was missing or damaged.
 
   Args:
     train_dir: folder of the run, which this process has locked.
 
   Raises:
-    InputError: the list names checkpoints, and the folder has no complete one;
+    InputError: the list names checkpoints but the folder has no complete one,
       or the best checkpoint could not be kept in best/.
   """
   best_dir = os.path.join(train_dir, checkpoints.BEST_DIR)
@@ -37,35 +37,35 @@ def repair(train_dir):
   listed, newest = _rewrite(train_dir)
   if newest is None and listed:
     raise InputError(
-        'the list %s names %s, and no complete checkpoint is in the folder; '
+        'the list %s names %s, but no complete checkpoint is in the folder; '
         'copy their files there, or remove the list to start from the '
         'beginning' %
         (os.path.join(train_dir, _FILE_NAME),
          checkpoints.name_some(list(map(os.path.basename, listed)))))
   if listed and newest != listed[0]:
-    tf.logging.warning('%s is missing or not complete; going on from %s',
+    tf.logging.warning('%s is missing or not complete; resuming from %s',
                        listed[0], newest)
   _rewrite(best_dir)
 
 
 def _rewrite(folder):
-  """Makes the list of a folder name the checkpoints that are there.
+  """Rewrites the list of a folder to name the checkpoints that are there.
 
   Returns:
-    What the list named before, newest first, and the newest complete
-    checkpoint of the folder, or None.
+    The checkpoints that the list named before, newest first, and the newest
+    complete checkpoint of the folder, or None.
   """
   path = os.path.join(folder, _FILE_NAME)
   listed = checkpoints.listed(folder)
   newest = checkpoints.newest(folder)
   if newest is None:
     if not listed and os.path.exists(path):
-      os.remove(path)  # It is empty or cut short; TensorFlow would fail.
+      os.remove(path)  # Empty or truncated; TensorFlow would fail.
     return listed, newest
   older = [prefix for prefix in reversed(listed)
            if prefix != newest and checkpoints.is_complete(prefix)]
   names = [os.path.basename(prefix) for prefix in older + [newest]]
-  # Of names in an absolute folder TensorFlow changes nothing.
+  # With an absolute folder TensorFlow leaves the names unchanged.
   state = tf.train.generate_checkpoint_state_proto(os.sep, names[-1], names)
   lines = str(state).splitlines()
   if lines != _read_lines(path):

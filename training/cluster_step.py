@@ -1,4 +1,4 @@
-"""The steps of one worker among several."""
+"""Training steps of one worker of a cluster."""
 
 import time
 
@@ -6,18 +6,18 @@ from compat import tf
 from deployment import cluster
 from training import loop
 
-# Seconds between two looks at whether training has ended, where steps do not
-# wait for each other.
-_LOOK_SECS = 1.0
+# Seconds between two checks whether training has ended, in asynchronous
+# training.
+_CHECK_SECS = 1.0
 
 
 class ClusterStep(loop.TrainStep):
-  """slim's step, which begins with the others and ends with them.
+  """A training step that starts and ends with the other workers.
 
   Args:
     worker: deployment.cluster.Worker.
     log_every_n_steps: steps between two log lines.
-    is_synchronous: whether steps wait for each other.
+    is_synchronous: whether the workers wait for each other at each step.
     stop: a loop.StopRequest.
   """
 
@@ -25,17 +25,17 @@ class ClusterStep(loop.TrainStep):
     super().__init__(stop)
     self._worker = worker
     self._every = log_every_n_steps
-    self._look_secs = 0.0 if is_synchronous else _LOOK_SECS
-    self._looked_at = 0.0
-    self._logged = None
+    self._check_secs = 0.0 if is_synchronous else _CHECK_SECS
+    self._checked_at = 0.0
+    self._logged_line = None
     self._was_ended = False
 
   def prepare(self):
-    """Waits for the chief; returns whether there is something to do."""
+    """Waits for the chief; returns whether to train."""
     return self._worker.wait_for_weights(lambda: self.stop_requested)
 
   def begin(self, session):
-    """Is called before the first step."""
+    """Waits for the workers before the first step."""
     del session
     self._worker.begin(lambda: self.stop_requested)
 
@@ -49,29 +49,29 @@ class ClusterStep(loop.TrainStep):
       return super().__call__(session, train_op, global_step,
                               train_step_kwargs)
     except cluster.LOST_ERRORS as error:
-      # slim would begin anew, and wait for the lost one for ever.
+      # slim would restart, and wait forever for the lost task.
       raise self._worker.describe_loss(error) from None
 
   def _has_ended(self):
-    if time.monotonic() < self._looked_at + self._look_secs:
+    if time.monotonic() < self._checked_at + self._check_secs:
       return False
-    self._looked_at = time.monotonic()
+    self._checked_at = time.monotonic()
     return self._worker.end_status() is not None
 
   def take(self, session, train_op, global_step, train_step_kwargs):
     """Takes one step; returns the loss and whether it was the last."""
     start = time.time()
     loss, step = self.run(session, train_op, global_step)
-    # Others take steps too: the one whose line is due may not be seen here.
+    # Other workers take steps too, so this one may miss the step that is due.
     line = step // self._every
-    if line != self._logged:
+    if line != self._logged_line:
       tf.logging.info('global step %d: loss = %.4f (%.3f sec/step)', step, loss,
                       time.time() - start)
-      self._logged = line
-    self.step = step - 1  # The caller adds the one.
+      self._logged_line = line
+    self.step = step - 1  # The caller adds 1.
     return loss, session.run(train_step_kwargs['should_stop'])
 
   def end(self):
-    """Is called when training has ended, with its last checkpoint."""
+    """Checks how the other workers ended."""
     if self._was_ended:
       self._worker.check_end()

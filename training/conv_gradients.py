@@ -1,9 +1,9 @@
 """Gradients of convolutions whose window is the whole input.
 
-Such a convolution has one output a photo: it is a matrix product. On a
-processor TensorFlow's kernel for the gradient of its input does not know that:
-the 5 x 5 convolution of the auxiliary classifier took 154 ms of the 187 ms of a
-step of Inception V4's classifiers on features; now the step takes 35 ms.
+Such a convolution has one output position per photo: it is a matrix product.
+TensorFlow's CPU kernel for the gradient of its input does not use that: when
+Inception V4's classifiers train on features, the 5 x 5 convolution of the
+auxiliary classifier took 154 ms of a step's 187 ms; now the step takes 35 ms.
 """
 
 from compat import tf
@@ -12,7 +12,7 @@ _NAME = 'Conv2DOfWholeInput'
 
 
 def fast_full_windows(graph):
-  """Returns a context: convolutions built in it have these gradients.
+  """Returns a context in which convolutions are built with these gradients.
 
   Args:
     graph: tf.Graph in which they are built.
@@ -32,13 +32,13 @@ def _conv2d_gradient(op, gradient):
   if _is_full_window(op):
     depth = kernel.shape.as_list()[3]
     size = kernel.shape[:3].num_elements()
-    rows = tf.reshape(gradient, [-1, depth])
-    of_images = tf.matmul(rows, tf.reshape(kernel, [size, depth]),
-                          transpose_b=True)
-    of_kernel = tf.matmul(tf.reshape(images, [-1, size]), rows,
-                          transpose_a=True)
-    return (tf.reshape(of_images, tf.shape(images)),
-            tf.reshape(of_kernel, kernel.shape))
+    gradient_rows = tf.reshape(gradient, [-1, depth])
+    images_gradient = tf.matmul(
+        gradient_rows, tf.reshape(kernel, [size, depth]), transpose_b=True)
+    kernel_gradient = tf.matmul(
+        tf.reshape(images, [-1, size]), gradient_rows, transpose_a=True)
+    return (tf.reshape(images_gradient, tf.shape(images)),
+            tf.reshape(kernel_gradient, kernel.shape))
   attributes = dict(
       strides=op.get_attr('strides'),
       padding=_padding(op),
@@ -61,7 +61,7 @@ def _is_full_window(op):
 
 
 def _padding(op):
-  """Returns what tf.nn takes as the padding of a Conv2D."""
+  """Returns the padding of a Conv2D, as tf.nn takes it."""
   padding = op.get_attr('padding').decode()
   if padding != 'EXPLICIT':
     return padding

@@ -1,10 +1,10 @@
-"""After the classifier, the whole network at a small learning rate.
+"""Fine-tuning of all layers, after the classifier, at a small learning rate.
 
   head_run.train(run)
   finetune_all.train(run, number_of_steps=300)
 
-goes on from the best checkpoint so far. Batch norm stays in inference mode: so
-few steps would not move its averages to what the weights have become.
+The second call starts from the best checkpoint so far. Batch norm stays in
+inference mode: its averages could not follow the weights in so few steps.
 """
 
 import collections
@@ -19,21 +19,21 @@ _FILE_NAME = 'finetune_all.json'
 
 _FIRST_CHECKPOINT = 'model-all.ckpt'
 
-# Evaluations in all; one more at the end.
+# Evaluations spread over the steps; one more comes at the end.
 _EVALUATIONS = 10
 
-# The first of so many parts of the steps warms up.
+# Warm-up takes 1 / _WARM_UP_PART of the steps.
 _WARM_UP_PART = 10
 
 _AVERAGE = '/ExponentialMovingAverage'
 
-# from_step: global step at which the classifier was trained. steps: how many
-# more are wanted. weights: the checkpoint whose weights were taken.
+# from_step: global step at which training of the classifier ended. steps: how
+# many more to train. weights: checkpoint whose weights are used.
 Beginning = collections.namedtuple('Beginning', 'from_step steps weights')
 
 
-class _Changed:
-  """The parsed flags with some other values."""
+class _OverriddenFlags:
+  """The parsed flags with some values replaced."""
 
   def __init__(self, values, **changes):
     self._values = values
@@ -50,7 +50,7 @@ class _Changed:
 
 
 def has_begun(train_dir):
-  """Whether the run in a train directory trains all layers already."""
+  """Whether the run in a train directory already trains all layers."""
   return _read(train_dir) is not None
 
 
@@ -58,12 +58,12 @@ def train(run, number_of_steps):
   """Trains all layers, in the train directory of the run.
 
   Args:
-    run: start.Run, whose classifier is trained.
-    number_of_steps: how many steps more than the classifier's; 0: as many as
-      were asked for when it began.
+    run: start.Run, whose classifier is already trained.
+    number_of_steps: how many steps to train after the classifier's; 0: as many
+      as were given when it began.
 
   Returns:
-    Whether training came to its end: it was not asked to stop.
+    True if training finished, False if it was asked to stop.
   """
   values = run.values
   beginning = _read(values.train_dir) or _choose(values.train_dir,
@@ -76,13 +76,13 @@ def train(run, number_of_steps):
     tf.logging.info('%s has all --finetune_all_steps=%d: nothing to do', newest,
                     number_of_steps)
     return True
-  changed = _Changed(
+  changed = _OverriddenFlags(
       values,
       learning_rate=values.finetune_all_learning_rate,
       learning_rate_decay_type='cosine',
       learning_rate_decay_steps=number_of_steps,
       end_learning_rate=0.0,
-      # Adam's first steps are as large as any, whatever the gradient.
+      # Adam's first steps are full-size, however small the gradients are.
       warmup_steps=values.warmup_steps or number_of_steps // _WARM_UP_PART,
       min_crop_area=head_graph.least_crop_area(values),
       early_stop_evals=0)
@@ -98,49 +98,50 @@ def train(run, number_of_steps):
 
 
 def _choose(train_dir, number_of_steps):
-  """Returns where to begin: at the newest step, with the best weights."""
+  """Returns the Beginning: the newest step, with the best weights."""
   newest = checkpoints.newest(train_dir)
   return Beginning(checkpoints.read_global_step(newest), number_of_steps,
                    checkpoints.find(train_dir) or newest)
 
 
 def _init_fn(run, beginning):
-  """Returns None: a checkpoint with all that is needed is in place.
+  """Prepares the checkpoint to resume from; returns None when it writes it.
 
-  The supervisor goes on with the newest checkpoint of the train directory. That
-  of the classifier's training lacks the optimizer's variables of all other
-  layers, so one that has them is written first, under another name: whenever
-  the process is killed, the newest one is whole.
+  The supervisor resumes from the newest checkpoint of the train directory. The
+  classifier's last one lacks the optimizer variables of the other layers, so a
+  checkpoint that has them is written first, under another name: if the process
+  is killed at any time, the newest checkpoint is complete.
   """
   train_dir = run.values.train_dir
   if not has_begun(train_dir):
     _write_first_checkpoint(run, beginning)
     best.write_aside(os.path.join(train_dir, _FILE_NAME),
                      [json.dumps(beginning._asdict())])
-    tf.logging.info('All layers go on from %s', beginning.weights)
+    tf.logging.info('Fine-tuning all layers from %s', beginning.weights)
     return None
   return start.init_fn(run)
 
 
 def _write_first_checkpoint(run, beginning):
-  """Writes the variables of the default graph, as training begins with them."""
-  # What was best, the averages where there are some, are the weights now.
+  """Writes the initial variables of the default graph to a checkpoint."""
+  # The best weights, or their moving averages if the run keeps them, become
+  # the weights.
   model = {v.op for v in slim.get_model_variables()}
   restores = {name: v for name, v in checkpoints.variables_to_restore(
       run.values.moving_average_decay).items() if v.op in model}
-  read = slim.assign_from_checkpoint_fn(
+  restore_weights = slim.assign_from_checkpoint_fn(
       beginning.weights,
       checkpoints.with_plain_names(beginning.weights, restores))
-  there = {v.op.name: v for v in tf.global_variables()}
-  averages = [tf.assign(there[name], v) for name, v in (
+  variables = {v.op.name: v for v in tf.global_variables()}
+  averages = [tf.assign(variables[name], v) for name, v in (
       (v.op.name + _AVERAGE, v) for v in slim.get_model_variables())
-              if name in there]
+              if name in variables]
   step = tf.train.get_global_step()
   saver = tf.train.Saver(save_relative_paths=True)
   # TensorFlow keeps the number of threads of the first session.
   with tf.Session(config=run.session_config) as session:
     session.run(tf.global_variables_initializer())
-    read(session)
+    restore_weights(session)
     session.run(averages)
     session.run(tf.assign(step, beginning.from_step))
     saver.save(session, os.path.join(run.values.train_dir, _FIRST_CHECKPOINT),

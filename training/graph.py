@@ -1,4 +1,4 @@
-"""The training graph: batches, clones, losses, gradients, summaries."""
+"""Training graph: batches, clones, losses, gradients, summaries."""
 
 import collections
 
@@ -12,26 +12,26 @@ from preprocessing import preprocessing_factory
 from training import conv_gradients, losses, warm_start
 from training import optimizer as optimizers
 
-# The published 0.9997 averages over some 3,000 steps: right to go on from a
-# published checkpoint, while a network trained from scratch is evaluated on its
-# initial statistics for thousands of steps.
+# The published 0.9997 averages over some 3,000 steps. That suits fine-tuning a
+# published checkpoint, but a network trained from scratch would be evaluated
+# with its initial statistics for thousands of steps.
 SCRATCH_BATCH_NORM_DECAY = 0.99
 
 # Photos shown in TensorBoard at a time.
 _SUMMARY_PHOTOS = 3
 
-# Starts the message of a step whose loss or gradient is no number.
+# Start of the error message for a loss or gradient that is not finite.
 NOT_FINITE = 'The loss or its gradient is not finite'
 
-# The graph's collection of the summaries that are merged in summary_op.
+# Graph collection of the summaries that are merged in summary_op.
 SUMMARIES_OF_RUN = 'summaries_of_run'
 
 # train_op: tensor of the total loss that applies the gradients when run.
-# scalar_op: merged summaries of what each step computes: losses, learning rate,
-# accuracy of the batch. summary_op: merged summaries of photos, activations and
-# weights, which take time. sync_optimizer: None without --sync_replicas.
-# frozen_loss: scalar, the losses of the weights that are not trained, computed
-# once a session; None where all are.
+# scalar_op: merged summaries of values that each step computes anyway: losses,
+# learning rate, accuracy of the batch. summary_op: merged summaries of photos,
+# activations and weights, which take time. sync_optimizer: None without
+# --sync_replicas. frozen_loss: scalar, regularization loss of the frozen
+# weights, computed once per session; None if all weights are trained.
 TrainingGraph = collections.namedtuple(
     'TrainingGraph', 'train_op scalar_op summary_op global_step sync_optimizer '
     'frozen_loss')
@@ -47,12 +47,12 @@ def build_from_flags(values, dataset, info, network, trainable_scopes,
     info: RunInfo of the run.
     network: the Network row of info.model_name.
     trainable_scopes: scopes to train, [] for all.
-    next_batch: function that gives a clone its dict of tensors image and
+    next_batch: function that returns a clone's dict of tensors image and
       label; None: augmented photos of the data set. With --mixup_alpha, which
-      mixes no photos then, also targets: `[batch, classes]` float32, the mixed
-      labels (see losses.mix_features).
+      then mixes no photos, the dict also has targets: `[batch, classes]`
+      float32, the mixed labels (see losses.mix_features).
     first_step: global step at which the learning rate's decay begins.
-    freeze_batch_norm: whether all of batch norm runs in inference mode.
+    freeze_batch_norm: whether all batch norm layers run in inference mode.
 
   Returns:
     A TrainingGraph.
@@ -106,16 +106,16 @@ def _by_name(tensors):
 
 
 def _regularization_losses(trained):
-  """Returns the losses of the weights, and the sum of those that never change.
+  """Returns the regularization losses, and the sum of those of frozen weights.
 
   Args:
     trained: variables that training changes.
 
   Returns:
-    List of scalars, and one of them or None: the losses of frozen weights
-    added up. They only shift the loss that is shown, so they are computed once,
-    when the session has its weights, and are then read from a variable that
-    belongs to no collection and no checkpoint.
+    List of scalars, and one of them or None: the sum of the losses of frozen
+    weights. It only shifts the loss that is shown, so it is computed once, when
+    the session has its weights, and then read from a variable that is in no
+    collection and no checkpoint.
   """
   trained_ops = {v.op for v in trained}
   changing, frozen = [], []
@@ -125,7 +125,7 @@ def _regularization_losses(trained):
   if not frozen:
     return changing, None
   kept = tf.Variable(0.0, trainable=False, collections=[], name='frozen_losses')
-  # slim.learning.train runs this collection after weights were read.
+  # slim.learning.train runs this collection after restoring weights.
   tf.add_to_collection(tf.GraphKeys.TABLE_INITIALIZERS,
                        tf.assign(kept, tf.add_n(frozen),
                                  name='compute_frozen_losses').op)
@@ -134,7 +134,7 @@ def _regularization_losses(trained):
 
 
 def _batch_norm_policy(values, info, trainable_scopes, freeze):
-  """Which batch norm layers run in inference mode, and which decay they use."""
+  """Returns the batch norm arguments: inference-mode layers and decay."""
   scopes = None if values.train_frozen_batch_norm else trainable_scopes or None
   if freeze:
     scopes = []
@@ -166,7 +166,7 @@ def _photos_from_flags(values, dataset, info, network):
 
 
 def _mixing(next_batch, alpha, num_classes):
-  """Returns the function that gives a clone a batch of mixed photos."""
+  """Returns a function that returns a clone's batch of mixed photos."""
 
   def mixed_batch():
     batch = next_batch()
@@ -180,7 +180,7 @@ def _mixing(next_batch, alpha, num_classes):
 
 def _clone_fn(network_fn, next_batch, config, values, num_classes,
               class_weights):
-  """Returns the function that builds one clone's network and losses."""
+  """Returns a function that builds one clone's network and losses."""
   arguments = {}
   if (values.dropout_keep_prob is not None and
       nets_factory.takes_dropout(values.model_name)):
@@ -191,7 +191,7 @@ def _clone_fn(network_fn, next_batch, config, values, num_classes,
       batch = next_batch()
     if values.mixup_alpha and 'targets' not in batch:
       raise InputError(
-          '--mixup_alpha=%g: what this run trains on brings no mixed labels; '
+          '--mixup_alpha=%g: the training input has no mixed labels; '
           'give --mixup_alpha=0, or --nocache_features' % values.mixup_alpha)
     logits, end_points = network_fn(batch['image'], **arguments)
     if 'targets' in batch:
@@ -201,7 +201,7 @@ def _clone_fn(network_fn, next_batch, config, values, num_classes,
       targets = slim.one_hot_encoding(labels, num_classes)
     losses.add_losses(logits, end_points.get('AuxLogits'), targets,
                       class_weights, values.label_smoothing)
-    # Of a mixed photo the larger part counts.
+    # A mixed photo counts as the class with the larger share.
     hits = tf.equal(tf.argmax(logits, 1), labels)
     end_points['batch_accuracy'] = tf.reduce_mean(
         tf.cast(hits, tf.float32))
@@ -213,14 +213,14 @@ def _clone_fn(network_fn, next_batch, config, values, num_classes,
 
 def _train_op_from_flags(values, clones, config, num_samples, global_step,
                          first_step, variables, regularization):
-  """Returns the train op, the synchronous optimizer or None, and scalars."""
-  photos_a_step = values.batch_size * config.num_clones
+  """Returns the train op, the SyncOptimizer or None, and scalar summaries."""
+  photos_per_step = values.batch_size * config.num_clones
   if values.sync_replicas:
-    photos_a_step *= values.replicas_to_aggregate
+    photos_per_step *= values.replicas_to_aggregate
   rate = optimizers.learning_rate_from_flags(
-      values, num_samples, photos_a_step, global_step - first_step)
+      values, num_samples, photos_per_step, global_step - first_step)
   optimizer = optimizers.optimizer_from_flags(values, rate)
-  # Of the first clone alone: the clones share their moving statistics.
+  # Only of the first clone: the clones share their moving statistics.
   update_ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS, clones[0].scope)
   averages, averaged = None, None
   if values.moving_average_decay:
@@ -248,7 +248,8 @@ def _train_op_from_flags(values, clones, config, num_samples, global_step,
         gradients, values.clip_gradient_norm, norm)
     added.add(tf.summary.scalar('gradient_norm', norm))
   if synchronous:
-    # What it makes beside the update, to begin with, must not wait for a batch.
+    # The check applies to the gradients alone: the other ops that the optimizer
+    # creates, for its initialization, must not wait for a batch.
     checked = tf.tuple([gradient for gradient, _ in gradients],
                        control_inputs=[finite])
     update_ops.append(optimizer.apply_gradients(
@@ -268,7 +269,7 @@ def _changing_variables(trained, update_ops):
 
   Args:
     trained: variables that the optimizer changes.
-    update_ops: what else each step does, as to the statistics of batch norm.
+    update_ops: other updates of each step, such as batch norm statistics.
   """
   changing = {v.op for v in trained}
   for update in update_ops:
@@ -293,7 +294,7 @@ def summarize_photos(photos):
 
 
 def _clone_summaries(clone):
-  """Returns the summaries of the first clone's photos, end points, weights."""
+  """Returns summaries of the first clone's photos, end points and weights."""
   end_points = dict(clone.outputs)
   added = {summarize_photos(end_points.pop('photos'))}
   del end_points['batch_accuracy']

@@ -1,8 +1,8 @@
-"""The training graph of a run whose trunk is frozen.
+"""Training graph of a run with a frozen backbone.
 
-It is the graph of any other run. What is added: the photos can be replaced by
-any others, or by the features at the end of the trunk; and a second graph, of
-the network in evaluation mode, reads the same features.
+It is the usual training graph with two additions: the photos can be replaced by
+other photos, or by features from the end of the backbone; and a second graph,
+of the network in evaluation mode, is fed the same features.
 """
 
 import collections
@@ -15,17 +15,18 @@ from preprocessing import preprocessing_factory
 from training import graph as training_graph
 from training import inference_twin, warm_start
 
-# Least share of the photo in a crop. Features that are fixed, or get few steps,
-# cannot learn to know a class by a twentieth of it, Inception's own share.
+# Least share of the photo's area in a crop. Inception's own is 0.05: features
+# that are fixed, or trained for few steps, cannot learn to recognize a class
+# from so little of it.
 _LEAST_CROP_AREA = 0.7
 
-# training: the TrainingGraph; its summary_op needs features and labels alone.
-# photo_summary: summary of the first photos of the batch that comes next.
-# cut: where the trunk ends. labels: [None] int64, to be fed with the features;
-#   targets, [None, classes] float32, where these are mixed.
-# photos: dict of tensors image, label, filename of the batch that comes next.
-# starts: {(split, view): op that starts a pass}. skip: to be fed to it, the
-#   records to leave out. trunk_variables: what the features depend on.
+# training: the TrainingGraph; its summary_op needs only features and labels.
+# photo_summary: summary of the first photos of the next batch.
+# cut: where the backbone ends. labels: [None] int64, fed with the features;
+#   targets: [None, classes] float32, fed instead of labels if they are mixed.
+# photos: dict of tensors image, label, filename of the next batch.
+# starts: {(split, view): op that starts a pass}. skip: number of records to
+#   skip, fed to that op. trunk_variables: variables of the backbone.
 # twin: InferenceTwin that is fed the features.
 HeadGraph = collections.namedtuple(
     'HeadGraph', 'training photo_summary cut labels targets photos starts skip '
@@ -34,7 +35,7 @@ HeadGraph = collections.namedtuple(
 
 def build_from_flags(values, datasets, info, network, trainable_scopes,
                      session_config=None):
-  """Builds it in the default graph.
+  """Builds the HeadGraph in the default graph.
 
   Args:
     values: the parsed flags.
@@ -48,7 +49,7 @@ def build_from_flags(values, datasets, info, network, trainable_scopes,
     A HeadGraph.
 
   Raises:
-    InputError: a trainable scope matches nothing, or there is no trunk.
+    InputError: a trainable scope matches nothing, or no backbone is frozen.
   """
   with tf.device('/device:CPU:0'):
     photos, starts, skip = _photos(values, datasets, info, network)
@@ -84,9 +85,9 @@ def build_from_flags(values, datasets, info, network, trainable_scopes,
 
 
 def _photos(values, datasets, info, network):
-  """Returns the photos of the pass that was started, and what starts one.
+  """Returns the next batch of the current pass, the start ops, and `skip`.
 
-  View 0 is the photo as evaluation sees it, the others are augmented.
+  View 0 is preprocessed as for evaluation; the other views are augmented.
   """
   skip = tf.placeholder(tf.int64, [], 'skip')
   iterator, starts = None, {}
@@ -112,9 +113,9 @@ def _photos(values, datasets, info, network):
 
 
 def least_crop_area(values):
-  """Returns the share of the photo that a crop takes at least.
+  """Returns the least share of a photo's area that a crop covers.
 
-  Of cached views, and where all layers are trained after the classifier.
+  It applies to cached views, and to training all layers after the classifier.
 
   Args:
     values: the parsed flags.
@@ -125,12 +126,12 @@ def least_crop_area(values):
 
 
 def _view_seed(seed, view):
-  """Returns the seed of an augmented view: the same when it goes on."""
+  """Returns the seed of an augmented view: the same when a run resumes."""
   return 1000003 * (seed or 0) + view
 
 
 def _head_summaries(cut, images):
-  """Returns the merged summaries that do not need the trunk."""
+  """Returns the merged summaries that do not need the backbone."""
   stop = {tensor.op for tensor in cut.features + cut.shapes}
   kept = []
   for summary in tf.get_collection(training_graph.SUMMARIES_OF_RUN):

@@ -1,8 +1,9 @@
-"""Steps of a run whose trunk is frozen: features once, then the head alone.
+"""Training of a head on cached features of a frozen backbone.
 
-Validation photos are features too, so each evaluation takes a moment: the run
-is evaluated as it goes, its best checkpoint is kept, and it ends when it no
-longer gets better.
+The features are computed once; each step then trains only the head. Those of
+the validation photos are cached too, so an evaluation is quick: the run is
+evaluated during training, keeps its best checkpoint, and ends when it no longer
+improves.
 """
 
 import collections
@@ -16,37 +17,37 @@ from errors import InputError
 from runs import feature_cache
 from training import loop, losses, validation
 
-# batch_size: photos a step. number_of_steps: global step to end at, or None.
+# batch_size: photos per step. number_of_steps: global step to end at, or None.
 # early_stop_evals: evaluations without improvement after which training ends;
-#   0: it goes on. evaluate_every_n_steps: None goes by the epochs.
+#   0: never. evaluate_every_n_steps: None: once per epoch, within bounds.
 # mixup_alpha: 0 mixes no photos. seed: of the order of the photos, or None.
 Options = collections.namedtuple(
     'Options', 'batch_size log_every_n_steps number_of_steps '
     'early_stop_evals evaluate_every_n_steps mixup_alpha seed')
 
-# Steps from one evaluation to the next: an epoch, within these bounds.
+# Bounds of the steps from one evaluation to the next, by default an epoch.
 _EVALUATION_STEPS = (20, 500)
 
-# Without validation photos nothing says when to end: epochs that are enough
-# for a classifier on features, and the bounds of their steps.
+# Length of training without validation photos to stop by: epochs that are
+# enough for a classifier on features, and bounds of the number of steps.
 _UNVALIDATED_EPOCHS = 60
 _UNVALIDATED_STEPS = (500, 20000)
 
 _PROGRESS_SECS = 10
 
-# Features of validation photos that the head reads at a time.
+# Validation photos per batch.
 _VALIDATION_BATCH = 256
 
 TRAIN, VALIDATION = 'train', 'validation'
 
 
 class HeadStep(loop.TrainStep):
-  """Steps of the head, as `loop.run` takes them.
+  """Training steps of the head, for `loop.run`.
 
   Args:
     stop: a loop.StopRequest.
     graph: a HeadGraph.
-    make_caches: function of the session that gives {split: FeatureCache}.
+    make_caches: function of the session that returns {split: FeatureCache}.
     progress: a training.best.Progress of the run.
     options: an Options.
   """
@@ -64,14 +65,14 @@ class HeadStep(loop.TrainStep):
     self._last_step = options.number_of_steps
 
   def check(self, session):
-    """Finds the caches, and checks that what they lack can be written."""
+    """Opens the caches, and checks that missing features can be written."""
     if not self._is_over():
       self._caches = self._make_caches(session)
 
   def begin(self, session):
-    """Computes the features that are not there yet."""
+    """Computes the missing features."""
     if self._is_over():
-      tf.logging.info('Nothing to do: %s; --early_stop_evals=0 goes on',
+      tf.logging.info('Nothing to do: %s; --early_stop_evals=0 continues',
                       self._progress.describe())
       return
     caches = self._caches
@@ -93,8 +94,8 @@ class HeadStep(loop.TrainStep):
       self._last_step = int(np.clip(_UNVALIDATED_EPOCHS * epoch,
                                     *_UNVALIDATED_STEPS))
       tf.logging.info(
-          'No validation photos, so nothing says when it is trained enough: '
-          'ending at step %d; --max_number_of_steps sets another end',
+          'No validation photos to decide when to stop: ending at step %d; '
+          '--max_number_of_steps sets another end',
           self._last_step)
 
   def take(self, session, train_op, global_step, train_step_kwargs):
@@ -136,14 +137,14 @@ class HeadStep(loop.TrainStep):
     return self._last_step is not None and self.step >= self._last_step
 
   def _show_photos(self, session):
-    """Writes a summary of some training photos, augmented where they are."""
+    """Writes a summary of some training photos, augmented if views are."""
     view = max(view for split, view in self._graph.starts if split == TRAIN)
     session.run(self._graph.starts[TRAIN, view], {self._graph.skip: 0})
     self.summaries.writer.add_summary(
         session.run(self._graph.photo_summary), self.step)
 
   def _fill(self, session, split, cache):
-    """Computes missing features; returns whether all are there."""
+    """Computes missing features; returns whether the cache is complete."""
     if cache.is_complete():
       tf.logging.info('Features of %d %s photos: %s', cache.num_photos, split,
                       cache.folder)
@@ -154,22 +155,22 @@ class HeadStep(loop.TrainStep):
     with cache.fill(lambda: self.stop_requested) as writer:
       if writer is None:
         return False
-      say = _say_progress(split, writer.rows, cache.num_rows)
+      log_rows = _progress_logger(split, writer.rows, cache.num_rows)
       while writer.rows < cache.num_rows:
         view, done = divmod(writer.rows, cache.num_photos)
         session.run(self._graph.starts[split, view], {self._graph.skip: done})
-        if not self._append_view(session, writer, say):
+        if not self._append_view(session, writer, log_rows):
           return False
         if writer.rows != (view + 1) * cache.num_photos:
           raise InputError(
-              'the record files hold %d %s photos and their manifest says %d; '
+              'the record files hold %d %s photos but their manifest says %d; '
               'convert the data set again' % (
                   writer.rows - view * cache.num_photos, split,
                   cache.num_photos))
     return True
 
-  def _append_view(self, session, writer, say):
-    """Appends the pass that was started; returns whether it is complete."""
+  def _append_view(self, session, writer, log_rows):
+    """Appends the features of the current pass; returns whether it finished."""
     fetches = (self._graph.cut.features, self._graph.photos['label'],
                self._graph.photos['filename'])
     while not self.stop_requested:
@@ -179,42 +180,43 @@ class HeadStep(loop.TrainStep):
         return True
       writer.append(features, labels,
                     [name.decode('utf-8', 'replace') for name in names])
-      say(writer.rows)
+      log_rows(writer.rows)
     return False
 
 
-def _say_progress(split, done, total):
-  """Returns a function of the rows that are done; it logs them at times."""
+def _progress_logger(split, done, total):
+  """Returns a function that logs the number of rows done, now and then."""
   start = last = time.time()
 
-  def say(rows):
+  def log_rows(rows):
     nonlocal last
     if rows == total or time.time() > last + _PROGRESS_SECS:
       last = time.time()
       tf.logging.info('Features of %s: %d/%d (%.1f photos/s)', split, rows,
                       total, (rows - done) / max(last - start, 1e-3))
 
-  return say
+  return log_rows
 
 
 def caches_of(graph, datasets, parent, key, num_views, view_key):
-  """Returns what gives the caches of a run once its trunk has its weights.
+  """Returns a function that opens the caches of a run.
 
   Args:
     graph: a HeadGraph.
     datasets: {split: slim Dataset}.
     parent: folder of caches.
-    key: dict of the facts that decide the features: network, preprocessing,
-      image size and the like.
+    key: dict of what the features depend on: network, preprocessing, image
+      size and the like.
     num_views: augmented views of each training photo.
-    view_key: dict of the further facts that decide those.
+    view_key: dict of what only the augmented views depend on.
 
   Returns:
-    A function of the session that gives {split: FeatureCache}; it raises
-    InputError where what is missing of them cannot be written.
+    A function of the session, which must have the backbone's weights; it
+    returns {split: FeatureCache}, or raises InputError if missing features
+    cannot be written.
   """
   def make(session):
-    # All at once: each new set of fetches costs TensorFlow 1.15 a moment.
+    # All in one call: TensorFlow 1.15 needs time for each new set of fetches.
     names = [v.op.name for v in graph.trunk_variables]
     weights = feature_cache.fingerprint_values(
         zip(names, session.run(graph.trunk_variables)))
@@ -235,16 +237,16 @@ def caches_of(graph, datasets, parent, key, num_views, view_key):
 
 
 def check_room_for_first(graph, datasets, parent, num_views):
-  """Checks that caches can be written where there are none yet.
+  """Checks that caches can be written, if there are none yet.
 
-  Needs no session. Where there are some, they may be all that a run needs: that
-  is known, and checked, when the trunk has its weights.
+  Needs no session. Existing caches may be all that a run needs: that is checked
+  once the session has the backbone's weights.
 
   Args:
     graph, datasets, parent, num_views: as for caches_of.
 
   Raises:
-    InputError: they cannot be written.
+    InputError: the caches cannot be written.
   """
   if not os.path.isdir(parent) or not os.listdir(parent):
     feature_cache.check_room(list(
@@ -256,7 +258,7 @@ def _caches(graph, datasets, parent, num_views, facts_of):
 
   Args:
     graph, datasets, parent, num_views: as for caches_of.
-    facts_of: function of a split that gives what its features depend on.
+    facts_of: function of a split that returns what its features depend on.
   """
   return collections.OrderedDict(
       (split, feature_cache.FeatureCache(
@@ -271,5 +273,5 @@ def _views(split, num_views):
 
 
 def default_cache_dir(dataset_dir, dataset_name):
-  """Returns where the features of a data set are kept: beside its records."""
+  """Returns the default cache folder: next to the records of the data set."""
   return os.path.join(dataset_dir, dataset_name + '_features')

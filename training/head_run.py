@@ -1,4 +1,4 @@
-"""A run that trains only what lies above its frozen trunk, from features."""
+"""Training of the head of a network on cached backbone features."""
 
 import contextlib
 import os
@@ -10,22 +10,23 @@ from training import head_graph, head_loop, loop, start
 
 
 def train(run):
-  """Computes the features that are not there yet, and trains on them.
+  """Computes missing features, and trains the head on them.
 
   Args:
-    run: start.Run; where run.datasets has 'validation', it is evaluated on.
+    run: start.Run; if run.datasets has 'validation', it is used to evaluate.
 
   Returns:
-    Whether training came to its end: it was not asked to stop.
+    True if training finished, False if it was asked to stop.
 
   Raises:
-    InputError: there is no frozen trunk, or more than one clone or worker.
+    InputError: no backbone is frozen, or there are several clones or workers.
   """
   values = run.values
   for name in ('num_clones', 'worker_replicas'):
     if values[name].value > 1:
-      raise InputError('--cache_features trains in one place, got --%s=%d; '
-                       'give --nocache_features' % (name, values[name].value))
+      raise InputError('--cache_features needs one clone and one worker, got '
+                       '--%s=%d; give --nocache_features' %
+                       (name, values[name].value))
   with tf.Graph().as_default(), contextlib.ExitStack() as stack:
     tf.set_random_seed(values.seed)
     graph = head_graph.build_from_flags(
@@ -49,7 +50,7 @@ def train(run):
         feature_cache.facts_of_run(run.info), values.cache_views,
         _view_key(run))
 
-    def make_and_note_caches(session):
+    def make_and_record_caches(session):
       caches = make_caches(session)
       feature_cache.save_use(values.train_dir, feature_cache.Use(
           [tensor.name for tensor in graph.cut.features],
@@ -67,11 +68,11 @@ def train(run):
         save_interval_secs=values.save_interval_secs,
         session_config=run.session_config,
         make_step=lambda stop: head_loop.HeadStep(
-            stop, graph, make_and_note_caches, progress, options))
+            stop, graph, make_and_record_caches, progress, options))
 
 
 def _view_key(run):
-  """Returns what augmented views depend on beside that."""
+  """Returns what only the features of augmented views depend on."""
   values = run.values
   return dict(seed=values.seed or 0, fast_mode=values.fast_mode,
               min_crop_area=head_graph.least_crop_area(values))

@@ -1,11 +1,11 @@
-"""A run's network in evaluation mode, in a graph and session of its own.
+"""The network of a run in evaluation mode, with its own graph and session.
 
   twin = InferenceTwin(info, network)
-  twin.load(session)                   # The run's present variables.
+  twin.load(session)                   # The run's current variables.
   logits = twin.logits([[photos], [more_photos]])
 
-What is fed may be the photos, or tensors further on: of a frozen trunk only the
-rest of the network has to run.
+It is fed photos or intermediate tensors: with features of a frozen backbone,
+only the rest of the network has to run.
 """
 
 import numpy as np
@@ -16,12 +16,12 @@ from runs import checkpoints
 
 
 class InferenceTwin:
-  """The network as evaluation and export see it.
+  """The network as evaluation and export build it.
 
   Args:
     info: RunInfo of the run.
     network: the Network row of info.model_name.
-    moving_average_decay: None where the run keeps no moving averages.
+    moving_average_decay: None if the run keeps no moving averages.
     session_config: tf.ConfigProto.
 
   Attributes:
@@ -44,16 +44,16 @@ class InferenceTwin:
     self._start = [self._images.name]
 
   def start_from(self, names):
-    """Says what `logits` is fed.
+    """Sets the tensors that `logits` feeds.
 
     Args:
-      names: of tensors. Those that the logits do not need are not used: in
+      names: names of tensors. Those that the logits do not need are ignored: in
         evaluation some networks have no auxiliary classifier.
     """
     self._start = list(names)
 
   def load(self, session):
-    """Takes the present variables of a run.
+    """Copies the current variables of a run.
 
     Args:
       session: of the run.
@@ -62,7 +62,7 @@ class InferenceTwin:
       self._make_session()
     names = {}
     for name in self._values:
-      # What is not trained has no average.
+      # Variables that are not trained have no average.
       plain = self._restores[name].op.name
       names[name] = (name if _has_operation(session.graph, name) else
                      plain) + ':0'
@@ -88,7 +88,7 @@ class InferenceTwin:
     """Returns `[n, num_classes]` float32.
 
     Args:
-      batches: iterable of lists of arrays, one a name of `start_from`.
+      batches: iterable of lists of arrays, one per name of `start_from`.
     """
     return np.concatenate([
         self._session.run(self._logits, {
@@ -97,7 +97,7 @@ class InferenceTwin:
         for batch in batches])
 
   def close(self):
-    """Frees the session."""
+    """Closes the session."""
     if self._session is not None:
       self._session.close()
 

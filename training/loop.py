@@ -1,8 +1,8 @@
-"""slim's training loop with a clean end.
+"""slim's training loop with a clean shutdown.
 
-The steps, checkpoints and log lines are `slim.learning.train`'s. What is added
-happens between two steps: SIGTERM and Ctrl-C end training after the step that
-runs, with a last checkpoint; a loss that is not finite ends it with advice.
+Steps, checkpoints and log lines are those of `slim.learning.train`. In addition
+SIGTERM and Ctrl-C end training after the current step, with a last checkpoint,
+and a loss that is not finite ends it with advice.
 """
 
 import contextlib
@@ -20,37 +20,37 @@ from runs import checkpoints
 from training import summaries
 from training.graph import NOT_FINITE
 
-# How TensorFlow's kernel of histogram summaries complains.
+# Part of the error message of TensorFlow's histogram summary kernel.
 _NAN_SUMMARY = 'in summary histogram'
 
-# How the system says that a disk is full, or a user's share of it.
+# System error messages for a full disk and an exhausted disk quota.
 _NO_SPACE = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
 # RuntimeError is raised by TensorFlow 2's writer of event files.
 _DISK_ERRORS = (tf.errors.OpError, OSError, RuntimeError)
 
 
 class StopRequest:
-  """Whether somebody asked this process to stop."""
+  """Whether this process was asked to stop."""
 
   def __init__(self):
     self.signal = None
 
   @contextlib.contextmanager
   def listening(self):
-    """Notes the first SIGTERM or SIGINT; a second one interrupts at once."""
+    """Records the first SIGTERM or SIGINT; a second one interrupts at once."""
     old = {number: signal.getsignal(number)
            for number in (signal.SIGTERM, signal.SIGINT)}
     for number, handler in old.items():
       # nohup and `&` in a script ignore Ctrl-C for what they start: keep that.
       if handler != signal.SIG_IGN:
-        signal.signal(number, self._note)
+        signal.signal(number, self._record)
     try:
       yield self
     finally:
       for number, handler in old.items():
         signal.signal(number, handler)
 
-  def _note(self, number, frame):
+  def _record(self, number, frame):
     del frame
     if self.signal is not None:
       raise KeyboardInterrupt
@@ -58,12 +58,11 @@ class StopRequest:
 
 
 class SaverBetweenSteps(tf.train.Saver):
-  """A Saver that waits for the step, or the other save, that is under way.
+  """A Saver that waits for the current step, or another save, to finish.
 
-  The supervisor saves from a thread of its own. That would take some variables
-  before a step and some after it, under the number of either; and one that is
-  still at an earlier step when the loop saves the last one would put the
-  earlier one on the list as the newest.
+  The supervisor saves from its own thread. Without the lock, some variables
+  could be saved before a step and some after it, and a slow save of an earlier
+  step could end after the last one and be listed as the newest.
 
   Args:
     lock: threading.Lock that each step holds.
@@ -74,16 +73,16 @@ class SaverBetweenSteps(tf.train.Saver):
     self._lock = lock
 
   def save(self, *args, **kwargs):
-    """Saves as tf.train.Saver does, when its turn has come."""
+    """Saves as tf.train.Saver does, once it has the lock."""
     with self._lock:
       return super().save(*args, **kwargs)
 
 
 class TrainStep:
-  """One step, as `slim.learning.train` wants it.
+  """A training step, as `slim.learning.train` calls it.
 
   Args:
-    stop: the StopRequest that is looked at before each step.
+    stop: the StopRequest that is checked before each step.
 
   Attributes:
     step: global step, None before the first one.
@@ -110,7 +109,7 @@ class TrainStep:
     if self.step is None:
       self.step = session.run(global_step)
       self.check(session)
-      _say_devices(session)
+      _log_devices(session)
       self.begin(session)
     self._loss, done = self.take(session, train_op, global_step,
                                  train_step_kwargs)
@@ -118,17 +117,17 @@ class TrainStep:
     return self._loss, done
 
   def prepare(self):
-    """Is called before there is a session; returns whether to train at all."""
+    """Hook before the session is created; returns whether to train at all."""
     return True
 
   def check(self, session):
-    """Is called first: raises InputError for what cannot work later on."""
+    """Hook that runs first; raises InputError if training would fail later."""
 
   def begin(self, session):
-    """Is called before the first step, when training is said to begin."""
+    """Hook before the first step, after the devices are logged."""
 
   def end(self):
-    """Is called when training has ended, with its last checkpoint."""
+    """Hook after training, when the last checkpoint is written."""
 
   def take(self, session, train_op, global_step, train_step_kwargs):
     """Takes one step; returns the loss and whether it was the last."""
@@ -140,11 +139,11 @@ class TrainStep:
     return loss, session.run(train_step_kwargs['should_stop'])
 
   def run(self, session, train_op, global_step, feed=None):
-    """Runs one step, with its summaries where they are due.
+    """Runs one step, with the summaries that are due.
 
-    They are of this very run. One of their own, as the supervisor has it, would
-    take a batch and random numbers whenever the clock says so, and no two
-    trainings with the same seed would be alike.
+    Summaries come from the same session.run as the step. The supervisor's
+    separate one would consume a batch and random numbers at times set by the
+    clock, so two runs with the same seed would differ.
 
     Returns:
       The loss and the global step after it.
@@ -152,7 +151,7 @@ class TrainStep:
     more = self.summaries.fetches() if self.summaries else []
     with self.lock:
       loss, step, *values = session.run([train_op, global_step] + more, feed)
-    # It may have been read before the step was counted.
+    # global_step may have been read before it was incremented.
     step = max(step, self.step + 1)
     if self.summaries:
       self.summaries.add(values, step)
@@ -161,15 +160,15 @@ class TrainStep:
 
 @contextlib.contextmanager
 def _not_finite_as_advice(train_step):
-  """Turns TensorFlow's error about a loss that is no number into advice.
+  """Turns TensorFlow's error about a loss that is not finite into advice.
 
-  The gradient was not applied, and no checkpoint is written after it. Whichever
-  sees the numbers first raises it: the check of the step, or a summary.
+  The gradient was not applied, and no checkpoint is written afterwards. Either
+  the check in the step or a summary raises the error, whichever runs first.
   """
   try:
     yield
   except tf.errors.InvalidArgumentError as error:
-    if not any(sign in error.message for sign in (NOT_FINITE, _NAN_SUMMARY)):
+    if not any(text in error.message for text in (NOT_FINITE, _NAN_SUMMARY)):
       raise
     raise InputError(
         '%s at step %d; lower --learning_rate (tenfold is a start), or check '
@@ -181,8 +180,8 @@ def _not_finite_as_advice(train_step):
 def full_disk_as_advice(train_dir):
   """Turns an error about a full disk into advice.
 
-  TensorFlow writes a checkpoint aside and renames it, so a complete one stays
-  complete.
+  TensorFlow writes a checkpoint to temporary files and renames them, so
+  complete checkpoints stay complete.
 
   Args:
     train_dir: folder that is written to.
@@ -190,8 +189,9 @@ def full_disk_as_advice(train_dir):
   Raises:
     InputError: the disk is full.
   """
-  # TensorFlow 2's thread that writes the event files ends with the error, which
-  # is raised again in the thread that trains. Python 3.7 has no such hook.
+  # The error ends TensorFlow 2's event writer thread and is raised again in the
+  # training thread, so the thread's own report is suppressed. Python 3.7 has no
+  # such hook.
   hook = getattr(threading, 'excepthook', None)
   threading.excepthook = lambda arguments: (
       _is_full_disk(arguments.exc_value) or hook(arguments))
@@ -202,22 +202,22 @@ def full_disk_as_advice(train_dir):
       raise
     newest = checkpoints.newest(train_dir)
     if newest is None:
-      kept = 'no checkpoint has been written yet'
+      state = 'no checkpoint has been written yet'
     else:
-      kept = 'training goes on from %s' % newest
+      state = 'training resumes from %s' % newest
     raise InputError(
         'no space is left on the disk of %s; make room and start again: %s' %
-        (train_dir, kept)) from None
+        (train_dir, state)) from None
   finally:
     threading.excepthook = hook
 
 
 def _is_full_disk(error):
   return (isinstance(error, _DISK_ERRORS) and
-          any(sign in str(error) for sign in _NO_SPACE))
+          any(text in str(error) for text in _NO_SPACE))
 
 
-def _say_devices(session):
+def _log_devices(session):
   names = [device.name.split('device:')[-1]
            for device in session.list_devices()
            if device.device_type in ('CPU', 'GPU')]
@@ -227,24 +227,24 @@ def _say_devices(session):
 def run(graph, train_dir, master='', is_chief=True, init_fn=None,
         number_of_steps=None, log_every_n_steps=10, save_summaries_secs=600,
         save_interval_secs=600, session_config=None, make_step=TrainStep):
-  """Trains until the number of steps is reached or somebody asks to stop.
+  """Trains until the number of steps is reached or a stop is requested.
 
   Args:
     graph: a TrainingGraph of the default graph.
-    train_dir: folder of checkpoints and summaries; what is there goes on.
+    train_dir: folder of checkpoints and summaries; a run there is resumed.
     master: address of the TensorFlow master, '' for this process.
     is_chief: whether this worker writes checkpoints and summaries.
     init_fn: function of the session that reads a published checkpoint.
     number_of_steps: global step to end at, None for no end.
     log_every_n_steps: steps between two log lines.
     save_summaries_secs: seconds between two summaries of photos, activations
-      and weights; the scalars come every log_every_n_steps.
+      and weights; scalars are written every log_every_n_steps.
     save_interval_secs: seconds between two checkpoints.
     session_config: tf.ConfigProto.
-    make_step: function of a StopRequest that gives the TrainStep.
+    make_step: function of a StopRequest that returns the TrainStep.
 
   Returns:
-    Whether it came to its end: it was not asked to stop.
+    True if training finished, False if it was asked to stop.
 
   Raises:
     InputError: the loss is not finite.
@@ -256,7 +256,7 @@ def run(graph, train_dir, master='', is_chief=True, init_fn=None,
     stack.enter_context(warnings.catch_warnings())
     stack.enter_context(_not_finite_as_advice(train_step))
     stack.enter_context(input_pipeline.errors_as_advice())
-    # The supervisor closes its summary writer twice, and is told so.
+    # The supervisor closes its summary writer twice, which causes a warning.
     warnings.filterwarnings('ignore', message='.*closed FileWriter')
     if graph.sync_optimizer:
       stack.callback(graph.sync_optimizer.finish)
@@ -277,7 +277,7 @@ def run(graph, train_dir, master='', is_chief=True, init_fn=None,
         saver=SaverBetweenSteps(train_step.lock),
         number_of_steps=number_of_steps,
         log_every_n_steps=log_every_n_steps,
-        save_summaries_secs=save_summaries_secs,  # Of the steps a second.
+        save_summaries_secs=save_summaries_secs,  # Of the steps per second.
         save_interval_secs=save_interval_secs,
         sync_optimizer=graph.sync_optimizer,
         session_config=session_config)

@@ -1,7 +1,7 @@
-"""What training makes small: class weights, smoothed labels, mixed photos.
+"""Training losses: class weights, label smoothing, mixup.
 
 A photo's label is a row of `targets`, `[batch, classes]` float32, which sums to
-1: all on one class, or shared by the classes of two photos that were mixed.
+1: all on one class, or split between the classes of two mixed photos.
 
   images, targets = losses.mix_photos(images, targets, alpha=0.2)
   logits, end_points = network_fn(images)
@@ -23,18 +23,18 @@ BALANCED = 'balanced'
 
 
 def class_weights_from_flags(values, info):
-  """Returns what a photo of each class counts.
+  """Returns the weight of a photo of each class.
 
   Args:
     values: the parsed flags.
     info: RunInfo of the run.
 
   Returns:
-    `[classes]` float32, by the network's output; None: each counts 1.
+    `[classes]` float32, by the network's output; None: all weights are 1.
 
   Raises:
-    InputError: --class_weights is wrong, or asks for counts of photos that the
-      data set has not.
+    InputError: --class_weights is invalid, or needs photo counts that the data
+      set does not have.
   """
   text = values.class_weights
   if not text:
@@ -56,8 +56,8 @@ def _parse_weights(text, labels):
   if len(weights) != len(labels) or not any(weights) or not all(
       0 <= weight < float('inf') for weight in weights):
     raise InputError(
-        '--class_weights=%s: accepted are %r and %d numbers from 0 on, not all '
-        '0, with commas between them: one each for %s' %
+        '--class_weights=%s: must be %r or %d comma-separated numbers, none '
+        'negative and not all 0: one each for %s' %
         (text, BALANCED, len(labels), checkpoints.name_some(labels)))
   return weights
 
@@ -65,25 +65,25 @@ def _parse_weights(text, labels):
 def _balanced_weights(info, split):
   """Returns photos / (classes * photos of the class) for each class.
 
-  Over all photos the mean weight is 1, so the loss keeps its scale. A class
-  without photos has 0, and is not one of the classes.
+  The mean weight over all photos is 1, so the loss keeps its scale. A class
+  without photos has weight 0 and is not counted among the classes.
   """
   path = manifest.path(info.dataset_dir, info.dataset_name)
-  found = manifest.load(info.dataset_dir, info.dataset_name)
+  photo_counts = manifest.load(info.dataset_dir, info.dataset_name)
   advice = 'give the weights themselves: --class_weights=NUMBER,NUMBER,…'
-  if found is None or split not in found.splits:
+  if photo_counts is None or split not in photo_counts.splits:
     raise InputError(
-        '--class_weights=%s: how many photos each class has stands in %s, '
-        'which is missing; convert the photos with ./convert_tfrecord.sh, or %s'
+        '--class_weights=%s: the number of photos per class is in %s, which is '
+        'missing; convert the photos with ./convert_tfrecord.sh, or %s'
         % (BALANCED, path, advice))
-  several = sorted({name for name in info.labels
+  repeated = sorted({name for name in info.labels
                     if info.labels.count(name) > 1})
-  if several:
+  if repeated:
     raise InputError(
-        '--class_weights=%s: %s counts photos by the name of their class, and '
-        'several classes are called %s; %s' %
-        (BALANCED, path, checkpoints.name_some(several), advice))
-  by_name = found.splits[split]['class_counts']
+        '--class_weights=%s: %s counts photos by class name, and several '
+        'classes are called %s; %s' %
+        (BALANCED, path, checkpoints.name_some(repeated), advice))
+  by_name = photo_counts.splits[split]['class_counts']
   counts = [by_name[name] for name in info.labels]
   if not any(counts):
     raise InputError('--class_weights=%s: %s has no %s photos of %s' %
@@ -98,14 +98,14 @@ def add_losses(logits, aux_logits, targets, class_weights=None,
                label_smoothing=0.0):
   """Adds the cross entropy of each head to the collection of losses.
 
-  With class weights it is the mean over the batch of weight * loss, whatever
-  the weights: one photo of weight 2 pulls as two photos do. A mixed photo has
+  With class weights it is the mean of weight * loss over the batch, not divided
+  by the weights: one photo of weight 2 counts as two photos. A mixed photo has
   the mixed weight of its classes.
 
   Args:
     logits: `[batch, classes]` float32.
-    aux_logits: the same of the auxiliary head, which counts
-      AUX_LOSS_WEIGHT; None where there is none.
+    aux_logits: the same of the auxiliary head, whose loss is weighted by
+      AUX_LOSS_WEIGHT; None if there is none.
     targets: `[batch, classes]` float32, rows sum to 1; not yet smoothed.
     class_weights: `[classes]` float32; None: all are 1.
     label_smoothing: share of each label that is spread over all classes.
@@ -113,7 +113,7 @@ def add_losses(logits, aux_logits, targets, class_weights=None,
   weights, reduction = 1.0, tf.losses.Reduction.SUM_BY_NONZERO_WEIGHTS
   if class_weights is not None:
     weights = tf.linalg.matvec(targets, tf.constant(class_weights, tf.float32))
-    # Else a photo of weight 0 would not count as one of the batch.
+    # Otherwise photos of weight 0 would not count in the batch size.
     reduction = tf.losses.Reduction.SUM_OVER_BATCH_SIZE
   if aux_logits is not None:
     tf.losses.softmax_cross_entropy(
@@ -125,19 +125,19 @@ def add_losses(logits, aux_logits, targets, class_weights=None,
 
 
 def check_mixing(alpha, batch_size):
-  """Raises InputError where photos are to be mixed and a batch has only one."""
+  """Raises InputError if photos are to be mixed but a batch has only one."""
   if alpha and batch_size < 2:
     raise InputError(
-        '--mixup_alpha=%g mixes the photos of a batch and --batch_size=%d '
+        '--mixup_alpha=%g mixes the photos of a batch, but --batch_size=%d '
         'leaves nothing to mix; give a --batch_size of 2 or more, or '
         '--mixup_alpha=0' % (alpha, batch_size))
 
 
 def mix_photos(images, targets, alpha):
-  """Mixes each photo of a batch with another one, and their labels alike.
+  """Mixes each photo of a batch with another one, and their labels equally.
 
   Zhang et al. 2017, mixup: beyond empirical risk minimization, arXiv
-  1710.09412, with a share of its own for each photo.
+  1710.09412, with a separate share for each photo.
 
   Args:
     images: `[batch, height, width, channels]` float32, preprocessed.
@@ -147,8 +147,8 @@ def mix_photos(images, targets, alpha):
   Returns:
     Images and targets of the same shapes.
   """
-  # A Beta(alpha, alpha) number from two Gamma(alpha) ones. With a small alpha
-  # most of these are too small for float32.
+  # A Beta(alpha, alpha) sample from two Gamma(alpha) samples, most of which
+  # underflow in float32 with a small alpha.
   size = tf.shape(images)[0]
   parts = tf.random.gamma([2, size], alpha, dtype=tf.float64)
   share = tf.cast(parts[0] / (parts[0] + parts[1]), tf.float32)
@@ -163,19 +163,19 @@ def mix_photos(images, targets, alpha):
 
 
 def mix_features(features, targets, alpha, random):
-  """Does what `mix_photos` does, in NumPy, for features at one depth.
+  """Mixes features of one depth as `mix_photos` mixes photos, in NumPy.
 
-  That is what Verma et al. 2019, Manifold mixup, arXiv 1806.05236, do at one
-  layer. Features of one photo are mixed in the same share.
+  Verma et al. 2019, Manifold mixup, arXiv 1806.05236, do this at one layer. All
+  features of a photo are mixed with the same share.
 
   Args:
-    features: list of arrays `[batch, ...]` float32, as Cut.features.
+    features: list of arrays `[batch, ...]` float32, one per Cut.features.
     targets: `[batch, classes]` float32.
     alpha: of the Beta distribution of the shares; more than 0.
     random: a np.random.RandomState.
 
   Returns:
-    A list of arrays, and the targets.
+    Features and targets of the same shapes.
   """
   share = random.beta(alpha, alpha, len(targets))
   other = random.permutation(len(targets))

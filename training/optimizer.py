@@ -1,7 +1,7 @@
-"""Learning rate schedules and optimizers, by slim's flags.
+"""Learning rate schedules and optimizers, with slim's flags.
 
-The two `*_from_flags` functions take the parsed flags as an argument; their
-flags are defined by `define_flags`.
+`define_flags` defines the flags; the two `*_from_flags` functions take the
+parsed flags as an argument.
 """
 
 from absl import flags
@@ -10,8 +10,8 @@ from compat import tf
 from errors import InputError
 
 # slim's --opt_epsilon is 1.0 for all. That is right for its rmsprop recipe
-# (Szegedy et al. 2015, arXiv 1512.00567, section 8) and turns Adam into a
-# crawl: measured here, 600 steps end at 24 % accuracy, with 1e-8 at 76 %.
+# (Szegedy et al. 2015, arXiv 1512.00567, section 8) but makes Adam very slow:
+# measured here, 600 steps reach 24 % accuracy, with 1e-8 76 %.
 DEFAULT_EPSILON = {'adam': 1e-8, 'rmsprop': 1.0, 'adadelta': 1.0}
 
 _OPTIMIZERS = {
@@ -38,7 +38,7 @@ _OPTIMIZERS = {
 
 
 def define_flags():
-  """Defines the flags of optimizer and learning rate, slim's defaults."""
+  """Defines the optimizer and learning rate flags, with slim's defaults."""
   _define_optimizer_flags()
   _define_learning_rate_flags()
 
@@ -48,12 +48,12 @@ def _define_optimizer_flags():
       'weight_decay', 0.00004, 'Factor of the L2 loss of the weights.',
       lower_bound=0.0)
   flags.DEFINE_enum(
-      'optimizer', 'rmsprop', sorted(_OPTIMIZERS), 'How gradients are applied.')
+      'optimizer', 'rmsprop', sorted(_OPTIMIZERS), 'Optimizer.')
   flags.DEFINE_float(
       'adadelta_rho', 0.95, 'Decay rate of adadelta.')
   flags.DEFINE_float(
       'adagrad_initial_accumulator_value', 0.1,
-      "Start of adagrad's accumulators.")
+      "Initial value of adagrad's accumulators.")
   flags.DEFINE_float(
       'adam_beta1', 0.9, "Decay rate of adam's first moment.")
   flags.DEFINE_float(
@@ -65,7 +65,8 @@ def _define_optimizer_flags():
   flags.DEFINE_float(
       'ftrl_learning_rate_power', -0.5, 'Learning rate power of ftrl.')
   flags.DEFINE_float(
-      'ftrl_initial_accumulator_value', 0.1, "Start of ftrl's accumulators.")
+      'ftrl_initial_accumulator_value', 0.1,
+      "Initial value of ftrl's accumulators.")
   flags.DEFINE_float('ftrl_l1', 0.0, 'L1 regularization strength of ftrl.')
   flags.DEFINE_float('ftrl_l2', 0.0, 'L2 regularization strength of ftrl.')
   flags.DEFINE_float('momentum', 0.9, 'Momentum of the momentum optimizer.')
@@ -74,16 +75,16 @@ def _define_optimizer_flags():
       'rmsprop_decay', 0.9, "Decay rate of rmsprop's squared gradients.")
   flags.DEFINE_float(
       'clip_gradient_norm', 0.0,
-      'Where the norm of all gradients together is larger, they are scaled '
-      'down to it. 0: they are not.', lower_bound=0.0)
+      'Largest global norm of the gradients; larger gradients are scaled down. '
+      '0: no clipping.', lower_bound=0.0)
 
 
 def _define_learning_rate_flags():
   flags.DEFINE_enum(
       'learning_rate_decay_type', 'exponential',
       ['fixed', 'exponential', 'polynomial', 'cosine'],
-      'How the learning rate falls. cosine: once, over '
-      '--learning_rate_decay_steps, or else all of --max_number_of_steps.')
+      'Learning rate schedule. cosine: one half wave over '
+      '--learning_rate_decay_steps, or else over --max_number_of_steps.')
   flags.DEFINE_float(
       'learning_rate', 0.01, 'Learning rate of the first step.',
       lower_bound=0.0)
@@ -97,7 +98,7 @@ def _define_learning_rate_flags():
   flags.DEFINE_float(
       'num_epochs_per_decay', 2.0,
       'Epochs after which the learning rate decays. An epoch counts the photos '
-      'of all clones, and of all workers with --sync_replicas.',
+      'of all clones and, with --sync_replicas, of all workers.',
       lower_bound=0.0)
   flags.DEFINE_integer(
       'learning_rate_decay_steps', None,
@@ -105,42 +106,44 @@ def _define_learning_rate_flags():
       '--num_epochs_per_decay decides.', lower_bound=1)
   flags.DEFINE_integer(
       'warmup_steps', 0,
-      'First steps of a run, over which the learning rate rises evenly. 0: it '
-      'does not.', lower_bound=0)
+      'Steps of linear warm-up of the learning rate at the start of a run. 0: '
+      'no warm-up.', lower_bound=0)
 
 
-def learning_rate_from_flags(values, num_samples, photos_a_step, global_step):
+def learning_rate_from_flags(values, num_samples, photos_per_step,
+                             global_step):
   """Builds the learning rate.
 
   Args:
     values: the parsed flags.
     num_samples: photos in an epoch.
-    photos_a_step: photos that one global step consumes, over all clones.
+    photos_per_step: photos that one global step consumes, over all clones.
     global_step: scalar integer tensor.
 
   Returns:
     Scalar float32 tensor.
 
   Raises:
-    InputError: cosine decay, and nothing says over how many steps.
+    InputError: cosine decay without a number of steps.
   """
-  rate = _decayed_learning_rate(values, num_samples, photos_a_step, global_step)
+  rate = _decayed_learning_rate(values, num_samples, photos_per_step,
+                                global_step)
   if values.warmup_steps:
-    # The first step moves the weights too.
+    # + 1: the first step has a learning rate too.
     done = (tf.cast(global_step, tf.float32) + 1.0) / values.warmup_steps
     rate = tf.multiply(rate, tf.minimum(done, 1.0), name='warm_learning_rate')
   return rate
 
 
-def _decayed_learning_rate(values, num_samples, photos_a_step, global_step):
-  """Returns the learning rate without warm-up; as learning_rate_from_flags."""
+def _decayed_learning_rate(values, num_samples, photos_per_step, global_step):
+  """Returns the learning rate of learning_rate_from_flags without warm-up."""
   kind = values.learning_rate_decay_type
   if kind == 'fixed':
     return tf.constant(values.learning_rate, name='fixed_learning_rate')
   if kind == 'cosine':
     return _cosine_learning_rate(values, global_step)
   decay_steps = values.learning_rate_decay_steps or max(1, int(
-      num_samples * values.num_epochs_per_decay / photos_a_step))
+      num_samples * values.num_epochs_per_decay / photos_per_step))
   if kind == 'exponential':
     return tf.train.exponential_decay(
         values.learning_rate, global_step, decay_steps,
@@ -155,13 +158,13 @@ def _decayed_learning_rate(values, num_samples, photos_a_step, global_step):
 def _cosine_learning_rate(values, global_step):
   """Returns half a cosine wave (Loshchilov and Hutter 2016, arXiv 1608.03983).
 
-  It falls once, without that paper's restarts.
+  There are no warm restarts as in that paper.
   """
   steps = values.learning_rate_decay_steps or values.max_number_of_steps
   if not steps:
     raise InputError(
-        '--learning_rate_decay_type=cosine must know when the learning rate '
-        'has fallen: give --max_number_of_steps or --learning_rate_decay_steps')
+        '--learning_rate_decay_type=cosine needs the length of the decay: give '
+        '--max_number_of_steps or --learning_rate_decay_steps')
   end = values.end_learning_rate
   return tf.add(
       end, tf.train.cosine_decay(values.learning_rate - end, global_step,
@@ -186,13 +189,13 @@ def optimizer_from_flags(values, learning_rate):
 
 
 def clip_gradients(gradients, limit, norm):
-  """Scales gradients down where they are large together.
+  """Scales gradients down to a largest global norm.
 
-  Their direction stays (Pascanu et al. 2012, arXiv 1211.5063, algorithm 1).
+  Their direction is kept (Pascanu et al. 2012, arXiv 1211.5063, algorithm 1).
 
   Args:
     gradients: list of (gradient, variable).
-    limit: the largest norm that is left as it is; more than 0.
+    limit: largest norm that is not scaled down; more than 0.
     norm: scalar float32 tensor, tf.global_norm of the gradients.
 
   Returns:

@@ -1,4 +1,4 @@
-"""The run as slim has it: photos from the records, step by step."""
+"""Training on photos from the records, as slim trains."""
 
 import contextlib
 
@@ -8,15 +8,15 @@ from training import inference_twin, loop, start, validation
 
 
 class ValidatedStep(loop.TrainStep):
-  """Steps of slim's loop, with evaluations in between.
+  """A training step of slim's loop that also evaluates now and then.
 
   Args:
     stop: a loop.StopRequest.
     validation_of_run: training.validation.Validation.
     progress: training.best.Progress.
     every: steps from one evaluation to the next.
-    patience: evaluations without improvement after which training ends; 0: it
-      goes on.
+    patience: evaluations without improvement after which training ends; 0:
+      never.
     number_of_steps: global step to end at, or None.
   """
 
@@ -32,7 +32,7 @@ class ValidatedStep(loop.TrainStep):
   def take(self, session, train_op, global_step, train_step_kwargs):
     """Takes one step; returns the loss and whether it was the last."""
     if self._progress.is_over(self._patience):
-      tf.logging.info('Nothing to do: %s; --early_stop_evals=0 goes on',
+      tf.logging.info('Nothing to do: %s; --early_stop_evals=0 continues',
                       self._progress.describe())
       return None, True
     loss, last = super().take(session, train_op, global_step,
@@ -50,29 +50,29 @@ class ValidatedStep(loop.TrainStep):
 def train(run, evaluate_every_n_steps=None, number_of_steps=None,
           init_fn=start.init_fn, first_step=0, freeze_batch_norm=False,
           make_step=loop.TrainStep):
-  """Trains, and evaluates meanwhile where that is asked.
+  """Trains, and evaluates during training if asked to.
 
   Args:
     run: start.Run.
-    evaluate_every_n_steps: None does not evaluate; with a number
-      run.datasets must have 'validation'.
-    number_of_steps: global step to end at; None: until it is stopped.
-    init_fn: function of the run that gives what reads the first weights; it is
-      called when the graph is built.
+    evaluate_every_n_steps: steps between two evaluations, which need
+      'validation' in run.datasets; None: no evaluation.
+    number_of_steps: global step to end at; None: train until stopped.
+    init_fn: function of the run that returns the function that restores the
+      initial weights; it is called once the graph is built.
     first_step, freeze_batch_norm: as for training.graph.
-    make_step: as for loop.run, where nothing is evaluated.
+    make_step: as for loop.run; used only without evaluation.
 
   Returns:
-    Whether training came to its end: it was not asked to stop.
+    True if training finished, False if it was asked to stop.
   """
   values = run.values
   with tf.Graph().as_default(), contextlib.ExitStack() as stack:
     if values.num_ps_tasks:
-      # What has no device by itself is done here, not by a parameter server:
-      # above all the checkpoints.
+      # Ops without a device, above all those of the checkpoints, run on this
+      # worker and not on a parameter server.
       stack.enter_context(tf.device('/job:worker/task:%d' % values.task))
     if values.seed is not None:
-      # Each worker has random numbers of its own.
+      # Each worker has its own random numbers.
       tf.set_random_seed(values.seed + values.task)
     graph = training_graph.build_from_flags(
         values, run.datasets['train'], run.info, run.network,
@@ -97,7 +97,7 @@ def train(run, evaluate_every_n_steps=None, number_of_steps=None,
 
 
 def _validated_steps(run, graph, every, number_of_steps, stack):
-  """Returns what makes the ValidatedStep of a run."""
+  """Returns the function that makes the ValidatedStep of a run."""
   values = run.values
   twin = inference_twin.InferenceTwin(
       run.info, run.network, values.moving_average_decay,

@@ -1,7 +1,7 @@
-"""One trainer a train directory.
+"""Lock of a train directory: only one process trains in it.
 
-The lock is the kernel's (flock), so it goes with its process however that ends;
-the file holds the process id for stop_train.sh.
+It is a kernel lock (flock), so it is released however its process ends; the
+file holds the process id for stop_train.sh.
 """
 
 import contextlib
@@ -15,11 +15,11 @@ FILE_NAME = 'train.pid'
 
 @contextlib.contextmanager
 def hold(train_dir):
-  """Holds the train directory for this process.
+  """Locks the train directory for this process.
 
   Args:
-    train_dir: folder of the run; made where there is none, and removed at the
-      end where nothing was written to it.
+    train_dir: folder of the run; created if missing, and removed at the end if
+      nothing was written to it.
 
   Raises:
     InputError: another process trains there, or the folder cannot be made.
@@ -41,22 +41,22 @@ def hold(train_dir):
       stream.write(b'%d\n' % os.getpid())
       yield
   finally:
-    with contextlib.suppress(OSError):  # The first one that is not empty.
+    with contextlib.suppress(OSError):  # Stops at one that is not empty.
       for folder in missing:
         os.rmdir(folder)
 
 
 def _process_id(path):
-  """Returns what the process that has the lock wrote to the file."""
+  """Returns the process id in the lock file, as text."""
   try:
     with open(path, encoding='ascii') as file:
       return file.read().strip()
-  except FileNotFoundError:  # It has just ended.
+  except FileNotFoundError:  # The process has just ended.
     return '?'
 
 
 def _missing_folders(folder):
-  """Returns which folders have to be made for a folder, the innermost first."""
+  """Returns the folders that must be created for a folder, innermost first."""
   folder = os.path.abspath(folder)
   missing = []
   while not os.path.lexists(folder):

@@ -1,4 +1,4 @@
-"""What a run starts from: nothing, a published checkpoint, or itself."""
+"""Start of a run: from scratch, from a checkpoint, or resumed."""
 
 import collections
 import json
@@ -80,7 +80,7 @@ def _run_info(values, dataset, network):
 
 
 def _check_same_run(train_dir, old, info):
-  """Refuses to go on with a checkpoint of another network or other classes."""
+  """Refuses to resume a run of another network or other classes."""
   for field, flag in (('model_name', 'model_name'),
                       ('labels_offset', 'labels_offset'),
                       ('image_size', 'train_image_size'),
@@ -104,9 +104,9 @@ def _check_same_run(train_dir, old, info):
 
 
 def init_fn(run):
-  """Returns what reads the published checkpoint, None where none is read.
+  """Returns the function that restores a published checkpoint, or None.
 
-  To be called when the training graph is built.
+  Call it once the training graph is built.
 
   Args:
     run: Run.
@@ -137,7 +137,7 @@ def init_fn(run):
 
 
 def save_facts(run):
-  """Writes what evaluation, export and the report must not guess.
+  """Writes run.json and flags.json for evaluation, export and the report.
 
   Args:
     run: Run.
@@ -151,7 +151,7 @@ def save_facts(run):
 
 
 def progress(run, global_step):
-  """Returns the evaluations of a run: a training.best.Progress.
+  """Returns the validation history of a run: a training.best.Progress.
 
   Args:
     run: Run.

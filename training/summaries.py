@@ -1,42 +1,42 @@
-"""The event file of a training process: what is written to it, and when.
+"""Summaries that a training process writes to its event file.
 
 A process has one writer. TensorBoard reads the event files of a folder one
-after the other, and takes each new session for a restart: points of earlier
-files from its first step on are dropped.
+after the other, and treats each new session as a restart: it drops the points
+of earlier files from the new session's first step on.
 """
 
 import time
 
 from compat import tf
 
-# A process that is killed loses the points of so many seconds.
+# A killed process loses at most the points of this many seconds.
 _FLUSH_SECS = 5
 
 
 class _Writer(tf.summary.FileWriter):
-  """A FileWriter whose sessions start with the step that comes next.
+  """A FileWriter whose sessions start at the step after the checkpoint's.
 
-  The supervisor gives the step of the checkpoint, which would drop the points
-  of that very step, the evaluation among them.
+  The supervisor passes the checkpoint's own step, so TensorBoard would drop the
+  points of that step, such as its evaluation.
   """
 
   def add_session_log(self, session_log, global_step=None):
-    """Adds it as tf.summary.FileWriter does."""
+    """Adds a session log as tf.summary.FileWriter does."""
     if session_log.status == tf.SessionLog.START:
       global_step += 1
     super().add_session_log(session_log, global_step)
 
 
 class Summaries:
-  """Writes the summaries of a run's steps.
+  """Writes the summaries of training steps.
 
   Args:
     train_dir: folder of the event file.
     graph: the TrainingGraph.
-    every_n_steps: steps between two points of the scalars; the first step has
-      one.
-    secs: seconds between two summaries of photos, activations and weights; the
-      first step has one.
+    every_n_steps: steps between two points of the scalars; they include the
+      first step.
+    secs: seconds between two summaries of photos, activations and weights; they
+      include the first step.
 
   Attributes:
     writer: tf.summary.FileWriter, for all other summaries of the process.
@@ -51,9 +51,9 @@ class Summaries:
     self._last_part = None
 
   def fetches(self):
-    """Returns the summaries that the next step computes: list of tensors.
+    """Returns the summary tensors that the next step computes.
 
-    The scalars are always computed: they cost next to nothing, whereas
+    The scalars are always computed: they are nearly free, whereas
     TensorFlow 1.15 needs time for each new set of fetches.
     """
     if time.time() < self._written_at + self._secs:
@@ -61,12 +61,11 @@ class Summaries:
     return [self._graph.scalar_op, self._graph.summary_op]
 
   def add(self, values, step):
-    """Writes the values of `fetches` where they are due.
+    """Writes the summaries that are due.
 
     Args:
-      values: of a step.
-      step: its global step. Other workers may have taken those between it and
-        the one before.
+      values: values of `fetches` from a step.
+      step: its global step; not consecutive if other workers take steps too.
     """
     part = step // self._every_n_steps
     if part != self._last_part:

@@ -1,4 +1,4 @@
-"""Evaluates a run on its validation photos while it trains."""
+"""Evaluation of a run on its validation photos during training."""
 
 import numpy as np
 
@@ -8,13 +8,13 @@ from preprocessing import preprocessing_factory
 
 
 class Validation:
-  """What is evaluated, and what becomes of it.
+  """Evaluates a run and records the results.
 
   Args:
     twin: InferenceTwin of the run.
     progress: training.best.Progress of the run.
-    make_batches: function that gives an iterable of (inputs of the twin,
-      labels): each validation photo once.
+    make_batches: function that returns an iterable of (inputs of the twin,
+      labels), with each validation photo once.
   """
 
   def __init__(self, twin, progress, make_batches):
@@ -24,11 +24,11 @@ class Validation:
     self._train_losses = []
 
   def note(self, loss):
-    """Notes the loss of a training step, for the next evaluation."""
+    """Records the loss of a training step, for the next evaluation."""
     self._train_losses.append(float(loss))
 
   def evaluate(self, session, step, writer):
-    """Counts the validation photos; keeps the checkpoint if it is the best.
+    """Evaluates the validation photos; keeps the checkpoint if it is the best.
 
     Args:
       session: of the run.
@@ -57,7 +57,7 @@ class Validation:
 
 
 def measure(logits, labels):
-  """Returns the share of photos that are right, and the mean cross entropy.
+  """Returns the accuracy and the mean cross entropy.
 
   Args:
     logits: `[n, num_classes]` float32.
@@ -65,26 +65,26 @@ def measure(logits, labels):
   """
   shifted = logits.astype(np.float64)
   shifted -= shifted.max(axis=1, keepdims=True)
-  of_label = shifted[np.arange(len(labels)), labels]
-  loss = np.mean(np.log(np.exp(shifted).sum(axis=1)) - of_label)
+  label_logits = shifted[np.arange(len(labels)), labels]
+  loss = np.mean(np.log(np.exp(shifted).sum(axis=1)) - label_logits)
   return float(np.mean(logits.argmax(axis=1) == labels)), float(loss)
 
 
 def photo_batches(dataset, info, network, batch_size, num_threads,
                   session_config=None):
-  """Returns a function that reads the photos of a split, each once.
+  """Returns a function that reads each photo of a split once.
 
   Args:
     dataset: slim Dataset of the split.
     info: RunInfo of the run.
     network: the Network row of info.model_name.
-    batch_size: photos a batch.
+    batch_size: photos per batch.
     num_threads: threads that decode.
     session_config: tf.ConfigProto.
 
   Returns:
-    A function that gives an iterator over ([images], labels), as `Validation`
-    wants it.
+    A function that returns an iterator over ([images], labels): the
+    make_batches of `Validation`.
   """
   graph = tf.Graph()
   with graph.as_default(), tf.device('/device:CPU:0'):

@@ -1,7 +1,7 @@
-"""Starting from a published checkpoint: which variables are read and trained.
+"""Warm start from a checkpoint: which variables are restored and trained.
 
-All mistakes are found before the first step: a missing checkpoint, a scope that
-matches nothing, shapes that differ.
+All errors are found before the first step: a missing checkpoint, a scope that
+matches nothing, different shapes.
 """
 
 import re
@@ -32,7 +32,7 @@ def variables_to_train(scopes):
   """Returns the trainable variables inside the given scopes.
 
   Args:
-    scopes: list of scopes; an empty one means all trainable variables.
+    scopes: list of scopes; [] for all trainable variables.
 
   Raises:
     InputError: a scope matches nothing.
@@ -46,79 +46,81 @@ def variables_to_train(scopes):
 
 def init_fn(checkpoint_path, exclude_scopes, ignore_missing_vars,
             exclude_hint='', which_checkpoint=None):
-  """Prepares the reading of a checkpoint at the start of a new run.
+  """Prepares restoring a checkpoint at the start of a new run.
 
   Args:
-    checkpoint_path: a checkpoint of either format, or a folder that has one.
-    exclude_scopes: scopes of variables that are not read from it.
+    checkpoint_path: a checkpoint of either format, or a folder with one.
+    exclude_scopes: scopes of variables that are not restored.
     ignore_missing_vars: whether variables that the checkpoint lacks keep their
       initial values instead of being an error.
-    exclude_hint: the scopes to name in an error about another number of
-      classes, comma-separated.
-    which_checkpoint: of a train directory, as for checkpoints.resolve.
+    exclude_hint: comma-separated scopes to suggest in the error about another
+      number of classes.
+    which_checkpoint: which one of a train directory, as checkpoints.resolve.
 
   Returns:
     A function of the session, for `slim.learning.train`.
 
   Raises:
-    InputError: no checkpoint there; it lacks variables or has other shapes; an
-      excluded scope matches nothing; nothing is left to read.
+    InputError: there is no checkpoint; it lacks variables, or their shapes
+      differ; an excluded scope matches nothing; nothing is left to restore.
   """
   prefix = checkpoints.resolve(checkpoint_path, which_checkpoint)
   variables = slim.get_model_variables()
   _check_scopes('--checkpoint_exclude_scopes', exclude_scopes, variables)
   excluded = {v.op.name for v in matching(variables, exclude_scopes)}
   wanted = {v.op.name: v for v in variables if v.op.name not in excluded}
-  found = _check_checkpoint(prefix, wanted, ignore_missing_vars, exclude_hint)
+  restored = _check_checkpoint(prefix, wanted, ignore_missing_vars,
+                               exclude_hint)
   tf.logging.info('Fine-tuning from %s', prefix)
-  tf.logging.info('%d variables from the checkpoint, %d start anew',
-                  len(found), len(variables) - len(found))
-  return slim.assign_from_checkpoint_fn(prefix, found)
+  tf.logging.info('%d variables from the checkpoint, %d newly initialized',
+                  len(restored), len(variables) - len(restored))
+  return slim.assign_from_checkpoint_fn(prefix, restored)
 
 
 def _check_checkpoint(prefix, wanted, ignore_missing_vars, exclude_hint):
-  """Returns the wanted variables that the checkpoint has; InputError if not."""
+  """Returns the wanted variables that the checkpoint has, with checks."""
   shapes = checkpoints.open_reader(prefix).get_variable_to_shape_map()
-  found = {name: v for name, v in wanted.items() if name in shapes}
-  missing = sorted(set(wanted) - set(found))
-  if missing and not found:
+  restored = {name: v for name, v in wanted.items() if name in shapes}
+  missing = sorted(set(wanted) - set(restored))
+  if missing and not restored:
     raise InputError(
         '%s has none of the variables of this network (%s); is --model_name '
         "the checkpoint's network?" % (prefix, checkpoints.name_some(missing)))
   if missing and not ignore_missing_vars:
     raise InputError(
         '%s lacks %s; give their scopes to --checkpoint_exclude_scopes, or '
-        '--ignore_missing_vars, to start them anew' %
+        '--ignore_missing_vars, to initialize them instead' %
         (prefix, checkpoints.name_some(missing)))
-  if not found:
+  if not restored:
     raise InputError('--checkpoint_exclude_scopes excludes every variable; '
-                     'leave --checkpoint_path away to train from scratch')
-  _check_shapes(prefix, shapes, found, exclude_hint)
-  return found
+                     'omit --checkpoint_path to train from scratch')
+  _check_shapes(prefix, shapes, restored, exclude_hint)
+  return restored
 
 
 def _check_shapes(prefix, shapes, variables, exclude_hint):
-  other = [name for name in sorted(variables)
-           if shapes[name] != variables[name].shape.as_list()]
-  if not other:
+  mismatched = [name for name in sorted(variables)
+                if shapes[name] != variables[name].shape.as_list()]
+  if not mismatched:
     return
-  details = ['%s (there %s, here %s)' %
+  details = ['%s (checkpoint %s, network %s)' %
              (name, shapes[name], variables[name].shape.as_list())
-             for name in other]
-  last = [(shapes[name][-1], variables[name].shape.as_list()[-1])
-          for name in other if shapes[name]]
-  if last and all(pair == last[0] for pair in last):
-    why = ('the checkpoint has %d classes and the data set %d; add '
-           '--checkpoint_exclude_scopes=%s' % (last[0] + (exclude_hint,)))
+             for name in mismatched]
+  last_sizes = [(shapes[name][-1], variables[name].shape.as_list()[-1])
+                for name in mismatched if shapes[name]]
+  if last_sizes and all(pair == last_sizes[0] for pair in last_sizes):
+    reason = ('the checkpoint has %d classes and the data set %d; add '
+              '--checkpoint_exclude_scopes=%s' %
+              (last_sizes[0] + (exclude_hint,)))
   else:
-    why = "is --model_name the checkpoint's network?"
-  raise InputError('%s has other shapes: %s; %s' %
-                   (prefix, checkpoints.name_some(details), why))
+    reason = "is --model_name the checkpoint's network?"
+  raise InputError('%s has different shapes: %s; %s' %
+                   (prefix, checkpoints.name_some(details), reason))
 
 
 def _check_scopes(flag, scopes, variables):
   for scope in scopes:
     if not matching(variables, [scope]):
-      tops = sorted({'/'.join(v.op.name.split('/')[:2]) for v in variables})
-      raise InputError('%s: %r matches no variable; there are %s' %
-                       (flag, scope, checkpoints.name_some(tops[-8:])))
+      prefixes = sorted({'/'.join(v.op.name.split('/')[:2]) for v in variables})
+      raise InputError('%s: %r matches no variable; existing scopes: %s' %
+                       (flag, scope, checkpoints.name_some(prefixes[-8:])))
