@@ -260,10 +260,10 @@ common_flags.run(download_and_convert_data.main)
 @pytest.mark.engine('tf1')
 @pytest.mark.parametrize('case,message', [
     ('cut', None),
-    ('size', ': it offers 3 bytes, and 4 are expected'),
+    ('size', ': it offers 3 bytes, but 4 are expected'),
     ('hostile', "cifar-10-binary.tar.gz.part is not unpacked: its member '../x'"
      ' leaves the folder'),
-    ('gone', ': HTTP 404 Not Found); get it in another way, put it at '),
+    ('gone', ': HTTP 404 Not Found); get it another way, put it at '),
     ('network', 'http://no.invalid/cifar-10-binary.tar.gz: '),
 ])
 def test_program_download_that_fails_is_one_line_and_leaves_no_record(
