@@ -1,27 +1,28 @@
-"""From the unpacked folders of ILSVRC 2012 to records with slim's names.
+"""Converts the unpacked folders of ILSVRC 2012 to records with slim's names.
 
 Writes train-00000-of-01024 and so on, validation-00000-of-00128 and so on, with
-the keys of slim's build_imagenet_data: those of every record here, and
+the keys of slim's build_imagenet_data: those of record_dataset, and
 
   image/colorspace         b'RGB'
   image/channels           3
   image/class/synset       the WordNet id, b'n01440764'
   image/class/text         the class in words
   image/object/bbox/xmin   and xmax, ymin, ymax: the boxes, 0.0 to 1.0
-  image/object/bbox/label  the label, once a box
+  image/object/bbox/label  the label, once per box
 
 Labels are 1 to 1000; 0 is background. image/filename is the file name alone, as
-in slim's records. Photos become upright RGB JPEGs, which mends the known ones
-that are CMYK, or PNG under the name of JPEG. Boxes stay as they are annotated,
-also where EXIF rotation is applied.
+in slim's records. Photos become upright RGB JPEGs, which fixes the known ones
+that are CMYK, or PNG with the extension JPEG. Boxes stay as they are annotated,
+even where EXIF rotation is applied.
 
-A run that was killed goes on after the files that it finished, and ends with
-the same bytes: the plan, who goes where, depends on names and arguments only.
-Of photos that change between two such runs, only those that could not be used
-are looked at again.
+A conversion that was killed continues after the files that it finished, and
+gives the same bytes: the plan, which photo goes to which file, depends on names
+and arguments only. If photos change in between, only those that could not be
+used are read again.
 
 Only the splits whose folders are given are converted; the others stay as they
-are. What is there by the same plan is read, and made again where it is damaged.
+are. Existing record files of the same plan are checked, and written again if
+damaged.
 """
 
 import glob
@@ -48,8 +49,8 @@ NAME = 'imagenet'
 
 _SHARD_NAME = re.compile(r'(?:train|validation)-\d{5}-of-\d{5}')
 
-# In the work folder: the digest of the plan that a split's files there are of;
-# the former manifest while files move, where converted_files looks for it.
+# In the work folder: the digest of the plan that a split's files belong to; the
+# former manifest while files are moved, where converted_files looks for it.
 _PLAN, _FORMER = '%s.plan', 'former.json'
 
 
@@ -59,32 +60,33 @@ def convert(dataset_dir, train_dir=None, validation_dir=None,
             max_pixels=None, max_bad_fraction=0.05):
   """Converts ImageNet, or some of its classes and photos.
 
-  Arguments that are None are as in the last conversion of the split: its
-  manifest holds them. Without one:
+  An argument that is None keeps its value of the last conversion of the split,
+  from the manifest. The defaults below apply if there is none.
 
   Args:
-    dataset_dir: folder that gets the records; made where missing.
-    train_dir: folder with a folder of photos a WordNet id; None: the split is
-      left as it is, there or not.
-    validation_dir: folder of photos, flat or likewise; None: likewise.
-    validation_labels: file with the WordNet id of each validation photo, a line
-      a photo; needed when they lie flat.
+    dataset_dir: folder that gets the records; created if missing.
+    train_dir: folder with one folder of photos per WordNet id; None: the split
+      is left as it is, present or not.
+    validation_dir: folder of photos, flat or in such folders; None: likewise.
+    validation_labels: file with the WordNet id of each validation photo, one
+      per line; required if the photos are not in class folders.
     bounding_box_csv: file of lines name,xmin,ymin,xmax,ymax; None: no boxes.
-    num_train_shards: record files of train, at most one a photo; None: 1024.
+    num_train_shards: record files of train, at most one per photo; None: 1024.
     num_validation_shards: record files of validation; None: 128.
     seed: integer, decides the order; None: 0.
     max_pixels: photos with more pixels are skipped; None: photos.MAX_PIXELS.
-    max_bad_fraction: of all photos; with more unusable ones nothing is made.
+    max_bad_fraction: fraction of all photos; if more are unusable, nothing is
+      converted.
 
   Returns:
-    The Manifest, of all splits that are there. Its class_counts are by name, so
-    that the two classes called 'crane' (and 'maillot') count together.
+    The Manifest of all existing splits. Its class_counts are by name, so that
+    the two classes called 'crane' (and 'maillot') are counted together.
 
   Raises:
-    InputError: what is to be read is missing or anything else than described,
-      train and validation are one folder, or too many photos cannot be used,
-      see imagenet_skipped.csv; or dataset_dir cannot be written to, or others
-      write or wrote records there.
+    InputError: an input is missing or not as described, train and validation
+      are the same folder, or too many photos cannot be used, see
+      imagenet_skipped.csv; or dataset_dir cannot be written to, another process
+      is writing records there, or it holds records of unknown origin.
   """
   given = {}
   for split, folder, num_shards, labels in (
@@ -115,7 +117,7 @@ def convert(dataset_dir, train_dir=None, validation_dir=None,
 def _load_former(dataset_dir):
   """Returns the Manifest of the last conversion, or None.
 
-  It is in the work folder where a run was killed while it moved files.
+  It is in the work folder if a conversion was killed while it moved files.
   """
   path = converted_files.former_path(dataset_dir, NAME)
   former = manifests.load_file(path) if path else None
@@ -125,7 +127,7 @@ def _load_former(dataset_dir):
 
 
 def _convert(dataset_dir, plans, former, max_bad_fraction):
-  """Does what `convert` does, for plans; nobody else is at it."""
+  """Converts as `convert` does, from plans; the caller holds the lock."""
   aside = work_dir(dataset_dir, NAME)
   _check_records(dataset_dir, aside)
   _check_moving(dataset_dir, aside, plans, former)
@@ -152,14 +154,14 @@ def _convert(dataset_dir, plans, former, max_bad_fraction):
 def _check_records(dataset_dir, aside):
   """Raises InputError if there are records of unknown origin."""
   path = converted_files.former_path(dataset_dir, NAME)
-  found = manifests.load_file(path) if path else None
-  ours = {shard for split in (found.splits.values() if found else ())
+  manifest = manifests.load_file(path) if path else None
+  ours = {shard for split in (manifest.splits.values() if manifest else ())
           for shard in split['shards']} | _built(aside)
   others = {name for name in os.listdir(dataset_dir)
             if _SHARD_NAME.fullmatch(name)} - ours
   if others:
-    raise InputError('%s holds %d record files that are not from here, the '
-                     'first is %s: move them away, or take another folder' %
+    raise InputError('%s holds %d record files of unknown origin, the first is '
+                     '%s: move them away, or use another folder' %
                      (dataset_dir, len(others), min(others)))
 
 
@@ -177,7 +179,7 @@ def _check_moving(dataset_dir, aside, plans, former):
 
 
 def _built(aside, split=''):
-  """Returns the names of the record files that have their facts."""
+  """Returns the names of the finished record files: those with a facts file."""
   return {os.path.basename(path)[:-len('.json')] for path in
           glob.glob(os.path.join(glob.escape(aside), split + '*-of-*.json'))}
 
@@ -188,7 +190,7 @@ def _split_of(file_name):
 
 
 def _drop_work(dataset_dir, aside, split, former):
-  """Removes what a killed run of another plan left of a split."""
+  """Removes the files of a split that a killed run of another plan left."""
   if not os.path.isdir(aside):
     return
   published = set()
@@ -200,16 +202,16 @@ def _drop_work(dataset_dir, aside, split, former):
     if not os.path.exists(os.path.join(aside, shard)) and os.path.exists(
         moved_to):
       os.remove(moved_to)
-  for file_name in os.listdir(aside):  # Last: they tell whose those are.
+  for file_name in os.listdir(aside):  # Last: they name those removed above.
     if _split_of(file_name) == split:
       os.remove(os.path.join(aside, file_name))
 
 
 def _find_done(dataset_dir, aside, split, plan, former):
-  """Returns {shard: ShardFacts} of the record files that are there already.
+  """Returns {shard: ShardFacts} of the record files that exist already.
 
-  Those in the work folder were just written; those in dataset_dir are read.
-  Not among them are those with a photo that could not be used and has changed.
+  Those in the work folder were just written; those in dataset_dir are checked.
+  Files for which an unusable photo has changed since are excluded.
   """
   finished = {}
   if former and former.splits.get(split, {}).get('plan') == plan.digest:
@@ -227,10 +229,10 @@ def _find_done(dataset_dir, aside, split, plan, former):
       if os.path.isfile(path) and os.path.getsize(path) == facts.bytes:
         done[shard] = facts
       else:
-        tf.logging.warning('%s is missing or damaged: it is made again', path)
+        tf.logging.warning('%s is missing or damaged: writing it again', path)
   for path in shard_check.find_damaged(in_place):
     if done.pop(os.path.basename(path), None):
-      tf.logging.warning('%s is damaged: it is made again', path)
+      tf.logging.warning('%s is damaged: writing it again', path)
   return done
 
 
@@ -245,7 +247,7 @@ def _write_missing(aside, plans, done):
   facts = dict(done)
   if missing:
     if done:
-      tf.logging.info('Going on: %d of %d record files are there',
+      tf.logging.info('Continuing: %d of %d record files exist already',
                       len(done), len(done) + len(missing))
     os.makedirs(aside, exist_ok=True)
     for split, plan in plans.items():
@@ -274,8 +276,8 @@ def _check_skipped(dataset_dir, facts, max_bad_fraction):
   if len(skipped) > total * max_bad_fraction:
     converted_files.write_skipped(dataset_dir, NAME, skipped)
     raise InputError(
-        '%d of %d photos cannot be used, accepted are %g %% '
-        '(--max_bad_fraction); %s lists them, the first is %s: %s' %
+        '%d of %d photos cannot be used, more than the %g %% allowed by '
+        '--max_bad_fraction; %s lists them, the first is %s: %s' %
         (len(skipped), total, 100 * max_bad_fraction,
          converted_files.skipped_path(dataset_dir, NAME), skipped[0]['file'],
          skipped[0]['reason']))
@@ -288,7 +290,7 @@ def _sorted_skipped(entries):
 
 
 def _make_manifest(plans, facts, former):
-  """Returns the Manifest of the new splits and of those that stay."""
+  """Returns the Manifest of the new splits and of the unchanged ones."""
   labels = imagenet_names.labels()
   splits = {}
   for split in imagenet_plan.SPLITS:
@@ -306,7 +308,7 @@ def _make_manifest(plans, facts, former):
 
 
 def _move(dataset_dir, aside, manifest, former, to_move):
-  """Takes former files away and moves the new ones in, the manifest last."""
+  """Removes former files and moves the new ones in, the manifest last."""
   os.makedirs(aside, exist_ok=True)
   manifest_path = manifests.path(dataset_dir, NAME)
   if os.path.exists(manifest_path):
@@ -329,8 +331,10 @@ def _move(dataset_dir, aside, manifest, former, to_move):
 
 
 def _clean(aside, manifest):
-  """Removes what is not needed any more; what a killed run made of a split by
-  another plan stays."""
+  """Removes work files that are no longer needed.
+
+  Those of a split that a killed run was writing by another plan are kept.
+  """
   if not os.path.isdir(aside):
     return
   unfinished = {split for split in imagenet_plan.SPLITS
@@ -345,7 +349,7 @@ def _clean(aside, manifest):
 
 
 def _read(path):
-  """Returns the text of a file, None without one."""
+  """Returns the text of a file, None if it does not exist."""
   try:
     with open(path, encoding='utf-8') as source:
       return source.read()

@@ -1,9 +1,9 @@
-"""TFRecord files as bytes: records, their lengths and their checksums.
+"""Reads TFRecord files as bytes: records, their lengths and their checksums.
 
-A file is a row of records, each: length (8 bytes, little-endian), the checksum
-of these 8 bytes (4), the data, the checksum of the data (4). Checksums are
-CRC-32C (Castagnoli, RFC 3720), rotated and shifted by a constant, as TensorFlow
-masks them (core/lib/hash/crc32c.h).
+A file is a sequence of records, each: length (8 bytes, little-endian), the
+checksum of these 8 bytes (4), the data, the checksum of the data (4). Checksums
+are CRC-32C (Castagnoli, RFC 3720), rotated and shifted by a constant, as
+TensorFlow masks them (core/lib/hash/crc32c.h).
 """
 
 import collections
@@ -18,36 +18,36 @@ from errors import InputError
 
 _LENGTH_BYTES, HEADER_BYTES, _CHECKSUM_BYTES = 8, 12, 4
 
-# Bytes of a record beside its data.
+# Bytes of a record in addition to its data.
 OVERHEAD_BYTES = HEADER_BYTES + _CHECKSUM_BYTES
 
 _POLYNOMIAL = 0x82F63B78  # CRC-32C, lowest bit first.
 
-# Four bytes that take the sum from 0 to the 0xFFFFFFFF with which it starts.
+# Four bytes that change the checksum from 0 to its start value 0xFFFFFFFF.
 _START = np.array([0x54, 0x64, 0x1F, 0x64], np.uint8)
 
 _COMPRESSED = {b'\x1f\x8b': 'gzip', b'PK': 'zip', b'BZ': 'bzip2',
                b'\x78\x9c': 'zlib'}
 
 Record = collections.namedtuple('Record', 'index offset data problem')
-Record.__doc__ = """One record, or what is wrong with it.
+Record.__doc__ = """One record, or its problem.
 
 index: its number in the file, from 0.
 offset: the byte of the file at which it starts.
-data: bytes; None when they are damaged.
-problem: text; None when all is well.
+data: bytes; None if they are damaged.
+problem: text; None if there is none.
 """
 
 
 def read(path):
-  """Yields every Record of a file, both checksums checked.
+  """Yields every Record of a file, with both checksums checked.
 
-  TensorFlow's own reader goes first, at the speed of the disk. From the first
-  damage on, this module takes over, which is slower and tells more. After a
-  damaged length nothing more of the file can be found.
+  TensorFlow's own reader is used first, at the speed of the disk. From the
+  first damage on, this module reads the file, which is slower and reports more.
+  After a damaged length the rest of the file cannot be read.
 
   Args:
-    path: of a TFRecord file that is not compressed.
+    path: path of a TFRecord file that is not compressed.
 
   Raises:
     InputError: if the file cannot be opened or read.
@@ -59,15 +59,15 @@ def read(path):
       index += 1
       offset += len(data) + OVERHEAD_BYTES
   except tf.errors.OpError:
-    pass  # What follows finds the same damage, and says more about it.
+    pass  # read_on finds the same damage, and reports more about it.
   yield from read_on(path, index, offset)
 
 
 def read_on(path, index, offset):
-  """Yields every Record from one on, without TensorFlow.
+  """Yields every Record from a position on, without TensorFlow.
 
   Args:
-    path: of a TFRecord file that is not compressed.
+    path: path of a TFRecord file that is not compressed.
     index: number of the record that starts at `offset`.
     offset: byte of the file.
 
@@ -109,14 +109,14 @@ def record_offsets(path):
   """Finds the records of a file by their lengths, without reading the data.
 
   Args:
-    path: of a TFRecord file that is not compressed.
+    path: path of a TFRecord file that is not compressed.
 
   Returns:
     List of the bytes at which the records start.
 
   Raises:
-    InputError: if the file cannot be read, is no TFRecord file, holds a damaged
-      length, or ends inside a record.
+    InputError: if the file cannot be read, is not a TFRecord file, holds a
+      damaged length, or ends inside a record.
   """
   try:
     with open(path, 'rb') as source:
@@ -133,8 +133,8 @@ def record_offsets(path):
         (bad[0], offsets[bad[0]]))))
   if offsets and offsets[-1] != size:
     raise InputError(
-        '%s is damaged: it ends inside record %d (byte %d), as a copy that was '
-        'cut off does' % (path, len(offsets) - 2, offsets[-2]))
+        '%s is damaged: it ends inside record %d (byte %d), like an incomplete '
+        'copy' % (path, len(offsets) - 2, offsets[-2]))
   return offsets[:-1]
 
 
@@ -142,11 +142,11 @@ def check_start(path):
   """Checks the length of the first record: whether this is a TFRecord file.
 
   Args:
-    path: of a file.
+    path: path of a file.
 
   Raises:
-    InputError: if the file cannot be read, is empty, or starts with anything
-      else.
+    InputError: if the file cannot be read, is empty, or does not start with a
+      record.
   """
   try:
     with open(path, 'rb') as source:
@@ -159,16 +159,17 @@ def check_start(path):
 
 
 def masked_crc32c(data):
-  """Returns the checksum of bytes as a TFRecord holds it."""
+  """Returns the checksum of bytes as stored in a TFRecord."""
   return int(_mask(crc32c(np.frombuffer(data, np.uint8)[np.newaxis]))[0])
 
 
 def crc32c(rows):
   """Returns the CRC-32C of each row.
 
-  A sum is linear: that of two neighbours is the left one's, moved on over as
-  many zero bytes as the right one is long, xor the right one's. So all bytes
-  start as sums of one byte, and neighbours are joined until one sum is left.
+  CRCs are linear: the CRC of two adjacent parts is that of the left part,
+  shifted over as many zero bytes as the right part is long, xor that of the
+  right part. So it starts with the CRC of each byte, and adjacent parts are
+  joined until one is left.
 
   Args:
     rows: [n, length] uint8.
@@ -182,20 +183,20 @@ def crc32c(rows):
   while sums.shape[1] > 1:
     if sums.shape[1] % 2:  # Zeros in front change nothing.
       sums = np.pad(sums, ((0, 0), (1, 0)), 'constant')
-    sums = _move_on(_operator(level), sums[:, 0::2]) ^ sums[:, 1::2]
+    sums = _shift(_operator(level), sums[:, 0::2]) ^ sums[:, 1::2]
     level += 1
   return sums[:, 0] ^ np.uint32(0xFFFFFFFF)
 
 
 @functools.lru_cache(maxsize=None)
 def _operator(level):
-  """Returns what moves a sum over 2 ** level zero bytes: [2, 65536] uint32.
+  """Returns tables that shift a CRC over 2 ** level zero bytes.
 
-  One table for the lower half of the sum, one for the upper.
+  They are [2, 65536] uint32: for the lower and the upper half of the CRC.
   """
   if level:
     half = _operator(level - 1)
-    return _move_on(half, half)
+    return _shift(half, half)
   table = np.arange(256, dtype=np.uint32)
   for _ in range(8):
     table = (table >> 1) ^ np.where(table & 1, _POLYNOMIAL, 0).astype(np.uint32)
@@ -203,7 +204,7 @@ def _operator(level):
   return np.stack([table[half & 255] ^ (half >> 8), half << 8])
 
 
-def _move_on(operator, sums):
+def _shift(operator, sums):
   return operator[0].take(sums & 0xFFFF) ^ operator[1].take(sums >> 16)
 
 
@@ -215,7 +216,7 @@ def _mask(sums):
 
 
 def _are_headers(headers):
-  """Returns a boolean for each of some 12 bytes: are they length and sum?"""
+  """Returns a boolean for each 12 bytes: are they a length and its checksum?"""
   rows = np.frombuffer(b''.join(headers), np.uint8).reshape(-1, HEADER_BYTES)
   wanted = np.ascontiguousarray(rows[:, _LENGTH_BYTES:]).view('<u4')[:, 0]
   return _mask(crc32c(rows[:, :_LENGTH_BYTES])) == wanted
@@ -226,7 +227,7 @@ def _is_header(header):
 
 
 def _about_start(header, index):
-  """Returns what is wrong with a file that does not start as a TFRecord."""
+  """Returns the problem of a file whose first record is wrong, else None."""
   if index:
     return None
   kind = _COMPRESSED.get(header[:2])
@@ -236,11 +237,11 @@ def _about_start(header, index):
 
 
 def _walk(source, size):
-  """Goes from length to length.
+  """Reads the header of each record.
 
   Returns:
-    offsets: where each record starts, and at last where the next would; that
-      is not `size` when the file ends inside a record.
+    offsets: where each record starts, and finally where the next would; that
+      is not `size` if the file ends inside a record.
     headers: the first 12 bytes of each record, fewer at the end of the file.
   """
   offsets, headers, position = [0], [], 0

@@ -73,7 +73,7 @@ def test_program_name_that_is_not_utf8_is_one_line(tmp_path, flag, name):
   result = run_program(*('--%s=%s' % row for row in arguments.items()))
   assert result.returncode == 1 and result.stdout == ''
   assert result.stderr.count('\n') == 1
-  assert '--%s is ' % flag in result.stderr and '\\xff, acc' in result.stderr
+  assert '--%s is ' % flag in result.stderr and '\\xff, exp' in result.stderr
   assert os.listdir(str(tmp_path)) == []
 
 
