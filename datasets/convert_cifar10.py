@@ -57,11 +57,11 @@ def convert(dataset_dir, num_shards=None):
   """
   path = os.path.join(dataset_dir, ARCHIVE)
   if not marks.is_users_own(path):
-    found = labelled_images.already_converted(
+    manifest = labelled_images.already_converted(
         dataset_dir, 'cifar10', CIFAR10_LABELS, FILES, num_shards)
-    if found:
+    if manifest:
       marks.remove_downloaded(path)
-      return found
+      return manifest
   fetch(URLS, path, SIZE, archives.check_tar, SHA256)
   manifest = labelled_images.convert(dataset_dir, 'cifar10', CIFAR10_LABELS,
                                      read_archive(path), num_shards)

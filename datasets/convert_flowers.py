@@ -100,12 +100,12 @@ def _holds_something(folder):
 def _unpack(path, folder):
   """Puts the photos of the archive into a folder, all or none."""
   with archives.unpacking_folder(os.path.join(
-      os.path.dirname(folder), '.%s.unpacking' % NAME)) as aside:
-    names = archives.unpack(path, aside, _place)
+      os.path.dirname(folder), '.%s.unpacking' % NAME)) as temporary:
+    names = archives.unpack(path, temporary, _place)
     if not names:
       raise InputError('%s holds no %s<kind>/<photo>.jpg' % (path, _FOLDER))
     try:
-      os.replace(aside, folder)
+      os.replace(temporary, folder)
     except OSError as error:
       raise InputError('cannot write %s: %s' % (folder, error.strerror))
 

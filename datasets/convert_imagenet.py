@@ -97,7 +97,7 @@ def convert(dataset_dir, train_dir=None, validation_dir=None,
                       'boxes': bounding_box_csv, 'num_shards': num_shards,
                       'max_pixels': max_pixels}
   if not given:
-    raise InputError('imagenet is made of unpacked photos: give '
+    raise InputError('imagenet is converted from unpacked photos: give '
                      '--imagenet_train_dir, --imagenet_validation_dir or both')
   former = _load_former(dataset_dir)
   plans = imagenet_plan.make_plans(given, former)
@@ -128,35 +128,35 @@ def _load_former(dataset_dir):
 
 def _convert(dataset_dir, plans, former, max_bad_fraction):
   """Converts as `convert` does, from plans; the caller holds the lock."""
-  aside = work_dir(dataset_dir, NAME)
-  _check_records(dataset_dir, aside)
-  _check_moving(dataset_dir, aside, plans, former)
+  work_path = work_dir(dataset_dir, NAME)
+  _check_records(dataset_dir, work_path)
+  _check_moving(dataset_dir, work_path, plans, former)
   for split, plan in plans.items():
-    if _read(os.path.join(aside, _PLAN % split)) != plan.digest:
-      _drop_work(dataset_dir, aside, split, former)
+    if _read(os.path.join(work_path, _PLAN % split)) != plan.digest:
+      _drop_work(dataset_dir, work_path, split, former)
   done = {}
   for split, plan in plans.items():
-    done.update(_find_done(dataset_dir, aside, split, plan, former))
-  facts = _write_missing(aside, plans, done)
+    done.update(_find_done(dataset_dir, work_path, split, plan, former))
+  facts = _write_missing(work_path, plans, done)
   _check_skipped(dataset_dir, facts, max_bad_fraction)
   manifest = _make_manifest(plans, facts, former)
   to_move = [shard for of_split in facts.values() for shard in of_split
-             if os.path.exists(os.path.join(aside, shard))]
+             if os.path.exists(os.path.join(work_path, shard))]
   if not to_move and manifest == manifests.load(dataset_dir, NAME):
     tf.logging.info('%s holds the records of %s already, without damage',
                     dataset_dir, ' and '.join(plans))
   else:
-    _move(dataset_dir, aside, manifest, former, to_move)
-  _clean(aside, manifest)
+    _move(dataset_dir, work_path, manifest, former, to_move)
+  _clean(work_path, manifest)
   return manifest
 
 
-def _check_records(dataset_dir, aside):
+def _check_records(dataset_dir, work_path):
   """Raises InputError if there are records of unknown origin."""
   path = converted_files.former_path(dataset_dir, NAME)
   manifest = manifests.load_file(path) if path else None
   ours = {shard for split in (manifest.splits.values() if manifest else ())
-          for shard in split['shards']} | _built(aside)
+          for shard in split['shards']} | _built(work_path)
   others = {name for name in os.listdir(dataset_dir)
             if _SHARD_NAME.fullmatch(name)} - ours
   if others:
@@ -165,12 +165,12 @@ def _check_records(dataset_dir, aside):
                      (dataset_dir, len(others), min(others)))
 
 
-def _check_moving(dataset_dir, aside, plans, former):
-  """Raises InputError if another split was left half moved."""
+def _check_moving(dataset_dir, work_path, plans, former):
+  """Raises InputError if only some files of another split were moved."""
   if not former or os.path.exists(manifests.path(dataset_dir, NAME)):
     return
   for split, entry in former.splits.items():
-    if split not in plans and (_built(aside, split) or not all(
+    if split not in plans and (_built(work_path, split) or not all(
         os.path.exists(os.path.join(dataset_dir, shard))
         for shard in entry['shards'])):
       raise InputError(
@@ -178,10 +178,10 @@ def _check_moving(dataset_dir, aside, plans, former):
           'moved: give --imagenet_%s_dir as well' % (split, dataset_dir, split))
 
 
-def _built(aside, split=''):
+def _built(work_path, split=''):
   """Returns the names of the finished record files: those with a facts file."""
-  return {os.path.basename(path)[:-len('.json')] for path in
-          glob.glob(os.path.join(glob.escape(aside), split + '*-of-*.json'))}
+  pattern = os.path.join(glob.escape(work_path), split + '*-of-*.json')
+  return {os.path.basename(path)[:-len('.json')] for path in glob.glob(pattern)}
 
 
 def _split_of(file_name):
@@ -189,25 +189,26 @@ def _split_of(file_name):
   return re.split('[-.]', file_name)[0]
 
 
-def _drop_work(dataset_dir, aside, split, former):
+def _drop_work(dataset_dir, work_path, split, former):
   """Removes the files of a split that a killed run of another plan left."""
-  if not os.path.isdir(aside):
+  if not os.path.isdir(work_path):
     return
   published = set()
   if former and split in former.splits and os.path.exists(
       manifests.path(dataset_dir, NAME)):
     published.update(former.splits[split]['shards'])
-  for shard in _built(aside, split) - published:
+  for shard in _built(work_path, split) - published:
     moved_to = os.path.join(dataset_dir, shard)
-    if not os.path.exists(os.path.join(aside, shard)) and os.path.exists(
+    if not os.path.exists(os.path.join(work_path, shard)) and os.path.exists(
         moved_to):
       os.remove(moved_to)
-  for file_name in os.listdir(aside):  # Last: they name those removed above.
+  # Last, because the facts files name the record files removed above.
+  for file_name in os.listdir(work_path):
     if _split_of(file_name) == split:
-      os.remove(os.path.join(aside, file_name))
+      os.remove(os.path.join(work_path, file_name))
 
 
-def _find_done(dataset_dir, aside, split, plan, former):
+def _find_done(dataset_dir, work_path, split, plan, former):
   """Returns {shard: ShardFacts} of the record files that exist already.
 
   Those in the work folder were just written; those in dataset_dir are checked.
@@ -218,10 +219,10 @@ def _find_done(dataset_dir, aside, split, plan, former):
     finished = imagenet_shards.facts_of_split(former.splits[split], plan.shards)
   done, in_place = {}, []
   for shard, rows in plan.shards.items():
-    facts = (imagenet_shards.read_facts(os.path.join(aside, shard)) or
+    facts = (imagenet_shards.read_facts(os.path.join(work_path, shard)) or
              finished.get(shard))
     if facts and not imagenet_shards.some_changed(rows, facts.skipped):
-      path = os.path.join(aside, shard)
+      path = os.path.join(work_path, shard)
       if not os.path.isfile(path):
         path = os.path.join(dataset_dir, shard)
         in_place.append(shard_check.KnownShard(path, facts.records,
@@ -236,7 +237,7 @@ def _find_done(dataset_dir, aside, split, plan, former):
   return done
 
 
-def _write_missing(aside, plans, done):
+def _write_missing(work_path, plans, done):
   """Writes the record files that are missing.
 
   Returns:
@@ -249,16 +250,16 @@ def _write_missing(aside, plans, done):
     if done:
       tf.logging.info('Continuing: %d of %d record files exist already',
                       len(done), len(done) + len(missing))
-    os.makedirs(aside, exist_ok=True)
+    os.makedirs(work_path, exist_ok=True)
     for split, plan in plans.items():
-      manifests.write_text(os.path.join(aside, _PLAN % split), plan.digest)
+      manifests.write_text(os.path.join(work_path, _PLAN % split), plan.digest)
     total = sum(len(plan.shards[shard]) for shard, plan in missing)
     with progress.Progress('converted', total) as shown:
 
       def write(item):
         shard, plan = item
         facts[shard] = imagenet_shards.write(
-            os.path.join(aside, shard), plan.shards[shard], plan.boxes,
+            os.path.join(work_path, shard), plan.shards[shard], plan.boxes,
             plan.settings['max_pixels'], shown)
 
       progress.run_in_threads(write, missing)
@@ -307,12 +308,12 @@ def _make_manifest(plans, facts, former):
           entry for split in splits.values() for entry in split['skipped']))
 
 
-def _move(dataset_dir, aside, manifest, former, to_move):
+def _move(dataset_dir, work_path, manifest, former, to_move):
   """Removes former files and moves the new ones in, the manifest last."""
-  os.makedirs(aside, exist_ok=True)
+  os.makedirs(work_path, exist_ok=True)
   manifest_path = manifests.path(dataset_dir, NAME)
   if os.path.exists(manifest_path):
-    os.replace(manifest_path, os.path.join(aside, _FORMER))
+    os.replace(manifest_path, os.path.join(work_path, _FORMER))
   staying = {shard for split in manifest.splits.values()
              for shard in split['shards']}
   for split in former.splits.values() if former else ():
@@ -321,7 +322,7 @@ def _move(dataset_dir, aside, manifest, former, to_move):
           os.path.join(dataset_dir, shard)):
         os.remove(os.path.join(dataset_dir, shard))
   for shard in to_move:
-    os.replace(os.path.join(aside, shard), os.path.join(dataset_dir, shard))
+    os.replace(os.path.join(work_path, shard), os.path.join(dataset_dir, shard))
   labels_path = os.path.join(dataset_dir, record_dataset.LABELS_FILE)
   if not os.path.exists(labels_path):  # It may be another data set's.
     manifests.write_text(labels_path,
@@ -330,22 +331,22 @@ def _move(dataset_dir, aside, manifest, former, to_move):
   manifests.save(dataset_dir, manifest)
 
 
-def _clean(aside, manifest):
+def _clean(work_path, manifest):
   """Removes work files that are no longer needed.
 
-  Those of a split that a killed run was writing by another plan are kept.
+  Those of a split that a killed conversion began by another plan are kept.
   """
-  if not os.path.isdir(aside):
+  if not os.path.isdir(work_path):
     return
   unfinished = {split for split in imagenet_plan.SPLITS
-                if _read(os.path.join(aside, _PLAN % split)) not in
+                if _read(os.path.join(work_path, _PLAN % split)) not in
                 (None, manifest.splits.get(split, {}).get('plan'))}
-  for file_name in os.listdir(aside):
+  for file_name in os.listdir(work_path):
     if _split_of(file_name) not in unfinished:
-      path = os.path.join(aside, file_name)
+      path = os.path.join(work_path, file_name)
       (shutil.rmtree if os.path.isdir(path) else os.remove)(path)
-  if not os.listdir(aside):
-    os.rmdir(aside)
+  if not os.listdir(work_path):
+    os.rmdir(work_path)
 
 
 def _read(path):

@@ -64,11 +64,11 @@ def convert(dataset_dir, num_shards=None):
   paths = {os.path.join(dataset_dir, name): facts
            for split in FILES.values() for name, *facts in split}
   if not any(map(marks.is_users_own, paths)):
-    found = labelled_images.already_converted(
+    manifest = labelled_images.already_converted(
         dataset_dir, 'mnist', MNIST_LABELS, FILES, num_shards)
-    if found:
+    if manifest:
       _clean_up(paths)
-      return found
+      return manifest
   for path, (size, sha256) in paths.items():
     urls = [address + os.path.basename(path) for address in ADDRESSES]
     fetch(urls, path, size, archives.check_gzip, sha256)

@@ -146,13 +146,13 @@ def _settle(dataset_dir, name, given):
   """
   former, path = convert_settings.load_former(dataset_dir, name)
   used = convert_settings.settle(given, former if path else None)
-  beside = os.path.join(dataset_dir, name)
+  default_folder = os.path.join(dataset_dir, name)
   # Also if the former folder of photos is gone and the default one exists.
-  if used['photos_dir'] == os.path.abspath(beside) or (
-      not given['photos_dir'] and os.path.isdir(beside) and
+  if used['photos_dir'] == os.path.abspath(default_folder) or (
+      not given['photos_dir'] and os.path.isdir(default_folder) and
       not os.path.isdir(used['photos_dir'])):
     used['photos_dir'] = ''
-  return used['photos_dir'] or beside, used, former, path
+  return used['photos_dir'] or default_folder, used, former, path
 
 
 def _settle_splits(folder, used, given, former, former_path, listing):

@@ -182,8 +182,8 @@ def write(dataset_dir, folder, manifest, former, orders, hidden, max_pixels):
       moved; then the next conversion reads the former manifest from the work
       folder.
   """
-  publish(dataset_dir, manifest, former, hidden,
-          lambda aside: _write_shards(folder, aside, orders, max_pixels))
+  publish(dataset_dir, manifest, former, hidden, lambda work_path:
+          _write_shards(folder, work_path, orders, max_pixels))
 
 
 def publish(dataset_dir, manifest, former, hidden, write_shards):
@@ -201,23 +201,23 @@ def publish(dataset_dir, manifest, former, hidden, write_shards):
   shards = [shard for split in manifest.splits.values()
             for shard in split['shards']]
   check_way_is_free(dataset_dir, name, shards)
-  aside = work_dir(dataset_dir, name)
+  work_path = work_dir(dataset_dir, name)
   manifest_path = manifests.path(dataset_dir, name)
-  _clear(aside, manifest_path)
-  os.makedirs(aside, exist_ok=True)
+  _clear(work_path, manifest_path)
+  os.makedirs(work_path, exist_ok=True)
   with contextlib.ExitStack() as held:
     try:
-      write_shards(aside)
-      write_skipped(aside, name, manifest.skipped + hidden)
-      manifests.write_text(os.path.join(aside, record_dataset.LABELS_FILE),
+      write_shards(work_path)
+      write_skipped(work_path, name, manifest.skipped + hidden)
+      manifests.write_text(os.path.join(work_path, record_dataset.LABELS_FILE),
                            label_files.format_labels(manifest.labels))
-      manifests.save_file(os.path.join(aside, _NEW), manifest)
+      manifests.save_file(os.path.join(work_path, _NEW), manifest)
       if former and os.path.exists(manifest_path):
-        manifests.save_file(os.path.join(aside, _FORMER), former)
+        manifests.save_file(os.path.join(work_path, _FORMER), former)
       held.enter_context(
           locks.locked_file(os.path.join(dataset_dir, _LOCK)))
     except (InputError, OSError, tf.errors.OpError):
-      _clear(aside, manifest_path)  # A full disk should not stay full.
+      _clear(work_path, manifest_path)  # A full disk should not stay full.
       raise
     _move(dataset_dir, manifest, former, shards)
 
@@ -225,7 +225,7 @@ def publish(dataset_dir, manifest, former, hidden, write_shards):
 def _move(dataset_dir, manifest, former, shards):
   """Removes the former files and moves those of the work folder in."""
   name = manifest.name
-  aside = work_dir(dataset_dir, name)
+  work_path = work_dir(dataset_dir, name)
   manifest_path = manifests.path(dataset_dir, name)
   if os.path.exists(manifest_path):
     os.remove(manifest_path)
@@ -235,30 +235,31 @@ def _move(dataset_dir, manifest, former, shards):
     if stale.fullmatch(file_name):
       os.remove(os.path.join(dataset_dir, file_name))
   for shard in shards:
-    os.replace(os.path.join(aside, shard), os.path.join(dataset_dir, shard))
-  os.replace(os.path.join(aside, record_dataset.LABELS_FILE),
+    os.replace(os.path.join(work_path, shard), os.path.join(dataset_dir, shard))
+  os.replace(os.path.join(work_path, record_dataset.LABELS_FILE),
              _choose_labels_path(dataset_dir, name, manifest.labels, former))
-  os.replace(skipped_path(aside, name), skipped_path(dataset_dir, name))
-  os.replace(os.path.join(aside, _NEW), manifest_path)
-  shutil.rmtree(aside)
+  os.replace(skipped_path(work_path, name), skipped_path(dataset_dir, name))
+  os.replace(os.path.join(work_path, _NEW), manifest_path)
+  shutil.rmtree(work_path)
 
 
-def _clear(aside, manifest_path):
+def _clear(work_path, manifest_path):
   """Empties a work folder, except for the only copy of the former manifest."""
-  if not os.path.isdir(aside):
+  if not os.path.isdir(work_path):
     return
-  for name in os.listdir(aside):
+  for name in os.listdir(work_path):
     if name != _FORMER or os.path.isfile(manifest_path):
-      os.remove(os.path.join(aside, name))
-  if not os.listdir(aside):
-    os.rmdir(aside)
+      os.remove(os.path.join(work_path, name))
+  if not os.listdir(work_path):
+    os.rmdir(work_path)
 
 
-def _write_shards(folder, aside, orders, max_pixels):
+def _write_shards(folder, work_path, orders, max_pixels):
   """Writes the record files, several in parallel."""
   with progress.Progress('written', sum(map(len, orders.values()))) as done:
     def write_shard(shard):
-      with tf.python_io.TFRecordWriter(os.path.join(aside, shard)) as writer:
+      path = os.path.join(work_path, shard)
+      with tf.python_io.TFRecordWriter(path) as writer:
         for photo, label in orders[shard]:
           normal = photo_folder.read_again(folder, photo, max_pixels)
           example = record_dataset.make_example(

@@ -54,12 +54,12 @@ def get_dataset(name, split_name, dataset_dir, file_pattern=None, reader=None):
     sources = files.sources
     size = split_files.check(name, split_name, files, dataset_dir)
   labels = labels_of_records(name, dataset_dir)
-  known = public_sets.PUBLIC_SETS.get(name)
-  if not known or manifest.load(dataset_dir, name) and (
-      labels != known.labels()):  # A user's own photos under this name.
+  public_set = public_sets.PUBLIC_SETS.get(name)
+  if not public_set or manifest.load(dataset_dir, name) and (
+      labels != public_set.labels()):  # A user's own photos under this name.
     return record_dataset.make_dataset(sources, size, labels, reader)
   return record_dataset.make_dataset(sources, size, labels, reader,
-                                     known.channels, known.image)
+                                     public_set.channels, public_set.image)
 
 
 def find_split(name, split_name, dataset_dir):
@@ -108,10 +108,10 @@ def labels_of_records(name, dataset_dir):
   loaded = manifest.load(dataset_dir, name)
   if loaded:
     return loaded.labels
-  known = public_sets.PUBLIC_SETS.get(name)
+  public_set = public_sets.PUBLIC_SETS.get(name)
   labels_path = os.path.join(dataset_dir, record_dataset.LABELS_FILE)
-  if name == 'imagenet' or known and not os.path.exists(labels_path):
-    return known.labels()
+  if name == 'imagenet' or public_set and not os.path.exists(labels_path):
+    return public_set.labels()
   if not os.path.exists(labels_path):
     raise InputError('no class names of data set %r: neither %s nor %s exists' %
                      (name, manifest.path(dataset_dir, name), labels_path))

@@ -46,35 +46,37 @@ def find(dataset_dir, folder, former, groups, max_pixels):
   Raises:
     InputError: a file changed after it was checked.
   """
-  here = {photo.digest for members in groups for photo in members}
-  known = set(former.digests.values())
+  current_digests = {photo.digest for members in groups for photo in members}
+  former_digests = set(former.digests.values())
   gone = {file for file, digest in former.digests.items()
-          if digest not in here and file in former.files}
+          if digest not in current_digests and file in former.files}
   # One photo per group; preferably one that is not plain, whose look is its
   # digest of pixels.
-  fresh = [min(members, key=lambda photo: photo.is_plain) for members in groups
-           if not any(photo.digest in known for photo in members)]
-  if not gone or not fresh:
+  new_photos = [
+      min(members, key=lambda photo: photo.is_plain) for members in groups
+      if not any(photo.digest in former_digests for photo in members)]
+  if not gone or not new_photos:
     return former, {}
-  lost = _read_lost(dataset_dir, former, gone, fresh, max_pixels)
-  pixels = {photo.digest: photo.look for photo in fresh if not photo.is_plain}
-  doubtful = [photo for photo in fresh if photo.is_plain and (
+  lost = _read_lost(dataset_dir, former, gone, new_photos, max_pixels)
+  pixels = {photo.digest: photo.look for photo in new_photos
+            if not photo.is_plain}
+  doubtful = [photo for photo in new_photos if photo.is_plain and (
       photo.look in lost.looks or (photo.height, photo.width) in lost.sizes)]
   pixels.update(same_photos.digest_pixels(folder, doubtful, max_pixels))
   return former._replace(pixels=dict(former.pixels, **lost.pixels)), pixels
 
 
-def _read_lost(dataset_dir, former, gone, fresh, max_pixels):
+def _read_lost(dataset_dir, former, gone, new_photos, max_pixels):
   """Reads the former records of photos that are gone; returns a _Lost.
 
   Args:
     dataset_dir: folder of the record files.
     former, max_pixels: as for `find`.
     gone: set of files of `former`.
-    fresh: list of CheckedPhoto; records of other sizes are skipped.
+    new_photos: list of CheckedPhoto; records of other sizes are skipped.
   """
   lost = _Lost({}, set(), set())
-  sizes = {(photo.height, photo.width) for photo in fresh}
+  sizes = {(photo.height, photo.width) for photo in new_photos}
 
   def read(path):
     for file, size, encoded in _records(path):

@@ -169,9 +169,9 @@ def _read_wordnet_ids(labels_path):
       lines = [line.strip() for line in source.read().rstrip().split('\n')]
   except (OSError, UnicodeDecodeError) as error:
     raise InputError('cannot read the classes %s: %s' % (labels_path, error))
-  known = _labels()
+  labels = _labels()
   for number, line in enumerate(lines, 1):
-    if line not in known:
+    if line not in labels:
       hint = ''
       if not _WORDNET_ID.fullmatch(line):
         hint = ' (the numbers of the development kit have another order)'

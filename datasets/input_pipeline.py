@@ -256,9 +256,9 @@ def errors_as_advice():
     raise InputError('out of memory (%s): lower --batch_size, or convert the '
                      'data set again with a lower --max_pixels' % reason)
   except tf.errors.InvalidArgumentError as error:
-    found = _LABEL_OUTSIDE_FOUND.search(error.message)
-    if found:
-      raise _label_error(found)
+    match = _LABEL_OUTSIDE_FOUND.search(error.message)
+    if match:
+      raise _label_error(match)
     culprit = None
     if record_check.BAD_CONTENT.search(error.message):
       culprit = _find_culprit(decode='DecodeJpeg' in error.message)
@@ -267,15 +267,15 @@ def errors_as_advice():
     raise culprit
 
 
-def _label_error(found):
+def _label_error(match):
   """Returns the InputError about a label outside the network's outputs.
 
   Args:
-    found: match of _LABEL_OUTSIDE_FOUND.
+    match: match of _LABEL_OUTSIDE_FOUND.
   """
-  text = re.sub(r'[\[\]]', '', found.group(0)).strip()
+  text = re.sub(r'[\[\]]', '', match.group(0)).strip()
   if text.endswith('of photo'):  # The record does not have its name.
-    last, offset = map(int, found.groups())
+    last, offset = map(int, match.groups())
     problem = _search_records(False, range(offset, offset + last + 1))
     if problem:
       text = _LABEL_OUTSIDE % (last, offset) + ' ' + record_check.describe(

@@ -153,14 +153,14 @@ def _markers(data, start):
     data: bytes of the file.
     start: where to begin.
   """
-  found = _MARKER.search(data, start)
-  while found:
-    code, length = found.groups()
-    end = found.end(1)
+  match = _MARKER.search(data, start)
+  while match:
+    code, length = match.groups()
+    end = match.end(1)
     if code != _END:
       end += int.from_bytes(length, 'big')
-    yield code, found.start(), end
-    found = _MARKER.search(data, end)
+    yield code, match.start(), end
+    match = _MARKER.search(data, end)
 
 
 def _is_sequential(data):

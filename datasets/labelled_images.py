@@ -70,12 +70,12 @@ def convert(dataset_dir, name, labels, splits, num_shards=None):
       splits={split: _describe(images, labels, shards[split])
               for split, images in splits.items()})
 
-  def write_shards(aside):
+  def write_shards(work_path):
     for split, images in splits.items():
-      _write_split(aside, split, images, labels, shards[split])
+      _write_split(work_path, split, images, labels, shards[split])
       # Known only now; the manifest is written last.
       manifest.splits[split]['shard_bytes'] = [
-          os.path.getsize(os.path.join(aside, shard))
+          os.path.getsize(os.path.join(work_path, shard))
           for shard in shards[split]]
 
   try:
@@ -112,28 +112,28 @@ def already_converted(dataset_dir, name, labels, split_names, num_shards):
     return None
   _check_former(manifest, manifests.path(dataset_dir, name), labels,
                 split_names)
-  known = []
+  known_shards = []
   for split_name, split in manifest.splits.items():
     wanted = min(_shard_count(num_shards, manifest, split_name), split['size'])
     if len(split['shards']) != wanted or not (
         'shard_sizes' in split and 'shard_bytes' in split):  # Old manifest.
       return None
-    known += map(shard_check.KnownShard,
+    known_shards += map(shard_check.KnownShard,
                  [os.path.join(dataset_dir, shard)
                   for shard in split['shards']],
                  split['shard_sizes'], split['shard_bytes'])
-  damaged = shard_check.find_damaged(known)
+  damaged = shard_check.find_damaged(known_shards)
   if damaged:
     tf.logging.warning(
         '%d of %d record files of %s are missing or damaged, the first is %s: '
-        'writing all again', len(damaged), len(known), name, damaged[0])
+        'writing all again', len(damaged), len(known_shards), name, damaged[0])
     return None
   tf.logging.info('%s holds the records of %s already, %d files without damage',
-                  dataset_dir, name, len(known))
-  aside = work_dir(dataset_dir, name)
+                  dataset_dir, name, len(known_shards))
+  work_path = work_dir(dataset_dir, name)
   try:
-    if os.path.isdir(aside):
-      shutil.rmtree(aside)
+    if os.path.isdir(work_path):
+      shutil.rmtree(work_path)
   except OSError as error:
     raise InputError('cannot write to %s: %s' % (dataset_dir, error))
   return manifest

@@ -128,13 +128,13 @@ def write_text(file_path, text):
   Raises:
     OSError: if it cannot be written.
   """
-  aside = file_path + '.part'
-  with locks.locked_file(aside) as opened:
+  part_path = file_path + '.part'
+  with locks.locked_file(part_path) as opened:
     opened.truncate(0)  # A process that was killed may have written to it.
     with open(opened.fileno(), 'wb', closefd=False) as target:
       target.write(text.encode('utf-8'))
     os.fsync(opened)
-    os.replace(aside, file_path)
+    os.replace(part_path, file_path)
 
 
 def _check(fields, manifest_path):

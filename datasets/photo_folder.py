@@ -75,13 +75,13 @@ def list_photos(folder, layout=folder_layout.AUTO):
   check_is_folder(folder)
   listing = Listing([], [], [], [], [], collections.OrderedDict())
   names = _list_folders(folder, '', listing)
-  found = folder_layout.find(folder, names, layout)
-  listing.splits.update(found.splits)
-  for name, reason in found.unused.items():
+  detected = folder_layout.find(folder, names, layout)
+  listing.splits.update(detected.splits)
+  for name, reason in detected.unused.items():
     listing.outside.append(_skip(name, reason))
     tf.logging.warning('%s: %s', printable(os.path.join(folder, name)), reason)
-  classes = _list_classes(folder, '', found.classes, None, listing)
-  for split, name in found.splits.items():
+  classes = _list_classes(folder, '', detected.classes, None, listing)
+  for split, name in detected.splits.items():
     prefix = name + '/'
     names = _list_folders(os.path.join(folder, name), prefix, listing)
     classes |= _list_classes(folder, prefix, names, split, listing)
@@ -186,9 +186,9 @@ def _class_name(name, parent):
 
 def _warn_of_case(folder, classes):
   """Warns about classes whose names differ only in case."""
-  known = {}
+  by_folded_name = {}
   for class_name in classes:
-    other = known.setdefault(class_name.casefold(), class_name)
+    other = by_folded_name.setdefault(class_name.casefold(), class_name)
     if other != class_name:
       tf.logging.warning(
           '%s: the class folders %r and %r differ only in upper and lower '

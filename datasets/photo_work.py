@@ -69,30 +69,32 @@ def orientation_in(exif):
 
 def _excess_in_png(data):
   most = _MAX_CHUNKS + len(data) // _BYTES_PER_CHUNK
-  at, num_compressed, kind = 8, 0, None
+  offset, num_compressed, kind = 8, 0, None
   for _ in range(most):
-    kind = data[at + 4:at + 8]
+    kind = data[offset + 4:offset + 8]
     if len(kind) < 4 or kind == b'IEND':
       return None
     num_compressed += kind in _COMPRESSED
     if num_compressed > _MAX_COMPRESSED:
       return 'more than %d compressed texts' % _MAX_COMPRESSED
-    at += 12 + int.from_bytes(data[at:at + 4], 'big')
+    offset += 12 + int.from_bytes(data[offset:offset + 4], 'big')
   return 'more than %d chunks' % most
 
 
 def _excess_in_gif(data):
-  at = 13 + (6 << (data[10] & 7) if len(data) > 10 and data[10] & 0x80 else 0)
+  offset = 13  # After the header and the palette.
+  if len(data) > 10 and data[10] & 0x80:
+    offset += 6 << (data[10] & 7)
   inside = False
   for _ in range(_MAX_BLOCKS):
-    if at >= len(data) or not inside and data[at] in b',;':
+    if offset >= len(data) or not inside and data[offset] in b',;':
       return None
     if inside:
-      inside = data[at] > 0
-      at += 1 + data[at]
+      inside = data[offset] > 0
+      offset += 1 + data[offset]
     else:  # Pillow skips bytes that do not begin an extension.
-      inside = data[at] == ord('!')
-      at += 2 if inside else 1
+      inside = data[offset] == ord('!')
+      offset += 2 if inside else 1
   return 'more than %d blocks before the first frame' % _MAX_BLOCKS
 
 

@@ -196,8 +196,8 @@ def _is_full_set(name, split, sources):
   Its files are filled evenly, so only the first, the middle and the last are
   counted. (A million seeks in 140 GB would take hours on some disks.)
   """
-  known = public_sets.PUBLIC_SETS.get(name)
-  size = known.split_sizes.get(split, 0) if known else 0
+  public_set = public_sets.PUBLIC_SETS.get(name)
+  size = public_set.split_sizes.get(split, 0) if public_set else 0
   if size <= COUNT_LIMIT or len(sources) != _total(sources[0]):
     return False
   for source in sources:

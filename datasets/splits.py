@@ -68,20 +68,20 @@ def assign(groups, percents, seed, former=None):
     rounded, but at least one photo, and fewer if only larger groups are left. A
     class without enough groups lacks a split: see `check`.
   """
-  split_of, fresh = {}, []
+  split_of, new_groups = {}, []
   for members in sorted(groups, key=lambda members: _rank(members, seed)):
-    known = {former(photo) for photo in members} if former else ()
+    former_splits = {former(photo) for photo in members} if former else ()
     for split in SPLITS:
-      if split in known:
+      if split in former_splits:
         split_of.update((photo.file, split) for photo in members)
         break
     else:
-      fresh.append(members)
+      new_groups.append(members)
 
   wanted = _wanted(sum(map(len, groups)), percents)
   sizes = collections.Counter(split_of.values())
   chosen = {split: [] for split in SPLITS}
-  for members in fresh:
+  for members in new_groups:
     for split in wanted:
       if sizes[split] + len(members) <= wanted[split]:
         break

@@ -49,16 +49,16 @@ def first_frame(data):
   Args:
     data: bytes of a WebP file.
   """
-  at = 12
+  offset = 12
   for _ in range(_MAX_CHUNKS):
-    if at + 24 > len(data) or data[12:16] != b'VP8X':
+    if offset + 24 > len(data) or data[12:16] != b'VP8X':
       break
-    if data[at:at + 4] == b'ANMF':
+    if data[offset:offset + 4] == b'ANMF':
       left, top, width, height = (_number(data[start:start + 3]) for start in
-                                  range(at + 8, at + 20, 3))
+                                  range(offset + 8, offset + 20, 3))
       return 2 * left, 2 * top, 2 * left + width + 1, 2 * top + height + 1
-    length = _number(data[at + 4:at + 8])
-    at += 8 + length + length % 2
+    length = _number(data[offset + 4:offset + 8])
+    offset += 8 + length + length % 2
   return None
 
 
