@@ -96,7 +96,7 @@ def read_archive(path):
 def _read_batch(data, name, path):
   """Returns (pixels, labels) of the bytes of one file."""
   if not data or len(data) % _PHOTO_BYTES:
-    raise InputError('%s: %s has %d bytes, not a multiple of %d per photo' %
+    raise InputError('%s: %s has %d bytes, expected photos of %d bytes each' %
                      (path, name, len(data), _PHOTO_BYTES))
   rows = np.frombuffer(data, np.uint8).reshape(-1, _PHOTO_BYTES)
   planes = rows[:, 1:].reshape(-1, 3, _SIDE, _SIDE)

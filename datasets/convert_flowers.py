@@ -73,7 +73,7 @@ def slims_percent():
 
 
 def is_whole_set(folder):
-  """Whether a folder has the classes and the number of photos of the archive.
+  """Returns whether a folder has the archive's classes and number of photos.
 
   Hidden files and folders do not count.
 
@@ -91,7 +91,7 @@ def is_whole_set(folder):
 
 
 def _holds_something(folder):
-  """Whether a path exists and is not an empty folder."""
+  """Returns whether a path exists and is not an empty folder."""
   if not os.path.isdir(folder):
     return os.path.lexists(folder)
   return bool(os.listdir(folder))

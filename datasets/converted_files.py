@@ -297,7 +297,7 @@ def _choose_labels_path(dataset_dir, name, labels, former):
 
 
 def _is_in_use(dataset_dir, name, content):
-  """Whether a data set other than `name` needs the existing labels.txt.
+  """Returns whether a data set other than `name` needs the existing labels.txt.
 
   Args:
     dataset_dir: folder of the record files.

@@ -42,7 +42,13 @@ class Pose:
   """
 
   def __init__(self, x, y, radius, angle, slant=1.0):
-    """Args: x, y, radius in pixels; angle in radians; slant: height / width."""
+    """Sets the position.
+
+    Args:
+      x, y, radius: in pixels.
+      angle: in radians.
+      slant: height / width of the head.
+    """
     self.x, self.y, self.radius = x, y, radius
     self._sin, self._cos, self._slant = math.sin(angle), math.cos(angle), slant
 

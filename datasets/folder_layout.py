@@ -101,7 +101,7 @@ def _unclear(folder, names, what):
 
 
 def _holds_folders(path, any_number=False):
-  """Whether a folder holds class folders: more folders than other files.
+  """Returns whether a folder holds class folders: more folders than files.
 
   Args:
     path: the folder. It may hold a list of labels or a README as well.

@@ -141,7 +141,7 @@ def describe(facts, labels):
 
 
 def some_changed(rows, skipped):
-  """Whether a photo that could not be used has changed since.
+  """Returns whether a photo that could not be used has changed since.
 
   Args:
     rows: list of SourcePhoto.

@@ -171,7 +171,7 @@ def _check(fields, manifest_path):
 
 
 def _is_text(value):
-  """Whether a value is text that can be written as UTF-8."""
+  """Returns whether a value is text that can be written as UTF-8."""
   return isinstance(value, str) and not _LONE_SURROGATE.search(value)
 
 

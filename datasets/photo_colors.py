@@ -51,7 +51,7 @@ def layout_of(image, data):
 
 
 def has_alpha(image):
-  """Whether a Pillow image may have transparent pixels."""
+  """Returns whether a Pillow image may have transparent pixels."""
   return (image.mode in ('LA', 'La', 'PA', 'RGBA', 'RGBa') or
           'transparency' in image.info)
 

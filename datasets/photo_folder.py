@@ -329,13 +329,13 @@ def _listdir(folder):
 
 
 def _is_same_or_parent(path, folder):
-  """Whether a path is, or links to, a folder or one of its parents."""
+  """Returns whether a path is, or links to, a folder or one of its parents."""
   target, folder = os.path.realpath(path), os.path.realpath(folder)
   return os.path.commonpath([target, folder]) == target
 
 
 def _is_text(name):
-  """Whether a file name is UTF-8; other bytes arrive as lone surrogates."""
+  """Returns whether a file name is UTF-8; other bytes are lone surrogates."""
   try:
     name.encode('utf-8')
   except UnicodeEncodeError:

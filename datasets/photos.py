@@ -214,7 +214,7 @@ def orientation_of(data, max_pixels=MAX_PIXELS):
 
 
 def can_read(format_name):
-  """Whether files of a format, as named by formats.name_of, can be read."""
+  """Returns whether files of a format of formats.name_of can be read."""
   return format_name in _READERS
 
 
@@ -366,7 +366,7 @@ def _orientation(image):
 
 
 def _is_plain_jpeg(image):
-  """Whether every decoder gives the same three channels for this JPEG.
+  """Returns whether every decoder gives the same three channels for this JPEG.
 
   Adobe's marker with a transform other than YCbCr (1) means that the channels
   are RGB, or CMYK; decoders disagree if there is a JFIF marker as well.

@@ -23,7 +23,7 @@ _OF_PHOTOS = ('flowers',)
 
 
 def is_of_photos(name, dataset_dir):
-  """Whether a data set is made of photo files, by convert_photos.
+  """Returns whether a data set is made of photo files, by convert_photos.
 
   Args:
     name: any name, of a public data set or not.

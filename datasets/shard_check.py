@@ -45,7 +45,7 @@ def find_damaged(shards):
 
 
 def _is_whole(shard, on_record):
-  """Whether a file has the right size, records and checksums."""
+  """Returns whether a file has the right size, records and checksums."""
   if not os.path.isfile(shard.path):
     return False
   if shard.bytes not in (None, os.path.getsize(shard.path)):

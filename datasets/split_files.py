@@ -191,7 +191,7 @@ def _total(source):
 
 
 def _is_full_set(name, split, sources):
-  """Whether these are all files of a public data set that is slow to count.
+  """Returns whether these are all files of a large public data set.
 
   Its files are filled evenly, so only the first, the middle and the last are
   counted. (A million seeks in 140 GB would take hours on some disks.)

@@ -92,7 +92,7 @@ def mark(path, part):
 
 
 def is_downloaded(path):
-  """Whether a file exists and was downloaded, unchanged since."""
+  """Returns whether a file exists and was downloaded, unchanged since."""
   try:
     with open(_mark_path(path), encoding='ascii') as stream:
       return json.load(stream) == _facts(path)
@@ -101,7 +101,7 @@ def is_downloaded(path):
 
 
 def is_users_own(path):
-  """Whether the path exists but was not downloaded."""
+  """Returns whether the path exists but was not downloaded."""
   return os.path.lexists(path) and not is_downloaded(path)
 
 

@@ -52,7 +52,7 @@ def batch_norm(inputs, trainable_scopes=None, decay_override=None, **kwargs):
 
 
 def _is_trainable(trainable_scopes, scope):
-  """Whether one of the patterns matches a trainable variable of the layer."""
+  """Returns whether a pattern matches a trainable variable of the layer."""
   # slim opens `scope` below the current scope, or re-enters a scope object.
   if isinstance(scope, tf.VariableScope):
     prefix = scope.name

@@ -156,7 +156,7 @@ def _kind(op, inputs):
 
 
 def _may_vary(op):
-  """Whether an operation may give a different result each time."""
+  """Returns whether an operation may give a different result each time."""
   if op.type == 'Placeholder':
     return True
   return (op.op_def is not None and op.op_def.is_stateful and
@@ -164,7 +164,7 @@ def _may_vary(op):
 
 
 def _mixes_photos(op):
-  """Whether an operation's first output does not have one row per photo."""
+  """Returns whether an operation's first output lacks one row per photo."""
   if op.type in _BATCH_NORM_OPS and op.get_attr('is_training'):
     return True
   shape = op.outputs[0].shape if op.outputs else tf.TensorShape([])

@@ -209,7 +209,7 @@ def get_predictions(logits, end_points):
 
 
 def takes_dropout(name):
-  """Whether a network's function has the argument dropout_keep_prob.
+  """Returns whether a network's function has the argument dropout_keep_prob.
 
   Args:
     name: name of the network.
