@@ -1,12 +1,12 @@
-"""CIFAR-10: 50,000 photos of 32 x 32 pixels for training, 10,000 for testing.
+"""Converts CIFAR-10: 50,000 training and 10,000 test photos of 32 x 32 pixels.
 
 Alex Krizhevsky: Learning Multiple Layers of Features from Tiny Images, 2009.
 
   convert('data')
 
 downloads what is missing and writes data/cifar10_train-*, data/cifar10_test-*,
-data/labels.txt and data/cifar10.json. Of the published archives it takes the
-binary one: the Python one that slim's script takes holds pickles, which may run
+data/labels.txt and data/cifar10.json. It uses the binary one of the published
+archives: the Python one that slim's script uses holds pickles, which may run
 code when they are read; the photos are the same.
 """
 
@@ -34,21 +34,21 @@ FILES = {
 _FOLDER = 'cifar-10-batches-bin'
 
 _SIDE = 32  # Pixels.
-# A photo: its label, then the red, the green and the blue plane, row by row.
+# A photo: its label, then the red, green and blue planes, row by row.
 _PHOTO_BYTES = 1 + 3 * _SIDE * _SIDE
 
 
 def convert(dataset_dir, num_shards=None):
-  """Downloads CIFAR-10 where it is missing, and writes its records.
+  """Downloads CIFAR-10 if it is missing, and writes its records.
 
   Args:
-    dataset_dir: folder of the archive, which is taken as it is where it lies
-      there, and of the records.
-    num_shards: record files a split; None: one.
+    dataset_dir: folder of the archive, which is used as it is if present, and
+      of the records.
+    num_shards: record files per split; None: one.
 
   Returns:
-    The Manifest. If the records are there, whole, and the archive is not,
-    nothing is done.
+    The Manifest. If the records are present and undamaged, and the archive is
+    absent, nothing is done.
 
   Raises:
     InputError: the archive can neither be found nor downloaded, or is damaged,
@@ -57,11 +57,11 @@ def convert(dataset_dir, num_shards=None):
   """
   path = os.path.join(dataset_dir, ARCHIVE)
   if not marks.is_users_own(path):
-    found = labelled_images.already_converted(
+    manifest = labelled_images.already_converted(
         dataset_dir, 'cifar10', CIFAR10_LABELS, FILES, num_shards)
-    if found:
+    if manifest:
       marks.remove_downloaded(path)
-      return found
+      return manifest
   fetch(URLS, path, SIZE, archives.check_tar, SHA256)
   manifest = labelled_images.convert(dataset_dir, 'cifar10', CIFAR10_LABELS,
                                      read_archive(path), num_shards)
@@ -96,7 +96,7 @@ def read_archive(path):
 def _read_batch(data, name, path):
   """Returns (pixels, labels) of the bytes of one file."""
   if not data or len(data) % _PHOTO_BYTES:
-    raise InputError('%s: %s has %d bytes, which are no photos of %d bytes' %
+    raise InputError('%s: %s has %d bytes, expected photos of %d bytes each' %
                      (path, name, len(data), _PHOTO_BYTES))
   rows = np.frombuffer(data, np.uint8).reshape(-1, _PHOTO_BYTES)
   planes = rows[:, 1:].reshape(-1, 3, _SIDE, _SIDE)

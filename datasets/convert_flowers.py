@@ -1,10 +1,10 @@
-"""Flowers: 3,670 photos of five kinds, the sample of TF-Slim.
+"""Converts Flowers: 3,670 photos of five kinds, TF-Slim's sample data set.
 
   convert('data')
 
 downloads what is missing, puts the photos into data/flowers/<kind>/, and
-converts them as any folder of photos, with slim's numbers: 3,320 for training,
-350 for validation, five record files each.
+converts them like any folder of photos, with slim's numbers: 3,320 for
+training, 350 for validation, five record files each.
 """
 
 import os
@@ -27,16 +27,16 @@ _FOLDER = 'flower_photos/'  # In the archive.
 
 
 def convert(dataset_dir, **options):
-  """Downloads the photos where they are missing, and converts them.
+  """Downloads the photos if they are missing, and converts them.
 
   Args:
-    dataset_dir: folder of the archive, which is taken as it is where it lies
-      there, and of the records. Photos in `<dataset_dir>/flowers/` are
-      converted as they are.
-    **options: of convert_photos.convert. The photos of the archive, where they
-      are converted for the first time, are split as slim does if
-      percent_validation is None; and there are five record files per split if
-      num_shards is None and no former conversion was given another number.
+    dataset_dir: folder of the archive, which is used as it is if present, and
+      of the records. Photos in `<dataset_dir>/flowers/` are converted as they
+      are.
+    **options: of convert_photos.convert. When the photos of the archive are
+      converted for the first time and percent_validation is None, they are
+      split as slim does; there are five record files per split if num_shards
+      is None and no former conversion was given another number.
 
   Returns:
     The Manifest.
@@ -67,13 +67,13 @@ def _set_default(options, key, value):
 
 
 def slims_percent():
-  """Returns what percentage of each kind makes slim's 350 in all."""
+  """Returns the percentage of each kind that gives slim's 350 in total."""
   sizes = PUBLIC_SETS[NAME].split_sizes
   return 100 * sizes['validation'] / sum(sizes.values())
 
 
 def is_whole_set(folder):
-  """Whether a folder of photos has the classes and the number of the archive.
+  """Returns whether a folder has the archive's classes and number of photos.
 
   Hidden files and folders do not count.
 
@@ -91,7 +91,7 @@ def is_whole_set(folder):
 
 
 def _holds_something(folder):
-  """Whether something lies at a path, other than an empty folder."""
+  """Returns whether a path exists and is not an empty folder."""
   if not os.path.isdir(folder):
     return os.path.lexists(folder)
   return bool(os.listdir(folder))
@@ -100,17 +100,17 @@ def _holds_something(folder):
 def _unpack(path, folder):
   """Puts the photos of the archive into a folder, all or none."""
   with archives.unpacking_folder(os.path.join(
-      os.path.dirname(folder), '.%s.unpacking' % NAME)) as aside:
-    names = archives.unpack(path, aside, _place)
+      os.path.dirname(folder), '.%s.unpacking' % NAME)) as temporary:
+    names = archives.unpack(path, temporary, _place)
     if not names:
       raise InputError('%s holds no %s<kind>/<photo>.jpg' % (path, _FOLDER))
     try:
-      os.replace(aside, folder)
+      os.replace(temporary, folder)
     except OSError as error:
       raise InputError('cannot write %s: %s' % (folder, error.strerror))
 
 
 def _place(name):
-  """Returns where a file of the archive goes below the folder of photos."""
+  """Returns the path of a file of the archive inside the folder of photos."""
   below = name[len(_FOLDER):]
   return below if name.startswith(_FOLDER) and '/' in below else None

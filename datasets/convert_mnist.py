@@ -1,4 +1,4 @@
-"""MNIST: 60,000 written digits for training, 10,000 for testing.
+"""Converts MNIST: 60,000 training and 10,000 test images of handwritten digits.
 
 LeCun, Cortes, Burges: The MNIST database of handwritten digits. Four gzip files
 in the format IDX: a magic number, the sizes of the dimensions (each 4 bytes,
@@ -39,21 +39,22 @@ FILES = {
          'f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6')),
 }
 
-# Third byte of the magic number: unsigned bytes; the fourth counts dimensions.
+# Third byte of the magic number: unsigned bytes. The fourth is the number of
+# dimensions.
 _UNSIGNED_BYTES = 8
 
 
 def convert(dataset_dir, num_shards=None):
-  """Downloads MNIST where it is missing, and writes its records.
+  """Downloads MNIST if it is missing, and writes its records.
 
   Args:
-    dataset_dir: folder of the four files, which are taken as they are where
-      they lie there, and of the records.
-    num_shards: record files a split; None: one.
+    dataset_dir: folder of the four files, which are used as they are if
+      present, and of the records.
+    num_shards: record files per split; None: one.
 
   Returns:
-    The Manifest. If the records are there, whole, and the four files are not,
-    nothing is done.
+    The Manifest. If the records are present and undamaged, and the four files
+    are absent, nothing is done.
 
   Raises:
     InputError: a file can neither be found nor downloaded, or is damaged, the
@@ -63,11 +64,11 @@ def convert(dataset_dir, num_shards=None):
   paths = {os.path.join(dataset_dir, name): facts
            for split in FILES.values() for name, *facts in split}
   if not any(map(marks.is_users_own, paths)):
-    found = labelled_images.already_converted(
+    manifest = labelled_images.already_converted(
         dataset_dir, 'mnist', MNIST_LABELS, FILES, num_shards)
-    if found:
+    if manifest:
       _clean_up(paths)
-      return found
+      return manifest
   for path, (size, sha256) in paths.items():
     urls = [address + os.path.basename(path) for address in ADDRESSES]
     fetch(urls, path, size, archives.check_gzip, sha256)
@@ -106,20 +107,21 @@ def read_idx(path, dimensions):
 
   Args:
     path: the file.
-    dimensions: how many it must have.
+    dimensions: the number of dimensions that it must have.
 
   Returns:
     uint8 array.
 
   Raises:
-    InputError: it is something else, or its length is not what it says.
+    InputError: it is not such a file, or its length is not as its header says.
   """
   data = archives.read_gzip(path)
   start = 4 + 4 * dimensions
   magic = bytes([0, 0, _UNSIGNED_BYTES, dimensions])
   if len(data) < start or data[:4] != magic:
-    raise InputError('%s is no IDX file of bytes in %d dimensions: it begins '
-                     'with %r, not %r' % (path, dimensions, data[:4], magic))
+    raise InputError('%s is not an IDX file of bytes in %d dimensions: it '
+                     'begins with %r, not %r' %
+                     (path, dimensions, data[:4], magic))
   shape = struct.unpack('>%dI' % dimensions, data[4:start])
   size = 1
   for side in shape:

@@ -1,14 +1,15 @@
-"""From a folder of photos to records, labels and a manifest.
+"""Converts a folder of photos to records, labels and a manifest.
 
-Two passes. The first reads and decodes every photo, so that the splits are made
-of usable photos only. The second writes the records: see converted_files.
+There are two passes. The first reads and decodes every photo, so that the
+splits are made of usable photos only. The second writes the records: see
+converted_files.
 
-What a former conversion decided is kept: its settings where no others are given
-(see convert_settings). With its seed and percentages, old photos stay in their
-splits and only new ones are drawn (see splits.assign). With others all photos
-are drawn again.
+The settings of a former conversion are kept unless others are given (see
+convert_settings). If seed and percentages are unchanged, old photos stay in
+their splits and only new ones are assigned (see splits.assign). Otherwise all
+photos are assigned again.
 
-Ready-made splits (see folder_layout) are taken as they are. A split without a
+Ready-made splits (see folder_layout) are used as they are. A split without a
 folder of its own is drawn from the training photos as usual.
 """
 
@@ -32,11 +33,12 @@ from datasets import (
 from datasets import manifest as manifests
 from errors import InputError, unknown_name
 
-# Aimed-at size of a record file: a few for a small data set, so that several
-# readers have something to do; none so large that copying it is a burden.
+# Target size of a record file. A small data set still has a few, so that
+# several readers can work in parallel; none is so large that copying it is a
+# burden.
 SHARD_BYTES = 64 * 1024 * 1024
 
-# Unusable files that an error names; the list beside the manifest has all.
+# Unusable files that an error names; the list next to the manifest has all.
 _NAMED = 3
 
 
@@ -49,32 +51,34 @@ def convert(dataset_dir, name, percent_validation=None, seed=None,
   and so on, labels.txt (`<name>_labels.txt` where another data set there needs
   labels.txt), `<name>_skipped.csv` with a row for each file that was not
   converted, and the manifest `<name>.json`. The same photos and arguments give
-  the same bytes whatever the order of listing. Record files of a former
-  conversion of this data set are removed.
+  the same bytes whatever the order in which the files are listed. Record files
+  of a former conversion of this data set are removed.
 
-  Photos with equal pixels go to the same split. Where they are in several
-  classes, at most one of these is right, so none of them is converted. Where
-  they are in several ready-made splits, those in the last of training,
-  validation and test are converted: what is evaluated on stays whole, and is
-  not trained on.
+  Photos with equal pixels go to the same split. If they are in several classes,
+  at most one of these is right, so none of them is converted. If they are in
+  several ready-made splits, only those in the last of training, validation and
+  test are converted: the evaluation splits stay complete, and no photo in them
+  is trained on.
 
-  None as an argument means: as in the former conversion of this data set.
+  An argument that is None keeps its value of the former conversion of this data
+  set.
 
   Args:
     dataset_dir: folder of the folder of photos; gets the records.
     name: name of the data set and of its folder.
-    percent_validation: number 0 to 99, percent of each class for validation.
-      Without a former conversion 10.
-    seed: integer, decides the splits and the order. Without a former one 0.
-    num_shards: record files per split; 0, and without a former one: by size.
+    percent_validation: number 0 to 99, percent of each class for validation;
+      10 at the first conversion.
+    seed: integer, decides the splits and the order; 0 at the first conversion.
+    num_shards: record files per split; 0, also at the first conversion: by
+      size.
     max_pixels: photos with more pixels are skipped.
-    percent_test: number 0 to 99, percent of each class for the test split.
-      Without a former one 0.
-    max_bad_fraction: 0 to 1, share of the files in class folders that may be
+    percent_test: number 0 to 99, percent of each class for the test split; 0 at
+      the first conversion.
+    max_bad_fraction: 0 to 1, fraction of the files in class folders that may be
       unusable; hidden files and photos in several classes do not count.
-    photos_dir: the folder of photos, which may be read-only. Without a former
-      one `<dataset_dir>/<name>`.
-    photos_layout: one of folder_layout.LAYOUTS. Without a former one 'auto'.
+    photos_dir: the folder of photos, which may be read-only;
+      `<dataset_dir>/<name>` at the first conversion.
+    photos_layout: one of folder_layout.LAYOUTS; 'auto' at the first conversion.
 
   Returns:
     The Manifest.
@@ -83,9 +87,9 @@ def convert(dataset_dir, name, percent_validation=None, seed=None,
     InputError: a name is not UTF-8; the folder is missing, holds dataset_dir,
       fewer than two classes, a class with too few photos for the splits, or too
       many unusable files; the former manifest cannot be read; dataset_dir
-      cannot be written to. The former data set is then as it was; but where
-      it was the photos, `<name>_skipped.csv` lists those that this conversion
-      could not use.
+      cannot be written to. The former data set is then unchanged, except that
+      `<name>_skipped.csv` lists the photos that this conversion could not use
+      if these were the reason.
   """
   given = {'seed': seed, 'percent_validation': percent_validation,
            'percent_test': percent_test, 'num_shards': num_shards,
@@ -126,14 +130,14 @@ def convert(dataset_dir, name, percent_validation=None, seed=None,
           ready_made=dict(listing.splits), **_by_file(by_class, split_of))
       converted_files.write(dataset_dir, folder, manifest, former, orders,
                             listing.hidden, max_pixels)
-  except (OSError, tf.errors.OpError) as error:  # The record writer's is long.
+  except (OSError, tf.errors.OpError) as error:  # str() of an OpError is long.
     raise InputError('cannot write to %s: %s' %
                      (dataset_dir, getattr(error, 'message', error)))
   return manifest
 
 
 def _settle(dataset_dir, name, given):
-  """Finds out what is converted, and how.
+  """Finds the folder of photos and the settings to use.
 
   Returns:
     folder: the folder of photos.
@@ -142,17 +146,17 @@ def _settle(dataset_dir, name, given):
   """
   former, path = convert_settings.load_former(dataset_dir, name)
   used = convert_settings.settle(given, former if path else None)
-  beside = os.path.join(dataset_dir, name)
-  # Also where the former folder of photos is gone, and one is in its place.
-  if used['photos_dir'] == os.path.abspath(beside) or (
-      not given['photos_dir'] and os.path.isdir(beside) and
+  default_folder = os.path.join(dataset_dir, name)
+  # Also if the former folder of photos is gone and the default one exists.
+  if used['photos_dir'] == os.path.abspath(default_folder) or (
+      not given['photos_dir'] and os.path.isdir(default_folder) and
       not os.path.isdir(used['photos_dir'])):
     used['photos_dir'] = ''
-  return used['photos_dir'] or beside, used, former, path
+  return used['photos_dir'] or default_folder, used, former, path
 
 
 def _settle_splits(folder, used, given, former, former_path, listing):
-  """Settles how photos are split, and says what is not as usual.
+  """Settles how photos are split, and logs ready-made splits and changes.
 
   Args:
     folder, used, former, former_path: of _settle.
@@ -160,7 +164,7 @@ def _settle_splits(folder, used, given, former, former_path, listing):
     listing: the photo_folder.Listing.
 
   Returns:
-    The path of the former manifest if photos keep its splits, else None.
+    The path of the former manifest if photos keep their splits, else None.
   """
   changed = convert_settings.settle_splits(
       used, given, former if former_path else None, listing.splits)
@@ -175,9 +179,9 @@ def _settle_splits(folder, used, given, former, former_path, listing):
 
 @contextlib.contextmanager
 def _list_of_skipped_on_error(dataset_dir, name, hidden):
-  """Gives a list to fill; an InputError in the body lets it be written.
+  """Yields a list to fill; writes it if the body raises InputError.
 
-  So a user sees all that is to be mended, not only what the error names.
+  So a user sees all files to be fixed, not only those that the error names.
   """
   skipped = []
   try:
@@ -245,22 +249,22 @@ def _assign(folder, by_class, used, former, kept_path, pixels, ready_made):
   Raises:
     InputError: a class has too few photos.
   """
-  taken = set(ready_made) - {'train'}
+  fixed = set(ready_made) - {'train'}
   percents = {split: used['percent_' + split] for split in splits.SPLITS[1:]}
   if kept_path:
     former = former._replace(files={
         file: split for file, split in former.files.items()
-        if split not in taken})
+        if split not in fixed})
   drawn_from = collections.OrderedDict(
       (class_name, [members for members in groups
-                    if members[0].split not in taken])
+                    if members[0].split not in fixed])
       for class_name, groups in by_class.items())
   split_of = splits.assign_all(drawn_from, percents, used['seed'],
                                former if kept_path else None, pixels)
   splits.check(drawn_from, split_of, percents, kept_path, folder)
   split_of.update((photo.file, photo.split) for groups in by_class.values()
                   for members in groups for photo in members
-                  if photo.split in taken)
+                  if photo.split in fixed)
   return split_of
 
 
@@ -292,17 +296,17 @@ def _check_arguments(name, given, max_bad_fraction):
   photo_folder.check_is_utf8('dataset_name', name)
   if not name or name.startswith('.') or re.search(r'[/\\*?\[\]\x00-\x1f]',
                                                    name):
-    raise InputError('dataset_name is %r, accepted is a plain folder name '
-                     'without / \\ * ? [ ] and no leading dot' % name)
+    raise InputError('dataset_name is %r, expected a plain folder name '
+                     'without / \\ * ? [ ] and without a leading dot' % name)
   convert_settings.check_percents(given['percent_validation'] or 0,
                                   given['percent_test'] or 0)
   num_shards, layout = given['num_shards'], given['photos_layout']
   if num_shards is not None and not 0 <= num_shards <= 99999:
-    raise InputError('num_shards is %r, accepted are 0 to 99999' % num_shards)
+    raise InputError('num_shards is %r, expected 0 to 99999' % num_shards)
   if layout not in (None, *folder_layout.LAYOUTS):
     raise unknown_name('photos_layout', layout, folder_layout.LAYOUTS)
   if not 0 <= max_bad_fraction <= 1:
-    raise InputError('max_bad_fraction is %r, accepted are 0 to 1' %
+    raise InputError('max_bad_fraction is %r, expected 0 to 1' %
                      max_bad_fraction)
 
 
@@ -310,8 +314,8 @@ def _check_bad_fraction(folder, num_usable, bad, max_bad_fraction,
                         skipped_path):
   """Raises InputError if too many files in class folders cannot be used.
 
-  What lies beside the class folders does not count: it is rarely meant to be a
-  photo (README, LICENSE).
+  Files outside the class folders do not count: they are rarely meant to be
+  photos (README, LICENSE).
   """
   total = len(bad) + num_usable
   if len(bad) <= max_bad_fraction * total:
@@ -319,7 +323,7 @@ def _check_bad_fraction(folder, num_usable, bad, max_bad_fraction,
   first = '; '.join(_describe(entry) for entry in bad[:_NAMED])
   raise InputError(
       '%d of the %d files in %s cannot be used, more than the fraction of %g '
-      'that --max_bad_fraction accepts. Nothing was converted; %s lists them, '
+      'that --max_bad_fraction allows. Nothing was converted; %s lists them, '
       'the first: %s' %
       (len(bad), total, folder, max_bad_fraction, skipped_path, first))
 
@@ -330,9 +334,9 @@ def _describe(entry):
 
 def _check_classes(folder, classes, usable, skipped):
   """Raises InputError for a class without a usable photo."""
-  found = {photo.class_name for photo in usable}
+  with_photos = {photo.class_name for photo in usable}
   for class_name in classes:
-    if class_name not in found:
+    if class_name not in with_photos:
       first = [' (%s)' % _describe(entry) for entry in skipped
                if '/%s/' % class_name in '/' + entry['file']][:1]
       raise InputError(
@@ -341,10 +345,10 @@ def _check_classes(folder, classes, usable, skipped):
 
 
 def _plan(name, by_class, split_of, num_shards, seed):
-  """Decides the order of the photos and their files.
+  """Decides the order of the photos and which record file each goes to.
 
   Returns:
-    described: splits as in the Manifest.
+    described: the splits as the Manifest holds them.
     orders: {shard: list of (CheckedPhoto, label)}.
   """
   described, orders = {}, {}

@@ -1,6 +1,6 @@
-"""Settings of a conversion of photos: as given, kept, or defaults.
+"""Settings of a conversion of photos: given, kept, or default.
 
-What a former conversion was given is kept where nothing else is given now.
+A setting that is not given keeps its value of the former conversion.
 """
 
 from datasets import converted_files
@@ -10,14 +10,14 @@ from errors import InputError
 _DEFAULTS = {'seed': 0, 'percent_validation': 10, 'percent_test': 0,
              'num_shards': 0, 'photos_dir': '', 'photos_layout': 'auto'}
 
-# Where one of these changes, all photos are split again.
+# If one of these changes, all photos are split again.
 _DECIDE_SPLITS = ('seed', 'percent_validation', 'percent_test')
 
 
 def load_former(dataset_dir, name):
   """Returns the Manifest of the former conversion and its path, or Nones.
 
-  The path is None too where it says nothing about photos: it is then that of a
+  The path is also None if the manifest lists no photos: it is then that of a
   public data set of this name.
   """
   path = converted_files.former_path(dataset_dir, name)
@@ -26,7 +26,7 @@ def load_former(dataset_dir, name):
 
 
 def settle(given, former):
-  """Returns the settings that are used.
+  """Returns the settings to use.
 
   Args:
     given: {key of _DEFAULTS: value, None where nothing is given}.
@@ -42,16 +42,16 @@ def settle(given, former):
 
 
 def settle_splits(used, given, former, splits):
-  """Takes ready-made splits into account.
+  """Adjusts the percentages to ready-made splits, and finds what has changed.
 
   Args:
-    used: of `settle`; the percentages of ready-made splits become 0.
+    used: from `settle`; the percentages of ready-made splits are set to 0.
     given, former: as for `settle`.
-    splits: {split: its folder} of ready-made splits; empty without them.
+    splits: {split: its folder} of ready-made splits; empty if there are none.
 
   Returns:
     Text that says what has changed since the former conversion, so that all
-    photos are split again; '' where photos keep their splits.
+    photos are split again; '' if photos keep their splits.
 
   Raises:
     InputError: a percentage is out of range, or given for a ready-made split.
@@ -62,8 +62,8 @@ def settle_splits(used, given, former, splits):
     if split in splits:
       if given[key] is not None:
         raise InputError(
-            '%s is %g, and the folder %s/ is the %s split already: leave %s '
-            'out, or remove the folder to have the split drawn from %s/' %
+            '%s is %g, but the folder %s/ is the %s split already: omit %s, or '
+            'remove the folder to have the split drawn from %s/' %
             (key, given[key], splits[split], split, key, splits['train']))
       used[key] = 0
     elif split in before and given[key] is None:
@@ -75,24 +75,24 @@ def settle_splits(used, given, former, splits):
              for key in _DECIDE_SPLITS if used[key] != getattr(former, key)]
   if set(before) != set(splits):
     changed.append('the ready-made splits were %s and are %s' % tuple(
-        ', '.join(found) or 'none' for found in (before, splits)))
+        ', '.join(names) or 'none' for names in (before, splits)))
   return ', '.join(changed)
 
 
 def check_percents(validation, test):
-  """Raises InputError where nothing would be left for training."""
+  """Raises InputError if a percentage is out of range, or no photo is left."""
   for key, percent in (('percent_validation', validation),
                        ('percent_test', test)):
     if not 0 <= percent <= 99:
-      raise InputError('%s is %r, accepted are 0 to 99' % (key, percent))
+      raise InputError('%s is %r, expected 0 to 99' % (key, percent))
   if validation + test > 99:
     raise InputError(
-        'percent_validation is %g and percent_test is %g: together accepted '
-        'are up to 99, or nothing is left for training' % (validation, test))
+        'percent_validation is %g and percent_test is %g: together they must '
+        'be at most 99, or nothing is left for training' % (validation, test))
 
 
 def describe_splits(ready_made, percent_validation, percent_test):
-  """Returns a line that says which splits were taken as they are.
+  """Returns a line that says which splits are ready-made.
 
   Args:
     ready_made, percent_validation, percent_test: of the Manifest.

@@ -1,11 +1,11 @@
-"""Puts the files of a converted data set in their place.
+"""Writes the files of a converted data set and moves them into place.
 
-They are built in a work folder, and with them a copy of the former manifest.
-When all are complete the former manifest is removed, and the files move out of
-the work folder, the new manifest last: what needs space on the disk is done by
-then. A conversion that is killed leaves one of two things: the former data set
-as it was; or no manifest but a work folder, from which dataset_factory takes
-nothing and the next conversion takes the former manifest.
+They are built in a work folder, together with a copy of the former manifest.
+When all are complete, the former manifest is removed and the files are moved
+out of the work folder, the new manifest last: by then, nothing more needs disk
+space. A conversion that is killed leaves one of two states: the former data set
+unchanged; or no manifest but a work folder, which dataset_factory ignores and
+from which the next conversion reads the former manifest.
 """
 
 import contextlib
@@ -31,18 +31,18 @@ _RECORD_FILE = re.compile(
 # In the work folder: the former manifest, and the new one.
 _FORMER, _NEW = 'former.json', 'manifest.json'
 
-# In dataset_dir while files move: what is labels.txt depends on what other data
-# sets are there, which may be converted at the same time.
+# In dataset_dir while files are moved: whose labels are in labels.txt depends
+# on the other data sets there, which may be converted at the same time.
 _LOCK = '.converted_files.lock'
 
 
 @contextlib.contextmanager
 def hold(folder):
-  """Lets no other process convert a folder of photos for a while.
+  """Keeps other processes from converting a folder of photos; for a `with`.
 
-  The lock is the kernel's (flock) and goes with its process. Without one, two
+  The lock is the kernel's (flock) and ends with its process. Without it, two
   conversions would move each other's files. Some network file systems cannot
-  lock a folder; there, nothing is held.
+  lock a folder; there, nothing is locked.
 
   Args:
     folder: the folder of photos.
@@ -67,7 +67,7 @@ def hold(folder):
 
 @contextlib.contextmanager
 def hold_data_set(dataset_dir, name):
-  """Lets no other process convert a data set of photos for a while.
+  """Keeps other processes from converting a data set; for a `with`.
 
   Args:
     dataset_dir: folder of the record files, which can be written to.
@@ -84,7 +84,7 @@ def hold_data_set(dataset_dir, name):
 
 
 def make_folder(path):
-  """Makes a folder where it is missing, or raises InputError."""
+  """Creates a folder if it is missing, or raises InputError."""
   try:
     os.makedirs(path, exist_ok=True)
   except OSError as error:
@@ -92,17 +92,17 @@ def make_folder(path):
 
 
 def skipped_path(dataset_dir, name):
-  """Returns the path of the list of what was not converted."""
+  """Returns the path of the list of files that were not converted."""
   return os.path.join(dataset_dir, name + '_skipped.csv')
 
 
 def own_labels_path(dataset_dir, name):
-  """Returns where the labels are if labels.txt is another data set's."""
+  """Returns the path of the labels if labels.txt is another data set's."""
   return os.path.join(dataset_dir, name + '_labels.txt')
 
 
 def labels_path(dataset_dir, manifest):
-  """Returns the path of the file that has a converted data set's labels."""
+  """Returns the path of the label file of a converted data set."""
   path = os.path.join(dataset_dir, record_dataset.LABELS_FILE)
   if _read(path) == _labels_bytes(manifest.labels):
     return path
@@ -112,7 +112,7 @@ def labels_path(dataset_dir, manifest):
 def former_path(dataset_dir, name):
   """Returns the path of the former conversion's manifest, or None.
 
-  Where a conversion was killed while it moved files, in the work folder.
+  It is in the work folder if a conversion was killed while it moved files.
   """
   for path in (manifests.path(dataset_dir, name),
                os.path.join(work_dir(dataset_dir, name), _FORMER)):
@@ -122,7 +122,7 @@ def former_path(dataset_dir, name):
 
 
 def check_way_is_free(dataset_dir, name, shards=()):
-  """Raises InputError where files could not be written.
+  """Raises InputError if the files cannot be written.
 
   A folder may have the name of one of them: a data set may be called
   labels.txt, or another one `<name>.json`.
@@ -143,7 +143,7 @@ def check_way_is_free(dataset_dir, name, shards=()):
 
 
 def write_skipped(dataset_dir, name, skipped):
-  """Writes the list of what was not converted, a row a file, sorted by file.
+  """Writes the list of files that were not converted, one per row, sorted.
 
   Args:
     dataset_dir: folder of the record files.
@@ -171,59 +171,61 @@ def write(dataset_dir, folder, manifest, former, orders, hidden, max_pixels):
     manifest: the Manifest.
     former: the Manifest of the former conversion, or None.
     orders: {shard: list of (photo_folder.CheckedPhoto, label)}.
-    hidden: list of {'file', 'reason'} that only the list of skipped files gets.
+    hidden: list of {'file', 'reason'} to write only to the list of skipped
+      files.
     max_pixels: as in photos.normalize_photo.
 
   Raises:
     InputError: if a photo changed meanwhile, or a folder is in the way.
     OSError, tf.errors.OpError: if dataset_dir cannot be written to. The former
-      data set is then as it was, unless files were written and could not be
-      moved; then the next conversion takes up from the work folder.
+      data set is then unchanged, unless files were written and could not be
+      moved; then the next conversion reads the former manifest from the work
+      folder.
   """
-  publish(dataset_dir, manifest, former, hidden,
-          lambda aside: _write_shards(folder, aside, orders, max_pixels))
+  publish(dataset_dir, manifest, former, hidden, lambda work_path:
+          _write_shards(folder, work_path, orders, max_pixels))
 
 
 def publish(dataset_dir, manifest, former, hidden, write_shards):
-  """Writes all files of a data set, of whatever kind.
+  """Writes all files of a data set, of photos or of images in memory.
 
   Args:
     dataset_dir, manifest, former, hidden: as for `write`.
-    write_shards: function of the work folder that writes all record files that
-      the manifest names into it.
+    write_shards: function of the work folder that writes all record files named
+      by the manifest into it.
 
   Raises:
-    InputError, OSError, tf.errors.OpError: as `write`, and of write_shards.
+    InputError, OSError, tf.errors.OpError: as `write`, or from write_shards.
   """
   name = manifest.name
   shards = [shard for split in manifest.splits.values()
             for shard in split['shards']]
   check_way_is_free(dataset_dir, name, shards)
-  aside = work_dir(dataset_dir, name)
+  work_path = work_dir(dataset_dir, name)
   manifest_path = manifests.path(dataset_dir, name)
-  _clear(aside, manifest_path)
-  os.makedirs(aside, exist_ok=True)
+  _clear(work_path, manifest_path)
+  os.makedirs(work_path, exist_ok=True)
   with contextlib.ExitStack() as held:
     try:
-      write_shards(aside)
-      write_skipped(aside, name, manifest.skipped + hidden)
-      manifests.write_text(os.path.join(aside, record_dataset.LABELS_FILE),
+      write_shards(work_path)
+      write_skipped(work_path, name, manifest.skipped + hidden)
+      manifests.write_text(os.path.join(work_path, record_dataset.LABELS_FILE),
                            label_files.format_labels(manifest.labels))
-      manifests.save_file(os.path.join(aside, _NEW), manifest)
+      manifests.save_file(os.path.join(work_path, _NEW), manifest)
       if former and os.path.exists(manifest_path):
-        manifests.save_file(os.path.join(aside, _FORMER), former)
+        manifests.save_file(os.path.join(work_path, _FORMER), former)
       held.enter_context(
           locks.locked_file(os.path.join(dataset_dir, _LOCK)))
     except (InputError, OSError, tf.errors.OpError):
-      _clear(aside, manifest_path)  # A full disk should not stay full.
+      _clear(work_path, manifest_path)  # A full disk should not stay full.
       raise
     _move(dataset_dir, manifest, former, shards)
 
 
 def _move(dataset_dir, manifest, former, shards):
-  """Takes the former files away and moves those of the work folder in."""
+  """Removes the former files and moves those of the work folder in."""
   name = manifest.name
-  aside = work_dir(dataset_dir, name)
+  work_path = work_dir(dataset_dir, name)
   manifest_path = manifests.path(dataset_dir, name)
   if os.path.exists(manifest_path):
     os.remove(manifest_path)
@@ -233,31 +235,31 @@ def _move(dataset_dir, manifest, former, shards):
     if stale.fullmatch(file_name):
       os.remove(os.path.join(dataset_dir, file_name))
   for shard in shards:
-    os.replace(os.path.join(aside, shard), os.path.join(dataset_dir, shard))
-  os.replace(os.path.join(aside, record_dataset.LABELS_FILE),
+    os.replace(os.path.join(work_path, shard), os.path.join(dataset_dir, shard))
+  os.replace(os.path.join(work_path, record_dataset.LABELS_FILE),
              _choose_labels_path(dataset_dir, name, manifest.labels, former))
-  os.replace(skipped_path(aside, name), skipped_path(dataset_dir, name))
-  os.replace(os.path.join(aside, _NEW), manifest_path)
-  shutil.rmtree(aside)
+  os.replace(skipped_path(work_path, name), skipped_path(dataset_dir, name))
+  os.replace(os.path.join(work_path, _NEW), manifest_path)
+  shutil.rmtree(work_path)
 
 
-def _clear(aside, manifest_path):
-  """Empties a work folder, but for the former manifest if it is nowhere else.
-  """
-  if not os.path.isdir(aside):
+def _clear(work_path, manifest_path):
+  """Empties a work folder, except for the only copy of the former manifest."""
+  if not os.path.isdir(work_path):
     return
-  for name in os.listdir(aside):
+  for name in os.listdir(work_path):
     if name != _FORMER or os.path.isfile(manifest_path):
-      os.remove(os.path.join(aside, name))
-  if not os.listdir(aside):
-    os.rmdir(aside)
+      os.remove(os.path.join(work_path, name))
+  if not os.listdir(work_path):
+    os.rmdir(work_path)
 
 
-def _write_shards(folder, aside, orders, max_pixels):
-  """Writes the record files, several at once."""
+def _write_shards(folder, work_path, orders, max_pixels):
+  """Writes the record files, several in parallel."""
   with progress.Progress('written', sum(map(len, orders.values()))) as done:
     def write_shard(shard):
-      with tf.python_io.TFRecordWriter(os.path.join(aside, shard)) as writer:
+      path = os.path.join(work_path, shard)
+      with tf.python_io.TFRecordWriter(path) as writer:
         for photo, label in orders[shard]:
           normal = photo_folder.read_again(folder, photo, max_pixels)
           example = record_dataset.make_example(
@@ -271,11 +273,11 @@ def _write_shards(folder, aside, orders, max_pixels):
 def _choose_labels_path(dataset_dir, name, labels, former):
   """Returns the path of labels.txt, or of `<name>_labels.txt`.
 
-  The latter if labels.txt is another data set's; otherwise one of the former
-  conversion is removed.
+  The latter if labels.txt belongs to another data set; otherwise the former
+  conversion's `<name>_labels.txt` is removed.
 
-  labels.txt is what slim's scripts look for. What this project wrote is read by
-  its manifest, but for slim's own records labels.txt is the only source.
+  slim's scripts look for labels.txt. This project's own data sets have a
+  manifest, but for slim's records labels.txt is the only source of labels.
 
   Args:
     dataset_dir: folder of the record files.
@@ -295,7 +297,7 @@ def _choose_labels_path(dataset_dir, name, labels, former):
 
 
 def _is_in_use(dataset_dir, name, content):
-  """Whether another data set than `name` needs the labels.txt there is.
+  """Returns whether a data set other than `name` needs the existing labels.txt.
 
   Args:
     dataset_dir: folder of the record files.
@@ -308,7 +310,7 @@ def _is_in_use(dataset_dir, name, content):
       other = manifests.load_file(path)
     except InputError:  # Some other JSON file.
       continue
-    if other is None:  # A link that leads nowhere.
+    if other is None:  # A broken link.
       continue
     with_manifest.add(other.name)
     if other.name != name and _labels_bytes(other.labels) == content:
@@ -325,7 +327,7 @@ def _labels_bytes(labels):
 
 
 def _read(path):
-  """Returns the bytes of a file; None without one."""
+  """Returns the bytes of a file; None if it does not exist."""
   try:
     with open(path, 'rb') as source:
       return source.read()

@@ -1,8 +1,8 @@
-"""From the name of a data set to its slim Dataset.
+"""Finds a data set by its name and returns its slim Dataset.
 
-Any folder of photos that download_and_convert_data.py has converted is a data
-set by its name. So are records of slim's scripts, without a manifest: their
-labels come from labels.txt or the row in public_sets.py, and their records are
+Any folder of photos that download_and_convert_data.py has converted can be
+named. So can records of slim's scripts, which have no manifest: their labels
+come from labels.txt or the row in public_sets.py, and their records are
 counted.
 """
 
@@ -29,7 +29,7 @@ def get_dataset(name, split_name, dataset_dir, file_pattern=None, reader=None):
 
   Args:
     name: name of the data set.
-    split_name: 'train' or 'validation', or what else the records hold.
+    split_name: 'train', 'validation' or another split of the records.
     dataset_dir: folder that holds the record files and the manifest.
     file_pattern: file names with wildcards inside dataset_dir, `%s` stands for
       the split; None: the files that the manifest names, or else
@@ -44,8 +44,8 @@ def get_dataset(name, split_name, dataset_dir, file_pattern=None, reader=None):
 
   Raises:
     InputError: if the folder holds no such data set or split, or files are
-      missing, cut off, no TFRecord files, or do not hold what the manifest
-      says. What the lengths in the files do not show is not noticed here.
+      missing, cut off, not TFRecord files, or do not hold what the manifest
+      says. Only the lengths in the files are checked here.
   """
   if file_pattern:
     sources, size = _from_pattern(file_pattern, split_name, dataset_dir)
@@ -54,12 +54,12 @@ def get_dataset(name, split_name, dataset_dir, file_pattern=None, reader=None):
     sources = files.sources
     size = split_files.check(name, split_name, files, dataset_dir)
   labels = labels_of_records(name, dataset_dir)
-  known = public_sets.PUBLIC_SETS.get(name)
-  if not known or manifest.load(dataset_dir, name) and (
-      labels != known.labels()):  # Photos of somebody's own, so called.
+  public_set = public_sets.PUBLIC_SETS.get(name)
+  if not public_set or manifest.load(dataset_dir, name) and (
+      labels != public_set.labels()):  # A user's own photos under this name.
     return record_dataset.make_dataset(sources, size, labels, reader)
   return record_dataset.make_dataset(sources, size, labels, reader,
-                                     known.channels, known.image)
+                                     public_set.channels, public_set.image)
 
 
 def find_split(name, split_name, dataset_dir):
@@ -80,7 +80,8 @@ def get_labels(name, dataset_dir):
   """Returns the list of a data set's class names.
 
   Args:
-    name: name of the data set; 'imagenet' has its 1001 names in the project.
+    name: name of the data set; the project includes the 1001 names of
+      'imagenet'.
     dataset_dir: folder that holds the data set.
 
   Raises:
@@ -97,20 +98,20 @@ def get_labels(name, dataset_dir):
 def labels_of_records(name, dataset_dir):
   """Returns the list of class names of a data set's records.
 
-  As the manifest has them, or else labels.txt, or else the row of a public data
-  set. 'imagenet' without a manifest has its own names in any case: slim's files
-  of it come without labels.txt.
+  They come from the manifest, or else labels.txt, or else the row of a public
+  data set. 'imagenet' without a manifest always uses its row: slim's files of
+  it come without labels.txt.
 
   Raises:
-    InputError: if there is none of these.
+    InputError: if none of these exists.
   """
-  found = manifest.load(dataset_dir, name)
-  if found:
-    return found.labels
-  known = public_sets.PUBLIC_SETS.get(name)
+  loaded = manifest.load(dataset_dir, name)
+  if loaded:
+    return loaded.labels
+  public_set = public_sets.PUBLIC_SETS.get(name)
   labels_path = os.path.join(dataset_dir, record_dataset.LABELS_FILE)
-  if name == 'imagenet' or known and not os.path.exists(labels_path):
-    return known.labels()
+  if name == 'imagenet' or public_set and not os.path.exists(labels_path):
+    return public_set.labels()
   if not os.path.exists(labels_path):
     raise InputError('no class names of data set %r: neither %s nor %s exists' %
                      (name, manifest.path(dataset_dir, name), labels_path))
@@ -123,7 +124,7 @@ def _not_converted(name, dataset_dir):
 
 
 def _from_pattern(file_pattern, split_name, dataset_dir):
-  """Returns (paths, number of records) of what a pattern matches."""
+  """Returns (paths, number of records) of the files that a pattern matches."""
   if '%s' in file_pattern:
     file_pattern = file_pattern.replace('%s', split_name)
   sources = sorted(glob.glob(os.path.join(glob.escape(dataset_dir),

@@ -1,15 +1,15 @@
 """Decodes encoded photos in a graph, to the pixels of datasets.photos.
 
 TensorFlow's own decode_jpeg drops the transparency of a PNG, so that colours
-appear that no viewer shows, and takes the inks of a CMYK JPEG for their
-opposite where Adobe's marker is missing.
+appear that no viewer shows, and inverts a CMYK JPEG if Adobe's marker is
+missing.
 """
 
 from compat import tf
 from datasets import photos
 
-# Adobe's marker with transform 0, CMYK. A later one in the file replaces it;
-# without any, TensorFlow would not invert the values as Pillow and browsers do.
+# Adobe's marker with transform 0, CMYK. A later marker in the file replaces it;
+# without one, TensorFlow would not invert the values as Pillow and browsers do.
 _ADOBE_MARKER = b'\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00'
 _PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 # Pixels that are blended at a time.
@@ -24,8 +24,8 @@ def is_plain_jpeg(encoded):
   Args:
     encoded: scalar string tensor, the bytes of a file.
   """
-  # These names and the next have DecodeJpeg in them, by which
-  # datasets.record_check knows errors about a photo.
+  # All names of these operations contain DecodeJpeg, by which
+  # datasets.record_check recognizes errors about a photo.
   def has_few_channels():
     shape = tf.io.extract_jpeg_shape(encoded, name='DecodeJpegShape')
     return shape[2] < 4
@@ -39,8 +39,7 @@ def is_plain_jpeg(encoded):
 def decode(encoded, channels):
   """Decodes a JPEG or PNG file; the content decides which it is.
 
-  Transparent pixels are blended with white. Photos are not turned by their EXIF
-  block.
+  Transparent pixels are blended with white. The EXIF orientation is ignored.
 
   Args:
     encoded: scalar string tensor, the bytes of the file.
@@ -62,7 +61,7 @@ def decode(encoded, channels):
 
 
 def decode_other(encoded, channels):
-  """Does what `decode` does, for files that are not plain JPEGs."""
+  """Decodes as `decode` does, for files that are not plain JPEGs."""
   def of_cmyk():
     return _decode_cmyk(encoded, channels)
 
@@ -94,7 +93,7 @@ def _decode_png(encoded, channels):
   def with_alpha():
     return tf.io.decode_png(encoded, channels=4, name='DecodeJpegAlpha')
 
-  # Decoded again for its pixels: those of both kinds would take 7 bytes each.
+  # Decoded again: keeping RGB and RGBA would take 7 bytes per pixel.
   def of_opaque():
     return tf.image.decode_jpeg(encoded, channels=channels)
 
@@ -108,7 +107,7 @@ def _decode_png(encoded, channels):
 def _blend(rgba):
   """Returns RGB pixels on white, rounded to the nearest value.
 
-  A band of rows at a time: the arithmetic takes 34 bytes a pixel.
+  One band of rows at a time: the arithmetic takes 34 bytes per pixel.
   """
   shape = tf.shape(rgba)
   rows = tf.maximum(_BAND_PIXELS // shape[1], 1)
@@ -128,10 +127,10 @@ def _blend(rgba):
 
 
 def _as_stored(image, channels):
-  """Returns RGB pixels as they are once datasets.photos has made them a JPEG.
+  """Returns RGB pixels with the JPEG loss that datasets.photos causes.
 
-  Its loss is small, but a network may notice: without it the probabilities of a
-  drawn flower changed by 0.24.
+  The loss is small, but it matters: without it the probabilities of a drawn
+  flower changed by 0.24.
   """
   stored = tf.io.encode_jpeg(image, format='rgb', quality=photos.JPEG_QUALITY)
   return tf.image.decode_jpeg(stored, channels=channels)

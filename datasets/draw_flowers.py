@@ -1,12 +1,12 @@
-"""Draws the embedded sample: five kinds of flowers, told apart by their shape.
+"""Draws the built-in sample: five kinds of flowers that differ in shape.
 
   python -m datasets.draw_flowers --output_dir=DIR
 
 writes DIR/daisy/*.jpg and so on, to be converted and trained on without any
 download. Colours of petals, heart, stem and background come from the same
 distributions for every kind; place, size, rotation, slant, light, blur and
-noise vary. So colour says next to nothing about the kind, and a network must
-look at the form:
+noise vary. So colour hardly depends on the kind, and a network must learn the
+shape:
 
   daisy       thin petals with gaps around a small heart
   dandelion   a ball of fine rays, each with a tuft
@@ -30,19 +30,25 @@ from errors import InputError
 FLAGS = flags.FLAGS
 
 WIDTH, HEIGHT = 208, 176  # Pixels of a photo.
-_SCALE = 2  # Drawn so much larger, for smooth edges.
+_SCALE = 2  # Drawn larger by this factor, for smooth edges.
 _GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))  # Between two seeds of a head.
 
 
 class Pose:
-  """Where a flower's head is: maps its own coordinates to pixels.
+  """Position of a flower's head; maps coordinates in the head to pixels.
 
   In the head's own coordinates its middle is (0, 0) and its rim has radius 1;
-  x points right and y down before it is turned.
+  before the rotation x points right and y down.
   """
 
   def __init__(self, x, y, radius, angle, slant=1.0):
-    """Args: x, y, radius in pixels; angle in radians; slant: height / width."""
+    """Sets the position.
+
+    Args:
+      x, y, radius: in pixels.
+      angle: in radians.
+      slant: height / width of the head.
+    """
     self.x, self.y, self.radius = x, y, radius
     self._sin, self._cos, self._slant = math.sin(angle), math.cos(angle), slant
 
@@ -89,11 +95,11 @@ def draw_flower(kind, rng):
 
 
 def draw_all(output_dir, per_class=100, seed=0):
-  """Writes `<output_dir>/<kind>/<number>.jpg`; the same for the same seed.
+  """Writes `<output_dir>/<kind>/<kind>_<number>.jpg`, the same for each seed.
 
   Args:
-    output_dir: folder, made where missing; files of the same name are replaced.
-    per_class: photos a kind.
+    output_dir: folder, created if missing; files of the same name are replaced.
+    per_class: photos per kind.
     seed: integer.
 
   Raises:
@@ -112,12 +118,12 @@ def draw_all(output_dir, per_class=100, seed=0):
 
 
 # (low, high) of saturation and of value, the same for every kind. Petals are
-# brighter than what is behind them, hearts and stems darker than petals, as in
-# most photos of flowers; any of them may have any hue.
+# brighter than the background, hearts and stems darker than petals, as in most
+# photos of flowers; any of them may have any hue.
 _PETAL = ((0.1, 0.6), (0.7, 1.0))
 _HEART = ((0.2, 0.9), (0.25, 0.6))
 _STEM = ((0.2, 0.9), (0.2, 0.55))
-_BEHIND = ((0.1, 0.8), (0.1, 0.5))
+_BACKGROUND = ((0.1, 0.8), (0.1, 0.5))
 
 
 def _color(rng, ranges):
@@ -140,7 +146,7 @@ def _petal(angle, inner, outer, width, pointed=False, steps=7):
     inner, outer: radii of its foot and its tip.
     width: half of its width, as a length.
     pointed: whether the tip is a point; otherwise it is round.
-    steps: points a side.
+    steps: points per side.
   """
   side = []
   for step in range(steps + 1):
@@ -242,7 +248,7 @@ def _tulip(draw, rng, pose, color, heart):
               width=max(2, round(pose.radius / 28)))
 
 
-# Kind: how its head is drawn, and whether it is seen from the side.
+# {kind: (function that draws its head, whether it is seen from the side)}.
 KINDS = {
     'daisy': (_daisy, False),
     'dandelion': (_dandelion, False),
@@ -280,21 +286,21 @@ def _stem(draw, rng, x, y, radius, tilt):
 
 
 def _background(rng):
-  """Returns a blurred meadow, wall or sky in any color, at drawing size."""
+  """Returns a blurred background in any color, at drawing size."""
   size = (WIDTH * _SCALE, HEIGHT * _SCALE)
-  small = Image.new('RGB', (WIDTH // 4, HEIGHT // 4), _color(rng, _BEHIND))
+  small = Image.new('RGB', (WIDTH // 4, HEIGHT // 4), _color(rng, _BACKGROUND))
   draw = ImageDraw.Draw(small)
   for _ in range(rng.randint(3, 14)):
     x, y = rng.uniform(0, small.width), rng.uniform(0, small.height)
     half = rng.uniform(2, 14)
     draw.ellipse((x - half, y - half, x + half, y + half),
-                 fill=_color(rng, _BEHIND))
+                 fill=_color(rng, _BACKGROUND))
   small = small.filter(ImageFilter.GaussianBlur(rng.uniform(2, 5)))
   return small.resize(size, Image.Resampling.BILINEAR)
 
 
 def _photograph(image, rng):
-  """Returns the drawing as a camera would see it: light, blur and noise."""
+  """Returns the drawing with the light, blur and noise of a camera."""
   image = image.resize((WIDTH, HEIGHT), Image.Resampling.BOX)
   if rng.random() < 0.3:
     image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 0.8)))
@@ -306,8 +312,8 @@ def _photograph(image, rng):
 
 def define_flags():
   flags.DEFINE_string('output_dir', None,
-                      'Folder that gets one folder a kind; made if missing.')
-  flags.DEFINE_integer('per_class', 100, 'Photos a kind of flower.',
+                      'Folder that gets one folder per kind; made if missing.')
+  flags.DEFINE_integer('per_class', 100, 'Photos per kind of flower.',
                        lower_bound=1)
   flags.DEFINE_integer('seed', 0, 'Decides the drawings; the same seed gives '
                        'the same photos.')
@@ -327,7 +333,7 @@ def main(argv):
         (FLAGS.per_class, ', '.join(KINDS), FLAGS.output_dir))
 
 
-# Not common_flags.run, which stands above this room and loads TensorFlow.
+# Not common_flags.run, which belongs to the scripts and loads TensorFlow.
 if __name__ == '__main__':
   define_flags()
   app.run(main)

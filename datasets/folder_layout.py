@@ -1,8 +1,8 @@
-"""Tells how a folder of photos is laid out: class folders or ready-made splits.
+"""Detects the layout of a folder of photos: class folders or ready-made splits.
 
-Either `<class>/<photo>`, of which the converter makes the splits; or
-`<split>/<class>/<photo>` with folders such as train/, valid/ and test/, as many
-published data sets are laid out.
+The layout is either `<class>/<photo>`, from which the converter draws the
+splits, or `<split>/<class>/<photo>` with folders such as train/, valid/ and
+test/, as in many published data sets.
 """
 
 import collections
@@ -11,7 +11,7 @@ import os
 from datasets import left_behind
 from errors import InputError
 
-# What can be asked for: 'auto' decides by the folder.
+# Values of --photos_layout: 'auto' decides by the folder.
 AUTO, CLASSES, SPLITS = LAYOUTS = ('auto', 'classes', 'splits')
 
 # {name of a folder in lower case: split}.
@@ -23,19 +23,19 @@ Layout = collections.namedtuple('Layout', 'splits classes unused')
 Layout.__doc__ = """What the folders in a folder of photos are.
 
 splits: {split: folder that holds its class folders}, in the order of
-  training, validation, test; empty where the folders are classes.
-classes: list of class folders; empty where the folders are splits.
+  training, validation, test; empty if the folders are classes.
+classes: list of class folders; empty if the folders are splits.
 unused: {folder: why it is neither}.
 """
 
 
 def find(folder, names, asked=AUTO):
-  """Finds out what the folders in a folder of photos are.
+  """Finds out whether the folders in a folder of photos are classes or splits.
 
-  They are ready-made splits if train/ holds class folders, and another folder
-  named as a split does so too or there is no other folder. Else they are
-  classes, but for folders named as validation or test: those hold photos to
-  try a classifier with.
+  They are ready-made splits if train/ holds class folders, and either another
+  folder named like a split does too or all folders are named like splits.
+  Otherwise they are classes, except folders named like validation or test:
+  those hold photos to try a classifier with.
 
   Args:
     folder: the folder of photos.
@@ -47,7 +47,7 @@ def find(folder, names, asked=AUTO):
 
   Raises:
     InputError: there are several folders for one split; `asked` is SPLITS and
-      train/ is missing; or `asked` is AUTO and it may be meant either way.
+      train/ is missing; or `asked` is AUTO and the layout is unclear.
   """
   named = {name: _SPLIT_OF[name.strip().lower()] for name in names
            if name.strip().lower() in _SPLIT_OF}
@@ -78,34 +78,33 @@ def _ready_made(folder, names, named, nested):
   """Returns the Layout of ready-made splits."""
   splits = collections.OrderedDict()
   for split in ('train', 'validation', 'test'):
-    found = [name for name in nested if named[name] == split]
-    if len(found) > 1:
-      raise InputError('%s holds several folders for the %s split: %s; leave '
-                       'one' % (folder, split, ', '.join(found)))
-    if found:
-      splits[split] = found[0]
+    folders = [name for name in nested if named[name] == split]
+    if len(folders) > 1:
+      raise InputError('%s holds several folders for the %s split: %s; keep '
+                       'one' % (folder, split, ', '.join(folders)))
+    if folders:
+      splits[split] = folders[0]
   return Layout(splits, [], {
       name: 'not used: it holds no class folders' if name in named else
-      'not used: it is beside the ready-made splits'
+      'not used: it is not one of the ready-made splits'
       for name in names if name not in nested})
 
 
 def _unclear(folder, names, what):
   return (
       '%s holds %s %s: ready-made splits are train/<class>/, '
-      'validation/<class>/ and test/<class>/ with nothing else beside them; '
-      'else there is one folder per class. If these are classes, give '
+      'validation/<class>/ and test/<class>/ with no other folders; otherwise '
+      'there is one folder per class. If these are classes, give '
       '--photos_layout=classes (for scripts PHOTOS_LAYOUT=classes); if train/ '
       'and the others are splits, --photos_layout=splits' %
       (folder, ' and '.join('%s/' % name for name in names), what))
 
 
 def _holds_folders(path, any_number=False):
-  """Whether a folder holds class folders: more folders than other files.
+  """Returns whether a folder holds class folders: more folders than files.
 
   Args:
-    path: the folder. A list of labels or a README may be beside its class
-      folders.
+    path: the folder. It may hold a list of labels or a README as well.
     any_number: whether one folder is enough, among any number of files.
   """
   num_folders = num_files = 0

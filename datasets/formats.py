@@ -1,19 +1,18 @@
-"""Names the format of a file by its first bytes.
+"""Recognizes the format of a file by its first bytes.
 
-  formats.name_of(data)  # 'JPEG', 'WebP', 'JSON', ..., None where unknown
+  formats.name_of(data)  # 'JPEG', 'WebP', 'JSON', ...; None if unknown
 
-A name says nothing about whether the format is accepted: that is decided by
-datasets.photos for files on disk and by serving.uploads for the server.
+Whether the format is accepted is decided elsewhere: by datasets.photos for
+files on disk and by serving.uploads for the server.
 """
 
 import codecs
 import re
 
-# Bytes that text formats are recognized by; an SVG may begin with comments.
+# Bytes in which text formats are recognized; an SVG may begin with comments.
 _TEXT_BYTES = 1024
 
-# What a file of each binary format begins with. Where the format is told by
-# bytes further on, `.` stands for any byte.
+# First bytes of each binary format; `.` stands for any byte.
 _PHOTO_SIGNATURES = (
     (rb'\xff\xd8\xff', 'JPEG'),
     (rb'\x89PNG\r\n\x1a\n', 'PNG'),
@@ -43,8 +42,9 @@ _OTHER_SIGNATURES = (
 _SIGNATURES = [(re.compile(pattern, re.DOTALL), name)
                for pattern, name in _PHOTO_SIGNATURES + _OTHER_SIGNATURES]
 
-# What text formats begin with, after a byte order mark and white space. Base64
-# is told by how JPEG, PNG, GIF, WebP and TIFF begin in it.
+# First characters of text formats, after a byte order mark and white space.
+# Base64 is recognized by the encoded first bytes of JPEG, PNG, GIF, WebP and
+# TIFF.
 _TEXTS = [(re.compile(pattern, re.DOTALL | re.IGNORECASE), name)
           for pattern, name in (
     (r'(<\?xml|<!--|<!doctype svg).*<svg|<svg', 'SVG'),
@@ -61,11 +61,11 @@ PHOTOS = frozenset(name for _, name in _PHOTO_SIGNATURES)
 
 
 def name_of(data):
-  """Returns the name of a file's format, None where it is not known.
+  """Returns the name of a file's format, None if it is not known.
 
   Args:
-    data: bytes of the file, or its first ones: 16 tell binary formats, some
-      text formats need more.
+    data: bytes of the file, or its first ones: 16 are enough for binary
+      formats, some text formats need more.
   """
   for pattern, name in _SIGNATURES:
     if pattern.match(data):
@@ -74,7 +74,7 @@ def name_of(data):
 
 
 def _name_of_text(head):
-  """Returns what kind of text a file begins with, None where it is not text."""
+  """Returns the name of a text format, None if the file is not text."""
   try:  # Incremental, because the limit may cut a character in two.
     text = codecs.getincrementaldecoder('utf-8')().decode(head)
   except UnicodeDecodeError:

@@ -1,12 +1,12 @@
-"""Finds photos of a former conversion that are there again in other bytes.
+"""Recognizes photos of a former conversion that were saved again.
 
-Saved anew without loss (as PNG, without EXIF data, packed better) and under
-another name, a photo has neither the bytes nor the name that the former
-manifest knows. Its pixels tell: those of the former photo are in the manifest,
-or else in its record, which then holds the file itself.
+A photo that was saved again without loss (as PNG, without EXIF data, packed
+better) under another name has neither the bytes nor the name listed in the
+former manifest. It is recognized by its pixels: a digest of the former photo's
+is in the manifest, or else its record holds the file itself.
 
-Photos are rarely saved anew, so what costs decoding is put off until photos
-went and others came that look alike.
+Photos are rarely saved again, so they are decoded for this only if some former
+photos are gone and new ones may look the same.
 """
 
 import collections
@@ -20,7 +20,7 @@ from datasets import photos, progress, same_photos, tfrecord_file
 from errors import InputError
 
 _Lost = collections.namedtuple('_Lost', 'pixels looks sizes')
-_Lost.__doc__ = """What is known of former photos whose bytes are gone.
+_Lost.__doc__ = """Former photos whose bytes are gone, by what identifies them.
 
 pixels: {file: digest of its pixels}, of plain ones (see photos.Inspected).
 looks: set of the looks of these.
@@ -29,7 +29,7 @@ sizes: set of (height, width) of those that are not plain.
 
 
 def find(dataset_dir, folder, former, groups, max_pixels):
-  """Finds out what is needed to know former photos by their pixels.
+  """Computes the digests by which former photos are recognized.
 
   Args:
     dataset_dir: folder of the former records.
@@ -39,41 +39,44 @@ def find(dataset_dir, folder, former, groups, max_pixels):
     max_pixels: as in photos.normalize_photo.
 
   Returns:
-    former: the Manifest, with `pixels` also of photos that are gone.
+    former: the Manifest, with `pixels` also for photos that are gone.
     pixels: {CheckedPhoto.digest: digest of the pixels}, of photos that may be
       one of these; one of each group.
 
   Raises:
-    InputError: a file is no longer what it was.
+    InputError: a file changed after it was checked.
   """
-  here = {photo.digest for members in groups for photo in members}
-  known = set(former.digests.values())
+  current_digests = {photo.digest for members in groups for photo in members}
+  former_digests = set(former.digests.values())
   gone = {file for file, digest in former.digests.items()
-          if digest not in here and file in former.files}
-  # Of those with equal pixels, one whose look tells them comes first.
-  fresh = [min(members, key=lambda photo: photo.is_plain) for members in groups
-           if not any(photo.digest in known for photo in members)]
-  if not gone or not fresh:
+          if digest not in current_digests and file in former.files}
+  # One photo per group; preferably one that is not plain, whose look is its
+  # digest of pixels.
+  new_photos = [
+      min(members, key=lambda photo: photo.is_plain) for members in groups
+      if not any(photo.digest in former_digests for photo in members)]
+  if not gone or not new_photos:
     return former, {}
-  lost = _read_lost(dataset_dir, former, gone, fresh, max_pixels)
-  pixels = {photo.digest: photo.look for photo in fresh if not photo.is_plain}
-  doubtful = [photo for photo in fresh if photo.is_plain and (
+  lost = _read_lost(dataset_dir, former, gone, new_photos, max_pixels)
+  pixels = {photo.digest: photo.look for photo in new_photos
+            if not photo.is_plain}
+  doubtful = [photo for photo in new_photos if photo.is_plain and (
       photo.look in lost.looks or (photo.height, photo.width) in lost.sizes)]
   pixels.update(same_photos.digest_pixels(folder, doubtful, max_pixels))
   return former._replace(pixels=dict(former.pixels, **lost.pixels)), pixels
 
 
-def _read_lost(dataset_dir, former, gone, fresh, max_pixels):
+def _read_lost(dataset_dir, former, gone, new_photos, max_pixels):
   """Reads the former records of photos that are gone; returns a _Lost.
 
   Args:
     dataset_dir: folder of the record files.
     former, max_pixels: as for `find`.
     gone: set of files of `former`.
-    fresh: list of CheckedPhoto; records of other sizes are passed over.
+    new_photos: list of CheckedPhoto; records of other sizes are skipped.
   """
   lost = _Lost({}, set(), set())
-  sizes = {(photo.height, photo.width) for photo in fresh}
+  sizes = {(photo.height, photo.width) for photo in new_photos}
 
   def read(path):
     for file, size, encoded in _records(path):
@@ -98,7 +101,7 @@ def _read_lost(dataset_dir, former, gone, fresh, max_pixels):
 def _records(path):
   """Yields (file, (height, width), encoded) of each record that can be read.
 
-  Damaged or missing files are no error here: they are about to be replaced.
+  Damaged or missing files are not an error: they are about to be replaced.
   """
   try:
     for record in tfrecord_file.read(path):

@@ -1,7 +1,7 @@
 """Names of the ImageNet classes, in the order of the published checkpoints.
 
-Index 0 is 'background', which slim's 1001-class networks have in front of the
-1000 classes of ILSVRC 2012 (in the order of their WordNet ids).
+Index 0 is 'background', which slim's 1001-class networks have before the 1000
+classes of ILSVRC 2012 (in the order of their WordNet ids).
 """
 
 import collections
@@ -24,6 +24,8 @@ def synsets():
 
 
 def labels():
-  """Returns the list of 1001 names. They are not unique: 'crane' is there
-  twice, as a bird and as a machine."""
+  """Returns the list of 1001 names.
+
+  They are not unique: 'crane' is listed twice, as a bird and as a machine.
+  """
   return ['background'] + [synset.name for synset in synsets()]

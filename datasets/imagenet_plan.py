@@ -1,8 +1,8 @@
-"""What is to be made of ImageNet: which photo goes to which record file.
+"""Plans of an ImageNet conversion: which photo goes to which record file.
 
-A plan is of one split and depends on its photos' names and its settings only.
-Settings that are not given are those of the last conversion, which its manifest
-holds.
+A plan is for one split and depends on the names of its photos and its settings
+only. Settings that are not given are those of the last conversion, read from
+its manifest.
 """
 
 import collections
@@ -15,17 +15,17 @@ from errors import InputError
 
 SPLITS = ('train', 'validation')
 
-# Flags for what can be given, for messages.
+# Names of flags, for messages.
 _FOLDER_FLAG = '--imagenet_%s_dir'
 _FILE_FLAGS = {'labels': '--imagenet_validation_labels',
                'boxes': '--imagenet_bounding_boxes'}
 
-# {setting: (kinds of value, value in a first conversion)}. In the manifest and
-# in arguments `given`:
+# {setting: (types of its value, value in a first conversion)}. In the manifest
+# and in arguments `given`:
 #   folder      of the photos
-#   labels      file of the classes of photos that lie flat, None for none
-#   boxes       file of the bounding boxes, None for none
-#   num_shards  record files, at most one a photo
+#   labels      file of the classes of photos without class folders, or None
+#   boxes       file of the bounding boxes, or None
+#   num_shards  record files, at most one per photo
 #   seed        integer, decides the order
 #   max_pixels  photos with more are skipped
 _SETTINGS = {
@@ -37,27 +37,27 @@ _SETTINGS = {
     'max_pixels': (int, photos.MAX_PIXELS),
 }
 
-# Of each of a split's 'skipped', see imagenet_shards.ShardFacts.
+# Keys of each entry of a split's 'skipped', see imagenet_shards.ShardFacts.
 _SKIPPED_KEYS = {'file', 'reason', 'stamp'}
 
-# What another split's last conversion says, too.
+# Settings that are also kept from another split's last conversion.
 _SHARED = ('boxes', 'seed', 'max_pixels')
 
 Plan = collections.namedtuple('Plan', 'shards boxes settings digest')
-Plan.__doc__ = """What is to be made of a split.
+Plan.__doc__ = """How the record files of a split are made.
 
 shards: {shard: list of imagenet_source.SourcePhoto}.
 boxes: {file name: list of imagenet_source.Box}.
 settings: {setting: value}, see _SETTINGS; paths are real paths.
-digest: what tells one plan from another: a hash of all that decides.
+digest: identifies the plan: a hash of all that the records depend on.
 """
 
 
 def check_former(former, path):
-  """Raises InputError if a manifest is not convert_imagenet's.
+  """Raises InputError if a manifest was not written by convert_imagenet.
 
-  A folder of photos called imagenet may have been there. Its records are not
-  replaced by those of something else.
+  It may be that of a folder of photos called imagenet, whose records must not
+  be replaced by others.
 
   Args:
     former: Manifest.
@@ -65,8 +65,8 @@ def check_former(former, path):
   """
   if former.labels != imagenet_names.labels() or former.files:
     raise InputError(
-        '%s is of other photos than ILSVRC 2012, of %d classes: move it and '
-        'its record files away, or take another folder' %
+        '%s describes other photos than ILSVRC 2012, of %d classes: move it '
+        'and its record files away, or use another folder' %
         (path, len(former.labels)))
   for split, entry in former.splits.items():
     settings = entry.get('settings')
@@ -76,35 +76,36 @@ def check_former(former, path):
                 for row in entry['skipped']) and
             'shard_sizes' in entry and 'shard_bytes' in entry and
             isinstance(settings, dict) and
-            all(isinstance(settings.get(key), kinds)
-                for key, (kinds, _) in _SETTINGS.items())):
+            all(isinstance(settings.get(key), types)
+                for key, (types, _) in _SETTINGS.items())):
       raise InputError(
           '%s does not say how split %r was made: move it and its record files '
-          'away and convert again, or take another folder' % (path, split))
+          'away and convert again, or use another folder' % (path, split))
 
 
 def make_plans(given, former):
-  """Makes the plans of the splits that are asked for.
+  """Makes the plans of the requested splits.
 
   Args:
-    given: {split: {setting: value}}, None for what is not given; 'folder' is.
+    given: {split: {setting: value}}; the value is None if it is not given.
+      'folder' must be given.
     former: Manifest of the last conversion, or None.
 
   Returns:
     {split: Plan}.
 
   Raises:
-    InputError: what is to be read is missing or anything else than described.
+    InputError: an input is missing or not as described.
   """
   settings = {split: _complete(split, of_split, former)
               for split, of_split in given.items()}
   _check_folders(settings, former)
   plans, boxes = {}, {None: {}}
   for split, of_split in settings.items():
-    rows = _hinting('labels', given[split], of_split, _list_photos, split,
-                    of_split)
+    rows = _call_with_hint('labels', given[split], of_split, _list_photos,
+                           split, of_split)
     if of_split['boxes'] not in boxes:
-      boxes[of_split['boxes']] = _hinting(
+      boxes[of_split['boxes']] = _call_with_hint(
           'boxes', given[split], of_split, imagenet_source.read_boxes,
           of_split['boxes'])
     of_photos = boxes[of_split['boxes']]
@@ -115,7 +116,7 @@ def make_plans(given, former):
 
 
 def _complete(split, given, former):
-  """Returns {setting: value}: what is given, else the former or the first."""
+  """Returns {setting: value}: the given, else the former, else the default."""
   settings = {key: first for key, (_, first) in _SETTINGS.items()}
   settings['num_shards'] = settings['num_shards'][split]
   formers = former.splits if former else {}
@@ -131,7 +132,7 @@ def _complete(split, given, former):
 
 
 def _real_path(path):
-  """Returns a path that the manifest can hold."""
+  """Returns the real path, or raises InputError if it is not UTF-8."""
   real = os.path.realpath(path)
   try:
     real.encode('utf-8')
@@ -147,11 +148,12 @@ def _check_folders(settings, former):
   folders.update({split: of_split['folder']
                   for split, of_split in settings.items()})
   if len(set(folders.values())) < len(folders):
-    before = ['%s was made of it before, %s gives another' %
+    before = ['%s was made from it before; set another with %s' %
               (split, _FOLDER_FLAG % split)
               for split in folders if split not in settings]
     raise InputError(
-        '%s is the folder of train and of validation%s; accepted are two' %
+        '%s is the folder of train and of validation%s; they must be two '
+        'different folders' %
         (folders['train'], ''.join(' (%s)' % text for text in before)))
 
 
@@ -162,14 +164,14 @@ def _list_photos(split, settings):
   return imagenet_source.list_classes(settings['folder'])
 
 
-def _hinting(key, given, settings, function, *args):
-  """Calls a function; names the flag if it objects to a former file."""
+def _call_with_hint(key, given, settings, function, *args):
+  """Calls a function; an error about a kept file also names the flag for it."""
   try:
     return function(*args)
   except InputError as error:
     if given.get(key) is None and settings[key] and settings[key] in str(error):
-      raise InputError('%s; this file is that of the last conversion, %s gives '
-                       'another' % (error, _FILE_FLAGS[key]))
+      raise InputError('%s; this file is that of the last conversion, set '
+                       'another with %s' % (error, _FILE_FLAGS[key]))
     raise
 
 
@@ -177,7 +179,7 @@ def _share_out(split, rows, num_shards, seed):
   """Returns {shard: list of SourcePhoto}, shuffled over all files."""
   count = min(num_shards, len(rows))
   if not 1 <= count <= 99999:
-    raise InputError('%d record files of %s, accepted are 1 to 99999' %
+    raise InputError('%d record files of %s, expected 1 to 99999' %
                      (num_shards, split))
   shuffled = list(rows)
   random.Random(seed).shuffle(shuffled)

@@ -1,8 +1,8 @@
-"""The record files of ImageNet: one is made of its photos, its facts are kept.
+"""Writes the record files of ImageNet, each with a file of facts about it.
 
-A file is written aside and renamed, then its facts are written beside it: with
-them a run that was killed goes on. Those of a finished data set follow from its
-manifest.
+A record file is written under a temporary name and renamed, then its facts are
+written next to it: a conversion that was killed continues from them. Those of a
+finished data set follow from its manifest.
 """
 
 import collections
@@ -15,9 +15,9 @@ from datasets import manifest as manifests
 
 ShardFacts = collections.namedtuple(
     'ShardFacts', 'records bytes class_counts skipped')
-ShardFacts.__doc__ = """What a finished record file holds.
+ShardFacts.__doc__ = """Facts about a finished record file.
 
-records: how many there are.
+records: how many it holds.
 bytes: size of the file.
 class_counts: [[label, records], ...].
 skipped: list of {'file', 'reason', 'stamp'}, see _stamp.
@@ -55,11 +55,11 @@ def write(path, rows, boxes, max_pixels, shown):
   """Writes one record file and its facts.
 
   Args:
-    path: of the file, in the work folder.
+    path: path of the file, in the work folder.
     rows: list of imagenet_source.SourcePhoto.
     boxes: {file name: list of imagenet_source.Box}.
     max_pixels: photos with more pixels are skipped.
-    shown: progress.Progress.
+    shown: the progress.Progress to update.
 
   Returns:
     The ShardFacts.
@@ -88,7 +88,7 @@ def write(path, rows, boxes, max_pixels, shown):
 
 
 def read_facts(path):
-  """Returns the ShardFacts beside a record file, which may be gone, or None."""
+  """Returns the ShardFacts of a record file, or None; the file may be gone."""
   try:
     with open(path + '.json', encoding='utf-8') as source:
       return ShardFacts(**json.load(source))
@@ -100,9 +100,10 @@ def facts_of_split(entry, shards):
   """Returns {shard: ShardFacts} of a finished split.
 
   Args:
-    entry: the split as describe returned it.
-    shards: {shard: list of SourcePhoto} of the same plan. Of a shard that does
-      not fit, as when the folder of photos has another name, nothing is known.
+    entry: the split as returned by `describe`.
+    shards: {shard: list of SourcePhoto} of the same plan. Shards whose number
+      of records does not match, as when the folder of photos was renamed, are
+      omitted.
   """
   skipped = {row['file']: row for row in entry['skipped']}
   facts = {}
@@ -140,7 +141,7 @@ def describe(facts, labels):
 
 
 def some_changed(rows, skipped):
-  """Whether one of the photos that could not be used has changed since.
+  """Returns whether a photo that could not be used has changed since.
 
   Args:
     rows: list of SourcePhoto.
@@ -162,7 +163,7 @@ def _read_photo(path):
 
 
 def _short(path):
-  """Returns what a photo is called in lists: its folder and its name."""
+  """Returns a photo's name in lists: its folder and its file name."""
   return '/'.join(path.split(os.sep)[-2:])
 
 
@@ -170,7 +171,7 @@ def _stamp(path):
   """Returns [bytes, time of the last change in ns]; [] if it is unreadable."""
   try:
     _read_photo(path)
-    found = os.stat(path)
+    status = os.stat(path)
   except (OSError, photos.PhotoError):
     return []
-  return [found.st_size, found.st_mtime_ns]
+  return [status.st_size, status.st_mtime_ns]

@@ -1,8 +1,8 @@
-"""What lies in the unpacked folders of ILSVRC 2012: photos, classes, boxes.
+"""Reads photos, classes and boxes of the unpacked folders of ILSVRC 2012.
 
-  train/n01440764/n01440764_18.JPEG            one folder a class
+  train/n01440764/n01440764_18.JPEG            one folder per class
   validation/ILSVRC2012_val_00000001.JPEG      flat, with a file of WordNet ids,
-                                               a line a photo
+                                               one line per photo
   validation/n01440764/ILSVRC2012_val_...      or sorted into folders
 """
 
@@ -22,74 +22,75 @@ _WORDNET_ID = re.compile(r'n\d{8}')
 SourcePhoto = collections.namedtuple('SourcePhoto', 'path label')
 SourcePhoto.__doc__ = """A photo file and its class.
 
-path: of the file.
+path: path of the file.
 label: integer, 1 to 1000.
 """
 
 Box = collections.namedtuple('Box', 'xmin ymin xmax ymax')
-Box.__doc__ = """A bounding box; parts of width and height, 0.0 to 1.0."""
+Box.__doc__ = """A bounding box; fractions of width and height, 0.0 to 1.0."""
 
 
 def list_classes(folder):
-  """Lists the photos in a folder with one folder a class.
+  """Lists the photos in a folder with one folder per class.
 
   Args:
-    folder: its folders are named by WordNet ids. Some of the 1000 will do.
+    folder: its folders are named by WordNet ids. Not all 1000 are needed.
 
   Returns:
     List of SourcePhoto, sorted by path.
 
   Raises:
-    InputError: if the folder is missing, has no such folder or one of another
-      name, or one of them is empty.
+    InputError: if the folder is missing, has no class folder or a folder with
+      another name, or a class folder is empty.
   """
   labels = _labels()
-  found = []
+  class_photos = []
   for wordnet_id in _list(folder)[0]:
     if wordnet_id not in labels:
-      raise InputError('%s is none of the 1000 classes of ILSVRC 2012; '
-                       'accepted are folders such as %s' %
+      raise InputError('%s is not one of the 1000 classes of ILSVRC 2012; '
+                       'expected folders such as %s' %
                        (os.path.join(folder, wordnet_id), min(labels)))
     class_folder = os.path.join(folder, wordnet_id)
     names = _list(class_folder)[1]
     if not names:
       raise InputError('%s holds no photo' % class_folder)
-    found += [SourcePhoto(os.path.join(class_folder, name), labels[wordnet_id])
-              for name in names]
-  if not found:
-    raise InputError('%s holds no class folder: accepted are folders such as %s'
-                     % (folder, min(labels)))
-  return found
+    class_photos += [
+        SourcePhoto(os.path.join(class_folder, name), labels[wordnet_id])
+        for name in names]
+  if not class_photos:
+    raise InputError('%s holds no class folder: expected folders such as %s' %
+                     (folder, min(labels)))
+  return class_photos
 
 
 def list_validation(folder, labels_path=None):
-  """Lists the validation photos, which lie flat or in class folders.
+  """Lists the validation photos, which are in one folder or in class folders.
 
   Args:
-    folder: of the photos.
-    labels_path: file of their WordNet ids, a line a photo in the order of their
-      names; only needed when they lie flat.
+    folder: folder of the photos.
+    labels_path: file of their WordNet ids, one line per photo in the order of
+      their names; only needed if there are no class folders.
 
   Returns:
     List of SourcePhoto, sorted by path.
 
   Raises:
-    InputError: as list_classes; or if photos that lie flat have no file of
-      classes, or one that does not fit.
+    InputError: as list_classes; or if photos without class folders have no file
+      of classes, or one that does not match.
   """
   folders, names = _list(folder)
   if folders and names:
-    raise InputError('%s holds class folders and photos, the first is %s; '
-                     'accepted is one of both' % (folder, names[0]))
+    raise InputError('%s holds both class folders and photos, the first is %s; '
+                     'only one of them is allowed' % (folder, names[0]))
   if folders:
     return list_classes(folder)
   if not names:
     raise InputError('%s holds no photo' % folder)
   if not labels_path:
     raise InputError(
-        'the photos in %s lie flat: their classes are needed, a file with the '
-        'WordNet id of each, a line a photo (--imagenet_validation_labels)' %
-        folder)
+        'the photos in %s are not in class folders: a file with the WordNet id '
+        'of each, one line per photo, is needed (--imagenet_validation_labels)'
+        % folder)
   wordnet_ids = _read_wordnet_ids(labels_path)
   labels = _labels()
   return [SourcePhoto(os.path.join(folder, name), labels[wordnet_ids[line]])
@@ -101,13 +102,14 @@ def read_boxes(csv_path):
   """Reads the bounding boxes.
 
   Args:
-    csv_path: lines `n00007846_64193.JPEG,xmin,ymin,xmax,ymax`, relative.
+    csv_path: file of lines `n00007846_64193.JPEG,xmin,ymin,xmax,ymax`, as
+      fractions of width and height.
 
   Returns:
     {file name: list of Box}.
 
   Raises:
-    InputError: if the file cannot be read, or a line is anything else.
+    InputError: if the file cannot be read, or a line has another form.
   """
   boxes = collections.defaultdict(list)
   try:
@@ -128,7 +130,7 @@ def _parse_box(row, csv_path, number):
   if box is None or not (0 <= box.xmin <= box.xmax <= 1 and
                          0 <= box.ymin <= box.ymax <= 1):
     raise InputError(
-        '%s, line %d: got %r, accepted is file,xmin,ymin,xmax,ymax with '
+        '%s, line %d: got %r, expected file,xmin,ymin,xmax,ymax with '
         'numbers from 0 to 1' % (csv_path, number, ','.join(row)))
   return box
 
@@ -141,7 +143,7 @@ def _labels():
 def _list(folder):
   """Returns (folders, files) in a folder, sorted, without hidden ones.
 
-  Of the folders' archives, which may still lie there, nothing is taken.
+  The .tar archives of the folders, which may still be there, are ignored.
   """
   folders, files = [], []
   try:
@@ -167,13 +169,13 @@ def _read_wordnet_ids(labels_path):
       lines = [line.strip() for line in source.read().rstrip().split('\n')]
   except (OSError, UnicodeDecodeError) as error:
     raise InputError('cannot read the classes %s: %s' % (labels_path, error))
-  known = _labels()
+  labels = _labels()
   for number, line in enumerate(lines, 1):
-    if line not in known:
+    if line not in labels:
       hint = ''
       if not _WORDNET_ID.fullmatch(line):
         hint = ' (the numbers of the development kit have another order)'
-      raise InputError('%s, line %d: got %r, accepted are the WordNet ids of '
+      raise InputError('%s, line %d: got %r, expected the WordNet id of one of '
                        'the 1000 classes%s' % (labels_path, number, line, hint))
   return lines
 
@@ -181,7 +183,7 @@ def _read_wordnet_ids(labels_path):
 def _lines_of(names, wordnet_ids, folder, labels_path):
   """Returns the index of each photo's line in the file of classes."""
   matches = [_VALIDATION_NAME.fullmatch(name) for name in names]
-  if all(matches):  # Then some of the photos will do.
+  if all(matches):  # Photos may be missing then.
     lines = [int(match.group(1)) - 1 for match in matches]
   else:
     lines = list(range(len(names)))

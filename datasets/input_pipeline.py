@@ -1,8 +1,8 @@
-"""From records to the batches that a network sees, with tf.data.
+"""Builds tf.data pipelines from records to the batches of a network.
 
-Photos stay encoded until they have left the shuffle buffer. `photo_to_input` is
-the one way from an encoded photo to a network's input: training, evaluation and
-the exported graph call it.
+Photos stay encoded until they leave the shuffle buffer. `photo_to_input` alone
+turns an encoded photo into a network's input: training, evaluation and the
+exported graph call it.
 """
 
 import contextlib
@@ -15,31 +15,31 @@ from compat import tf
 from datasets import decode_graph, record_check, record_dataset
 from errors import InputError
 
-# Records in the shuffle buffer: at most so many, and at most so many bytes, for
-# photos straight from a camera have megabytes each. The converter has shuffled
-# all photos already, and the order of the files is shuffled in each epoch; the
-# buffer only has to change who is in a batch with whom.
+# Limits of the shuffle buffer, in records and in bytes: photos straight from a
+# camera have megabytes each. The converter has shuffled all photos already, and
+# the order of the files is shuffled in each epoch; the buffer only has to
+# change which photos share a batch.
 SHUFFLE_RECORDS = 4096
 SHUFFLE_BYTES = 256 * 1024 * 1024
 
-# Columns decoded beside the part of a JPEG that is needed: a pixel of chroma.
+# Columns decoded on each side of the part of a JPEG that is needed: one pixel
+# of chroma.
 WINDOW_MARGIN = 2
 
-# Batches made ahead, while the network works on one.
+# Batches made in advance, while the network computes.
 PREFETCH_BATCHES = 2
 
-# Files that each of several workers must have at least, to get some of its own
-# where their number does not divide evenly: one more or less is 5 % then.
+# Minimum number of files per worker for distributing files that cannot be
+# divided evenly: one file more or less is then 5 %.
 FILES_A_WORKER = 20
 
 # The graph's collection of the record files that its batches are read from.
 _RECORD_FILES = 'record_files'
 
-_TELL_ALL = 'verify_tfrecord.py tells all that is wrong with a data set'
+_VERIFY_HINT = 'verify_tfrecord.py reports all problems of a data set'
 
-# As in graphs elsewhere, Python's statements stay Python's: AutoGraph, which
-# tf.data uses otherwise, takes a quarter of the time that a training needs to
-# start.
+# Keeps tf.data from applying AutoGraph, which takes a quarter of the time that
+# training needs to start. No other graph here uses it either.
 _in_graph = tf.autograph.experimental.do_not_convert
 
 _NO_MEMORY = re.compile('OOM when|[Oo]ut of memory|[Ff]ailed to allocate')
@@ -54,19 +54,19 @@ def photo_to_input(encoded, preprocessing_fn, height, width, channels=3,
                    seed=None):
   """Decodes a photo and preprocesses it.
 
-  With a seed, of a JPEG only the part is decoded that training takes; the
-  result is that of the whole photo, bit by bit.
+  With a seed, only the part of a JPEG that training uses is decoded; the result
+  is the same as if the whole photo were decoded, bit for bit.
 
   Args:
     encoded: scalar string tensor, a JPEG or PNG file, as decode_graph.decode
       takes it.
     preprocessing_fn: function of (image, height, width), where image is
       [h, w, channels] uint8.
-    height: pixels of the result.
-    width: pixels of the result.
+    height: height of the result in pixels.
+    width: width of the result in pixels.
     channels: 3, or 1 for grey.
-    seed: [2] int64 tensor that decides all that is random, only for what
-      preprocessing_factory gives; None: nothing decides it.
+    seed: [2] int64 tensor that decides all random values; only for a
+      preprocessing_fn of preprocessing_factory. None: no seed.
 
   Returns:
     [height, width, channels] float32 tensor, in preprocessing_fn's range.
@@ -84,21 +84,21 @@ def photo_to_input(encoded, preprocessing_fn, height, width, channels=3,
 
 
 def _decode_window(encoded, random_window, seed, channels):
-  """Returns a random part of a photo, decoding no more than a JPEG needs."""
-  # The names have DecodeJpeg in them, by which errors_as_advice knows a photo
+  """Returns a random part of a photo; of a JPEG, only that part is decoded."""
+  # The names contain DecodeJpeg, by which errors_as_advice recognizes a photo
   # that cannot be decoded.
 
   def of_jpeg():
     shape = tf.io.extract_jpeg_shape(encoded, name='DecodeJpegShape')
     top, left, height, width = tf.unstack(random_window(shape, seed))
-    # At its left and right end, libjpeg lacks the neighbours from which it
-    # interpolates halved chroma: they are decoded too, and cut off.
+    # At the left and right edge, libjpeg lacks the neighbours from which it
+    # interpolates subsampled chroma: they are decoded too, and cropped.
     begin = tf.maximum(left - WINDOW_MARGIN, 0)
     end = tf.minimum(left + width + WINDOW_MARGIN, shape[1])
     image = tf.io.decode_and_crop_jpeg(
         encoded, tf.stack([top, begin, height, end - begin]),
         channels=channels, name='DecodeJpeg')
-    # Rows of bytes are cut three times as fast as rows of pixels.
+    # Cropping rows of bytes is three times as fast as cropping rows of pixels.
     rows = tf.slice(tf.reshape(image, tf.stack([height, -1])),
                     tf.stack([0, (left - begin) * channels]),
                     tf.stack([-1, width * channels]))
@@ -120,26 +120,26 @@ def training_batches(dataset, preprocessing_fn, image_size, batch_size,
                      seed=None, num_shards=1, shard_index=0):
   """Returns endless shuffled batches for training.
 
-  Reading is cheap, 0.1 of 2.5 ms a photo, and one thread does it. What costs
-  is done by num_threads, each with a photo of its own.
+  Reading is cheap, 0.1 of 2.5 ms per photo, and one thread does it. Decoding
+  and preprocessing run in num_threads threads, each on a photo of its own.
 
   Args:
     dataset: Dataset of dataset_factory.get_dataset.
     preprocessing_fn: as for photo_to_input.
     image_size: height and width of the network's input, in pixels.
-    batch_size: photos a batch.
+    batch_size: photos per batch.
     channels: 3, or 1 for grey.
     num_readers: how many files are read in turn.
-    num_threads: how many photos are decoded and preprocessed at once.
+    num_threads: how many photos are decoded and preprocessed in parallel.
     labels_offset: subtracted from each label.
     seed: integer, or None for another order each time. With a seed the batches
-      are the same each time: each photo has a seed of its own before the
-      threads take it. (A preprocessing_fn that is none of
-      preprocessing_factory's and draws random numbers: with num_threads=1.)
+      are the same each time: each photo gets its own seed before it goes to a
+      thread. (A preprocessing_fn that draws random numbers and is not from
+      preprocessing_factory needs num_threads=1 for that.)
     num_shards: how many workers share the data set.
-    shard_index: which of them this is, from 0. In an epoch each record goes to
-      exactly one: files are dealt out where that is fair, else records, for
-      which each worker reads all files.
+    shard_index: index of this worker, from 0. In an epoch each record goes to
+      exactly one worker: files are distributed if that is nearly even, else
+      records, for which each worker reads all files.
 
   Returns:
     tf.data.Dataset of dicts: image [batch_size, image_size, image_size,
@@ -159,7 +159,7 @@ def training_batches(dataset, preprocessing_fn, image_size, batch_size,
     records = records.shuffle(len(files), seed=seed)
     # Without num_parallel_calls: TensorFlow 1.15's parallel interleave may
     # crash when a session closes. Its threads free a file's iterator after the
-    # model of the pipeline that the iterator reports to.
+    # pipeline's model, to which that iterator reports.
     records = records.interleave(tf.data.TFRecordDataset,
                                  cycle_length=min(num_readers, len(files)))
   else:  # By records: each worker reads all files, in the same order.
@@ -179,26 +179,26 @@ def training_batches(dataset, preprocessing_fn, image_size, batch_size,
 def evaluation_batches(dataset, preprocessing_fn, image_size, batch_size,
                        channels=3, num_threads=4, labels_offset=0, skip=0,
                        seed=None, keep=None):
-  """Returns each record once, in the order of the files.
+  """Returns batches of each record once, in the order of the files.
 
   Args:
     dataset: Dataset of dataset_factory.get_dataset.
     preprocessing_fn: as for photo_to_input.
     image_size: height and width of the network's input, in pixels.
-    batch_size: photos a batch.
+    batch_size: photos per batch.
     channels: 3, or 1 for grey.
-    num_threads: how many photos are decoded and preprocessed at once.
+    num_threads: how many photos are decoded and preprocessed in parallel.
     labels_offset: subtracted from each label.
-    skip: how many records are left out at the start; a scalar int64 tensor
-      or a number.
-    seed: integer that decides, with a record's number, all that is random in
-      preprocessing_fn, which must be of preprocessing_factory; None: nothing
+    skip: how many records to skip at the start; a scalar int64 tensor or a
+      number.
+    seed: integer that decides, with a record's number, all random values in
+      preprocessing_fn, which must be from preprocessing_factory; None: nothing
       is random in it.
-    keep: numbers of the records that are taken; None: all.
+    keep: numbers of the records to use; None: all.
 
   Returns:
-    tf.data.Dataset of dicts as training_batches gives them; the last batch
-    holds what is left.
+    tf.data.Dataset of dicts as from training_batches; the last batch may be
+    smaller.
 
   Raises:
     InputError: if labels_offset leaves no class.
@@ -211,12 +211,12 @@ def evaluation_batches(dataset, preprocessing_fn, image_size, batch_size,
     records = tf.data.Dataset.zip((records, numbers.map(_in_graph(
         lambda number: tf.stack([tf.constant(seed, tf.int64), number])))))
   if keep is not None:
-    wanted = np.zeros([dataset.num_samples], bool)
-    wanted[keep] = True
+    is_kept = np.zeros([dataset.num_samples], bool)
+    is_kept[keep] = True
     records = tf.data.Dataset.zip((records, tf.data.Dataset.from_tensor_slices(
-        wanted)))
-    records = records.filter(_in_graph(lambda record, taken: taken)).map(
-        _in_graph(lambda record, taken: record))
+        is_kept)))
+    records = records.filter(_in_graph(lambda record, kept: kept)).map(
+        _in_graph(lambda record, kept: record))
   return (records.skip(skip).map(load, num_parallel_calls=num_threads)
           .batch(batch_size).prefetch(PREFETCH_BATCHES))
 
@@ -225,22 +225,22 @@ def evaluation_batches(dataset, preprocessing_fn, image_size, batch_size,
 def errors_as_advice():
   """Turns TensorFlow's errors about the records into one line for the user.
 
-  To be put around what runs a session that reads batches, in the graph that
-  holds them. TensorFlow does not say which file it was reading, so the files
-  are searched for what is wrong.
+  Use it around session runs that read batches, in the graph that holds them.
+  TensorFlow does not say which file it was reading, so the files are searched
+  for the problem.
 
   Raises:
     InputError: a record file is damaged or gone, a record holds no photo that
-      TensorFlow can decode, a label is none of the network's outputs, or the
-      memory is not enough.
+      TensorFlow can decode, a label is not one of the network's outputs, or
+      memory runs out.
   """
   try:
     yield
   except tf.errors.DataLossError as error:
     raise (_find_culprit(decode=False) or InputError(
-        'a record is damaged (%s), and now its file reads well: is the disk, '
-        'or the network to it, in order? %s' %
-        (record_check.first_line(error), _TELL_ALL)))
+        'a record was damaged (%s), but now its file can be read: check the '
+        'disk or the network mount; %s' %
+        (record_check.first_line(error), _VERIFY_HINT)))
   except tf.errors.NotFoundError as error:
     gone = [path for path in tf.get_collection(_RECORD_FILES)
             if path in error.message]
@@ -256,9 +256,9 @@ def errors_as_advice():
     raise InputError('out of memory (%s): lower --batch_size, or convert the '
                      'data set again with a lower --max_pixels' % reason)
   except tf.errors.InvalidArgumentError as error:
-    found = _LABEL_OUTSIDE_FOUND.search(error.message)
-    if found:
-      raise _label_error(found)
+    match = _LABEL_OUTSIDE_FOUND.search(error.message)
+    if match:
+      raise _label_error(match)
     culprit = None
     if record_check.BAD_CONTENT.search(error.message):
       culprit = _find_culprit(decode='DecodeJpeg' in error.message)
@@ -267,15 +267,15 @@ def errors_as_advice():
     raise culprit
 
 
-def _label_error(found):
+def _label_error(match):
   """Returns the InputError about a label outside the network's outputs.
 
   Args:
-    found: match of _LABEL_OUTSIDE_FOUND.
+    match: match of _LABEL_OUTSIDE_FOUND.
   """
-  text = re.sub(r'[\[\]]', '', found.group(0)).strip()
+  text = re.sub(r'[\[\]]', '', match.group(0)).strip()
   if text.endswith('of photo'):  # The record does not have its name.
-    last, offset = map(int, found.groups())
+    last, offset = map(int, match.groups())
     problem = _search_records(False, range(offset, offset + last + 1))
     if problem:
       text = _LABEL_OUTSIDE % (last, offset) + ' ' + record_check.describe(
@@ -284,11 +284,11 @@ def _label_error(found):
 
 
 def _one_thread_a_photo():
-  """Returns the tf.data.Options by which a photo stays with its thread.
+  """Returns the tf.data.Options that process each photo in one thread.
 
-  The photos keep all threads busy. To hand parts of one to others costs more
-  than it gains: without this, inception's distortions took a third more time
-  of the processor, and switched threads 35 times a photo instead of twice.
+  The photos keep all threads busy. Splitting the work on one photo costs more
+  than it gains: without this, inception's distortions took a third more
+  processor time, and switched threads 35 times per photo instead of twice.
   """
   options = tf.data.Options()
   # TensorFlow 1.15 has the second name only.
@@ -300,26 +300,26 @@ def _one_thread_a_photo():
 
 
 def _find_culprit(decode):
-  """Returns the InputError that names the first bad record, None without one.
+  """Returns the InputError that names the first bad record, None if none is.
 
   Args:
-    decode: whether it may be a photo, which takes longer to find.
+    decode: whether to decode the photos as well, which takes longer.
   """
   problem = _search_records(decode)
   return problem and InputError('%s; convert the data set again (%s)' % (
-      record_check.describe(problem), _TELL_ALL))
+      record_check.describe(problem), _VERIFY_HINT))
 
 
 def _search_records(decode, labels=None):
-  """Returns record_check.first_problem of the graph's record files."""
+  """Returns the first problem in the graph's record files, or None."""
   files = tf.get_collection(_RECORD_FILES)
-  tf.logging.info('A record cannot be used. Looking for it in %d files',
+  tf.logging.info('A record cannot be used. Searching %d files for it',
                   len(files))
   return record_check.first_problem(files, decode, labels)
 
 
 def _files(dataset):
-  """Returns the data set's files, and notes them in the graph.
+  """Returns the data set's files, and adds them to a collection of the graph.
 
   slim also allows a pattern as the source.
   """
@@ -341,19 +341,19 @@ def _buffer_size(files, num_records):
 
 def _make_load(dataset, preprocessing_fn, image_size, channels, labels_offset,
                seed=None):
-  """Returns the function from a serialized record to the dict of tensors.
+  """Returns a function from a serialized record to the dict of tensors.
 
-  It takes a photo's seed as well, [2] int64, for photo_to_input.
+  The function also takes a seed, [2] int64, for photo_to_input.
   """
   num_outputs = dataset.num_classes - labels_offset
   if labels_offset < 0 or num_outputs < 1:
-    raise InputError('labels_offset is %d, accepted are 0 to %d for %d classes'
-                     % (labels_offset, dataset.num_classes - 1,
-                        dataset.num_classes))
+    raise InputError('labels_offset is %d, expected 0 to %d for %d classes' %
+                     (labels_offset, dataset.num_classes - 1,
+                      dataset.num_classes))
 
   @_in_graph
   def load(serialized, photo_seed=None):
-    if seed is not None:  # Of this function's own graph: its random operations.
+    if seed is not None:  # For random operations in this function's own graph.
       tf.set_random_seed(seed)
     record = tf.parse_single_example(serialized, record_dataset.features())
     filename = record['image/filename']

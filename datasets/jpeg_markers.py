@@ -1,36 +1,35 @@
-"""Markers of a JPEG: how its data are coded, where they end, and what beside
-them decides how it looks."""
+"""Reads the markers of a JPEG: size, scans, end of data, and metadata."""
 
 import re
 
 from datasets.photo_colors import CostlyPhotoError
 
-# A marker in the header or amid or after the coded data, where a byte 255 is
-# followed by 0, and the two bytes after it; not those for restarts, which have
-# no length.
+# A marker and the two bytes after it, in the header or in or after the coded
+# data, where a byte 255 is followed by 0. Restart markers do not match: they
+# have no length.
 _MARKER = re.compile(b'\xff([^\x00\x01\xd0-\xd7\xff])(.?.?)', re.DOTALL)
 _END, _SCAN = b'\xd9', b'\xda'
-# Frames that are Huffman coded in one pass: baseline and extended sequential.
+# Frames with Huffman coding in one pass: baseline and extended sequential.
 _SEQUENTIAL = (b'\xc0', b'\xc1')
-# Those that begin with their length: tables, further scans, application data
+# Segments that begin with their length: tables, further scans, application data
 # and comments.
 _SEGMENTS = {_SCAN} | {bytes([marker]) for marker in (
     0xc4, 0xcc, 0xdb, 0xdc, 0xdd, *range(0xe0, 0xf0), 0xfe)}
 
-# Frames tell the size (ITU T.81, table B.1).
+# Frames hold the size (ITU T.81, table B.1).
 _FRAMES = {bytes([marker]) for marker in set(range(0xc0, 0xd0)) - {
     0xc4, 0xc8, 0xcc}}
 
-# libjpeg passes over the whole photo for every scan, however few bytes it has:
-# about 1 ms for each million pixels. Encoders write 10 scans (libjpeg) or up to
-# 12 (MozJPEG). More are accepted where they take no more than 0.1 s together.
+# libjpeg processes the whole photo for every scan, however few bytes it has:
+# about 1 ms per million pixels. Encoders write 10 scans (libjpeg) or up to 12
+# (MozJPEG). More are accepted if they take no more than 0.1 s together.
 _MAX_SCANS, _FREE_PIXELS = 20, 100 * 1000 * 1000
-# More segments than cameras write: one of 64 KiB each would be 64 MiB. And
-# bytes between them, which Pillow passes over one at a time.
+# Limits of segments, more than cameras write (at 64 KiB each they would be
+# 64 MiB), and of bytes between them, which Pillow skips one at a time.
 _MAX_SEGMENTS, _MAX_STRAY_BYTES = 1000, 1 << 16
 
-# What follows the coded data instead of the end marker: libjpeg looks up to 8
-# bytes ahead of the bits that it needs. Twice that makes but a few blocks.
+# Replaces the end marker after the coded data: libjpeg reads up to 8 bytes
+# ahead of the bits that it needs. Twice that decodes to only a few blocks.
 _PADDING = bytes(16)
 
 # Segments that decoders need: tables, frames and scans.
@@ -46,11 +45,11 @@ class JpegError(ValueError):
 def size_of(data):
   """Returns the largest width and height of the frames before the coded data.
 
-  Zeros where there is none, or the segments do not lead to coded data.
+  Zeros if there is no frame, or the segments do not lead to coded data.
 
   Raises:
     CostlyPhotoError: it has far more scans than a photo of its size needs, or
-      far more segments than any.
+      far more segments than any photo.
   """
   width = height = stray = num_scans = 0
   last = 2
@@ -70,27 +69,28 @@ def size_of(data):
     num_scans += marker == _SCAN
     if num_scans > _max_scans(width, height):
       raise CostlyPhotoError(
-          'more than %d scans, the most that are accepted in a JPEG of %d x %d '
-          'pixels: save the photo again' %
+          'more than %d scans, the limit for a JPEG of %d x %d pixels: save '
+          'the photo again' %
           (_max_scans(width, height), width, height))
   return (width, height) if num_scans else (0, 0)
 
 
 def drop_end(data, source):
-  """Takes the end marker from a JPEG, so that Pillow notices lost data.
+  """Removes the end marker of a JPEG, so that Pillow notices lost data.
 
-  At the marker libjpeg fills what is missing with grey and only warns, which
+  At the marker libjpeg fills missing parts with grey and only warns, which
   Pillow and TensorFlow both ignore. Without it libjpeg asks for more data, and
-  Pillow says that the file is truncated; a whole one is decoded before that.
+  Pillow raises that the file is truncated; a complete file is decoded before
+  that.
 
-  Not noticed: data that were lost where the rest happens to make enough blocks,
-  and any loss in a file of several scans (progressive), each of which has an
-  end of its own. Such files keep their marker.
+  Not noticed are lost data if the rest happens to make enough blocks, and any
+  loss in a file of several scans (progressive), each of which has an end of its
+  own. Such files keep their marker.
 
   Args:
     data: bytes of the file.
-    source: the io.BytesIO of them from which Pillow has read the header, that
-      is up to the coded data.
+    source: the io.BytesIO of these bytes from which Pillow has read the header,
+      up to the coded data.
 
   Raises:
     JpegError: the end marker is not reached.
@@ -103,21 +103,21 @@ def drop_end(data, source):
 
 
 def without_metadata(data, exif=b''):
-  """Returns the same JPEG without what does not change how it looks.
+  """Returns the same JPEG without data that do not change how it looks.
 
-  The coded data stay byte for byte, and so do the ICC profile and the kind of
-  colours that the markers of JFIF and Adobe tell. Thumbnails, comments, all
-  other application data and what follows the end marker are dropped.
+  The coded data stay byte for byte, and so do the ICC profile and the colour
+  model in the JFIF and Adobe markers. Thumbnails, comments, all other
+  application data and bytes after the end marker are dropped.
 
   Args:
     data: bytes of the file.
-    exif: EXIF block to put in, beginning with `Exif`; empty: none.
+    exif: EXIF block to insert, beginning with `Exif`; empty: none.
 
   Raises:
     JpegError: the end marker is not reached.
   """
   kept = [data[:2], _segment(_EXIF, exif) if exif else b'']
-  coded = None  # Where the coded data of the present scan begin.
+  coded = None  # Start of the coded data of the current scan.
   for marker, start, end in _markers(data, 2):
     if coded is not None:
       kept.append(data[coded:start])
@@ -132,7 +132,7 @@ def without_metadata(data, exif=b''):
 
 
 def _appearance(marker, content):
-  """Returns what an application's segment tells of colours, or nothing."""
+  """Returns the segment of an application that affects colours, or b''."""
   if marker == b'\xff\xe0' and content[:5] == b'JFIF\0':
     return _segment(marker, content[:12] + bytes(2))  # No thumbnail.
   if marker == b'\xff\xe2' and content[:12] == b'ICC_PROFILE\0':
@@ -153,14 +153,14 @@ def _markers(data, start):
     data: bytes of the file.
     start: where to begin.
   """
-  found = _MARKER.search(data, start)
-  while found:
-    code, length = found.groups()
-    end = found.end(1)
+  match = _MARKER.search(data, start)
+  while match:
+    code, length = match.groups()
+    end = match.end(1)
     if code != _END:
       end += int.from_bytes(length, 'big')
-    yield code, found.start(), end
-    found = _MARKER.search(data, end)
+    yield code, match.start(), end
+    match = _MARKER.search(data, end)
 
 
 def _is_sequential(data):
@@ -171,7 +171,7 @@ def _is_sequential(data):
 
 
 def _max_scans(width, height):
-  """Returns how many scans a JPEG of so many pixels may have."""
+  """Returns how many scans a JPEG of this size may have."""
   blocks = -(-width // 8) * -(-height // 8)
   return max(_MAX_SCANS, _FREE_PIXELS // (64 * blocks or 1))
 
@@ -179,13 +179,13 @@ def _max_scans(width, height):
 def _find_end(data, start):
   """Returns where the end marker is, and whether more scans are before it.
 
-  When only the marker and a few bits are missing, or a changed byte made a
-  segment that leads beyond the end, Pillow is content and TensorFlow is not.
-  What follows the marker does not matter: telephones append films.
+  If only the marker and a few bits are missing, or a changed byte looks like a
+  segment that extends beyond the end, Pillow accepts the file and TensorFlow
+  does not. Bytes after the marker do not matter: phones append videos.
 
   Args:
     data: bytes of the file.
-    start: where the header ended.
+    start: end of the header.
 
   Raises:
     JpegError: the end marker is not reached.
@@ -195,6 +195,6 @@ def _find_end(data, start):
     if marker == _END:
       return place, has_more_scans
     if marker not in _SEGMENTS:
-      raise JpegError('damaged: marker %s amid the coded data' % marker.hex())
+      raise JpegError('damaged: marker %s in the coded data' % marker.hex())
     has_more_scans |= marker == _SCAN
   raise JpegError('truncated: the JPEG has no end marker')

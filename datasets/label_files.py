@@ -1,9 +1,9 @@
-"""Label files: the one reader and writer, of data sets and of exported graphs.
+"""Reads and writes label files, of data sets and of exported graphs.
 
-Two forms are read: `index:name` lines in any order (what the converter and the
+Two forms are read: `index:name` lines in any order (which the converter and the
 export write, as in slim's labels.txt), and plain names, one per line. A byte
 order mark, the line ends of any system, empty lines, and spaces around a name
-are ignored. A name may occur twice: ImageNet has two cranes.
+are ignored. A name may occur twice: ImageNet has two classes called crane.
 """
 
 import os
@@ -13,8 +13,8 @@ from datasets import imagenet_names
 from datasets import manifest as manifests
 from errors import InputError
 
-# The published checkpoints know 1000 classes of ImageNet, most of them with
-# a `background` before these.
+# The published checkpoints have the 1000 classes of ImageNet, most of them with
+# a `background` class before these.
 _IMAGENET_SIZES = (1000, 1001)
 
 _INDEXED = re.compile(r'^\s*(\d+):(.*)$')
@@ -31,8 +31,8 @@ def read(path, num_classes=None):
     List of names by output index.
 
   Raises:
-    InputError: the file is missing, not UTF-8 or empty, mixes both forms, has
-      an index twice or leaves one out, or has another number of classes.
+    InputError: the file is missing, not UTF-8 or empty, mixes both forms,
+      repeats or omits an index, or has another number of classes.
   """
   try:
     with open(path, 'rb') as source:
@@ -62,8 +62,8 @@ def _parse(text, path):
   labels = {}
   for (number, line), match in zip(lines, indexed):
     if not match:
-      raise InputError('label file %r, line %d: %r has no index, other lines '
-                       'are as 0:daisy' % (path, number, line))
+      raise InputError('label file %r, line %d: %r has no index, but other '
+                       'lines have the form 0:daisy' % (path, number, line))
     index, name = int(match.group(1)), match.group(2).strip()
     if not name:
       raise InputError('label file %r, line %d: index %d has no name' %
@@ -81,12 +81,12 @@ def _parse(text, path):
 
 
 def format_labels(labels):
-  """Returns the text of a label file: a line `0:daisy` per class."""
+  """Returns the text of a label file: one line `0:daisy` per class."""
   return ''.join('%d:%s\n' % row for row in enumerate(labels))
 
 
 def write(path, labels, indexed=True):
-  """Writes a label file; makes its folder where that is missing.
+  """Writes a label file; creates its folder if missing.
 
   Args:
     path: file to write.
@@ -113,7 +113,7 @@ def check_count(labels, num_classes, source):
   Args:
     labels: names by output index.
     num_classes: number of outputs of the network.
-    source: where the labels come from, as in "label file 'a.label'".
+    source: where the labels come from, such as "label file 'a.label'".
   """
   if len(labels) != num_classes:
     raise InputError('%s has %d classes, the network has %d outputs' %
@@ -121,7 +121,7 @@ def check_count(labels, num_classes, source):
 
 
 def of_imagenet(num_classes):
-  """Returns ImageNet's names by output index; None for another number."""
+  """Returns ImageNet's names by output index; None for other class numbers."""
   if num_classes not in _IMAGENET_SIZES:
     return None
   return imagenet_names.labels()[-num_classes:]

@@ -1,4 +1,4 @@
-"""What operating systems and photo programs leave in folders of photos."""
+"""Recognizes files that systems and photo programs leave in photo folders."""
 
 # Compared without regard to case.
 _NAMES = frozenset([
@@ -11,7 +11,8 @@ _NAMES = frozenset([
 ])
 # ehthumbs_vista.db and the like.
 _THUMBNAILS = ('ehthumbs', '.db')
-# Streams that Windows keeps within a file; copied elsewhere they are files.
+# Streams that Windows keeps within a file; copied to another system they become
+# files.
 _STREAMS = (':zone.identifier', ':encryptable')
 # Google Takeout and Flickr write `photo.jpg.json`, Adobe programs .xmp, Apple's
 # .aae, Canon's cameras .thm, RawTherapee .pp3, DxO .dop.
@@ -22,7 +23,7 @@ def reason(name, is_folder=False):
   """Returns why a file or folder is neither a photo nor a class.
 
   Args:
-    name: its name, without the folder around it.
+    name: its name, without the path.
     is_folder: whether it is a folder.
 
   Returns:

@@ -1,8 +1,8 @@
-"""The manifest of a converted data set: the one truth about it.
+"""Reads and writes the manifest that describes a converted data set.
 
-`<name>.json` beside the records says what the classes are, how many photos each
-split holds in which files, and which photo went where. Where it exists,
-`labels.txt` and counting are not looked at.
+`<name>.json` next to the records lists the classes, how many photos each split
+holds in which files, and which photo is in which split. If it exists,
+`labels.txt` is not read and records are not counted to learn their number.
 """
 
 import collections
@@ -19,38 +19,37 @@ Manifest = collections.namedtuple(
     'Manifest', 'name labels splits seed percent_validation files skipped '
     'percent_test digests duplicates pixels num_shards photos_dir '
     'photos_layout ready_made', defaults=(0, {}, [], {}, None, '', 'auto', {}))
-Manifest.__doc__ = """What a converted data set holds.
+Manifest.__doc__ = """Description of a converted data set.
 
 name: name of the data set.
 labels: list of class names; the index is the label.
 splits: {split name: {'size': photos, 'shards': [file name, ...],
-  'class_counts': {class name: photos}}}; splits without photos are left out.
-  Where known, 'shard_sizes' and 'shard_bytes': photos and bytes of each shard.
-seed: integer that decided split and order.
+  'class_counts': {class name: photos}}}; splits without photos are omitted.
+  If known, 'shard_sizes' and 'shard_bytes': photos and bytes of each shard.
+seed: integer that decided splits and order.
 percent_validation: number, percent of each class's photos in 'validation';
-  0 where that split is ready-made.
+  0 if that split is ready-made.
 files: {'<class>/<file>': split name}; '<split>/<class>/<file>' in a folder of
   ready-made splits, here and below.
 skipped: [{'file': '<class>/<file>', 'reason': text}].
 percent_test: the same for 'test'.
 digests: {'<class>/<file>': sha256 of the file, hexadecimal}, of `files`.
 duplicates: [['<class>/<file>', ...], ...], sets of photos with equal pixels. A
-  set over several classes was skipped, see `contradictions`; of one over
-  several ready-made splits the photos of one split are kept.
+  set in several classes was skipped, see `contradictions`; of a set in several
+  ready-made splits the photos of one split are kept.
 pixels: {'<class>/<file>': digest of its pixels}, of those of `files` whose
   record does not hold the file itself: see former_photos.
 num_shards: record files per split that were asked for; 0: by size; None: not
   known.
-photos_dir: absolute path of the folder of photos; '' for that beside the
+photos_dir: absolute path of the folder of photos; '' for the one next to the
   manifest, see `photos_folder`.
-photos_layout: one of folder_layout.LAYOUTS, as asked for.
-ready_made: {split: folder in the folder of photos} of the splits that were
-  taken as they were found.
+photos_layout: one of folder_layout.LAYOUTS, as requested.
+ready_made: {split: folder in the folder of photos} of the ready-made splits.
 
-Manifests written before the last eight existed lack them.
+Older manifests lack the last eight fields.
 """
 
-# What JSON can escape and UTF-8 cannot hold.
+# Characters that JSON can escape but UTF-8 cannot encode.
 _LONE_SURROGATE = re.compile('[\ud800-\udfff]')
 
 
@@ -60,13 +59,13 @@ def path(dataset_dir, name):
 
 
 def contradictions(manifest):
-  """Returns the duplicates over several classes, which are in no split."""
+  """Returns the duplicates in several classes, which are in no split."""
   return [files for files in manifest.duplicates
           if not any(file in manifest.files for file in files)]
 
 
 def copies_over_splits(manifest):
-  """Returns the duplicates over several ready-made splits."""
+  """Returns the duplicates in several ready-made splits."""
   return [files for files in manifest.duplicates
           if 0 < sum(file in manifest.files for file in files) < len(files)]
 
@@ -76,13 +75,13 @@ def photos_folder(dataset_dir, name, manifest=None):
 
   Args:
     dataset_dir, name: as for `load`.
-    manifest: its Manifest; None: it is not known.
+    manifest: its Manifest; None if there is none.
   """
   return (manifest and manifest.photos_dir) or os.path.join(dataset_dir, name)
 
 
 def load(dataset_dir, name):
-  """Returns the Manifest of a data set, or None where there is none.
+  """Returns the Manifest of a data set, or None if there is none.
 
   Raises:
     InputError: if the file cannot be read as a manifest.
@@ -91,7 +90,7 @@ def load(dataset_dir, name):
 
 
 def load_file(manifest_path):
-  """Does what `load` does, for the path of a manifest."""
+  """Loads as `load` does, from the path of a manifest."""
   try:
     with open(manifest_path, encoding='utf-8') as source:
       fields = json.load(source)
@@ -106,52 +105,52 @@ def load_file(manifest_path):
 
 
 def save(dataset_dir, manifest):
-  """Writes a Manifest; the file is either the old one or the new one."""
+  """Writes a Manifest; the file is always either the old or the new one."""
   save_file(path(dataset_dir, manifest.name), manifest)
 
 
 def save_file(manifest_path, manifest):
-  """Does what `save` does, for the path of a manifest."""
+  """Saves as `save` does, to the path of a manifest."""
   text = json.dumps(manifest._asdict(), indent=2, ensure_ascii=False)
   write_text(manifest_path, text + '\n')
 
 
 def write_text(file_path, text):
-  """Writes a UTF-8 file aside and renames it, so that it is never half there.
+  """Writes a UTF-8 file under a temporary name and renames it.
 
-  Several processes may write the same one; the last has its way. Where it
-  cannot be written, nothing is left aside.
+  So it is never incomplete. Several processes may write the same file; the last
+  one wins. If writing fails, no temporary file remains.
 
   Args:
-    file_path: where it goes; the folder must exist.
+    file_path: path of the file; the folder must exist.
     text: its content.
 
   Raises:
     OSError: if it cannot be written.
   """
-  aside = file_path + '.part'
-  with locks.locked_file(aside) as opened:
-    opened.truncate(0)  # A process that was killed may have begun it.
+  part_path = file_path + '.part'
+  with locks.locked_file(part_path) as opened:
+    opened.truncate(0)  # A process that was killed may have written to it.
     with open(opened.fileno(), 'wb', closefd=False) as target:
       target.write(text.encode('utf-8'))
     os.fsync(opened)
-    os.replace(aside, file_path)
+    os.replace(part_path, file_path)
 
 
 def _check(fields, manifest_path):
   """Returns the fields as a Manifest, or raises InputError."""
-  def refuse(where, value, accepted):
+  def refuse(where, value, expected):
     raise InputError(
-        '%s is not a manifest of this project: %s is %s, accepted is %s; move '
-        'the file away and convert the photos again' %
-        (manifest_path, where, value, accepted))
+        '%s is not a manifest of this project: %s is %s, expected %s; move the '
+        'file away and convert the photos again' %
+        (manifest_path, where, value, expected))
 
   def check_table(table, kinds, of_split=''):
-    for field, (is_right, accepted) in kinds.items():
+    for field, (is_right, expected) in kinds.items():
       if field not in table and field not in _OPTIONAL:
-        refuse(repr(field) + of_split, 'missing', accepted)
+        refuse(repr(field) + of_split, 'missing', expected)
       if field in table and not is_right(table[field]):
-        refuse(repr(field) + of_split, reprlib.repr(table[field]), accepted)
+        refuse(repr(field) + of_split, reprlib.repr(table[field]), expected)
 
   if not isinstance(fields, dict):
     refuse('the file', reprlib.repr(fields), 'a table')
@@ -163,7 +162,7 @@ def _check(fields, manifest_path):
     for field in _OPTIONAL:
       if field in entry and len(entry[field]) != len(entry['shards']):
         refuse(repr(field) + of_split, '%d numbers' % len(entry[field]),
-               '%d, one a shard' % len(entry['shards']))
+               '%d, one per shard' % len(entry['shards']))
     for label in fields['labels']:
       if label not in entry['class_counts']:
         refuse("'class_counts'%s of label %r" % (of_split, label), 'missing',
@@ -172,7 +171,7 @@ def _check(fields, manifest_path):
 
 
 def _is_text(value):
-  """Whether a value is text that can be written as UTF-8."""
+  """Returns whether a value is text that can be written as UTF-8."""
   return isinstance(value, str) and not _LONE_SURROGATE.search(value)
 
 
@@ -194,13 +193,13 @@ def _is_file_name(value):
 
 
 def _list_of(is_right, least=0):
-  """Returns a function that tells lists of at least so many right items."""
+  """Returns a function: is a value a list of at least `least` right items?"""
   return lambda value: (isinstance(value, list) and len(value) >= least and
                         all(map(is_right, value)))
 
 
 def _table_of(is_right):
-  """Returns a function that tells tables of right values."""
+  """Returns a function: is a value a table of right values?"""
   return lambda value: (isinstance(value, dict) and all(map(_is_text, value))
                         and all(map(is_right, value.values())))
 
@@ -210,7 +209,7 @@ def _is_skipped_entry(value):
           _is_text(value.get('reason')))
 
 
-# {field: (function of its value that tells whether it is right, what is)}.
+# {field: (function: is its value right?, what is expected)}.
 _FIELDS = {
     'name': (_is_text, 'text'),
     'labels': (_list_of(_is_text, 1), 'a list of class names'),
@@ -226,14 +225,14 @@ _FIELDS = {
                    'a list of lists of files'),
     'pixels': (_table_of(_is_text), 'a table of text'),
     'num_shards': (lambda value: value is None or _is_count(value),
-                   'a whole number from 0 on or null'),
+                   'a whole number of at least 0 or null'),
     'photos_dir': (_is_text, 'text'),
     'photos_layout': (lambda value: value in folder_layout.LAYOUTS,
                       'one of ' + ', '.join(folder_layout.LAYOUTS)),
     'ready_made': (_table_of(_is_text), 'a table of text'),
 }
 _SPLIT_FIELDS = {
-    'size': (_is_count, 'a whole number from 0 on'),
+    'size': (_is_count, 'a whole number of at least 0'),
     'shards': (_list_of(_is_file_name, 1), 'a list of file names'),
     'class_counts': (_table_of(_is_count), 'a table of whole numbers'),
     'shard_sizes': (_list_of(_is_count), 'a list of whole numbers'),

@@ -10,7 +10,7 @@ from errors import InputError
 
 _WHITE = (255, 255, 255)
 
-# Pixels that are converted at a time.
+# Pixels converted at a time.
 _BAND_PIXELS = 250 * 1000
 
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
@@ -18,16 +18,16 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 _MAX_12_BITS, _HIGH_BYTE = 4095, 15
 
 Layout = collections.namedtuple('Layout', 'bits frame')
-Layout.__doc__ = """What Pillow no longer tells once an image is decoded.
+Layout.__doc__ = """Properties that Pillow no longer gives after decoding.
 
-bits: per channel, as the file has them.
-frame: (left, top, right, bottom) of the first frame of an animation; None where
-  the file is not one.
+bits: bits per channel in the file.
+frame: (left, top, right, bottom) of the first frame of an animation; None if
+  the file is not an animation.
 """
 
 
 class PhotoError(InputError):
-  """A file that is no usable photo; the message is a short reason."""
+  """A file that is not a usable photo; the message is a short reason."""
 
 
 class CostlyPhotoError(PhotoError):
@@ -51,7 +51,7 @@ def layout_of(image, data):
 
 
 def has_alpha(image):
-  """Whether a Pillow image may have transparent pixels."""
+  """Returns whether a Pillow image may have transparent pixels."""
   return (image.mode in ('LA', 'La', 'PA', 'RGBA', 'RGBa') or
           'transparency' in image.info)
 
@@ -69,12 +69,12 @@ def to_rgb(image, layout):
   if image.mode.startswith('I') or image.mode == 'F':
     return _from_deep_grey(image, layout.bits)
   if image.format == 'TIFF' and layout.bits > 8:
-    # Of three channels: a fourth may be alpha, which is high where opaque.
+    # Three channels only: the fourth may be alpha, which is high if opaque.
     highest = max(np.ravel(image.getextrema())[:2 * 3])
     _check_uses_16_bits(highest > _HIGH_BYTE)
   if image.format == 'BMP' and image.mode == 'RGBA' and (
       image.getextrema()[3] == (0, 0)):
-    # Written by programs that leave the fourth byte unused.
+    # Some programs leave the fourth byte unused.
     image = image.convert('RGB')
   if has_alpha(image):
     _scale_transparent_color(image, layout.bits)
@@ -85,10 +85,10 @@ def to_rgb(image, layout):
 
 
 def _by_bands(image, to_rgb_band):
-  """Returns an RGB image that is made a band of rows at a time.
+  """Returns an RGB image, converted one band of rows at a time.
 
-  A photo is as large as the memory allows; another two or three as large, for
-  what is between it and the result, are too many.
+  A photo may be as large as the memory allows; two or three intermediate copies
+  of it would be too many.
 
   Args:
     image: Pillow image.
@@ -124,7 +124,7 @@ def _only_frame(image, frame):
 
 
 def _scale_transparent_color(image, bits):
-  """Brings the one transparent colour of a PNG to 8 bits, as its pixels are."""
+  """Scales the one transparent colour of a PNG to 8 bits, like its pixels."""
   color = image.info.get('transparency')
   if image.mode in ('1', 'L') and isinstance(color, int) and bits < 8:
     image.info['transparency'] = color * 255 // (2 ** bits - 1)
@@ -133,10 +133,10 @@ def _scale_transparent_color(image, bits):
 
 
 def _from_deep_grey(image, bits):
-  """Returns a grey image of more than 8 bits a pixel in mode RGB.
+  """Returns a grey image of more than 8 bits per pixel in mode RGB.
 
-  Sixteen bits keep their scale. What goes beyond (32 bits, floats) has no
-  agreed white, so the darkest pixel becomes black and the brightest white.
+  Sixteen bits keep their scale. Larger values (32 bits, floats) have no agreed
+  white, so the darkest pixel becomes black and the brightest white.
   """
   low, high = _least_and_greatest(image)
   if image.mode != 'F' and low >= 0 and high <= 65535:
@@ -180,5 +180,5 @@ def _least_and_greatest(image):
 
 def _check_uses_16_bits(uses_them):
   if not uses_them:
-    raise PhotoError('all values are below 4096 of 65535, as where 12 bits are '
-                     'stored in 16: save the photo with 8 bits a channel')
+    raise PhotoError('all values are below 4096 of 65535, as if 12 bits were '
+                     'stored in 16: save the photo with 8 bits per channel')

@@ -1,4 +1,4 @@
-"""A folder of photos, one folder per class: listing, checking, reading."""
+"""Lists, checks and reads a folder of photos with one folder per class."""
 
 import collections
 import hashlib
@@ -12,18 +12,20 @@ from errors import InputError
 
 Listing = collections.namedtuple(
     'Listing', 'classes files skipped outside hidden splits')
-Listing.__doc__ = """What a folder of photos holds.
+Listing.__doc__ = """Content of a folder of photos.
 
 Each file below the folder is in exactly one of the lists; a folder that is not
-used is one entry. Links to folders below the class folders are not followed,
-they stand for themselves.
+used is one entry. Links to folders below the class folders are not followed:
+each is one entry itself.
 
 classes: sorted list of class names.
 files: sorted list of ListedFile.
-skipped: list of {'file', 'reason'} for what is not a file in a class folder.
-outside: the same for what is outside the class folders.
-hidden: the same for what operating systems and photo programs leave behind.
-splits: {split: its folder} of ready-made splits; empty without them.
+skipped: list of {'file', 'reason'} for entries of class folders that are not
+  usable files.
+outside: the same for entries outside the class folders.
+hidden: the same for files that operating systems and photo programs leave
+  behind.
+splits: {split: its folder} of ready-made splits; empty if there are none.
 """
 
 ListedFile = collections.namedtuple('ListedFile', 'file class_name split')
@@ -32,7 +34,7 @@ ListedFile.__doc__ = """A file in a class folder.
 file: path in the folder of photos: '<class>/<file>', with ready-made splits
   '<split>/<class>/<file>'.
 class_name: its class.
-split: its ready-made split; None without one.
+split: its ready-made split, or None.
 """
 
 CheckedPhoto = collections.namedtuple(
@@ -42,7 +44,7 @@ CheckedPhoto.__doc__ = """A photo that was decoded.
 
 file, class_name, split: see ListedFile.
 digest: sha256 of the file, hexadecimal.
-num_bytes: size of the JPEG that goes into a record.
+num_bytes: size of the JPEG that its record will hold.
 height, width: of that JPEG, in pixels.
 is_plain, look: see photos.Inspected.
 """
@@ -52,8 +54,8 @@ def list_photos(folder, layout=folder_layout.AUTO):
   """Lists the class folders and their files.
 
   Only the files directly in a class folder are its photos. If folders inside
-  class folders counted, photos that are sorted once more (train/cat, test/cat)
-  would silently make classes `train` and `test`.
+  class folders counted, train/cat and test/cat would silently become classes
+  `train` and `test`.
 
   The name of a class is that of its folder in Unicode form NFC, without spaces
   around it.
@@ -63,7 +65,7 @@ def list_photos(folder, layout=folder_layout.AUTO):
     layout: one of folder_layout.LAYOUTS.
 
   Returns:
-    A Listing, sorted by code points, so the same on every machine.
+    A Listing, sorted by code points, so it is the same on every machine.
 
   Raises:
     InputError: if the folder is missing or holds fewer than two classes; the
@@ -73,13 +75,13 @@ def list_photos(folder, layout=folder_layout.AUTO):
   check_is_folder(folder)
   listing = Listing([], [], [], [], [], collections.OrderedDict())
   names = _list_folders(folder, '', listing)
-  found = folder_layout.find(folder, names, layout)
-  listing.splits.update(found.splits)
-  for name, reason in found.unused.items():
+  detected = folder_layout.find(folder, names, layout)
+  listing.splits.update(detected.splits)
+  for name, reason in detected.unused.items():
     listing.outside.append(_skip(name, reason))
     tf.logging.warning('%s: %s', printable(os.path.join(folder, name)), reason)
-  classes = _list_classes(folder, '', found.classes, None, listing)
-  for split, name in found.splits.items():
+  classes = _list_classes(folder, '', detected.classes, None, listing)
+  for split, name in detected.splits.items():
     prefix = name + '/'
     names = _list_folders(os.path.join(folder, name), prefix, listing)
     classes |= _list_classes(folder, prefix, names, split, listing)
@@ -108,10 +110,10 @@ def check_is_outside(dataset_dir, folder):
 
   Args:
     dataset_dir: folder of the record files; need not exist. It may be the
-      folder of photos itself, where they are not taken for a class.
+      folder of photos itself, because loose files in it are not a class.
     folder: the folder of photos.
   """
-  if (_leads_up(folder, dataset_dir) and
+  if (_is_same_or_parent(folder, dataset_dir) and
       os.path.realpath(folder) != os.path.realpath(dataset_dir)):
     raise InputError(
         'the folder of the records, %s, is inside the folder of photos, %s, '
@@ -120,11 +122,11 @@ def check_is_outside(dataset_dir, folder):
 
 
 def _list_folders(parent, prefix, listing):
-  """Returns the folders that may be classes; lists all else.
+  """Returns the folders that may be classes; adds all else to a Listing.
 
   Args:
     parent: the folder of photos or one of its ready-made splits.
-    prefix: what precedes the names in a listing.
+    prefix: prefix of the names in a listing.
     listing: Listing to add to.
   """
   folders = []
@@ -136,20 +138,20 @@ def _list_folders(parent, prefix, listing):
       _list_all(path, prefix + name, reason, listing.hidden)
     elif not is_folder:
       listing.outside.append(_skip(prefix + name, 'not in a class folder'))
-    elif _leads_up(path, parent):
+    elif _is_same_or_parent(path, parent):
       listing.outside.append(_skip(prefix + name,
-                                   'a link to a folder around it'))
+                                   'a link to a parent folder'))
     else:
       folders.append(name)
   return folders
 
 
 def _list_classes(folder, prefix, names, split, listing):
-  """Adds class folders and what they hold to a Listing.
+  """Adds class folders and their content to a Listing.
 
   Args:
     folder: the folder of photos.
-    prefix: what precedes the names: '', or '<split>/'.
+    prefix: prefix of the names: '', or '<split>/'.
     names: the class folders.
     split: their ready-made split, or None.
     listing: Listing to add to.
@@ -164,9 +166,9 @@ def _list_classes(folder, prefix, names, split, listing):
     if other != name:
       raise InputError(
           'the class folders %s and %s in %s look the same (they differ in '
-          'spaces at an end or in Unicode form): rename one, or put all '
-          'photos into one' % (ascii(other), ascii(name),
-                        os.path.join(folder, prefix)))
+          'leading or trailing spaces or in Unicode form): rename one, or put '
+          'all photos into one' % (ascii(other), ascii(name),
+                                   os.path.join(folder, prefix)))
     _list_class(folder, prefix + name, class_name, split, listing)
   return set(folder_of)
 
@@ -178,23 +180,23 @@ def _class_name(name, parent):
           any(unicodedata.category(letter)[0] not in 'CZ'
               for letter in class_name)):
     raise InputError('class name %r in %s: names of classes must be UTF-8, one '
-                     'line, and more than spaces' % (name, printable(parent)))
+                     'line, and not only spaces' % (name, printable(parent)))
   return class_name
 
 
 def _warn_of_case(folder, classes):
-  """Warns of classes whose names differ in case only."""
-  known = {}
+  """Warns about classes whose names differ only in case."""
+  by_folded_name = {}
   for class_name in classes:
-    other = known.setdefault(class_name.casefold(), class_name)
+    other = by_folded_name.setdefault(class_name.casefold(), class_name)
     if other != class_name:
       tf.logging.warning(
-          '%s: the class folders %r and %r differ in upper and lower case '
-          'only; they are two classes', printable(folder), other, class_name)
+          '%s: the class folders %r and %r differ only in upper and lower '
+          'case; they are two classes', printable(folder), other, class_name)
 
 
 def _list_class(folder, class_folder, class_name, split, listing):
-  """Adds what a class folder holds to a Listing."""
+  """Adds the content of a class folder to a Listing."""
   for name in _listdir(os.path.join(folder, class_folder)):
     path = os.path.join(folder, class_folder, name)
     file = '%s/%s' % (class_folder, name)
@@ -215,24 +217,24 @@ def _list_class(folder, class_folder, class_name, split, listing):
     elif os.path.exists(path):
       listing.skipped.append(_skip(file, 'not a file'))
     else:
-      listing.skipped.append(_skip(file, 'a link that leads nowhere'))
+      listing.skipped.append(_skip(file, 'a broken link'))
 
 
-def _list_all(path, file, reason, found):
-  """Adds all files at and below a path to `found`, links not followed."""
+def _list_all(path, file, reason, entries):
+  """Adds all files at and below a path to `entries`; does not follow links."""
   waiting = [(path, file)]  # No recursion: folders may be deep.
   while waiting:
     path, file = waiting.pop()
     try:
       if not stat.S_ISDIR(os.lstat(path).st_mode):
-        found.append(_skip(file, reason))
+        entries.append(_skip(file, reason))
         continue
       names = sorted(os.listdir(path), reverse=True)
     except OSError as error:
-      found.append(_skip(file, 'cannot be listed: %s' % error.strerror))
+      entries.append(_skip(file, 'cannot be listed: %s' % error.strerror))
       continue
     if not names:
-      found.append(_skip(file, 'an empty folder'))
+      entries.append(_skip(file, 'an empty folder'))
     waiting.extend((os.path.join(path, name), '%s/%s' % (file, name))
                    for name in names)
 
@@ -269,7 +271,7 @@ def read_again(folder, checked, max_pixels):
   """Returns the photos.Photo of a photo that was checked before.
 
   Raises:
-    InputError: if the file is no longer what it was.
+    InputError: if the file has changed since.
   """
   data = read_bytes_again(folder, checked, max_pixels)
   if checked.is_plain:
@@ -281,7 +283,7 @@ def read_bytes_again(folder, checked, max_pixels):
   """Returns the bytes of a file that was checked before.
 
   Raises:
-    InputError: if the file is no longer what it was.
+    InputError: if the file has changed since.
   """
   changed = InputError('%s changed while it was being converted: run again' %
                        printable(os.path.join(folder, checked.file)))
@@ -295,7 +297,7 @@ def read_bytes_again(folder, checked, max_pixels):
 
 
 def printable(text):
-  """Returns a name without control characters and bytes that are not UTF-8."""
+  """Returns a name with control characters and non-UTF-8 bytes escaped."""
   return ''.join(letter if letter.isprintable() else
                  letter.encode('unicode_escape').decode('ascii')
                  for letter in _as_text(text))
@@ -304,14 +306,14 @@ def printable(text):
 def check_is_utf8(what, name):
   """Raises InputError for a name that is not UTF-8.
 
-  TensorFlow cannot open a file of such a name.
+  TensorFlow cannot open a file with such a name.
 
   Args:
-    what: what has the name, such as 'dataset_dir'.
+    what: the argument with this name, such as 'dataset_dir'.
     name: text, a file name or a path.
   """
   if not _is_text(name):
-    raise InputError('%s is %s, accepted are names in UTF-8' %
+    raise InputError('%s is %s, expected a name in UTF-8' %
                      (what, printable(name)))
 
 
@@ -326,14 +328,14 @@ def _listdir(folder):
     raise InputError('cannot list %s: %s' % (printable(folder), error.strerror))
 
 
-def _leads_up(path, folder):
-  """Whether a path is, or is a link to, a folder or one above it."""
+def _is_same_or_parent(path, folder):
+  """Returns whether a path is, or links to, a folder or one of its parents."""
   target, folder = os.path.realpath(path), os.path.realpath(folder)
   return os.path.commonpath([target, folder]) == target
 
 
 def _is_text(name):
-  """Whether a file name is UTF-8; other bytes arrive as lone surrogates."""
+  """Returns whether a file name is UTF-8; other bytes are lone surrogates."""
   try:
     name.encode('utf-8')
   except UnicodeEncodeError:
@@ -346,7 +348,7 @@ def _skip(file, reason):
 
 
 def _as_text(name):
-  """Returns a file name with bytes that are not UTF-8 as in `\\xff`."""
+  """Returns a file name with bytes that are not UTF-8 written as `\\xff`."""
   return ''.join('\\x%02x' % (ord(letter) - 0xdc00)
                  if '\udc80' <= letter <= '\udcff' else letter
                  for letter in name)

@@ -1,8 +1,8 @@
 """Refuses files that would take far more work than their pixels explain.
 
-Pillow goes through chunks, blocks and tags one at a time in Python. What such a
-file costs is read from its structure before Pillow sees it, and reading stops
-as soon as it is too much.
+Pillow processes chunks, blocks and tags one at a time in Python. The cost of a
+file is estimated from its structure before Pillow opens it, and reading stops
+as soon as the cost is too high.
 """
 
 import struct
@@ -10,9 +10,10 @@ import struct
 from datasets import jpeg_markers
 from datasets.photo_colors import CostlyPhotoError, PhotoError
 
-# Chunks of a PNG: some, and one for so many bytes. Encoders write 8 KiB each.
+# Chunks of a PNG: a fixed number, and one more per 256 bytes. Encoders write
+# 8 KiB each.
 _MAX_CHUNKS, _BYTES_PER_CHUNK = 1000, 256
-# Of those, compressed ones beside the pixels: each may become 1 MiB.
+# Compressed chunks other than the pixels: each may become 1 MiB.
 _COMPRESSED, _MAX_COMPRESSED = (b'iCCP', b'zTXt', b'iTXt'), 100
 
 # Blocks before the first frame of a GIF, of up to 255 bytes each.
@@ -21,9 +22,9 @@ _MAX_BLOCKS = 4000
 # Pixels and bytes of a BMP with run lengths, which Pillow expands in Python.
 _MAX_RUN_LENGTH_CODED = 4 * 1000 * 1000
 
-# Strips or tiles of a TIFF; many programs write one strip a row.
+# Strips or tiles of a TIFF; many programs write one strip per row.
 _MAX_TILES = 66 * 1000
-_TILES = (273, 324)  # Their offsets.
+_TILES = (273, 324)  # Tags with their offsets.
 # Bytes of a value by its type (TIFF 6.0, section 2).
 _TYPE_BYTES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8)
 _SHORT, _ORIENTATION = 3, 0x0112
@@ -33,11 +34,11 @@ def check(name, data):
   """Refuses a file that would take too long to read, or too much memory.
 
   Args:
-    name: its format, as datasets.formats has it.
+    name: name of its format in datasets.formats.
     data: bytes of the file.
 
   Raises:
-    CostlyPhotoError: it would; the message says what there is too much of.
+    CostlyPhotoError: it is refused; the message names the excess.
     PhotoError: it is a JPEG that has no size.
   """
   if name == 'JPEG' and not all(jpeg_markers.size_of(data)):
@@ -49,10 +50,10 @@ def check(name, data):
 
 
 def orientation_in(exif):
-  """Returns the orientation that an EXIF block has, 1 where it has none.
+  """Returns the orientation in an EXIF block, 1 if it has none.
 
-  Pillow would copy what all entries of the block point to, which may be the
-  same bytes thousands of times.
+  Pillow would copy the data that all entries of the block point to, which may
+  be the same bytes thousands of times.
 
   Args:
     exif: bytes of the block, with or without `Exif` before it.
@@ -68,30 +69,32 @@ def orientation_in(exif):
 
 def _excess_in_png(data):
   most = _MAX_CHUNKS + len(data) // _BYTES_PER_CHUNK
-  at, num_compressed, kind = 8, 0, None
+  offset, num_compressed, kind = 8, 0, None
   for _ in range(most):
-    kind = data[at + 4:at + 8]
+    kind = data[offset + 4:offset + 8]
     if len(kind) < 4 or kind == b'IEND':
       return None
     num_compressed += kind in _COMPRESSED
     if num_compressed > _MAX_COMPRESSED:
       return 'more than %d compressed texts' % _MAX_COMPRESSED
-    at += 12 + int.from_bytes(data[at:at + 4], 'big')
+    offset += 12 + int.from_bytes(data[offset:offset + 4], 'big')
   return 'more than %d chunks' % most
 
 
 def _excess_in_gif(data):
-  at = 13 + (6 << (data[10] & 7) if len(data) > 10 and data[10] & 0x80 else 0)
+  offset = 13  # After the header and the palette.
+  if len(data) > 10 and data[10] & 0x80:
+    offset += 6 << (data[10] & 7)
   inside = False
   for _ in range(_MAX_BLOCKS):
-    if at >= len(data) or not inside and data[at] in b',;':
+    if offset >= len(data) or not inside and data[offset] in b',;':
       return None
     if inside:
-      inside = data[at] > 0
-      at += 1 + data[at]
-    else:  # Pillow passes over what does not begin an extension.
-      inside = data[at] == ord('!')
-      at += 2 if inside else 1
+      inside = data[offset] > 0
+      offset += 1 + data[offset]
+    else:  # Pillow skips bytes that do not begin an extension.
+      inside = data[offset] == ord('!')
+      offset += 2 if inside else 1
   return 'more than %d blocks before the first frame' % _MAX_BLOCKS
 
 

@@ -1,8 +1,7 @@
-"""From any photo file to an upright RGB JPEG.
+"""Converts any photo file to an upright RGB JPEG.
 
-The one way by which a photo enters the project: the converter, classify_image
-and the server all call `normalize_photo`. It may be called from several threads
-at once.
+All photos enter the project here: the converter, classify_image and the server
+all call `normalize_photo`. It may be called from several threads at once.
 """
 
 import collections
@@ -33,32 +32,32 @@ try:  # An optional package; docs/data.md says what for.
 except ImportError:
   HeifImageFile = None
 
-# Letters of all texts in a PNG, which Pillow unpacks when it opens a file: 8 MB
-# at most. Its own limit lets small files take 256 MB.
+# Characters of all texts in a PNG, which Pillow unpacks when it opens a file:
+# 8 MB at most. With its own limit small files may take 256 MB.
 PngImagePlugin.MAX_TEXT_MEMORY = 2 * 2 ** 20
 
-# Width times height. The largest medium-format cameras take 102 to 151
-# million; decoded, such a photo needs 3 bytes a pixel.
+# Width times height. The largest medium-format cameras have 102 to 151 million;
+# decoded, such a photo needs 3 bytes per pixel.
 MAX_PIXELS = 160 * 1000 * 1000
 
 # Photos of more pixels than this are decoded one at a time, so that a folder of
-# small files that each promise MAX_PIXELS does not fill the memory.
+# small files that each claim to have MAX_PIXELS does not fill the memory.
 _LARGE_PIXELS = 50 * 1000 * 1000
-# A pixel with transparency takes as many times the memory of one without.
+# Memory of a pixel with transparency relative to one without.
 _ALPHA_WEIGHT = 2
 _large_photo_lock = threading.Lock()
 
-# No accepted format needs more for a pixel (16 bits in four channels), or for
-# what stands beside the pixels: EXIF blocks, the film of a telephone.
-_BYTES_PER_PIXEL, _BYTES_BESIDE = 8, 64 * 1024 * 1024
+# No accepted format needs more per pixel (16 bits in four channels), or for
+# other data: EXIF blocks, the video of a phone.
+_BYTES_PER_PIXEL, _OTHER_BYTES = 8, 64 * 1024 * 1024
 
-# How many bytes of a file `check_head` wants.
+# How many bytes of a file `check_head` needs.
 HEAD_BYTES = 16
 
-# Pixels that are hashed at a time.
+# Pixels hashed at a time.
 _DIGEST_PIXELS = 2 * 1000 * 1000
 
-# Of the JPEGs that we write ourselves; high enough to survive a second coding.
+# Quality of the JPEGs written here; high enough to survive a second encoding.
 JPEG_QUALITY = 95
 
 # Pixels; libjpeg's JPEG_MAX_DIMENSION.
@@ -66,7 +65,7 @@ MAX_SIDE = 65500
 
 
 class _JpegFile(JpegImagePlugin.JpegImageFile):
-  """Pillow's reader; without the EXIF block, which it wants for the resolution.
+  """Pillow's reader without EXIF, which it would parse for the resolution.
 
   See photo_work.orientation_in.
   """
@@ -75,9 +74,9 @@ class _JpegFile(JpegImagePlugin.JpegImageFile):
     return Image.Exif()
 
 
-# Who reads each format. The readers are called directly: Image.open has a pixel
+# {format: reader}. The readers are called directly: Image.open has a pixel
 # limit of its own that is process-wide, and fills its table of plug-ins on
-# first use, which is not safe in threads.
+# first use, which is not thread-safe.
 _READERS = {
     'JPEG': _JpegFile,
     'PNG': PngImagePlugin.PngImageFile,
@@ -89,21 +88,21 @@ _READERS = {
 }
 _READERS = {name: reader for name, reader in _READERS.items() if reader}
 
-# 'JPEG, PNG, GIF, BMP, TIFF or WebP', as far as this installation goes.
+# 'JPEG, PNG, GIF, BMP, TIFF or WebP', or what this installation can read.
 ACCEPTED = ' or '.join(', '.join(_READERS).rsplit(', ', 1))
 
-# What Pillow raises on damaged files, in opening (SyntaxError, for what is no
-# such file), in decoding and in converting between modes.
+# Errors that Pillow raises on damaged files when opening (SyntaxError if the
+# format is another), decoding and converting between modes.
 _PILLOW_ERRORS = (OSError, SyntaxError, ValueError, TypeError, KeyError,
                   IndexError, AttributeError, OverflowError, EOFError,
                   ZeroDivisionError, RuntimeError, AssertionError,
                   MemoryError, struct.error, zlib.error,
                   Image.DecompressionBombError)
 
-# Where Pillow keeps an EXIF block that ImageMagick has written as text.
+# Key under which Pillow keeps an EXIF block that ImageMagick wrote as text.
 _EXIF_TEXT = 'Raw profile type exif'
 
-# EXIF orientation: what must be done to see the photo upright.
+# {EXIF orientation: transposition that makes the photo upright}.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -114,17 +113,17 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# Pillow warns of damaged EXIF blocks and the like, which do not concern the
-# pixels. One lasting filter, because warnings.catch_warnings is not safe in
-# threads. What it logs it also raises.
+# Pillow warns about damaged EXIF blocks and the like, which do not affect the
+# pixels. The filter is permanent, because warnings.catch_warnings is not
+# thread-safe. Errors that Pillow logs it also raises.
 warnings.filterwarnings('ignore', module=r'PIL\.')
 logging.getLogger('PIL').setLevel(logging.CRITICAL)
 
 def _silence_libtiff():
   """Keeps libtiff from writing about damaged files to stderr.
 
-  Pillow raises for them all the same. It has no switch, but its module leads to
-  the library that it is linked with.
+  Pillow still raises for them. It has no option for this, but the library is
+  accessible through its extension module, which is linked with it.
   """
   pillow = ctypes.CDLL(Image.core.__file__)
   for name in ('TIFFSetErrorHandler', 'TIFFSetWarningHandler'):
@@ -145,26 +144,26 @@ height, width: its size in pixels.
 """
 
 Inspected = collections.namedtuple('Inspected', 'photo is_plain look')
-Inspected.__doc__ = """A photo, and what tells it from others.
+Inspected.__doc__ = """A photo with a digest to compare it with others.
 
 photo: the Photo.
 is_plain: whether the file itself is that JPEG.
-look: hexadecimal digest. Photos that are not plain have equal ones exactly
-  where their pixels are equal; plain ones with equal pixels have equal ones,
-  but so may a few others: `pixels_digest` decides.
+look: hexadecimal digest. For photos that are not plain it is equal if and only
+  if their pixels are equal; for plain ones it is equal if their pixels are, but
+  may rarely be equal otherwise too: `pixels_digest` decides.
 """
 
 
 def normalize_photo(data, max_pixels=MAX_PIXELS):
   """Turns the bytes of a photo file into an upright RGB JPEG.
 
-  The content decides the format, never a file name. The whole file is decoded,
-  so that one that is cut off is found here and not in training; a JPEG that
-  lost some of its data in the middle mostly is, too, if it is not progressive.
-  A three-channel JPEG that is upright comes back byte for byte; all else is
-  written again with quality 95: EXIF rotation applied, first frame of an
-  animation, transparency on white, 16 bits per channel cut to 8, grey and CMYK
-  as RGB.
+  The content decides the format, never the file name. The whole file is
+  decoded, so that a truncated one is found here and not in training; so is, in
+  most cases, a JPEG that lost data in the middle, unless it is progressive. A
+  three-channel JPEG that is upright is returned byte for byte; all others are
+  encoded again with quality 95: EXIF rotation applied, first frame of an
+  animation, transparency on white, 16 bits per channel reduced to 8, grey and
+  CMYK as RGB.
 
   Args:
     data: bytes of the file.
@@ -174,15 +173,15 @@ def normalize_photo(data, max_pixels=MAX_PIXELS):
     A Photo.
 
   Raises:
-    PhotoError: if this is no photo of an accepted format, is empty, damaged or
-      truncated, has more than `max_pixels` pixels, or would take far more work
-      than they explain (a CostlyPhotoError).
+    PhotoError: if this is not a photo of an accepted format, is empty, damaged
+      or truncated, has more than `max_pixels` pixels, or would take far more
+      work than these explain (a CostlyPhotoError).
   """
   return inspect_photo(data, max_pixels).photo
 
 
 def inspect_photo(data, max_pixels=MAX_PIXELS):
-  """Does what normalize_photo does; returns an Inspected."""
+  """Normalizes a photo as normalize_photo does; returns an Inspected."""
   with _opened(data, max_pixels) as (image, layout, orientation):
     if orientation == 1 and _is_plain_jpeg(image):
       height, width = image.height, image.width
@@ -203,9 +202,9 @@ def pixels_digest(data, max_pixels=MAX_PIXELS):
 
 
 def orientation_of(data, max_pixels=MAX_PIXELS):
-  """Returns a photo's EXIF orientation, 1 to 8; 1: it is upright as it is.
+  """Returns a photo's EXIF orientation, 1 to 8; 1: it is already upright.
 
-  A PNG is decoded for it.
+  A PNG is decoded for this.
 
   Raises:
     PhotoError: as normalize_photo does.
@@ -215,7 +214,7 @@ def orientation_of(data, max_pixels=MAX_PIXELS):
 
 
 def can_read(format_name):
-  """Whether files of a format of formats.name_of are read here."""
+  """Returns whether files of a format of formats.name_of can be read."""
   return format_name in _READERS
 
 
@@ -226,7 +225,7 @@ def size_of(data):
     PhotoError: it cannot be read, or its header is damaged.
   """
   if _find_reader(data) is _READERS.get('WebP'):
-    # Pillow allocates the whole picture already when it opens the file.
+    # Pillow allocates the whole picture when it opens the file.
     width, height = webp.size_of(data)
     if not width:
       raise PhotoError('damaged header: no size of the picture')
@@ -235,11 +234,11 @@ def size_of(data):
 
 
 def weight_of(data):
-  """Returns what decoding a photo costs, without decoding it.
+  """Estimates the memory that decoding a photo takes, without decoding it.
 
   Returns:
-    Its pixels; those that need more memory, as with transparency, count
-    twice. 0 where the photo cannot be read.
+    Its number of pixels; doubled if they need more memory, as with
+    transparency. 0 if the photo cannot be read.
   """
   try:
     if _find_reader(data) is _READERS.get('WebP'):
@@ -251,7 +250,7 @@ def weight_of(data):
 
 
 def check_head(head, num_bytes, max_pixels=MAX_PIXELS):
-  """Refuses a file that need not be read any further.
+  """Refuses a file by its first bytes and its size, before it is read.
 
   Args:
     head: its first HEAD_BYTES bytes.
@@ -259,11 +258,11 @@ def check_head(head, num_bytes, max_pixels=MAX_PIXELS):
     max_pixels: largest width times height that is accepted.
 
   Raises:
-    PhotoError: if it is no photo of an accepted format, or larger than one of
-      max_pixels can be.
+    PhotoError: if it is not a photo of an accepted format, or larger than one
+      of max_pixels can be.
   """
   _find_reader(head)
-  limit = max_pixels * _BYTES_PER_PIXEL + _BYTES_BESIDE
+  limit = max_pixels * _BYTES_PER_PIXEL + _OTHER_BYTES
   if num_bytes > limit:
     raise PhotoError('%d bytes, more than the limit of %d for a photo of %d '
                      'pixels' % (num_bytes, limit, max_pixels))
@@ -271,12 +270,12 @@ def check_head(head, num_bytes, max_pixels=MAX_PIXELS):
 
 @contextlib.contextmanager
 def _opened(data, max_pixels):
-  """Gives a photo's Pillow image, its Layout and its EXIF orientation.
+  """Yields a photo's Pillow image, its Layout and its EXIF orientation.
 
-  The image is not decoded yet where its EXIF block is in the header.
+  The image is not decoded yet if its EXIF block is in the header.
 
   Raises:
-    PhotoError: as normalize_photo does, also for what Pillow raises in the body
+    PhotoError: as normalize_photo does, also for errors of Pillow in the body
       of the `with`.
   """
   if _find_reader(data) is _READERS.get('WebP'):
@@ -290,8 +289,8 @@ def _opened(data, max_pixels):
       jpeg_markers.drop_end(data, source)
     except jpeg_markers.JpegError as error:
       raise PhotoError(str(error))
-  # Pillow turns a TIFF when it decodes it, and would take the orientation from
-  # there, where browsers and TensorFlow know none but that of EXIF.
+  # Pillow rotates a TIFF when it decodes it, and would read the orientation
+  # from XMP; browsers and TensorFlow only use that of EXIF.
   image.info.pop('xmp', None)
   try:
     layout = photo_colors.layout_of(image, data)
@@ -305,7 +304,7 @@ def _opened(data, max_pixels):
 
 
 def _open(data, source):
-  """Returns the Pillow image of a file, of which only the header is read.
+  """Returns the Pillow image of a file; reads only the header.
 
   Args:
     data: bytes of the file.
@@ -320,14 +319,14 @@ def _open(data, source):
 
 
 def _weight(image):
-  """Returns the pixels of a Pillow image as weight_of counts them."""
+  """Returns the pixels of a Pillow image, weighted as in weight_of."""
   needs_more = image.format == 'WEBP' or photo_colors.has_alpha(image)
   return (_ALPHA_WEIGHT if needs_more else 1) * image.width * image.height
 
 
 def _check_size(width, height, max_pixels):
   if max(width, height) > MAX_SIDE:
-    raise PhotoError('%d x %d pixels, and a JPEG holds no more than %d a side' %
+    raise PhotoError('%d x %d pixels, but a JPEG has at most %d per side' %
                      (width, height, MAX_SIDE))
   if width * height > max_pixels:
     raise PhotoError('%d x %d pixels, more than the limit of %d' %
@@ -335,7 +334,7 @@ def _check_size(width, height, max_pixels):
 
 
 def _find_reader(data):
-  """Returns the Pillow reader for what the file begins with."""
+  """Returns the Pillow reader for the file's first bytes."""
   if not data:
     raise PhotoError('the file is empty')
   name = formats.name_of(data)
@@ -351,9 +350,9 @@ def _one_line(error):
 
 
 def _orientation(image):
-  """Returns the EXIF orientation, 1 to 8; 1 where there is none."""
+  """Returns the EXIF orientation, 1 to 8; 1 if there is none."""
   if isinstance(image, TiffImagePlugin.TiffImageFile):
-    return 1  # Pillow turns a TIFF itself, when it decodes it.
+    return 1  # Pillow itself rotates a TIFF when it decodes it.
   try:
     if isinstance(image, PngImagePlugin.PngImageFile):
       image.load()  # Its texts and its EXIF block may follow the pixels.
@@ -361,16 +360,16 @@ def _orientation(image):
     if exif is None and _EXIF_TEXT in image.info:
       exif = bytes.fromhex(''.join(image.info[_EXIF_TEXT].split('\n')[3:]))
     orientation = photo_work.orientation_in(exif) if exif else 1
-  except _PILLOW_ERRORS:  # A damaged EXIF block says nothing about the pixels.
+  except _PILLOW_ERRORS:  # The pixels may be fine if the EXIF block is damaged.
     return 1
   return orientation if orientation in _UPRIGHT else 1
 
 
 def _is_plain_jpeg(image):
-  """Whether every decoder sees the same three channels in this JPEG.
+  """Returns whether every decoder gives the same three channels for this JPEG.
 
-  Adobe's marker with another transform than YCbCr (1) means that the channels
-  are RGB, or CMYK; decoders disagree when a JFIF marker is there as well.
+  Adobe's marker with a transform other than YCbCr (1) means that the channels
+  are RGB, or CMYK; decoders disagree if there is a JFIF marker as well.
   """
   return (isinstance(image, JpegImagePlugin.JpegImageFile) and
           image.mode == 'RGB' and
@@ -378,10 +377,9 @@ def _is_plain_jpeg(image):
 
 
 def _decode_for_check(image):
-  """Returns a small version of a JPEG that was decoded up to its end.
+  """Decodes a JPEG up to its end, at an eighth of the size; returns it.
 
-  At an eighth of the size: libjpeg reads every coded coefficient all the same
-  and saves most of the arithmetic.
+  libjpeg still reads every coded coefficient, but saves most of the arithmetic.
   """
   image.draft('RGB', (image.width // 8 or 1, image.height // 8 or 1))
   image.load()
@@ -407,7 +405,7 @@ def _digest(image):
   """Returns the digest of an RGB image's size and pixels."""
   width, height = image.size
   digest = hashlib.sha256(b'%d x %d' % (width, height))
-  rows = max(1, _DIGEST_PIXELS // width)  # Not all: bytes are another copy.
+  rows = max(1, _DIGEST_PIXELS // width)  # In bands: tobytes makes a copy.
   for top in range(0, height, rows):
     band = image.crop((0, top, width, min(top + rows, height)))
     digest.update(band.tobytes())
@@ -416,7 +414,7 @@ def _digest(image):
 
 def _encode(image):
   """Returns the Photo of an RGB Pillow image."""
-  image.info = {}  # Pillow would carry a comment over.
+  image.info = {}  # Pillow would copy a comment into the JPEG.
   buffer = io.BytesIO()
   image.save(buffer, 'JPEG', quality=JPEG_QUALITY)
   return Photo(buffer.getvalue(), image.height, image.width)

@@ -1,4 +1,4 @@
-"""Work on many items in threads, with progress on stderr."""
+"""Processes many items in threads, with progress on stderr."""
 
 import collections
 import concurrent.futures
@@ -9,14 +9,14 @@ import time
 import tqdm
 
 # Threads, not processes: reading, hashing, decoding and writing all release
-# Python's lock, and nothing is forked beside TensorFlow's threads.
+# Python's lock, and forking with TensorFlow's threads is avoided.
 _THREADS = max(2, os.cpu_count() or 2)
 
-# Photos that a thread takes at a time; how far threads may be ahead of the
-# result that is waited for, so that one slow photo does not stop them.
+# Photos per task; how many tasks per thread may be ahead of the next result in
+# order, so that one slow photo does not stop the threads.
 _CHUNK, _AHEAD = 8, 16
 
-# Without a terminal, a line of progress now and then.
+# Seconds between lines of progress if stderr is not a terminal.
 _LINE_SECONDS = 10
 
 
@@ -24,8 +24,8 @@ def map_in_threads(function, items, doing):
   """Yields function(item) for each photo, in order, and shows progress.
 
   Args:
-    function: called in several threads at once; what it raises ends the work.
-    items: a list, an item a photo.
+    function: called in several threads at once; an exception ends the work.
+    items: a list, one item per photo.
     doing: what is done to the photos, such as 'checked'.
   """
   def work(start):
@@ -39,13 +39,13 @@ def map_in_threads(function, items, doing):
 
 
 def run_in_threads(function, items):
-  """Calls function(item) for each item; what it raises ends the work."""
+  """Calls function(item) for each item; an exception ends the work."""
   for _ in _in_threads(function, items):
     pass
 
 
 def _in_threads(function, items):
-  """Yields function(item) for each item, in order; no thread runs on after."""
+  """Yields function(item) for each item, in order; ends all threads after."""
   waiting = collections.deque()
   with concurrent.futures.ThreadPoolExecutor(_THREADS) as executor:
     try:
@@ -61,14 +61,14 @@ def _in_threads(function, items):
 
 
 class Progress:
-  """Shows how many photos are done, with photos a second; for a `with`.
+  """Shows how many photos are done, and photos per second; for a `with`.
 
-  A bar where stderr is a terminal, else a line every ten seconds. `add` may be
-  called from several threads.
+  It is a bar if stderr is a terminal, else a line every ten seconds. `add` may
+  be called from several threads.
   """
 
   def __init__(self, doing, total):
-    """Begins.
+    """Starts the progress display.
 
     Args:
       doing: what is done to the photos, such as 'checked'.

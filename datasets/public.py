@@ -1,4 +1,4 @@
-"""The public data sets that can be downloaded, by name."""
+"""Downloads and converts public data sets by name."""
 
 import os
 
@@ -18,12 +18,12 @@ CONVERTERS = {
 }
 
 
-# Those that are photo files; the others are arrays, split as published.
+# Public data sets of photo files; the others are arrays, split as published.
 _OF_PHOTOS = ('flowers',)
 
 
 def is_of_photos(name, dataset_dir):
-  """Whether a data set is made of photo files, by convert_photos.
+  """Returns whether a data set is made of photo files, by convert_photos.
 
   Args:
     name: any name, of a public data set or not.
@@ -34,25 +34,25 @@ def is_of_photos(name, dataset_dir):
 
 
 def convert(name, dataset_dir, **options):
-  """Downloads a public data set where it is missing, and converts it.
+  """Downloads a public data set if it is missing, and converts it.
 
-  A folder of photos `<dataset_dir>/<name>/` that lies there is converted
+  If there is a folder of photos `<dataset_dir>/<name>/`, it is converted
   instead, whatever it holds. No other process may download or convert a public
   data set in dataset_dir meanwhile.
 
   Args:
     name: 'cifar10', 'flowers' or 'mnist'.
-    dataset_dir: folder of the archives and of the records; made where missing.
+    dataset_dir: folder of the archives and of the records; created if missing.
     **options: of convert_photos.convert, without those that were not given.
-      Where there are no photo files (see is_of_photos) num_shards alone: the
-      splits are the published ones.
+      Without photo files (see is_of_photos) only num_shards: the splits are the
+      published ones.
 
   Returns:
     The Manifest.
 
   Raises:
-    InputError: no such data set, dataset_dir cannot be made, another process is
-      at it, or what the converter raises.
+    InputError: no such data set, dataset_dir cannot be created, another process
+      is converting in it, or what the converter raises.
   """
   if name not in CONVERTERS:
     raise unknown_name('public data set', name, CONVERTERS)

@@ -1,8 +1,8 @@
-"""The public data sets: one row each, over the one reader of records.
+"""Table of the public data sets: file names, classes and sizes, one row each.
 
-Names of files and classes, and sizes, are those of slim's scripts, so that
-records which slim made can be read. A manifest wins over a row, and records
-that are not the full set are counted.
+They are those of slim's scripts, so that records which slim wrote can be read.
+A manifest takes precedence over a row, and records that are not the full set
+are counted.
 
 Sources: flowers, the archive flower_photos.tgz with 350 photos kept for
 validation, as slim splits it; cifar10, Krizhevsky 2009, "Learning Multiple
@@ -25,7 +25,7 @@ MNIST_LABELS = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven',
 
 PublicSet = collections.namedtuple(
     'PublicSet', 'file_pattern split_sizes labels channels image')
-PublicSet.__doc__ = """What is known of a public data set.
+PublicSet.__doc__ = """Facts about a public data set.
 
 file_pattern: names of slim's record files, %s stands for the split.
 split_sizes: {split name: records of the full set}.

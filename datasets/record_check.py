@@ -1,7 +1,7 @@
-"""Checks records one by one: checksums, what they hold, whether photos decode.
+"""Checks records one by one: checksums, content, whether photos decode.
 
-`verify_tfrecord.py` reports all that is wrong. When training or evaluation
-stops at a record, `first_problem` finds out which one it was.
+`verify_tfrecord.py` reports all problems. If training or evaluation stops at a
+record, `first_problem` finds out which one it was.
 """
 
 import collections
@@ -17,37 +17,38 @@ from datasets import decode_graph, formats, photo_work, tfrecord_file
 from datasets.photo_colors import PhotoError
 from errors import InputError
 
-# One a core; reading, checking and decoding release Python's lock.
+# One per core; reading, checking and decoding release Python's lock.
 _THREADS = max(2, os.cpu_count() or 2)
 
-# TensorFlow's errors about one record: the kernels that read its content.
+# Kernels that read a record's content, as TensorFlow's errors name them.
 BAD_CONTENT = re.compile(r'DecodeJpeg|ParseSingleExample')
 
-# What of a record is read: {key: kind}; slim's records lack those that follow.
+# {key: kind} of the features that are read; slim's records lack the optional
+# ones.
 _NEEDED = {'image/encoded': 'bytes_list', 'image/class/label': 'int64_list'}
 _OPTIONAL = {'image/format': 'bytes_list', 'image/filename': 'bytes_list',
              'image/height': 'int64_list', 'image/width': 'int64_list'}
 
 Problem = collections.namedtuple('Problem', 'path index offset photo text')
-Problem.__doc__ = """What is wrong with a file or one of its records.
+Problem.__doc__ = """A problem of a file or one of its records.
 
-path: of the file; None for the whole split.
+path: path of the file; None for the whole split.
 index: number of the record in the file, from 0; None for the whole file.
 offset: the byte at which the record starts.
-photo: the record's image/filename; '' where it has none.
-text: what is wrong.
+photo: the record's image/filename; '' if it has none.
+text: description of the problem.
 """
 
 FileReport = collections.namedtuple(
     'FileReport', 'path num_records num_decoded photos problems')
-FileReport.__doc__ = """What a file of records holds.
+FileReport.__doc__ = """Result of the check of a record file.
 
-path: of the file.
+path: path of the file.
 num_records: how many records it holds, damaged ones included.
 num_decoded: how many photos were decoded.
 photos: [(index, offset, image/filename, checksum)] of the records that have
-  a name. The checksum is the photo's; None for a '<class>/<file>', which needs
-  none: it occurs once in a data set, a base name may be in several folders.
+  a name. The checksum is the photo's; None for a '<class>/<file>', which is
+  unique in a data set: only a base name may be in several folders.
 problems: list of Problem.
 """
 
@@ -66,8 +67,8 @@ class PhotoDecoder:
   """Decodes photos as training does. May be used by several threads.
 
   Args:
-    compare_sizes: whether a photo must have the size that its record says.
-      Training does not mind.
+    compare_sizes: whether a photo must have the size given in its record.
+      Training does not need this.
   """
 
   def __init__(self, compare_sizes=True):
@@ -84,7 +85,7 @@ class PhotoDecoder:
     self._session.close()
 
   def check(self, example):
-    """Returns what is wrong with the photo of a record, None for nothing."""
+    """Returns a text about the problem of a record's photo, or None."""
     feature = example.features.feature
     encoded = _value(feature, 'image/encoded')
     try:
@@ -95,16 +96,16 @@ class PhotoDecoder:
       return 'the photo cannot be decoded: %s' % error
     except tf.errors.OpError as error:
       return 'the photo cannot be decoded: %s' % first_line(error)
-    said = (_value(feature, 'image/height', height),
-            _value(feature, 'image/width', width))
-    if self._compare_sizes and said != (height, width):
+    recorded_size = (_value(feature, 'image/height', height),
+                     _value(feature, 'image/width', width))
+    if self._compare_sizes and recorded_size != (height, width):
       return ('the photo is %d x %d pixels (height x width), the record says '
-              '%d x %d' % (height, width, *said))
+              '%d x %d' % (height, width, *recorded_size))
     return None
 
 
 def first_line(error):
-  """Returns what a tf.errors.OpError says, without where in the graph."""
+  """Returns the message of a tf.errors.OpError, without the graph location."""
   return error.message.split('[[')[0].strip().split('\n')[-1].strip()
 
 
@@ -112,11 +113,11 @@ def check_file(path, labels, decoder=None, indexes=None, on_record=None):
   """Reads a whole file and checks each record.
 
   Args:
-    path: of the file.
-    labels: range of the labels that are accepted; None: any label will do.
+    path: path of the file.
+    labels: range of accepted labels; None: any label.
     decoder: PhotoDecoder; None: no photo is decoded.
-    indexes: which records' photos are decoded; None: all.
-    on_record: function that is called after each record, None for none.
+    indexes: numbers of the records whose photos are decoded; None: all.
+    on_record: function that is called after each record, or None.
 
   Returns:
     A FileReport.
@@ -144,13 +145,13 @@ def check_file(path, labels, decoder=None, indexes=None, on_record=None):
 
 
 def check_files(paths, labels, decoder=None, indexes=None, on_record=None):
-  """Yields the FileReport of each file, in order; several are read at once.
+  """Yields the FileReport of each file, in order; reads several in parallel.
 
   Args:
     paths: list of paths.
     labels: as for check_file.
     decoder: as for check_file.
-    indexes: {path: which records' photos are decoded}; None: all.
+    indexes: {path: numbers of the records whose photos are decoded}; None: all.
     on_record: as for check_file.
   """
   def check(path):
@@ -162,11 +163,11 @@ def check_files(paths, labels, decoder=None, indexes=None, on_record=None):
 
 
 def first_problem(paths, decode, labels=None):
-  """Returns the first Problem in some files, None when there is none.
+  """Returns the first Problem in some files, None if there is none.
 
   Args:
     paths: list of paths, searched in this order.
-    decode: whether the photos are decoded, too.
+    decode: whether the photos are decoded as well.
     labels: as for check_file.
   """
   with PhotoDecoder(compare_sizes=False) as decoder:
@@ -177,21 +178,21 @@ def first_problem(paths, decode, labels=None):
 
 
 def _check_content(data, labels):
-  """Returns what is wrong (None for nothing), the photo's name, the Example.
+  """Returns the problem (None if there is none), the photo's name, the Example.
 
-  Where there is a name there is an image/encoded.
+  If a name is returned, image/encoded exists.
   """
   try:
     example = tf.train.Example.FromString(data)
   except DecodeError:
-    return 'it is no tf.train.Example', '', None
+    return 'it is not a tf.train.Example', '', None
   feature = example.features.feature
   text = None
   for key, kind in list(_NEEDED.items()) + list(_OPTIONAL.items()):
-    found = feature[key].WhichOneof('kind') if key in feature else None
-    if found is None and key in _NEEDED:
+    own_kind = feature[key].WhichOneof('kind') if key in feature else None
+    if own_kind is None and key in _NEEDED:
       text = text or '%s is missing' % key
-    elif found not in (None, kind) or found and (
+    elif own_kind not in (None, kind) or own_kind and (
         len(getattr(feature[key], kind).value) != 1):
       text = text or '%s is not one value in a %s' % (key, kind)
   if text:
@@ -199,7 +200,7 @@ def _check_content(data, labels):
   name = _value(feature, 'image/filename', b'').decode('utf-8', 'replace')
   label = _value(feature, 'image/class/label')
   if labels is not None and label not in labels:
-    text = 'label %d, accepted are %d to %d' % (label, labels[0], labels[-1])
+    text = 'label %d, expected %d to %d' % (label, labels[0], labels[-1])
   elif not _value(feature, 'image/encoded'):
     text = 'image/encoded is empty'
   return text, name, example

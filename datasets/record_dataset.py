@@ -1,7 +1,7 @@
-"""The one reader of records, for every data set of this project.
+"""Record format of every data set of this project, and its slim Dataset.
 
 A record is a tf.train.Example with slim's keys, so that records of the 2017
-scripts and those of this project can be read alike:
+scripts and those of this project can be read in the same way:
 
   image/encoded      bytes of a JPEG (or PNG) file
   image/format       b'jpg', b'JPEG' or b'png'
@@ -47,12 +47,12 @@ def make_example(encoded, height, width, label, filename, image_format=b'jpg',
 
   Args:
     encoded: bytes of a JPEG or PNG file.
-    height: pixels.
-    width: pixels.
+    height: height in pixels.
+    width: width in pixels.
     label: integer.
     filename: text, '<class>/<file>'.
     image_format: b'jpg', b'JPEG' or b'png'.
-    extra: more features, {key: tf.train.Feature}; None for none.
+    extra: more features, {key: tf.train.Feature}, or None.
   """
   feature = {
       'image/encoded': bytes_feature([encoded]),
@@ -67,9 +67,9 @@ def make_example(encoded, height, width, label, filename, image_format=b'jpg',
 
 
 def features():
-  """Returns the parsing specification of what is read from a record.
+  """Returns the parsing specification of the features that are read.
 
-  A label is required: without one a photo would silently count as class 0.
+  A label is required: without one a photo would silently become class 0.
   """
   return {
       'image/encoded': tf.FixedLenFeature((), tf.string),
@@ -88,7 +88,7 @@ def make_dataset(data_sources, num_samples, labels, reader=None, channels=3,
     num_samples: how many records they hold together.
     labels: list of class names.
     reader: class of a tf.ReaderBase; None: tf.TFRecordReader.
-    channels: of the item 'image': 3, or 1 for grey.
+    channels: channels of the item 'image': 3, or 1 for grey.
     image: description of that item; None: a color photo.
   """
   decoder = slim.tfexample_decoder.TFExampleDecoder(features(), {
@@ -111,27 +111,27 @@ def make_dataset(data_sources, num_samples, labels, reader=None, channels=3,
 def find_shards(dataset_dir, name):
   """Finds the record files of a data set by their names.
 
-  Both `<name>_train-00000-of-00005.tfrecord`, which this project writes, and
-  `<name>_train_00000-of-00005.tfrecord`, which slim's flowers script wrote. Of
-  a split that has both, the former are taken.
+  It finds both `<name>_train-00000-of-00005.tfrecord`, as this project writes,
+  and `<name>_train_00000-of-00005.tfrecord`, as slim's flowers script wrote. If
+  a split has both, the former are used.
 
   Args:
     dataset_dir: folder that holds the files.
     name: name of the data set.
 
   Returns:
-    {split name: sorted list of file names}; empty without the folder.
+    {split name: sorted list of file names}; empty if the folder is missing.
   """
   pattern = re.compile(r'%s_([a-z]+)([-_])(\d{5})-of-(\d{5})(?:\.tfrecord)?' %
                        re.escape(name))
-  found = {}
+  by_split = {}
   for file_name in sorted(_listdir(dataset_dir)):
     match = pattern.fullmatch(file_name)
     if match:
       split, mark, _, _ = match.groups()
-      found.setdefault(split, {}).setdefault(mark, []).append(file_name)
-  return {split: marks.get('-') or marks['_']
-          for split, marks in found.items()}
+      by_split.setdefault(split, {}).setdefault(mark, []).append(file_name)
+  return {split: by_mark.get('-') or by_mark['_']
+          for split, by_mark in by_split.items()}
 
 
 def _listdir(folder):
@@ -145,7 +145,7 @@ def count_records(record_path):
     record_path: path of a TFRecord file that is not compressed.
 
   Raises:
-    InputError: if the file cannot be read, is no TFRecord file, holds a damaged
-      length, or ends inside a record.
+    InputError: if the file cannot be read, is not a TFRecord file, holds a
+      damaged length, or ends inside a record.
   """
   return len(tfrecord_file.record_offsets(record_path))

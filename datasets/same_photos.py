@@ -1,8 +1,8 @@
-"""Finds the photos of a folder that show the same pixels.
+"""Finds the photos of a folder that have the same pixels.
 
 Two files may hold the same picture in different bytes: saved as PNG, with other
 EXIF data, packed better. Comparing all pixels would double the time of a
-conversion, so only photos that may have an equal are decoded in full.
+conversion, so only photos that may equal another are decoded in full.
 """
 
 import collections
@@ -12,7 +12,7 @@ from errors import InputError
 
 
 def group(folder, usable, max_pixels):
-  """Groups photos by their pixels, as they are seen upright.
+  """Groups photos by the pixels of the upright picture.
 
   Args:
     folder: the folder of photos.
@@ -24,7 +24,7 @@ def group(folder, usable, max_pixels):
     one photo.
 
   Raises:
-    InputError: a file is no longer what it was.
+    InputError: a file has changed since it was checked.
   """
   by_bytes = collections.OrderedDict()
   for photo in usable:
@@ -33,7 +33,7 @@ def group(folder, usable, max_pixels):
   digests = digest_pixels(folder, _doubtful(firsts), max_pixels)
   groups = collections.OrderedDict()
   for photo in firsts:
-    if photo.is_plain:  # One that is not doubtful is alone with its bytes.
+    if photo.is_plain:  # One that is not doubtful has no equal in other bytes.
       key = digests.get(photo.digest, photo.digest)
     else:
       key = photo.look
@@ -44,8 +44,8 @@ def group(folder, usable, max_pixels):
 def _doubtful(firsts):
   """Returns the plain photos that may have the pixels of another photo.
 
-  Those that look like another plain one at an eighth of the size, and those of
-  the size of a photo that is not plain.
+  These are the ones that look like another plain photo at an eighth of the
+  size, and those of the size of a photo that is not plain.
   """
   sizes = {(photo.height, photo.width) for photo in firsts
            if not photo.is_plain}
@@ -55,7 +55,7 @@ def _doubtful(firsts):
 
 
 def digest_pixels(folder, checked, max_pixels):
-  """Decodes photos, and shows progress.
+  """Decodes photos and digests their pixels, with progress on stderr.
 
   Args:
     folder: the folder of photos.
@@ -66,7 +66,7 @@ def digest_pixels(folder, checked, max_pixels):
     {CheckedPhoto.digest: digest of the pixels}.
 
   Raises:
-    InputError: a file is no longer what it was.
+    InputError: a file has changed since it was checked.
   """
   def digest(photo):
     data = photo_folder.read_bytes_again(folder, photo, max_pixels)

@@ -1,9 +1,9 @@
-"""Tells which record files of a finished data set are whole.
+"""Finds the damaged record files of a finished data set.
 
-For who converts a data set again: what is damaged is made anew. Every byte is
-read and its checksum compared, which takes as long as reading the files, much
-less than making them: for the 140 GB of ImageNet some minutes to an hour, for
-MNIST a second.
+If a data set is converted again, only damaged files are written again. Every
+byte is read and its checksum compared, which takes as long as reading the
+files, much less than writing them: for the 140 GB of ImageNet some minutes to
+an hour, for MNIST a second.
 """
 
 import collections
@@ -15,14 +15,14 @@ from errors import InputError
 KnownShard = collections.namedtuple('KnownShard', 'path records bytes')
 KnownShard.__doc__ = """A record file, and what it should hold.
 
-path: of the file, which may be missing.
-records: how many there should be.
-bytes: size that the file should have; None: nobody knows.
+path: path of the file, which may be missing.
+records: how many records it should hold.
+bytes: size that the file should have; None: not known.
 """
 
 
 def find_damaged(shards):
-  """Reads record files, several at once, and shows progress.
+  """Reads record files, several in parallel, with progress on stderr.
 
   Args:
     shards: list of KnownShard.
@@ -45,7 +45,7 @@ def find_damaged(shards):
 
 
 def _is_whole(shard, on_record):
-  """Whether a file has its size, its records and their checksums."""
+  """Returns whether a file has the right size, records and checksums."""
   if not os.path.isfile(shard.path):
     return False
   if shard.bytes not in (None, os.path.getsize(shard.path)):
@@ -57,6 +57,6 @@ def _is_whole(shard, on_record):
         return False
       count += 1
       on_record()
-  except InputError:  # It cannot be read, which is as bad.
+  except InputError:  # It cannot be read.
     return False
   return count == shard.records

@@ -1,6 +1,6 @@
-"""Which record files make up a split, and a cheap check of them.
+"""Finds the record files of each split, with a cheap check of them.
 
-The check looks at lengths only. `verify_tfrecord.py` reads everything.
+The check reads lengths only. `verify_tfrecord.py` reads everything.
 """
 
 import collections
@@ -12,9 +12,9 @@ from datasets import manifest as manifests
 from datasets import public_sets, record_dataset, tfrecord_file
 from errors import InputError
 
-# Up to so many records of a split are counted before training: a quarter of a
-# second when the files lie in memory. Beyond, only where each file starts is
-# looked at, and its size where the manifest knows it.
+# Up to this many records of a split are counted before training: a quarter of a
+# second if the files are in the page cache. In larger splits only the start of
+# each file is checked, and its size if the manifest has it.
 COUNT_LIMIT = 100 * 1000
 
 SplitFiles = collections.namedtuple(
@@ -22,9 +22,9 @@ SplitFiles = collections.namedtuple(
 SplitFiles.__doc__ = """The record files of a split.
 
 sources: sorted list of paths.
-size: records that they should hold together; None: nobody knows.
-shard_sizes: records that each should hold; None: nobody knows.
-shard_bytes: size that each file should have; None: nobody knows.
+size: records that they should hold together; None: not known.
+shard_sizes: records that each should hold; None: not known.
+shard_bytes: size that each file should have; None: not known.
 """
 
 
@@ -34,15 +34,15 @@ def work_dir(dataset_dir, name):
 
 
 def find(name, dataset_dir):
-  """Finds the splits of a data set: by its manifest, else by names of files.
+  """Finds the splits of a data set, by its manifest or else by file names.
 
   Args:
     name: name of the data set.
     dataset_dir: folder that holds the files.
 
   Returns:
-    {split name: SplitFiles}; empty where the data set is not converted, or a
-    conversion has not ended. What a manifest names may be missing.
+    {split name: SplitFiles}; empty if the data set is not converted, or a
+    conversion has not ended. Files that a manifest names may be missing.
 
   Raises:
     InputError: if the manifest cannot be read.
@@ -50,12 +50,12 @@ def find(name, dataset_dir):
   def in_folder(names):
     return [os.path.join(dataset_dir, file_name) for file_name in names]
 
-  found = manifests.load(dataset_dir, name)
-  if found:
+  manifest = manifests.load(dataset_dir, name)
+  if manifest:
     return {split: SplitFiles(in_folder(entry['shards']), entry['size'],
                               entry.get('shard_sizes'),
                               entry.get('shard_bytes'))
-            for split, entry in found.splits.items()}
+            for split, entry in manifest.splits.items()}
   if os.path.isdir(work_dir(dataset_dir, name)):
     return {}
   shards = record_dataset.find_shards(dataset_dir, name)
@@ -78,8 +78,8 @@ def check(name, split, files, dataset_dir):
     How many records there are.
 
   Raises:
-    InputError: a file is missing, cut off or no TFRecord file, or the files do
-      not hold what the manifest says.
+    InputError: a file is missing, cut off or not a TFRecord file, or the files
+      do not hold what the manifest says.
   """
   origin = manifests.path(dataset_dir, name)
   for problem in problems_of_files(name, files, origin):
@@ -105,31 +105,31 @@ def count_records(sources):
 
 
 def problems_of_files(name, files, origin):
-  """Compares which files there are, and their sizes, with what is known.
+  """Compares the existing files and their sizes with a SplitFiles.
 
   Args:
     name: name of the data set.
-    files: a SplitFiles.
+    files: the SplitFiles.
     origin: path of the manifest.
 
   Yields:
-    What is wrong, one line each.
+    A line about each problem.
   """
   missing = [source for source in files.sources if not os.path.isfile(source)]
   if missing:
     yield ('the manifest %s names %d files that are missing, the first is %s' %
            (origin, len(missing), missing[0]))
   elif files.size is None and len(files.sources) != _total(files.sources[0]):
-    text = '%d of the %d files like %s are there' % (
+    text = 'only %d of the %d files like %s exist' % (
         len(files.sources), _total(files.sources[0]), files.sources[0])
-    if name == 'imagenet':  # A part is of use, and slim takes what there is.
-      tf.logging.warning('%s: taking these', text)
+    if name == 'imagenet':  # A part is useful, and slim uses what exists.
+      tf.logging.warning('%s: using these', text)
     else:
       yield text
   for source, wanted in zip(files.sources, files.shard_bytes or ()):
     size = os.path.getsize(source) if source not in missing else wanted
     if size != wanted:
-      yield ('%s is damaged: it has %d bytes, and the manifest %s says %d' %
+      yield ('%s is damaged: it has %d bytes, but the manifest %s says %d' %
              (source, size, origin, wanted))
 
 
@@ -142,31 +142,31 @@ def compare_counts(files, counts, origin):
     origin: path of the manifest.
 
   Returns:
-    What is wrong, None when all is well.
+    A text about the problem, None if there is none.
   """
   for source, count, wanted in zip(files.sources, counts,
                                    files.shard_sizes or ()):
     if count != wanted:
-      return ('%s holds %d records, and the manifest %s says %d' %
+      return ('%s holds %d records, but the manifest %s says %d' %
               (source, count, origin, wanted))
   if files.size not in (None, sum(counts)):
-    # The converter fills all files of a split alike.
+    # The converter fills all files of a split evenly.
     even = files.size / len(counts)
     source, count = max(zip(files.sources, counts),
                         key=lambda row: abs(row[1] - even))
-    return ('the files hold %d records, and the manifest %s says %d; %s holds '
+    return ('the files hold %d records, but the manifest %s says %d; %s holds '
             '%d of them' % (sum(counts), origin, files.size, source, count))
   return None
 
 
 def command(name, dataset_dir):
-  """Returns what to run to get a data set's files, for messages."""
+  """Returns the command that makes a data set's files, for messages."""
   program = ('download_and_convert_data.py --dataset_name=%s --dataset_dir=%s' %
              (name, dataset_dir))
   try:
     folder = manifests.photos_folder(dataset_dir, name,
                                      manifests.load(dataset_dir, name))
-  except InputError:  # Another message is about the manifest.
+  except InputError:  # Reported elsewhere.
     folder = manifests.photos_folder(dataset_dir, name)
   if name not in public_sets.PUBLIC_SETS or os.path.isdir(folder):
     return '%s on the photos in %s/<class>/' % (program, folder)
@@ -177,11 +177,11 @@ def command(name, dataset_dir):
 
 
 def _by_pattern(public_set, dataset_dir):
-  """Returns {split: names of files} of what slim's scripts wrote."""
+  """Returns {split: file names} of records that slim's scripts wrote."""
   names = sorted(os.listdir(dataset_dir) if os.path.isdir(dataset_dir) else [])
-  found = {split: fnmatch.filter(names, public_set.file_pattern % split)
-           for split in public_set.split_sizes}
-  return {split: files for split, files in found.items() if files}
+  by_split = {split: fnmatch.filter(names, public_set.file_pattern % split)
+              for split in public_set.split_sizes}
+  return {split: files for split, files in by_split.items() if files}
 
 
 def _total(source):
@@ -191,17 +191,17 @@ def _total(source):
 
 
 def _is_full_set(name, split, sources):
-  """Whether these are all files of a public data set that is slow to count.
+  """Returns whether these are all files of a large public data set.
 
-  Its files are filled alike, so the first, the middle and the last tell. (A
-  million seeks in 140 GB would take hours on some disks.)
+  Its files are filled evenly, so only the first, the middle and the last are
+  counted. (A million seeks in 140 GB would take hours on some disks.)
   """
-  known = public_sets.PUBLIC_SETS.get(name)
-  size = known.split_sizes.get(split, 0) if known else 0
+  public_set = public_sets.PUBLIC_SETS.get(name)
+  size = public_set.split_sizes.get(split, 0) if public_set else 0
   if size <= COUNT_LIMIT or len(sources) != _total(sources[0]):
     return False
   for source in sources:
     tfrecord_file.check_start(source)
-  some = [sources[0], sources[len(sources) // 2], sources[-1]]
+  sample = [sources[0], sources[len(sources) // 2], sources[-1]]
   return all(abs(count - size / len(sources)) < 2
-             for count in count_records(some))
+             for count in count_records(sample))

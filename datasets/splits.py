@@ -1,4 +1,4 @@
-"""Which photo goes to which split."""
+"""Assigns photos to the splits train, validation and test."""
 
 import collections
 import hashlib
@@ -9,7 +9,7 @@ from errors import InputError
 
 SPLITS = ('train', 'validation', 'test')
 
-# Classes that a message names.
+# How many classes a message names.
 _NAMED = 5
 
 
@@ -22,7 +22,7 @@ def assign_all(by_class, percents, seed, former=None, pixels=None):
     seed: integer.
     former: the manifest.Manifest whose splits are kept, or None.
     pixels: {CheckedPhoto.digest: digest of the pixels} of photos that `former`
-      may have in other bytes, see former_photos.find; None for none.
+      may have in other bytes, see former_photos.find; or None.
 
   Returns:
     {file: split}.
@@ -47,13 +47,14 @@ def assign_all(by_class, percents, seed, former=None, pixels=None):
 def assign(groups, percents, seed, former=None):
   """Assigns the photos of one class to splits.
 
-  A group of photos with equal pixels stays together. Groups go by the rank of a
+  A group of photos with equal pixels stays together. Groups are ordered by a
   hash of seed and content, so that neither names nor the order of a listing
   matter.
 
-  With a former manifest its photos keep their splits; they are known by the
-  bytes of the file, or else its pixels, or else the name. A group of which one
-  was trained on stays in training, because evaluating on it would flatter.
+  With a former manifest its photos keep their splits; they are recognized by
+  the bytes of the file, or else its pixels, or else its name. A group with a
+  photo that was trained on stays in training, because evaluation on it would be
+  too optimistic.
 
   Args:
     groups: list of lists of photo_folder.CheckedPhoto of one class.
@@ -63,24 +64,24 @@ def assign(groups, percents, seed, former=None):
       None: there was no former conversion.
 
   Returns:
-    {file: split}. For validation and test that percentage of the photos,
-    rounded, but at least one photo, and less where only larger groups are left.
-    A class without enough groups lacks a split: see `check`.
+    {file: split}. Validation and test get their percentage of the photos,
+    rounded, but at least one photo, and fewer if only larger groups are left. A
+    class without enough groups lacks a split: see `check`.
   """
-  split_of, fresh = {}, []
+  split_of, new_groups = {}, []
   for members in sorted(groups, key=lambda members: _rank(members, seed)):
-    known = {former(photo) for photo in members} if former else ()
+    former_splits = {former(photo) for photo in members} if former else ()
     for split in SPLITS:
-      if split in known:
+      if split in former_splits:
         split_of.update((photo.file, split) for photo in members)
         break
     else:
-      fresh.append(members)
+      new_groups.append(members)
 
   wanted = _wanted(sum(map(len, groups)), percents)
   sizes = collections.Counter(split_of.values())
   chosen = {split: [] for split in SPLITS}
-  for members in fresh:
+  for members in new_groups:
     for split in wanted:
       if sizes[split] + len(members) <= wanted[split]:
         break
@@ -88,7 +89,7 @@ def assign(groups, percents, seed, former=None):
       split = 'train'
     chosen[split].append(members)
     sizes[split] += len(members)
-  for split in wanted:  # Where only groups larger than wanted are left.
+  for split in wanted:  # If only groups larger than wanted are left.
     spare = chosen['train']
     if not sizes[split] and (
         len(spare) > 1 or spare and sizes['train'] > len(spare[0])):
@@ -104,16 +105,16 @@ def assign(groups, percents, seed, former=None):
 
 
 def _rank(members, seed):
-  """Returns what groups are ranked by: their smallest hash."""
+  """Returns the sort key of a group: its smallest hash."""
   return min(hashlib.sha256(b'%d:%s' % (seed, photo.digest.encode('ascii')))
              .hexdigest() for photo in members)
 
 
 def _wanted(count, percents):
-  """Returns {'validation': photos, 'test': photos} of a class."""
+  """Returns {'validation': number, 'test': number} of photos of a class."""
   wanted = {split: round(count * percents[split] / 100) or 1
             for split in SPLITS[1:] if percents[split]}
-  left = count - 1  # One is for training.
+  left = count - 1  # At least one is for training.
   for index, split in enumerate(wanted):
     reserved = len(wanted) - index - 1
     wanted[split] = max(min(wanted[split], left - reserved), 0)
@@ -122,7 +123,7 @@ def _wanted(count, percents):
 
 
 def check(by_class, split_of, percents, was_kept, folder):
-  """Raises InputError where a class lacks photos in a split that is wanted.
+  """Raises InputError if a class has no photos in a requested split.
 
   Args:
     by_class: {class: list of groups}.
@@ -142,25 +143,26 @@ def check(by_class, split_of, percents, was_kept, folder):
   advice = 'add photos, or lower --percent_validation or --percent_test to 0'
   if was_kept:
     advice = ('add photos, or delete %s to split all photos again: photos keep '
-              'the splits that it says' % was_kept)
+              'the splits listed there' % was_kept)
   raise InputError(
       '%s: too few photos for the splits %s in these classes (in brackets: how '
-      'many different ones): %s; %s' %
+      'many different photos): %s; %s' %
       (folder, ', '.join(wanted), _some(lacking), advice))
 
 
 def keep_one_split(members, skipped):
-  """Returns those of equal photos that are converted.
+  """Returns those photos of a group of equal ones that are converted.
 
-  None of several classes; of several ready-made splits those in the last one.
+  If they are in several classes: none. If they are in several ready-made
+  splits: those in the last one.
 
   Args:
     members: list of CheckedPhoto with equal pixels.
-    skipped: list that gets those that are in an earlier ready-made split.
+    skipped: list to which those in an earlier ready-made split are added.
   """
   if len({photo.class_name for photo in members}) > 1:
     return []
-  # A split that is None is the only one.
+  # If a split is None, all are None.
   last = max(members, key=lambda photo: SPLITS.index(photo.split or 'train'))
   for photo in members:
     if photo.split != last.split:
@@ -177,10 +179,10 @@ def check_ready_made(folder, listing, kept):
   Args:
     folder: the folder of photos.
     listing: its photo_folder.Listing.
-    kept: list of what `keep_one_split` returned, without empty ones.
+    kept: list of the results of `keep_one_split`, without empty ones.
 
   Raises:
-    InputError: one is not in the training split.
+    InputError: a class is not in the training split.
   """
   for split, name in listing.splits.items():
     present = {members[0].class_name for members in kept
@@ -192,15 +194,15 @@ def check_ready_made(folder, listing, kept):
     names = _some(lacking)
     if split == 'train':
       raise InputError(
-          '%s holds no photo to train on of %d classes: %s. Add photos to %s/, '
+          '%s holds no training photos of %d classes: %s. Add photos to %s/, '
           'or remove these class folders; a photo that is in an evaluation '
           'split as well does not count' % (folder, len(lacking), names, name))
     tf.logging.warning(
-        '%s: %s/ holds no photo of %d of the %d classes: %s. The %s photos say '
-        'nothing about these', folder, name, len(lacking), len(listing.classes),
-        names, split)
+        '%s: %s/ holds no photo of %d of the %d classes: %s. These are not '
+        'evaluated by the %s split', folder, name, len(lacking),
+        len(listing.classes), names, split)
 
 
 def _some(names):
-  """Returns the first of some names, with commas."""
+  """Returns the first few names, separated by commas."""
   return ', '.join(names[:_NAMED]) + ', ...' * (len(names) > _NAMED)

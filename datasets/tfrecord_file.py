@@ -1,9 +1,9 @@
-"""TFRecord files as bytes: records, their lengths and their checksums.
+"""Reads TFRecord files as bytes: records, their lengths and their checksums.
 
-A file is a row of records, each: length (8 bytes, little-endian), the checksum
-of these 8 bytes (4), the data, the checksum of the data (4). Checksums are
-CRC-32C (Castagnoli, RFC 3720), rotated and shifted by a constant, as TensorFlow
-masks them (core/lib/hash/crc32c.h).
+A file is a sequence of records, each: length (8 bytes, little-endian), the
+checksum of these 8 bytes (4), the data, the checksum of the data (4). Checksums
+are CRC-32C (Castagnoli, RFC 3720), rotated and shifted by a constant, as
+TensorFlow masks them (core/lib/hash/crc32c.h).
 """
 
 import collections
@@ -17,7 +17,7 @@ from errors import InputError
 
 _LENGTH_BYTES, HEADER_BYTES, _CHECKSUM_BYTES = 8, 12, 4
 
-# Bytes of a record beside its data.
+# Bytes of a record in addition to its data.
 OVERHEAD_BYTES = HEADER_BYTES + _CHECKSUM_BYTES
 
 _MASK = 0xA282EAD8
@@ -26,24 +26,24 @@ _COMPRESSED = {b'\x1f\x8b': 'gzip', b'PK': 'zip', b'BZ': 'bzip2',
                b'\x78\x9c': 'zlib'}
 
 Record = collections.namedtuple('Record', 'index offset data problem')
-Record.__doc__ = """One record, or what is wrong with it.
+Record.__doc__ = """One record, or its problem.
 
 index: its number in the file, from 0.
 offset: the byte of the file at which it starts.
-data: bytes; None when they are damaged.
-problem: text; None when all is well.
+data: bytes; None if they are damaged.
+problem: text; None if there is none.
 """
 
 
 def read(path):
-  """Yields every Record of a file, both checksums checked.
+  """Yields every Record of a file, with both checksums checked.
 
-  TensorFlow's own reader goes first, at the speed of the disk. From the first
-  damage on, this module takes over, which is slower and tells more. After a
-  damaged length nothing more of the file can be found.
+  TensorFlow's own reader is used first, at the speed of the disk. From the
+  first damage on, this module reads the file, which is slower and reports more.
+  After a damaged length the rest of the file cannot be read.
 
   Args:
-    path: of a TFRecord file that is not compressed.
+    path: path of a TFRecord file that is not compressed.
 
   Raises:
     InputError: if the file cannot be opened or read.
@@ -55,15 +55,15 @@ def read(path):
       index += 1
       offset += len(data) + OVERHEAD_BYTES
   except tf.errors.OpError:
-    pass  # What follows finds the same damage, and says more about it.
+    pass  # read_on finds the same damage, and reports more about it.
   yield from read_on(path, index, offset)
 
 
 def read_on(path, index, offset):
-  """Yields every Record from one on, without TensorFlow.
+  """Yields every Record from a position on, without TensorFlow.
 
   Args:
-    path: of a TFRecord file that is not compressed.
+    path: path of a TFRecord file that is not compressed.
     index: number of the record that starts at `offset`.
     offset: byte of the file.
 
@@ -105,14 +105,14 @@ def record_offsets(path):
   """Finds the records of a file by their lengths, without reading the data.
 
   Args:
-    path: of a TFRecord file that is not compressed.
+    path: path of a TFRecord file that is not compressed.
 
   Returns:
     List of the bytes at which the records start.
 
   Raises:
-    InputError: if the file cannot be read, is no TFRecord file, holds a damaged
-      length, or ends inside a record.
+    InputError: if the file cannot be read, is not a TFRecord file, holds a
+      damaged length, or ends inside a record.
   """
   try:
     with open(path, 'rb') as source:
@@ -128,8 +128,8 @@ def record_offsets(path):
           (index, offsets[index])))
   if offsets and offsets[-1] != size:
     raise InputError(
-        '%s is damaged: it ends inside record %d (byte %d), as a copy that was '
-        'cut off does' % (path, len(offsets) - 2, offsets[-2]))
+        '%s is damaged: it ends inside record %d (byte %d), like an incomplete '
+        'copy' % (path, len(offsets) - 2, offsets[-2]))
   return offsets[:-1]
 
 
@@ -137,11 +137,11 @@ def check_start(path):
   """Checks the length of the first record: whether this is a TFRecord file.
 
   Args:
-    path: of a file.
+    path: path of a file.
 
   Raises:
-    InputError: if the file cannot be read, is empty, or starts with anything
-      else.
+    InputError: if the file cannot be read, is empty, or does not start with a
+      record.
   """
   try:
     with open(path, 'rb') as source:
@@ -154,7 +154,7 @@ def check_start(path):
 
 
 def masked_crc32c(data):
-  """Returns the checksum of bytes as a TFRecord holds it."""
+  """Returns the checksum of bytes as stored in a TFRecord."""
   value = google_crc32c.value(data)
   return ((value >> 15 | value << 17) + _MASK) & 0xFFFFFFFF
 
@@ -167,7 +167,7 @@ def _is_header(header):
 
 
 def _about_start(header, index):
-  """Returns what is wrong with a file that does not start as a TFRecord."""
+  """Returns the problem of a file whose first record is wrong, else None."""
   if index:
     return None
   kind = _COMPRESSED.get(header[:2])
@@ -177,11 +177,11 @@ def _about_start(header, index):
 
 
 def _walk(source, size):
-  """Goes from length to length.
+  """Reads the header of each record.
 
   Returns:
-    offsets: where each record starts, and at last where the next would; that
-      is not `size` when the file ends inside a record.
+    offsets: where each record starts, and finally where the next would; that
+      is not `size` if the file ends inside a record.
     headers: the first 12 bytes of each record, fewer at the end of the file.
   """
   offsets, headers, position = [0], [], 0

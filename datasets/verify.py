@@ -1,4 +1,4 @@
-"""Verifies a whole data set: what `verify_tfrecord.py` reports."""
+"""Verifies a whole data set, for `verify_tfrecord.py`."""
 
 import collections
 import os
@@ -15,7 +15,7 @@ from errors import InputError
 
 SplitReport = collections.namedtuple(
     'SplitReport', 'split num_files num_records num_bytes num_decoded problems')
-SplitReport.__doc__ = """What was found in a split.
+SplitReport.__doc__ = """Result of the verification of a split.
 
 split: its name.
 num_files: how many record files it has.
@@ -29,15 +29,15 @@ problems: list of record_check.Problem.
 def verify(dataset_dir, name, split_name=None, num_decoded=100):
   """Verifies the record files of a data set; shows progress on stderr.
 
-  Both checksums of every record, what each record holds, the numbers against
-  the manifest and the file names, labels, photos that occur twice, in one split
-  or in two. Works without a manifest as well.
+  It checks both checksums and the content of every record, the numbers against
+  the manifest and the file names, labels, and photos that occur twice, in one
+  split or in two. It works without a manifest as well.
 
   Args:
     dataset_dir: folder that holds the files.
     name: name of the data set.
-    split_name: the one split to verify; None: all.
-    num_decoded: photos a split that are decoded, spread evenly; 0: all.
+    split_name: the split to verify; None: all.
+    num_decoded: photos per split to decode, spread evenly; 0: all.
 
   Yields:
     A SplitReport for each split.
@@ -61,7 +61,7 @@ def verify(dataset_dir, name, split_name=None, num_decoded=100):
 
 def _verify_split(name, split, files, origin, labels, num_decoded,
                   decoder, seen):
-  """Returns the SplitReport of one split; notes its photos in `seen`."""
+  """Returns the SplitReport of one split; adds its photos to `seen`."""
   problems = [_of_split(text)
               for text in split_files.problems_of_files(name, files, origin)]
   paths = [path for path in files.sources if os.path.isfile(path)]
@@ -88,17 +88,17 @@ def _of_split(text):
 
 
 def _count(path):
-  """Returns how many records a file holds, 0 when its lengths are damaged."""
+  """Returns how many records a file holds, 0 if its lengths are damaged."""
   try:
     return record_dataset.count_records(path)
-  except InputError:  # Reading finds it again, and says more about it.
+  except InputError:  # Reading finds it again, and reports more about it.
     return 0
 
 
 def _spread(paths, counts, num_decoded):
   """Returns {path: numbers of the records to decode}, None for all.
 
-  A file whose records cannot be counted has its first one decoded.
+  If the records of a file cannot be counted, its first one is decoded.
   """
   if not num_decoded:
     return None
@@ -115,7 +115,7 @@ def _spread(paths, counts, num_decoded):
 
 
 def _repeated(report, seen):
-  """Returns the Problems of photos that were seen before, and notes all."""
+  """Returns the Problems of photos that are in `seen`; adds all to it."""
   problems = []
   for index, offset, photo, checksum in report.photos:
     if (photo, checksum) in seen:

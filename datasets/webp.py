@@ -1,21 +1,21 @@
-"""WebP files: whether they can be read safely, their size and first frame.
+"""Finds a safe reader for WebP files, and reads their size and first frame.
 
 Layout of the container: RFC 9649, section 2.
 """
 
 from PIL import WebPImagePlugin, features
 
-# Earlier versions of libwebp write beyond their memory on a crafted file
+# Earlier versions of libwebp overflow a buffer on a crafted file
 # (CVE-2023-4863). The Pillow of Python 3.7 will not get a newer one.
 _SAFE_VERSION = (1, 3, 2)
 
-# Chunks that are searched for the first frame; two or three precede it. An
-# upload of a million empty ones would take seconds.
+# Chunks that are searched for the first frame; two or three precede it. Without
+# a limit, an upload of a million empty chunks would take seconds.
 _MAX_CHUNKS = 100
 
 
 def find_reader():
-  """Returns Pillow's class for WebP, None where its libwebp is not safe."""
+  """Returns Pillow's class for WebP, None if its libwebp is not safe."""
   version = features.version('webp')
   if version and tuple(map(int, version.split('.'))) >= _SAFE_VERSION:
     return WebPImagePlugin.WebPImageFile
@@ -23,9 +23,9 @@ def find_reader():
 
 
 def size_of(data):
-  """Returns width and height as the header has them, zeros where it is damaged.
+  """Returns width and height from the header, zeros if it is damaged.
 
-  Pillow allocates the whole picture already when it opens the file.
+  For use before Pillow opens the file, which allocates the whole picture.
 
   Args:
     data: bytes of a WebP file, at least the first 30.
@@ -49,16 +49,16 @@ def first_frame(data):
   Args:
     data: bytes of a WebP file.
   """
-  at = 12
+  offset = 12
   for _ in range(_MAX_CHUNKS):
-    if at + 24 > len(data) or data[12:16] != b'VP8X':
+    if offset + 24 > len(data) or data[12:16] != b'VP8X':
       break
-    if data[at:at + 4] == b'ANMF':
+    if data[offset:offset + 4] == b'ANMF':
       left, top, width, height = (_number(data[start:start + 3]) for start in
-                                  range(at + 8, at + 20, 3))
+                                  range(offset + 8, offset + 20, 3))
       return 2 * left, 2 * top, 2 * left + width + 1, 2 * top + height + 1
-    length = _number(data[at + 4:at + 8])
-    at += 8 + length + length % 2
+    length = _number(data[offset + 4:offset + 8])
+    offset += 8 + length + length % 2
   return None
 
 

@@ -1,1 +1,1 @@
-"""Files from the network: downloaded, checked and unpacked."""
+"""Downloads, checks and unpacks files."""

@@ -1,10 +1,11 @@
-"""Archives from the network: read whole, and unpacked without trusting them.
+"""Reads and unpacks archives from the network without trusting them.
 
-Python's own extraction can be told to leave its folder by names, links and
-devices, and 3.7 has no filter against that. Here only plain files and folders
-below one folder come out, and anything else condemns the archive. So does what
-would take memory or disk out of proportion: gzip makes a thousandth of zeros,
-and tarfile holds a member's headers in memory, whatever their length.
+Python's own extraction can be made to write outside its folder by names, links
+and devices, and 3.7 has no filter against that. Here only plain files and
+folders below one folder are unpacked; an archive with anything else is refused.
+So is an archive that would take far too much memory or disk: gzip compresses
+zeros to a thousandth, and tarfile holds a member's headers in memory, whatever
+their length.
 """
 
 import collections
@@ -21,44 +22,44 @@ import zlib
 
 from errors import InputError
 
-_CHUNK = 1024 * 1024  # Bytes that are unpacked at a time.
+_CHUNK = 1024 * 1024  # Bytes unpacked at a time.
 
-# The limits of an archive, far above all that are published: the largest are
+# The limits of an archive, far above all published ones: the largest are
 # checkpoints of 0.6 GB and 3,670 photos.
 _MOST_BYTES = 4 * 2 ** 30   # Unpacked, headers included.
-_MOST_IN_MEMORY = 2 ** 30   # Bytes of a file that is read whole.
+_MOST_IN_MEMORY = 2 ** 30   # Bytes of a file that is read into memory.
 _MOST_MEMBERS = 20000
 _MOST_HEADER_BYTES = 2 ** 15  # Of one member.
 _LONGEST_NAME = 1024        # Characters.
 
-# tarfile searches headers with an expression that takes quadratic time for it:
-# minutes for 60,000 digits (CVE-2024-6232).
+# tarfile searches headers with a regular expression that takes quadratic time
+# for many digits: minutes for 60,000 (CVE-2024-6232).
 _MANY_DIGITS = re.compile(rb'\d{65}')
 
-# What gzip and tarfile raise on bytes that are no such file, or damaged.
+# Errors of gzip and tarfile on bytes that are not such a file, or damaged.
 _READ_ERRORS = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError,
                 OverflowError, IndexError, KeyError, TypeError)
 
 
 class DamagedArchive(InputError):
-  """A file that is no archive of the expected kind, or not all of it."""
+  """A file that is not an archive of the expected kind, or is incomplete."""
 
 
 class UnsafeArchive(InputError):
-  """An archive with members that do not belong into one, or too large."""
+  """An archive that is too large or has members that are not allowed."""
 
 
 class _Unpacked:
-  """What gzip unpacks of a file, within limits; for tarfile and here."""
+  """File object of a file's unpacked bytes, within limits; also for tarfile."""
 
   def __init__(self, path, most_bytes=_MOST_BYTES):
     self._path, self._most_bytes = path, most_bytes
     self._file = gzip.open(path)
     self.close, self.tell = self._file.close, self._file.tell
-    self._header_bytes = None  # Read so far of a header; None: of content.
+    self._header_bytes = None  # Read so far of a header; None: in content.
 
   def begin_header(self):
-    """Counts what is read from here on as the headers of one member."""
+    """Counts bytes read from here on as the headers of one member."""
     self._header_bytes = 0
 
   def end_header(self):
@@ -68,7 +69,7 @@ class _Unpacked:
     """Returns up to `size` bytes, b'' at the end."""
     if self._header_bytes is not None:
       self._header_bytes += size
-      # A negative size, of a header made for it, would be all that is left.
+      # A crafted header may give a negative size, which would read all.
       if size < 0 or self._header_bytes > _MOST_HEADER_BYTES:
         raise UnsafeArchive('%s is not unpacked: the header of a member has '
                             'more than %d bytes' %
@@ -85,7 +86,7 @@ class _Unpacked:
     self._file.seek(place)
 
   def check(self, place):
-    """Raises UnsafeArchive where a place is beyond the limit."""
+    """Raises UnsafeArchive if a position is beyond the limit."""
     if place > self._most_bytes:
       raise UnsafeArchive('%s is not unpacked: it unpacks to more than %d bytes'
                           % (self._path, self._most_bytes))
@@ -95,7 +96,7 @@ def check_gzip(path):
   """Reads a gzip file to its end, checksum included.
 
   Raises:
-    DamagedArchive: it is no gzip file, is cut off or is damaged.
+    DamagedArchive: it is not a gzip file, is cut off or is damaged.
     UnsafeArchive: it unpacks to more than a GiB.
   """
   with _errors_of(path), _open_gzip(path, _MOST_IN_MEMORY) as source:
@@ -114,23 +115,23 @@ def _open_gzip(path, most_bytes=_MOST_BYTES):
 
 
 def check_tar(path):
-  """Reads a .tar.gz to its end: members, their places, gzip's checksum.
+  """Reads a .tar.gz to its end: members, their paths, gzip's checksum.
 
   Returns:
     List of the names of its files, normalized ('./a//b' is 'a/b').
 
   Raises:
-    DamagedArchive: it is no such archive, is cut off or is damaged.
+    DamagedArchive: it is not such an archive, is cut off or is damaged.
     UnsafeArchive: a member is absolute, leaves the folder with '..', is neither
       a file nor a folder, or has holes; or the archive has more members, longer
-      headers or more content than any that is published.
+      headers or more content than any published one.
   """
   with _open_tar(path) as members:
     return [name for name, _ in members]
 
 
 def read_members(path, wanted):
-  """Yields what some files of a .tar.gz hold, in the archive's order.
+  """Yields the content of some files of a .tar.gz, in the archive's order.
 
   Args:
     path: the archive.
@@ -140,7 +141,7 @@ def read_members(path, wanted):
     (name, bytes).
 
   Raises:
-    DamagedArchive, UnsafeArchive: as check_tar; or one of them is there twice,
+    DamagedArchive, UnsafeArchive: as check_tar; or one of them is listed twice,
       or larger than a GiB.
   """
   seen = set()
@@ -150,8 +151,8 @@ def read_members(path, wanted):
         continue
       _check_new(path, name, name, seen)
       if member.size > _MOST_IN_MEMORY:
-        raise UnsafeArchive('%s is not read: its member %r has %d bytes, '
-                            'accepted are up to %d' %
+        raise UnsafeArchive('%s is not read: its member %r has %d bytes, more '
+                            'than %d' %
                             (path, name, member.size, _MOST_IN_MEMORY))
       yield name, member.open().read()
 
@@ -161,16 +162,16 @@ def unpack(path, folder, place):
 
   Args:
     path: the archive.
-    folder: an empty folder. After an error it holds a part of the files: unpack
-      aside, and move what is complete.
+    folder: an empty folder. After an error it holds a part of the files: use a
+      temporary folder, and move it when complete.
     place: function of a normalized name; returns the name below `folder`, or
-      None for files that are left out.
+      None for files to skip.
 
   Returns:
     List of the names below `folder`.
 
   Raises:
-    DamagedArchive, UnsafeArchive: as check_tar; or one of them is there twice.
+    DamagedArchive, UnsafeArchive: as check_tar; or one of them is listed twice.
     InputError: the files cannot be written.
   """
   written, seen = [], set()
@@ -186,14 +187,14 @@ def unpack(path, folder, place):
 
 
 def _check_new(path, name, target, seen):
-  """Notes in a set what is taken of an archive; UnsafeArchive if twice."""
+  """Adds a target to `seen`; raises UnsafeArchive if it is in it already."""
   if target in seen:
     raise UnsafeArchive('%s holds %r twice: it is not unpacked' % (path, name))
   seen.add(target)
 
 
 def _write(source, target_path):
-  """Copies an archive's member; an error of reading stays what it is."""
+  """Copies a member of an archive; errors of reading are passed on."""
   try:
     os.makedirs(os.path.dirname(target_path), exist_ok=True)
     target = open(target_path, 'xb', buffering=0)
@@ -207,7 +208,7 @@ def _write(source, target_path):
 def write_all(target, data):
   """Writes bytes to an unbuffered file.
 
-  Such a file may take a part at a time: what fits where the disk is full.
+  One call may write only a part, such as what fits on a full disk.
 
   Args:
     target: file object, opened with buffering=0.
@@ -230,9 +231,9 @@ _Member = collections.namedtuple('_Member', 'size open')
 
 @contextlib.contextmanager
 def _open_tar(path):
-  """Gives an iterator over (normalized name, _Member) of the files."""
+  """Yields an iterator over (normalized name, _Member) of the files."""
   with _errors_of(path), _open_gzip(path) as unpacked:
-    unpacked.begin_header()  # It reads the first one at once.
+    unpacked.begin_header()  # tarfile.open reads the first header.
     with tarfile.open(fileobj=unpacked, mode='r:') as tar:
       yield _members(path, tar, unpacked)
 
@@ -255,14 +256,14 @@ def _members(path, tar, unpacked):
     if member.isreg():
       yield name, _Member(member.size,
                           lambda member=member: tar.extractfile(member))
-    del tar.members[:]  # It would keep all of them.
-  # The checksum stands behind the last byte, which tar has no reason to read.
+    del tar.members[:]  # tarfile would keep all of them.
+  # The checksum follows the last byte, which tarfile does not read.
   while unpacked.read(_CHUNK):
     pass
 
 
 def _safe_name(path, member):
-  """Returns the member's name below the folder; UnsafeArchive if it has none.
+  """Returns the member's name below the folder, or raises UnsafeArchive.
 
   Args:
     path: the archive.
@@ -297,30 +298,30 @@ def _errors_of(path):
   except InputError:  # It is a ValueError itself.
     raise
   except _READ_ERRORS as error:
-    if isinstance(error, OSError) and error.errno:  # The disk's, not gzip's.
+    if isinstance(error, OSError) and error.errno:  # Of the disk, not of gzip.
       raise InputError('%s: %s' % (error.filename or path, error.strerror))
-    raise DamagedArchive('%s is damaged, or no gzip archive: %s' %
+    raise DamagedArchive('%s is damaged, or not a gzip archive: %s' %
                          (path, ' '.join(str(error).split()) or
                           type(error).__name__))
 
 
 @contextlib.contextmanager
 def unpacking_folder(path):
-  """Gives an empty folder beside the place of what is unpacked in it.
+  """Creates an empty temporary folder to unpack into; for a `with`.
 
   Args:
-    path: how its name begins; the end is made up, so that no other process has
-      the same. What earlier, killed runs left under such names is removed: hold
-      a lock.
+    path: start of its path; the end is random, so that no other process uses
+      the same. Such folders left by earlier, killed runs are removed: hold a
+      lock.
 
   Yields:
-    The folder. All that is left in it at the end is removed.
+    The folder. At the end it is removed with its content.
 
   Raises:
-    InputError: it cannot be made.
+    InputError: it cannot be created.
   """
-  for left in [path] + glob.glob(glob.escape(path) + '.????????'):
-    shutil.rmtree(left, ignore_errors=True)
+  for leftover in [path] + glob.glob(glob.escape(path) + '.????????'):
+    shutil.rmtree(leftover, ignore_errors=True)
   folder = '%s.%s' % (path, uuid.uuid4().hex[:8])
   try:
     os.makedirs(folder)

@@ -1,14 +1,14 @@
-"""Downloads that survive cut connections: resumed, retried, checked, renamed.
+"""Downloads files, resuming after cut connections, and checks them.
 
   fetch(['https://example.org/photos.tgz'], 'data/photos.tgz',
         check=archives.check_tar)
 
-What has arrived is in photos.tgz.part, and what the server said about it (which
-version, how long) in photos.tgz.part.json; the next try, at whichever address,
-asks for the rest of that version only. The part is given up when another
-beginning arrives, not before: a full disk, a cut or an address that fails leave
-it. Proxies are taken from the environment (http_proxy, https_proxy, no_proxy),
-as by other programs.
+The received bytes are in photos.tgz.part, and the version and length that the
+server gave in photos.tgz.part.json; the next try, at any address, requests only
+the rest of that version. The part is discarded only when the beginning of
+another version arrives: a full disk, a cut connection or a failing address
+leave it. Proxies are read from the environment (http_proxy, https_proxy,
+no_proxy), as usual.
 """
 
 import contextlib
@@ -28,24 +28,24 @@ from downloads.archives import DamagedArchive, UnsafeArchive, write_all
 from downloads.progress import Progress
 from errors import InputError
 
-# Seconds between two tries that brought no further byte. One that did starts
-# from the first again.
+# Seconds between tries that received no further byte. A try that did starts
+# again from the first.
 WAITS = (1, 2, 4, 8, 16)
 
-_TIMEOUT = 30        # Seconds without a byte until a connection counts as cut.
+_TIMEOUT = 30        # Seconds without a byte after which a connection is cut.
 _CHUNK = 64 * 1024   # Bytes.
 _LONGEST_WAIT = 120  # Seconds that a server may ask for with Retry-After.
 
-# Not compressed on the way: a rest of that could not be asked for.
+# Without compression: the rest of a compressed response cannot be requested.
 _HEADERS = {'User-Agent': 'image-classification-scripts',
             'Accept-Encoding': 'identity'}
 
-# What a server answers when a later try may be served, beside 5xx.
+# Statuses besides 5xx after which a later try may succeed.
 _TRY_LATER = (408, 425, 429)
 
 
 class _Cut(Exception):
-  """A try ended early, and another one may go on."""
+  """A try ended early; another one may continue."""
 
   def __init__(self, reason, wait=0):
     super().__init__(reason)
@@ -53,29 +53,29 @@ class _Cut(Exception):
 
 
 class _Refused(Exception):
-  """Another try at this address is in vain."""
+  """Another try at this address would fail too."""
 
 
 def fetch(urls, path, size=None, check=None, sha256=None):
-  """Gets a file from the network, unless it is there.
+  """Downloads a file unless it exists.
 
   Args:
     urls: addresses of the same file, tried in turn.
-    path: where it goes; its folder is made where missing.
-    size: bytes that the file is known to have; None: what the server says.
-    check: function of a path that raises archives.DamagedArchive for a file
-      that is not what it should be; None: only the size is checked. A file that
-      is there already is checked too, but may have another size and SHA-256.
-    sha256: 64 hexadecimal digits that the file is known to have; None: those of
-      its first download, which are recorded beside it (downloads/marks.py).
+    path: path of the file; its folder is created if missing.
+    size: known size of the file in bytes; None: as the server says.
+    check: function of a path that raises archives.DamagedArchive for a wrong
+      file; None: only the size is checked. An existing file is checked too, but
+      may have another size and SHA-256.
+    sha256: known SHA-256 of the file, 64 hexadecimal digits; None: that of its
+      first download, which is recorded next to it (downloads/marks.py).
 
   Returns:
-    Whether it was downloaded. marks.is_downloaded knows that later on too, and
-    marks.remove_downloaded removes it.
+    Whether it was downloaded. Later, marks.is_downloaded returns the same, and
+    marks.remove_downloaded removes the file.
 
   Raises:
-    InputError: no address gave it, and where to put it by hand; or the file
-      that is there is damaged; or it cannot be written.
+    InputError: no address gave it (the message says where to put it by hand);
+      or the existing file is damaged; or it cannot be written.
   """
   if os.path.lexists(path):
     _check_given(path, check)
@@ -103,9 +103,9 @@ def fetch(urls, path, size=None, check=None, sha256=None):
     else:
       _forget_if_empty(target)
       raise InputError(
-          'cannot download %s (%s); get it in another way, put it at %s, and '
-          'run this again' % (os.path.basename(path), '; '.join(refusals),
-                              os.path.abspath(path)))
+          'cannot download %s (%s); get it another way, put it at %s, and run '
+          'this again' % (os.path.basename(path), '; '.join(refusals),
+                          os.path.abspath(path)))
     if not expected:
       marks.record_sha256(path, marks.sha256_of(part))
     marks.mark(path, part)
@@ -117,7 +117,7 @@ def fetch(urls, path, size=None, check=None, sha256=None):
 def _check_given(path, check):
   """Checks a file that a user has put there."""
   if not os.path.isfile(path):
-    raise InputError('%s is in the way: it is no file' % path)
+    raise InputError('%s is in the way: it is not a file' % path)
   try:
     if check:
       check(path)
@@ -126,20 +126,20 @@ def _check_given(path, check):
 
 
 def _check_sha256(path, part, expected, is_recorded):
-  """Raises DamagedArchive where a download is another file than expected.
+  """Raises DamagedArchive if a download is not the expected file.
 
   Args:
-    path: where the file goes.
-    part: where it is.
+    path: later path of the file.
+    part: its current path.
     expected: its SHA-256.
-    is_recorded: whether that is what an earlier download had.
+    is_recorded: whether that was recorded at an earlier download.
   """
-  found = marks.sha256_of(part)
-  if found != expected:
+  digest = marks.sha256_of(part)
+  if digest != expected:
     raise DamagedArchive(
-        'the SHA-256 of %s is %s, expected is %s%s' %
-        (os.path.basename(path), found, expected,
-         ', as at its first download; remove %s to accept another file' %
+        'the SHA-256 of %s is %s, expected %s%s' %
+        (os.path.basename(path), digest, expected,
+         ' as at its first download; remove %s to accept another file' %
          marks.record_path(path) if is_recorded else ''))
 
 
@@ -158,10 +158,10 @@ def _open_part(part):
 
 
 def _download(url, target, size, check):
-  """Brings `target` to its end, in as many tries as make sense.
+  """Downloads the rest of `target`, retrying while that may help.
 
   Raises:
-    _Refused: it did not work.
+    _Refused: it did not succeed.
   """
   farthest, failures, damaged, restarted = _have(target), 0, False, False
   while True:
@@ -181,7 +181,7 @@ def _download(url, target, size, check):
       _forget_if_empty(target)
       raise
     have = _have(target)
-    # One start from the beginning is no failure, if this address goes on then.
+    # One restart from the beginning is not a failure if this address continues.
     if have > farthest or have < farthest and not restarted:
       restarted = have < farthest
       farthest, failures = have, 0
@@ -194,22 +194,22 @@ def _download(url, target, size, check):
 
 
 def _transfer(url, target, size):
-  """Makes one try at the rest of the file.
+  """Makes one try to download the rest of the file.
 
   Raises:
     _Cut: it ended early.
-    _Refused: the server will not give it.
+    _Refused: the server refuses it.
   """
   facts = _facts(target)
   if _have(target) and _have(target) == facts.get('total'):
     return
   with _request(url, target, facts) as response:
-    goes_on = response.status == 206
-    total = (_check_partial(response, target, facts) if goes_on else
+    is_resumed = response.status == 206
+    total = (_check_partial(response, target, facts) if is_resumed else
              _length(response))
     if size and total not in (None, size):
-      raise _Refused('it offers %d bytes, and %d are expected' % (total, size))
-    first = b'' if goes_on else _begin(response, target, total)
+      raise _Refused('it offers %d bytes, but %d are expected' % (total, size))
+    first = b'' if is_resumed else _begin(response, target, total)
     _save_facts(target, response, total)
     _copy(response, target, total, first)
   have = _have(target)
@@ -221,7 +221,7 @@ def _transfer(url, target, size):
 
 
 def _begin(response, target, total):
-  """Empties the part once the file's first bytes are here; returns those."""
+  """Reads the file's first bytes, then empties the part; returns the bytes."""
   first = _read(response, 0)
   if not first and total != 0:
     raise _Cut('connection cut after 0 bytes')
@@ -230,8 +230,8 @@ def _begin(response, target, total):
 
 
 def _request(url, target, facts):
-  """Asks for the file, or for its rest; returns the response."""
-  # Else nothing would show that the rest is of another version.
+  """Requests the file, or the rest of it; returns the response."""
+  # Without these facts, a rest of another version would not be noticed.
   have = _have(target) if _validator(facts) or facts.get('total') else 0
   headers = dict(_HEADERS)
   if have:
@@ -241,22 +241,22 @@ def _request(url, target, facts):
   _say('%s %s' % ('Resuming' if have else 'Downloading', url))
   try:
     request = urllib.request.Request(url, headers=headers)
-    # An opener of its own knows the proxies as they are now.
+    # A new opener reads the current proxy settings.
     return urllib.request.build_opener().open(request, timeout=_TIMEOUT)
   except urllib.error.HTTPError as error:
     with error:
       raise _of_status(error, target)
   except (OSError, http.client.HTTPException) as error:
     raise _of_connection(error, started=have > 0)
-  except ValueError as error:  # No address at all.
+  except ValueError as error:  # Not a valid address.
     raise _Refused(error)
 
 
 def _of_status(error, target):
-  """Returns what an HTTP status means, as an exception to raise."""
+  """Returns the exception to raise for an HTTP status."""
   reason = 'HTTP %d %s' % (error.code, error.reason)
-  if error.code == 416:  # What is here is not a beginning of what is there.
-    _remove(_facts_path(target))  # So the next try asks for all of it.
+  if error.code == 416:  # The part is not a beginning of the server's file.
+    _remove(_facts_path(target))  # So the next try requests all of it.
     return _Cut(reason)
   if error.code >= 500 or error.code in _TRY_LATER:
     after = error.headers.get('Retry-After', '')
@@ -266,16 +266,16 @@ def _of_status(error, target):
 
 
 def _of_connection(error, started):
-  """Returns what a failed connection means, as an exception to raise.
+  """Returns the exception to raise for a failed connection.
 
   Args:
-    error: what urllib raised.
-    started: whether some of the file is here.
+    error: exception of urllib.
+    started: whether some of the file was received before.
   """
   cause = getattr(error, 'reason', error)
   reason = (getattr(cause, 'strerror', None) or str(cause) or
             type(cause).__name__)
-  # A machine without a network does not find the name, now or in half a minute.
+  # Without a network the name cannot be resolved; waiting would not help.
   offline = isinstance(cause, socket.gaierror) and not started
   refused = (isinstance(cause, ssl.SSLCertVerificationError) or
              reason.startswith('Tunnel connection failed: 4') or  # By a proxy.
@@ -284,7 +284,7 @@ def _of_connection(error, started):
 
 
 def _check_partial(response, target, facts):
-  """Checks that a 206 continues what is here; returns the whole length."""
+  """Checks that a 206 continues the part; returns the total length."""
   match = re.match(r'bytes (\d+)-\d+/(\d+|\*)$',
                    response.headers.get('Content-Range', ''))
   total = None
@@ -294,13 +294,13 @@ def _check_partial(response, target, facts):
           facts.get('total') in (None, total) and
           _validator(_facts_of(response, total)) == _validator(facts))
   if not same:
-    _remove(_facts_path(target))  # So the next try asks for all of it.
-    raise _Cut('the file there has changed: starting from its beginning')
+    _remove(_facts_path(target))  # So the next try requests all of it.
+    raise _Cut('the file on the server has changed: starting again')
   return total
 
 
 def _copy(response, target, total, first):
-  """Appends `first` and what arrives, until the end or a cut."""
+  """Appends `first` and the received bytes, until the end or a cut."""
   progress = Progress(os.path.basename(target.name)[:-len('.part')],
                       _have(target), total)
   try:
@@ -309,8 +309,8 @@ def _copy(response, target, total, first):
       try:
         write_all(target, chunk)
       except InputError as error:
-        raise InputError('%s; what has arrived is kept, run this again to go on'
-                         % error)
+        raise InputError('%s; the received part is kept, run this again to '
+                         'continue' % error)
       progress.add(len(chunk))
       chunk = _read(response, _have(target))
   finally:
@@ -318,7 +318,7 @@ def _copy(response, target, total, first):
 
 
 def _read(response, have):
-  """Returns the next bytes, b'' at the end; _Cut if they do not come."""
+  """Returns the next bytes, b'' at the end; raises _Cut if none arrive."""
   try:
     return response.read(_CHUNK)
   except (OSError, http.client.HTTPException) as error:
@@ -332,7 +332,7 @@ def _length(response):
 
 
 def _validator(facts):
-  """Returns what names the version of a file: a strong ETag, or its date."""
+  """Returns the identifier of a file's version: a strong ETag, or its date."""
   etag = facts.get('etag') or ''
   return etag if etag.startswith('"') else facts.get('modified')
 
@@ -347,7 +347,7 @@ def _facts_path(target):
 
 
 def _save_facts(target, response, total):
-  """Writes what names this version; a full disk leaves the former facts."""
+  """Writes version and length; if the disk is full, the former facts stay."""
   path = _facts_path(target)
   try:
     with open(path + '.new', 'w', encoding='utf-8') as stream:
@@ -358,7 +358,7 @@ def _save_facts(target, response, total):
 
 
 def _facts(target):
-  """Returns what is known of the unfinished file, {} for nothing."""
+  """Returns the saved facts about the unfinished file, {} if there are none."""
   try:
     with open(_facts_path(target), encoding='utf-8') as stream:
       facts = json.load(stream)

@@ -1,6 +1,6 @@
-"""Locks between processes: the kernel's (flock), so they go with a process.
+"""Locks between processes: the kernel's (flock), which end with the process.
 
-Some network file systems cannot lock files; there, nothing is held.
+Some network file systems cannot lock files; there, nothing is locked.
 """
 
 import contextlib
@@ -11,24 +11,24 @@ from errors import InputError
 
 
 def open_locked(path, wait=False):
-  """Opens a file for appending and locks it; makes it where it is missing.
+  """Opens a file for appending and locks it; creates it if missing.
 
   Args:
-    path: the file. What is returned is what has this name now, not what another
-      process has moved away meanwhile.
-    wait: whether to wait for another process that has it.
+    path: the file. The result is the file that has this name once it is locked,
+      not one that another process has moved away meanwhile.
+    wait: whether to wait for another process that has locked it.
 
   Returns:
     Unbuffered binary file. Closing it unlocks it.
 
   Raises:
-    BlockingIOError: another process has it.
+    BlockingIOError: another process has locked it.
     OSError: it cannot be written.
   """
   while True:
     opened = open(path, 'ab', buffering=0)
     try:
-      if not _lock(opened, wait) or _is_called(opened, path):
+      if not _lock(opened, wait) or _is_same_file(opened, path):
         return opened
     except BlockingIOError:
       opened.close()
@@ -47,7 +47,7 @@ def _lock(opened, wait):
   return True
 
 
-def _is_called(opened, path):
+def _is_same_file(opened, path):
   try:
     return os.path.samestat(os.fstat(opened.fileno()), os.stat(path))
   except FileNotFoundError:
@@ -56,28 +56,28 @@ def _is_called(opened, path):
 
 @contextlib.contextmanager
 def locked_file(path, wait=True):
-  """Opens a file that nobody else has, and removes it at the end.
+  """Opens and locks a file, and removes it at the end.
 
-  What a killed process left is taken over. A file that has got another name
-  meanwhile is not removed.
+  A file that a killed process left is reused. A file that was renamed meanwhile
+  is not removed.
 
   Args:
-    path: of the file, in a folder that exists.
-    wait: whether to wait for another process or thread that has it.
+    path: path of the file, in an existing folder.
+    wait: whether to wait for another process or thread that has locked it.
 
   Yields:
-    The file, as `open_locked` gives it.
+    The file, as from `open_locked`.
 
   Raises:
-    BlockingIOError: another process has it.
+    BlockingIOError: another process has locked it.
     OSError: it cannot be written.
   """
   with open_locked(path, wait) as opened:
     try:
       yield opened
     finally:
-      # Before it is unlocked: afterwards it may be another process's.
-      if _is_called(opened, path):
+      # Before it is unlocked: afterwards it may belong to another process.
+      if _is_same_file(opened, path):
         with contextlib.suppress(FileNotFoundError):
           os.remove(path)
 
@@ -87,9 +87,9 @@ def hold(path, message=None):
   """Holds a lock file, and removes it at the end.
 
   Args:
-    path: the lock file; its folder is made where missing.
-    message: what the user reads if another process holds it; None waits until
-      that one has ended.
+    path: the lock file; its folder is created if missing.
+    message: error message if another process holds it; None: wait until that
+      process has released it.
 
   Raises:
     InputError: another process holds it, or it cannot be written.

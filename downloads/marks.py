@@ -1,11 +1,11 @@
-"""Tells what was downloaded from what a user has put in the same place.
+"""Distinguishes downloaded files from files that a user has put in their place.
 
-fetch.fetch writes photos.tgz.downloaded beside photos.tgz: size and time of the
-file as it came. So a later run still knows whose it is, if the one that
-downloaded it fails or is killed before the file is used.
+fetch.fetch writes photos.tgz.downloaded next to photos.tgz, with the size and
+time of the downloaded file. So a later run knows that it was downloaded, even
+if the first one fails or is killed before it uses the file.
 
-Of a file whose checksum was not known before, it also writes photos.tgz.sha256,
-a line as sha256sum writes it. That stays: the next download must be the same.
+If no checksum was known before, it also writes photos.tgz.sha256, a line in the
+format of sha256sum. That stays: the next download must be the same file.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import re
 
 from errors import InputError
 
-_CHUNK = 1024 * 1024  # Bytes that are read at a time.
+_CHUNK = 1024 * 1024  # Bytes read at a time.
 
 
 def sha256_of(path):
@@ -33,7 +33,7 @@ def sha256_of(path):
 
 
 def record_path(path):
-  """Returns where the SHA-256 of a download is recorded."""
+  """Returns the path of the recorded SHA-256 of a download."""
   return path + '.sha256'
 
 
@@ -41,10 +41,10 @@ def recorded_sha256(path):
   """Returns the SHA-256 that a file had when it was downloaded before.
 
   Args:
-    path: where the file goes; it need not be there any more.
+    path: path of the file, which need not exist any more.
 
   Returns:
-    64 hexadecimal digits; None: nothing is recorded, or half a line.
+    64 hexadecimal digits; None: nothing is recorded, or an incomplete line.
 
   Raises:
     InputError: the record cannot be read.
@@ -75,11 +75,11 @@ def record_sha256(path, digest):
 
 
 def mark(path, part):
-  """Notes that a file is a download.
+  """Marks a file as downloaded.
 
   Args:
-    path: where it will be.
-    part: where it is; moving it does not change what is noted.
+    path: its later path.
+    part: its current path; moving it does not invalidate the mark.
 
   Raises:
     InputError: the mark cannot be written.
@@ -92,16 +92,16 @@ def mark(path, part):
 
 
 def is_downloaded(path):
-  """Whether a file is there and is a download, unchanged since."""
+  """Returns whether a file exists and was downloaded, unchanged since."""
   try:
     with open(_mark_path(path), encoding='ascii') as stream:
       return json.load(stream) == _facts(path)
-  except (OSError, ValueError):  # No file, no mark, or half a mark.
+  except (OSError, ValueError):  # No file, no mark, or an incomplete mark.
     return False
 
 
 def is_users_own(path):
-  """Whether something is there that was not downloaded."""
+  """Returns whether the path exists but was not downloaded."""
   return os.path.lexists(path) and not is_downloaded(path)
 
 
@@ -109,7 +109,7 @@ def remove_downloaded(path):
   """Removes a file that was downloaded and is no longer needed.
 
   Args:
-    path: the file. A user's own stays.
+    path: the file. A user's own file is kept.
   """
   for unneeded in ([path] if is_downloaded(path) else []) + [_mark_path(path)]:
     with contextlib.suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""How far a download is: a bar on a terminal, else a line now and then."""
+"""Progress of a download: a bar on a terminal, else a line every 10 seconds."""
 
 import sys
 import time
@@ -12,12 +12,12 @@ class Progress:
   """Counts the bytes of a download and shows them on stderr."""
 
   def __init__(self, name, done, total):
-    """Starts to show.
+    """Starts the progress display.
 
     Args:
       name: file name to show.
-      done: bytes that an earlier try brought.
-      total: bytes of the whole file; None where the server does not say.
+      done: bytes received by an earlier try.
+      total: bytes of the whole file; None if the server does not say.
     """
     self._name, self._done, self._total = name, done, total
     self._begin, self._start = done, time.time()
@@ -37,7 +37,7 @@ class Progress:
       print(self.line(), file=sys.stderr, flush=True)
 
   def line(self):
-    """Returns the state as text, as in 'x.tgz: 12 % of 228.8 MB, 3.1 MB/s'."""
+    """Returns the state as text: 'x.tgz: 12 % of 228.8 MB, 3.1 MB/s'."""
     seconds = max(time.time() - self._start, 1e-3)
     speed = (self._done - self._begin) / seconds / 1e6
     if not self._total:
@@ -46,7 +46,7 @@ class Progress:
         self._name, 100 * self._done // self._total, self._total / 1e6, speed)
 
   def close(self):
-    """Ends the bar; without one, the last line is the result."""
+    """Closes the bar, or prints a last line if there is none."""
     if self._bar is not None:
       self._bar.close()
     else:

@@ -12,7 +12,7 @@ arXiv:1404.5997, section 5 and footnote 1.
 Differences from the paper:
 - conv4 has 384 channels and conv5 256, as in the first AlexNet
   (Krizhevsky et al. 2012); the paper's code has 384, 256 and 256.
-- The convolutions are followed by no response normalisation.
+- There is no response normalisation after the convolutions.
 - The fully connected layers are convolutions; other photo sizes need
   spatial_squeeze=False or global_pool=True.
 """
@@ -58,15 +58,15 @@ def alexnet_v2(inputs, num_classes=1000, is_training=True,
   """Builds AlexNet V2.
 
   Args:
-    inputs: `[batch, height, width, 3]` float32, 0 to 255 less the mean of the
+    inputs: `[batch, height, width, 3]` float32, 0 to 255 minus the mean of the
       training photos.
     num_classes: number of classes; 0 or None: no classifier is built.
-    is_training: whether dropout works.
-    dropout_keep_prob: share of the outputs of fc6 and fc7 that dropout keeps.
+    is_training: whether dropout is active.
+    dropout_keep_prob: fraction of the outputs of fc6 and fc7 that are kept.
     spatial_squeeze: whether logits are `[batch, num_classes]`; otherwise they
       are `[batch, height, width, num_classes]`.
     scope: name of the variable scope.
-    global_pool: whether to average over all places, for photos of any size.
+    global_pool: whether to average over all positions, for photos of any size.
 
   Returns:
     Logits, or without classes the features of fc7; and a dict of end points.

@@ -1,15 +1,15 @@
 """Batch normalisation that a training run can freeze layer by layer.
 
-Every network here normalises with `batch_norm`. On its own it is
-`slim.batch_norm`. A training run that fine-tunes a part of a network wraps the
+Every network here normalises with `batch_norm`. By default it is the same as
+`slim.batch_norm`. A training run that fine-tunes part of a network wraps the
 call of the network:
 
   with slim.arg_scope([batch_norm], trainable_scopes=['InceptionV4/Logits']):
     logits, end_points = network_fn(images)
 
-Without it, layers whose weights are frozen would still normalise with the
-statistics of the batch and drift away from the published moving averages: the
-network that is evaluated is then not the one that was trained.
+Without this, layers with frozen weights would still normalise with the
+statistics of the batch and update the published moving averages: the network
+that is evaluated would then not be the one that was trained.
 """
 
 import re
@@ -19,10 +19,10 @@ from compat import slim, tf
 
 @slim.add_arg_scope
 def batch_norm(inputs, trainable_scopes=None, decay_override=None, **kwargs):
-  """Normalises as `slim.batch_norm`, frozen outside of `trainable_scopes`.
+  """Normalises like `slim.batch_norm`, but frozen outside `trainable_scopes`.
 
-  Arg scopes of `slim.batch_norm` stay in force: `is_training` comes from the
-  network as ever, unless the layer is frozen.
+  Arg scopes of `slim.batch_norm` still apply: `is_training` comes from the
+  network as usual, unless the layer is frozen.
 
   Args:
     inputs: `[batch, ..., channels]` float tensor.
@@ -30,15 +30,15 @@ def batch_norm(inputs, trainable_scopes=None, decay_override=None, **kwargs):
       of the layer's beta and gamma. A layer that none of them matches runs in
       inference mode: moving statistics, no update ops. None: no layer is
       frozen.
-    decay_override: decay of the moving averages, instead of the one that the
-      network asks for. None: the network's.
+    decay_override: decay of the moving averages; None: the decay set by the
+      network.
     **kwargs: as for `slim.batch_norm`.
 
   Returns:
     A tensor of the shape and type of `inputs`.
 
   Raises:
-    ValueError: `trainable_scopes` is one string and not a list of them.
+    ValueError: `trainable_scopes` is a string and not a list of strings.
   """
   if decay_override is not None:
     kwargs['decay'] = decay_override
@@ -52,7 +52,7 @@ def batch_norm(inputs, trainable_scopes=None, decay_override=None, **kwargs):
 
 
 def _is_trainable(trainable_scopes, scope):
-  """Whether one of the patterns matches a trainable variable of the layer."""
+  """Returns whether a pattern matches a trainable variable of the layer."""
   # slim opens `scope` below the current scope, or re-enters a scope object.
   if isinstance(scope, tf.VariableScope):
     prefix = scope.name

@@ -10,7 +10,7 @@ tutorial.
 
 Differences from cuda-convnet:
 - 384 and 192 fully connected units instead of locally connected maps.
-- Pooling windows are 2 x 2 and do not overlap; there they are 3 x 3.
+- Pooling windows are 2 x 2 and do not overlap; in cuda-convnet they are 3 x 3.
 - Dropout follows the first fully connected layer.
 """
 
@@ -26,8 +26,8 @@ def cifarnet(images, num_classes=10, is_training=False, dropout_keep_prob=0.5,
     images: `[batch, height, width, 3]` float32, standardised; height and width
       must be known.
     num_classes: number of classes; 0 or None: no classifier is built.
-    is_training: whether dropout works.
-    dropout_keep_prob: share of features that dropout keeps.
+    is_training: whether dropout is active.
+    dropout_keep_prob: fraction of features that dropout keeps.
     prediction_fn: function from logits to the end point 'Predictions', called
       with `scope`; None: no such end point.
     scope: name of the variable scope.

@@ -1,12 +1,12 @@
-"""Where a network's frozen part ends, found in its graph.
+"""Finds where the frozen backbone of a network ends in its graph.
 
-When only the last layers are trained, all that lies before them is a function
-of the photo: computed once, it can be kept. The cut is the set of the last
-tensors that are such a function.
+If only the last layers are trained, the outputs of the layers before them are
+functions of the photo: they can be computed once and cached. The cut is the set
+of the last tensors that depend on the photo alone.
 
   cut = frozen_trunk.find_cut(images, [loss], trained_variables)
   features = session.run(cut.features, {images: photos})
-  session.run(train_op, cut.feed(features))  # The trunk does not run.
+  session.run(train_op, cut.feed(features))  # The backbone does not run.
 """
 
 from collections import namedtuple
@@ -16,32 +16,32 @@ import numpy as np
 from compat import tf
 from errors import InputError
 
-# What an operation's output is a function of.
-_FIXED = 'fixed'    # Constants and variables that are not trained.
-_SHAPE = 'shape'    # The shape of a batch of photos: so, of its size.
-_TRUNK = 'trunk'    # The photos, each row of its own photo alone.
-_HEAD = 'head'      # What is trained, random, or mixes the photos of a batch.
+# What an operation's output depends on.
+_FIXED = 'fixed'    # Only constants and variables that are not trained.
+_SHAPE = 'shape'    # The shape of a batch of photos, and so the batch size.
+_TRUNK = 'trunk'    # The photos; each row depends on its own photo alone.
+_HEAD = 'head'      # Trained variables, random values, or the whole batch.
 
 _SHAPE_OPS = ('Shape', 'ShapeN', 'Size', 'Rank')
 _VARIABLE_OPS = ('VariableV2', 'Variable', 'VarHandleOp')
-# Reads of resource variables are stateful in name only.
+# Reads of resource variables are marked as stateful, but always repeatable.
 _READ_OPS = ('ReadVariableOp', 'ResourceGather')
 _BATCH_NORM_OPS = ('FusedBatchNorm', 'FusedBatchNormV2', 'FusedBatchNormV3')
 
 
 class Cut(namedtuple('Cut', 'features shapes')):
-  """The end of a frozen trunk.
+  """The end of a frozen backbone.
 
-  features: list of tensors `[None, ...]`, by name; a row depends on the photo
-    of the same row only.
-  shapes: list of `Shape` outputs that the head reads beside them.
+  features: list of tensors `[None, ...]`, sorted by name; each row depends only
+    on the photo of the same row.
+  shapes: list of `Shape` outputs that the head also reads.
   """
 
   def feed(self, values):
-    """Returns the feed that runs the head alone.
+    """Returns a feed dict that runs only the head.
 
     Args:
-      values: list of arrays, one a tensor of `features`, of equal length.
+      values: list of arrays, one per tensor of `features`, of equal length.
     """
     feed = dict(zip(self.features, values))
     for tensor in self.shapes:
@@ -52,26 +52,26 @@ class Cut(namedtuple('Cut', 'features shapes')):
 
 
 def find_cut(images, outputs, trained_variables, within=None):
-  """Returns the last tensors that depend on nothing but each photo.
+  """Returns the last tensors whose rows depend on one photo alone.
 
-  They depend on no trained variable, no random operation and no statistics of
-  the batch (a batch norm in training mode ends the trunk).
+  They do not depend on trained variables, random operations or statistics of
+  the batch (a batch norm in training mode ends the backbone).
 
   Args:
     images: the placeholder of the network's input, `[None, height, width,
-      channels]`. Its batch size must be unknown: that is how a tensor with a
-      row for each photo is told from others.
-    outputs: tensors that the training needs, as the losses.
+      channels]`. Its batch size must be unknown: a tensor with one row per
+      photo is recognized by its unknown first dimension.
+    outputs: tensors that training needs, such as the losses.
     trained_variables: variables that training changes.
-    within: names of the operations that may be of the trunk: those that
-      another graph of the network has as well. None: all.
+    within: names of the operations that may belong to the backbone: those that
+      another graph of the network also has. None: all.
 
   Returns:
     A Cut.
 
   Raises:
-    InputError: the first layers are trained, so there is no trunk; or the
-      batch size of `images` is known.
+    InputError: the first layers are trained, so there is no frozen backbone; or
+      the batch size of `images` is known.
   """
   if images.shape.ndims is None or images.shape.dims[0].value is not None:
     raise InputError('the batch size of the images must be unknown, got the '
@@ -83,8 +83,8 @@ def find_cut(images, outputs, trained_variables, within=None):
     if kinds[op] == _HEAD:
       for tensor in op.inputs:
         for source in _sources(tensor, kinds):
-          found = shapes if kinds[source.op] == _SHAPE else features
-          found[source.name] = source
+          tensors = shapes if kinds[source.op] == _SHAPE else features
+          tensors[source.name] = source
   _check_features(images, features, order, kinds)
   return Cut([features[name] for name in sorted(features)],
              [shapes[name] for name in sorted(shapes)])
@@ -92,21 +92,21 @@ def find_cut(images, outputs, trained_variables, within=None):
 
 def _check_features(images, features, order, kinds):
   if not features:
-    raise InputError('what is trained does not depend on %s' % images.name)
+    raise InputError('the trained layers do not depend on %s' % images.name)
   if images.name in features:
     first = [op.name for op in order
              if kinds[op] == _HEAD and images in list(op.inputs)]
     raise InputError(
-        'no layer comes before what is trained, random or normalised by the '
-        'batch: %s reads the photos' % ', '.join(sorted(first)[:3]))
+        'no layer comes before those that are trained, random or normalised '
+        'by the batch: %s reads the photos' % ', '.join(sorted(first)[:3]))
 
 
 def ancestors(outputs, stop=()):
-  """Returns the operations that some tensors need.
+  """Returns the operations that some tensors depend on.
 
   Args:
     outputs: list of tensors.
-    stop: operations whose results are given: what they need is left out.
+    stop: operations whose results are given: they and their inputs are omitted.
 
   Returns:
     List of operations, each after its inputs.
@@ -126,7 +126,7 @@ def ancestors(outputs, stop=()):
 
 
 def _kinds(images, order, trained, within):
-  """Returns {operation: what its outputs are a function of}."""
+  """Returns {operation: what its outputs depend on}."""
   kinds = {}
   for op in order:
     if op is images.op:
@@ -135,7 +135,7 @@ def _kinds(images, order, trained, within):
       kinds[op] = _HEAD if op in trained else _FIXED
     else:
       inputs = {kinds[tensor.op] for tensor in op.inputs}
-      # In a loop of the graph an operation comes before its control input.
+      # In a while loop an operation may come before its control input.
       if _HEAD in {kinds.get(before) for before in op.control_inputs}:
         inputs.add(_HEAD)
       kinds[op] = _kind(op, inputs)
@@ -145,7 +145,7 @@ def _kinds(images, order, trained, within):
 
 
 def _kind(op, inputs):
-  """Returns what an operation is a function of, given that of its inputs."""
+  """Returns what an operation depends on, given the kinds of its inputs."""
   if _HEAD in inputs or _may_vary(op):
     return _HEAD
   if _TRUNK in inputs:
@@ -156,7 +156,7 @@ def _kind(op, inputs):
 
 
 def _may_vary(op):
-  """Whether an operation may give another result each time."""
+  """Returns whether an operation may give a different result each time."""
   if op.type == 'Placeholder':
     return True
   return (op.op_def is not None and op.op_def.is_stateful and
@@ -164,7 +164,7 @@ def _may_vary(op):
 
 
 def _mixes_photos(op):
-  """Whether an operation's first output has not one row for each photo."""
+  """Returns whether an operation's first output lacks one row per photo."""
   if op.type in _BATCH_NORM_OPS and op.get_attr('is_training'):
     return True
   shape = op.outputs[0].shape if op.outputs else tf.TensorShape([])
@@ -172,7 +172,7 @@ def _mixes_photos(op):
 
 
 def _sources(tensor, kinds):
-  """Yields the tensors to feed where the head reads `tensor`."""
+  """Yields the tensors to feed if the head reads `tensor`."""
   kind = kinds[tensor.op]
   if kind == _TRUNK:
     yield tensor

@@ -1,4 +1,4 @@
-"""All Inception networks under one name, as slim's programs import them.
+"""All Inception networks in one module, as in slim.
 
   from nets import inception
 

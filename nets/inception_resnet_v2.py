@@ -11,13 +11,14 @@ Learning. arXiv:1602.07261, figures 15 to 19.
 
 Differences from the paper:
 - The stem is that of Inception V3, followed by the block Mixed_5b; figure 15
-  takes the stem of Inception V4, figure 3.
-- The blocks stand 10, 20 and 10 times; figure 15 has 5, 10 and 5.
+  uses the stem of Inception V4, figure 3.
+- The blocks are repeated 10, 20 and 10 times; figure 15 has 5, 10 and 5.
 - The blocks read and write 320, 1088 and 2080 channels; figures 16, 17 and 19
   have 384, 1154 and 2048.
-- A residual is scaled by 0.17, 0.10 and 0.20, by the size of the grid; the
-  paper says between 0.1 and 0.3. The last one is neither scaled nor activated.
-- A convolution of 1 x 1 to 1536 channels stands before the classifier, and an
+- Residuals are scaled by 0.17, 0.10 and 0.20, depending on the size of the
+  grid; the paper says between 0.1 and 0.3. The last one is neither scaled nor
+  activated.
+- There is a 1 x 1 convolution to 1536 channels before the classifier, and an
   auxiliary classifier on the last layer of 17 x 17.
 """
 
@@ -29,12 +30,12 @@ from nets import inception_utils
 from nets.batch_norm import batch_norm
 from nets.inception_utils import AvgPool, Block, Branch, Conv, MaxPool
 
-# Branches whose concatenation, brought to the width of the block's input by a
+# Branches whose concatenation, projected to the width of the block's input by a
 # last convolution and multiplied by `scale`, is added to that input.
 Residual = namedtuple('Residual', 'scope branches scale is_activated',
                       defaults=(True,))
-# `count` residual blocks under `scope`; theirs are <residual.scope>_1 and on.
-# end_point: the name of the last one's output among the end points, or None.
+# `count` residual blocks under `scope`, named <residual.scope>_1 and so on.
+# end_point: end point name of the last block's output, or None.
 Repeat = namedtuple('Repeat', 'scope count residual end_point',
                     defaults=(None,))
 
@@ -125,19 +126,19 @@ AUX_SCOPES = ('Conv2d_1a_3x3', 'Conv2d_1b_1x1', 'Conv2d_2a_5x5', 'Logits')
 
 
 def block35(net, scale=1.0, activation_fn=tf.nn.relu, scope=None, reuse=None):
-  """Adds a residual block of figure 16: a tensor of the shape of `net`."""
+  """Adds a residual block of figure 16; keeps the shape of `net`."""
   return _residual(net, Residual(scope, BLOCK_35, scale), activation_fn,
                    'Block35', reuse)
 
 
 def block17(net, scale=1.0, activation_fn=tf.nn.relu, scope=None, reuse=None):
-  """Adds a residual block of figure 17: a tensor of the shape of `net`."""
+  """Adds a residual block of figure 17; keeps the shape of `net`."""
   return _residual(net, Residual(scope, BLOCK_17, scale), activation_fn,
                    'Block17', reuse)
 
 
 def block8(net, scale=1.0, activation_fn=tf.nn.relu, scope=None, reuse=None):
-  """Adds a residual block of figure 19: a tensor of the shape of `net`."""
+  """Adds a residual block of figure 19; keeps the shape of `net`."""
   return _residual(net, Residual(scope, BLOCK_8, scale), activation_fn,
                    'Block8', reuse)
 
@@ -151,7 +152,7 @@ def _residual(net, row, activation_fn, default_scope=None, reuse=None):
                      scope='Conv2d_1x1')
     scaled = up * row.scale
     if activation_fn is tf.nn.relu6:
-      # Neither does what is added leave the range of a quantised network.
+      # Keeps the residual within the range of a quantised network too.
       scaled = tf.clip_by_value(scaled, -6.0, 6.0)
     net += scaled
     if activation_fn and row.is_activated:
@@ -169,14 +170,14 @@ def _repeat(net, row, activation_fn):
 
 
 def _end_point(row):
-  """Returns the name of a row's output among the end points, or None."""
+  """Returns the end point name of a row's output, or None."""
   if isinstance(row, Repeat):
     return row.end_point
   return None if isinstance(row, Residual) else row.scope
 
 
 def _with(row, **changes):
-  """Returns a row whose layers of padding 'VALID' are changed."""
+  """Returns a copy of a row with changed layers of padding 'VALID'."""
   if isinstance(row, Block):
     return row._replace(branches=tuple(
         branch._replace(layers=tuple(_with(layer, **changes)
@@ -197,9 +198,9 @@ def inception_resnet_v2_base(inputs, final_endpoint='Conv2d_7b_1x1',
     final_endpoint: name of the last layer to build: the scope of a layer of
       LAYERS that is not repeated, or 'PreAuxLogits'.
     output_stride: 8 or 16: factor by which height and width shrink up to
-      PreAuxLogits. With 8 nothing after it can be built.
-    align_feature_maps: whether all layers are padded, so that positions of
-      the layers' outputs lie on each other and sizes halve exactly.
+      PreAuxLogits. With 8 no layers after that can be built.
+    align_feature_maps: whether all layers are padded, so that positions in the
+      layers' outputs are aligned and sizes halve exactly.
     scope: name or object of the variable scope; None: 'InceptionResnetV2'.
     activation_fn: activation of the residual blocks; that of the other
       layers comes from the arg scope.
@@ -219,8 +220,8 @@ def inception_resnet_v2_base(inputs, final_endpoint='Conv2d_7b_1x1',
     raise unknown_name('final_endpoint', final_endpoint, known)
   if output_stride == 8 and (names.index(final_endpoint) >
                              names.index(_ATROUS_TO)):
-    raise InputError('output_stride=8 goes up to the end point %s, got the '
-                     'final_endpoint %s' % (_ATROUS_TO, final_endpoint))
+    raise InputError('output_stride=8 works only up to the end point %s, got '
+                     'the final_endpoint %s' % (_ATROUS_TO, final_endpoint))
   end_points = {}
   net = inputs
   rate = 1
@@ -241,7 +242,7 @@ def inception_resnet_v2_base(inputs, final_endpoint='Conv2d_7b_1x1',
 
 
 def _add_row(net, row, activation_fn):
-  """Adds what a row of LAYERS stands for."""
+  """Adds the layer or blocks of a row of LAYERS."""
   if isinstance(row, Repeat):
     return _repeat(net, row, activation_fn)
   if isinstance(row, Residual):
@@ -260,9 +261,9 @@ def inception_resnet_v2(inputs, num_classes=1001, is_training=True,
   Args:
     inputs: `[batch, height, width, 3]` float32 in [-1, 1].
     num_classes: number of classes; 0 or None: no classifiers are built.
-    is_training: whether dropout works and batch statistics are used.
-    dropout_keep_prob: share of features that dropout keeps.
-    reuse: whether the variables of an earlier network are used again.
+    is_training: whether dropout is active and batch statistics are used.
+    dropout_keep_prob: fraction of features that dropout keeps.
+    reuse: whether to reuse the variables of an earlier network.
     scope: name of the variable scope.
     create_aux_logits: whether to build the auxiliary classifier.
     activation_fn: activation of the residual blocks.
@@ -272,7 +273,7 @@ def inception_resnet_v2(inputs, num_classes=1001, is_training=True,
     `[batch, 1, 1, 1536]`; and a dict of end points.
 
   Raises:
-    ValueError: an auxiliary classifier is asked for, but the height or width
+    ValueError: an auxiliary classifier is requested, but the height or width
       of `inputs` is unknown or too small for it.
   """
   with tf.variable_scope(scope, 'InceptionResnetV2', [inputs],
@@ -315,7 +316,7 @@ def inception_resnet_v2_arg_scope(
   Args:
     weight_decay: factor of the L2 loss of the weights and of the biases.
     batch_norm_decay: decay of the moving averages.
-    batch_norm_epsilon: added to the variance, against division by zero.
+    batch_norm_epsilon: added to the variance to avoid division by zero.
     activation_fn: activation of the convolutions.
     batch_norm_updates_collections: collection of the update ops; None: the
       moving averages are updated in place.
@@ -334,7 +335,7 @@ def inception_resnet_v2_arg_scope(
             'decay': batch_norm_decay,
             'epsilon': batch_norm_epsilon,
             'updates_collections': batch_norm_updates_collections,
-            'fused': None,  # Fused where TensorFlow has it.
+            'fused': None,  # Fused if TensorFlow supports it.
             'scale': batch_norm_scale,
         }) as scope:
       return scope

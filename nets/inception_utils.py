@@ -1,4 +1,4 @@
-"""What the Inception networks share: branch tables and their arg scope.
+"""Shared parts of the Inception networks: branch tables and their arg scope.
 
 The papers give each Inception block as a figure of parallel branches. Here a
 block is a table of such branches, and `add_branches` builds it:
@@ -9,10 +9,10 @@ block is a table of such branches, and `add_branches` builds it:
   )
 
 A scope is written in full in each row, because it is a name in the published
-checkpoints and follows neither from the kernel nor from the position.
+checkpoints and cannot be derived from the kernel or the position.
 
-Blocks that differ only in their widths share one table. What differs has the
-width None there, and comes from the row of the block, as in the papers' tables:
+Blocks that differ only in their widths share one table. There these widths are
+None, and are set by the row of the block, as in the papers' tables:
 
   Block('Mixed_6b', INCEPTION_B, (128, 128)),
   Block('Mixed_6c', INCEPTION_B, (160, 160)),
@@ -25,12 +25,12 @@ from errors import InputError, unknown_name
 from nets.batch_norm import batch_norm
 
 # One layer. kernel: (height, width). width: output channels; None: the next of
-# the block's widths. stddev: of the truncated normal that the weights start
-# from; None: the arg scope's initializer.
+# the block's widths. stddev: standard deviation of the weights' truncated
+# normal initializer; None: the arg scope's initializer.
 Conv = namedtuple('Conv', 'scope width kernel stride padding stddev',
                   defaults=(1, 'SAME', None))
-# A depthwise and then a 1x1 convolution. multiplier: what each input channel
-# becomes between the two, at most.
+# A depthwise and then a 1x1 convolution. multiplier: maximum number of channels
+# per input channel between the two.
 SeparableConv = namedtuple('SeparableConv', 'scope width kernel stride padding '
                                             'stddev multiplier')
 MaxPool = namedtuple('MaxPool', 'scope kernel stride padding',
@@ -40,9 +40,9 @@ AvgPool = namedtuple('AvgPool', 'scope kernel stride padding',
 # Convolutions that all read the same input; their outputs are concatenated.
 Fork = namedtuple('Fork', 'layers')
 
-# Layers in a row, under a scope; the branches of a block are concatenated.
+# Sequential layers under a scope; the branches of a block are concatenated.
 Branch = namedtuple('Branch', 'scope layers')
-# widths: of the block's convolutions that have none, from the top.
+# widths: widths of the block's convolutions that have width None, in order.
 Block = namedtuple('Block', 'scope branches widths', defaults=((),))
 
 _CHANNELS = 3  # The axis of the channels: [batch, height, width, channels].
@@ -63,7 +63,7 @@ def inception_arg_scope(
     weight_decay: factor of the L2 loss of the weights.
     use_batch_norm: whether convolutions are batch normalised.
     batch_norm_decay: decay of the moving averages.
-    batch_norm_epsilon: added to the variance, against division by zero.
+    batch_norm_epsilon: added to the variance to avoid division by zero.
     activation_fn: activation of the convolutions.
     batch_norm_updates_collections: collection of the update ops; None: the
       moving averages are updated in place.
@@ -81,7 +81,7 @@ def inception_arg_scope(
             'decay': batch_norm_decay,
             'epsilon': batch_norm_epsilon,
             'updates_collections': batch_norm_updates_collections,
-            'fused': None,  # Fused where TensorFlow has it.
+            'fused': None,  # Fused if TensorFlow supports it.
             'scale': batch_norm_scale,
         },
     }
@@ -94,12 +94,12 @@ def inception_arg_scope(
 
 
 def trunc_normal(stddev):
-  """Returns an initializer: normal around 0, cut at two deviations."""
+  """Returns an initializer: normal around 0, truncated at two deviations."""
   return tf.truncated_normal_initializer(0.0, stddev)
 
 
 def scaled_width(width, depth_multiplier, min_depth):
-  """Returns `depth_multiplier` of `width` channels, at least `min_depth`."""
+  """Returns `depth_multiplier` times `width`, at least `min_depth`."""
   return max(int(width * depth_multiplier), min_depth)
 
 
@@ -109,14 +109,14 @@ def with_widths(layers, depth_multiplier=1.0, min_depth=0):
   Args:
     layers: rows as for `add_layers`.
     depth_multiplier: factor of all widths, above 0.
-    min_depth: least number of channels of a layer.
+    min_depth: minimum number of channels of a layer.
 
   Returns:
     The rows; no width is None and no Block has widths of its own.
 
   Raises:
     ValueError: `depth_multiplier` is not above 0, or a Block has more or fewer
-      widths than its branches lack.
+      widths than its branches need.
   """
   if depth_multiplier <= 0:
     raise InputError('depth_multiplier must be above 0, got %r' %
@@ -148,7 +148,7 @@ def add_layer(net, layer, axis=_CHANNELS):
   Args:
     net: `[batch, height, width, channels]` float tensor.
     layer: the row.
-    axis: which axis of `net` has the channels.
+    axis: the channel axis of `net`.
 
   Returns:
     The layer's output.
@@ -156,17 +156,17 @@ def add_layer(net, layer, axis=_CHANNELS):
   if isinstance(layer, Fork):
     return tf.concat([add_layer(net, part, axis) for part in layer.layers],
                      axis)
-  where = dict(stride=layer.stride, padding=layer.padding, scope=layer.scope)
+  options = dict(stride=layer.stride, padding=layer.padding, scope=layer.scope)
   if isinstance(layer, (Conv, SeparableConv)):
     if layer.stddev is not None:
-      where['weights_initializer'] = trunc_normal(layer.stddev)
+      options['weights_initializer'] = trunc_normal(layer.stddev)
     if isinstance(layer, Conv):
-      return slim.conv2d(net, layer.width, layer.kernel, **where)
+      return slim.conv2d(net, layer.width, layer.kernel, **options)
     multiplier = max(1, min(layer.width // _COLORS, layer.multiplier))
     return slim.separable_conv2d(net, layer.width, layer.kernel, multiplier,
-                                 **where)
+                                 **options)
   pool = {MaxPool: slim.max_pool2d, AvgPool: slim.avg_pool2d}[type(layer)]
-  return pool(net, layer.kernel, **where)
+  return pool(net, layer.kernel, **options)
 
 
 def add_branches(net, branches, axis=_CHANNELS):
@@ -175,7 +175,7 @@ def add_branches(net, branches, axis=_CHANNELS):
   Args:
     net: `[batch, height, width, channels]` float tensor, read by each branch.
     branches: Branch rows.
-    axis: which axis of `net` has the channels.
+    axis: the channel axis of `net`.
 
   Returns:
     `[batch, height, width, sum of the branches' channels]`.
@@ -197,9 +197,9 @@ def add_block(net, branches, scope, default_scope, reuse=None, axis=_CHANNELS):
     net: `[batch, height, width, channels]` float tensor.
     branches: Branch rows.
     scope: the block's scope, or None.
-    default_scope: its name where `scope` is None.
-    reuse: whether the variables of an earlier block are used again.
-    axis: which axis of `net` has the channels.
+    default_scope: its name if `scope` is None.
+    reuse: whether to reuse the variables of an earlier block.
+    axis: the channel axis of `net`.
 
   Returns:
     The block's output.
@@ -218,8 +218,8 @@ def add_layers(net, layers, final_endpoint, depth_multiplier=1.0, min_depth=0,
       point under the name of its scope.
     final_endpoint: the scope of the last row to build.
     depth_multiplier: factor of all widths, above 0.
-    min_depth: least number of channels of a layer.
-    axis: which axis of `net` has the channels.
+    min_depth: minimum number of channels of a layer.
+    axis: the channel axis of `net`.
 
   Returns:
     The last output, and an ordered dict of end points.
@@ -242,14 +242,14 @@ def add_layers(net, layers, final_endpoint, depth_multiplier=1.0, min_depth=0,
 
 
 def reduced_kernel_size(net, kernel):
-  """Returns `kernel`, or the size of `net` where that is known and smaller.
+  """Returns `kernel`, or the size of `net` if that is known and smaller.
 
   Args:
     net: `[batch, height, width, channels]` tensor.
     kernel: `[height, width]`.
 
   Returns:
-    `[height, width]`; `kernel` itself where a size of `net` is unknown.
+    `[height, width]`; `kernel` itself if a size of `net` is unknown.
   """
   size = net.get_shape()[1:3]
   if not size.is_fully_defined():
@@ -258,13 +258,13 @@ def reduced_kernel_size(net, kernel):
 
 
 def squeeze_logits(logits, network, otherwise):
-  """Takes height and width, which must be 1, off the logits of a network.
+  """Removes height and width, which must be 1, from the logits of a network.
 
   Args:
     logits: `[batch, 1, 1, num_classes]` float tensor; unknown sizes are
       checked when the graph runs.
-    network: what gives the logits, for the message.
-    otherwise: what else to do, for the message.
+    network: name of the network or classifier, for the message.
+    otherwise: another solution, for the message.
 
   Returns:
     `[batch, num_classes]`.
@@ -275,8 +275,8 @@ def squeeze_logits(logits, network, otherwise):
   size = logits.get_shape()[1:3]
   if any(pixels not in (None, 1) for pixels in size.as_list()):
     raise InputError(
-        '%s gives logits at %s positions of photos of this size, where '
-        'spatial_squeeze=True wants (1, 1); spatial_squeeze=False keeps them, '
+        '%s gives logits at %s positions for photos of this size, but '
+        'spatial_squeeze=True needs (1, 1); spatial_squeeze=False keeps them, '
         '%s' % (network, size, otherwise))
   return tf.squeeze(logits, [1, 2], name='SpatialSqueeze')
 
@@ -286,7 +286,7 @@ def pool_all(net, scope):
 
   Args:
     net: `[batch, height, width, channels]` float tensor.
-    scope: of the pooling, where the size of `net` is known.
+    scope: scope of the pooling, used if the size of `net` is known.
 
   Returns:
     `[batch, 1, 1, channels]`.
@@ -304,7 +304,7 @@ def add_aux_logits(net, num_classes, network, scopes):
     net: `[batch, height, width, channels]` float tensor, 17 x 17 at 299 x 299.
     num_classes: number of classes.
     network: its name, for the message.
-    scopes: of the pooling, the two convolutions and the last layer.
+    scopes: scopes of the pooling, the two convolutions and the last layer.
 
   Returns:
     Logits `[batch, num_classes]`.

@@ -34,7 +34,7 @@ INCEPTION = (
                         Conv('Conv2d_0b_1x1', None, (1, 1)))),
 )
 
-# The same, with a scope of branch 2 as the published checkpoint has it.
+# The same, with the scope of branch 2 in the published checkpoint.
 INCEPTION_5B = INCEPTION[:2] + (
     Branch('Branch_2', (Conv('Conv2d_0a_1x1', None, (1, 1)),
                         Conv('Conv2d_0a_3x3', None, (3, 3)))),
@@ -77,17 +77,17 @@ def inception_v1_base(inputs, final_endpoint='Mixed_5c',
 
   Args:
     inputs: `[batch, height, width, 3]` float32 in [-1, 1]; without the root
-      block what it would give, `[batch, height, width, 192]`.
+      block its output, `[batch, height, width, 192]`.
     final_endpoint: scope of the last layer to build, one of LAYERS.
     scope: name or object of the variable scope; None: 'InceptionV1'.
-    include_root_block: whether to build the layers before Mixed_3b. Last, where
-      programs older than this argument do not meet it.
+    include_root_block: whether to build the layers before Mixed_3b. The last
+      argument, for compatibility with older programs.
 
   Returns:
     The output of the last layer, and a dict of all layers' outputs by scope.
 
   Raises:
-    ValueError: `final_endpoint` is none of the layers to build.
+    ValueError: `final_endpoint` is not one of the layers to build.
   """
   layers = LAYERS if include_root_block else BLOCKS
   with tf.variable_scope(scope, 'InceptionV1', [inputs]):
@@ -105,13 +105,13 @@ def inception_v1(inputs, num_classes=1000, is_training=True,
   Args:
     inputs: `[batch, height, width, 3]` float32 in [-1, 1].
     num_classes: number of classes; 0 or None: no classifier is built.
-    is_training: whether dropout works and batch statistics are used.
-    dropout_keep_prob: share of features that dropout keeps.
+    is_training: whether dropout is active and batch statistics are used.
+    dropout_keep_prob: fraction of features that dropout keeps.
     prediction_fn: function from logits to the end point 'Predictions', called
       with `scope`; None: no such end point.
     spatial_squeeze: whether logits are `[batch, num_classes]`; otherwise they
       are `[batch, height, width, num_classes]`.
-    reuse: whether the variables of an earlier network are used again.
+    reuse: whether to reuse the variables of an earlier network.
     scope: name of the variable scope.
     global_pool: whether to average over all positions, for photos of any size;
       otherwise over 7 x 7.
@@ -159,5 +159,5 @@ def _check_pool_fits(net):
   if any(pixels is not None and pixels < 7 for pixels in size.as_list()):
     raise InputError(
         'inception_v1 pools 7 x 7 positions and needs photos of 193 x 193 '
-        'pixels or more, but its last layer is %s here; global_pool=True takes '
-        'photos of any size' % size)
+        'pixels or more, but its last layer is %s here; global_pool=True '
+        'accepts photos of any size' % size)

@@ -14,7 +14,7 @@ Differences from the paper:
   says 128.
 - The separable first layer has biases and no batch norm.
 - There are no auxiliary classifiers.
-- Dropout stands before the classifier; the paper removes it.
+- There is dropout before the classifier; the paper removes it.
 """
 
 from compat import slim, tf
@@ -41,7 +41,7 @@ INCEPTION = (
                         Conv('Conv2d_0b_1x1', None, (1, 1), stddev=0.1))),
 )
 
-# The last block pools by maximum.
+# The last block uses max pooling.
 INCEPTION_5C = INCEPTION[:3] + (
     Branch('Branch_3', (MaxPool('MaxPool_0a_3x3', (3, 3)),
                         Conv('Conv2d_0b_1x1', None, (1, 1), stddev=0.1))),
@@ -102,36 +102,36 @@ def inception_v2_base(inputs, final_endpoint='Mixed_5c', min_depth=16,
 
   Args:
     inputs: `[batch, height, width, 3]` float32 in [-1, 1]; without the root
-      block what it would give, `[batch, height, width, 192]`.
+      block its output, `[batch, height, width, 192]`.
     final_endpoint: scope of the last layer to build, one of LAYERS.
-    min_depth: least number of channels of a layer.
+    min_depth: minimum number of channels of a layer.
     depth_multiplier: factor of the channels of all layers, above 0.
     use_separable_conv: whether the first layer is a separable convolution, as
-      in the published checkpoint; otherwise it is a common one.
+      in the published checkpoint; otherwise it is an ordinary one.
     data_format: 'NHWC', or 'NCHW' for tensors `[batch, channels, height,
       width]`, which needs `use_separable_conv=False`.
     scope: name or object of the variable scope; None: 'InceptionV2'.
-    include_root_block: whether to build the layers before Mixed_3b. Last, where
-      programs older than this argument do not meet it.
+    include_root_block: whether to build the layers before Mixed_3b. The last
+      argument, for compatibility with older programs.
 
   Returns:
     The output of the last layer, and a dict of all layers' outputs by scope.
 
   Raises:
     ValueError: `depth_multiplier` is not above 0, `data_format` is unknown or
-      does not go with the separable convolution, or `final_endpoint` is none of
-      the layers to build.
+      not supported by the separable convolution, or `final_endpoint` is not one
+      of the layers to build.
   """
   if data_format not in _AXES:
     raise InputError('data_format must be NHWC or NCHW, got %r' % data_format)
   if data_format == 'NCHW' and use_separable_conv:
     raise InputError('data_format NCHW needs use_separable_conv=False, because '
-                     'separable convolutions are made for NHWC only')
+                     'separable convolutions support NHWC only')
   layers = LAYERS if include_root_block else BLOCKS
   if include_root_block and not use_separable_conv:
     layers = (_common_conv(LAYERS[0]),) + LAYERS[1:]
   with tf.variable_scope(scope, 'InceptionV2', [inputs]):
-    # slim.batch_norm too: slim.conv2d does not tell its normaliser.
+    # slim.batch_norm too: slim.conv2d does not pass it to its normaliser.
     with slim.arg_scope([slim.conv2d, slim.max_pool2d, slim.avg_pool2d,
                          slim.batch_norm], data_format=data_format):
       return inception_utils.add_layers(
@@ -140,7 +140,7 @@ def inception_v2_base(inputs, final_endpoint='Mixed_5c', min_depth=16,
 
 
 def _common_conv(row):
-  """Returns the Conv row that has all of a SeparableConv row but its kind."""
+  """Returns the Conv row with the values of a SeparableConv row."""
   return Conv(**{field: getattr(row, field) for field in Conv._fields})
 
 
@@ -153,18 +153,18 @@ def inception_v2(inputs, num_classes=1000, is_training=True,
   Args:
     inputs: `[batch, height, width, 3]` float32 in [-1, 1].
     num_classes: number of classes; 0 or None: no classifier is built.
-    is_training: whether dropout works and batch statistics are used.
-    dropout_keep_prob: share of features that dropout keeps.
-    min_depth: least number of channels of a layer.
+    is_training: whether dropout is active and batch statistics are used.
+    dropout_keep_prob: fraction of features that dropout keeps.
+    min_depth: minimum number of channels of a layer.
     depth_multiplier: factor of the channels of all layers, above 0.
     prediction_fn: function from logits to the end point 'Predictions', called
       with `scope`; None: no such end point.
     spatial_squeeze: whether logits are `[batch, num_classes]`; otherwise they
       are `[batch, height, width, num_classes]`.
-    reuse: whether the variables of an earlier network are used again.
+    reuse: whether to reuse the variables of an earlier network.
     scope: name of the variable scope.
     global_pool: whether to average over all positions; otherwise over 7 x 7,
-      or over less where a known size of photo leaves less.
+      or less if the photos are known to be smaller.
 
   Returns:
     Logits, or without classes the pooled features `[batch, 1, 1, 1024]`; and a

@@ -15,7 +15,7 @@ Differences from the paper:
   channels and a max pool; table 1 has three 3x3 convolutions, of 80, 192 and
   288.
 - Branch 1 of the first three blocks has a 5x5 kernel; figure 5 has a 3x3.
-- Dropout stands before the classifier; table 1 has none.
+- There is dropout before the classifier; table 1 has none.
 """
 
 from compat import slim, tf
@@ -43,7 +43,7 @@ INCEPTION_A = (
                         Conv('Conv2d_0b_1x1', None, (1, 1)))),
 )
 
-# The same, with the scopes of branch 1 as the published checkpoint has them.
+# The same, with the scopes of branch 1 in the published checkpoint.
 INCEPTION_A_5C = INCEPTION_A[:1] + (
     Branch('Branch_1', (Conv('Conv2d_0b_1x1', 48, (1, 1)),
                         Conv('Conv_1_0c_5x5', 64, (5, 5)))),
@@ -73,7 +73,7 @@ INCEPTION_B = (
                         Conv('Conv2d_0b_1x1', 192, (1, 1)))),
 )
 
-# From 17 x 17 to 8 x 8; the paper has no figure of it.
+# From 17 x 17 to 8 x 8; the paper has no figure of this block.
 REDUCTION_B = (
     Branch('Branch_0', (Conv('Conv2d_0a_1x1', 192, (1, 1)),
                         Conv('Conv2d_1a_3x3', 320, (3, 3), 2, 'VALID'))),
@@ -98,7 +98,7 @@ INCEPTION_C = (
                         Conv('Conv2d_0b_1x1', 192, (1, 1)))),
 )
 
-# The same, with a scope of branch 1 as the published checkpoint has it.
+# The same, with the scope of branch 1 in the published checkpoint.
 INCEPTION_C_7B = INCEPTION_C[:1] + (
     Branch('Branch_1', (Conv('Conv2d_0a_1x1', 384, (1, 1)),
                         Fork((Conv('Conv2d_0b_1x3', 384, (1, 3)),
@@ -138,7 +138,7 @@ def inception_v3_base(inputs, final_endpoint='Mixed_7c', min_depth=16,
   Args:
     inputs: `[batch, height, width, 3]` float32 in [-1, 1].
     final_endpoint: scope of the last layer to build, one of LAYERS.
-    min_depth: least number of channels of a layer.
+    min_depth: minimum number of channels of a layer.
     depth_multiplier: factor of the channels of all layers, above 0.
     scope: name or object of the variable scope; None: 'InceptionV3'.
 
@@ -146,8 +146,8 @@ def inception_v3_base(inputs, final_endpoint='Mixed_7c', min_depth=16,
     The output of the last layer, and a dict of all layers' outputs by scope.
 
   Raises:
-    ValueError: `depth_multiplier` is not above 0, or `final_endpoint` is none
-      of LAYERS.
+    ValueError: `depth_multiplier` is not above 0, or `final_endpoint` is not in
+      LAYERS.
   """
   with tf.variable_scope(scope, 'InceptionV3', [inputs]):
     return inception_utils.add_layers(inputs, LAYERS, final_endpoint,
@@ -164,19 +164,19 @@ def inception_v3(inputs, num_classes=1000, is_training=True,
   Args:
     inputs: `[batch, height, width, 3]` float32 in [-1, 1].
     num_classes: number of classes; 0 or None: no classifiers are built.
-    is_training: whether dropout works and batch statistics are used.
-    dropout_keep_prob: share of features that dropout keeps.
-    min_depth: least number of channels of a layer.
+    is_training: whether dropout is active and batch statistics are used.
+    dropout_keep_prob: fraction of features that dropout keeps.
+    min_depth: minimum number of channels of a layer.
     depth_multiplier: factor of the channels of all layers, above 0.
     prediction_fn: function from logits to the end point 'Predictions', called
       with `scope`; None: no such end point.
     spatial_squeeze: whether logits are `[batch, num_classes]`; otherwise they
       are `[batch, height, width, num_classes]`.
-    reuse: whether the variables of an earlier network are used again.
+    reuse: whether to reuse the variables of an earlier network.
     create_aux_logits: whether to build the auxiliary classifier.
     scope: name of the variable scope.
     global_pool: whether to average over all positions; otherwise over 8 x 8,
-      or over less where a known size of photo leaves less.
+      or less if the photos are known to be smaller.
 
   Returns:
     Logits, or without classes the pooled features `[batch, 1, 1, 2048]`; and a

@@ -10,11 +10,11 @@ Learning. arXiv:1602.07261, figures 3 to 9.
   probabilities = end_points['Predictions']
 
 Differences from the paper:
-- An auxiliary classifier stands on Mixed_6h; the paper names none for V4.
-- Branch 2 of the C blocks goes 3x1 then 1x3 before it forks; figure 6 goes
-  1x3 then 3x1.
-- Branch 2 of the B blocks goes 7x1, 1x7, 7x1, 1x7; figure 5 starts with 1x7.
-- Branch 1 of Mixed_4a goes 1x7 then 7x1; figure 3 goes 7x1 then 1x7.
+- There is an auxiliary classifier on Mixed_6h; the paper names none for V4.
+- Branch 2 of the C blocks has 3x1 then 1x3 before it forks; figure 6 has 1x3
+  then 3x1.
+- Branch 2 of the B blocks has 7x1, 1x7, 7x1, 1x7; figure 5 starts with 1x7.
+- Branch 1 of Mixed_4a has 1x7 then 7x1; figure 3 has 7x1 then 1x7.
 """
 
 from compat import slim, tf
@@ -142,31 +142,31 @@ inception_v4_arg_scope = inception_utils.inception_arg_scope
 
 
 def block_inception_a(inputs, scope=None, reuse=None):
-  """Adds an A block: `[b, h, w, c]` to `[b, h, w, 384]`."""
+  """Adds an A block, from `[b, h, w, c]` to `[b, h, w, 384]`."""
   return inception_utils.add_block(inputs, INCEPTION_A, scope,
                                    'BlockInceptionA', reuse)
 
 
 def block_reduction_a(inputs, scope=None, reuse=None):
-  """Adds the block that halves 35 x 35: 640 channels more than `inputs`."""
+  """Adds the block that halves 35 x 35; adds 640 channels to `inputs`."""
   return inception_utils.add_block(inputs, REDUCTION_A, scope,
                                    'BlockReductionA', reuse)
 
 
 def block_inception_b(inputs, scope=None, reuse=None):
-  """Adds a B block: `[b, h, w, c]` to `[b, h, w, 1024]`."""
+  """Adds a B block, from `[b, h, w, c]` to `[b, h, w, 1024]`."""
   return inception_utils.add_block(inputs, INCEPTION_B, scope,
                                    'BlockInceptionB', reuse)
 
 
 def block_reduction_b(inputs, scope=None, reuse=None):
-  """Adds the block that halves 17 x 17: 512 channels more than `inputs`."""
+  """Adds the block that halves 17 x 17; adds 512 channels to `inputs`."""
   return inception_utils.add_block(inputs, REDUCTION_B, scope,
                                    'BlockReductionB', reuse)
 
 
 def block_inception_c(inputs, scope=None, reuse=None):
-  """Adds a C block: `[b, h, w, c]` to `[b, h, w, 1536]`."""
+  """Adds a C block, from `[b, h, w, c]` to `[b, h, w, 1536]`."""
   return inception_utils.add_block(inputs, INCEPTION_C, scope,
                                    'BlockInceptionC', reuse)
 
@@ -183,7 +183,7 @@ def inception_v4_base(inputs, final_endpoint='Mixed_7d', scope=None):
     The output of the last layer, and a dict of all layers' outputs by scope.
 
   Raises:
-    ValueError: `final_endpoint` is none of LAYERS.
+    ValueError: `final_endpoint` is not in LAYERS.
   """
   with tf.variable_scope(scope, 'InceptionV4', [inputs]):
     return inception_utils.add_layers(inputs, LAYERS, final_endpoint)
@@ -197,9 +197,9 @@ def inception_v4(inputs, num_classes=1001, is_training=True,
   Args:
     inputs: `[batch, height, width, 3]` float32 in [-1, 1].
     num_classes: number of classes; 0 or None: no classifiers are built.
-    is_training: whether dropout works and batch statistics are used.
-    dropout_keep_prob: share of features that dropout keeps.
-    reuse: whether the variables of an earlier network are used again.
+    is_training: whether dropout is active and batch statistics are used.
+    dropout_keep_prob: fraction of features that dropout keeps.
+    reuse: whether to reuse the variables of an earlier network.
     scope: name of the variable scope.
     create_aux_logits: whether to build the auxiliary classifier.
 
@@ -208,7 +208,7 @@ def inception_v4(inputs, num_classes=1001, is_training=True,
     `[batch, 1, 1, 1536]`; and a dict of end points.
 
   Raises:
-    ValueError: an auxiliary classifier is asked for, but the height or width
+    ValueError: an auxiliary classifier is requested, but the height or width
       of `inputs` is unknown or too small for it.
   """
   with tf.variable_scope(scope, 'InceptionV4', [inputs], reuse=reuse) as scope:

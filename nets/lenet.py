@@ -25,8 +25,8 @@ def lenet(images, num_classes=10, is_training=False, dropout_keep_prob=0.5,
     images: `[batch, height, width, 1]` float32 in [-1, 1]; height and width
       must be known.
     num_classes: number of classes; 0 or None: no classifier is built.
-    is_training: whether dropout works.
-    dropout_keep_prob: share of features that dropout keeps.
+    is_training: whether dropout is active.
+    dropout_keep_prob: fraction of features that dropout keeps.
     prediction_fn: function from logits to the end point 'Predictions', called
       with `scope`; None: no such end point.
     scope: name of the variable scope.
@@ -57,7 +57,7 @@ def lenet(images, num_classes=10, is_training=False, dropout_keep_prob=0.5,
     logits = slim.fully_connected(net, num_classes, activation_fn=None,
                                   scope='fc4')
     end_points['Logits'] = logits
-  # Outside of the scope in slim too: the op is Predictions, not
+  # Outside the scope, as in slim: the op is named Predictions, not
   # LeNet/Predictions.
   if prediction_fn:
     end_points['Predictions'] = prediction_fn(logits, scope='Predictions')

@@ -14,7 +14,7 @@ Differences from the paper:
 - The last depthwise convolution has stride 1; table 1 prints 2, which would
   not give the 7 x 7 that follows.
 - Activations are ReLU6; the paper says ReLU.
-- Dropout stands before the classifier.
+- There is dropout before the classifier.
 """
 
 import functools
@@ -28,9 +28,9 @@ from nets.batch_norm import batch_norm
 Conv = namedtuple('Conv', 'kernel stride depth')
 DepthSepConv = namedtuple('DepthSepConv', 'kernel stride depth')
 
-# Table 1. The scopes of these layers are Conv2d_<row>, in the published
-# checkpoints too; with `conv_defs` a caller brings a table of their own, mostly
-# a changed copy of this one: so it is a list, as slim's.
+# Table 1. The scopes of these layers are Conv2d_<row>, as in the published
+# checkpoints. It is a list, as in slim, because callers pass changed copies of
+# it as `conv_defs`.
 MOBILENETV1_CONV_DEFS = [
     Conv([3, 3], 2, 32),             # 112 x 112 x 32
     DepthSepConv([3, 3], 1, 64),     # 112 x 112 x 64
@@ -62,11 +62,11 @@ def mobilenet_v1_base(inputs, final_endpoint='Conv2d_13_pointwise',
     inputs: `[batch, height, width, channels]` float32 in [-1, 1].
     final_endpoint: name of the last layer to build: Conv2d_0,
       Conv2d_<1 to 13>_depthwise or Conv2d_<1 to 13>_pointwise.
-    min_depth: least number of channels of a layer.
+    min_depth: minimum number of channels of a layer.
     depth_multiplier: factor of the channels of all layers, above 0.
     conv_defs: Conv and DepthSepConv rows; None: MOBILENETV1_CONV_DEFS.
-    output_stride: 8, 16 or 32: factor by which height and width shrink at
-      most; the layers after that are dilated instead. None: 32, as published.
+    output_stride: 8, 16 or 32: largest factor by which height and width shrink;
+      later layers are dilated instead. None: 32, as published.
     use_explicit_padding: whether to pad the same way at all sizes and convolve
       without padding ('VALID'), as other frameworks do.
     scope: name or object of the variable scope; None: 'MobilenetV1'.
@@ -115,10 +115,10 @@ _Layer = namedtuple('_Layer', 'name kernel stride rate depth')
 
 
 def _layers(conv_defs, output_stride):
-  """Returns the single convolutions that `conv_defs` stands for.
+  """Returns the single convolutions of `conv_defs`.
 
-  Once `output_stride` is reached, strides become 1 and what they would have
-  skipped becomes the dilation (`rate`) of the depthwise convolutions after.
+  Once `output_stride` is reached, strides become 1, and the dilation (`rate`)
+  of later depthwise convolutions is multiplied by them instead.
   """
   layers = []
   current_stride, rate = 1, 1
@@ -163,26 +163,27 @@ def mobilenet_v1(inputs, num_classes=1000, dropout_keep_prob=0.999,
   Args:
     inputs: `[batch, height, width, 3]` float32 in [-1, 1].
     num_classes: number of classes; 0 or None: no classifier is built.
-    dropout_keep_prob: share of features that dropout keeps.
-    is_training: whether dropout works and batch statistics are used.
-    min_depth: least number of channels of a layer.
+    dropout_keep_prob: fraction of features that dropout keeps.
+    is_training: whether dropout is active and batch statistics are used.
+    min_depth: minimum number of channels of a layer.
     depth_multiplier: factor of the channels of all layers, above 0.
     conv_defs: Conv and DepthSepConv rows; None: MOBILENETV1_CONV_DEFS.
     prediction_fn: function from logits to the end point 'Predictions', called
       with `scope`; None: no such end point.
     spatial_squeeze: whether logits are `[batch, num_classes]`; otherwise they
       are `[batch, height, width, num_classes]`.
-    reuse: whether the variables of an earlier network are used again.
+    reuse: whether to reuse the variables of an earlier network.
     scope: name of the variable scope.
     global_pool: whether to average over all positions; otherwise over 7 x 7,
-      or over less where a known size of photo leaves less.
+      or less if the photos are known to be smaller.
 
   Returns:
     Logits, or without classes the pooled features `[batch, 1, 1, channels]`;
     and a dict of end points.
 
   Raises:
-    ValueError: `inputs` has not 4 dimensions, or as for `mobilenet_v1_base`.
+    ValueError: `inputs` does not have 4 dimensions, or as for
+      `mobilenet_v1_base`.
   """
   shape = inputs.get_shape()
   if shape.ndims != 4:
@@ -224,7 +225,7 @@ def _last_name(conv_defs):
 
 
 def _pool_size(net, largest):
-  """Returns `[height, width]` of the pooling window: `largest` or what fits."""
+  """Returns `[height, width]` of the pooling window: at most `largest`."""
   return [min(size or largest, largest)
           for size in net.get_shape().as_list()[1:3]]
 
@@ -248,13 +249,13 @@ def mobilenet_v1_arg_scope(
   """Returns the arg scope of MobileNet V1.
 
   Args:
-    is_training: whether batch statistics are used; None: not said here.
-      `mobilenet_v1` says it again.
+    is_training: whether batch statistics are used; None: not set here.
+      `mobilenet_v1` sets it again.
     weight_decay: factor of the L2 loss of the weights.
-    stddev: standard deviation of the first weights.
-    regularize_depthwise: whether the L2 loss holds for depthwise weights too.
+    stddev: standard deviation of the initial weights.
+    regularize_depthwise: whether the L2 loss includes depthwise weights.
     batch_norm_decay: decay of the moving averages.
-    batch_norm_epsilon: added to the variance, against division by zero.
+    batch_norm_epsilon: added to the variance to avoid division by zero.
     batch_norm_updates_collections: collection of the update ops; None: the
       moving averages are updated in place.
     normalizer_fn: normaliser of the convolutions.

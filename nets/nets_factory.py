@@ -1,12 +1,12 @@
-"""All networks by name: one row each.
+"""Table of all networks by name, one row each, and functions to build them.
 
   network_fn = nets_factory.get_network_fn('inception_v4', num_classes=1001)
   logits, end_points = network_fn(images)
 
-To add a network, write its module and its row: then all programs take its name.
-list_models.py shows its costs where runs/model_zoo.py has them, and its
-published checkpoints where runs/published.py has them. The tests want the facts
-that tests/nets_registry_test.py compares it with.
+To add a network, write its module and its row: then all programs accept its
+name. list_models.py shows its costs if they are in runs/model_zoo.py, and its
+published checkpoints if they are in runs/published.py. The tests need its facts
+in tests/nets_registry_test.py.
 """
 
 import functools
@@ -29,10 +29,10 @@ from nets import (
 from nets.mobilenet import mobilenet_v2
 from nets.nasnet import nasnet, pnasnet
 
-# function: builds it; arg_scope: function of weight_decay, its arg scope.
+# function: builds it. arg_scope: function from weight_decay to its arg scope.
 # preprocessing: name of the family in preprocessing_factory.
 # image_size: default height and width in pixels. channels: of the image.
-# classifier_scopes: variables to leave out when a checkpoint with other classes
+# classifier_scopes: variables to exclude when a checkpoint with other classes
 #   is restored, and to train alone when only the classifier is fine-tuned.
 # features: the end point that feeds the classifier.
 Network = namedtuple('Network', 'function arg_scope preprocessing image_size '
@@ -57,7 +57,7 @@ def _resnet_v1(function):
 
 
 def _resnet_v2(function):
-  # slim's README: the published checkpoints want Inception preprocessing and
+  # By slim's README, the published checkpoints need Inception preprocessing and
   # 299 x 299; slim's own default size is 224.
   return _network(function, resnet_v2.resnet_arg_scope, 'inception',
                   (function.__name__ + '/logits',), 'global_pool',
@@ -75,7 +75,7 @@ def _mobilenet_v2(function):
 
 
 def _nasnet(function, arg_scope, preprocessing, aux_scope):
-  # The scopes of NASNets have no name of the network before them.
+  # The scopes of NASNets do not begin with the name of the network.
   return _network(function, arg_scope, preprocessing,
                   ('final_layer', aux_scope), 'global_pool')
 
@@ -111,7 +111,7 @@ NETWORKS = {
     'mobilenet_v1_025': _mobilenet_v1(mobilenet_v1.mobilenet_v1_025),
     'mobilenet_v2': _mobilenet_v2(mobilenet_v2.mobilenet),
     'mobilenet_v2_140': _mobilenet_v2(mobilenet_v2.mobilenet_v2_140),
-    # Trained with padded random crops and flips, as 'cifarnet' has them.
+    # Trained with padded random crops and flips, as in 'cifarnet'.
     'nasnet_cifar': _nasnet(
         nasnet.build_nasnet_cifar, nasnet.nasnet_cifar_arg_scope, 'cifarnet',
         'aux_11'),
@@ -165,7 +165,7 @@ def get_network_fn(name, num_classes, weight_decay=0.0, is_training=False):
 
   Args:
     name: name of the network, as in 'inception_v4'.
-    num_classes: number of classes; 0 or None: the network gives features.
+    num_classes: number of classes; 0 or None: the network returns features.
     weight_decay: factor of the L2 loss of the weights.
     is_training: whether the network is built for training.
 
@@ -191,16 +191,16 @@ def get_network_fn(name, num_classes, weight_decay=0.0, is_training=False):
 
 
 def get_predictions(logits, end_points):
-  """Returns the class probabilities of what a network_fn returned.
+  """Returns the class probabilities of a network_fn's result.
 
   Args:
     logits: `[batch, num_classes]` float tensor.
-    end_points: dict of tensors; has the probabilities as 'Predictions', in
-      ResNets as 'predictions', or not at all (VGG, AlexNet, OverFeat).
+    end_points: dict of tensors; the probabilities are in 'Predictions', in
+      ResNets in 'predictions', or missing (VGG, AlexNet, OverFeat).
 
   Returns:
-    `[batch, num_classes]` in [0, 1]: the network's own node where it has one,
-    else a new node 'Predictions'.
+    `[batch, num_classes]` in [0, 1]: the network's own node if it has one, else
+    a new node 'Predictions'.
   """
   for key in ('Predictions', 'predictions'):
     if key in end_points:
@@ -209,7 +209,7 @@ def get_predictions(logits, end_points):
 
 
 def takes_dropout(name):
-  """Whether a network's function has the argument dropout_keep_prob.
+  """Returns whether a network's function has the argument dropout_keep_prob.
 
   Args:
     name: name of the network.
@@ -222,15 +222,15 @@ def takes_dropout(name):
 
 
 def get_features(name, end_points):
-  """Returns what the classifier of a network sees of each photo.
+  """Returns the features of each photo that the classifier reads.
 
   Args:
     name: name of the network.
     end_points: dict of tensors that its network_fn returned.
 
   Returns:
-    `[batch, n]` float tensor; where the end point of the network's row still
-    has a height and a width, the mean over them.
+    `[batch, n]` float tensor; if the end point in the network's row still has a
+    height and a width, the mean over them.
 
   Raises:
     ValueError: no network has this name.

@@ -10,9 +10,8 @@ Convolutional Networks. arXiv:1312.6229, table 1.
 
 Differences from the paper:
 - conv1 has 64 channels; table 1 has 96.
-- The fully connected layers are convolutions, as the paper has them when it
-  tests whole photos; other photo sizes need spatial_squeeze=False or
-  global_pool=True.
+- The fully connected layers are convolutions, as in the paper's test on whole
+  photos; other photo sizes need spatial_squeeze=False or global_pool=True.
 """
 
 from compat import slim, tf
@@ -55,15 +54,15 @@ def overfeat(inputs, num_classes=1000, is_training=True, dropout_keep_prob=0.5,
   """Builds OverFeat.
 
   Args:
-    inputs: `[batch, height, width, 3]` float32, 0 to 255 less the mean of the
+    inputs: `[batch, height, width, 3]` float32, 0 to 255 minus the mean of the
       training photos.
     num_classes: number of classes; 0 or None: no classifier is built.
-    is_training: whether dropout works.
-    dropout_keep_prob: share of the outputs of fc6 and fc7 that dropout keeps.
+    is_training: whether dropout is active.
+    dropout_keep_prob: fraction of the outputs of fc6 and fc7 that are kept.
     spatial_squeeze: whether logits are `[batch, num_classes]`; otherwise they
       are `[batch, height, width, num_classes]`.
     scope: name of the variable scope.
-    global_pool: whether to average over all places, for photos of any size.
+    global_pool: whether to average over all positions, for photos of any size.
 
   Returns:
     Logits, or without classes the features of fc7; and a dict of end points.

@@ -1,7 +1,7 @@
-"""What the plain networks share: VGG, AlexNet and OverFeat.
+"""Shared parts of the plain networks: VGG, AlexNet and OverFeat.
 
-Convolutions and poolings one after the other, then two wide convolutions that
-stand for fully connected layers, then the classifier. A network's layers are
+They are a sequence of convolutions and poolings, then two wide convolutions
+that replace fully connected layers, then the classifier. A network's layers are
 rows:
 
   LAYERS = (
@@ -9,7 +9,7 @@ rows:
       MaxPool('pool1', [3, 3]),
   )
 
-What a row leaves open comes from the network's arg scope.
+Arguments that a row does not set come from the network's arg scope.
 """
 
 from collections import namedtuple
@@ -17,8 +17,8 @@ from collections import namedtuple
 from compat import slim, tf
 from errors import InputError
 
-# One layer. kernel: [height, width]. width: output channels. padding: None
-# leaves it to the arg scope.
+# One layer. kernel: [height, width]. width: output channels. padding: None: set
+# by the arg scope.
 Conv = namedtuple('Conv', 'scope width kernel stride padding',
                   defaults=(1, None))
 MaxPool = namedtuple('MaxPool', 'scope kernel stride', defaults=(2,))
@@ -34,7 +34,7 @@ def plain_arg_scope(weight_decay, biases_initializer):
 
   Args:
     weight_decay: factor of the L2 loss of the weights.
-    biases_initializer: first biases of all layers.
+    biases_initializer: initializer of the biases of all layers.
 
   Returns:
     An arg scope, for `slim.arg_scope`.
@@ -53,14 +53,14 @@ def _add_layers(net, layers, end_points):
   Args:
     net: `[batch, height, width, channels]` float tensor.
     layers: Conv and MaxPool rows.
-    end_points: dict that gets the output of each layer, under the name of the
-      current variable scope and the row's.
+    end_points: dict to which the output of each layer is added, under the name
+      of the current variable scope and the row's scope.
 
   Returns:
     The last output.
 
   Raises:
-    ValueError: a layer without padding reads less than its kernel covers.
+    ValueError: the input of a layer without padding is smaller than its kernel.
   """
   prefix = tf.get_variable_scope().name
   for layer in layers:
@@ -79,14 +79,13 @@ def _add_layers(net, layers, end_points):
 
 
 def _check_covers(net, layer, name):
-  """Refuses an input of known size that an unpadded convolution is too big for.
-  """
+  """Refuses an input of known size that is smaller than an unpadded kernel."""
   size = net.get_shape().as_list()[1:3]
   if layer.padding == 'VALID' and any(
       have is not None and have < need
       for have, need in zip(size, layer.kernel)):
     raise InputError(
-        'the photos are too small: %s covers %s x %s places of its input, '
+        'the photos are too small: %s covers %s x %s positions of its input, '
         'which has %s x %s' % (name, layer.kernel[0], layer.kernel[1], size[0],
                                size[1]))
 
@@ -102,15 +101,16 @@ def plain_network(inputs, layers, fc6, fc7, num_classes, is_training,
     fc6: Conv row of the first wide layer.
     fc7: Conv row of the second.
     num_classes: number of classes; 0 or None: no classifier is built.
-    is_training: whether dropout works.
-    dropout_keep_prob: share of the outputs of fc6 and fc7 that dropout keeps.
-    spatial_squeeze: whether logits lose height and width, which must be 1 x 1.
-    global_pool: whether to average over all places.
-    small_start: whether the wide layers and the classifier have initial values
-      of their own, with small weights, instead of the arg scope's.
+    is_training: whether dropout is active.
+    dropout_keep_prob: fraction of the outputs of fc6 and fc7 that are kept.
+    spatial_squeeze: whether to remove height and width of the logits, which
+      must be 1 x 1.
+    global_pool: whether to average over all positions.
+    small_start: whether the wide layers and the classifier have their own
+      initializers, with small weights, instead of the arg scope's.
 
   Returns:
-    Logits `[batch, num_classes]`, not squeezed `[batch, height, width,
+    Logits `[batch, num_classes]`, unsqueezed `[batch, height, width,
     num_classes]`, or without classes the features `[batch, height, width,
     width of fc7]`; and a dict of end points.
 
@@ -148,7 +148,7 @@ def _squeeze(logits, network):
   height, width = logits.get_shape().as_list()[1:3]
   if height not in (1, None) or width not in (1, None):
     raise InputError(
-        'photos of this size give logits at %s x %s places, so %s cannot '
-        'squeeze them; global_pool=True averages over the places, '
+        'photos of this size give logits at %s x %s positions, so %s cannot '
+        'squeeze them; global_pool=True averages over the positions, '
         'spatial_squeeze=False keeps them' % (height, width, network))
   return tf.squeeze(logits, [1, 2], name='fc8/squeezed')

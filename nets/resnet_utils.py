@@ -1,4 +1,4 @@
-"""What ResNet V1 and V2 share: their table of stages, and blocks of units.
+"""Shared parts of ResNet V1 and V2: their table of stages, blocks and units.
 
 A network is a list of blocks, and a block is a list of units, each a dict of
 arguments of one function:
@@ -9,8 +9,8 @@ arguments of one function:
   ])]
   net = stack_blocks_dense(net, blocks, output_stride=8)
 
-Instead of shrinking below `output_stride`, the layers after it are dilated:
-that gives the same features at more places.
+Once height and width have shrunk by `output_stride`, later layers are dilated
+instead of strided: that gives the same features at more positions.
 """
 
 import contextlib
@@ -20,12 +20,13 @@ from compat import slim, tf
 from errors import InputError
 from nets.batch_norm import batch_norm
 
-# scope: of the block. unit_fn: builds a unit; it takes `rate`, the dilation,
-# and the arguments of the unit. args: a list of dicts, one a unit.
+# scope: scope of the block. unit_fn: function that builds a unit, with the
+# arguments `rate` (the dilation) and those of the unit. args: a list of dicts,
+# one per unit.
 Block = namedtuple('Block', 'scope unit_fn args')
 
-# base_depth: channels inside of the bottlenecks; they give four times as many.
-# stride: of the block's last unit.
+# base_depth: channels inside the bottlenecks; they output four times as many.
+# stride: stride of the block's last unit.
 Stage = namedtuple('Stage', 'scope base_depth num_units stride')
 
 # Table 1 of arXiv:1512.03385; 200 layers: section 4 of arXiv:1603.05027.
@@ -57,7 +58,7 @@ RESNET_200 = (
 
 _ROOT_STRIDE = 4  # Of the first convolution and pooling together.
 
-# slim's name for it, where `is_training` is None.
+# slim's name of a scope that does nothing, used if `is_training` is None.
 NoOpScope = contextlib.nullcontext
 
 
@@ -73,7 +74,7 @@ def resnet_arg_scope(weight_decay=0.0001,
   Args:
     weight_decay: factor of the L2 loss of the weights.
     batch_norm_decay: decay of the moving averages.
-    batch_norm_epsilon: added to the variance, against division by zero.
+    batch_norm_epsilon: added to the variance to avoid division by zero.
     batch_norm_scale: whether batch normalisation has a gamma.
     activation_fn: activation of the convolutions.
     use_batch_norm: whether convolutions are batch normalised.
@@ -88,7 +89,7 @@ def resnet_arg_scope(weight_decay=0.0001,
       'epsilon': batch_norm_epsilon,
       'scale': batch_norm_scale,
       'updates_collections': batch_norm_updates_collections,
-      'fused': None,  # Fused where TensorFlow has it.
+      'fused': None,  # Fused if TensorFlow supports it.
   }
   with slim.arg_scope([slim.conv2d],
                       weights_regularizer=slim.l2_regularizer(weight_decay),
@@ -120,10 +121,11 @@ def subsample(inputs, factor, scope=None):
 
 
 def conv2d_same(inputs, num_outputs, kernel_size, stride, rate=1, scope=None):
-  """Convolves as with 'SAME' padding and then keeps one of `stride` places.
+  """Convolves as with 'SAME' padding, then keeps every `stride`-th position.
 
   TensorFlow's own 'SAME' padding with a stride depends on whether the size is
-  even, and so would not sample the outputs of stride 1. This does.
+  even, so its outputs are not always a subset of those of stride 1. Here they
+  are.
 
   Args:
     inputs: `[batch, height, width, channels]` float tensor.
@@ -150,16 +152,16 @@ def conv2d_same(inputs, num_outputs, kernel_size, stride, rate=1, scope=None):
 def stack_blocks_dense(net, blocks, output_stride=None,
                        store_non_strided_activations=False,
                        outputs_collections=None):
-  """Adds blocks, dilated from where `output_stride` is reached.
+  """Adds blocks, dilated once `output_stride` is reached.
 
   Args:
     net: `[batch, height, width, channels]` float tensor.
     blocks: Block rows.
     output_stride: factor by which height and width of `net` shrink; None: by
       the strides of all units.
-    store_non_strided_activations: whether what a block's last unit would skip
-      is skipped only after the block's output was collected.
-    outputs_collections: collections that the output of each block is added to,
+    store_non_strided_activations: whether the stride of a block's last unit is
+      applied only after the block's output was collected.
+    outputs_collections: collections to which the output of each block is added,
       by the name of its scope.
 
   Returns:
@@ -193,9 +195,9 @@ def stack_blocks_dense(net, blocks, output_stride=None,
 
 
 def _apply(stride, current, rate, output_stride):
-  """Returns the stride to apply, then `current` and `rate` after it.
+  """Returns the stride to apply, and the new `current` and `rate`.
 
-  Once `current` has come to `output_stride`, strides become dilation.
+  Once `current` has reached `output_stride`, strides become dilation.
   """
   if current == output_stride:
     return 1, current, rate * stride
@@ -203,7 +205,7 @@ def _apply(stride, current, rate, output_stride):
 
 
 def _check_output_stride(output_stride, blocks, root_stride=1):
-  """Refuses an output_stride that the strides of the units step over."""
+  """Refuses an output_stride that the strides of the units do not reach."""
   if output_stride is None:
     return
   reached = [root_stride]
@@ -218,7 +220,7 @@ def _check_output_stride(output_stride, blocks, root_stride=1):
 
 
 def bottleneck_block(scope, unit_fn, base_depth, num_units, stride):
-  """Returns a Block of equal units, the last of which has the stride."""
+  """Returns a Block of equal units; only the last one has the stride."""
   unit = {'depth': base_depth * 4, 'depth_bottleneck': base_depth, 'stride': 1}
   return Block(scope, unit_fn,
                [dict(unit) for _ in range(num_units - 1)] +
@@ -226,20 +228,21 @@ def bottleneck_block(scope, unit_fn, base_depth, num_units, stride):
 
 
 def shortcut(inputs, projected, depth, stride, **options):
-  """Adds the way around a bottleneck, under the scope 'shortcut'.
+  """Adds the shortcut of a bottleneck, under the scope 'shortcut'.
 
   Args:
     inputs: `[batch, height, width, channels]` float tensor.
-    projected: what is projected where `inputs` has not `depth` channels.
+    projected: tensor to project if `inputs` does not have `depth` channels.
     depth: output channels.
     stride: stride of the unit.
-    **options: of the projecting convolution.
+    **options: arguments of the projecting convolution.
 
   Returns:
     `[batch, height / stride, width / stride, depth]`.
 
   Raises:
-    ValueError: `inputs` has not 4 dimensions, or its channels are unknown.
+    ValueError: `inputs` does not have 4 dimensions, or its channels are
+      unknown.
   """
   if depth == slim.utils.last_dimension(inputs.get_shape(), min_rank=4):
     return subsample(inputs, stride, 'shortcut')
@@ -256,7 +259,7 @@ def residual(net, depth, depth_bottleneck, stride, rate, **options):
     depth_bottleneck: channels of the first two convolutions.
     stride: stride of the second.
     rate: dilation of the second.
-    **options: of the third.
+    **options: arguments of the third.
 
   Returns:
     `[batch, height / stride, width / stride, depth]`.
@@ -275,22 +278,24 @@ def resnet(inputs, blocks, unit_fn, preactivation, num_classes, is_training,
     inputs: `[batch, height, width, channels]` float tensor.
     blocks: Block rows.
     unit_fn: the function of the units, whose outputs become end points.
-    preactivation: whether units normalise and activate their input, as in V2,
-      so that the first convolution does not and the last output is left to do.
+    preactivation: whether units normalise and activate their input, as in V2;
+      then the first convolution does not, and the last output is normalised and
+      activated at the end.
     num_classes: number of classes; 0 or None: no classifier is built.
-    is_training: whether batch statistics are used; None: not said here.
-    global_pool: whether to average over all places.
+    is_training: whether batch statistics are used; None: not set here.
+    global_pool: whether to average over all positions.
     output_stride: factor by which height and width shrink; None: all strides.
     include_root_block: whether to add the first convolution and pooling.
-    spatial_squeeze: whether logits lose height and width, which must be 1 x 1.
+    spatial_squeeze: whether to remove height and width of the logits, which
+      must be 1 x 1.
     store_non_strided_activations: as for `stack_blocks_dense`.
 
   Returns:
     Logits, or without classes the features; and a dict of end points.
 
   Raises:
-    ValueError: `output_stride` is not reached, or logits of more than one place
-      are to be squeezed.
+    ValueError: `output_stride` is not reached, or logits of more than one
+      position are to be squeezed.
   """
   _check_output_stride(output_stride, blocks,
                        _ROOT_STRIDE if include_root_block else 1)
@@ -318,8 +323,7 @@ def resnet(inputs, blocks, unit_fn, preactivation, num_classes, is_training,
 
 @contextlib.contextmanager
 def _collecting(functions, collection):
-  """Collects the functions' outputs here too, not only where the caller does.
-  """
+  """Adds the functions' outputs to `collection` too, besides the caller's."""
   with contextlib.ExitStack() as stack:
     for function in functions:
       options = slim.current_arg_scope().get(slim.arg_scope_func_key(function))
@@ -332,7 +336,7 @@ def _collecting(functions, collection):
 
 
 def _add_head(net, end_points, num_classes, global_pool, spatial_squeeze):
-  """Adds the pooling, logits and predictions that are asked for."""
+  """Adds the requested pooling, logits and predictions."""
   if global_pool:
     net = tf.reduce_mean(net, [1, 2], keepdims=True, name='pool5')
     end_points['global_pool'] = net  # 1 x 1 x 2048

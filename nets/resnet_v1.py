@@ -12,8 +12,8 @@ bottleneck is figure 5, right.
 Differences from the paper:
 - The last unit of a block has the stride, in its 3 x 3 convolution; in the
   paper it is the first unit of the next block, in its first convolution.
-- Strided convolutions pad alike at all sizes, so that dilation gives the
-  strided network's features at more places (`conv2d_same`).
+- Strided convolutions pad the same way at all sizes, so that dilation gives the
+  strided network's features at more positions (`conv2d_same`).
 - The paper has no 200 layers; they are those of arXiv:1603.05027.
 """
 
@@ -28,7 +28,7 @@ NoOpScope = resnet_utils.NoOpScope
 def bottleneck(inputs, depth, depth_bottleneck, stride, rate=1,
                outputs_collections=None, scope=None,
                use_bounded_activations=False):
-  """Adds a unit: what three convolutions add to the input, then activated.
+  """Adds a unit: input plus the output of three convolutions, activated.
 
   Args:
     inputs: `[batch, height, width, channels]` float tensor.
@@ -38,14 +38,15 @@ def bottleneck(inputs, depth, depth_bottleneck, stride, rate=1,
     rate: dilation of the 3 x 3 convolution.
     outputs_collections: collections that the output is added to.
     scope: name of the variable scope; None: 'bottleneck_v1'.
-    use_bounded_activations: whether outputs stay within [0, 6] and what is
-      added within [-6, 6], for inference with few bits.
+    use_bounded_activations: whether to limit outputs to [0, 6] and residuals to
+      [-6, 6], for inference with few bits.
 
   Returns:
     `[batch, height / stride, width / stride, depth]`.
 
   Raises:
-    ValueError: `inputs` has not 4 dimensions, or its channels are unknown.
+    ValueError: `inputs` does not have 4 dimensions, or its channels are
+      unknown.
   """
   activation = tf.nn.relu6 if use_bounded_activations else tf.nn.relu
   with tf.variable_scope(scope, 'bottleneck_v1', [inputs]) as scope:
@@ -67,28 +68,28 @@ def resnet_v1(inputs, blocks, num_classes=None, is_training=True,
   """Builds a ResNet V1 of any blocks.
 
   Args:
-    inputs: `[batch, height, width, 3]` float32, 0 to 255 less the mean of the
+    inputs: `[batch, height, width, 3]` float32, 0 to 255 minus the mean of the
       training photos.
     blocks: resnet_utils.Block rows.
     num_classes: number of classes; 0 or None: no classifier is built.
-    is_training: whether batch statistics are used; None: the arg scope says.
-    global_pool: whether to average over all places.
-    output_stride: factor by which height and width shrink at most; the layers
-      after that are dilated instead. None: by the strides of all units.
+    is_training: whether batch statistics are used; None: by the arg scope.
+    global_pool: whether to average over all positions.
+    output_stride: largest factor by which height and width shrink; later layers
+      are dilated instead. None: by the strides of all units.
     include_root_block: whether to add the first convolution and pooling.
     spatial_squeeze: whether logits are `[batch, num_classes]`; otherwise they
       are `[batch, height, width, num_classes]`.
-    store_non_strided_activations: whether the end point of a block is what it
-      gives before the stride of its last unit.
-    reuse: whether the variables of an earlier network are used again.
+    store_non_strided_activations: whether the end point of a block is its
+      output before the stride of its last unit.
+    reuse: whether to reuse the variables of an earlier network.
     scope: name of the variable scope; None: 'resnet_v1'.
 
   Returns:
     Logits, or without classes the features; and a dict of end points.
 
   Raises:
-    ValueError: `output_stride` is not reached, or logits of more than one place
-      are to be squeezed.
+    ValueError: `output_stride` is not reached, or logits of more than one
+      position are to be squeezed.
   """
   with tf.variable_scope(scope, 'resnet_v1', [inputs], reuse=reuse):
     return resnet_utils.resnet(
@@ -105,8 +106,7 @@ def resnet_v1_block(scope, base_depth, num_units, stride):
 
   Args:
     scope: name of the block's variable scope.
-    base_depth: channels inside of the bottlenecks; they give four times as
-      many.
+    base_depth: channels inside the bottlenecks; they output four times as many.
     num_units: number of bottlenecks.
     stride: stride of the last one.
 
@@ -118,13 +118,13 @@ def resnet_v1_block(scope, base_depth, num_units, stride):
 
 
 def _published(name, stages):
-  """Returns the function that builds the network of a column of table 1."""
+  """Returns the function that builds the network in a column of table 1."""
 
   def network(inputs, num_classes=None, is_training=True, global_pool=True,
               output_stride=None, spatial_squeeze=True,
               store_non_strided_activations=False, reuse=None, scope=name,
               min_base_depth=8, depth_multiplier=1):
-    """Builds a ResNet V1: see `resnet_v1` for what is not said here.
+    """Builds a ResNet V1; see `resnet_v1` for details.
 
     Args:
       inputs: as for `resnet_v1`.
@@ -136,7 +136,7 @@ def _published(name, stages):
       store_non_strided_activations: as for `resnet_v1`.
       reuse: as for `resnet_v1`.
       scope: name of the variable scope.
-      min_base_depth: least number of channels inside of a bottleneck.
+      min_base_depth: minimum number of channels inside a bottleneck.
       depth_multiplier: factor of the channels of all blocks.
 
     Returns:

@@ -9,14 +9,14 @@ depths are those of arXiv:1512.03385, table 1, and of section 4 (200 layers).
                                       is_training=False)
   probabilities = end_points['predictions']
 
-The published checkpoints want photos of 299 x 299 in [-1, 1].
+The published checkpoints need photos of 299 x 299 in [-1, 1].
 
 Differences from the paper:
 - The last unit of a block has the stride, in its 3 x 3 convolution; in the
   paper it is the first unit of the next block.
-- Strided convolutions pad alike at all sizes, so that dilation gives the
-  strided network's features at more places (`conv2d_same`).
-- Convolutions that no batch normalisation follows have biases.
+- Strided convolutions pad the same way at all sizes, so that dilation gives the
+  strided network's features at more positions (`conv2d_same`).
+- Convolutions that are not followed by batch normalisation have biases.
 """
 
 from compat import slim, tf
@@ -30,7 +30,9 @@ NoOpScope = resnet_utils.NoOpScope
 @slim.add_arg_scope
 def bottleneck(inputs, depth, depth_bottleneck, stride, rate=1,
                outputs_collections=None, scope=None):
-  """Adds a unit: normalises, activates, and adds what three convolutions give.
+  """Adds a unit: input plus three convolutions of the activated input.
+
+  The input is normalised and activated before the convolutions.
 
   Args:
     inputs: `[batch, height, width, channels]` float tensor.
@@ -45,7 +47,8 @@ def bottleneck(inputs, depth, depth_bottleneck, stride, rate=1,
     `[batch, height / stride, width / stride, depth]`.
 
   Raises:
-    ValueError: `inputs` has not 4 dimensions, or its channels are unknown.
+    ValueError: `inputs` does not have 4 dimensions, or its channels are
+      unknown.
   """
   bare = {'normalizer_fn': None, 'activation_fn': None}
   with tf.variable_scope(scope, 'bottleneck_v2', [inputs]) as scope:
@@ -66,22 +69,22 @@ def resnet_v2(inputs, blocks, num_classes=None, is_training=True,
     inputs: `[batch, height, width, 3]` float32 in [-1, 1].
     blocks: resnet_utils.Block rows.
     num_classes: number of classes; 0 or None: no classifier is built.
-    is_training: whether batch statistics are used; None: the arg scope says.
-    global_pool: whether to average over all places.
-    output_stride: factor by which height and width shrink at most; the layers
-      after that are dilated instead. None: by the strides of all units.
+    is_training: whether batch statistics are used; None: by the arg scope.
+    global_pool: whether to average over all positions.
+    output_stride: largest factor by which height and width shrink; later layers
+      are dilated instead. None: by the strides of all units.
     include_root_block: whether to add the first convolution and pooling.
     spatial_squeeze: whether logits are `[batch, num_classes]`; otherwise they
       are `[batch, height, width, num_classes]`.
-    reuse: whether the variables of an earlier network are used again.
+    reuse: whether to reuse the variables of an earlier network.
     scope: name of the variable scope; None: 'resnet_v2'.
 
   Returns:
     Logits, or without classes the features; and a dict of end points.
 
   Raises:
-    ValueError: `output_stride` is not reached, or logits of more than one place
-      are to be squeezed.
+    ValueError: `output_stride` is not reached, or logits of more than one
+      position are to be squeezed.
   """
   with tf.variable_scope(scope, 'resnet_v2', [inputs], reuse=reuse):
     return resnet_utils.resnet(
@@ -97,8 +100,7 @@ def resnet_v2_block(scope, base_depth, num_units, stride):
 
   Args:
     scope: name of the block's variable scope.
-    base_depth: channels inside of the bottlenecks; they give four times as
-      many.
+    base_depth: channels inside the bottlenecks; they output four times as many.
     num_units: number of bottlenecks.
     stride: stride of the last one.
 
@@ -114,7 +116,7 @@ def _published(name, stages):
 
   def network(inputs, num_classes=None, is_training=True, global_pool=True,
               output_stride=None, spatial_squeeze=True, reuse=None, scope=name):
-    """Builds a ResNet V2: see `resnet_v2` for what is not said here.
+    """Builds a ResNet V2; see `resnet_v2` for details.
 
     Args:
       inputs: as for `resnet_v2`.

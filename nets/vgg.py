@@ -9,9 +9,8 @@ arXiv:1409.1556, table 1, columns A, D and E.
   probabilities = tf.nn.softmax(logits)
 
 Differences from the paper:
-- The fully connected layers are convolutions, as the paper has them when it
-  tests whole photos; other photo sizes need spatial_squeeze=False or
-  global_pool=True.
+- The fully connected layers are convolutions, as in the paper's test on whole
+  photos; other photo sizes need spatial_squeeze=False or global_pool=True.
 """
 
 from collections import namedtuple
@@ -70,7 +69,7 @@ def vgg_arg_scope(weight_decay=0.0005):
 
 
 def _vgg(name, stages):
-  """Returns the function that builds the network of a column of table 1."""
+  """Returns the function that builds the network in a column of table 1."""
 
   def network(inputs, num_classes=1000, is_training=True, dropout_keep_prob=0.5,
               spatial_squeeze=True, scope=name, fc_conv_padding='VALID',
@@ -78,18 +77,19 @@ def _vgg(name, stages):
     """Builds a VGG network.
 
     Args:
-      inputs: `[batch, height, width, 3]` float32, 0 to 255 less the mean of the
-        training photos.
+      inputs: `[batch, height, width, 3]` float32, 0 to 255 minus the mean of
+        the training photos.
       num_classes: number of classes; 0 or None: no classifier is built.
-      is_training: whether dropout works.
-      dropout_keep_prob: share of the outputs of fc6 and fc7 that dropout keeps.
+      is_training: whether dropout is active.
+      dropout_keep_prob: fraction of the outputs of fc6 and fc7 that are kept.
       spatial_squeeze: whether logits are `[batch, num_classes]`; otherwise they
         are `[batch, height, width, num_classes]`.
       scope: name of the variable scope.
-      fc_conv_padding: 'VALID': logits at the places where fc6 fits into the
-        photo; 'SAME': at each place of its input.
-      global_pool: whether to average over all places, for photos of any size.
-      reuse: whether the variables of an earlier network are used again.
+      fc_conv_padding: 'VALID': logits at the positions where fc6 fits into its
+        input; 'SAME': at each position of its input.
+      global_pool: whether to average over all positions, for photos of any
+        size.
+      reuse: whether to reuse the variables of an earlier network.
 
     Returns:
       Logits, or without classes the features of fc7; and a dict of end points.
@@ -120,6 +120,6 @@ vgg_a = _vgg('vgg_a', VGG_A)
 vgg_16 = _vgg('vgg_16', VGG_16)
 vgg_19 = _vgg('vgg_19', VGG_19)
 
-# By their columns.
+# Other names, by the columns of table 1.
 vgg_d = vgg_16
 vgg_e = vgg_19

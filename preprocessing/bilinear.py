@@ -1,9 +1,9 @@
 """Bilinear resizing that reads only the pixels that it needs.
 
-tf.image.resize_images needs a copy of the part of a photo that is cut out, and
-one of float32 where the values are scaled first: many bytes for each pixel of
-the photo. What is here takes memory for the pixels of the result alone, and
-gives the same values, bit by bit.
+tf.image.resize_images needs a copy of the cropped part of a photo, and a
+float32 copy if the values are scaled first: many bytes for each pixel of the
+photo. The functions here take memory only for the pixels of the result, and
+give the same values, bit for bit.
 """
 
 from compat import tf
@@ -14,9 +14,9 @@ def sample(image, rows, columns, convert=tf.to_float):
 
   Args:
     image: `[h, w, channels]` tensor.
-    rows: what `neighbours` returns for the rows.
-    columns: what it returns for the columns.
-    convert: function that makes the pixels that are read float32.
+    rows: result of `neighbours` for the rows.
+    columns: result of `neighbours` for the columns.
+    convert: function that converts the pixels to float32.
 
   Returns:
     `[number of rows, number of columns, channels]` float32.
@@ -35,25 +35,25 @@ def sample(image, rows, columns, convert=tf.to_float):
 
 
 def neighbours(start, length, resized_length, first, count):
-  """Returns where resized pixels lie between those of the image, on one axis.
+  """Returns the source pixels around each resized pixel, on one axis.
 
-  By the rule of tf.image.resize_images without aligned corners: pixel i of the
-  result is at i * length / resized_length.
+  As in tf.image.resize_images without aligned corners, pixel i of the result is
+  at i * length / resized_length.
 
   Args:
     start: first pixel of the part of the image that is resized, int32.
-    length: of that part, in pixels, scalar int32.
-    resized_length: of that part once it is resized, in pixels.
-    first: first pixel of the resized part that is asked for, int32.
-    count: number of pixels.
+    length: length of that part, in pixels, scalar int32.
+    resized_length: length of that part after resizing, in pixels.
+    first: first pixel of the resized part to compute, int32.
+    count: number of pixels to compute.
 
   Returns:
     `[count]` int32, the pixel before; `[count]` int32, the pixel after;
     `[count]` float32, the distance from the pixel before, in [0, 1).
   """
-  # In float32 as in the kernel, so that both round alike. The quotient is first
-  # of float64: TensorFlow replaces a division by a constant by a product with
-  # its reciprocal, which rounds otherwise.
+  # In float32 as in the kernel, for the same rounding. The quotient is first
+  # computed in float64: TensorFlow replaces a division by a constant with a
+  # product with its reciprocal, which rounds differently.
   scale = tf.to_float(tf.cast(length, tf.float64) /
                       tf.cast(resized_length, tf.float64))
   place = tf.to_float(first + tf.range(count)) * scale

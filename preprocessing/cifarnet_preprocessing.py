@@ -6,28 +6,28 @@ As in TensorFlow's CIFAR-10 tutorial, after Alex Krizhevsky's cuda-convnet.
 from compat import tf
 from preprocessing.draws import Draws
 
-PADDING = 4            # Pixels at each side, before the random crop.
-BRIGHTNESS = 63        # Added at most, of values in [0, 255].
+PADDING = 4            # Pixels on each side, before the random crop.
+BRIGHTNESS = 63        # Largest change, of values in [0, 255].
 CONTRAST = (0.2, 1.8)  # Factors.
 
 
 def preprocess_for_train(image, output_height, output_width, padding=PADDING,
                          add_image_summaries=False, seed=None):
-  """Pads, crops, flips and recolours an image at random.
+  """Pads an image, then crops, flips and recolours it at random.
 
   Args:
     image: `[h, w, channels]` tensor in [0, 255].
-    output_height: of the result, in pixels.
-    output_width: of the result, in pixels.
-    padding: black pixels to add at each side before the crop. More are added
-      where the image would still be smaller than the result.
+    output_height: height of the result, in pixels.
+    output_width: width of the result, in pixels.
+    padding: black pixels to add on each side before the crop. More are added if
+      the image would still be smaller than the result.
     add_image_summaries: whether to add summaries of the first and last step.
-      Leave it off in a `tf.data` map function.
-    seed: `[2]` int64 tensor that decides all that is random; None: another one
+      Must be False in a `tf.data` map function.
+    seed: `[2]` int64 tensor that decides all random values; None: another one
       each time.
 
   Returns:
-    `[output_height, output_width, channels]` float32 of mean 0, deviation 1.
+    `[output_height, output_width, channels]` float32 with mean 0, deviation 1.
   """
   if add_image_summaries:
     tf.summary.image('image', tf.expand_dims(image, 0))
@@ -44,17 +44,17 @@ def preprocess_for_train(image, output_height, output_width, padding=PADDING,
 
 def preprocess_for_eval(image, output_height, output_width,
                         add_image_summaries=False):
-  """Crops the middle of an image, or pads it, and standardises it.
+  """Crops an image to its middle or pads it, and standardises it.
 
   Args:
     image: `[h, w, channels]` tensor in [0, 255].
-    output_height: of the result, in pixels.
-    output_width: of the result, in pixels.
+    output_height: height of the result, in pixels.
+    output_width: width of the result, in pixels.
     add_image_summaries: whether to add summaries of the first and last step.
-      Leave it off in a `tf.data` map function.
+      Must be False in a `tf.data` map function.
 
   Returns:
-    `[output_height, output_width, channels]` float32 of mean 0, deviation 1.
+    `[output_height, output_width, channels]` float32 with mean 0, deviation 1.
   """
   if add_image_summaries:
     tf.summary.image('image', tf.expand_dims(image, 0))
@@ -67,18 +67,18 @@ def preprocess_for_eval(image, output_height, output_width,
 
 def preprocess_image(image, output_height, output_width, is_training=False,
                      add_image_summaries=False, seed=None):
-  """Makes an image the input of a network.
+  """Converts an image to the input of a network.
 
   Args:
     image: `[h, w, channels]` tensor in [0, 255].
-    output_height: of the result, in pixels.
-    output_width: of the result, in pixels.
+    output_height: height of the result, in pixels.
+    output_width: width of the result, in pixels.
     is_training: whether to distort it for training.
     add_image_summaries: whether to add summaries.
     seed: as for `preprocess_for_train`; only for training.
 
   Returns:
-    `[output_height, output_width, channels]` float32 of mean 0, deviation 1.
+    `[output_height, output_width, channels]` float32 with mean 0, deviation 1.
   """
   if is_training:
     return preprocess_for_train(image, output_height, output_width,
@@ -89,7 +89,7 @@ def preprocess_image(image, output_height, output_width, is_training=False,
 
 
 def _pad(image, padding, height, width):
-  """Pads each side by `padding`, and further up to `height` and `width`."""
+  """Pads each side by `padding`, and to at least `height` and `width`."""
   missing = tf.maximum(
       [height, width] - tf.shape(image)[:2] - 2 * padding, 0)
   sides = tf.stack([missing // 2, missing - missing // 2], axis=1) + padding

@@ -1,22 +1,22 @@
-"""Changes of colour by a given amount, on the three planes of a photo.
+"""Changes brightness, contrast, saturation and hue of the planes of a photo.
 
-The functions of TensorFlow's adjust_* kernels, without their way over HSV and
-back and in whole-plane operations, which vectorise: saturation takes a third of
-the kernel's time. Planes are a list of red, green and blue, each `[pixels]`
-float32.
+These are the functions of TensorFlow's adjust_* kernels, without the conversion
+to HSV and back and in whole-plane operations, which vectorise: saturation takes
+a third of the kernel's time. Planes are a list of red, green and blue, each
+`[pixels]` float32.
 """
 
 from functools import reduce
 
 from compat import tf
 
-# Keeps grey pixels, which have no hue, from a division by zero.
+# Avoids a division by zero for grey pixels, which have no hue.
 _TINY = 1e-30
 
 
 def to_planes(image):
   """Returns the planes of a `[height, width, 3]` image."""
-  # Faster than to transpose it; on the way back it is the other way round.
+  # Faster than transposing; in to_image, transposing is faster.
   return tf.unstack(tf.reshape(image, [-1, 3]), axis=1)
 
 
@@ -31,26 +31,26 @@ def brightness(planes, delta):
 
 
 def contrast(planes, factor):
-  """Takes each value's distance from the mean of its plane times factor."""
+  """Multiplies each value's distance from the mean of its plane by factor."""
   means = [tf.reduce_mean(plane) for plane in planes]
   return [(plane - mean) * factor + mean for plane, mean in zip(planes, means)]
 
 
 def saturation(planes, factor):
-  """Takes each value's distance from the pixel's largest one times factor.
+  """Multiplies each value's distance from the pixel's largest one by factor.
 
-  No further than to where the smallest would become negative: a saturation of
-  1. In HSV that is the saturation times factor, at most 1.
+  The factor is limited so that the smallest value does not become negative: a
+  saturation of 1. In HSV that is the saturation times factor, at most 1.
   """
   high, spread = _high_and_spread(planes)
   factor = tf.minimum(factor, high / tf.maximum(spread, _TINY))
-  # Without a positive value the kernel makes the pixel grey.
+  # The kernel makes a pixel without a positive value grey.
   factor = tf.maximum(factor, 0.0)
   return [(plane - high) * factor + high for plane in planes]
 
 
 def hue(planes, delta):
-  """Turns the hue by delta, where 1 is a whole turn."""
+  """Rotates the hue by delta, where 1 is a whole turn."""
   high, spread = _high_and_spread(planes)
   red, green, blue = planes
   reddest, greenest = tf.equal(high, red), tf.equal(high, green)
@@ -64,7 +64,7 @@ def hue(planes, delta):
                tf.fill(tf.shape(high), 4.0)))
   changed = []
   for own in (0.0, 2.0, 4.0):
-    # The plane's own colour is at 3 of this turn.
+    # Relative to the plane's own colour, which is at 3.
     turn = angle + (3.0 - own)
     turn -= 6.0 * tf.floor(turn / 6.0)
     # On the two sixths around its own colour a plane has the largest value, on
@@ -75,6 +75,6 @@ def hue(planes, delta):
 
 
 def _high_and_spread(planes):
-  """Returns the largest value of each pixel, and how far the smallest is."""
+  """Returns each pixel's largest value, and the largest minus the smallest."""
   high = reduce(tf.maximum, planes)
   return high, high - reduce(tf.minimum, planes)

@@ -1,26 +1,26 @@
-"""Random numbers of one photo, and what they decide: boxes, flips, cases.
+"""Random numbers for one photo, and the crops, flips and cases they decide.
 
-All numbers of a photo come from one seed through operations without a state.
-Two runs agree wherever the photos have the same seeds, however many threads
-prepare them.
+All numbers of a photo come from one seed through stateless operations. Two runs
+agree if the photos have the same seeds, however many threads prepare them.
 """
 
 from compat import tf
 
-# Numbers drawn at once: one operation is cheaper than one a number. Inception's
-# takes the most, 19: each of its four orders of colours has its own four.
+# Numbers drawn at once: one operation is cheaper than one per number. Inception
+# preprocessing needs the most, 19: four for each of its four orders of colour
+# changes.
 _POOL = 24
 
-# TensorFlow leaves objects smaller than this out, in pixels.
+# TensorFlow ignores objects with an area smaller than this, in pixels.
 _LEAST_OBJECT = 1.0
 
 
 class Draws:
-  """The random numbers of one photo, each given out once.
+  """The random numbers for one photo, each used once.
 
   Args:
     seed: [2] int64 tensor; None: another one in each run of the graph, drawn
-      by an operation that follows tf.set_random_seed.
+      by an operation that depends on tf.set_random_seed.
   """
 
   def __init__(self, seed=None):
@@ -38,13 +38,13 @@ class Draws:
     return _floor(self.uniform(0.0, 1.0) * tf.to_float(count))
 
   def flip(self, image):
-    """Returns `[height, width, channels]`, with 0.5 mirrored left to right."""
-    # As tf.image.random_flip_left_right, which draws from a state.
+    """Mirrors an image left to right, with probability 0.5."""
+    # As tf.image.random_flip_left_right, which is stateful.
     return tf.cond(self.uniform(0.0, 1.0) < 0.5,
                    lambda: tf.reverse(image, [1]), lambda: image)
 
   def crop(self, image, height, width):
-    """Cuts a random `[height, width, channels]` out of an image."""
+    """Crops a random `[height, width, channels]` part of an image."""
     shape = tf.shape(image)
     top = self.integer(shape[0] - height + 1)
     left = self.integer(shape[1] - width + 1)
@@ -57,20 +57,20 @@ class Draws:
           max_attempts=100):
     """Draws a random box inside a photo.
 
-    As tf.image.sample_distorted_bounding_box, which draws from a state: first
-    the aspect, then one of the heights that the areas allow, then the place.
-    All attempts are made at once, and the first good one is taken. The box
-    does not depend on the other numbers that were asked for.
+    As tf.image.sample_distorted_bounding_box, which is stateful: first the
+    aspect ratio, then one of the heights that the areas allow, then the
+    position. All attempts are made at once, and the first valid one is used.
+    The box does not depend on the other numbers drawn.
 
     Args:
       shape: int32 tensor whose first two values are height and width in pixels.
-      objects: `[1, boxes, 4]` float32: ymin, xmin, ymax, xmax, of 1; None: the
-        whole photo is the object. Without boxes in it, the result is the whole
-        photo.
-      min_object_covered: share of one of the objects that the box must hold.
+      objects: `[1, boxes, 4]` float32 in [0, 1]: ymin, xmin, ymax, xmax; None:
+        the whole photo is the object. If it holds no boxes, the result is the
+        whole photo.
+      min_object_covered: fraction of one of the objects that the box must hold.
       aspect_ratio_range: least and greatest width / height of the box.
-      area_range: least and greatest share of the photo that the box takes.
-      max_attempts: so many boxes are tried before the whole photo is taken.
+      area_range: least and greatest fraction of the photo that the box covers.
+      max_attempts: how many boxes are tried before the whole photo is used.
 
     Returns:
       `[4]` int32: top, left, height and width in pixels.
@@ -85,8 +85,8 @@ class Draws:
     area = height * width
     good = ((area >= least) & (area <= greatest) & (width >= 1) &
             (height >= 1) & (width <= size[1]) & (height <= size[0]))
-    # As the kernel has it, a box that is not as high as the photo never
-    # reaches the last row, nor one that is not as wide the last column.
+    # As in the kernel, a box that is not as high as the photo never reaches the
+    # last row, and one that is not as wide never the last column.
     top = tf.floor(numbers[2] * (size[0] - height))
     left = tf.floor(numbers[3] * (size[1] - width))
     boxes = tf.stack([top, left, height, width], 1)
@@ -95,12 +95,12 @@ class Draws:
     else:
       good &= _covers(boxes, objects[0] * tf.tile(size, [2]),
                       min_object_covered)
-    first = tf.argmax(tf.to_int32(good))  # 0 where none is good.
+    first = tf.argmax(tf.to_int32(good))  # 0 if none is good.
     whole = tf.concat([[0.0, 0.0], size], 0)
     return tf.to_int32(tf.where(good[first], boxes[first], whole))
 
   def _numbers(self, shape, stream):
-    """Returns float32 in [0, 1); each stream has numbers of its own."""
+    """Returns float32 in [0, 1); each stream has its own numbers."""
     return tf.random.stateless_uniform(
         shape, self._seed + tf.constant([0, stream], tf.int64))
 
@@ -116,8 +116,8 @@ def _sides(numbers, aspect, size, least, greatest):
     numbers: `[attempts]` float32 in [0, 1).
     aspect: `[attempts]` float32, width / height.
     size: `[2]` float32: height and width of the photo.
-    least: area that a box must have, in pixels.
-    greatest: area that it may have.
+    least: smallest allowed area of a box, in pixels.
+    greatest: largest allowed area, in pixels.
   """
   lowest = tf.rint(tf.sqrt(least / aspect))
   highest = tf.rint(tf.sqrt(greatest / aspect))
@@ -127,7 +127,7 @@ def _sides(numbers, aspect, size, least, greatest):
   highest = tf.minimum(highest, size[0])
   lowest = tf.minimum(lowest, highest)
   height = lowest + tf.floor(numbers * (highest - lowest + 1))
-  # Rounding may have left the areas that are allowed by a row.
+  # Rounding may have left the range of allowed areas by one row.
   height = tf.where(height * tf.rint(height * aspect) < least,
                     height + 1, height)
   height = tf.where(height * tf.rint(height * aspect) > greatest,
@@ -135,13 +135,13 @@ def _sides(numbers, aspect, size, least, greatest):
   return height, tf.rint(height * aspect)
 
 
-def _covers(boxes, objects, share):
-  """Returns which of the boxes hold the share of one of the objects.
+def _covers(boxes, objects, fraction):
+  """Returns which of the boxes hold a fraction of at least one object.
 
   Args:
     boxes: `[attempts, 4]` float32: top, left, height, width in pixels.
     objects: `[objects, 4]` float32: ymin, xmin, ymax, xmax in pixels.
-    share: number in [0, 1].
+    fraction: number in [0, 1].
 
   Returns:
     `[attempts]` bool.
@@ -153,4 +153,5 @@ def _covers(boxes, objects, share):
   ends = begins + tf.expand_dims(boxes[:, 2:], 1)
   common = tf.minimum(ends, end) - tf.maximum(begins, begin)
   covered = tf.reduce_prod(tf.maximum(common, 0.0), 2)
-  return tf.reduce_any((covered >= share * area) & (area >= _LEAST_OBJECT), 1)
+  return tf.reduce_any((covered >= fraction * area) & (area >= _LEAST_OBJECT),
+                       1)

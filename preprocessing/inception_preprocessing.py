@@ -1,11 +1,11 @@
-"""Inception preprocessing: random boxes and colours, values in [-1, 1].
+"""Inception preprocessing: random crops and colours, values in [-1, 1].
 
 For the Inception, MobileNet, NASNet and ResNet V2 networks. Christian Szegedy
 et al.: Going Deeper with Convolutions, arXiv:1409.4842, section 6, with
 colours after Andrew G. Howard, arXiv:1312.5402.
 
-Everything here may run in a `tf.data` map function. There, leave
-`add_image_summaries` off: a summary is lost in it.
+Everything here may run in a `tf.data` map function, without
+`add_image_summaries`: summaries are lost there.
 """
 
 from compat import tf
@@ -13,17 +13,17 @@ from errors import InputError
 from preprocessing import bilinear, colors
 from preprocessing.draws import Draws
 
-BRIGHTNESS = 32.0 / 255.0       # Added at most, of values in [0, 1].
+BRIGHTNESS = 32.0 / 255.0       # Largest change, of values in [0, 1].
 SATURATION = (0.5, 1.5)         # Factors.
 CONTRAST = (0.5, 1.5)           # Factors.
-HUE = 0.2                       # Turned at most, of a whole turn.
-CROP_AREA = 0.05                # Of the photo, at least.
+HUE = 0.2                       # Largest rotation, as a fraction of a turn.
+CROP_AREA = 0.05                # Smallest crop, as a fraction of the photo.
 
-# Pixels of the photo's middle for each pixel of the result, from which on it is
-# faster to read only those that are needed.
+# From this number of pixels of the photo's middle per pixel of the result on,
+# it is faster to read only those that are needed.
 _SAMPLED_FROM = 8
 
-# Each a change of colors, and the least and the greatest amount of it.
+# {name: (function of colors, smallest amount, largest amount)}.
 _DISTORTIONS = {
     'brightness': (colors.brightness, -BRIGHTNESS, BRIGHTNESS),
     'saturation': (colors.saturation,) + SATURATION,
@@ -31,7 +31,7 @@ _DISTORTIONS = {
     'hue': (colors.hue, -HUE, HUE),
 }
 
-# What `color_ordering` counts.
+# Orders of the colour changes; `color_ordering` is an index.
 _ORDERS = (
     ('brightness', 'saturation', 'hue', 'contrast'),
     ('saturation', 'brightness', 'contrast', 'hue'),
@@ -61,7 +61,7 @@ def apply_with_random_selector(x, func, num_cases, draws=None):
     func: function of a tensor and the number of a case, a Python integer.
       All cases must return the same shape and type.
     num_cases: number of cases; `case` is in [0, num_cases).
-    draws: Draws that gives the case; None: new ones.
+    draws: the Draws to use; None: a new one.
 
   Returns:
     The output of `func`.
@@ -71,7 +71,7 @@ def apply_with_random_selector(x, func, num_cases, draws=None):
   selected = (draws or Draws()).integer(num_cases)
 
   def choose(first):
-    """Chooses among the cases from `first` on."""
+    """Selects among the cases from `first` on."""
     if first == num_cases - 1:
       return func(x, first)
     return tf.cond(tf.equal(selected, first), lambda: func(x, first),
@@ -86,11 +86,11 @@ def distort_color(image, color_ordering=0, fast_mode=True, scope=None,
 
   Args:
     image: `[height, width, 3]` float32 in [0, 1].
-    color_ordering: which of four orders the changes have, 0 to 3.
-    fast_mode: whether only brightness and saturation change, which leaves two
-      orders: 0, and the others. Otherwise hue and contrast change too.
+    color_ordering: which of the four orders of the changes to use, 0 to 3.
+    fast_mode: whether to change only brightness and saturation, which leaves
+      two orders: 0, and the others. Otherwise hue and contrast change too.
     scope: name of the ops' scope.
-    draws: Draws that gives the amounts; None: new ones.
+    draws: the Draws to use; None: a new one.
 
   Returns:
     `[height, width, 3]` float32 in [0, 1].
@@ -116,18 +116,18 @@ def distorted_bounding_box_crop(image, bbox, min_object_covered=0.1,
                                 aspect_ratio_range=(0.75, 1.33),
                                 area_range=(CROP_AREA, 1.0), max_attempts=100,
                                 scope=None, draws=None):
-  """Cuts a random box out of a photo.
+  """Crops a random box of a photo.
 
   Args:
     image: `[height, width, channels]` tensor.
-    bbox: `[1, boxes, 4]` float32: objects as ymin, xmin, ymax, xmax, of 1;
+    bbox: `[1, boxes, 4]` float32 in [0, 1]: objects as ymin, xmin, ymax, xmax;
       None: the whole photo is the object.
-    min_object_covered: share of one of the objects that the box must hold.
+    min_object_covered: fraction of one of the objects that the box must hold.
     aspect_ratio_range: least and greatest width / height of the box.
-    area_range: least and greatest share of the photo that the box takes.
-    max_attempts: so many boxes are tried before the whole photo is taken.
+    area_range: least and greatest fraction of the photo that the box covers.
+    max_attempts: how many boxes are tried before the whole photo is used.
     scope: name of the ops' scope.
-    draws: Draws that gives the box; None: new ones.
+    draws: the Draws to use; None: a new one.
 
   Returns:
     The part of the photo, and the box as `[1, 1, 4]` float32, as in `bbox`.
@@ -140,7 +140,7 @@ def distorted_bounding_box_crop(image, bbox, min_object_covered=0.1,
     begin, size = window[:2], window[2:]
     cropped = tf.slice(image, tf.concat([begin, [0]], 0),
                        tf.concat([size, [-1]], 0))
-    # The number of channels is lost in the slice.
+    # The slice loses the static number of channels.
     cropped.set_shape([None, None, image.get_shape()[2]])
     box = tf.to_float(tf.concat([begin, begin + size], 0)) / tf.to_float(
         tf.tile(shape[:2], [2]))
@@ -148,7 +148,7 @@ def distorted_bounding_box_crop(image, bbox, min_object_covered=0.1,
 
 
 def random_window(shape, seed, min_crop_area=CROP_AREA):
-  """Returns which part of a photo preprocess_for_train takes.
+  """Returns which part of a photo preprocess_for_train uses.
 
   Args:
     shape: int32 tensor whose first two values are height and width in pixels.
@@ -170,19 +170,19 @@ def preprocess_for_train(image, height, width, bbox=None, fast_mode=True,
   Args:
     image: `[h, w, 3]`: uint8 or another integer type over its whole range, or
       float32 in [0, 1].
-    height: of the result, in pixels.
-    width: of the result, in pixels.
-    bbox: `[1, boxes, 4]` float32: objects as ymin, xmin, ymax, xmax, of 1;
+    height: height of the result, in pixels.
+    width: width of the result, in pixels.
+    bbox: `[1, boxes, 4]` float32 in [0, 1]: objects as ymin, xmin, ymax, xmax;
       None: the whole photo is the object.
     fast_mode: whether to resize bilinearly and change only brightness and
-      saturation, in one order; otherwise one of four methods and four changes
-      in one of four orders.
+      saturation, in one order; otherwise one of four resize methods is used,
+      and all four changes are made in one of four orders.
     scope: name of the ops' scope.
     add_image_summaries: whether to add summaries of the steps.
-    random_crop: whether to take a random box of the photo.
-    seed: `[2]` int64 tensor that decides all that is random; None: another one
+    random_crop: whether to crop a random box of the photo.
+    seed: `[2]` int64 tensor that decides all random values; None: another one
       each time.
-    min_crop_area: share of the photo that the box takes at least.
+    min_crop_area: smallest fraction of the photo that the box covers.
 
   Returns:
     `[height, width, 3]` float32 in [-1, 1].
@@ -211,16 +211,16 @@ def preprocess_for_train(image, height, width, bbox=None, fast_mode=True,
 
 def preprocess_for_eval(image, height, width, central_fraction=0.875,
                         scope=None, central_crop=True):
-  """Cuts the middle out of a photo for evaluation.
+  """Crops the middle of a photo for evaluation and resizes it.
 
   Args:
     image: `[h, w, 3]`: uint8 or another integer type over its whole range, or
       float32 in [0, 1].
-    height: of the result, in pixels; None (with `width`): not resized.
-    width: of the result, in pixels.
-    central_fraction: share of each side that is kept; None: all.
+    height: height of the result, in pixels; None (with `width`): not resized.
+    width: width of the result, in pixels.
+    central_fraction: fraction of each side that is kept; None: all.
     scope: name of the ops' scope.
-    central_crop: whether to cut at all.
+    central_crop: whether to crop at all.
 
   Returns:
     `[height, width, 3]` float32 in [-1, 1].
@@ -239,17 +239,17 @@ def preprocess_for_eval(image, height, width, central_fraction=0.875,
 def preprocess_image(image, height, width, is_training=False, bbox=None,
                      fast_mode=True, add_image_summaries=False,
                      crop_image=True, seed=None, min_crop_area=CROP_AREA):
-  """Makes a photo the input of a network.
+  """Converts a photo to the input of a network.
 
   Args:
     image: `[h, w, 3]`, as for `preprocess_for_train`.
-    height: of the result, in pixels.
-    width: of the result, in pixels.
+    height: height of the result, in pixels.
+    width: width of the result, in pixels.
     is_training: whether to distort it for training.
     bbox: objects in it, as for `preprocess_for_train`; only for training.
     fast_mode: as for `preprocess_for_train`; only for training.
     add_image_summaries: whether to add summaries; only for training.
-    crop_image: whether to cut: a random box, or the middle.
+    crop_image: whether to crop: a random box, or the middle.
     seed: as for `preprocess_for_train`; only for training.
     min_crop_area: as for `preprocess_for_train`; only for training.
 
@@ -265,14 +265,14 @@ def preprocess_image(image, height, width, is_training=False, bbox=None,
 
 
 def _center_values(image):
-  """[0, 1] to [-1, 1]."""
+  """Scales values from [0, 1] to [-1, 1]."""
   return (image - 0.5) * 2.0
 
 
 def _resize(image, height, width, fast_mode, draws):
-  """Resizes bilinearly, or by one of four methods; float32, integers of 1."""
-  # Before it becomes float32: the photo may have many times the pixels that
-  # are needed of it.
+  """Resizes bilinearly or by a random method; scales integers to [0, 1]."""
+  # Resized before the cast to float32: the photo may have many times as many
+  # pixels as the result.
   scale = 1.0 if image.dtype.is_floating else 1.0 / image.dtype.max
 
   def resize(image, case):
@@ -287,13 +287,13 @@ def _resize(image, height, width, fast_mode, draws):
 
 
 def _resize_middle(image, fraction, height, width):
-  """Cuts the middle out of a photo and resizes it bilinearly.
+  """Crops the middle of a photo and resizes it bilinearly.
 
   Args:
     image: `[h, w, channels]`, as for `preprocess_for_train`.
-    fraction: share of each side that is kept.
-    height: of the result, in pixels.
-    width: of the result, in pixels.
+    fraction: fraction of each side that is kept.
+    height: height of the result, in pixels.
+    width: width of the result, in pixels.
 
   Returns:
     `[height, width, channels]` float32 in [0, 1].
@@ -321,7 +321,7 @@ def _resize_middle(image, fraction, height, width):
         image, bilinear.neighbours(start[0], part[0], height, 0, height),
         bilinear.neighbours(start[1], part[1], width, 0, width), to_float)
 
-  # Both give the same values, bit by bit.
+  # Both give the same values, bit for bit.
   is_large = (tf.reduce_prod(tf.to_float(part)) >
               _SAMPLED_FROM * height * width)
   result = tf.cond(is_large, of_some_pixels, of_all_pixels)

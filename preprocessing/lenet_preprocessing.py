@@ -5,15 +5,15 @@ from compat import tf
 
 def preprocess_image(image, output_height, output_width, is_training=False,
                      seed=None):
-  """Makes an image the input of a network.
+  """Crops an image to its middle or pads it, and scales its values.
 
   Args:
     image: `[h, w, channels]` tensor in [0, 255].
-    output_height: of the result, in pixels; cropped in the middle or padded.
-    output_width: of the result, in pixels.
-    is_training: taken as every family's, and without effect: handwritten
-      digits are not distorted.
-    seed: taken likewise.
+    output_height: height of the result, in pixels.
+    output_width: width of the result, in pixels.
+    is_training: accepted for the common signature, but has no effect:
+      handwritten digits are not distorted.
+    seed: likewise.
 
   Returns:
     `[output_height, output_width, channels]` float32 in [-1, 1).

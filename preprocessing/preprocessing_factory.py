@@ -1,4 +1,4 @@
-"""All preprocessings by name: the four families, and each network's.
+"""Finds a preprocessing by the name of its family or of a network.
 
   preprocess = preprocessing_factory.get_preprocessing('inception_v4',
                                                        is_training=False)
@@ -24,16 +24,16 @@ FAMILIES = {
     'vgg': vgg_preprocessing.preprocess_image,
 }
 
-# slim's names of networks that nets_factory does not have.
+# Names of networks that slim has and nets_factory does not.
 _OTHER_NETWORKS = {'mobilenet_v2_035': 'inception',
                    'pnasnet_mobile': 'inception'}
 
 
 def family_of(name):
-  """Returns the family that a name stands for.
+  """Returns the family of a name.
 
   Args:
-    name: of a family; or of a network, whose row in nets_factory names it.
+    name: name of a family; or of a network, whose row in nets_factory has it.
 
   Raises:
     ValueError: nothing has this name.
@@ -55,24 +55,25 @@ def get_preprocessing(name, is_training, height=None, width=None,
   Args:
     name: 'cifarnet', 'inception', 'lenet', 'vgg' or the name of a network.
     is_training: whether images are distorted for training.
-    height: of the result, in pixels; None: given with each call.
-    width: of the result, in pixels; None: given with each call.
-    fast_mode: of Inception's family, whether to leave the dearer distortions
-      of training out; None: as the family has it. Others have no such choice.
-    min_crop_area: of Inception's family, share of the photo that training's
-      random crop takes at least; None: as the family has it.
+    height: height of the result, in pixels; None: given with each call.
+    width: width of the result, in pixels; None: given with each call.
+    fast_mode: for the Inception family only, whether to omit the more expensive
+      distortions of training; None: the family's default.
+    min_crop_area: for the Inception family only, smallest fraction of the photo
+      that the random crop of training covers; None: the family's default.
 
   Returns:
     `preprocessing_fn(image, output_height=None, output_width=None, **kwargs)`
     from `[h, w, channels]` uint8 to `[height, width, channels]` float32.
-    Further arguments go to the family's `preprocess_image`: each takes `seed`,
-    which decides all that is random. It raises a ValueError where the size is
-    given neither here nor there.
+    Further arguments go to the family's `preprocess_image`; all families accept
+    `seed`, which decides all random values. It raises a ValueError if the size
+    is given neither here nor in the call.
 
-    `preprocessing_fn.random_window` is, where training begins with a random
-    part of the photo, the function `(shape, seed)` that says which: `[4]`
-    int32 of top, left, height, width. That part, with `crop_image=False` and
-    the same seed, gives the same result as the whole photo. Else it is None.
+    `preprocessing_fn.random_window` is None unless training begins with a
+    random crop. Then it is a function `(shape, seed)` that returns the crop:
+    `[4]` int32 of top, left, height, width. That part of the photo, with
+    `crop_image=False` and the same seed, gives the same result as the whole
+    photo.
 
   Raises:
     ValueError: nothing has this name.
@@ -84,7 +85,7 @@ def get_preprocessing(name, is_training, height=None, width=None,
     given = {'fast_mode': fast_mode, 'min_crop_area': min_crop_area}
     options = {key: value for key, value in given.items() if value is not None}
 
-  # Dataset.map would have AutoGraph rewrite it, which has no `if` on a tensor.
+  # Keeps Dataset.map from applying AutoGraph: there is no `if` on a tensor.
   @tf.autograph.experimental.do_not_convert
   def preprocessing_fn(image, output_height=None, output_width=None, **kwargs):
     size = (output_height or height, output_width or width)

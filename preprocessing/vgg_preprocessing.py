@@ -12,16 +12,16 @@ from preprocessing.draws import Draws
 
 # Mean of ImageNet's training photos: red, green, blue in [0, 255].
 MEANS = (123.68, 116.78, 103.94)
-# The names that programs written for slim read.
+# The names that slim has.
 _R_MEAN, _G_MEAN, _B_MEAN = MEANS
 
-# Pixels of the shorter side, before the crop.
+# Length of the shorter side before the crop, in pixels.
 RESIZE_SIDE_MIN = 256
 RESIZE_SIDE_MAX = 512
 
 # Longer side / shorter side up to which the whole photo is resized before the
-# crop. Of a thinner one, only the pixels inside the crop are computed: resized
-# as a whole, a photo of 60,000 x 1 pixels would take 180 GB.
+# crop. For a thinner photo, only the pixels inside the crop are computed:
+# resizing all of a photo of 60,000 x 1 pixels would take 180 GB.
 MAX_ASPECT = 4
 
 
@@ -32,12 +32,12 @@ def preprocess_for_train(image, output_height, output_width,
 
   Args:
     image: `[h, w, 3]` tensor in [0, 255].
-    output_height: of the result, in pixels.
-    output_width: of the result, in pixels.
-    resize_side_min: least length of the shorter side, in pixels. Where the
-      result is larger than that, its larger side is the least length.
+    output_height: height of the result, in pixels.
+    output_width: width of the result, in pixels.
+    resize_side_min: least length of the shorter side, in pixels. If the result
+      is larger than that, its larger side is the least length.
     resize_side_max: greatest length of the shorter side, in pixels.
-    seed: `[2]` int64 tensor that decides all that is random; None: another one
+    seed: `[2]` int64 tensor that decides all random values; None: another one
       each time.
 
   Returns:
@@ -61,14 +61,14 @@ def preprocess_for_train(image, output_height, output_width,
 
 def preprocess_for_eval(image, output_height, output_width,
                         resize_side=RESIZE_SIDE_MIN):
-  """Resizes a photo and cuts its middle out.
+  """Resizes a photo and crops its middle.
 
   Args:
     image: `[h, w, 3]` tensor in [0, 255].
-    output_height: of the result, in pixels.
-    output_width: of the result, in pixels.
-    resize_side: length of the shorter side before the crop, in pixels. Where
-      the result is larger than that, its larger side is the length.
+    output_height: height of the result, in pixels.
+    output_width: width of the result, in pixels.
+    resize_side: length of the shorter side before the crop, in pixels. If the
+      result is larger than that, its larger side is the length.
 
   Returns:
     `[output_height, output_width, 3]` float32: [0, 255] minus MEANS.
@@ -82,15 +82,15 @@ def preprocess_for_eval(image, output_height, output_width,
 def preprocess_image(image, output_height, output_width, is_training=False,
                      resize_side_min=RESIZE_SIDE_MIN,
                      resize_side_max=RESIZE_SIDE_MAX, seed=None):
-  """Makes a photo the input of a network.
+  """Converts a photo to the input of a network.
 
   Args:
     image: `[h, w, 3]` tensor in [0, 255].
-    output_height: of the result, in pixels.
-    output_width: of the result, in pixels.
+    output_height: height of the result, in pixels.
+    output_width: width of the result, in pixels.
     is_training: whether to distort it for training.
     resize_side_min: least length of the shorter side before the crop, in
-      pixels; for evaluation its length.
+      pixels; for evaluation, its length.
     resize_side_max: greatest length of the shorter side; only for training.
     seed: as for `preprocess_for_train`; only for training.
 
@@ -123,15 +123,15 @@ def _scaled_size(image, side):
 
 
 def _resize_and_crop(image, size, top, left, height, width):
-  """Resizes an image bilinearly and cuts a part out of the result.
+  """Resizes an image bilinearly and crops the result.
 
   Args:
     image: `[h, w, 3]` tensor.
     size: `[2]` int32: height and width of the resized image, in pixels.
     top: first row of the part, scalar int32.
     left: first column of the part, scalar int32.
-    height: of the part, in pixels.
-    width: of the part, in pixels.
+    height: height of the part, in pixels.
+    width: width of the part, in pixels.
 
   Returns:
     `[height, width, 3]` float32, in the range of `image`.

@@ -87,9 +87,9 @@ def test_convert_split_by_split_is_as_good_as_both(tree, converted, tmp_path):
 
 @pytest.mark.parametrize('split, lost, message', [
     ('train', 'boxes.csv', 'cannot read the boxes .*/boxes.csv.* last '
-     'conversion, --imagenet_bounding_boxes gives another'),
+     'conversion, set another with --imagenet_bounding_boxes'),
     ('validation', 'classes.txt', 'cannot read the classes .*/classes.txt.* '
-     'last conversion, --imagenet_validation_labels gives another')])
+     'last conversion, set another with --imagenet_validation_labels')])
 def test_convert_former_file_that_is_gone_names_the_flag(tmp_path, split, lost,
                                                          message):
   make_tree(tmp_path, photos=1)
@@ -116,13 +116,14 @@ def test_convert_same_folder_for_both_splits_is_one_line(tree, tmp_path):
   out = tmp_path / 'out'
   for folder in (tree / 'train', tmp_path / 'link'):
     with pytest.raises(InputError, match='/train is the folder of train and of '
-                       'validation; accepted are two'):
+                       'validation; they must be two different folders'):
       convert(tree, out, validation_dir=str(folder))
   assert not out.exists()
   convert_imagenet.convert(str(out), validation_dir=str(tmp_path / 'link'))
   before = inodes(out)
-  with pytest.raises(InputError, match=r'validation \(validation was made of '
-                     r'it before, --imagenet_validation_dir gives another\)'):
+  with pytest.raises(InputError, match=(
+      r'validation \(validation was made from it before; set another with '
+      r'--imagenet_validation_dir\)')):
     only(tree, out, 'train')
   assert inodes(out) == before
   assert convert(tree, out).splits['validation']['size'] == 5
@@ -133,8 +134,8 @@ def test_convert_records_of_a_folder_of_that_name_are_kept(tree, tmp_path):
   convert_photos.convert(str(tmp_path), 'imagenet')
   (tmp_path / 'imagenet').rename(tmp_path / 'away')
   before = inodes(tmp_path)
-  with pytest.raises(InputError, match='imagenet.json is of other photos than '
-                     'ILSVRC 2012, of 2 classes: move it'):
+  with pytest.raises(InputError, match='imagenet.json describes other photos '
+                     'than ILSVRC 2012, of 2 classes: move it'):
     convert(tree, tmp_path)
   assert inodes(tmp_path) == before
 

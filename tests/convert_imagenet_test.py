@@ -232,9 +232,10 @@ def test_convert_too_many_bad_photos_is_an_error_that_changes_nothing(tmp_path):
   before = tiny_dataset.file_contents(out)
   for path in (tmp_path / 'train' / IDS[0]).iterdir():
     path.write_bytes(b'no photo')
-  with pytest.raises(InputError, match=r'6 of 23 photos cannot be used, '
-                     r'accepted are 5 % \(--max_bad_fraction\); .*/out/imagenet'
-                     r'_skipped.csv lists them, the first is n01440764/n0144'):
+  with pytest.raises(InputError, match=(
+      r'6 of 23 photos cannot be used, more than the 5 % allowed by '
+      r'--max_bad_fraction; .*/out/imagenet_skipped.csv lists them, the first '
+      'is n01440764/n0144')):
     convert(tmp_path, out, seed=1)
   after = tiny_dataset.file_contents(out)
   listed = after['imagenet_skipped.csv'].decode().splitlines()
@@ -245,7 +246,7 @@ def test_convert_too_many_bad_photos_is_an_error_that_changes_nothing(tmp_path):
 
 def test_convert_records_of_somebody_else_are_left_alone(tree, tmp_path):
   (tmp_path / 'train-00000-of-01024').write_bytes(b'precious')
-  with pytest.raises(InputError, match='1 record files that are not from here'):
+  with pytest.raises(InputError, match='1 record files of unknown origin'):
     convert(tree, tmp_path)
   assert [path.name for path in tmp_path.iterdir()] == ['train-00000-of-01024']
 
@@ -258,7 +259,7 @@ def test_convert_labels_of_another_data_set_are_left_alone(tree, tmp_path):
 
 @pytest.mark.parametrize('change, message', [
     (lambda tree: (tree / 'train' / 'n00000001').mkdir(),
-     'n00000001 is none of the 1000 classes'),
+     'n00000001 is not one of the 1000 classes'),
     (lambda tree: (tree / 'train' / 'n01443537').mkdir(),
      'n01443537 holds no photo'),
     (lambda tree: (tree / 'train').rename(tree / 'other'),
@@ -272,7 +273,7 @@ def test_convert_labels_of_another_data_set_are_left_alone(tree, tmp_path):
     (lambda tree: (tree / 'validation' / 'x.JPEG').write_bytes(b'x'),
      'holds 6 photos, and .*classes.txt has 5 lines'),
     (lambda tree: (tree / 'validation' / IDS[0]).mkdir(),
-     'holds class folders and photos'),
+     'holds both class folders and photos'),
     (lambda tree: (tree / 'boxes.csv').write_text('a.JPEG,0,0,1\n'),
      "boxes.csv, line 1: got 'a.JPEG,0,0,1'"),
     (lambda tree: (tree / 'boxes.csv').write_text('a,0,0,1,1\na,0,0,1,1.5\n'),
@@ -293,7 +294,7 @@ def test_convert_wrong_input_is_one_line(tmp_path, change, message):
 
 @pytest.mark.parametrize('kwargs, message', [
     (dict(train_dir=None, validation_dir=None), 'give --imagenet_train_dir'),
-    (dict(validation_labels=None), 'lie flat: their classes are needed'),
+    (dict(validation_labels=None), 'are not in class folders: a file with'),
     (dict(num_train_shards=0), '0 record files of train'),
 ])
 def test_convert_wrong_arguments_are_refused(tree, tmp_path, kwargs, message):

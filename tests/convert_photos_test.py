@@ -252,7 +252,7 @@ def test_convert_classes_that_differ_in_case_are_reported(tmp_path, log):
   make(tmp_path, {'Rose': 3, 'rose': 3, 'tulip': 3})
   manifest = convert_photos.convert(str(tmp_path), 'pets')
   assert manifest.labels == ['Rose', 'rose', 'tulip']
-  assert "class folders 'Rose' and 'rose' differ in upper and lower" in log.text
+  assert "class folders 'Rose' and 'rose' differ only in upper" in log.text
 
 
 def test_convert_file_name_that_is_not_utf8_is_skipped(tmp_path):
@@ -266,8 +266,8 @@ def test_convert_file_name_that_is_not_utf8_is_skipped(tmp_path):
 
 
 @pytest.mark.parametrize('folder, name, message', [
-    (b'd3\xff', 'pets', r'dataset_dir is .*/d3\\xff, accepted are names in U'),
-    (b'd3', 'p\udcff', r'dataset_name is p\\xff, accepted are names in UTF-8')],
+    (b'd3\xff', 'pets', r'dataset_dir is .*/d3\\xff, expected a name in UTF-8'),
+    (b'd3', 'p\udcff', r'dataset_name is p\\xff, expected a name in UTF-8')],
     ids=['dataset_dir', 'dataset_name'])
 def test_convert_data_set_that_is_not_named_in_utf8_is_an_error(
     tmp_path, folder, name, message):
@@ -301,8 +301,8 @@ def test_convert_photo_that_changes_meanwhile_is_an_error(
     ({'cat': 3, 'dog': 1}, r"too few photos .*train, validation .*'dog' \(1\)"),
     ({'cat': 0, 'dog': 0}, "class 'cat' .* has no usable photo"),
     ({'cat': 3, 'do\ng': 3}, r"class name 'do\\ng'"),
-    ({'cat': 3, '  ': 3}, "class name '  ' .* more than spaces"),
-    ({'cat': 3, '\u200b\xa0': 3}, 'more than spaces'),
+    ({'cat': 3, '  ': 3}, "class name '  ' .* not only spaces"),
+    ({'cat': 3, '\u200b\xa0': 3}, 'not only spaces'),
     ({'cat': 3, 'cat ': 3}, "class folders 'cat' and 'cat ' .* look the same"),
     ({'caf\xe9': 3, 'cafe\u0301': 3},
      r"folders 'cafe\\u0301' and 'caf\\xe9' .* look the same"),
@@ -338,7 +338,7 @@ def test_convert_name_that_is_no_folder_name_is_refused(tmp_path, name):
     {'max_bad_fraction': 1.1}, {'max_bad_fraction': -0.1}],
                          ids=str)
 def test_convert_argument_out_of_range_is_refused(tmp_path, kwargs):
-  with pytest.raises(InputError, match='accepted are'):
+  with pytest.raises(InputError, match='expected 0 to|at most 99'):
     convert_photos.convert(str(tmp_path), 'pets', **kwargs)
 
 

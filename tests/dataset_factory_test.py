@@ -405,16 +405,16 @@ def test_get_dataset_other_number_than_the_manifest_names_file(pets, tmp_path):
   path = copy_pets(pets, tmp_path)
   start = tfrecord_file.record_offsets(str(path))[2]
   path.write_bytes(path.read_bytes()[:start])
-  with pytest.raises(InputError, match='hold 13 records, and the manifest '
+  with pytest.raises(InputError, match='hold 13 records, but the manifest '
                      r'.*pets\.json says 16; .*train-00001.* holds 2 of them'):
     dataset_factory.get_dataset('pets', 'train', str(tmp_path))
 
 
 @pytest.mark.parametrize('facts, message', [
     ({'shard_sizes': [5, 6, 5]}, r'00001-of-00003.tfrecord holds 5 records, '
-     r'and the manifest .* says 6'),
+     r'but the manifest .* says 6'),
     ({'shard_bytes': [1, 2, 3]}, r'00000-of-00003.tfrecord is damaged: it has '
-     r'\d+ bytes, and the manifest .* says 1')])
+     r'\d+ bytes, but the manifest .* says 1')])
 def test_get_dataset_facts_of_files_are_compared(pets, tmp_path, facts,
                                                  message):
   copy_pets(pets, tmp_path, **facts)

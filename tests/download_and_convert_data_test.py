@@ -73,7 +73,7 @@ def test_program_name_that_is_not_utf8_is_one_line(tmp_path, flag, name):
   result = run_program(*('--%s=%s' % row for row in arguments.items()))
   assert result.returncode == 1 and result.stdout == ''
   assert result.stderr.count('\n') == 1
-  assert '--%s is ' % flag in result.stderr and '\\xff, acc' in result.stderr
+  assert '--%s is ' % flag in result.stderr and '\\xff, exp' in result.stderr
   assert os.listdir(str(tmp_path)) == []
 
 
@@ -260,10 +260,10 @@ common_flags.run(download_and_convert_data.main)
 @pytest.mark.engine('tf1')
 @pytest.mark.parametrize('case,message', [
     ('cut', None),
-    ('size', ': it offers 3 bytes, and 4 are expected'),
+    ('size', ': it offers 3 bytes, but 4 are expected'),
     ('hostile', "cifar-10-binary.tar.gz.part is not unpacked: its member '../x'"
      ' leaves the folder'),
-    ('gone', ': HTTP 404 Not Found); get it in another way, put it at '),
+    ('gone', ': HTTP 404 Not Found); get it another way, put it at '),
     ('network', 'http://no.invalid/cifar-10-binary.tar.gz: '),
 ])
 def test_program_download_that_fails_is_one_line_and_leaves_no_record(

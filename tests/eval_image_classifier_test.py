@@ -202,7 +202,7 @@ def test_evaluation_when_records_are_fewer_than_the_manifest_says_so(
     for record in records[:-1]:
       writer.write(record)
   flag = '--dataset_dir=%s' % (tmp_path / 'data')
-  with pytest.raises(InputError, match='hold 11 records, and the .* says 12'):
+  with pytest.raises(InputError, match='hold 11 records, but the .* says 12'):
     evaluate(run, tmp_path, flag)
   # A split that is too large to be counted first.
   monkeypatch.setattr(split_files, 'COUNT_LIMIT', 1)

@@ -273,8 +273,8 @@ def test_fetch_full_disk_is_one_line_and_goes_on_later(server, tmp_path):
   part = tmp_path / (NAME + '.part')
   with full_disk(150000), pytest.raises(InputError) as raised:
     get(server, tmp_path, check=checked.append)
-  assert re.fullmatch('cannot write %s: File too large; what has arrived is '
-                      'kept, run this again to go on' % part,
+  assert re.fullmatch('cannot write %s: File too large; the received '
+                      'part is kept, run this again to continue' % part,
                       str(raised.value))
   assert part.read_bytes() == CONTENT[:150000]
   assert len(server.requests) == 1 and not checked
@@ -324,7 +324,7 @@ def test_fetch_no_address_is_one_line(tmp_path, url):
 
 def test_fetch_other_size_than_known_is_refused(server, tmp_path):
   with pytest.raises(InputError,
-                     match='it offers 300000 bytes, and 300001 are expected'):
+                     match='it offers 300000 bytes, but 300001 are expected'):
     get(server, tmp_path, size=300001)
   assert os.listdir(str(tmp_path)) == []
 
@@ -341,7 +341,7 @@ def test_fetch_damaged_transfer_is_repeated_once(server, tmp_path):
   path = get(server, tmp_path, {'body': broken}, {'body': gzipped},
              check=archives.check_gzip)
   assert path.read_bytes() == gzipped
-  with pytest.raises(InputError, match='no gzip archive'):
+  with pytest.raises(InputError, match='not a gzip archive'):
     get(server, tmp_path / '2', *[{'body': b'<html>log in'}] * 9,
         check=archives.check_gzip)
   assert os.listdir(str(tmp_path / '2')) == []
@@ -357,7 +357,7 @@ def test_fetch_known_checksum_is_required_of_every_address(server, tmp_path):
   # The caller knows it: nothing is recorded.
   assert sorted(os.listdir(str(tmp_path))) == [NAME, NAME + '.downloaded']
   with pytest.raises(InputError, match='the SHA-256 of x.bin is %s, expected '
-                     'is %s[)]' % (sha256, '0' * 64)):
+                     '%s[)]' % (sha256, '0' * 64)):
     get(server, tmp_path / '2', sha256='0' * 64)
   assert os.listdir(str(tmp_path / '2')) == []
 

@@ -84,8 +84,8 @@ def test_convert_split_without_a_folder_is_drawn_from_train(
 def test_convert_percentage_of_a_ready_made_split_is_refused(
     tmp_path, option, folder, percent):
   make(tmp_path)
-  with pytest.raises(InputError, match=r'^%s is %d, and the folder %s/ is the '
-                     '.* split already: leave' % (option, percent, folder)):
+  with pytest.raises(InputError, match=r'^%s is %d, but the folder %s/ is the '
+                     '.* split already: omit' % (option, percent, folder)):
     convert(tmp_path, **{option: percent})
 
 
@@ -122,7 +122,8 @@ def test_convert_photo_in_two_classes_over_splits_is_in_none(tmp_path):
 def test_convert_class_that_train_lacks_is_an_error(tmp_path):
   folder = make(tmp_path)
   (folder / 'test' / 'cat').rename(folder / 'test' / 'Cat')
-  with pytest.raises(InputError, match=r"to train on of 1 classes: 'Cat'\. Add "
+  with pytest.raises(InputError, match=r"no training photos of 1 classes: 'Cat"
+                     r"'\. Add "
                      'photos to train/'):
     convert(tmp_path)
 
@@ -220,12 +221,12 @@ def test_find_splits_beside_other_folders_names_what_is_not_used(tmp_path):
   found = folder_layout.find(str(folder), ['docs', 'train', 'val'])
   assert list(found.splits) == ['train', 'validation']
   assert found.unused == {
-      'docs': 'not used: it is beside the ready-made splits'}
+      'docs': 'not used: it is not one of the ready-made splits'}
 
 
 def test_find_two_folders_for_one_split_is_an_error(tmp_path):
   folder = make(tmp_path, ('train', 'val', 'valid'))
-  with pytest.raises(InputError, match='validation split: val, valid; leave'):
+  with pytest.raises(InputError, match='validation split: val, valid; keep'):
     folder_layout.find(str(folder), ['train', 'val', 'valid'])
 
 

@@ -100,7 +100,7 @@ def test_find_cut_known_batch_size_is_refused():
 
 def test_find_cut_outputs_of_other_inputs_are_refused(images):
   other = tf.placeholder(tf.float32, [None, 8, 8, 3])
-  with pytest.raises(ValueError, match='does not depend on images'):
+  with pytest.raises(ValueError, match='do not depend on images'):
     frozen_trunk.find_cut(images, [_layer(other, 'one')], _trained('one'))
 
 

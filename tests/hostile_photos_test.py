@@ -255,12 +255,12 @@ def test_convert_hostile_files_accounts_for_every_file(converted):
 
 @pytest.mark.parametrize('file, reason', [
     ('cat/folder.jpg', 'an empty folder'), ('cat/loop', 'a link to a folder'),
-    ('cat/to itself.jpg', 'a link that leads nowhere'),
-    ('cat/nowhere.jpg', 'a link that leads nowhere'),
+    ('cat/to itself.jpg', 'a broken link'),
+    ('cat/nowhere.jpg', 'a broken link'),
     ('cat/device.jpg', 'not a file'), ('cat/pipe.jpg', 'not a file'),
     ('cat/socket.jpg', 'not a file'), ('cat/.hidden.jpg', 'hidden'),
     ('cat/Thumbs.db', 'hidden'), ('.git/photo.jpg', 'hidden'),
-    ('up', 'a link to a folder around it'), ('README', 'not in a class folder'),
+    ('up', 'a link to a parent folder'), ('README', 'not in a class folder'),
     ('dog/nested/in/photo.jpg', 'in a folder inside a class folder'),
     ('cat/deep' + '/d' * 600 + '/photo.jpg',
      'in a folder inside a class folder'),

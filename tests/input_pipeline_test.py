@@ -303,7 +303,7 @@ def test_label_out_of_range_names_the_photo(tmp_path, kwargs, labels):
 def test_labels_offset_that_leaves_no_class_is_an_error(tmp_path, offset):
   dataset = make_dataset(tmp_path, [3])
   for batches in (evaluate, lambda dataset, **more: train(dataset, 1, **more)):
-    with pytest.raises(InputError, match='accepted are 0 to 1 for 2 classes'):
+    with pytest.raises(InputError, match='expected 0 to 1 for 2 classes'):
       batches(dataset, labels_offset=offset)
 
 
@@ -414,7 +414,7 @@ def test_label_outside_without_photo_name_gives_file_and_record(damaged):
     read_damaged(dataset)
   assert str(caught.value) == (
       'label outside 0 to 2 with --labels_offset=0: %s, record 2 (byte %d): '
-      'label 7, accepted are 0 to 2' % (path, offsets[2]))
+      'label 7, expected 0 to 2' % (path, offsets[2]))
 
 
 def test_errors_of_other_nodes_stay_what_they_are():
@@ -431,8 +431,8 @@ def test_record_that_reads_well_again_asks_for_the_disk(damaged):
   dataset, _, _ = damaged
   with tf.Graph().as_default():
     input_pipeline.evaluation_batches(dataset, preprocess, 8, 4)
-    with pytest.raises(InputError,
-                       match=r'\(corrupted at 3\).*reads well: is the disk'):
+    with pytest.raises(InputError, match=(
+        r'\(corrupted at 3\).*can be read: check the disk')):
       with input_pipeline.errors_as_advice():
         raise tf.errors.DataLossError(None, None, 'corrupted at 3')
 

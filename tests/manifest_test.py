@@ -92,14 +92,14 @@ def test_load_of_unreadable_json_names_the_file(tmp_path):
 
 
 @pytest.mark.parametrize('content, lacking', [
-    ([], r'the file is \[\], accepted is a table'),
-    ({'name': 'flowers'}, "'labels' is missing, accepted is a list"),
-    (dict(example()._asdict(), splits=[]), r"'splits' is \[\], accepted is"),
+    ([], r'the file is \[\], expected a table'),
+    ({'name': 'flowers'}, "'labels' is missing, expected a list"),
+    (dict(example()._asdict(), splits=[]), r"'splits' is \[\], expected a"),
     (dict(example()._asdict(), splits={'train': {'size': 3}}),
      "'shards' of split 'train' is missing"),
-    (dict(example()._asdict(), percent_test='1'), "'percent_test' is '1', acc"),
+    (dict(example()._asdict(), percent_test='1'), "'percent_test' is '1', exp"),
     (dict(example()._asdict(), files={'daisy/a.jpg': 3}),
-     "'files' is {'daisy/a.jpg': 3}, accepted is a table of text"),
+     "'files' is {'daisy/a.jpg': 3}, expected a table of text"),
 ], ids=['list', 'no labels', 'splits is a list', 'no shards', 'text', 'file'])
 def test_load_of_another_json_names_what_lacks(tmp_path, content, lacking):
   (tmp_path / 'flowers.json').write_text(json.dumps(content))

@@ -414,5 +414,5 @@ def test_hparams_add_hparam_takes_a_new_name_only():
   config.set_hparam('depth', 5)
   assert config.values() == {'count': 3, 'depth': 5}
   for name in ('count', 'values'):
-    with pytest.raises(ValueError, match='is there already'):
+    with pytest.raises(ValueError, match='exists already'):
       config.add_hparam(name, 1)

@@ -74,8 +74,8 @@ def test_network_larger_photos_give_logits_at_more_places(name, function,
     assert list(end_points)[-2:] == ['global_pool', name + '/fc8']
     assert end_points['global_pool'].shape.as_list() == [1, 1, 1, 4096]
     assert end_points['global_pool'].op.name.endswith('/global_pool')
-    with pytest.raises(ValueError, match='logits at 2 x 3 places, so %s cannot '
-                                         'squeeze' % name):
+    with pytest.raises(ValueError, match='logits at 2 x 3 positions, so %s '
+                                         'cannot squeeze' % name):
       function(images, 10)
 
 
@@ -166,8 +166,8 @@ def test_plain_network_global_pool_averages_the_features():
 def test_plain_network_layer_without_padding_needs_its_kernel():
   with tf.Graph().as_default():
     with pytest.raises(ValueError, match='the photos are too small: '
-                       'narrow/fc6 covers 2 x 2 places of its input, which has '
-                       '1 x 2'):
+                       'narrow/fc6 covers 2 x 2 positions of its input, which '
+                       'has 1 x 2'):
       _narrow(tf.zeros([1, 9, 11, 3]))
 
 

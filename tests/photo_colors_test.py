@@ -128,7 +128,7 @@ def test_normalize_photo_12_bits_stored_in_16_are_refused(photometric):
     with pytest.raises(PhotoError, match='below 4096'):
       normalize_photo(kit.tiff(np.concatenate([pixels, opaque], -1),
                                photometric=2))
-  with pytest.raises(PhotoError, match='below 4096.*with 8 bits a channel'):
+  with pytest.raises(PhotoError, match='below 4096.*with 8 bits per channel'):
     normalize_photo(kit.tiff(pixels, photometric=photometric))
   bright = kit.tiff(pixels * 16, photometric=photometric)
   wanted = pixels // 16 if photometric == 2 else pixels[..., None] // 16

@@ -94,7 +94,7 @@ def test_convert_other_data_of_that_name_are_refused_and_kept(
       (tmp_path / file).write_bytes(data)
   before = tiny_dataset.file_contents(tmp_path)
   with pytest.raises(InputError, match=(
-      r"%s/%s.json is of other data than the public data set %s, of 12 photos "
+      r"%s/%s.json describes other data than the public data set %s, 12 photos "
       r"of \['cat', 'dog'\]: move it" % (tmp_path, name, name))):
     public.convert(name, str(tmp_path))
   assert tiny_dataset.file_contents(tmp_path) == before
@@ -107,7 +107,7 @@ def test_convert_photos_in_folders_named_as_the_digits_are_not_mnist(net,
   public.convert('mnist', str(tmp_path))
   found = manifest.load(str(tmp_path), 'mnist')
   manifest.save(str(tmp_path), found._replace(files={'zero/1.png': 'train'}))
-  with pytest.raises(InputError, match='is of other data'):
+  with pytest.raises(InputError, match='describes other data'):
     public.convert('mnist', str(tmp_path))
 
 

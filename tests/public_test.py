@@ -157,7 +157,7 @@ def test_convert_file_of_another_checksum_is_refused(server, tmp_path, name):
   data = bytearray(server.files['/' + changed])
   data[4] ^= 1
   server.files['/' + changed] = bytes(data)
-  with pytest.raises(InputError, match='the SHA-256 of %s is .*, expected is' %
+  with pytest.raises(InputError, match='the SHA-256 of %s is .*, expected ' %
                      changed):
     public.convert(name, str(tmp_path))
   assert not [file for file in os.listdir(str(tmp_path))
@@ -211,7 +211,7 @@ def test_convert_mnist_other_number_of_shards_is_made(server, tmp_path):
   for _ in range(2):
     assert len(public.convert('mnist', str(tmp_path), num_shards=0)
                .splits['train']['shards']) == 1
-  with pytest.raises(InputError, match='num_shards is -1, accepted are 0 to'):
+  with pytest.raises(InputError, match='num_shards is -1, expected 0 to'):
     labelled_images.convert(str(tmp_path), 'x', ['a'], {}, num_shards=-1)
 
 
@@ -266,9 +266,9 @@ def test_convert_mnist_without_network_names_addresses_and_place(
     ({'train': (DIGITS['train'][0], DIGITS['train'][1][:-1])},
      '23 images and .* 22 labels'),
     ({'train': (DIGITS['train'][0], DIGITS['train'][1] + 1)},
-     "image 9 of split 'train' has label 10, accepted are 0 to 9"),
+     "image 9 of split 'train' has label 10, expected 0 to 9"),
     ({'train': (DIGITS['train'][1], DIGITS['train'][1])},
-     'no IDX file of bytes in 3 dimensions'),
+     'not an IDX file of bytes in 3 dimensions'),
     ({'train': (DIGITS['train'][0][:0], DIGITS['train'][1][:0])},
      'holds no image')], ids=['count', 'label', 'dimensions', 'empty'])
 def test_convert_mnist_files_that_do_not_fit_are_one_line(tmp_path, digits,
@@ -321,7 +321,7 @@ def test_convert_cifar10_red_is_the_first_plane(tmp_path):
 @pytest.mark.parametrize('changes,message', [
     ({'data_batch_3.bin': None}, 'lacks cifar-10-batches-bin/data_batch_3.bin'),
     ({'data_batch_3.bin': b'x' * 3074}, 'data_batch_3.bin has 3074 bytes'),
-    ({'test_batch.bin': b'\n' + b'x' * 3072}, 'label 10, accepted are 0 to 9'),
+    ({'test_batch.bin': b'\n' + b'x' * 3072}, 'label 10, expected 0 to 9'),
 ])
 def test_convert_cifar10_other_archive_is_one_line(tmp_path, changes, message):
   (tmp_path / convert_cifar10.ARCHIVE).write_bytes(cifar_archive(**changes))

@@ -204,9 +204,9 @@ JPEG = tiny_dataset.photo_bytes(5)
 
 @pytest.mark.parametrize('change, message', [
     (set_int('image/class/label', 2),
-     "photo '13': label 2, accepted are 0 to 1"),
+     "photo '13': label 2, expected 0 to 1"),
     (set_int('image/class/label', -1),
-     "photo '13': label -1, accepted are 0 to 1"),
+     "photo '13': label -1, expected 0 to 1"),
     (lambda feature: feature.pop('image/class/label'),
      'image/class/label is missing'),
     (lambda feature: feature.pop('image/encoded'), 'image/encoded is missing'),
@@ -232,7 +232,7 @@ def test_verify_record_that_is_no_example(pets):
   with tf.python_io.TFRecordWriter(str(shard(pets))) as writer:
     writer.write(b'junk\xff')
   assert problems(pets) == [
-      'pets_train-00001-of-00002.tfrecord, record 0 (byte 0): it is no '
+      'pets_train-00001-of-00002.tfrecord, record 0 (byte 0): it is not a '
       'tf.train.Example']
 
 
@@ -282,8 +282,8 @@ def test_verify_missing_shards(converted, pets, tmp_path_factory):
       'the manifest pets.json names 1 files that are missing, the first is '
       'pets_train-00001-of-00002.tfrecord']
   shard(pets, 0).unlink()
-  assert problems(pets) == ['1 of the 2 files like '
-                            'pets_train-00001-of-00002.tfrecord are there']
+  assert problems(pets) == ['only 1 of the 2 files like '
+                            'pets_train-00001-of-00002.tfrecord exist']
 
 
 def test_verify_lost_record_is_noticed_by_the_manifest(converted, tmp_path):
@@ -291,7 +291,7 @@ def test_verify_lost_record_is_noticed_by_the_manifest(converted, tmp_path):
   path = shard(tmp_path)
   path.write_bytes(path.read_bytes()[:offsets(path)[5]])
   assert problems(tmp_path) == [
-      'the files hold 13 records, and the manifest pets.json says 16; '
+      'the files hold 13 records, but the manifest pets.json says 16; '
       'pets_train-00001-of-00002.tfrecord holds 5 of them']
 
 

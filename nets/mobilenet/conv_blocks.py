@@ -1,11 +1,11 @@
-"""The blocks that MobileNets are made of.
+"""Building blocks of the MobileNets.
 
   net = expanded_conv(net, num_outputs=24, stride=2)
 
 builds the bottleneck of MobileNet V2 (arXiv:1801.04381, table 1 and figure 4):
 a 1 x 1 convolution that expands the channels, a depthwise one, and a 1 x 1
-convolution that projects to few channels, with the input added where it fits.
-Where what comes from (activation, batch norm) is for the arg scope to say.
+convolution that projects to few channels, with the input added if the shapes
+match. Activation and batch norm are set by the arg scope.
 """
 
 import contextlib
@@ -43,8 +43,8 @@ def make_divisible(v, divisor, min_value=None):
 
   Args:
     v: number of channels, need not be whole.
-    divisor: what the result is a multiple of, unless `min_value` is none.
-    min_value: least result; None: `divisor`.
+    divisor: divisor of the result, unless `min_value` is not a multiple of it.
+    min_value: smallest result; None: `divisor`.
 
   Returns:
     A whole number that is at least 90 % of `v`.
@@ -64,12 +64,12 @@ def _split_divisible(num, num_ways, divisible_by=8):
   """Returns `num_ways` multiples of `divisible_by` that add up to `num`.
 
   Args:
-    num: what is split.
+    num: number to split.
     num_ways: number of parts.
-    divisible_by: what each part is a multiple of.
+    divisible_by: divisor of each part.
 
   Returns:
-    A list of parts as even as they can be.
+    A list of parts that are as even as possible.
 
   Raises:
     ValueError: there are no such parts.
@@ -89,17 +89,17 @@ def split_conv(input_tensor, num_outputs, num_ways, scope, divisible_by=8,
   Args:
     input_tensor: `[batch, height, width, channels]` float tensor.
     num_outputs: output channels.
-    num_ways: number of groups. Where a group would have fewer than
-      `divisible_by` channels on a side, there is one group.
-    scope: the layer's scope; with several groups theirs is <scope>_part_<i>.
-    divisible_by: what the channels of each group are a multiple of.
+    num_ways: number of groups. If a group would have fewer than `divisible_by`
+      input or output channels, there is one group.
+    scope: the layer's scope; several groups have the scopes <scope>_part_<i>.
+    divisible_by: divisor of the number of channels of each group.
     **kwargs: as for `slim.conv2d`.
 
   Returns:
     `[batch, height, width, num_outputs]`.
 
   Raises:
-    ValueError: channels are no multiple of `divisible_by`.
+    ValueError: channels are not a multiple of `divisible_by`.
   """
   num_inputs = input_tensor.get_shape().as_list()[_CHANNELS]
   smallest = min(num_inputs // num_ways, num_outputs // num_ways)
@@ -119,10 +119,10 @@ def split_conv(input_tensor, num_outputs, num_ways, scope, divisible_by=8,
 
 @contextlib.contextmanager
 def _separable_scope(scope):
-  """Yields what the names of the two layers begin with.
+  """Yields the prefix of the names of the two layers.
 
-  MobileNet V1's checkpoints have them side by side, as <scope>_depthwise and
-  <scope>_pointwise. Without a scope they stand below one of their own.
+  In MobileNet V1's checkpoints they are <scope>_depthwise and
+  <scope>_pointwise. Without a scope they are in a scope 'separable'.
   """
   if scope is None:
     with tf.variable_scope(None, default_name='separable') as opened:
@@ -141,12 +141,12 @@ def split_separable_conv2d(input_tensor, num_outputs, scope=None,
   Args:
     input_tensor: `[batch, height, width, channels]` float tensor.
     num_outputs: output channels.
-    scope: what the two layers' scopes begin with; None: they stand below a
-      scope 'separable'.
+    scope: prefix of the two layers' scopes; None: they are in a scope
+      'separable'.
     normalizer_fn: normaliser of both layers.
-    stride: of the depthwise layer.
+    stride: stride of the depthwise layer.
     rate: dilation of the depthwise layer.
-    endpoints: dict that takes the two layers' outputs by name, or None.
+    endpoints: dict to which the two layers' outputs are added by name, or None.
     use_explicit_padding: whether to pad as `fixed_padding` does.
 
   Returns:
@@ -175,7 +175,7 @@ def expand_input_by_factor(n, divisible_by=8):
 
   Args:
     n: factor.
-    divisible_by: what the number of channels is a multiple of.
+    divisible_by: divisor of the number of channels.
   """
   return lambda num_inputs, **_: make_divisible(num_inputs * n, divisible_by)
 
@@ -193,45 +193,47 @@ def expanded_conv(input_tensor, num_outputs,
                   use_explicit_padding=False, padding='SAME', scope=None):
   """Adds the bottleneck of MobileNet V2: expand, depthwise, project.
 
-  Nothing is expanded where that would not give more channels than there are.
+  There is no expansion layer if it would not increase the number of channels.
 
   Args:
     input_tensor: `[batch, height, width, channels]` float tensor.
     num_outputs: output channels.
-    expansion_size: channels between; a number, or a function of `num_inputs`
-      that takes any further keyword arguments.
-    stride: of the depthwise layer.
+    expansion_size: channels after the expansion; a number, or a function of
+      `num_inputs` that accepts any further keyword arguments.
+    stride: stride of the depthwise layer.
     rate: dilation of the depthwise layer.
     kernel_size: `(height, width)` of the depthwise layer.
-    residual: whether the input is added to the output, where the stride is 1
-      and the channels are as many; or a function of `input_tensor` and
+    residual: whether to add the input to the output if the stride is 1 and the
+      number of channels is the same; or a function of `input_tensor` and
       `output_tensor` that returns the sum.
     normalizer_fn: normaliser of the three layers.
     split_projection: number of groups of the projection, see `split_conv`.
     split_expansion: number of groups of the expansion.
     expansion_transform: function of `expansion_tensor` and `input_tensor` that
-      returns what is projected, or None.
-    depthwise_location: where the depthwise layer stands: before ('input'),
-      between ('expansion') or after ('output') the two others; None: nowhere.
-    depthwise_channel_multiplier: what the depthwise layer makes of a channel.
-    endpoints: dict that takes 'expansion_output', 'depthwise_output' and
-      'projection_output', or None.
+      returns the tensor to project, or None.
+    depthwise_location: position of the depthwise layer: before ('input'),
+      between ('expansion') or after ('output') the two others; None: no such
+      layer.
+    depthwise_channel_multiplier: output channels of the depthwise layer per
+      input channel.
+    endpoints: dict to which 'expansion_output', 'depthwise_output' and
+      'projection_output' are added, or None.
     use_explicit_padding: whether to pad as `fixed_padding` does.
-    padding: of the depthwise layer.
+    padding: padding of the depthwise layer.
     scope: name of the scope; None: 'expanded_conv' with a number.
 
   Returns:
     `[batch, height / stride, width / stride, num_outputs]`.
 
   Raises:
-    TypeError: `depthwise_location` is unknown, or `use_explicit_padding` comes
-      with another padding than 'SAME'.
+    TypeError: `depthwise_location` is unknown, or `use_explicit_padding` is
+      combined with a padding other than 'SAME'.
   """
   if depthwise_location not in _LOCATIONS:
     raise TypeError('depthwise_location must be one of %s, got %r' %
                     (_LOCATIONS, depthwise_location))
   if use_explicit_padding and padding != 'SAME':
-    raise TypeError("use_explicit_padding goes with padding 'SAME' only, got "
+    raise TypeError("use_explicit_padding needs padding 'SAME', got "
                     '%r' % padding)
   endpoints = {} if endpoints is None else endpoints
   depthwise = functools.partial(
@@ -280,10 +282,10 @@ def _depthwise(net, endpoints, kernel_size, rate, padding, **kwargs):
 
 
 def _add_residual(input_tensor, net, residual, stride):
-  """Adds the input of a bottleneck to its output where it should and fits."""
+  """Adds the input of a bottleneck to its output, if requested and possible."""
   if callable(residual):
     return residual(input_tensor=input_tensor, output_tensor=net)
-  # By the stride and not by the sizes, which may be unknown.
+  # Decided by the stride and not by the sizes, which may be unknown.
   fits = stride == 1 and (net.get_shape().as_list()[_CHANNELS] ==
                           input_tensor.get_shape().as_list()[_CHANNELS])
   return net + input_tensor if residual and fits else net

@@ -1,6 +1,6 @@
-"""MobileNets from a table of layers: what every version of them shares.
+"""Builds MobileNets from a table of layers; shared by all versions.
 
-A network is a dict, as in mobilenet_v2.V2_DEF. Callers copy and change it:
+A network is a dict, such as mobilenet_v2.V2_DEF. Callers copy and change it:
 
   conv_defs = dict(
       defaults={(slim.conv2d,): {'activation_fn': tf.nn.relu6}},
@@ -10,7 +10,7 @@ A network is a dict, as in mobilenet_v2.V2_DEF. Callers copy and change it:
 
 - 'spec': the layers, made by `op`, one after the other.
 - 'defaults': {functions: {argument: value}}, arg scopes for all layers.
-- 'overrides': the same; they come after the defaults.
+- 'overrides': the same; they are applied after the defaults.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from nets.mobilenet.conv_blocks import fixed_padding, make_divisible
 _fixed_padding = fixed_padding
 _make_divisible = make_divisible
 
-# These pad on their own when told to.
+# These have their own argument for explicit padding.
 _PADDING_BLOCKS = (conv_blocks.expanded_conv,
                    conv_blocks.split_separable_conv2d)
 
@@ -49,11 +49,11 @@ def safe_arg_scope(funcs, **kwargs):
   """Returns `slim.arg_scope` of those arguments that are not None.
 
   Args:
-    funcs: functions whose arguments they are.
+    funcs: functions with these arguments.
     **kwargs: the arguments.
 
   Returns:
-    An arg scope, or where no argument is left one that does nothing.
+    An arg scope; if all arguments are None, one that does nothing.
   """
   given = {name: value for name, value in kwargs.items() if value is not None}
   return slim.arg_scope(funcs, **given) if given else NoOpScope()
@@ -61,7 +61,7 @@ def safe_arg_scope(funcs, **kwargs):
 
 @contextlib.contextmanager
 def set_arg_scope_defaults(defaults):
-  """Enters one arg scope after the other.
+  """Enters several arg scopes in order.
 
   Args:
     defaults: {functions: {argument: value}}, or a list of such pairs.
@@ -80,20 +80,20 @@ _set_arg_scope_defaults = set_arg_scope_defaults
 
 
 def apply_activation(x, name=None, activation_fn=None):
-  """Returns `activation_fn(x, name=name)`, or `x` where there is none."""
+  """Returns `activation_fn(x, name=name)`, or `x` without an activation_fn."""
   return activation_fn(x, name=name) if activation_fn else x
 
 
 @slim.add_arg_scope
 def depth_multiplier(output_params, multiplier, divisible_by=8, min_depth=8,
                      **unused_kwargs):
-  """Scales `num_outputs` in the arguments of a layer, if it is among them.
+  """Scales `num_outputs` in the arguments of a layer, if it is one of them.
 
   Args:
     output_params: dict of the layer's arguments, changed in place.
     multiplier: factor of the channels.
-    divisible_by: what the number of channels is a multiple of.
-    min_depth: least number of channels.
+    divisible_by: divisor of the number of channels.
+    min_depth: minimum number of channels.
     **unused_kwargs: for functions that replace this one.
   """
   if 'num_outputs' in output_params:
@@ -105,7 +105,7 @@ def op(opfunc, multiplier_func=depth_multiplier, **params):
   """Returns one layer of a 'spec'.
 
   Args:
-    opfunc: function that builds the layer, as `slim.conv2d`.
+    opfunc: function that builds the layer, such as `slim.conv2d`.
     multiplier_func: function of `(params, multiplier)` that scales the widths
       in the dict `params`; slim also has it as `multiplier_transform`.
     **params: arguments of `opfunc`.
@@ -116,7 +116,7 @@ def op(opfunc, multiplier_func=depth_multiplier, **params):
 
 @contextlib.contextmanager
 def _scope_all(scope, default_scope=None):
-  """Opens a variable scope, and its first name scope even when re-entered."""
+  """Opens a variable scope; reuses its first name scope if re-entered."""
   with tf.variable_scope(scope, default_name=default_scope) as opened:
     with tf.name_scope(opened.original_name_scope):
       yield opened
@@ -134,21 +134,21 @@ def mobilenet_base(inputs, conv_defs, multiplier=1.0, final_endpoint=None,
     multiplier: factor of the channels of all layers, above 0.
     final_endpoint: name of the last layer to build, layer_<number from 1>;
       None: all are built.
-    output_stride: 1 or a multiple of 2: factor by which height and width shrink
-      at most; the layers after that are dilated instead. None: no limit.
+    output_stride: 1 or a multiple of 2: largest factor by which height and
+      width shrink; later layers are dilated instead. None: no limit.
     use_explicit_padding: whether to pad the same way at all sizes and convolve
       without padding ('VALID'), as other frameworks do.
     scope: name or object of the variable scope; None: 'Mobilenet'.
-    is_training: whether batch statistics are used; None: not said here.
+    is_training: whether batch statistics are used; None: not set here.
 
   Returns:
     The output of the last layer, and a dict of end points: each layer's output
     as layer_<number>, and each operation in the layer's scope whose name ends
-    on 'output' as layer_<number>/<name>.
+    with 'output' as layer_<number>/<name>.
 
   Raises:
     ValueError: `multiplier` is not above 0, `output_stride` or
-      `final_endpoint` is not one of those above, or `conv_defs` has no spec.
+      `final_endpoint` is not one of the above, or `conv_defs` has no spec.
   """
   if multiplier <= 0:
     raise InputError('multiplier must be above 0, got %r' % multiplier)
@@ -189,16 +189,15 @@ def mobilenet_base(inputs, conv_defs, multiplier=1.0, final_endpoint=None,
 
 
 def _parent(operation):
-  """Returns the name scope that an operation stands in."""
+  """Returns the name scope of an operation."""
   return operation.name.rpartition('/')[0]
 
 
 def _layers(spec, multiplier, output_stride):
   """Yields the layers of `spec` as they are built, with widths scaled.
 
-  Once `output_stride` is reached, strides become 1 and what they would have
-  skipped becomes the dilation (`rate`) of the layers after, but for those of
-  1 x 1.
+  Once `output_stride` is reached, strides become 1, and the dilation (`rate`)
+  of later layers, except those of 1 x 1, is multiplied by them instead.
   """
   current_stride, rate = 1, 1
   for row in spec:
@@ -243,19 +242,19 @@ def mobilenet(inputs, num_classes=1001, prediction_fn=slim.softmax, reuse=None,
     num_classes: number of classes; 0 or None: no classifier is built.
     prediction_fn: function from logits and a scope to the end point
       'Predictions'; None: no such end point.
-    reuse: whether the variables of an earlier network are used again.
+    reuse: whether to reuse the variables of an earlier network.
     scope: name of the variable scope.
     base_only: whether neither pooling nor classifier is built.
     **mobilenet_args: as for `mobilenet_base`, passed on to it. `is_training`
-      holds for dropout too.
+      applies to dropout too.
 
   Returns:
     Logits `[batch, num_classes]`; without classes the pooled features `[batch,
-    1, 1, channels]`; with `base_only` the output of the last layer. And a dict
+    1, 1, channels]`; with `base_only` the output of the last layer; and a dict
     of end points.
 
   Raises:
-    ValueError: `inputs` has not 4 dimensions, or as for `mobilenet_base`.
+    ValueError: `inputs` does not have 4 dimensions, or as for `mobilenet_base`.
   """
   shape = inputs.get_shape()
   if shape.ndims != 4:
@@ -275,7 +274,7 @@ def mobilenet(inputs, num_classes=1001, prediction_fn=slim.softmax, reuse=None,
         return net, end_points
       with safe_arg_scope([slim.dropout], is_training=is_training):
         net = slim.dropout(net, scope='Dropout')
-      # The scope has its number from MobileNet V1.
+      # The scope keeps its number from MobileNet V1.
       net = slim.conv2d(net, num_classes, [1, 1], activation_fn=None,
                         normalizer_fn=None,
                         biases_initializer=tf.zeros_initializer(),
@@ -292,8 +291,8 @@ def global_pool(input_tensor, pool_op=tf.nn.avg_pool):
 
   Args:
     input_tensor: `[batch, height, width, channels]` float tensor.
-    pool_op: `tf.nn.avg_pool`, `tf.nn.max_pool` or, where height and width are
-      known, any function with their arguments.
+    pool_op: `tf.nn.avg_pool`, `tf.nn.max_pool` or, if height and width are
+      known, any function with the same arguments.
 
   Returns:
     `[batch, 1, 1, channels]`.
@@ -305,28 +304,28 @@ def global_pool(input_tensor, pool_op=tf.nn.avg_pool):
   if height is not None and width is not None:
     return pool_op(input_tensor, ksize=[1, height, width, 1],
                    strides=[1, 1, 1, 1], padding='VALID')
-  # Pools take no size that is known only when the graph runs.
+  # Pooling ops need a size that is known when the graph is built.
   for pool, reduce in ((tf.nn.avg_pool, tf.reduce_mean),
                        (tf.nn.max_pool, tf.reduce_max)):
     if pool_op is pool:
       return reduce(input_tensor, [1, 2], keepdims=True)
-  raise InputError('pool_op must be tf.nn.avg_pool or tf.nn.max_pool where '
+  raise InputError('pool_op must be tf.nn.avg_pool or tf.nn.max_pool if '
                    'height or width is unknown, got %r' % pool_op)
 
 
 def training_scope(is_training=True, weight_decay=0.00004, stddev=0.09,
                    dropout_keep_prob=0.8, bn_decay=0.997):
-  """Returns the arg scope to train a MobileNet in.
+  """Returns the arg scope for training a MobileNet.
 
     with slim.arg_scope(training_scope()):
       logits, end_points = mobilenet_v2.mobilenet(images)
 
   Args:
-    is_training: whether batch statistics are used and dropout works, unless the
-      network's function is told; None: not said here.
-    weight_decay: factor of the L2 loss of the weights, but for depthwise ones.
-    stddev: standard deviation of the first weights; below 0: Xavier's.
-    dropout_keep_prob: share of features that dropout keeps.
+    is_training: whether batch statistics are used and dropout is active, unless
+      set by an argument of the network's function; None: not set here.
+    weight_decay: factor of the L2 loss of the weights, except depthwise ones.
+    stddev: standard deviation of the initial weights; below 0: Xavier's.
+    dropout_keep_prob: fraction of features that dropout keeps.
     bn_decay: decay of the moving averages.
 
   Returns:

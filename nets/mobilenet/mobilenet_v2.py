@@ -9,11 +9,11 @@ table 2.
   probabilities = end_points['Predictions']
 
 Differences from the paper:
-- The first bottleneck, whose factor is 1, has no expansion layer at all.
+- The first bottleneck, whose factor is 1, has no expansion layer.
 - Widths are rounded to multiples of 8 (`divisible_by`), at least 8.
-- Dropout stands before the classifier.
-- A width multiplier below 1 narrows the last layer too, unless
-  `finegrain_classification_mode` keeps its 1280, as in the paper.
+- There is dropout before the classifier.
+- A width multiplier below 1 also narrows the last layer, unless
+  `finegrain_classification_mode` keeps its 1280 channels, as in the paper.
 """
 
 import copy
@@ -29,7 +29,7 @@ from nets.mobilenet import mobilenet as lib
 op = lib.op
 expand_input = ops.expand_input_by_factor
 
-# Table 2: factor t, channels c, repeats n, and the stride s of the first.
+# Table 2: factor t, channels c, repeats n, and stride s of the first repeat.
 Bottleneck = namedtuple('Bottleneck', 'factor channels repeats stride')
 BOTTLENECKS = (
     Bottleneck(1, 16, 1, 1),   # 112 x 112 x 16
@@ -41,13 +41,13 @@ BOTTLENECKS = (
     Bottleneck(6, 320, 1, 1),  # 7 x 7 x 320
 )
 
-# What a bottleneck has that says nothing else, so that the default of a
-# caller's copy of V2_DEF holds for it.
+# The default expansion of bottlenecks. Rows do not repeat it, so that the
+# default of a caller's copy of V2_DEF applies to them.
 _FACTOR = 6
 
 
 def _bottleneck_ops(row):
-  """Returns the layers that a Bottleneck row stands for."""
+  """Returns the layers of a Bottleneck row."""
   params = {'num_outputs': row.channels}
   if row.factor != _FACTOR:
     params['expansion_size'] = expand_input(row.factor, divisible_by=1)
@@ -58,8 +58,8 @@ def _bottleneck_ops(row):
 _LAYER_FUNCTIONS = (slim.conv2d, slim.fully_connected, slim.separable_conv2d)
 
 # Scopes are numbered by TensorFlow (Conv, expanded_conv, expanded_conv_1 ...
-# Conv_1), in the published checkpoints too: a caller's copy may repeat or leave
-# out rows.
+# Conv_1), in the published checkpoints too: a caller's copy may repeat or omit
+# rows.
 V2_DEF = dict(
     defaults={
         # These are part of the network and not of how it is trained.
@@ -100,12 +100,12 @@ def mobilenet(input_tensor, num_classes=1001, depth_multiplier=1.0,
     scope: name of the variable scope.
     conv_defs: the network as a dict, see nets/mobilenet/mobilenet.py; None:
       V2_DEF.
-    finegrain_classification_mode: whether the last layer keeps its channels
-      where `depth_multiplier` is below 1.
-    min_depth: least number of channels of a layer; None: as the arg scope of
-      `mobilenet.depth_multiplier` says, or 8.
-    divisible_by: what channels are a multiple of; None: as that arg scope says,
-      or 8.
+    finegrain_classification_mode: whether the last layer keeps its channels if
+      `depth_multiplier` is below 1.
+    min_depth: minimum number of channels of a layer; None: as set by the arg
+      scope of `mobilenet.depth_multiplier`, or 8.
+    divisible_by: divisor of the number of channels; None: as set by that arg
+      scope, or 8.
     activation_fn: activation of the layers; None: that of `conv_defs`, ReLU6.
     **kwargs: as for `mobilenet` and `mobilenet_base` of
       nets/mobilenet/mobilenet.py: prediction_fn, reuse, base_only,
@@ -160,5 +160,5 @@ def mobilenet_base(input_tensor, depth_multiplier=1.0, **kwargs):
 
 
 def training_scope(**kwargs):
-  """Returns the arg scope to train in; see `training_scope` of mobilenet.py."""
+  """Returns the training arg scope; see `training_scope` of mobilenet.py."""
   return lib.training_scope(**kwargs)

@@ -1,6 +1,6 @@
-"""What NASNet and PNASNet share: a stem, a row of cells, and the classifiers.
+"""Shared parts of NASNet and PNASNet: stem, sequence of cells, classifiers.
 
-A network is a list of Step rows, one a cell, made from its settings;
+A network is a list of Step rows, one per cell, made from its settings;
 `build_network` builds it. Shapes are those of nasnet_large at 331 x 331.
 """
 
@@ -12,7 +12,7 @@ from nets.batch_norm import batch_norm
 from nets.nasnet import nasnet_utils
 
 # One cell. cell: its class. end_point: the name of its output, or None.
-# filter_scaling: factor of the channels. skip: 1 where the layer before, which
+# filter_scaling: factor of the channels. skip: 1 if the previous layer, which
 #   the cell reads besides its input, is one further back than usual.
 Step = namedtuple('Step', 'end_point scope cell stride filter_scaling skip',
                   defaults=(0,))
@@ -26,7 +26,7 @@ IMAGENET_STEM = Stem('conv0', 'conv0_bn', 32, 2, 'VALID')  # 165 x 165 x 96
 
 
 def imagenet_stem_steps(cell, config):
-  """Returns the two cells that halve large photos, before all others."""
+  """Returns the first two cells, which each halve the size of large photos."""
   rate = config.filter_scaling_rate
   return [
       Step(None, 'cell_stem_0', cell, 2, 1 / rate ** 2),  # 83 x 83 x 168
@@ -41,8 +41,8 @@ def build_network(images, num_classes, is_training, config, stem, steps,
   Args:
     images: `[batch, height, width, 3]` float32.
     num_classes: number of classes; 0 or None: no classifiers are built.
-    is_training: whether dropout works, paths are dropped, batch statistics are
-      used and the auxiliary classifier is built.
+    is_training: whether dropout is active, paths are dropped, batch
+      statistics are used and the auxiliary classifier is built.
     config: the network's settings, an HParams.
     stem: a Stem row.
     steps: Step rows.
@@ -51,12 +51,12 @@ def build_network(images, num_classes, is_training, config, stem, steps,
       the global step.
 
   Returns:
-    The end point `final_endpoint`, or where that is None the logits, or without
+    The end point `final_endpoint`, or if that is None the logits, or without
     classes the pooled features `[batch, channels]`; and a dict of end points.
 
   Raises:
     ValueError: `final_endpoint` or the data format is unknown, or the auxiliary
-      classifier is asked for and the photos' size is unknown or too small.
+      classifier is requested and the photos' size is unknown or too small.
   """
   cells = [step.end_point for step in steps if step.end_point]
   known = ['Stem'] + [cell for cell in cells if cell != 'Stem']
@@ -72,7 +72,7 @@ def build_network(images, num_classes, is_training, config, stem, steps,
     if nasnet_utils.get_channel_index() == 1:
       images = tf.transpose(images, [0, 3, 1, 2])
     net = _add_stem(images, stem, config)
-    # Where no cell belongs to the stem, it is the convolution alone.
+    # If no cell belongs to the stem, it is the convolution alone.
     end_points = {} if 'Stem' in cells else {'Stem': net}
     if final_endpoint in end_points:
       return net, end_points
@@ -91,7 +91,7 @@ def build_network(images, num_classes, is_training, config, stem, steps,
 
 
 def _network_arg_scope(is_training, data_format):
-  """Returns the arg scope of all layers, within those of the caller."""
+  """Returns the arg scope of all layers, inside the caller's."""
   with slim.arg_scope([slim.dropout, nasnet_utils.drop_path, slim.batch_norm],
                       is_training=is_training):
     with slim.arg_scope(
@@ -116,7 +116,7 @@ def _add_stem(images, stem, config):
 def _add_cells(net, steps, config, is_training, current_step):
   """Adds the cells; yields each row and its output."""
   keep_prob = config.drop_path_keep_prob if is_training else 1.0
-  # Outputs so far, and by how much they are smaller than the first.
+  # Outputs so far, and the factors by which they are smaller than the first.
   outputs, shrinkage = [None, net], [1, 1]
   for number, step in enumerate(steps):
     before = -2 - step.skip
@@ -150,8 +150,8 @@ def _aux_logits(net, num_classes, config, cell_scope):
   size = [net.shape.as_list()[axis] for axis in axes]
   if None in size or min(size) < 5:
     raise InputError(
-        'the auxiliary classifier reads 5 x 5 pixels or more of a known '
-        'number, but its input has the height and width %s; a config with '
+        'the auxiliary classifier needs an input of known size, of 5 x 5 '
+        'pixels or more, but its height and width are %s; a config with '
         'use_aux_head 0 builds the network without it' % size)
   with tf.variable_scope(cell_scope.replace('cell', 'aux')), \
       tf.variable_scope('aux_logits'):

@@ -1,11 +1,11 @@
-"""The settings of a NASNet: named values that users may change.
+"""Settings of a NASNet: named values that users may change.
 
   config = nasnet.cifar_config()
   config.set_hparam('num_cells', 6)
   logits, end_points = nasnet.build_nasnet_cifar(images, 10, config=config)
 
 slim's functions return HParams of contrib, which TensorFlow 2 no longer has.
-This class has what programs use of it.
+This class has the methods that programs use.
 """
 
 from errors import InputError, unknown_name
@@ -22,7 +22,7 @@ class HParams:
     return name in self._types
 
   def get(self, name, default=None):
-    """Returns the value of `name`, or `default` where there is none."""
+    """Returns the value of `name`, or `default` if there is none."""
     return getattr(self, name) if name in self else default
 
   def values(self):
@@ -34,7 +34,7 @@ class HParams:
 
     Args:
       name: one of the names in `values()`.
-      value: of the type of the value so far; an int may stand for a float.
+      value: value of the current value's type; an int is accepted for a float.
 
     Raises:
       ValueError: the name is unknown, or the value has another type.
@@ -43,7 +43,7 @@ class HParams:
       raise unknown_name('hyperparameter', name, self._types)
     expected = self._types[name]
     accepted = (int, float) if expected is float else expected
-    # To Python True is an int, but not a number of cells.
+    # In Python True is an int, but it is not a number of cells.
     if not isinstance(value, accepted) or (isinstance(value, bool) !=
                                            (expected is bool)):
       raise InputError('the hyperparameter %s must be of type %s, got %r' %
@@ -51,22 +51,22 @@ class HParams:
     setattr(self, name, expected(value))
 
   def add_hparam(self, name, value):
-    """Adds a value; its type is the one that later values must have.
+    """Adds a value; later values must have the same type.
 
     Args:
       name: a new name.
       value: a number, text or boolean.
 
     Raises:
-      ValueError: the name is taken.
+      ValueError: the name exists already.
     """
     if name in self or hasattr(self, name):
-      raise InputError('the hyperparameter %r is there already' % name)
+      raise InputError('the hyperparameter %r exists already' % name)
     self._types[name] = type(value)
     setattr(self, name, value)
 
   def parse(self, text):
-    """Sets values from text, as a flag gives it.
+    """Sets values from text, such as the value of a flag.
 
     Args:
       text: 'name=value,name=value'; booleans are true or false.
@@ -76,7 +76,7 @@ class HParams:
 
     Raises:
       ValueError: the text has another form, a name is unknown, or a value is
-        not of the type of the value so far.
+        not of the current value's type.
     """
     for part in filter(None, text.split(',')):
       name, sign, value = (piece.strip() for piece in part.partition('='))
@@ -119,21 +119,21 @@ class HParams:
 def network_config(num_cells, num_conv_filters, stem_multiplier,
                    drop_path_keep_prob, dense_dropout_keep_prob,
                    skip_reduction_layer_input, total_training_steps=250000):
-  """Returns the settings of a network, with what is the same in all of them.
+  """Returns the settings of a network, including those common to all.
 
   Args:
     num_cells: number of normal cells.
     num_conv_filters: channels of a cell's operations before any reduction.
     stem_multiplier: factor of the channels of the first convolution.
-    drop_path_keep_prob: share of paths that are kept at the end of training in
-      the last cell.
-    dense_dropout_keep_prob: share of features that dropout keeps.
-    skip_reduction_layer_input: 1 or 0: whether the cell that follows a
-      reduction reads the layer before the reduction's input too, instead of
-      that input. In PNASNet: whether reductions read two layers back, as all
-      other cells do, instead of three.
-    total_training_steps: number of steps over which paths are dropped more and
-      more often.
+    drop_path_keep_prob: fraction of paths that are kept at the end of training
+      in the last cell.
+    dense_dropout_keep_prob: fraction of features that dropout keeps.
+    skip_reduction_layer_input: 1 or 0: whether the cell after a reduction also
+      reads the layer before the reduction's input, instead of that input. In
+      PNASNet: whether reductions read two layers back, as all other cells do,
+      instead of three.
+    total_training_steps: number of steps over which the rate of dropped paths
+      increases.
   """
   return HParams(
       num_cells=num_cells,

@@ -9,12 +9,11 @@ arXiv:1707.07012, figures 2 and 4; the cells are in nasnet_utils.py.
                                             is_training=False)
   probabilities = end_points['Predictions']
 
-Variables and end points have no scope of the network's own, as in the published
-checkpoints: cell_0/1x1/weights. A second network in the same graph needs one
-around it.
+Variables and end points have no common scope, as in the published checkpoints:
+cell_0/1x1/weights. A second network in the same graph needs a scope around it.
 
 Differences from the paper:
-- The paper does not say how the layer before is brought to the size of a
+- The paper does not say how the previous layer is reduced to the size of a
   cell's input; here two 1x1 convolutions read every other pixel each
   (nasnet_utils.factorized_reduction).
 - In the large network the cell after a reduction reads the layer before the
@@ -80,7 +79,7 @@ def nasnet_cifar_arg_scope(weight_decay=5e-4, batch_norm_decay=0.9,
   Args:
     weight_decay: factor of the L2 loss of the weights.
     batch_norm_decay: decay of the moving averages.
-    batch_norm_epsilon: added to the variance, against division by zero.
+    batch_norm_epsilon: added to the variance to avoid division by zero.
 
   Returns:
     An arg scope, for `slim.arg_scope`.
@@ -90,18 +89,18 @@ def nasnet_cifar_arg_scope(weight_decay=5e-4, batch_norm_decay=0.9,
 
 def nasnet_mobile_arg_scope(weight_decay=4e-5, batch_norm_decay=0.9997,
                             batch_norm_epsilon=1e-3):
-  """As `nasnet_cifar_arg_scope`, of `build_nasnet_mobile`."""
+  """Returns the arg scope of `build_nasnet_mobile`; see the one of CIFAR."""
   return _arg_scope(weight_decay, batch_norm_decay, batch_norm_epsilon)
 
 
 def nasnet_large_arg_scope(weight_decay=5e-5, batch_norm_decay=0.9997,
                            batch_norm_epsilon=1e-3):
-  """As `nasnet_cifar_arg_scope`, of `build_nasnet_large`."""
+  """Returns the arg scope of `build_nasnet_large`; see the one of CIFAR."""
   return _arg_scope(weight_decay, batch_norm_decay, batch_norm_epsilon)
 
 
 def _steps(config):
-  """Returns the cells after the stem: the normal ones, and the reductions.
+  """Returns the cells after the stem, normal ones and reductions.
 
   Shapes are those of nasnet_large at 331 x 331.
   """
@@ -137,10 +136,10 @@ def build_nasnet_cifar(images, num_classes, is_training=True, config=None,
   """Builds NASNet-A for CIFAR-10.
 
   Args:
-    images: `[batch, 32, 32, 3]` float32; other heights and widths do too.
+    images: `[batch, 32, 32, 3]` float32; other sizes work too.
     num_classes: number of classes; 0 or None: no classifiers are built.
-    is_training: whether dropout works, paths are dropped, batch statistics are
-      used and the auxiliary classifier is built.
+    is_training: whether dropout is active, paths are dropped, batch
+      statistics are used and the auxiliary classifier is built.
     config: settings; None: `cifar_config()`.
     current_step: step of the training, for the paths that are dropped; None:
       the global step.
@@ -152,7 +151,7 @@ def build_nasnet_cifar(images, num_classes, is_training=True, config=None,
 
   Raises:
     ValueError: `final_endpoint` or the data format is unknown, or the auxiliary
-      classifier is asked for and the photos' size is unknown or too small.
+      classifier is requested and the photos' size is unknown or too small.
   """
   config = config or cifar_config()
   return cell_network.build_network(
@@ -162,14 +161,20 @@ def build_nasnet_cifar(images, num_classes, is_training=True, config=None,
 
 def build_nasnet_mobile(images, num_classes, is_training=True,
                         final_endpoint=None, config=None, current_step=None):
-  """Builds NASNet-A for phones: as `build_nasnet_cifar`, 224 x 224 to 1056."""
+  """Builds NASNet-A for phones, as `build_nasnet_cifar`.
+
+  The input is 224 x 224, the number of features 1056.
+  """
   return _build_imagenet(images, num_classes, is_training, final_endpoint,
                          config or mobile_imagenet_config(), current_step)
 
 
 def build_nasnet_large(images, num_classes, is_training=True,
                        final_endpoint=None, config=None, current_step=None):
-  """Builds the large NASNet-A: as `build_nasnet_cifar`, 331 x 331 to 4032."""
+  """Builds the large NASNet-A, as `build_nasnet_cifar`.
+
+  The input is 331 x 331, the number of features 4032.
+  """
   return _build_imagenet(images, num_classes, is_training, final_endpoint,
                          config or large_imagenet_config(), current_step)
 

@@ -1,9 +1,9 @@
-"""The cells of NASNet and PNASNet, and what they are made of.
+"""Cells of NASNet and PNASNet, and their operations.
 
-A cell has hidden states: its input (0), the layer before (1), and five sums of
-two earlier states, each after an operation. The output is the unused states,
-side by side. The papers draw a cell as a figure; here it is a Cell row, which
-`NasNetABaseCell` builds.
+A cell has hidden states: its input (0), the previous layer (1), and five sums
+of two earlier states, each after an operation. The output is the concatenation
+of the unused states. The papers draw a cell as a figure; here it is a Cell row,
+which `NasNetABaseCell` builds.
 """
 
 import re
@@ -13,7 +13,7 @@ from compat import slim, tf
 from errors import InputError
 from nets.batch_norm import batch_norm
 
-# What data_format is where neither an argument nor an arg scope gives it.
+# Value of data_format if neither an argument nor an arg scope sets it.
 INVALID = 'null'
 
 DATA_FORMAT_NCHW = 'NCHW'
@@ -27,7 +27,7 @@ CLIP_BY_VALUE_CAP = 6
 
 # left + right: names of operations, and the hidden states that they read.
 Combination = namedtuple('Combination', 'left left_state right right_state')
-# output: the hidden states that are put side by side.
+# output: the hidden states that are concatenated.
 Cell = namedtuple('Cell', 'combinations output')
 
 # NASNet's figure 4.
@@ -51,7 +51,7 @@ NASNET_A_REDUCTION = Cell((
 def calc_reduction_layers(num_cells, num_reduction_layers):
   """Returns the indices of the cells before which, or in which, size halves.
 
-  They part the cells evenly: 18 cells and 2 reductions give [6, 12].
+  They divide the cells evenly: 18 cells and 2 reductions give [6, 12].
   """
   return [num_cells * number // (num_reduction_layers + 1)
           for number in range(1, num_reduction_layers + 1)]
@@ -65,7 +65,7 @@ def get_channel_index(data_format=INVALID):
     data_format: 'NHWC' or 'NCHW'.
 
   Raises:
-    ValueError: `data_format` is neither, or is given by no arg scope.
+    ValueError: `data_format` is neither, or is not set by an arg scope.
   """
   if data_format not in _CHANNEL_AXIS:
     raise InputError("data_format must be 'NHWC' or 'NCHW', got %r" %
@@ -82,7 +82,8 @@ def get_channel_dim(shape, data_format=INVALID):
     data_format: 'NHWC' or 'NCHW'.
 
   Raises:
-    ValueError: as for `get_channel_index`, or `shape` has not 4 dimensions.
+    ValueError: as for `get_channel_index`, or `shape` does not have 4
+      dimensions.
   """
   axis = get_channel_index(data_format=data_format)
   if len(shape) != 4:
@@ -99,7 +100,7 @@ def global_avg_pool(x, data_format=INVALID):
     data_format: 'NHWC' or 'NCHW'.
 
   Raises:
-    ValueError: as for `get_channel_index`, or `x` has not 4 dimensions.
+    ValueError: as for `get_channel_index`, or `x` does not have 4 dimensions.
   """
   get_channel_index(data_format=data_format)
   if x.shape.ndims != 4:
@@ -111,10 +112,11 @@ def global_avg_pool(x, data_format=INVALID):
 
 @slim.add_arg_scope
 def factorized_reduction(net, output_filters, stride, data_format=INVALID):
-  """Shrinks height and width without a convolution that skips most pixels.
+  """Shrinks height and width with two shifted 1x1 convolutions.
 
-  Two 1x1 convolutions make half of the channels each: one of the pixels at
-  multiples of `stride`, one of those a row and a column further.
+  Each makes half of the channels: one from the pixels at multiples of `stride`,
+  the other from those one row and one column further. So fewer pixels are
+  skipped than by one convolution.
 
   Args:
     net: float tensor of 4 dimensions.
@@ -152,11 +154,12 @@ def factorized_reduction(net, output_filters, stride, data_format=INVALID):
 
 @slim.add_arg_scope
 def drop_path(net, keep_prob, is_training=True):
-  """Drops whole examples of a batch, and scales the others up.
+  """Drops whole examples of a batch, and scales up the others.
 
   Args:
     net: `[batch, ?, ?, ?]` float tensor.
-    keep_prob: share of examples to keep, in (0, 1]; a number or scalar tensor.
+    keep_prob: fraction of examples to keep, in (0, 1]; a number or scalar
+      tensor.
     is_training: whether anything is dropped.
 
   Returns:
@@ -169,14 +172,14 @@ def drop_path(net, keep_prob, is_training=True):
   return net * tf.cast(kept / keep_prob, net.dtype)
 
 
-# layers: how many separable convolutions follow one another.
+# layers: how many separable convolutions there are in sequence.
 _Separable = namedtuple('_Separable', 'kernel layers')
 _Pool = namedtuple('_Pool', 'function kernel')
 _IDENTITY = 'none'
 
 
 def _parse_operation(name):
-  """Returns what slim's name of an operation stands for."""
+  """Returns the operation with slim's name."""
   if name == _IDENTITY:
     return _IDENTITY
   separable = re.match(r'separable_(\d)x\1(?:_(\d+))?$', name)
@@ -198,17 +201,19 @@ class NasNetABaseCell:
   Args:
     num_conv_filters: channels of the operations at filter_scaling 1.
     operations: names of operations: left and right of each combination.
-    used_hiddenstates: for each hidden state, whether it is left out of the
+    used_hiddenstates: for each hidden state, whether it is omitted from the
       output.
     hiddenstate_indices: the hidden states that `operations` read.
-    drop_path_keep_prob: share of paths that are kept at the end of training in
-      the last cell; 1: no path is ever dropped.
+    drop_path_keep_prob: fraction of paths that are kept at the end of training
+      in the last cell; 1: no path is ever dropped.
     total_num_cells: number of cells of the network.
-    total_training_steps: number of steps over which ever more paths drop.
+    total_training_steps: number of steps over which the rate of dropped paths
+      increases.
     use_bounded_activation: whether all values are kept in [-6, 6].
 
   Raises:
-    ValueError: an operation is unknown, or the lists do not fit one another.
+    ValueError: an operation is unknown, or the lengths of the lists do not
+      match.
   """
 
   def __init__(self, num_conv_filters, operations, used_hiddenstates,
@@ -241,15 +246,15 @@ class NasNetABaseCell:
       scope: name of the cell's variable scope.
       filter_scaling: factor of the channels.
       stride: factor by which height and width shrink.
-      prev_layer: the layer before; None: `net` stands for it.
-      cell_num: index of the cell in the network, where paths are dropped.
+      prev_layer: the previous layer; None: `net` is used for it.
+      cell_num: index of the cell in the network; needed if paths are dropped.
       current_step: step of the training, a number or a scalar tensor; None: the
         global step.
-      prev_stride: by how much `prev_layer` is higher and wider than `net`;
-        None: 2 where their widths differ. Both must be known then.
+      prev_stride: factor by which `prev_layer` is higher and wider than `net`;
+        None: 2 if their widths differ. Both must be known then.
 
     Returns:
-      The output, as many times the channels as states are unused.
+      The output; its channels are those of all unused states.
 
     Raises:
       ValueError: paths are dropped and `cell_num` is not given, or a width is
@@ -278,14 +283,14 @@ class NasNetABaseCell:
         return self._output(states, num_filters, stride)
 
   def _previous(self, prev_layer, prev_stride, net, num_filters):
-    """Returns the layer before in the size and channels of the cell's input."""
+    """Returns the previous layer with the size and channels of the input."""
     if prev_layer is None:
       return net
     if prev_stride is None:
       widths = [layer.shape.as_list()[2] for layer in (net, prev_layer)]
       if None in widths:
-        raise InputError('a cell needs prev_stride where the width of its '
-                         'input or of the layer before is unknown')
+        raise InputError('a cell needs prev_stride if the width of its input '
+                         'or of the previous layer is unknown')
       prev_stride = 1 if widths[0] == widths[1] else 2
     if prev_stride != 1:
       return factorized_reduction(self._activation(prev_layer), num_filters,
@@ -324,7 +329,7 @@ class NasNetABaseCell:
     return tf.clip_by_value(net, -cap, cap) if self._bounded else net
 
   def _output(self, states, num_filters, stride):
-    """Puts the unused states side by side, once they have the same shape."""
+    """Concatenates the unused states, after reducing them to one size."""
     unused = []
     for index, state in enumerate(states):
       if self._used_hiddenstates[index]:
@@ -337,9 +342,9 @@ class NasNetABaseCell:
     return tf.concat(unused, get_channel_index())
 
   def _keep_prob(self, cell_num, current_step):
-    """Returns the share of paths to keep, or None where all are kept.
+    """Returns the fraction of paths to keep, or None if all are kept.
 
-    It falls with the depth of the cell and with the steps of the training.
+    It decreases with the depth of the cell and with the steps of the training.
     """
     if self._drop_path_keep_prob >= 1.0:
       return None
@@ -360,10 +365,10 @@ def _project(net, num_filters, stride):
 
 
 def global_step():
-  """Returns the global step, and creates it where there is none."""
+  """Returns the global step, and creates it if there is none."""
   step = tf.train.get_global_step()
   if step is None:
-    # Outside of all scopes: a step named cell_0/global_step is none.
+    # Outside of all scopes: cell_0/global_step would not be found.
     with tf.variable_scope(tf.VariableScope(reuse=False),
                            auxiliary_name_scope=False):
       step = tf.train.create_global_step()
@@ -371,7 +376,7 @@ def global_step():
 
 
 class TableCell(NasNetABaseCell):
-  """A cell that is a Cell row, the class attribute `cell`."""
+  """A cell described by a Cell row, the class attribute `cell`."""
 
   cell = None
 

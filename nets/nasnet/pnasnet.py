@@ -9,11 +9,11 @@ Progressive Neural Architecture Search. arXiv:1712.00559, figure 1.
                                              is_training=False)
   probabilities = end_points['Predictions']
 
-One cell does all: with stride 2 it is the reduction. As NASNet, the network has
-no scope of its own.
+There is only one kind of cell: with stride 2 it is the reduction. As in NASNet,
+the network has no scope of its own.
 
 Differences from the paper:
-- The paper does not say how the layer before is brought to the size of a
+- The paper does not say how the previous layer is reduced to the size of a
   cell's input; here two 1x1 convolutions read every other pixel each
   (nasnet_utils.factorized_reduction).
 """
@@ -67,7 +67,7 @@ def pnasnet_large_arg_scope(weight_decay=4e-5, batch_norm_decay=0.9997,
   Args:
     weight_decay: factor of the L2 loss of the weights.
     batch_norm_decay: decay of the moving averages.
-    batch_norm_epsilon: added to the variance, against division by zero.
+    batch_norm_epsilon: added to the variance to avoid division by zero.
 
   Returns:
     An arg scope, for `slim.arg_scope`.
@@ -76,12 +76,12 @@ def pnasnet_large_arg_scope(weight_decay=4e-5, batch_norm_decay=0.9997,
                                        batch_norm_epsilon)
 
 
-# The same, with the same defaults, of `build_pnasnet_mobile`.
+# The arg scope of `build_pnasnet_mobile`, with the same defaults.
 pnasnet_mobile_arg_scope = pnasnet_large_arg_scope
 
 
 def _steps(config):
-  """Returns the cells: those of the stem, and the others."""
+  """Returns all cells, those of the stem first."""
   steps = cell_network.imagenet_stem_steps(PNasNetNormalCell, config)
   reductions = calc_reduction_layers(config.num_cells,
                                      config.num_reduction_layers)
@@ -104,10 +104,10 @@ def build_pnasnet_large(images, num_classes, is_training=True,
 
   Args:
     images: `[batch, 331, 331, 3]` float32 in [-1, 1]; other heights and widths
-      do too.
+      work too.
     num_classes: number of classes; 0 or None: no classifiers are built.
-    is_training: whether dropout works, paths are dropped, batch statistics are
-      used and the auxiliary classifier is built.
+    is_training: whether dropout is active, paths are dropped, batch
+      statistics are used and the auxiliary classifier is built.
     final_endpoint: name of the last end point to build; None: all are built.
     config: settings; None: `large_imagenet_config()`.
     current_step: step of the training, for the paths that are dropped; None:
@@ -120,7 +120,7 @@ def build_pnasnet_large(images, num_classes, is_training=True,
 
   Raises:
     ValueError: `final_endpoint` or the data format is unknown, or the auxiliary
-      classifier is asked for and the photos' size is unknown or too small.
+      classifier is requested and the photos' size is unknown or too small.
   """
   config = config or large_imagenet_config()
   return cell_network.build_network(
@@ -130,7 +130,10 @@ def build_pnasnet_large(images, num_classes, is_training=True,
 
 def build_pnasnet_mobile(images, num_classes, is_training=True,
                          final_endpoint=None, config=None, current_step=None):
-  """Builds PNASNet-5 for phones: as the large one, 224 x 224 to 1080."""
+  """Builds PNASNet-5 for phones, as the large one.
+
+  The input is 224 x 224, the number of features 1080.
+  """
   return build_pnasnet_large(images, num_classes, is_training, final_endpoint,
                              config or mobile_imagenet_config(), current_step)
 
