@@ -4,14 +4,13 @@
   logits, end_points = network_fn(images)
 
 To add a network, write its module and its row: then all programs accept its
-name. list_models.py shows its costs if they are in runs/model_zoo.py, and its
-published checkpoints if they are in runs/published.py. The tests need its facts
-in tests/nets_registry_test.py.
+name. Published checkpoints are rows of runs/published.py. The tests need its
+facts in tests/nets_registry_test.py.
 """
 
 import functools
 import inspect
-from collections import namedtuple
+from typing import Callable, NamedTuple, Optional, Tuple
 
 from compat import slim, tf
 from errors import unknown_name
@@ -29,113 +28,165 @@ from nets import (
 from nets.mobilenet import mobilenet_v2
 from nets.nasnet import nasnet, pnasnet
 
-# function: builds it. arg_scope: function from weight_decay to its arg scope.
-# preprocessing: name of the family in preprocessing_factory.
-# image_size: default height and width in pixels. channels: of the image.
-# classifier_scopes: variables to exclude when a checkpoint with other classes
-#   is restored, and to train alone when only the classifier is fine-tuned.
-# features: the end point that feeds the classifier.
-Network = namedtuple('Network', 'function arg_scope preprocessing image_size '
-                                'channels classifier_scopes features')
+
+class Cost(NamedTuple):
+  """Size of a network and cost per photo, counted from the graph."""
+
+  # Outputs of the published checkpoint, or of the network's own data set if
+  # there is none.
+  classes: int
+  # Trainable parameters that the logits need, without moving statistics and
+  # auxiliary heads, as the papers count.
+  parameters: int
+  # Of convolutions and matrix products, at the network's image size.
+  multiply_adds: int
+
+
+class Network(NamedTuple):
+  """One row of NETWORKS."""
+
+  # Builds the network.
+  function: Callable
+  # Function from weight_decay to the arg scope.
+  arg_scope: Callable
+  # Name of the family in preprocessing_factory.
+  preprocessing: str
+  # Default height and width in pixels.
+  image_size: int
+  # Of the image.
+  channels: int
+  # Variables to exclude when a checkpoint with other classes is restored, and
+  # to train alone when only the classifier is fine-tuned.
+  classifier_scopes: Tuple[str, ...]
+  # The end point that feeds the classifier.
+  features: str
+  # None: not counted.
+  cost: Optional[Cost] = None
 
 
 def _network(function, arg_scope, preprocessing, classifier_scopes, features,
-             channels=3, image_size=None):
+             cost, channels=3, image_size=None):
   return Network(function, arg_scope, preprocessing,
                  image_size or function.default_image_size, channels,
-                 classifier_scopes, features)
+                 classifier_scopes, features, cost)
 
 
-def _plain(function, arg_scope):
+def _plain(function, arg_scope, cost):
   name = function.__name__
-  return _network(function, arg_scope, 'vgg', (name + '/fc8',), name + '/fc7')
+  return _network(function, arg_scope, 'vgg', (name + '/fc8',), name + '/fc7',
+                  cost)
 
 
-def _resnet_v1(function):
+def _resnet_v1(function, cost):
   return _network(function, resnet_v1.resnet_arg_scope, 'vgg',
-                  (function.__name__ + '/logits',), 'global_pool')
+                  (function.__name__ + '/logits',), 'global_pool', cost)
 
 
-def _resnet_v2(function):
+def _resnet_v2(function, cost):
   # By slim's README, the published checkpoints need Inception preprocessing and
   # 299 x 299; slim's own default size is 224.
   return _network(function, resnet_v2.resnet_arg_scope, 'inception',
-                  (function.__name__ + '/logits',), 'global_pool',
+                  (function.__name__ + '/logits',), 'global_pool', cost,
                   image_size=299)
 
 
-def _mobilenet_v1(function):
+def _mobilenet_v1(function, cost):
   return _network(function, mobilenet_v1.mobilenet_v1_arg_scope, 'inception',
-                  ('MobilenetV1/Logits',), 'AvgPool_1a')
+                  ('MobilenetV1/Logits',), 'AvgPool_1a', cost)
 
 
-def _mobilenet_v2(function):
+def _mobilenet_v2(function, cost):
   return _network(function, mobilenet_v2.training_scope, 'inception',
-                  ('MobilenetV2/Logits',), 'global_pool')
+                  ('MobilenetV2/Logits',), 'global_pool', cost)
 
 
-def _nasnet(function, arg_scope, preprocessing, aux_scope):
+def _nasnet(function, arg_scope, preprocessing, aux_scope, cost):
   # The scopes of NASNets do not begin with the name of the network.
   return _network(function, arg_scope, preprocessing,
-                  ('final_layer', aux_scope), 'global_pool')
+                  ('final_layer', aux_scope), 'global_pool', cost)
 
 
 NETWORKS = {
-    'alexnet_v2': _plain(alexnet.alexnet_v2, alexnet.alexnet_v2_arg_scope),
+    'alexnet_v2': _plain(
+        alexnet.alexnet_v2, alexnet.alexnet_v2_arg_scope,
+        Cost(1000, 50303912, 736555776)),
     'cifarnet': _network(
         cifarnet.cifarnet, cifarnet.cifarnet_arg_scope, 'cifarnet',
-        ('CifarNet/logits',), 'fc4'),
+        ('CifarNet/logits',), 'fc4', Cost(10, 1756426, 32778112)),
     'inception_v1': _network(
         inception.inception_v1, inception.inception_v1_arg_scope, 'inception',
-        ('InceptionV1/Logits',), 'AvgPool_0a_7x7'),
+        ('InceptionV1/Logits',), 'AvgPool_0a_7x7',
+        Cost(1001, 6618649, 1498377216)),
     'inception_v2': _network(
         inception.inception_v2, inception.inception_v2_arg_scope, 'inception',
-        ('InceptionV2/Logits',), 'AvgPool_1a'),
+        ('InceptionV2/Logits',), 'AvgPool_1a',
+        Cost(1001, 11179361, 1934858240)),
     'inception_v3': _network(
         inception.inception_v3, inception.inception_v3_arg_scope, 'inception',
-        ('InceptionV3/Logits', 'InceptionV3/AuxLogits'), 'PreLogits'),
+        ('InceptionV3/Logits', 'InceptionV3/AuxLogits'), 'PreLogits',
+        Cost(1001, 23819401, 5713218144)),
     'inception_v4': _network(
         inception.inception_v4, inception.inception_v4_arg_scope, 'inception',
-        ('InceptionV4/Logits', 'InceptionV4/AuxLogits'), 'PreLogitsFlatten'),
+        ('InceptionV4/Logits', 'InceptionV4/AuxLogits'), 'PreLogitsFlatten',
+        Cost(1001, 42649769, 12253976160)),
     'inception_resnet_v2': _network(
         inception.inception_resnet_v2, inception.inception_resnet_v2_arg_scope,
         'inception',
         ('InceptionResnetV2/Logits', 'InceptionResnetV2/AuxLogits'),
-        'PreLogitsFlatten'),
+        'PreLogitsFlatten', Cost(1001, 55814729, 13155795552)),
     'lenet': _network(
         lenet.lenet, lenet.lenet_arg_scope, 'lenet', ('LeNet/fc4',), 'fc3',
-        channels=1),
-    'mobilenet_v1': _mobilenet_v1(mobilenet_v1.mobilenet_v1),
-    'mobilenet_v1_075': _mobilenet_v1(mobilenet_v1.mobilenet_v1_075),
-    'mobilenet_v1_050': _mobilenet_v1(mobilenet_v1.mobilenet_v1_050),
-    'mobilenet_v1_025': _mobilenet_v1(mobilenet_v1.mobilenet_v1_025),
-    'mobilenet_v2': _mobilenet_v2(mobilenet_v2.mobilenet),
-    'mobilenet_v2_140': _mobilenet_v2(mobilenet_v2.mobilenet_v2_140),
+        Cost(10, 3274634, 13883904), channels=1),
+    'mobilenet_v1': _mobilenet_v1(
+        mobilenet_v1.mobilenet_v1, Cost(1001, 4233001, 568741376)),
+    'mobilenet_v1_075': _mobilenet_v1(
+        mobilenet_v1.mobilenet_v1_075, Cost(1001, 2586329, 325401216)),
+    'mobilenet_v1_050': _mobilenet_v1(
+        mobilenet_v1.mobilenet_v1_050, Cost(1001, 1332105, 149497600)),
+    'mobilenet_v1_025': _mobilenet_v1(
+        mobilenet_v1.mobilenet_v1_025, Cost(1001, 470329, 41030528)),
+    'mobilenet_v2': _mobilenet_v2(
+        mobilenet_v2.mobilenet, Cost(1001, 3506153, 300775552)),
+    'mobilenet_v2_140': _mobilenet_v2(
+        mobilenet_v2.mobilenet_v2_140, Cost(1001, 6110569, 582197616)),
     # Trained with padded random crops and flips, as in 'cifarnet'.
     'nasnet_cifar': _nasnet(
         nasnet.build_nasnet_cifar, nasnet.nasnet_cifar_arg_scope, 'cifarnet',
-        'aux_11'),
+        'aux_11', Cost(10, 3346538, 544333312)),
     'nasnet_mobile': _nasnet(
         nasnet.build_nasnet_mobile, nasnet.nasnet_mobile_arg_scope,
-        'inception', 'aux_7'),
+        'inception', 'aux_7', Cost(1001, 5291035, 563639872)),
     'nasnet_large': _nasnet(
         nasnet.build_nasnet_large, nasnet.nasnet_large_arg_scope, 'inception',
-        'aux_11'),
-    'overfeat': _plain(overfeat.overfeat, overfeat.overfeat_arg_scope),
+        'aux_11', Cost(1001, 88757183, 23783418690)),
+    'overfeat': _plain(
+        overfeat.overfeat, overfeat.overfeat_arg_scope,
+        Cost(1000, 145704424, 2647011328)),
     'pnasnet_large': _nasnet(
         pnasnet.build_pnasnet_large, pnasnet.pnasnet_large_arg_scope,
-        'inception', 'aux_7'),
-    'resnet_v1_50': _resnet_v1(resnet_v1.resnet_v1_50),
-    'resnet_v1_101': _resnet_v1(resnet_v1.resnet_v1_101),
-    'resnet_v1_152': _resnet_v1(resnet_v1.resnet_v1_152),
-    'resnet_v1_200': _resnet_v1(resnet_v1.resnet_v1_200),
-    'resnet_v2_50': _resnet_v2(resnet_v2.resnet_v2_50),
-    'resnet_v2_101': _resnet_v2(resnet_v2.resnet_v2_101),
-    'resnet_v2_152': _resnet_v2(resnet_v2.resnet_v2_152),
-    'resnet_v2_200': _resnet_v2(resnet_v2.resnet_v2_200),
-    'vgg_a': _plain(vgg.vgg_a, vgg.vgg_arg_scope),
-    'vgg_16': _plain(vgg.vgg_16, vgg.vgg_arg_scope),
-    'vgg_19': _plain(vgg.vgg_19, vgg.vgg_arg_scope),
+        'inception', 'aux_7', Cost(1001, 86061989, 24937400112)),
+    'resnet_v1_50': _resnet_v1(
+        resnet_v1.resnet_v1_50, Cost(1000, 25557032, 3482255360)),
+    'resnet_v1_101': _resnet_v1(
+        resnet_v1.resnet_v1_101, Cost(1000, 44549160, 7194476544)),
+    'resnet_v1_152': _resnet_v1(
+        resnet_v1.resnet_v1_152, Cost(1000, 60192808, 10906697728)),
+    'resnet_v1_200': _resnet_v1(
+        resnet_v1.resnet_v1_200, Cost(1000, 64673832, 14400552960)),
+    'resnet_v2_50': _resnet_v2(
+        resnet_v2.resnet_v2_50, Cost(1001, 25570409, 6536213248)),
+    'resnet_v2_101': _resnet_v2(
+        resnet_v2.resnet_v2_101, Cost(1001, 44579945, 13373518592)),
+    'resnet_v2_152': _resnet_v2(
+        resnet_v2.resnet_v2_152, Cost(1001, 60238953, 20210823936)),
+    'resnet_v2_200': _resnet_v2(
+        resnet_v2.resnet_v2_200, Cost(1001, 64728169, 26645934848)),
+    'vgg_a': _plain(
+        vgg.vgg_a, vgg.vgg_arg_scope, Cost(1000, 132863336, 7609090048)),
+    'vgg_16': _plain(
+        vgg.vgg_16, vgg.vgg_arg_scope, Cost(1000, 138357544, 15470264320)),
+    'vgg_19': _plain(
+        vgg.vgg_19, vgg.vgg_arg_scope, Cost(1000, 143667240, 19632062464)),
 }
 
 # slim's two tables.

@@ -1,95 +1,129 @@
 """Table and download of the checkpoints that TF-Slim published.
 
-All were trained on ImageNet (ILSVRC 2012). Names, addresses and files are from
-the table "Pre-trained Models" in slim's README and the tables of its MobileNet
-pages, as of 2018.
+All were trained on ImageNet (ILSVRC 2012). Names, addresses, files and
+accuracies are from the table "Pre-trained Models" in slim's README and the
+tables of its MobileNet pages, as of 2018.
 """
 
+import functools
 import os
 import re
-from collections import namedtuple
+from typing import NamedTuple
 
 from downloads import archives, locks, marks
 from downloads.fetch import fetch
 from errors import InputError, unknown_name
+from nets import nets_factory
 from runs import checkpoints
 
 _STORAGE = 'https://storage.googleapis.com/'
 # The same files as on http://download.tensorflow.org.
 _MODELS = _STORAGE + 'download.tensorflow.org/models/'
 
-Published = namedtuple('Published', 'network url checkpoint')
-Published.__doc__ = """A published checkpoint.
 
-network: name of its network in slim's and our nets_factory.
-url: address of the archive.
-checkpoint: name of the checkpoint in the archive. It is a single file of that
-  name (TensorFlow's V1 format) in the archives of 2016 and of resnet_v2, and
-  <name>.index and <name>.data-... (V2) in the others; the format is detected.
-"""
+class Published(NamedTuple):
+  """A published checkpoint."""
+
+  # Name of its network in slim's and our nets_factory.
+  network: str
+  # Address of the archive.
+  url: str
+  # Name of the checkpoint in the archive. It is a single file of that name
+  # (TensorFlow's V1 format) in the archives of 2016 and of resnet_v2, and
+  # <name>.index and <name>.data-... (V2) in the others; the format is detected.
+  checkpoint: str
+  # Accuracies on ImageNet's validation photos, in percent, of a single central
+  # crop. ResNet V2 was measured at 299 x 299, the others at the image size of
+  # their name or network.
+  top_1: float
+  top_5: float
 
 
-def _dated(name, date, network=None, checkpoint=None):
+def _dated(name, date, top_1, top_5, network=None, checkpoint=None):
   """Returns the row of `<name>_<date>.tar.gz`."""
   return Published(network or name, '%s%s_%s.tar.gz' % (_MODELS, name, date),
-                   checkpoint or name + '.ckpt')
+                   checkpoint or name + '.ckpt', top_1, top_5)
 
 
-def _mobilenet_v1(multiplier, suffix, size):
-  name = 'mobilenet_v1_%s_%d' % (multiplier, size)
-  return Published('mobilenet_v1' + suffix,
-                   '%smobilenet_v1_2018_02_22/%s.tgz' % (_MODELS, name),
-                   name + '.ckpt')
+def _mobilenets(version, address, suffix, multiplier, accuracies):
+  """Returns the rows of one width of a MobileNet, by name.
+
+  Args:
+    version: 'v1' or 'v2'.
+    address: of the folder of the archives.
+    suffix: of the name of the network.
+    multiplier: the width, as in the names of the archives.
+    accuracies: {image size: (top 1, top 5)}.
+  """
+  rows = {}
+  for size, (top_1, top_5) in accuracies.items():
+    name = 'mobilenet_%s_%s_%d' % (version, multiplier, size)
+    rows[name] = Published('mobilenet_%s%s' % (version, suffix),
+                           '%s/%s.tgz' % (address, name), name + '.ckpt', top_1,
+                           top_5)
+  return rows
 
 
-def _mobilenet_v2(multiplier, suffix, size):
-  name = 'mobilenet_v2_%s_%d' % (multiplier, size)
-  return Published('mobilenet_v2' + suffix,
-                   '%smobilenet_v2/checkpoints/%s.tgz' % (_STORAGE, name),
-                   name + '.ckpt')
-
-
-# (depth multiplier in the file name, suffix of the network name), input sizes.
-_V1_MULTIPLIERS = (('1.0', ''), ('0.75', '_075'), ('0.5', '_050'),
-                   ('0.25', '_025'))
-_V1_SIZES = (224, 192, 160, 128)
-_V2_MULTIPLIERS = (('1.0', ''), ('0.75', '_075'), ('0.5', '_050'),
-                   ('0.35', '_035'))
-_V2_SIZES = (224, 192, 160, 128, 96)
+_mobilenet_v1 = functools.partial(_mobilenets, 'v1',
+                                  _MODELS + 'mobilenet_v1_2018_02_22')
+_mobilenet_v2 = functools.partial(_mobilenets, 'v2',
+                                  _STORAGE + 'mobilenet_v2/checkpoints')
 
 # The first row of a network is the one that the network's name stands for.
 PUBLISHED = {
-    'inception_v1': _dated('inception_v1', '2016_08_28'),
-    'inception_v2': _dated('inception_v2', '2016_08_28'),
-    'inception_v3': _dated('inception_v3', '2016_08_28'),
-    'inception_v4': _dated('inception_v4', '2016_09_09'),
+    'inception_v1': _dated('inception_v1', '2016_08_28', 69.8, 89.6),
+    'inception_v2': _dated('inception_v2', '2016_08_28', 73.9, 91.8),
+    'inception_v3': _dated('inception_v3', '2016_08_28', 78.0, 93.9),
+    'inception_v4': _dated('inception_v4', '2016_09_09', 80.2, 95.2),
     'inception_resnet_v2': _dated(
-        'inception_resnet_v2', '2016_08_30',
+        'inception_resnet_v2', '2016_08_30', 80.4, 95.3,
         checkpoint='inception_resnet_v2_2016_08_30.ckpt'),
-    'resnet_v1_50': _dated('resnet_v1_50', '2016_08_28'),
-    'resnet_v1_101': _dated('resnet_v1_101', '2016_08_28'),
-    'resnet_v1_152': _dated('resnet_v1_152', '2016_08_28'),
-    'resnet_v2_50': _dated('resnet_v2_50', '2017_04_14'),
-    'resnet_v2_101': _dated('resnet_v2_101', '2017_04_14'),
-    'resnet_v2_152': _dated('resnet_v2_152', '2017_04_14'),
-    'vgg_16': _dated('vgg_16', '2016_08_28'),
-    'vgg_19': _dated('vgg_19', '2016_08_28'),
-    **{'mobilenet_v1_%s_%d' % (multiplier, size):
-       _mobilenet_v1(multiplier, suffix, size)
-       for multiplier, suffix in _V1_MULTIPLIERS for size in _V1_SIZES},
-    **{'mobilenet_v2_%s_%d' % (multiplier, size):
-       _mobilenet_v2(multiplier, suffix, size)
-       for multiplier, suffix in _V2_MULTIPLIERS for size in _V2_SIZES},
-    'mobilenet_v2_1.4_224': _mobilenet_v2('1.4', '_140', 224),
-    'mobilenet_v2_1.3_224': _mobilenet_v2('1.3', '_130', 224),
-    'nasnet-a_mobile': _dated('nasnet-a_mobile', '04_10_2017',
-                              'nasnet_mobile', 'model.ckpt'),
-    'nasnet-a_large': _dated('nasnet-a_large', '04_10_2017',
-                             'nasnet_large', 'model.ckpt'),
-    'pnasnet-5_large': _dated('pnasnet-5_large', '2017_12_13',
-                              'pnasnet_large', 'model.ckpt'),
-    'pnasnet-5_mobile': _dated('pnasnet-5_mobile', '2017_12_13',
-                               'pnasnet_mobile', 'model.ckpt'),
+    'resnet_v1_50': _dated('resnet_v1_50', '2016_08_28', 75.2, 92.2),
+    'resnet_v1_101': _dated('resnet_v1_101', '2016_08_28', 76.4, 92.9),
+    'resnet_v1_152': _dated('resnet_v1_152', '2016_08_28', 76.8, 93.2),
+    'resnet_v2_50': _dated('resnet_v2_50', '2017_04_14', 75.6, 92.8),
+    'resnet_v2_101': _dated('resnet_v2_101', '2017_04_14', 77.0, 93.7),
+    'resnet_v2_152': _dated('resnet_v2_152', '2017_04_14', 77.8, 94.1),
+    'vgg_16': _dated('vgg_16', '2016_08_28', 71.5, 89.8),
+    'vgg_19': _dated('vgg_19', '2016_08_28', 71.1, 89.8),
+    **_mobilenet_v1('', '1.0', {
+        224: (70.9, 89.9), 192: (70.0, 89.2), 160: (68.0, 87.7),
+        128: (65.2, 85.8)}),
+    **_mobilenet_v1('_075', '0.75', {
+        224: (68.4, 88.2), 192: (67.2, 87.3), 160: (65.3, 86.0),
+        128: (62.1, 83.9)}),
+    **_mobilenet_v1('_050', '0.5', {
+        224: (63.3, 84.9), 192: (61.7, 83.6), 160: (59.1, 81.9),
+        128: (56.3, 79.4)}),
+    **_mobilenet_v1('_025', '0.25', {
+        224: (49.8, 74.2), 192: (47.7, 72.3), 160: (45.5, 70.3),
+        128: (41.5, 66.3)}),
+    **_mobilenet_v2('', '1.0', {
+        224: (71.9, 91.0), 192: (70.7, 90.1), 160: (68.8, 89.0),
+        128: (65.3, 86.9), 96: (60.3, 83.2)}),
+    **_mobilenet_v2('_075', '0.75', {
+        224: (69.8, 89.6), 192: (68.7, 88.9), 160: (66.4, 87.3),
+        128: (63.2, 85.3), 96: (58.8, 81.6)}),
+    **_mobilenet_v2('_050', '0.5', {
+        224: (65.4, 86.4), 192: (63.9, 85.4), 160: (61.0, 83.2),
+        128: (57.7, 80.8), 96: (51.2, 75.8)}),
+    **_mobilenet_v2('_035', '0.35', {
+        224: (60.3, 82.9), 192: (58.2, 81.2), 160: (55.7, 79.1),
+        128: (50.8, 75.0), 96: (45.5, 70.4)}),
+    **_mobilenet_v2('_140', '1.4', {224: (74.9, 92.5)}),
+    **_mobilenet_v2('_130', '1.3', {224: (74.4, 92.1)}),
+    'nasnet-a_mobile': _dated(
+        'nasnet-a_mobile', '04_10_2017', 74.0, 91.6,
+        'nasnet_mobile', 'model.ckpt'),
+    'nasnet-a_large': _dated(
+        'nasnet-a_large', '04_10_2017', 82.7, 96.2,
+        'nasnet_large', 'model.ckpt'),
+    'pnasnet-5_large': _dated(
+        'pnasnet-5_large', '2017_12_13', 82.9, 96.2,
+        'pnasnet_large', 'model.ckpt'),
+    'pnasnet-5_mobile': _dated(
+        'pnasnet-5_mobile', '2017_12_13', 74.2, 91.9,
+        'pnasnet_mobile', 'model.ckpt'),
 }
 
 # {network: name of its first checkpoint, for which its name stands}
@@ -257,3 +291,33 @@ def _link(prefix, network_prefix):
     except OSError as error:
       raise InputError('cannot write %s: %s' % (network_prefix, error.strerror))
   return network_prefix
+
+
+def describe(name):
+  """Returns the facts about a network, ready for JSON.
+
+  Args:
+    name: of the network.
+
+  Returns:
+    A dict: the name; the network's row without its functions; the fields of
+    its Cost, each None if it is not counted; `checkpoints`, a list of dicts of
+    name, file, url, top_1 and top_5, starting with the one that the network's
+    name stands for.
+
+  Raises:
+    InputError: no network has this name.
+  """
+  row = nets_factory.get_network(name)
+  facts = {'name': name, 'image_size': row.image_size,
+           'channels': row.channels, 'preprocessing': row.preprocessing,
+           'classifier_scopes': list(row.classifier_scopes),
+           'features': row.features}
+  facts.update((row.cost or nets_factory.Cost(None, None, None))._asdict())
+  facts['checkpoints'] = [
+      {'name': checkpoint, 'file': published.url.rpartition('/')[2],
+       'url': published.url, 'top_1': published.top_1,
+       'top_5': published.top_5}
+      for checkpoint, published in PUBLISHED.items()
+      if published.network == name]
+  return facts

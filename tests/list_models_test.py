@@ -1,4 +1,4 @@
-"""Tests of list_models.py and runs/model_zoo.py."""
+"""Tests of list_models.py, and of the facts in its rows."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ from benchmarks import graph_costs
 from compat import tf
 from errors import InputError
 from nets import nets_factory
-from runs import model_zoo, published
+from runs import published
 from tools import list_models
 
 
@@ -30,7 +30,7 @@ def output_of(capsys, *arguments):
     if row.image_size != row.function.default_image_size])
 def test_costs_at_another_size_than_slims_are_those_of_the_graph(name):
   row = nets_factory.get_network(name)
-  cost = model_zoo.COSTS[name]
+  cost = nets_factory.NETWORKS[name].cost
   with tf.Graph().as_default():
     logits, _ = nets_factory.get_network_fn(name, cost.classes)(
         tf.zeros([1, row.image_size, row.image_size, row.channels]))
@@ -43,7 +43,7 @@ def test_costs_at_another_size_than_slims_are_those_of_the_graph(name):
     ('nasnet_large', 88.9, 23800), ('pnasnet_large', 86.1, 25000),
 ])
 def test_costs_agree_with_the_papers(name, parameters, multiply_adds):
-  cost = model_zoo.COSTS[name]
+  cost = nets_factory.NETWORKS[name].cost
   assert cost.parameters / 1e6 == pytest.approx(parameters, rel=0.012)
   assert cost.multiply_adds / 1e6 == pytest.approx(multiply_adds, rel=0.005)
 
@@ -63,17 +63,17 @@ def test_count_takes_every_kind_of_layer():
         90 + 90 + 40, 3 * 3 * 5 * 18 + 10 * 9 + 10 * 4)
 
 
-def test_tables_cover_every_network_and_every_checkpoint():
-  assert set(model_zoo.COSTS) == set(nets_factory.NETWORKS)
-  assert set(model_zoo.ACCURACY) == set(published.PUBLISHED)
-  for name, (top_1, top_5) in model_zoo.ACCURACY.items():
-    assert 40 < top_1 < top_5 < 97, name
+def test_every_row_has_its_figures():
+  for name, row in nets_factory.NETWORKS.items():
+    assert row.cost, name
+  for name, row in published.PUBLISHED.items():
+    assert 40 < row.top_1 < row.top_5 < 97, name
 
 
 def test_accuracy_falls_with_the_size_and_the_width():
   for network in ('mobilenet_v1', 'mobilenet_v2'):
-    known = {tuple(map(float, name.rsplit('_', 2)[1:])): accuracy
-             for name, accuracy in model_zoo.ACCURACY.items()
+    known = {tuple(map(float, name.rsplit('_', 2)[1:])): (row.top_1, row.top_5)
+             for name, row in published.PUBLISHED.items()
              if name.startswith(network)}
     for (width, size), (top_1, top_5) in known.items():
       for (other_width, other_size), (other_1, other_5) in known.items():

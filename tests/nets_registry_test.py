@@ -21,7 +21,6 @@ import pytest
 from benchmarks import graph_costs
 from compat import slim, tf
 from nets import nets_factory
-from runs import model_zoo
 from serving import graph_files
 
 # Parameters with 11 classes, moving statistics included.
@@ -356,7 +355,7 @@ def test_network_row_has_the_reference_image_size(evaluation):
 
 @each_network()
 def test_network_costs_are_those_of_the_graph(evaluation):
-  cost = model_zoo.COSTS[evaluation.name]
+  cost = evaluation.row.cost
   with evaluation.graph.as_default():
     parameters, multiply_adds = graph_costs.count(evaluation.logits)
   # The last layer has more classes in the table; it is applied once a photo.

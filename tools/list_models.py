@@ -19,7 +19,7 @@ from absl import flags
 
 import common_flags
 from nets import nets_factory
-from runs import model_zoo
+from runs import published
 
 FLAGS = flags.FLAGS
 
@@ -47,7 +47,7 @@ def main(_):
   """Prints the networks in the form that the flags ask for."""
   names = ([FLAGS.model_name] if FLAGS.model_name is not None else
            sorted(nets_factory.NETWORKS))
-  models = [model_zoo.describe(name) for name in names]
+  models = [published.describe(name) for name in names]
   if FLAGS.format == 'json':
     print(json.dumps(models, indent=2))
   elif FLAGS.format == 'csv':
@@ -73,7 +73,7 @@ def table(models):
   """Returns the lines of a table with one network a line.
 
   Args:
-    models: dicts as model_zoo.describe returns them.
+    models: dicts as published.describe returns them.
   """
   rows = [_TITLES] + [[_shorten(name, cell) for name, cell in
                        zip(COLUMNS, _cells(model))] for model in models]
@@ -96,7 +96,7 @@ def details(model):
   """Returns the lines about one network and all its checkpoints.
 
   Args:
-    model: dict as model_zoo.describe returns it.
+    model: dict as published.describe returns it.
   """
   size = model['image_size']
   costs = ['  parameters:     not counted']
