@@ -6,6 +6,7 @@
 """
 
 import functools
+from typing import Callable, NamedTuple, Optional, Tuple
 
 from compat import tf
 from errors import InputError, unknown_name
@@ -17,11 +18,52 @@ from preprocessing import (
   vgg_preprocessing,
 )
 
+
+class Scaling(NamedTuple):
+  """What an app that uses a network without its preprocessing must do.
+
+  It takes `part` of a photo, subtracts `mean` from each channel value from 0 to
+  255, and divides by `deviation`. None: mean and deviation of the image itself.
+  """
+
+  # In words; %(side)d stands for the shorter side of the resized photo.
+  part: str
+  # One value per channel.
+  mean: Optional[Tuple[float, ...]]
+  deviation: Optional[float]
+
+
+class Family(NamedTuple):
+  """One row of FAMILIES."""
+
+  preprocess_image: Callable
+  scaling: Scaling
+  # Arguments of get_preprocessing that preprocess_image has.
+  options: Tuple[str, ...] = ()
+  # Function `(shape, seed, ...)` that returns the crop with which training
+  # begins. It accepts those of the options that it has; None: there is no crop.
+  random_window: Optional[Callable] = None
+  window_options: Tuple[str, ...] = ()
+
+
+# A test compares each scaling with the preprocessing of its family.
 FAMILIES = {
-    'cifarnet': cifarnet_preprocessing.preprocess_image,
-    'inception': inception_preprocessing.preprocess_image,
-    'lenet': lenet_preprocessing.preprocess_image,
-    'vgg': vgg_preprocessing.preprocess_image,
+    'cifarnet': Family(
+        cifarnet_preprocessing.preprocess_image,
+        Scaling('the middle', None, None)),
+    'inception': Family(
+        inception_preprocessing.preprocess_image,
+        Scaling('the middle 87.5 %% of height and width, resized',
+                (127.5,) * 3, 127.5),
+        ('fast_mode', 'min_crop_area'),
+        inception_preprocessing.random_window, ('min_crop_area',)),
+    'lenet': Family(
+        lenet_preprocessing.preprocess_image,
+        Scaling('the middle, in grey', (128.0,), 128.0)),
+    'vgg': Family(
+        vgg_preprocessing.preprocess_image,
+        Scaling('the middle, the shorter side made %(side)d pixels before',
+                vgg_preprocessing.MEANS, 1.0)),
 }
 
 # Names of networks that slim has and nets_factory does not.
@@ -78,12 +120,10 @@ def get_preprocessing(name, is_training, height=None, width=None,
   Raises:
     ValueError: nothing has this name.
   """
-  family = family_of(name)
-  preprocess_image = FAMILIES[family]
-  options = {}
-  if family == 'inception':
-    given = {'fast_mode': fast_mode, 'min_crop_area': min_crop_area}
-    options = {key: value for key, value in given.items() if value is not None}
+  family = FAMILIES[family_of(name)]
+  given = {'fast_mode': fast_mode, 'min_crop_area': min_crop_area}
+  options = {key: given[key] for key in family.options
+             if given[key] is not None}
 
   # Keeps Dataset.map from applying AutoGraph: there is no `if` on a tensor.
   @tf.autograph.experimental.do_not_convert
@@ -92,13 +132,13 @@ def get_preprocessing(name, is_training, height=None, width=None,
     if None in size:
       raise InputError('preprocessing %r needs a height and a width in pixels, '
                        'got %r and %r' % ((name,) + size))
-    return preprocess_image(image, *size, is_training=is_training,
-                            **dict(options, **kwargs))
+    return family.preprocess_image(image, *size, is_training=is_training,
+                                   **dict(options, **kwargs))
 
   preprocessing_fn.random_window = None
-  if is_training and family == 'inception':
+  if is_training and family.random_window:
     preprocessing_fn.random_window = functools.partial(
-        inception_preprocessing.random_window,
-        min_crop_area=options.get('min_crop_area',
-                                  inception_preprocessing.CROP_AREA))
+        family.random_window, **{key: options[key]
+                                 for key in family.window_options
+                                 if key in options})
   return preprocessing_fn

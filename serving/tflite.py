@@ -20,19 +20,6 @@ from errors import InputError
 from preprocessing import preprocessing_factory, vgg_preprocessing
 from serving import graph_files, graph_info
 
-# What an app must do with a photo of channel values from 0 to 255: take `part`
-# of it, then `mean` off each value, and divide by `deviation`. None: those of
-# the image itself. A test compares with the preprocessing of each family.
-Scaling = collections.namedtuple('Scaling', 'part mean deviation')
-SCALINGS = {
-    'inception': Scaling('the middle 87.5 %% of height and width, resized',
-                         (127.5,) * 3, 127.5),
-    'vgg': Scaling('the middle, the shorter side made %(side)d pixels before',
-                   vgg_preprocessing.MEANS, 1.0),
-    'lenet': Scaling('the middle, in grey', (128.0,), 128.0),
-    'cifarnet': Scaling('the middle', None, None),
-}
-
 # photos: how many were compared. graph_correct, model_correct: how many of them
 # either gives its label. disagreed: to how many the two give other labels.
 # largest_difference: of a probability.
@@ -159,7 +146,8 @@ def describe_input(info):
   Args:
     info: GraphInfo of the graph that was converted.
   """
-  scaling = SCALINGS[preprocessing_factory.family_of(info.preprocessing_name)]
+  family = preprocessing_factory.family_of(info.preprocessing_name)
+  scaling = preprocessing_factory.FAMILIES[family].scaling
   if scaling.mean is None:
     values = "(value - the image's mean) / the image's standard deviation"
   elif len(set(scaling.mean)) == 1:

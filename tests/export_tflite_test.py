@@ -298,7 +298,7 @@ def test_scaling_is_what_preprocessing_does(name):
   with tf.Graph().as_default(), tf.Session() as session:
     found = session.run(preprocessing_factory.get_preprocessing(name, False)(
         tf.constant(image), 32, 32))
-  scaling = tflite.SCALINGS[name]
+  scaling = preprocessing_factory.FAMILIES[name].scaling
   mean, deviation = scaling.mean, scaling.deviation
   if mean is None:
     mean, deviation = image.mean(), image.std()
