@@ -10,8 +10,8 @@
 source "$(dirname "${BASH_SOURCE[0]}")/scripts/engine.sh"
 
 # ENGINE: tf1 (TensorFlow 1.15 on Python 3.7) or tf2 (TensorFlow 2). PYTHON: the
-# interpreter that ./setup.sh makes the environment with. scripts/engine.sh finds both
-# where they are not set.
+# interpreter that ./setup.sh makes the environment with. scripts/engine.sh
+# finds both where they are not set.
 # ENGINE PYTHON
 
 # The network: any name of nets/nets_factory.py.

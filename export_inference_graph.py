@@ -5,7 +5,7 @@ r"""Exports a network's inference graph and, with a checkpoint, a frozen graph.
     --output_file=my_inception_v4.pb --frozen_file=my_inception_v4_freeze.pb
 
 All other facts are read from the run.json of the train directory. If
-make_report.py has fitted a temperature for this checkpoint, the graphs get a
+report.sh has fitted a temperature for this checkpoint, the graphs get a
 second output besides the network's own, CalibratedPredictions. With training
 and validation photos they also get outputs for out-of-distribution detection:
 Known, KnownScore and Similarity. Without a checkpoint only the graph is

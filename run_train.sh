@@ -4,7 +4,7 @@
 # The classifier is trained on features that are computed once per photo, and
 # evaluated during training; training ends when it no longer improves, and the
 # best checkpoint is in TRAIN_DIR/best. --nocache_features trains on the photos.
-# TRAINABLE_SCOPES= (empty) fine-tunes all layers; list_models.py shows the
+# TRAINABLE_SCOPES= (empty) fine-tunes all layers; tools.list_models has the
 # default scopes.
 # Watch it with `tail -f output.log`, stop it with ./stop_train.sh.
 #

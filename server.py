@@ -169,7 +169,7 @@ def _define_load_flags():
       lower_bound=1, upper_bound=1024)
   flags.DEFINE_float(
       'batch_window_ms', 5.0,
-      'Milliseconds that a photo waits for others, where the session is free.',
+      'Milliseconds that a photo waits for others while no batch runs.',
       lower_bound=0, upper_bound=10000)
   flags.DEFINE_integer(
       'threads', None,

@@ -79,10 +79,11 @@ install() {
     --progress-bar on "${files[@]/#/--requirement=${PROJECT_DIR}/}" |
     { grep -v '^Requirement already satisfied' || true; }
   "${VENV_PYTHON}" -m pip check
-  # The project's packages are found from tools/ and benchmarks/, too. The path
-  # is relative, so that the project may be moved.
-  echo ../../../.. >"$("${VENV_PYTHON}" -c \
-    'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth"
+  # Programs in tools/ and benchmarks/ find the project's packages, before
+  # installed ones of the same name, also where the project was moved.
+  echo 'import os, sys; sys.path.insert(0, os.path.dirname(sys.prefix))' \
+    >"$("${VENV_PYTHON}" -c \
+      'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth"
 }
 
 if [[ "$(uname -sm)" != "Linux x86_64" ]]; then

@@ -12,15 +12,29 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 import common_flags
 from compat import tf
+from errors import InputError
 from serving import graph_files, graph_info
 
 FLAGS = flags.FLAGS
 
 
+def define_flags():
+  """Defines the flags of this program."""
+  flags.DEFINE_string('frozen_file', None, 'Frozen graph with its labels.')
+
+
 def create_app(path):
-  """Returns a Flask application with a frozen graph behind /api/classify."""
+  """Returns a Flask application with a frozen graph behind /api/classify.
+
+  Raises:
+    InputError: it is not a graph of this project that takes photo files.
+  """
   graph_def = graph_files.read_frozen(path, 'frozen graph')
   info = graph_info.read(graph_def)
+  if info is None or info.input_kind != 'encoded':
+    raise InputError('--frozen_file=%s: expected a graph of '
+                     'export_inference_graph.py with --input_type=encoded' %
+                     path)
   with tf.Graph().as_default() as graph:
     graph_files.import_into_default(graph_def)
     session = tf.Session(graph=graph)
@@ -48,5 +62,5 @@ def main(_):
 
 
 if __name__ == '__main__':
-  flags.DEFINE_string('frozen_file', None, 'Frozen graph with its labels.')
+  define_flags()
   common_flags.run(main)

@@ -372,7 +372,7 @@ def main(_):
   finally:
     for _, process, _ in servers:
       process.terminate()
-    status = servers[0][1].wait()
+    status, *_ = [process.wait() for _, process, _ in servers]
   problems = missed(levels['server.py'], levels['plain'])
   for sentence in problems:
     print('missed: ' + sentence)

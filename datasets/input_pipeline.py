@@ -36,7 +36,7 @@ FILES_A_WORKER = 20
 # The graph's collection of the record files that its batches are read from.
 _RECORD_FILES = 'record_files'
 
-_VERIFY_HINT = 'verify_tfrecord.py reports all problems of a data set'
+_VERIFY_HINT = 'tools/verify_tfrecord.py reports all problems of a data set'
 
 # Keeps tf.data from applying AutoGraph, which takes a quarter of the time that
 # training needs to start. No other graph here uses it either.

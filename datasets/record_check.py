@@ -1,7 +1,7 @@
 """Checks records one by one: checksums, content, whether photos decode.
 
-`verify_tfrecord.py` reports all problems. If training or evaluation stops at a
-record, `first_problem` finds out which one it was.
+`tools.verify_tfrecord` reports all problems. If training or evaluation stops at
+a record, `first_problem` finds out which one it was.
 """
 
 import collections

@@ -1,6 +1,6 @@
 """Finds the record files of each split, with a cheap check of them.
 
-The check reads lengths only. `verify_tfrecord.py` reads everything.
+The check reads lengths only. `tools.verify_tfrecord` reads everything.
 """
 
 import collections

@@ -1,4 +1,4 @@
-"""Verifies a whole data set, for `verify_tfrecord.py`."""
+"""Verifies a whole data set, for `tools.verify_tfrecord`."""
 
 import collections
 import os

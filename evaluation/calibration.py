@@ -299,7 +299,7 @@ def load(checkpoint):
 
 
 def _damaged(checkpoint, error):
-  return InputError('%s is damaged (%s: %s): make_report.py writes it again' %
+  return InputError('%s is damaged (%s: %s): ./report.sh writes it again' %
                     (path(checkpoint), type(error).__name__, error))
 
 

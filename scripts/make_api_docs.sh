@@ -5,13 +5,13 @@
 set -euo pipefail
 # shellcheck source=scripts/engine.sh
 source "$(dirname "${BASH_SOURCE[0]}")/engine.sh"
-cd "${PROJECT_DIR}"
-./setup.sh --dev --quiet
+"${PROJECT_DIR}/setup.sh" --dev --quiet
 
-packages=()
-for file in */__init__.py; do
-  [[ "${file}" == tests/* ]] || packages+=("${file%/__init__.py}")
+modules=(compat errors common_flags)
+for file in "${PROJECT_DIR}"/*/__init__.py; do
+  name=$(basename "$(dirname "${file}")")
+  [[ "${name}" == tests ]] || modules+=("${name}")
 done
-"${VENV_PYTHON}" -m pdoc --docformat google --output-directory output/api \
-  compat errors common_flags "${packages[@]}" "$@"
-echo "Open output/api/index.html"
+"${VENV_PYTHON}" -m pdoc --docformat google \
+  --output-directory "${PROJECT_DIR}/output/api" "${modules[@]}" "$@"
+echo "Open ${PROJECT_DIR}/output/api/index.html"

@@ -91,8 +91,9 @@ class Batcher:
       seconds_a_photo: what is known of it beforehand; None: nothing.
       weigh: function of a photo, before it is prepared; None: all weigh
         nothing. In pixels.
-      large: a photo that weighs more is examined alone, beside the others, of
-        which a batch weighs no more than twice this.
+      large: a photo that weighs more is examined alone, beside the others,
+        whose batches together weigh no more than twice this, or hold one photo
+        each.
       max_weight: of all photos that are accepted and not yet answered. A
         request gets in where it weighs no more than half of what is left, so
         that there is room for smaller ones; one counts half of max_weight at
@@ -117,6 +118,7 @@ class Batcher:
     self._tags = [0, 0]  # Of the last item taken; of the last large one.
     self._chores = collections.deque()
     self._accepted = self._accepted_weight = 0
+    self._accepted_small = 0  # Photos, the large ones not counted.
     self._preparing = 0  # Photos, the large ones not counted.
     self._running = 0  # Batches and chores.
     self._running_small = 0  # Batches without large photos.
@@ -239,7 +241,9 @@ class Batcher:
         raise Busy(self._retry_after())
       self._accepted += count
       self._accepted_weight += weight
-      self._preparing += count - sum(map(self._is_large, request.weights))
+      num_small = self._num_small(request)
+      self._accepted_small += num_small
+      self._preparing += num_small
       return self._accepted
 
   def _leave(self, request, unprepared):
@@ -251,6 +255,7 @@ class Batcher:
     """
     with self._lock:
       self._accepted -= len(request.weights)
+      self._accepted_small -= self._num_small(request)
       self._accepted_weight -= self._weight_of(request)
       for index in unprepared:
         self._preparing -= not self._is_large(request.weights[index])
@@ -270,6 +275,9 @@ class Batcher:
 
   def _is_large(self, weight):
     return weight > self._large
+
+  def _num_small(self, request):
+    return sum(not self._is_large(weight) for weight in request.weights)
 
   def _weight_of(self, request):
     return min(sum(request.weights), self._max_weight / 2)
@@ -354,13 +362,16 @@ class Batcher:
           if batch:
             self._running += 1
             self._running_small += not is_large
+            # What is left may be a batch for another thread.
+            self._changed[is_large].notify()
             return batch
           continue
       self._call_chore()
 
   def _most(self):
-    """Returns the most photos of the next batch: a share of the accepted."""
-    return min(self._batch_size, math.ceil(self._accepted / self._runs))
+    """Returns the most photos of the next batch without large ones."""
+    share = math.ceil(self._accepted_small / self._runs)
+    return max(1, min(self._batch_size, share))
 
   def _take_batch(self, items):
     """Takes a batch out of the queue, empty where all callers gave up."""
@@ -368,7 +379,8 @@ class Batcher:
     for item in items:
       weight += item.weight
       if batch and (len(batch) == most or
-                    weight > 2 * self._large or self._is_large(item.weight)):
+                    weight > 2 * self._large / self._runs or
+                  self._is_large(item.weight)):
         break
       self._items.remove(item)
       try:

@@ -136,8 +136,8 @@ class Service:
     self._ending = False
     self._swaps = self._failed_swaps = 0
     self._closed = threading.Event()
-    # The graph decodes them in full: a batch needs no more memory than the
-    # largest photo.
+    # The graph decodes them in full: all batches together need no more memory
+    # than the largest photo.
     self._batcher = Batcher(
         self._examine, weigh=lambda photo: photo.weight,
         large=min(_LARGE_PIXELS, max_pixels // 2),

@@ -40,6 +40,7 @@ def copy_sources(target):
   for line in lines[1:-1]:
     assert line[0] == '!'
     source, copy = os.path.join(ROOT, line[1:]), str(target / line[1:])
+    os.makedirs(os.path.dirname(copy), exist_ok=True)
     if os.path.isdir(source):
       shutil.copytree(source, copy,
                       ignore=shutil.ignore_patterns('__pycache__'))

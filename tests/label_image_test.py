@@ -118,7 +118,7 @@ def test_scores_after_the_temperature_can_be_asked_for(tmp_path, capsys):
     ('float', ['--input_std=0'], '--input_std=0'),
     ('float', ['--input_width=31'], '--input_width=31: the graph takes 32'),
     ('float', ['--output_layer=none'],
-     '--output_layer: the graph has no node none; summarize_graph.py'),
+     '--output_layer: the graph has no node none; tools.summarize_graph'),
     ('float', ['--input_layer=a:b:c'], '--input_layer: the graph has no node'),
     ('float', ['--input_layer=CifarNet/fc3/weights'],
      '--input_layer=CifarNet/fc3/weights takes float32 of shape'),

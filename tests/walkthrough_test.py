@@ -146,7 +146,8 @@ def test_notebook_links_lead_to_files():
            for link in re.findall(r'\]\(([^)]*)\)', cell.source)]
   assert links
   assert [link for link in links
-          if not os.path.exists(os.path.join(ROOT, link))] == []
+          if not os.path.exists(os.path.join(
+              os.path.dirname(NOTEBOOK), link))] == []
 
 
 def parsed_cells():

@@ -46,7 +46,7 @@ def main(argv):
   if row.network in nets_factory.NETWORKS:
     print('train from it:  MODEL_NAME=%s CHECKPOINT_PATH=%s ./run_train.sh' %
           (row.network, prefix))
-    print('look into it:   inspect_checkpoint.py --model_name=%s '
+    print('look into it:   python -m tools.inspect_checkpoint --model_name=%s '
           '--checkpoint_path=%s' % (row.network, prefix))
   else:
     print('its network, %s, is not among those of nets/nets_factory.py' %

@@ -161,7 +161,7 @@ def _tensor(graph, flag, noted, default):
   try:
     return graph.get_tensor_by_name(name if ':' in name else name + ':0')
   except (KeyError, ValueError):
-    raise InputError('--%s: the graph has no node %s; summarize_graph.py '
+    raise InputError('--%s: the graph has no node %s; tools.summarize_graph '
                      '--in_graph=%s lists its inputs and outputs' %
                      (flag, name, FLAGS.graph))
 
