@@ -1,9 +1,8 @@
 """Runs waitress with limits, and shuts it down after all requests are answered.
 
 waitress' own run() stops its threads on Ctrl-C and drops the requests that wait
-for one of them. Here a signal closes the listening socket; requests that have
-arrived by then are answered, including uploads in progress; then `run`
-returns.
+for one. Here a signal closes the listening socket; requests that have arrived
+by then, and uploads in progress, are answered; then `run` returns.
 
 waitress also limits each upload, but not their total size, nor the time that an
 upload takes. When it refuses a request it closes the connection with bytes
@@ -59,8 +58,7 @@ _ACCEPT_PAUSE_SECS, _ACCEPT_LOG_SECS = 0.2, 60.0
 # Retry-After of an upload for which there was no room, in seconds.
 _FULL_RETRY_SECS = 5
 
-# After a refusal, up to this multiple of the largest upload is read and
-# discarded.
+# After a refusal, up to so many times the largest upload is read and discarded.
 _READ_TIMES = 16
 
 # Timeout of one poll of the sockets while the server runs, and during shutdown,
