@@ -41,7 +41,6 @@ def losses(former, info):
 
   Returns:
     List of names, such as `Known`.
-    List of names, as `Known`.
   """
   if former is None:
     return []

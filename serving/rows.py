@@ -36,7 +36,6 @@ def none_of(labels, words=('none of: %s', '%s and %d others', ', ')):
     labels: names of the classes.
     words: the sentence, the text for further classes that are not listed, and
       the separator.
-      stands between two.
   """
   sentence, more, comma = words
   names = comma.join(labels[:_NAMED])
