@@ -14,7 +14,7 @@ Formats: `table` for reading; `csv` with the columns file, rank, label, score,
 known and similarity; `json`, one list with one object per photo, each on its
 own line. known says whether the photo is one of the classes at all, similarity
 how similar it is to the training photos; both are empty for a graph without
-these outputs (./export_freeze.sh --known=on).
+these outputs (./export_freeze.sh --known=on adds them).
 """
 
 import csv
