@@ -1,7 +1,7 @@
-"""How a program starts, and the flags that two or more programs share.
+"""Starts programs, and defines the flags that two or more programs share.
 
-Nothing here is defined on import: a program's `define_flags()` calls what it
-needs, so that two programs can be imported in one test run.
+No flag is defined on import: the `define_flags()` of a program calls the
+functions that it needs, so that two programs can be imported in one test run.
 """
 
 import codecs
@@ -19,28 +19,28 @@ from runs import checkpoints
 def run(main, positional=False):
   """Runs a program's `main` with its flags parsed.
 
-  Unknown flags are fatal, by absl. A user's mistake ends the program with one
-  line on stderr and status 1; anything else keeps its traceback, because it is
-  a mistake of ours.
+  Unknown flags are fatal, by absl. Wrong user input ends the program with one
+  line on stderr and status 1; any other exception keeps its traceback, because
+  it is a bug.
 
   Args:
-    main: function of the command line left over by the flags; returns the exit
+    main: function of the command line without the flags; returns the exit
       status, None for 0.
-    positional: whether the program takes arguments that are no flags.
+    positional: whether the program takes arguments that are not flags.
   """
   _accept_all_names()
   if {'--help', '-help', '-h', '--helpshort'} & set(sys.argv[1:]):
-    # absl's own lists the flags of TensorFlow too, and ends with status 1.
+    # absl's own help lists TensorFlow's flags too, and exits with status 1.
     print(show_help.program_help(sys.argv[0]), end='')
     sys.exit(0)
   app.run(lambda argv: sys.exit(_call(main, argv, positional)))
 
 
 def _accept_all_names():
-  """Lets stdout take the names of all files and classes.
+  """Makes stdout accept the names of all files and classes.
 
-  Bytes of a file's name that are no text go out as they came in. A letter that
-  the encoding of stdout lacks becomes its number, as in stderr.
+  Bytes of a file name that are not valid text are written unchanged. Characters
+  that the encoding of stdout lacks are escaped, as in stderr.
   """
   codecs.register_error('name_of_file_or_class', _encode_anyway)
   if sys.stdout is not None and sys.stdout.errors in ('strict',
@@ -49,7 +49,7 @@ def _accept_all_names():
 
 
 def _encode_anyway(error):
-  """Handles an error of codecs for `_accept_all_names`."""
+  """Handles encoding errors for `_accept_all_names`."""
   letter = error.object[error.start]
   try:
     return letter.encode('ascii', 'surrogateescape'), error.start + 1
@@ -67,7 +67,7 @@ def _call(main, argv, positional):
     return main(argv)
   except InputError as error:
     return _fail(error)
-  except BrokenPipeError:  # Of `program | head`: nobody reads on.
+  except BrokenPipeError:  # From `program | head`: the reader has gone.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1
   except OSError as error:
@@ -79,7 +79,7 @@ def _call(main, argv, positional):
 
 
 def _expand_home():
-  """Does for --flag=~/x what the shell does only for a word of its own."""
+  """Expands ~ in --flag=~/x, which the shell does only in separate words."""
   for name in flags.FLAGS:
     flag = flags.FLAGS[name]
     if isinstance(flag.value, str) and flag.value.startswith('~/'):
@@ -127,10 +127,10 @@ def define_dataset_flags(split):
 
 
 def define_model_flags(known):
-  """Defines which network is used, and how photos become its input.
+  """Defines which network is used, and how photos are preprocessed for it.
 
   Args:
-    known: names of the networks that are accepted.
+    known: names of the accepted networks.
   """
   flags.DEFINE_string(
       'model_name', 'inception_v3',
@@ -145,7 +145,7 @@ def define_model_flags(known):
 
 
 def define_which_checkpoint_flag():
-  """Defines which checkpoint of a train directory is taken."""
+  """Defines which checkpoint of a train directory is used."""
   flags.DEFINE_enum(
       'which_checkpoint', None, [checkpoints.BEST, checkpoints.NEWEST],
       'Which checkpoint of a train directory is taken: best, the one that was '
@@ -155,7 +155,7 @@ def define_which_checkpoint_flag():
 
 
 def define_allowed_ops_flag():
-  """Defines which operations a frozen graph may have beside the usual ones."""
+  """Defines which further operations are accepted in a frozen graph."""
   flags.DEFINE_list(
       'allowed_ops', [],
       'Names of TensorFlow operations, with commas between, that a frozen '
@@ -166,7 +166,7 @@ def define_allowed_ops_flag():
 
 
 def define_session_flags():
-  """Defines where TensorFlow runs."""
+  """Defines the TensorFlow session flags."""
   flags.DEFINE_string(
       'master', '', "Address of the TensorFlow master, '' for this process.")
   flags.DEFINE_bool(
@@ -179,7 +179,7 @@ def define_session_flags():
 
 
 def session_config(values):
-  """Returns the tf.ConfigProto that the session flags ask for."""
+  """Returns the tf.ConfigProto for the session flags."""
   config = tf.ConfigProto(allow_soft_placement=True)
   config.gpu_options.allow_growth = values.gpu_allow_growth
   config.intra_op_parallelism_threads = values.session_threads

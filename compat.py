@@ -1,13 +1,14 @@
-"""The one place that knows which TensorFlow runs.
+"""Hides the differences between TensorFlow 1.15 and TensorFlow 2.
 
-Everything else takes `tf` and `slim` from here:
+All other modules import `tf` and `slim` from here:
 
   from compat import slim, tf
 
-Both engines are spoken to as TensorFlow 1: 1.15 itself, and TensorFlow 2 in
-graph mode. The first import also quietens what only a TensorFlow developer
-wants to read: the CUDA loader's notes, deprecation notes of library code that
-users cannot change, and NumPy's notes about TensorFlow's own dtypes.
+Both engines are used through the API of TensorFlow 1: 1.15 itself, and
+TensorFlow 2 in graph mode. The first import also silences messages that concern
+TensorFlow's developers only: the CUDA loader's notes, deprecation notes about
+library code that users cannot change, and NumPy's notes about TensorFlow's own
+dtypes.
 """
 
 import contextlib
@@ -18,25 +19,25 @@ import sys
 import types
 import warnings
 
-# 2: errors only, because 1.15 warns of each CUDA library that it does not find.
-# 3: not even those, because without a graphics card's driver it reports that as
-# an error. Must be set before TensorFlow is loaded.
+# 2: errors only, because 1.15 warns about each CUDA library that it does not
+# find. 3: not even errors, because without a graphics card's driver it reports
+# that as an error. Must be set before TensorFlow is loaded.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL',
                       '2' if os.path.exists('/dev/nvidiactl') else '3')
 
-# tf_slim's layers are those of tf_keras. Without this, TensorFlow 2 loads
-# Keras 3 too, which makes a program start a quarter slower.
+# tf_slim uses the layers of tf_keras. Without this, TensorFlow 2 also loads
+# Keras 3, which makes a program start a quarter slower.
 os.environ.setdefault('TF_USE_LEGACY_KERAS', '1')
 
-# TensorFlow 2 sets it for the processes that it starts; 1.15 would obey.
+# TensorFlow 2 sets it for child processes; 1.15 would obey it.
 os.environ.pop('TF2_BEHAVIOR', None)
 
 
 @contextlib.contextmanager
 def _native_notes_dropped():
-  """Keeps native code off stderr, unless TF_CPP_MIN_LOG_LEVEL asks for notes.
+  """Drops stderr of native code, unless TF_CPP_MIN_LOG_LEVEL asks for notes.
 
-  While it is loaded, TensorFlow 2 writes that it found no CUDA drivers,
+  While it is being loaded, TensorFlow 2 reports that it found no CUDA drivers,
   whatever the level.
   """
   if sys.stderr is None or os.environ['TF_CPP_MIN_LOG_LEVEL'] < '2':
@@ -46,7 +47,7 @@ def _native_notes_dropped():
   stderr = os.dup(2)
   with open(os.devnull, 'wb') as nowhere:
     os.dup2(nowhere.fileno(), 2)
-  # Should native code crash, on a processor without AVX, its place is shown.
+  # If native code crashes, on a processor without AVX, the stack is shown.
   watch_crashes = not faulthandler.is_enabled()
   if watch_crashes:
     faulthandler.enable(stderr)
@@ -62,7 +63,7 @@ def _native_notes_dropped():
 
 @contextlib.contextmanager
 def _as_not_installed(package):
-  """Keeps a package from being imported that is not imported yet."""
+  """Prevents the import of a package that is not imported yet."""
   blocked = sys.modules.setdefault(package, None) is None
   try:
     yield
@@ -79,30 +80,30 @@ with warnings.catch_warnings(), _native_notes_dropped():
   from tensorflow.python.ops import array_ops, control_flow_ops, variable_scope
   from tensorflow.python.util import deprecation
 
-# The notes name lines of tf_slim and TensorFlow, which are pinned. No public
-# switch exists in 1.15 or in 2.x.
+# The notes refer to lines of tf_slim and TensorFlow, which are pinned. Neither
+# 1.15 nor 2.x has a public switch for them.
 deprecation._PRINT_DEPRECATION_WARNINGS = False
 
-# graph.pbtxt is written when a training begins: protobuf's native printer gives
-# the same message as the one in Python, ten times as fast.
+# graph.pbtxt is written when training starts: protobuf's native printer gives
+# the same message as its Python printer, ten times as fast.
 graph_io.text_format = types.SimpleNamespace(
     MessageToString=lambda message, **options: str(message))
 
 if not tf.__version__.startswith('1.'):
-  # Graphs and sessions as in 1.15, and variables whose checkpoints it reads.
+  # Graphs and sessions as in 1.15, and variables whose checkpoints 1.15 reads.
   tf.disable_v2_behavior()
 
-  # TensorFlow 2 looks for its batch normalization where tf_keras no longer has
-  # it.
+  # TensorFlow 2 looks for its batch normalization in a module that tf_keras no
+  # longer has.
   from tf_keras.src import legacy_tf_layers
   sys.modules.setdefault('tf_keras.legacy_tf_layers', legacy_tf_layers)
 
-  # Another note that users cannot act on, of the layers that tf_slim builds on.
+  # Another note that users cannot act on, about the layers that tf_slim uses.
   warnings.filterwarnings('ignore', '`[a-z_.0-9]+` is deprecated and will be',
                           UserWarning)
 
-  # tf_slim 1.1.0 takes these from modules that they have left. The public names
-  # are the same functions.
+  # tf_slim 1.1.0 imports these from modules that no longer have them. The
+  # public names are the same functions.
   for _module, _names in ((ops, ('IndexedSlices', 'Tensor')),
                           (array_ops, ('stack', 'unstack')),
                           (control_flow_ops, ('Assert', 'case', 'cond',
@@ -111,17 +112,17 @@ if not tf.__version__.startswith('1.'):
       setattr(_module, _name, getattr(tf, _name))
   variable_scope.variable = tf.Variable
 
-# Where scikit-learn is installed, tf_slim imports it, for losses that
-# nothing here uses: a sixth of the time that a program takes to start.
+# If scikit-learn is installed, tf_slim imports it for losses that are not used
+# here, which takes a sixth of a program's start time.
 with _as_not_installed('sklearn'):
   import tf_slim as slim  # (It needs the names above.)
 
 _NOTES_DROPPED = (
-    # tf_slim says this of each layer that is built to be used, not trained.
+    # tf_slim says this about each layer that is built for inference.
     'Scale of 0 disables regularizer',
     # With the stack of the operation. The error itself is raised right after.
     'Error reported to Coordinator',
-    # Of each SavedModel. The place is that before it gets its name.
+    # For each SavedModel. The path is that before the final rename.
     'No assets to ',
     'SavedModel written to',
 )
@@ -129,8 +130,8 @@ _NOTES_DROPPED = (
 __all__ = ['CHECKPOINT_ERRORS', 'TFLiteError', 'setup_logging', 'slim', 'tf',
            'tflite_tools']
 
-# What reading a damaged checkpoint raises. TensorFlow 2 has Python's own error
-# for a file that is too short.
+# Exceptions for a damaged checkpoint. For a file that is too short, TensorFlow
+# 2 raises one of Python's own.
 CHECKPOINT_ERRORS = (tf.errors.OpError, ValueError, IndexError)
 
 
@@ -140,18 +141,18 @@ class TFLiteError(Exception):
 
 @contextlib.contextmanager
 def tflite_tools():
-  """Gives tf.lite, converter and interpreter, for a `with`.
+  """Yields tf.lite, converter and interpreter, for a `with` block.
 
-  Their notes for TensorFlow's developers are dropped.
+  Drops their notes for TensorFlow's developers.
 
   Raises:
-    TFLiteError: for what the converter raises in the body.
+    TFLiteError: replaces any error of the converter in the `with` block.
   """
-  # Half a second to load, which only the export to phones should wait.
+  # Takes half a second to load, so only the export to TensorFlow Lite loads it.
   from tensorflow.lite.python.convert import ConverterError
   path = os.environ.get('PATH', '')
-  # 1.15 starts its converter as a program, by its name alone. It lies beside
-  # Python.
+  # 1.15 starts its converter as a program, by name only. It is in the same
+  # folder as Python.
   os.environ['PATH'] = os.path.dirname(sys.executable) + os.pathsep + path
   try:
     with warnings.catch_warnings(), _native_notes_dropped():
@@ -167,8 +168,8 @@ def tflite_tools():
 def setup_logging(verbosity='INFO'):
   """Sends each TensorFlow log line to stderr exactly once.
 
-  TensorFlow has a handler of its own on the logger `tensorflow`, and absl adds
-  one to the root logger, to which the first passes everything on.
+  TensorFlow has its own handler on the logger `tensorflow`, and absl adds one
+  to the root logger, to which the former propagates every record.
 
   Args:
     verbosity: 'DEBUG', 'INFO', 'WARN', 'ERROR' or 'FATAL'.

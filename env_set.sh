@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sourced by every script: the one place for names and folders.
+# Settings of all scripts, which source this file: names and folders.
 # Each is overridable: MODEL_NAME=mobilenet_v1 ./run_train.sh
 # No script changes the current folder: a relative path, here or in a flag, is
 # relative to that of the user. The defaults are in the project's folder.
@@ -10,31 +10,31 @@
 source "$(dirname "${BASH_SOURCE[0]}")/scripts/engine.sh"
 
 # ENGINE: tf1 (TensorFlow 1.15 on Python 3.7) or tf2 (TensorFlow 2). PYTHON: the
-# interpreter that ./setup.sh makes the environment with. scripts/engine.sh
-# finds both where they are not set.
+# interpreter that ./setup.sh creates the environment with. If they are not set,
+# scripts/engine.sh finds both.
 # ENGINE PYTHON
 
-# The network: any name of nets/nets_factory.py.
+# The network: any name in nets/nets_factory.py.
 : "${MODEL_NAME:=inception_v4}"
 
 # Photos are in DATASET_DIR/DATASET_NAME/<class>/, records go to DATASET_DIR.
 : "${DATASET_NAME:=my_flower_5}"
 : "${DATASET_DIR:=${PROJECT_DIR}/data}"
-# Photos that are elsewhere, in a folder that may be read-only; empty: as above.
+# Another folder of photos, which may be read-only; empty: as above.
 : "${PHOTOS_DIR=}"
-# What the folders of photos are: classes, or splits with classes in them; auto
-# finds out; empty: as in the last conversion.
+# Layout of the folders of photos: classes, or splits with classes in them; auto
+# detects it; empty: as in the last conversion.
 : "${PHOTOS_LAYOUT=}"
 : "${PERCENT_VALIDATION=}"  # empty: 10, or a public data set's own split
 
 # The published checkpoint that training starts from; empty: from scratch.
 : "${CHECKPOINT_PATH=${PROJECT_DIR}/checkpoints/${MODEL_NAME}.ckpt}"
 # Comma-separated scopes that are not read from it, and those that are trained.
-# Not set: the classifier's, by nets/nets_factory.py; empty: all are read, all
-# are trained. They have no default here, so that no scope is typed twice.
+# Not set: the classifier's, from nets/nets_factory.py; empty: all are read, all
+# are trained. They have no default here, so that no scope is defined twice.
 # CHECKPOINT_EXCLUDE_SCOPES TRAINABLE_SCOPES
 
-# What training, evaluation and export write.
+# Output of training, evaluation and export.
 : "${OUTPUT_DIR:=${PROJECT_DIR}/output/${DATASET_NAME}_${MODEL_NAME}}"
 : "${TRAIN_DIR:=${OUTPUT_DIR}/train}"
 : "${EVAL_DIR:=${OUTPUT_DIR}/eval}"
@@ -45,19 +45,19 @@ source "$(dirname "${BASH_SOURCE[0]}")/scripts/engine.sh"
 : "${BATCH_SIZE:=32}"
 : "${OPTIMIZER:=adam}"
 : "${LEARNING_RATE:=0.003}"
-# Empty: until it no longer gets better where it is evaluated meanwhile, as on
-# features; else until ./stop_train.sh.
+# Empty: until it stops improving, if it is evaluated during training, as with
+# cached features; else until ./stop_train.sh.
 : "${MAX_NUMBER_OF_STEPS=}"
 : "${SAVE_INTERVAL_SECS:=60}"
 
 # Evaluation: the first of these splits that the data set has (mnist and cifar10
-# have only test). An empty interval evaluates once.
+# have only test). With an empty interval it is evaluated once.
 : "${EVAL_SPLIT:=validation,test}"
 : "${EVAL_INTERVAL_SECS=60}"
 
-# Which checkpoint of TRAIN_DIR all steps take: best, the most accurate one on
+# Which checkpoint of TRAIN_DIR all steps use: best, the most accurate one on
 # the validation photos, which training keeps in TRAIN_DIR/best; or newest.
-# Empty: the best where training keeps one, else the newest.
+# Empty: the best if training keeps one, else the newest.
 : "${CHECKPOINT=}"
 for former in EVAL EXPORT; do
   if [[ -n "${!former+given}" ]]; then
@@ -74,7 +74,7 @@ if [[ ! "${CHECKPOINT}" =~ ^(best|newest)?$ ]]; then
 fi
 checkpoint_flags=(${CHECKPOINT:+--which_checkpoint="${CHECKPOINT}"})
 
-# Export: file names follow the network.
+# Export: file names contain the name of the network.
 : "${GRAPH_FILE:=${EXPORT_DIR}/my_${MODEL_NAME}.pb}"
 : "${FROZEN_FILE:=${EXPORT_DIR}/my_${MODEL_NAME}_freeze.pb}"
 : "${LABEL_FILE:=${EXPORT_DIR}/my_${MODEL_NAME}_freeze.label}"
@@ -86,8 +86,8 @@ checkpoint_flags=(${CHECKPOINT:+--which_checkpoint="${CHECKPOINT}"})
 : "${TENSORBOARD_HOST:=0.0.0.0}"
 : "${TENSORBOARD_PORT:=6006}"
 
-# Sets `flags`, what the settings above say to the trainer, with a checkpoint or
-# without. The arguments are the script's own.
+# Sets `flags`, the trainer's flags for the settings above, with or without a
+# checkpoint. The arguments are those of the script.
 set_trainer_flags() {
   local argument
   for argument in "$@"; do
@@ -112,7 +112,7 @@ set_trainer_flags() {
   if [[ -n "${CHECKPOINT_PATH}" ]]; then
     flags+=(--checkpoint_path="${CHECKPOINT_PATH}" "${checkpoint_flags[@]}"
             --train_classifier_only)
-    # Given and empty is another thing than not given.
+    # Set to an empty value is different from not set.
     if [[ -n "${CHECKPOINT_EXCLUDE_SCOPES+given}" ]]; then
       flags+=(--checkpoint_exclude_scopes="${CHECKPOINT_EXCLUDE_SCOPES}")
     fi
@@ -121,7 +121,7 @@ set_trainer_flags() {
     flags+=(--trainable_scopes="${TRAINABLE_SCOPES}")
   fi
   if [[ -n "${MAX_NUMBER_OF_STEPS}" ]]; then
-    # The end is known: a learning rate that falls to 0 by then ends higher.
+    # The end is known: decaying the learning rate to 0 gives better accuracy.
     flags+=(
       --max_number_of_steps="${MAX_NUMBER_OF_STEPS}"
       --learning_rate_decay_type=polynomial
@@ -134,9 +134,9 @@ set_trainer_flags() {
   fi
 }
 
-# Trains as ./run_train.sh with these arguments does, shows the log, and comes
-# back when the training has ended; ends with status 1 where it ended early.
-# Interrupted, it stops the training, which saves a last checkpoint.
+# Trains like ./run_train.sh with these arguments, shows the log, and returns
+# when training has ended; exits with status 1 if it ended early. If
+# interrupted, it stops the training, which saves a last checkpoint.
 train_to_the_end() {
   local pid
   trap '"${PROJECT_DIR}/stop_train.sh"' EXIT

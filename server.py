@@ -1,10 +1,11 @@
-"""Serves a frozen graph: a page on which a photo is chosen and classified.
+"""Serves a frozen graph: a page that classifies photos, and an API.
 
   python server.py --model_name=my_inception_v4_freeze.pb \
     --label_file=my_inception_v4_freeze.label
 
-Then open http://127.0.0.1:5001. Ctrl-C or SIGTERM ends it: what was accepted is
-still answered. When the files of the graph change, it goes on with the new one.
+Then open http://127.0.0.1:5001. Ctrl-C or SIGTERM ends the server after it has
+answered accepted requests. When the files of the graph change, the server
+switches to the new graph.
 """
 
 import ipaddress
@@ -31,30 +32,31 @@ from serving.shutdown import DrainingServer
 
 FLAGS = flags.FLAGS
 
-# Threads beside those whose photos wait: for pages, checks and refusals.
+# Threads in addition to those whose photos wait: for pages, health checks and
+# refusals.
 _MORE_THREADS = 16
 
-# Connections beside those that a thread works for: slow uploads, idle browsers.
+# Connections in addition to one per thread: slow uploads, idle browsers.
 _MORE_CONNECTIONS = 400
 
-# Open files that are left for anything but connections, and connections without
-# which the server does not start.
+# Open files that are reserved for anything but connections, and the minimum
+# number of connections without which the server does not start.
 _OTHER_FILES, _FEWEST_CONNECTIONS = 20, 8
 
-# Bytes of the headers of a request. nginx takes as many by default.
+# Maximum bytes of the headers of a request. nginx has the same default.
 _HEADER_BYTES = 32 * 2 ** 10
 
-# Seconds after which a silent connection is closed.
+# Seconds after which an inactive connection is closed.
 _SILENT_SECS = 60
 
-# All uploads together that are on their way: those of some clients with the
-# largest photos, or of a hundred with usual ones. Each is held up to three
-# times while it is taken apart.
+# Total bytes of all uploads in progress: those of a few clients with the
+# largest photos, or of a hundred with usual ones. Each is held in memory up to
+# three times while it is parsed.
 _UPLOADS_BYTES = 256 * 2 ** 20
 
 
 def define_flags():
-  """Defines the 2017 server's flags with its defaults, and what is new."""
+  """Defines the 2017 server's flags with its defaults, and new flags."""
   flags.DEFINE_string(
       'model_dir', '', 'Folder of --model_name and --label_file.')
   flags.DEFINE_string(
@@ -186,20 +188,20 @@ def _define_load_flags():
 
 
 def service_from_flags(observe=None):
-  """Returns the Service, its graph warm.
+  """Returns the Service, with its graph loaded and warmed up.
 
   Args:
     observe: as Service takes it.
 
   Raises:
-    InputError: graph or labels are missing or damaged, or do not fit.
+    InputError: graph or labels are missing or damaged, or do not match.
   """
   graph_file = os.path.join(FLAGS.model_dir, FLAGS.model_name)
   label_file = os.path.join(FLAGS.model_dir, FLAGS.label_file)
-  # The graph's own labels do where the default file is not there.
+  # If the default label file is missing, the graph's own labels are used.
   if not FLAGS['label_file'].present and not os.path.exists(label_file):
     label_file = None
-  # Not read later: another thread loads the graphs that follow.
+  # Read now, not later: another thread loads the later graphs.
   options = dict(
       image_size=FLAGS.image_size, preprocessing_name=FLAGS.preprocessing_name,
       calibrated=FLAGS.calibrated, batch_size=FLAGS.batch_size,
@@ -215,11 +217,11 @@ def service_from_flags(observe=None):
 
 
 def threads_from_flags():
-  """Returns how many threads answer requests.
+  """Returns the number of threads that answer requests.
 
   Raises:
-    InputError: so few that requests would wait for one where nobody counts
-      them, instead of being refused.
+    InputError: so few that requests would wait for a thread, where they are not
+      counted, instead of being refused.
   """
   if FLAGS.threads is None:
     return FLAGS.max_queue + _MORE_THREADS
@@ -230,7 +232,7 @@ def threads_from_flags():
 
 
 def trusted_proxy_from_flags():
-  """Returns --trusted_proxy as clients.address_of takes it.
+  """Returns --trusted_proxy in the form for clients.address_of.
 
   Raises:
     InputError: it is not an address.
@@ -245,7 +247,7 @@ def trusted_proxy_from_flags():
 
 
 def url_prefix_from_flags():
-  """Returns --url_prefix with a slash in front and none at its end, or ''.
+  """Returns --url_prefix with a leading and no trailing slash, or ''.
 
   Raises:
     InputError: it is not a path.
@@ -259,10 +261,10 @@ def url_prefix_from_flags():
 
 
 def allowed_hosts_from_flags(address):
-  """Returns --allowed_hosts as hosts.check takes it.
+  """Returns --allowed_hosts in the form for hosts.check.
 
   Args:
-    address: on which the server listens, as a socket has it.
+    address: socket address on which the server listens.
 
   Raises:
     InputError: one of them is not a name.
@@ -280,7 +282,7 @@ def allowed_hosts_from_flags(address):
 
 
 def app_from_flags(service, allowed_hosts, numbers=None):
-  """Returns the WSGI application around a Service.
+  """Returns the WSGI application for a Service.
 
   Args:
     service: Service.
@@ -297,7 +299,7 @@ def app_from_flags(service, allowed_hosts, numbers=None):
       'KEEP_MB': FLAGS.keep_mb,
       'NUM_TOP_PREDICTIONS': FLAGS.num_top_predictions,
       'MAX_UPLOAD_MB': FLAGS.max_upload_mb,
-      # More would only get in while nobody else is there.
+      # A larger request would be accepted only while the queue is empty.
       'MAX_PHOTOS': min(FLAGS.max_photos, FLAGS.max_queue),
       'MAX_PIXELS': FLAGS.max_pixels,
       'API_TOKEN': FLAGS.api_token,
@@ -310,25 +312,26 @@ def app_from_flags(service, allowed_hosts, numbers=None):
 
 
 def bind(host, port):
-  """Takes a port without listening on it yet.
+  """Binds a port without listening on it yet.
 
-  Taken before the graph is loaded, so that a port in use shows at once.
+  It is bound before the graph is loaded, so that a port in use is reported at
+  once.
 
   Args:
     host: name or address, IPv4 or IPv6.
-    port: 0 takes a free one.
+    port: 0 uses a free one.
 
   Returns:
     A socket.
 
   Raises:
-    InputError: the address or the port cannot be had.
+    InputError: the address or the port is not available.
   """
   try:
     family, kind, protocol, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     listener = socket.socket(family, kind, protocol)
-    # A port that the last server has just left can be taken again.
+    # A port that was used by the last server just before can be used again.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(address)
   except OSError as error:
@@ -343,7 +346,7 @@ def listen(app, listener, threads, max_upload_mb, url_prefix='',
   Args:
     app: WSGI application.
     listener: socket, as `bind` returned it.
-    threads: how many requests are worked on at once.
+    threads: number of requests that are processed at once.
     max_upload_mb: largest photo, in units of 2^20 bytes.
     url_prefix: as `url_prefix_from_flags` returned it; removed from the path of
       a request that has it.
@@ -353,8 +356,8 @@ def listen(app, listener, threads, max_upload_mb, url_prefix='',
     A DrainingServer, which answers when its `run` is called.
 
   Raises:
-    InputError: the port was taken by another program meanwhile, or the limit
-      on open files leaves too few connections.
+    InputError: another program has taken the port meanwhile, or the limit on
+      open files leaves too few connections.
   """
   host, port = listener.getsockname()[:2]
   most_bytes = body_bytes(max_upload_mb)
@@ -365,19 +368,19 @@ def listen(app, listener, threads, max_upload_mb, url_prefix='',
         request_secs, threads=threads, ident=None, url_prefix=url_prefix,
         connection_limit=connection_limit,
         max_request_header_size=_HEADER_BYTES,
-        # clients.address_of alone reads such headers.
+        # Only clients.address_of reads such headers.
         clear_untrusted_proxy_headers=False, channel_timeout=_SILENT_SECS,
-        # An upload or an answer that waits is never put into a file.
+        # An upload or a response that waits is never written to a file.
         inbuf_overflow=2 * most_bytes, outbuf_overflow=2 * most_bytes)
   except OSError as error:
     raise _port_error(host, port, error)
 
 
 def _connection_limit(wanted):
-  """Returns how many connections the limit on open files leaves, up to wanted.
+  """Returns `wanted`, or fewer connections if the limit on open files is lower.
 
   Raises:
-    InputError: too few.
+    InputError: too few are left.
   """
   most_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
   if most_files == resource.RLIM_INFINITY:
@@ -400,14 +403,14 @@ def _port_error(host, port, error):
 
 
 def _end(signal_number, frame):
-  """SIGTERM before there is anything to answer."""
-  del signal_number, frame  # Part of the signature only.
+  """Handles SIGTERM before the server runs."""
+  del signal_number, frame  # Unused; required by the signature.
   raise SystemExit(0)
 
 
 def main(_):
   """Loads the frozen graph, then serves the page until a signal ends it."""
-  heap.use_one_arena()  # Before any thread is there that makes one.
+  heap.use_one_arena()  # Before there is a thread with its own arena.
   with logs.native_lines_marked(FLAGS.log_format), logs.one_line_each(
       FLAGS.log_format):
     _serve()
@@ -417,10 +420,10 @@ def _serve():
   signal.signal(signal.SIGTERM, _end)
   if FLAGS.debug:
     setup_logging('DEBUG')
-  # Its notes on a full queue are of no use to whoever runs this.
+  # Its warnings about a full queue are of no use to the operator.
   logging.getLogger('waitress').setLevel(logging.ERROR)
   threads = threads_from_flags()
-  clients.Tokens(FLAGS.api_token)  # Looked at before the graph is loaded.
+  clients.Tokens(FLAGS.api_token)  # Checked before the graph is loaded.
   trusted_proxy_from_flags()
   url_prefix = url_prefix_from_flags()
   listener = bind(FLAGS.host, FLAGS.port)
@@ -435,7 +438,7 @@ def _serve():
   print(json.dumps({'message': line}) if FLAGS.access_log == 'json' else line,
         flush=True)
   cut_off = server.run(FLAGS.drain_secs, on_end=service.announce_end)
-  # Only those who no longer wait for their answer can be left.
+  # The only remaining requests are those whose clients no longer wait.
   service.close(timeout=0 if cut_off else FLAGS.drain_secs)
   tf.logging.info('ended')
 

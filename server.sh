@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Serves the frozen graph of ./export_freeze.sh: a page on port 5001 that takes
-# a photo and shows its class scores. As the tutorial's, it answers on every
-# address of the machine and keeps the photos that it gets in UPLOAD_FOLDER:
+# a photo and shows its class scores. Like the tutorial's server, it answers on
+# every address of the machine and keeps received photos in UPLOAD_FOLDER:
 # SERVER_HOST=127.0.0.1 and --nokeep_uploads change that.
 #
-# Where others can reach it and ENGINE is not given, TensorFlow 2 serves, if it
-# is set up or can be: its packages get security fixes. It reads the graphs that
-# either engine has exported.
+# If others can reach it and ENGINE is not set, TensorFlow 2 is used if it is
+# set up or can be: its packages get security fixes. It reads the graphs
+# exported by either engine.
 #
 # usage: [MODEL_NAME=…] [SERVER_PORT=5001] ./server.sh [flags of server.py,
 #        --help lists them]
@@ -14,7 +14,7 @@ set -euo pipefail
 program=server.py
 source "$(dirname "${BASH_SOURCE[0]}")/env_set.sh"
 
-# Sets `host` to what server.py will listen on: the last --host of "$@" counts.
+# Sets `host` to the address for server.py: the last --host in "$@" counts.
 find_host() {
   local argument previous=
   host=${SERVER_HOST}
@@ -28,7 +28,7 @@ find_host() {
   done
 }
 
-# Has TensorFlow 2 serve, where it is set up or can be.
+# Serves with TensorFlow 2 if it is set up or can be.
 prefer_fixed_packages() {
   use_engine tf2
   if has_python; then
@@ -47,7 +47,8 @@ case "${host}" in
       prefer_fixed_packages
     fi
     if [[ "${ENGINE}" == tf1 ]]; then
-      # What a visitor may reach; the others are in docs/server.md.
+      # Known vulnerabilities that a visitor can reach; for the others see
+      # docs/server.md.
       echo "server.sh: warning: others can reach ${host}, and the packages of" \
         "ENGINE=tf1 get no security fixes: open is CVE-2024-49769 (waitress" \
         "2.1.2); ENGINE=tf2 or SERVER_HOST=127.0.0.1 closes it" >&2

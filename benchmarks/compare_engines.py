@@ -1,7 +1,7 @@
-"""Trains, evaluates and classifies with both engines and prints a table.
+"""Compares training, evaluation and classification speed of both engines.
 
-The photos are the drawn flowers of quickstart.sh. The engines take turns, and a
-figure is the best of the rounds: what else the machine does only slows.
+The photos are the drawn flowers of quickstart.sh. The engines alternate, and a
+figure is the best of the rounds: other load on the machine can only slow it.
 """
 
 import json
@@ -20,7 +20,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PYTHONS = {'tf1': os.path.join(ROOT, '.venv', 'bin', 'python'),
            'tf2': os.path.join(ROOT, '.venv-tf2', 'bin', 'python')}
 DATASET = 'drawn_flowers'
-# The first steps of a run build and warm up.
+# The first steps of a run build the graph and warm up.
 WARM_UP_STEPS = 4
 # Name, unit, whether more is better.
 FIGURES = [('training, all layers', 'photos/s', True),
@@ -45,10 +45,10 @@ def define_flags():
 
 
 def run(engine, *arguments):
-  """Runs a module or a program on an engine; returns stdout and stderr.
+  """Runs a module or a program with an engine; returns stdout and stderr.
 
   Raises:
-    InputError: with the last line that it wrote.
+    InputError: the program failed; contains the last line that it wrote.
   """
   done = subprocess.run([PYTHONS[engine], *map(str, arguments)], cwd=ROOT,
                         capture_output=True, text=True)
@@ -59,7 +59,7 @@ def run(engine, *arguments):
 
 
 def train(engine, values, folder, train_dir, *more):
-  """Trains for WARM_UP_STEPS and `steps`; returns photos a second."""
+  """Trains for WARM_UP_STEPS and `steps`; returns photos per second."""
   flags_given = [
       '--dataset_dir=' + folder, '--dataset_name=' + DATASET,
       '--train_dir=' + train_dir, '--model_name=' + values.model_name,
@@ -74,13 +74,13 @@ def train(engine, values, folder, train_dir, *more):
 
 
 def measure(engine, values, folder, train_dir):
-  """Measures one round of an engine; returns a list as FIGURES.
+  """Measures one round of an engine; returns a list in the order of FIGURES.
 
   Args:
     engine: 'tf1' or 'tf2'.
     values: the parsed flags.
     folder: dataset_dir.
-    train_dir: made by the first round; later rounds start from it.
+    train_dir: created by the first round; later rounds start from it.
   """
   with tempfile.TemporaryDirectory(dir=folder) as scratch:
     all_layers = train(engine, values, folder, os.path.join(scratch, 'all'))
@@ -94,7 +94,7 @@ def measure(engine, values, folder, train_dir):
 
 
 def print_table(rounds):
-  """Prints the best of {engine: [a list as FIGURES a round]}."""
+  """Prints the best of {engine: [one list like FIGURES per round]}."""
   print('%-36s %8s %8s %8s' % ('', 'tf1', 'tf2', 'tf2 is'))
   for index, (name, unit, more_is_better) in enumerate(FIGURES):
     best = max if more_is_better else min
@@ -106,7 +106,7 @@ def print_table(rounds):
 
 
 def main(_):
-  """Lets the engines take turns and prints what they reached."""
+  """Alternates the engines and prints the results."""
   values = flags.FLAGS
   rounds = {engine: [] for engine in PYTHONS}
   with tempfile.TemporaryDirectory() as folder:

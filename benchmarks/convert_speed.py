@@ -1,9 +1,9 @@
-"""Measures conversion against the method of the 2017 script.
+"""Compares the speed of conversion with the method of the 2017 script.
 
-That method: one process and one TensorFlow session, which decodes each JPEG to
-learn its size; no check, no other formats; five record files a split. It is
-written anew here. Both write the same number of files, and take turns, so that
-what else the machine does hits both; a figure is the median of the rounds.
+That method uses one process and one TensorFlow session, which decodes each JPEG
+to get its size; no check, no other formats; five record files per split. It is
+reimplemented here. Both write the same number of files, and alternate, so that
+other load on the machine affects both; a figure is the median of the rounds.
 """
 
 import os
@@ -38,7 +38,7 @@ def define_flags():
 
 
 def convert_as_in_2017(photo_dir, output_dir):
-  """Converts a folder of JPEGs by the 2017 method; returns the photos."""
+  """Converts a folder of JPEGs by the 2017 method; returns how many photos."""
   listing = photo_folder.list_photos(photo_dir)
   rows = [(listed.file, listing.classes.index(listed.class_name))
           for listed in listing.files]
@@ -65,7 +65,7 @@ def convert_as_in_2017(photo_dir, output_dir):
 
 
 def convert_now(photo_dir, output_dir):
-  """Converts a folder of photos by this project; returns the photos."""
+  """Converts a folder of photos with this project; returns how many photos."""
   os.symlink(photo_dir, os.path.join(output_dir, NAME))
   manifest = convert_photos.convert(
       output_dir, NAME, percent_validation=PERCENT_VALIDATION,
@@ -77,7 +77,7 @@ METHODS = (('2017', convert_as_in_2017), ('this project', convert_now))
 
 
 def measure(function, photo_dir):
-  """Returns the photos a second of one conversion into a new folder."""
+  """Returns the photos per second of one conversion into a new folder."""
   with tempfile.TemporaryDirectory() as output_dir:
     start = time.perf_counter()
     count = function(photo_dir, output_dir)
@@ -85,13 +85,13 @@ def measure(function, photo_dir):
 
 
 def compare(photo_dir, rounds):
-  """Lets the methods take turns; returns {method: median of photos a second}.
+  """Alternates the methods; returns {method: median photos per second}.
 
-  A first turn of each, which warms up the machine's file cache, is not counted.
+  A first round, which warms up the machine's file cache, is not counted.
 
   Args:
-    photo_dir: folder with one folder of JPEGs a class.
-    rounds: how many turns each method has.
+    photo_dir: folder with one folder of JPEGs per class.
+    rounds: number of rounds.
   """
   figures = {name: [] for name, _ in METHODS}
   for number in range(rounds + 1):
@@ -105,7 +105,7 @@ def compare(photo_dir, rounds):
 
 
 def main(_):
-  """Converts the photos both ways, in turn, and prints the ratio."""
+  """Converts the photos by both methods and prints the ratio."""
   values = flags.FLAGS
   with tempfile.TemporaryDirectory() as drawn:
     photo_dir = values.photos

@@ -1,7 +1,7 @@
-"""How fast the engine that runs this evaluates and classifies.
+"""Measures evaluation and classification with the engine that runs this.
 
-Prints one line of JSON: `evaluation`, photos a second, and `classification`,
-milliseconds a photo. `benchmarks/engines` calls it for each engine.
+Prints one line of JSON: `evaluation`, photos per second, and `classification`,
+milliseconds per photo. `benchmarks/engines` calls it for each engine.
 """
 
 import json
@@ -18,7 +18,7 @@ from evaluation import loop
 from runs import checkpoints, run_info
 from serving.classifier import Classifier
 
-# Photos that are classified one by one, after a warm-up.
+# Number of photos that are classified one by one, after a warm-up.
 NUM_CLASSIFIED = 30
 
 
@@ -30,7 +30,7 @@ def define_flags():
 
 
 def measure_evaluation(train_dir, batch_size):
-  """Returns the photos a second of the train split, the best of three."""
+  """Returns the photos per second on the train split, the best of three."""
   run = run_info.load(train_dir)
   dataset = dataset_factory.get_dataset(run.dataset_name, 'train',
                                         run.dataset_dir)
@@ -45,7 +45,7 @@ def measure_evaluation(train_dir, batch_size):
 
 
 def measure_classification(train_dir):
-  """Returns the milliseconds that a photo takes, the median of some."""
+  """Returns the milliseconds per photo, the median of several photos."""
   run = run_info.load(train_dir)
   found = manifest.load(run.dataset_dir, run.dataset_name)
   names = sorted(found.files)
@@ -63,7 +63,7 @@ def measure_classification(train_dir):
 
 
 def main(_):
-  """Prints what this engine reaches."""
+  """Prints the results of this engine."""
   values = flags.FLAGS
   common_flags.require(values, 'train_dir')
   print(json.dumps({

@@ -1,9 +1,9 @@
 """Measures fine-tuning of a classifier, from records to the best checkpoint.
 
-Three ways take turns on the same records: on cached features, on the photos,
-and with the settings of 2017 (batch norm of frozen layers in training mode,
-epsilon 1). The first is trained to its end; of the others some steps are
-measured. One evaluation pass over all photos is the yardstick.
+Three ways are measured in turn on the same records: on cached features, on the
+photos, and with the settings of 2017 (batch norm of frozen layers in training
+mode, epsilon 1). The first is trained to its end; of the others some steps are
+measured. The unit of comparison is one evaluation pass over all photos.
 """
 
 import json
@@ -21,7 +21,7 @@ import common_flags
 from errors import InputError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-# The first steps of a run build and warm up.
+# The first steps of a run build the graph and warm up.
 WARM_UP_STEPS = 3
 OLD_STEPS = 600  # Of the recipe that ../shared/reference/BASELINE.md measured.
 OLD_SETTINGS = ['--train_frozen_batch_norm', '--opt_epsilon=1.0',
@@ -46,10 +46,10 @@ def define_flags():
 
 
 def run(program, *arguments):
-  """Runs a program; returns what it wrote and the seconds that it took.
+  """Runs a program; returns its output and its duration in seconds.
 
   Raises:
-    InputError: with the last line that it wrote.
+    InputError: the program failed; contains the last line that it wrote.
   """
   start = time.time()
   done = subprocess.run(
@@ -61,7 +61,7 @@ def run(program, *arguments):
 
 
 def train(values, folder, *more):
-  """Trains the classifier into a folder; returns as `run`."""
+  """Trains the classifier into a folder; returns the same as `run`."""
   return run('train_image_classifier.py',
              '--dataset_dir=' + values.dataset_dir,
              '--dataset_name=' + values.dataset_name,
@@ -74,7 +74,7 @@ def train(values, folder, *more):
 
 
 def seconds_a_step(values, folder, *more):
-  """Returns the median time of a step on the photos."""
+  """Returns the median seconds per step on the photos."""
   log, _ = train(values, folder, '--nocache_features',
                  '--max_number_of_steps=%d' % (WARM_UP_STEPS + values.steps),
                  '--log_every_n_steps=1', *more)
@@ -83,7 +83,7 @@ def seconds_a_step(values, folder, *more):
 
 
 def evaluation_secs(values, train_dir, folder):
-  """Returns how long one pass over both splits takes, without the start."""
+  """Returns the seconds of one pass over both splits, without the start."""
   total = 0.0
   for split in ('train', 'validation'):
     log, _ = run('eval_image_classifier.py',

@@ -1,4 +1,4 @@
-"""What a network costs, counted from its graph."""
+"""Counts the parameters and operations of a network from its graph."""
 
 import numpy as np
 
@@ -6,13 +6,13 @@ from compat import tf
 
 
 def count(output):
-  """Counts what is needed for one output.
+  """Counts the parameters and multiply-adds needed for one output.
 
-  Heads that the output does not need, as the auxiliary ones, do not count.
+  Heads that the output does not need, such as auxiliary heads, are not counted.
 
   Args:
-    output: tensor of a graph for photos of a known size; the size of the batch
-      does not matter.
+    output: tensor of a graph for photos of a known size; the batch size does
+      not matter.
 
   Returns:
     Number of trainable parameters; multiply-adds of the convolutions and matrix
@@ -41,7 +41,7 @@ def _multiply_adds(operation):
   if operation.type in ('Conv2D', 'DepthwiseConv2dNative'):
     _, height, width, channels = operation.outputs[0].shape.as_list()
     kernel = operation.inputs[1].shape.as_list()
-    # A depthwise filter reads one channel for each that it gives.
+    # A depthwise filter reads one channel for each output channel.
     inputs = kernel[2] if operation.type == 'Conv2D' else 1
     return height * width * channels * kernel[0] * kernel[1] * inputs
   return 0

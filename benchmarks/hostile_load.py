@@ -1,8 +1,8 @@
-"""Measures what the worst photos within all limits do to another client.
+"""Measures the effect of the worst accepted photos on another client.
 
-Two attackers send one kind of photo each without a pause, also after refusals,
+Two attackers each send one kind of photo without a pause, also after refusals,
 while one client uploads usual photos one after the other. server.py is started
-on a free port, as benchmarks/server_load.py does, whose flags it has.
+on a free port, as in benchmarks/server_load.py, and with the same flags.
 """
 
 import collections
@@ -22,24 +22,24 @@ from benchmarks import server_load
 
 FLAGS = flags.FLAGS
 
-# Pixels a side of the largest photo that the server accepts, and of one that is
-# just not treated as a large one (serving/live.py).
+# Pixels per side of the largest photo that the server accepts, and of one that
+# is just not treated as large (serving/live.py).
 _SIDE, _SMALLER_SIDE = 8000, 4000
 
 _ATTACKERS = 2
 
-# Most scans of such a JPEG (datasets/jpeg_markers.py).
+# Maximum number of scans of a JPEG of that size (datasets/jpeg_markers.py).
 _SCANS = 20
 
-# Photos of one request of an attacker, at most; the server's --max_photos.
+# Maximum photos per request of an attacker; the server's --max_photos.
 _MANY = 16
 
-# One kind of request. kilobytes: of a photo; photos: of a request.
+# One kind of request. kilobytes: size of a photo; photos: number per request.
 Kind = collections.namedtuple('Kind', 'name kilobytes photos request')
 
-# What one kind did. megabytes: of the process above its size before; answers:
-# that attackers got; p50, p95: seconds of the other client; refused: how many
-# of its answers had another status than 200.
+# The effect of one kind. megabytes: growth of the server process; answers:
+# those that the attackers got; p50, p95: seconds of the other client; refused:
+# number of its responses with another status than 200.
 Effect = collections.namedtuple('Effect', 'megabytes answers p50 p95 refused')
 
 
@@ -50,7 +50,7 @@ def _encode(image, kind, **options):
 
 
 def _noise(side):
-  """Returns an RGB image of noise, which no coder makes small."""
+  """Returns an RGB image of noise, which cannot be compressed well."""
   tile = np.random.RandomState(0).randint(0, 256, (500, 500, 3), np.uint8)
   return Image.fromarray(np.tile(tile, (side // 500, side // 500, 1)))
 
@@ -66,7 +66,7 @@ def kinds(names=None):
   """Yields the Kinds of requests.
 
   Args:
-    names: of the kinds that are wanted; None: all.
+    names: of the wanted kinds; None: all.
   """
   flat = Image.new('RGB', (_SIDE, _SIDE), (90, 120, 30))
   rows = [
@@ -90,7 +90,7 @@ def kinds(names=None):
 
 
 def _request(photos):
-  """Returns the bytes that upload photos; several are a form."""
+  """Returns the bytes of an upload; several photos are sent as a form."""
   if len(photos) == 1:
     return server_load.to_request(photos[0])
   boundary = b'-' * 20 + b'photo'
@@ -104,7 +104,7 @@ def _request(photos):
 
 
 class _Attacker(threading.Thread):
-  """Sends one request again and again; answers: how many were classified."""
+  """Sends one request repeatedly; answers: number of successful ones."""
 
   def __init__(self, port, request, stop):
     super().__init__(daemon=True)
@@ -143,12 +143,12 @@ def measure(process_id, port, kind, requests, seconds):
     process_id: of the server.
     port: of the server.
     kind: Kind.
-    requests: list of bytes: what the other client sends.
-    seconds: for how long.
+    requests: list of bytes: the requests of the other client.
+    seconds: duration.
   """
   before = _megabytes(process_id, 'VmRSS')
   with open('/proc/%d/clear_refs' % process_id, 'w') as file:
-    file.write('5')  # VmHWM begins again.
+    file.write('5')  # Resets VmHWM.
   stop = threading.Event()
   attackers = [_Attacker(port, kind.request, stop) for _ in range(_ATTACKERS)]
   for attacker in attackers:
@@ -165,7 +165,7 @@ def measure(process_id, port, kind, requests, seconds):
 
 
 def seconds_alone(port, kind):
-  """Returns the seconds of one request, None where it is refused."""
+  """Returns the seconds of one request, None if it is refused."""
   start = time.perf_counter()
   with server_load.connect(port) as connection:
     status, _, _ = server_load.exchange(connection, kind.request)

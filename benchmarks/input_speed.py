@@ -1,10 +1,11 @@
-"""Measures the training input against slim's queues on the same records.
+"""Compares the speed of the training input with slim's queues.
 
-slim's way of 2017, written anew here: four reader threads fill a queue of
-records, which are decoded whole; the distortions work on the whole photo as
-float32, one TensorFlow operation after the other; four threads fill the queue
-of the batches, a last queue holds two of them. Both take turns, so that what
-else the machine does hits both; a figure is the median of the rounds.
+slim's method of 2017 is reimplemented here: four reader threads fill a queue of
+records, which are decoded at full size; the distortions work on the whole photo
+as float32, one TensorFlow operation after the other; four threads fill the
+queue of batches, and a last queue holds two of them. Both read the same records
+and alternate, so that other load on the machine affects both; a figure is the
+median of the rounds.
 """
 
 import collections
@@ -33,11 +34,11 @@ REAL_PHOTOS = os.path.join(os.path.dirname(ROOT), 'shared', 'real',
 NAME = 'photos'
 NUM_SHARDS = 5  # As slim's flowers.
 
-# What both are measured with. Sizes in pixels and photos.
+# Settings of the measurement. Sizes in pixels and photos.
 Settings = collections.namedtuple(
     'Settings', 'image_size batch_size num_batches num_readers num_threads')
 
-# speed: photos a second. milliseconds: of the processor, all threads, a photo.
+# speed: photos per second. milliseconds: CPU time per photo, of all threads.
 Turn = collections.namedtuple('Turn', 'speed milliseconds')
 
 
@@ -80,7 +81,7 @@ def batches_as_in_2017(dataset, settings):
 
 
 def distort_as_in_2017(image, size):
-  """Returns `[size, size, 3]` float32 in [-1, 1], distorted as fast_mode does.
+  """Returns `[size, size, 3]` float32 in [-1, 1], distorted as in fast_mode.
 
   Args:
     image: `[height, width, 3]` uint8.
@@ -133,14 +134,14 @@ def start_queues(session, coordinator):
 
 
 def stop_queues(session, coordinator, threads):
-  """Stops those threads; closes the session, for some wait inside of it."""
+  """Stops those threads; closes the session, because some wait inside it."""
   coordinator.request_stop()
   session.close()
   coordinator.join(threads, stop_grace_period_secs=60)
 
 
 def measure(function, dataset, settings):
-  """Returns the Turn of one way, once its queues are full and in use."""
+  """Returns the Turn of one method, after its queues are full and in use."""
   with tf.Graph().as_default(), tf.Session() as session:
     batch = function(dataset, settings)
     session.run([tf.local_variables_initializer(), tf.tables_initializer()])
@@ -159,14 +160,14 @@ def measure(function, dataset, settings):
 
 
 def compare(dataset, settings, rounds):
-  """Lets the ways take turns; returns {way: [Turn]}.
+  """Alternates the methods; returns {method: [Turn]}.
 
-  A first turn of each, which warms up the machine's file cache, is not counted.
+  A first round, which warms up the machine's file cache, is not counted.
 
   Args:
     dataset: slim Dataset.
     settings: Settings.
-    rounds: how many turns each way has.
+    rounds: number of rounds.
   """
   figures = {name: [] for name, _ in METHODS}
   for number in range(rounds + 1):
@@ -180,11 +181,11 @@ def compare(dataset, settings, rounds):
 
 
 def ratios(figures):
-  """Returns how many times as fast this project is, as medians of the rounds.
+  """Returns the speed-up of this project, as medians of the rounds.
 
   Returns:
-    The ratio of the photos a second, and that of the processor's time a photo.
-    The second is the one to look at where other programs are running.
+    The ratio of the photos per second, and that of the CPU time per photo. The
+    second is more reliable if other programs are running.
   """
   rounds = list(zip(figures['2017'], figures['this project']))
   return (statistics.median(now.speed / before.speed for before, now in rounds),
@@ -203,7 +204,7 @@ def make_records(folder, per_class):
 
 
 def main(_):
-  """Reads the records both ways, in turn, and prints the ratio."""
+  """Reads the records by both methods and prints the ratio."""
   values = flags.FLAGS
   if bool(values.dataset_dir) != bool(values.dataset_name):
     raise InputError('--dataset_dir and --dataset_name belong together, got %r '

@@ -1,4 +1,4 @@
-"""Finds what can be flipped in the tables of nets/: one literal at a time.
+"""Finds literals in the tables of nets/ that can be flipped, one at a time.
 
 A table is an UPPERCASE name at module level that is bound to more than one
 value. Its source is read as tokens, so that a flip changes nothing else.
@@ -77,9 +77,9 @@ def find_flips(root, module, modules):
 
 
 def _row_kinds(root, tree, modules):
-  """Returns {name: fields} of the namedtuples that a module sees.
+  """Returns {name: fields} of the namedtuples that a module uses.
 
-  Those of a module that it imports are there as 'module.name'.
+  Those of an imported module have the key 'module.name'.
   """
   kinds = _defined_kinds(tree)
   for node in tree.body:
@@ -122,7 +122,7 @@ def _is_table(statement):
           _TABLE_NAME.match(statement.targets[0].id)):
     return False
   value = statement.value
-  if isinstance(value, ast.Call):  # Of a row kind or of dict, not re.compile.
+  if isinstance(value, ast.Call):  # Of a row type or of dict, not re.compile.
     name = getattr(value.func, 'id', getattr(value.func, 'attr', ''))
     return name == 'dict' or name.lstrip('_')[:1].isupper()
   return any(isinstance(node, (ast.Tuple, ast.List, ast.Dict, ast.Set))
@@ -163,11 +163,11 @@ def _flips_of_table(module, path, kinds, tokens):
 
 
 def _other_kinds(prefix, name, kinds):
-  """Returns the other row kinds that take the same fields.
+  """Returns the other row types that have the same fields.
 
   Args:
-    prefix: '' or 'module.', as it stands before the name.
-    name: of a row kind, or of any function.
+    prefix: '' or 'module.', the prefix of the name.
+    name: of a row type, or of any function.
     kinds: as `_row_kinds` returns it.
   """
   fields = kinds.get(prefix + name)
@@ -180,12 +180,12 @@ def _other_kinds(prefix, name, kinds):
 
 
 def _other_value(token):
-  """Returns a list of what a literal is flipped to; empty for other tokens."""
+  """Returns the list of replacements for a literal; empty for other tokens."""
   if token.type == tokenize.NUMBER:
     return [_other_number(ast.literal_eval(token.string))]
   if token.type == tokenize.STRING and token.start[0] == token.end[0]:
     text = ast.literal_eval(token.string)
-    # An empty text has no letter.
+    # An empty string has no letter.
     return [repr(_other_text(text))] if isinstance(text, str) and text else []
   if token.type == tokenize.NAME and token.string in _WORDS:
     return [_WORDS[token.string]]
@@ -205,7 +205,7 @@ def _other_text(text):
   for old, new in _POOLS.items():
     if old in text:
       return text.replace(old, new)
-  # The last letter or digit, which tells most names in a table apart.
+  # The last letter or digit, which distinguishes most names in a table.
   index = max([i for i, letter in enumerate(text) if letter.isalnum()],
               default=0)
   return text[:index] + _next_letter(text[index]) + text[index + 1:]

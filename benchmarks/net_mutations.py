@@ -1,9 +1,9 @@
-"""Whether the tests of the networks notice any change of their tables.
+"""Measures whether the tests of the networks notice changes of their tables.
 
 Each value of each UPPERCASE table of nets/ is flipped, one at a time: a width,
 a kernel, a stride, SAME or VALID, the kind of a pooling, a letter of a scope.
-The tests of the networks that use the module then run against the flipped copy,
-cheapest first; the slow ones only where the quick ones noticed nothing.
+The tests of the networks that use the module then run on the flipped copy,
+fastest first; the slow tests run only if the fast ones noticed nothing.
 TensorFlow is imported once, and each flip is tried in a fork of this process.
 """
 
@@ -31,11 +31,11 @@ REGISTRY_TEST = os.path.join('tests', 'nets_registry_test.py')
 # The share of flips that must be caught.
 WANTED = 0.98
 
-# SLOWLY: caught, but by the slow tests alone.
+# SLOWLY: caught, but only by the slow tests.
 CAUGHT, SLOWLY, SURVIVED = 'caught', 'caught slowly', 'survives'
 TIMED_OUT, KILLED = 'timed out', 'was killed'
 BROKEN = 'could not be tried'
-# Of a fork.
+# By exit status of a fork.
 _VERDICTS = {0: SURVIVED, 1: CAUGHT, 2: SLOWLY, 3: BROKEN}
 
 
@@ -59,9 +59,10 @@ def define_flags():
 
 
 class _Selection:
-  """A pytest plugin: keeps the tests of some networks, in a given order.
+  """A pytest plugin: selects the tests of some networks, in a given order.
 
-  A registry test's id ends in [<network>]. Tests of none stay, after them.
+  The id of a registry test ends in [<network>]. Other tests are kept, at the
+  end.
   """
 
   def __init__(self, networks):
@@ -89,7 +90,7 @@ def run_tests(arguments, networks=()):
     networks: those whose registry tests run, in this order.
 
   Returns:
-    Whether none failed.
+    Whether no test failed.
   """
   status = pytest.main(['-x', '-q', '-p', 'no:cacheprovider', '--tb=no',
                         *arguments], plugins=[_Selection(networks)])
@@ -98,7 +99,7 @@ def run_tests(arguments, networks=()):
 
 
 class Project:
-  """What the tests of one checkout are, by module of nets/."""
+  """The tests of one checkout, by module of nets/."""
 
   def __init__(self, root):
     self.root = os.path.abspath(root)
@@ -135,7 +136,7 @@ class Project:
   def networks(self, flip):
     """Returns the networks that a flip can change, the smallest first.
 
-    Imports nets_factory: only for a fork.
+    Imports nets_factory: call it only in a fork.
     """
     if 'nets.nets_factory' not in self.modules:
       return []
@@ -150,14 +151,14 @@ class Project:
 
 
 def try_flip(project, flip, folder, slow):
-  """Runs the tests against a flipped copy; returns the verdict.
+  """Runs the tests on a flipped copy; returns the verdict.
 
-  Only for a fork: it imports the copy.
+  Call it only in a fork: it imports the copy.
 
   Args:
     project: Project.
     flip: the Flip.
-    folder: where `make_copy` has put the copy.
+    folder: where `make_copy` has written the copy.
     slow: whether to run the slow tests too.
   """
   _use_copy(project, folder)
@@ -181,7 +182,7 @@ def make_copy(project, flip, folder):
 
   Args:
     project: Project.
-    flip: the Flip; with `new` equal to `old` nothing is changed.
+    flip: the Flip; if `new` equals `old`, nothing is changed.
     folder: an empty folder.
   """
   copy = os.path.join(folder, 'nets')
@@ -192,7 +193,7 @@ def make_copy(project, flip, folder):
   line = lines[flip.line - 1]
   assert line[flip.start:flip.end] == flip.old, (flip, line)
   lines[flip.line - 1] = line[:flip.start] + flip.new + line[flip.end:]
-  ast.parse('\n'.join(lines))  # Else every flip would be caught for nothing.
+  ast.parse('\n'.join(lines))  # Otherwise every flip would be caught trivially.
   os.remove(path)
   with open(path, 'w', encoding='utf-8') as file:
     file.write('\n'.join(lines))
@@ -203,7 +204,7 @@ def _use_copy(project, folder):
   sys.dont_write_bytecode = True
   os.chdir(project.root)
   sys.path.insert(0, folder)
-  # tests/conftest.py puts the root in front; `nets` is found by then.
+  # tests/conftest.py inserts the root first; `nets` is imported by then.
   importlib.import_module('nets')
   assert sys.modules['nets'].__file__.startswith(folder)
 
@@ -221,7 +222,7 @@ def _start(project, flip, folder, slow, timeout_secs):
       os.dup2(nowhere, stream)
     os.mkdir(folder)
     make_copy(project, flip, folder)
-    verdict = CAUGHT  # Whatever is raised from here on: the flip was noticed.
+    verdict = CAUGHT  # Any exception from here on: the flip was noticed.
     verdict = try_flip(project, flip, folder, slow)
   finally:
     os._exit([status for status, name in _VERDICTS.items()
@@ -229,17 +230,17 @@ def _start(project, flip, folder, slow, timeout_secs):
 
 
 def try_all(project, tries, slow, timeout_secs, jobs):
-  """Tries flips, some at a time.
+  """Tries flips, several in parallel.
 
   Args:
     project: Project.
     tries: Flips.
-    slow: whether to run the slow tests where the quick ones notice nothing.
+    slow: whether to run the slow tests if the fast ones notice nothing.
     timeout_secs: seconds for one flip.
-    jobs: how many are tried at a time.
+    jobs: number of parallel forks.
 
   Yields:
-    (flip, its verdict), in the order that they end.
+    (flip, its verdict), in the order in which they finish.
   """
   waiting, running = list(enumerate(tries))[::-1], {}
   with tempfile.TemporaryDirectory() as base:
@@ -256,18 +257,18 @@ def try_all(project, tries, slow, timeout_secs, jobs):
 
 
 def _verdict(status):
-  """Returns the verdict of a fork's status, as os.wait gives it."""
+  """Returns the verdict for a fork's exit status, as os.wait returns it."""
   if os.WIFSIGNALED(status):
     return TIMED_OUT if os.WTERMSIG(status) == signal.SIGALRM else KILLED
   return _VERDICTS.get(os.WEXITSTATUS(status), BROKEN)
 
 
 def check_unflipped(project, tries, values, slow=False):
-  """Raises InputError where the tests fail without any flip.
+  """Raises InputError if the tests fail without any flip.
 
   Args:
     project: Project.
-    tries: Flips; of each module, and of each entry, the tests run once.
+    tries: Flips; the tests run once for each module, and for each entry.
     values: the parsed flags.
     slow: whether to run the slow tests too.
   """
@@ -289,8 +290,8 @@ def choose(project, names, sample, seed):
   Args:
     project: Project.
     names: of modules, with or without their package; none means all.
-    sample: how many to draw, None for all.
-    seed: of the drawing.
+    sample: number of flips to draw, None for all.
+    seed: of the random draw.
   """
   short = {name.rpartition('.')[2]: name for name in project.modules}
   modules = []
@@ -313,7 +314,7 @@ def describe(flip):
 
 
 def main(argv):
-  """Tries the flips; returns 0 where enough are caught."""
+  """Tries the flips; returns 0 if enough are caught."""
   values = flags.FLAGS
   project = Project(values.root)
   tries = choose(project, argv[1:], values.sample, values.seed)

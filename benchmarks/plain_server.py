@@ -1,9 +1,9 @@
-"""A server without any checks or batches, to compare server.py with.
+"""A server without checks or batches, for comparison with server.py.
 
   benchmarks/plain_server.py --frozen_file=my_inception_v4_freeze.pb
 
-As tutorials have it: Flask's own server with a thread for each connection, and
-each photo goes through the session alone, as it came.
+As in tutorials: Flask's own server with one thread per connection; each photo
+is passed to the session alone and unmodified.
 """
 
 import flask
@@ -53,7 +53,7 @@ def create_app(path):
 def main(_):
   """Serves until it is ended."""
   common_flags.require(FLAGS, 'frozen_file')
-  # Connections stay open between requests, as those of server.py do.
+  # Connections stay open between requests, as in server.py.
   WSGIRequestHandler.protocol_version = 'HTTP/1.1'
   server = make_server('127.0.0.1', 0, create_app(FLAGS.frozen_file),
                        threaded=True)

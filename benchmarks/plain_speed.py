@@ -1,9 +1,9 @@
-"""Measures the plain training loop, trunk frozen, against the forward pass.
+"""Compares plain training with a frozen backbone to the forward pass.
 
 A training step is that of train_image_classifier.py: its flags, its graph, its
-input from records. The forward pass is that of evaluation, over photos that lie
-in memory. Both take turns in one process, so that what else the machine does
-hits both; the ratio is the median of the rounds.
+input from records. The forward pass is that of evaluation, on photos in memory.
+Both alternate in one process, so that other load on the machine affects both;
+the ratio is the median of the rounds.
 """
 
 import collections
@@ -24,8 +24,8 @@ from errors import InputError
 from training import graph as training_graph
 from training import inference_twin, start
 
-# Flags of training that say nothing about a step of one process: with what the
-# graph is built where it reads them.
+# Training flags that do not affect a step of one process, and the values with
+# which the graph is built if it reads them.
 NOT_OF_A_STEP = {
     'train_dir': None, 'log_every_n_steps': None, 'save_summaries_secs': None,
     'save_interval_secs': None, 'cache_features': False, 'cache_views': 0,
@@ -35,23 +35,23 @@ NOT_OF_A_STEP = {
     'clone_on_cpu': False, 'worker_replicas': 1, 'num_ps_tasks': 0, 'task': 0,
     'sync_replicas': False, 'replicas_to_aggregate': 1}
 
-# A process that computes for less than this share of these seconds is idle; it
-# is looked at so often at most.
+# A process that computes for less than this share of these seconds is idle;
+# this is checked at most so many times.
 IDLE_SHARE = 0.1
 IDLE_SECS = 0.1
 MOST_IDLE_WAITS = 100
 
 # forward, training: input_speed.Turn. waiting: share of the training steps'
-# time in which they waited for their batch.
+# time spent waiting for input.
 Round = collections.namedtuple('Round', 'forward training waiting')
 
 
 def define_flags():
-  """Defines those flags of training that decide about a step, and its own."""
+  """Defines the training flags that affect a step, and this program's own."""
   train_image_classifier.define_flags()
   for name in NOT_OF_A_STEP:
     delattr(flags.FLAGS, name)
-  # None: photos of its own.
+  # None: the benchmark's own photos.
   flags.FLAGS.set_default('dataset_name', None)
   flags.FLAGS.set_default('model_name', 'inception_v4')
   flags.FLAGS.set_default('train_classifier_only', True)
@@ -76,13 +76,13 @@ class Pair:
   """The training step and the forward pass of one network.
 
   Args:
-    session: of the training graph, ready to train.
+    session: session of the training graph, initialized.
     graph: its TrainingGraph.
     twin: InferenceTwin with the same weights.
 
   Attributes:
-    session, twin: those.
-    batch_size: photos a step and forward pass.
+    session, twin: the arguments.
+    batch_size: photos per step and per forward pass.
   """
 
   def __init__(self, session, graph, twin):
@@ -97,14 +97,14 @@ class Pair:
     self.batch_size = len(self._photos)
 
   def step(self):
-    """Takes a training step.
+    """Runs a training step.
 
-    TensorFlow itself notes how long the operation took that takes the next
-    batch. (A second operation that tells the time after it is no clock: it may
-    find no free thread before the step's end.)
+    TensorFlow itself reports the duration of the operation that takes the next
+    batch. (A second operation that reads the time after it is not reliable: it
+    may find no free thread before the end of the step.)
 
     Returns:
-      The seconds of the step, and those of them in which it waited for its
+      The seconds of the step, and how many of them it spent waiting for its
       batch.
     """
     trace = tf.RunMetadata()
@@ -129,14 +129,14 @@ def prepared(values, dataset):
   """Builds both graphs as training.plain_run does, and starts the input.
 
   Args:
-    values: what training_values gives.
+    values: as training_values returns them.
     dataset: slim Dataset.
 
   Yields:
     A Pair.
 
   Raises:
-    InputError: a flag is wrong, a record is damaged, or the loss is no number.
+    InputError: a flag is wrong, a record is damaged, or the loss is not finite.
   """
   run = start.run_from_flags(
       values, {'train': dataset},
@@ -163,7 +163,7 @@ def prepared(values, dataset):
 
 @contextlib.contextmanager
 def _not_finite_as_advice():
-  """Turns the error about a loss that is no number into advice."""
+  """Turns the error about a non-finite loss into advice."""
   try:
     yield
   except tf.errors.InvalidArgumentError as error:
@@ -174,7 +174,7 @@ def _not_finite_as_advice():
 
 
 def wait_until_idle():
-  """Waits until the input has made the batches that it makes ahead."""
+  """Waits until the input has prefetched all of its batches."""
   for _ in range(MOST_IDLE_WAITS):
     before = time.process_time()
     time.sleep(IDLE_SECS)
@@ -183,15 +183,15 @@ def wait_until_idle():
 
 
 def measure(pair, steps):
-  """Gives both a turn; returns a Round.
+  """Measures one round of both; returns a Round.
 
-  The forward pass must not compute beside an input that fills up, and training
-  must not live on batches that were made meanwhile: that many steps are not
+  The forward pass must not run while the input prefetches batches, and training
+  must not use batches that were prefetched meanwhile: that many steps are not
   counted.
 
   Args:
     pair: Pair.
-    steps: forward passes and training steps that are counted.
+    steps: number of forward passes and of training steps that are counted.
   """
   wait_until_idle()
   pair.forward()
@@ -204,10 +204,10 @@ def measure(pair, steps):
 
 
 def take_turn(function, times, batch_size):
-  """Calls a function of a batch some times.
+  """Calls a function that processes one batch several times.
 
   Returns:
-    An input_speed.Turn, and the list of what the function returned.
+    An input_speed.Turn, and the list of the function's return values.
   """
   begin, begin_cpu = time.perf_counter(), time.process_time()
   returned = [function() for _ in range(times)]
@@ -219,14 +219,14 @@ def take_turn(function, times, batch_size):
 
 
 def compare(pair, steps, rounds):
-  """Lets both take turns; returns [Round].
+  """Alternates both; returns [Round].
 
-  A first round, in which the graphs are made ready, is not counted.
+  A first round, which warms up both graphs, is not counted.
 
   Args:
     pair: Pair.
     steps: as for measure.
-    rounds: how many rounds are counted.
+    rounds: number of rounds that are counted.
   """
   figures = []
   measure(pair, 1)
@@ -239,12 +239,12 @@ def compare(pair, steps, rounds):
 
 
 def report(figures, bar, most_waiting):
-  """Prints the medians, and the longest waiting; returns the exit status.
+  """Prints the medians, and the longest wait; returns the exit status.
 
   Args:
     figures: [Round].
-    bar: the least ratio of training to forward pass.
-    most_waiting: the largest share of a step that may wait for input, in every
+    bar: minimum ratio of training to forward pass.
+    most_waiting: maximum share of a step spent waiting for input, in every
       round.
   """
   ratio = statistics.median(one.training.speed / one.forward.speed
@@ -256,7 +256,7 @@ def report(figures, bar, most_waiting):
   for name, turns in (('forward pass', [one.forward for one in figures]),
                       ('training step', [one.training for one in figures])):
     print('%-14s %8.2f %8.1f' % (name, *map(statistics.median, zip(*turns))))
-  # The second is the one to look at where other programs are running.
+  # The second ratio is more reliable if other programs are running.
   print('training has %.3f of the speed of the forward pass (by the time of '
         'the processor %.3f); it must be %.3f' % (ratio, ratio_of_time, bar))
   print('waiting for input: %.4f of a step in the worst round; it may be %.4f' %
@@ -269,14 +269,14 @@ def training_values(values, **others):
 
   Args:
     values: the parsed flags.
-    **others: values that take the place of flags.
+    **others: values that override flags.
   """
   return types.SimpleNamespace(
       **dict(NOT_OF_A_STEP, **dict(values.flag_values_dict(), **others)))
 
 
 def main(_):
-  """Measures both, in turn, and prints the ratio."""
+  """Measures both in alternation and prints the ratio."""
   values = flags.FLAGS
   if bool(values.dataset_dir) != bool(values.dataset_name):
     raise InputError('--dataset_dir and --dataset_name belong together, got %r '

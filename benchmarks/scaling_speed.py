@@ -1,12 +1,13 @@
 """Measures training with several workers and several clones on one machine.
 
-A worker computes with one thread, so that two of them have a core each on the
-smallest machine; the rate without communication is that of as many processes
-that train at the same time for themselves. Clones share what one clone has: all
-threads, and the photos of a step. What a way has less is lost to communication:
-variables and gradients over the loopback, their sums, and waiting for others.
+A worker computes with one thread, so that two of them have one core each on the
+smallest machine; the reference without communication is the same number of
+processes that train independently at the same time. Clones share the resources
+of one clone: all threads, and the photos of a step. The difference is the cost
+of communication: variables and gradients over the loopback, their sums, and
+waiting for others.
 
-Photos a second are counted by the global step in the chief's log, from the
+Photos per second are computed from the global step in the chief's log, from the
 first line after --warm_steps to the last.
 """
 
@@ -34,13 +35,14 @@ ROOT = input_speed.ROOT
 
 _STEP = re.compile(r'global step (\d+): loss')
 
-# A way to train. tasks: list of lists of flags, a process each; of those that
-# are workers the rates are added where they train apart. photos: a global step.
+# A way to train. tasks: list of lists of flags, one per process; if they are
+# workers that train independently, their rates are added. photos: per global
+# step.
 Way = collections.namedtuple('Way', 'name tasks photos apart')
 
 
 def define_flags():
-  """Defines what is trained, and for how long."""
+  """Defines the flags for the training and its duration."""
   flags.DEFINE_string('model_name', 'mobilenet_v1', 'Name of the network.')
   flags.DEFINE_integer('train_image_size', 96, "Side of the network's input in "
                        'pixels.', lower_bound=1)
@@ -60,11 +62,11 @@ def define_flags():
 
 
 class Task:
-  """A process of train_image_classifier.py; notes when it has done its steps.
+  """A process of train_image_classifier.py; records the times of its steps.
 
   Attributes:
     steps: list of (global step, time.monotonic()).
-    lines: what it wrote.
+    lines: its output.
   """
 
   def __init__(self, arguments):
@@ -96,7 +98,7 @@ class Task:
                        (status, ' / '.join(self.lines[-3:])))
 
   def rate(self, warm_steps):
-    """Returns global steps a second after the warm ones."""
+    """Returns global steps per second after the warm-up steps."""
     counted = [step for step in self.steps if step[0] > warm_steps]
     if len(counted) < 2:
       raise InputError('--steps=%d: too few lines of the log were seen' %
@@ -106,7 +108,7 @@ class Task:
 
 
 def ways():
-  """Returns the Ways that are measured, in pairs with what they are held to."""
+  """Returns the Ways to measure, together with their references."""
   batch = FLAGS.batch_size
   single = ['--session_threads=1', '--batch_size=%d' % batch]
   found = [Way('1 training alone, 1 thread', [single], batch, True),
@@ -125,7 +127,7 @@ def ways():
 
 
 def measure(way, dataset_dir, dataset_name):
-  """Trains in one way; returns photos a second over all its processes."""
+  """Trains in one way; returns photos per second over all its processes."""
   steps = FLAGS.warm_steps + FLAGS.steps
   if not way.apart:
     steps = steps * len(way.tasks)
@@ -179,10 +181,10 @@ def main(_):
 
 
 def print_table(rates):
-  """Prints medians, and what communication cost of them.
+  """Prints medians, and the share that was lost to communication.
 
   Args:
-    rates: {name of a Way: photos a second of each round}.
+    rates: {name of a Way: photos per second of each round}.
   """
   names = list(rates)
   alone, apart, one_worker, two_workers, *clones = names

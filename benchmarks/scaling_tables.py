@@ -1,12 +1,13 @@
-"""Computes what training on several cards and hosts needs.
+"""Computes the requirements of training on several cards and hosts.
 
 Counted from the graphs: parameters and multiply-adds of each network, and how
-evenly its variables lie on the parameter servers, dealt out by model_deploy as
-in training. Measured here: how many photos a second one core prepares. Taken
-from the flags: how fast a card is, and how large a batch it holds.
+evenly its variables are spread over the parameter servers, assigned by
+model_deploy as in training. Measured here: photos per second that one core
+preprocesses. Taken from the flags: the speed of a card, and its batch size.
 
-A training step is taken for three times the operations of the forward pass: the
-gradients with respect to activations and to weights cost about as much each.
+A training step is assumed to cost three times the operations of the forward
+pass: the gradients with respect to activations and to weights cost about as
+much each.
 """
 
 import collections
@@ -27,31 +28,32 @@ from nets import nets_factory
 
 FLAGS = flags.FLAGS
 
-# Of the training photos of ILSVRC 2012: how many; bytes of a record in the mean
+# Training photos of ILSVRC 2012: their number, and the mean bytes of a record
 # (138 GB of JPEG files).
 IMAGENET_PHOTOS = 1281167
 IMAGENET_RECORD_BYTES = 110000
 
-# Their usual size; photos that are drawn for the measurement have it.
+# Their usual size, also used for the photos that are drawn for the measurement.
 _PHOTO_SIZE = (500, 375)
 
 _CLASSES = 1001
 
-# parameters: numbers that are trained. variable_bytes: those and the moving
+# parameters: number of trained values. variable_bytes: those and the moving
 # statistics. multiply_adds: of one photo, forward. ps_bytes: variable_bytes on
 # each parameter server.
 Costs = collections.namedtuple(
     'Costs', 'parameters variable_bytes multiply_adds ps_bytes')
 
-# Photos a second over all; seconds of a step; cores that prepare photos; MB a
-# second that are read, cross a host's bus, a worker's network (each way), the
-# network of the busiest parameter server (each way); hours of an epoch.
+# Total photos per second; seconds per step; cores that preprocess photos; MB
+# per second read from disk, over a host's bus, over a worker's network (each
+# way), over the network of the busiest parameter server (each way); hours per
+# epoch.
 Needs = collections.namedtuple(
     'Needs', 'photos step_seconds cores disk bus worker server epoch_hours')
 
 
 def define_flags():
-  """Defines the machines that are computed."""
+  """Defines the flags that describe the machines."""
   flags.DEFINE_list(
       'networks', ['mobilenet_v1', 'inception_v3', 'inception_v4',
                    'resnet_v1_50', 'vgg_16', 'nasnet_large'],
@@ -78,11 +80,11 @@ def define_flags():
 
 
 def costs_of(name, servers):
-  """Counts what a network costs.
+  """Counts the costs of a network.
 
   Args:
     name: key of nets_factory.
-    servers: parameter servers, 0 for none.
+    servers: number of parameter servers, 0 for none.
 
   Returns:
     Costs.
@@ -111,10 +113,10 @@ def _bytes(variable):
 
 
 def needs_of(costs, workers, cards, batch_size, card_tflops, core_photos):
-  """Computes what training with a network needs.
+  """Computes the requirements of training a network.
 
-  Each worker reads all variables once a step, and sends a gradient for each.
-  Inside a host, each card does.
+  Each worker reads all variables once per step, and sends a gradient for each.
+  Within a host, each card does.
 
   Args:
     costs: Costs.
@@ -138,7 +140,7 @@ def needs_of(costs, workers, cards, batch_size, card_tflops, core_photos):
 
 
 def measure_core(dataset_dir, dataset_name):
-  """Returns how many photos a second one core reads, decodes and distorts."""
+  """Returns how many photos per second one core reads, decodes and distorts."""
   with tempfile.TemporaryDirectory() as made:
     folder, name = dataset_dir, dataset_name
     if not folder:
@@ -164,7 +166,7 @@ def _draw_photos(folder):
 
 
 def main(_):
-  """Prints a row a network."""
+  """Prints one row per network."""
   for name in FLAGS.networks:
     if name not in nets_factory.NETWORKS:
       raise unknown_name('network', name, nets_factory.NETWORKS)
@@ -184,7 +186,7 @@ def main(_):
 
 
 def print_table(core_photos):
-  """Prints the table that the flags ask for, in Markdown."""
+  """Prints the table for the flags, in Markdown."""
   last = (['network of a worker, MB/s each way',
            'of the busiest server, MB/s each way'] if FLAGS.servers
           else ["the host's bus, MB/s"])

@@ -1,13 +1,13 @@
-"""Measures the server under load, beside the bare session.
+"""Measures the server under load, compared with the bare session.
 
-server.py is started on a free port. Clients on connections of their own upload
-one photo after the other to /api/classify; whoever is refused waits as long as
-Retry-After says. Before and after each number of clients the bare session
-classifies the same photos, already decoded and checked, in full batches: what
-the machine can do at that time, without any server. With --plain the same
-clients also ask benchmarks/plain_server.py.
+server.py is started on a free port. Clients with one connection each upload one
+photo after the other to /api/classify; after a refusal a client waits as long
+as Retry-After says. Before and after each number of clients, the bare session
+classifies the same photos, already decoded and checked, in full batches: the
+maximum speed of the machine at that time, without any server. With --plain, the
+same clients also send to benchmarks/plain_server.py.
 
-Every reply is compared with what the classifier says of the same photo alone.
+Every reply is compared with the classifier's result for the same photo alone.
 """
 
 import collections
@@ -32,24 +32,24 @@ FLAGS = flags.FLAGS
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-# How far a probability may be from the one of the same photo alone.
+# Maximum difference between a probability and that of the same photo alone.
 _TOLERANCE = 1e-5
 
-# Seconds for an answer, or for the server's start, at most.
+# Maximum seconds for a response, or for the start of the server.
 _PATIENCE_SECS = 300
 
 # One reply. end: seconds after the start; seconds: since the photo was sent.
 Reply = collections.namedtuple('Reply', 'photo status body end seconds')
 
-# Of one number of clients. rate: answers a second; p50, p95, p99: seconds;
-# wrong: answers that differ; failed: neither answers nor refusals. share: of
-# what the bare session did before and after.
+# Results for one number of clients. rate: answers per second; p50, p95, p99:
+# seconds; wrong: answers that differ; failed: neither answers nor refusals.
+# share: of the rate of the bare session before and after.
 Level = collections.namedtuple(
     'Level', 'clients answers rate p50 p95 p99 refused wrong failed share')
 
 
 def define_flags():
-  """Defines what is served, and by how many it is asked."""
+  """Defines the flags for the server and the clients."""
   flags.DEFINE_string('frozen_file', None, 'Frozen graph with its labels.')
   flags.DEFINE_string('photos', None, 'Folder of JPEG or PNG photos, searched '
                       'with its sub-folders.')
@@ -84,14 +84,14 @@ class Client(threading.Thread):
   """
 
   def __init__(self, port, requests, first, start, stop):
-    """Prepares a client; start() has it begin.
+    """Prepares a client; start() starts it.
 
     Args:
       port: of the server.
-      requests: list of bytes, whole requests.
-      first: which of them is the first.
-      start: time.perf_counter() that `end` counts from.
-      stop: threading.Event that ends it.
+      requests: list of bytes, complete requests.
+      first: index of the first request.
+      start: time.perf_counter() that `end` is relative to.
+      stop: threading.Event that stops it.
     """
     super().__init__(daemon=True)
     self.replies = []
@@ -121,7 +121,7 @@ class Client(threading.Thread):
 
 
 def connect(port):
-  """Returns a socket that is connected to a port of this machine."""
+  """Returns a socket connected to a port of this machine."""
   connection = socket.create_connection(('127.0.0.1', port), _PATIENCE_SECS)
   connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
   return connection
@@ -130,18 +130,18 @@ def connect(port):
 def exchange(connection, request):
   """Sends a request and reads its reply.
 
-  Less work than http.client's, for the clients share the cores with the server.
+  Faster than http.client, because the clients share the cores with the server.
 
   Args:
     connection: socket.
     request: bytes.
 
   Returns:
-    Status, dict of the headers with small letters, and the body.
+    Status, dict of the headers with lower-case names, and the body.
 
   Raises:
     OSError: the connection broke.
-    ValueError: the reply is none.
+    ValueError: the reply is not valid.
   """
   connection.sendall(request)
   data = b''
@@ -167,14 +167,14 @@ def _received(connection):
 
 
 def to_request(photo):
-  """Returns the bytes that upload a photo."""
+  """Returns the bytes of a request that uploads a photo."""
   return (b'POST /api/classify HTTP/1.1\r\nHost: 127.0.0.1\r\n'
           b'Content-Type: application/octet-stream\r\n'
           b'Content-Length: %d\r\n\r\n' % len(photo)) + photo
 
 
 def is_right(body, expected):
-  """Whether a reply says of a photo what the classifier said of it alone.
+  """Whether a reply equals the classifier's result for the photo alone.
 
   Args:
     body: JSON of /api/classify.
@@ -195,7 +195,7 @@ def read_photos(folder, count):
   """Returns the bytes of `count` usable photos of a folder.
 
   Raises:
-    InputError: there are not as many.
+    InputError: there are fewer.
   """
   found = []
   for parent, folders, names in os.walk(folder):
@@ -204,7 +204,7 @@ def read_photos(folder, count):
       if name.lower().endswith(('.jpg', '.jpeg', '.png')):
         found.append(os.path.join(parent, name))
   photos = []
-  # From all over the folder: its sub-folders are classes, say.
+  # Spread over the folder: its sub-folders may be classes.
   for path in found[::max(1, len(found) // count)]:
     with open(path, 'rb') as file:
       data = file.read()
@@ -217,13 +217,13 @@ def read_photos(folder, count):
 
 
 def measure_bare(classifier, prepared, batch_size, seconds):
-  """Returns the photos a second of the bare session.
+  """Returns the photos per second of the bare session.
 
   Args:
     classifier: Classifier.
-    prepared: list of Photos, as serving.classifier.prepare made them.
-    batch_size: photos a run.
-    seconds: for how long.
+    prepared: list of Photos, as serving.classifier.prepare returns them.
+    batch_size: photos per run.
+    seconds: duration.
   """
   start, done = time.perf_counter(), 0
   while time.perf_counter() - start < seconds:
@@ -235,7 +235,7 @@ def measure_bare(classifier, prepared, batch_size, seconds):
 
 
 def ask(port, requests, clients, seconds):
-  """Returns the Replies that some clients get in some seconds."""
+  """Returns the Replies that several clients get within some seconds."""
   stop, start = threading.Event(), time.perf_counter()
   threads = [Client(port, requests, number, start, stop)
              for number in range(clients)]
@@ -249,21 +249,21 @@ def ask(port, requests, clients, seconds):
 
 
 def to_level(clients, replies, expected, seconds, bare):
-  """Returns the Level of what some clients got.
+  """Returns the Level for the replies to several clients.
 
   Args:
-    clients: how many.
+    clients: number of clients.
     replies: list of Replies.
     expected: by photo, list of (label, probability).
-    seconds: for how long they asked.
-    bare: photos a second of the bare session.
+    seconds: duration of the measurement.
+    bare: photos per second of the bare session.
   """
   answers = [reply for reply in replies if reply.status == 200]
   refused = sum(reply.status == 503 for reply in replies)
   wrong = sum(not is_right(reply.body, expected[reply.photo])
               for reply in answers)
-  # Up to the last answer in time: what was on its way then is not counted, nor
-  # is the time that it had taken.
+  # Until the last answer in time: requests that were in progress then are not
+  # counted, nor is the time that they had taken.
   ends = [reply.end for reply in answers if reply.end <= seconds]
   rate = len(ends) / max(ends) if ends else 0.0
   waits = [reply.seconds for reply in answers] or [float('nan')]
@@ -273,7 +273,7 @@ def to_level(clients, replies, expected, seconds, bare):
 
 
 def start_server():
-  """Starts server.py; returns what start_program does."""
+  """Starts server.py; returns the same as start_program."""
   folder, name = os.path.split(os.path.abspath(FLAGS.frozen_file))
   return start_program(
       'server.py', '--port=0', '--model_dir=' + folder, '--model_name=' + name,
@@ -284,7 +284,7 @@ def start_program(name, *arguments):
   """Starts a server; returns its process and its port.
 
   Raises:
-    InputError: it did not start; it has said why.
+    InputError: it did not start; it has printed the reason.
   """
   process = subprocess.Popen(
       [sys.executable, os.path.join(_ROOT, name), *arguments],
@@ -305,11 +305,11 @@ def print_level(name, level, bare):
 
 
 def missed(levels, plain):
-  """Returns what is not as it must be, one sentence each.
+  """Returns the unmet requirements, one sentence each.
 
   Args:
     levels: list of Levels of server.py.
-    plain: list of those of the plain server, as long or empty.
+    plain: list of those of the plain server, of the same length or empty.
   """
   found = ['%d clients: %.2f photos a second, the plain server has %.2f' %
            (ours.clients, ours.rate, other.rate)
@@ -325,10 +325,10 @@ def missed(levels, plain):
 
 
 def clients_from_flags():
-  """Returns the numbers of --clients.
+  """Returns the numbers in --clients.
 
   Raises:
-    InputError: one of them is no number of clients.
+    InputError: one of them is not a number of clients.
   """
   for text in FLAGS.clients:
     if not (text.isdigit() and 0 < int(text) <= 1000):
@@ -338,7 +338,7 @@ def clients_from_flags():
 
 
 def main(_):
-  """Prints the table; returns 1 where a bar is missed."""
+  """Prints the table; returns 1 if a requirement is not met."""
   common_flags.require(FLAGS, 'frozen_file', 'photos')
   all_clients = clients_from_flags()
   photos = read_photos(FLAGS.photos, FLAGS.num_photos)

@@ -1,17 +1,17 @@
-"""Measures how well photos that are no class are told from those that are.
+"""Measures out-of-distribution (OOD) detection: photos that are of no class.
 
-The features before the classifier are computed once a photo, with a published
+The features before the classifier are computed once per photo, with a published
 checkpoint. For each split of the photos a classifier is trained on the features
-of the training photos, as ./run_train.sh trains one; then each method scores
-the validation photos and
+of the training photos, as ./run_train.sh does; then each method scores the
+validation photos and
 
 - far: a folder of photos of other things;
-- near: the photos of two classes that were left out. All pairs of neighbours in
-  the list of classes have their turn, each with a classifier of its own.
+- near: the photos of two classes that were left out. Each pair of neighbours in
+  the list of classes is left out in turn, with a classifier of its own.
 
-AUROC is the chance that a photo of the classes has a higher score than another.
-Accepted is the share of the others above the threshold that 95 % of the
-validation photos pass.
+AUROC is the probability that a photo of the classes has a higher score than
+another photo. Accepted is the share of the other photos above the threshold
+that 95 % of the validation photos pass.
 """
 
 import collections
@@ -34,20 +34,20 @@ from serving import inference_graph, nearest
 
 FLAGS = flags.FLAGS
 
-# The classifier's training, as run_train.sh has it.
+# The classifier's training settings, as in run_train.sh.
 _BATCH, _RATE, _PATIENCE, _MOST_EPOCHS = 32, 0.003, 20, 200
 _WEIGHT_DECAY, _KEEP = 0.00004, 0.5
 
-# known: [photos] floats of validation photos; others: of those of no class.
+# known: [photos] floats of validation photos; others: of photos of no class.
 Scores = collections.namedtuple('Scores', 'known others')
 
-# Of one split and classifier. train, validation, others: Parts.
+# For one split and classifier. train, validation, others: Parts.
 Task = collections.namedtuple('Task', 'train validation others')
 Part = collections.namedtuple('Part', 'features logits labels')
 
 
 def define_flags():
-  """Defines which photos are told apart, and by which network."""
+  """Defines the flags for the photos and the network."""
   flags.DEFINE_string('photos', None, 'Folder with a sub-folder a class.')
   flags.DEFINE_string('strangers', None, 'Folder of photos of other things.')
   flags.DEFINE_string('model_name', 'mobilenet_v1', 'Name of the network.')
@@ -73,9 +73,9 @@ def read_photos(folder, work_dir, name):
   """Converts a folder and computes the features of all of its photos.
 
   Args:
-    folder: with a sub-folder a class, or of photos.
-    work_dir: where the records go.
-    name: of the data set.
+    folder: with one sub-folder per class, or of photos.
+    work_dir: folder for the records.
+    name: name of the data set.
 
   Returns:
     photo_features.Features; logits are those of the published classifier.
@@ -86,7 +86,7 @@ def read_photos(folder, work_dir, name):
   if any(entry.is_dir() for entry in os.scandir(folder)):
     os.symlink(os.path.abspath(folder), target)
   else:
-    # The converter wants two classes at least.
+    # The converter requires at least two classes.
     for number, entry in enumerate(sorted(os.scandir(folder), key=str)):
       half = os.path.join(target, 'half_%d' % (number % 2))
       os.makedirs(half, exist_ok=True)
@@ -111,7 +111,7 @@ def _num_classes(prefix):
 
 
 def train_classifier(train, validation, num_classes, seed):
-  """Trains a linear classifier with Adam until validation gets no better.
+  """Trains a linear classifier with Adam until validation stops improving.
 
   Args:
     train: (features, labels).
@@ -164,8 +164,8 @@ def make_task(features, labels, others, left_out, seed):
   Args:
     features: [photos, n] of all photos of the classes.
     labels: [photos].
-    others: [m, n] features of strangers; None: the photos left out.
-    left_out: classes that are not trained on.
+    others: [m, n] features of other photos; None: the photos left out.
+    left_out: classes that are excluded from training.
     seed: of the split.
 
   Raises:
@@ -218,7 +218,7 @@ def methods(task):
   try:
     temperature = calibration.fit_temperature(validation.logits,
                                               validation.labels)
-  except calibration.NoTemperature:  # Where all photos are right.
+  except calibration.NoTemperature:  # If all photos are classified correctly.
     temperature = 1.0
   yield 'largest softmax, temperature', both(
       lambda part: calibration.softmax(part.logits, temperature).max(axis=1))
@@ -234,7 +234,7 @@ def methods(task):
 
 
 def auroc(scores):
-  """Returns the chance that a known photo has the higher score; ties: half."""
+  """Returns the probability that a known photo scores higher; ties: half."""
   known = np.sort(scores.known)
   below = np.searchsorted(known, scores.others, 'left')
   equal = np.searchsorted(known, scores.others, 'right') - below
@@ -243,14 +243,14 @@ def auroc(scores):
 
 
 def accepted(scores, share=feature_bank.ACCEPTED):
-  """Returns the share of others that pass where `share` of known ones do."""
+  """Returns the share of others that pass if `share` of known photos pass."""
   ranked = np.sort(scores.known)
   threshold = ranked[int(len(ranked) * (1 - share) + 1e-9)]
   return float(np.mean(scores.others >= threshold))
 
 
 def measure_time(features, labels, prefix):
-  """Returns the share that asking adds to a classification of one photo.
+  """Returns the share that OOD detection adds to the time of one photo.
 
   Args:
     features: [photos, n] of training photos.
@@ -284,7 +284,7 @@ def measure_time(features, labels, prefix):
       for way in (0, 1):
         start = time.perf_counter()
         ways[way](photo)
-        if number >= 3:  # The first runs set up.
+        if number >= 3:  # The first runs warm up.
           seconds[way].append(time.perf_counter() - start)
   plain, asking = map(statistics.median, seconds)
   print('asking takes %.2f ms more than %.2f ms, with %d training photos: '
@@ -294,7 +294,7 @@ def measure_time(features, labels, prefix):
 
 
 def run_seed(features, labels, strangers, pairs, seed):
-  """Returns {method: {kind: (AUROC, accepted)}} of a split."""
+  """Returns {method: {kind: (AUROC, accepted)}} for a split."""
   found = collections.defaultdict(dict)
   for name, scores in methods(
       make_task(features, labels, strangers, (), seed)):
@@ -330,7 +330,7 @@ def print_table(found):
 
 
 def main(_):
-  """Prints the table; returns 1 where a bar is missed."""
+  """Prints the table; returns 1 if a requirement is not met."""
   common_flags.require(FLAGS, 'photos', 'strangers', 'checkpoint_path')
   prefix = checkpoints.resolve(FLAGS.checkpoint_path)
   with tempfile.TemporaryDirectory() as work_dir:

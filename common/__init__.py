@@ -1,1 +1,1 @@
-"""What programs and packages share."""
+"""Code shared by programs and packages."""

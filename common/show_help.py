@@ -2,9 +2,10 @@
 
   python3 common/show_help.py run_train.sh train_image_classifier.py
 
-The flags are found by running the function `define_flags` of the program, with
-a list that notes them in place of `absl.flags`. Of the project's source only
-what that function uses is evaluated, so no package has to be installed.
+The flags are found by running the function `define_flags` of the program with
+an object that records them instead of `absl.flags`. Of the project's source
+only the code that this function uses is evaluated, so no package has to be
+installed.
 """
 
 import ast
@@ -21,28 +22,28 @@ WIDTH = 80
 Flag = collections.namedtuple(
     'Flag', 'name kind default help choices lower_bound upper_bound')
 
-# Some lines of env_set.sh: a comment, and {variable: (default, comment)}; the
-# default is None where the variable has none.
+# A section of env_set.sh: a comment, and {variable: (default, comment)}; the
+# default is None for a variable without one.
 Settings = collections.namedtuple('Settings', 'comment variables')
 
 _VARIABLE = re.compile(r': "\$\{(\w+):?=(.*)\}"(?:\s+#\s*(.*))?$')
 _WITHOUT_DEFAULT = re.compile(r'#((?: [A-Z_]{4,})+)$')
-# A function of env_set.sh, or an array that it sets.
+# A function in env_set.sh, or an array that it sets.
 _FUNCTION = re.compile(r'^(\w+)(\(\) \{\n.*?^\}|=\(.*?\))$',
                        re.MULTILINE | re.DOTALL)
-# A script that another one starts or sources.
+# A script that another script starts or sources.
 _SCRIPT_USED = re.compile(
     r'(?:\$\{PROJECT_DIR\}|\$\(dirname "\$\{BASH_SOURCE\[0\]\}"\))/'
     r'((?:scripts/)?\w+\.sh)')
-# They read what is not for the user of another script.
+# The variables that these read are not settings of the script that uses them.
 _NOT_FOLLOWED = {'env_set.sh', 'help.sh', 'engine.sh', 'setup.sh'}
 
 
 class FlagList:
-  """Takes the place of `absl.flags`: notes what is defined.
+  """Replaces `absl.flags`: records the flags that are defined.
 
   Args:
-    found: dict that gets {name: Flag}.
+    found: dict to which {name: Flag} is added.
   """
 
   def __init__(self, found):
@@ -73,15 +74,14 @@ class FlagList:
 
 
 class Source:
-  """A source file; each of its names is evaluated when it is asked for.
+  """A source file whose names are evaluated on demand.
 
-  A name that needs a package that is not there is None: help texts need no
-  more of it.
+  A name that needs a missing package is None: help texts do not need its value.
 
   Args:
     path: path of the file.
     flags: FlagList.
-    others: {path: Source} of the files that were read before; gets this one.
+    others: {path: Source} of the files read so far; this one is added.
   """
 
   def __init__(self, path, flags, others):
@@ -107,7 +107,7 @@ class Source:
     return self._values[name]
 
   def _define(self, name):
-    """Evaluates a name, after the names that it uses."""
+    """Evaluates a name, after the names that it depends on."""
     if name in self._values or name not in self._nodes:
       return
     self._values[name] = None
@@ -136,7 +136,7 @@ class Source:
     return eval(compile(ast.Expression(node), self._path, 'eval'), self._values)
 
   def _dict(self, node):
-    """Evaluates a table; rows that cannot be are None, their names stay."""
+    """Evaluates a dict; values that cannot be evaluated are None."""
     found = {}
     for key, value in zip(node.keys, node.values):
       if key is None:  # **value
@@ -163,7 +163,7 @@ class Source:
 
 
 def _names_defined_by(node):
-  """Returns the names that a statement gives a value."""
+  """Returns the names to which a statement assigns a value."""
   if isinstance(node, (ast.Import, ast.ImportFrom)):
     return [alias.asname or alias.name.split('.')[0] for alias in node.names]
   if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
@@ -180,14 +180,14 @@ def _alias(node, name):
 
 
 def flags_of(program):
-  """Returns what a program says of itself, and its flags.
+  """Returns the docstring and the flags of a program.
 
   Args:
-    program: path of its file, in the project.
+    program: path of its file in the project.
 
   Returns:
-    Its docstring and {name: Flag}; None in place of that where the program has
-    no function define_flags.
+    Its docstring and {name: Flag}; None instead of the latter if the program
+    has no function define_flags.
   """
   found = {}
   source = Source(os.path.abspath(program), FlagList(found), {})
@@ -231,7 +231,7 @@ def program_help(program):
   """Returns the help of a program: its docstring and its flags.
 
   Args:
-    program: path of its file, in the project.
+    program: path of its file in the project.
   """
   docstring, flags = flags_of(program)
   lines = [docstring.strip(), '']
@@ -267,10 +267,10 @@ def read_settings(text):
 
 
 def variables_read_by(script, settings, env_set):
-  """Returns the names of those variables that a script reads.
+  """Returns the names of the variables in env_set.sh that a script reads.
 
-  It reads those too that the functions and arrays of env_set.sh, the scripts it
-  starts and the defaults of its variables read.
+  Includes those that are read by the functions and arrays of env_set.sh, by the
+  scripts that it starts, and by the defaults of its variables.
 
   Args:
     script: path of the script.
@@ -298,13 +298,13 @@ def variables_read_by(script, settings, env_set):
 
 
 def _code(script):
-  """Returns the text of a script without the lines that are comments."""
+  """Returns the text of a script without comment lines."""
   with open(script, encoding='utf-8') as file:
     return ''.join(line for line in file if not line.startswith('#'))
 
 
 def script_help(script):
-  """Returns the comment at the head of a script, and the variables it reads.
+  """Returns the comment at the top of a script, and the variables it reads.
 
   Args:
     script: path of the script.
@@ -347,5 +347,5 @@ if __name__ == '__main__':
   try:
     main(*sys.argv[1:])
     sys.stdout.flush()
-  except BrokenPipeError:  # Of `./run_train.sh --help | head`.
+  except BrokenPipeError:  # From `./run_train.sh --help | head`.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

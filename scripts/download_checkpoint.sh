@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Downloads a published checkpoint into checkpoints/, where the other scripts
 # find it. MODEL is a network (mobilenet_v1) or a checkpoint's own name
-# (mobilenet_v1_1.0_192); without it, MODEL_NAME. An archive that lies there
-# already is used without the network. Can be interrupted and run again.
+# (mobilenet_v1_1.0_192); if omitted, MODEL_NAME. An archive that is already
+# there is used without a download. Can be interrupted and run again.
 #
 # usage: scripts/download_checkpoint.sh [MODEL] [flags of download_checkpoint.py,
 #        --help lists them and every MODEL]

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Sourced by every script: which TensorFlow runs, on which Python, from where.
+# Selects the TensorFlow engine and its Python; sourced by every script.
 #   ENGINE=tf1  TensorFlow 1.15 on Python 3.7 in .venv, the reference
 #   ENGINE=tf2  TensorFlow 2 on Python 3.10 to 3.13 in .venv-tf2
-#   unset       tf1 where there is a Python 3.7, else tf2
+#   unset       tf1 if there is a Python 3.7, else tf2
 # shellcheck shell=bash
 # shellcheck disable=SC2034  # used by the scripts that source this
 
@@ -34,13 +34,13 @@ is_python() {
     "${PYTHON_VERSIONS[@]}" >/dev/null 2>&1
 }
 
-# Prints places where a Python for the engine may be, a path a line.
+# Prints paths where a Python for the engine may be, one per line.
 python_candidates() {
   if [[ -n "${PYTHON:-}" ]]; then
     echo "${PYTHON}"
     return
   fi
-  # A pyenv shim of that name may be there and refuse: is_python tries them all.
+  # A pyenv shim of that name may exist and fail: is_python tries all of them.
   local name version folder
   for name in "${PYTHON_VERSIONS[@]/#/python}" python3 python; do
     command -v "${name}" || true
@@ -75,8 +75,8 @@ find_python() {
   return 1
 }
 
-# Whether the engine's environment is there, or a Python to make it with. A
-# PYTHON that is given decides alone.
+# Whether the engine's environment exists, or a Python to create it with. If
+# PYTHON is set, only that is considered.
 has_python() {
   if [[ -z "${PYTHON:-}" ]] && is_python "${VENV_PYTHON}"; then
     return 0
@@ -84,8 +84,8 @@ has_python() {
   find_python >/dev/null
 }
 
-# Prints the engine to use where none is asked for, and to stderr why, unless it
-# is the reference.
+# Prints the engine to use if none is given; if it is not the reference, prints
+# the reason to stderr.
 choose_engine() {
   use_engine tf1
   if ! has_python; then

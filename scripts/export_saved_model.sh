@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Writes the frozen graph of ./export_freeze.sh as a SavedModel for TensorFlow
-# Serving: the next version in EXPORT_DIR/saved_model/my_MODEL_NAME. Where there
-# is no frozen graph yet, and where CHECKPOINT says which checkpoint is meant,
-# ./export_freeze.sh makes it first. One of another checkpoint than that of
-# TRAIN_DIR which all steps take is an error.
+# Exports the frozen graph of ./export_freeze.sh as a SavedModel for TensorFlow
+# Serving: the next version in EXPORT_DIR/saved_model/my_MODEL_NAME. If there is
+# no frozen graph yet, or if CHECKPOINT is set, ./export_freeze.sh makes it
+# first. A frozen graph of another checkpoint than the one of TRAIN_DIR that all
+# steps use is an error.
 #
 # usage: [MODEL_NAME=…] [CHECKPOINT=newest] scripts/export_saved_model.sh [flags of
 #        export_saved_model.py, --help lists them]

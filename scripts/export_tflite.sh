@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Writes the best checkpoint of TRAIN_DIR, or the newest where training keeps no
-# best one and with CHECKPOINT=newest, as a TensorFlow Lite model for phones, to
-# EXPORT_DIR, and beside it its labels and the step that it is of. Prints the
+# Exports a checkpoint of TRAIN_DIR (the best one, or the newest if training
+# keeps no best one or with CHECKPOINT=newest) as a TensorFlow Lite model for
+# phones, to EXPORT_DIR, with its labels and its step beside it. Prints the
 # accuracy of the model and of the graph on the validation photos.
 #
 # usage: [MODEL_NAME=…] [CHECKPOINT=newest] scripts/export_tflite.sh [flags of

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fine-tunes InceptionV1 on flowers: the classifier for 2,000
 # steps, then all layers for 1,000. Downloads the published checkpoint and the
-# flowers where they are not there yet; see finetune_on_flowers.sh.
+# flowers if they are missing; see finetune_on_flowers.sh.
 #
 # usage: [CLASSIFIER_STEPS=2000] [ALL_STEPS=1000] \
 #        ./scripts/finetune_inception_v1_on_flowers.sh \

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fine-tunes InceptionV3 on flowers: the classifier for 1,000
 # steps, then all layers for 500. Downloads the published checkpoint and the
-# flowers where they are not there yet; see finetune_on_flowers.sh.
+# flowers if they are missing; see finetune_on_flowers.sh.
 #
 # usage: [CLASSIFIER_STEPS=1000] [ALL_STEPS=500] \
 #        ./scripts/finetune_inception_v3_on_flowers.sh \

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Fine-tunes MODEL_NAME on flowers as slim's examples do: downloads its
-# published checkpoint and the flowers where they are not there yet, trains the
-# classifier, evaluates, trains all layers, evaluates. Interrupted and run again
-# it goes on where it was. Photos of your own: DATASET_NAME and DATASET_DIR.
+# Fine-tunes MODEL_NAME on flowers like slim's examples: downloads its published
+# checkpoint and the flowers if they are missing, trains the classifier,
+# evaluates, trains all layers, evaluates. After an interruption, run it again
+# to continue. For your own photos, set DATASET_NAME and DATASET_DIR.
 #
 # usage: MODEL_NAME=… [CLASSIFIER_STEPS=1000] [ALL_STEPS=500] \
 #        [ALL_LEARNING_RATE=0.0001] ./scripts/finetune_on_flowers.sh \
@@ -27,7 +27,7 @@ if [[ -n "${CHECKPOINT_PATH}" && ! -e "${CHECKPOINT_PATH}" &&
 fi
 "${PROJECT_DIR}/convert_tfrecord.sh"
 
-# The learning rate stays, as slim's; MAX_NUMBER_OF_STEPS would have it fall.
+# The learning rate is constant, as in slim; MAX_NUMBER_OF_STEPS would decay it.
 fine_tune() {
   train_to_the_end --max_number_of_steps="$1" --early_stop_evals=0 \
     --log_every_n_steps=100 "${@:2}"

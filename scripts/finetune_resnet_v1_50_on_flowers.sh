@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fine-tunes ResNet-50 on flowers: the classifier for 3,000
 # steps, then all layers for 1,000. Downloads the published checkpoint and the
-# flowers where they are not there yet; see finetune_on_flowers.sh.
+# flowers if they are missing; see finetune_on_flowers.sh.
 #
 # usage: [CLASSIFIER_STEPS=3000] [ALL_STEPS=1000] \
 #        ./scripts/finetune_resnet_v1_50_on_flowers.sh \

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Sourced by every script, before anything else: where --help is among the
-# script's arguments, prints the comment at its head, the variables that it reads
-# and the flags of its program (the variable `program`), and ends. Nothing is
-# installed for that, and no environment is needed. Else `program`, a path in the
-# project, becomes its whole path.
+# Prints the help of a script; sourced by every script, before anything else. If
+# --help is among the script's arguments, prints the comment at the top of the
+# script, the variables that it reads and the flags of its program (the variable
+# `program`), and exits. For that nothing is installed, and no environment is
+# needed. Otherwise makes `program`, a path in the project, absolute.
 # shellcheck shell=bash
 
 PROJECT_DIR="$(CDPATH='' cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"

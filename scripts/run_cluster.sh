@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Trains with several processes, on this machine or on several, and ends with
-# them: parameter servers keep the variables, workers train on photos, each with
-# a share of the records. The same command is run on each machine; what the hosts
-# of its lists name is started there. TRAIN_DIR belongs to the chief, the first
-# worker; on other machines it is only read, if it is there.
+# Trains with several processes, on this machine or on several, and exits when
+# they end: parameter servers store the variables, workers train on photos, each
+# on a share of the records. The same command is run on each machine; it starts
+# the tasks whose hosts in the lists are this machine. TRAIN_DIR belongs to the
+# chief, the first worker; on other machines it is only read, if it exists.
 # Without hosts: NUM_PS and NUM_WORKERS processes on this machine.
 # Each task has a log in LOG_DIR; the chief's is shown. Ctrl-C, SIGTERM and
-# ./stop_train.sh (where the chief is) save a last checkpoint and end all tasks.
-# TRAINABLE_SCOPES, CHECKPOINT_PATH and the like are as for ./run_train.sh.
+# ./stop_train.sh (on the chief's machine) save a last checkpoint and end all
+# tasks. TRAINABLE_SCOPES, CHECKPOINT_PATH etc. are as for ./run_train.sh.
 #
 # usage: [MODEL_NAME=…] [NUM_PS=1 NUM_WORKERS=2] scripts/run_cluster.sh
 #        [--ps_hosts=a:2222 --worker_hosts=a:2223,b:2223 | --hosts=FILE]
@@ -27,6 +27,6 @@ if [[ -n "${NUM_WORKERS:-}" ]]; then
   flags+=(--num_workers="${NUM_WORKERS}")
 fi
 
-# Not nohup: it ends when the training has, so that a supervisor, a terminal or
-# a job queue can hold on to it.
+# Not nohup: it runs until training ends, so that a supervisor, a terminal or a
+# job queue can control it.
 exec "${VENV_PYTHON}" -u "${program}" "${flags[@]}" "$@"

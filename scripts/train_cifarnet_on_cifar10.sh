@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Trains CifarNet on CIFAR-10 from scratch, as slim's example does, and evaluates
-# it on the test photos. Downloads CIFAR-10 where it is not there yet.
-# Interrupted and run again it goes on where it was.
+# Trains CifarNet on CIFAR-10 from scratch, like slim's example, and evaluates
+# it on the test photos. Downloads CIFAR-10 if it is missing. After an
+# interruption, run it again to continue.
 #
 # usage: [STEPS=100000] ./scripts/train_cifarnet_on_cifar10.sh \
 #        [flags of train_image_classifier.py, --help lists them]

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Trains MODEL_NAME from scratch on DATASET_NAME for so many steps with plain
-# gradient descent, and evaluates it: what the train_*.sh here have in common.
+# Trains MODEL_NAME from scratch on DATASET_NAME for STEPS steps with plain
+# gradient descent, and evaluates it: the common part of the train_*.sh here.
 #
 # usage: MODEL_NAME=… DATASET_NAME=… STEPS=… ./scripts/train_from_scratch.sh \
 #        [flags of train_image_classifier.py, --help lists them]
@@ -21,7 +21,7 @@ export LOG_FILE BATCH_SIZE OPTIMIZER LEARNING_RATE
 export MAX_NUMBER_OF_STEPS='' EVAL_INTERVAL_SECS=''
 
 "${PROJECT_DIR}/convert_tfrecord.sh"
-# The learning rate stays: MAX_NUMBER_OF_STEPS would have it fall to 0.
+# The learning rate is constant: MAX_NUMBER_OF_STEPS would decay it to 0.
 # shellcheck disable=SC2154  # train_flags: of the script that sources this
 train_to_the_end --max_number_of_steps="${STEPS}" --log_every_n_steps=100 \
   "${train_flags[@]}" "$@"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Trains LeNet on MNIST from scratch, as slim's example does, and evaluates it
-# on the test photos. Downloads MNIST where it is not there yet. Interrupted
-# and run again it goes on where it was.
+# Trains LeNet on MNIST from scratch, like slim's example, and evaluates it on
+# the test photos. Downloads MNIST if it is missing. After an interruption, run
+# it again to continue.
 #
 # usage: [STEPS=20000] ./scripts/train_lenet_on_mnist.sh \
 #        [flags of train_image_classifier.py, --help lists them]

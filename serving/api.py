@@ -1,17 +1,16 @@
-"""The programs' side of the server: JSON, and what watches it.
+"""The API of the server: JSON endpoints, and endpoints for monitoring.
 
   curl --data-binary @rose.jpg http://127.0.0.1:5001/api/classify?top=5
   curl -F file=@rose.jpg -F file=@tulip.png http://127.0.0.1:5001/api/classify
 
-static/openapi.json describes it and is served as /api/openapi.json;
-tests/api_test.py compares it with real answers.
+The API is described in static/openapi.json, which is served as
+/api/openapi.json; tests/api_test.py compares it with real responses.
 
-With the config API_TOKEN, /api/classify and /api/model want the header
-`Authorization: Bearer <token>`. The page stays open and asks for nothing: its
-form and its script send to /, and only from the page itself (serving.page).
-Whoever wants nothing open but the API sets PAGE to False as well. /healthz,
-/readyz and /metrics tell no photo and no label and stay open for what watches
-the server.
+With the config API_TOKEN, /api/classify and /api/model require the header
+`Authorization: Bearer <token>`. The page needs no token: its form and its
+script send to /, and only from the page itself (serving.page). To open nothing
+but the API, also set PAGE to False. /healthz, /readyz and /metrics reveal no
+photo and no label and stay open for monitoring.
 """
 
 import math
@@ -29,11 +28,11 @@ def add_routes(app, service):
 
   Args:
     app: the application.
-    service: what create_app got.
+    service: the service passed to create_app.
   """
 
   def refuses_early(environ):
-    """Whether a request is refused for its token, whatever its body is."""
+    """Whether a request is refused for its token before its body is read."""
     return (environ['PATH_INFO'] == '/api/classify' and
             not _has_token(app, environ.get('HTTP_AUTHORIZATION', '')))
 
@@ -78,20 +77,20 @@ def add_routes(app, service):
 
 
 def reply(results, labels, milliseconds, top=None):
-  """Returns what /api/classify answers, as plain values.
+  """Returns the response of /api/classify, as plain values.
 
   Args:
     results: list of intake.Results.
-    labels: names by output index, where an Answer has none.
+    labels: names by output index, for Answers without labels.
     milliseconds: as intake.classify returned it.
-    top: how many classes a photo gets; None: all.
+    top: number of classes per photo; None: all.
   """
   return {'photos': [_photo(result, labels, top) for result in results],
           'milliseconds': round(milliseconds, 3)}
 
 
 def language():
-  """Returns the one of texts.LANGUAGES that the visitor likes best."""
+  """Returns the one of texts.LANGUAGES that the visitor prefers."""
   for tag, quality in flask.request.accept_languages:
     primary = tag.split('-')[0].lower()
     if quality > 0 and primary in texts.LANGUAGES:
@@ -103,7 +102,7 @@ def _photo(result, labels, top):
   if result.refused:
     return texts.as_json(language(), result.refused)
   answer = result.answer
-  # Another graph may have been taken since.
+  # The graph may have been replaced since.
   classes, probabilities = rows.top(answer.scores, answer.labels or labels, top)
   photo = {'classes': classes, 'probabilities': probabilities}
   if answer.sha256:
@@ -114,11 +113,11 @@ def _photo(result, labels, top):
 
 
 def _top(fields):
-  """Returns the parameter top as a number, None where it is not given.
+  """Returns the parameter top as a number, None if it is not given.
 
   Args:
-    fields: dict of the form's fields, which may hold it in place of the
-      address.
+    fields: dict of the form's fields, where it may be given instead of in the
+      query.
   """
   given = set(flask.request.args.getlist('top') + fields.get('top', []))
   if not given:
@@ -135,16 +134,16 @@ def _check_token(app):
 
 
 def _has_token(app, authorization):
-  """Whether a value of the header Authorization has the token, if any."""
+  """Whether an Authorization header has a valid token, if one is required."""
   return not app.tokens.wanted or bool(app.tokens.find(authorization))
 
 
 def _presentable(value, key=None):
-  """Returns facts as JSON can say them, and without the paths of this machine.
+  """Returns facts in a form that fits JSON, without paths of this machine.
 
   Args:
     value: a dict, or what it holds.
-    key: under which it stands.
+    key: the key of this value in its dict.
   """
   if isinstance(value, dict):
     return {name: _presentable(item, name) for name, item in value.items()}
@@ -155,7 +154,7 @@ def _presentable(value, key=None):
   if hasattr(value, 'item'):  # A NumPy scalar.
     value = value.item()
   if isinstance(value, float) and not math.isfinite(value):
-    return None  # JSON has no word for it.
+    return None  # JSON has no such number.
   return value
 
 

@@ -3,10 +3,10 @@
   app = create_app(service, {'KEEP_UPLOADS': True})
 
 The service is any object with `labels`, `examine_each(photos, patience)`,
-`is_ready()`, `facts()` and `counts()`; serving.live has the real one. Errors
-are pages too, and JSON under /api: a status of 4xx or 503 and one sentence that
-says what to do. No answer tells of what is inside: no path, no traceback, no
-metadata.
+`is_ready()`, `facts()` and `counts()`; the real one is in serving.live. Errors
+are pages too, and JSON under /api: a 4xx or 503 status and one sentence that
+says what to do. No response contains internal details: no path, no traceback,
+no metadata.
 """
 
 import time
@@ -34,42 +34,45 @@ from serving.rows import none_of, top_rows
 
 __all__ = ['create_app', 'none_of', 'top_rows']
 
-# What create_app understands, and what holds where the caller says nothing.
+# Settings of create_app, and their defaults.
 DEFAULTS = {
-    # Whether photos are kept, in a folder, for how long, and how much of them.
-    # Nothing is written anywhere where they are not.
+    # Whether photos are kept, in which folder, for how long, and how many
+    # megabytes. If they are not kept, nothing is written anywhere.
     'KEEP_UPLOADS': False,
     'UPLOAD_FOLDER': '/tmp/upload',
     'KEEP_DAYS': 30,
     'KEEP_MB': 1024,
-    # Classes that the page shows.
+    # Number of classes that the page shows.
     'NUM_TOP_PREDICTIONS': 5,
-    # Largest photo, most photos of one request, and largest width times
-    # height. Telephones take 50 million pixels. Decoding needs 3 to 9 bytes for
-    # each.
+    # Largest photo, maximum number of photos per request, and largest width
+    # times height. Phones take photos of 50 million pixels. Decoding needs 3 to
+    # 9 bytes per pixel.
     'MAX_UPLOAD_MB': 16,
     'MAX_PHOTOS': 16,
     'MAX_PIXELS': 64 * 10 ** 6,
-    # What /api/classify and /api/model want, as clients.Tokens takes it.
+    # Token that /api/classify and /api/model require, as clients.Tokens takes
+    # it.
     'API_TOKEN': None,
-    # Photos a minute of each client; 0: as many as it likes.
+    # Photos per minute and client; 0: no limit.
     'RATE_LIMIT': 0,
-    # The proxy whose X-Forwarded-For counts, as clients.address_of takes it.
+    # The proxy whose X-Forwarded-For is trusted, as clients.address_of takes
+    # it.
     'TRUSTED_PROXY': None,
-    # What logs.AccessLog takes; None: no access log.
+    # Format of the access log, as logs.AccessLog takes it; None: no access log.
     'ACCESS_LOG': None,
-    # Names under which requests are answered, as hosts.check takes them.
+    # Host names under which requests are answered, as hosts.check takes them.
     'ALLOWED_HOSTS': (hosts.ANY,),
-    # Whether there is a page beside the API.
+    # Whether to serve the page as well as the API.
     'PAGE': True,
 }
 
-# What a request may hold beside one photo of the largest size: more photos.
+# Bytes that a request may hold in addition to one photo of the largest size:
+# further photos.
 _FURTHER_BYTES = 16 * 2 ** 20
 
 
 class _Addresses(Map):
-  """Flask's table of addresses, which redirects nothing."""
+  """Flask's URL map without redirects."""
 
   def __init__(self, **options):
     super().__init__(merge_slashes=False, **options)
@@ -78,14 +81,14 @@ class _Addresses(Map):
 class _Json(DefaultJSONProvider):
   """Writes JSON with orjson.
 
-  A thousand scores take the standard library more than a millisecond, for which
-  it has the lock of all threads.
+  The standard library needs more than a millisecond for a thousand scores, and
+  holds the global interpreter lock meanwhile.
   """
 
   def dumps(self, obj, **kwargs):
     try:
       return orjson.dumps(obj, option=orjson.OPT_SORT_KEYS).decode('utf-8')
-    except TypeError:  # Half of a surrogate pair, in the name of a file.
+    except TypeError:  # An unpaired surrogate in a file name.
       return super().dumps(obj, **kwargs)
 
 
@@ -95,13 +98,13 @@ class _App(flask.Flask):
 
 
 def create_app(service, config=None, numbers=None):
-  """Makes the application.
+  """Creates the application.
 
   Args:
-    service: has `labels`, `examine_each([bytes], patience) -> [Answer or
-      PhotoError]` that raises batching.Busy, Closing, TimedOut or Gone,
+    service: object with `labels`, `examine_each([bytes], patience) -> [Answer
+      or PhotoError]` that raises batching.Busy, Closing, TimedOut or Gone,
       `is_ready() -> bool`, `facts() -> dict` and `counts() -> dict`.
-    config: dict over DEFAULTS; sizes are in units of 2^20 bytes.
+    config: dict that overrides DEFAULTS; sizes are in units of 2^20 bytes.
     numbers: metrics.Metrics that /metrics shows; None: new ones.
 
   Raises:
@@ -111,12 +114,13 @@ def create_app(service, config=None, numbers=None):
   app.wsgi_app = _without_ranges(app.wsgi_app)
   app.config.update(DEFAULTS)
   app.config.update(config or {})
-  # FLASK_DEBUG in the environment would hand errors to whoever runs the app.
+  # With FLASK_DEBUG in the environment, errors would be raised to the WSGI
+  # server.
   app.debug = app.testing = False
-  app.logger.addFilter(logs.make_safe)  # Flask logs addresses with our errors.
+  app.logger.addFilter(logs.make_safe)  # Flask logs URLs with our errors.
   app.config['MAX_CONTENT_LENGTH'] = body_bytes(app.config['MAX_UPLOAD_MB'])
   app.numbers = numbers or metrics.Metrics()
-  heap.use_one_arena()  # A program that can has done it before.
+  heap.use_one_arena()  # Programs should call it earlier, if they can.
   _add_hooks(app)
   _add_clients(app)
   _add_keeping(app)
@@ -128,7 +132,7 @@ def create_app(service, config=None, numbers=None):
 
 
 def _without_ranges(application):
-  """Returns a WSGI application that sees no request for parts of a file.
+  """Returns a WSGI application that ignores range requests.
 
   The files are small, and werkzeug fails on some dates in If-Range.
   """
@@ -143,8 +147,8 @@ def _without_ranges(application):
 def body_bytes(max_upload_mb):
   """Returns the largest body of a request, in bytes.
 
-  The program in front (waitress) may refuse what is larger, and should keep
-  what is not in memory.
+  The WSGI server (waitress) may refuse larger bodies, and should keep in memory
+  any body up to this size.
 
   Args:
     max_upload_mb: largest photo, in units of 2^20 bytes.
@@ -153,7 +157,7 @@ def body_bytes(max_upload_mb):
 
 
 def _add_clients(app):
-  """Gives the app `tokens` and `limit_rate(photos)`; negative: given back."""
+  """Adds `tokens` and `limit_rate(photos)` to the app; negative: given back."""
   app.tokens = clients.Tokens(app.config['API_TOKEN'])
   limit = app.config['RATE_LIMIT'] and clients.RateLimit(
       app.config['RATE_LIMIT'])
@@ -168,7 +172,7 @@ def _add_clients(app):
 
 
 def _add_keeping(app):
-  """Gives the app `keep_photos(results)` and `kept_counts()`."""
+  """Adds `keep_photos(results)` and `kept_counts()` to the app."""
   if not app.config['KEEP_UPLOADS']:
     app.keep_photos = lambda results: None
     app.kept_counts = lambda: {}
@@ -184,8 +188,8 @@ def _add_keeping(app):
   app.keep_photos = keep_photos
   app.kept_counts = lambda: {'unkept': kept.failures}
 
-  # With every request, those that watch the server among them: what is too old
-  # goes even where nobody uploads any more.
+  # With every request, including those of monitoring: old photos are removed
+  # even if there are no more uploads.
   @app.before_request
   def tidy():
     kept.tidy()
@@ -194,7 +198,7 @@ def _add_keeping(app):
 def _add_errors(app, service):
 
   def note_refused(environ, refused, size, seconds):
-    """Notes a request that the program in front has answered itself."""
+    """Counts and logs a request that the WSGI server has answered itself."""
     app.numbers.observe_refusal(refused)
     app.note_request(environ, None, refused.status, size, seconds)
 
@@ -203,7 +207,7 @@ def _add_errors(app, service):
   @app.errorhandler(Refused)
   def refused(error):
     app.numbers.observe_refusal(error)
-    # The page names the classes, which a foreign one is not to read.
+    # The page lists the classes, which a page of another site must not read.
     if (page.wants_json() or not app.config['PAGE'] or
         error.code == 'wrong_host'):
       response = flask.jsonify(texts.as_json(api.language(), error))
@@ -215,8 +219,8 @@ def _add_errors(app, service):
     response.headers.update(error.headers)
     return response
 
-  # Flask hands our own mistakes over as InternalServerError, after it has
-  # logged their traceback; the visitor sees nothing of it.
+  # Flask wraps our own bugs in InternalServerError after it has logged their
+  # traceback; the visitor sees nothing of it.
   @app.errorhandler(HTTPException)
   def http_error(error):
     if error.code is None or error.code < 400:
@@ -247,13 +251,13 @@ def _add_hooks(app):
     hosts.check(app.config['ALLOWED_HOSTS'])
     request = flask.request
     if request.script_root and not request.environ['PATH_INFO']:
-      # The prefix alone: addresses on the page are relative to a folder.
+      # The prefix without a slash: URLs on the page are relative to a folder.
       return flask.redirect(request.script_root.split('/')[-1] + '/', 308)
     return None
 
   @app.teardown_request
   def end(error):
-    del error  # Part of the signature only.
+    del error  # Unused; required by the signature.
     logs.end_request()
 
   @app.after_request

@@ -1,8 +1,8 @@
-"""Removes from a photo what tells of people and places.
+"""Removes metadata about people and places from photos.
 
-Cameras write where a photo was taken, by whom and with what, and telephones
-append films. None of it is kept: only the pixels, what their colours mean, and
-which way is up.
+Cameras record where a photo was taken, by whom and with which device, and
+phones append videos. None of it is kept: only the pixels, their colour space
+and the orientation.
 """
 
 import os
@@ -14,8 +14,8 @@ from PIL import Image
 from datasets import formats, jpeg_markers, photos
 from datasets.photos import PhotoError
 
-# Chunks of a PNG that change how it looks (PNG, third edition, 5.6), with
-# those of an animation; and those that Pillow takes an EXIF block from.
+# Chunks of a PNG that affect its appearance (PNG, third edition, 5.6), with
+# those of an animation; and chunks from which Pillow reads an EXIF block.
 _PNG_START = 8
 _PNG_KEPT = frozenset((
     b'IHDR', b'PLTE', b'IDAT', b'IEND', b'tRNS', b'cHRM', b'gAMA', b'iCCP',
@@ -25,22 +25,22 @@ _PNG_EXIF = frozenset((b'eXIf', b'tEXt', b'zTXt', b'iTXt'))
 
 _ORIENTATION = 0x0112
 
-# Photos that are decoded at a time; a JPEG is not.
+# Number of photos that are decoded at a time; a JPEG is not decoded.
 _DECODERS = threading.BoundedSemaphore(os.cpu_count() or 1)
 
 
 def strip(data, max_pixels):
-  """Returns the photo without metadata and without what follows its end.
+  """Returns the photo without metadata and without data after its end.
 
-  JPEG and PNG keep their coded pixels byte for byte. Others (WebP, HEIC) become
-  the JPEG that the converter would make of them.
+  JPEG and PNG keep their coded pixels byte for byte. Other formats (WebP, HEIC)
+  become a JPEG, as in the converter.
 
   Args:
     data: bytes of a photo.
     max_pixels: largest width times height that is decoded.
 
   Raises:
-    PhotoError: it is too damaged to tell pixels and metadata apart.
+    PhotoError: it is too damaged to separate pixels from metadata.
   """
   name = formats.name_of(data)
   if name == 'JPEG':
@@ -55,7 +55,7 @@ def strip(data, max_pixels):
 
 
 def _exif(data, max_pixels):
-  """Returns an EXIF block of the orientation alone, empty where it is 1."""
+  """Returns an EXIF block with only the orientation; empty if that is 1."""
   orientation = photos.orientation_of(data, max_pixels)
   if orientation == 1:
     return b''
@@ -77,7 +77,7 @@ def _strip_png(data, max_pixels):
 
 
 def _png_chunks(data):
-  """Yields the kind and the bytes of each chunk, up to and with the end."""
+  """Yields the kind and the bytes of each chunk, including the end chunk."""
   start, kind = _PNG_START, None
   while kind != b'IEND' and start + 8 <= len(data):
     kind = data[start + 4:start + 8]

@@ -3,11 +3,12 @@
   batcher = Batcher(classifier.examine_prepared, batch_size=8)
   answers = batcher.submit([data], prepare)   # from any thread
 
-A batch takes less time than its photos alone. Beside that, this bounds how many
-photos and how many pixels may wait, and shares the session between requests by
-pixels (self-clocked fair queueing): a request of large photos, or of many, does
-not delay a small one of another client. A large photo is run beside the others,
-in a thread of its own, so that nobody waits for its end.
+A batch takes less time than its photos one by one. This module also limits how
+many photos and how many pixels may wait, and shares the session between
+requests by pixels (self-clocked fair queueing): a request with large photos, or
+with many, does not delay a small request of another client. A large photo runs
+in parallel with the batches, in a thread of its own, so that no other photo
+waits for it.
 """
 
 import bisect
@@ -21,20 +22,21 @@ from concurrent import futures
 from compat import tf
 from serving.patience import Gone, Patience, TimedOut
 
-# Of a request's seconds, divided by the photos before it and its own, how much
-# goes into the mean that tells a refused client when to come again.
+# Weight of the newest request in the running mean of seconds per photo, which
+# tells a refused client when to retry. Seconds per photo are the seconds of a
+# request divided by the number of its photos and those before it.
 _NEWEST_SHARE = 0.2
 
-# Seconds after which a client may ask again, at most.
+# Largest Retry-After, in seconds.
 _LONGEST_RETRY = 120
 
-# What a photo takes of the session's time apart from its pixels, in pixels:
-# the network itself.
+# Session time per photo that does not depend on its pixels (that of the network
+# itself), expressed in pixels.
 _PHOTO_WEIGHT = 10 ** 6
 
 
 class Busy(Exception):
-  """As many photos wait as may.
+  """The queue is full.
 
   Attributes:
     retry_after: whole seconds after which there will be room, at least 1.
@@ -46,7 +48,7 @@ class Busy(Exception):
 
 
 class Closing(Exception):
-  """The server ends, and takes nothing any more."""
+  """The server is shutting down and accepts no more photos."""
 
 
 class Failed(Exception):
@@ -54,27 +56,27 @@ class Failed(Exception):
 
 
 class _Request:
-  """Photos of one caller, and what became of them."""
+  """Photos of one caller, and their results."""
 
   def __init__(self, weights, patience):
     self.weights = weights
     self.patience = patience
     self.results = [None] * len(weights)
     self.missing = len(weights)
-    self.tags = [0, 0]  # Of its newest photo in the queue; newest large one.
+    self.tags = [0, 0]  # Of its newest queued photo; of its newest large one.
     self.error = None
     self.answered = threading.Event()
-    self.context = contextvars.copy_context()  # The log's id of the request.
+    self.context = contextvars.copy_context()  # Holds the request id for logs.
 
 
-# One prepared photo on its way; since: when it was ready, time.monotonic().
-# Photos are taken in the order of their tags; number: of equal tags.
+# One prepared photo in the queue. since: when it was ready, time.monotonic().
+# Photos are taken in the order of their tags; number breaks ties.
 _Item = collections.namedtuple(
     '_Item', 'tag number request index prepared weight since')
 
 
 class Batcher:
-  """A bounded queue of photos, and the threads that have them examined."""
+  """A bounded queue of photos, and the threads that examine them."""
 
   def __init__(self, examine, batch_size=8, window_secs=0.005, max_queue=64,
                seconds_a_photo=None, weigh=None, large=math.inf,
@@ -83,25 +85,26 @@ class Batcher:
 
     Args:
       examine: function of a list of prepared photos; returns as many results.
-        Called by one thread more than `runs`: it has the large photos.
-      batch_size: most photos of one call.
-      window_secs: how long the first photo of a batch waits for others that are
-        accepted and not prepared yet, where the session is free.
-      max_queue: most photos that are accepted and not yet answered.
-      seconds_a_photo: what is known of it beforehand; None: nothing.
-      weigh: function of a photo, before it is prepared; None: all weigh
-        nothing. In pixels.
-      large: a photo that weighs more is examined alone, beside the others,
-        whose batches together weigh no more than twice this, or hold one photo
-        each.
-      max_weight: of all photos that are accepted and not yet answered. A
-        request gets in where it weighs no more than half of what is left, so
-        that there is room for smaller ones; one counts half of max_weight at
-        most.
+        Called from `runs` threads, and from one more for the large photos.
+      batch_size: maximum number of photos per call.
+      window_secs: how long the first photo of a batch waits, while the session
+        is free, for others that are accepted but not prepared yet.
+      max_queue: maximum number of photos that are accepted but not answered.
+      seconds_a_photo: initial estimate of the seconds per photo; None: unknown.
+      weigh: function of a photo before it is prepared; returns its weight in
+        pixels. None: all weights are 0.
+      large: a photo with a larger weight is examined alone, in parallel with
+        the batches, whose total weight is limited to twice this value, or to one
+        photo each.
+      max_weight: total weight of all photos that are accepted but not answered.
+        A request is accepted if it weighs at most half of what is left, so that
+        there is room for smaller ones. The weight of one request is counted as
+        at most half of max_weight.
       observe: function of a metric's name and a value; None: not called.
-      runs: most batches at a time, those of large photos not counted. Each
-        gets a share of the accepted photos: while the clients of one batch
-        read their answers and send the next photos, the cores have the others.
+      runs: maximum number of parallel batches, not counting those of large
+        photos. Each gets a share of the accepted photos: while the clients of
+        one batch read their answers and send the next photos, the cores process
+        the other batches.
     """
     self._runs = runs
     self._examine = examine
@@ -115,17 +118,18 @@ class Batcher:
     self._seconds_a_photo = seconds_a_photo
     self._items = []  # Sorted.
     self._number = 0  # Of the newest item.
-    self._tags = [0, 0]  # Of the last item taken; of the last large one.
+    self._tags = [0, 0]  # Of the last item taken; of the last large one taken.
     self._chores = collections.deque()
     self._accepted = self._accepted_weight = 0
-    self._accepted_small = 0  # Photos, the large ones not counted.
-    self._preparing = 0  # Photos, the large ones not counted.
-    self._running = 0  # Batches and chores.
+    self._accepted_small = 0  # Number of photos, without the large ones.
+    self._preparing = 0  # Number of photos, without the large ones.
+    self._running = 0  # Batches and callbacks of call_between.
     self._running_small = 0  # Batches without large photos.
     self._closing = False
     self._counts = dict(batches=0, photos=0, refused=0, timed_out=0, left=0)
-    # The lock guards all of the above. Conditions of it, by whether a photo is
-    # large: told when such an item or a chore comes, a batch ends, or all.
+    # The lock guards all of the above. It has two conditions, for small and for
+    # large photos. A condition is notified when such an item or a callback
+    # arrives and when a batch ends; both are notified when all work is done.
     self._lock = threading.RLock()
     self._changed = {is_large: threading.Condition(self._lock)
                      for is_large in (False, True)}
@@ -139,16 +143,16 @@ class Batcher:
   def submit(self, photos, prepare, patience=None):
     """Has photos examined, together with those of other threads.
 
-    There must be room before the first is prepared: a server that has too much
-    to do does not decode what it refuses. A request of more photos than the
+    Checks that there is room before it prepares the first photo: an overloaded
+    server does not decode what it refuses. A request with more photos than the
     queue holds is accepted when nothing else waits.
 
     Args:
-      photos: list, one entry a photo.
-      prepare: function of an entry, called in this thread; what it returns is
-        queued, unless it is an exception: that is the photo's result then.
-      patience: Patience of the caller; None: it waits for ever. What it no
-        longer waits for is neither prepared nor examined.
+      photos: list with one entry per photo.
+      prepare: function of an entry, called in this thread. Its return value is
+        queued; if that is an exception, it is the result of the photo instead.
+      patience: Patience of the caller; None: no time limit. Once the caller has
+        given up, its remaining photos are neither prepared nor examined.
 
     Returns:
       List of the results in the order of `photos`.
@@ -157,8 +161,8 @@ class Batcher:
       Busy: there is no room.
       Closing: close() was called.
       Failed: the session failed.
-      TimedOut: the deadline is over.
-      Gone: the client has left.
+      TimedOut: the deadline has passed.
+      Gone: the client has disconnected.
     """
     if not photos:
       return []
@@ -185,10 +189,10 @@ class Batcher:
     return request.results
 
   def call_between(self, function):
-    """Has `function` called while no batch runs, and waits for it.
+    """Calls `function` while no batch runs, and waits for it.
 
     Returns:
-      What it returned.
+      The return value of `function`.
 
     Raises:
       Closing: close() was called.
@@ -202,20 +206,20 @@ class Batcher:
     return found.result()
 
   def counts(self):
-    """Returns what has happened so far, as a dict.
+    """Returns the counters as a dict.
 
     Keys: queue_length and queue_limit, in photos; batches, photos; refused, in
-    photos; and requests that were given up: timed_out, left.
+    photos; and the numbers of requests that were given up: timed_out, left.
     """
     with self._lock:
       return dict(self._counts, queue_length=self._accepted,
                   queue_limit=self._max_queue)
 
   def close(self, timeout=None):
-    """Refuses new photos, and waits until all accepted ones are answered.
+    """Refuses new photos, and waits until all accepted photos are answered.
 
     Args:
-      timeout: seconds to wait at most; None: until it is done.
+      timeout: maximum seconds to wait; None: no limit.
 
     Returns:
       Whether all are answered.
@@ -229,7 +233,7 @@ class Batcher:
     return not any(thread.is_alive() for thread in self._threads)
 
   def _enter(self, request):
-    """Accepts a request; returns how many photos are accepted with it."""
+    """Accepts a request; returns the number of accepted photos with its own."""
     with self._lock:
       if self._closing:
         raise Closing('the server is ending')
@@ -247,7 +251,7 @@ class Batcher:
       return self._accepted
 
   def _leave(self, request, unprepared):
-    """Takes a request out, and what is left of it.
+    """Removes a request, and those of its photos that are still queued.
 
     Args:
       request: _Request.
@@ -264,8 +268,8 @@ class Batcher:
                        if item.request is not request]
       if self._closing:
         self._tell_all()
-      # What the others wait for may have changed: fewer are being prepared, and
-      # fewer make a batch.
+      # Wake the threads that wait for a batch: fewer photos are being prepared,
+      # and fewer make a full batch.
       self._changed[False].notify()
 
   def _tell_all(self):
@@ -283,7 +287,7 @@ class Batcher:
     return min(sum(request.weights), self._max_weight / 2)
 
   def _counted(self, error):
-    """Counts a request that is given up; returns a new error to raise."""
+    """Counts a request that was given up; returns a new error to raise."""
     with self._lock:
       if isinstance(error, Gone):
         self._counts['left'] += 1
@@ -292,12 +296,12 @@ class Batcher:
       return TimedOut(self._retry_after())
 
   def _retry_after(self):
-    """Returns after how many seconds what is accepted now will be answered."""
+    """Returns in how many seconds all accepted photos will be answered."""
     seconds = self._accepted * (self._seconds_a_photo or 0)
     return min(max(1, math.ceil(seconds)), _LONGEST_RETRY)
 
   def _queue(self, request, index, prepared):
-    """Takes in a prepared photo, or the exception that stands for it."""
+    """Queues a prepared photo, or notes the exception returned instead."""
     weight = request.weights[index]
     lane = self._is_large(weight)
     with self._lock:
@@ -314,11 +318,11 @@ class Batcher:
       self._changed[lane].notify()
 
   def _settle(self, request, index, result, error=None):
-    """Notes what became of a photo; wakes the caller after the last one."""
+    """Notes the result of a photo; wakes the caller after its last photo."""
     with self._lock:
       request.results[index] = result
-      # Without the frames, which hold the photos: Python would find that circle
-      # only much later.
+      # Drop the traceback: its frames hold the photos, and the garbage
+      # collector would find this reference cycle only much later.
       request.error = request.error or (error and error.with_traceback(None))
       request.missing -= 1
       if not request.missing:
@@ -336,7 +340,7 @@ class Batcher:
       try:
         self._run(batch)
       finally:
-        del batch  # Else its photos would stay until the next one.
+        del batch  # Otherwise its photos stay in memory until the next batch.
         with self._lock:
           self._running -= 1
           self._running_small -= not is_large
@@ -344,7 +348,7 @@ class Batcher:
             self._tell_all()
 
   def _next_batch(self, is_large):
-    """Waits for a batch; calls chores meanwhile; returns None at the end."""
+    """Waits for a batch, running callbacks meanwhile; None at the end."""
     while True:
       with self._lock:
         if self._chores and not self._running:
@@ -369,12 +373,12 @@ class Batcher:
       self._call_chore()
 
   def _most(self):
-    """Returns the most photos of the next batch without large ones."""
+    """Returns the maximum size of the next batch, its share of small photos."""
     share = math.ceil(self._accepted_small / self._runs)
     return max(1, min(self._batch_size, share))
 
   def _take_batch(self, items):
-    """Takes a batch out of the queue, empty where all callers gave up."""
+    """Takes a batch from the queue; empty if all callers have given up."""
     batch, weight, most = [], 0, self._most()
     for item in items:
       weight += item.weight
@@ -394,14 +398,14 @@ class Batcher:
     return batch
 
   def _call_chore(self):
-    # In a frame of its own: what the chore returns must not outlive it here.
+    # A separate frame: this thread must not keep the return value alive.
     function, found = self._chores[0]
     try:
       found.set_result(function())
-    except Exception as error:  # The caller's, in whose thread it is raised.
+    except Exception as error:  # Raised again in the thread of the caller.
       found.set_exception(error)
     with self._lock:
-      # Not before: while there is one, no batch starts.
+      # Decremented last: no batch starts while a callback is pending.
       self._chores.popleft()
       self._running -= 1
       self._tell_all()
@@ -415,7 +419,7 @@ class Batcher:
       return None
     if is_large or len(items) >= self._most():
       return 0
-    if self._running_small:  # Whose end wakes this thread.
+    if self._running_small:  # Its end wakes this thread.
       return None
     if not self._preparing:
       return 0
@@ -423,10 +427,10 @@ class Batcher:
             time.monotonic())
 
   def _run(self, batch):
-    """Has a batch examined; where that fails, each photo of it alone."""
+    """Examines a batch; if that fails, examines each of its photos alone."""
     try:
       results = self._results(batch)
-    # Whatever it is: the callers wait, and the next batch shall have its turn.
+    # Any error: the callers are waiting, and the next batch must still run.
     except Exception as raised:
       error = raised.with_traceback(None)  # Its frames hold the photos.
     else:
@@ -436,7 +440,8 @@ class Batcher:
       for item in batch:
         self._run([item])
       return
-    # A copy: another thread may be in it, with another photo of the request.
+    # A copy: another thread may be using this context for another photo of the
+    # same request.
     batch[0].request.context.copy().run(
         tf.logging.error, 'the session failed on a photo: %s: %s',
         type(error).__name__, ' '.join(str(error).split()))
@@ -460,7 +465,7 @@ class Batcher:
     return results
 
   def _note_seconds(self, newest):
-    """Takes into the mean how long a photo took, from before it was decoded."""
+    """Updates the mean seconds per photo, counted from before decoding."""
     with self._lock:
       mean = self._seconds_a_photo
       self._seconds_a_photo = newest if mean is None else (

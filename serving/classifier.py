@@ -1,11 +1,11 @@
-"""From photo files to class scores, for the command line and the server.
+"""Classifies photo files, for the command line and the server.
 
   classifier = Classifier.from_frozen_graph('my_inception_v4_freeze.pb')
   scores = classifier.classify([open('cat.jpg', 'rb').read()])
   classifier.labels[scores[0].argmax()]
 
-Each photo first becomes what the converter would have stored of it, so that it
-is scored as evaluation would score it.
+Each photo is first converted as for a record file, so that it gets the same
+scores as in evaluation.
 """
 
 import collections
@@ -20,15 +20,16 @@ from runs import checkpoints, feature_bank, run_info
 from serving import foreign, graph_files, graph_info, inference_graph
 
 # scores: [num_classes] float32. known: whether the photo is one of the classes;
-# similarity: how near it is to the training photos; both None where the graph
-# does not say. nearest: list of Neighbours, nearest first. labels: the names of
-# the scores, of the graph that gave them; sha256: of its file; None: not known.
+# similarity: how similar it is to the training photos; both are None for a
+# graph without out-of-distribution detection. nearest: list of Neighbours,
+# nearest first. labels: names of the scores, from the graph that produced them;
+# sha256: of the file of that graph; both None if unknown.
 Answer = collections.namedtuple(
     'Answer', 'scores known similarity nearest labels sha256',
     defaults=(None, None))
 
-# A training photo: file name, label and the cosine of its features to those of
-# the photo.
+# A training photo: file name, label, and the cosine similarity of its features
+# to those of the photo.
 Neighbour = collections.namedtuple('Neighbour', 'file label similarity')
 
 
@@ -46,13 +47,13 @@ class Classifier:
 
     Args:
       graph_def: frozen GraphDef.
-      info: GraphInfo; its labels must be there.
-      batch_size: most photos that one run of the session gets.
-      calibrated: whether the scores are those after the temperature.
-      num_nearest: how many training photos near each photo are told.
+      info: GraphInfo; must have labels.
+      batch_size: maximum number of photos per run of the session.
+      calibrated: whether to return the scores after temperature scaling.
+      num_nearest: number of nearest training photos to return for each photo.
 
     Raises:
-      InputError: the graph cannot be loaded, or does not fit its labels, or has
+      InputError: the graph cannot be loaded, does not match its labels, or has
         no calibrated scores or no training photos.
     """
     if calibrated and not info.calibrated_predictions:
@@ -85,7 +86,7 @@ class Classifier:
             self._encoded, info.preprocessing_name, info.image_size,
             info.channels)
     self._check_outputs()
-    # A graph for mobile runtimes takes batches of one fixed size only.
+    # A graph for mobile runtimes accepts one batch size only.
     self._fixed = (_first_dimension(self._input) or
                    _first_dimension(self._predictions))
     self._batch_size = self._fixed or batch_size
@@ -106,21 +107,21 @@ class Classifier:
 
     Args:
       path: binary GraphDef. One with classifier/info needs nothing else.
-      label_file: names to take in place of the graph's.
-      model_name: key of nets_factory; only for graphs made elsewhere, as are
-        the next two.
+      label_file: file with names that replace the graph's.
+      model_name: key of nets_factory; like the next two, only for graphs made
+        elsewhere.
       image_size: height and width in pixels.
       preprocessing_name: key of preprocessing_factory.
-      batch_size: most photos that one run of the session gets.
-      calibrated: whether the scores are those after the temperature.
-      num_nearest: how many training photos near each photo are told.
+      batch_size: maximum number of photos per run of the session.
+      calibrated: whether to return the scores after temperature scaling.
+      num_nearest: number of nearest training photos to return for each photo.
       allowed_ops: as for graph_files.read_frozen.
 
     Raises:
-      InputError: a file is missing or damaged, they do not fit each other, the
-        graph may do more than compute, something about a graph made elsewhere
-        is not known, or calibrated scores or training photos are asked for and
-        not there.
+      InputError: a file is missing or damaged, the files do not match each
+        other, the graph may do more than compute, a property of a graph made
+        elsewhere is unknown, or calibrated scores or training photos are
+        requested and not in the graph.
     """
     graph_def = graph_files.read_frozen(path, 'frozen graph', allowed_ops)
     info = graph_info.read(graph_def)
@@ -150,23 +151,23 @@ class Classifier:
     """Builds a network and loads a checkpoint's weights into it.
 
     Args:
-      path: train directory or checkpoint. What a run.json beside it says holds
-        where an argument is None.
-      model_name: key of nets_factory; needed where there is no run.json.
-      labels: names by output index; None takes those of run.json, or ImageNet's
-        where the checkpoint has 1000 or 1001 classes.
-      image_size: height and width in pixels; None takes the network's own.
+      path: train directory or checkpoint. Arguments that are None are taken
+        from the run.json beside it, if there is one.
+      model_name: key of nets_factory; required if there is no run.json.
+      labels: names by output index; None uses those of run.json, or ImageNet's
+        if the checkpoint has 1000 or 1001 classes.
+      image_size: height and width in pixels; None uses the network's own.
       preprocessing_name: key of preprocessing_factory; None: the network's.
       moving_average_decay: as for inference_graph.freeze.
-      batch_size: most photos that one run of the session gets.
+      batch_size: maximum number of photos per run of the session.
       temperature: the scores are softmax(logits / temperature); None: the
         network's own.
-      num_nearest: how many training photos near each photo are told, where
-        known.npz lies beside the checkpoint.
+      num_nearest: number of nearest training photos to return for each photo,
+        if there is a known.npz beside the checkpoint.
 
     Raises:
-      InputError: the checkpoint is missing or does not fit, or the network or
-        the labels are not known.
+      InputError: the checkpoint is missing or does not match, or the network or
+        the labels are unknown.
     """
     prefix = checkpoints.resolve(path)
     run = run_info.load(os.path.dirname(prefix))
@@ -197,10 +198,10 @@ class Classifier:
     """Scores photos.
 
     Args:
-      encoded_photos: list of bytes, each a photo file as it came.
+      encoded_photos: list of bytes, each an unmodified photo file.
 
     Returns:
-      `[len(encoded_photos), num_classes]` float32: softmax of each photo.
+      `[len(encoded_photos), num_classes]` float32 softmax scores.
 
     Raises:
       photos.PhotoError: one of them cannot be used.
@@ -212,39 +213,39 @@ class Classifier:
     return np.reshape(np.array(results, np.float32), [-1, len(self.labels)])
 
   def classify_each(self, encoded_photos):
-    """Scores photos of which some may be unusable.
+    """Scores photos, some of which may be unusable.
 
     Args:
-      encoded_photos: list of bytes, each a photo file as it came.
+      encoded_photos: list of bytes, each an unmodified photo file.
 
     Returns:
-      A list as long: for each photo `[num_classes]` float32, or the PhotoError
-      that says why there is none.
+      A list of the same length: for each photo `[num_classes]` float32, or a
+      PhotoError with the reason why there is none.
     """
     return [answer.scores if isinstance(answer, Answer) else answer
             for answer in self.examine_each(encoded_photos)]
 
   def examine_each(self, encoded_photos):
-    """Says all that the graph says of photos of which some may be unusable.
+    """Returns all outputs for photos, some of which may be unusable.
 
     Args:
-      encoded_photos: list of bytes, each a photo file as it came.
+      encoded_photos: list of bytes, each an unmodified photo file.
 
     Returns:
-      A list as long: for each photo an Answer, or the PhotoError that says why
-      there is none.
+      A list of the same length: for each photo an Answer, or a PhotoError with
+      the reason why there is none.
     """
     return self.examine_prepared([prepare(data) for data in encoded_photos])
 
   def examine_prepared(self, prepared):
-    """Does what examine_each does, of what `prepare` made of the photos.
+    """Does what examine_each does, for the results of `prepare`.
 
     Args:
       prepared: list of photos.Photo and PhotoErrors.
 
     Returns:
-      A list as long: for each photo an Answer, or the PhotoError that says why
-      there is none.
+      A list of the same length: for each photo an Answer, or a PhotoError with
+      the reason why there is none.
     """
     results = list(prepared)
     usable = [(index, photo.encoded) for index, photo in enumerate(prepared)
@@ -257,7 +258,7 @@ class Classifier:
     return results
 
   def warm_up(self):
-    """Classifies one black photo: the first run costs more than later ones.
+    """Classifies one black photo: the first run takes longer than later ones.
 
     Returns:
       `[num_classes]` float32, its scores.
@@ -272,7 +273,7 @@ class Classifier:
     self._session.close()
 
   def _answers_or_errors(self, batch):
-    """Runs a batch; where it fails, each photo alone, to find the bad one."""
+    """Runs a batch; if it fails, runs each photo alone to find the bad one."""
     try:
       return self._run(batch)
     except tf.errors.InvalidArgumentError as error:
@@ -287,14 +288,14 @@ class Classifier:
     if self._images is not None:
       inputs = self._session.run(self._images, {self._encoded: inputs})
     found = self._session.run(self._outputs, {self._input: inputs})
-    # The graph itself may leave open how many there are.
+    # The shape in the graph may leave the number of classes undefined.
     label_files.check_count(self.labels, found['scores'].shape[-1],
                             'the list of labels')
     return [self._answer({name: values[row] for name, values in found.items()})
             for row in range(len(batch))]
 
   def _answer(self, found):
-    """Returns the Answer of one photo's outputs."""
+    """Returns the Answer for the outputs of one photo."""
     nearest = []
     if self._bank:
       files, labels = self._bank
@@ -316,21 +317,21 @@ class Classifier:
 
 
 def prepare(data, max_pixels=photos.MAX_PIXELS):
-  """Makes of a photo what the converter would have stored of it.
+  """Converts a photo as for a record file.
 
-  The part of examine_each that needs no session.
+  This is the part of examine_each that needs no session.
 
   Args:
-    data: bytes of a photo file as it came.
+    data: bytes of an unmodified photo file.
     max_pixels: largest width times height that is decoded.
 
   Returns:
-    A photos.Photo, or the PhotoError that says why there is none.
+    A photos.Photo, or a PhotoError with the reason why there is none.
   """
   try:
     return photos.normalize_photo(data, max_pixels)
   except photos.PhotoError as error:
-    # A new one: the old holds the frames of the decoder, and so the pixels.
+    # A new error: the old one holds the decoder's frames, and so the pixels.
     return type(error)(*error.args)
 
 
@@ -343,12 +344,12 @@ def _tensor(graph, name):
 
 
 def _first_dimension(tensor):
-  """Returns a tensor's static batch size, None where it is open."""
+  """Returns a tensor's static batch size, None if it is undefined."""
   return tensor.shape.as_list()[0] if tensor.shape.ndims else None
 
 
 def _last_dimension(tensor):
-  """Returns a tensor's static number of columns, None where it is open."""
+  """Returns a tensor's static number of columns, None if it is undefined."""
   return tensor.shape.as_list()[-1] if tensor.shape.ndims else None
 
 
@@ -359,7 +360,7 @@ def _check_same(flag, given, kept):
 
 
 def _foreign_labels(graph_def, info, path):
-  """Returns ImageNet's names for a graph made elsewhere that has as many."""
+  """Returns ImageNet's labels if a graph made elsewhere has as many classes."""
   with tf.Graph().as_default() as graph:
     graph_files.import_into_default(graph_def)
     size = _last_dimension(_tensor(graph, info.predictions))
@@ -370,7 +371,7 @@ def _foreign_labels(graph_def, info, path):
 
 
 def _checkpoint_labels(prefix, model_name):
-  """Returns ImageNet's names for a published checkpoint."""
+  """Returns ImageNet's labels for a published checkpoint."""
   size = inference_graph.num_classes(prefix, model_name)
   if size is None:
     raise InputError('%s has no classifier of the network %r: check '

@@ -1,6 +1,6 @@
-"""Who sends a request, and how many photos each client may send.
+"""Identifies the client of a request, and limits the photos of each client.
 
-A client is a token, or an address where there is none.
+A client is identified by its token, or by its address if there is none.
 """
 
 import collections
@@ -16,22 +16,22 @@ from errors import InputError
 from serving import logs
 from serving.refusals import Refused
 
-# Clients whose last photos are remembered; of more, those that have been silent
-# for longest are forgotten.
+# Maximum number of clients whose last photos are remembered; above it, those
+# that have been inactive longest are forgotten.
 _MOST_CLIENTS = 10000
 
-# Of an IPv6 address the part that a provider gives to one customer.
+# The prefix of an IPv6 address that a provider assigns to one customer.
 _IPV6_BITS = 64
 
 
 def address_of(environ, trusted_proxy=None):
-  """Returns the address from which a request comes, as text.
+  """Returns the address that a request comes from, as text.
 
   Args:
     environ: WSGI environment.
-    trusted_proxy: address of the proxy in front, in the form that `normal`
-      returns. Of a request from there, the last address of X-Forwarded-For
-      counts, which the proxy has added. None: the header is ignored.
+    trusted_proxy: address of the reverse proxy, in the form that `normal`
+      returns. For requests from it, the last address in X-Forwarded-For is
+      used, which the proxy has added. None: the header is ignored.
   """
   peer = environ.get('REMOTE_ADDR', '')
   peer = normal(peer) or peer
@@ -42,12 +42,12 @@ def address_of(environ, trusted_proxy=None):
 
 
 def normal(address):
-  """Returns an IP address in its usual form, None where it is none.
+  """Returns an IP address in its canonical form, None if it is not valid.
 
-  An IPv4 address that is written as an IPv6 one becomes an IPv4 one.
+  An IPv4-mapped IPv6 address is returned as an IPv4 address.
   """
   try:
-    # Without its zone, in which any letters may be.
+    # Without its zone, which may contain any characters.
     found = ipaddress.ip_address(address.partition('%')[0])
   except ValueError:
     return None
@@ -55,14 +55,14 @@ def normal(address):
 
 
 class Tokens:
-  """The accepted tokens; those of a file are read again when it changes."""
+  """The accepted tokens; a token file is read again when it changes."""
 
   def __init__(self, value):
     """Reads the tokens.
 
     Args:
-      value: a token; @FILE for a file with one token per line; None: nothing is
-        asked for.
+      value: a token; @FILE for a file with one token per line; None: no token
+        is required.
 
     Raises:
       InputError: the file cannot be read, or a token cannot be in a header.
@@ -76,7 +76,7 @@ class Tokens:
       self._read()
 
   def find(self, authorization):
-    """Returns what tells the token in a header from others; None: it is wrong.
+    """Returns an identifier of the token in a header; None: it is not valid.
 
     Args:
       authorization: value of the header Authorization.
@@ -88,14 +88,14 @@ class Tokens:
         self._warner.warn('%s; the former tokens stay', error)
     kind, _, given = authorization.partition(' ')
     digest = _digest(given.strip())
-    # Compared in the same time, whichever it is and whatever is wrong with it.
+    # The comparison takes the same time for any token, valid or not.
     same = [hmac.compare_digest(digest, other) for other in self._digests]
     return digest if any(same) and kind.lower() == 'bearer' else None
 
   def _read(self):
     try:
       found = os.stat(self._path)
-      # Also another owner or mode changes st_ctime_ns.
+      # A change of owner or mode also changes st_ctime_ns.
       signature = found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns
       if signature == self._signature:
         return
@@ -109,7 +109,7 @@ class Tokens:
 
 
 def _digests(tokens):
-  """Returns digests of tokens, after a check that each can be in a header."""
+  """Returns digests of tokens, after checking that each can be in a header."""
   for token in tokens or ['']:
     if not token or not all('!' <= letter <= '~' for letter in token):
       raise InputError('--api_token must be one or more printable ASCII '
@@ -122,17 +122,18 @@ def _digest(token):
 
 
 class RateLimit:
-  """How many photos each client may send; safe to use from several threads.
+  """Limits the photos of each client; safe to use from several threads.
 
-  On average of a minute: a client that has been silent for one may send that
-  minute's photos at once.
+  The limit is an average over one minute: a client that has been inactive for a
+  minute may send all photos of that minute at once.
   """
 
   def __init__(self, photos_per_minute, clock=time.monotonic):
     self._most = photos_per_minute
     self._clock = clock
     self._lock = threading.Lock()
-    # Photos that a client may send, and when that was so. Oldest first.
+    # Photos that a client may still send, and the time of that count. Oldest
+    # first.
     self._clients = collections.OrderedDict()
 
   def take(self, client, photos):
@@ -140,11 +141,12 @@ class RateLimit:
 
     Args:
       client: a token's digest, or an address as text.
-      photos: how many; negative: they are given back. A request of more than
-        a minute's photos is accepted after a silent minute, and counts in full.
+      photos: their number; negative: they are given back. A request with more
+        photos than one minute allows is accepted after an inactive minute, and
+        is counted in full.
 
     Raises:
-      Refused: too_many_requests, and these photos do not count.
+      Refused: too_many_requests; these photos are not counted.
     """
     client, now = _network(client), self._clock()
     with self._lock:
@@ -166,5 +168,5 @@ def _network(client):
     if ipaddress.ip_address(client).version == 6:
       return str(ipaddress.ip_network((client, _IPV6_BITS), strict=False))
   except ValueError:
-    pass  # A token's digest, or a socket's path.
+    pass  # A token's digest, or the path of a Unix socket.
   return client

@@ -1,8 +1,8 @@
-"""How well a frozen graph did: what evaluation left beside it.
+"""Finds the evaluation results of a frozen graph.
 
-Looked for in the folder of the graph and where env_set.sh has them:
-`../eval/metrics.jsonl`, `../train/best/best.json`. Only what was measured with
-the checkpoint that the graph was frozen from counts.
+They are looked for in the folder of the graph and in the folders of env_set.sh:
+`../eval/metrics.jsonl`, `../train/best/best.json`. Only results of the
+checkpoint that the graph was frozen from are used.
 """
 
 import json
@@ -14,26 +14,26 @@ _METRICS = ('metrics.jsonl', os.path.join('..', 'eval', 'metrics.jsonl'))
 _BEST = (run_info.BEST_FILE_NAME,
          os.path.join('..', 'train', 'best', run_info.BEST_FILE_NAME))
 
-# Which split counts: test photos have chosen nothing, validation photos the
-# checkpoint, and training photos say little.
+# Order of preference: test photos were not used to choose anything, validation
+# photos chose the checkpoint, and results on training photos mean little.
 _RANKS = {'test': 2, 'validation': 1}
 
-# What of a line is told: nothing of this machine's folders, no long tables.
+# The published fields of a line: no folders of this machine, no long tables.
 _TOLD = ('split', 'photos', 'accuracy', 'accuracy_interval_95', 'recall_5',
          'refused', 'refused_interval_95', 'time')
 
 
 def find(graph_file, checkpoint):
-  """Returns what is known of a graph's accuracy.
+  """Returns the measured accuracy of a graph.
 
   Args:
     graph_file: path of the frozen graph.
-    checkpoint: name of the checkpoint in it, as model.ckpt-800; or None.
+    checkpoint: name of its checkpoint, such as model.ckpt-800; or None.
 
   Returns:
     Dict with `split`, `accuracy` and more: the last evaluation on the test
-    photos, else on the validation photos, else on others. None where nothing is
-    known.
+    photos, else on the validation photos, else on others. None if there are no
+    results.
   """
   if not checkpoint:
     return None
@@ -54,7 +54,7 @@ def find(graph_file, checkpoint):
 
 
 def _lines(path):
-  """Returns the JSON objects in a file, one a line; damaged ones left out."""
+  """Returns the JSON objects in a file, one per line, without damaged ones."""
   found = []
   try:
     with open(path, encoding='utf-8') as file:

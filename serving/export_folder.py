@@ -1,13 +1,14 @@
-"""The files of one export folder: which step each is of, what one replaces.
+"""Keeps the files in an export folder consistent: one training step per name.
 
   my_x_freeze.pb, my_x_freeze.label            the frozen graph
   my_x.tflite, my_x_labels.txt, my_x_info.json the TensorFlow Lite model
   saved_model/my_x/N                           versions of the SavedModel
 
-Files of one name are used together, so they are of one step. The frozen graph
-comes first: one of another step sets the TensorFlow Lite model aside, and a
-TensorFlow Lite model of another step than the frozen graph is refused. Versions
-of a SavedModel stay; each holds its step.
+Files with the same name are used together, so they must be of the same step.
+The frozen graph takes precedence: when one of another step is written, the
+TensorFlow Lite model is renamed, and a TensorFlow Lite model of another step
+than the frozen graph is refused. Versions of a SavedModel are kept; each
+contains its step.
 """
 
 import filecmp
@@ -32,14 +33,14 @@ def step_of(info):
 
 
 def losses(former, info):
-  """Returns what a graph offered that the one in its place does not.
+  """Returns the outputs and classes that a new graph lacks.
 
   Args:
-    former: GraphInfo of the graph that was there; None: there was none.
-    info: GraphInfo of the one in its place.
+    former: GraphInfo of the former graph; None: there was none.
+    info: GraphInfo of the new graph.
 
   Returns:
-    List of names, as `Known`.
+    List of names, such as `Known`.
   """
   if former is None:
     return []
@@ -55,16 +56,16 @@ def losses(former, info):
 
 
 def keep_former(paths, former, info, reasons=()):
-  """Copies what is about to be replaced by a graph that offers less.
+  """Copies files that are about to be replaced by a graph that lacks outputs.
 
   Args:
-    paths: of the graph and of the files that go with it.
-    former: GraphInfo of the graph that is there, None for none.
+    paths: of the graph and of the files that belong to it.
+    former: GraphInfo of the existing graph; None: there is none.
     info: GraphInfo of the new graph.
     reasons: {name as in `losses`: why the new graph lacks it}.
 
   Returns:
-    The warning for the user; None where nothing is lost.
+    The warning for the user; None if nothing is lost.
 
   Raises:
     InputError: a copy cannot be written.
@@ -81,9 +82,10 @@ def keep_former(paths, former, info, reasons=()):
 
 
 def set_others_aside(frozen_file, info):
-  """Renames a TensorFlow Lite model that is not of the frozen graph's step.
+  """Renames a TensorFlow Lite model of another step than the frozen graph.
 
-  One of an earlier version of this project says no step, and is renamed too.
+  Models of early versions of this project do not store a step, and are renamed
+  too.
 
   Args:
     frozen_file: path of the frozen graph.
@@ -126,7 +128,7 @@ def check_tflite(path, step):
     step: global step of its checkpoint, -1 if unknown.
 
   Raises:
-    InputError: the frozen graph of that name is of another step.
+    InputError: the frozen graph with that name is of another step.
   """
   frozen_file = os.path.splitext(path)[0] + _FROZEN
   info = read_frozen(frozen_file)
@@ -140,7 +142,7 @@ def check_tflite(path, step):
 
 
 def check_frozen(path, info, prefix):
-  """Refuses a frozen graph of another checkpoint than the one that is meant.
+  """Refuses a frozen graph that is not of the given checkpoint.
 
   Args:
     path: of the frozen graph.
@@ -172,7 +174,7 @@ def read_tflite(path):
 
 
 def read_frozen(path):
-  """Returns the GraphInfo of a frozen graph; None: not there, or says none."""
+  """Returns the GraphInfo of a frozen graph; None: missing, or no metadata."""
   if not os.path.isfile(path):
     return None
   try:
@@ -183,7 +185,7 @@ def read_frozen(path):
 
 
 def _copy(path, step):
-  """Copies a file beside itself; returns the copy's path."""
+  """Copies a file within its folder; returns the path of the copy."""
   name = _free_name(path, step)
   if not os.path.exists(name):
     files.write_aside(name, files.read(path, 'file'))
@@ -198,7 +200,7 @@ def _rename(path, step):
 
 
 def _free_name(path, step):
-  """Returns a name that says the step; taken at most by the same content."""
+  """Returns a name with the step, unused or that of a file of equal content."""
   stem, ending = os.path.splitext(path)
   stem += '_former' if step is None else '_step%d' % step
   name, number = stem + ending, 1

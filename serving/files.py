@@ -1,4 +1,4 @@
-"""Writes a whole file or none: what reads it never sees half of it."""
+"""Writes and reads whole files; a reader never sees a partly written file."""
 
 import os
 
@@ -9,7 +9,7 @@ def write_aside(path, data):
   """Writes `data` beside `path`, then renames it over `path`.
 
   Args:
-    path: file to write; its folder is made when it is missing.
+    path: file to write; its folder is created if it is missing.
     data: bytes.
 
   Raises:
@@ -35,7 +35,7 @@ def read(path, what):
 
   Args:
     path: file to read.
-    what: what the file is to the user, as in 'label file --label_file'.
+    what: description of the file for the user, as in 'label file --label_file'.
 
   Raises:
     InputError: it is missing or unreadable.

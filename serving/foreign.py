@@ -1,7 +1,8 @@
-"""Finds out how to use a frozen graph that was made elsewhere.
+"""Detects how to use a frozen graph that was made elsewhere.
 
-slim's own export and the 2017 scripts leave no note in the graph. Its input and
-its class scores are found by what they are; whose network it is, by its scope.
+slim's own export and the 2017 scripts store no metadata in the graph. Its input
+and its class scores are recognized by their operations, and its network by its
+scope.
 """
 
 from compat import tf
@@ -9,28 +10,28 @@ from errors import InputError
 from nets import nets_factory
 from serving import graph_info
 
-# Operations that pass class scores on without changing their values.
+# Operations that pass class scores through without changing their values.
 _PASSING = ('Identity', 'Reshape', 'Squeeze')
 
 
 def describe(graph_def, labels=None, model_name=None, image_size=None,
              preprocessing_name=None):
-  """Returns what a frozen graph without a note must be.
+  """Returns what can be found out about a frozen graph without metadata.
 
   Args:
     graph_def: frozen GraphDef.
     labels: names by output index, if they are known.
-    model_name: key of nets_factory; None goes by the graph's scopes.
-    image_size: height and width in pixels; None takes that of the graph, or
-      else the network's own.
-    preprocessing_name: key of preprocessing_factory; None takes the network's.
+    model_name: key of nets_factory; None detects it by the graph's scopes.
+    image_size: height and width in pixels; None uses that of the graph, or
+      else the default size of the network.
+    preprocessing_name: key of preprocessing_factory; None: the network's own.
 
   Returns:
-    GraphInfo, with None for what cannot be known.
+    GraphInfo, with None for everything that is unknown.
 
   Raises:
-    InputError: no or several inputs or class scores are found, or nothing says
-      how photos must be preprocessed.
+    InputError: no input or class scores are found, or several, or the
+      preprocessing cannot be determined.
   """
   placeholder = _find_input(graph_def)
   height, width, channels = _image_shape(placeholder)
@@ -56,7 +57,7 @@ def describe(graph_def, labels=None, model_name=None, image_size=None,
 
 
 def _find_input(graph_def):
-  """Returns the placeholder `input`, or else the only one there is."""
+  """Returns the placeholder `input`, or else the only placeholder."""
   found = [node for node in graph_def.node if node.op == 'Placeholder']
   named = [node for node in found if node.name == 'input']
   if not named and len(found) != 1:
@@ -71,7 +72,7 @@ def _find_input(graph_def):
 
 
 def _image_shape(placeholder):
-  """Returns height, width (None where open) and channels of an input."""
+  """Returns height, width (None if undefined) and channels of an input."""
   shape = placeholder.attr['shape'].shape
   sizes = [dim.size if dim.size > 0 else None for dim in shape.dim]
   if shape.unknown_rank or len(sizes) not in (0, 4):
@@ -87,9 +88,9 @@ def _image_shape(placeholder):
 def _find_network(graph_def, model_name):
   """Returns the network's row, or None.
 
-  Without a name the scopes decide: slim's networks each have a scope of their
-  own. Those that share one (the widths of MobileNet) share all that is asked
-  of the row here, and otherwise nothing is concluded.
+  Without a name, the network is detected by its scope. Each of slim's networks
+  has its own, except that all widths of MobileNet share one, and share all
+  fields of the row that are used here. Without a unique result returns None.
   """
   if model_name:
     return nets_factory.get_network(model_name)
@@ -101,7 +102,7 @@ def _find_network(graph_def, model_name):
 
 
 def _find_predictions(graph_def):
-  """Returns the name of the class scores: softmax, then what passes it on."""
+  """Returns the name of the class scores: the softmax, or what passes it on."""
   consumers = {}
   for node in graph_def.node:
     for name in node.input:

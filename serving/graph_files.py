@@ -1,8 +1,8 @@
-"""Reads graphs from files, binary and text, and refuses what may do harm.
+"""Reads graphs from binary and text files, and refuses unsafe operations.
 
 A graph is code: TensorFlow has operations that read and write files, start
-Python functions or open connections, and running a graph runs them. Only the
-operations listed here are therefore loaded from a file.
+Python functions or open connections, and running a graph runs them. Therefore
+only the operations listed here are loaded from a file.
 """
 
 import re
@@ -14,15 +14,15 @@ from compat import tf
 from errors import InputError
 from serving import files
 
-# Operations that hold a variable.
+# Operations that create a variable.
 VARIABLES = ('Variable', 'VariableV2', 'VarHandleOp')
 
-# Operations that only compute on the tensors that they get: those of all
-# networks and exports here, of slim's and TensorFlow's published graphs, and
-# what image classifiers usually have. Listed by name, because TensorFlow's own
-# mark does not tell them apart: ReadFile, MatchingFiles and ImmutableConst (it
-# maps a file) count as stateless, Assert and TensorArrayV3 as stateful; and a
-# release may add others.
+# Operations that only compute on their input tensors: those of all networks and
+# exports here, of slim's and TensorFlow's published graphs, and those that
+# image classifiers usually have. They are listed by name because TensorFlow's
+# own is_stateful flag does not tell them apart: ReadFile, MatchingFiles and
+# ImmutableConst (it maps a file) are stateless, Assert and TensorArrayV3 are
+# stateful; and a new release may add others.
 OPERATIONS = frozenset('''
     Const Placeholder PlaceholderV2 PlaceholderWithDefault NoOp Identity
     IdentityN Snapshot StopGradient PreventGradient EnsureShape Assert
@@ -97,8 +97,9 @@ OPERATIONS = frozenset('''
     QuantizedBatchNormWithGlobalNormalization QuantizedInstanceNorm
 '''.split())
 
-# Operations that an error names, with where they are; and in the flag that
-# would accept them, if they are called as TensorFlow's are.
+# Maximum number of operations that an error lists with their nodes; and that it
+# lists in the flag that would accept them, if their names look like
+# TensorFlow's.
 _MOST_NAMED, _MOST_IN_FLAG = 8, 50
 _OP_NAME = re.compile('[A-Za-z][A-Za-z0-9_]*')
 
@@ -108,10 +109,10 @@ def read_graph_def(path, what):
 
   Args:
     path: file with a binary GraphDef, or one as text.
-    what: what the file is to the user, as in 'graph --in_graph'.
+    what: description of the file for the user, as in 'graph --in_graph'.
 
   Raises:
-    InputError: it is missing, or holds no graph.
+    InputError: the file is missing or does not contain a graph.
   """
   data = files.read(path, what)
   graph_def = tf.GraphDef()
@@ -131,12 +132,13 @@ def read_frozen(path, what, allowed_ops=()):
 
   Args:
     path: file with a binary GraphDef, or one as text.
-    what: what the file is to the user.
-    allowed_ops: names of operations that are accepted beside OPERATIONS.
+    what: description of the file for the user.
+    allowed_ops: names of operations that are accepted in addition to
+      OPERATIONS.
 
   Raises:
-    InputError: it is missing, holds no graph, or variables, or operations that
-      may do more than compute.
+    InputError: the file is missing, contains no graph, or contains variables or
+      operations that may do more than compute.
   """
   graph_def = read_graph_def(path, what)
   variables = [node.name for node in graph_def.node if node.op in VARIABLES]
@@ -149,7 +151,7 @@ def read_frozen(path, what, allowed_ops=()):
 
 
 def _check_operations(graph_def, path, accepted):
-  """Raises InputError where a graph or its functions have other operations."""
+  """Raises InputError if a graph or its functions have other operations."""
   bodies = [('', graph_def.node)] + [
       (' of function %r' % function.signature.name, function.node_def)
       for function in graph_def.library.function]
@@ -160,7 +162,7 @@ def _check_operations(graph_def, path, accepted):
         places.setdefault(node.op, 'node %r%s' % (node.name, place))
   if not places:
     return
-  # Whoever made the graph may have chosen names with control characters.
+  # The author of the graph may have chosen names with control characters.
   names = {op: op.encode('unicode_escape').decode('ascii') for op in places}
   named = ['%s (%s)' % (names[op], places[op])
            for op in sorted(places)[:_MOST_NAMED]]
@@ -169,7 +171,7 @@ def _check_operations(graph_def, path, accepted):
   reason = (
       '%r is not loaded: it has operations that may do more than compute, such '
       'as read and write files: %s' % (path, ', '.join(named)))
-  # No advice that could not be given to a shell: the names are a stranger's.
+  # Only names that are safe in a shell are suggested: they are untrusted.
   if len(places) <= _MOST_IN_FLAG and all(map(_OP_NAME.fullmatch, places)):
     reason += '; if you trust its origin, give --allowed_ops=%s' % ','.join(
         sorted(places))
@@ -177,14 +179,14 @@ def _check_operations(graph_def, path, accepted):
 
 
 def import_into_default(graph_def, input_map=None):
-  """Puts a graph into the default graph, its names as they are.
+  """Imports a graph into the default graph, with its names unchanged.
 
   Args:
     graph_def: GraphDef.
-    input_map: {name of a tensor in it: tensor that takes its place}.
+    input_map: {name of a tensor in it: tensor that replaces it}.
 
   Raises:
-    InputError: this TensorFlow does not know one of its operations.
+    InputError: this TensorFlow does not have one of its operations.
   """
   try:
     tf.import_graph_def(graph_def, input_map, name='')
@@ -194,7 +196,7 @@ def import_into_default(graph_def, input_map=None):
 
 
 def _parse_text(data):
-  """Returns the GraphDef that is written in `data`, None where it is none."""
+  """Returns the GraphDef in `data`, None if it does not contain one."""
   graph_def = tf.GraphDef()
   try:
     text_format.Parse(data.decode('utf-8'), graph_def)

@@ -1,7 +1,8 @@
-"""All that is needed to use an inference graph, kept in the graph itself.
+"""Metadata for using an inference graph, stored in the graph itself.
 
-A string constant `classifier/info` holds one JSON object. It hangs on nothing
-and nothing hangs on it: whoever does not know it can run the graph as before.
+A string constant `classifier/info` contains one JSON object. It is not
+connected to any other node: programs that do not know it can run the graph as
+before.
 """
 
 import collections
@@ -26,15 +27,15 @@ _FIELDS = collections.OrderedDict([
     ('input_kind', str),           # one of INPUT_KINDS
     ('logits', str),
     ('predictions', str),
-    ('features', str),             # what the classifier sees
-    ('checkpoint', str),           # whose weights; None: graph without weights
-    # softmax(logits / temperature); both None in a graph without it, as are
-    # all of before it existed.
+    ('features', str),             # input of the classifier layer
+    ('checkpoint', str),           # source of the weights; None: no weights
+    # softmax(logits / temperature); both None in a graph without it, and in all
+    # graphs from before it was added.
     ('calibrated_predictions', str),
     ('temperature', float),
-    # Of a graph that says whether it knows the photo (serving/nearest.py), else
-    # None: the tensors; least score of a known photo, and with how many
-    # validation photos it was set.
+    # For a graph with out-of-distribution detection (serving/nearest.py), else
+    # None: the tensors; the lowest score of a known photo, and the number of
+    # validation photos that it was set with.
     ('similarity', str),
     ('known_score', str),
     ('known', str),
@@ -43,11 +44,11 @@ _FIELDS = collections.OrderedDict([
     ('bank_labels', str),
     ('threshold', float),
     ('threshold_photos', int),
-    # Of the checkpoint; None in a graph without weights, and in older ones.
+    # Of the checkpoint; None in a graph without weights, and in older graphs.
     ('global_step', int),
 ])
-# The information about a graph that was made elsewhere, which no constant
-# holds, may lack more: model_name, logits and features (serving/foreign.py).
+# The information about a graph made elsewhere, which has no such constant, may
+# also lack: model_name, logits and features (serving/foreign.py).
 _OF_KNOWN = ('similarity', 'known_score', 'known', 'cosines', 'bank_filenames',
              'bank_labels', 'threshold', 'threshold_photos')
 _WITH_DEFAULT = (('calibrated_predictions', 'temperature') + _OF_KNOWN +
@@ -59,7 +60,7 @@ GraphInfo = collections.namedtuple(
 
 
 def attach(graph_def, info):
-  """Puts `info` into `graph_def`, in place of one that is there.
+  """Stores `info` in `graph_def`, replacing an existing one.
 
   Args:
     graph_def: GraphDef, changed in place.
@@ -75,10 +76,10 @@ def attach(graph_def, info):
 
 
 def read(graph_def):
-  """Returns the GraphInfo in `graph_def`; None when there is none.
+  """Returns the GraphInfo in `graph_def`; None if it has none.
 
   Raises:
-    InputError: there is one that this version cannot read.
+    InputError: it has one that this version cannot read.
   """
   for node in graph_def.node:
     if node.name == NODE and node.op == 'Const':
@@ -88,12 +89,12 @@ def read(graph_def):
 
 
 def to_json(info):
-  """Returns a GraphInfo as JSON: bytes."""
+  """Returns a GraphInfo as JSON bytes."""
   return json.dumps(info._asdict(), ensure_ascii=False).encode('utf-8')
 
 
 def read_file(path):
-  """Returns the GraphInfo in a file of `to_json`; None: no or a damaged one."""
+  """Returns the GraphInfo in a file of `to_json`; None: missing or damaged."""
   try:
     with open(path, 'rb') as file:
       return _parse(file.read())

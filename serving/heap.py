@@ -1,38 +1,38 @@
-"""Gives memory that uploads have used back to the system.
+"""Returns memory that uploads have used to the system.
 
-The C library (glibc) keeps what was freed: in each thread's arena up to 64 MiB
-at its end, which malloc_trim reaches in the first arena only. After some
-hundred large uploads that is 100 MB and more. So there is one arena, and it is
-trimmed now and then. A low threshold for mmap would do as well, but then the
-network's buffers, too, would be mapped anew for each photo.
+The C library (glibc) keeps freed memory: up to 64 MiB at the end of each
+thread's arena, and malloc_trim reaches that only in the first arena. After some
+hundred large uploads this is 100 MB and more. Therefore there is only one
+arena, and it is trimmed periodically. A low threshold for mmap would also work,
+but then the network's buffers, too, would be mapped again for each photo.
 
 TensorFlow 2 has an allocator of its own where it uses oneDNN (by default on
-processors with AVX512 VNNI, AVX VNNI or AMX), which never gives anything back.
-It is switched off here, which costs no time that can be measured.
+processors with AVX512 VNNI, AVX VNNI or AMX), which never returns memory. It is
+switched off here, which has no measurable cost.
 """
 
 import ctypes
 import os
 import threading
 
-# Seconds until it is trimmed: each time costs some milliseconds, and some to
-# fault the network's buffers in again.
+# Seconds until the heap is trimmed: each time costs a few milliseconds, and a
+# few more to fault the network's buffers in again.
 _SECONDS = 10
 
 
-# Of malloc.h.
+# From malloc.h.
 _M_ARENA_MAX = -8
 
 
 def use_one_arena():
-  """Has the threads that start from now on make no arenas of their own.
+  """Makes threads that start from now on share one arena.
 
-  They share what is there; so a program does this before it loads a network.
-  TensorFlow then takes its memory from there, too.
+  Threads use the existing arenas, so a program calls this before it loads a
+  network. TensorFlow then takes its memory from there, too.
   """
   os.environ.setdefault('TF_ONEDNN_USE_SYSTEM_ALLOCATOR', '1')
   mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
-  if mallopt is not None:  # As in glibc.
+  if mallopt is not None:  # glibc has it.
     mallopt(_M_ARENA_MAX, 1)
 
 
@@ -43,13 +43,13 @@ class Trimmer:
     self._seconds = seconds
     self._timer = None
     self._lock = threading.Lock()
-    # Of glibc; other C libraries give memory back by themselves.
+    # Only in glibc; other C libraries return memory by themselves.
     self._trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
 
   def trim(self):
-    """Trims in some seconds, once for all calls until then.
+    """Trims the heap after some seconds, once for all calls until then.
 
-    Not at once: a photo that nobody waits for any more may still be worked on.
+    Not at once: photos of requests that were given up may still be in progress.
     """
     with self._lock:
       if self._trim is None or self._timer:
@@ -58,7 +58,7 @@ class Trimmer:
       timer.daemon = True
       try:
         timer.start()
-      except RuntimeError:  # No thread can be had; the next call tries again.
+      except RuntimeError:  # No thread can be started; the next call retries.
         return
       self._timer = timer
 

@@ -1,9 +1,10 @@
-"""Refuses requests under a name that is not this server's.
+"""Refuses requests for a host name that is not this server's.
 
-A page can have its own name lead to another address once a browser has loaded
-it (DNS rebinding). The browser then takes a server on 127.0.0.1, or in its
-visitor's network, for that page's own, and lets the page read what it answers.
-The requests still have the page's name as Host, never an address or localhost.
+A page can make its own name resolve to another address after a browser has
+loaded it (DNS rebinding). The browser then treats a server on 127.0.0.1, or in
+the visitor's network, as the page's own server, and lets the page read its
+responses. These requests still have the page's name as Host, never an address
+or localhost.
 """
 
 import ipaddress
@@ -21,19 +22,19 @@ _HOST = re.compile(r'(\[[^\]]*\]|[^:]*)(:[0-9]*)?')
 
 
 def is_name(text):
-  """Whether it can be in the list of `check`: `a.example` or `.a.example`."""
+  """Whether it is valid in the list of `check`: `a.example` or `.a.example`."""
   return text == ANY or bool(_NAME.fullmatch(text))
 
 
 def check(names):
-  """Refuses the present request where its Host is of another server.
+  """Refuses the current request if its Host is not allowed.
 
-  An address and localhost are always allowed, and so is a request without Host,
-  which no browser sends. The port does not count.
+  IP addresses and localhost are always allowed, and so are requests without a
+  Host header, which no browser sends. The port is ignored.
 
   Args:
-    names: list of names in small letters, of which `.a.example` is a.example
-      and all names below it, and ANY allows all.
+    names: list of names in lower case; `.a.example` allows a.example and all
+      names below it, and ANY allows all names.
 
   Raises:
     Refused: wrong_host.

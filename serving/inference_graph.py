@@ -1,12 +1,12 @@
-"""The graph that classifies: built without weights, frozen with them.
+"""Builds the graph that classifies, and freezes it with a checkpoint's weights.
 
   with tf.Graph().as_default():
     info = inference_graph.build('inception_v4', labels, input_kind='encoded')
     graph_def = inference_graph.freeze(info, '/tmp/train_dir')
 
-The node `input` takes either slim's `[batch, size, size, channels]` float32, as
-preprocessing leaves it, or encoded photos: one as a scalar string, or a vector
-of them. In both cases a GraphInfo in the graph says how to use it.
+The node `input` takes either slim's `[batch, size, size, channels]` float32
+(the output of preprocessing) or encoded photos: one as a scalar string, or a
+vector of them. In both cases a GraphInfo in the graph describes how to use it.
 """
 
 import os
@@ -19,11 +19,11 @@ from preprocessing import preprocessing_factory
 from runs import checkpoints
 from serving import graph_info, nearest
 
-# Photos of one vector that are decoded at a time. Decoding is a small part of
-# the work; more would hold more decoded photos in memory.
+# Number of photos of a vector that are decoded in parallel. Decoding is a small
+# part of the work; a larger number would keep more decoded photos in memory.
 _PARALLEL_DECODING = 4
 
-# The node with the scores after the temperature.
+# The node with the scores after temperature scaling.
 CALIBRATED = 'CalibratedPredictions'
 
 
@@ -35,14 +35,14 @@ def build(model_name, labels, image_size=None, preprocessing_name=None,
   Args:
     model_name: key of nets_factory.
     labels: names by output index; their number is the number of classes.
-    image_size: height and width in pixels; None takes the network's own.
-    preprocessing_name: key of preprocessing_factory; None takes the network's.
+    image_size: height and width in pixels; None uses the network's own.
+    preprocessing_name: key of preprocessing_factory; None: the network's.
     input_kind: 'float' or 'encoded', see above.
-    batch_size: photos in a batch; None leaves it open.
-    is_training: whether dropout and batch norm work as in training.
-    labels_offset: what was taken off the data set's labels; only noted.
+    batch_size: photos per batch; None leaves it undefined.
+    is_training: whether dropout and batch norm are in training mode.
+    labels_offset: number subtracted from the data set's labels; only stored.
     temperature: float > 0; adds the node CalibratedPredictions, softmax(logits
-      / temperature), beside the network's own. None: without it.
+      / temperature), in addition to the network's own. None: without it.
     bank: feature_bank.Bank; adds the nodes of serving.nearest. None: without
       them.
 
@@ -51,7 +51,7 @@ def build(model_name, labels, image_size=None, preprocessing_name=None,
     slim's names.
 
   Raises:
-    InputError: input_kind or labels cannot be used.
+    InputError: input_kind or labels are invalid.
     ValueError: unknown network or preprocessing.
   """
   if input_kind not in graph_info.INPUT_KINDS:
@@ -98,7 +98,7 @@ def photos_to_images(encoded, preprocessing_name, size, channels,
     preprocessing_name: key of preprocessing_factory.
     size: height and width of the result, in pixels.
     channels: 3, or 1 for grey images.
-    batch_size: number of photos; None leaves it open.
+    batch_size: number of photos; None leaves it undefined.
 
   Returns:
     `[batch, size, size, channels]` float32.
@@ -127,10 +127,10 @@ def to_graph_def(info):
 
 
 def _without_default_attributes(graph_def):
-  """Drops attributes that say nothing new.
+  """Removes attributes that have their default value.
 
-  Operations gain attributes from release to release. A release refuses a node
-  with one it does not know, even where its value is the default.
+  New releases add attributes to operations. A release refuses a node with an
+  attribute that it does not know, even if it has its default value.
   """
   exported = tf.train.export_meta_graph(
       graph_def=graph_def, graph=tf.Graph(), strip_default_attrs=True)
@@ -138,21 +138,22 @@ def _without_default_attributes(graph_def):
 
 
 def freeze(info, checkpoint_path, moving_average_decay=None):
-  """Puts a checkpoint's weights into the default graph as constants.
+  """Puts a checkpoint's weights into the default graph, as constants.
 
   Args:
     info: GraphInfo, as `build` returned it in the default graph.
     checkpoint_path: train directory or checkpoint.
-    moving_average_decay: takes the moving averages that training kept; None
-      takes the variables themselves.
+    moving_average_decay: float; uses the moving averages kept by training.
+      None uses the variables themselves.
 
   Returns:
-    GraphDef with the logits, predictions, features and what else `info` names,
-    and all they need, and with `info`, naming the checkpoint.
+    GraphDef with the logits, predictions, features and other outputs named in
+    `info`, and all nodes that they need, and with `info`, which then names the
+    checkpoint.
 
   Raises:
     InputError: there is no checkpoint, it cannot be read, or its variables do
-      not fit.
+      not match.
   """
   prefix = checkpoints.resolve(checkpoint_path)
   mapping = checkpoints.with_plain_names(
@@ -177,7 +178,7 @@ def freeze(info, checkpoint_path, moving_average_decay=None):
 
 
 def check_fits(prefix, mapping, info, moving_average_decay=None):
-  """Raises InputError where a checkpoint cannot fill the graph.
+  """Raises InputError if a checkpoint does not match the graph.
 
   Args:
     prefix: checkpoint, as runs.checkpoints.resolve returns it.
@@ -199,15 +200,15 @@ def check_fits(prefix, mapping, info, moving_average_decay=None):
 
 
 def num_classes(prefix, model_name):
-  """Reads a network's number of outputs from a checkpoint.
+  """Reads the number of outputs of a network from a checkpoint.
 
   Args:
     prefix: checkpoint, as runs.checkpoints.resolve returns it.
     model_name: key of nets_factory.
 
   Returns:
-    The size of the classifier's last dimension; None where the checkpoint has
-    no such layer, or does not say it with one voice.
+    The last dimension of the classifier layer; None if the checkpoint has no
+    such layer, or if its variables disagree.
   """
   scope = nets_factory.get_network(model_name).classifier_scopes[0]
   shapes = checkpoints.open_reader(prefix).get_variable_to_shape_map()

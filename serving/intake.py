@@ -1,4 +1,4 @@
-"""From a request to the answers on its photos; for the page and the API."""
+"""Reads the photos of a request and classifies them."""
 
 import collections
 import time
@@ -15,13 +15,14 @@ from serving.refusals import Refused
 # The field of a form that holds the photos.
 _FIELD = 'file'
 
-# Parts of a form that are no photos, and bytes that are read of each.
+# Maximum number of form parts that are not photos, and bytes read of each.
 _OTHER_PARTS, _FIELD_BYTES = 16, 100
 
-# name: of the file, None where it has none. data: bytes of the file.
+# name: of the file, None if it has none. data: bytes of the file.
 Upload = collections.namedtuple('Upload', 'name data')
 
-# name, data: as in Upload. answer: Answer, or None; refused: why there is none.
+# name, data: as in Upload. answer: Answer, or None. refused: the reason for
+# None.
 Result = collections.namedtuple('Result', 'name data answer refused')
 
 
@@ -34,13 +35,13 @@ def classify(app, service, photos):
     photos: list of Uploads.
 
   Returns:
-    List of Results in the order of the photos, and the milliseconds that the
-    classifier took, waiting included.
+    List of Results in the order of the photos, and the milliseconds that
+    classification took, including waiting.
 
   Raises:
-    Refused: the server is busy or ends, the client sends too many photos, the
-      request has waited too long, its client has left, or the only photo is
-      unusable.
+    Refused: the server is busy or shutting down, the client sends too many
+      photos, the request has timed out, its client has disconnected, or the
+      only photo is unusable.
   """
   app.limit_rate(len(photos))
   results = [_checked(app, photo) for photo in photos]
@@ -63,8 +64,9 @@ def classify(app, service, photos):
   results = [result if result.refused else _answered(result, next(answers))
              for result in results]
   if len(results) == 1 and results[0].refused:
-    # Another one: this frame holds `results`, and a raised exception its frame,
-    # so that the photo would stay until Python looks for cycles.
+    # A new exception: a raised one holds this frame, and the frame holds
+    # `results`, so the photo would stay in memory until the garbage collector
+    # finds the cycle.
     raise results[0].refused.again()
   for result in results:
     if result.refused:
@@ -73,21 +75,21 @@ def classify(app, service, photos):
 
 
 def read(app):
-  """Reads the present request.
+  """Reads the current request.
 
-  A body that is no form is one photo, whatever its type is said to be: curl
-  calls everything a form of the other kind (`--data-binary`).
+  A body that is not a multipart form is read as one photo, whatever its
+  Content-Type: curl sends `--data-binary` as application/x-www-form-urlencoded.
 
   Args:
     app: the application, for its limits.
 
   Returns:
-    List of Uploads, and a dict of the form's other fields: a list of strings by
-    name, of which only the first letters are read.
+    List of Uploads, and a dict of the form's other fields: {name: list of
+    strings}, of which only the first bytes are read.
 
   Raises:
-    Refused: there is no photo, or the request is no proper form, compressed or
-      too large.
+    Refused: there is no photo, or the request is not a valid form, compressed
+      or too large.
   """
   request = flask.request
   coding = request.headers.get('Content-Encoding', 'identity')
@@ -97,7 +99,7 @@ def read(app):
   most = app.config['MAX_CONTENT_LENGTH']
   if (request.content_length or 0) > most:
     raise Refused('request_too_large', max_mb=most // 2 ** 20)
-  # Not request.files: werkzeug's parser writes spool files.
+  # Not request.files: werkzeug's parser writes temporary files.
   body = request.get_data(cache=False, parse_form_data=False)
   if len(body) > most:
     raise Refused('request_too_large', max_mb=most // 2 ** 20)
@@ -113,12 +115,12 @@ def read(app):
 
 
 def read_form(body, boundary, max_photos):
-  """Returns what `read` does, of the bytes of a form.
+  """Does what `read` does, for the bytes of a form.
 
   Args:
     body: bytes of the form.
     boundary: string, the parameter of its Content-Type.
-    max_photos: most photos that are accepted.
+    max_photos: maximum number of photos.
 
   Raises:
     Refused: as multipart.parts does; too_many_photos, no_photo, wrong_field or
@@ -159,7 +161,7 @@ def _checked(app, photo):
 
 def _answered(result, answer):
   if isinstance(answer, PhotoError):
-    # Pillow's own words are for our log: they may name what is inside us.
+    # Pillow's own message goes to the log only: it may hold internal details.
     tf.logging.debug('unreadable photo: %s', answer)
     code = ('too_costly' if isinstance(answer, CostlyPhotoError) else
             'unreadable_photo')

@@ -1,11 +1,12 @@
-"""The graph that a server answers with, and the change to a newer one.
+"""The graph that the server uses, and its replacement by a newer one.
 
   service = Service(Source(load, path), batch_size=8)
   answers = service.examine_each([data])
 
-The files of the graph are watched. When they have changed and rest, the new
-graph is loaded beside the present one, tried, and put in its place between two
-batches. One that cannot be used is refused, and the present one goes on.
+The files of the graph are watched. Once they have changed and are stable, the
+new graph is loaded while the current one is still in use, tried, and swapped in
+between two batches. A graph that cannot be used is rejected, and the current
+one stays in use.
 """
 
 import bisect
@@ -27,52 +28,56 @@ from serving.batching import Batcher, Closing
 from serving.classifier import Answer, prepare
 from serving.patience import Patience, Places
 
-# Seconds for which files must not have changed before they are loaded: whoever
-# writes them may not be done.
+# Seconds for which the files must not have changed before they are loaded: the
+# program that writes them may not be done.
 _REST_SECS = 1.0
 
 # Weights (photos.weight_of) up to which a photo is small, and above which it is
-# large. Telephones take 12 million pixels, some 50.
+# large. Phones take photos of 12 million pixels, some of 50 million.
 _SMALL_PIXELS, _LARGE_PIXELS = 4 * 10 ** 6, 16 * 10 ** 6
 
-# Pixels that may be accepted and not yet answered, in photos of max_pixels.
+# Limit on the pixels that are accepted but not answered, in units of
+# max_pixels.
 _LARGEST_PHOTOS = 16
 
-# Batches that the session has at a time. With three, the cores have one while
-# clients of the others read their answers; more would be small.
+# Number of parallel batches in the session. With three, the cores process one
+# while the clients of the others read their answers; with more, batches would
+# be small.
 _RUNS = 3
 
-# How far the scores of a photo may be from a sum of 1: of thousands of float32.
+# Tolerance for the sum of a photo's scores, which should be 1: it is a sum of
+# thousands of float32.
 _SUM_TOLERANCE = 1e-3
 
-# data: bytes of the file; weight: of photos.weight_of; index: in its request.
+# data: bytes of the file. weight: from photos.weight_of. index: position in the
+# request.
 _Photo = collections.namedtuple('_Photo', 'data weight index')
 
-# classifier: ready to be used; facts: what Service.facts returns; signature: of
-# the files it came from.
+# classifier: ready to use. facts: what Service.facts returns. signature: of the
+# files that it was loaded from.
 _Loaded = collections.namedtuple('_Loaded', 'classifier facts signature')
 
 
 class Source:
-  """Where graphs come from."""
+  """The files that graphs are loaded from."""
 
   def __init__(self, load, graph_file, label_file=None):
-    """Says where.
+    """Stores the paths.
 
     Args:
-      load: function without arguments; returns a Classifier of the files.
+      load: function without arguments; returns a Classifier from the files.
       graph_file: path of the frozen graph.
-      label_file: path of its labels; None: they are in the graph.
+      label_file: path of its labels; None: the labels are in the graph.
     """
     self._load = load
     self.graph_file = graph_file
     self._files = [graph_file] + ([label_file] if label_file else [])
 
   def signature(self):
-    """Returns what tells the present files from others; None: one is missing.
+    """Returns a fingerprint of the current files; None: a file is missing.
 
-    Of each file its inode, size and time of change: of two graphs written in
-    one tick of the clock in place of each other one of these differs.
+    It holds the inode, size and time of change of each file: if two graphs
+    replace each other within one clock tick, at least one of these differs.
     """
     try:
       stats = [os.stat(path) for path in self._files]
@@ -82,11 +87,11 @@ class Source:
                  for found in stats)
 
   def load(self):
-    """Returns the _Loaded of the present files, warm and tried.
+    """Returns the _Loaded of the current files, warmed up and tried.
 
     Raises:
-      InputError: they are missing, damaged, do not fit each other, changed
-        meanwhile, or give scores that are no shares.
+      InputError: the files are missing, damaged, do not match each other,
+        changed meanwhile, or give scores that are not probabilities.
     """
     before = self.signature()
     classifier = self._load()
@@ -102,10 +107,10 @@ class Source:
 
 
 class Service:
-  """Answers photos with the newest usable graph; for all threads of a server.
+  """Examines photos with the newest usable graph; safe in several threads.
 
-  What serving/app.py needs of it is `labels`, `examine_each`, `is_ready`,
-  `facts` and `counts`.
+  serving/app.py uses `labels`, `examine_each`, `is_ready`, `facts` and
+  `counts`.
   """
 
   def __init__(self, source, reload_secs=2.0, max_pixels=photos.MAX_PIXELS,
@@ -114,10 +119,10 @@ class Service:
 
     Args:
       source: Source.
-      reload_secs: seconds between two looks at the files; 0: never looks.
+      reload_secs: seconds between two checks of the files; 0: never checks.
       max_pixels: largest width times height that is decoded.
       observe: function of a metric's name and a value; None: not called.
-      **limits: of the Batcher: batch_size, window_secs, max_queue.
+      **limits: arguments of the Batcher: batch_size, window_secs, max_queue.
 
     Raises:
       InputError: the graph cannot be used.
@@ -127,17 +132,17 @@ class Service:
     _give_back_memory()
     self._max_pixels = max_pixels
     self._observe = observe or (lambda name, value: None)
-    # One photo a core is decoded at a time: more would not be faster, and each
-    # needs memory, up to 9 bytes a pixel. Small ones, others and the large
-    # ones do not take each other's places.
+    # One photo per core is decoded at a time: more would not be faster, and
+    # each needs up to 9 bytes of memory per pixel. Small, medium and large ones
+    # have separate limits.
     cores = os.cpu_count() or 1
     self._decoders = [Places(count)
                       for count in (cores, cores, max(1, cores // 4))]
     self._ending = False
     self._swaps = self._failed_swaps = 0
     self._closed = threading.Event()
-    # The graph decodes them in full: all batches together need no more memory
-    # than the largest photo.
+    # The graph decodes them at full size: all batches together must not need
+    # more memory than the largest photo.
     self._batcher = Batcher(
         self._examine, weigh=lambda photo: photo.weight,
         large=min(_LARGE_PIXELS, max_pixels // 2),
@@ -151,29 +156,29 @@ class Service:
 
   @property
   def labels(self):
-    """The names of the present graph's classes."""
+    """The class names of the current graph."""
     return self._present.classifier.labels
 
   def examine_each(self, encoded_photos, patience=None):
-    """Says all that the graph says of photos of which some may be unusable.
+    """Examines photos, some of which may be unusable.
 
-    Decodes in the thread that calls; the rest waits for its turn.
+    Decodes in the calling thread; the rest is queued.
 
     Args:
       encoded_photos: list of bytes, each a photo file as it came.
-      patience: patience.Patience of the caller; None: it waits for ever.
+      patience: patience.Patience of the caller; None: no time limit.
 
     Returns:
-      A list as long: for each photo an Answer, whose `labels` and `sha256` are
-      those of the graph that gave it, or the PhotoError that says why there is
-      none.
+      A list of the same length: for each photo an Answer, whose `labels` and
+      `sha256` are those of the graph that produced it, or a PhotoError with the
+      reason why there is none.
 
     Raises:
-      batching.Busy: too many photos wait.
-      batching.Closing: the server has ended.
+      batching.Busy: too many photos are waiting.
+      batching.Closing: the server is shutting down.
       batching.Failed: the session failed.
-      patience.TimedOut: the deadline is over.
-      patience.Gone: the client has left.
+      patience.TimedOut: the deadline has passed.
+      patience.Gone: the client has disconnected.
     """
     patience = patience or Patience()
     return self._batcher.submit(
@@ -182,20 +187,20 @@ class Service:
         lambda photo: self._prepare(photo, patience), patience)
 
   def is_ready(self):
-    """Whether a warm graph is there and the server is not ending."""
+    """Whether a warm graph is loaded and the server is not shutting down."""
     return not self._ending
 
   def facts(self):
-    """Returns what is known of the present graph, as a dict.
+    """Returns facts about the current graph, as a dict.
 
     Keys: name, classes, image_size, file, bytes, sha256, checkpoint, known
-    (whether it says that a photo is none of its classes), evaluation (a dict,
-    or None) and loaded_at (UTC).
+    (whether it detects photos that are none of its classes), evaluation (a
+    dict, or None) and loaded_at (UTC).
     """
     return dict(self._present.facts)
 
   def counts(self):
-    """Returns what has happened so far, as a dict.
+    """Returns the counters as a dict.
 
     Keys: those of Batcher.counts, swaps and failed_swaps.
     """
@@ -203,17 +208,17 @@ class Service:
                 failed_swaps=self._failed_swaps)
 
   def announce_end(self):
-    """Says that the server is ending; what comes is answered until close()."""
+    """Makes is_ready false; requests are still answered until close()."""
     self._ending = True
 
   def close(self, timeout=None):
-    """Answers what was accepted, refuses the rest, and frees the session.
+    """Answers accepted photos, refuses new ones, and frees the session.
 
     Args:
-      timeout: seconds to wait at most; None: until it is done.
+      timeout: maximum seconds to wait; None: no limit.
 
     Returns:
-      Whether all that was accepted is answered.
+      Whether all accepted photos are answered.
     """
     self._ending = True
     self._closed.set()
@@ -223,8 +228,8 @@ class Service:
     return done
 
   def _prepare(self, photo, patience):
-    # By size: a thread that waits for photos.py's own lock for the largest ones
-    # must not hold a place that small photos need.
+    # By size: a thread that waits for the lock in photos.py for the largest
+    # photos must not occupy a place that small photos need.
     places = self._decoders[bisect.bisect_left(
         (_SMALL_PIXELS, _LARGE_PIXELS), photo.weight)]
     with places.take(photo.index, patience):
@@ -244,28 +249,28 @@ class Service:
             for answer in present.classifier.examine_prepared(prepared)]
 
   def _watch(self, reload_secs):
-    """Looks at the files now and then; loads them when they have changed."""
+    """Checks the files periodically; loads them when they have changed."""
     refused = None
     while not self._closed.wait(reload_secs):
       found = self._source.signature()
       if found in (None, refused, self._present.signature):
         continue
       if self._closed.wait(_REST_SECS) or self._source.signature() != found:
-        continue  # Still being written; or about to end.
+        continue  # Still being written; or the server is shutting down.
       if not self._change():
         refused = found
 
   def _change(self):
-    """Puts the new graph in the place of the present one, if it can be used.
+    """Replaces the current graph with the new one, if that can be used.
 
     Returns:
-      Whether it did.
+      Whether the graph was replaced.
     """
     start = time.monotonic()
     try:
       loaded = self._source.load()
-    # A damaged graph makes TensorFlow raise nearly anything, and none of it is
-    # a reason to end the watch or the server.
+    # A damaged graph makes TensorFlow raise nearly any exception. None of them
+    # may stop the watching thread or the server.
     except Exception as error:
       self._failed_swaps += 1
       reason = ' '.join(str(error).split()) or type(error).__name__
@@ -295,16 +300,16 @@ class Service:
 
 
 def _give_back_memory():
-  """Frees what is left of a graph, and gives it back to the machine."""
-  gc.collect()  # A graph is full of circles.
-  # glibc keeps what a thread has freed, in this case some graphs' worth.
+  """Frees the remains of a graph, and returns the memory to the system."""
+  gc.collect()  # A graph has many reference cycles.
+  # glibc keeps memory that a thread has freed, here the size of a few graphs.
   trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
   if trim:
     trim(0)
 
 
 def _check(classifier, graph_file):
-  """Raises InputError unless a first photo gets scores that are shares."""
+  """Raises InputError unless a first photo gets scores that sum to 1."""
   if not classifier.labels:
     raise InputError('%r has no labels' % graph_file)
   try:

@@ -1,6 +1,6 @@
-"""The server's log and its access log: their formats, the id of the request in
-each line, how often a line repeats itself, lines of native code, and what
-visitors send, which must not look like lines of their own."""
+"""The server's log and its access log: their formats, the request id in each
+line, limits on repeated lines, lines of native code, and escaping of text from
+clients, which must not look like separate log lines."""
 
 import contextlib
 import contextvars
@@ -18,16 +18,17 @@ import urllib.parse
 
 from compat import tf
 
-# Id of the request that the present thread works for.
+# Id of the request that the current thread handles.
 _request_id = contextvars.ContextVar('request_id', default=None)
 
 _ID = re.compile(r'[\w.:/+=@~-]{1,100}', re.ASCII)
 
-# https://www.w3.org/TR/trace-context/#traceparent-header; all zeros is none.
+# https://www.w3.org/TR/trace-context/#traceparent-header; all zeros is invalid.
 _TRACE = re.compile(
     '(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?')
 
-# How sed writes lines of native code. As JSON without what would need escapes.
+# How sed writes lines of native code. For JSON, removes characters that would
+# need escapes.
 _NATIVE = {
     'text': 's/^/native code: /',
     'json': r's/["\\[:cntrl:]]/ /g; s/[^ -~]/?/g; '
@@ -35,14 +36,14 @@ _NATIVE = {
 
 
 def begin_request(get_header):
-  """Gives the request that the present thread works for an id.
+  """Gives an id to the request that the current thread handles.
 
   Args:
     get_header: function of a header's name; returns its value or None.
 
   Returns:
-    That of X-Request-Id, or the trace id of traceparent, where they are well
-    formed; else a new one.
+    The value of X-Request-Id, or the trace id of traceparent, if they are well
+    formed; otherwise a new one.
   """
   given = get_header('X-Request-Id') or ''
   trace = _TRACE.fullmatch(get_header('traceparent') or '')
@@ -53,12 +54,12 @@ def begin_request(get_header):
 
 
 def end_request():
-  """Has further lines of the present thread have no id."""
+  """Removes the request id from further lines of the current thread."""
   _request_id.set(None)
 
 
 class Warner:
-  """Logs warnings of one kind, at most one a minute; safe in threads."""
+  """Logs warnings of one kind, at most one per minute; safe in threads."""
 
   def __init__(self, seconds=60):
     self._seconds = seconds
@@ -70,7 +71,7 @@ class Warner:
 
     Args:
       text: format of the line.
-      *values: what it names.
+      *values: values for the format.
     """
     now = time.monotonic()
     with self._lock:
@@ -84,10 +85,10 @@ class Warner:
 
 
 class AccessLog:
-  """Writes a line of each request; safe to use from several threads."""
+  """Writes a line for each request; safe to use from several threads."""
 
   def __init__(self, kind, stream=None):
-    """Says where.
+    """Stores the format and the stream.
 
     Args:
       kind: 'common' for the common log format of NCSA httpd, 'json' for a JSON
@@ -100,14 +101,14 @@ class AccessLog:
     self._warner = Warner()
 
   def write(self, address, environ, status, size, seconds):
-    """Writes the line of one request. It has the path, but no query.
+    """Writes the line of one request, with the path but without the query.
 
     Args:
       address: of the client.
-      environ: WSGI environment, or what is known of it.
-      status: HTTP status of the answer.
-      size: of the answer's body in bytes.
-      seconds: how long it took.
+      environ: WSGI environment, or the known part of it.
+      status: HTTP status of the response.
+      size: bytes of the response body.
+      seconds: duration of the request.
     """
     path = environ.get('SCRIPT_NAME', '') + environ.get('PATH_INFO', '')
     line = self._form(dict(
@@ -119,12 +120,12 @@ class AccessLog:
       with self._lock:
         self._stream.write(line + '\n')
         self._stream.flush()
-    except (OSError, ValueError) as error:  # A full disk; nobody reads; closed.
+    except (OSError, ValueError) as error:  # Full disk, broken pipe, closed.
       self._warner.warn('cannot write the access log: %s', error)
 
 
 def _quoted(text):
-  """Returns text of a request as it can be in an address, in ASCII."""
+  """Returns text of a request, escaped as in a URL, in ASCII."""
   return urllib.parse.quote(text, "/!$&'()*+,;=:@~", 'latin-1', 'replace')
 
 
@@ -146,7 +147,7 @@ def _iso_time(seconds):
 
 
 class _JSONFormatter(logging.Formatter):
-  """One JSON object a line."""
+  """One JSON object per line."""
 
   def format(self, record):
     facts = dict(time=_iso_time(record.created), level=record.levelname,
@@ -160,7 +161,7 @@ class _JSONFormatter(logging.Formatter):
 
 
 class _TextFormatter(logging.Formatter):
-  """What another formatter writes, with the id after the message."""
+  """The output of another formatter, with the request id after the message."""
 
   def __init__(self, former):
     super().__init__()
@@ -177,17 +178,17 @@ class _TextFormatter(logging.Formatter):
 
 @contextlib.contextmanager
 def native_lines_marked(log_format='text'):
-  """Marks what native code writes to stderr.
+  """Marks the lines that native code writes to stderr.
 
-  libjpeg in TensorFlow writes a line there for many a damaged photo. Another
-  process marks the lines, so that the last ones before a crash are not lost.
+  libjpeg in TensorFlow writes a line for many damaged photos. Another process
+  marks the lines, so that the last ones before a crash are not lost.
 
   Args:
     log_format: 'text': they begin with `native code: `; 'json': they become
       objects.
   """
   python_stderr = sys.stderr
-  # It may have been closed before the start.
+  # stderr may have been closed before the start.
   if python_stderr is None or not shutil.which('sed'):
     yield
     return
@@ -196,7 +197,7 @@ def native_lines_marked(log_format='text'):
   marker = subprocess.Popen(['sed', '-u', _NATIVE[log_format]],
                             stdin=subprocess.PIPE, stdout=stderr,
                             env=dict(os.environ, LC_ALL='C'),
-                            start_new_session=True)  # Ctrl-C is not for it.
+                            start_new_session=True)  # Ignores Ctrl-C.
   with marker, open(stderr, 'w', buffering=1, encoding=python_stderr.encoding,
                     errors='backslashreplace') as direct:
     os.dup2(marker.stdin.fileno(), 2)
@@ -206,17 +207,17 @@ def native_lines_marked(log_format='text'):
       yield
     finally:
       _redirect(direct, python_stderr)
-      os.dup2(stderr, 2)  # The last writer to the marker: it ends.
+      os.dup2(stderr, 2)  # Closes the last pipe to the marker, which ends it.
 
 
 @contextlib.contextmanager
 def one_line_each(log_format='text'):
-  """Has the loggers of our code (TensorFlow's) and of waitress make_safe.
+  """Adds make_safe to the loggers of our code (TensorFlow's) and of waitress.
 
   All lines of the log get the id of their request.
 
   Args:
-    log_format: 'text' for lines as they are, 'json' for JSON objects.
+    log_format: 'text' for plain lines, 'json' for JSON objects.
   """
   loggers = [logging.getLogger(name) for name in ('tensorflow', 'waitress')]
   handlers = _handlers()
@@ -237,14 +238,14 @@ def one_line_each(log_format='text'):
 
 
 def make_safe(record):
-  """Has a logging.LogRecord take one line; for the filters of a logger.
+  """Reduces a logging.LogRecord to one line; a filter for loggers.
 
-  Line breaks and all else that cannot be printed, as what moves a terminal's
-  cursor, is written as in a string of Python. The lines of a traceback, whose
-  last one may name what a visitor sent, are indented.
+  Line breaks and other unprintable characters, such as those that move a
+  terminal's cursor, are escaped as in a Python string. The lines of a
+  traceback, whose last one may contain text from a client, are indented.
 
   Returns:
-    True: it is to be logged.
+    True: the record is to be logged.
   """
   record.msg, record.args = _printable(record.getMessage()), None
   if record.exc_info and not record.exc_text:
@@ -260,7 +261,7 @@ def _printable(text):
 
 
 def _redirect(old, new):
-  """Has Python write to another stream in place of stderr."""
+  """Makes Python write to another stream instead of stderr."""
   sys.stderr = new
   for handler in _handlers():
     if getattr(handler, 'stream', None) is old:
@@ -268,7 +269,7 @@ def _redirect(old, new):
 
 
 def _handlers():
-  """Returns what writes the log: of the root logger and of TensorFlow's."""
+  """Returns the handlers of the root logger and of TensorFlow's."""
   return [getattr(handler, 'python_handler', handler)  # Of absl.
           for name in (None, 'tensorflow')
           for handler in logging.getLogger(name).handlers]

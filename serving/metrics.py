@@ -1,11 +1,11 @@
-"""What the server counts and measures, in the text format of Prometheus.
+"""Counters and measurements of the server, in the text format of Prometheus.
 
   numbers = metrics.Metrics()
   numbers.observe('classifier_batch_size', 8)
   text = numbers.render(service.counts(), service.facts())
 
-Names and units follow https://prometheus.io/docs/practices/naming/, those of
-the process are the ones that Prometheus' own libraries have.
+Names and units follow https://prometheus.io/docs/practices/naming/; the metrics
+of the process have the names that Prometheus' own libraries use.
 """
 
 import bisect
@@ -18,19 +18,19 @@ import time
 CONTENT_TYPE = 'text/plain; version=0.0.4; charset=utf-8'
 
 # Upper bounds of histograms. Seconds: the defaults of Prometheus' libraries,
-# and more above: a full queue is some seconds.
+# extended upwards, since a full queue takes several seconds.
 _SECONDS = (.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60)
 _PHOTOS = (1, 2, 4, 8, 16, 32, 64, 128)
 _PIXELS = (1e4, 1e5, 3e5, 1e6, 3e6, 1e7, 2e7, 5e7, 1e8)
 
-# Methods that get a label of their own; a visitor may make up others.
+# Methods with a label of their own; a client may send any other word.
 _METHODS = ('GET', 'HEAD', 'OPTIONS', 'POST')
 
-# labels: names of its labels. bounds: of a histogram, without infinity.
+# labels: names of its labels. bounds: for a histogram, without infinity.
 _Metric = collections.namedtuple('_Metric', 'kind text labels bounds',
                                  defaults=((), ()))
 
-# By name. What service.counts() and app.kept_counts() tell is here as
+# By name. Values of service.counts() and app.kept_counts() are listed here as
 # classifier_<name>, counters as classifier_<name>_total.
 _METRICS = {
     'http_request_duration_seconds': _Metric(
@@ -82,12 +82,12 @@ _METRICS = {
 
 
 class Metrics:
-  """All numbers of one server; safe to use from several threads."""
+  """All metrics of one server; safe to use from several threads."""
 
   def __init__(self):
     self._lock = threading.Lock()
-    # By name and values of the labels: of a histogram the counts of its buckets
-    # and the sum, else one number.
+    # By name and label values: for a histogram the counts of its buckets and
+    # the sum, otherwise one number.
     self._values = {name: {} for name in _METRICS}
     for name, metric in _METRICS.items():
       if metric.kind == 'histogram' and not metric.labels:
@@ -100,8 +100,8 @@ class Metrics:
     Args:
       name: key of _METRICS.
       value: in the metric's unit.
-      *labels: values of its labels, each one of a bounded number, never what a
-        visitor typed.
+      *labels: values of its labels, from a bounded set, never text that a
+        client sent.
     """
     metric = _METRICS[name]
     with self._lock:
@@ -116,11 +116,10 @@ class Metrics:
   def observe_request(self, method, route, status, seconds):
     """Counts a request.
 
-    Args:
       method: as the client sent it.
-      route: rule of the application, or another of a bounded number of names.
-      status: HTTP status of the answer.
-      seconds: how long it took.
+      route: URL rule of the application, or another name from a bounded set.
+      status: HTTP status of the response.
+      seconds: duration of the request.
     """
     method = method if method in _METHODS else 'other'
     self.observe('http_request_duration_seconds', seconds, method, route,
@@ -132,11 +131,11 @@ class Metrics:
     self.observe('classifier_refusals_total', 1, refused.code, refused.status)
 
   def render(self, counts, facts):
-    """Returns the page of all numbers.
+    """Returns all metrics as text.
 
     Args:
-      counts: dict of the numbers that are counted elsewhere.
-      facts: dict of the present graph, as Service.facts returns it.
+      counts: dict of the values that are counted elsewhere.
+      facts: dict about the current graph, as Service.facts returns it.
     """
     present = _process()
     if self._started:
@@ -195,7 +194,7 @@ def _number(value):
 
 
 def _process():
-  """Returns the numbers of this process by name; fewer without /proc."""
+  """Returns the metrics of this process by name; fewer without /proc."""
   limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
   found = {'process_cpu_seconds_total': time.process_time(),
            'process_max_fds':
@@ -204,18 +203,18 @@ def _process():
     with open('/proc/self/statm') as file:
       pages = int(file.read().split()[1])
     found['process_resident_memory_bytes'] = pages * resource.getpagesize()
-    # The folder itself is open while it is listed.
+    # The folder is itself open while it is listed.
     found['process_open_fds'] = len(os.listdir('/proc/self/fd')) - 1
   except OSError:
-    pass  # Not Linux, or no descriptor is left for it.
+    pass  # Not Linux, or no file descriptor is left for it.
   return found
 
 
 def _start_time():
-  """Returns when the process began, in seconds since 1970; None: unknown."""
+  """Returns the start time of the process as a Unix time; None: unknown."""
   try:
     with open('/proc/self/stat') as file:
-      # The name before the parenthesis may have spaces. Field 22 of proc(5).
+      # The name before the parenthesis may contain spaces. Field 22 of proc(5).
       ticks = int(file.read().rpartition(')')[2].split()[19])
   except OSError:
     return None

@@ -1,9 +1,9 @@
-"""Takes the files out of a form that a browser or curl has sent (RFC 7578).
+"""Extracts the files from a form sent by a browser or curl (RFC 7578).
 
-The whole body is in memory already, so that one pass with `bytes.find` does:
-nothing is written to a spool file, and no body, however its lines break or
-however many parts it has, takes more time than its length explains (werkzeug's
-parser before 2.3.8 searches its buffer again for each chunk: CVE-2023-46136).
+The whole body is already in memory, so one pass with `bytes.find` is enough: no
+temporary file is written, and the time is linear in the length of the body,
+however its lines break and however many parts it has (werkzeug's parser before
+2.3.8 searches its buffer again for each chunk: CVE-2023-46136).
 """
 
 import collections
@@ -12,16 +12,16 @@ import urllib.parse
 
 from serving.refusals import Refused
 
-# Letters of a boundary. RFC 2046, 5.1.1, allows 70, and not all clients keep to
-# that: a few of those that werkzeug draws have 71.
+# Characters of a boundary. RFC 2046, 5.1.1, allows 70, but not all clients obey
+# that: some of werkzeug's random boundaries have 71.
 _BOUNDARY = re.compile(
     r"[0-9A-Za-z'()+_,./:=? -]{0,199}[0-9A-Za-z'()+_,./:=?-]")
 
-# Bytes of the headers of one part; browsers send some 200 and the file's name.
+# Bytes of the headers of one part; browsers send about 200 and the file's name.
 _HEADER_BYTES = 8192
 
-# `; name="value"`: in a quoted value curl escapes quotes, browsers nothing, so
-# that a backslash may be the last letter of a file's name.
+# `; name="value"`: in a quoted value curl escapes quotes, browsers escape
+# nothing, so that a backslash may be the last character of a file's name.
 _PARAMETER = re.compile(
     rb';[ \t]*([0-9A-Za-z*_-]{1,40})[ \t]*=[ \t]*'
     rb'(?:"((?:[^"\\]|\\.)*|[^"]*)"(?=[ \t]*(?:;|$))|([^\s";]*))[ \t]*',
@@ -40,12 +40,12 @@ content: bytes.
 def parts(body, boundary, max_parts):
   """Yields the Parts of a form, in their order.
 
-  A field of files in which a browser's user has chosen none is not among them.
+  Omits a file field in which the browser's user has chosen no file.
 
   Args:
     body: bytes of the request.
     boundary: string, the parameter of its Content-Type.
-    max_parts: most parts that are accepted.
+    max_parts: maximum number of parts.
 
   Raises:
     Refused: no_boundary, bad_form or too_many_parts.
@@ -57,7 +57,7 @@ def parts(body, boundary, max_parts):
     if blank < 0:
       raise Refused('bad_form')
     name, filename = _disposition(body[start:blank])
-    # A browser sends the field with an empty name when nothing was chosen.
+    # A browser sends the field with an empty name if no file was chosen.
     if filename != '' or blank + 4 < end:
       yield Part(name, filename, body[blank + 4:end])
 
@@ -66,15 +66,15 @@ def _spans(body, boundary):
   """Yields start and end of each part: its headers and content.
 
   Raises:
-    Refused: no_boundary; or bad_form: no proper boundary, or the form does not
-      end with one.
+    Refused: no_boundary; or bad_form: the boundary is not valid, or the form
+      does not end with one.
   """
   if not boundary:
     raise Refused('no_boundary')
   if not _BOUNDARY.fullmatch(boundary):
     raise Refused('bad_form')
   mark = b'--' + boundary.encode('ascii')
-  # The first one may stand at the very beginning, without a line break.
+  # The first boundary may be at the very beginning, without a line break.
   at = 0 if body.startswith(mark) else body.find(b'\r\n' + mark)
   if at < 0:
     raise Refused('bad_form')
@@ -83,7 +83,7 @@ def _spans(body, boundary):
     line_end = body.find(b'\r\n', start, start + 100)
     if line_end < 0 or body[start:line_end].strip(b' \t'):
       raise Refused('bad_form')
-    # From the line's own break on: a part may be empty.
+    # Search from the boundary's own line break: a part may be empty.
     end = body.find(b'\r\n' + mark, line_end)
     if end < 0:
       raise Refused('bad_form')
@@ -92,7 +92,7 @@ def _spans(body, boundary):
 
 
 def _disposition(head):
-  """Returns name and file name of a part, None for what is not there.
+  """Returns name and file name of a part; None for a missing one.
 
   Args:
     head: bytes of the part's headers.
@@ -124,9 +124,9 @@ def _disposition(head):
 
 
 def _filename(parameters):
-  """Returns the file name that a Content-Disposition gives, or None."""
+  """Returns the file name in a Content-Disposition, or None."""
   if b'filename' in parameters:
-    # Some clients escape quotes; in Windows' paths a backslash is none.
+    # Some clients escape quotes; in Windows paths a backslash is not an escape.
     return _text(parameters[b'filename']).replace('\\"', '"')
   if b'filename*' in parameters:  # RFC 8187: utf-8'en'a%20b.jpg
     return urllib.parse.unquote(

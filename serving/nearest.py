@@ -1,7 +1,7 @@
-"""The part of an inference graph that says whether it knows the photo.
+"""The out-of-distribution (OOD) detection nodes of an inference graph.
 
-It compares the features before the classifier with a bank of training photos,
-as runs.feature_bank does, whose numbers it gives.
+They compare the features before the classifier with a reference bank of
+training photos, with the same results as runs.feature_bank.
 """
 
 import numpy as np
@@ -9,10 +9,10 @@ import numpy as np
 from compat import tf
 from runs import feature_bank
 
-# Nodes: [batch] float32 how near the photo is to the training photos; [batch]
-# float32 by how much it is known, and [batch] bool whether that is enough;
-# [batch, n] float32 cosines to the photos of the bank, whose names and labels
-# are constants.
+# Nodes: [batch] float32 similarity of the photo to the training photos; [batch]
+# float32 OOD score (higher: more similar to the classes), and [batch] bool
+# whether it reaches the threshold; [batch, n] float32 cosines to the photos of
+# the bank, whose names and labels are constants.
 SIMILARITY = 'Similarity'
 SCORE = 'KnownScore'
 KNOWN = 'Known'
@@ -30,10 +30,10 @@ def add_nodes(features, logits, bank):
     bank: feature_bank.Bank with a threshold.
 
   Returns:
-    A dict of the fields of GraphInfo that name them.
+    A dict of the fields of GraphInfo that refer to them.
   """
   with tf.name_scope('bank'):
-    # A photo's row times columns of the bank: so the product need not turn it.
+    # Stored as columns, so that the product needs no transpose at run time.
     columns = tf.constant(bank.features.T, name='features')
     tf.constant([name.encode('utf-8', 'surrogateescape')
                  for name in bank.filenames], name='filenames')

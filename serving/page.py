@@ -1,10 +1,10 @@
-"""The page: a form, and the photos that it sends with their class scores.
+"""The page: a form, and the class scores of the photos that it sends.
 
-It works without JavaScript: the form sends to /, and the answer is a page. With
-it static/page.js sends each photo to / by itself, asks for JSON, and shows the
-result beside the photo. A form that another site has made is refused
-(serving.same_site), so that no foreign page makes a visitor's browser send
-photos to a server inside his network.
+It works without JavaScript: the form posts to /, and the response is a page.
+With JavaScript, static/page.js posts each photo to / separately, requests JSON,
+and shows the result beside the photo. A form on another site is refused
+(serving.same_site), so that no foreign page can make a visitor's browser send
+photos to a server inside the visitor's network.
 """
 
 import base64
@@ -20,27 +20,26 @@ from serving.patience import Gone, Patience, Places, TimedOut
 from serving.refusals import Refused
 from serving.rows import none_of, top_rows
 
-# Pictures on one answer page together, in bytes before base64: a page of 16
-# previews has some 1.5 MB.
+# Total bytes of the previews on one response page, before base64: a page with
+# 16 previews has about 1.5 MB.
 _PREVIEW_BYTES = 8 * 2 ** 20
 
-# Previews that are made at a time: each decodes its photo in full. Of photos
-# that weigh more (photos.weight_of) there are none.
+# Number of previews that are made at a time: each decodes its photo at full
+# size. Photos of a larger weight (photos.weight_of) get no preview.
 _MOST_WEIGHT = 16 * 10 ** 6
 _PREVIEWS = Places(os.cpu_count() or 1)
 
-# photo: data URI, None: too many, or too large. rows: Rows. unknown: what is
-# said of a photo that is none of the classes, else None. error: sentence, or
-# None.
+# photo: data URI; None: too many, or too large. rows: Rows. unknown: text for a
+# photo that is none of the classes, else None. error: sentence, or None.
 Card = collections.namedtuple('Card', 'photo rows unknown error')
 
 
 def add_routes(app, service):
-  """Adds the form and its answer.
+  """Adds the form and its response.
 
   Args:
     app: the application.
-    service: what create_app got.
+    service: the service passed to create_app.
   """
 
   @app.route('/', methods=['GET'])
@@ -66,7 +65,7 @@ def add_routes(app, service):
 
 
 def wants_json():
-  """Whether the visitor's program asks for JSON in place of a page."""
+  """Whether the client asks for JSON instead of a page."""
   path = flask.request.path
   best = flask.request.accept_mimetypes.best_match(
       ['text/html', 'application/json'])
@@ -75,10 +74,10 @@ def wants_json():
 
 
 def words(app, labels):
-  """Returns what every page needs: its texts, and the way to the first page.
+  """Returns the values that every page needs: its texts, and the path to /.
 
-  Addresses on a page are relative: what is in front of them is known to the
-  browser, but not to a server whose proxy removes it.
+  URLs on a page are relative: a server does not know the prefix that its proxy
+  removes.
 
   Args:
     app: the application, for its limits.
@@ -99,7 +98,7 @@ def words(app, labels):
                               for name in uploads.ACCEPTED),
       'max_photos': app.config['MAX_PHOTOS'],
       'none_of': none_of(labels, texts.none_of_words(language)),
-      # static/page.js puts the name in.
+      # static/page.js inserts the name.
       'too_large': texts.sentence(language, Refused(
           'too_large', max_mb=app.config['MAX_UPLOAD_MB']).of_file('{file}')),
       'too_many': texts.sentence(language, Refused(
@@ -109,7 +108,7 @@ def words(app, labels):
 
 
 def _cards(app, results, labels):
-  """Returns the Cards of an answer page."""
+  """Returns the Cards of a response page."""
   language = api.language()
   room, cards = _PREVIEW_BYTES, []
   for index, result in enumerate(results):
@@ -120,7 +119,7 @@ def _cards(app, results, labels):
     photo = _preview(app, result.data, index) if room > 0 else None
     room -= len(photo or '')
     unknown = None
-    # Another graph may have been taken since.
+    # The graph may have been replaced since.
     names = result.answer.labels or labels
     if result.answer.known is False:
       unknown = none_of(names, texts.none_of_words(language))
@@ -131,14 +130,14 @@ def _cards(app, results, labels):
 
 
 def _preview(app, data, index):
-  """Returns a data URI of a small picture without metadata, or None."""
+  """Returns a data URI of a small image without metadata, or None."""
   if photos.weight_of(data) > _MOST_WEIGHT:
     return None
   patience = flask.request.environ.get('serving.patience') or Patience()
   try:
     with _PREVIEWS.take(index, patience):
       small = uploads.preview(data, app.config['MAX_PIXELS'])
-  # The classifier was content with it; or the scores go out without it.
+  # The classifier accepted the photo; if not, the scores are shown without it.
   except (PhotoError, TimedOut, Gone):
     return None
   return 'data:image/jpeg;base64,' + base64.b64encode(small).decode('ascii')

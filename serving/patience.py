@@ -1,4 +1,4 @@
-"""How long a request waits: for its answer, and for a place to decode in."""
+"""Time limits of requests, and a limit on the threads that decode."""
 
 import bisect
 import contextlib
@@ -7,18 +7,18 @@ import math
 import threading
 import time
 
-# Seconds between two looks whether the client of a waiting request has left.
+# Seconds between two checks whether the client of a waiting request is gone.
 _LOOK_SECS = 1.0
 
-# Seconds after a look in which there is no other: each asks the system.
+# Minimum seconds between two such checks: each is a system call.
 _REST_SECS = 0.05
 
 
 class TimedOut(Exception):
-  """The caller's deadline is over.
+  """The caller's deadline has passed.
 
   Attributes:
-    retry_after: whole seconds after which it may try again, at least 1.
+    retry_after: seconds after which it may retry, a whole number, at least 1.
   """
 
   def __init__(self, retry_after=1):
@@ -31,21 +31,22 @@ class Gone(Exception):
 
 
 class Patience:
-  """How long a caller waits for its answer."""
+  """The time limit of a caller, and whether its client is still connected."""
 
   def __init__(self, seconds=math.inf, is_gone=lambda: False):
     """Starts the clock.
 
     Args:
       seconds: until the deadline.
-      is_gone: function; whether the client has left. Called by any thread.
+      is_gone: function; whether the client has disconnected. Called by any
+        thread.
     """
     self._deadline = time.monotonic() + seconds
     self._is_gone = is_gone
     self._next_look = -math.inf
 
   def check(self):
-    """Raises TimedOut or Gone where nobody waits any more."""
+    """Raises TimedOut or Gone if the response is no longer needed."""
     now = time.monotonic()
     if now >= self._deadline:
       raise TimedOut
@@ -55,7 +56,7 @@ class Patience:
       self._next_look = now + _REST_SECS
 
   def wait(self, try_for):
-    """Waits until `try_for(seconds)` is true, a function that waits itself.
+    """Calls `try_for(seconds)`, which itself waits, until it returns true.
 
     Raises:
       TimedOut, Gone: as `check` does.
@@ -67,9 +68,9 @@ class Patience:
 
 
 class Places:
-  """Places for threads that decode; used as `with places.take(...)`.
+  """A limit on the threads that decode; used as `with places.take(...)`.
 
-  The first photo of a request goes before the second one of another.
+  First photos of requests go before second photos of other requests.
   """
 
   def __init__(self, count):
@@ -80,10 +81,10 @@ class Places:
 
   @contextlib.contextmanager
   def take(self, index, patience):
-    """Waits for a place, and has it inside the `with`.
+    """Waits for a place, and holds it during the `with` block.
 
     Args:
-      index: of the photo in its request.
+      index: position of the photo in its request.
       patience: Patience of the request.
 
     Raises:

@@ -1,20 +1,20 @@
-"""Requests that are not answered as asked: a code, its status, its sentence.
+"""Errors of requests: a code, its HTTP status and its message.
 
-The codes are what programs read; the sentences, in the visitor's language, are
-in serving.texts under the same names.
+Programs read the codes; the messages, in the visitor's language, are in
+serving.texts under the same names.
 """
 
 import http
 import re
 
-# HTTP status by code. Every code has a sentence in each language.
+# HTTP status by code. Every code has a message in each language.
 STATUS = {
     'bad_encoding': 415,
     'bad_form': 400,
     'bad_parameter': 400,
     'bad_request': 400,
     'busy': 503,
-    'client_left': 499,  # As nginx logs it; there is no official one.
+    'client_left': 499,  # As nginx logs it; there is no official status.
     'closing': 503,
     'cross_site': 403,
     'empty_file': 400,
@@ -40,12 +40,12 @@ STATUS = {
     'wrong_host': 421,
 }
 
-# Letters of a client's name for something that an error repeats.
+# Maximum length of a name from a client that is repeated in an error.
 _NAME_LETTERS = 80
 
 _OF_STATUS = {404: 'not_found', 405: 'not_allowed', 413: 'request_too_large'}
 
-# Headers of every answer. blob: and data: are the pictures of photos that the
+# Headers of every response. blob: and data: are the previews of photos that the
 # visitor has chosen.
 HEADERS = {
     'Content-Security-Policy':
@@ -60,14 +60,14 @@ HEADERS = {
 
 
 class Refused(Exception):
-  """A request or one photo of it that is not classified, and why.
+  """A request, or one photo of it, that is not classified, and the reason.
 
   Attributes:
     code: key of STATUS.
     status: its HTTP status.
-    values: what the sentence names.
-    headers: dict of headers of the answer.
-    file: name of the photo's file, None where it is not known or of no concern.
+    values: values for the message.
+    headers: dict of headers of the response.
+    file: name of the photo's file, None if it is unknown or irrelevant.
   """
 
   def __init__(self, code, headers=None, **values):
@@ -79,11 +79,11 @@ class Refused(Exception):
     self.file = None
 
   def again(self):
-    """Returns another one that says the same and has not been raised."""
+    """Returns a copy that has not been raised."""
     return Refused(self.code, self.headers, **self.values).of_file(self.file)
 
   def of_file(self, name):
-    """Has the sentence begin with a file's name; returns itself.
+    """Makes the message begin with a file's name; returns itself.
 
     Args:
       name: as the client sent it, or None; folders are omitted.
@@ -93,7 +93,7 @@ class Refused(Exception):
 
 
 def shown(name):
-  """Returns a name that a client sent as it can be shown, on one short line.
+  """Returns a name from a client in a form that fits on one short line.
 
   All kinds of spaces become plain ones: macOS puts a narrow one into the names
   of screenshots.
@@ -105,29 +105,29 @@ def shown(name):
 
 
 def busy(seconds, code='busy'):
-  """Returns the Refused that says when to come again, in whole seconds."""
+  """Returns a Refused with a Retry-After, in whole seconds."""
   return Refused(code, {'Retry-After': str(seconds)}, seconds=seconds)
 
 
 def of_status(status, max_mb):
-  """Returns the Refused that says what an HTTP status says.
+  """Returns the Refused for an HTTP status.
 
   Args:
     status: 400 or more.
-    max_mb: what a request may hold, for the sentence on one that is too large.
+    max_mb: maximum size of a request, for the message about a larger one.
   """
   code = _OF_STATUS.get(status)
   if code is None:
     code = 'our_mistake' if status >= 500 else 'bad_request'
   refused = Refused(code, max_mb=max_mb)
-  # A rarer status stays what it is: 400 would say less than 414.
+  # A rarer status is kept: 400 would say less than 414.
   if code == 'bad_request' and status in http.HTTPStatus._value2member_map_:
     refused.status = status
   return refused
 
 
 def of_http_error(error, max_mb):
-  """Returns the Refused that says what a werkzeug HTTPException says.
+  """Returns the Refused for a werkzeug HTTPException.
 
   Args:
     error: HTTPException of status 400 or more.

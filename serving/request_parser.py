@@ -1,7 +1,7 @@
-"""HTTP requests as waitress parses them, with limits that it lacks.
+"""Parses HTTP requests as waitress does, with limits that waitress lacks.
 
-Refused are requests whose end two servers may see in different places (RFC
-9112, sections 3.2 and 6), and chunked bodies that are mostly chunk headers,
+It refuses requests whose end two servers may see in different places (RFC 9112,
+sections 3.2 and 6), and chunked bodies that consist mostly of chunk headers,
 extensions and trailers: waitress accepts these in any length and joins them
 again with every packet. A body that would be refused anyway is not received:
 the application answers the request without it.
@@ -12,12 +12,12 @@ import collections
 from waitress.parser import HTTPRequestParser, ParsingError, get_header_lines
 from waitress.utilities import BadRequest, RequestEntityTooLarge
 
-# Bytes of one chunk extension or of all trailers. A body may also have as many
-# bytes around its content as the content has, and this number more.
+# Maximum bytes of one chunk extension or of all trailers. The framing of a body
+# may have as many bytes as its content, and this many more.
 _FRAMING_BYTES = 8192
 
-# Decimal digits of a Content-Length that is still looked at. int() of Python
-# 3.11 and later fails beyond 4,300 digits.
+# Maximum number of decimal digits of a Content-Length. int() of Python 3.11 and
+# later fails beyond 4,300 digits.
 _LENGTH_DIGITS = 18
 
 
@@ -29,13 +29,13 @@ class Request(HTTPRequestParser):
   _is_cut_off = False
 
   def __init__(self, adj, most_bytes, is_refused, on_refused):
-    """Begins with nothing received.
+    """Starts with no data received.
 
     Args:
       adj: Adjustments of waitress.
-      most_bytes: of a body.
-      is_refused: function of this request, called when its headers are there
-        and its body is not: whether the application refuses it by its headers.
+      most_bytes: maximum size of a body.
+      is_refused: function of this request, called after its headers and before
+        its body: whether the application refuses it by its headers.
       on_refused: function called when the rest of the connection must not be
         parsed, because the request is refused before its end.
     """
@@ -88,7 +88,7 @@ class Request(HTTPRequestParser):
         raise ParsingError('Content-Length is too large')
     try:
       super().parse_header(header_plus)
-    except ValueError as error:  # An address that urllib cannot split.
+    except ValueError as error:  # A URL that urllib cannot split.
       raise ParsingError(str(error))
     hosts, codings = fields[b'host'], fields[b'transfer-encoding']
     if len(hosts) > 1 or (self.version == '1.1' and not hosts):
@@ -101,7 +101,7 @@ class Request(HTTPRequestParser):
       self.headers['CONNECTION'] = 'close'
 
   def _check_framing(self):
-    """Refuses a chunked body that has too many bytes beside its content."""
+    """Refuses a chunked body with too many framing bytes."""
     receiver = self.body_rcv
     content = len(receiver)
     framing = self.body_bytes_received - content
@@ -111,11 +111,11 @@ class Request(HTTPRequestParser):
       self.refuse(BadRequest('The body has too many bytes beside its content'))
 
   def _check_body(self):
-    """Has the application refuse a body that is too large or not wanted."""
+    """Lets the application refuse a body that is too large or not wanted."""
     size = max(self.content_length, len(self.body_rcv))
     is_refused = size > self._most_bytes
     if is_refused:
-      self.headers['CONTENT_LENGTH'] = str(size)  # A chunked one has none yet.
+      self.headers['CONTENT_LENGTH'] = str(size)  # A chunked body has none yet.
     elif not self._is_asked:
       self._is_asked = True
       is_refused = self._is_refused(self)

@@ -1,10 +1,10 @@
-"""What is said of a photo's scores, on the command line and on the page."""
+"""Formats the scores of a photo, for the command line and the page."""
 
 import collections
 
 import numpy as np
 
-# Classes that are named where a photo is none of them.
+# Number of classes that are listed for a photo that is none of them.
 _NAMED = 12
 
 Row = collections.namedtuple('Row', 'label score percent')
@@ -16,26 +16,26 @@ def top(scores, labels, count=None):
   Args:
     scores: `[num_classes]` float32 in [0, 1].
     labels: names by output index.
-    count: how many; None, or more than there are classes, gives all.
+    count: how many; None, or more than the number of classes: all.
   """
   order = np.argsort(-scores, kind='stable')[:count]
-  # Lists: a thousand of NumPy's scalars, one by one, take milliseconds.
+  # Lists: accessing a thousand NumPy scalars one by one takes milliseconds.
   return list(map(labels.__getitem__, order.tolist())), scores[order].tolist()
 
 
 def top_rows(scores, labels, count=None):
-  """Returns what `top` does as Rows."""
+  """Returns the result of `top` as Rows."""
   return [Row(label, score, '%.1f %%' % (100 * score))
           for label, score in zip(*top(scores, labels, count))]
 
 
 def none_of(labels, words=('none of: %s', '%s and %d others', ', ')):
-  """Returns what is said of a photo that is none of the classes.
+  """Returns the text for a photo that is none of the classes.
 
   Args:
     labels: names of the classes.
-    words: the sentence, what stands for those that are not named, and what
-      stands between two.
+    words: the sentence, the text for further classes that are not listed, and
+      the separator.
   """
   sentence, more, comma = words
   names = comma.join(labels[:_NAMED])

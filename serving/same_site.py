@@ -1,18 +1,18 @@
-"""Refuses photos that a page of another site has a visitor's browser send.
+"""Refuses photos that a page of another site makes a visitor's browser send.
 
 Otherwise any page on the web could use a browser to reach a server inside its
-visitor's network. Programs are not concerned: they send no Origin.
+visitor's network. Programs are not affected: they send no Origin.
 
-In this order, what a browser tells of a request decides:
+What the browser sends is checked in this order:
 
 1. Sec-Fetch-Site, which a page cannot set. Browsers send it over https and to
    localhost only.
 2. Origin: it must have the name and port of the Host header. A proxy may have
    removed the port from Host (nginx: `$host`).
 3. A cookie that the page has set. SameSite=Strict keeps it out of all requests
-   of other sites. It is for proxies that send a Host of their own (nginx's
-   default), or a Referrer-Policy with which browsers send `Origin: null`. Over
-   https nobody gets it, because there the first rule decides.
+   from other sites. It is for proxies that replace Host (nginx's default), or
+   that set a Referrer-Policy with which browsers send `Origin: null`. It is not
+   set over https, because there the first rule decides.
 """
 
 import urllib.parse
@@ -27,7 +27,7 @@ _DEFAULT_PORTS = {'http': 80, 'https': 443}
 
 
 def check():
-  """Refuses the present request where a page of another site has caused it.
+  """Refuses the current request if a page of another site has caused it.
 
   Raises:
     Refused: cross_site.
@@ -46,14 +46,14 @@ def check():
 
 
 def mark(page):
-  """Sets the cookie with a page that has the form, where `check` may need it.
+  """Sets the cookie on a page with the form, if `check` may need it.
 
   Args:
     page: flask.Response.
   """
   if 'Sec-Fetch-Site' not in flask.request.headers:
-    # Without a path of its own it belongs to the folder that the browser sees,
-    # whatever a proxy removes from the path.
+    # Without an explicit path the cookie belongs to the folder that the browser
+    # sees, whatever prefix a proxy removes.
     page.set_cookie(_COOKIE, '1', path=None, httponly=True, samesite='Strict')
 
 
@@ -65,5 +65,5 @@ def _matches(origin, host):
     page_port = page.port or _DEFAULT_PORTS.get(page.scheme)
     return (page.hostname is not None and page.hostname == server.hostname and
             server.port in (None, page_port))
-  except ValueError:  # No address at all.
+  except ValueError:  # Not a valid address.
     return False

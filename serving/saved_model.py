@@ -3,27 +3,27 @@
   graph_def = graph_files.read_frozen('my_inception_v4_freeze.pb', 'graph')
   saved_model.write(graph_def, 'saved_model/my_inception_v4')
 
-The folder holds a folder a version, named by its number. TensorFlow Serving
-watches it, serves the highest one and passes over all other names, as those by
-which a version is called while it is written.
+The folder contains one folder per version, named by its number. TensorFlow
+Serving watches it, serves the highest version and ignores all other names, such
+as the temporary name of a version that is being written.
 
-The signature serving_default, in TensorFlow's names and in the order that its
-classifications have:
+The signature serving_default, with TensorFlow's names and in the same order as
+its classification signature:
 
-  image_bytes    [batch] string: photos, JPEG or PNG files. In REST's JSON what
-                 ends in _bytes is {"b64": ...}.
-  classes        [batch, n] string: the labels, in their own order in each row,
+  image_bytes    [batch] string: photos, JPEG or PNG files. In the JSON of REST,
+                 names that end in _bytes take {"b64": ...}.
+  classes        [batch, n] string: the labels, in the same order in each row,
                  so that a column is a class
   probabilities  [batch, n] float32: of these classes
   known          [batch] bool: whether the photo is one of them (nearest.py),
-  similarity     [batch] float32: how near it is to the training photos; both
-                 only where the graph says so
+  similarity     [batch] float32: how similar it is to the training photos; both
+                 only if the graph has these outputs
 
-The graph decodes JPEG and PNG files, and to the same pixels as the classifier
-where they are transparent or CMYK (decode_graph.py). What else datasets.photos
-does is left to the client: turning a photo upright by its EXIF block, other
-formats, and a reason for each photo that cannot be used. Here, one that cannot
-be decoded fails the whole batch.
+The graph decodes JPEG and PNG files, also transparent or CMYK ones, to the same
+pixels as the classifier (decode_graph.py). Other work of datasets.photos is
+left to the client: turning a photo upright by its EXIF block, other formats,
+and a reason for each photo that cannot be used. Here, a photo that cannot be
+decoded fails the whole batch.
 """
 
 import os
@@ -37,24 +37,24 @@ from serving import files, graph_files, graph_info, inference_graph
 
 INPUT = 'image_bytes'
 
-# In the folder of a version: its GraphInfo, and with it the step that it is of.
+# In the folder of a version: its GraphInfo, which has its global step.
 # TensorFlow leaves assets.extra to users.
 _INFO_FILE = os.path.join('assets.extra', 'info.json')
 
 
 def build(graph_def, calibrated=False):
-  """Puts a frozen graph into the default graph, behind encoded photos.
+  """Imports a frozen graph into the default graph, fed by encoded photos.
 
   Args:
     graph_def: frozen GraphDef with classifier/info.
-    calibrated: whether the probabilities are those after the temperature.
+    calibrated: whether to return the probabilities after temperature scaling.
 
   Returns:
     {name: tensor} of the inputs, and of the outputs, as listed above.
 
   Raises:
-    InputError: the graph says nothing about itself, has no calibrated scores,
-      or does not fit its labels.
+    InputError: the graph has no metadata or no calibrated scores, or does not
+      match its labels.
   """
   info = graph_info.read(graph_def)
   if info is None:
@@ -71,7 +71,7 @@ def build(graph_def, calibrated=False):
     fed = inference_graph.photos_to_images(
         encoded, info.preprocessing_name, info.image_size, info.channels,
         batch_size)
-  # The names of the training photos are nobody's business there.
+  # The names of the training photos are private.
   now = info._replace(input=encoded.name, input_kind='encoded', cosines=None,
                       bank_filenames=None, bank_labels=None)
   graph_files.import_into_default(
@@ -96,7 +96,7 @@ def build(graph_def, calibrated=False):
 
 
 def _fixed_batch(graph_def, info):
-  """Returns the only size of batches that a graph takes, None for any."""
+  """Returns the only batch size that a graph accepts, None if it takes any."""
   with tf.Graph().as_default() as graph:
     graph_files.import_into_default(graph_def)
     for name in (info.input, info.predictions):
@@ -107,7 +107,7 @@ def _fixed_batch(graph_def, info):
 
 
 def _without(graph_def, tensors, info):
-  """Returns a copy of a graph without some nodes, with another note."""
+  """Returns a copy of a graph without some nodes, with new metadata."""
   names = {name.split(':')[0] for name in tensors if name}
   left = tf.GraphDef()
   left.CopyFrom(graph_def)
@@ -118,20 +118,20 @@ def _without(graph_def, tensors, info):
 
 
 def write(graph_def, folder, version=None, calibrated=False):
-  """Writes a version: whole under its number, or not at all.
+  """Writes a version under its number; if it fails, nothing is left.
 
   Args:
     graph_def: frozen GraphDef with classifier/info.
-    folder: where the versions are; made where there is none.
-    version: number above 0; None: one more than the highest.
-    calibrated: whether the probabilities are those after the temperature.
+    folder: where the versions are; created if it is missing.
+    version: number above 0; None: the highest plus one.
+    calibrated: whether to return the probabilities after temperature scaling.
 
   Returns:
     The path of the version, and the {name: tensor} of inputs and outputs.
 
   Raises:
-    InputError: as `build` does; the version is there already; another process
-      writes to the folder, or it cannot be written.
+    InputError: as for `build`; or the version already exists, another process
+      is writing to the folder, or it cannot be written.
   """
   with tf.Graph().as_default():
     inputs, outputs = build(graph_def, calibrated)
@@ -148,11 +148,11 @@ def write(graph_def, folder, version=None, calibrated=False):
 
 
 def offered(graph_def, calibrated=False):
-  """Returns the GraphInfo of what a version of a frozen graph offers.
+  """Returns the GraphInfo for a version made of a frozen graph.
 
   Args:
     graph_def: frozen GraphDef with classifier/info.
-    calibrated: whether the probabilities are those after the temperature.
+    calibrated: whether to return the probabilities after temperature scaling.
   """
   info = graph_info.read(graph_def)._replace(
       cosines=None, bank_filenames=None, bank_labels=None)
@@ -162,7 +162,7 @@ def offered(graph_def, calibrated=False):
 
 
 def read_info(folder):
-  """Returns the GraphInfo of the last version in a folder, None without one."""
+  """Returns the GraphInfo of the last version in a folder; None: no version."""
   there = versions(folder)
   if not there:
     return None
@@ -170,7 +170,7 @@ def read_info(folder):
 
 
 def versions(folder):
-  """Returns the sorted numbers of the versions in a folder, which may miss."""
+  """Returns the sorted version numbers in a folder, which may be missing."""
   names = os.listdir(folder) if os.path.isdir(folder) else []
   return sorted(int(name) for name in names
                 if name.isdigit() and name.isascii())
@@ -179,7 +179,7 @@ def versions(folder):
 def _write_aside(path, inputs, outputs, info):
   """Writes the default graph beside `path`, then renames it.
 
-  What a killed process left there is removed: the folder is locked.
+  Remains of a killed process are removed: the folder is locked.
   """
   folder, version = os.path.split(path)
   aside = os.path.join(folder, '.%s.tmp' % version)
@@ -208,8 +208,8 @@ def _save(path, inputs, outputs):
       tf.saved_model.PREDICT_METHOD_NAME)
   builder = tf.saved_model.Builder(path)
   with tf.Session() as session:
-    # Without the attributes that say nothing, so that the other engine, and an
-    # older TensorFlow Serving, know all of them.
+    # Without attributes that have default values, so that the other engine and
+    # older releases of TensorFlow Serving know all of them.
     builder.add_meta_graph_and_variables(
         session, [tf.saved_model.SERVING],
         {tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY: signature},

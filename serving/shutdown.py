@@ -1,15 +1,15 @@
-"""Runs waitress within bounds, and ends it without leaving anybody unanswered.
+"""Runs waitress with limits, and shuts it down after all requests are answered.
 
-waitress' own run() stops its threads on Ctrl-C and drops what waits for one of
-them. Here a signal closes the listening socket; what has come by then, also
-uploads that are still on their way, is answered; then `run` returns.
+waitress' own run() stops its threads on Ctrl-C and drops the requests that wait
+for one. Here a signal closes the listening socket; requests that have arrived
+by then, and uploads in progress, are answered; then `run` returns.
 
-waitress also bounds each upload, but not all together, nor how long one takes;
-and it closes a connection on which it refuses something with bytes unread, so
-that the client often sees a reset and no answer. Here a request is refused as
-early as possible, the rest of it is read and discarded, and every refusal is
-JSON. Where all connections are in use, one that is idle is closed. What asks
-whether the server lives never waits for a thread that uploads may hold.
+waitress also limits each upload, but not their total size, nor the time that an
+upload takes. When it refuses a request it closes the connection with bytes
+unread, so that the client often sees a reset and no response. Here a request is
+refused as early as possible, the rest of it is read and discarded, and every
+refusal is JSON. If all connections are in use, an idle one is closed. Health
+checks never wait for a thread that uploads may occupy.
 """
 
 import contextlib
@@ -34,64 +34,64 @@ from serving import logs, refusals, texts
 from serving.patience import Patience
 from serving.request_parser import Request
 
-# Seconds that connections without a request are left open at the end, for one
-# that may be on its way: those that were answered before, and those that have
-# just been made for one.
+# Seconds that connections without a request are left open at shutdown, in case
+# a request is in transit: on connections that were answered before, and on
+# those that have just been opened.
 _GRACE_SECS, _FRESH_GRACE_SECS = 0.3, 2.0
 
-# Seconds in which a request must have come: one that comes byte by byte holds a
-# connection, of which there are not many. 16 MB take half of it at 1 Mbit/s.
+# Seconds in which a request must arrive: a request that arrives byte by byte
+# occupies one of the few connections. 16 MB take half of it at 1 Mbit/s.
 _SLOWEST_SECS = 300.0
 
-# An upload older than these seconds that brings fewer bytes per second may be
-# closed where all connections are in use. The rate is that of Apache's
+# An upload that is older than these seconds and receives fewer bytes per second
+# may be closed if all connections are in use. The rate is that of Apache's
 # mod_reqtimeout.
 _SLOW_SECS, _SLOW_RATE = 1.0, 500
 
-# A connection without a request is not closed before it is so old.
+# Minimum age of a connection without a request before it is closed, in seconds.
 _NEW_SECS = 0.5
 
-# Seconds without accepting where there is no room for a connection, and seconds
-# between two log lines on the system's refusals.
+# Seconds without accepting if there is no room for a connection, and seconds
+# between two log lines about connections that could not be accepted.
 _ACCEPT_PAUSE_SECS, _ACCEPT_LOG_SECS = 0.2, 60.0
 
-# Seconds after which whoever found no room for an upload may ask again.
+# Retry-After of an upload for which there was no room, in seconds.
 _FULL_RETRY_SECS = 5
 
-# After a refusal so many times the largest upload is read and discarded.
+# After a refusal, up to so many times the largest upload is read and discarded.
 _READ_TIMES = 16
 
-# Seconds of one wait for the sockets while the server runs, and while it ends;
-# slow requests are looked for once in the first.
+# Timeout of one poll of the sockets while the server runs, and during shutdown,
+# in seconds; slow requests are looked for after each poll of the first kind.
 _POLL_SECS, _ENDING_POLL_SECS = 1.0, 0.05
 
-# Paths whose requests have a thread of their own.
+# Paths whose requests get a thread of their own.
 _PROBES = ('/healthz', '/readyz')
 
 
 class _Full(Error):
-  """What an upload is answered that there is no room for."""
+  """The error for an upload for which there is no room."""
 
   code = http.HTTPStatus.SERVICE_UNAVAILABLE.value
   reason = http.HTTPStatus.SERVICE_UNAVAILABLE.phrase
 
 
 class _Answer(ErrorTask):
-  """What a request gets that does not reach the application."""
+  """Answers a request that does not reach the application."""
 
   def execute(self):
-    """Writes the answer, as waitress asks for it."""
+    """Writes the response; called by waitress."""
     code = self.request.error.code
     if code == _Full.code:
       refused = refusals.busy(_FULL_RETRY_SECS)
     else:
-      # 501 is for codings of a body that nobody needs here.
+      # 501 is for transfer codings, which no client needs here.
       refused = refusals.of_status(400 if code == 501 else code,
                                    self.channel.server.most_bytes // 2 ** 20)
     body = json.dumps(texts.as_json(texts.LANGUAGES[0], refused)).encode()
     self.status = '%d %s' % (refused.status,
                              http.HTTPStatus(refused.status).phrase)
-    # waitress 2 and 3 say differently that the connection closes.
+    # waitress 2 and 3 announce the closing of the connection in different ways.
     headers = dict(refusals.HEADERS, **refused.headers, Connection='close')
     headers['Content-Type'] = 'application/json'
     headers['X-Request-Id'] = logs.begin_request(self._header)
@@ -109,10 +109,10 @@ class _Answer(ErrorTask):
     return self.request.headers.get(name.upper().replace('-', '_'))
 
   def _environ(self, code):
-    """Returns what is known of the request, as a WSGI environment."""
+    """Returns what is known about the request, as a WSGI environment."""
     environ = {'REMOTE_ADDR': self.channel.addr[0],
                'HTTP_X_FORWARDED_FOR': self._header('X-Forwarded-For') or ''}
-    # Where the headers are too large, waitress makes up a first line.
+    # If the headers are too large, waitress makes up a request line.
     if (code != http.HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE.value and
         hasattr(self.request, 'path')):
       environ.update(REQUEST_METHOD=self.request.command,
@@ -122,7 +122,7 @@ class _Answer(ErrorTask):
 
 
 class _Task(WSGITask):
-  """What a request gets that reaches the application."""
+  """Answers a request that reaches the application."""
 
   def get_environment(self):
     """Returns the WSGI environment; serving.patience is a Patience."""
@@ -132,13 +132,13 @@ class _Task(WSGITask):
 
 
 class _Channel(HTTPChannel):
-  """A connection whose answers say that it closes, once the server ends."""
+  """A connection; its responses announce that it closes at shutdown."""
 
   error_task_class, task_class = _Answer, _Task
-  patience = None  # Of the request that waits for a thread or has one.
+  patience = None  # Of the request that waits for a thread or runs in one.
 
-  began = 0.0  # When what is being received began, time.monotonic().
-  # Whether a request was refused before its end: all that follows is discarded.
+  began = 0.0  # When the current request began to arrive, time.monotonic().
+  # Whether a request was refused before its end: the rest of it is discarded.
   _is_discarding = False
   _discarded_bytes = 0
 
@@ -149,14 +149,14 @@ class _Channel(HTTPChannel):
     super().__init__(*arguments, **options)
 
   def parser_class(self, adj):
-    """Returns what parses the next request, as waitress asks for it."""
+    """Returns the parser of the next request; called by waitress."""
     return Request(adj, self.server.most_bytes, self._is_refused, self._discard)
 
   def handle_close(self):
-    """Closes the connection, and frees what has come of an upload."""
+    """Closes the connection, and frees the received part of an upload."""
     super().handle_close()
     if self.request is not None:
-      self.request.close()  # Python finds the circles around it much later.
+      self.request.close()  # Garbage collection of its cycles comes much later.
 
   def _is_refused(self, request):
     environ = self.task_class(self, request).get_environment()
@@ -181,8 +181,8 @@ class _Channel(HTTPChannel):
     if self._is_discarding and self.close_when_flushed:
       self._flush_exception(self._flush_some)
       if self.connected and not self.will_close and not self.total_outbufs_len:
-        # Closed with bytes unread, the connection would be reset, and the
-        # client might not see the answer.
+        # If it were closed with bytes unread, the connection would be reset,
+        # and the client might not see the response.
         self.close_when_flushed = False
         try:
           self.socket.shutdown(socket.SHUT_WR)
@@ -198,11 +198,11 @@ class _Channel(HTTPChannel):
                  if request.body_rcv is not None)
 
   def is_uploading(self):
-    """Whether the body of a request is on its way."""
+    """Whether the body of a request is being received."""
     return bool(self.request and self.request.body_rcv is not None)
 
   def refuse(self, error):
-    """Answers the request on its way, and frees what has come of it.
+    """Answers the request being received, and frees its received part.
 
     Args:
       error: waitress.utilities.Error.
@@ -212,17 +212,17 @@ class _Channel(HTTPChannel):
       request.refuse(error)
       self._discard()
       self.requests.append(request)
-      if len(self.requests) == 1:  # Else its turn comes after the others.
+      if len(self.requests) == 1:  # Otherwise it is answered after the others.
         self.server.add_task(self)
 
   def is_gone(self):
     """Whether the client has closed its end of the connection."""
-    # waitress does not look while a request of the connection is worked on.
+    # waitress does not check while a request of the connection is processed.
     poll = select.poll()
     try:
       poll.register(self.socket, select.POLLRDHUP)
       return bool(poll.poll(0))
-    except (OSError, ValueError):  # Closed here as well.
+    except (OSError, ValueError):  # Also closed on this side.
       return True
 
   def service(self):
@@ -232,7 +232,7 @@ class _Channel(HTTPChannel):
     self._waiting_since = time.monotonic()
 
   def close_after_requests(self):
-    """Has the connection closed after the answers to what has come."""
+    """Has the connection closed after the responses to received requests."""
     for request in list(self.requests):
       request.headers['CONNECTION'] = 'close'
 
@@ -243,18 +243,18 @@ class _Channel(HTTPChannel):
         self.close_when_flushed)
 
   def close_if_slow(self):
-    """Closes the connection where a request takes too long to come."""
+    """Closes the connection if a request takes too long to arrive."""
     if (self.request or self._is_discarding) and (
         time.monotonic() > self.began + _SLOWEST_SECS):
       self.will_close = True
 
   def idleness(self):
-    """Returns how little the connection is missed, None where it is in use.
+    """Returns a rank for closing idle connections, None if it is in use.
 
     Returns:
-      A tuple; of two connections the one with the larger is missed less. Those
-      without all headers of a request come first, then slow uploads, then those
-      that have only just been opened or answered.
+      A tuple; the connection with the largest one is closed first. Connections
+      without the complete headers of a request rank highest, then slow uploads,
+      then connections that have only just been opened or answered.
     """
     if self.requests or self.total_outbufs_len or self.close_when_flushed:
       return None
@@ -268,7 +268,7 @@ class _Channel(HTTPChannel):
     return (1, -rate) if seconds > _SLOW_SECS and rate < _SLOW_RATE else None
 
   def is_fresh(self):
-    """Whether nothing has come on it yet, and it is still young."""
+    """Whether the connection is new and has received nothing yet."""
     return self.connected and self.last_activity == self.creation_time and (
         time.time() < self.creation_time + _FRESH_GRACE_SECS)
 
@@ -277,8 +277,8 @@ class _Server(TcpWSGIServer):
   """A listening socket with its connections.
 
   Attributes:
-    ending: threading.Event, set when nothing more is accepted.
-    most_bytes: of one upload.
+    ending: threading.Event, set when no more connections are accepted.
+    most_bytes: maximum size of one upload.
     refuses_early: function of a WSGI environment without a body.
     note_refused: function of a WSGI environment, a refusals.Refused, the bytes
       of the answer's body and seconds, called for each request that does not
@@ -310,7 +310,7 @@ class _Server(TcpWSGIServer):
   def add_task(self, channel):
     """Has a thread answer the first request of a connection."""
     channel.patience = Patience(self._request_secs, channel.is_gone)
-    path = getattr(channel.requests[0], 'path', '')  # Not of every bad one.
+    path = getattr(channel.requests[0], 'path', '')  # Bad ones may lack it.
     prefix = self.adj.url_prefix
     if prefix and path.startswith(prefix):
       path = path[len(prefix):]
@@ -318,7 +318,7 @@ class _Server(TcpWSGIServer):
         channel)
 
   def end_threads(self, timeout):
-    """Ends the threads that answer; waits some seconds for them."""
+    """Ends the worker threads; waits up to `timeout` seconds for them."""
     for dispatcher in (self._probes, self.task_dispatcher):
       dispatcher.shutdown(timeout=timeout)
 
@@ -327,11 +327,11 @@ class _Server(TcpWSGIServer):
     return list(self.active_channels.values())
 
   def check_bytes_held(self, new_bytes):
-    """Refuses the largest upload where all of them are too large together.
+    """Refuses the largest upload if all of them together are too large.
 
     Args:
-      new_bytes: that a connection has received. All uploads are counted again
-        only when so much has come that they may exceed the limit.
+      new_bytes: number of bytes that a connection has received. All uploads are
+        counted again only after so many bytes that they may exceed the limit.
     """
     self._room -= new_bytes
     if self._room >= 0:
@@ -340,13 +340,13 @@ class _Server(TcpWSGIServer):
     self._room = self._most_bytes_together - sum(held.values())
     coming = [channel for channel in held if channel.is_uploading()]
     if self._room < 0 and coming:
-      # The largest, so that small ones still come through.
+      # The largest, so that small uploads still succeed.
       largest = max(coming, key=held.get)
       largest.refuse(_Full(''))
       self._room += held[largest]
 
   def is_pausing(self):
-    """Whether nothing is accepted for a moment, for want of room."""
+    """Whether the server pauses accepting because it is out of room."""
     return time.monotonic() < self._accepts_from
 
   def readable(self):
@@ -355,9 +355,9 @@ class _Server(TcpWSGIServer):
   def accept(self):
     try:
       return super().accept()
-    except OSError as error:  # As a rule: too many open files.
+    except OSError as error:  # Usually: too many open files.
       now = time.monotonic()
-      # The socket stays readable, and polling it again would keep a core busy.
+      # The socket stays readable: polling it would keep a core busy.
       self._accepts_from = now + _ACCEPT_PAUSE_SECS
       self._is_short_of_files = True
       self._failures += 1
@@ -371,7 +371,7 @@ class _Server(TcpWSGIServer):
       return None
 
   def make_room(self):
-    """Closes the most idle connection where no other can be accepted."""
+    """Closes the most idle connection if no other can be accepted."""
     if (len(self._map) < self.adj.connection_limit and
         not self._is_short_of_files):
       return
@@ -393,19 +393,19 @@ class DrainingServer:
     """Starts to listen; `run` accepts.
 
     Args:
-      app: WSGI application; refuses a body whose length is over most_bytes, of
-        which it gets nothing. Where it has `refuses_early(environ)` and that is
-        true for a request's headers, it does not get the body either.
+      app: WSGI application; refuses a body whose length is over most_bytes; the
+        body itself is not passed to it. If `app.refuses_early(environ)` exists
+        and is true for a request's headers, the body is not passed either.
       listener: bound socket.
-      most_bytes: of one upload.
-      most_bytes_together: of all uploads that are held in memory; the largest
-        that is on its way is refused with status 503 then.
-      request_secs: deadline of a request, from when all of it has come: of the
-        Patience that the application finds in environ['serving.patience'].
+      most_bytes: maximum size of one upload.
+      most_bytes_together: maximum total size of the uploads in memory; above
+        it, the largest upload in progress is refused with status 503.
+      request_secs: deadline of a request, counted from its complete arrival;
+        used by the Patience in environ['serving.patience'].
       **adjustments: of waitress.
 
     Raises:
-      OSError: the port was taken meanwhile.
+      OSError: another program has taken the port meanwhile.
     """
     self._map = {}
     self._hurried = threading.Event()
@@ -413,16 +413,16 @@ class DrainingServer:
         app, listener, most_bytes, most_bytes_together, request_secs,
         map=self._map,
         adj=Adjustments(asyncore_use_poll=True,
-                        max_request_body_size=sys.maxsize,  # Bounded here.
+                        max_request_body_size=sys.maxsize,  # Limited here.
                         **adjustments))
     self._ending = self._server.ending
 
   def bytes_held(self):
-    """Returns the bytes of all uploads that are held in memory."""
+    """Returns the total bytes of the uploads in memory."""
     return sum(channel.bytes_held() for channel in self._server.channels())
 
   def stop(self):
-    """Has `run` end: in order; called a second time: at once."""
+    """Has `run` end: gracefully; if called a second time, at once."""
     if self._ending.is_set():
       self._hurried.set()
     self._ending.set()
@@ -432,22 +432,22 @@ class DrainingServer:
   def stop_on_signals(self):
     """Has SIGTERM and Ctrl-C call `stop`; main thread only."""
     def stop(number, frame):
-      del number, frame  # Part of the signature only.
+      del number, frame  # Unused; required by the signature.
       self.stop()
     signal.signal(signal.SIGTERM, stop)
-    # A shell starts what runs in its background with Ctrl-C ignored.
+    # A shell starts background jobs with Ctrl-C ignored.
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
       signal.signal(signal.SIGINT, stop)
 
   def run(self, drain_secs, on_end=None):
-    """Answers requests until `stop` is called, and then those that have come.
+    """Answers requests until `stop` is called, then those already received.
 
     Args:
-      drain_secs: seconds for these at most.
+      drain_secs: maximum seconds for the latter.
       on_end: function called before the drain.
 
     Returns:
-      How many connections were cut off because the time was over.
+      The number of connections that were cut off because the time was over.
     """
     next_look = time.monotonic()
     while not self._ending.is_set():
@@ -461,7 +461,7 @@ class DrainingServer:
     if on_end:
       on_end()
     self._accept_rest()
-    # Of the server the socket only: its trigger wakes the loop below.
+    # Remove only the socket of the server: its trigger wakes the loop below.
     self._server.del_channel(self._map)
     self._server.socket.close()
     cut_off = self._drain(drain_secs)
@@ -474,17 +474,17 @@ class DrainingServer:
                                count=1)
 
   def _accept_rest(self):
-    """Accepts those who have connected, as far as they see, already."""
+    """Accepts the connections that clients already see as established."""
     before = -1
     while len(self._server.channels()) > before:
       before = len(self._server.channels())
       self._server.handle_accept()
 
   def _drain(self, drain_secs):
-    """Returns how many connections are busy after `drain_secs`."""
+    """Returns the number of busy connections after `drain_secs`."""
     start = time.monotonic()
     while True:
-      # Those whose request runs already have not seen `ending` in service().
+      # Requests that were running already have not seen `ending` in service().
       for channel in self._server.channels():
         channel.close_after_requests()
       self._poll(_ENDING_POLL_SECS)

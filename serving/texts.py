@@ -1,10 +1,10 @@
-"""What the pages and the errors say, in English and in Chinese.
+"""Texts of the pages and the errors, in English and in Chinese.
 
   text = texts.of('zh')
   text['choose'], texts.sentence('zh', refused)
 
-Both tables have the same keys and name the same values; tests/app_test.py holds
-that.
+Both tables have the same keys, with the same placeholders; tests/app_test.py
+checks that.
 """
 
 from datasets import formats
@@ -189,12 +189,12 @@ _FORMATS = {
 
 
 def of(language):
-  """Returns the table of one of LANGUAGES."""
+  """Returns the table for one of LANGUAGES."""
   return _TABLES[language]
 
 
 def sentence(language, refused):
-  """Returns what the visitor reads of a refusals.Refused."""
+  """Returns the message of a refusals.Refused for the visitor."""
   table, values = of(language), dict(refused.values)
   key = refused.code
   if key == 'not_a_photo':
@@ -215,11 +215,11 @@ def one_of(language, names):
 
 
 def kept(language, days):
-  """Returns what visitors are told of the photos that they send.
+  """Returns the text for visitors about keeping the photos that they send.
 
   Args:
     language: one of LANGUAGES.
-    days: for which photos are kept at most; 0 or False: they are not.
+    days: maximum number of days that photos are kept; 0 or False: not kept.
   """
   table = of(language)
   if not days:
@@ -228,12 +228,12 @@ def kept(language, days):
 
 
 def as_json(language, refused):
-  """Returns the object that the API answers with, as a dict."""
+  """Returns the JSON object of the API for an error, as a dict."""
   return {'error': {'code': refused.code,
                     'message': sentence(language, refused)}}
 
 
 def none_of_words(language):
-  """Returns the words that serving.rows.none_of takes."""
+  """Returns the `words` for serving.rows.none_of."""
   table = of(language)
   return table['none_of'], table['others'], table['comma']

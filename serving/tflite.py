@@ -1,11 +1,11 @@
-"""A TensorFlow Lite model of a network, and what it sees beside the graph.
+"""Converts a network to TensorFlow Lite, and compares it with the graph.
 
   model = tflite.convert(graph_def)
   found = tflite.compare(graph_def, model, dataset)
 
-The model takes one image as preprocessing leaves it, `[1, size, size,
-channels]` float32, and gives `[1, n]` float32 probabilities. Its weights are
-floats: it is the same network, for phones, not a smaller one.
+The model takes one preprocessed image, `[1, size, size, channels]` float32, and
+returns `[1, n]` float32 probabilities. Its weights are float32: it is the same
+network for phones, not a smaller one.
 """
 
 import collections
@@ -20,14 +20,14 @@ from errors import InputError
 from preprocessing import preprocessing_factory, vgg_preprocessing
 from serving import graph_files, graph_info
 
-# photos: how many were compared. graph_correct, model_correct: how many of them
-# either gives its label. disagreed: to how many the two give other labels.
-# largest_difference: of a probability.
+# photos: number of photos compared. graph_correct, model_correct: how many each
+# of the two classifies correctly. disagreed: for how many their labels differ.
+# largest_difference: between two probabilities.
 Comparison = collections.namedtuple(
     'Comparison',
     'photos graph_correct model_correct disagreed largest_difference')
 
-# How the converters name what they lack: 1.15, then 2.
+# How the converters of 1.15 and of 2 report missing operations.
 _MISSING_OPS = (r'custom implementations: ([\w, ]+)',
                 r"'tf\.(\w+)' op is neither")
 
@@ -40,7 +40,7 @@ def convert(graph_def):
       of 1.
 
   Returns:
-    bytes of the model, whose one output are the predictions.
+    bytes of the model, whose only output is the predictions.
 
   Raises:
     InputError: the network has operations that TensorFlow Lite lacks.
@@ -61,7 +61,7 @@ def convert(graph_def):
 
 
 def _reason(message):
-  """Returns what a converter's many lines come to."""
+  """Returns the reason in a converter's message of many lines."""
   missing = set()
   for pattern in _MISSING_OPS:
     for names in re.findall(pattern, message):
@@ -94,14 +94,14 @@ class Model:
 
 
 def compare(graph_def, content, dataset, max_photos=None, num_threads=4):
-  """Runs graph and model over the same photos of a data set, each once.
+  """Runs graph and model on the same photos of a data set, each once.
 
   Args:
     graph_def: GraphDef that was converted.
     content: bytes of the model.
     dataset: slim Dataset.
-    max_photos: how many photos to take, from the first on; None: all.
-    num_threads: threads that decode photos.
+    max_photos: number of photos to use, from the first on; None: all.
+    num_threads: number of threads that decode photos.
 
   Returns:
     Comparison.
@@ -141,7 +141,7 @@ def compare(graph_def, content, dataset, max_photos=None, num_threads=4):
 
 
 def describe_input(info):
-  """Returns what an app must do with a photo, in words.
+  """Returns a description of how an app must preprocess a photo.
 
   Args:
     info: GraphInfo of the graph that was converted.

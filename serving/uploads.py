@@ -1,8 +1,8 @@
-"""Checks an uploaded file, and keeps it where the server is told to.
+"""Checks uploaded files, and keeps them if the server is configured to.
 
-A visitor's file name is neither a path nor a sign of the format: the first
-bytes tell the format, and the header the number of pixels, before anything is
-decoded.
+The file name of an upload is neither used as a path nor as a sign of the
+format: the first bytes show the format, and the header the number of pixels,
+before anything is decoded.
 """
 
 import collections
@@ -23,17 +23,18 @@ from errors import InputError
 from serving import bare_photos, logs
 from serving.refusals import Refused
 
-# Formats that are accepted where photos can read them, and the extension that a
-# kept photo gets.
+# Accepted formats, if photos can read them, and the file extension of a kept
+# photo.
 _EXTENSIONS = {'JPEG': 'jpg', 'PNG': 'png', 'WebP': 'webp', 'HEIC': 'heic'}
 ACCEPTED = tuple(filter(photos.can_read, _EXTENSIONS))
-# What to send in place of any other: every program writes these.
+# Formats recommended in error messages: every program can write these.
 _ADVISED = ('JPEG', 'PNG')
 
-# Of all formats: another engine may have kept some that are not accepted here.
+# All formats: another engine may have kept files of a format that is not
+# accepted here.
 _NAME = re.compile(r'[0-9a-f]{32}\.(%s)' % '|'.join(_EXTENSIONS.values()))
 
-# Pixels of the longer side, and JPEG quality, of the picture on a page.
+# Longer side in pixels, and JPEG quality, of a preview on the page.
 _PREVIEW_SIDE, _PREVIEW_QUALITY = 720, 85
 
 # born: when it was written, in seconds of _now().
@@ -41,27 +42,27 @@ _Entry = collections.namedtuple('_Entry', 'name size born')
 
 
 def _now():
-  """Returns seconds that go on while the machine sleeps, and never jump."""
+  """Returns seconds of a clock that never jumps and includes suspended time."""
   return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def extension_of(data):
-  """Returns the extension of an accepted file by its content, else None."""
+  """Returns the extension for a file of an accepted format, else None."""
   name = formats.name_of(data)
   return _EXTENSIONS[name] if name in ACCEPTED else None
 
 
 def check(data, max_bytes, max_pixels):
-  """Refuses what need not be decoded.
+  """Checks a file without decoding it.
 
   Args:
     data: bytes of the file.
-    max_bytes: largest file that is accepted.
+    max_bytes: largest file size that is accepted.
     max_pixels: largest width times height.
 
   Raises:
-    Refused: empty_file, too_large, not_a_photo, unreadable_photo (its header),
-      too_costly, too_many_pixels or too_many_pixels_a_side.
+    Refused: empty_file, too_large, not_a_photo, unreadable_photo (damaged
+      header), too_costly, too_many_pixels or too_many_pixels_a_side.
   """
   if not data:
     raise Refused('empty_file')
@@ -85,14 +86,14 @@ def check(data, max_bytes, max_pixels):
 
 
 def _png_size(data):
-  """Returns width and height as the header says; zero where it is damaged."""
+  """Returns width and height from the header; zero if it is damaged."""
   if data[12:16] != b'IHDR' or len(data) < 24:
     return 0, 0
   return int.from_bytes(data[16:20], 'big'), int.from_bytes(data[20:24], 'big')
 
 
 def _size_by_reader(data):
-  """Returns width and height, zero where the header is damaged."""
+  """Returns width and height; zero if the header is damaged."""
   try:
     return photos.size_of(data)
   except CostlyPhotoError:
@@ -105,33 +106,33 @@ _SIZES = {'JPEG': jpeg_markers.size_of, 'PNG': _png_size}
 
 
 def preview(data, max_pixels):
-  """Returns the bytes of a small upright JPEG that holds nothing but pixels.
+  """Returns a small upright JPEG, as bytes, that contains nothing but pixels.
 
   Args:
     data: bytes of a photo.
     max_pixels: largest width times height that is decoded.
 
   Raises:
-    PhotoError: it cannot be decoded.
+    PhotoError: the photo cannot be decoded.
   """
   encoded = photos.normalize_photo(data, max_pixels).encoded
   image = Image.open(io.BytesIO(encoded), formats=['JPEG'])
   image.thumbnail((_PREVIEW_SIDE, _PREVIEW_SIDE))
-  image.info = {}  # Pillow would carry a comment over.
+  image.info = {}  # Pillow would copy a comment.
   stream = io.BytesIO()
   image.save(stream, 'JPEG', quality=_PREVIEW_QUALITY)
   return stream.getvalue()
 
 
 def make_folder(folder):
-  """Makes the folder for uploads, where it is missing, for its owner alone.
+  """Creates the folder for uploads if needed, accessible to its owner only.
 
   Returns:
     Its absolute path.
 
   Raises:
-    InputError: it cannot be made, is a symbolic link or another user's (of the
-      system's, as /tmp, it may be), or nothing can be written there.
+    InputError: it cannot be created or written to, is a symbolic link, or
+      belongs to another user (other than the system's, as /tmp does).
   """
   folder = os.path.abspath(folder)
   try:
@@ -160,11 +161,11 @@ def keep(folder, data):
     data: bytes of a file of an accepted format.
 
   Returns:
-    The name, which does not tell where it came from and cannot be guessed.
+    The name, which does not reveal the photo's origin and cannot be guessed.
 
   Raises:
-    InputError: `data` is not.
-    OSError: it cannot be written; nothing of it is left.
+    InputError: `data` is not of an accepted format.
+    OSError: it cannot be written; no partial file is left.
   """
   extension = extension_of(data)
   if extension is None:
@@ -172,10 +173,10 @@ def keep(folder, data):
                      (', '.join(ACCEPTED), data[:8]))
   name = '%s.%s' % (secrets.token_hex(16), extension)
   path = os.path.join(folder, name)
-  # 'x': never through a link that somebody put there. No one else's to read.
+  # 'x': never follows an existing link. Readable by the owner only.
   file = open(path, 'xb', opener=lambda *how: os.open(*how, mode=0o600))
   try:
-    with file:  # A full disk may show in closing it.
+    with file:  # A full disk may show only when the file is closed.
       file.write(data)
   except OSError:
     os.remove(path)
@@ -184,29 +185,29 @@ def keep(folder, data):
 
 
 def is_kept_name(name):
-  """Whether `keep` may have made this name."""
+  """Whether this may be a name made by `keep`."""
   return _NAME.fullmatch(name) is not None
 
 
 class Kept:
-  """The photos in one folder, the oldest of which are removed.
+  """The photos kept in one folder, the oldest of which are removed.
 
-  Files that are not named as `keep` names them are left alone. Safe to use from
-  several threads; one server has a folder.
+  Files with names that `keep` does not make are left alone. Safe to use from
+  several threads; each folder belongs to one server.
 
   Attributes:
-    failures: how many photos could not be kept.
+    failures: number of photos that could not be kept.
   """
 
   def __init__(self, folder, days, megabytes, max_pixels):
-    """Takes over what the folder holds already.
+    """Reads the existing contents of the folder.
 
     Args:
-      folder: made where it is missing, also later.
-      days: photos older than this are removed. The time of a file counts when
-        the folder is taken over, and one in the future as the present; from
-        then on changes of the system's clock do not count.
-      megabytes: most of all photos together, in units of 2^20 bytes.
+      folder: created if it is missing, also later.
+      days: photos older than this are removed. The age of an existing file is
+        taken from its time of change (a time in the future counts as now);
+        later changes of the system clock have no effect.
+      megabytes: maximum total size of the photos, in units of 2^20 bytes.
       max_pixels: largest width times height that is decoded.
 
     Raises:
@@ -221,17 +222,17 @@ class Kept:
     entries = []
     for item in os.scandir(self._folder):
       if is_kept_name(item.name) and item.is_file(follow_symlinks=False):
-        with contextlib.suppress(FileNotFoundError):  # Gone meanwhile.
+        with contextlib.suppress(FileNotFoundError):  # Removed meanwhile.
           entries.append(_entry(item))
     self._entries = collections.deque(sorted(entries, key=lambda e: e.born))
     self._total = sum(entry.size for entry in entries)
     self.tidy()
 
   def keep(self, data):
-    """Writes a photo without its metadata; removes what is then too much.
+    """Writes a photo without its metadata; removes old ones to make room.
 
-    A photo that cannot be written is no fault of the visitor: it is counted and
-    logged. One that is larger than all may be is not written.
+    If a photo cannot be written, this is counted and logged, and the visitor
+    sees no error. A photo larger than the total limit is not written.
     """
     try:
       data = bare_photos.strip(data, self._max_pixels)
@@ -251,7 +252,7 @@ class Kept:
     self.tidy()
 
   def tidy(self):
-    """Removes the photos that are too old, or too much, oldest first."""
+    """Removes photos that are too old or exceed the limit, oldest first."""
     oldest = _now() - self._seconds
     with self._lock:
       while self._entries and (self._entries[0].born < oldest or
@@ -260,17 +261,18 @@ class Kept:
         self._total -= entry.size
         try:
           os.remove(os.path.join(self._folder, entry.name))
-        except FileNotFoundError:  # Somebody was there before.
+        except FileNotFoundError:  # Another program has removed it.
           pass
         except OSError as error:
           self._unremoved.warn('cannot remove a kept photo: %s', error.strerror)
 
 
 def _entry(item):
-  """Returns the _Entry of a file that an os.DirEntry names."""
+  """Returns the _Entry for an os.DirEntry."""
   status, now = item.stat(), time.time()
   if status.st_mtime > now:
-    # The clock was ahead. Else its time would begin again with each start.
+    # The clock was ahead. Otherwise its age would start again at 0 with each
+    # start of the server.
     with contextlib.suppress(PermissionError):  # Another user's, in /tmp.
       os.utime(item.path)
   return _Entry(item.name, status.st_size,

@@ -1,1 +1,1 @@
-"""Programs beside the five of the root; run with `python -m tools.NAME`."""
+"""Further programs; run with `python -m tools.NAME`."""

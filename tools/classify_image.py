@@ -1,20 +1,20 @@
-"""Classifies photos: a frozen graph, or a checkpoint and its network's name.
+"""Classifies photos with a frozen graph, or with a checkpoint and a network.
 
   python -m tools.classify_image --frozen_graph=my_inception_v4_freeze.pb \
     cat.jpg
   python -m tools.classify_image --checkpoint_path=inception_v4.ckpt \
     --model_name=inception_v4 --format=csv photos/ > scores.csv
 
-Folders are searched with all below them, in sorted order, without hidden files
-and what photo programs leave beside photos. A photo that cannot be read gives
-one line on stderr, the others are classified all the same, and the exit status
-is then 1.
+Folders are searched recursively, in sorted order; hidden files and files that
+photo programs leave beside photos are skipped. For a photo that cannot be read,
+one line is written to stderr; the other photos are still classified, and the
+exit status is then 1.
 
 Formats: `table` for reading; `csv` with the columns file, rank, label, score,
-known and similarity; `json`, one list with an object a photo, each on a line of
-its own. known says whether the photo is one of the classes at all, similarity
-how near it is to the training photos; both are empty where the graph does not
-say (./export_freeze.sh --known=on).
+known and similarity; `json`, one list with one object per photo, each on its
+own line. known says whether the photo is one of the classes at all, similarity
+how similar it is to the training photos; both are empty for a graph without
+these outputs (./export_freeze.sh --known=on adds them).
 """
 
 import csv
@@ -38,7 +38,7 @@ FLAGS = flags.FLAGS
 
 
 def define_flags():
-  """Defines which network classifies, and how its answer is written."""
+  """Defines the flags for the network and the output."""
   flags.DEFINE_string(
       'frozen_graph', None, 'Frozen graph of export_inference_graph.py.')
   common_flags.define_allowed_ops_flag()
@@ -89,10 +89,10 @@ def define_flags():
 
 
 def classifier_from_flags():
-  """Returns the Classifier that the flags ask for.
+  """Returns the Classifier for the flags.
 
   Raises:
-    InputError: they do not name exactly one, or it cannot be loaded.
+    InputError: the flags do not name exactly one, or it cannot be loaded.
   """
   if bool(FLAGS.frozen_graph) == bool(FLAGS.checkpoint_path):
     raise InputError('one of --frozen_graph and --checkpoint_path is needed')
@@ -112,7 +112,7 @@ def classifier_from_flags():
       raise InputError('--dataset_name=%s needs --dataset_dir' %
                        FLAGS.dataset_name)
     labels = dataset_factory.get_labels(FLAGS.dataset_name, FLAGS.dataset_dir)
-  # Once: training may write another one meanwhile.
+  # Resolved once: training may write a new checkpoint meanwhile.
   prefix = checkpoints.resolve(FLAGS.checkpoint_path, FLAGS.which_checkpoint)
   return Classifier.from_checkpoint(
       prefix, FLAGS.model_name, labels, FLAGS.image_size,
@@ -121,7 +121,7 @@ def classifier_from_flags():
 
 
 def _temperature_from_flags(prefix):
-  """Returns the temperature beside a checkpoint; None: not asked for."""
+  """Returns the temperature beside a checkpoint; None: not requested."""
   if not FLAGS.calibrated:
     return None
   temperature, said = calibration.temperature_of(
@@ -132,13 +132,13 @@ def _temperature_from_flags(prefix):
 
 
 def find_photos(paths):
-  """Returns the files that `paths` name, those of folders in sorted order.
+  """Returns the files in `paths`, those of folders in sorted order.
 
   Args:
     paths: files and folders.
 
   Raises:
-    InputError: there is none, or a path does not exist.
+    InputError: there are no photos, or a path does not exist.
   """
   found = []
   for path in paths:
@@ -159,15 +159,15 @@ def find_photos(paths):
 
 
 def classify_files(classifier, paths, batch_size):
-  """Classifies files, a batch at a time.
+  """Classifies files in batches.
 
   Args:
     classifier: Classifier.
     paths: files.
-    batch_size: how many are read and classified at a time.
+    batch_size: number of files that are read and classified at a time.
 
   Yields:
-    (path, Answer or the error that says why there is none).
+    (path, Answer or the error for the file).
   """
   for start in range(0, len(paths), batch_size):
     batch = paths[start:start + batch_size]
@@ -187,7 +187,7 @@ def _read(path):
 
 
 class _TableWriter:
-  """One block a photo: its name, then score and label of each class."""
+  """One block per photo: its name, then score and label of each class."""
 
   def __init__(self, labels):
     self._none_of = none_of(labels)
@@ -207,7 +207,7 @@ class _TableWriter:
 
 
 class _CsvWriter:
-  """One line a photo and class."""
+  """One line per photo and class."""
 
   def __init__(self, labels):
     del labels
@@ -225,7 +225,7 @@ class _CsvWriter:
     near = []
     for photo in answer.nearest:
       near += [photo.file, photo.label, '%.6f' % photo.similarity]
-    near += [''] * (3 * FLAGS.nearest - len(near))  # So few are there.
+    near += [''] * (3 * FLAGS.nearest - len(near))  # The bank may have fewer.
     for rank, row in enumerate(rows, start=1):
       self._writer.writerow([path, rank, row.label, '%.6f' % row.score, known,
                              similarity] + near)
@@ -236,7 +236,7 @@ class _CsvWriter:
 
 
 class _JsonWriter:
-  """One list; each photo is an object on a line of its own."""
+  """One list; each photo is an object on its own line."""
 
   def __init__(self, labels):
     del labels
@@ -252,7 +252,7 @@ class _JsonWriter:
       found['nearest'] = [dict(photo._asdict(),
                                similarity=round(photo.similarity, 6))
                           for photo in answer.nearest]
-    # Characters beyond ASCII are escaped: names of files may be no UTF-8.
+    # Characters beyond ASCII are escaped: file names may not be valid UTF-8.
     print(self._before, json.dumps(found), sep='\n', end='', flush=True)
     self._before = ','
 
@@ -264,12 +264,12 @@ WRITERS = {'table': _TableWriter, 'csv': _CsvWriter, 'json': _JsonWriter}
 
 
 def main(argv):
-  """Prints the scores of the photos that the command line names."""
+  """Prints the scores of the photos on the command line."""
   paths = find_photos(argv[1:])
   classifier = classifier_from_flags()
   writer = WRITERS[FLAGS.format](classifier.labels)
   status = 0
-  # On a terminal the table itself shows how far it is.
+  # On a terminal the table itself shows the progress.
   progress = tqdm.tqdm(
       classify_files(classifier, paths, FLAGS.batch_size), total=len(paths),
       unit='photo', disable=True if sys.stdout.isatty() else None)

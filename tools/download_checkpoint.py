@@ -2,7 +2,7 @@
 
   python -m tools.download_checkpoint inception_v4
 
-puts it where env_set.sh looks for the checkpoint of that network:
+saves it where env_set.sh looks for the checkpoint of that network:
 checkpoints/inception_v4.ckpt.
 """
 
@@ -32,7 +32,7 @@ def define_flags():
 
 
 def main(argv):
-  """Gets the checkpoint that is named and prints where it is."""
+  """Downloads the named checkpoint and prints its path."""
   names = argv[1:]
   if not names and FLAGS.model_name:
     names = [FLAGS.model_name]

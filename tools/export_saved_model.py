@@ -3,10 +3,10 @@ r"""Writes a frozen graph as a SavedModel for TensorFlow Serving.
   python -m tools.export_saved_model --frozen_file=my_inception_v4_freeze.pb \
     --saved_model_dir=saved_model/my_inception_v4
 
-The frozen graph is one of export_inference_graph.py. Each call writes the next
-version into the folder, whole or not at all: TensorFlow Serving, which watches
-it, goes on to the new version by itself. serving/saved_model.py describes what
-goes in and what comes out.
+The frozen graph comes from export_inference_graph.py. Each call writes the next
+version into the folder, completely or not at all: TensorFlow Serving, which
+watches the folder, loads the new version by itself. serving/saved_model.py
+describes inputs and outputs.
 """
 
 import os
@@ -20,7 +20,7 @@ from serving import export_folder, graph_files, graph_info, saved_model
 
 FLAGS = flags.FLAGS
 
-# TensorFlow Serving reads a version as a 64 bit number.
+# TensorFlow Serving reads a version as a 64-bit number.
 _LAST_VERSION = 2 ** 63 - 1
 
 _MEANINGS = {
@@ -33,7 +33,7 @@ _MEANINGS = {
 
 
 def define_flags():
-  """Defines what is read, and where the version is written."""
+  """Defines the flags for input and output."""
   flags.DEFINE_string(
       'frozen_file', None, 'Frozen graph of export_inference_graph.py.')
   common_flags.define_allowed_ops_flag()
@@ -55,7 +55,7 @@ def define_flags():
 
 
 def _check_checkpoint(info):
-  """Raises InputError where the frozen graph is of another checkpoint."""
+  """Raises InputError if the frozen graph is of another checkpoint."""
   path = FLAGS.checkpoint_path
   if not path or info is None:
     return

@@ -1,15 +1,15 @@
-r"""Writes a network as a TensorFlow Lite model, and says what it lost by that.
+r"""Exports a network as a TensorFlow Lite model, and compares the accuracies.
 
   python -m tools.export_tflite --checkpoint_path=/tmp/flowers \
     --tflite_file=my_mobilenet_v1.tflite
 
 The model is for phones and small boards: one float image in, the class
-probabilities out. Its labels go beside it, and into _info.json the checkpoint
-and the step that it is of. Of a train directory with a run.json everything else
-is known. Of a published checkpoint --model_name must be given, and the classes
-are ImageNet's unless --dataset_name and --dataset_dir name others.
+probabilities out. Its labels are written beside it, and its checkpoint and step
+into _info.json. For a train directory with a run.json, everything else is
+known. For a published checkpoint, --model_name is required, and the classes are
+ImageNet's unless --dataset_name and --dataset_dir name others.
 
-Where there are validation photos, graph and model both classify them, and their
+If there are validation photos, graph and model both classify them, and their
 accuracies are printed side by side.
 """
 
@@ -29,7 +29,7 @@ FLAGS = flags.FLAGS
 
 
 def define_flags():
-  """Defines what is converted, where it goes, and with what it is compared."""
+  """Defines the flags for the input, the output and the comparison."""
   common_flags.define_dataset_flags(split='validation,test')
   common_flags.define_model_flags(nets_factory.NETWORKS)
   flags.DEFINE_string(
@@ -55,13 +55,13 @@ def define_flags():
 
 
 def run_from_flags(prefix):
-  """Returns the RunInfo of a checkpoint, with what the flags say.
+  """Returns the RunInfo of a checkpoint, completed by the flags.
 
   Args:
-    prefix: of the checkpoint.
+    prefix: path prefix of the checkpoint.
 
   Raises:
-    InputError: flags contradict the run, or without one leave something open.
+    InputError: flags contradict the run, or a required flag is missing.
   """
   run = run_info.load(os.path.dirname(prefix))
   run_info.take_averages(FLAGS, run, prefix)
@@ -82,7 +82,7 @@ def run_from_flags(prefix):
 
 
 def _published_from_flags(prefix):
-  """Returns the RunInfo of a checkpoint without a run.json."""
+  """Returns the RunInfo for a checkpoint without a run.json."""
   if not FLAGS['model_name'].present:
     raise InputError('%s has no run.json beside it: give --model_name' % prefix)
   network = nets_factory.get_network(FLAGS.model_name)
@@ -98,16 +98,16 @@ def _published_from_flags(prefix):
 
 
 def photos_from_flags(run):
-  """Returns the photos to compare with.
+  """Returns the photos for the comparison.
 
   Args:
-    run: RunInfo, as run_from_flags gives it.
+    run: RunInfo, as run_from_flags returns it.
 
   Returns:
-    The name of the split and its Dataset; or None, and why there are none.
+    The name of the split and its Dataset; or None, and the reason for that.
 
   Raises:
-    InputError: they are of other classes, or cannot be used.
+    InputError: they have other classes, or cannot be used.
   """
   name, folder = run.dataset_name, run.dataset_dir
   wanted = [split.strip() for split in FLAGS.dataset_split_name.split(',')]
@@ -128,7 +128,7 @@ def photos_from_flags(run):
 
 
 def main(_):
-  """Writes model and labels, then compares."""
+  """Writes model and labels, then compares model and graph."""
   common_flags.require(FLAGS, 'checkpoint_path', 'tflite_file')
   path = FLAGS.tflite_file
   label_path = FLAGS.label_file or export_folder.tflite_files(path)[1]

@@ -1,9 +1,9 @@
-"""Says how a checkpoint fits a network, and which flags to use it with.
+"""Reports how a checkpoint fits a network, and which flags to use with it.
 
   python -m tools.inspect_checkpoint --model_name=inception_v4 \
       --checkpoint_path=checkpoints/inception_v4.ckpt --num_classes=5
 
-Ends with status 1, and says which network fits, if that one does not.
+Exits with status 1, and names the network that fits, if this one does not.
 """
 
 import shlex
@@ -16,10 +16,10 @@ from runs import checkpoints, fit
 
 FLAGS = flags.FLAGS
 
-# Names that are shown of each kind without --all.
+# Maximum number of names listed of each kind without --all.
 _SHOWN = 8
 
-# {classes: (offset, why)} of networks for ImageNet, whose labels count from 1.
+# {classes: (offset, reason)} for ImageNet networks, whose labels count from 1.
 _LABELS_OFFSETS = {1000: (1, 'without the background class 0'),
                    1001: (0, 'with the background class 0')}
 
@@ -62,8 +62,8 @@ def report(found, prefix, num_classes, show_all):
   Args:
     found: fit.Fit.
     prefix: path of the checkpoint.
-    num_classes: of the network; None: those of the checkpoint.
-    show_all: whether to name all variables.
+    num_classes: of the network; None: as many as the checkpoint has.
+    show_all: whether to list all variables.
   """
   limit = None if show_all else _SHOWN
   lines = ['%s: classes: %s, of the network: %s' %
@@ -87,14 +87,14 @@ def report(found, prefix, num_classes, show_all):
 
 
 def _some(names, limit):
-  """Returns lines with the first names, and how many more there are."""
+  """Returns lines with the first names, and the number of further names."""
   lines = ['  ' + name for name in names[:limit]]
   more = len(names) - len(lines)
   return lines + (['  and %d more; --all names them' % more] if more else [])
 
 
 def no_advice(prefix, model_name):
-  """Returns the lines about a checkpoint that does not fit the network."""
+  """Returns the lines for a checkpoint that does not fit the network."""
   like = [name for name in fit.fitting_networks(prefix) if name != model_name]
   if like:
     return ['it does not fit %s; it fits %s: give --model_name=%s' %
@@ -104,14 +104,14 @@ def no_advice(prefix, model_name):
 
 
 def advice(found, prefix, model_name, row, num_classes):
-  """Returns the lines about the flags to use with a checkpoint that fits.
+  """Returns the lines about the flags for a checkpoint that fits.
 
   Args:
     found: fit.Fit.
     prefix: path of the checkpoint.
     model_name: name of the network.
     row: its nets_factory.Network.
-    num_classes: of the network; None: those of the checkpoint.
+    num_classes: of the network; None: as many as the checkpoint has.
   """
   which = '  --model_name=%s --checkpoint_path=%s' % (model_name,
                                                       shlex.quote(prefix))

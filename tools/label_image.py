@@ -8,11 +8,11 @@ r"""Labels one photo with a frozen graph, with the flags of TensorFlow's sample.
     --output_layer=InceptionV3/Predictions/Reshape_1 \
     --input_mean=127.5 --input_std=127.5
 
-A graph exported here needs the first two flags only: it says itself what it
-takes, and the photo is prepared as in evaluation. As soon as --input_mean,
---input_std, --input_width or --input_height is given the photo is prepared the
-sample's way: the whole of it resized to the input, then (pixel - mean) / std.
-Graphs made elsewhere are always treated so, with the sample's defaults: 299
+A graph exported here needs the first two flags only: it contains a description
+of its input, and the photo is prepared as in evaluation. If --input_mean,
+--input_std, --input_width or --input_height is given, the photo is prepared as
+in the sample: the whole photo resized to the input, then (pixel - mean) / std.
+This is always so for graphs made elsewhere, with the sample's defaults: 299
 pixels, mean 0, std 255. (slim's Inception networks were trained with 127.5 for
 both.)
 """
@@ -28,7 +28,7 @@ from serving import files, graph_files, graph_info, inference_graph
 
 FLAGS = flags.FLAGS
 
-# The sample's, for a graph that does not say.
+# Defaults of the sample, for a graph without metadata.
 _INPUT_LAYER = 'input'
 _OUTPUT_LAYER = 'InceptionV3/Predictions/Reshape_1'
 _MEAN, _STD, _SIDE = 0.0, 255.0, 299
@@ -70,20 +70,20 @@ def define_flags():
 
 
 def prepare(encoded, info, given, shape):
-  """Returns the image that the graph takes.
+  """Returns the image for the graph's input.
 
   Args:
     encoded: bytes of an upright RGB JPEG.
     info: GraphInfo of the graph, or None.
-    given: {name of a flag of _PREPARING: its value}, only those given.
+    given: {name of a flag in _PREPARING: its value}, only those given.
     shape: `[batch, height, width, channels]` of the graph's input, None where
-      open; or None where it does not say.
+      undefined; or None if the graph has no shape for it.
 
   Returns:
     `[1, height, width, channels]` float32.
 
   Raises:
-    InputError: the flags do not fit the graph's input.
+    InputError: the flags do not match the graph's input.
   """
   _, height, width, channels = shape or [None] * 4
   with tf.Graph().as_default(), tf.Session() as session:
@@ -107,16 +107,16 @@ def prepare(encoded, info, given, shape):
 
 
 def score(graph_def, info, photo, given):
-  """Returns `[num_classes]` float32: what the graph says of a photo.
+  """Returns the graph's scores for a photo, `[num_classes]` float32.
 
   Args:
     graph_def: frozen GraphDef.
     info: its GraphInfo, or None.
     photo: photos.Photo.
-    given: {name of a flag of _PREPARING: its value}, only those given.
+    given: {name of a flag in _PREPARING: its value}, only those given.
 
   Raises:
-    InputError: a layer is not in the graph, or takes or gives something else.
+    InputError: a layer is not in the graph, or has a wrong type or shape.
   """
   graph = tf.Graph()
   with graph.as_default():
@@ -125,7 +125,7 @@ def score(graph_def, info, photo, given):
   outputs = _tensor(graph, 'output_layer', info and info.predictions,
                     _OUTPUT_LAYER)
   value = _value_for(inputs, info, photo, given)
-  # Some graphs take batches of one fixed size only.
+  # Some graphs accept one batch size only.
   count = outputs.shape.as_list()[0] if outputs.shape.ndims else None
   with tf.Session(graph=graph) as session:
     try:
@@ -142,7 +142,7 @@ def score(graph_def, info, photo, given):
 
 
 def _value_for(inputs, info, photo, given):
-  """Returns what the input is fed for a photo: a batch of one."""
+  """Returns the value to feed for a photo: a batch of one."""
   if inputs.dtype == tf.string:
     if given:
       raise InputError('--%s: the graph prepares photos by itself, its input '
@@ -171,10 +171,10 @@ def find_labels(info, num_classes):
 
   Args:
     info: GraphInfo of the graph, or None.
-    num_classes: how many scores it gives.
+    num_classes: number of scores of the graph.
 
   Raises:
-    InputError: they are not known, or are not as many.
+    InputError: the labels are unknown, or their number is wrong.
   """
   if FLAGS.labels:
     return label_files.read(FLAGS.labels, num_classes)

@@ -1,14 +1,13 @@
-r"""Lists the networks: size, cost, published checkpoint, scopes to fine-tune.
+r"""Lists the networks with size, cost, checkpoints and scopes to fine-tune.
 
   python -m tools.list_models
   python -m tools.list_models --model_name=inception_v4
   python -m tools.list_models --format=json
 
-Parameters are the trainable ones of the classifier that was published, without
-auxiliary heads; multiply-adds are those of one photo of the size that is shown.
-The accuracies are those of slim's README. The scopes are left out when a
-checkpoint is fine-tuned on other classes: --checkpoint_exclude_scopes of
-train_image_classifier.py.
+Parameters are the trainable ones of the published classifier, without auxiliary
+heads; multiply-adds are for one photo of the given size. The accuracies are
+those of slim's README. To fine-tune a checkpoint on other classes, exclude the
+scopes: --checkpoint_exclude_scopes of train_image_classifier.py.
 """
 
 import csv
@@ -23,13 +22,13 @@ from runs import published
 
 FLAGS = flags.FLAGS
 
-# Of the table and the CSV. A network has its first checkpoint there.
+# Of the table and the CSV, which list the first checkpoint of each network.
 COLUMNS = ('name', 'image_size', 'parameters', 'multiply_adds', 'top_1',
            'top_5', 'preprocessing', 'file', 'classifier_scopes')
 _TITLES = ('network', 'size', 'parameters', 'multiply-adds', 'top-1', 'top-5',
            'preprocessing', 'published checkpoint', 'scopes to exclude')
 _MILLIONS = {'parameters': '%.2f M', 'multiply_adds': '%.0f M'}
-_NUMBERS = 6  # The columns that are aligned to the right end before this one.
+_NUMBERS = 6  # Columns 1 to 5 are right-aligned.
 
 
 def define_flags():
@@ -61,7 +60,7 @@ def main(_):
 
 
 def _cells(model):
-  """Returns the values of COLUMNS; None where nothing was published."""
+  """Returns the values of COLUMNS; None for unpublished ones."""
   checkpoint = (model['checkpoints'] or [{}])[0]
   facts = dict(model, **{name: checkpoint.get(name)
                          for name in ('file', 'top_1', 'top_5')})
@@ -70,7 +69,7 @@ def _cells(model):
 
 
 def table(models):
-  """Returns the lines of a table with one network a line.
+  """Returns the lines of a table with one network per line.
 
   Args:
     models: dicts as published.describe returns them.

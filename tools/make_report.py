@@ -1,15 +1,16 @@
-"""Writes one page about a training run, and fits the temperature of its scores.
+"""Writes a report about a training run, and fits the temperature of its scores.
 
   python -m tools.make_report --train_dir=/tmp/flowers
 
-Network, data set and the rest come from the run.json of the train directory.
-The checkpoint is run over the validation photos, and over the test photos where
-the data set has some. What is chosen on the first is reported on the second;
-where there is no second, the page calls its numbers optimistic.
+Network, data set and other settings come from the run.json of the train
+directory. The checkpoint is evaluated on the validation photos, and on the test
+photos if the data set has any. Choices are made on the validation photos and
+reported on the test photos; without test photos, the report calls its numbers
+optimistic.
 
-The temperature goes into calibration.json beside the checkpoint, from where
-export_inference_graph.py takes it; the training photos by which the classifier
-says what it does not know go into known.npz.
+The temperature is written to calibration.json beside the checkpoint, where
+export_inference_graph.py reads it; the reference bank of training photos for
+out-of-distribution detection is written to known.npz.
 """
 
 import os
@@ -37,7 +38,7 @@ FLAGS = flags.FLAGS
 
 
 def define_flags():
-  """Defines which run is reported, and what the page holds."""
+  """Defines the flags for the run and the contents of the report."""
   flags.DEFINE_string('train_dir', None, 'Train directory of the run.')
   flags.DEFINE_string(
       'checkpoint_path', None,
@@ -79,10 +80,10 @@ def define_flags():
 
 
 def checkpoint_from_flags():
-  """Returns the prefix of the checkpoint that is reported.
+  """Returns the prefix of the checkpoint to report on.
 
   Raises:
-    InputError: there is none.
+    InputError: there is no checkpoint.
   """
   if FLAGS.checkpoint_path:
     return checkpoints.resolve(FLAGS.checkpoint_path, FLAGS.which_checkpoint)
@@ -96,7 +97,7 @@ def run_from_flags(checkpoint):
   """Returns the RunInfo of a checkpoint, with the data set of the flags.
 
   Raises:
-    InputError: there is no run.json, or the data set is not known.
+    InputError: there is no run.json, or the data set is unknown.
   """
   run = _trained(checkpoint)
   if run is None:
@@ -109,18 +110,18 @@ def run_from_flags(checkpoint):
 
 
 def _trained(checkpoint):
-  """Returns the RunInfo of a checkpoint as training noted it, or None."""
+  """Returns the RunInfo that training has stored for a checkpoint, or None."""
   folder = os.path.dirname(checkpoint)
   return run_info.load(folder) or run_info.load(FLAGS.train_dir or folder)
 
 
 def how_chosen(checkpoint, train_dir, split='these'):
-  """Returns how the validation photos chose a checkpoint, None: they did not.
+  """Returns how validation photos chose a checkpoint; None: they did not.
 
   Args:
     checkpoint: its prefix.
     train_dir: folder of the run.
-    split: how the photos are called.
+    split: the name for the photos in the text.
   """
   if run_info.is_best(checkpoint):
     return 'the checkpoint is the one that was best on %s photos' % split
@@ -130,14 +131,14 @@ def how_chosen(checkpoint, train_dir, split='these'):
 
 
 def fit_temperature(results, checkpoint):
-  """Fits and keeps the temperature, unless the flags say otherwise.
+  """Fits and stores the temperature, unless the flags say otherwise.
 
   Args:
     results: list of SplitResults.
     checkpoint: prefix of the checkpoint.
 
   Returns:
-    A Calibration or None, and None or why there is none.
+    A Calibration or None, and None or the reason why there is none.
   """
   base = run_results.decided(results)
   if not FLAGS.calibrate:
@@ -159,7 +160,7 @@ def fit_temperature(results, checkpoint):
 
 
 def find_refusals(run, results, checkpoint):
-  """Returns what the classifier does not know: a refused_photos.Refusals.
+  """Returns the results of out-of-distribution detection, as Refusals.
 
   Args:
     run: RunInfo, with the data set of the flags.
@@ -188,7 +189,7 @@ def find_refusals(run, results, checkpoint):
 
 
 def main(_):
-  """Measures the checkpoint, fits the temperature and writes the page."""
+  """Evaluates the checkpoint, fits the temperature and writes the report."""
   checkpoint = checkpoint_from_flags()
   run = run_from_flags(checkpoint)
   train_dir = FLAGS.train_dir or os.path.dirname(checkpoint)

@@ -1,8 +1,8 @@
-"""Prints the path of one photo that the page accepts.
+"""Prints the path of one photo that the server's page accepts.
 
   python -m tools.pick_photo --manifest=data/my_flower_5.json
 
-It is a validation photo. Where none is accepted it is a test photo, else a
+It is a validation photo. If none is accepted it is a test photo, else a
 training photo, and a line on stderr names the split.
 """
 

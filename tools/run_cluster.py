@@ -1,12 +1,12 @@
-r"""Starts the tasks of a distributed training that belong to this machine.
+r"""Starts those tasks of a distributed training that belong to this machine.
 
   python -m tools.run_cluster --ps_hosts=a:2222 --worker_hosts=a:2223,b:2223 \
     --train_dir=/shared/flowers --dataset_dir=data --dataset_name=my_flower_5 \
     --model_name=inception_v4 --max_number_of_steps=1000
 
-The same command on each machine: what its hosts name is started there. All
-other flags are those of train_image_classifier.py. Without hosts: local
-processes.
+The same command is run on each machine; it starts the tasks whose hosts in the
+lists are this machine. All other flags are those of train_image_classifier.py.
+Without hosts, all tasks are local processes.
 """
 
 import os
@@ -18,10 +18,10 @@ import train_image_classifier
 from deployment import cluster, hosts, launch
 from errors import InputError
 
-# Decided for each task.
+# Flags that are set for each task.
 OF_A_TASK = ('job_name', 'task', 'master')
 
-# Said by the launcher itself to each task.
+# Flags that the launcher itself passes to each task.
 SAID = ('ps_hosts', 'worker_hosts', 'startup_timeout')
 
 
@@ -55,7 +55,7 @@ OWN = ('hosts', 'num_ps', 'num_workers', 'task_logs', 'restarts')
 
 
 def main(_):
-  """Starts what belongs here; returns the exit status of the training."""
+  """Starts the tasks of this machine; returns the exit status of training."""
   values = flags.FLAGS
   common_flags.require(values, 'dataset_dir', 'train_dir')
   for name in OF_A_TASK:
@@ -74,7 +74,7 @@ def main(_):
 
 
 def _lists(values):
-  """Returns the lists of hosts, of whichever flags were given."""
+  """Returns the lists of hosts from the flags that were given."""
   if values.hosts:
     if values.ps_hosts or values.worker_hosts:
       raise InputError('--hosts=%s is given, and --ps_hosts or --worker_hosts '
@@ -90,7 +90,7 @@ def _lists(values):
 
 
 def _trainers_flags(values):
-  """Returns the command line that all tasks share."""
+  """Returns the part of the command line that all tasks share."""
   mine = set(OWN + SAID)
   given = {values[name].name: values[name] for name in values
            if values[name].present}

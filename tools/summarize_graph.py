@@ -1,10 +1,11 @@
-"""Tells what a graph takes, what it gives, and how large it is.
+"""Prints the inputs, outputs and size of a graph.
 
   python -m tools.summarize_graph --in_graph=my_inception_v4_freeze.pb
 
-prints what TensorFlow's tool of that name does, line by line: the placeholders,
-the variables, the nodes that nothing hangs on, the number of parameters, the
-operations. Of a graph exported here it also tells the network and its classes.
+prints the same lines as TensorFlow's tool of that name: the placeholders, the
+variables, the nodes without consumers, the number of parameters, the
+operations. For a graph exported here it also prints the network and the
+classes.
 """
 
 import collections
@@ -18,7 +19,7 @@ from serving import graph_files, graph_info
 FLAGS = flags.FLAGS
 
 _INPUTS = ('Placeholder', 'PlaceholderV2', 'PlaceholderWithDefault')
-# They end a graph without being a result.
+# Nodes of these kinds without consumers are not results.
 _NO_OUTPUTS = _INPUTS + ('Const', 'Assign', 'NoOp')
 _SCALES = 'kMBT'
 
@@ -69,7 +70,7 @@ def summarize(graph_def):
 
 
 def _size(shape):
-  """Returns the number of values of a TensorShapeProto; open sizes count 0."""
+  """Returns the number of values of a TensorShapeProto; unknown sizes are 0."""
   size = 1
   for dim in shape.dim:
     size *= max(dim.size, 0)
@@ -77,7 +78,7 @@ def _size(shape):
 
 
 def human(number):
-  """Returns a number as '23.85M'; below 1000 as it is."""
+  """Returns a number as '23.85M'; unchanged below 1000."""
   if number < 1000:
     return '%d' % number
   for scale in _SCALES:
@@ -97,7 +98,7 @@ def describe_nodes(nodes, what):
 
 def _type(node):
   dtype = tf.as_dtype(node.attr['dtype'].type)
-  # As C++ calls them.
+  # The names of the types in C++.
   name = {'float32': 'float', 'float64': 'double'}.get(dtype.name, dtype.name)
   return '%s(%d)' % (name, dtype.as_datatype_enum)
 
@@ -120,7 +121,7 @@ def describe_outputs(nodes):
 
 
 def main(_):
-  """Prints the summary of the graph that --in_graph names."""
+  """Prints the summary of the graph in --in_graph."""
   common_flags.require(FLAGS, 'in_graph')
   graph_def = graph_files.read_graph_def(FLAGS.in_graph, 'graph --in_graph')
   info = graph_info.read(graph_def)

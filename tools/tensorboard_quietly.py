@@ -1,13 +1,14 @@
-r"""TensorBoard on the folders of a run, without TensorFlow's native notes.
+r"""Runs TensorBoard on the folders of a run, without TensorFlow's native notes.
 
   python -m tools.tensorboard_quietly --train_dir=output/train \
     --eval_dir=output/eval --host=127.0.0.1 --port=6006
 
-shows two runs, train and eval; either folder may appear later. All other flags
-are TensorBoard's own, and so are --logdir and --bind_all in place of ours.
+shows two runs, train and eval; either folder may be created later. All other
+flags are TensorBoard's own, including --logdir and --bind_all, which replace
+the flags above.
 
-TensorBoard loads TensorFlow by itself, with notes about graphics cards that
-read like errors where there is none.
+TensorBoard itself loads TensorFlow, which prints notes about graphics cards
+that look like errors on a machine without one.
 """
 
 import argparse
@@ -19,18 +20,18 @@ import compat  # noqa: F401  (the first import sets the notes' level)
 
 
 def main(arguments):
-  """Shows the folders until it is stopped.
+  """Runs TensorBoard until it is stopped.
 
   Args:
-    arguments: the command line without the program.
+    arguments: the command line without the program name.
   """
   from tensorboard import main as tensorboard
   parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
   for name in ('--train_dir', '--eval_dir', '--host'):
     parser.add_argument(name)
   own, others = parser.parse_known_args(arguments)
-  # Links name the runs. TensorBoard has a flag for that, but its two versions
-  # call it differently, and a comma or a colon in a folder's name breaks it.
+  # The runs are named by links. TensorBoard has a flag for that, but its two
+  # versions name it differently, and a comma or colon in a path breaks it.
   with tempfile.TemporaryDirectory(prefix='tensorboard-') as links:
     for name, folder in (('train', own.train_dir), ('eval', own.eval_dir)):
       if folder:
@@ -45,7 +46,7 @@ def main(arguments):
 
 
 def _is_given(arguments, *names):
-  """Whether a command line has one of some flags."""
+  """Whether a command line contains one of several flags."""
   return any(argument.split('=')[0] in names for argument in arguments)
 
 

@@ -2,7 +2,7 @@
 
   python -m tools.upload_photo --photo=rose.jpg --url=http://127.0.0.1:5001/
 
-Prints the answer's status, and the class scores that stand on the page.
+Prints the response status, and the class scores on the page.
 """
 
 import html
@@ -31,15 +31,15 @@ def upload(url, path, timeout_secs=60):
   """Posts a photo in the form field `file`.
 
   Args:
-    url: address of the page.
+    url: URL of the page.
     path: path of the photo.
-    timeout_secs: seconds to wait for the answer.
+    timeout_secs: seconds to wait for the response.
 
   Returns:
-    Status and text of the answer.
+    Status and text of the response.
 
   Raises:
-    InputError: the photo cannot be read, or nothing answers.
+    InputError: the photo cannot be read, or no server responds.
   """
   try:
     with open(path, 'rb') as stream:

@@ -2,10 +2,11 @@
 
   python -m tools.verify_tfrecord --dataset_name=my_flower_5 --dataset_dir=data
 
-Reads every record of every split: both checksums, what it holds, its label;
-decodes some photos; compares the numbers with the manifest and the file names.
-Prints a line a problem, with file, record and byte, and a line a split. Ends
-with status 1 if anything is wrong. Records of slim's scripts are verified too.
+Reads every record of every split and checks both checksums, its fields and its
+label; decodes some photos; compares the counts with the manifest and the file
+names. Prints one line per problem, with file, record and byte, and one line per
+split. Exits with status 1 if anything is wrong. Records of slim's scripts are
+verified too.
 """
 
 from absl import flags
@@ -45,11 +46,11 @@ def format_report(report, max_problems):
 
   Args:
     report: the SplitReport.
-    max_problems: how many problems are named, 0 for all.
+    max_problems: maximum number of problems to list, 0 for all.
   """
   problems = report.problems
   shown = problems[:max_problems] if max_problems else problems
-  # One line each, whatever a photo is called.
+  # One line each, whatever characters a photo's name has.
   lines = [' '.join(record_check.describe(problem).split())
            for problem in shown]
   if len(shown) < len(problems):
