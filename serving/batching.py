@@ -94,12 +94,12 @@ class Batcher:
       weigh: function of a photo before it is prepared; returns its weight in
         pixels. None: all weights are 0.
       large: a photo with a larger weight is examined alone, in parallel with
-        the batches, whose total weight is limited to twice this value, or to one
-        photo each.
+        the batches, whose total weight is limited to twice this value, or to
+        one photo each.
       max_weight: total weight of all photos that are accepted but not answered.
-        A request is accepted if it weighs at most half of what is left, so that
-        there is room for smaller ones. The weight of one request is counted as
-        at most half of max_weight.
+        A request is accepted if it weighs at most half of what is left, so
+        that there is room for smaller ones. The weight of one request is
+        counted as at most half of max_weight.
       observe: function of a metric's name and a value; None: not called.
       runs: maximum number of parallel batches, not counting those of large
         photos. Each gets a share of the accepted photos: while the clients of
