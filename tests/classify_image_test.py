@@ -229,7 +229,7 @@ def test_program_runs_alone_with_names_that_are_no_utf8(frozen, tmp_path):
   with open(name, 'wb') as file:
     file.write(kit.make_photo(0))
   done = subprocess.run(
-      [sys.executable, os.path.join(ROOT, 'tools', 'classify_image.py'),
+      [sys.executable, os.path.join(ROOT, 'classify_image.py'),
        '--frozen_graph=' + frozen, '--format=csv', '--num_top_predictions=1',
        name, str(tmp_path / 'empty')],
       capture_output=True, check=False)

@@ -121,7 +121,7 @@ def test_frozen_graph_of_another_step_names_the_saved_model(tmp_path):
   assert saved_model.read_info(str(version.parent)) == INFO
   assert export_folder.set_others_aside(frozen, INFO) == []
   said, = export_folder.set_others_aside(frozen, INFO._replace(global_step=680))
-  assert 'is of step 280, and %s is of step 680; ./export_saved_model' % (
+  assert 'is of step 280, and %s is of step 680; scripts/export_saved_model' % (
       frozen) in said
   assert version.exists()
 

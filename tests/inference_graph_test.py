@@ -197,8 +197,8 @@ def test_freeze_other_network_names_variables_and_flag(trained, mobilenet):
   with pytest.raises(InputError, match='lacks MobilenetV1/Conv2d_0/.*'
                      '--model_name'):
     _freeze(trained, 'float', name='mobilenet_v1_025')
-  with pytest.raises(InputError, match=r'MobilenetV1/.*there \[8\], here '
-                     r'\[16\].*--model_name'):
+  with pytest.raises(InputError, match=r'MobilenetV1/.*checkpoint \[8\], '
+                     r'network \[16\].*--model_name'):
     _freeze(mobilenet, 'float', name='mobilenet_v1_050')
 
 

@@ -235,7 +235,7 @@ def test_service_gets_the_limits_of_the_flags(folder, monkeypatch):
                         '--max_pixels=5000'):
     program.service_from_flags()
   assert made == dict(batch_size=3, window_secs=0.02, max_queue=7,
-                      large=2500, max_weight=80000)
+                      large=2500, max_weight=80000, runs=3)
 
 
 def test_threads_are_more_than_the_queue_holds():
