@@ -22,6 +22,7 @@ from runs import checkpoints
 from training import best, finetune_all, loop, validation
 
 pytestmark = pytest.mark.slow
+ONE_ENGINE_BY_TURNS = True  # See conftest.py.
 
 HEAD_STEPS, ALL_STEPS = 4, 6
 RATE = 0.002

@@ -383,7 +383,8 @@ def test_evaluation_of_another_data_set_compares_with_the_runs_own(
 
 
 @pytest.mark.parametrize('flags, message', [
-    (('--preprocessing_name=inception',), 'another size or preprocessing'),
+    (('--preprocessing_name=inception',),
+     'another image size or preprocessing'),
     ((), 'no run.json names its training data'),
 ])
 def test_evaluation_that_cannot_count_says_why(train_dir, data, tmp_path, flags,

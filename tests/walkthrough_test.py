@@ -21,6 +21,9 @@ from helpers import ROOT
 from nbclient import NotebookClient
 from traitlets.config import Config
 
+# See conftest.py.
+ONE_ENGINE_BY_TURNS = True
+
 NOTEBOOK = os.path.join(ROOT, 'docs', 'walkthrough.ipynb')
 MAX_BYTES = 400 * 1000  # Of the notebook with its outputs.
 CELL_SECONDS = 600  # Before a cell counts as hanging.
