@@ -22,19 +22,18 @@ import os
 
 from absl import flags
 
-import common_flags
-from datasets import (
+from common import flags as common_flags
+from common.errors import InputError
+from datasets import manifest
+from datasets.conversion import (
   convert_imagenet,
   convert_photos,
   convert_settings,
   converted_files,
-  folder_layout,
-  manifest,
-  photos,
   public,
 )
-from datasets.photo_folder import check_is_utf8, printable
-from errors import InputError
+from datasets.photo_files import folder_layout, photos
+from datasets.photo_files.photo_folder import check_is_utf8, printable
 
 FLAGS = flags.FLAGS
 

@@ -21,13 +21,15 @@ import sys
 
 from absl import flags
 
-import common_flags
+from common import flags as common_flags
+from common import folders
+from common.errors import InputError, unknown_name
 from compat import tf
 from datasets import dataset_factory, split_files
-from errors import InputError, unknown_name
-from evaluation import known, loop, metrics, report
+from evaluation import loop, metrics, report
 from nets import nets_factory
-from runs import checkpoints, folders, run_info
+from ood import run_bank
+from runs import checkpoints, run_info
 
 # Shared by the checkpoints of a folder: the split's name, their RunInfo with
 # the moving averages that are used, the tf.Graph and its loop.EvaluationGraph.
@@ -46,7 +48,7 @@ def define_flags():
   flags.DEFINE_string(
       'checkpoint_path', '/tmp/tfmodel/',
       'Train directory or checkpoint to evaluate.')
-  common_flags.define_which_checkpoint_flag()
+  common_flags.define_which_checkpoint_flag(checkpoints.CHOICES)
   flags.DEFINE_string(
       'eval_dir', '/tmp/tfmodel/', 'Folder for the results of evaluation.')
   flags.DEFINE_float(
@@ -157,7 +159,7 @@ def _bank(values, info, run, checkpoint):
       info.model_name, info.image_size, info.preprocessing_name):
     reason = 'the run used another image size or preprocessing'
   else:
-    bank, reason = known.bank_of(
+    bank, reason = run_bank.bank_of(
         run, checkpoint, info.dataset_name, info.dataset_dir,
         info.moving_average_decay, compute=values.known == 'on',
         batch_size=values.batch_size,
@@ -195,7 +197,7 @@ def _evaluate(values, setup, checkpoint, writer):
   bank = _bank(values, setup.info, run, checkpoint)
   judged = None
   if bank is not None:
-    judged = known.judge(bank, counted)
+    judged = run_bank.judge(bank, counted)
     set_here = (setup.split, setup.info.dataset_name) == (
         bank.split, run.dataset_name)
     report.print_refused(judged.refused, set_here, sys.stdout)

@@ -24,14 +24,17 @@ import os
 from absl import flags
 from google.protobuf import text_format
 
-import common_flags
+from common import files, label_files
+from common import flags as common_flags
+from common.errors import InputError
 from compat import tf
-from datasets import dataset_factory, label_files
-from errors import InputError
-from evaluation import calibration, known
+from datasets import dataset_factory
+from evaluation import calibration
 from nets import nets_factory
+from ood import run_bank
 from runs import checkpoints, run_info
-from serving import export_folder, files, graph_info, inference_graph
+from serving.exports import export_folder
+from serving.model import graph_info, inference_graph
 
 FLAGS = flags.FLAGS
 
@@ -83,7 +86,7 @@ def _define_freeze_flags():
   flags.DEFINE_string(
       'checkpoint_path', None,
       'Train directory or checkpoint. None: no frozen graph is written.')
-  common_flags.define_which_checkpoint_flag()
+  common_flags.define_which_checkpoint_flag(checkpoints.CHOICES)
   flags.DEFINE_string(
       'frozen_file', None,
       'Path of the frozen graph. None: next to --output_file, with _freeze in '
@@ -189,7 +192,7 @@ def _bank_from_flags(prefix, run, image_size, preprocessing_name):
               (run.image_size, run.preprocessing_name))
   else:
     # The flags may give the current folder of the data set.
-    bank, reason = known.bank_of(
+    bank, reason = run_bank.bank_of(
         run, prefix,
         FLAGS.dataset_name if FLAGS['dataset_name'].present else None,
         FLAGS.dataset_dir, FLAGS.moving_average_decay,

@@ -106,7 +106,7 @@ else
     fail "${folder} contains other photos; --photos ${folder} uses them"
   mkdir -p "${folder}"
   touch "${folder}/.drawn"
-  run_module datasets/draw_flowers.py --per_class=120 --output_dir="${folder}"
+  run_module datasets/conversion/draw_flowers.py --per_class=120 --output_dir="${folder}"
 fi
 
 step 'convert_tfrecord.sh: photos to TFRecord'

@@ -20,15 +20,16 @@ import socket
 
 from absl import flags
 
-import common_flags
+from common import flags as common_flags
+from common.errors import InputError
 from compat import setup_logging, tf
-from datasets import photos
-from errors import InputError
-from serving import clients, heap, hosts, logs, metrics
-from serving.app import body_bytes, create_app
-from serving.classifier import Classifier
-from serving.live import Service, Source
-from serving.shutdown import DrainingServer
+from datasets.photo_files import photos
+from serving.model import heap
+from serving.model.classifier import Classifier
+from serving.model.live import Service, Source
+from serving.web import clients, hosts, logs, metrics
+from serving.web.app import body_bytes, create_app
+from serving.web.shutdown import DrainingServer
 
 FLAGS = flags.FLAGS
 

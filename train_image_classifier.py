@@ -14,22 +14,22 @@ import functools
 
 from absl import flags
 
-import common_flags
+from common import flags as common_flags
+from common.errors import InputError
 from compat import tf
 from datasets import dataset_factory, split_files
 from deployment import cluster, hosts
-from errors import InputError
 from nets import nets_factory
 from runs import checkpoints
 from training import (
-    checkpoint_list,
-    cluster_step,
-    finetune_all,
-    head_run,
-    loop,
-    plain_run,
-    run_lock,
-    start,
+  checkpoint_list,
+  cluster_step,
+  finetune_all,
+  head_run,
+  loop,
+  plain_run,
+  run_lock,
+  start,
 )
 from training import graph as training_graph
 from training import optimizer as optimizers
@@ -178,7 +178,7 @@ def _define_fine_tuning_flags():
       'checkpoint_path', None,
       'Checkpoint or train directory that a new run starts from. Ignored if '
       '--train_dir already has a checkpoint: training resumes from its newest.')
-  common_flags.define_which_checkpoint_flag()
+  common_flags.define_which_checkpoint_flag(checkpoints.CHOICES)
   flags.DEFINE_string(
       'checkpoint_exclude_scopes', None,
       'Comma-separated scopes that are not restored from the checkpoint.')

@@ -13,8 +13,8 @@ import tempfile
 
 from absl import flags
 
-import common_flags
-from errors import InputError
+from common import flags as common_flags
+from common.errors import InputError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PYTHONS = {'tf1': os.path.join(ROOT, '.venv', 'bin', 'python'),
@@ -110,7 +110,7 @@ def main(_):
   values = flags.FLAGS
   rounds = {engine: [] for engine in PYTHONS}
   with tempfile.TemporaryDirectory() as folder:
-    run('tf1', '-m', 'datasets.draw_flowers',
+    run('tf1', '-m', 'datasets.conversion.draw_flowers',
         '--per_class=%d' % values.per_class,
         '--output_dir=' + os.path.join(folder, DATASET))
     run('tf1', 'download_and_convert_data.py', '--dataset_dir=' + folder,

@@ -14,9 +14,11 @@ import time
 
 from absl import flags
 
-import common_flags
+from common import flags as common_flags
 from compat import tf
-from datasets import convert_photos, draw_flowers, photo_folder, record_dataset
+from datasets import record_dataset
+from datasets.conversion import convert_photos, draw_flowers
+from datasets.photo_files import photo_folder
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 REAL_PHOTOS = os.path.join(os.path.dirname(ROOT), 'shared', 'real',

@@ -11,12 +11,12 @@ import time
 import numpy as np
 from absl import flags
 
-import common_flags
+from common import flags as common_flags
 from compat import tf
 from datasets import dataset_factory, manifest
 from evaluation import loop
 from runs import checkpoints, run_info
-from serving.classifier import Classifier
+from serving.model.classifier import Classifier
 
 # Number of photos that are classified one by one, after a warm-up.
 NUM_CLASSIFIED = 30

@@ -17,8 +17,8 @@ import time
 
 from absl import flags
 
-import common_flags
-from errors import InputError
+from common import flags as common_flags
+from common.errors import InputError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # The first steps of a run build the graph and warm up.

@@ -17,18 +17,18 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-import common_flags
 from benchmarks import server_load
+from common import flags as common_flags
 
 FLAGS = flags.FLAGS
 
 # Pixels per side of the largest photo that the server accepts, and of one that
-# is just not treated as large (serving/live.py).
+# is just not treated as large (serving/model/live.py).
 _SIDE, _SMALLER_SIDE = 8000, 4000
 
 _ATTACKERS = 2
 
-# Maximum number of scans of a JPEG of that size (datasets/jpeg_markers.py).
+# Maximum number of scans of a JPEG of that size (photo_files/jpeg_markers.py).
 _SCANS = 20
 
 # Maximum photos per request of an attacker; the server's --max_photos.

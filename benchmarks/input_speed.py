@@ -17,15 +17,11 @@ import time
 
 from absl import flags
 
-import common_flags
+from common import flags as common_flags
+from common.errors import InputError
 from compat import slim, tf
-from datasets import (
-  convert_photos,
-  dataset_factory,
-  draw_flowers,
-  input_pipeline,
-)
-from errors import InputError
+from datasets import dataset_factory, input_pipeline
+from datasets.conversion import convert_photos, draw_flowers
 from preprocessing import inception_preprocessing, preprocessing_factory
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

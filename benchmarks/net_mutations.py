@@ -21,12 +21,12 @@ import time
 import pytest
 from absl import flags
 
-import common_flags
 from benchmarks import net_flips
-from errors import InputError, unknown_name
+from common import flags as common_flags
+from common.errors import InputError, unknown_name
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-REGISTRY_TEST = os.path.join('tests', 'nets_registry_test.py')
+REGISTRY_TEST = os.path.join('tests', 'nets', 'registry_test.py')
 
 # The share of flips that must be caught.
 WANTED = 0.98
@@ -111,7 +111,7 @@ class Project:
     self._uses = {name: self._closure(name, imports) for name in self.modules}
     self._tests = {
         path: net_flips.imports_of(path) for path in sorted(
-            glob.glob(os.path.join(self.root, 'tests', 'nets_*_test.py')))
+            glob.glob(os.path.join(self.root, 'tests', 'nets', '*_test.py')))
         if not path.endswith(REGISTRY_TEST)}
 
   def _closure(self, name, imports):
@@ -129,7 +129,7 @@ class Project:
 
   def unit_tests(self, module):
     """Returns the test files that import a module, its own first."""
-    own = 'nets_%s_test.py' % module.rpartition('.')[2]
+    own = '%s_test.py' % module.rpartition('.')[2]
     found = [path for path, names in self._tests.items() if module in names]
     return sorted(found, key=lambda path: not path.endswith(os.sep + own))
 

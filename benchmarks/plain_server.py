@@ -10,10 +10,10 @@ import flask
 from absl import flags
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-import common_flags
+from common import flags as common_flags
+from common.errors import InputError
 from compat import tf
-from errors import InputError
-from serving import graph_files, graph_info
+from serving.model import graph_files, graph_info
 
 FLAGS = flags.FLAGS
 

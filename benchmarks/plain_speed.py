@@ -15,12 +15,12 @@ import types
 
 from absl import flags
 
-import common_flags
 import train_image_classifier
 from benchmarks import input_speed
+from common import flags as common_flags
+from common.errors import InputError
 from compat import tf
 from datasets import dataset_factory, input_pipeline
-from errors import InputError
 from training import graph as training_graph
 from training import inference_twin, start
 

@@ -23,11 +23,11 @@ import time
 
 from absl import flags
 
-import common_flags
 from benchmarks import input_speed
+from common import flags as common_flags
+from common.errors import InputError
 from compat import tf
 from deployment import launch
-from errors import InputError
 
 FLAGS = flags.FLAGS
 

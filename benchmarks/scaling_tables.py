@@ -18,12 +18,13 @@ import tempfile
 from absl import flags
 from PIL import Image
 
-import common_flags
 from benchmarks import graph_costs, input_speed
+from common import flags as common_flags
+from common.errors import InputError, unknown_name
 from compat import slim, tf
-from datasets import convert_photos, dataset_factory, draw_flowers
+from datasets import dataset_factory
+from datasets.conversion import convert_photos, draw_flowers
 from deployment import model_deploy
-from errors import InputError, unknown_name
 from nets import nets_factory
 
 FLAGS = flags.FLAGS

@@ -23,10 +23,10 @@ import time
 import numpy as np
 from absl import flags
 
-import common_flags
-from datasets.photos import PhotoError
-from errors import InputError
-from serving.classifier import Classifier, prepare
+from common import flags as common_flags
+from common.errors import InputError
+from datasets.photo_files.photos import PhotoError
+from serving.model.classifier import Classifier, prepare
 
 FLAGS = flags.FLAGS
 
@@ -221,7 +221,7 @@ def measure_bare(classifier, prepared, batch_size, seconds):
 
   Args:
     classifier: Classifier.
-    prepared: list of Photos, as serving.classifier.prepare returns them.
+    prepared: list of Photos, as serving.model.classifier.prepare returns them.
     batch_size: photos per run.
     seconds: duration.
   """

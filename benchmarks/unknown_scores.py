@@ -23,14 +23,16 @@ import time
 import numpy as np
 from absl import flags
 
-import common_flags
+from common import flags as common_flags
+from common.errors import InputError
 from compat import tf
-from datasets import convert_photos, dataset_factory
-from errors import InputError
+from datasets import dataset_factory
+from datasets.conversion import convert_photos
 from evaluation import calibration, photo_features
 from nets import nets_factory
-from runs import checkpoints, feature_bank, run_info
-from serving import inference_graph, nearest
+from ood import graph_nodes, reference_bank
+from runs import checkpoints, run_info
+from serving.model import inference_graph
 
 FLAGS = flags.FLAGS
 
@@ -207,12 +209,12 @@ def methods(task):
   def both(function):
     return Scores(function(validation), function(others))
 
-  rows = feature_bank.choose(task.train.labels)
-  bank = feature_bank.assemble(task.train.features[rows],
+  rows = reference_bank.choose(task.train.labels)
+  bank = reference_bank.assemble(task.train.features[rows],
                                task.train.labels[rows])
   k = bank.num_neighbours
   yield '%d-th nearest training photo' % k, both(
-      lambda part: feature_bank.nearest(bank, part.features, k)[1][:, -1])
+      lambda part: reference_bank.nearest(bank, part.features, k)[1][:, -1])
   yield 'largest softmax', both(
       lambda part: calibration.softmax(part.logits).max(axis=1))
   try:
@@ -225,12 +227,12 @@ def methods(task):
   yield 'energy', both(lambda part: np.logaddexp.reduce(part.logits, axis=1))
   yield 'largest logit', both(lambda part: part.logits.max(axis=1))
   yield 'similarity', both(
-      lambda part: feature_bank.similarities(bank, part.features))
-  bank = feature_bank.set_threshold(
-      bank, feature_bank.similarities(bank, validation.features),
+      lambda part: reference_bank.similarities(bank, part.features))
+  bank = reference_bank.set_threshold(
+      bank, reference_bank.similarities(bank, validation.features),
       validation.logits, 'validation')
-  yield 'known score (shipped)', both(lambda part: feature_bank.scores(
-      bank, feature_bank.similarities(bank, part.features), part.logits))
+  yield 'known score (shipped)', both(lambda part: reference_bank.scores(
+      bank, reference_bank.similarities(bank, part.features), part.logits))
 
 
 def auroc(scores):
@@ -242,7 +244,7 @@ def auroc(scores):
   return float(np.mean(wins) / len(known))
 
 
-def accepted(scores, share=feature_bank.ACCEPTED):
+def accepted(scores, share=reference_bank.ACCEPTED):
   """Returns the share of others that pass if `share` of known photos pass."""
   ranked = np.sort(scores.known)
   threshold = ranked[int(len(ranked) * (1 - share) + 1e-9)]
@@ -258,8 +260,8 @@ def measure_time(features, labels, prefix):
     prefix: of the checkpoint.
   """
   network = nets_factory.get_network(FLAGS.model_name)
-  rows = feature_bank.choose(labels)
-  bank = feature_bank.assemble(features[rows], labels[rows])
+  rows = reference_bank.choose(labels)
+  bank = reference_bank.assemble(features[rows], labels[rows])
   bank = bank._replace(center=np.zeros(2, np.float32), threshold=0.0,
                        spread=np.ones(2, np.float32))
   size = network.image_size
@@ -268,7 +270,7 @@ def measure_time(features, labels, prefix):
     logits, end_points = nets_factory.get_network_fn(
         FLAGS.model_name, _num_classes(prefix))(images)
     predictions = nets_factory.get_predictions(logits, end_points)
-    nodes = nearest.add_nodes(
+    nodes = graph_nodes.add_nodes(
         nets_factory.get_features(FLAGS.model_name, end_points), logits, bank)
     checkpoints.restore(tf.train.Saver(checkpoints.with_plain_names(
         prefix, checkpoints.variables_to_restore(None))), session, prefix)

@@ -9,16 +9,16 @@ counted.
 import glob
 import os
 
+from common import label_files
+from common.errors import InputError, unknown_name
 from datasets import (
   imagenet_names,
-  label_files,
   manifest,
   public_sets,
   record_dataset,
   split_files,
 )
 from datasets.split_files import work_dir
-from errors import InputError, unknown_name
 
 __all__ = ['find_split', 'get_dataset', 'get_labels', 'labels_of_records',
            'work_dir']

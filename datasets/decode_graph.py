@@ -1,4 +1,4 @@
-"""Decodes encoded photos in a graph, to the pixels of datasets.photos.
+"""Decodes encoded photos in a graph, to the pixels of photo_files.photos.
 
 TensorFlow's own decode_jpeg drops the transparency of a PNG, so that colours
 appear that no viewer shows, and inverts a CMYK JPEG if Adobe's marker is
@@ -6,7 +6,7 @@ missing.
 """
 
 from compat import tf
-from datasets import photos
+from datasets.photo_files import photos
 
 # Adobe's marker with transform 0, CMYK. A later marker in the file replaces it;
 # without one, TensorFlow would not invert the values as Pillow and browsers do.
@@ -25,7 +25,7 @@ def is_plain_jpeg(encoded):
     encoded: scalar string tensor, the bytes of a file.
   """
   # All names of these operations contain DecodeJpeg, by which
-  # datasets.record_check recognizes errors about a photo.
+  # datasets.records.record_check recognizes errors about a photo.
   def has_few_channels():
     shape = tf.io.extract_jpeg_shape(encoded, name='DecodeJpegShape')
     return shape[2] < 4
@@ -127,7 +127,7 @@ def _blend(rgba):
 
 
 def _as_stored(image, channels):
-  """Returns RGB pixels with the JPEG loss that datasets.photos causes.
+  """Returns RGB pixels with the JPEG loss that photo_files.photos causes.
 
   The loss is small, but it matters: without it the probabilities of a drawn
   flower changed by 0.24.

@@ -11,6 +11,10 @@ import os
 _FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)),
                      'imagenet_synsets.txt')
 
+# The published checkpoints have the 1000 classes of ImageNet, most of them with
+# a `background` class before these.
+_SIZES = (1000, 1001)
+
 Synset = collections.namedtuple('Synset', 'label wordnet_id name')
 
 
@@ -29,3 +33,10 @@ def labels():
   They are not unique: 'crane' is listed twice, as a bird and as a machine.
   """
   return ['background'] + [synset.name for synset in synsets()]
+
+
+def labels_of(num_classes):
+  """Returns ImageNet's names by output index; None for other class numbers."""
+  if num_classes not in _SIZES:
+    return None
+  return labels()[-num_classes:]

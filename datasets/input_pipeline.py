@@ -11,9 +11,10 @@ import re
 
 import numpy as np
 
+from common.errors import InputError
 from compat import tf
-from datasets import decode_graph, record_check, record_dataset
-from errors import InputError
+from datasets import decode_graph, record_dataset
+from datasets.records import record_check
 
 # Limits of the shuffle buffer, in records and in bytes: photos straight from a
 # camera have megabytes each. The converter has shuffled all photos already, and

@@ -11,9 +11,9 @@ import os
 import re
 import reprlib
 
-from datasets import folder_layout
-from downloads import locks
-from errors import InputError
+from common import files
+from common.errors import InputError
+from datasets.photo_files import folder_layout
 
 Manifest = collections.namedtuple(
     'Manifest', 'name labels splits seed percent_validation files skipped '
@@ -112,29 +112,7 @@ def save(dataset_dir, manifest):
 def save_file(manifest_path, manifest):
   """Saves as `save` does, to the path of a manifest."""
   text = json.dumps(manifest._asdict(), indent=2, ensure_ascii=False)
-  write_text(manifest_path, text + '\n')
-
-
-def write_text(file_path, text):
-  """Writes a UTF-8 file under a temporary name and renames it.
-
-  So it is never incomplete. Several processes may write the same file; the last
-  one wins. If writing fails, no temporary file remains.
-
-  Args:
-    file_path: path of the file; the folder must exist.
-    text: its content.
-
-  Raises:
-    OSError: if it cannot be written.
-  """
-  part_path = file_path + '.part'
-  with locks.locked_file(part_path) as opened:
-    opened.truncate(0)  # A process that was killed may have written to it.
-    with open(opened.fileno(), 'wb', closefd=False) as target:
-      target.write(text.encode('utf-8'))
-    os.fsync(opened)
-    os.replace(part_path, file_path)
+  files.write_text(manifest_path, text + '\n')
 
 
 def _check(fields, manifest_path):

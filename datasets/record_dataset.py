@@ -15,7 +15,7 @@ import os
 import re
 
 from compat import slim, tf
-from datasets import tfrecord_file
+from datasets.records import tfrecord_file
 
 LABELS_FILE = 'labels.txt'
 

@@ -7,10 +7,11 @@ import collections
 import fnmatch
 import os
 
+from common.errors import InputError
 from compat import tf
 from datasets import manifest as manifests
-from datasets import public_sets, record_dataset, tfrecord_file
-from errors import InputError
+from datasets import public_sets, record_dataset
+from datasets.records import tfrecord_file
 
 # Up to this many records of a split are counted before training: a quarter of a
 # second if the files are in the page cache. In larger splits only the start of

@@ -16,10 +16,10 @@ import sys
 import threading
 import time
 
+from common.errors import InputError
 from compat import tf
 from deployment import hosts
 from deployment.board import ENDED, FAILED, LOST, Board
-from errors import InputError
 
 # Seconds without an answer after which a task counts as gone.
 GONE_SECS = 15.0

@@ -17,7 +17,7 @@ import time
 
 import grpc
 
-from errors import InputError
+from common.errors import InputError
 
 JOBS = ('ps', 'worker')
 

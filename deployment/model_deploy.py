@@ -20,8 +20,8 @@ create its variables with `slim.model_variable` (as slim's layers do) or with
 
 from collections import namedtuple
 
+from common.errors import InputError
 from compat import slim, tf
-from errors import InputError
 
 # outputs: what model_fn returned. scope: name scope of the clone's ops, '' or
 # ending in a slash. device: their device.

@@ -20,7 +20,7 @@ import tarfile
 import uuid
 import zlib
 
-from errors import InputError
+from common.errors import InputError
 
 _CHUNK = 1024 * 1024  # Bytes unpacked at a time.
 

@@ -23,10 +23,11 @@ import time
 import urllib.error
 import urllib.request
 
-from downloads import locks, marks
+from common import locks
+from common.errors import InputError
+from downloads import marks
 from downloads.archives import DamagedArchive, UnsafeArchive, write_all
 from downloads.progress import Progress
-from errors import InputError
 
 # Seconds between tries that received no further byte. A try that did starts
 # again from the first.

@@ -14,7 +14,7 @@ import json
 import os
 import re
 
-from errors import InputError
+from common.errors import InputError
 
 _CHUNK = 1024 * 1024  # Bytes read at a time.
 

@@ -19,8 +19,8 @@ import os
 
 import numpy as np
 
-from datasets import manifest
-from errors import InputError
+from common import files
+from common.errors import InputError
 from runs import checkpoints
 
 FILE_NAME = 'calibration.json'
@@ -266,7 +266,7 @@ def path(checkpoint):
 def save(checkpoint, calibration):
   """Writes a Calibration next to its checkpoint, whole or not at all."""
   text = json.dumps(calibration._asdict(), indent=1)
-  manifest.write_text(path(checkpoint), text + '\n')
+  files.write_text(path(checkpoint), text + '\n')
 
 
 def load(checkpoint):

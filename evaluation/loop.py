@@ -11,9 +11,9 @@ import time
 
 import numpy as np
 
+from common.errors import InputError
 from compat import tf
 from datasets import input_pipeline
-from errors import InputError
 from nets import nets_factory
 from preprocessing import preprocessing_factory
 from runs import checkpoints

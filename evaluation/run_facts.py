@@ -11,7 +11,8 @@ import numpy as np
 import PIL
 
 from compat import tf
-from datasets import converted_files, manifest
+from datasets import manifest
+from datasets.conversion import converted_files
 
 FLAGS_FILE = 'flags.json'
 

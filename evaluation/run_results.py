@@ -6,9 +6,9 @@ Decisions are made on the validation photos and reported on the test photos:
 
 import collections
 
+from common.errors import InputError
 from compat import tf
 from datasets import dataset_factory, record_dataset, split_files
-from errors import InputError
 from evaluation import loop, metrics
 from runs import checkpoints
 

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from compat import tf
-from datasets import tfrecord_file
+from datasets.records import tfrecord_file
 
 # Longer side in pixels, and JPEG quality, of the pictures: some 5 kB each.
 _SIDE = 160

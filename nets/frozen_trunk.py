@@ -13,8 +13,8 @@ from collections import namedtuple
 
 import numpy as np
 
+from common.errors import InputError
 from compat import tf
-from errors import InputError
 
 # What an operation's output depends on.
 _FIXED = 'fixed'    # Only constants and variables that are not trained.

@@ -24,8 +24,8 @@ Differences from the paper:
 
 from collections import namedtuple
 
+from common.errors import InputError, unknown_name
 from compat import slim, tf
-from errors import InputError, unknown_name
 from nets import inception_utils
 from nets.batch_norm import batch_norm
 from nets.inception_utils import AvgPool, Block, Branch, Conv, MaxPool

@@ -20,8 +20,8 @@ None, and are set by the row of the block, as in the papers' tables:
 
 from collections import namedtuple
 
+from common.errors import InputError, unknown_name
 from compat import slim, tf
-from errors import InputError, unknown_name
 from nets.batch_norm import batch_norm
 
 # One layer. kernel: (height, width). width: output channels; None: the next of

@@ -18,8 +18,8 @@ Differences from the paper:
 - Dropout keeps 80 %; table 1 drops 40 %.
 """
 
+from common.errors import InputError
 from compat import slim, tf
-from errors import InputError
 from nets import inception_utils
 from nets.inception_utils import Block, Branch, Conv, MaxPool, trunc_normal
 

@@ -17,8 +17,8 @@ Differences from the paper:
 - There is dropout before the classifier; the paper removes it.
 """
 
+from common.errors import InputError
 from compat import slim, tf
-from errors import InputError
 from nets import inception_utils
 from nets.inception_utils import (
   AvgPool,

@@ -18,8 +18,8 @@ Differences from the paper:
 - There is dropout before the classifier; table 1 has none.
 """
 
+from common.errors import InputError
 from compat import slim, tf
-from errors import InputError
 from nets import inception_utils
 from nets.inception_utils import (
   AvgPool,

@@ -20,8 +20,8 @@ Differences from the paper:
 import functools
 from collections import namedtuple
 
+from common.errors import InputError, unknown_name
 from compat import slim, tf
-from errors import InputError, unknown_name
 from nets.batch_norm import batch_norm
 
 # kernel: [height, width]; depth: output channels before depth_multiplier.

@@ -5,15 +5,15 @@
 
 To add a network, write its module and its row: then all programs accept its
 name. Published checkpoints are rows of runs/published.py. The tests need its
-facts in tests/nets_registry_test.py.
+facts in tests/nets/registry_test.py.
 """
 
 import functools
 import inspect
 from typing import Callable, NamedTuple, Optional, Tuple
 
+from common.errors import unknown_name
 from compat import slim, tf
-from errors import unknown_name
 from nets import (
   alexnet,
   cifarnet,

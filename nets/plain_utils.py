@@ -14,8 +14,8 @@ Arguments that a row does not set come from the network's arg scope.
 
 from collections import namedtuple
 
+from common.errors import InputError
 from compat import slim, tf
-from errors import InputError
 
 # One layer. kernel: [height, width]. width: output channels. padding: None: set
 # by the arg scope.

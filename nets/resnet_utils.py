@@ -16,8 +16,8 @@ instead of strided: that gives the same features at more positions.
 import contextlib
 from collections import namedtuple
 
+from common.errors import InputError
 from compat import slim, tf
-from errors import InputError
 from nets.batch_norm import batch_norm
 
 # scope: scope of the block. unit_fn: function that builds a unit, with the

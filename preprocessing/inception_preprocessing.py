@@ -8,8 +8,8 @@ Everything here may run in a `tf.data` map function, without
 `add_image_summaries`: summaries are lost there.
 """
 
+from common.errors import InputError
 from compat import tf
-from errors import InputError
 from preprocessing import bilinear, colors
 from preprocessing.draws import Draws
 

@@ -8,8 +8,8 @@
 import functools
 from typing import Callable, NamedTuple, Optional, Tuple
 
+from common.errors import InputError, unknown_name
 from compat import tf
-from errors import InputError, unknown_name
 from nets import nets_factory
 from preprocessing import (
   cifarnet_preprocessing,

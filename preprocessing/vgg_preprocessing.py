@@ -5,8 +5,8 @@ Convolutional Networks for Large-Scale Image Recognition, arXiv:1409.1556,
 section 3.1 (multi-scale training).
 """
 
+from common.errors import InputError
 from compat import tf
-from errors import InputError
 from preprocessing import bilinear
 from preprocessing.draws import Draws
 

@@ -12,9 +12,9 @@ import time
 
 import numpy as np
 
+from common.errors import InputError
 from compat import CHECKPOINT_ERRORS, tf
 from downloads import marks
-from errors import InputError
 
 
 class UnreadableCheckpoint(InputError):
@@ -36,7 +36,7 @@ _PATTERN_CHARACTERS = '*?[\\'
 BEST_DIR = 'best'
 
 # Which checkpoint of a train directory is used; see chosen_folder.
-BEST, NEWEST = 'best', 'newest'
+CHOICES = BEST, NEWEST = 'best', 'newest'
 
 # How many names an error lists before it only counts them.
 _NAMED = 4

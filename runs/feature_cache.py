@@ -17,10 +17,10 @@ import time
 
 import numpy as np
 
+from common import folders
+from common.errors import InputError
 from compat import tf
-from datasets import tfrecord_file
-from errors import InputError
-from runs import folders
+from datasets.records import tfrecord_file
 
 _KEY_FILE = 'key.json'
 _ROWS_FILE = 'rows.json'

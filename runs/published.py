@@ -10,9 +10,10 @@ import os
 import re
 from typing import NamedTuple
 
-from downloads import archives, locks, marks
+from common import locks
+from common.errors import InputError, unknown_name
+from downloads import archives, marks
 from downloads.fetch import fetch
-from errors import InputError, unknown_name
 from nets import nets_factory
 from runs import checkpoints
 

@@ -8,8 +8,8 @@ import collections
 import json
 import os
 
+from common.errors import InputError
 from compat import tf
-from errors import InputError
 from runs import checkpoints
 
 FILE_NAME = 'run.json'

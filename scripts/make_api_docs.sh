@@ -7,7 +7,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/engine.sh"
 "${PROJECT_DIR}/setup.sh" --dev --quiet
 
-modules=(compat errors common_flags)
+modules=(compat)
 for file in "${PROJECT_DIR}"/*/__init__.py; do
   name=$(basename "$(dirname "${file}")")
   [[ "${name}" == tests ]] || modules+=("${name}")

@@ -9,12 +9,11 @@ import time
 
 import psutil
 import pytest
-import tiny_dataset
-import trained_kit
-from helpers import ROOT
 
 from compat import tf
 from datasets import dataset_factory, input_pipeline
+from kits import tiny_dataset, trained_kit
+from kits.helpers import ROOT
 from preprocessing import preprocessing_factory
 
 SHARDS = 1000

@@ -2,8 +2,9 @@
 
 import os
 
-import conftest
 import pytest
+
+import conftest
 
 
 def test_shared_folder_without_the_variable_skips(monkeypatch):

@@ -11,10 +11,10 @@ import subprocess
 import sys
 
 import pytest
-import server_load_kit as load_kit
-import service_kit as kit
 
-from serving.app import create_app
+from kits import server_load_kit as load_kit
+from kits import service_kit as kit
+from serving.web.app import create_app
 
 ROOT = load_kit.ROOT
 

@@ -6,7 +6,8 @@ import re
 from urllib.parse import unquote
 
 import pytest
-from helpers import ROOT
+
+from kits.helpers import ROOT
 
 # Written by the scripts, or not of this project.
 _OTHER = {'checkpoints', 'data', 'output', 'shared'}

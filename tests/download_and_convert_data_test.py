@@ -4,15 +4,13 @@ import os
 import subprocess
 import sys
 
-import convert_imagenet_test
-import file_server
-import public_test
 import pytest
-import tiny_dataset
-from helpers import parsed_flags
 
 import download_and_convert_data
-from datasets import convert_photos, dataset_factory, manifest, public
+from datasets import dataset_factory, manifest
+from datasets.conversion import convert_photos, public
+from kits import file_server, imagenet_kit, public_kit, tiny_dataset
+from kits.helpers import parsed_flags
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -162,7 +160,7 @@ def test_summary_shortens_a_long_list_of_skipped_files(tmp_path):
 
 
 def test_program_imagenet_comes_from_the_folders_of_its_flags(tmp_path):
-  convert_imagenet_test.make_tree(tmp_path)
+  imagenet_kit.make_tree(tmp_path)
   out = tmp_path / 'records'
   out.mkdir()
   result = run_program(
@@ -245,14 +243,15 @@ def test_program_flags_fit_a_folder_of_photos_of_any_name(tmp_path):
 PUBLIC_PROGRAM = """
 import sys
 sys.path.insert(0, %r)
-import common_flags, download_and_convert_data
-from datasets import convert_cifar10
+import download_and_convert_data
+from common import flags
+from datasets.conversion import convert_cifar10
 from downloads import fetch
 fetch.WAITS = (0,)
 convert_cifar10.URLS, convert_cifar10.SIZE, convert_cifar10.SHA256 = (
     (sys.argv.pop(1),), int(sys.argv.pop(1)), sys.argv.pop(1))
 download_and_convert_data.define_flags()
-common_flags.run(download_and_convert_data.main)
+flags.run(download_and_convert_data.main)
 """ % ROOT
 
 
@@ -271,7 +270,7 @@ def test_program_download_that_fails_is_one_line_and_leaves_no_record(
   monkeypatch.setenv('no_proxy', '*')
   archive = {'size': b'123', 'gone': None,
              'hostile': file_server.tar_gz({'../x': b'x'})}.get(
-                 case, public_test.cifar_archive())
+                 case, public_kit.cifar_archive())
   size = 4 if case == 'size' else len(archive or b'')
   with file_server.running() as kit:
     kit.files['/cifar-10-binary.tar.gz'] = archive

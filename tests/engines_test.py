@@ -7,8 +7,15 @@ import re
 import subprocess
 
 import pytest
-from helpers import ROOT
-from trained_kit import CLASSES, MOBILENET, NAME, make_photos, train_arguments
+
+from kits.helpers import ROOT
+from kits.trained_kit import (
+  CLASSES,
+  MOBILENET,
+  NAME,
+  make_photos,
+  train_arguments,
+)
 
 PYTHONS = {'tf1': os.path.join(ROOT, '.venv', 'bin', 'python'),
            'tf2': os.path.join(ROOT, '.venv-tf2', 'bin', 'python')}

@@ -10,15 +10,15 @@ import time
 
 import numpy as np
 import pytest
-from checkpoints_test import write_checkpoints
-from helpers import parsed_flags, run_program
-from trained_kit import CLASSES, MODEL, NAME, make_dataset, train
 
 import eval_image_classifier
+from common.errors import InputError
 from compat import tf
 from datasets import dataset_factory, split_files
-from errors import InputError
 from evaluation import loop
+from kits.checkpoint_kit import write_checkpoints
+from kits.helpers import parsed_flags, run_program
+from kits.trained_kit import CLASSES, MODEL, NAME, make_dataset, train
 from nets import nets_factory
 from preprocessing import preprocessing_factory
 from runs import checkpoints, run_info

@@ -4,16 +4,17 @@ import logging
 import os
 
 import pytest
-import serving_kit as kit
 from google.protobuf import text_format
 
 import export_inference_graph as program
+from common import label_files
+from common.errors import InputError
 from compat import tf
-from datasets import imagenet_names, label_files, manifest
-from errors import InputError
+from datasets import imagenet_names, manifest
 from evaluation import calibration
+from kits import serving_kit as kit
 from runs import checkpoints
-from serving import graph_info
+from serving.model import graph_info
 
 
 def exported():

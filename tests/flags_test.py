@@ -8,10 +8,10 @@ import re
 import sys
 
 import pytest
-from helpers import ROOT, parsed_flags, run_program
 
-import common_flags
+from common import flags as common_flags
 from common import show_help
+from kits.helpers import ROOT, parsed_flags, run_program
 from runs import checkpoints
 from tools import list_models
 

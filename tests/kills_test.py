@@ -11,12 +11,12 @@ import threading
 import time
 
 import pytest
-from checkpoints_test import write_checkpoints
-from helpers import ROOT
-from trained_kit import MOBILENET, make_dataset, train, train_arguments
 
+from common.errors import InputError
 from compat import CHECKPOINT_ERRORS, tf
-from errors import InputError
+from kits.checkpoint_kit import write_checkpoints
+from kits.helpers import ROOT
+from kits.trained_kit import MOBILENET, make_dataset, train, train_arguments
 from runs import checkpoints
 from training import loop
 

@@ -6,19 +6,18 @@ VGG and ResNet V1 have 1000 classes, ImageNet's records 1001 with `background`.
 import csv
 import re
 
-import convert_imagenet_test
 import pytest
-import serving_kit
-from helpers import parsed_flags
-from trained_kit import train
 
 import eval_image_classifier
 import export_inference_graph
 import server
+from common.errors import InputError
 from compat import tf
-from errors import InputError
+from kits import imagenet_kit, serving_kit
+from kits.helpers import parsed_flags
+from kits.trained_kit import train
 from runs import run_info
-from serving.classifier import Classifier
+from serving.model.classifier import Classifier
 from tools import classify_image
 
 pytestmark = pytest.mark.slow
@@ -29,8 +28,8 @@ def folder(tmp_path_factory):
   """A few photos of ImageNet in data/, a run on them in train/."""
   folder = tmp_path_factory.mktemp('imagenet')
   (folder / 'photos').mkdir()
-  convert_imagenet_test.make_tree(folder / 'photos')
-  convert_imagenet_test.convert(folder / 'photos', folder / 'data')
+  imagenet_kit.make_tree(folder / 'photos')
+  imagenet_kit.convert(folder / 'photos', folder / 'data')
   train(str(folder / 'data'), folder / 'train', '--dataset_name=imagenet',
         '--labels_offset=1', '--max_number_of_steps=1')
   return folder

@@ -6,13 +6,14 @@ Kaynak 1998). Made into MNIST's four files they go the whole way.
 
 import json
 
-import file_server
 import numpy as np
 import pytest
-from helpers import run_program
 from PIL import Image
 
-from datasets import convert_mnist, manifest
+from datasets import manifest
+from datasets.conversion import convert_mnist
+from kits import file_server
+from kits.helpers import run_program
 
 # So many steps of a batch of 64 take a minute on two cores.
 STEPS = 400

@@ -14,14 +14,14 @@ import time
 import urllib.request
 
 import pytest
-import server_load_kit as load_kit
-import serving_kit as kit
 from PIL import Image
 
 import server as program
-from errors import InputError
-from serving import live
-from serving.classifier import Classifier
+from common.errors import InputError
+from kits import server_load_kit as load_kit
+from kits import serving_kit as kit
+from serving.model import live
+from serving.model.classifier import Classifier
 
 
 @pytest.fixture(scope='module')

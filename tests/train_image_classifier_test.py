@@ -12,20 +12,20 @@ import time
 
 import numpy as np
 import pytest
-from helpers import ROOT, run_program
-from trained_kit import (
-    CLASSES,
-    MOBILENET,
-    MODEL,
-    NAME,
-    make_dataset,
-    read_variables,
-    train,
-    train_arguments,
-)
 
+from common.errors import InputError
 from compat import tf
-from errors import InputError
+from kits.helpers import ROOT, run_program
+from kits.trained_kit import (
+  CLASSES,
+  MOBILENET,
+  MODEL,
+  NAME,
+  make_dataset,
+  read_variables,
+  train,
+  train_arguments,
+)
 from runs import run_info
 from training import graph, loop
 

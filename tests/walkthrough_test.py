@@ -17,9 +17,10 @@ from unittest import mock
 
 import nbformat
 import pytest
-from helpers import ROOT
 from nbclient import NotebookClient
 from traitlets.config import Config
+
+from kits.helpers import ROOT
 
 # See conftest.py.
 ONE_ENGINE_BY_TURNS = True

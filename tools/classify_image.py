@@ -25,14 +25,16 @@ import sys
 import tqdm
 from absl import flags
 
-import common_flags
-from datasets import dataset_factory, label_files, left_behind
-from datasets.photos import PhotoError
-from errors import InputError
+from common import flags as common_flags
+from common import label_files
+from common.errors import InputError
+from datasets import dataset_factory
+from datasets.photo_files import side_files
+from datasets.photo_files.photos import PhotoError
 from evaluation import calibration
 from runs import checkpoints
-from serving.app import none_of, top_rows
-from serving.classifier import Classifier
+from serving.model.classifier import Classifier
+from serving.web.app import none_of, top_rows
 
 FLAGS = flags.FLAGS
 
@@ -45,7 +47,7 @@ def define_flags():
   flags.DEFINE_string(
       'checkpoint_path', None,
       'Checkpoint or train directory, in place of --frozen_graph.')
-  common_flags.define_which_checkpoint_flag()
+  common_flags.define_which_checkpoint_flag(checkpoints.CHOICES)
   flags.DEFINE_string(
       'model_name', None,
       'Name of the network. None: as run.json or the graph says.')
@@ -145,9 +147,9 @@ def find_photos(paths):
     if os.path.isdir(path):
       for folder, folders, names in os.walk(path):
         folders[:] = sorted(name for name in folders
-                            if not left_behind.reason(name, is_folder=True))
+                            if not side_files.reason(name, is_folder=True))
         found += [os.path.join(folder, name) for name in sorted(names)
-                  if not left_behind.reason(name)]
+                  if not side_files.reason(name)]
     elif os.path.exists(path):
       found.append(path)
     else:

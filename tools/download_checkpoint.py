@@ -10,8 +10,8 @@ import os
 
 from absl import flags
 
-import common_flags
-from errors import InputError
+from common import flags as common_flags
+from common.errors import InputError
 from nets import nets_factory
 from runs import published
 

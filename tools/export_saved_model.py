@@ -5,7 +5,7 @@ r"""Writes a frozen graph as a SavedModel for TensorFlow Serving.
 
 The frozen graph comes from export_inference_graph.py. Each call writes the next
 version into the folder, completely or not at all: TensorFlow Serving, which
-watches the folder, loads the new version by itself. serving/saved_model.py
+watches the folder, loads the new version by itself. exports/saved_model.py
 describes inputs and outputs.
 """
 
@@ -13,10 +13,11 @@ import os
 
 from absl import flags
 
-import common_flags
+from common import flags as common_flags
 from compat import tf
 from runs import checkpoints
-from serving import export_folder, graph_files, graph_info, saved_model
+from serving.exports import export_folder, saved_model
+from serving.model import graph_files, graph_info
 
 FLAGS = flags.FLAGS
 
@@ -44,7 +45,7 @@ def define_flags():
       'checkpoint_path', None,
       'Train directory, or a checkpoint, that the frozen graph must be of. '
       'None, or a train directory without a checkpoint: not checked.')
-  common_flags.define_which_checkpoint_flag()
+  common_flags.define_which_checkpoint_flag(checkpoints.CHOICES)
   flags.DEFINE_integer(
       'version', None,
       'Number of the version. None: one more than the highest.',

@@ -17,13 +17,15 @@ import os
 
 from absl import flags
 
-import common_flags
+from common import files, label_files
+from common import flags as common_flags
+from common.errors import InputError
 from compat import tf
-from datasets import dataset_factory, label_files, split_files
-from errors import InputError
+from datasets import dataset_factory, split_files
 from nets import nets_factory
 from runs import checkpoints, run_info
-from serving import export_folder, files, graph_info, inference_graph, tflite
+from serving.exports import export_folder, tflite
+from serving.model import graph_info, inference_graph
 
 FLAGS = flags.FLAGS
 
@@ -35,7 +37,7 @@ def define_flags():
   flags.DEFINE_string(
       'checkpoint_path', None,
       'Train directory, or a checkpoint.')
-  common_flags.define_which_checkpoint_flag()
+  common_flags.define_which_checkpoint_flag(checkpoints.CHOICES)
   flags.DEFINE_string('tflite_file', None, 'Where the model is written.')
   flags.DEFINE_string(
       'label_file', None,

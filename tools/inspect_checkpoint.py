@@ -10,7 +10,7 @@ import shlex
 
 from absl import flags
 
-import common_flags
+from common import flags as common_flags
 from nets import nets_factory
 from runs import checkpoints, fit
 
@@ -32,7 +32,7 @@ def define_flags():
   flags.DEFINE_string(
       'checkpoint_path', None,
       'Checkpoint of either format, or a train directory.')
-  common_flags.define_which_checkpoint_flag()
+  common_flags.define_which_checkpoint_flag(checkpoints.CHOICES)
   flags.DEFINE_integer(
       'num_classes', None,
       'Classes of the network. None: as many as the checkpoint has.',

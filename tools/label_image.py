@@ -20,11 +20,13 @@ both.)
 import numpy as np
 from absl import flags
 
-import common_flags
+from common import files, label_files
+from common import flags as common_flags
+from common.errors import InputError
 from compat import tf
-from datasets import label_files, photos
-from errors import InputError
-from serving import files, graph_files, graph_info, inference_graph
+from datasets import imagenet_names
+from datasets.photo_files import photos
+from serving.model import graph_files, graph_info, inference_graph
 
 FLAGS = flags.FLAGS
 
@@ -181,7 +183,7 @@ def find_labels(info, num_classes):
   if info:
     label_files.check_count(info.labels, num_classes, 'the list of labels')
     return info.labels
-  names = label_files.of_imagenet(num_classes)
+  names = imagenet_names.labels_of(num_classes)
   if names is None:
     raise InputError('--labels is needed: the graph has %d classes and no '
                      'names for them' % num_classes)

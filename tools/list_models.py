@@ -16,7 +16,7 @@ import sys
 
 from absl import flags
 
-import common_flags
+from common import flags as common_flags
 from nets import nets_factory
 from runs import published
 

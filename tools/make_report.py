@@ -10,27 +10,27 @@ optimistic.
 
 The temperature is written to calibration.json beside the checkpoint, where
 export_inference_graph.py reads it; the reference bank of training photos for
-out-of-distribution detection is written to known.npz.
+out-of-distribution detection is written to run_bank.npz.
 """
 
 import os
 
 from absl import flags
 
-import common_flags
+from common import files
+from common import flags as common_flags
+from common.errors import InputError
 from compat import tf
-from datasets import dataset_factory, manifest
-from errors import InputError
+from datasets import dataset_factory
 from evaluation import (
   calibration,
   curves,
   html_report,
-  known,
-  refused_photos,
   run_facts,
   run_results,
   wrong_photos,
 )
+from ood import refused_photos, run_bank
 from runs import checkpoints, run_info
 from training import best
 
@@ -43,7 +43,7 @@ def define_flags():
   flags.DEFINE_string(
       'checkpoint_path', None,
       'Checkpoint, or train directory, that is reported. None: --train_dir.')
-  common_flags.define_which_checkpoint_flag()
+  common_flags.define_which_checkpoint_flag(checkpoints.CHOICES)
   flags.DEFINE_string(
       'dataset_name', None, 'Name of the data set. None: as run.json says.')
   flags.DEFINE_string(
@@ -170,7 +170,7 @@ def find_refusals(run, results, checkpoint):
   bank, note = None, '--noknown was given'
   trained = _trained(checkpoint)
   if FLAGS.known:
-    bank, note = known.bank_of(
+    bank, note = run_bank.bank_of(
         trained, checkpoint, run.dataset_name, run.dataset_dir,
         FLAGS.moving_average_decay, batch_size=FLAGS.batch_size,
         num_threads=FLAGS.num_preprocessing_threads,
@@ -178,10 +178,11 @@ def find_refusals(run, results, checkpoint):
     tf.logging.info('Known: %s%s', '' if bank else 'not counted, ', note)
   if bank is None:
     return refused_photos.Refusals([], [], [], [], None, None, note)
-  judged = [known.judge(bank, result.counted) for result in results]
+  judged = [run_bank.judge(bank, result.counted) for result in results]
   photos = refused_photos.find(results, judged, bank, FLAGS.num_refused)
-  name, folder = known.data_set_of(trained, run.dataset_name, run.dataset_dir)
-  training = dataset_factory.get_dataset(name, known.TRAIN, folder)
+  name, folder = run_bank.data_set_of(trained, run.dataset_name,
+                                      run.dataset_dir)
+  training = dataset_factory.get_dataset(name, run_bank.TRAIN, folder)
   return refused_photos.Refusals(
       judged, photos, wrong_photos.pictures(photos, results),
       refused_photos.nearest_pictures(photos, training.data_sources), bank,
@@ -215,7 +216,7 @@ def main(_):
       training_photos=run_facts.training_photos(run.dataset_dir,
                                                 run.dataset_name),
       versions=run_facts.versions()))
-  manifest.write_text(output, page)
+  files.write_text(output, page)
   reported = run_results.reported(results)
   print('Wrote %s: accuracy %.4f on %d %s photos' %
         (output, reported.metrics.accuracy, reported.metrics.photos,

@@ -11,10 +11,10 @@ import sys
 
 from absl import flags
 
-import common_flags
+from common import flags as common_flags
+from common.errors import InputError
 from datasets import manifest as manifests
-from errors import InputError
-from serving import uploads
+from serving.web import uploads
 
 
 def define_flags():

@@ -13,10 +13,10 @@ import os
 
 from absl import flags
 
-import common_flags
 import train_image_classifier
+from common import flags as common_flags
+from common.errors import InputError
 from deployment import cluster, hosts, launch
-from errors import InputError
 
 # Flags that are set for each task.
 OF_A_TASK = ('job_name', 'task', 'master')

@@ -12,9 +12,9 @@ import collections
 
 from absl import flags
 
-import common_flags
+from common import flags as common_flags
 from compat import tf
-from serving import graph_files, graph_info
+from serving.model import graph_files, graph_info
 
 FLAGS = flags.FLAGS
 

@@ -15,8 +15,8 @@ import urllib.request
 
 from absl import flags
 
-import common_flags
-from errors import InputError
+from common import flags as common_flags
+from common.errors import InputError
 
 
 def define_flags():

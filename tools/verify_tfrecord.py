@@ -11,8 +11,8 @@ verified too.
 
 from absl import flags
 
-import common_flags
-from datasets import record_check, verify
+from common import flags as common_flags
+from datasets.records import record_check, verify
 
 FLAGS = flags.FLAGS
 

@@ -7,9 +7,10 @@ renamed folder these point to the original, or to another run.
 
 import os
 
+from common import folders
+from common.errors import InputError
 from compat import tf
-from errors import InputError
-from runs import checkpoints, folders
+from runs import checkpoints
 from training import best
 
 _FILE_NAME = 'checkpoint'

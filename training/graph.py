@@ -2,10 +2,10 @@
 
 import collections
 
+from common.errors import InputError
 from compat import slim, tf
 from datasets import input_pipeline
 from deployment import model_deploy, sync_optimizer
-from errors import InputError
 from nets import frozen_trunk, nets_factory
 from nets.batch_norm import batch_norm
 from preprocessing import preprocessing_factory

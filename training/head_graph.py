@@ -7,9 +7,9 @@ of the network in evaluation mode, is fed the same features.
 
 import collections
 
+from common.errors import InputError
 from compat import slim, tf
 from datasets import input_pipeline
-from errors import InputError
 from nets import frozen_trunk
 from preprocessing import preprocessing_factory
 from training import graph as training_graph

@@ -12,8 +12,8 @@ import time
 
 import numpy as np
 
+from common.errors import InputError
 from compat import tf
-from errors import InputError
 from runs import feature_cache
 from training import loop, losses, validation
 

@@ -3,8 +3,8 @@
 import contextlib
 import os
 
+from common.errors import InputError
 from compat import tf
-from errors import InputError
 from runs import feature_cache
 from training import head_graph, head_loop, loop, start
 

@@ -13,9 +13,9 @@ import threading
 import time
 import warnings
 
+from common.errors import InputError
 from compat import slim, tf
 from datasets import input_pipeline
-from errors import InputError
 from runs import checkpoints
 from training import summaries
 from training.graph import NOT_FINITE

@@ -10,9 +10,9 @@ A photo's label is a row of `targets`, `[batch, classes]` float32, which sums to
 
 import numpy as np
 
+from common.errors import InputError
 from compat import tf
 from datasets import manifest
-from errors import InputError
 from runs import checkpoints
 
 # Weight of an auxiliary head's loss, as slim has it. (Szegedy et al. 2014,

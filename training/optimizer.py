@@ -6,8 +6,8 @@ parsed flags as an argument.
 
 from absl import flags
 
+from common.errors import InputError
 from compat import tf
-from errors import InputError
 
 # slim's --opt_epsilon is 1.0 for all. That is right for its rmsprop recipe
 # (Szegedy et al. 2015, arXiv 1512.00567, section 8) but makes Adam very slow:

@@ -7,8 +7,8 @@ file holds the process id for stop_train.sh.
 import contextlib
 import os
 
-from downloads import locks
-from errors import InputError
+from common import locks
+from common.errors import InputError
 
 FILE_NAME = 'train.pid'
 

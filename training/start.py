@@ -4,8 +4,8 @@ import collections
 import json
 import os
 
+from common.errors import InputError
 from compat import tf
-from errors import InputError
 from nets import nets_factory
 from preprocessing import preprocessing_factory
 from runs import checkpoints, run_info

@@ -6,8 +6,8 @@ matches nothing, different shapes.
 
 import re
 
+from common.errors import InputError
 from compat import slim, tf
-from errors import InputError
 from runs import checkpoints
 
 

@@ -11,8 +11,8 @@ match. Activation and batch norm are set by the arg scope.
 import contextlib
 import functools
 
+from common.errors import InputError
 from compat import slim, tf
-from errors import InputError
 
 _CHANNELS = 3  # The axis of the channels: [batch, height, width, channels].
 _LOCATIONS = (None, 'input', 'output', 'expansion')

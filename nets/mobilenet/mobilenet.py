@@ -16,8 +16,8 @@ A network is a dict, such as mobilenet_v2.V2_DEF. Callers copy and change it:
 import contextlib
 from collections import namedtuple
 
+from common.errors import InputError, unknown_name
 from compat import slim, tf
-from errors import InputError, unknown_name
 from nets.batch_norm import batch_norm
 from nets.mobilenet import conv_blocks
 from nets.mobilenet.conv_blocks import fixed_padding, make_divisible

@@ -20,8 +20,8 @@ import copy
 import functools
 from collections import namedtuple
 
+from common.errors import InputError
 from compat import slim, tf
-from errors import InputError
 from nets.batch_norm import batch_norm
 from nets.mobilenet import conv_blocks as ops
 from nets.mobilenet import mobilenet as lib

@@ -6,8 +6,8 @@ A network is a list of Step rows, one per cell, made from its settings;
 
 from collections import namedtuple
 
+from common.errors import InputError, unknown_name
 from compat import slim, tf
-from errors import InputError, unknown_name
 from nets.batch_norm import batch_norm
 from nets.nasnet import nasnet_utils
 

@@ -8,7 +8,7 @@ slim's functions return HParams of contrib, which TensorFlow 2 no longer has.
 This class has the methods that programs use.
 """
 
-from errors import InputError, unknown_name
+from common.errors import InputError, unknown_name
 
 
 class HParams:

@@ -9,8 +9,8 @@ which `NasNetABaseCell` builds.
 import re
 from collections import namedtuple
 
+from common.errors import InputError
 from compat import slim, tf
-from errors import InputError
 from nets.batch_norm import batch_norm
 
 # Value of data_format if neither an argument nor an arg scope sets it.

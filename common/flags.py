@@ -1,0 +1,190 @@
+"""Starts programs, and defines the flags that two or more programs share.
+
+No flag is defined on import: the `define_flags()` of a program calls the
+functions that it needs, so that two programs can be imported in one test run.
+"""
+
+import codecs
+import os
+import sys
+
+from absl import app, flags
+
+from common import show_help
+from common.compat import setup_logging, tf
+from common.errors import InputError
+
+
+def run(main, positional=False):
+  """Runs a program's `main` with its flags parsed.
+
+  Unknown flags are fatal, by absl. Wrong user input ends the program with one
+  line on stderr and status 1; any other exception keeps its traceback, because
+  it is a bug.
+
+  Args:
+    main: function of the command line without the flags; returns the exit
+      status, None for 0.
+    positional: whether the program takes arguments that are not flags.
+  """
+  _accept_all_names()
+  if {'--help', '-help', '-h', '--helpshort'} & set(sys.argv[1:]):
+    # absl's own help lists TensorFlow's flags too, and exits with status 1.
+    print(show_help.program_help(sys.argv[0]), end='')
+    sys.exit(0)
+  app.run(lambda argv: sys.exit(_call(main, argv, positional)))
+
+
+def _accept_all_names():
+  """Makes stdout accept the names of all files and classes.
+
+  Bytes of a file name that are not valid text are written unchanged. Characters
+  that the encoding of stdout lacks are escaped, as in stderr.
+  """
+  codecs.register_error('name_of_file_or_class', _encode_anyway)
+  if sys.stdout is not None and sys.stdout.errors in ('strict',
+                                                      'surrogateescape'):
+    sys.stdout.reconfigure(errors='name_of_file_or_class')
+
+
+def _encode_anyway(error):
+  """Handles encoding errors for `_accept_all_names`."""
+  letter = error.object[error.start]
+  try:
+    return letter.encode('ascii', 'surrogateescape'), error.start + 1
+  except UnicodeEncodeError:
+    return letter.encode('ascii', 'backslashreplace'), error.start + 1
+
+
+def _call(main, argv, positional):
+  setup_logging()
+  _expand_home()
+  if len(argv) > 1 and not positional:
+    return _fail('unexpected argument %r: flags are given as --name=value; '
+                 '--help lists them' % argv[1])
+  try:
+    return main(argv)
+  except InputError as error:
+    return _fail(error)
+  except BrokenPipeError:  # From `program | head`: the reader has gone.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
+  except OSError as error:
+    if error.filename is None:
+      raise
+    return _fail('%s: %s' % (error.filename, error.strerror))
+  except KeyboardInterrupt:
+    return _fail('interrupted', status=130)
+
+
+def _expand_home():
+  """Expands ~ in --flag=~/x, which the shell does only in separate words."""
+  for name in flags.FLAGS:
+    flag = flags.FLAGS[name]
+    if isinstance(flag.value, str) and flag.value.startswith('~/'):
+      flag.value = os.path.expanduser(flag.value)
+
+
+def _fail(message, status=1):
+  program = os.path.basename(sys.argv[0])
+  print('%s: error: %s' % (program, message), file=sys.stderr, flush=True)
+  return status
+
+
+def require(values, *names):
+  """Checks that flags without a usable default were given.
+
+  Args:
+    values: the parsed flags.
+    *names: names of flags.
+
+  Raises:
+    InputError: one of them is missing or empty.
+  """
+  for name in names:
+    if not values[name].value:
+      raise InputError('--%s is needed: %s' % (name, values[name].help))
+
+
+def define_dataset_flags(split):
+  """Defines which data set is read, and how.
+
+  Args:
+    split: default of --dataset_split_name.
+  """
+  flags.DEFINE_string(
+      'dataset_name', 'imagenet', 'Name of the converted data set.')
+  flags.DEFINE_string(
+      'dataset_split_name', split,
+      'Split of the data set: train, validation, test. Evaluation takes '
+      'several, with commas between: the first that the data set has.')
+  flags.DEFINE_string(
+      'dataset_dir', None, 'Folder of the TFRecord files.')
+  flags.DEFINE_integer(
+      'num_preprocessing_threads', 4,
+      'Threads that decode and preprocess photos.', lower_bound=1)
+
+
+def define_model_flags(known):
+  """Defines which network is used, and how photos are preprocessed for it.
+
+  Args:
+    known: names of the accepted networks.
+  """
+  flags.DEFINE_string(
+      'model_name', 'inception_v3',
+      'Name of the network: %s.' % ', '.join(sorted(known)))
+  flags.DEFINE_integer(
+      'labels_offset', 0,
+      'Subtracted from the labels of the data set: 1 for the VGG and ResNet V1 '
+      'checkpoints, which have no background class.', lower_bound=0)
+  flags.DEFINE_string(
+      'preprocessing_name', None,
+      "Name of the preprocessing. None: the network's own.")
+
+
+def define_which_checkpoint_flag(choices):
+  """Defines which checkpoint of a train directory is used.
+
+  Args:
+    choices: the accepted values, runs.checkpoints.CHOICES.
+  """
+  flags.DEFINE_enum(
+      'which_checkpoint', None, choices,
+      'Which checkpoint of a train directory is taken: best, the one that was '
+      'most accurate on the validation photos, which training keeps in best/; '
+      "or newest, slim's choice. None: the best where training keeps one, else "
+      'the newest. The path of a checkpoint always means that checkpoint.')
+
+
+def define_allowed_ops_flag():
+  """Defines which further operations are accepted in a frozen graph."""
+  flags.DEFINE_list(
+      'allowed_ops', [],
+      'Names of TensorFlow operations, with commas between, that a frozen '
+      'graph may have beside those that only compute. A graph is code: with '
+      'some operations it reads or writes files. Others are therefore refused '
+      'before the graph is loaded, by an error that names them. Empty: no '
+      'others.')
+
+
+def define_session_flags():
+  """Defines the TensorFlow session flags."""
+  flags.DEFINE_string(
+      'master', '', "Address of the TensorFlow master, '' for this process.")
+  flags.DEFINE_bool(
+      'gpu_allow_growth', False,
+      'Take memory of the graphics card as needed instead of all at once.')
+  flags.DEFINE_integer(
+      'session_threads', 0,
+      'Threads that TensorFlow computes with; 0: as many as cores. With 1 and '
+      'the same --seed two trainings end with the same bits.', lower_bound=0)
+
+
+def session_config(values):
+  """Returns the tf.ConfigProto for the session flags."""
+  config = tf.ConfigProto(allow_soft_placement=True)
+  config.gpu_options.allow_growth = values.gpu_allow_growth
+  config.intra_op_parallelism_threads = values.session_threads
+  config.inter_op_parallelism_threads = values.session_threads
+  return config

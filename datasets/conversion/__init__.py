@@ -1,0 +1,1 @@
+"""Conversion of photos and public data sets to TFRecord files."""

@@ -1,0 +1,373 @@
+"""Converts a folder of photos to records, labels and a manifest.
+
+There are two passes. The first reads and decodes every photo, so that the
+splits are made of usable photos only. The second writes the records: see
+converted_files.
+
+The settings of a former conversion are kept unless others are given (see
+convert_settings). If seed and percentages are unchanged, old photos stay in
+their splits and only new ones are assigned (see splits.assign). Otherwise all
+photos are assigned again.
+
+Ready-made splits (see folder_layout) are used as they are. A split without a
+folder of its own is drawn from the training photos as usual.
+"""
+
+import collections
+import contextlib
+import os
+import random
+import re
+
+from common.errors import InputError, unknown_name
+from compat import tf
+from datasets import manifest as manifests
+from datasets.conversion import (
+  convert_settings,
+  converted_files,
+  former_photos,
+  same_photos,
+  splits,
+)
+from datasets.photo_files import folder_layout, photo_folder, photos
+
+# Target size of a record file. A small data set still has a few, so that
+# several readers can work in parallel; none is so large that copying it is a
+# burden.
+SHARD_BYTES = 64 * 1024 * 1024
+
+# Unusable files that an error names; the list next to the manifest has all.
+_NAMED = 3
+
+
+def convert(dataset_dir, name, percent_validation=None, seed=None,
+            num_shards=None, max_pixels=photos.MAX_PIXELS, percent_test=None,
+            max_bad_fraction=0.05, photos_dir=None, photos_layout=None):
+  """Converts the photos in `<dataset_dir>/<name>/<class>/`.
+
+  Writes into dataset_dir: record files `<name>_train-00000-of-0000N.tfrecord`
+  and so on, labels.txt (`<name>_labels.txt` where another data set there needs
+  labels.txt), `<name>_skipped.csv` with a row for each file that was not
+  converted, and the manifest `<name>.json`. The same photos and arguments give
+  the same bytes whatever the order in which the files are listed. Record files
+  of a former conversion of this data set are removed.
+
+  Photos with equal pixels go to the same split. If they are in several classes,
+  at most one of these is right, so none of them is converted. If they are in
+  several ready-made splits, only those in the last of training, validation and
+  test are converted: the evaluation splits stay complete, and no photo in them
+  is trained on.
+
+  An argument that is None keeps its value of the former conversion of this data
+  set.
+
+  Args:
+    dataset_dir: folder of the folder of photos; gets the records.
+    name: name of the data set and of its folder.
+    percent_validation: number 0 to 99, percent of each class for validation;
+      10 at the first conversion.
+    seed: integer, decides the splits and the order; 0 at the first conversion.
+    num_shards: record files per split; 0, also at the first conversion: by
+      size.
+    max_pixels: photos with more pixels are skipped.
+    percent_test: number 0 to 99, percent of each class for the test split; 0 at
+      the first conversion.
+    max_bad_fraction: 0 to 1, fraction of the files in class folders that may be
+      unusable; hidden files and photos in several classes do not count.
+    photos_dir: the folder of photos, which may be read-only;
+      `<dataset_dir>/<name>` at the first conversion.
+    photos_layout: one of folder_layout.LAYOUTS; 'auto' at the first conversion.
+
+  Returns:
+    The Manifest.
+
+  Raises:
+    InputError: a name is not UTF-8; the folder is missing, holds dataset_dir,
+      fewer than two classes, a class with too few photos for the splits, or too
+      many unusable files; the former manifest cannot be read; dataset_dir
+      cannot be written to. The former data set is then unchanged, except that
+      `<name>_skipped.csv` lists the photos that this conversion could not use
+      if these were the reason.
+  """
+  given = {'seed': seed, 'percent_validation': percent_validation,
+           'percent_test': percent_test, 'num_shards': num_shards,
+           'photos_dir': os.path.abspath(photos_dir) if photos_dir else None,
+           'photos_layout': photos_layout}
+  photo_folder.check_is_utf8('dataset_dir', dataset_dir)
+  photo_folder.check_is_utf8('photos_dir', photos_dir or '')
+  _check_arguments(name, given, max_bad_fraction)
+  folder = _settle(dataset_dir, name, given)[0]
+  photo_folder.check_is_folder(folder)  # Before a file is written.
+  photo_folder.check_is_outside(dataset_dir, folder)
+  if photos_dir:
+    converted_files.make_folder(dataset_dir)
+  converted_files.check_way_is_free(dataset_dir, name)
+  try:
+    with converted_files.hold_data_set(dataset_dir, name):
+      folder, used, former, former_path = _settle(dataset_dir, name, given)
+      listing = photo_folder.list_photos(folder, used['photos_layout'])
+      kept_path = _settle_splits(folder, used, given, former, former_path,
+                                 listing)
+      with _list_of_skipped_on_error(dataset_dir, name,
+                                     listing.hidden) as skipped:
+        groups, kept = _find_photos(
+            folder, listing, max_pixels, max_bad_fraction,
+            converted_files.skipped_path(dataset_dir, name), skipped)
+        pixels = None
+        if kept_path:
+          former, pixels = former_photos.find(dataset_dir, folder, former,
+                                              groups, max_pixels)
+        by_class = _by_class(kept, listing.classes)
+        split_of = _assign(folder, by_class, used, former, kept_path, pixels,
+                           listing.splits)
+      described, orders = _plan(name, by_class, split_of, used['num_shards'],
+                                used['seed'])
+      manifest = manifests.Manifest(
+          name=name, labels=listing.classes, splits=described, **used,
+          skipped=skipped, duplicates=_duplicates(groups),
+          ready_made=dict(listing.splits), **_by_file(by_class, split_of))
+      converted_files.write(dataset_dir, folder, manifest, former, orders,
+                            listing.hidden, max_pixels)
+  except (OSError, tf.errors.OpError) as error:  # str() of an OpError is long.
+    raise InputError('cannot write to %s: %s' %
+                     (dataset_dir, getattr(error, 'message', error)))
+  return manifest
+
+
+def _settle(dataset_dir, name, given):
+  """Finds the folder of photos and the settings to use.
+
+  Returns:
+    folder: the folder of photos.
+    used: the settings, see convert_settings.settle.
+    former, former_path: of convert_settings.load_former.
+  """
+  former, path = convert_settings.load_former(dataset_dir, name)
+  used = convert_settings.settle(given, former if path else None)
+  default_folder = os.path.join(dataset_dir, name)
+  # Also if the former folder of photos is gone and the default one exists.
+  if used['photos_dir'] == os.path.abspath(default_folder) or (
+      not given['photos_dir'] and os.path.isdir(default_folder) and
+      not os.path.isdir(used['photos_dir'])):
+    used['photos_dir'] = ''
+  return used['photos_dir'] or default_folder, used, former, path
+
+
+def _settle_splits(folder, used, given, former, former_path, listing):
+  """Settles how photos are split, and logs ready-made splits and changes.
+
+  Args:
+    folder, used, former, former_path: of _settle.
+    given: as for _settle.
+    listing: the photo_folder.Listing.
+
+  Returns:
+    The path of the former manifest if photos keep their splits, else None.
+  """
+  changed = convert_settings.settle_splits(
+      used, given, former if former_path else None, listing.splits)
+  if listing.splits:
+    tf.logging.info('%s: %s', folder, convert_settings.describe_splits(
+        listing.splits, used['percent_validation'], used['percent_test']))
+  if changed:
+    tf.logging.warning('%s: all photos are split again, none keeps the split '
+                       'of the former conversion', changed)
+  return None if changed else former_path
+
+
+@contextlib.contextmanager
+def _list_of_skipped_on_error(dataset_dir, name, hidden):
+  """Yields a list to fill; writes it if the body raises InputError.
+
+  So a user sees all files to be fixed, not only those that the error names.
+  """
+  skipped = []
+  try:
+    yield skipped
+  except InputError:
+    entries = skipped + hidden
+    if entries or os.path.exists(
+        converted_files.skipped_path(dataset_dir, name)):
+      converted_files.write_skipped(dataset_dir, name, entries)
+    raise
+
+
+def _find_photos(folder, listing, max_pixels, max_bad_fraction, skipped_path,
+                 skipped):
+  """Reads, checks and compares all photos.
+
+  Args:
+    folder: the folder of photos.
+    listing: its photo_folder.Listing.
+    max_pixels, max_bad_fraction: as for `convert`.
+    skipped_path: path of the list of skipped files.
+    skipped: empty list that gets {'file', 'reason'}, sorted by file.
+
+  Returns:
+    groups: list of lists of CheckedPhoto with equal pixels, over all classes
+      and ready-made splits.
+    kept: those that are converted: each of one class and one ready-made split.
+  """
+  usable, unusable = photo_folder.check_photos(folder, listing, max_pixels)
+  bad = sorted(listing.skipped + unusable, key=lambda entry: entry['file'])
+  skipped += bad + listing.outside
+  _check_classes(folder, listing.classes, usable, skipped)
+  _check_bad_fraction(folder, len(usable), bad, max_bad_fraction, skipped_path)
+  groups = same_photos.group(folder, usable, max_pixels)
+  kept = []
+  for members in groups:
+    kept.append(splits.keep_one_split(members, skipped))
+    for photo in members:
+      others = [other.file for other in members
+                if other.class_name != photo.class_name]
+      if others:
+        skipped.append({
+            'file': photo.file,
+            'reason': 'the same photo is in another class: %s' %
+                      photo_folder.printable(others[0])})
+  skipped.sort(key=lambda entry: entry['file'])
+  kept = [members for members in kept if members]
+  _check_classes(folder, listing.classes,
+                 [members[0] for members in kept], skipped)
+  splits.check_ready_made(folder, listing, kept)
+  return groups, kept
+
+
+def _assign(folder, by_class, used, former, kept_path, pixels, ready_made):
+  """Returns {file: split}.
+
+  Args:
+    folder: the folder of photos.
+    by_class: {class: list of groups}.
+    used, kept_path: of _settle and _settle_splits.
+    former, pixels: of former_photos.find.
+    ready_made: {split: folder}; photos in these splits stay there, and the
+      others are drawn from those in 'train'.
+
+  Raises:
+    InputError: a class has too few photos.
+  """
+  fixed = set(ready_made) - {'train'}
+  percents = {split: used['percent_' + split] for split in splits.SPLITS[1:]}
+  if kept_path:
+    former = former._replace(files={
+        file: split for file, split in former.files.items()
+        if split not in fixed})
+  drawn_from = collections.OrderedDict(
+      (class_name, [members for members in groups
+                    if members[0].split not in fixed])
+      for class_name, groups in by_class.items())
+  split_of = splits.assign_all(drawn_from, percents, used['seed'],
+                               former if kept_path else None, pixels)
+  splits.check(drawn_from, split_of, percents, kept_path, folder)
+  split_of.update((photo.file, photo.split) for groups in by_class.values()
+                  for members in groups for photo in members
+                  if photo.split in fixed)
+  return split_of
+
+
+def _by_class(kept, classes):
+  """Returns {class: list of groups}, in the order of the labels."""
+  by_class = collections.OrderedDict((name, []) for name in classes)
+  for members in kept:
+    by_class[members[0].class_name].append(members)
+  return by_class
+
+
+def _by_file(by_class, split_of):
+  """Returns the manifest's `files`, `digests` and `pixels`, sorted by file."""
+  kept = sorted((photo for groups in by_class.values() for members in groups
+                 for photo in members), key=lambda photo: photo.file)
+  return {'files': {photo.file: split_of[photo.file] for photo in kept},
+          'digests': {photo.file: photo.digest for photo in kept},
+          'pixels': {photo.file: photo.look for photo in kept
+                     if not photo.is_plain}}
+
+
+def _duplicates(groups):
+  """Returns the manifest's `duplicates`."""
+  return sorted(sorted(photo.file for photo in members)
+                for members in groups if len(members) > 1)
+
+
+def _check_arguments(name, given, max_bad_fraction):
+  photo_folder.check_is_utf8('dataset_name', name)
+  if not name or name.startswith('.') or re.search(r'[/\\*?\[\]\x00-\x1f]',
+                                                   name):
+    raise InputError('dataset_name is %r, expected a plain folder name '
+                     'without / \\ * ? [ ] and without a leading dot' % name)
+  convert_settings.check_percents(given['percent_validation'] or 0,
+                                  given['percent_test'] or 0)
+  num_shards, layout = given['num_shards'], given['photos_layout']
+  if num_shards is not None and not 0 <= num_shards <= 99999:
+    raise InputError('num_shards is %r, expected 0 to 99999' % num_shards)
+  if layout not in (None, *folder_layout.LAYOUTS):
+    raise unknown_name('photos_layout', layout, folder_layout.LAYOUTS)
+  if not 0 <= max_bad_fraction <= 1:
+    raise InputError('max_bad_fraction is %r, expected 0 to 1' %
+                     max_bad_fraction)
+
+
+def _check_bad_fraction(folder, num_usable, bad, max_bad_fraction,
+                        skipped_path):
+  """Raises InputError if too many files in class folders cannot be used.
+
+  Files outside the class folders do not count: they are rarely meant to be
+  photos (README, LICENSE).
+  """
+  total = len(bad) + num_usable
+  if len(bad) <= max_bad_fraction * total:
+    return
+  first = '; '.join(_describe(entry) for entry in bad[:_NAMED])
+  raise InputError(
+      '%d of the %d files in %s cannot be used, more than the fraction of %g '
+      'that --max_bad_fraction allows. Nothing was converted; %s lists them, '
+      'the first: %s' %
+      (len(bad), total, folder, max_bad_fraction, skipped_path, first))
+
+
+def _describe(entry):
+  return '%s: %s' % (photo_folder.printable(entry['file']), entry['reason'])
+
+
+def _check_classes(folder, classes, usable, skipped):
+  """Raises InputError for a class without a usable photo."""
+  with_photos = {photo.class_name for photo in usable}
+  for class_name in classes:
+    if class_name not in with_photos:
+      first = [' (%s)' % _describe(entry) for entry in skipped
+               if '/%s/' % class_name in '/' + entry['file']][:1]
+      raise InputError(
+          'class %r in %s has no usable photo%s: add photos (%s), or remove '
+          'the folder' % (class_name, folder, ''.join(first), photos.ACCEPTED))
+
+
+def _plan(name, by_class, split_of, num_shards, seed):
+  """Decides the order of the photos and which record file each goes to.
+
+  Returns:
+    described: the splits as the Manifest holds them.
+    orders: {shard: list of (CheckedPhoto, label)}.
+  """
+  described, orders = {}, {}
+  for split in splits.SPLITS:
+    rows = [(photo, label)
+            for label, groups in enumerate(by_class.values())
+            for members in groups for photo in members
+            if split_of[photo.file] == split]
+    if not rows:
+      continue
+    rows.sort(key=lambda row: row[0].file)
+    random.Random(seed).shuffle(rows)
+    total_bytes = sum(photo.num_bytes for photo, _ in rows)
+    count = min(num_shards or -(-total_bytes // SHARD_BYTES), len(rows))
+    shards = ['%s_%s-%05d-of-%05d.tfrecord' % (name, split, index, count)
+              for index in range(count)]
+    for index, shard in enumerate(shards):
+      orders[shard] = rows[index * len(rows) // count:
+                           (index + 1) * len(rows) // count]
+    counts = collections.Counter(photo.class_name for photo, _ in rows)
+    described[split] = {
+        'size': len(rows), 'shards': shards,
+        'class_counts': {label: counts[label] for label in by_class}}
+  return described, orders

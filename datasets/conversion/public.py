@@ -1,0 +1,63 @@
+"""Downloads and converts public data sets by name."""
+
+import os
+
+from common.errors import unknown_name
+from datasets.conversion import (
+  convert_cifar10,
+  convert_flowers,
+  convert_mnist,
+  convert_photos,
+  converted_files,
+)
+
+CONVERTERS = {
+    'cifar10': convert_cifar10.convert,
+    'flowers': convert_flowers.convert,
+    'mnist': convert_mnist.convert,
+}
+
+
+# Public data sets of photo files; the others are arrays, split as published.
+_OF_PHOTOS = ('flowers',)
+
+
+def is_of_photos(name, dataset_dir):
+  """Returns whether a data set is made of photo files, by convert_photos.
+
+  Args:
+    name: any name, of a public data set or not.
+    dataset_dir: folder that may hold a folder of photos of that name.
+  """
+  return (name not in CONVERTERS or name in _OF_PHOTOS or
+          os.path.isdir(os.path.join(dataset_dir, name)))
+
+
+def convert(name, dataset_dir, **options):
+  """Downloads a public data set if it is missing, and converts it.
+
+  If there is a folder of photos `<dataset_dir>/<name>/`, it is converted
+  instead, whatever it holds. No other process may download or convert a public
+  data set in dataset_dir meanwhile.
+
+  Args:
+    name: 'cifar10', 'flowers' or 'mnist'.
+    dataset_dir: folder of the archives and of the records; created if missing.
+    **options: of convert_photos.convert, without those that were not given.
+      Without photo files (see is_of_photos) only num_shards: the splits are the
+      published ones.
+
+  Returns:
+    The Manifest.
+
+  Raises:
+    InputError: no such data set, dataset_dir cannot be created, another process
+      is converting in it, or what the converter raises.
+  """
+  if name not in CONVERTERS:
+    raise unknown_name('public data set', name, CONVERTERS)
+  converted_files.make_folder(dataset_dir)
+  with converted_files.hold(dataset_dir):
+    if name not in _OF_PHOTOS and is_of_photos(name, dataset_dir):
+      return convert_photos.convert(dataset_dir, name, **options)
+    return CONVERTERS[name](dataset_dir, **options)

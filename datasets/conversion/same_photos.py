@@ -1,0 +1,80 @@
+"""Finds the photos of a folder that have the same pixels.
+
+Two files may hold the same picture in different bytes: saved as PNG, with other
+EXIF data, packed better. Comparing all pixels would double the time of a
+conversion, so only photos that may equal another are decoded in full.
+"""
+
+import collections
+
+from common import progress
+from common.errors import InputError
+from datasets.photo_files import photo_folder, photos
+
+
+def group(folder, usable, max_pixels):
+  """Groups photos by the pixels of the upright picture.
+
+  Args:
+    folder: the folder of photos.
+    usable: list of photo_folder.CheckedPhoto.
+    max_pixels: as in photos.normalize_photo.
+
+  Returns:
+    List of lists of CheckedPhoto, in the order of their first photos. Most hold
+    one photo.
+
+  Raises:
+    InputError: a file has changed since it was checked.
+  """
+  by_bytes = collections.OrderedDict()
+  for photo in usable:
+    by_bytes.setdefault(photo.digest, []).append(photo)
+  firsts = [members[0] for members in by_bytes.values()]
+  digests = digest_pixels(folder, _doubtful(firsts), max_pixels)
+  groups = collections.OrderedDict()
+  for photo in firsts:
+    if photo.is_plain:  # One that is not doubtful has no equal in other bytes.
+      key = digests.get(photo.digest, photo.digest)
+    else:
+      key = photo.look
+    groups.setdefault(key, []).extend(by_bytes[photo.digest])
+  return list(groups.values())
+
+
+def _doubtful(firsts):
+  """Returns the plain photos that may have the pixels of another photo.
+
+  These are the ones that look like another plain photo at an eighth of the
+  size, and those of the size of a photo that is not plain.
+  """
+  sizes = {(photo.height, photo.width) for photo in firsts
+           if not photo.is_plain}
+  looks = collections.Counter(photo.look for photo in firsts if photo.is_plain)
+  return [photo for photo in firsts if photo.is_plain and
+          (looks[photo.look] > 1 or (photo.height, photo.width) in sizes)]
+
+
+def digest_pixels(folder, checked, max_pixels):
+  """Decodes photos and digests their pixels, with progress on stderr.
+
+  Args:
+    folder: the folder of photos.
+    checked: list of CheckedPhoto.
+    max_pixels: as in photos.normalize_photo.
+
+  Returns:
+    {CheckedPhoto.digest: digest of the pixels}.
+
+  Raises:
+    InputError: a file has changed since it was checked.
+  """
+  def digest(photo):
+    data = photo_folder.read_bytes_again(folder, photo, max_pixels)
+    try:
+      return photos.pixels_digest(data, max_pixels)
+    except photos.PhotoError as error:
+      raise InputError('%s: %s' % (photo_folder.printable(photo.file), error))
+
+  return dict(zip([photo.digest for photo in checked],
+                  progress.map_in_threads(digest, checked, 'compared')))

@@ -1,0 +1,208 @@
+"""Assigns photos to the splits train, validation and test."""
+
+import collections
+import hashlib
+
+from common.errors import InputError
+from compat import tf
+from datasets.photo_files import photo_folder
+
+SPLITS = ('train', 'validation', 'test')
+
+# How many classes a message names.
+_NAMED = 5
+
+
+def assign_all(by_class, percents, seed, former=None, pixels=None):
+  """Assigns the photos of all classes to splits.
+
+  Args:
+    by_class: {class: list of groups}.
+    percents: as in `assign`.
+    seed: integer.
+    former: the manifest.Manifest whose splits are kept, or None.
+    pixels: {CheckedPhoto.digest: digest of the pixels} of photos that `former`
+      may have in other bytes, see former_photos.find; or None.
+
+  Returns:
+    {file: split}.
+  """
+  former_split = None
+  if former:
+    by_digest, by_pixels = (
+        {digest: former.files.get(file) for file, digest in digests.items()}
+        for digests in (former.digests, former.pixels))
+
+    def former_split(photo):
+      return (by_digest.get(photo.digest) or
+              by_pixels.get((pixels or {}).get(photo.digest)) or
+              former.files.get(photo.file))
+
+  split_of = {}
+  for groups in by_class.values():
+    split_of.update(assign(groups, percents, seed, former_split))
+  return split_of
+
+
+def assign(groups, percents, seed, former=None):
+  """Assigns the photos of one class to splits.
+
+  A group of photos with equal pixels stays together. Groups are ordered by a
+  hash of seed and content, so that neither names nor the order of a listing
+  matter.
+
+  With a former manifest its photos keep their splits; they are recognized by
+  the bytes of the file, or else its pixels, or else its name. A group with a
+  photo that was trained on stays in training, because evaluation on it would be
+  too optimistic.
+
+  Args:
+    groups: list of lists of photo_folder.CheckedPhoto of one class.
+    percents: {'validation': number, 'test': number}, sum at most 99.
+    seed: integer.
+    former: function of a CheckedPhoto that returns its former split, or None;
+      None: there was no former conversion.
+
+  Returns:
+    {file: split}. Validation and test get their percentage of the photos,
+    rounded, but at least one photo, and fewer if only larger groups are left. A
+    class without enough groups lacks a split: see `check`.
+  """
+  split_of, new_groups = {}, []
+  for members in sorted(groups, key=lambda members: _rank(members, seed)):
+    former_splits = {former(photo) for photo in members} if former else ()
+    for split in SPLITS:
+      if split in former_splits:
+        split_of.update((photo.file, split) for photo in members)
+        break
+    else:
+      new_groups.append(members)
+
+  wanted = _wanted(sum(map(len, groups)), percents)
+  sizes = collections.Counter(split_of.values())
+  chosen = {split: [] for split in SPLITS}
+  for members in new_groups:
+    for split in wanted:
+      if sizes[split] + len(members) <= wanted[split]:
+        break
+    else:
+      split = 'train'
+    chosen[split].append(members)
+    sizes[split] += len(members)
+  for split in wanted:  # If only groups larger than wanted are left.
+    spare = chosen['train']
+    if not sizes[split] and (
+        len(spare) > 1 or spare and sizes['train'] > len(spare[0])):
+      smallest = min(spare, key=len)
+      spare.remove(smallest)
+      chosen[split].append(smallest)
+      sizes[split] += len(smallest)
+      sizes['train'] -= len(smallest)
+  for split, groups_chosen in chosen.items():
+    for members in groups_chosen:
+      split_of.update((photo.file, split) for photo in members)
+  return split_of
+
+
+def _rank(members, seed):
+  """Returns the sort key of a group: its smallest hash."""
+  return min(hashlib.sha256(b'%d:%s' % (seed, photo.digest.encode('ascii')))
+             .hexdigest() for photo in members)
+
+
+def _wanted(count, percents):
+  """Returns {'validation': number, 'test': number} of photos of a class."""
+  wanted = {split: round(count * percents[split] / 100) or 1
+            for split in SPLITS[1:] if percents[split]}
+  left = count - 1  # At least one is for training.
+  for index, split in enumerate(wanted):
+    reserved = len(wanted) - index - 1
+    wanted[split] = max(min(wanted[split], left - reserved), 0)
+    left -= wanted[split]
+  return wanted
+
+
+def check(by_class, split_of, percents, was_kept, folder):
+  """Raises InputError if a class has no photos in a requested split.
+
+  Args:
+    by_class: {class: list of groups}.
+    split_of: {file: split} of all photos.
+    percents: as in `assign`.
+    was_kept: path of the former manifest whose splits were kept, or None.
+    folder: the folder of photos.
+  """
+  wanted = ['train'] + [split for split in SPLITS[1:] if percents[split]]
+  lacking = []
+  for class_name, groups in by_class.items():
+    got = {split_of[photo.file] for members in groups for photo in members}
+    if not set(wanted) <= got:
+      lacking.append('%r (%d)' % (class_name, len(groups)))
+  if not lacking:
+    return
+  advice = 'add photos, or lower --percent_validation or --percent_test to 0'
+  if was_kept:
+    advice = ('add photos, or delete %s to split all photos again: photos keep '
+              'the splits listed there' % was_kept)
+  raise InputError(
+      '%s: too few photos for the splits %s in these classes (in brackets: how '
+      'many different photos): %s; %s' %
+      (folder, ', '.join(wanted), _some(lacking), advice))
+
+
+def keep_one_split(members, skipped):
+  """Returns those photos of a group of equal ones that are converted.
+
+  If they are in several classes: none. If they are in several ready-made
+  splits: those in the last one.
+
+  Args:
+    members: list of CheckedPhoto with equal pixels.
+    skipped: list to which those in an earlier ready-made split are added.
+  """
+  if len({photo.class_name for photo in members}) > 1:
+    return []
+  # If a split is None, all are None.
+  last = max(members, key=lambda photo: SPLITS.index(photo.split or 'train'))
+  for photo in members:
+    if photo.split != last.split:
+      skipped.append({
+          'file': photo.file,
+          'reason': 'the same photo is in another split: %s' %
+                    photo_folder.printable(last.file)})
+  return [photo for photo in members if photo.split == last.split]
+
+
+def check_ready_made(folder, listing, kept):
+  """Checks that each class is in each ready-made split.
+
+  Args:
+    folder: the folder of photos.
+    listing: its photo_folder.Listing.
+    kept: list of the results of `keep_one_split`, without empty ones.
+
+  Raises:
+    InputError: a class is not in the training split.
+  """
+  for split, name in listing.splits.items():
+    present = {members[0].class_name for members in kept
+               if members[0].split == split}
+    lacking = [repr(class_name) for class_name in listing.classes
+               if class_name not in present]
+    if not lacking:
+      continue
+    names = _some(lacking)
+    if split == 'train':
+      raise InputError(
+          '%s holds no training photos of %d classes: %s. Add photos to %s/, '
+          'or remove these class folders; a photo that is in an evaluation '
+          'split as well does not count' % (folder, len(lacking), names, name))
+    tf.logging.warning(
+        '%s: %s/ holds no photo of %d of the %d classes: %s. These are not '
+        'evaluated by the %s split', folder, name, len(lacking),
+        len(listing.classes), names, split)
+
+
+def _some(names):
+  """Returns the first few names, separated by commas."""
+  return ', '.join(names[:_NAMED]) + ', ...' * (len(names) > _NAMED)

@@ -1,0 +1,1 @@
+"""Reading of photo files of any format: checks, orientation, colours."""

@@ -1,0 +1,1 @@
+"""Out-of-distribution (OOD) detection: photos of none of the classes."""

@@ -1,0 +1,183 @@
+"""Out-of-distribution detection: building and using the reference bank.
+
+  bank, description = known.bank_of(run, checkpoint, 'my_flower_5', 'data')
+
+The bank consists of training photos; its threshold is set with validation
+photos. It is built once and stored next to the checkpoint, for evaluation,
+report and export.
+"""
+
+import collections
+
+import numpy as np
+
+from common.errors import InputError
+from compat import tf
+from datasets import dataset_factory, split_files
+from evaluation import metrics, photo_features
+from ood import reference_bank
+from runs import checkpoints, feature_cache
+
+TRAIN, VALIDATION = 'train', 'validation'
+
+# refused: how many of the `photos` are not known. interval: 95 % confidence
+# interval of the share of refused photos.
+Refused = collections.namedtuple('Refused', 'refused photos interval')
+
+# similarities, scores: [photos] float32. known: [photos] bool. refused: a
+# Refused.
+Judged = collections.namedtuple('Judged', 'similarities scores known refused')
+
+
+def bank_of(run, checkpoint, dataset_name=None, dataset_dir=None,
+            moving_average_decay=None, compute=True, batch_size=32,
+            num_threads=4, session_config=None):
+  """Returns the bank of a checkpoint; builds it if it does not exist.
+
+  Args:
+    run: RunInfo of the run, as training saved it.
+    checkpoint: prefix of the checkpoint.
+    dataset_name: name of the current data set; see data_set_of.
+    dataset_dir: folder of its records.
+    moving_average_decay: decay of the averages to use; None: the variables.
+    compute: whether photos may be run through the network, which takes a while;
+      False: use only the feature cache of the run.
+    batch_size: photos per batch.
+    num_threads: threads that decode photos.
+    session_config: tf.ConfigProto.
+
+  Returns:
+    A reference_bank.Bank and its description; or None and the reason.
+  """
+  try:
+    datasets = _datasets(run, *data_set_of(run, dataset_name, dataset_dir))
+    records = feature_cache.fingerprint_records(
+        sum((list(datasets[split].data_sources)
+             for split in (TRAIN, VALIDATION)), []))
+    bank = reference_bank.load(checkpoint, records, moving_average_decay)
+    if bank is None:
+      features = photo_features.from_cache(
+          run, checkpoint, datasets, moving_average_decay, session_config,
+          {TRAIN: reference_bank.choose})
+      if features is None and not compute:
+        return None, ('the features of %s are not cached; ./export_freeze.sh '
+                      'or ./report.sh computes them' % checkpoint)
+      bank = _build(features or _compute(
+          run, checkpoint, datasets, batch_size, num_threads,
+          moving_average_decay, session_config),
+                    checkpoint, records, moving_average_decay)
+      _save(bank, checkpoint)
+    return bank, describe(bank)
+  # A run in progress may have deleted its checkpoint by now.
+  except (InputError, OSError) as error:
+    return None, str(error)
+
+
+def data_set_of(run, dataset_name=None, dataset_dir=None):
+  """Returns the name and the folder of the data set of a run.
+
+  Args:
+    run: RunInfo of the run.
+    dataset_name: name of the current data set; None: the run's. If it is not
+      the run's, dataset_dir is ignored.
+    dataset_dir: folder of that data set now; None: the one of the run.
+  """
+  if dataset_name not in (None, run.dataset_name):
+    dataset_dir = None
+  return run.dataset_name, dataset_dir or run.dataset_dir
+
+
+def _datasets(run, name, folder):
+  """Returns {split: slim Dataset} of the two splits that a bank needs.
+
+  Raises:
+    InputError: a split has no photos, or its classes are not the run's.
+  """
+  splits = split_files.find(name, folder) if folder else {}
+  missing = [split for split in (TRAIN, VALIDATION)
+             if split not in splits or splits[split].size == 0]
+  if missing:
+    raise InputError('data set %r in %s has no %s photos' % (
+        name, folder, ' and no '.join(missing)))
+  datasets = {split: dataset_factory.get_dataset(name, split, folder)
+              for split in (TRAIN, VALIDATION)}
+  names = datasets[TRAIN].labels_to_names
+  labels = [names[index]
+            for index in range(run.labels_offset, datasets[TRAIN].num_classes)]
+  if labels != run.labels:
+    raise InputError('data set %r in %s has the classes %s, the run %s' % (
+        name, folder, checkpoints.name_some(labels),
+        checkpoints.name_some(run.labels)))
+  return datasets
+
+
+def _compute(run, checkpoint, datasets, batch_size, num_threads,
+             moving_average_decay, session_config):
+  """Runs photos through the network; returns {split: Features}."""
+  chosen = reference_bank.choose(
+      _read_labels(datasets[TRAIN]) - run.labels_offset)
+  tf.logging.info('Computing the features of %d training and %d validation '
+                  'photos', len(chosen), datasets[VALIDATION].num_samples)
+  keep = {TRAIN: chosen, VALIDATION: None}
+  return {split: photo_features.from_photos(
+      run, checkpoint, dataset, batch_size, num_threads, moving_average_decay,
+      session_config, keep[split])
+          for split, dataset in datasets.items()}
+
+
+def _save(bank, checkpoint):
+  """Saves a Bank, if its folder is writable."""
+  try:
+    reference_bank.save(checkpoint, bank)
+  except OSError as error:
+    tf.logging.warning('%s is not saved: %s', reference_bank.path(checkpoint),
+                       error.strerror)
+
+
+def _read_labels(dataset):
+  """Returns the labels of a data set's records: [photos] int64."""
+  labels = []
+  for path in dataset.data_sources:
+    for record in tf.python_io.tf_record_iterator(path):
+      feature = tf.train.Example.FromString(record).features.feature
+      labels.append(feature['image/class/label'].int64_list.value[0])
+  return np.array(labels, np.int64)
+
+
+def _build(features, checkpoint, records, moving_average_decay):
+  """Builds the Bank from {split: Features}."""
+  train, validation = features[TRAIN], features[VALIDATION]
+  bank = reference_bank.build(train.values, train.labels, train.filenames,
+                            train.positions, checkpoint, records,
+                            moving_average_decay)
+  return reference_bank.set_threshold(
+      bank, reference_bank.similarities(bank, validation.values),
+      validation.logits, VALIDATION)
+
+
+def describe(bank):
+  """Returns a description of a Bank with a threshold."""
+  low, high = metrics.wilson_interval(bank.photos - bank.refused, bank.photos)
+  return ('%d training photos to compare with; known from a score of %.4f on, '
+          'set with %d %s photos, of which %d are refused (95 %% interval '
+          'of the accepted share: %.3f to %.3f)' % (
+              len(bank.labels), bank.threshold, bank.photos, bank.split,
+              bank.refused, low, high))
+
+
+def judge(bank, counted):
+  """Decides which photos are known.
+
+  Args:
+    bank: reference_bank.Bank with a threshold.
+    counted: loop.Counted with logits and features, of at least one photo.
+
+  Returns:
+    Judged.
+  """
+  similarities = reference_bank.similarities(bank, counted.features)
+  scores = reference_bank.scores(bank, similarities, counted.logits)
+  known = scores >= bank.threshold
+  count = int(np.sum(~known))
+  return Judged(similarities, scores, known, Refused(
+      count, len(scores), metrics.wilson_interval(count, len(scores))))

@@ -1,0 +1,1 @@
+"""The classifier that answers requests: its graph, batches, replacement."""

@@ -1,0 +1,386 @@
+"""Classifies photo files, for the command line and the server.
+
+  classifier = Classifier.from_frozen_graph('my_inception_v4_freeze.pb')
+  scores = classifier.classify([open('cat.jpg', 'rb').read()])
+  classifier.labels[scores[0].argmax()]
+
+Each photo is first converted as for a record file, so that it gets the same
+scores as in evaluation.
+"""
+
+import collections
+import os
+
+import numpy as np
+
+from common import label_files
+from common.errors import InputError
+from compat import tf
+from datasets import imagenet_names
+from datasets.photo_files import photos
+from ood import reference_bank
+from runs import checkpoints, run_info
+from serving.model import foreign, graph_files, graph_info, inference_graph
+
+# scores: [num_classes] float32. known: whether the photo is one of the classes;
+# similarity: how similar it is to the training photos; both are None for a
+# graph without out-of-distribution detection. nearest: list of Neighbours,
+# nearest first. labels: names of the scores, from the graph that produced them;
+# sha256: of the file of that graph; both None if unknown.
+Answer = collections.namedtuple(
+    'Answer', 'scores known similarity nearest labels sha256',
+    defaults=(None, None))
+
+# A training photo: file name, label, and the cosine similarity of its features
+# to those of the photo.
+Neighbour = collections.namedtuple('Neighbour', 'file label similarity')
+
+
+class Classifier:
+  """One network in one session; safe to use from several threads.
+
+  Attributes:
+    info: GraphInfo of the graph.
+    labels: names by output index.
+  """
+
+  def __init__(self, graph_def, info, batch_size=16, calibrated=False,
+               num_nearest=0):
+    """Loads a frozen graph.
+
+    Args:
+      graph_def: frozen GraphDef.
+      info: GraphInfo; must have labels.
+      batch_size: maximum number of photos per run of the session.
+      calibrated: whether to return the scores after temperature scaling.
+      num_nearest: number of nearest training photos to return for each photo.
+
+    Raises:
+      InputError: the graph cannot be loaded, does not match its labels, or has
+        no calibrated scores or no training photos.
+    """
+    if calibrated and not info.calibrated_predictions:
+      raise InputError('--calibrated: the graph has no calibrated scores; '
+                       './report.sh fits a temperature, and '
+                       './export_freeze.sh then puts it into the graph')
+    if num_nearest and not info.cosines:
+      raise InputError('--nearest: the graph holds no training photos; '
+                       './export_freeze.sh --known=on puts them in')
+    self.info = info
+    self.labels = list(info.labels)
+    self._num_nearest = num_nearest
+    graph = tf.Graph()
+    with graph.as_default():
+      graph_files.import_into_default(graph_def)
+      self._input = _tensor(graph, info.input)
+      self._predictions = _tensor(
+          graph, info.calibrated_predictions if calibrated
+          else info.predictions)
+      self._outputs = {'scores': self._predictions}
+      if info.known:
+        self._outputs.update(known=_tensor(graph, info.known),
+                             similarity=_tensor(graph, info.similarity))
+      if num_nearest:
+        self._outputs['cosines'] = _tensor(graph, info.cosines)
+      self._encoded, self._images = self._input, None
+      if info.input_kind == 'float':
+        self._encoded = tf.placeholder(tf.string, [None], name='encoded_photos')
+        self._images = inference_graph.photos_to_images(
+            self._encoded, info.preprocessing_name, info.image_size,
+            info.channels)
+    self._check_outputs()
+    # A graph for mobile runtimes accepts one batch size only.
+    self._fixed = (_first_dimension(self._input) or
+                   _first_dimension(self._predictions))
+    self._batch_size = self._fixed or batch_size
+    graph.finalize()
+    config = tf.ConfigProto()
+    config.gpu_options.allow_growth = True
+    self._session = tf.Session(graph=graph, config=config)
+    self._bank = None
+    if num_nearest:
+      self._bank = self._session.run([info.bank_filenames, info.bank_labels])
+
+  @classmethod
+  def from_frozen_graph(cls, path, label_file=None, model_name=None,
+                        image_size=None, preprocessing_name=None,
+                        batch_size=16, calibrated=False, num_nearest=0,
+                        allowed_ops=()):
+    """Loads a frozen graph from a file.
+
+    Args:
+      path: binary GraphDef. One with classifier/info needs nothing else.
+      label_file: file with names that replace the graph's.
+      model_name: key of nets_factory; like the next two, only for graphs made
+        elsewhere.
+      image_size: height and width in pixels.
+      preprocessing_name: key of preprocessing_factory.
+      batch_size: maximum number of photos per run of the session.
+      calibrated: whether to return the scores after temperature scaling.
+      num_nearest: number of nearest training photos to return for each photo.
+      allowed_ops: as for graph_files.read_frozen.
+
+    Raises:
+      InputError: a file is missing or damaged, the files do not match each
+        other, the graph may do more than compute, a property of a graph made
+        elsewhere is unknown, or calibrated scores or training photos are
+        requested and not in the graph.
+    """
+    graph_def = graph_files.read_frozen(path, 'frozen graph', allowed_ops)
+    info = graph_info.read(graph_def)
+    if info is None:
+      info = foreign.describe(graph_def, None, model_name, image_size,
+                              preprocessing_name)
+    else:
+      _check_same('--model_name', model_name, info.model_name)
+      _check_same('--image_size', image_size, info.image_size)
+      _check_same('--preprocessing_name', preprocessing_name,
+                  info.preprocessing_name)
+    if label_file:
+      labels = label_files.read(label_file)
+      if labels != info.labels and sorted(labels) == sorted(info.labels or []):
+        raise InputError(
+            'label file %r has the names of %r in another order: they belong '
+            'to different graphs' % (label_file, path))
+      info = info._replace(labels=labels)
+    if not info.labels:
+      info = info._replace(labels=_foreign_labels(graph_def, info, path))
+    return cls(graph_def, info, batch_size, calibrated, num_nearest)
+
+  @classmethod
+  def from_checkpoint(cls, path, model_name=None, labels=None, image_size=None,
+                      preprocessing_name=None, moving_average_decay=None,
+                      batch_size=16, temperature=None, num_nearest=0):
+    """Builds a network and loads a checkpoint's weights into it.
+
+    Args:
+      path: train directory or checkpoint. Arguments that are None are taken
+        from the run.json beside it, if there is one.
+      model_name: key of nets_factory; required if there is no run.json.
+      labels: names by output index; None uses those of run.json, or ImageNet's
+        if the checkpoint has 1000 or 1001 classes.
+      image_size: height and width in pixels; None uses the network's own.
+      preprocessing_name: key of preprocessing_factory; None: the network's.
+      moving_average_decay: as for inference_graph.freeze.
+      batch_size: maximum number of photos per run of the session.
+      temperature: the scores are softmax(logits / temperature); None: the
+        network's own.
+      num_nearest: number of nearest training photos to return for each photo,
+        if there is a known.npz beside the checkpoint.
+
+    Raises:
+      InputError: the checkpoint is missing or does not match, or the network or
+        the labels are unknown.
+    """
+    prefix = checkpoints.resolve(path)
+    run = run_info.load(os.path.dirname(prefix))
+    if run:
+      _check_same('--model_name', model_name, run.model_name)
+      model_name = run.model_name
+      labels = labels or run.labels
+      image_size = image_size or run.image_size
+      preprocessing_name = preprocessing_name or run.preprocessing_name
+    if not model_name:
+      raise InputError('%s has no run.json beside it: give --model_name' %
+                       prefix)
+    labels = labels or _checkpoint_labels(prefix, model_name)
+    bank = None
+    if run and (image_size, preprocessing_name) == (
+        run.image_size, run.preprocessing_name):
+      bank = reference_bank.load(prefix,
+                               moving_average_decay=moving_average_decay)
+    with tf.Graph().as_default():
+      info = inference_graph.build(model_name, labels, image_size,
+                                   preprocessing_name, input_kind='encoded',
+                                   temperature=temperature, bank=bank)
+      graph_def = inference_graph.freeze(info, prefix, moving_average_decay)
+    return cls(graph_def, info, batch_size, temperature is not None,
+               num_nearest)
+
+  def classify(self, encoded_photos):
+    """Scores photos.
+
+    Args:
+      encoded_photos: list of bytes, each an unmodified photo file.
+
+    Returns:
+      `[len(encoded_photos), num_classes]` float32 softmax scores.
+
+    Raises:
+      photos.PhotoError: one of them cannot be used.
+    """
+    results = self.classify_each(encoded_photos)
+    for result in results:
+      if isinstance(result, photos.PhotoError):
+        raise result
+    return np.reshape(np.array(results, np.float32), [-1, len(self.labels)])
+
+  def classify_each(self, encoded_photos):
+    """Scores photos, some of which may be unusable.
+
+    Args:
+      encoded_photos: list of bytes, each an unmodified photo file.
+
+    Returns:
+      A list of the same length: for each photo `[num_classes]` float32, or a
+      PhotoError with the reason why there is none.
+    """
+    return [answer.scores if isinstance(answer, Answer) else answer
+            for answer in self.examine_each(encoded_photos)]
+
+  def examine_each(self, encoded_photos):
+    """Returns all outputs for photos, some of which may be unusable.
+
+    Args:
+      encoded_photos: list of bytes, each an unmodified photo file.
+
+    Returns:
+      A list of the same length: for each photo an Answer, or a PhotoError with
+      the reason why there is none.
+    """
+    return self.examine_prepared([prepare(data) for data in encoded_photos])
+
+  def examine_prepared(self, prepared):
+    """Does what examine_each does, for the results of `prepare`.
+
+    Args:
+      prepared: list of photos.Photo and PhotoErrors.
+
+    Returns:
+      A list of the same length: for each photo an Answer, or a PhotoError with
+      the reason why there is none.
+    """
+    results = list(prepared)
+    usable = [(index, photo.encoded) for index, photo in enumerate(prepared)
+              if not isinstance(photo, photos.PhotoError)]
+    for start in range(0, len(usable), self._batch_size):
+      batch = usable[start:start + self._batch_size]
+      answers = self._answers_or_errors([encoded for _, encoded in batch])
+      for (index, _), answer in zip(batch, answers):
+        results[index] = answer
+    return results
+
+  def warm_up(self):
+    """Classifies one black photo: the first run takes longer than later ones.
+
+    Returns:
+      `[num_classes]` float32, its scores.
+    """
+    with tf.Graph().as_default(), tf.Session() as session:
+      black = tf.zeros([self.info.image_size] * 2 + [3], tf.uint8)
+      photo = session.run(tf.io.encode_jpeg(black))
+    return self.classify([photo])[0]
+
+  def close(self):
+    """Frees the session."""
+    self._session.close()
+
+  def _answers_or_errors(self, batch):
+    """Runs a batch; if it fails, runs each photo alone to find the bad one."""
+    try:
+      return self._run(batch)
+    except tf.errors.InvalidArgumentError as error:
+      if len(batch) > 1:
+        return [self._answers_or_errors([photo])[0] for photo in batch]
+      tf.logging.debug('TensorFlow refuses a photo: %s', error)
+      return [photos.PhotoError('TensorFlow cannot decode it')]
+
+  def _run(self, batch):
+    missing = (self._fixed or len(batch)) - len(batch)
+    inputs = batch + batch[-1:] * missing
+    if self._images is not None:
+      inputs = self._session.run(self._images, {self._encoded: inputs})
+    found = self._session.run(self._outputs, {self._input: inputs})
+    # The shape in the graph may leave the number of classes undefined.
+    label_files.check_count(self.labels, found['scores'].shape[-1],
+                            'the list of labels')
+    return [self._answer({name: values[row] for name, values in found.items()})
+            for row in range(len(batch))]
+
+  def _answer(self, found):
+    """Returns the Answer for the outputs of one photo."""
+    nearest = []
+    if self._bank:
+      files, labels = self._bank
+      cosines = found['cosines']
+      for place in np.argsort(-cosines, kind='stable')[:self._num_nearest]:
+        nearest.append(Neighbour(
+            files[place].decode('utf-8', 'surrogateescape'),
+            self.labels[labels[place]], float(cosines[place])))
+    known = found.get('known')
+    return Answer(
+        found['scores'], None if known is None else bool(known),
+        None if known is None else float(found['similarity']), nearest,
+        self.labels)
+
+  def _check_outputs(self):
+    outputs = _last_dimension(self._predictions)
+    if outputs:
+      label_files.check_count(self.labels, outputs, 'the list of labels')
+
+
+def prepare(data, max_pixels=photos.MAX_PIXELS):
+  """Converts a photo as for a record file.
+
+  This is the part of examine_each that needs no session.
+
+  Args:
+    data: bytes of an unmodified photo file.
+    max_pixels: largest width times height that is decoded.
+
+  Returns:
+    A photos.Photo, or a PhotoError with the reason why there is none.
+  """
+  try:
+    return photos.normalize_photo(data, max_pixels)
+  except photos.PhotoError as error:
+    # A new error: the old one holds the decoder's frames, and so the pixels.
+    return type(error)(*error.args)
+
+
+def _tensor(graph, name):
+  try:
+    return graph.get_tensor_by_name(name)
+  except KeyError:
+    raise InputError('the graph has no tensor %s, which its classifier/info '
+                     'names' % name)
+
+
+def _first_dimension(tensor):
+  """Returns a tensor's static batch size, None if it is undefined."""
+  return tensor.shape.as_list()[0] if tensor.shape.ndims else None
+
+
+def _last_dimension(tensor):
+  """Returns a tensor's static number of columns, None if it is undefined."""
+  return tensor.shape.as_list()[-1] if tensor.shape.ndims else None
+
+
+def _check_same(flag, given, kept):
+  if given is not None and given != kept:
+    raise InputError('%s=%s contradicts what was exported or trained: %s' %
+                     (flag, given, kept))
+
+
+def _foreign_labels(graph_def, info, path):
+  """Returns ImageNet's labels if a graph made elsewhere has as many classes."""
+  with tf.Graph().as_default() as graph:
+    graph_files.import_into_default(graph_def)
+    size = _last_dimension(_tensor(graph, info.predictions))
+  labels = imagenet_names.labels_of(size)
+  if labels is None:
+    raise InputError('%r has no labels in it: give --label_file' % path)
+  return labels
+
+
+def _checkpoint_labels(prefix, model_name):
+  """Returns ImageNet's labels for a published checkpoint."""
+  size = inference_graph.num_classes(prefix, model_name)
+  if size is None:
+    raise InputError('%s has no classifier of the network %r: check '
+                     '--model_name' % (prefix, model_name))
+  labels = imagenet_names.labels_of(size)
+  if labels is None:
+    raise InputError('%s has %d classes, whose names it does not hold: give '
+                     '--label_file' % (prefix, size))
+  return labels

@@ -1,0 +1,126 @@
+"""Detects how to use a frozen graph that was made elsewhere.
+
+slim's own export and the 2017 scripts store no metadata in the graph. Its input
+and its class scores are recognized by their operations, and its network by its
+scope.
+"""
+
+from common.errors import InputError
+from compat import tf
+from nets import nets_factory
+from serving.model import graph_info
+
+# Operations that pass class scores through without changing their values.
+_PASSING = ('Identity', 'Reshape', 'Squeeze')
+
+
+def describe(graph_def, labels=None, model_name=None, image_size=None,
+             preprocessing_name=None):
+  """Returns what can be found out about a frozen graph without metadata.
+
+  Args:
+    graph_def: frozen GraphDef.
+    labels: names by output index, if they are known.
+    model_name: key of nets_factory; None detects it by the graph's scopes.
+    image_size: height and width in pixels; None uses that of the graph, or
+      else the default size of the network.
+    preprocessing_name: key of preprocessing_factory; None: the network's own.
+
+  Returns:
+    GraphInfo, with None for everything that is unknown.
+
+  Raises:
+    InputError: no input or class scores are found, or several, or the
+      preprocessing cannot be determined.
+  """
+  placeholder = _find_input(graph_def)
+  height, width, channels = _image_shape(placeholder)
+  if height != width:
+    raise InputError('the input %s takes images of %s x %s, accepted: square '
+                     'ones' % (placeholder.name, height, width))
+  row = _find_network(graph_def, model_name)
+  size = height or image_size or (row and row.image_size)
+  if image_size and image_size != size:
+    raise InputError('--image_size=%d: the graph takes images of %d x %d' %
+                     (image_size, size, size))
+  preprocessing_name = preprocessing_name or (row and row.preprocessing)
+  if not size or not preprocessing_name:
+    raise InputError('the graph does not say how photos are preprocessed: give '
+                     '--preprocessing_name and --image_size')
+  return graph_info.GraphInfo(
+      format=graph_info.FORMAT, model_name=model_name, labels=labels,
+      labels_offset=0, image_size=size, channels=channels,
+      preprocessing_name=preprocessing_name, input=placeholder.name + ':0',
+      input_kind='float', logits=None,
+      predictions=_find_predictions(graph_def) + ':0', features=None,
+      checkpoint=None)
+
+
+def _find_input(graph_def):
+  """Returns the placeholder `input`, or else the only placeholder."""
+  found = [node for node in graph_def.node if node.op == 'Placeholder']
+  named = [node for node in found if node.name == 'input']
+  if not named and len(found) != 1:
+    raise InputError('the graph has no placeholder `input`; its placeholders: '
+                     '%s' % (_names(found) or 'none'))
+  node = (named or found)[0]
+  dtype = tf.as_dtype(node.attr['dtype'].type)
+  if dtype != tf.float32:
+    raise InputError('the input %s takes %s; accepted without classifier/info '
+                     'in the graph: float32 images' % (node.name, dtype.name))
+  return node
+
+
+def _image_shape(placeholder):
+  """Returns height, width (None if undefined) and channels of an input."""
+  shape = placeholder.attr['shape'].shape
+  sizes = [dim.size if dim.size > 0 else None for dim in shape.dim]
+  if shape.unknown_rank or len(sizes) not in (0, 4):
+    sizes = [None] * 4 if shape.unknown_rank else sizes
+  if not sizes:
+    sizes = [None] * 4
+  if len(sizes) != 4:
+    raise InputError('the input %s has shape %s, accepted: [batch, height, '
+                     'width, channels]' % (placeholder.name, sizes))
+  return sizes[1], sizes[2], sizes[3] or 3
+
+
+def _find_network(graph_def, model_name):
+  """Returns the network's row, or None.
+
+  Without a name, the network is detected by its scope. Each of slim's networks
+  has its own, except that all widths of MobileNet share one, and share all
+  fields of the row that are used here. Without a unique result returns None.
+  """
+  if model_name:
+    return nets_factory.get_network(model_name)
+  scopes = {node.name.split('/')[0] for node in graph_def.node}
+  rows = [row for row in nets_factory.NETWORKS.values()
+          if row.classifier_scopes[0].split('/')[0] in scopes]
+  kinds = {(row.preprocessing, row.image_size) for row in rows}
+  return rows[0] if len(kinds) == 1 else None
+
+
+def _find_predictions(graph_def):
+  """Returns the name of the class scores: the softmax, or what passes it on."""
+  consumers = {}
+  for node in graph_def.node:
+    for name in node.input:
+      consumers.setdefault(name.lstrip('^').split(':')[0], []).append(node)
+  ends = [node for node in graph_def.node
+          if not consumers.get(node.name) and _is_softmax(node, graph_def)]
+  if len(ends) != 1:
+    raise InputError('the graph must end in one softmax, found: %s' %
+                     (_names(ends) or 'none'))
+  return ends[0].name
+
+
+def _is_softmax(node, graph_def):
+  nodes = {other.name: other for other in graph_def.node}
+  while node.op in _PASSING:
+    node = nodes[node.input[0].split(':')[0]]
+  return node.op == 'Softmax'
+
+
+def _names(nodes):
+  return ', '.join(sorted(node.name for node in nodes))

@@ -1,0 +1,342 @@
+"""The graph that the server uses, and its replacement by a newer one.
+
+  service = Service(Source(load, path), batch_size=8)
+  answers = service.examine_each([data])
+
+The files of the graph are watched. Once they have changed and are stable, the
+new graph is loaded while the current one is still in use, tried, and swapped in
+between two batches. A graph that cannot be used is rejected, and the current
+one stays in use.
+"""
+
+import bisect
+import collections
+import ctypes
+import gc
+import os
+import threading
+import time
+
+import numpy as np
+
+from common.errors import InputError
+from compat import tf
+from datasets.photo_files import photos
+from downloads import marks
+from serving.model import evaluations
+from serving.model.batching import Batcher, Closing
+from serving.model.classifier import Answer, prepare
+from serving.model.patience import Patience, Places
+
+# Seconds for which the files must not have changed before they are loaded: the
+# program that writes them may not be done.
+_REST_SECS = 1.0
+
+# Weights (photos.weight_of) up to which a photo is small, and above which it is
+# large. Phones take photos of 12 million pixels, some of 50 million.
+_SMALL_PIXELS, _LARGE_PIXELS = 4 * 10 ** 6, 16 * 10 ** 6
+
+# Limit on the pixels that are accepted but not answered, in units of
+# max_pixels.
+_LARGEST_PHOTOS = 16
+
+# Number of parallel batches in the session. With three, the cores process one
+# while the clients of the others read their answers; with more, batches would
+# be small.
+_RUNS = 3
+
+# Tolerance for the sum of a photo's scores, which should be 1: it is a sum of
+# thousands of float32.
+_SUM_TOLERANCE = 1e-3
+
+# data: bytes of the file. weight: from photos.weight_of. index: position in the
+# request.
+_Photo = collections.namedtuple('_Photo', 'data weight index')
+
+# classifier: ready to use. facts: what Service.facts returns. signature: of the
+# files that it was loaded from.
+_Loaded = collections.namedtuple('_Loaded', 'classifier facts signature')
+
+
+class Source:
+  """The files that graphs are loaded from."""
+
+  def __init__(self, load, graph_file, label_file=None):
+    """Stores the paths.
+
+    Args:
+      load: function without arguments; returns a Classifier from the files.
+      graph_file: path of the frozen graph.
+      label_file: path of its labels; None: the labels are in the graph.
+    """
+    self._load = load
+    self.graph_file = graph_file
+    self._files = [graph_file] + ([label_file] if label_file else [])
+
+  def signature(self):
+    """Returns a fingerprint of the current files; None: a file is missing.
+
+    It holds the inode, size and time of change of each file: if two graphs
+    replace each other within one clock tick, at least one of these differs.
+    """
+    try:
+      stats = [os.stat(path) for path in self._files]
+    except OSError:
+      return None
+    return tuple((found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+                 for found in stats)
+
+  def load(self):
+    """Returns the _Loaded of the current files, warmed up and tried.
+
+    Raises:
+      InputError: the files are missing, damaged, do not match each other,
+        changed meanwhile, or give scores that are not probabilities.
+    """
+    before = self.signature()
+    classifier = self._load()
+    try:
+      _check(classifier, self.graph_file)
+      facts = _facts(classifier, self.graph_file)
+      if self.signature() != before:
+        raise InputError('%r changed while it was read' % self.graph_file)
+    except Exception:
+      classifier.close()
+      raise
+    return _Loaded(classifier, facts, before)
+
+
+class Service:
+  """Examines photos with the newest usable graph; safe in several threads.
+
+  serving/web/app.py uses `labels`, `examine_each`, `is_ready`, `facts` and
+  `counts`.
+  """
+
+  def __init__(self, source, reload_secs=2.0, max_pixels=photos.MAX_PIXELS,
+               observe=None, **limits):
+    """Loads the graph, and starts the threads that examine and watch.
+
+    Args:
+      source: Source.
+      reload_secs: seconds between two checks of the files; 0: never checks.
+      max_pixels: largest width times height that is decoded.
+      observe: function of a metric's name and a value; None: not called.
+      **limits: arguments of the Batcher: batch_size, window_secs, max_queue.
+
+    Raises:
+      InputError: the graph cannot be used.
+    """
+    self._source = source
+    self._present = source.load()
+    _give_back_memory()
+    self._max_pixels = max_pixels
+    self._observe = observe or (lambda name, value: None)
+    # One photo per core is decoded at a time: more would not be faster, and
+    # each needs up to 9 bytes of memory per pixel. Small, medium and large ones
+    # have separate limits.
+    cores = os.cpu_count() or 1
+    self._decoders = [Places(count)
+                      for count in (cores, cores, max(1, cores // 4))]
+    self._ending = False
+    self._swaps = self._failed_swaps = 0
+    self._closed = threading.Event()
+    # The graph decodes them at full size: all batches together must not need
+    # more memory than the largest photo.
+    self._batcher = Batcher(
+        self._examine, weigh=lambda photo: photo.weight,
+        large=min(_LARGE_PIXELS, max_pixels // 2),
+        max_weight=_LARGEST_PHOTOS * max_pixels, observe=observe, runs=_RUNS,
+        **limits)
+    self._watcher = None
+    if reload_secs:
+      self._watcher = threading.Thread(
+          target=self._watch, args=(reload_secs,), name='watcher', daemon=True)
+      self._watcher.start()
+
+  @property
+  def labels(self):
+    """The class names of the current graph."""
+    return self._present.classifier.labels
+
+  def examine_each(self, encoded_photos, patience=None):
+    """Examines photos, some of which may be unusable.
+
+    Decodes in the calling thread; the rest is queued.
+
+    Args:
+      encoded_photos: list of bytes, each a photo file as it came.
+      patience: patience.Patience of the caller; None: no time limit.
+
+    Returns:
+      A list of the same length: for each photo an Answer, whose `labels` and
+      `sha256` are those of the graph that produced it, or a PhotoError with the
+      reason why there is none.
+
+    Raises:
+      batching.Busy: too many photos are waiting.
+      batching.Closing: the server is shutting down.
+      batching.Failed: the session failed.
+      patience.TimedOut: the deadline has passed.
+      patience.Gone: the client has disconnected.
+    """
+    patience = patience or Patience()
+    return self._batcher.submit(
+        [_Photo(data, photos.weight_of(data), index)
+         for index, data in enumerate(encoded_photos)],
+        lambda photo: self._prepare(photo, patience), patience)
+
+  def is_ready(self):
+    """Whether a warm graph is loaded and the server is not shutting down."""
+    return not self._ending
+
+  def facts(self):
+    """Returns facts about the current graph, as a dict.
+
+    Keys: name, classes, image_size, file, bytes, sha256, checkpoint, known
+    (whether it detects photos that are none of its classes), evaluation (a
+    dict, or None) and loaded_at (UTC).
+    """
+    return dict(self._present.facts)
+
+  def counts(self):
+    """Returns the counters as a dict.
+
+    Keys: those of Batcher.counts, swaps and failed_swaps.
+    """
+    return dict(self._batcher.counts(), swaps=self._swaps,
+                failed_swaps=self._failed_swaps)
+
+  def announce_end(self):
+    """Makes is_ready false; requests are still answered until close()."""
+    self._ending = True
+
+  def close(self, timeout=None):
+    """Answers accepted photos, refuses new ones, and frees the session.
+
+    Args:
+      timeout: maximum seconds to wait; None: no limit.
+
+    Returns:
+      Whether all accepted photos are answered.
+    """
+    self._ending = True
+    self._closed.set()
+    done = self._batcher.close(timeout)
+    if done:
+      self._present.classifier.close()
+    return done
+
+  def _prepare(self, photo, patience):
+    # By size: a thread that waits for the lock in photos.py for the largest
+    # photos must not occupy a place that small photos need.
+    places = self._decoders[bisect.bisect_left(
+        (_SMALL_PIXELS, _LARGE_PIXELS), photo.weight)]
+    with places.take(photo.index, patience):
+      patience.check()
+      start = time.monotonic()
+      prepared = prepare(photo.data, self._max_pixels)
+      seconds = time.monotonic() - start
+    self._observe('classifier_decode_duration_seconds', seconds)
+    if isinstance(prepared, photos.Photo):
+      self._observe('classifier_photo_pixels', prepared.height * prepared.width)
+    return prepared
+
+  def _examine(self, prepared):
+    present = self._present
+    return [answer._replace(sha256=present.facts['sha256'])
+            if isinstance(answer, Answer) else answer
+            for answer in present.classifier.examine_prepared(prepared)]
+
+  def _watch(self, reload_secs):
+    """Checks the files periodically; loads them when they have changed."""
+    refused = None
+    while not self._closed.wait(reload_secs):
+      found = self._source.signature()
+      if found in (None, refused, self._present.signature):
+        continue
+      if self._closed.wait(_REST_SECS) or self._source.signature() != found:
+        continue  # Still being written; or the server is shutting down.
+      if not self._change():
+        refused = found
+
+  def _change(self):
+    """Replaces the current graph with the new one, if that can be used.
+
+    Returns:
+      Whether the graph was replaced.
+    """
+    start = time.monotonic()
+    try:
+      loaded = self._source.load()
+    # A damaged graph makes TensorFlow raise nearly any exception. None of them
+    # may stop the watching thread or the server.
+    except Exception as error:
+      self._failed_swaps += 1
+      reason = ' '.join(str(error).split()) or type(error).__name__
+      tf.logging.error('refused the changed graph, the present one goes on: '
+                       '%.500s', reason)
+      loaded = None
+    if loaded is None:
+      _give_back_memory()
+      return False
+    try:
+      former = self._batcher.call_between(lambda: self._put(loaded))
+    except Closing:
+      loaded.classifier.close()
+      return True
+    former.close()
+    del former
+    _give_back_memory()
+    self._swaps += 1
+    tf.logging.info('changed to the new graph %r, sha256 %s, after %.1f s',
+                    self._source.graph_file, loaded.facts['sha256'],
+                    time.monotonic() - start)
+    return True
+
+  def _put(self, loaded):
+    former, self._present = self._present, loaded
+    return former.classifier
+
+
+def _give_back_memory():
+  """Frees the remains of a graph, and returns the memory to the system."""
+  gc.collect()  # A graph has many reference cycles.
+  # glibc keeps memory that a thread has freed, here the size of a few graphs.
+  trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
+  if trim:
+    trim(0)
+
+
+def _check(classifier, graph_file):
+  """Raises InputError unless a first photo gets scores that sum to 1."""
+  if not classifier.labels:
+    raise InputError('%r has no labels' % graph_file)
+  try:
+    scores = classifier.warm_up()
+  except (tf.errors.OpError, ValueError) as error:
+    raise InputError('%r cannot classify: %s' %
+                     (graph_file, str(error).split('\n')[0]))
+  if scores.shape != (len(classifier.labels),):
+    raise InputError('%r gives %d scores of a photo, it has %d labels' %
+                     (graph_file, scores.size, len(classifier.labels)))
+  if not (np.all(np.isfinite(scores)) and scores.min() >= 0 and
+          abs(float(scores.sum()) - 1) <= _SUM_TOLERANCE):
+    raise InputError('%r gives scores of a photo that are no shares of 1: '
+                     'sum %s, smallest %s' %
+                     (graph_file, scores.sum(), scores.min()))
+
+
+def _facts(classifier, graph_file):
+  info = classifier.info
+  try:
+    size, digest = os.path.getsize(graph_file), marks.sha256_of(graph_file)
+  except OSError as error:
+    raise InputError('cannot read %r: %s' % (graph_file, error.strerror))
+  checkpoint = info.checkpoint and os.path.basename(info.checkpoint)
+  return dict(
+      name=info.model_name, classes=list(classifier.labels),
+      image_size=info.image_size, file=os.path.basename(graph_file), bytes=size,
+      sha256=digest, checkpoint=checkpoint, known=bool(info.known),
+      evaluation=evaluations.find(graph_file, checkpoint),
+      loaded_at=time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()))

@@ -1,0 +1,239 @@
+"""Texts of the pages and the errors, in English and in Chinese.
+
+  text = texts.of('zh')
+  text['choose'], texts.sentence('zh', refused)
+
+Both tables have the same keys, with the same placeholders; app_test.py
+checks that.
+"""
+
+from datasets.photo_files import formats
+
+LANGUAGES = ('en', 'zh')
+
+_EN = {
+    'lang': 'en',
+    'title': 'Which class is it?',
+    'failed': 'That did not work',
+    'choose': 'Choose one or several photos',
+    'drop': ', or drop them here, or paste one',
+    'classify': 'Classify',
+    'limits': '%(accepted)s, up to %(max_mb)d MB each, %(max_photos)d at once.',
+    'kept': 'Photos are kept on this server for at most %s, without their '
+            'file names and without what the camera wrote beside the pixels: '
+            'places, times, names.',
+    'not_kept': 'Photos are not kept.',
+    'day': '%s day',
+    'days': '%s days',
+    'classes': 'The %(count)d classes',
+    'scores': 'Class scores, largest first',
+    'photo': 'The photo that was classified',
+    'unknown': 'The photo is not like those that the classifier has learnt '
+               'from. The scores below compare its classes, as if it were one '
+               'of them.',
+    'none_of': 'None of: %s',
+    'others': '%s and %d others',
+    'comma': ', ',
+    'or': '%s or %s',
+    'format': '%s',
+    'of_file': '%s: %s',
+    'results': 'Results',
+    'another': 'Another one',
+    'waiting': 'Classifying…',
+    'queued': 'The server is busy; trying again…',
+    'no_answer': 'The server does not answer. Please try again.',
+}
+
+_ZH = {
+    'lang': 'zh',
+    'title': '这是哪一类？',
+    'failed': '没有成功',
+    'choose': '选择一张或多张照片',
+    'drop': '，也可以拖放到这里，或者粘贴一张',
+    'classify': '识别',
+    'limits': '%(accepted)s，每张不超过 %(max_mb)d MB，'
+              '一次最多 %(max_photos)d 张。',
+    'kept': '照片会在本服务器上最多保存%s，不保存文件名，'
+            '也不保存相机写入的地点、时间和姓名。',
+    'not_kept': '照片不会被保存。',
+    'day': ' %s 天',
+    'days': ' %s 天',
+    'classes': '共 %(count)d 个类别',
+    'scores': '各类别的得分，从高到低',
+    'photo': '被识别的照片',
+    'unknown': '这张照片与分类器学过的照片不相像。'
+               '下面的得分只是在它的类别之间作比较，好像它属于其中之一。',
+    'none_of': '都不是：%s',
+    'others': '%s等，另有 %d 类',
+    'comma': '、',
+    'or': '%s 或 %s',
+    'format': ' %s',
+    'of_file': '%s：%s',
+    'results': '结果',
+    'another': '再来一张',
+    'waiting': '正在识别……',
+    'queued': '服务器正忙，正在重试……',
+    'no_answer': '服务器没有回答，请再试一次。',
+}
+
+_SENTENCES = {
+    'en': {
+        'bad_encoding': 'The body of the request is compressed '
+                        '(Content-Encoding: %(encoding)s), which is not '
+                        'accepted.',
+        'bad_form': 'The form cannot be read: it is damaged or incomplete.',
+        'bad_parameter': 'The parameter %(name)s is not usable: it takes '
+                         '%(accepted)s.',
+        'bad_request': 'This request cannot be understood.',
+        'busy': 'There are too many photos at the moment. Please try again in '
+                '%(seconds)d s.',
+        'client_left': 'The connection was closed before the answer.',
+        'closing': 'The server is about to end. Please try again later.',
+        'cross_site': "Photos are only accepted from this server's own page. "
+                      'Please open it again and send them from there.',
+        'empty_file': 'The file is empty.',
+        'no_boundary': 'The Content-Type of the form has no boundary: leave '
+                       'this header to the HTTP client.',
+        'no_photo': 'There is no photo in the request. Please choose one '
+                    'first.',
+        'not_a_file': 'The field "%(name)s" holds text in place of a file.',
+        'not_a_photo': '%(format)s is not accepted: send the photo as a '
+                       '%(accepted)s file.',
+        'save_as': '%(format)s is not accepted: save the photo as '
+                   '%(accepted)s.',
+        'not_allowed': 'This address does not take such a request.',
+        'not_found': 'There is nothing at this address.',
+        'our_mistake': 'Something went wrong here. Please try again.',
+        'timed_out': 'The answer took too long. Please try again in '
+                     '%(seconds)d s.',
+        'too_costly': 'This photo would take too long to decode: its file is '
+                      'made of far too many pieces. Please save it again.',
+        'too_large': 'The photo is larger than %(max_mb)d MB, which is the '
+                     'most that is accepted.',
+        'request_too_large': 'The photos are larger than %(max_mb)d MB '
+                             'together, which is the most that is accepted at '
+                             'once.',
+        'too_many_parts': 'The form has more than %(most)d parts, which is the '
+                          'most that is accepted.',
+        'too_many_photos': 'There are more than %(most)d photos, which is the '
+                           'most that is accepted at once.',
+        'too_many_pixels': 'The photo has %(width)d x %(height)d pixels; at '
+                           'most %(most)s million are accepted.',
+        'too_many_pixels_a_side': 'The photo has %(width)d x %(height)d '
+                                  'pixels; at most %(most)d a side are '
+                                  'accepted.',
+        'too_many_requests': 'At most %(most)d photos per minute are accepted '
+                             'from one client. Please try again in '
+                             '%(seconds)d s.',
+        'unauthorized': 'This address needs the header Authorization: Bearer, '
+                        'with the right token.',
+        'unreadable_photo': 'This photo cannot be read: it is damaged or cut '
+                            'off.',
+        'wrong_field': 'The field "%(name)s" is not known: photos belong in '
+                       'the field "%(accepted)s".',
+        'wrong_host': 'This server does not answer under the name "%(name)s"; '
+                      'its flag --allowed_hosts can allow it.',
+    },
+    'zh': {
+        'bad_encoding': '请求的正文经过压缩（Content-Encoding: '
+                        '%(encoding)s），不被接受。',
+        'bad_form': '无法读取表单：它已损坏或不完整。',
+        'bad_parameter': '参数 %(name)s 不可用：它应为 %(accepted)s。',
+        'bad_request': '无法理解这个请求。',
+        'busy': '现在照片太多，请在 %(seconds)d 秒后再试。',
+        'client_left': '连接在答复之前已关闭。',
+        'closing': '服务器即将停止，请稍后再试。',
+        'cross_site': '只接受从本服务器自己的页面发送的照片，'
+                      '请重新打开页面再发送。',
+        'empty_file': '文件是空的。',
+        'no_boundary': '表单的 Content-Type 没有 boundary：'
+                       '请让 HTTP 客户端自己设置这个标头。',
+        'no_photo': '请求中没有照片，请先选择一张。',
+        'not_a_file': '字段“%(name)s”的内容是文本，不是文件。',
+        'not_a_photo': '不接受%(format)s：请发送 %(accepted)s 格式的照片。',
+        'save_as': '不接受%(format)s：请把照片另存为 %(accepted)s。',
+        'not_allowed': '这个地址不接受这样的请求。',
+        'not_found': '这个地址没有内容。',
+        'our_mistake': '服务器出了问题，请再试一次。',
+        'timed_out': '处理时间过长，请在 %(seconds)d 秒后再试。',
+        'too_costly': '解码这张照片会花费太长时间：文件分成了过多的片段，'
+                      '请重新保存照片。',
+        'too_large': '照片超过 %(max_mb)d MB，这是可接受的上限。',
+        'request_too_large': '照片合计超过 %(max_mb)d MB，'
+                             '这是一次可接受的上限。',
+        'too_many_parts': '表单超过 %(most)d 个部分，这是可接受的上限。',
+        'too_many_photos': '照片超过 %(most)d 张，这是一次可接受的上限。',
+        'too_many_pixels': '照片有 %(width)d x %(height)d 像素；'
+                           '最多接受 %(most)s 百万像素。',
+        'too_many_pixels_a_side': '照片有 %(width)d x %(height)d 像素；'
+                                  '每边最多接受 %(most)d 像素。',
+        'too_many_requests': '每个客户端每分钟最多接受 %(most)d 张照片，'
+                             '请在 %(seconds)d 秒后再试。',
+        'unauthorized': '这个地址需要带有正确令牌的标头 '
+                        'Authorization: Bearer。',
+        'unreadable_photo': '无法读取这张照片：它已损坏或被截断。',
+        'wrong_field': '无法识别字段“%(name)s”：'
+                       '照片应放在字段“%(accepted)s”中。',
+        'wrong_host': '本服务器不以“%(name)s”这个名称提供服务；'
+                      '可以用它的参数 --allowed_hosts 允许这个名称。',
+    },
+}
+
+_TABLES = {'en': _EN, 'zh': _ZH}
+
+# Formats of datasets.photo_files.formats whose name is not a proper name.
+_FORMATS = {
+    'en': {None: 'A file of this kind'},
+    'zh': {None: '这种文件', 'Plain text': '纯文本'},
+}
+
+
+def of(language):
+  """Returns the table for one of LANGUAGES."""
+  return _TABLES[language]
+
+
+def sentence(language, refused):
+  """Returns the message of a refusals.Refused for the visitor."""
+  table, values = of(language), dict(refused.values)
+  key = refused.code
+  if key == 'not_a_photo':
+    name = values['format']
+    key = 'save_as' if name in formats.PHOTOS else key
+    values.update(format=_FORMATS[language].get(name, table['format'] % name),
+                  accepted=one_of(language, values['accepted']))
+  text = _SENTENCES[language][key] % values
+  return table['of_file'] % (refused.file, text) if refused.file else text
+
+
+def one_of(language, names):
+  """Returns names as alternatives: 'JPEG or PNG'."""
+  table = of(language)
+  if len(names) < 2:
+    return ''.join(names)
+  return table['or'] % (table['comma'].join(names[:-1]), names[-1])
+
+
+def kept(language, days):
+  """Returns the text for visitors about keeping the photos that they send.
+
+  Args:
+    language: one of LANGUAGES.
+    days: maximum number of days that photos are kept; 0 or False: not kept.
+  """
+  table = of(language)
+  if not days:
+    return table['not_kept']
+  return table['kept'] % (table['day' if days == 1 else 'days'] % '%g' % days)
+
+
+def as_json(language, refused):
+  """Returns the JSON object of the API for an error, as a dict."""
+  return {'error': {'code': refused.code,
+                    'message': sentence(language, refused)}}
+
+
+def none_of_words(language):
+  """Returns the `words` for serving.web.rows.none_of."""
+  table = of(language)
+  return table['none_of'], table['others'], table['comma']

@@ -1,0 +1,279 @@
+"""Checks uploaded files, and keeps them if the server is configured to.
+
+The file name of an upload is neither used as a path nor as a sign of the
+format: the first bytes show the format, and the header the number of pixels,
+before anything is decoded.
+"""
+
+import collections
+import contextlib
+import io
+import os
+import re
+import secrets
+import stat
+import threading
+import time
+
+from PIL import Image
+
+from common.errors import InputError
+from datasets.photo_files import formats, jpeg_markers, photos
+from datasets.photo_files.photo_colors import CostlyPhotoError
+from serving.web import bare_photos, logs
+from serving.web.refusals import Refused
+
+# Accepted formats, if photos can read them, and the file extension of a kept
+# photo.
+_EXTENSIONS = {'JPEG': 'jpg', 'PNG': 'png', 'WebP': 'webp', 'HEIC': 'heic'}
+ACCEPTED = tuple(filter(photos.can_read, _EXTENSIONS))
+# Formats recommended in error messages: every program can write these.
+_ADVISED = ('JPEG', 'PNG')
+
+# All formats: another engine may have kept files of a format that is not
+# accepted here.
+_NAME = re.compile(r'[0-9a-f]{32}\.(%s)' % '|'.join(_EXTENSIONS.values()))
+
+# Longer side in pixels, and JPEG quality, of a preview on the page.
+_PREVIEW_SIDE, _PREVIEW_QUALITY = 720, 85
+
+# born: when it was written, in seconds of _now().
+_Entry = collections.namedtuple('_Entry', 'name size born')
+
+
+def _now():
+  """Returns seconds of a clock that never jumps and includes suspended time."""
+  return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def extension_of(data):
+  """Returns the extension for a file of an accepted format, else None."""
+  name = formats.name_of(data)
+  return _EXTENSIONS[name] if name in ACCEPTED else None
+
+
+def check(data, max_bytes, max_pixels):
+  """Checks a file without decoding it.
+
+  Args:
+    data: bytes of the file.
+    max_bytes: largest file size that is accepted.
+    max_pixels: largest width times height.
+
+  Raises:
+    Refused: empty_file, too_large, not_a_photo, unreadable_photo (damaged
+      header), too_costly, too_many_pixels or too_many_pixels_a_side.
+  """
+  if not data:
+    raise Refused('empty_file')
+  if len(data) > max_bytes:
+    raise Refused('too_large', max_mb=max_bytes // 2 ** 20)
+  name = formats.name_of(data)
+  if name not in ACCEPTED:
+    raise Refused('not_a_photo', format=name, accepted=_ADVISED)
+  try:
+    width, height = _SIZES.get(name, _size_by_reader)(data)
+  except CostlyPhotoError:
+    raise Refused('too_costly')
+  if not width or not height:
+    raise Refused('unreadable_photo')
+  if max(width, height) > photos.MAX_SIDE:
+    raise Refused('too_many_pixels_a_side', width=width, height=height,
+                  most=photos.MAX_SIDE)
+  if width * height > max_pixels:
+    raise Refused('too_many_pixels', width=width, height=height,
+                  most='%g' % (max_pixels / 10 ** 6))
+
+
+def _png_size(data):
+  """Returns width and height from the header; zero if it is damaged."""
+  if data[12:16] != b'IHDR' or len(data) < 24:
+    return 0, 0
+  return int.from_bytes(data[16:20], 'big'), int.from_bytes(data[20:24], 'big')
+
+
+def _size_by_reader(data):
+  """Returns width and height; zero if the header is damaged."""
+  try:
+    return photos.size_of(data)
+  except CostlyPhotoError:
+    raise
+  except photos.PhotoError:
+    return 0, 0
+
+
+_SIZES = {'JPEG': jpeg_markers.size_of, 'PNG': _png_size}
+
+
+def preview(data, max_pixels):
+  """Returns a small upright JPEG, as bytes, that contains nothing but pixels.
+
+  Args:
+    data: bytes of a photo.
+    max_pixels: largest width times height that is decoded.
+
+  Raises:
+    PhotoError: the photo cannot be decoded.
+  """
+  encoded = photos.normalize_photo(data, max_pixels).encoded
+  image = Image.open(io.BytesIO(encoded), formats=['JPEG'])
+  image.thumbnail((_PREVIEW_SIDE, _PREVIEW_SIDE))
+  image.info = {}  # Pillow would copy a comment.
+  stream = io.BytesIO()
+  image.save(stream, 'JPEG', quality=_PREVIEW_QUALITY)
+  return stream.getvalue()
+
+
+def make_folder(folder):
+  """Creates the folder for uploads if needed, accessible to its owner only.
+
+  Returns:
+    Its absolute path.
+
+  Raises:
+    InputError: it cannot be created or written to, is a symbolic link, or
+      belongs to another user (other than the system's, as /tmp does).
+  """
+  folder = os.path.abspath(folder)
+  try:
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    status = os.lstat(folder)
+  except OSError as error:
+    raise InputError('cannot make the folder for uploads %r: %s' %
+                     (folder, error.strerror))
+  if stat.S_ISLNK(status.st_mode):
+    raise InputError('the folder for uploads %r is a symbolic link: give the '
+                     'folder itself' % folder)
+  if status.st_uid not in (0, os.geteuid()):
+    raise InputError('the folder for uploads %r belongs to another user (uid '
+                     '%d)' % (folder, status.st_uid))
+  if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+    raise InputError('cannot read and write in the folder for uploads %r' %
+                     folder)
+  return folder
+
+
+def keep(folder, data):
+  """Writes a photo into the folder under a new name.
+
+  Args:
+    folder: as `make_folder` returned it.
+    data: bytes of a file of an accepted format.
+
+  Returns:
+    The name, which does not reveal the photo's origin and cannot be guessed.
+
+  Raises:
+    InputError: `data` is not of an accepted format.
+    OSError: it cannot be written; no partial file is left.
+  """
+  extension = extension_of(data)
+  if extension is None:
+    raise InputError('not one of %s: starts with %r' %
+                     (', '.join(ACCEPTED), data[:8]))
+  name = '%s.%s' % (secrets.token_hex(16), extension)
+  path = os.path.join(folder, name)
+  # 'x': never follows an existing link. Readable by the owner only.
+  file = open(path, 'xb', opener=lambda *how: os.open(*how, mode=0o600))
+  try:
+    with file:  # A full disk may show only when the file is closed.
+      file.write(data)
+  except OSError:
+    os.remove(path)
+    raise
+  return name
+
+
+def is_kept_name(name):
+  """Whether this may be a name made by `keep`."""
+  return _NAME.fullmatch(name) is not None
+
+
+class Kept:
+  """The photos kept in one folder, the oldest of which are removed.
+
+  Files with names that `keep` does not make are left alone. Safe to use from
+  several threads; each folder belongs to one server.
+
+  Attributes:
+    failures: number of photos that could not be kept.
+  """
+
+  def __init__(self, folder, days, megabytes, max_pixels):
+    """Reads the existing contents of the folder.
+
+    Args:
+      folder: created if it is missing, also later.
+      days: photos older than this are removed. The age of an existing file is
+        taken from its time of change (a time in the future counts as now);
+        later changes of the system clock have no effect.
+      megabytes: maximum total size of the photos, in units of 2^20 bytes.
+      max_pixels: largest width times height that is decoded.
+
+    Raises:
+      InputError: the folder cannot be used.
+    """
+    self._folder = make_folder(folder)
+    self._seconds, self._bytes = days * 86400, megabytes * 2 ** 20
+    self._max_pixels = max_pixels
+    self.failures = 0
+    self._unkept, self._unremoved = logs.Warner(), logs.Warner()
+    self._lock = threading.Lock()
+    entries = []
+    for item in os.scandir(self._folder):
+      if is_kept_name(item.name) and item.is_file(follow_symlinks=False):
+        with contextlib.suppress(FileNotFoundError):  # Removed meanwhile.
+          entries.append(_entry(item))
+    self._entries = collections.deque(sorted(entries, key=lambda e: e.born))
+    self._total = sum(entry.size for entry in entries)
+    self.tidy()
+
+  def keep(self, data):
+    """Writes a photo without its metadata; removes old ones to make room.
+
+    If a photo cannot be written, this is counted and logged, and the visitor
+    sees no error. A photo larger than the total limit is not written.
+    """
+    try:
+      data = bare_photos.strip(data, self._max_pixels)
+      if len(data) > self._bytes:
+        return
+      make_folder(self._folder)  # Some systems empty /tmp from time to time.
+      name = keep(self._folder, data)
+    except (OSError, InputError) as error:  # A PhotoError is an InputError.
+      with self._lock:
+        self.failures += 1
+      self._unkept.warn('cannot keep a photo: %s',
+                        getattr(error, 'strerror', None) or error)
+      return
+    with self._lock:
+      self._entries.append(_Entry(name, len(data), _now()))
+      self._total += len(data)
+    self.tidy()
+
+  def tidy(self):
+    """Removes photos that are too old or exceed the limit, oldest first."""
+    oldest = _now() - self._seconds
+    with self._lock:
+      while self._entries and (self._entries[0].born < oldest or
+                               self._total > self._bytes):
+        entry = self._entries.popleft()
+        self._total -= entry.size
+        try:
+          os.remove(os.path.join(self._folder, entry.name))
+        except FileNotFoundError:  # Another program has removed it.
+          pass
+        except OSError as error:
+          self._unremoved.warn('cannot remove a kept photo: %s', error.strerror)
+
+
+def _entry(item):
+  """Returns the _Entry for an os.DirEntry."""
+  status, now = item.stat(), time.time()
+  if status.st_mtime > now:
+    # The clock was ahead. Otherwise its age would start again at 0 with each
+    # start of the server.
+    with contextlib.suppress(PermissionError):  # Another user's, in /tmp.
+      os.utime(item.path)
+  return _Entry(item.name, status.st_size,
+                _now() - max(0, now - status.st_mtime))

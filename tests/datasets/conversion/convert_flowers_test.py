@@ -1,0 +1,50 @@
+"""Flowers: when the split is slim's, and that it stays."""
+
+import pytest
+
+from datasets import public_sets
+from datasets.conversion import convert_flowers, public
+from kits import tiny_dataset
+
+
+@pytest.mark.parametrize('more, is_whole', [
+    ({}, True), ({'tulips/.DS_Store': b'x', 'roses/Thumbs.db': b'x',
+                  '.ipynb_checkpoints/a.jpg': b'x'}, True),
+    ({'tulips/mine.jpg': b'x'}, False), ({'mine/1.jpg': b'x'}, False)], ids=str)
+def test_is_whole_set_counts_photos_but_no_hidden_files(
+    tmp_path, monkeypatch, more, is_whole):
+  whole = public_sets.PUBLIC_SETS['flowers']._replace(
+      split_sizes={'train': 18, 'validation': 2})
+  monkeypatch.setitem(public_sets.PUBLIC_SETS, 'flowers', whole)
+  tiny_dataset.make_folder(tmp_path, dict.fromkeys(whole.labels(), 4))
+  for file, data in more.items():
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_bytes(data)
+  assert convert_flowers.is_whole_set(str(tmp_path)) == is_whole
+
+
+@pytest.mark.parametrize('name, data', [
+    ('mine.jpg', tiny_dataset.photo_bytes(999)), ('.DS_Store', b'hidden')],
+                         ids=['photo', 'hidden'])
+def test_convert_flowers_with_a_file_added_keeps_every_photo_in_its_split(
+    tmp_path, monkeypatch, name, data):
+  # Of 20 photos a kind slim's share would be 5, and the default's 2.
+  monkeypatch.setitem(public_sets.PUBLIC_SETS, 'flowers',
+                      public_sets.PUBLIC_SETS['flowers']._replace(
+                          split_sizes={'train': 75, 'validation': 25}))
+  tiny_dataset.make_folder(tmp_path / 'flowers',
+                           dict.fromkeys(public_sets.FLOWERS_LABELS, 20))
+  before = public.convert('flowers', str(tmp_path), percent_validation=None,
+                          num_shards=None)
+  assert {split: (row['size'], len(row['shards']))
+          for split, row in before.splits.items()} == {
+              'train': (75, 5), 'validation': (25, 5)}
+  (tmp_path / 'flowers' / 'tulips' / name).write_bytes(data)
+  after = public.convert('flowers', str(tmp_path))
+  assert after.percent_validation == before.percent_validation == 25
+  assert {file: after.files[file] for file in before.files} == before.files
+  anew = public.convert('flowers', str(tmp_path), percent_validation=10,
+                        num_shards=3)
+  assert anew.splits['validation']['size'] == 10
+  again = public.convert('flowers', str(tmp_path))
+  assert len(again.splits['train']['shards']) == again.num_shards == 3

@@ -1,0 +1,106 @@
+"""Photos that were saved anew without loss stay in their splits."""
+
+import io
+
+import pytest
+from PIL import Image
+
+from datasets.photo_files import photos
+from kits.conversion_kit import add, as_png, convert, make, save_anew, turn_cats
+
+
+def turn_all(folder):
+  """Writes a manifest in which no photo is where its content would put it.
+
+  Returns:
+    {file: split}.
+  """
+  manifest = convert(folder)
+  turn_cats(folder, manifest)
+  return manifest.files
+
+
+def as_bmp(data, path):
+  Image.open(io.BytesIO(data)).save(path + '.bmp')
+  return 'bmp'
+
+
+def with_comment(data, path):
+  with open(path + '.jpg', 'wb') as target:
+    target.write(data[:2] + b'\xff\xfe\x00\x04hi' + data[2:])
+  return 'jpg'
+
+
+@pytest.mark.parametrize('how', [as_png, with_comment])
+def test_convert_photo_saved_anew_without_loss_keeps_its_split(tmp_path, how):
+  folder = make(tmp_path)
+  before = turn_all(tmp_path)
+  renamed = save_anew(folder, how, 'anew')
+  add(folder, 'cat', range(10))
+  after = convert(tmp_path).files
+  assert len(renamed) == 10 and len(after) == 50
+  for file, new in renamed.items():
+    assert after[new] == before[file]
+  assert {before[file] for file in renamed} == {'train', 'validation', 'test'}
+
+
+def test_convert_photo_saved_anew_twice_keeps_its_split(tmp_path):
+  """The record of a PNG does not hold its pixels: the manifest does."""
+  folder = make(tmp_path)
+  jpegs = {path.name: path.read_bytes() for path in (folder / 'cat').iterdir()}
+  before = turn_all(tmp_path)
+  first = save_anew(folder, as_png, 'anew')
+  middle = convert(tmp_path)
+  assert sorted(middle.pixels) == sorted(first.values())
+  second = save_anew(folder, as_bmp, 'anew')
+  after = convert(tmp_path).files
+  for file, new in first.items():
+    assert after[second.get(new, new)] == before[file]
+  assert set(second) & set(first.values())
+  # And back to the JPEG that it was, under a third name.
+  for path in list((folder / 'cat').glob('anew*')):
+    path.unlink()
+  for file in first:
+    (folder / 'cat' / ('back ' + file[4:])).write_bytes(jpegs[file[4:]])
+  after = convert(tmp_path).files
+  for file in first:
+    assert after['cat/back ' + file[4:]] == before[file]
+
+
+def test_convert_added_photos_are_not_decoded_twice(tmp_path, monkeypatch):
+  """Only where photos went may others be these, and only if they look alike."""
+  folder = make(tmp_path)
+  convert(tmp_path)
+  (folder / 'cat' / '000.jpg').unlink()
+  add(folder, 'cat', range(10))
+  decoded = []
+  pixels_digest = photos.pixels_digest
+
+  def spy(data, max_pixels):
+    decoded.append(data)
+    return pixels_digest(data, max_pixels)
+
+  monkeypatch.setattr(photos, 'pixels_digest', spy)
+  convert(tmp_path)
+  assert len(decoded) == 1  # The former photo, from its record.
+  decoded.clear()
+  add(folder, 'cat', range(10, 20))
+  convert(tmp_path)
+  assert decoded == []
+
+
+@pytest.mark.parametrize('damage', ['gone', 'cut'])
+def test_convert_without_the_former_records_keeps_what_it_can(
+    tmp_path, damage):
+  folder = make(tmp_path)
+  before = turn_all(tmp_path)
+  for path in tmp_path.glob('*.tfrecord'):
+    if damage == 'gone':
+      path.unlink()
+    else:
+      path.write_bytes(path.read_bytes()[:-1])
+  save_anew(folder, as_png, 'anew')
+  after = convert(tmp_path).files
+  assert len(after) == 40
+  for file in set(after) & set(before):
+    assert after[file] == before[file]

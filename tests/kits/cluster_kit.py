@@ -1,0 +1,121 @@
+"""Real tasks as processes, for the tests of distributed training."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+
+from deployment import hosts, launch
+from kits.helpers import ROOT
+from kits.trained_kit import train_arguments
+
+# Of a machine that does other things too.
+PATIENCE_SECS = 300
+
+
+class Task:
+  """A task of a cluster, started by hand.
+
+  Args:
+    arguments: flags of train_image_classifier.py.
+    log: pathlib.Path of its log, which is continued.
+  """
+
+  def __init__(self, arguments, log):
+    self._log = log
+    self._begin = log.stat().st_size if log.exists() else 0
+    with log.open('ab') as file:
+      self._process = subprocess.Popen(
+          [sys.executable, '-u', os.path.join(ROOT,
+                                              'train_image_classifier.py'),
+           *arguments], stdin=subprocess.DEVNULL, stdout=file,
+          stderr=subprocess.STDOUT)
+
+  @property
+  def log(self):
+    """What this process has written."""
+    with self._log.open('rb') as file:
+      file.seek(self._begin)
+      return file.read().decode()
+
+  @property
+  def steps(self):
+    """Global steps of the log so far."""
+    return [step for step, _ in steps_and_losses(self.log)]
+
+  def wait_for(self, condition):
+    """Waits until a condition holds, while it runs."""
+    end = time.monotonic() + PATIENCE_SECS
+    while not condition():
+      assert self._process.poll() is None, self.log
+      assert time.monotonic() < end, self.log
+      time.sleep(0.1)
+
+  def kill(self):
+    self._process.kill()
+    self._process.wait()
+
+  def terminate(self):
+    self._process.terminate()
+
+  def end(self):
+    """Waits for its end; returns its exit status."""
+    return self._process.wait(PATIENCE_SECS)
+
+
+class Tasks:
+  """Starts tasks of one parameter server and two workers; ends them all.
+
+  Args:
+    data: dataset_dir of trained_kit.make_dataset.
+    folder: pathlib.Path of logs and train directory.
+    *flags: more flags of all tasks.
+  """
+
+  def __init__(self, data, folder, *flags):
+    self.train_dir = folder / 'train'
+    self._folder = folder
+    ps_hosts, worker_hosts = launch.local_lists(1, 2)
+    self.cluster = hosts.parse(ps_hosts, worker_hosts)
+    self._arguments = train_arguments(
+        data, self.train_dir, '--clone_on_cpu', '--ps_hosts=' + ps_hosts,
+        '--worker_hosts=' + worker_hosts,
+        '--startup_timeout=%d' % PATIENCE_SECS, *flags)
+    self._started = []
+
+  def start(self, job, index, *flags):
+    """Starts a task; returns the Task."""
+    task = Task([*self._arguments, '--job_name=' + job, '--task=%d' % index,
+                 *flags], self._folder / ('%s-%d.log' % (job, index)))
+    self._started.append(task)
+    return task
+
+  def start_all(self):
+    """Returns the parameter server and the workers."""
+    return (self.start('ps', 0), self.start('worker', 0),
+            self.start('worker', 1))
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *unused):
+    for task in self._started:
+      task.kill()
+
+
+def steps_and_losses(log):
+  """Returns (global step, loss) of the lines of a log."""
+  return [(int(step), float(loss)) for step, loss in re.findall(
+      r'global step (\d+): loss = (\d+\.\d+)', log)]
+
+
+def loss_fell(*logs):
+  """Returns whether the last losses of workers are below half of the first.
+
+  Of the first, one at least is of the first weights; others may begin when much
+  is learnt already.
+  """
+  losses = [[loss for _, loss in steps_and_losses(log)] for log in logs]
+  return (max(values[-1] for values in losses) <
+          max(values[0] for values in losses) / 2)

@@ -1,0 +1,64 @@
+"""Photos that are converted, changed and converted again."""
+
+import io
+
+from PIL import Image
+
+from datasets import manifest as manifests
+from datasets.conversion import convert_photos
+from kits import tiny_dataset
+
+
+def make(tmp_path, counts=None, name='pets'):
+  tiny_dataset.make_folder(tmp_path / name, counts or {'cat': 20, 'dog': 20})
+  return tmp_path / name
+
+
+def convert(folder, name='pets', **options):
+  options = dict({'percent_validation': 20, 'percent_test': 10, 'seed': 0},
+                 **options)
+  return convert_photos.convert(str(folder), name, **options)
+
+
+def add(folder, class_name, numbers):
+  for number in numbers:
+    (folder / class_name / ('new %d.jpg' % number)).write_bytes(
+        tiny_dataset.photo_bytes(1000 + number))
+
+
+def turn_cats(folder, manifest):
+  """Writes a manifest in which each cat is in another split.
+
+  Only who reads it can know that.
+  """
+  turn = {'train': 'validation', 'validation': 'test', 'test': 'train'}
+  cats = [file for file in manifest.files if file.startswith('cat')]
+  manifest.files.update((file, turn[manifest.files[file]]) for file in cats)
+  manifests.save(str(folder), manifest)
+
+
+def save_anew(folder, how, part):
+  """Saves each second cat without loss, and gives it another name.
+
+  Args:
+    folder: pathlib.Path of the folder of photos.
+    how: function of the bytes and a path without ending that writes a file and
+      returns its ending.
+    part: beginning of the new names.
+
+  Returns:
+    {former file: new file}.
+  """
+  renamed = {}
+  for index, path in enumerate(sorted((folder / 'cat').iterdir())[::2]):
+    data = path.read_bytes()
+    path.unlink()
+    name = '%s %d' % (part, index)
+    renamed['cat/' + path.name] = 'cat/%s.%s' % (
+        name, how(data, str(folder / 'cat' / name)))
+  return renamed
+
+
+def as_png(data, path):
+  Image.open(io.BytesIO(data)).save(path + '.png', compress_level=1)
+  return 'png'

@@ -1,0 +1,84 @@
+"""Small Inception networks, and what a graph tells beyond its variables."""
+
+from compat import tf
+from kits import nets_facts
+from nets.inception_utils import Conv, MaxPool
+
+# Layers with the sizes of Inception V1 and V2 and the name of the last one.
+SMALL_V1 = SMALL_V2 = (
+    Conv('Conv2d_1a', 16, (7, 7), 2),
+    MaxPool('MaxPool_2a', (3, 3), 2),
+    MaxPool('MaxPool_3a', (3, 3), 2),
+    MaxPool('MaxPool_4a', (3, 3), 2),
+    MaxPool('MaxPool_5a', (2, 2), 2),
+    Conv('Mixed_5c', 256, (1, 1)),
+)
+
+# The same of Inception V3; its auxiliary classifier reads Mixed_6e.
+SMALL_V3 = (
+    Conv('Conv2d_1a', 16, (3, 3), 2, 'VALID'),
+    MaxPool('Conv2d_2a', (3, 3), 1, 'VALID'),
+    MaxPool('MaxPool_3a', (3, 3), 2, 'VALID'),
+    MaxPool('Conv2d_4a', (3, 3), 1, 'VALID'),
+    MaxPool('MaxPool_5a', (3, 3), 2, 'VALID'),
+    MaxPool('Mixed_6a', (3, 3), 2, 'VALID'),
+    Conv('Mixed_6e', 64, (1, 1)),
+    MaxPool('Mixed_7a', (3, 3), 2, 'VALID'),
+    Conv('Mixed_7c', 256, (1, 1)),
+)
+
+# Of an operation that draws a variable's first value.
+_STDDEV = '/Initializer/truncated_normal/stddev'
+
+
+def check_base(base, names, output, shape):
+  """Checks a base that was built without arg scope.
+
+  Args:
+    base: (graph, its output, its end points).
+    names: of the end points, in order.
+    output: name of the operation that gives the output.
+    shape: of the output.
+  """
+  graph, net, end_points = base
+  assert list(end_points) == names
+  assert net.op.name == output
+  assert net.shape.as_list() == shape
+  with graph.as_default():
+    # Without an arg scope there is no batch norm.
+    assert not [name for name in nets_facts.variable_shapes()
+                if 'BatchNorm' in name]
+
+
+def pools():
+  """Returns {scope: (kind, kernel, stride, padding)} of the default graph.
+
+  The scope is without the network's, kind is the type of the operation, and
+  kernel and stride are [height, width].
+  """
+  found = {}
+  for op in tf.get_default_graph().get_operations():
+    if op.type in ('MaxPool', 'AvgPool'):
+      scope = '/'.join(op.name.split('/')[1:-1])
+      found[scope] = (op.type, list(op.get_attr('ksize'))[1:3],
+                      list(op.get_attr('strides'))[1:3],
+                      op.get_attr('padding').decode())
+  return found
+
+
+def same_pool(kind, stride=1):
+  """Returns what `pools` says of a 3x3 pool with padding."""
+  return (kind, [3, 3], [stride] * 2, 'SAME')
+
+
+def stddevs():
+  """Returns {variable: stddev} of those that start as a truncated normal.
+
+  The names are without the network's scope. slim's default initializer draws
+  from a uniform distribution, so these are what the network itself asks for.
+  """
+  graph = tf.get_default_graph()
+  return {
+      '/'.join(op.name[:-len(_STDDEV)].split('/')[1:]):
+          round(float(tf.get_static_value(op.outputs[0])), 6)
+      for op in graph.get_operations() if op.name.endswith(_STDDEV)}

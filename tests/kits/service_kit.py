@@ -1,0 +1,102 @@
+"""What the tests of the server's pages and API share: a service that needs no
+network, photos, and forms as browsers send them."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from datasets.photo_files import photos
+from serving.model.classifier import Answer
+from serving.web import app as serving_app
+
+LABELS = ('daisy', 'tulip', 'rose')
+SCORES = (0.2, 0.7, 0.1)
+
+BOUNDARY = b'----WebKitFormBoundaryAbc123'
+
+
+class FakeService:
+  """Scores that are known beforehand; remembers what it was given.
+
+  Attributes:
+    error: what examine_each raises, or says of every photo where it is a
+      PhotoError.
+  """
+
+  def __init__(self, labels=LABELS, scores=SCORES):
+    self.labels = list(labels)
+    self.scores = np.array(scores, np.float32)
+    self.seen = []
+    self.error = None
+    self.known = None
+    self.ready = True
+
+  def examine_each(self, data, patience=None):
+    if isinstance(self.error, photos.PhotoError):
+      return [self.error] * len(data)
+    if self.error:
+      raise self.error
+    self.seen.extend(data)
+    similarity = None if self.known is None else 0.5
+    return [Answer(self.scores, self.known, similarity, [], None,
+                   '0' * 64)] * len(data)
+
+  def is_ready(self):
+    return self.ready
+
+  def facts(self):
+    return {'name': 'inception_v4', 'classes': self.labels, 'image_size': 299,
+            'file': '/home/somebody/graphs/a.pb', 'bytes': 171000000,
+            'sha256': '0' * 64, 'checkpoint': '/home/somebody/model.ckpt-7',
+            'known': True, 'loaded_at': '2026-11-23T14:00:00Z',
+            'evaluation': {'accuracy': np.float32(0.5), 'loss': float('nan'),
+                           'file': '/home/somebody/best.json'}}
+
+  def counts(self):
+    return {'queue_length': 3, 'queue_limit': 64, 'batches': 5, 'photos': 11,
+            'refused': 2, 'swaps': 1, 'failed_swaps': 0}
+
+
+def short(value):
+  """Names a test after bytes that may be many; None: pytest's own name."""
+  if isinstance(value, bytes) and len(value) > 20:
+    return '%r of %d bytes' % (value[:12], len(value))
+  return None
+
+
+def make_client(service, **config):
+  """Returns a test client of the application."""
+  return serving_app.create_app(service, config).test_client()
+
+
+def photo(kind='JPEG', size=(8, 6), color=(200, 30, 90), **options):
+  """Returns the bytes of a photo of one colour."""
+  stream = io.BytesIO()
+  Image.new('RGB', size, color).save(stream, kind, **options)
+  return stream.getvalue()
+
+
+def part(content, name=b'file', filename=b'a.jpg', boundary=BOUNDARY):
+  """Returns the bytes of one part of a form; filename None makes a field."""
+  disposition = b'form-data; name="%s"' % name
+  if filename is not None:
+    disposition += b'; filename="%s"' % filename
+  return (b'--%s\r\nContent-Disposition: %s\r\nContent-Type: image/jpeg'
+          b'\r\n\r\n%s\r\n' % (boundary, disposition, content))
+
+
+def form(*contents):
+  """Returns the bytes of a form with these files."""
+  return b''.join(map(part, contents)) + b'--' + BOUNDARY + b'--\r\n'
+
+
+def form_type(boundary=BOUNDARY):
+  """Returns the Content-Type of a form."""
+  return 'multipart/form-data; boundary=' + boundary.decode('latin-1')
+
+
+def post_form(client, path, *contents, **options):
+  """Posts files in a form; returns the answer."""
+  return client.post(path, data=form(*contents), content_type=form_type(),
+                     **options)

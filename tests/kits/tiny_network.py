@@ -1,0 +1,93 @@
+"""A training graph of a tiny network with two heads, without any files."""
+
+import contextlib
+
+import numpy as np
+
+import train_image_classifier
+from compat import slim, tf
+from kits.helpers import parsed_flags
+from nets import nets_factory
+from nets.batch_norm import batch_norm
+from runs import run_info
+from training import graph as training_graph
+
+LABELS = ['blue', 'green', 'red']
+BATCH = 8
+
+
+def network_fn(model_name, num_classes, weight_decay=0.0, is_training=False):
+  """Stands in for nets_factory.get_network_fn: Trunk, then Aux and Head."""
+  del model_name
+
+  def build(images):
+    decay = slim.l2_regularizer(weight_decay) if weight_decay else None
+    norm = dict(normalizer_fn=batch_norm,
+                normalizer_params={'is_training': is_training})
+    with slim.arg_scope([slim.conv2d, slim.fully_connected],
+                        weights_regularizer=decay):
+      trunk = slim.flatten(
+          slim.conv2d(images, 4, 3, scope='Trunk/conv', **norm))
+      aux = slim.fully_connected(trunk, num_classes, activation_fn=None,
+                                 scope='Aux/logits')
+      net = slim.fully_connected(trunk, 6, scope='Head/fc', **norm)
+      logits = slim.fully_connected(net, num_classes, activation_fn=None,
+                                    scope='Head/logits')
+    # fc4 are the features of cifarnet, whose name it has in some tests.
+    return logits, {'AuxLogits': aux, 'Logits': logits, 'fc4': net}
+
+  return build
+
+
+def photos(seed=0):
+  """Returns a batch of images and labels, as arrays."""
+  random = np.random.RandomState(seed)
+  return {'image': random.randn(BATCH, 4, 4, 3).astype(np.float32),
+          'label': random.randint(0, len(LABELS), BATCH).astype(np.int64)}
+
+
+class _Photos:
+  """Stands in for the iterator over augmented photos."""
+
+  @staticmethod
+  def get_next():
+    return {key: tf.constant(value) for key, value in photos().items()}
+
+
+@contextlib.contextmanager
+def training(monkeypatch, *arguments, scopes=(), next_batch=None,
+             dataset_dir='/nowhere'):
+  """Builds the graph that a command line asks for, as the default graph.
+
+  Args:
+    monkeypatch: the fixture.
+    *arguments: flags of train_image_classifier.py.
+    scopes: trainable scopes.
+    next_batch: as for build_from_flags; None: the photos of `photos`.
+    dataset_dir: where a manifest may lie.
+
+  Yields:
+    The TrainingGraph.
+  """
+  monkeypatch.setattr(nets_factory, 'get_network_fn', network_fn)
+  monkeypatch.setattr(training_graph, '_photos_from_flags',
+                      lambda *unused: _Photos)
+  info = run_info.RunInfo('tiny', LABELS, 0, 4, 'inception', 'colours',
+                          str(dataset_dir), None)
+  dataset = slim.dataset.Dataset([], None, None, num_samples=80,
+                                 items_to_descriptions={})
+  with tf.Graph().as_default(), parsed_flags(
+      train_image_classifier.define_flags, *arguments) as values:
+    tf.set_random_seed(1)
+    yield training_graph.build_from_flags(
+        values, dataset, info, None, list(scopes), next_batch)
+
+
+@contextlib.contextmanager
+def session():
+  """Yields a session with initial values, as slim.learning.train makes it."""
+  with tf.Session(config=tf.ConfigProto(allow_soft_placement=True)) as made:
+    made.run([tf.global_variables_initializer(),
+              tf.local_variables_initializer()])
+    made.run(tf.tables_initializer())
+    yield made

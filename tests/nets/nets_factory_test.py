@@ -1,0 +1,128 @@
+"""The registry's own functions. registry_test.py tests its networks."""
+
+import pytest
+
+from common.errors import InputError
+from compat import tf
+from nets import nets_factory
+from preprocessing import preprocessing_factory
+
+
+@pytest.mark.parametrize('function', [
+    nets_factory.get_network,
+    lambda name: nets_factory.get_network_fn(name, 10),
+])
+def test_get_network_unknown_name_lists_the_known(function):
+  with pytest.raises(InputError) as error:
+    function('inception_v9')
+  assert "unknown network 'inception_v9'" in str(error.value)
+  assert 'alexnet_v2, cifarnet, inception_resnet_v2, ' in str(error.value)
+
+
+def test_maps_are_derived_from_the_rows():
+  assert set(nets_factory.networks_map) == set(nets_factory.NETWORKS)
+  for name, row in nets_factory.NETWORKS.items():
+    assert nets_factory.networks_map[name] is row.function
+    assert nets_factory.arg_scopes_map[name] is row.arg_scope
+
+
+def test_rows_name_families_of_preprocessing():
+  for name, row in nets_factory.NETWORKS.items():
+    assert preprocessing_factory.family_of(name) == row.preprocessing
+    assert preprocessing_factory.family_of(row.preprocessing) == (
+        row.preprocessing)
+
+
+def test_network_fn_has_the_default_image_size_and_a_name():
+  network_fn = nets_factory.get_network_fn('mobilenet_v1_050', 10)
+  assert network_fn.default_image_size == 224
+  assert network_fn.__name__ == 'mobilenet_v1'
+
+
+@pytest.mark.parametrize('num_classes', [0, None])
+@pytest.mark.parametrize('name, size, channels, shape', [
+    ('cifarnet', 32, 3, [2, 192]),
+    ('lenet', 28, 1, [2, 1024]),
+    ('mobilenet_v1_025', 64, 3, [2, 1, 1, 256]),
+])
+def test_network_fn_no_classes_gives_the_features(name, size, channels, shape,
+                                                  num_classes):
+  with tf.Graph().as_default():
+    network_fn = nets_factory.get_network_fn(name, num_classes)
+    features, end_points = network_fn(tf.zeros([2, size, size, channels]))
+    assert features.shape.as_list() == shape
+    row = nets_factory.get_network(name)
+    assert features is end_points[row.features]
+    assert 'Logits' not in end_points and 'Predictions' not in end_points
+    assert not [v for v in tf.global_variables()
+                if v.op.name.startswith(row.classifier_scopes)]
+
+
+def test_network_fn_passes_further_arguments_on():
+  with tf.Graph().as_default():
+    network_fn = nets_factory.get_network_fn('lenet', 10)
+    network_fn(tf.zeros([1, 28, 28, 1]), scope='Digits')
+    assert {v.op.name.split('/')[0] for v in tf.global_variables()} == {
+        'Digits'}
+
+
+def test_network_fn_training_works_dropout():
+  with tf.Graph().as_default(), tf.Session() as session:
+    network_fn = nets_factory.get_network_fn('lenet', 10, is_training=True)
+    _, end_points = network_fn(tf.ones([1, 28, 28, 1]))
+    session.run(tf.global_variables_initializer())
+    before, after = session.run([end_points['fc3'], end_points['dropout3']])
+  dropped = ((before > 0) & (after == 0)).sum() / (before > 0).sum()
+  assert 0.3 < dropped < 0.7
+
+
+def test_network_fn_evaluation_drops_nothing():
+  with tf.Graph().as_default(), tf.Session() as session:
+    network_fn = nets_factory.get_network_fn('lenet', 10)
+    _, end_points = network_fn(tf.ones([1, 28, 28, 1]))
+    session.run(tf.global_variables_initializer())
+    before, after = session.run([end_points['fc3'], end_points['dropout3']])
+  assert (before == after).all() and (before > 0).any()
+
+
+@pytest.mark.parametrize('key', ['Predictions', 'predictions'])
+def test_get_predictions_takes_the_networks_own(key):
+  with tf.Graph().as_default():
+    logits = tf.zeros([2, 3])
+    own = tf.nn.softmax(logits)
+    end_points = {'Logits': logits, key: own}
+    assert nets_factory.get_predictions(logits, end_points) is own
+
+
+def test_get_predictions_makes_what_the_network_lacks():
+  with tf.Graph().as_default(), tf.Session() as session:
+    logits = tf.constant([[0.0, 0.0], [100.0, 0.0]])
+    made = nets_factory.get_predictions(logits, {'vgg_16/fc8': logits})
+    assert made.op.name == 'Predictions'
+    assert session.run(made).tolist() == [[0.5, 0.5], [1.0, 0.0]]
+
+
+@pytest.mark.parametrize('name, takes', [
+    ('inception_v4', True), ('mobilenet_v1_025', True), ('vgg_16', True),
+    ('lenet', True), ('resnet_v1_50', False), ('mobilenet_v2', False),
+    ('nasnet_mobile', False)])
+def test_takes_dropout_goes_by_the_networks_arguments(name, takes):
+  assert nets_factory.takes_dropout(name) is takes
+
+
+@pytest.mark.parametrize('name, channels, shape', [
+    ('mobilenet_v1_025', 3, [None, 256]), ('cifarnet', 3, [None, 192])])
+def test_get_features_has_one_row_a_photo(name, channels, shape):
+  with tf.Graph().as_default():
+    images = tf.zeros([2, 64, 64, channels])
+    _, end_points = nets_factory.get_network_fn(name, 5)(images)
+    features = nets_factory.get_features(name, end_points)
+    assert features.shape.as_list()[1:] == shape[1:]
+
+
+def test_get_features_of_a_larger_image_is_the_mean_over_it():
+  with tf.Graph().as_default(), tf.Session() as session:
+    spatial = tf.reshape(tf.range(24.0), [2, 2, 3, 2])
+    features = nets_factory.get_features(
+        'mobilenet_v1', {'AvgPool_1a': spatial})
+    assert session.run(features).tolist() == [[5.0, 6.0], [17.0, 18.0]]

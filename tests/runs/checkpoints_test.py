@@ -1,0 +1,282 @@
+"""Tests of runs/checkpoints.py."""
+
+import os
+import re
+import shutil
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from common.errors import InputError
+from compat import slim, tf
+from kits.checkpoint_kit import write_checkpoints
+from runs import checkpoints
+
+
+def test_newest_goes_by_tensorflows_list_not_by_name(tmp_path):
+  prefixes = write_checkpoints(tmp_path, [900, 1000, 20])
+  assert checkpoints.newest(str(tmp_path)) == prefixes[-1]
+
+
+def test_newest_skips_a_checkpoint_whose_files_are_gone(tmp_path):
+  prefixes = write_checkpoints(tmp_path, [1, 2])
+  os.remove(prefixes[1] + '.index')
+  assert checkpoints.newest(str(tmp_path)) == prefixes[0]
+
+
+def test_newest_skips_a_checkpoint_without_its_data(tmp_path):
+  prefixes = write_checkpoints(tmp_path, [1, 2])
+  os.remove(prefixes[1] + '.data-00000-of-00001')
+  assert checkpoints.newest(str(tmp_path)) == prefixes[0]
+
+
+def test_newest_skips_a_checkpoint_whose_data_is_cut_short(tmp_path):
+  prefixes = write_checkpoints(tmp_path, [1, 2])
+  data = prefixes[1] + '.data-00000-of-00001'
+  os.truncate(data, os.path.getsize(data) - 1)
+  assert checkpoints.newest(str(tmp_path)) == prefixes[0]
+  with pytest.raises(checkpoints.UnreadableCheckpoint,
+                     match='ckpt-2 cannot be read: its data has 31 bytes, its '
+                     'index says 32$'):
+    checkpoints.open_reader(prefixes[1])
+
+
+def test_is_complete_knows_the_length_of_every_type(tmp_path):
+  prefix = str(tmp_path / 'x.ckpt')
+  with tf.Graph().as_default(), tf.Session() as session:
+    kinds = [tf.Variable(tf.cast([[1, 0, 1]], kind), name=kind) for kind in
+             ('float16', 'bfloat16', 'int64', 'bool', 'complex64')]
+    text = tf.Variable([b'', b'text' * 100], name='text')
+    session.run([variable.initializer for variable in kinds + [text]])
+    for variables in kinds, kinds + [text], [text]:
+      tf.train.Saver(variables).save(session, prefix)
+      assert checkpoints.is_complete(prefix)
+      data = prefix + '.data-00000-of-00001'
+      os.truncate(data, os.path.getsize(data) - 1)
+      assert not checkpoints.is_complete(prefix)
+
+
+def test_is_complete_with_a_file_that_a_killed_writer_left(tmp_path):
+  prefix, = write_checkpoints(tmp_path, [1])
+  with open(prefix + '.data-00000-of-00001.tempstate123', 'wb'):
+    pass
+  assert checkpoints.is_complete(prefix)
+
+
+def test_newest_without_list_goes_by_step(tmp_path):
+  prefixes = write_checkpoints(tmp_path, [1000, 900])
+  os.remove(str(tmp_path / 'checkpoint'))
+  assert checkpoints.newest(str(tmp_path)) == prefixes[0]
+
+
+def test_newest_in_a_moved_folder_finds_the_moved_files(tmp_path):
+  write_checkpoints(tmp_path / 'old', [7])
+  shutil.move(str(tmp_path / 'old'), str(tmp_path / 'new'))
+  assert checkpoints.newest(str(tmp_path / 'new')) == str(
+      tmp_path / 'new' / 'model.ckpt-7')
+
+
+def test_newest_in_a_copied_folder_finds_the_copied_files(tmp_path):
+  write_checkpoints(tmp_path / 'old', [7])
+  shutil.copytree(str(tmp_path / 'old'), str(tmp_path / 'new'))
+  assert checkpoints.newest(str(tmp_path / 'new')) == str(
+      tmp_path / 'new' / 'model.ckpt-7')
+
+
+def test_newest_and_resolve_leave_the_place_that_the_list_names_alone(
+    tmp_path, monkeypatch):
+  monkeypatch.setattr(checkpoints, 'COPY_PATIENCE_SECS', 0.1)
+  write_checkpoints(tmp_path / 'old', [7, 8])
+  (tmp_path / 'new').mkdir()
+  shutil.copy(str(tmp_path / 'old' / 'checkpoint'), str(tmp_path / 'new'))
+  assert checkpoints.newest(str(tmp_path / 'new')) is None
+  with pytest.raises(InputError, match='no checkpoint in the folder .*/new$'):
+    checkpoints.resolve(str(tmp_path / 'new'))
+
+
+@pytest.mark.parametrize('name', ['a[b]', 'a[', 'a\\b', 'a*', 'a?', 'a[b]/c'])
+def test_newest_and_resolve_path_that_is_a_pattern_is_refused(tmp_path, name):
+  folder = tmp_path / name
+  folder.mkdir(parents=True)
+  message = re.escape(
+      '%s: a path to checkpoints must not contain any of * ? [ \\, because '
+      'TensorFlow reads them as a pattern of file names; rename the folder or '
+      'give another one' % folder)
+  for read in checkpoints.newest, checkpoints.resolve:
+    with pytest.raises(InputError, match=message):
+      read(str(folder))
+  with pytest.raises(InputError, match='must not contain any of'):
+    checkpoints.resolve(str(folder / 'model.ckpt-1'))
+
+
+def test_checkpoints_in_a_folder_with_an_unusual_name_are_found(tmp_path):
+  folder = tmp_path / 'a]b, {c}!@%d #\'"$;&()'
+  prefixes = write_checkpoints(folder, [1, 2])
+  assert checkpoints.newest(str(folder)) == prefixes[1]
+  assert checkpoints.resolve(prefixes[0]) == prefixes[0]
+  with tf.Graph().as_default(), tf.Session() as session:
+    saver = tf.train.Saver({'net/weights': tf.Variable(np.zeros([2, 3], 'f'))})
+    checkpoints.restore(saver, session, prefixes[0])
+
+
+@pytest.mark.parametrize('content', [None, '', 'model_checkpoint_path: "mo'])
+def test_newest_in_an_empty_or_half_written_folder_returns_none(
+    tmp_path, content):
+  if content is not None:
+    (tmp_path / 'checkpoint').write_text(content)
+  assert checkpoints.newest(str(tmp_path)) is None
+  assert checkpoints.newest(str(tmp_path / 'missing')) is None
+
+
+def test_resolve_takes_folder_prefix_and_file(tmp_path):
+  prefix, = write_checkpoints(tmp_path, [5])
+  for path in (str(tmp_path), prefix, prefix + '.index', prefix + '.meta',
+               prefix + '.data-00000-of-00001'):
+    assert checkpoints.resolve(path) == prefix
+
+
+def copy_slowly(source, target, pause):
+  """Copies a file piece by piece, as over a slow network."""
+  with open(source, 'rb') as reader, open(target, 'wb') as writer:
+    for piece in iter(lambda: reader.read(20), b''):
+      writer.write(piece)
+      writer.flush()
+      time.sleep(pause)
+
+
+@pytest.mark.parametrize('order', [
+    ('checkpoint', '.data-00000-of-00001', '.index'),
+    ('checkpoint', '.index', '.data-00000-of-00001'),
+    ('.index', 'checkpoint', '.data-00000-of-00001')])
+def test_resolve_waits_for_a_checkpoint_that_is_being_copied(
+    tmp_path, monkeypatch, order):
+  monkeypatch.setattr(checkpoints, 'COPY_PATIENCE_SECS', 3.0)
+  monkeypatch.setattr(checkpoints, '_LOOK_SECS', 0.01)
+  write_checkpoints(tmp_path / 'there', [1, 2])
+  # On another machine, where the absolute paths of the list lead nowhere.
+  source, target = tmp_path / 'source', tmp_path / 'target'
+  (tmp_path / 'there').rename(source)
+  target.mkdir()
+  for name in os.listdir(str(source)):
+    if 'ckpt-1' in name:
+      shutil.copy(str(source / name), str(target / name))
+  begun = threading.Event()
+
+  def copy():
+    for name in order:
+      name = name if name == 'checkpoint' else 'model.ckpt-2' + name
+      copy_slowly(str(source / name), str(target / name), 0.05)
+      if name == 'checkpoint':
+        begun.set()
+
+  copying = threading.Thread(target=copy)
+  copying.start()
+  begun.wait(20)
+  assert checkpoints.newest(str(target)) == str(target / 'model.ckpt-1')
+  assert checkpoints.resolve(str(target)) == str(target / 'model.ckpt-2')
+  assert checkpoints.is_complete(str(target / 'model.ckpt-2'))
+  copying.join()
+
+
+def test_resolve_takes_an_older_one_where_the_newest_stands_still(
+    tmp_path, monkeypatch):
+  monkeypatch.setattr(checkpoints, 'COPY_PATIENCE_SECS', 0.1)
+  first, second = write_checkpoints(tmp_path, [1, 2])
+  os.truncate(second + '.data-00000-of-00001', 5)
+  assert checkpoints.resolve(str(tmp_path)) == first
+  assert checkpoints.resolve(second) == second  # Asked for by name.
+
+
+def test_resolve_takes_the_best_one_where_training_keeps_one(tmp_path, log):
+  first, last = write_checkpoints(tmp_path, [1, 9])
+  best, = write_checkpoints(tmp_path / 'best', [4])
+  train_dir = str(tmp_path)
+  for which, expected in ((None, best), ('best', best), ('newest', last)):
+    log.clear()
+    assert checkpoints.resolve(train_dir, which) == expected
+    assert checkpoints.find(train_dir, which) == expected
+    assert ('Using the best checkpoint, %s;' % best in log.text) == (
+        expected == best)
+    # One checkpoint, and the folder of the best itself, are what they are.
+    assert checkpoints.resolve(first, which) == first
+  assert checkpoints.resolve(str(tmp_path / 'best')) == best
+
+
+def test_resolve_without_a_best_one_takes_the_newest(tmp_path):
+  _, last = write_checkpoints(tmp_path, [1, 9])
+  for _ in range(2):
+    assert checkpoints.resolve(str(tmp_path)) == last
+    assert checkpoints.find(str(tmp_path)) == last
+    assert checkpoints.find(str(tmp_path), 'best') is None
+    (tmp_path / 'best').mkdir(exist_ok=True)  # Training is about to save one.
+  with pytest.raises(InputError, match='no best checkpoint in %s: training' %
+                     (tmp_path / 'best')):
+    checkpoints.resolve(str(tmp_path), 'best')
+
+
+@pytest.mark.parametrize('missing', ['.index', '.data-00000-of-00001'])
+def test_resolve_does_not_fall_back_from_a_best_one_that_is_half_copied(
+    tmp_path, monkeypatch, missing):
+  monkeypatch.setattr(checkpoints, 'COPY_PATIENCE_SECS', 0.1)
+  write_checkpoints(tmp_path, [9])
+  best, = write_checkpoints(tmp_path / 'best', [4])
+  os.remove(best + missing)
+  assert checkpoints.find(str(tmp_path)) is None
+  with pytest.raises(InputError, match='no checkpoint in the folder .*best$'):
+    checkpoints.resolve(str(tmp_path))
+
+
+def test_resolve_takes_the_single_file_of_2016(tmp_path):
+  prefix, = write_checkpoints(tmp_path, [5], tf.train.SaverDef.V1)
+  assert os.path.isfile(prefix)
+  assert checkpoints.resolve(prefix) == prefix
+  assert checkpoints.read_global_step(prefix) == 5
+
+
+def test_resolve_without_checkpoint_names_the_path(tmp_path):
+  with pytest.raises(InputError, match='no checkpoint in the folder'):
+    checkpoints.resolve(str(tmp_path))
+  with pytest.raises(InputError, match='no checkpoint at .*other'):
+    checkpoints.resolve(str(tmp_path / 'other'))
+  with pytest.raises(InputError, match='--checkpoint_path'):
+    checkpoints.resolve('')
+
+
+def test_open_reader_damaged_file_is_one_line(tmp_path):
+  path = tmp_path / 'model.ckpt'
+  path.write_bytes(b'no checkpoint at all')
+  with pytest.raises(InputError, match='cannot be read') as caught:
+    checkpoints.open_reader(str(path))
+  assert '\n' not in str(caught.value)
+
+
+def test_read_global_step_without_one_goes_by_name(tmp_path):
+  with tf.Graph().as_default(), tf.Session() as session:
+    weights = tf.get_variable('weights', [1])
+    session.run(weights.initializer)
+    prefix = tf.train.Saver().save(session, str(tmp_path / 'net.ckpt'),
+                                   global_step=42)
+  assert checkpoints.read_global_step(prefix) == 42
+
+
+def test_variables_to_restore_maps_averages_of_the_model_only():
+  with tf.Graph().as_default():
+    weights = slim.model_variable('net/weights', shape=[2])
+    assert checkpoints.variables_to_restore() == {'net/weights': weights}
+    assert checkpoints.variables_to_restore(0.9) == {
+        'net/weights/ExponentialMovingAverage': weights}
+
+
+def test_check_fits_names_missing_and_other_shapes(tmp_path):
+  prefix, = write_checkpoints(tmp_path, [1])
+  with tf.Graph().as_default():
+    same = tf.get_variable('net/weights', [2, 3])
+    wide = tf.get_variable('wide', [2, 4])
+    checkpoints.check_fits(prefix, {'net/weights': same}, 'do this')
+    with pytest.raises(InputError, match=r'lacks net/biases; do this'):
+      checkpoints.check_fits(prefix, {'net/biases': same}, 'do this')
+    with pytest.raises(InputError,
+                       match=r'checkpoint \[2, 3\], network \[2, 4\]\); do'):
+      checkpoints.check_fits(prefix, {'net/weights': wide}, 'do this')

@@ -1,0 +1,49 @@
+"""Tests of runs/run_info.py."""
+
+import json
+
+import pytest
+
+from common.errors import InputError
+from runs import run_info
+
+INFO = run_info.RunInfo('lenet', ['a', '花'], 1, 28, 'lenet', 'digits', '/data',
+                        None)
+
+
+def test_save_then_load_returns_the_same_facts(tmp_path):
+  folder = str(tmp_path / 'new' / 'run')
+  run_info.save(folder, INFO)
+  assert run_info.load(folder) == INFO
+
+
+def test_load_of_an_older_run_takes_defaults(tmp_path):
+  facts = dict(INFO._asdict())
+  del facts['checkpoint_path']
+  (tmp_path / 'run.json').write_text(json.dumps(facts))
+  assert run_info.load(str(tmp_path)) == INFO
+
+
+def test_load_without_file_returns_none(tmp_path):
+  assert run_info.load(str(tmp_path)) is None
+
+
+@pytest.mark.parametrize('text', ['', '[]', '{"model_name": "lenet"}'])
+def test_load_damaged_file_names_it(tmp_path, text):
+  (tmp_path / 'run.json').write_text(text)
+  with pytest.raises(InputError, match='run.json is damaged'):
+    run_info.load(str(tmp_path))
+
+
+def test_is_best_needs_the_note_or_a_run_around_the_folder(tmp_path):
+  prefix = str(tmp_path / 'run' / 'best' / 'model.ckpt-1')
+  # A run may be called best.
+  run_info.save(str(tmp_path / 'run' / 'best'), INFO)
+  assert not run_info.is_best(prefix)
+  run_info.save(str(tmp_path / 'run'), INFO)
+  assert run_info.is_best(prefix)
+  copied = tmp_path / 'copy'
+  copied.mkdir()
+  assert not run_info.is_best(str(copied / 'model.ckpt-1'))
+  (copied / 'best.json').write_text('{}')
+  assert run_info.is_best(str(copied / 'model.ckpt-1'))

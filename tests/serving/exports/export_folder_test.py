@@ -1,0 +1,141 @@
+"""An export folder: what replaces what, and that all is of one step."""
+
+import os
+
+import pytest
+
+from common.errors import InputError
+from compat import tf
+from serving.exports import export_folder, saved_model
+from serving.model import graph_info
+
+INFO = graph_info.GraphInfo(
+    format=1, model_name='lenet', labels=['a', 'b'], labels_offset=0,
+    image_size=28, channels=1, preprocessing_name='lenet', input='input:0',
+    input_kind='float', logits='l:0', predictions='p:0', features='f:0',
+    checkpoint='model.ckpt-280', global_step=280)
+# As written before graphs held their step.
+OLDER = INFO._replace(global_step=None)
+
+
+def write_frozen(folder, info=INFO):
+  """Writes what stands for my_x_freeze.pb and its labels; returns the paths."""
+  graph_def = tf.GraphDef()
+  graph_info.attach(graph_def, info)
+  path, labels = folder / 'my_x_freeze.pb', folder / 'my_x_freeze.label'
+  path.write_bytes(graph_def.SerializeToString())
+  labels.write_text(repr(info.labels))
+  return str(path), str(labels)
+
+
+def write_tflite(folder, info=INFO):
+  """Writes what stands for my_x.tflite and what goes with it."""
+  model, labels, info_file = export_folder.tflite_files(
+      str(folder / 'my_x.tflite'))
+  for path, data in ((model, b'model'), (labels, b'a\nb\n'),
+                     (info_file, graph_info.to_json(info))):
+    with open(path, 'wb') as file:
+      file.write(data)
+  return model
+
+
+@pytest.mark.parametrize('lost, change', [
+    ('Known (because)', {'known': 'k:0'}),
+    ('CalibratedPredictions', {'calibrated_predictions': 'c:0',
+                               'temperature': 2.0}),
+    ('the classes c', {'labels': ['a', 'b', 'c']}),
+])
+def test_keep_former_copies_a_graph_that_offered_more(tmp_path, lost, change):
+  former = INFO._replace(**change)
+  paths = write_frozen(tmp_path, former)
+  before = (tmp_path / 'my_x_freeze.pb').read_bytes()
+  for _ in range(2):  # The second finds its copy.
+    said = export_folder.keep_former(
+        paths, export_folder.read_frozen(paths[0]), INFO, {'Known': 'because'})
+    assert said == (
+        '%s had %s, which the new one lacks; the former one is kept: %s, %s' % (
+            paths[0], lost, tmp_path / 'my_x_freeze_step280.pb',
+            tmp_path / 'my_x_freeze_step280.label'))
+  assert (tmp_path / 'my_x_freeze_step280.pb').read_bytes() == before
+  assert (tmp_path / 'my_x_freeze_step280.label').read_text() == repr(
+      former.labels)
+  assert len(os.listdir(str(tmp_path))) == 4
+  # Another one of that step does not replace the copy.
+  paths = write_frozen(tmp_path, former._replace(image_size=32))
+  assert 'my_x_freeze_step280_2.pb' in export_folder.keep_former(
+      paths, former, INFO)
+
+
+def test_keep_former_of_a_graph_that_offers_no_less_copies_nothing(tmp_path):
+  paths = write_frozen(tmp_path)
+  more = INFO._replace(known='k:0', labels=['b', 'a', 'c'])
+  for former in (None, INFO):
+    assert export_folder.keep_former(paths, former, more) is None
+  assert len(os.listdir(str(tmp_path))) == 2
+
+
+def test_keep_former_that_cannot_be_written_is_an_input_error(tmp_path):
+  paths = write_frozen(tmp_path, INFO._replace(known='k:0'))
+  os.mkdir(str(tmp_path / ('my_x_freeze_step280.pb.%d.tmp' % os.getpid())))
+  with pytest.raises(InputError, match='cannot write .*_step280.pb'):
+    export_folder.keep_former(paths, INFO._replace(known='k:0'), INFO)
+
+
+def test_read_frozen_of_what_is_no_graph_of_ours_is_none(tmp_path):
+  path = tmp_path / 'a.pb'
+  assert export_folder.read_frozen(str(path)) is None
+  for data in (b'', b'no graph', tf.GraphDef().SerializeToString()):
+    path.write_bytes(data)
+    assert export_folder.read_frozen(str(path)) is None
+
+
+@pytest.mark.parametrize('former', [INFO, OLDER])
+def test_frozen_graph_of_another_step_sets_the_tflite_model_aside(tmp_path,
+                                                                  former):
+  model = write_tflite(tmp_path, former)
+  frozen = str(tmp_path / 'my_x_freeze.pb')
+  assert export_folder.set_others_aside(frozen, INFO) == []
+  assert os.path.exists(model)
+  said, = export_folder.set_others_aside(frozen, INFO._replace(global_step=680))
+  assert said == (
+      '%s was of step 280, and %s is of step 680: it is called %s now; '
+      'scripts/export_tflite.sh writes one of the same step' % (
+          model, frozen, tmp_path / 'my_x_step280.tflite'))
+  assert sorted(os.listdir(str(tmp_path))) == [
+      'my_x_info_step280.json', 'my_x_labels_step280.txt',
+      'my_x_step280.tflite']
+
+
+def test_frozen_graph_sets_a_tflite_model_of_unknown_step_aside(tmp_path):
+  os.remove(export_folder.tflite_files(write_tflite(tmp_path))[2])
+  said, = export_folder.set_others_aside(str(tmp_path / 'my_x_freeze.pb'), INFO)
+  assert 'my_x.tflite was of step unknown, and ' in said
+  assert sorted(os.listdir(str(tmp_path))) == [
+      'my_x_former.tflite', 'my_x_labels_former.txt']
+
+
+def test_frozen_graph_of_another_step_names_the_saved_model(tmp_path):
+  version = tmp_path / 'saved_model' / 'my_x' / '3'
+  (version / 'assets.extra').mkdir(parents=True)
+  (version / 'assets.extra' / 'info.json').write_bytes(graph_info.to_json(INFO))
+  frozen = str(tmp_path / 'my_x_freeze.pb')
+  assert saved_model.read_info(str(version.parent)) == INFO
+  assert export_folder.set_others_aside(frozen, INFO) == []
+  said, = export_folder.set_others_aside(frozen, INFO._replace(global_step=680))
+  assert 'is of step 280, and %s is of step 680; scripts/export_saved_model' % (
+      frozen) in said
+  assert version.exists()
+
+
+def test_tflite_model_of_another_step_than_the_frozen_graph_is_refused(
+    tmp_path):
+  model = str(tmp_path / 'my_x.tflite')
+  export_folder.check_tflite(model, 680)
+  frozen, _ = write_frozen(tmp_path)
+  export_folder.check_tflite(model, 280)
+  with pytest.raises(InputError) as error:
+    export_folder.check_tflite(model, 680)
+  assert str(error.value) == (
+      '%s is of step 280, and %s would be of step 680: run ./export_freeze.sh '
+      'first, choose the same checkpoint (CHECKPOINT=best or newest), or '
+      'export to another folder (EXPORT_DIR)' % (frozen, model))

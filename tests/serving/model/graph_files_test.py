@@ -1,0 +1,150 @@
+"""Tests of serving/model/graph_files.py: which graphs are loaded from files."""
+
+import pytest
+from tensorflow.python.framework import op_def_registry
+
+import server
+from common.errors import InputError
+from compat import tf
+from kits import colors_graph
+from kits import server_load_kit as load_kit
+from kits import serving_kit as kit
+from serving.model import graph_files, live
+from serving.model.classifier import Classifier
+from tools import classify_image, export_saved_model, label_image
+
+# Of OPERATIONS, those that the registry calls stateful. They have the state of
+# a step, or of a random generator, and reach nothing outside the graph.
+STATEFUL = {
+    'Assert', 'Case', 'CheckNumerics', 'CheckNumericsV2', 'If', 'RandomShuffle',
+    'RandomStandardNormal', 'RandomUniform', 'RandomUniformInt',
+    'StatefulPartitionedCall', 'TensorArrayCloseV3', 'TensorArrayConcatV3',
+    'TensorArrayGatherV3', 'TensorArrayReadV3', 'TensorArrayScatterV3',
+    'TensorArraySizeV3', 'TensorArraySplitV3', 'TensorArrayV3',
+    'TensorArrayWriteV3', 'TensorListResize', 'TruncatedNormal', 'While'}
+
+
+@pytest.fixture
+def colors(tmp_path):
+  """Path of a frozen graph that can be used."""
+  return colors_graph.write(tmp_path, has_shape=True)
+
+
+def add_write_file(path, target, op='WriteFile'):
+  """Lets a frozen graph write a file, each time it classifies."""
+  graph_def = tf.GraphDef.FromString(path.read_bytes())
+  with tf.Graph().as_default() as graph:
+    tf.write_file(str(target), 'owned', name='evil')
+    nodes = graph.as_graph_def().node
+  for node in nodes:
+    if node.name == 'evil':
+      node.op = op
+  graph_def.node.extend(nodes)
+  for node in graph_def.node:
+    if node.name == 'Predictions':
+      node.input.append('^evil')
+  path.write_bytes(graph_def.SerializeToString())
+
+
+def test_read_frozen_unlisted_operation_is_named_with_node_and_flag(
+    colors, tmp_path):
+  add_write_file(colors, tmp_path / 'target')
+  with pytest.raises(InputError) as raised:
+    graph_files.read_frozen(str(colors), 'graph')
+  message = str(raised.value)
+  assert message.startswith("'%s' is not loaded: " % colors)
+  assert "WriteFile (node 'evil'); " in message
+  assert message.endswith('--allowed_ops=WriteFile')
+  assert graph_files.read_frozen(str(colors), 'graph', ['WriteFile']).node
+
+
+def test_read_frozen_functions_are_searched(colors):
+  graph_def = tf.GraphDef.FromString(colors.read_bytes())
+  function = graph_def.library.function.add()
+  function.signature.name = 'later'
+  function.node_def.add(name='inside', op='ReadFile')
+  colors.write_bytes(graph_def.SerializeToString())
+  with pytest.raises(InputError,
+                     match=r"ReadFile \(node 'inside' of function 'later'\)"):
+    graph_files.read_frozen(str(colors), 'graph')
+
+
+def test_read_frozen_many_operations_with_odd_names_are_one_line(colors):
+  graph_def = tf.GraphDef.FromString(colors.read_bytes())
+  for number in range(12):
+    graph_def.node.add(name='a\nb', op='Op\n%02d' % number)
+  colors.write_bytes(graph_def.SerializeToString())
+  with pytest.raises(InputError) as raised:
+    graph_files.read_frozen(str(colors), 'graph')
+  message = str(raised.value)
+  assert '\n' not in message and r"Op\n07 (node 'a\nb'), 4 others" in message
+  assert '--allowed_ops' not in message  # A shell might run such a name.
+
+
+@pytest.mark.parametrize('program', ['classify_image', 'label_image',
+                                     'export_saved_model', 'server'])
+def test_program_refuses_a_graph_that_writes_a_file(
+    colors, tmp_path, program, capsys):
+  target, photo = tmp_path / 'target', tmp_path / 'photo.jpg'
+  photo.write_bytes(kit.make_photo(1))
+  add_write_file(colors, target)
+
+  def run(*flags):
+    if program == 'server':
+      with kit.parsed_flags(server, '--model_name=%s' % colors, *flags):
+        server.service_from_flags().close()
+      return
+    module, arguments = {
+        'classify_image': (classify_image, [
+            '--frozen_graph=%s' % colors, str(photo)]),
+        'label_image': (label_image, [
+            '--graph=%s' % colors, '--image=%s' % photo]),
+        'export_saved_model': (export_saved_model, [
+            '--frozen_file=%s' % colors,
+            '--saved_model_dir=%s' % (tmp_path / 'saved')])}[program]
+    assert kit.run(module, *arguments, *flags) == 0
+
+  with pytest.raises(InputError, match='--allowed_ops=WriteFile$'):
+    run()
+  assert not target.exists() and not (tmp_path / 'saved').exists()
+  run('--allowed_ops=WriteFile')
+  # The export does not run the graph.
+  assert target.exists() == (program != 'export_saved_model')
+
+
+def test_service_goes_on_with_the_graph_before_one_that_writes_a_file(
+    colors, tmp_path, monkeypatch):
+  monkeypatch.setattr(live, '_REST_SECS', 0.05)
+  target, other = tmp_path / 'target', tmp_path / 'other'
+  service = load_kit.serve(colors, reload_secs=0.05)
+  try:
+    other.mkdir()
+    evil = colors_graph.write(other)
+    add_write_file(evil, target)
+    load_kit.put(evil, colors)
+    load_kit.wait_until(lambda: service.counts()['failed_swaps'] == 1)
+    answer, = service.examine_each([kit.make_photo(1)])
+    assert answer.labels == list(colors_graph.LABELS)
+    assert service.counts()['swaps'] == 0 and not target.exists()
+  finally:
+    assert service.close(20)
+
+
+def test_operations_are_stateful_only_where_that_is_harmless():
+  get = getattr(op_def_registry, 'get', None) or (
+      op_def_registry.get_registered_ops().get)
+  found = {name: get(name) for name in graph_files.OPERATIONS}
+  missing = sorted(name for name, op_def in found.items() if op_def is None)
+  # 2.21 has all of them. 1.15 loads some when they are first needed.
+  assert len(missing) <= (9 if tf.__version__.startswith('1.') else 0), missing
+  assert {name for name, op_def in found.items()
+          if op_def is not None and op_def.is_stateful} <= STATEFUL
+
+
+def test_graph_of_another_tensorflow_is_judged_before_it_is_imported(
+    colors, tmp_path):
+  add_write_file(colors, tmp_path / 'target', op='WriteFileV9')
+  with pytest.raises(InputError, match='--allowed_ops=WriteFileV9'):
+    Classifier.from_frozen_graph(str(colors))
+  with pytest.raises(InputError, match='cannot load the graph'):
+    Classifier.from_frozen_graph(str(colors), allowed_ops=['WriteFileV9'])

@@ -1,0 +1,497 @@
+"""The graph that a server answers with, and the change to a newer one."""
+
+import gc
+import hashlib
+import json
+import os
+import threading
+import time
+import weakref
+
+import numpy as np
+import pytest
+
+from common.errors import InputError
+from datasets.photo_files.photos import PhotoError
+from kits import server_load_kit as load_kit
+from kits import serving_kit as kit
+from serving.model import evaluations, live, patience
+from serving.model.batching import Closing
+from serving.model.classifier import Classifier
+
+OTHER_LABELS = ['gull', 'heron', 'ibis']
+
+
+@pytest.fixture(scope='module')
+def graphs(tmp_path_factory):
+  """Paths of two frozen graphs with different classes."""
+  folder = tmp_path_factory.mktemp('graphs')
+  return [load_kit.export(folder, 'a'),
+          load_kit.export(folder, 'b', OTHER_LABELS)]
+
+
+@pytest.fixture
+def path(graphs, tmp_path):
+  """Path of a copy of the first graph, which a test may change."""
+  path = tmp_path / 'served.pb'
+  load_kit.put(graphs[0], path)
+  return path
+
+
+@pytest.fixture
+def serve(path, monkeypatch):
+  """Makes Services of `path` that look often; all are closed at the end."""
+  monkeypatch.setattr(live, '_REST_SECS', 0.15)
+  made = []
+
+  def serve(**options):
+    options.setdefault('reload_secs', 0.05)
+    made.append(load_kit.serve(path, **options))
+    return made[-1]
+
+  yield serve
+  for service in made:
+    assert service.close(20)
+
+
+def alone(path, photo):
+  """Returns the scores of a photo that is alone with the graph."""
+  classifier = Classifier.from_frozen_graph(str(path))
+  scores, = classifier.classify([photo])
+  classifier.close()
+  return scores
+
+
+def swaps(service):
+  return service.counts()['swaps']
+
+
+def failed(service):
+  return service.counts()['failed_swaps']
+
+
+def test_service_answers_as_the_classifier_alone(serve, graphs):
+  photos = [kit.make_photo(seed) for seed in range(5)]
+  photos.insert(2, b'text')
+  answers = serve(batch_size=4).examine_each(photos)
+  assert isinstance(answers[2], PhotoError)
+  for photo, answer in zip(photos, answers):
+    if photo != b'text':
+      np.testing.assert_allclose(answer.scores, alone(graphs[0], photo),
+                                 atol=1e-5)
+      assert answer.labels == kit.LABELS
+      assert answer.sha256 == hashlib.sha256(graphs[0].read_bytes()).hexdigest()
+
+
+def test_service_measures_photos_and_batches(serve):
+  seen = []
+  service = serve(batch_size=2, observe=lambda *pair: seen.append(pair))
+  service.examine_each([kit.make_photo(0), b'text', kit.make_photo(1)])
+  found = {name: [value for other, value in seen if other == name]
+           for name, _ in seen}
+  assert found['classifier_photo_pixels'] == [40 * 52] * 2
+  assert len(found['classifier_decode_duration_seconds']) == 3
+  assert sum(found['classifier_batch_size']) == 2
+  assert len(found['classifier_queue_duration_seconds']) == 2
+  assert found.pop('classifier_forward_duration_seconds')[0] > 0
+  assert len(found) == 4
+
+
+def test_service_says_what_it_serves(serve, path):
+  facts = serve().facts()
+  data = path.read_bytes()
+  assert facts.pop('loaded_at').startswith('20')
+  assert facts == dict(
+      name='cifarnet', classes=kit.LABELS, image_size=32, file='served.pb',
+      bytes=len(data), sha256=hashlib.sha256(data).hexdigest(),
+      checkpoint='model.ckpt-7', known=False, evaluation=None)
+
+
+def test_service_refuses_a_photo_of_too_many_pixels(serve):
+  answer, = serve(max_pixels=40 * 51).examine_each([kit.make_photo(0)])
+  assert 'more than the limit of 2040' in str(answer)
+
+
+def test_service_large_photos_do_not_share_a_batch(serve, monkeypatch):
+  sizes = []
+  examine = Classifier.examine_prepared
+
+  def noting(self, prepared):
+    sizes.append(len(prepared))
+    return examine(self, prepared)
+
+  monkeypatch.setattr(Classifier, 'examine_prepared', noting)
+  small, large = kit.make_photo(0), kit.make_photo(0, height=80, width=100)
+  service = serve(max_pixels=80 * 100)
+  sizes.clear()
+  assert len(service.examine_each([small, small, large, small])) == 4
+  assert sum(sizes) == 4
+  assert 1 in sizes
+
+
+@pytest.mark.parametrize('limit', ['_SMALL_PIXELS', '_LARGE_PIXELS'])
+def test_service_waiting_large_photos_leave_small_ones_a_decoder(
+    serve, monkeypatch, limit):
+  monkeypatch.setattr(live, limit, 80 * 100 - 1)
+  monkeypatch.setattr(os, 'cpu_count', lambda: 1)
+  small, large = kit.make_photo(0), kit.make_photo(0, height=80, width=100)
+  service = serve()
+  decoding, go, prepare = threading.Event(), threading.Event(), live.prepare
+
+  def slowly(data, max_pixels):
+    if data == large:
+      decoding.set()
+      assert go.wait(20)
+    return prepare(data, max_pixels)
+
+  monkeypatch.setattr(live, 'prepare', slowly)
+  answers = []
+  clients = [threading.Thread(
+      target=lambda: answers.extend(service.examine_each([large])))
+      for _ in range(2)]
+  for client in clients:
+    client.start()
+  assert decoding.wait(20)
+  load_kit.wait_until(lambda: service.counts()['queue_length'] == 2)
+  finished = threading.Event()
+  other = threading.Thread(target=lambda: (service.examine_each([small]),
+                                           finished.set()))
+  other.start()
+  in_time = finished.wait(5)
+  go.set()
+  for thread in [*clients, other]:
+    thread.join(20)
+  assert in_time
+  assert len(answers) == 2
+
+
+def test_places_go_to_first_photos_of_requests_before_second_ones():
+  places, order, go = patience.Places(1), [], threading.Event()
+  endless = patience.Patience()
+
+  def decode(name, index):
+    with places.take(index, endless):
+      order.append(name)
+      assert go.wait(20)
+
+  def start(name, index):
+    thread = threading.Thread(target=decode, args=(name, index))
+    thread.start()
+    return thread
+
+  threads = [start('has the place', 0)]
+  load_kit.wait_until(lambda: order)
+  for number, (name, index) in enumerate([('third', 2), ('second', 1),
+                                          ('first', 0), ('later', 0)], 1):
+    threads.append(start(name, index))
+    load_kit.wait_until(lambda n=number: len(places._waiting) == n)
+  with pytest.raises(patience.TimedOut):
+    with places.take(0, patience.Patience(0.01)):
+      pass
+  go.set()
+  for thread in threads:
+    thread.join(20)
+  assert order == ['has the place', 'first', 'later', 'second', 'third']
+
+
+def test_service_client_that_leaves_before_its_turn_is_not_decoded(
+    serve, monkeypatch):
+  monkeypatch.setattr('serving.model.patience._LOOK_SECS', 0.01)
+  monkeypatch.setattr(os, 'cpu_count', lambda: 1)
+  service, decoded = serve(), []
+  decoding, go, gone = threading.Event(), threading.Event(), threading.Event()
+
+  def slowly(data, max_pixels):
+    decoded.append(data)
+    decoding.set()
+    assert go.wait(20)
+    return PhotoError('of no concern')
+
+  monkeypatch.setattr(live, 'prepare', slowly)
+  first = threading.Thread(target=service.examine_each, args=([b'first'],))
+  first.start()
+  assert decoding.wait(20)
+  errors = []
+
+  def leave():
+    with pytest.raises(patience.Gone) as caught:
+      service.examine_each([b'second'], patience.Patience(is_gone=gone.is_set))
+    errors.append(caught.value)
+
+  second = threading.Thread(target=leave)
+  second.start()
+  load_kit.wait_until(lambda: service.counts()['queue_length'] == 2)
+  gone.set()
+  second.join(20)
+  go.set()
+  first.join(20)
+  assert len(errors) == 1
+  assert decoded == [b'first']
+  assert service.counts()['left'] == 1
+
+
+def test_service_graph_is_tried_before_the_first_request(path, monkeypatch):
+  def damaged(self):
+    return np.full([5], np.nan, np.float32)
+
+  monkeypatch.setattr(Classifier, 'warm_up', damaged)
+  with pytest.raises(InputError, match='are no shares of 1'):
+    load_kit.serve(path)
+
+
+@pytest.mark.parametrize('scores, message', [
+    ([0.5, 0.5, 0.5, 0, 0], 'no shares of 1: sum 1.5'),
+    ([1.5, -0.5, 0, 0, 0], 'no shares of 1: .*smallest -0.5'),
+    ([0.5, 0.5], 'gives 2 scores of a photo, it has 5 labels'),
+])
+def test_check_scores_that_are_no_shares_are_refused(path, monkeypatch, scores,
+                                                     message):
+  monkeypatch.setattr(Classifier, 'warm_up',
+                      lambda self: np.array(scores, np.float32))
+  with pytest.raises(InputError, match=message):
+    load_kit.serve(path)
+
+
+def test_change_is_answered_with_from_then_on(serve, path, graphs):
+  service = serve()
+  photo = kit.make_photo(1)
+  before = service.facts()
+  load_kit.put(graphs[1], path)
+  load_kit.wait_until(lambda: swaps(service))
+  assert service.labels == OTHER_LABELS
+  answer, = service.examine_each([photo])
+  assert answer.labels == OTHER_LABELS
+  assert answer.sha256 == service.facts()['sha256']
+  np.testing.assert_allclose(answer.scores, alone(graphs[1], photo), atol=1e-5)
+  assert service.facts()['classes'] == OTHER_LABELS
+  assert service.facts()['sha256'] != before['sha256']
+  assert failed(service) == 0
+
+
+def test_change_under_load_fails_no_request(serve, path, graphs):
+  service = serve(batch_size=3, window_secs=0.001)
+  photos = [kit.make_photo(seed) for seed in range(4)]
+  expected = {tuple(labels): [alone(graph, photo) for photo in photos]
+              for graph, labels in zip(graphs, (kit.LABELS, OTHER_LABELS))}
+  stop, errors, seen = threading.Event(), [], []
+
+  def client():
+    while not stop.is_set():
+      try:
+        answers = service.examine_each(photos)
+        for index, answer in enumerate(answers):
+          wanted = expected[tuple(answer.labels)][index]
+          assert np.abs(answer.scores - wanted).max() < 1e-5
+          seen.append(len(answer.labels))
+      except Exception as error:  # Whatever it is, no client may see it.
+        errors.append(error)
+        return
+
+  clients = [threading.Thread(target=client) for _ in range(6)]
+  for thread in clients:
+    thread.start()
+  for turn in range(1, 4):
+    load_kit.put(graphs[turn % 2], path)
+    load_kit.wait_until(lambda turn=turn: swaps(service) == turn)
+  count = len(seen)
+  load_kit.wait_until(lambda: len(seen) > count + 50)
+  stop.set()
+  for thread in clients:
+    thread.join(20)
+  assert errors == []
+  assert set(seen) == {3, 5}
+  assert failed(service) == 0
+
+
+def test_change_waits_for_the_batch_that_runs(serve, path, graphs,
+                                              monkeypatch):
+  go, running, closed_while = threading.Event(), threading.Event(), []
+  examine, close = Classifier.examine_prepared, Classifier.close
+
+  def slow_examine(self, prepared):
+    running.set()
+    assert go.wait(20)
+    found = examine(self, prepared)
+    running.clear()
+    return found
+
+  def noting_close(self):
+    closed_while.append(running.is_set())
+    close(self)
+
+  service = serve(window_secs=0)
+  monkeypatch.setattr(Classifier, 'examine_prepared', slow_examine)
+  monkeypatch.setattr(Classifier, 'warm_up',
+                      lambda self: np.array([1, 0, 0], np.float32))
+  monkeypatch.setattr(Classifier, 'close', noting_close)
+  answers = []
+  client = threading.Thread(target=lambda: answers.extend(
+      service.examine_each([kit.make_photo(0)])))
+  client.start()
+  assert running.wait(20)
+  load_kit.put(graphs[1], path)
+  time.sleep(2)
+  assert (service.labels, closed_while) == (kit.LABELS, [])
+  go.set()
+  client.join(20)
+  load_kit.wait_until(lambda: swaps(service))
+  assert answers[0].labels == kit.LABELS
+  assert (service.labels, closed_while) == (OTHER_LABELS, [False])
+
+
+def test_change_frees_the_former_graph(serve, path, graphs):
+  service = serve()
+  former = weakref.ref(service._present.classifier)
+  graph = weakref.ref(service._present.classifier._session.graph)
+  load_kit.put(graphs[1], path)
+  load_kit.wait_until(lambda: swaps(service))
+  gc.collect()
+  assert former() is None
+  assert graph() is None
+
+
+@pytest.mark.parametrize('make, reason', [
+    (lambda data: b'\xff\xff no graph', 'neither binary nor as text'),
+    (lambda data: data[:len(data) // 2], ''),
+    (lambda data: b'', 'holds no graph'),
+])
+def test_change_broken_file_is_refused_once(serve, path, graphs, log, make,
+                                            reason):
+  service = serve()
+  present = service.facts()
+  path.write_bytes(make(graphs[1].read_bytes()))
+  load_kit.wait_until(lambda: failed(service))
+  time.sleep(0.5)
+  assert (failed(service), swaps(service)) == (1, 0)
+  lines = [line for line in log.text.splitlines() if 'refused the' in line]
+  assert len(lines) == 1
+  assert reason in lines[0]
+  assert service.facts() == present
+  assert service.examine_each([kit.make_photo(0)])[0].labels == kit.LABELS
+  assert service.is_ready()
+  load_kit.put(graphs[1], path)
+  load_kit.wait_until(lambda: swaps(service))
+  assert service.labels == OTHER_LABELS
+
+
+def test_change_wrong_scores_are_refused(serve, path, graphs, monkeypatch):
+  service = serve()
+  monkeypatch.setattr(Classifier, 'warm_up',
+                      lambda self: np.zeros([3], np.float32))
+  load_kit.put(graphs[1], path)
+  load_kit.wait_until(lambda: failed(service))
+  assert service.labels == kit.LABELS
+
+
+def test_change_half_written_file_is_waited_for(serve, path, graphs):
+  service = serve()
+  data = graphs[1].read_bytes()
+  step = len(data) // 12
+  with open(str(path), 'wb') as file:
+    for start in range(0, len(data), step):
+      file.write(data[start:start + step])
+      file.flush()
+      time.sleep(0.05)
+  load_kit.wait_until(lambda: swaps(service))
+  assert failed(service) == 0
+  assert service.labels == OTHER_LABELS
+
+
+def test_change_while_it_is_read_is_not_taken(path, graphs, serve):
+  loads = []
+
+  def load():
+    classifier = Classifier.from_frozen_graph(str(path))
+    loads.append(1)
+    if len(loads) == 2:
+      load_kit.put(graphs[0], path)
+    return classifier
+
+  service = serve(load=load)
+  load_kit.put(graphs[1], path)
+  load_kit.wait_until(lambda: swaps(service))
+  assert (failed(service), service.labels) == (1, kit.LABELS)
+
+
+def test_change_file_that_is_gone_changes_nothing(serve, path):
+  service = serve()
+  os.remove(str(path))
+  time.sleep(0.5)
+  assert (failed(service), swaps(service)) == (0, 0)
+  assert service.examine_each([kit.make_photo(0)])[0].labels == kit.LABELS
+
+
+def test_change_without_reload_is_not_looked_for(serve, path, graphs):
+  service = serve(reload_secs=0)
+  load_kit.put(graphs[1], path)
+  time.sleep(0.5)
+  assert (service.labels, swaps(service)) == (kit.LABELS, 0)
+
+
+def test_change_of_the_label_file_is_seen(path, tmp_path, monkeypatch):
+  monkeypatch.setattr(live, '_REST_SECS', 0.1)
+  label_file = tmp_path / 'names.label'
+  label_file.write_text('a\nb\nc\nd\ne\n')
+  service = live.Service(live.Source(
+      lambda: Classifier.from_frozen_graph(str(path), str(label_file)),
+      str(path), str(label_file)), reload_secs=0.05)
+  label_file.write_text('a\nb\nc\n')
+  load_kit.wait_until(lambda: failed(service))
+  label_file.write_text('v\nw\nx\ny\nz\n')
+  load_kit.wait_until(lambda: swaps(service))
+  assert service.labels == ['v', 'w', 'x', 'y', 'z']
+  assert service.close(20)
+
+
+def test_close_refuses_what_comes_after(serve):
+  service = serve()
+  assert service.is_ready()
+  service.announce_end()
+  assert not service.is_ready()
+  assert len(service.examine_each([kit.make_photo(0)])) == 1
+  assert service.close(20)
+  with pytest.raises(Closing):
+    service.examine_each([kit.make_photo(0)])
+
+
+def write_lines(path, *lines):
+  os.makedirs(os.path.dirname(str(path)), exist_ok=True)
+  path.write_text(''.join(line + '\n' for line in lines))
+
+
+def test_evaluation_is_the_last_of_the_same_checkpoint(tmp_path):
+  graph = str(tmp_path / 'export' / 'g.pb')
+  os.makedirs(os.path.dirname(graph))
+
+  def line(step, accuracy):
+    return json.dumps(dict(checkpoint='/here/train/model.ckpt-%d' % step,
+                           split='validation', accuracy=accuracy, photos=9,
+                           classes=[]))
+
+  write_lines(tmp_path / 'eval' / 'metrics.jsonl', line(7, 0.5), line(7, 0.75),
+              'damaged {', '[]', line(17, 0.9))
+  assert evaluations.find(graph, 'model.ckpt-7') == dict(
+      split='validation', accuracy=0.75, photos=9)
+  assert evaluations.find(graph, 'model.ckpt-8') is None
+  assert evaluations.find(graph, None) is None
+
+
+@pytest.mark.parametrize('splits, told', [
+    (['test', 'validation', 'train'], 0), (['train', 'validation'], 1),
+    (['train'], 0), (['validation', 'test', 'test'], 2)])
+def test_evaluation_on_test_photos_goes_before_others(tmp_path, splits, told):
+  lines = [dict(checkpoint='model.ckpt-7', split=split, photos=photos)
+           for photos, split in enumerate(splits)]
+  write_lines(tmp_path / 'metrics.jsonl', *map(json.dumps, lines))
+  found = evaluations.find(str(tmp_path / 'g.pb'), 'model.ckpt-7')
+  assert found == dict(split=splits[told], photos=told)
+
+
+def test_evaluation_of_the_best_checkpoint_is_found(tmp_path):
+  graph = str(tmp_path / 'export' / 'g.pb')
+  os.makedirs(os.path.dirname(graph))
+  write_lines(tmp_path / 'train' / 'best' / 'best.json',
+              '{"step": 30, "accuracy": 0.5, "loss": 0.75}')
+  assert evaluations.find(graph, 'model.ckpt-30') == dict(
+      split='validation', accuracy=0.5, loss=0.75)
+  assert evaluations.find(graph, 'model.ckpt-0') is None

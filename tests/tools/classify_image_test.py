@@ -1,0 +1,254 @@
+"""The command line: photos and folders in; table, CSV and JSON out."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import export_inference_graph
+from common.errors import InputError
+from datasets import manifest
+from evaluation import calibration
+from kits import serving_kit as kit
+from runs import checkpoints
+from serving.model.classifier import Classifier
+from tools import classify_image as program
+
+ROOT = os.path.dirname(os.path.abspath(program.__file__))
+
+
+@pytest.fixture(scope='module')
+def train_dir(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('train')
+  kit.save_checkpoint(folder, 'cifarnet')
+  return str(folder)
+
+
+@pytest.fixture(scope='module')
+def frozen(tmp_path_factory, train_dir):
+  path = str(tmp_path_factory.mktemp('frozen') / 'a.pb')
+  kit.run(export_inference_graph, '--checkpoint_path=' + train_dir,
+          '--input_type=encoded', '--frozen_file=' + path)
+  return path
+
+
+@pytest.fixture(scope='module')
+def expected(train_dir):
+  """Scores of photos 0 to 3, from the checkpoint."""
+  return Classifier.from_checkpoint(train_dir).classify(
+      [kit.make_photo(seed) for seed in range(4)])
+
+
+def _read_csv(text):
+  rows = list(csv.reader(io.StringIO(text)))
+  assert rows[0] == ['file', 'rank', 'label', 'score', 'known', 'similarity']
+  # These graphs do not say; tests/ood/run_bank_test.py has others.
+  assert all(row[4:] == ['', ''] for row in rows[1:])
+  return rows[1:]
+
+
+@pytest.mark.parametrize('source', ['frozen', 'train_dir'])
+def test_main_csv_has_every_photo_and_score(source, request, tmp_path, capsys,
+                                            expected):
+  path = request.getfixturevalue(source)
+  flag = {'frozen': 'frozen_graph', 'train_dir': 'checkpoint_path'}[source]
+  paths = kit.write_photos(tmp_path, 4)
+  capsys.readouterr()
+  assert kit.run(program, '--%s=%s' % (flag, path), '--format=csv',
+                 '--batch_size=3', str(tmp_path)) == 0
+  rows = _read_csv(capsys.readouterr().out)
+  assert [row[0] for row in rows] == [p for p in paths for _ in range(5)]
+  for index in range(4):
+    found = rows[5 * index:5 * index + 5]
+    order = np.argsort(-expected[index])
+    assert [row[1] for row in found] == ['1', '2', '3', '4', '5']
+    assert [row[2] for row in found] == [kit.LABELS[i] for i in order]
+    np.testing.assert_allclose([float(row[3]) for row in found],
+                               expected[index][order], atol=1e-5)
+
+
+@pytest.fixture(scope='module')
+def calibrated_dir(tmp_path_factory):
+  """A train directory with a temperature of 3, and its frozen graph a.pb."""
+  folder = tmp_path_factory.mktemp('calibrated')
+  prefix = kit.save_checkpoint(folder, 'cifarnet')
+  calibration.save(prefix, calibration.Calibration(
+      3.0, 0.2, 0.1, 'validation', 12, 7, checkpoints.digest(prefix), None))
+  kit.run(export_inference_graph, '--checkpoint_path=%s' % folder,
+          '--input_type=encoded', '--frozen_file=%s' % (folder / 'a.pb'))
+  return folder
+
+
+@pytest.mark.parametrize('flag', ['--frozen_graph=%s/a.pb',
+                                  '--checkpoint_path=%s'])
+def test_main_gives_calibrated_scores_only_when_asked(
+    flag, calibrated_dir, tmp_path, capsys, expected):
+  path, = kit.write_photos(tmp_path, 1)
+  found = []
+  for more in ((), ('--calibrated',)):
+    capsys.readouterr()
+    kit.run(program, flag % calibrated_dir, '--format=csv', path, *more)
+    rows = _read_csv(capsys.readouterr().out)
+    found.append({row[2]: float(row[3]) for row in rows})
+  plain, mended = (np.array([scores[name] for name in kit.LABELS])
+                   for scores in found)
+  np.testing.assert_allclose(plain, expected[0], atol=1e-5)
+  roots = expected[0] ** (1 / 3)
+  np.testing.assert_allclose(mended, roots / roots.sum(), atol=1e-5)
+
+
+@pytest.mark.parametrize('source,message', [
+    ('frozen', 'the graph has no calibrated scores'),
+    ('train_dir', 'calibration.json does not exist; ./report.sh fits one')])
+def test_main_calibrated_without_a_temperature_is_refused(
+    source, message, request, tmp_path):
+  flag = {'frozen': 'frozen_graph', 'train_dir': 'checkpoint_path'}[source]
+  with pytest.raises(InputError, match='--calibrated: .*' + message):
+    kit.run(program, '--%s=%s' % (flag, request.getfixturevalue(source)),
+            '--calibrated', *kit.write_photos(tmp_path, 1))
+
+
+def test_main_bad_photos_are_reported_and_others_classified(frozen, tmp_path,
+                                                            capsys):
+  kit.write_photos(tmp_path, 2)
+  (tmp_path / 'a_text.jpg').write_text('no photo')
+  (tmp_path / 'photo_0_empty.jpg').write_bytes(b'')
+  (tmp_path / '.hidden').write_text('left out')
+  capsys.readouterr()
+  status = kit.run(program, '--frozen_graph=' + frozen, '--format=csv',
+                   '--num_top_predictions=1', str(tmp_path))
+  captured = capsys.readouterr()
+  assert status == 1
+  assert [os.path.basename(row[0]) for row in _read_csv(captured.out)] == [
+      'photo_0.jpg', 'photo_1.jpg']
+  lines = [line for line in captured.err.splitlines() if line]
+  assert len(lines) == 2
+  assert 'a_text.jpg: not a photo' in lines[0]
+  assert 'photo_0_empty.jpg: the file is empty' in lines[1]
+
+
+def test_main_json_is_one_list(frozen, tmp_path, capsys, expected):
+  odd = tmp_path / 'with "quotes", commas\nand 花.jpg'
+  odd.write_bytes(kit.make_photo(0))
+  capsys.readouterr()
+  kit.run(program, '--frozen_graph=' + frozen, '--format=json',
+          '--num_top_predictions=2', str(odd), str(odd))
+  found = json.loads(capsys.readouterr().out)
+  assert [photo['file'] for photo in found] == [str(odd)] * 2
+  order = np.argsort(-expected[0])[:2]
+  assert [p['label'] for p in found[0]['predictions']] == [
+      kit.LABELS[i] for i in order]
+  np.testing.assert_allclose([p['score'] for p in found[0]['predictions']],
+                             expected[0][order], atol=1e-5)
+
+
+def test_main_json_without_one_good_photo_is_an_empty_list(frozen, tmp_path,
+                                                           capsys):
+  (tmp_path / 'a').write_text('no photo')
+  capsys.readouterr()
+  assert kit.run(program, '--frozen_graph=' + frozen, '--format=json',
+                 str(tmp_path)) == 1
+  assert json.loads(capsys.readouterr().out) == []
+
+
+def test_main_table_shows_the_best_first(frozen, tmp_path, capsys, expected):
+  path, = kit.write_photos(tmp_path, 1)
+  capsys.readouterr()
+  kit.run(program, '--frozen_graph=' + frozen, '--num_top_predictions=2', path)
+  first, second = np.argsort(-expected[0])[:2]
+  assert capsys.readouterr().out.splitlines() == [path] + [
+      '  %8s  %s' % ('%.1f %%' % (100 * expected[0][i]), kit.LABELS[i])
+      for i in (first, second)]
+
+
+def test_main_odd_names_in_csv_are_quoted(frozen, tmp_path, capsys):
+  path = tmp_path / 'a,"b"\nc.jpg'
+  path.write_bytes(kit.make_photo(0))
+  capsys.readouterr()
+  kit.run(program, '--frozen_graph=' + frozen, '--format=csv',
+          '--num_top_predictions=1', str(path))
+  assert [row[0] for row in _read_csv(capsys.readouterr().out)] == [str(path)]
+
+
+def test_find_photos_walks_folders_in_order(tmp_path):
+  for name in ('b/2.jpg', 'b/10.jpg', 'a/x/1.png', '.git/config', 'c.jpg',
+               'a/.DS_Store'):
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b'')
+  found = program.find_photos([str(tmp_path), str(tmp_path / 'c.jpg')])
+  assert [os.path.relpath(path, str(tmp_path)) for path in found] == [
+      'c.jpg', 'a/x/1.png', 'b/10.jpg', 'b/2.jpg', 'c.jpg']
+
+
+def test_find_photos_nothing_is_refused(tmp_path):
+  with pytest.raises(InputError, match='give files or folders, got none'):
+    program.find_photos([])
+  with pytest.raises(InputError, match='no photos: .*%s' % tmp_path.name):
+    program.find_photos([str(tmp_path)])
+  with pytest.raises(InputError, match='no such file or folder: nothing.jpg'):
+    program.find_photos(['nothing.jpg'])
+
+
+@pytest.mark.parametrize('arguments, message', [
+    ((), 'one of --frozen_graph and --checkpoint_path'),
+    (('--frozen_graph=a', '--checkpoint_path=b'), 'one of --frozen_graph'),
+    (('--frozen_graph=a', '--moving_average_decay=0.9'),
+     '--moving_average_decay works with --checkpoint_path only'),
+    (('--frozen_graph=a', '--dataset_name=b'), '--dataset_name works with'),
+    (('--checkpoint_path=a', '--dataset_name=b'), 'needs --dataset_dir'),
+    (('--frozen_graph=/nowhere.pb',), "frozen graph '/nowhere.pb'"),
+])
+def test_classifier_flags_that_do_not_go_together(arguments, message):
+  with kit.parsed_flags(program, *arguments):
+    with pytest.raises(InputError, match=message):
+      program.classifier_from_flags()
+
+
+def test_classifier_labels_of_file_or_data_set(train_dir, tmp_path):
+  (tmp_path / 'l.txt').write_text('a\nb\nc\nd\ne\n')
+  manifest.save(str(tmp_path), manifest.Manifest(
+      'letters', list('vwxyz'), {}, 0, 10, {}, []))
+  found = []
+  for arguments in (['--label_file=%s' % (tmp_path / 'l.txt')],
+                    ['--dataset_name=letters', '--dataset_dir=%s' % tmp_path]):
+    with kit.parsed_flags(program, '--checkpoint_path=' + train_dir,
+                          *arguments):
+      found.append(''.join(program.classifier_from_flags().labels))
+  assert found == ['abcde', 'vwxyz']
+
+
+@pytest.mark.slow
+def test_program_runs_alone_with_names_that_are_no_utf8(frozen, tmp_path):
+  name = os.fsencode(str(tmp_path)) + b'/caf\xe9.jpg'
+  with open(name, 'wb') as file:
+    file.write(kit.make_photo(0))
+  done = subprocess.run(
+      [sys.executable, os.path.join(ROOT, 'classify_image.py'),
+       '--frozen_graph=' + frozen, '--format=csv', '--num_top_predictions=1',
+       name, str(tmp_path / 'empty')],
+      capture_output=True, check=False)
+  assert done.returncode == 1
+  assert done.stderr.decode().splitlines() == [
+      'classify_image.py: error: no such file or folder: %s' %
+      (tmp_path / 'empty')]
+  (tmp_path / 'empty').write_bytes(b'')
+  done = subprocess.run(done.args, capture_output=True, check=False)
+  assert done.returncode == 1
+  assert done.stdout.splitlines()[1].startswith(name + b',1,')
+  assert done.stderr.decode().splitlines() == [
+      '%s: the file is empty' % (tmp_path / 'empty')]
+  # A terminal without umlauts: the byte as it came in, the letter as a number.
+  (tmp_path / '\xfc.jpg').write_bytes(kit.make_photo(0))
+  done = subprocess.run([*done.args, str(tmp_path / '\xfc.jpg')],
+                        env=dict(os.environ, PYTHONIOENCODING='ascii'),
+                        capture_output=True, check=False)
+  assert b'Traceback' not in done.stderr
+  rows = done.stdout.splitlines()[1:]
+  assert rows[0].startswith(name + b',1,')
+  assert rows[1].startswith(os.fsencode(str(tmp_path)) + b'/\\xfc.jpg,1,')

@@ -1,0 +1,359 @@
+"""TensorFlow Lite models: what phones compute, against what the graph says."""
+
+import collections
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import compat
+from common import progress
+from common.errors import InputError
+from compat import slim, tf
+from datasets import dataset_factory
+from kits import nets_facts, trained_kit
+from kits import serving_kit as kit
+from kits.helpers import ROOT
+from kits.trained_kit import CLASSES, NAME
+from nets import nets_factory
+from preprocessing import preprocessing_factory
+from runs import run_info
+from serving.exports import export_folder, tflite
+from serving.model import graph_info, inference_graph
+from serving.model.classifier import Classifier
+from tools import export_tflite as program
+
+pytestmark = pytest.mark.slow
+
+NETWORK = 'mobilenet_v1_025'
+
+# data: dataset_dir. train_dir: of the checkpoint. path: of the model. printed:
+# what the program said. model: its bytes. graph_def: the frozen graph.
+Exported = collections.namedtuple(
+    'Exported', 'data train_dir path printed model graph_def')
+
+
+def save_run(folder, data, **changes):
+  """Writes a checkpoint whose run.json names the tiny data set."""
+  kit.save_checkpoint(folder, NETWORK, CLASSES)
+  run_info.save(str(folder), run_info.load(str(folder))._replace(
+      dataset_name=NAME, dataset_dir=data, **changes))
+  return str(folder)
+
+
+def freeze(train_dir, name=NETWORK, labels=CLASSES):
+  """Returns the frozen graph with float input and a batch of one."""
+  with tf.Graph().as_default():
+    info = inference_graph.build(name, labels, kit.SIZE, batch_size=1)
+    return inference_graph.freeze(info, train_dir)
+
+
+@pytest.fixture(scope='module')
+def exported(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('tflite')
+  data = trained_kit.make_dataset(folder / 'data')
+  train_dir = save_run(folder / 'train', data)
+  path = folder / 'out' / 'my.tflite'
+  done = subprocess.run(
+      [sys.executable, os.path.join(ROOT, 'tools', 'export_tflite.py'),
+       '--checkpoint_path=' + train_dir, '--tflite_file=%s' % path],
+      cwd='/', capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  return Exported(data, train_dir, str(path), done, path.read_bytes(),
+                  freeze(train_dir))
+
+
+def validation_photos(data):
+  """Returns the validation photos, bytes, and their labels."""
+  dataset = dataset_factory.get_dataset(NAME, 'validation', data)
+  found = []
+  for source in dataset.data_sources:
+    for record in tf.python_io.tf_record_iterator(source):
+      feature = tf.train.Example.FromString(record).features.feature
+      found.append((feature['image/encoded'].bytes_list.value[0],
+                    feature['image/class/label'].int64_list.value[0]))
+  return [encoded for encoded, _ in found], [label for _, label in found]
+
+
+def interpret(model, encoded, size=kit.SIZE):
+  """Returns the scores of photos, with the interpreter as an app has it."""
+  with compat.tflite_tools() as lite:
+    interpreter = lite.Interpreter(model_content=model)
+    interpreter.allocate_tensors()
+  taken, = interpreter.get_input_details()
+  given, = interpreter.get_output_details()
+  assert taken['shape'].tolist() == [1, size, size, 3]
+  assert taken['dtype'] == given['dtype'] == np.float32
+  rows = []
+  with tf.Graph().as_default(), tf.Session() as session:
+    photo = tf.placeholder(tf.string, [1])
+    image = inference_graph.photos_to_images(photo, 'inception', size, 3)
+    for data in encoded:
+      interpreter.set_tensor(taken['index'],
+                             session.run(image, {photo: [data]}))
+      interpreter.invoke()
+      rows.append(interpreter.get_tensor(given['index'])[0])
+  return np.array(rows)
+
+
+@pytest.mark.slow
+def test_model_has_the_scores_of_the_classifier(exported):
+  encoded, _ = validation_photos(exported.data)
+  expected = Classifier.from_checkpoint(exported.train_dir).classify(encoded)
+  assert np.ptp(expected, axis=0).max() > 0.01, 'photos must differ'
+  np.testing.assert_allclose(interpret(exported.model, encoded), expected,
+                             atol=1e-4)
+
+
+def test_main_prints_the_accuracies_that_are_counted_elsewhere(exported):
+  encoded, labels = validation_photos(exported.data)
+  model = np.mean(interpret(exported.model, encoded).argmax(axis=1) == labels)
+  graph = np.mean(Classifier.from_checkpoint(exported.train_dir).classify(
+      encoded).argmax(axis=1) == labels)
+  assert 0 < graph < 1, 'a count that is wrong must show'
+  last = exported.printed.stdout.splitlines()[-1]
+  assert re.match(
+      r'Accuracy on 9 validation photos: TensorFlow Lite %.4f, graph %.4f; '
+      r'photos that they answer differently: 0; probabilities differ by '
+      r'\d\.\de-(0[5-9]|1\d) at most$' % (model, graph), last), last
+
+
+def test_main_writes_labels_as_apps_read_them_and_nothing_else(exported):
+  folder = os.path.dirname(exported.path)
+  assert sorted(os.listdir(folder)) == ['my.tflite', 'my_info.json',
+                                        'my_labels.txt']
+  assert export_folder.read_tflite(exported.path).global_step == 7
+  with open(os.path.join(folder, 'my_labels.txt')) as stream:
+    assert stream.read() == 'blue\ngreen\nred\n'
+  lines = exported.printed.stdout.splitlines()
+  assert lines[0].startswith('Wrote %s: TensorFlow Lite model of model.ckpt-7, '
+                             % exported.path)
+  assert lines[3] == (
+      '  in   float32 [1, 32, 32, 3]: of the upright photo the middle 87.5 % '
+      'of height and width, resized; (value - 127.5) / 127.5')
+  # Of the export, but none of the converters' many notes.
+  for line in exported.printed.stderr.splitlines():
+    assert re.match('INFO:tensorflow:(Restoring|Froze|Converted) ', line), line
+
+
+def test_compare_counts_where_the_two_disagree(exported, monkeypatch):
+  encoded, labels = validation_photos(exported.data)
+  by_graph = Classifier.from_checkpoint(exported.train_dir).classify(encoded)
+  by_model = np.random.RandomState(0).dirichlet([1] * 3, 9).astype(np.float32)
+  answers = iter(by_model)
+
+  class Model:
+    """Stands in for one that the conversion has spoilt."""
+
+    def __init__(self, content):
+      assert content == exported.model
+
+    @staticmethod
+    def scores(image):
+      assert image.shape == (1, kit.SIZE, kit.SIZE, 3)
+      return next(answers)[np.newaxis]
+
+  monkeypatch.setattr(tflite, 'Model', Model)
+  found = tflite.compare(
+      exported.graph_def, exported.model,
+      dataset_factory.get_dataset(NAME, 'validation', exported.data))
+  correct = [np.sum(scores.argmax(axis=1) == labels)
+             for scores in (by_graph, by_model)]
+  disagreed = np.sum(by_model.argmax(axis=1) != by_graph.argmax(axis=1))
+  assert 0 < disagreed < 9 and correct[0] != correct[1]
+  assert found[:4] == (9, correct[0], correct[1], disagreed)
+  assert found.largest_difference == pytest.approx(
+      np.abs(by_model - by_graph).max(), abs=1e-5)
+
+
+def run_main(monkeypatch, exported, tmp_path, *flags, train_dir=None):
+  """Runs the program on a model that is converted already."""
+  monkeypatch.setattr(tflite, 'convert', lambda graph_def: exported.model)
+  return kit.run(program, '--checkpoint_path=' + (train_dir or
+                                                  exported.train_dir),
+                 '--tflite_file=%s' % (tmp_path / 'a.tflite'), *flags)
+
+
+def test_main_keeps_the_model_of_more_classes_and_refuses_another_step(
+    exported, tmp_path, monkeypatch, caplog):
+  path = tmp_path / 'a.tflite'
+  run_main(monkeypatch, exported, tmp_path, '--max_photos=1')
+  assert 'had' not in caplog.text
+  info = export_folder.read_tflite(str(path))
+  (tmp_path / 'a_info.json').write_bytes(graph_info.to_json(
+      info._replace(labels=info.labels + ['white'])))
+  run_main(monkeypatch, exported, tmp_path, '--max_photos=1')
+  assert '%s had the classes white, which the new one lacks; ' % (
+      path) in caplog.text
+  assert (tmp_path / 'a_step7.tflite').read_bytes() == path.read_bytes()
+  graph_def = tf.GraphDef()
+  graph_info.attach(graph_def, info._replace(global_step=6))
+  (tmp_path / 'a_freeze.pb').write_bytes(graph_def.SerializeToString())
+  path.unlink()
+  with pytest.raises(InputError, match='is of step 6, and .* of step 7: run'):
+    run_main(monkeypatch, exported, tmp_path)
+  assert not path.exists()
+
+
+def test_max_photos_are_the_first_and_the_line_says_so(exported, tmp_path,
+                                                       monkeypatch, capsys):
+  run_main(monkeypatch, exported, tmp_path, '--max_photos=4')
+  encoded, labels = validation_photos(exported.data)
+  correct = np.mean(interpret(exported.model, encoded[:4]).argmax(axis=1) ==
+                    labels[:4])
+  assert ('Accuracy on the first 4 of 9 validation photos: TensorFlow Lite '
+          '%.4f, graph' % correct) in capsys.readouterr().out
+  run_main(monkeypatch, exported, tmp_path, '--max_photos=9')
+  assert 'Accuracy on 9 validation photos: ' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('flags, said', [
+    (['--dataset_dir=/no/where'],
+     "data set 'colours' in /no/where has no validation or test photos"),
+    (['--dataset_split_name=test'],
+     "data set 'colours' in DATA has no test photos")])
+def test_without_validation_photos_the_model_is_written_and_it_says_so(
+    exported, tmp_path, monkeypatch, capsys, flags, said):
+  assert run_main(monkeypatch, exported, tmp_path, *flags) == 0
+  assert capsys.readouterr().out.splitlines()[-1] == (
+      'Accuracy not measured: ' + said.replace('DATA', exported.data))
+  assert (tmp_path / 'a.tflite').read_bytes() == exported.model
+
+
+def test_progress_is_shown_while_photos_are_compared(exported, monkeypatch,
+                                                     capsys):
+  monkeypatch.setattr(progress, '_LINE_SECONDS', 0)
+  tflite.compare(exported.graph_def, exported.model,
+                 dataset_factory.get_dataset(NAME, 'validation', exported.data))
+  assert 'compared 9 of 9 photos' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('flags, message', [
+    (['--tflite_file='], '--tflite_file is needed'),
+    (['--model_name=lenet'],
+     '--model_name=lenet, but the run in .* was trained with mobilenet_v1_025'),
+    (['--labels_offset=1'], '--labels_offset=1, but the run in'),
+    (['--label_file=OUT/a.tflite'], '--tflite_file and --label_file are both'),
+    (['--dataset_name=other', '--dataset_dir=OUT'],
+     r'the network knows the classes blue, green, red and other has'),
+])
+def test_main_with_a_mistake_writes_nothing(exported, tmp_path, monkeypatch,
+                                            flags, message):
+  trained_kit.make_photos(tmp_path / 'other', 4)
+  os.rename(str(tmp_path / 'other' / 'red'), str(tmp_path / 'other' / 'black'))
+  trained_kit.convert_photos.convert(str(tmp_path), 'other',
+                                     percent_validation=50)
+  flags = [flag.replace('OUT', str(tmp_path)) for flag in flags]
+  with pytest.raises(InputError, match=message) as error:
+    run_main(monkeypatch, exported, tmp_path, *flags)
+  assert '\n' not in str(error.value)
+  assert not (tmp_path / 'a.tflite').exists()
+
+
+def test_checkpoint_without_a_run_needs_the_network_and_has_imagenets_names(
+    exported, tmp_path, monkeypatch, capsys):
+  labels = dataset_factory.get_labels('imagenet', None)
+  prefix = kit.save_checkpoint(tmp_path, 'cifarnet', labels, with_run=False)
+  with pytest.raises(InputError, match='has no run.json beside it: give '
+                     '--model_name$'):
+    run_main(monkeypatch, exported, tmp_path, train_dir=prefix)
+  with pytest.raises(InputError, match='was trained for 1001 classes, the '
+                     'labels name 1000'):
+    run_main(monkeypatch, exported, tmp_path, '--model_name=cifarnet',
+             '--labels_offset=1', train_dir=prefix)
+  run_main(monkeypatch, exported, tmp_path, '--model_name=cifarnet',
+           train_dir=prefix)
+  shown = capsys.readouterr().out
+  assert "Accuracy not measured: data set 'imagenet' in no folder" in shown
+  assert (tmp_path / 'a_labels.txt').read_text().split('\n') == labels + ['']
+
+
+def test_operation_that_lite_lacks_is_named_in_one_line(tmp_path, monkeypatch):
+  def network_fn(images):
+    net = tf.reshape(slim.avg_pool2d(images, 4, 4), [1, 8, 24])
+    net = tf.matmul(net, net, transpose_b=True)
+    net = tf.reshape(tf.matrix_determinant(net), [1, 1])
+    return tf.concat([net, net, net], 1), {'fc4': net}
+
+  monkeypatch.setattr(nets_factory, 'get_network_fn',
+                      lambda *args, **kwargs: network_fn)
+  with tf.Graph().as_default():
+    info = inference_graph.build('cifarnet', CLASSES, batch_size=1)
+    graph_def = inference_graph.to_graph_def(info)
+  with pytest.raises(InputError) as error:
+    tflite.convert(graph_def)
+  assert str(error.value) == ('TensorFlow Lite cannot hold the network '
+                              'cifarnet: it lacks MatrixDeterminant')
+
+
+@pytest.mark.parametrize('name', sorted(preprocessing_factory.FAMILIES))
+def test_scaling_is_what_preprocessing_does(name):
+  """A photo of the input's size and one colour, but for one value."""
+  channels = 1 if name == 'lenet' else 3
+  image = np.full([32, 32, channels], (200, 90, 10)[:channels], np.uint8)
+  if name == 'cifarnet':
+    image[3, 4] = 7
+  with tf.Graph().as_default(), tf.Session() as session:
+    found = session.run(preprocessing_factory.get_preprocessing(name, False)(
+        tf.constant(image), 32, 32))
+  scaling = preprocessing_factory.FAMILIES[name].scaling
+  mean, deviation = scaling.mean, scaling.deviation
+  if mean is None:
+    mean, deviation = image.mean(), image.std()
+  np.testing.assert_allclose(found, (image - np.float64(mean)) / deviation,
+                             atol=1e-4)
+
+
+def test_describe_input_has_the_numbers_of_the_family():
+  def describe(name, size=224):
+    with tf.Graph().as_default():
+      return tflite.describe_input(inference_graph.build(
+          'lenet' if name == 'lenet' else 'cifarnet', CLASSES, size,
+          preprocessing_name=name))
+
+  assert '(value - 127.5) / 127.5' in describe('inception')
+  assert describe('vgg').endswith('value - 123.68, 116.78, 103.94 of red, '
+                                  'green, blue')
+  assert 'made 256 pixels' in describe('vgg')
+  assert 'made 300 pixels' in describe('vgg', 300)
+  assert 'in grey' in describe('lenet', 28)
+  assert "the image's standard deviation" in describe('cifarnet')
+
+
+# One of each kind of layers. TFLITE_NETWORKS=vgg_a,lenet tries others; in
+# November 2026 one network of each of the sixteen families converted.
+FAMILIES = os.environ.get(
+    'TFLITE_NETWORKS', 'inception_v1,mobilenet_v2,nasnet_mobile,resnet_v1_50'
+).split(',')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', FAMILIES)
+def test_every_family_converts_and_gives_the_graphs_logits(name, tmp_path):
+  """Not its probabilities: with weights of no training some are 0 and 1."""
+  row = nets_factory.get_network(name)
+  with tf.Graph().as_default(), tf.Session() as session:
+    images = tf.zeros([1, row.image_size, row.image_size, row.channels])
+    nets_factory.get_network_fn(name, 7)(images)
+    nets_facts.load_seeded_weights(session, tf.model_variables())
+    prefix = tf.train.Saver(tf.model_variables()).save(
+        session, str(tmp_path / 'model.ckpt'), write_meta_graph=False)
+  with tf.Graph().as_default():
+    info = inference_graph.build(name, list('abcdefg'), batch_size=1)
+    graph_def = inference_graph.freeze(info, prefix)
+  graph_info.attach(graph_def, info._replace(predictions=info.logits))
+  model = tflite.Model(tflite.convert(graph_def))
+  random = np.random.RandomState(0)
+  images = random.uniform(-1, 1, [
+      2, 1, row.image_size, row.image_size, row.channels]).astype(np.float32)
+  with tf.Graph().as_default(), tf.Session() as session:
+    tf.import_graph_def(graph_def, name='')
+    expected = np.array([session.run(info.logits, {info.input: image})
+                         for image in images])
+  found = np.array([model.scores(image) for image in images])
+  assert np.ptp(expected, axis=-1).min() > 0.1
+  np.testing.assert_allclose(found, expected,
+                             atol=1e-4 * np.abs(expected).max())

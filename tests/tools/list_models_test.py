@@ -1,0 +1,140 @@
+"""Tests of list_models.py, and of the facts in its rows."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from benchmarks import graph_costs
+from common.errors import InputError
+from compat import tf
+from kits.helpers import parsed_flags, run_program
+from nets import nets_factory
+from runs import published
+from tools import list_models
+
+
+def output_of(capsys, *arguments):
+  """Runs the program in this process; returns what it prints."""
+  with parsed_flags(list_models.define_flags, *arguments):
+    assert not list_models.main([])
+  return capsys.readouterr().out
+
+
+# registry_test.py counts those of all others, from the graphs that it has.
+@pytest.mark.slow
+@pytest.mark.engine('tf1')
+@pytest.mark.parametrize('name', [
+    name for name, row in sorted(nets_factory.NETWORKS.items())
+    if row.image_size != row.function.default_image_size])
+def test_costs_at_another_size_than_slims_are_those_of_the_graph(name):
+  row = nets_factory.get_network(name)
+  cost = nets_factory.NETWORKS[name].cost
+  with tf.Graph().as_default():
+    logits, _ = nets_factory.get_network_fn(name, cost.classes)(
+        tf.zeros([1, row.image_size, row.image_size, row.channels]))
+    assert graph_costs.count(logits) == (cost.parameters, cost.multiply_adds)
+
+
+@pytest.mark.parametrize('name,parameters,multiply_adds', [
+    ('vgg_16', 138, 15500), ('mobilenet_v1', 4.2, 569),
+    ('mobilenet_v2', 3.5, 300), ('nasnet_mobile', 5.3, 564),
+    ('nasnet_large', 88.9, 23800), ('pnasnet_large', 86.1, 25000),
+])
+def test_costs_agree_with_the_papers(name, parameters, multiply_adds):
+  cost = nets_factory.NETWORKS[name].cost
+  assert cost.parameters / 1e6 == pytest.approx(parameters, rel=0.012)
+  assert cost.multiply_adds / 1e6 == pytest.approx(multiply_adds, rel=0.005)
+
+
+def test_count_takes_every_kind_of_layer():
+  with tf.Graph().as_default():
+    images = tf.zeros([1, 6, 6, 2])
+    kernel = tf.get_variable('kernel', [3, 3, 2, 5])
+    depthwise = tf.get_variable('depthwise', [3, 3, 5, 2])
+    matrix = tf.get_variable('matrix', [10, 4])
+    tf.get_variable('unused', [7])
+    moving = tf.get_variable('moving', [4], trainable=False)
+    net = tf.nn.conv2d(images, kernel, [1, 2, 2, 1], 'SAME')
+    net = tf.nn.depthwise_conv2d(net, depthwise, [1, 1, 1, 1], 'VALID')
+    net = tf.matmul(tf.reshape(net, [1, 10]), matrix) + moving
+    assert graph_costs.count(net) == (
+        90 + 90 + 40, 3 * 3 * 5 * 18 + 10 * 9 + 10 * 4)
+
+
+def test_every_row_has_its_figures():
+  for name, row in nets_factory.NETWORKS.items():
+    assert row.cost, name
+  for name, row in published.PUBLISHED.items():
+    assert 40 < row.top_1 < row.top_5 < 97, name
+
+
+def test_accuracy_falls_with_the_size_and_the_width():
+  for network in ('mobilenet_v1', 'mobilenet_v2'):
+    known = {tuple(map(float, name.rsplit('_', 2)[1:])): (row.top_1, row.top_5)
+             for name, row in published.PUBLISHED.items()
+             if name.startswith(network)}
+    for (width, size), (top_1, top_5) in known.items():
+      for (other_width, other_size), (other_1, other_5) in known.items():
+        if (other_width, other_size) == (width, size):
+          continue
+        if other_width <= width and other_size <= size:
+          assert other_1 < top_1 and other_5 < top_5
+
+
+def test_table_has_a_line_a_network(capsys):
+  lines = output_of(capsys).splitlines()
+  assert [line.split()[0] for line in lines[1:]] == sorted(
+      nets_factory.NETWORKS)
+  line, = [line for line in lines if line.startswith('inception_v4 ')]
+  assert line.split('  ')[0] == 'inception_v4'
+  assert line.split() == [
+      'inception_v4', '299', '42.65', 'M', '12254', 'M', '80.2', '95.2',
+      'inception', 'inception_v4_2016_09_09.tar.gz',
+      'InceptionV4/Logits,InceptionV4/AuxLogits']
+  line, = [line for line in lines if line.startswith('lenet ')]
+  assert line.split() == ['lenet', '28', '3.27', 'M', '14', 'M', '-', '-',
+                          'lenet', '-', 'LeNet/fc4']
+
+
+def test_details_name_every_checkpoint_of_the_network(capsys):
+  shown = output_of(capsys, '--model_name=mobilenet_v1_025')
+  for size in (224, 192, 160, 128):
+    assert 'mobilenet_v1_0.25_%d.tgz' % size in shown
+  assert '--checkpoint_exclude_scopes=MobilenetV1/Logits\n' in shown
+  assert '0.47 M with 1001 classes' in shown
+  assert '--labels_offset' not in shown
+  assert '--labels_offset=1' in output_of(capsys, '--model_name=vgg_16')
+  assert 'no checkpoint' in output_of(capsys, '--model_name=cifarnet')
+
+
+def test_json_and_csv_hold_the_exact_numbers(capsys):
+  models = json.loads(output_of(capsys, '--format=json'))
+  assert [model['name'] for model in models] == sorted(nets_factory.NETWORKS)
+  model, = json.loads(output_of(capsys, '--format=json', '--model_name=vgg_16'))
+  assert model['parameters'] == 138357544 and model['image_size'] == 224
+  assert model['checkpoints'] == [{
+      'name': 'vgg_16', 'file': 'vgg_16_2016_08_28.tar.gz',
+      'url': published.PUBLISHED['vgg_16'].url,
+      'top_1': 71.5, 'top_5': 89.8}]
+  rows = list(csv.DictReader(io.StringIO(output_of(capsys, '--format=csv'))))
+  assert len(rows) == len(models)
+  found = {row['name']: row for row in rows}
+  assert found['nasnet_mobile']['classifier_scopes'] == ','.join(
+      nets_factory.get_network('nasnet_mobile').classifier_scopes)
+  assert found['lenet']['top_1'] == ''
+  assert int(found['vgg_16']['parameters']) == 138357544
+
+
+def test_unknown_name_lists_the_known():
+  with parsed_flags(list_models.define_flags, '--model_name=vgg16'):
+    with pytest.raises(InputError, match="network 'vgg16'; known: alexnet_v2"):
+      list_models.main([])
+
+
+def test_program_runs_by_itself():
+  done = run_program('tools/list_models.py', '--model_name=')
+  assert done.returncode == 1 and done.stdout == ''
+  assert done.stderr.startswith("list_models.py: error: unknown network ''")
+  assert done.stderr.count('\n') == 1

@@ -1,0 +1,357 @@
+"""What verify_tfrecord.py finds, and what it says."""
+
+import gzip
+import os
+import struct
+import zlib
+
+import pytest
+
+from common.errors import InputError
+from compat import tf
+from datasets import manifest, record_dataset
+from datasets.conversion import convert_photos
+from datasets.records import record_check, tfrecord_file, verify
+from kits import helpers, tiny_dataset
+
+
+@pytest.fixture
+def pets(tmp_path):
+  """A folder of slim's kind: 9 + 8 records for train, 5 for test."""
+  tiny_dataset.make_shards(tmp_path, 'pets', 'train', [9, 8])
+  (tmp_path / 'pets_test.tmp').write_bytes(b'')
+  paths = tiny_dataset.make_shards(tmp_path, 'birds', 'test', [5])
+  examples = [tf.train.Example.FromString(data)
+              for data in tf.python_io.tf_record_iterator(str(paths[0]))]
+  for example in examples:  # The names are those of pets, too.
+    del example.features.feature['image/filename']
+  tiny_dataset.write_records(
+      tmp_path / 'pets_test_00000-of-00001.tfrecord', examples)
+  (tmp_path / 'labels.txt').write_text('0:cat\n1:dog\n')
+  return tmp_path
+
+
+@pytest.fixture(scope='module')
+def converted(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('data')
+  tiny_dataset.make_folder(folder / 'pets', {'cat': 10, 'dog': 10})
+  convert_photos.convert(str(folder), 'pets', percent_validation=20,
+                         num_shards=2)
+  return folder
+
+
+def copy(folder, target):
+  for name, data in tiny_dataset.file_contents(folder).items():
+    (target / name).write_bytes(data)
+
+
+def shard(folder, index=1):
+  return folder / ('pets_train-%05d-of-00002.tfrecord' % index)
+
+
+def offsets(path):
+  return tfrecord_file.record_offsets(str(path))
+
+
+def flip(path, position):
+  data = bytearray(path.read_bytes())
+  data[position] ^= 1
+  path.write_bytes(bytes(data))
+
+
+def problems(folder, name='pets', **kwargs):
+  return [record_check.describe(problem).replace(str(folder) + os.sep, '')
+          for report in verify.verify(str(folder), name, **kwargs)
+          for problem in report.problems]
+
+
+# Checksums.
+
+
+def test_masked_crc32c_is_what_tensorflow_writes(tmp_path):
+  path = str(tmp_path / 'records')
+  contents = [b'', b'a', b'abc', bytes(1001), os.urandom(70000)]
+  with tf.python_io.TFRecordWriter(path) as writer:
+    for data in contents:
+      writer.write(data)
+  with open(path, 'rb') as source:
+    for data in contents:
+      length = source.read(8)
+      assert struct.unpack('<Q', length)[0] == len(data)
+      assert struct.unpack('<I', source.read(4))[0] == (
+          tfrecord_file.masked_crc32c(length))
+      assert source.read(len(data)) == data
+      assert struct.unpack('<I', source.read(4))[0] == (
+          tfrecord_file.masked_crc32c(data))
+  for records in (tfrecord_file.read(path), tfrecord_file.read_on(path, 0, 0)):
+    records = list(records)
+    assert [record.data for record in records] == contents
+    assert [record.offset for record in records] == offsets(path)
+    assert {record.problem for record in records} == {None}
+
+
+# All is well.
+
+
+def test_verify_slims_records_without_manifest(pets):
+  test, train = verify.verify(str(pets), 'pets')
+  assert (test.split, test.num_files, test.num_records) == ('test', 1, 5)
+  assert (train.split, train.num_files, train.num_records) == ('train', 2, 17)
+  assert train.num_decoded == 17
+  assert train.num_bytes == sum(os.path.getsize(str(shard(pets, index)))
+                                for index in (0, 1))
+  assert not test.problems and not train.problems
+
+
+def test_verify_converted_folder_is_well(converted):
+  reports = list(verify.verify(str(converted), 'pets', num_decoded=0))
+  assert [(report.split, report.num_records, report.num_decoded,
+           report.problems) for report in reports] == [
+               ('train', 16, 16, []), ('validation', 4, 4, [])]
+
+
+@pytest.mark.parametrize('num_decoded, wanted', [(3, 3), (16, 16), (99, 16)])
+def test_verify_decodes_as_many_photos_as_asked(converted, num_decoded, wanted):
+  train, = verify.verify(str(converted), 'pets', 'train', num_decoded)
+  assert train.num_decoded == wanted
+
+
+# What is wrong is named.
+
+
+def test_verify_each_flipped_bit_is_found_in_its_record(converted, tmp_path):
+  copy(converted, tmp_path)
+  path = shard(tmp_path)
+  whole, starts = path.read_bytes(), offsets(path)
+  start, end = starts[3], starts[4]
+  for position in (start, start + 9, start + 12, end - 5, end - 1):
+    flip(path, position)
+    found = problems(tmp_path, split_name='train')
+    assert found[0].startswith('pets_train-00001-of-00002.tfrecord, record 3 '
+                               '(byte %d)' % start), position
+    in_length = position < start + 12
+    assert ('its length is damaged' if in_length else
+            'its data are damaged') in found[0]
+    assert len(found) == (2 if in_length else 1)
+    path.write_bytes(whole)
+
+
+def test_verify_two_damaged_records_are_both_named(pets):
+  starts = offsets(shard(pets))
+  flip(shard(pets), starts[2] + 50)
+  flip(shard(pets), starts[5] + 50)
+  flip(shard(pets, 0), 60)
+  assert [row.split(':')[0] for row in problems(pets)] == [
+      'pets_train-00000-of-00002.tfrecord, record 0 (byte 0)',
+      'pets_train-00001-of-00002.tfrecord, record 2 (byte %d)' % starts[2],
+      'pets_train-00001-of-00002.tfrecord, record 5 (byte %d)' % starts[5]]
+
+
+@pytest.mark.parametrize('cut', [1, 300, 'header'])
+def test_verify_file_that_was_cut_off(pets, cut):
+  path = shard(pets)
+  starts = offsets(path)
+  keep = starts[7] + 5 if cut == 'header' else path.stat().st_size - cut
+  path.write_bytes(path.read_bytes()[:keep])
+  assert problems(pets) == [
+      'pets_train-00001-of-00002.tfrecord, record 7 (byte %d): the file ends '
+      'inside it' % starts[7]]
+
+
+def test_verify_tail_of_zeros_is_no_row_of_empty_records(pets):
+  end = shard(pets).stat().st_size
+  with open(str(shard(pets)), 'ab') as target:
+    target.write(bytes(160))
+  assert problems(pets) == [
+      'pets_train-00001-of-00002.tfrecord, record 8 (byte %d): its length is '
+      'damaged: the 160 bytes from there on cannot be read' % end]
+
+
+def test_verify_compressed_file_says_so(pets):
+  shard(pets).write_bytes(gzip.compress(shard(pets).read_bytes()))
+  assert problems(pets) == ['pets_train-00001-of-00002.tfrecord, record 0 '
+                            '(byte 0): it is compressed (gzip): unpack it']
+
+
+def rewrite(path, change, number=4):
+  """Lets `change` change the Example of one record."""
+  examples = [tf.train.Example.FromString(data)
+              for data in tf.python_io.tf_record_iterator(str(path))]
+  change(examples[number].features.feature)
+  tiny_dataset.write_records(path, examples)
+
+
+def set_bytes(key, value):
+  def change(feature):
+    feature[key].bytes_list.value[:] = [value]
+  return change
+
+
+def set_int(key, value):
+  def change(feature):
+    feature[key].int64_list.value[:] = [value]
+  return change
+
+
+JPEG = tiny_dataset.photo_bytes(5)
+
+
+@pytest.mark.parametrize('change, message', [
+    (set_int('image/class/label', 2),
+     "photo '13': label 2, expected 0 to 1"),
+    (set_int('image/class/label', -1),
+     "photo '13': label -1, expected 0 to 1"),
+    (lambda feature: feature.pop('image/class/label'),
+     'image/class/label is missing'),
+    (lambda feature: feature.pop('image/encoded'), 'image/encoded is missing'),
+    (lambda feature: feature['image/class/label'].int64_list.value.append(1),
+     'image/class/label is not one value in a int64_list'),
+    (set_bytes('image/class/label', b'1'),
+     'image/class/label is not one value in a int64_list'),
+    (set_bytes('image/encoded', b''), 'image/encoded is empty'),
+    (set_bytes('image/encoded', JPEG[:-200]), 'the photo cannot be decoded: '),
+    (set_bytes('image/encoded', b'GIF?'), 'the photo cannot be decoded: '),
+    (set_int('image/height', 11),
+     'the photo is 10 x 12 pixels (height x width), the record says 11 x 12'),
+])
+def test_verify_record_with_wrong_content_is_named(pets, change, message):
+  rewrite(shard(pets), change)
+  found, = problems(pets)
+  assert found.startswith('pets_train-00001-of-00002.tfrecord, record 4 (byte '
+                          '%d)' % offsets(shard(pets))[4])
+  assert message in found
+
+
+def test_verify_record_that_is_no_example(pets):
+  with tf.python_io.TFRecordWriter(str(shard(pets))) as writer:
+    writer.write(b'junk\xff')
+  assert problems(pets) == [
+      'pets_train-00001-of-00002.tfrecord, record 0 (byte 0): it is not a '
+      'tf.train.Example']
+
+
+def test_verify_equal_base_names_are_no_problem_equal_photos_are(pets):
+  """Names as ImageNet's records have them, of photos in several folders."""
+  rewrite(shard(pets), set_bytes('image/filename', b'2'))
+  assert not problems(pets)
+  rewrite(shard(pets), set_bytes('image/encoded', tiny_dataset.photo_bytes(2)))
+  found, = problems(pets)
+  assert found == (
+      "pets_train-00001-of-00002.tfrecord, record 4 (byte %d), photo '2': a "
+      'photo of this name is in pets_train-00000-of-00002.tfrecord, record 2, '
+      'as well' % offsets(shard(pets))[4])
+
+
+def test_verify_odd_manifest_is_one_line(converted, tmp_path):
+  copy(converted, tmp_path)
+  path = tmp_path / 'pets.json'
+  path.write_text(path.read_text().replace('"size": 16', '"size": "abc"'))
+  done = helpers.run_program('tools/verify_tfrecord.py', '--dataset_name=pets',
+                             '--dataset_dir=%s' % tmp_path)
+  assert done.returncode == 1 and done.stderr.count('\n') == 1
+  assert "'size' of split 'train' is 'abc'" in done.stderr
+
+
+def test_verify_photo_in_two_splits_is_found(converted, tmp_path):
+  copy(converted, tmp_path)
+  path = tmp_path / 'pets_validation-00000-of-00002.tfrecord'
+  name = next(file for file, split in manifest.load(
+      str(tmp_path), 'pets').files.items() if split == 'train')
+  rewrite(path, set_bytes('image/filename', name.encode()), number=0)
+  found, = problems(tmp_path)
+  assert 'photo %r: a photo of this name is in pets_train-' % name in found
+
+
+def test_verify_sample_does_not_decode_all(pets):
+  rewrite(shard(pets), set_bytes('image/encoded', b'no photo'), number=3)
+  assert not problems(pets, num_decoded=1)
+  assert problems(pets, num_decoded=0)
+
+
+def test_verify_missing_shards(converted, pets, tmp_path_factory):
+  folder = tmp_path_factory.mktemp('copy')
+  copy(converted, folder)
+  shard(folder).unlink()
+  assert problems(folder) == [
+      'the manifest pets.json names 1 files that are missing, the first is '
+      'pets_train-00001-of-00002.tfrecord']
+  shard(pets, 0).unlink()
+  assert problems(pets) == ['only 1 of the 2 files like '
+                            'pets_train-00001-of-00002.tfrecord exist']
+
+
+def test_verify_lost_record_is_noticed_by_the_manifest(converted, tmp_path):
+  copy(converted, tmp_path)
+  path = shard(tmp_path)
+  path.write_bytes(path.read_bytes()[:offsets(path)[5]])
+  assert problems(tmp_path) == [
+      'the files hold 13 records, but the manifest pets.json says 16; '
+      'pets_train-00001-of-00002.tfrecord holds 5 of them']
+
+
+def test_verify_unknown_names_are_errors(pets):
+  with pytest.raises(InputError, match="'cows' is not converted"):
+    list(verify.verify(str(pets), 'cows'))
+  with pytest.raises(InputError, match="'dev'; known: test, train"):
+    list(verify.verify(str(pets), 'pets', 'dev'))
+
+
+# When training meets it.
+
+
+def test_first_problem_does_not_mind_sizes_and_labels(pets):
+  rewrite(shard(pets, 0), set_int('image/height', 99))
+  rewrite(shard(pets), set_int('image/class/label', 99))
+  files = [str(shard(pets, index)) for index in (0, 1)]
+  assert record_check.first_problem(files, decode=True) is None
+  rewrite(shard(pets), set_bytes('image/encoded', b'no photo'), number=6)
+  assert record_check.first_problem(files, decode=False) is None
+  assert record_check.first_problem(files, decode=True).index == 6
+
+
+# The program.
+
+
+def test_program_tells_the_problems_and_ends_with_1(pets):
+  flip(shard(pets), offsets(shard(pets))[3] + 30)
+  done = helpers.run_program('tools/verify_tfrecord.py', '--dataset_name=pets',
+                             '--dataset_dir=%s' % pets)
+  lines = done.stdout.splitlines()
+  assert done.returncode == 1 and 'Traceback' not in done.stderr
+  assert lines[0].startswith('test: 5 records in 1 files, ')
+  assert lines[0].endswith(', 5 photos decoded: all well')
+  assert lines[1].startswith('%s, record 3 (byte ' % shard(pets))
+  assert lines[2].startswith('train: 17 records in 2 files, ')
+  assert lines[2].endswith('PROBLEMS: 1') and len(lines) == 3
+
+
+def test_program_all_well_ends_with_0(converted):
+  done = helpers.run_program(
+      'tools/verify_tfrecord.py', '--dataset_name=pets',
+      '--dataset_dir=%s' % converted, '--dataset_split_name=train')
+  assert (done.returncode, done.stderr) == (0, '')
+  assert done.stdout.startswith('train: 16 records in 2 files, ')
+
+
+def test_format_report_shows_so_many_problems_and_one_line_each():
+  from tools import verify_tfrecord
+  rows = [record_check.Problem('x', index, 0, 'a\nb', 'bad\nphoto')
+          for index in range(5)]
+  report = verify.SplitReport('train', 1, 5, 1000, 5, rows)
+  lines = verify_tfrecord.format_report(report, 2).splitlines()
+  assert lines == [
+      "x, record 0 (byte 0), photo 'a\\nb': bad photo",
+      "x, record 1 (byte 0), photo 'a\\nb': bad photo",
+      'and 3 more; --max_problems=0 prints them all',
+      'train: 5 records in 1 files, 0.0 MB, 5 photos decoded: PROBLEMS: 5']
+  assert len(verify_tfrecord.format_report(report, 0).splitlines()) == 6
+
+
+def test_make_example_round_trip_of_other_formats(tmp_path):
+  png = tiny_dataset.photo_bytes(1, 'PNG')
+  example = record_dataset.make_example(png, 10, 12, 1, 'a', b'png')
+  tiny_dataset.write_records(tmp_path / 'one', [example])
+  with record_check.PhotoDecoder() as decoder:
+    report = record_check.check_file(str(tmp_path / 'one'), range(2), decoder)
+  assert report == (str(tmp_path / 'one'), 1, 1,
+                    [(0, 0, 'a', zlib.crc32(png))], [])

@@ -1,0 +1,300 @@
+"""Class weights, smoothing, mixup: alone, and in the training graph."""
+
+import numpy as np
+import pytest
+
+from common.errors import InputError
+from compat import tf
+from datasets import manifest
+from kits import tiny_network
+from kits.tiny_network import BATCH, LABELS
+from kits.trained_kit import make_dataset, read_variables, train
+from training import losses
+
+
+def cross_entropy(logits, targets):
+  """Returns the loss of each row, as float64."""
+  logits = logits.astype(np.float64)
+  top = logits.max(1, keepdims=True)
+  log_sum = top + np.log(np.exp(logits - top).sum(1, keepdims=True))
+  return (targets * (log_sum - logits)).sum(1)
+
+
+def smoothed(targets, share):
+  return targets * (1 - share) + share / targets.shape[1]
+
+
+def save_manifest(folder, counts, labels=None):
+  """Writes a manifest of a training split with these photos a class."""
+  entry = {'size': sum(counts.values()), 'shards': ['a'],
+           'class_counts': counts}
+  manifest.save(str(folder), manifest.Manifest(
+      'colours', labels or list(counts), {'train': entry}, 0, 10, {}, []))
+
+
+def weights_of(monkeypatch, text, folder='/nowhere'):
+  """Returns the class weights that a training graph is built with."""
+  found = []
+  original = losses.class_weights_from_flags
+
+  def spy(values, info):
+    found.append(original(values, info))
+    return found[-1]
+
+  monkeypatch.setattr(losses, 'class_weights_from_flags', spy)
+  with tiny_network.training(monkeypatch, '--class_weights=' + text,
+                             dataset_dir=folder):
+    return found[0]
+
+
+def test_class_weights_given_are_taken_in_the_order_of_the_labels(monkeypatch):
+  assert weights_of(monkeypatch, '0.5,1,2').tolist() == [0.5, 1, 2]
+  assert weights_of(monkeypatch, '') is None
+
+
+@pytest.mark.parametrize('text', [
+    '1,2', '1,2,3,4', 'a,b,c', '1,2,', '-1,1,1', '0,0,0', 'nan,1,1', 'inf,1,1',
+    'Balanced'])
+def test_class_weights_wrong_say_what_is_accepted(monkeypatch, text):
+  with pytest.raises(InputError) as caught:
+    weights_of(monkeypatch, text)
+  assert str(caught.value) == (
+      "--class_weights=%s: must be 'balanced' or 3 comma-separated numbers, "
+      'none negative and not all 0: one each for blue, green, red' % text)
+
+
+@pytest.mark.parametrize('counts,expected', [
+    ((10, 20, 30), (2, 1, 2 / 3)),
+    # The empty class is no class: the mean over the photos stays 1.
+    ((10, 0, 30), (2, 0, 2 / 3)),
+    ((5, 5, 5), (1, 1, 1)),
+])
+def test_class_weights_balanced_let_classes_count_alike(
+    monkeypatch, tmp_path, counts, expected):
+  save_manifest(tmp_path, dict(zip(LABELS, counts)))
+  weights = weights_of(monkeypatch, 'balanced', tmp_path)
+  assert weights == pytest.approx(expected, rel=1e-6)
+  assert np.average(weights, weights=counts) == pytest.approx(1)
+
+
+def test_class_weights_balanced_follow_names_not_the_order_of_the_manifest(
+    monkeypatch, tmp_path):
+  save_manifest(tmp_path, {'background': 7, 'red': 30, 'blue': 10, 'green': 20})
+  weights = weights_of(monkeypatch, 'balanced', tmp_path)
+  assert weights == pytest.approx((2, 1, 2 / 3), rel=1e-6)
+
+
+def test_class_weights_balanced_without_counts_say_what_to_do(
+    monkeypatch, tmp_path):
+  with pytest.raises(InputError, match='is in .*/colours.json, which is '
+                     'missing; convert the photos with ./convert_tfrecord.sh, '
+                     'or give the weights themselves') as caught:
+    weights_of(monkeypatch, 'balanced', tmp_path)
+  assert '\n' not in str(caught.value)
+
+
+def test_class_weights_balanced_without_any_photo_is_an_error(
+    monkeypatch, tmp_path):
+  save_manifest(tmp_path, {'background': 7, 'blue': 0, 'green': 0, 'red': 0})
+  with pytest.raises(InputError, match='has no train photos of blue, green'):
+    weights_of(monkeypatch, 'balanced', tmp_path)
+
+
+def test_class_weights_balanced_of_a_name_twice_is_an_error(
+    monkeypatch, tmp_path):
+  monkeypatch.setattr(tiny_network, 'LABELS', ['crane', 'owl', 'crane'])
+  save_manifest(tmp_path, {'crane': 4, 'owl': 2})
+  with pytest.raises(InputError, match='several classes are called crane;'):
+    weights_of(monkeypatch, 'balanced', tmp_path)
+
+
+@pytest.fixture
+def heads():
+  """Logits of two heads and targets, the first three rows mixed."""
+  random = np.random.RandomState(5)
+  logits, aux = 3 * random.randn(2, 6, 3).astype(np.float32)
+  targets = np.eye(3, dtype=np.float32)[[0, 1, 2, 2, 2, 1]]
+  targets[:3] = 0.25 * targets[:3] + 0.75 * targets[[1, 2, 0]]
+  return logits, aux, targets
+
+
+@pytest.mark.parametrize('smoothing', [0.0, 0.1])
+@pytest.mark.parametrize('weights', [None, (2, 1, 0.5), (1, 1, 0)])
+@pytest.mark.parametrize('with_aux', [False, True])
+def test_losses_are_the_mean_of_weight_times_cross_entropy(
+    heads, smoothing, weights, with_aux):
+  logits, aux, targets = heads
+  with tf.Graph().as_default(), tf.Session() as session:
+    losses.add_losses(tf.constant(logits),
+                      tf.constant(aux) if with_aux else None,
+                      tf.constant(targets), weights, smoothing)
+    found = session.run(tf.losses.get_losses())
+  of_row = 1 if weights is None else targets.dot(weights)
+  expected = [np.mean(of_row * cross_entropy(logits,
+                                             smoothed(targets, smoothing)))]
+  if with_aux:
+    expected.insert(0, 0.4 * np.mean(of_row * cross_entropy(
+        aux, smoothed(targets, smoothing))))
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_losses_weights_of_1_change_nothing(heads):
+  logits, aux, targets = map(np.array, heads)
+  with tf.Graph().as_default(), tf.Session() as session:
+    for weights in None, (1, 1, 1):
+      losses.add_losses(tf.constant(logits), tf.constant(aux),
+                        tf.constant(targets), weights)
+    plain_aux, plain, weighted_aux, weighted = session.run(
+        tf.losses.get_losses())
+  assert (weighted_aux, weighted) == pytest.approx((plain_aux, plain), rel=1e-6)
+
+
+def mixed_identity(alpha, size=256, seed=3):
+  """Mixes photos that say which they are; returns {row: (share, other)}."""
+  identity = np.eye(size, dtype=np.float32)
+  with tf.Graph().as_default(), tf.Session() as session:
+    tf.set_random_seed(seed)
+    images, targets = session.run(losses.mix_photos(
+        tf.constant(identity.reshape(size, 1, size, 1)), tf.constant(identity),
+        alpha))
+  assert images.shape == (size, 1, size, 1)
+  np.testing.assert_array_equal(images.reshape(size, size), targets)
+  return check_mixed(targets)
+
+
+def check_mixed(targets):
+  """Checks that rows are mixed in pairs; returns shares of the row's own."""
+  np.testing.assert_allclose(targets.sum(1), 1, rtol=1e-6)
+  assert targets.min() >= 0
+  assert ((targets > 0).sum(1) <= 2).all()
+  own = np.diag(targets).copy()
+  others = targets - np.diag(own)
+  # A permutation: nobody is the other part of two.
+  assert ((others > 0).sum(0) <= 1).all()
+  assert (others.max(1) > 0).mean() > 0.5
+  return own
+
+
+@pytest.mark.parametrize('alpha', [0.2, 1.0, 8.0])
+def test_mix_photos_shares_are_beta_distributed(alpha):
+  own = mixed_identity(alpha, 2048)
+  own = own[own < 1]  # A photo may meet itself.
+  assert np.mean(own) == pytest.approx(0.5, abs=0.04)
+  assert np.var(own) == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.15)
+
+
+def test_mix_photos_a_tiny_alpha_nearly_leaves_one_of_two():
+  own = mixed_identity(0.02)
+  larger = np.maximum(own, 1 - own)
+  assert np.mean(larger > 0.99) > 0.8
+  assert 0.3 < np.mean(own < 0.5) < 0.7
+
+
+def test_mix_features_mixes_all_of_a_photo_in_one_share():
+  identity = np.eye(64, dtype=np.float32)
+  low = np.stack([identity, 2 * identity], 2)
+  (high, mixed_low), targets = losses.mix_features(
+      [identity, low], identity, 0.4, np.random.RandomState(1))
+  np.testing.assert_array_equal(high, targets)
+  np.testing.assert_array_equal(mixed_low[:, :, 1], 2 * targets)
+  assert {high.dtype, mixed_low.dtype, targets.dtype} == {np.dtype('float32')}
+  own = check_mixed(targets)
+  assert np.var(own) == pytest.approx(1 / (4 * 1.8), rel=0.3)
+  again = losses.mix_features([identity, low], identity, 0.4,
+                              np.random.RandomState(1))[1]
+  np.testing.assert_array_equal(again, targets)
+
+
+def test_graph_losses_reach_both_heads(monkeypatch):
+  with tiny_network.training(
+      monkeypatch, '--label_smoothing=0.2', '--class_weights=3,1,0.5'):
+    graph = tf.get_default_graph()
+    with tiny_network.session() as session:
+      aux, logits, (aux_loss, loss) = session.run([
+          graph.get_tensor_by_name('Aux/logits/BiasAdd:0'),
+          graph.get_tensor_by_name('Head/logits/BiasAdd:0'),
+          tf.losses.get_losses()])
+  one_hot = np.eye(3)[tiny_network.photos()['label']]
+  of_row, targets = one_hot.dot([3, 1, 0.5]), smoothed(one_hot, 0.2)
+  assert loss == pytest.approx(
+      np.mean(of_row * cross_entropy(logits, targets)), rel=1e-5)
+  assert aux_loss == pytest.approx(
+      0.4 * np.mean(of_row * cross_entropy(aux, targets)), rel=1e-5)
+
+
+def test_graph_mixup_trains_on_mixed_photos_and_counts_the_larger_part(
+    monkeypatch):
+  seen = []
+  original = losses.mix_photos
+
+  def spy(*arguments):
+    seen.extend(original(*arguments))
+    return seen
+
+  monkeypatch.setattr(losses, 'mix_photos', spy)
+  with tiny_network.training(monkeypatch, '--mixup_alpha=1') as made:
+    graph = tf.get_default_graph()
+    with tiny_network.session() as session:
+      images, targets, logits, (_, loss), summaries = session.run([
+          seen[0], seen[1],
+          graph.get_tensor_by_name('Head/logits/BiasAdd:0'),
+          tf.losses.get_losses(), made.scalar_op])
+  assert not np.allclose(images, tiny_network.photos()['image'])
+  assert loss == pytest.approx(np.mean(cross_entropy(logits, targets)),
+                               rel=1e-5)
+  assert (targets.max(1) < 1).any()
+  values = {value.tag: value.simple_value
+            for value in tf.Summary.FromString(summaries).value}
+  assert values['batch_accuracy'] == pytest.approx(
+      np.mean(logits.argmax(1) == targets.argmax(1)))
+
+
+def test_graph_mixup_of_given_batches_takes_their_targets(monkeypatch):
+  batch = tiny_network.photos()
+  targets = np.random.RandomState(2).dirichlet([1, 1, 1], BATCH)
+  batch['targets'] = targets.astype(np.float32)
+  with tiny_network.training(
+      monkeypatch, '--mixup_alpha=0.2', next_batch=lambda: {
+          key: tf.constant(value, name='given_' + key)
+          for key, value in batch.items()}):
+    graph = tf.get_default_graph()
+    conv, = [op for op in graph.get_operations()
+             if op.name == 'Trunk/conv/Conv2D']
+    # The photos go into the network as they came: they stand for features.
+    assert conv.inputs[0].op.name == 'given_image'
+    with tiny_network.session() as session:
+      logits, (_, loss) = session.run([
+          graph.get_tensor_by_name('Head/logits/BiasAdd:0'),
+          tf.losses.get_losses()])
+  assert loss == pytest.approx(np.mean(cross_entropy(logits, targets)),
+                               rel=1e-5)
+
+
+def test_graph_mixup_of_given_batches_without_targets_is_an_error(monkeypatch):
+  with pytest.raises(InputError, match='--mixup_alpha=0.2: the training '
+                     'input has no mixed labels; give --mixup_alpha=0,'):
+    with tiny_network.training(
+        monkeypatch, '--mixup_alpha=0.2', next_batch=lambda: {
+            key: tf.constant(value)
+            for key, value in tiny_network.photos().items()}):
+      pass
+
+
+def test_graph_mixup_of_a_batch_of_one_is_an_error(monkeypatch):
+  with pytest.raises(InputError, match='--mixup_alpha=0.2 mixes the photos of '
+                     'a batch, but --batch_size=1 leaves nothing to mix'):
+    with tiny_network.training(monkeypatch, '--mixup_alpha=0.2',
+                               '--batch_size=1'):
+      pass
+
+
+@pytest.mark.slow
+def test_train_with_all_of_it_goes_through(tmp_path):
+  data = make_dataset(tmp_path / 'data')
+  after = read_variables(train(
+      data, tmp_path / 'run', '--max_number_of_steps=3', '--num_clones=2',
+      '--clone_on_cpu', '--class_weights=balanced', '--label_smoothing=0.1',
+      '--mixup_alpha=0.2', '--warmup_steps=2', '--clip_gradient_norm=1',
+      '--learning_rate_decay_type=cosine', '--moving_average_decay=0.9'))
+  assert after['global_step'] == 3
+  assert np.isfinite(after['CifarNet/logits/weights']).all()

@@ -1,0 +1,181 @@
+"""Evaluations meanwhile of a run on photos: --evaluate_every_n_steps."""
+
+import glob
+import os
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from common.errors import InputError
+from compat import tf
+from kits.run_kit import TINY_HEAD, evaluate, evaluations, tiny_networks
+from kits.trained_kit import make_dataset, train
+from runs import checkpoints, run_info
+from training import best, loop
+
+PLAIN = ['--nocache_features', '--optimizer=adam', '--learning_rate=0.001']
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+  """30 photos, 3 classes, 9 of the photos for validation."""
+  return make_dataset(tmp_path_factory.mktemp('data'))
+
+
+@pytest.fixture(scope='module', autouse=True)
+def tiny():
+  with tiny_networks():
+    yield
+
+
+@pytest.fixture(scope='module')
+def run(data, tmp_path_factory):
+  """(train directory, losses of the steps) of 5 steps, evaluated each 2."""
+  folder = tmp_path_factory.mktemp('run')
+  losses, take = [], loop.TrainStep.take
+
+  def noting_take(*arguments):
+    loss, last = take(*arguments)
+    losses.append(loss)
+    return loss, last
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(loop.TrainStep, 'take', noting_take)
+    train(data, folder, *PLAIN, '--max_number_of_steps=5',
+          '--evaluate_every_n_steps=2')
+  return folder, losses
+
+
+def test_evaluations_are_at_every_second_step_and_the_last(run):
+  folder, losses = run
+  lines = evaluations(folder)
+  assert [line['step'] for line in lines] == [2, 4, 5]
+  assert len(losses) == 5
+  assert [line['train_loss'] for line in lines] == pytest.approx(
+      [np.mean(losses[:2]), np.mean(losses[2:4]), losses[4]])
+
+
+def test_best_checkpoint_is_the_best_and_evaluated_as_it_was_meanwhile(
+    run, tmp_path):
+  folder, _ = run
+  expected = max(evaluations(folder),
+                 key=lambda line: (line['accuracy'], -line['loss']))
+  assert best.read_best(str(folder / 'best')) == expected
+  indices = glob.glob(str(folder / 'best' / '*.index'))
+  assert [os.path.basename(path) for path in indices] == [
+      'model.ckpt-%d.index' % expected['step']]
+  assert run_info.load(str(folder / 'best')) == run_info.load(str(folder))
+  assert evaluate(folder / 'best', tmp_path) == (
+      9, pytest.approx(expected['accuracy']),
+      pytest.approx(expected['loss'], rel=1e-3))
+
+
+@pytest.mark.slow
+def test_moving_averages_are_what_is_evaluated(data, tmp_path):
+  averages = '--moving_average_decay=0.5'
+  newest = train(data, tmp_path / 'run', *PLAIN, averages,
+                 '--max_number_of_steps=4', '--evaluate_every_n_steps=4')
+  line, = evaluations(tmp_path / 'run')
+  _, accuracy, loss = evaluate(newest, tmp_path / 'averages', averages)
+  assert (accuracy, loss) == (pytest.approx(line['accuracy']),
+                              pytest.approx(line['loss'], rel=1e-3))
+  # The plain variables have another.
+  _, _, other = evaluate(newest, tmp_path / 'plain')
+  assert abs(other - loss) > 0.01 * loss
+  # The best checkpoint was chosen by its averages.
+  _, _, best_loss = evaluate(tmp_path / 'run' / 'best', tmp_path / 'best')
+  assert best_loss == pytest.approx(loss)
+  _, _, best_loss = evaluate(tmp_path / 'run' / 'best', tmp_path / 'best',
+                             '--moving_average_decay=0')
+  assert best_loss == pytest.approx(other)
+
+
+# With batch norm in inference mode nothing changes at all.
+UNCHANGING = [*PLAIN, TINY_HEAD, '--learning_rate=0', '--early_stop_evals=3',
+              '--evaluate_every_n_steps=2', '--max_number_of_steps=20']
+
+
+@pytest.fixture(scope='module')
+def ended(data, tmp_path_factory):
+  """The train directory of a run that did not get better."""
+  folder = tmp_path_factory.mktemp('ended')
+  train(data, folder, *UNCHANGING)
+  return folder
+
+
+def test_run_that_no_longer_gets_better_ends_and_stays_ended(data, ended, log):
+  newest = checkpoints.newest(str(ended))
+  # The first evaluation is the best, three more are not better.
+  assert checkpoints.read_global_step(newest) == 8
+  assert best.read_best(str(ended / 'best'))['step'] == 2
+  assert train(data, ended, *UNCHANGING) == newest
+  assert 'Nothing to do: the best validation accuracy, ' in log.text
+  assert '--early_stop_evals=0 continues' in log.text
+
+
+def test_run_that_has_ended_goes_on_when_it_is_not_to_end(data, ended, tmp_path,
+                                                          log):
+  folder = tmp_path / 'run'
+  shutil.copytree(str(ended), str(folder))
+  train(data, folder, *UNCHANGING, '--early_stop_evals=0',
+        '--max_number_of_steps=11')
+  assert [line['step'] for line in evaluations(folder)] == [
+      2, 4, 6, 8, 10, 11]
+  assert checkpoints.read_global_step(checkpoints.newest(str(folder))) == 11
+  assert 'Stopping: ' not in log.text
+
+
+@pytest.mark.slow
+def test_run_with_validation_photos_is_not_evaluated_unasked(data, tmp_path):
+  train(data, tmp_path, *PLAIN, '--max_number_of_steps=2')
+  assert not (tmp_path / 'validation.jsonl').exists()
+  assert not (tmp_path / 'best').exists()
+
+
+@pytest.mark.parametrize('more', [
+    [], ['--cache_features', '--train_classifier_only']], ids=str)
+def test_data_set_without_validation_photos_is_one_line(tmp_path, more):
+  data = make_dataset(tmp_path / 'data', percent_validation=0)
+  with pytest.raises(InputError, match=r"--evaluate_every_n_steps=2: data set "
+                     r"'colours' in \S+ has no validation photos; convert it "
+                     r'with --percent_validation') as caught:
+    train(data, tmp_path / 'run', *PLAIN, '--evaluate_every_n_steps=2', *more)
+  assert '\n' not in str(caught.value)
+  assert not glob.glob(str(tmp_path / 'run' / 'model.ckpt*'))
+
+
+def test_damaged_validation_photo_is_one_line(data, tmp_path):
+  folder = shutil.copytree(data, str(tmp_path / 'data'))
+  path, = glob.glob(os.path.join(folder, '*_validation-*.tfrecord'))
+  records = list(tf.python_io.tf_record_iterator(path))
+  with tf.python_io.TFRecordWriter(path) as writer:
+    for record in records:
+      # The head of the JPEG, its size among it, stays.
+      example = tf.train.Example.FromString(record)
+      encoded = example.features.feature['image/encoded'].bytes_list
+      encoded.value[0] = encoded.value[0][:30] + b'\0' * (
+          len(encoded.value[0]) - 30)
+      writer.write(example.SerializeToString())
+  with pytest.raises(InputError, match=re.escape(path)) as caught:
+    train(folder, tmp_path / 'run', *PLAIN, '--evaluate_every_n_steps=1')
+  assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('flags, message', [
+    (['--worker_replicas=2', '--evaluate_every_n_steps=3'],
+     '--evaluate_every_n_steps=3 needs a single worker, got '
+     '--worker_replicas=2'),
+    (['--worker_replicas=2', '--finetune_all_steps=3'],
+     '--finetune_all_steps=3 needs a single worker'),
+    (['--finetune_all_steps=3'], 'which has no end: give --max_number_of'),
+    (['--finetune_all_steps=3', '--evaluate_every_n_steps=3',
+      '--early_stop_evals=0'], 'which has no end'),
+], ids=str)
+def test_flags_that_do_nothing_together_are_one_line(data, tmp_path, flags,
+                                                     message):
+  with pytest.raises(InputError, match=message) as caught:
+    train(data, tmp_path / 'run', *PLAIN, *flags)
+  assert '\n' not in str(caught.value)
+  assert not (tmp_path / 'run').exists()
