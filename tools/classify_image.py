@@ -50,44 +50,44 @@ def define_flags():
   common_flags.define_which_checkpoint_flag(checkpoints.CHOICES)
   flags.DEFINE_string(
       'model_name', None,
-      'Name of the network. None: as run.json or the graph says.')
+      'Name of the network. None: from run.json or the graph.')
   flags.DEFINE_string(
       'label_file', None,
       'Labels as 0:daisy or plain lines. None: those of the graph, of the run '
       'or of ImageNet.')
   flags.DEFINE_string(
       'dataset_name', None,
-      'Converted data set whose labels are taken, with --dataset_dir.')
+      'Converted data set to take the labels from, with --dataset_dir.')
   flags.DEFINE_string(
       'dataset_dir', None, 'Folder of --dataset_name.')
   flags.DEFINE_integer(
       'image_size', None,
-      "Height and width of the network's input in pixels. None: as run.json or "
-      "the graph says, or the network's own.", lower_bound=1)
+      "Height and width of the network's input in pixels. None: from run.json "
+      "or the graph, or the network's default.", lower_bound=1)
   flags.DEFINE_string(
       'preprocessing_name', None,
-      "Name of the preprocessing. None: as run.json or the graph says, or the "
-      "network's own.")
+      "Name of the preprocessing. None: from run.json or the graph, or the "
+      "network's default.")
   flags.DEFINE_float(
       'moving_average_decay', None,
-      'Take the moving averages of --checkpoint_path that training kept with '
+      'Use the moving averages in --checkpoint_path, which training kept with '
       'this decay.', lower_bound=0.0, upper_bound=1.0)
   flags.DEFINE_bool(
       'calibrated', False,
-      'Give the scores after the temperature that ./report.sh fitted, in place '
-      "of the network's own.")
+      'Calibrate the scores with the temperature that ./report.sh fitted.')
   flags.DEFINE_integer(
-      'num_top_predictions', 5, 'Classes a photo, largest score first.',
+      'num_top_predictions', 5,
+      'Classes listed per photo, highest score first.',
       lower_bound=1)
   flags.DEFINE_enum(
-      'format', 'table', sorted(WRITERS), 'How the scores are written.')
+      'format', 'table', sorted(WRITERS), 'Output format.')
   flags.DEFINE_integer(
       'nearest', 0,
-      'Also name so many training photos that are nearest to each photo, with '
-      'their class and the cosine of the features: why it looks so.',
+      'Also list this many of the training photos nearest to each photo, with '
+      'their class and the cosine similarity of the features.',
       lower_bound=0)
   flags.DEFINE_integer(
-      'batch_size', 16, 'Photos that are classified at a time.', lower_bound=1)
+      'batch_size', 16, 'Photos per batch.', lower_bound=1)
 
 
 def classifier_from_flags():
@@ -126,10 +126,10 @@ def _temperature_from_flags(prefix):
   """Returns the temperature beside a checkpoint; None: not requested."""
   if not FLAGS.calibrated:
     return None
-  temperature, said = calibration.temperature_of(
+  temperature, reason = calibration.temperature_of(
       prefix, FLAGS.moving_average_decay)
   if temperature is None:
-    raise InputError('--calibrated: ' + said)
+    raise InputError('--calibrated: ' + reason)
   return temperature
 
 

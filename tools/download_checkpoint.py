@@ -23,12 +23,12 @@ def define_flags():
   flags.DEFINE_string(
       'checkpoint_dir', os.path.join(os.path.dirname(os.path.dirname(
           os.path.abspath(__file__))), 'checkpoints'),
-      'Folder that gets the checkpoint. An archive that lies there is used. '
-      'Known checkpoints, and networks that stand for their first one: %s.' %
+      'Destination folder. If the archive is already there, it is used. '
+      'Known checkpoints, and networks, for their first checkpoint: %s.' %
       ', '.join(published.known_names()))
   flags.DEFINE_string(
       'model_name', None,
-      'Name that is taken where none stands among the arguments.')
+      'Name to use if the arguments have none.')
 
 
 def main(argv):
@@ -46,10 +46,10 @@ def main(argv):
   if row.network in nets_factory.NETWORKS:
     print('train from it:  MODEL_NAME=%s CHECKPOINT_PATH=%s ./run_train.sh' %
           (row.network, prefix))
-    print('look into it:   python -m tools.inspect_checkpoint --model_name=%s '
+    print('inspect it:     python -m tools.inspect_checkpoint --model_name=%s '
           '--checkpoint_path=%s' % (row.network, prefix))
   else:
-    print('its network, %s, is not among those of nets/nets_factory.py' %
+    print('its network, %s, is not in nets/nets_factory.py' %
           row.network)
 
 

@@ -26,10 +26,10 @@ _LAST_VERSION = 2 ** 63 - 1
 
 _MEANINGS = {
     'image_bytes': 'photos, JPEG or PNG files',
-    'classes': 'the labels, in their own order in each row',
+    'classes': 'the labels, in the same order in each row',
     'probabilities': 'of these classes',
     'known': 'whether the photo is one of them',
-    'similarity': 'how near it is to the training photos',
+    'similarity': 'similarity to the training photos',
 }
 
 
@@ -40,11 +40,11 @@ def define_flags():
   common_flags.define_allowed_ops_flag()
   flags.DEFINE_string(
       'saved_model_dir', None,
-      'Folder of the versions, the one that TensorFlow Serving is told.')
+      'Folder of the versions, which TensorFlow Serving watches.')
   flags.DEFINE_string(
       'checkpoint_path', None,
-      'Train directory, or a checkpoint, that the frozen graph must be of. '
-      'None, or a train directory without a checkpoint: not checked.')
+      'Train directory, or checkpoint, that the frozen graph must be made '
+      'from. None, or a train directory without a checkpoint: not checked.')
   common_flags.define_which_checkpoint_flag(checkpoints.CHOICES)
   flags.DEFINE_integer(
       'version', None,
@@ -52,7 +52,8 @@ def define_flags():
       lower_bound=1, upper_bound=_LAST_VERSION)
   flags.DEFINE_bool(
       'calibrated', False,
-      'Give the probabilities after the temperature that ./report.sh fitted.')
+      'Calibrate the probabilities with the temperature that ./report.sh '
+      'fitted.')
 
 
 def _check_checkpoint(info):
@@ -92,8 +93,8 @@ def main(_):
   lost = export_folder.losses(former, saved_model.offered(graph_def,
                                                           FLAGS.calibrated))
   if lost:
-    tf.logging.warning('%s lacks what the version before it has: %s; that '
-                       'version stays', path, ' and '.join(lost))
+    tf.logging.warning('%s lacks what the previous version has: %s; that '
+                       'version is kept', path, ' and '.join(lost))
 
 
 if __name__ == '__main__':

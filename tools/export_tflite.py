@@ -38,22 +38,22 @@ def define_flags():
       'checkpoint_path', None,
       'Train directory, or a checkpoint.')
   common_flags.define_which_checkpoint_flag(checkpoints.CHOICES)
-  flags.DEFINE_string('tflite_file', None, 'Where the model is written.')
+  flags.DEFINE_string('tflite_file', None, 'Path of the model to write.')
   flags.DEFINE_string(
       'label_file', None,
-      'Where the labels are written, one a line. None: beside the model, with '
-      '_labels.txt in place of its ending.')
+      'Path of the labels to write, one per line. None: beside the model, with '
+      '_labels.txt instead of its extension.')
   flags.DEFINE_integer(
       'image_size', None,
-      "Height and width of the network's input in pixels. None: that of "
-      "run.json, or else the network's own.", lower_bound=1)
+      "Height and width of the network's input in pixels. None: from "
+      "run.json, or the network's default.", lower_bound=1)
   flags.DEFINE_float(
       'moving_average_decay', None,
-      'Take the moving averages that training kept with this decay. None: the '
+      'Use the moving averages that training kept with this decay. None: the '
       'variables themselves.', lower_bound=0.0, upper_bound=1.0)
   flags.DEFINE_integer(
       'max_photos', None,
-      'Photos to compare with. None: all of the split.', lower_bound=1)
+      'Photos to compare on. None: all of the split.', lower_bound=1)
 
 
 def run_from_flags(prefix):
@@ -86,7 +86,8 @@ def run_from_flags(prefix):
 def _published_from_flags(prefix):
   """Returns the RunInfo for a checkpoint without a run.json."""
   if not FLAGS['model_name'].present:
-    raise InputError('%s has no run.json beside it: give --model_name' % prefix)
+    raise InputError('there is no run.json beside %s: give --model_name' %
+                     prefix)
   network = nets_factory.get_network(FLAGS.model_name)
   names = dataset_factory.get_labels(FLAGS.dataset_name,
                                      FLAGS.dataset_dir or '')
@@ -123,7 +124,7 @@ def photos_from_flags(run):
   labels = [dataset.labels_to_names[index] for index in
             range(run.labels_offset, dataset.num_classes)]
   if labels != run.labels:
-    raise InputError('the network knows the classes %s and %s has %s' %
+    raise InputError('the network has the classes %s and %s has %s' %
                      (checkpoints.name_some(run.labels), name,
                       checkpoints.name_some(labels)))
   return found[0], dataset
@@ -168,7 +169,7 @@ def _write(path, content, label_path, info):
   print('Wrote %s: TensorFlow Lite model of %s, %.1f MB' %
         (path, info.checkpoint, len(content) / 1e6))
   label_files.write(label_path, info.labels, indexed=False)
-  print('Wrote %s: %d labels, one a line' % (label_path, len(info.labels)))
+  print('Wrote %s: %d labels, one per line' % (label_path, len(info.labels)))
   print('Network %s' % info.model_name)
   print('  in   float32 [1, %d, %d, %d]: %s' % (
       info.image_size, info.image_size, info.channels,
@@ -181,8 +182,8 @@ def _print_comparison(found, split, num_photos):
   photos = '%d %s photos' % (found.photos, split)
   if found.photos < num_photos:
     photos = 'the first %d of %d %s photos' % (found.photos, num_photos, split)
-  print('Accuracy on %s: TensorFlow Lite %.4f, graph %.4f; photos that they '
-        'answer differently: %d; probabilities differ by %.1e at most' %
+  print('Accuracy on %s: TensorFlow Lite %.4f, graph %.4f; photos with '
+        'different answers: %d; probabilities differ by at most %.1e' %
         (photos, found.model_correct / found.photos,
          found.graph_correct / found.photos, found.disagreed,
          found.largest_difference))

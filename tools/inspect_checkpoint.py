@@ -35,10 +35,10 @@ def define_flags():
   common_flags.define_which_checkpoint_flag(checkpoints.CHOICES)
   flags.DEFINE_integer(
       'num_classes', None,
-      'Classes of the network. None: as many as the checkpoint has.',
+      'Number of classes of the network. None: that of the checkpoint.',
       lower_bound=1)
   flags.DEFINE_bool(
-      'all', False, 'Name all variables, the matched ones too.')
+      'all', False, 'List all variables, including those that match.')
 
 
 def main(_):
@@ -90,7 +90,7 @@ def _some(names, limit):
   """Returns lines with the first names, and the number of further names."""
   lines = ['  ' + name for name in names[:limit]]
   more = len(names) - len(lines)
-  return lines + (['  and %d more; --all names them' % more] if more else [])
+  return lines + (['  and %d more; --all lists them' % more] if more else [])
 
 
 def no_advice(prefix, model_name):
@@ -99,7 +99,7 @@ def no_advice(prefix, model_name):
   if like:
     return ['it does not fit %s; it fits %s: give --model_name=%s' %
             (model_name, ', '.join(like), like[0])]
-  return ['it does not fit %s, nor another network of nets/nets_factory.py' %
+  return ['it fits neither %s nor another network of nets/nets_factory.py' %
           model_name]
 
 
@@ -121,22 +121,22 @@ def advice(found, prefix, model_name, row, num_classes):
            '%s --checkpoint_exclude_scopes=%s%s' %
            (which, ','.join(row.classifier_scopes),
             ' --ignore_missing_vars' if lacking else ''),
-           '  (--train_classifier_only in place of the scopes gives them, and '
-           'trains these alone)']
+           '  (--train_classifier_only instead sets these scopes, and trains '
+           'only them)']
   if lacking:
-    lines.append('  (--ignore_missing_vars starts anew what is missing outside '
+    lines.append('  (--ignore_missing_vars initializes what is missing outside '
                  'the classifier)')
   if num_classes in (None, found.classes) and found.classes and not (
       found.missing or found.differing):
     offset, why = _LABELS_OFFSETS.get(found.classes, (None, None))
-    lines += ['to go on with its %d classes, or to evaluate it:' %
+    lines += ['to continue with its %d classes, or to evaluate it:' %
               found.classes,
               which + ('' if why is None else ' --labels_offset=%d' % offset)]
     lines += [] if why is None else ['  (on ImageNet: %s)' % why]
   averages = fit.kinds_of_unused(found.unused).get('moving averages')
   if averages:
-    lines.append('  with --moving_average_decay=0.9999 (or any other) '
-                 'evaluation takes its moving averages')
+    lines.append('  with --moving_average_decay=0.9999 (or any other value) '
+                 'evaluation uses its moving averages')
   return lines
 
 

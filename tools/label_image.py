@@ -45,29 +45,29 @@ def define_flags():
   common_flags.define_allowed_ops_flag()
   flags.DEFINE_string(
       'labels', None,
-      'Labels, a line a class, plain or as 0:daisy. None: those in the graph, '
-      'or those of ImageNet where it has 1000 or 1001 classes.')
+      'Label file, one line per class, plain or as 0:daisy. None: the labels '
+      'in the graph, or those of ImageNet if it has 1000 or 1001 classes.')
   flags.DEFINE_string(
       'input_layer', None,
-      'Node that takes the photo. None: as the graph says, or %s.' %
+      'Input node for the photo. None: from the graph, or %s.' %
       _INPUT_LAYER)
   flags.DEFINE_string(
       'output_layer', None,
-      'Node with the class scores. None: as the graph says, or %s.' %
+      'Node with the class scores. None: from the graph, or %s.' %
       _OUTPUT_LAYER)
   flags.DEFINE_float(
       'input_mean', None,
-      'Subtracted from each pixel, 0 to 255. None: as the graph says, or 0.')
+      'Subtracted from each pixel, 0 to 255. None: from the graph, or 0.')
   flags.DEFINE_float(
       'input_std', None,
-      'Divides each pixel after that. None: as the graph says, or 255.')
+      'Divides each pixel after that. None: from the graph, or 255.')
   for side in ('width', 'height'):
     flags.DEFINE_integer(
         'input_' + side, None,
-        'The photo is resized to this %s in pixels. None: as the graph says, '
-        'or %d.' % (side, _SIDE), lower_bound=1)
+        'The photo is resized to this %s in pixels. None: from the graph, or '
+        '%d.' % (side, _SIDE), lower_bound=1)
   flags.DEFINE_integer(
-      'num_top_predictions', 5, 'Classes that are printed, best first.',
+      'num_top_predictions', 5, 'Classes to print, highest score first.',
       lower_bound=1)
 
 
@@ -138,8 +138,9 @@ def score(graph_def, info, photo, given):
                        (FLAGS.graph, str(error).split('\n')[0]))
   scores = np.squeeze(scores[:1])
   if scores.ndim != 1:
-    raise InputError('--output_layer=%s gives values of shape %s, accepted: '
-                     'one a class' % (outputs.op.name, list(scores.shape)))
+    raise InputError('--output_layer=%s gives values of shape %s; accepted: '
+                     'one value per class' %
+                     (outputs.op.name, list(scores.shape)))
   return scores
 
 
@@ -147,7 +148,7 @@ def _value_for(inputs, info, photo, given):
   """Returns the value to feed for a photo: a batch of one."""
   if inputs.dtype == tf.string:
     if given:
-      raise InputError('--%s: the graph prepares photos by itself, its input '
+      raise InputError('--%s: the graph preprocesses photos itself, its input '
                        '%s takes encoded ones' % (sorted(given)[0],
                                                   inputs.op.name))
     return np.array([photo.encoded], object)
@@ -158,8 +159,8 @@ def _value_for(inputs, info, photo, given):
                    'images' % (inputs.op.name, inputs.dtype.name, inputs.shape))
 
 
-def _tensor(graph, flag, noted, default):
-  name = FLAGS[flag].value or noted or default
+def _tensor(graph, flag, recorded, default):
+  name = FLAGS[flag].value or recorded or default
   try:
     return graph.get_tensor_by_name(name if ':' in name else name + ':0')
   except (KeyError, ValueError):
@@ -185,8 +186,8 @@ def find_labels(info, num_classes):
     return info.labels
   names = imagenet_names.labels_of(num_classes)
   if names is None:
-    raise InputError('--labels is needed: the graph has %d classes and no '
-                     'names for them' % num_classes)
+    raise InputError('--labels is needed: the graph has %d classes without '
+                     'names' % num_classes)
   return names
 
 

@@ -35,11 +35,11 @@ def define_flags():
   """Defines the flags of this program."""
   flags.DEFINE_string(
       'model_name', None,
-      'The one network to tell all about. None: a table of all: %s.' %
+      'The network to describe in detail. None: a table of all: %s.' %
       ', '.join(sorted(nets_factory.NETWORKS)))
   flags.DEFINE_enum(
       'format', 'table', ['table', 'json', 'csv'],
-      'How it is printed. Numbers are rounded in the table alone.')
+      'Output format. Only the table rounds numbers.')
 
 
 def main(_):
@@ -102,7 +102,7 @@ def details(model):
   if model['parameters'] is not None:
     costs = ['  parameters:     %s with %d classes' %
              (_shorten('parameters', model['parameters']), model['classes']),
-             '  multiply-adds:  %s a photo' %
+             '  multiply-adds:  %s per photo' %
              _shorten('multiply_adds', model['multiply_adds'])]
   lines = [
       model['name'],
@@ -120,7 +120,7 @@ def details(model):
   if model['classes'] == 1000:
     lines.append('    these have no background class: --labels_offset=1 to '
                  'evaluate them on ImageNet')
-  return lines + ['  to get it:      python -m tools.download_checkpoint %s' %
+  return lines + ['  download:       python -m tools.download_checkpoint %s' %
                   model['name']]
 
 

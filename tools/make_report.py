@@ -10,7 +10,7 @@ optimistic.
 
 The temperature is written to calibration.json beside the checkpoint, where
 export_inference_graph.py reads it; the reference bank of training photos for
-out-of-distribution detection is written to run_bank.npz.
+out-of-distribution detection is written to known.npz.
 """
 
 import os
@@ -42,37 +42,36 @@ def define_flags():
   flags.DEFINE_string('train_dir', None, 'Train directory of the run.')
   flags.DEFINE_string(
       'checkpoint_path', None,
-      'Checkpoint, or train directory, that is reported. None: --train_dir.')
+      'Checkpoint, or train directory, to report on. None: --train_dir.')
   common_flags.define_which_checkpoint_flag(checkpoints.CHOICES)
   flags.DEFINE_string(
-      'dataset_name', None, 'Name of the data set. None: as run.json says.')
+      'dataset_name', None, 'Name of the data set. None: from run.json.')
   flags.DEFINE_string(
       'dataset_dir', None,
-      'Folder of the TFRecord files. None: as run.json says.')
+      'Folder of the TFRecord files. None: from run.json.')
   flags.DEFINE_string(
       'eval_dir', None,
-      'Folder of eval_image_classifier.py, whose accuracies are shown where '
-      'training noted none of its own.')
+      'Folder of eval_image_classifier.py, whose accuracies are shown if '
+      'training recorded none.')
   flags.DEFINE_string(
       'output_file', None,
-      'Where the page is written. None: report.html in --train_dir.')
+      'Path of the page to write. None: report.html in --train_dir.')
   flags.DEFINE_integer(
-      'num_wrong', 24, 'Wrong photos that are shown.', lower_bound=0)
+      'num_wrong', 24, 'Misclassified photos to show.', lower_bound=0)
   flags.DEFINE_bool(
       'calibrate', True,
-      'Fit the temperature on the validation photos and keep it beside the '
+      'Fit the temperature on the validation photos and save it beside the '
       'checkpoint, for the export.')
   flags.DEFINE_bool(
       'known', True,
-      'Count and show the photos that the classifier does not take for one of '
-      'its classes, by training photos near them.')
+      'Count and show the photos that out-of-distribution detection refuses.')
   flags.DEFINE_integer(
-      'num_refused', 12, 'Such photos that are shown.', lower_bound=0)
+      'num_refused', 12, 'Refused photos to show.', lower_bound=0)
   flags.DEFINE_float(
       'moving_average_decay', None,
-      'Decay of the moving averages to take. None: the plain variables.',
+      'Decay of the moving averages to use. None: the variables themselves.',
       lower_bound=0.0, upper_bound=1.0)
-  flags.DEFINE_integer('batch_size', 32, 'Photos a batch.', lower_bound=1)
+  flags.DEFINE_integer('batch_size', 32, 'Photos per batch.', lower_bound=1)
   flags.DEFINE_integer(
       'num_preprocessing_threads', 4,
       'Threads that decode and preprocess photos.', lower_bound=1)
@@ -89,7 +88,7 @@ def checkpoint_from_flags():
     return checkpoints.resolve(FLAGS.checkpoint_path, FLAGS.which_checkpoint)
   common_flags.require(FLAGS, 'train_dir')
   if not os.path.isdir(FLAGS.train_dir):
-    raise InputError('--train_dir=%s is no folder' % FLAGS.train_dir)
+    raise InputError('--train_dir=%s is not a folder' % FLAGS.train_dir)
   return checkpoints.resolve(FLAGS.train_dir, FLAGS.which_checkpoint)
 
 
@@ -101,7 +100,7 @@ def run_from_flags(checkpoint):
   """
   run = _trained(checkpoint)
   if run is None:
-    raise InputError('%s is not there: a report goes by what training noted' %
+    raise InputError('%s is missing: the report needs what training recorded' %
                      run_info.path(os.path.dirname(checkpoint)))
   run = run._replace(dataset_name=FLAGS.dataset_name or run.dataset_name,
                      dataset_dir=FLAGS.dataset_dir or run.dataset_dir)
@@ -144,7 +143,7 @@ def fit_temperature(results, checkpoint):
   if not FLAGS.calibrate:
     return None, '--nocalibrate was given'
   if base is None:
-    return None, 'it is fitted on validation photos, and there are none'
+    return None, 'it is fitted on validation photos, and the data set has none'
   try:
     found = calibration.calibrate(
         base.counted.logits, base.counted.labels, base.name, checkpoint,
@@ -196,7 +195,7 @@ def main(_):
   train_dir = FLAGS.train_dir or os.path.dirname(checkpoint)
   output = FLAGS.output_file or os.path.join(train_dir, 'report.html')
   if not os.path.isdir(os.path.dirname(os.path.abspath(output))):
-    raise InputError('--output_file=%s: its folder is not there' % output)
+    raise InputError('--output_file=%s: its folder does not exist' % output)
   results = run_results.measure(
       run, checkpoint, run.dataset_name, run.dataset_dir, FLAGS.batch_size,
       FLAGS.num_preprocessing_threads, FLAGS.moving_average_decay,

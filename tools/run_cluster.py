@@ -22,7 +22,7 @@ from deployment import cluster, hosts, launch
 OF_A_TASK = ('job_name', 'task', 'master')
 
 # Flags that the launcher itself passes to each task.
-SAID = ('ps_hosts', 'worker_hosts', 'startup_timeout')
+PASSED = ('ps_hosts', 'worker_hosts', 'startup_timeout')
 
 
 def define_flags():
@@ -34,17 +34,17 @@ def define_flags():
 def _define_own_flags():
   flags.DEFINE_string(
       'hosts', None,
-      'File with a line a task, as in "ps a:2222" or "worker b:2223", instead '
-      'of --ps_hosts and --worker_hosts.')
+      'File with one line per task, such as "ps a:2222" or "worker b:2223", '
+      'instead of --ps_hosts and --worker_hosts.')
   flags.DEFINE_integer(
-      'num_ps', 1, 'Local parameter servers where no hosts are given.',
+      'num_ps', 1, 'Local parameter servers if no hosts are given.',
       lower_bound=1)
   flags.DEFINE_integer(
-      'num_workers', 2, 'Local workers where no hosts are given.',
+      'num_workers', 2, 'Local workers if no hosts are given.',
       lower_bound=1)
   flags.DEFINE_string(
       'task_logs', None,
-      'Folder of the logs, one a task. None: logs beside --train_dir.')
+      'Folder of the logs, one per task. None: logs/ beside --train_dir.')
   flags.DEFINE_integer(
       'restarts', 0,
       'How often a worker that fails is started again, unless it is the chief '
@@ -60,7 +60,7 @@ def main(_):
   common_flags.require(values, 'dataset_dir', 'train_dir')
   for name in OF_A_TASK:
     if values[name].present:
-      raise InputError('--%s is decided for each task: leave it away' % name)
+      raise InputError('--%s is set for each task: omit it' % name)
   ps_hosts, worker_hosts = _lists(values)
   cluster.set_counts(values, hosts.parse(ps_hosts, worker_hosts))
   train_image_classifier.check_ways(values)
@@ -83,15 +83,15 @@ def _lists(values):
   if values.ps_hosts or values.worker_hosts:
     for name in ('num_ps', 'num_workers'):
       if values[name].present:
-        raise InputError('--%s=%d is for local tasks, and hosts are given: '
-                         'leave it away' % (name, values[name].value))
+        raise InputError('--%s=%d is for local tasks, but hosts are given: '
+                         'omit it' % (name, values[name].value))
     return values.ps_hosts, values.worker_hosts
   return launch.local_lists(values.num_ps, values.num_workers)
 
 
 def _trainers_flags(values):
   """Returns the part of the command line that all tasks share."""
-  mine = set(OWN + SAID)
+  mine = set(OWN + PASSED)
   given = {values[name].name: values[name] for name in values
            if values[name].present}
   return [flag.serialize() for name, flag in sorted(given.items())

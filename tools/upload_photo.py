@@ -60,7 +60,7 @@ def upload(url, path, timeout_secs=60):
   except urllib.error.HTTPError as error:
     return error.code, error.read().decode('utf-8', 'replace')
   except OSError as error:
-    raise InputError('--url=%s does not answer: %s' % (url, error))
+    raise InputError('--url=%s does not respond: %s' % (url, error))
 
 
 def visible_text(page):

@@ -21,12 +21,12 @@ def define_flags():
   flags.DEFINE_string('dataset_name', None, 'Name of the converted data set.')
   flags.DEFINE_string('dataset_dir', None, 'Folder of the TFRecord files.')
   flags.DEFINE_string(
-      'dataset_split_name', None, 'The one split to verify. None: all.')
+      'dataset_split_name', None, 'Split to verify. None: all.')
   flags.DEFINE_integer(
       'num_decoded', 100,
-      'Photos a split that are decoded, spread evenly. 0: all.', lower_bound=0)
+      'Photos to decode per split, evenly spaced. 0: all.', lower_bound=0)
   flags.DEFINE_integer(
-      'max_problems', 100, 'Problems a split that are printed. 0: all.',
+      'max_problems', 100, 'Problems to print per split. 0: all.',
       lower_bound=0)
 
 
@@ -54,7 +54,7 @@ def format_report(report, max_problems):
   lines = [' '.join(record_check.describe(problem).split())
            for problem in shown]
   if len(shown) < len(problems):
-    lines.append('and %d more; --max_problems=0 prints them all' %
+    lines.append('and %d more; --max_problems=0 prints all of them' %
                  (len(problems) - len(shown)))
   lines.append('%s: %d records in %d files, %.1f MB, %d photos decoded: %s' % (
       report.split, report.num_records, report.num_files,

@@ -385,7 +385,7 @@ def test_version_says_its_step_and_main_what_it_lacks(graphs, tmp_path, caplog):
             *more)
     assert saved_model.read_info(folder).global_step == 7
     assert [message for message in caplog.messages if 'lacks' in message] == (
-        ['%s/2 lacks what the version before it has: %s; that version stays' %
+        ['%s/2 lacks what the previous version has: %s; that version is kept' %
          (folder, lost)] if lost else [])
 
 

@@ -125,7 +125,7 @@ def test_program_long_lists_are_cut_unless_all(tmp_path, capsys):
   arguments = ('--model_name=mobilenet_v1_050', '--checkpoint_path=' + prefix)
   assert inspect(*arguments) == 1  # The biases of the classifier fit.
   short = capsys.readouterr().out
-  assert 'more; --all names them' in short
+  assert 'more; --all lists them' in short
   assert short.splitlines()[-1] == (
       'it does not fit mobilenet_v1_050; it fits mobilenet_v1_025: give '
       '--model_name=mobilenet_v1_025')
@@ -151,7 +151,7 @@ def test_program_checkpoint_of_no_known_network_gets_no_flags(tmp_path, capsys):
   assert inspect('--model_name=lenet', '--checkpoint_path=' + prefix) == 1
   shown = capsys.readouterr().out
   assert shown.splitlines()[-1] == (
-      'it does not fit lenet, nor another network of nets/nets_factory.py')
+      'it fits neither lenet nor another network of nets/nets_factory.py')
   assert '--checkpoint_path' not in shown
 
 
@@ -169,7 +169,7 @@ def flags_after(shown, title):
      'to fine-tune'),
     ('cifarnet', 7, ['CifarNet/logits/weights', 'CifarNet/logits/biases'],
      'to fine-tune'),
-    ('cifarnet', 3, [], 'to go on with its 3 classes')],
+    ('cifarnet', 3, [], 'to continue with its 3 classes')],
                          ids=['missing', 'headless', 'same classes'])
 def test_program_flags_that_are_shown_start_a_training(
     tmp_path, capsys, model_name, classes, leave_out, title):

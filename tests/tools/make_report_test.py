@@ -206,11 +206,11 @@ def test_report_of_a_temperature_that_cannot_be_fitted_goes_on(
 
 @pytest.mark.parametrize('arguments,message', [
     ((), '--train_dir is needed'),
-    (('--train_dir=/no/where',), '--train_dir=/no/where is no folder'),
+    (('--train_dir=/no/where',), '--train_dir=/no/where is not a folder'),
     (('--train_dir=EMPTY',), 'no checkpoint in the folder'),
     (('--train_dir=RUN', '--checkpoint_path=/no/x'), 'no checkpoint at /no/x'),
     (('--train_dir=RUN', '--dataset_dir=EMPTY'), 'is not converted'),
-    (('--train_dir=RUN', '--output_file=/no/where/a'), 'its folder is not'),
+    (('--train_dir=RUN', '--output_file=/no/where/a'), 'its folder does not'),
     (('--train_dir=RUN', '--moving_average_decay=0.9'), 'lacks CifarNet/'),
     (('--train_dir=RUN', '--dataset_name=other', '--dataset_dir=OTHER'),
      'trained on the classes blue, green, red and other in .* has x, y'),
@@ -240,8 +240,8 @@ def test_report_of_a_checkpoint_without_run_json_is_one_line(tmp_path):
   prefix = kit.save_checkpoint(tmp_path, 'cifarnet', with_run=False)
   done = run_program('tools/make_report.py', '--checkpoint_path=' + prefix)
   assert (done.returncode, done.stderr) == (
-      1, 'make_report.py: error: %s is not there: a report goes by what '
-      'training noted\n' % (tmp_path / 'run.json'))
+      1, 'make_report.py: error: %s is missing: the report needs what '
+      'training recorded\n' % (tmp_path / 'run.json'))
 
 
 @pytest.mark.slow

@@ -252,8 +252,8 @@ def test_run_cluster_without_hosts_takes_free_ports_of_this_machine(
     ([*LISTS, '--hosts=x'], '--hosts=x is given, and --ps_hosts'),
     (['--hosts=/no/where'], '--hosts=/no/where: No such file'),
     (['--ps_hosts=a:1'], '--worker_hosts is empty'),
-    ([*LISTS, '--task=1'], '--task is decided for each task'),
-    ([*LISTS, '--job_name=ps'], '--job_name is decided for each task'),
+    ([*LISTS, '--task=1'], '--task is set for each task'),
+    ([*LISTS, '--job_name=ps'], '--job_name is set for each task'),
     ([*LISTS, '--worker_replicas=3'], '--worker_replicas=3 contradicts'),
     ([*LISTS, '--cache_features'], '--cache_features needs a single worker, '
      'got --worker_replicas=2, --num_ps_tasks=1: give --nocache_features'),

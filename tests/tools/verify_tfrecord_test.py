@@ -342,7 +342,7 @@ def test_format_report_shows_so_many_problems_and_one_line_each():
   assert lines == [
       "x, record 0 (byte 0), photo 'a\\nb': bad photo",
       "x, record 1 (byte 0), photo 'a\\nb': bad photo",
-      'and 3 more; --max_problems=0 prints them all',
+      'and 3 more; --max_problems=0 prints all of them',
       'train: 5 records in 1 files, 0.0 MB, 5 photos decoded: PROBLEMS: 5']
   assert len(verify_tfrecord.format_report(report, 0).splitlines()) == 6
 
