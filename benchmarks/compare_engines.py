@@ -40,7 +40,7 @@ def define_flags():
                        'round.', lower_bound=1)
   flags.DEFINE_integer('rounds', 3, 'How often each engine has its turn.',
                        lower_bound=1)
-  flags.DEFINE_integer('per_class', 60, 'Photos a class, of five.',
+  flags.DEFINE_integer('per_class', 60, 'Photos per class, of five.',
                        lower_bound=20)
 
 

@@ -31,9 +31,9 @@ PERCENT_VALIDATION = 10
 def define_flags():
   flags.DEFINE_string(
       'photos', None,
-      'Folder with one folder of JPEGs a class. None: %s if it is there, else '
-      'photos are drawn.' % REAL_PHOTOS)
-  flags.DEFINE_integer('per_class', 300, 'Photos a class that are drawn, of '
+      'Folder with one folder of JPEGs per class. None: %s if it exists, else '
+      'drawn photos.' % REAL_PHOTOS)
+  flags.DEFINE_integer('per_class', 300, 'Photos drawn per class, of '
                        'five classes.', lower_bound=2)
   flags.DEFINE_integer('rounds', 5, 'How often each method has its turn.',
                        lower_bound=1)
@@ -120,7 +120,7 @@ def main(_):
     print('photos of %s' % ('drawn flowers' if photo_dir == drawn else
                             photo_dir))
     speeds = compare(photo_dir, values.rounds)
-  print('\nmedian of %d rounds, photos a second' % values.rounds)
+  print('\nmedian of %d rounds, photos per second' % values.rounds)
   for name, _ in METHODS:
     print('%-14s %8.0f' % (name, speeds[name]))
   print('this project is %.2f times as fast' %

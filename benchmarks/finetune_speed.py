@@ -35,14 +35,14 @@ def define_flags():
   flags.DEFINE_string('model_name', 'mobilenet_v1',
                       'Name of the network, a key of nets_factory.')
   flags.DEFINE_string('checkpoint_path', None, 'Published checkpoint.')
-  flags.DEFINE_integer('batch_size', 32, 'Photos a step.', lower_bound=1)
+  flags.DEFINE_integer('batch_size', 32, 'Photos per step.', lower_bound=1)
   flags.DEFINE_integer('steps', 10, 'Steps on the photos that are measured.',
                        lower_bound=1)
   flags.DEFINE_float(
-      'passes', 1.5, 'The cached way may take so many evaluation passes …',
+      'passes', 1.5, 'The cached way may take this many evaluation passes …',
       lower_bound=0.0)
   flags.DEFINE_float(
-      'more_secs', 30.0, '… and so many seconds more.', lower_bound=0.0)
+      'more_secs', 30.0, '… and this many seconds more.', lower_bound=0.0)
 
 
 def run(program, *arguments):
@@ -114,7 +114,7 @@ def main(_):
     photos = seconds_a_step(values, os.path.join(folder, 'photos'))
     old = seconds_a_step(values, os.path.join(folder, 'old'), *OLD_SETTINGS)
   limit = values.passes * pass_secs + values.more_secs
-  print('%s on %s, %d photos a step' % (
+  print('%s on %s, %d photos per step' % (
       values.model_name, values.dataset_name, values.batch_size))
   print('one evaluation pass over all photos       %7.1f s' % pass_secs)
   print('on cached features, records to the end    %7.1f s: validation '
@@ -122,7 +122,7 @@ def main(_):
         (cached_secs, best['accuracy'], best['step']))
   for name, seconds, steps in (('on the photos', photos, best['step']),
                                ('settings of 2017', old, OLD_STEPS)):
-    print('%-18s %6.3f s a step, %5d steps %7.1f s: %.1f times as long' % (
+    print('%-18s %6.3f s per step, %5d steps %7.1f s: %.1f times as long' % (
         name, seconds, steps, seconds * steps, seconds * steps / cached_secs))
   print('cached: %.2f of what is allowed, %.1f passes and %.0f s' % (
       cached_secs / limit, values.passes, values.more_secs))

@@ -44,7 +44,7 @@ def define_flags():
       'Folder of the TFRecord files. None: %s is converted if it is there, '
       'else photos are drawn.' % REAL_PHOTOS)
   flags.DEFINE_string('dataset_name', None, 'Name of the converted data set.')
-  flags.DEFINE_integer('per_class', 300, 'Photos a class that are drawn, of '
+  flags.DEFINE_integer('per_class', 300, 'Photos drawn per class, of '
                        'five classes.', lower_bound=2)
   flags.DEFINE_integer('image_size', 224, "Side of the network's input in "
                        'pixels.', lower_bound=1)
@@ -171,7 +171,7 @@ def compare(dataset, settings, rounds):
       turn = measure(function, dataset, settings)
       if number:
         figures[name].append(turn)
-        print('round %d, %s: %.0f photos/s, %.2f ms of the processor a photo' %
+        print('round %d, %s: %.0f photos/s, %.2f CPU ms per photo' %
               (number, name, turn.speed, turn.milliseconds), flush=True)
   return figures
 
@@ -214,8 +214,8 @@ def main(_):
       make_records(made, values.per_class)
     figures = compare(dataset_factory.get_dataset(name, 'train', folder),
                       settings, values.rounds)
-  print('\nTensorFlow %s, %d pixels, medians of %d rounds: photos a second, '
-        'ms of the processor a photo' % (
+  print('\nTensorFlow %s, %d pixels, medians of %d rounds: photos per second, '
+        'ms of the processor per photo' % (
             tf.__version__, settings.image_size, values.rounds))
   for name, _ in METHODS:
     print('%-14s %8.0f %8.2f' % (name, *map(statistics.median,

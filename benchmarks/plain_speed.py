@@ -57,18 +57,18 @@ def define_flags():
   flags.FLAGS.set_default('train_classifier_only', True)
   flags.DEFINE_integer(
       'per_class', 300, 'Without --dataset_dir %s is converted if it is there, '
-      'else so many photos a class are drawn, of five classes.' %
+      'else this many photos per class are drawn, of five classes.' %
       input_speed.REAL_PHOTOS, lower_bound=2)
   flags.DEFINE_integer('steps', 2, 'Steps and forward passes a turn that are '
                        'measured.', lower_bound=1)
   flags.DEFINE_integer('rounds', 5, 'How often each has its turn.',
                        lower_bound=1)
   flags.DEFINE_float(
-      'bar', 0.95, 'So many times the photos a second of the forward pass must '
-      'a training step reach; else the exit status is 1.', lower_bound=0.0)
+      'bar', 0.95, 'Least photos per second of a training step, as a share of '
+      'the forward pass; below it, the exit status is 1.', lower_bound=0.0)
   flags.DEFINE_float(
-      'most_waiting', 0.02, 'At most this share of a training step may go by '
-      'waiting for input; else the exit status is 1.', lower_bound=0.0,
+      'most_waiting', 0.02, 'Largest share of a training step that may be spent '
+      'waiting for input; above it, the exit status is 1.', lower_bound=0.0,
       upper_bound=1.0)
 
 
@@ -252,7 +252,7 @@ def report(figures, bar, most_waiting):
   ratio_of_time = statistics.median(
       one.forward.milliseconds / one.training.milliseconds for one in figures)
   waiting = max(one.waiting for one in figures)
-  print('photos a second, ms of the processor a photo')
+  print('photos per second, ms of the processor per photo')
   for name, turns in (('forward pass', [one.forward for one in figures]),
                       ('training step', [one.training for one in figures])):
     print('%-14s %8.2f %8.1f' % (name, *map(statistics.median, zip(*turns))))
@@ -291,7 +291,7 @@ def main(_):
     with prepared(training_values(values, dataset_dir=folder, dataset_name=name,
                                   train_dir=made), dataset) as pair:
       figures = compare(pair, values.steps, values.rounds)
-  print('\nTensorFlow %s, %s, %d photos a step, medians of %d rounds' % (
+  print('\nTensorFlow %s, %s, %d photos per step, medians of %d rounds' % (
       tf.__version__, values.model_name, values.batch_size, values.rounds))
   return report(figures, values.bar, values.most_waiting)
 

@@ -46,7 +46,7 @@ def define_flags():
   flags.DEFINE_string('model_name', 'mobilenet_v1', 'Name of the network.')
   flags.DEFINE_integer('train_image_size', 96, "Side of the network's input in "
                        'pixels.', lower_bound=1)
-  flags.DEFINE_integer('batch_size', 16, 'Photos a step of one worker, shared '
+  flags.DEFINE_integer('batch_size', 16, 'Photos per step and worker, shared '
                        'by its clones.', lower_bound=4)
   flags.DEFINE_integer('steps', 60, 'Steps of each worker that are counted.',
                        lower_bound=2)
@@ -57,7 +57,7 @@ def define_flags():
       'dataset_dir', None, 'Folder of the TFRecord files. None: real photos, '
       'or drawn ones, as benchmarks/input takes them.')
   flags.DEFINE_string('dataset_name', None, 'Name of that data set.')
-  flags.DEFINE_integer('per_class', 100, 'Photos a class that are drawn.',
+  flags.DEFINE_integer('per_class', 100, 'Photos drawn per class.',
                        lower_bound=2)
 
 
@@ -112,7 +112,8 @@ def ways():
   batch = FLAGS.batch_size
   single = ['--session_threads=1', '--batch_size=%d' % batch]
   found = [Way('1 training alone, 1 thread', [single], batch, True),
-           Way('2 trainings apart, 1 thread each', [single] * 2, batch, True)]
+           Way('2 independent trainings, 1 thread each', [single] * 2, batch,
+               True)]
   for workers in (1, 2):
     found.append(Way(
         '1 parameter server, %d worker%s' % (workers, 's' * (workers > 1)),
@@ -190,7 +191,7 @@ def print_table(rates):
   alone, apart, one_worker, two_workers, *clones = names
   held_to = {one_worker: alone, two_workers: apart}
   held_to.update({name: clones[0] for name in clones[1:]})
-  print('\nTensorFlow %s, %s at %d pixels, %d photos a step, medians of %d '
+  print('\nTensorFlow %s, %s at %d pixels, %d photos per step, medians of %d '
         'rounds' % (tf.__version__, FLAGS.model_name, FLAGS.train_image_size,
                     FLAGS.batch_size, FLAGS.rounds))
   print('%-34s %10s  %s' % ('', 'photos/s', 'lost to communication'))

@@ -67,10 +67,10 @@ def define_flags():
   flags.DEFINE_bool('balance_ps', True, 'Deal variables out by their bytes; '
                     'else in turn, as slim.')
   flags.DEFINE_float(
-      'card_tflops', 6.0, 'Float32 operations a second that a card does in '
+      'card_tflops', 6.0, 'Float32 operations per second that a card does in '
       'such networks, in units of 10^12: some 40 % of what its maker says.',
       lower_bound=0.001)
-  flags.DEFINE_integer('batch_size', 32, 'Photos a step and card.',
+  flags.DEFINE_integer('batch_size', 32, 'Photos per step and card.',
                        lower_bound=1)
   flags.DEFINE_float(
       'core_photos', None, 'Photos a second that a core prepares. None: '
@@ -179,8 +179,8 @@ def main(_):
                      'start' % (FLAGS.workers, FLAGS.workers))
   core_photos = FLAGS.core_photos or measure_core(FLAGS.dataset_dir,
                                                   FLAGS.dataset_name)
-  print('%d x %d cards of %g TFLOPS, %d photos a step and card, %d parameter '
-        'servers; a core prepares %.0f photos a second\n' %
+  print('%d x %d cards of %g TFLOPS, %d photos per step and card, %d parameter '
+        'servers; a core prepares %.0f photos per second\n' %
         (FLAGS.workers, FLAGS.cards, FLAGS.card_tflops, FLAGS.batch_size,
          FLAGS.servers, core_photos))
   print_table(core_photos)
@@ -191,8 +191,8 @@ def print_table(core_photos):
   last = (['network of a worker, MB/s each way',
            'of the busiest server, MB/s each way'] if FLAGS.servers
           else ["the host's bus, MB/s"])
-  heads = ['network', 'parameters', 'photos/s', 's a step', 'cores a host',
-           'read a host, MB/s'] + last + ['h an epoch']
+  heads = ['network', 'parameters', 'photos/s', 's per step', 'cores per host',
+           'read per host, MB/s'] + last + ['h per epoch']
   print('| %s |\n%s|' % (' | '.join(heads), '|---' * len(heads)))
   for name in FLAGS.networks:
     costs = costs_of(name, FLAGS.servers)

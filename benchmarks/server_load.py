@@ -69,7 +69,7 @@ def define_flags():
       'A further flag of server.py, as --server_flag=--max_queue=32.')
   flags.DEFINE_float(
       'bar', 0.95, 'Exit with status 1 where the server answers a smaller '
-      "share of the bare session's photos a second with --bar_clients.")
+      "share of the bare session's photos per second with --bar_clients.")
   flags.DEFINE_integer('bar_clients', 8, 'Number of clients that --bar is for.')
   flags.DEFINE_bool('plain', False, 'Also measure a plain Flask server; exit '
                     'with status 1 where server.py is slower. The graph must '
@@ -311,7 +311,7 @@ def missed(levels, plain):
     levels: list of Levels of server.py.
     plain: list of those of the plain server, of the same length or empty.
   """
-  found = ['%d clients: %.2f photos a second, the plain server has %.2f' %
+  found = ['%d clients: %.2f photos per second, the plain server has %.2f' %
            (ours.clients, ours.rate, other.rate)
            for ours, other in zip(levels, plain) if ours.rate < other.rate]
   for level in levels:

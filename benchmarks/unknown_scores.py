@@ -50,7 +50,7 @@ Part = collections.namedtuple('Part', 'features logits labels')
 
 def define_flags():
   """Defines the flags for the photos and the network."""
-  flags.DEFINE_string('photos', None, 'Folder with a sub-folder a class.')
+  flags.DEFINE_string('photos', None, 'Folder with one sub-folder per class.')
   flags.DEFINE_string('strangers', None, 'Folder of photos of other things.')
   flags.DEFINE_string('model_name', 'mobilenet_v1', 'Name of the network.')
   flags.DEFINE_string(
@@ -83,7 +83,7 @@ def read_photos(folder, work_dir, name):
     photo_features.Features; logits are those of the published classifier.
   """
   if not os.path.isdir(folder):
-    raise InputError('%s is no folder' % folder)
+    raise InputError('%s is not a folder' % folder)
   target = os.path.join(work_dir, name)
   if any(entry.is_dir() for entry in os.scandir(folder)):
     os.symlink(os.path.abspath(folder), target)

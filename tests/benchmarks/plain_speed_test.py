@@ -182,7 +182,7 @@ def test_main_measures_a_converted_data_set(dataset_dir, capsys):
       '--dataset_name=' + trained_kit.NAME, '--model_name=cifarnet',
       '--batch_size=4', '--steps=1', '--rounds=1', '--bar=1000'):
     assert plain_speed.main([]) == 1
-  assert 'cifarnet, 4 photos a step' in capsys.readouterr().out
+  assert 'cifarnet, 4 photos per step' in capsys.readouterr().out
 
 
 def test_flags_are_those_of_training_that_decide_a_step():

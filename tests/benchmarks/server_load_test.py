@@ -81,7 +81,8 @@ def test_missed_names_a_plain_server_that_is_faster():
   with parsed_flags(server_load.define_flags):
     assert not server_load.missed([ours], [ours._replace(rate=10.0)])
     found, = server_load.missed([ours], [ours._replace(rate=10.1)])
-  assert found == '8 clients: 10.00 photos a second, the plain server has 10.10'
+  assert found == ('8 clients: 10.00 photos per second, the plain server has '
+                   '10.10')
 
 
 def test_exchange_reads_a_reply_that_comes_in_pieces():

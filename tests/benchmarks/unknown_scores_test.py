@@ -164,7 +164,7 @@ def test_table_without_near_strangers_has_a_dash(capsys):
 @pytest.mark.parametrize('flags, message', [
     ((), '--photos is needed'),
     (('--photos=/no/where', '--strangers=.', '--checkpoint_path=CKPT'),
-     '/no/where is no folder'),
+     '/no/where is not a folder'),
     (('--photos=.', '--strangers=.', '--checkpoint_path=/no/x'),
      'no checkpoint at /no/x'),
 ])
