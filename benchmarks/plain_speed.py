@@ -67,9 +67,9 @@ def define_flags():
       'bar', 0.95, 'Least photos per second of a training step, as a share of '
       'the forward pass; below it, the exit status is 1.', lower_bound=0.0)
   flags.DEFINE_float(
-      'most_waiting', 0.02, 'Largest share of a training step that may be spent '
-      'waiting for input; above it, the exit status is 1.', lower_bound=0.0,
-      upper_bound=1.0)
+      'most_waiting', 0.02, 'Largest share of a training step that may be '
+      'spent waiting for input; above it, the exit status is 1.',
+      lower_bound=0.0, upper_bound=1.0)
 
 
 class Pair:

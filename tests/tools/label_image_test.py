@@ -115,7 +115,8 @@ def test_scores_after_the_temperature_can_be_asked_for(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('graph,flags,message', [
-    ('encoded', ['--input_mean=0'], '--input_mean: the graph preprocesses photos'),
+    ('encoded', ['--input_mean=0'],
+     '--input_mean: the graph preprocesses photos'),
     ('float', ['--input_std=0'], '--input_std=0'),
     ('float', ['--input_width=31'], '--input_width=31: the graph takes 32'),
     ('float', ['--output_layer=none'],
