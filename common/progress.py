@@ -1,85 +1,40 @@
-"""Processes many items in threads, with progress on stderr."""
+"""Progress on stderr: a bar on a terminal, else a line every ten seconds."""
 
-import collections
-import concurrent.futures
-import os
 import sys
 import time
 
 import tqdm
 
-# Threads, not processes: reading, hashing, decoding and writing all release
-# Python's lock, and forking with TensorFlow's threads is avoided.
-_THREADS = max(2, os.cpu_count() or 2)
-
-# Photos per task; how many tasks per thread may be ahead of the next result in
-# order, so that one slow photo does not stop the threads.
-_CHUNK, _AHEAD = 8, 16
-
 # Seconds between lines of progress if stderr is not a terminal.
 _LINE_SECONDS = 10
 
 
-def map_in_threads(function, items, doing):
-  """Yields function(item) for each photo, in order, and shows progress.
-
-  Args:
-    function: called in several threads at once; an exception ends the work.
-    items: a list, one item per photo.
-    doing: what is done to the photos, such as 'checked'.
-  """
-  def work(start):
-    return [function(item) for item in items[start:start + _CHUNK]]
-
-  with Progress(doing, len(items)) as progress:
-    for results in _in_threads(work, range(0, len(items), _CHUNK)):
-      for result in results:
-        yield result
-        progress.add()
-
-
-def run_in_threads(function, items):
-  """Calls function(item) for each item; an exception ends the work."""
-  for _ in _in_threads(function, items):
-    pass
-
-
-def _in_threads(function, items):
-  """Yields function(item) for each item, in order; ends all threads after."""
-  waiting = collections.deque()
-  with concurrent.futures.ThreadPoolExecutor(_THREADS) as executor:
-    try:
-      for item in items:
-        waiting.append(executor.submit(function, item))
-        if len(waiting) > _AHEAD * _THREADS:
-          yield waiting.popleft().result()
-      while waiting:
-        yield waiting.popleft().result()
-    finally:
-      for future in waiting:
-        future.cancel()
-
-
 class Progress:
-  """Shows how many photos are done, and photos per second; for a `with`.
+  """Shows how many photos or bytes are done, and the speed; for a `with`.
 
-  It is a bar if stderr is a terminal, else a line every ten seconds. `add` may
-  be called from several threads.
+  `add` may be called from several threads.
   """
 
-  def __init__(self, doing, total):
+  def __init__(self, title, total, in_bytes=False, done=0):
     """Starts the progress display.
 
     Args:
-      doing: what is done to the photos, such as 'checked'.
-      total: how many photos there are.
+      title: what is done to the photos, such as 'checked'; or the name of the
+        file that is downloaded.
+      total: number of photos or bytes; None if the number of bytes is unknown.
+      in_bytes: whether bytes are counted, not photos. Without a bar, a last
+        line shows them at the end.
+      done: how many were done before. The speed does not include them.
     """
-    self._doing, self._total, self._count = doing, total, 0
+    self._title, self._total, self._in_bytes = title, total, in_bytes
+    self._done = self._done_before = done
     self._start = self._last = time.time()
     self._bar = None
     if sys.stderr.isatty():
-      self._bar = tqdm.tqdm(desc=doing, total=total, unit=' photos',
-                            file=sys.stderr)
+      unit = ({'unit': 'B', 'unit_scale': True} if in_bytes else
+              {'unit': ' photos'})
+      self._bar = tqdm.tqdm(desc=title, initial=done, total=total,
+                            file=sys.stderr, **unit)
 
   def __enter__(self):
     return self
@@ -87,16 +42,30 @@ class Progress:
   def __exit__(self, *_):
     if self._bar is not None:
       self._bar.close()
+    elif self._in_bytes:
+      self._print_line()
 
-  def add(self):
-    """Counts one photo."""
+  def add(self, count=1):
+    """Counts further photos or bytes."""
     if self._bar is not None:
-      self._bar.update()
+      self._bar.update(count)
       return
-    self._count += 1
-    now = time.time()
-    if now - self._last >= _LINE_SECONDS:
-      self._last = now
-      print('%s %d of %d photos, %.1f photos/s' %
-            (self._doing, self._count, self._total,
-             self._count / (now - self._start)), file=sys.stderr, flush=True)
+    self._done += count
+    if time.time() - self._last >= _LINE_SECONDS:
+      self._last = time.time()
+      self._print_line()
+
+  def _print_line(self):
+    speed = (self._done - self._done_before) / max(time.time() - self._start,
+                                                   1e-3)
+    if not self._in_bytes:
+      line = '%s %d of %d photos, %.1f photos/s' % (
+          self._title, self._done, self._total, speed)
+    elif not self._total:
+      line = '%s: %.1f MB, %.1f MB/s' % (self._title, self._done / 1e6,
+                                         speed / 1e6)
+    else:
+      line = '%s: %d %% of %.1f MB, %.1f MB/s' % (
+          self._title, 100 * self._done // self._total, self._total / 1e6,
+          speed / 1e6)
+    print(line, file=sys.stderr, flush=True)

@@ -25,9 +25,9 @@ import urllib.request
 
 from common import locks
 from common.errors import InputError
+from common.progress import Progress
 from downloads import marks
 from downloads.archives import DamagedArchive, UnsafeArchive, write_all
-from downloads.progress import Progress
 
 # Seconds between tries that received no further byte. A try that did starts
 # again from the first.
@@ -302,9 +302,8 @@ def _check_partial(response, target, facts):
 
 def _copy(response, target, total, first):
   """Appends `first` and the received bytes, until the end or a cut."""
-  progress = Progress(os.path.basename(target.name)[:-len('.part')],
-                      _have(target), total)
-  try:
+  name = os.path.basename(target.name)[:-len('.part')]
+  with Progress(name, total, in_bytes=True, done=_have(target)) as progress:
     chunk = first or _read(response, _have(target))
     while chunk:
       try:
@@ -314,8 +313,6 @@ def _copy(response, target, total, first):
                          'continue' % error)
       progress.add(len(chunk))
       chunk = _read(response, _have(target))
-  finally:
-    progress.close()
 
 
 def _read(response, have):

@@ -30,8 +30,9 @@ import os
 import re
 import shutil
 
-from common import files, label_files, progress
+from common import files, label_files, threads
 from common.errors import InputError
+from common.progress import Progress
 from compat import tf
 from datasets import imagenet_names, record_dataset
 from datasets import manifest as manifests
@@ -248,7 +249,7 @@ def _write_missing(work_path, plans, done):
     for split, plan in plans.items():
       files.write_text(os.path.join(work_path, _PLAN % split), plan.digest)
     total = sum(len(plan.shards[shard]) for shard, plan in missing)
-    with progress.Progress('converted', total) as shown:
+    with Progress('converted', total) as shown:
 
       def write(item):
         shard, plan = item
@@ -256,7 +257,7 @@ def _write_missing(work_path, plans, done):
             os.path.join(work_path, shard), plan.shards[shard], plan.boxes,
             plan.settings['max_pixels'], shown)
 
-      progress.run_in_threads(write, missing)
+      threads.run_in_threads(write, missing)
   return {split: {shard: facts[shard] for shard in plan.shards}
           for split, plan in plans.items()}
 

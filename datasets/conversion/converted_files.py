@@ -17,8 +17,9 @@ import os
 import re
 import shutil
 
-from common import files, label_files, locks, progress
+from common import files, label_files, locks, threads
 from common.errors import InputError
+from common.progress import Progress
 from compat import tf
 from datasets import manifest as manifests
 from datasets import record_dataset
@@ -257,7 +258,7 @@ def _clear(work_path, manifest_path):
 
 def _write_shards(folder, work_path, orders, max_pixels):
   """Writes the record files, several in parallel."""
-  with progress.Progress('written', sum(map(len, orders.values()))) as done:
+  with Progress('written', sum(map(len, orders.values()))) as done:
     def write_shard(shard):
       path = os.path.join(work_path, shard)
       with tf.python_io.TFRecordWriter(path) as writer:
@@ -268,7 +269,7 @@ def _write_shards(folder, work_path, orders, max_pixels):
           writer.write(example.SerializeToString(deterministic=True))
           done.add()
 
-    progress.run_in_threads(write_shard, list(orders))
+    threads.run_in_threads(write_shard, list(orders))
 
 
 def _choose_labels_path(dataset_dir, name, labels, former):

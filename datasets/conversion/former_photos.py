@@ -15,7 +15,7 @@ import os
 
 from google.protobuf.message import DecodeError
 
-from common import progress
+from common import threads
 from common.errors import InputError
 from compat import tf
 from datasets.conversion import same_photos
@@ -95,7 +95,7 @@ def _read_lost(dataset_dir, former, gone, new_photos, max_pixels):
         continue
 
   splits = {former.files[file] for file in gone} & set(former.splits)
-  progress.run_in_threads(read, [
+  threads.run_in_threads(read, [
       os.path.join(dataset_dir, shard) for split in sorted(splits)
       for shard in former.splits[split]['shards']])
   return lost

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from common.errors import InputError
-from common.progress import map_in_threads
+from common.threads import map_in_threads
 from compat import tf
 from datasets import manifest as manifests
 from datasets import record_dataset

@@ -7,7 +7,7 @@ conversion, so only photos that may equal another are decoded in full.
 
 import collections
 
-from common import progress
+from common import threads
 from common.errors import InputError
 from datasets.photo_files import photo_folder, photos
 
@@ -77,4 +77,4 @@ def digest_pixels(folder, checked, max_pixels):
       raise InputError('%s: %s' % (photo_folder.printable(photo.file), error))
 
   return dict(zip([photo.digest for photo in checked],
-                  progress.map_in_threads(digest, checked, 'compared')))
+                  threads.map_in_threads(digest, checked, 'compared')))

@@ -6,7 +6,7 @@ import os
 import stat
 import unicodedata
 
-from common import progress
+from common import threads
 from common.errors import InputError
 from compat import tf
 from datasets.photo_files import folder_layout, photos, side_files
@@ -263,7 +263,7 @@ def check_photos(folder, listing, max_pixels):
                         look, listed.split)
 
   usable, skipped = [], []
-  for result in progress.map_in_threads(check, listing.files, 'checked'):
+  for result in threads.map_in_threads(check, listing.files, 'checked'):
     (usable if isinstance(result, CheckedPhoto) else skipped).append(result)
   return usable, skipped
 

@@ -9,8 +9,9 @@ an hour, for MNIST a second.
 import collections
 import os
 
-from common import progress
+from common import threads
 from common.errors import InputError
+from common.progress import Progress
 from datasets.records import tfrecord_file
 
 KnownShard = collections.namedtuple('KnownShard', 'path records bytes')
@@ -34,14 +35,13 @@ def find_damaged(shards):
   damaged = []
   if not shards:
     return damaged
-  with progress.Progress('checked', sum(shard.records for shard in shards)
-                         ) as shown:
+  with Progress('checked', sum(shard.records for shard in shards)) as shown:
 
     def check(shard):
       if not _is_whole(shard, shown.add):
         damaged.append(shard.path)
 
-    progress.run_in_threads(check, shards)
+    threads.run_in_threads(check, shards)
   return sorted(damaged)
 
 

@@ -1,6 +1,5 @@
-"""Work in threads: order, errors, and what is shown."""
+"""Tests of common/progress.py: the lines, and the bars on a terminal."""
 
-import threading
 import time
 
 import pytest
@@ -8,56 +7,44 @@ import pytest
 from common import progress
 
 
-def test_map_in_threads_keeps_the_order_and_uses_threads():
-  threads = set()
-
-  def square(number):
-    threads.add(threading.get_ident())
-    time.sleep(0.002 * (number % 3))
-    return number * number
-
-  numbers = list(range(1000))
-  assert list(progress.map_in_threads(square, numbers, 'squared')) == [
-      number * number for number in numbers]
-  assert len(threads) > 1 and threading.get_ident() not in threads
+def _later(shown, seconds):
+  """Makes it so many seconds since the start and the last line."""
+  shown._last -= seconds
+  shown._start -= seconds
 
 
-@pytest.mark.parametrize('error', [ValueError('odd'), SystemExit('killed')])
-def test_in_threads_error_ends_the_work(error):
-  begun = []
-
-  def work(number):
-    begun.append(number)
-    raise error
-
-  for run in (lambda: list(progress.map_in_threads(work, range(10000), 'x')),
-              lambda: progress.run_in_threads(work, range(10000))):
-    with pytest.raises(type(error)):
-      run()
-    count = len(begun)
-    assert count < 5000
-    time.sleep(0.05)
-    assert len(begun) == count  # No thread runs on.
-
-
-def test_progress_without_terminal_prints_a_line_now_and_then(
-    capsys, monkeypatch):
+def test_progress_without_terminal_prints_a_line_now_and_then(capsys):
   with progress.Progress('checked', 2000) as shown:
     shown.add()
     assert capsys.readouterr().err == ''
-    shown._last -= 11
-    shown._start -= 10
+    _later(shown, 20)
     shown.add()
-  line = capsys.readouterr().err
-  assert line.startswith('checked 2 of 2000 photos, ')
-  assert line.endswith(' photos/s\n') and line.count('\n') == 1
+    shown.add()
+  assert capsys.readouterr().err == 'checked 2 of 2000 photos, 0.1 photos/s\n'
 
 
-def test_progress_on_a_terminal_shows_photos_a_second(capsys, monkeypatch):
+@pytest.mark.parametrize('total, state', [(8000000, 'x.tgz: 75 % of 8.0 MB'),
+                                          (None, 'x.tgz: 6.0 MB')])
+def test_progress_in_bytes_does_not_count_the_earlier_ones_as_speed(
+    capsys, total, state):
+  with progress.Progress('x.tgz', total, in_bytes=True, done=2000000) as shown:
+    _later(shown, 20)
+    shown.add(4000000)
+    assert capsys.readouterr().err == state + ', 0.2 MB/s\n'
+  # A last line says how it ended.
+  assert capsys.readouterr().err == state + ', 0.2 MB/s\n'
+
+
+@pytest.mark.parametrize('options, found', [
+    ({'total': 3}, ['written', '3/3', ' photos/s']),
+    ({'total': 2003000, 'in_bytes': True, 'done': 2000000},
+     ['written', '2.00M/2.00M', 'B/s'])])
+def test_progress_on_a_terminal_is_a_bar(capsys, monkeypatch, options, found):
   monkeypatch.setattr(progress.sys.stderr, 'isatty', lambda: True,
                       raising=False)
-  with progress.Progress('written', 3) as shown:
+  with progress.Progress('written', **options) as shown:
     for _ in range(3):
       time.sleep(0.06)
-      shown.add()
-  assert 'written' in capsys.readouterr().err.split('\r')[-1]
+      shown.add(1000 if 'done' in options else 1)
+  last = capsys.readouterr().err.split('\r')[-1]
+  assert [text for text in found if text not in last] == []

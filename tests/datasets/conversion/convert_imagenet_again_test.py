@@ -165,7 +165,7 @@ def test_convert_killed_run_goes_on_with_the_same_bytes(
     written.append(path)
     return facts
 
-  monkeypatch.setattr(convert_imagenet.progress, 'run_in_threads',
+  monkeypatch.setattr(convert_imagenet.threads, 'run_in_threads',
                       lambda function, items: list(map(function, items)))
   monkeypatch.setattr(imagenet_shards, 'write', write_two)
   with pytest.raises(KeyboardInterrupt):
@@ -305,7 +305,7 @@ def test_convert_killed_anywhere_ends_with_the_same_bytes(
     tmp_path, monkeypatch, change, then):
   """Kills it wherever it changes the folder; then runs it or the former one."""
   make_tree(tmp_path, photos=2)
-  monkeypatch.setattr(convert_imagenet.progress, 'run_in_threads',
+  monkeypatch.setattr(convert_imagenet.threads, 'run_in_threads',
                       lambda function, items: list(map(function, items)))
   more = {} if change == 'damage' else {change: 3}
   last_run = {'seed': 0, **(more if then == 'again' else {})}
