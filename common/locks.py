@@ -37,7 +37,7 @@ def open_locked(path, wait=False):
 
 
 def _lock(opened, wait):
-  """Locks a file; returns whether the file system can do so."""
+  """Locks an open file or folder; returns whether the file system can do so."""
   try:
     fcntl.flock(opened, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
   except BlockingIOError:
@@ -80,6 +80,22 @@ def locked_file(path, wait=True):
       if _is_same_file(opened, path):
         with contextlib.suppress(FileNotFoundError):
           os.remove(path)
+
+
+@contextlib.contextmanager
+def locked_folder(path):
+  """Locks a folder for a `with`, without a file in it.
+
+  Raises:
+    BlockingIOError: another process or thread has locked it.
+    OSError: it cannot be opened.
+  """
+  opened = os.open(path, os.O_RDONLY)
+  try:
+    _lock(opened, wait=False)
+    yield
+  finally:
+    os.close(opened)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ blocks through the system's page cache: it need not fit in memory.
 
 import collections
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -17,7 +16,7 @@ import time
 
 import numpy as np
 
-from common import folders
+from common import folders, locks
 from common.errors import InputError
 from compat import tf
 from datasets.records import tfrecord_file
@@ -207,19 +206,13 @@ class FeatureCache:
     """
     try:
       os.makedirs(self.folder, exist_ok=True)
-      lock = os.open(self.folder, os.O_RDONLY)
+      with contextlib.ExitStack() as held:
+        if not _lock(self.folder, held, stop_requested):
+          yield None
+          return
+        yield held.enter_context(contextlib.closing(_Writer(self)))
     except OSError as error:
       raise self._unwritable(error)
-    try:
-      if not _lock(lock, self.folder, stop_requested):
-        yield None
-        return
-      with contextlib.closing(_Writer(self)) as writer:
-        yield writer
-    except OSError as error:
-      raise self._unwritable(error)
-    finally:
-      os.close(lock)
 
   @property
   def num_missing_bytes(self):
@@ -397,20 +390,18 @@ def _unwritable(folder, reason):
       'another folder' % (folder, reason))
 
 
-def _lock(descriptor, folder, stop_requested):
-  """Locks an open folder; returns False after a stop request."""
+def _lock(folder, held, stop_requested):
+  """Locks a folder until an ExitStack ends; False after a stop request."""
   logged = False
   while not stop_requested():
     try:
-      fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      held.enter_context(locks.locked_folder(folder))
       return True
     except BlockingIOError:
       if not logged:
         tf.logging.info('Another process is filling %s: waiting for it', folder)
         logged = True
       time.sleep(_WAIT_SECS)
-    except OSError:  # Some file systems cannot lock.
-      return True
   return False
 
 

@@ -10,7 +10,6 @@ from which the next conversion reads the former manifest.
 
 import contextlib
 import csv
-import fcntl
 import glob
 import io
 import os
@@ -42,9 +41,7 @@ _LOCK = '.converted_files.lock'
 def hold(folder):
   """Keeps other processes from converting a folder of photos; for a `with`.
 
-  The lock is the kernel's (flock) and ends with its process. Without it, two
-  conversions would move each other's files. Some network file systems cannot
-  lock a folder; there, nothing is locked.
+  Without it, two conversions would move each other's files.
 
   Args:
     folder: the folder of photos.
@@ -52,19 +49,13 @@ def hold(folder):
   Raises:
     InputError: another process is converting it.
   """
-  opened = os.open(folder, os.O_RDONLY)
-  try:
-    fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError:
-    os.close(opened)
-    raise InputError('another process is converting %s: wait until it has '
-                     'ended' % folder)
-  except OSError:
-    pass
-  try:
+  with contextlib.ExitStack() as held:
+    try:
+      held.enter_context(locks.locked_folder(folder))
+    except BlockingIOError:
+      raise InputError('another process is converting %s: wait until it has '
+                       'ended' % folder)
     yield
-  finally:
-    os.close(opened)
 
 
 @contextlib.contextmanager
