@@ -291,7 +291,7 @@ def main(_):
 def _write_graph(path, graph_def, as_text, what):
   data = (text_format.MessageToString(graph_def).encode('utf-8') if as_text
           else graph_def.SerializeToString())
-  files.write_aside(path, data)
+  files.write_output(path, data)
   print('Wrote %s: %s, %.1f MB' % (path, what, len(data) / 1e6))
 
 

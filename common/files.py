@@ -1,32 +1,72 @@
-"""Writes and reads whole files; a reader never sees a partly written file."""
+"""Reads and writes whole files; a reader never sees a partly written file."""
 
+import contextlib
+import hashlib
 import os
 
 from common import locks
 from common.errors import InputError
 
+_CHUNK = 1024 * 1024  # Bytes read at a time.
 
-def write_aside(path, data):
-  """Writes `data` beside `path`, then renames it over `path`.
+
+@contextlib.contextmanager
+def replacing(path):
+  """Opens `<path>.part`, and renames it to `path` at the end; for a `with`.
+
+  So `path` is never incomplete, also if the system crashes. Several processes
+  and threads may write the same file: each waits for the one before it, and the
+  last one wins. What a killed process left is overwritten. After an error
+  `path` is unchanged, and no `<path>.part` remains.
 
   Args:
-    path: file to write; its folder is created if it is missing.
+    path: path of the file; its folder must exist.
+
+  Yields:
+    The `<path>.part`, a binary file. A library that opens files itself may
+    write to its `name`, if it replaces the content without a new file.
+
+  Raises:
+    OSError: it cannot be written; the error names `path`.
+  """
+  part_path = path + '.part'
+  try:
+    with locks.locked_file(part_path):
+      with open(part_path, 'wb') as part:  # Not `ab` as the lock: may seek.
+        yield part
+        part.flush()
+        os.fsync(part.fileno())
+      os.replace(part_path, path)
+  except OSError as error:
+    if error.filename in (None, part_path):  # None: the disk is full.
+      error.filename = path
+    raise
+
+
+def write_bytes(path, data):
+  """Writes bytes to a file as `replacing` does, with the same errors."""
+  with replacing(path) as part:
+    part.write(data)
+
+
+def write_text(path, text):
+  """Writes text as UTF-8 as `replacing` does, with the same errors."""
+  write_bytes(path, text.encode('utf-8'))
+
+
+def write_output(path, data):
+  """Writes bytes as `replacing` does, for a user who gave the path.
+
+  Args:
+    path: path of the file; its folder is created if it is missing.
     data: bytes.
 
   Raises:
     InputError: the folder or the file cannot be written.
   """
-  folder = os.path.dirname(os.path.abspath(path))
-  aside = '%s.%d.tmp' % (path, os.getpid())
   try:
-    os.makedirs(folder, exist_ok=True)
-    try:
-      with open(aside, 'wb') as file:
-        file.write(data)
-      os.replace(aside, path)
-    finally:
-      if os.path.exists(aside):
-        os.remove(aside)
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    write_bytes(path, data)
   except OSError as error:
     raise InputError('cannot write %s: %s' % (path, error.strerror))
 
@@ -48,23 +88,14 @@ def read(path, what):
     raise InputError('cannot read the %s %r: %s' % (what, path, error.strerror))
 
 
-def write_text(file_path, text):
-  """Writes a UTF-8 file under a temporary name and renames it.
-
-  So it is never incomplete. Several processes may write the same file; the last
-  one wins. If writing fails, no temporary file remains.
-
-  Args:
-    file_path: path of the file; the folder must exist.
-    text: its content.
+def sha256_of(path):
+  """Returns the SHA-256 of a file, 64 hexadecimal digits.
 
   Raises:
-    OSError: if it cannot be written.
+    OSError: it cannot be read.
   """
-  part_path = file_path + '.part'
-  with locks.locked_file(part_path) as opened:
-    opened.truncate(0)  # A process that was killed may have written to it.
-    with open(opened.fileno(), 'wb', closefd=False) as target:
-      target.write(text.encode('utf-8'))
-    os.fsync(opened)
-    os.replace(part_path, file_path)
+  digest = hashlib.sha256()
+  with open(path, 'rb') as stream:
+    for chunk in iter(lambda: stream.read(_CHUNK), b''):
+      digest.update(chunk)
+  return digest.hexdigest()

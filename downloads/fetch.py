@@ -23,7 +23,7 @@ import time
 import urllib.error
 import urllib.request
 
-from common import locks
+from common import files, locks
 from common.errors import InputError
 from common.progress import Progress
 from downloads import marks
@@ -108,7 +108,7 @@ def fetch(urls, path, size=None, check=None, sha256=None):
           'this again' % (os.path.basename(path), '; '.join(refusals),
                           os.path.abspath(path)))
     if not expected:
-      marks.record_sha256(path, marks.sha256_of(part))
+      marks.record_sha256(path, files.sha256_of(part))
     marks.mark(path, part)
     os.replace(part, path)
     _remove(_facts_path(target))
@@ -135,7 +135,7 @@ def _check_sha256(path, part, expected, is_recorded):
     expected: its SHA-256.
     is_recorded: whether that was recorded at an earlier download.
   """
-  digest = marks.sha256_of(part)
+  digest = files.sha256_of(part)
   if digest != expected:
     raise DamagedArchive(
         'the SHA-256 of %s is %s, expected %s%s' %
@@ -346,13 +346,8 @@ def _facts_path(target):
 
 def _save_facts(target, response, total):
   """Writes version and length; if the disk is full, the former facts stay."""
-  path = _facts_path(target)
-  try:
-    with open(path + '.new', 'w', encoding='utf-8') as stream:
-      json.dump(_facts_of(response, total), stream)
-    os.replace(path + '.new', path)
-  except OSError as error:
-    raise InputError('cannot write %s: %s' % (path, error.strerror))
+  files.write_output(_facts_path(target),
+                     json.dumps(_facts_of(response, total)).encode('ascii'))
 
 
 def _facts(target):

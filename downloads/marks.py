@@ -9,27 +9,12 @@ format of sha256sum. That stays: the next download must be the same file.
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import re
 
+from common import files
 from common.errors import InputError
-
-_CHUNK = 1024 * 1024  # Bytes read at a time.
-
-
-def sha256_of(path):
-  """Returns the SHA-256 of a file, 64 hexadecimal digits.
-
-  Raises:
-    OSError: it cannot be read.
-  """
-  digest = hashlib.sha256()
-  with open(path, 'rb') as stream:
-    for chunk in iter(lambda: stream.read(_CHUNK), b''):
-      digest.update(chunk)
-  return digest.hexdigest()
 
 
 def record_path(path):
@@ -65,13 +50,8 @@ def record_sha256(path, digest):
   Raises:
     InputError: it cannot be written.
   """
-  try:
-    with open(record_path(path), 'w', encoding='utf-8',
-              errors='surrogateescape') as stream:
-      stream.write('%s  %s\n' % (digest, os.path.basename(path)))
-  except OSError as error:
-    raise InputError('cannot write %s: %s' %
-                     (record_path(path), error.strerror))
+  line = '%s  %s\n' % (digest, os.path.basename(path))
+  files.write_output(record_path(path), line.encode('utf-8', 'surrogateescape'))
 
 
 def mark(path, part):
@@ -84,11 +64,7 @@ def mark(path, part):
   Raises:
     InputError: the mark cannot be written.
   """
-  try:
-    with open(_mark_path(path), 'w', encoding='ascii') as stream:
-      json.dump(_facts(part), stream)
-  except OSError as error:
-    raise InputError('cannot write %s: %s' % (_mark_path(path), error.strerror))
+  files.write_output(_mark_path(path), json.dumps(_facts(part)).encode('ascii'))
 
 
 def is_downloaded(path):

@@ -26,6 +26,7 @@ import zipfile
 
 import numpy as np
 
+from common import files
 from common.errors import InputError
 from runs import checkpoints
 
@@ -269,19 +270,12 @@ def path(checkpoint):
 
 def save(checkpoint, bank):
   """Writes a Bank next to its checkpoint, whole or not at all."""
-  name = path(checkpoint)
-  temporary_path = '%s.%d.tmp' % (name, os.getpid())
   facts = {field: value for field, value in bank._asdict().items()
            if value is not None}
   facts['filenames'] = np.array(
       [text.encode('utf-8', 'surrogateescape') for text in bank.filenames])
-  try:
-    with open(temporary_path, 'wb') as stream:
-      np.savez(stream, form=_FORM, **facts)
-    os.replace(temporary_path, name)
-  finally:
-    if os.path.exists(temporary_path):
-      os.remove(temporary_path)
+  with files.replacing(path(checkpoint)) as part:
+    np.savez(part, form=_FORM, **facts)
 
 
 def load(checkpoint, records=None, moving_average_decay=None):

@@ -12,9 +12,9 @@ import time
 
 import numpy as np
 
+from common import files
 from common.errors import InputError
 from compat import CHECKPOINT_ERRORS, tf
-from downloads import marks
 
 
 class UnreadableCheckpoint(InputError):
@@ -425,4 +425,4 @@ def digest(checkpoint):
     checkpoint: prefix of the checkpoint.
   """
   path = checkpoint + '.index'
-  return marks.sha256_of(path if os.path.isfile(path) else checkpoint)
+  return files.sha256_of(path if os.path.isfile(path) else checkpoint)

@@ -16,7 +16,7 @@ import time
 
 import numpy as np
 
-from common import folders, locks
+from common import files, folders, locks
 from common.errors import InputError
 from compat import tf
 from datasets.records import tfrecord_file
@@ -89,7 +89,8 @@ def fingerprint_values(named_values):
 def save_use(train_dir, use):
   """Saves which caches a run uses in its train directory."""
   os.makedirs(train_dir, exist_ok=True)
-  _write_json(os.path.join(train_dir, _USE_FILE), use._asdict())
+  files.write_text(os.path.join(train_dir, _USE_FILE),
+                   json.dumps(use._asdict()))
 
 
 def load_use(train_dir):
@@ -299,8 +300,8 @@ class _Writer:
     self._cache = cache
     self.rows = cache.rows()
     if not self.rows:
-      _write_json(cache._path(_ROWS_FILE), {'rows': 0})
-      _write_json(cache._path(_KEY_FILE), cache._key)
+      self._save_rows()
+      files.write_text(cache._path(_KEY_FILE), json.dumps(cache._key))
     self._files = []
     for path, size in cache._row_files():
       stream = open(path, 'r+b' if self.rows else 'wb')
@@ -346,9 +347,13 @@ class _Writer:
     for stream in self._files + [self._names]:
       stream.flush()
       os.fsync(stream.fileno())
-    _write_json(self._cache._path(_ROWS_FILE), {'rows': self.rows})
+    self._save_rows()
     self._unsaved = 0
     self._saved_at = time.monotonic()
+
+  def _save_rows(self):
+    files.write_text(self._cache._path(_ROWS_FILE),
+                     json.dumps({'rows': self.rows}))
 
   def close(self):
     self.save()
@@ -403,12 +408,3 @@ def _lock(folder, held, stop_requested):
         logged = True
       time.sleep(_WAIT_SECS)
   return False
-
-
-def _write_json(path, value):
-  """Writes a JSON file atomically: it is replaced whole or not at all."""
-  with open(path + '.new', 'w') as file:
-    json.dump(value, file)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(path + '.new', path)

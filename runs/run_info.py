@@ -8,6 +8,7 @@ import collections
 import json
 import os
 
+from common import files
 from common.errors import InputError
 from compat import tf
 from runs import checkpoints
@@ -104,8 +105,5 @@ def save(train_dir, info):
     info: a RunInfo.
   """
   os.makedirs(train_dir, exist_ok=True)
-  temporary_path = '%s.%d.tmp' % (path(train_dir), os.getpid())
-  with open(temporary_path, 'w', encoding='utf-8') as stream:
-    json.dump(info._asdict(), stream, indent=1, ensure_ascii=False)
-    stream.write('\n')
-  os.replace(temporary_path, path(train_dir))
+  text = json.dumps(info._asdict(), indent=1, ensure_ascii=False)
+  files.write_text(path(train_dir), text + '\n')

@@ -153,7 +153,7 @@ def main(_):
   warning = export_folder.keep_former(
       (path, label_path, info_path), export_folder.read_tflite(path), info)
   _write(path, content, label_path, info)
-  files.write_aside(info_path, graph_info.to_json(info) + b'\n')
+  files.write_output(info_path, graph_info.to_json(info) + b'\n')
   if warning:
     tf.logging.warning(warning)
   if split is None:
@@ -165,7 +165,7 @@ def main(_):
 
 
 def _write(path, content, label_path, info):
-  files.write_aside(path, content)
+  files.write_output(path, content)
   print('Wrote %s: TensorFlow Lite model of %s, %.1f MB' %
         (path, info.checkpoint, len(content) / 1e6))
   label_files.write(label_path, info.labels, indexed=False)

@@ -9,6 +9,7 @@ import glob
 import json
 import os
 
+from common import files
 from compat import tf
 from runs import checkpoints, run_info
 
@@ -79,7 +80,8 @@ class Progress:
       line['train_loss'] = train_loss
     is_best = self._best is None or _rank(line) > _rank(self._best)
     self._lines.append(line)
-    write_aside(self._path, [json.dumps(line) for line in self._lines])
+    files.write_text(self._path, ''.join(json.dumps(line) + '\n'
+                                         for line in self._lines))
     if is_best:
       self._save(session, line)
     tf.logging.info(
@@ -94,8 +96,8 @@ class Progress:
         session, os.path.join(self._folder, 'model.ckpt'),
         global_step=self._global_step, write_meta_graph=False)
     self._best = line
-    write_aside(os.path.join(self._folder, run_info.BEST_FILE_NAME),
-                [json.dumps(line)])
+    files.write_text(os.path.join(self._folder, run_info.BEST_FILE_NAME),
+                     json.dumps(line) + '\n')
     # Removes those of killed processes too.
     for path in glob.glob(os.path.join(glob.escape(self._folder),
                                        'model.ckpt-*')):
@@ -112,16 +114,6 @@ class Progress:
 
 def _rank(line):
   return line['accuracy'], -line['loss']
-
-
-def write_aside(path, lines):
-  """Writes lines to a file atomically: it is replaced whole or not at all."""
-  temporary_path = '%s.%d.tmp' % (path, os.getpid())
-  with open(temporary_path, 'w') as file:
-    file.writelines(line + '\n' for line in lines)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(temporary_path, path)
 
 
 def _read_lines(path):

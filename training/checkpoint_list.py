@@ -7,11 +7,10 @@ renamed folder these point to the original, or to another run.
 
 import os
 
-from common import folders
+from common import files, folders
 from common.errors import InputError
 from compat import tf
 from runs import checkpoints
-from training import best
 
 _FILE_NAME = 'checkpoint'
 
@@ -70,7 +69,7 @@ def _rewrite(folder):
   state = tf.train.generate_checkpoint_state_proto(os.sep, names[-1], names)
   lines = str(state).splitlines()
   if lines != _read_lines(path):
-    best.write_aside(path, lines)
+    files.write_text(path, ''.join(line + '\n' for line in lines))
     tf.logging.info('Rewrote %s: %s', path, checkpoints.name_some(names))
   return listed, newest
 

@@ -11,9 +11,10 @@ import collections
 import json
 import os
 
+from common import files
 from compat import slim, tf
 from runs import checkpoints
-from training import best, head_graph, plain_run, start
+from training import head_graph, plain_run, start
 
 _FILE_NAME = 'finetune_all.json'
 
@@ -115,8 +116,8 @@ def _init_fn(run, beginning):
   train_dir = run.values.train_dir
   if not has_begun(train_dir):
     _write_first_checkpoint(run, beginning)
-    best.write_aside(os.path.join(train_dir, _FILE_NAME),
-                     [json.dumps(beginning._asdict())])
+    files.write_text(os.path.join(train_dir, _FILE_NAME),
+                     json.dumps(beginning._asdict()) + '\n')
     tf.logging.info('Fine-tuning all layers from %s', beginning.weights)
     return None
   return start.init_fn(run)

@@ -4,6 +4,7 @@ import collections
 import json
 import os
 
+from common import files
 from common.errors import InputError
 from compat import tf
 from nets import nets_factory
@@ -146,8 +147,8 @@ def save_facts(run):
   run_info.save(train_dir, run.info)
   given = {name: run.values[name].value for name in run.values
            if run.values[name].present}
-  best.write_aside(os.path.join(train_dir, FLAGS_FILE),
-                   [json.dumps(given, indent=1, sort_keys=True)])
+  files.write_text(os.path.join(train_dir, FLAGS_FILE),
+                   json.dumps(given, indent=1, sort_keys=True) + '\n')
 
 
 def progress(run, global_step):

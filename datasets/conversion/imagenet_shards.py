@@ -67,7 +67,8 @@ def write(path, rows, boxes, max_pixels, shown):
     The ShardFacts.
   """
   counts, skipped = collections.Counter(), []
-  with tf.python_io.TFRecordWriter(path + '.part') as writer:
+  with files.replacing(path) as part, (
+      tf.python_io.TFRecordWriter(part.name)) as writer:
     for row in rows:
       try:
         photo = photos.normalize_photo(_read_photo(row.path), max_pixels)
@@ -80,9 +81,6 @@ def write(path, rows, boxes, max_pixels, shown):
         writer.write(example.SerializeToString(deterministic=True))
         counts[row.label] += 1
       shown.add()
-  with open(path + '.part', 'rb') as written:
-    os.fsync(written.fileno())
-  os.replace(path + '.part', path)
   facts = ShardFacts(sum(counts.values()), os.path.getsize(path),
                      sorted(counts.items()), skipped)
   files.write_text(path + '.json', json.dumps(facts._asdict()))

@@ -190,7 +190,7 @@ def _copy(path, step):
   """Copies a file within its folder; returns the path of the copy."""
   name = _free_name(path, step)
   if not os.path.exists(name):
-    files.write_aside(name, files.read(path, 'file'))
+    files.write_output(name, files.read(path, 'file'))
   return name
 
 

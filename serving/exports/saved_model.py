@@ -188,8 +188,8 @@ def _write_aside(path, inputs, outputs, info):
         shutil.rmtree(os.path.join(folder, name))
     try:
       _save(aside, inputs, outputs)
-      files.write_aside(os.path.join(aside, _INFO_FILE),
-                        graph_info.to_json(info))
+      files.write_output(os.path.join(aside, _INFO_FILE),
+                         graph_info.to_json(info))
       os.rename(aside, path)
     finally:
       shutil.rmtree(aside, ignore_errors=True)

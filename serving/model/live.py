@@ -19,10 +19,10 @@ import time
 
 import numpy as np
 
+from common import files
 from common.errors import InputError
 from compat import tf
 from datasets.photo_files import photos
-from downloads import marks
 from serving.model import evaluations
 from serving.model.batching import Batcher, Closing
 from serving.model.classifier import Answer, prepare
@@ -330,7 +330,7 @@ def _check(classifier, graph_file):
 def _facts(classifier, graph_file):
   info = classifier.info
   try:
-    size, digest = os.path.getsize(graph_file), marks.sha256_of(graph_file)
+    size, digest = os.path.getsize(graph_file), files.sha256_of(graph_file)
   except OSError as error:
     raise InputError('cannot read %r: %s' % (graph_file, error.strerror))
   checkpoint = info.checkpoint and os.path.basename(info.checkpoint)

@@ -1,31 +1,122 @@
 """Tests of common/files.py: files that are written whole or not at all."""
 
 import concurrent.futures
+import hashlib
 import os
+import signal
+import subprocess
+import sys
+import zipfile
 
 import pytest
 
 from common import files
+from common.errors import InputError
+from kits.helpers import ROOT
+
+
+def _full(_):
+  raise OSError(28, 'No space left on device')
+
+
+def _names(folder):
+  return sorted(os.listdir(str(folder)))
+
+
+def test_replacing_shows_the_old_file_until_the_end(tmp_path):
+  path = tmp_path / 'a'
+  path.write_bytes(b'old')
+  with files.replacing(str(path)) as part:
+    part.write(b'new')
+    part.flush()
+    assert path.read_bytes() == b'old' and _names(tmp_path) == ['a', 'a.part']
+  assert path.read_bytes() == b'new' and _names(tmp_path) == ['a']
+
+
+@pytest.mark.parametrize('error', [KeyError('x'), KeyboardInterrupt()])
+def test_replacing_after_an_error_leaves_the_old_file_alone(tmp_path, error):
+  path = tmp_path / 'a'
+  path.write_bytes(b'old')
+  with pytest.raises(type(error)), files.replacing(str(path)) as part:
+    part.write(b'half')
+    raise error
+  assert path.read_bytes() == b'old' and _names(tmp_path) == ['a']
+
+
+def test_replacing_can_seek_back_as_zip_files_do(tmp_path):
+  path = str(tmp_path / 'a.zip')
+  with files.replacing(path) as part, zipfile.ZipFile(part, 'w') as archive:
+    with archive.open('x', 'w') as member:  # Its size is written afterwards.
+      member.write(b'content')
+  with zipfile.ZipFile(path) as archive:
+    assert archive.testzip() is None and archive.read('x') == b'content'
+
+
+def test_replacing_takes_what_a_library_writes_by_name(tmp_path):
+  path = tmp_path / 'a'
+  (tmp_path / 'a.part').write_bytes(b'left by a killed process')
+  with files.replacing(str(path)) as part, open(part.name, 'wb') as other:
+    other.write(b'content')
+  assert path.read_bytes() == b'content' and _names(tmp_path) == ['a']
+
+
+def test_replacing_waits_for_another_process_and_takes_over_if_it_dies(
+    tmp_path):
+  path = str(tmp_path / 'a')
+  other = subprocess.Popen(
+      [sys.executable, '-c', 'import sys, time; from common import files\n'
+       'with files.replacing(sys.argv[1]) as part:\n'
+       '  part.write(b"x" * 100)\n  part.flush()\n  print(flush=True)\n'
+       '  time.sleep(99)', path], cwd=ROOT, stdout=subprocess.PIPE)
+  other.stdout.readline()
+  with concurrent.futures.ThreadPoolExecutor() as executor:
+    written = executor.submit(files.write_bytes, path, b'mine')
+    with pytest.raises(concurrent.futures.TimeoutError):
+      written.result(timeout=0.3)
+    other.send_signal(signal.SIGKILL)
+    other.wait()
+    other.stdout.close()
+    written.result(timeout=20)
+  assert (tmp_path / 'a').read_bytes() == b'mine' and _names(tmp_path) == ['a']
+
+
+def test_replacing_on_a_full_disk_names_the_file(tmp_path, monkeypatch):
+  path = str(tmp_path / 'a')
+  monkeypatch.setattr(os, 'fsync', _full)
+  with pytest.raises(OSError, match='No space left') as raised:
+    files.write_bytes(path, b'x')
+  assert raised.value.filename == path and _names(tmp_path) == []
+
+
+def test_replacing_in_a_missing_folder_names_the_file(tmp_path):
+  path = str(tmp_path / 'nowhere' / 'a')
+  with pytest.raises(FileNotFoundError) as raised:
+    files.write_bytes(path, b'x')
+  assert raised.value.filename == path
+
+
+def test_replacing_keeps_the_name_of_another_file_in_an_error(tmp_path):
+  with pytest.raises(FileNotFoundError) as raised:
+    with files.replacing(str(tmp_path / 'a')):
+      files.sha256_of(str(tmp_path / 'b'))
+  assert raised.value.filename == str(tmp_path / 'b')
 
 
 def test_write_text_that_fails_leaves_nothing_aside(tmp_path, monkeypatch):
-  def full(_):
-    raise OSError(28, 'No space left on device')
-
   path = tmp_path / 'labels.txt'
   files.write_text(str(path), 'old\n')
-  monkeypatch.setattr(os, 'fsync', full)
+  monkeypatch.setattr(os, 'fsync', _full)
   with pytest.raises(OSError, match='No space left'):
     files.write_text(str(path), 'new\n')
-  assert os.listdir(str(tmp_path)) == ['labels.txt']
+  assert _names(tmp_path) == ['labels.txt']
   assert path.read_text() == 'old\n'
 
 
 def test_write_text_takes_over_what_a_killed_process_left(tmp_path):
   (tmp_path / 'labels.txt.part').write_text('much longer than the text\n')
-  files.write_text(str(tmp_path / 'labels.txt'), 'short\n')
-  assert os.listdir(str(tmp_path)) == ['labels.txt']
-  assert (tmp_path / 'labels.txt').read_text() == 'short\n'
+  files.write_text(str(tmp_path / 'labels.txt'), 'short \u849c\n')
+  assert _names(tmp_path) == ['labels.txt']
+  assert (tmp_path / 'labels.txt').read_bytes() == b'short \xe8\x92\x9c\n'
 
 
 def test_write_text_from_many_threads_leaves_one_of_the_texts(tmp_path):
@@ -33,5 +124,40 @@ def test_write_text_from_many_threads_leaves_one_of_the_texts(tmp_path):
   texts = [('%d' % number) * 5000 * number for number in range(1, 9)]
   with concurrent.futures.ThreadPoolExecutor(8) as executor:
     list(executor.map(lambda text: files.write_text(path, text), texts * 20))
-  assert os.listdir(str(tmp_path)) == ['labels.txt']
+  assert _names(tmp_path) == ['labels.txt']
   assert (tmp_path / 'labels.txt').read_text() in texts
+
+
+def test_write_output_makes_the_folder(tmp_path):
+  files.write_output(str(tmp_path / 'new' / 'folder' / 'a'), b'\xff')
+  assert (tmp_path / 'new' / 'folder' / 'a').read_bytes() == b'\xff'
+  assert _names(tmp_path / 'new' / 'folder') == ['a']
+
+
+@pytest.mark.parametrize('name, reason', [
+    ('file/a', 'Not a directory|File exists'), ('folder', 'Is a directory')])
+def test_write_output_that_cannot_be_written_is_an_input_error(tmp_path, name,
+                                                               reason):
+  (tmp_path / 'file').write_text('')
+  (tmp_path / 'folder').mkdir()
+  path = str(tmp_path / name)
+  with pytest.raises(InputError, match='^cannot write %s: (%s)$' % (path,
+                                                                    reason)):
+    files.write_output(path, b'x')
+  assert _names(tmp_path) == ['file', 'folder']
+
+
+def test_read_missing_file_is_an_input_error_with_the_kind_of_file(tmp_path):
+  (tmp_path / 'a').write_bytes(b'x')
+  assert files.read(str(tmp_path / 'a'), 'photo --image') == b'x'
+  with pytest.raises(InputError, match="^cannot read the photo --image '.*/b': "
+                                       'No such file or directory$'):
+    files.read(str(tmp_path / 'b'), 'photo --image')
+
+
+@pytest.mark.parametrize('size', [0, 3, 2 ** 20 + 1])
+def test_sha256_of_is_that_of_all_bytes(tmp_path, size):
+  data = bytes(range(251)) * (size // 251 + 1)
+  (tmp_path / 'a').write_bytes(data[:size])
+  assert files.sha256_of(str(tmp_path / 'a')) == hashlib.sha256(
+      data[:size]).hexdigest()

@@ -67,7 +67,7 @@ def graphs(tmp_path_factory):
                                    temperature=2.0, **options)
       graph_def = inference_graph.freeze(info, prefix)
     path = str(folder / (name + '.pb'))
-    files.write_aside(path, graph_def.SerializeToString())
+    files.write_bytes(path, graph_def.SerializeToString())
     return path
 
   plain = freeze('plain', input_kind='encoded')

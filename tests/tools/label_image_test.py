@@ -32,7 +32,7 @@ def folder(tmp_path_factory):
   for node in list(graph_def.node):
     if node.name == graph_info.NODE:
       graph_def.node.remove(node)
-  files.write_aside(str(folder / 'foreign.pb'), graph_def.SerializeToString())
+  files.write_bytes(str(folder / 'foreign.pb'), graph_def.SerializeToString())
   (folder / 'photo.jpg').write_bytes(kit.make_photo(3, height=45, width=70))
   (folder / 'labels.txt').write_text('\n'.join(kit.LABELS) + '\n')
   return folder
@@ -147,7 +147,7 @@ def test_graph_of_imagenets_size_needs_no_labels(tmp_path, capsys):
     images = tf.placeholder(tf.float32, [None, None, None, 3], name='input')
     logits = tf.reduce_sum(images, [1, 2, 3], keepdims=True)[:, 0, 0]
     tf.add(logits * 0, tf.one_hot([3], 1001), name='output')
-    files.write_aside(str(tmp_path / 'a.pb'),
+    files.write_bytes(str(tmp_path / 'a.pb'),
                       graph.as_graph_def().SerializeToString())
   (tmp_path / 'photo.jpg').write_bytes(kit.make_photo(1))
   assert kit.run(label_image, '--image=%s' % (tmp_path / 'photo.jpg'),

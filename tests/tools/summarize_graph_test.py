@@ -108,7 +108,7 @@ def test_odd_graphs_are_counted_right(tmp_path, capsys):
     tf.identity(second, name='same')
     tf.no_op(name='nothing')
   path = tmp_path / 'a.pb'
-  files.write_aside(str(path), graph.as_graph_def().SerializeToString())
+  files.write_bytes(str(path), graph.as_graph_def().SerializeToString())
   lines = summary_of(capsys, path)
   assert lines[0] == ('Found 2 possible inputs: (name=first, type=string(7), '
                       'shape=<unknown>) (name=second, type=int32(3), shape=[])')

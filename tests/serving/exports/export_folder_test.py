@@ -76,7 +76,7 @@ def test_keep_former_of_a_graph_that_offers_no_less_copies_nothing(tmp_path):
 
 def test_keep_former_that_cannot_be_written_is_an_input_error(tmp_path):
   paths = write_frozen(tmp_path, INFO._replace(known='k:0'))
-  os.mkdir(str(tmp_path / ('my_x_freeze_step280.pb.%d.tmp' % os.getpid())))
+  os.mkdir(str(tmp_path / 'my_x_freeze_step280.pb.part'))
   with pytest.raises(InputError, match='cannot write .*_step280.pb'):
     export_folder.keep_former(paths, INFO._replace(known='k:0'), INFO)
 

@@ -39,14 +39,14 @@ def frozen(tmp_path_factory, trained):
                                    batch_size=batch_size)
       graph_def = inference_graph.freeze(info, trained)
     paths[kind] = str(folder / (kind + '.pb'))
-    files.write_aside(paths[kind], graph_def.SerializeToString())
+    files.write_bytes(paths[kind], graph_def.SerializeToString())
   with tf.Graph().as_default():
     info = inference_graph.build('cifarnet', kit.LABELS, kit.SIZE)
     graph_def = inference_graph.freeze(info, trained)
   foreign = tf.graph_util.extract_sub_graph(
       graph_def, [info.predictions.split(':')[0]])
   paths['foreign'] = str(folder / 'foreign.pb')
-  files.write_aside(paths['foreign'], foreign.SerializeToString())
+  files.write_bytes(paths['foreign'], foreign.SerializeToString())
   return paths
 
 
@@ -200,7 +200,7 @@ def test_from_frozen_graph_unfrozen_is_refused(tmp_path):
     plain = graph.as_graph_def()
     noted = inference_graph.to_graph_def(info)
   for graph_def in (plain, noted):
-    files.write_aside(path, graph_def.SerializeToString())
+    files.write_bytes(path, graph_def.SerializeToString())
     with pytest.raises(InputError, match='not frozen.*--frozen_file'):
       Classifier.from_frozen_graph(path)
 
@@ -227,7 +227,7 @@ def test_from_frozen_graph_foreign_of_imagenet_size_gets_its_names(tmp_path):
     scores = tf.nn.softmax(tf.concat([scores, scores[:, :1]], 1))
     graph_def = tf.graph_util.extract_sub_graph(graph.as_graph_def(),
                                                 [scores.op.name])
-  files.write_aside(path, graph_def.SerializeToString())
+  files.write_bytes(path, graph_def.SerializeToString())
   with pytest.raises(InputError, match='--preprocessing_name and --image_size'):
     Classifier.from_frozen_graph(path)
   classifier = Classifier.from_frozen_graph(path, preprocessing_name='vgg',
@@ -261,7 +261,7 @@ def test_from_frozen_graph_foreign_unknown_shape_is_refused(tmp_path, change,
   if change == 'no_input':
     graph_def = tf.graph_util.extract_sub_graph(graph_def, ['a'])
   path = str(tmp_path / 'a.pb')
-  files.write_aside(path, graph_def.SerializeToString())
+  files.write_bytes(path, graph_def.SerializeToString())
   with pytest.raises(InputError, match=message):
     Classifier.from_frozen_graph(path, None, 'cifarnet')
 
