@@ -6,7 +6,6 @@ order mark, the line ends of any system, empty lines, and spaces around a name
 are ignored. A name may occur twice: ImageNet has two classes called crane.
 """
 
-import os
 import re
 
 from common import files
@@ -29,12 +28,9 @@ def read(path, num_classes=None):
     InputError: the file is missing, not UTF-8 or empty, mixes both forms,
       repeats or omits an index, or has another number of classes.
   """
+  data = files.read(path, 'label file')
   try:
-    with open(path, 'rb') as source:
-      text = source.read().decode('utf-8-sig')
-  except OSError as error:
-    raise InputError('cannot read the label file %r: %s' %
-                     (path, error.strerror))
+    text = data.decode('utf-8-sig')
   except UnicodeDecodeError as error:
     raise InputError('label file %r is not UTF-8 at byte %d' %
                      (path, error.start))
@@ -75,9 +71,11 @@ def _parse(text, path):
   return [labels[index] for index in range(len(labels))]
 
 
-def format_labels(labels):
-  """Returns the text of a label file: one line `0:daisy` per class."""
-  return ''.join('%d:%s\n' % row for row in enumerate(labels))
+def content(labels, indexed=True):
+  """Returns the bytes of the label file that `write` writes."""
+  lines = (['%d:%s\n' % row for row in enumerate(labels)] if indexed else
+           [name + '\n' for name in labels])
+  return ''.join(lines).encode('utf-8')
 
 
 def write(path, labels, indexed=True):
@@ -94,12 +92,7 @@ def write(path, labels, indexed=True):
   for index, name in enumerate(labels):
     if '\n' in name or '\r' in name:
       raise InputError('label %d, %r, holds a line break' % (index, name))
-  try:
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    files.write_text(path, format_labels(labels) if indexed else
-                         ''.join(name + '\n' for name in labels))
-  except OSError as error:
-    raise InputError('cannot write %s: %s' % (path, error.strerror))
+  files.write_output(path, content(labels, indexed))
 
 
 def check_count(labels, num_classes, source):

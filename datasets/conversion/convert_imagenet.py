@@ -320,8 +320,7 @@ def _move(dataset_dir, work_path, manifest, former, to_move):
     os.replace(os.path.join(work_path, shard), os.path.join(dataset_dir, shard))
   labels_path = os.path.join(dataset_dir, record_dataset.LABELS_FILE)
   if not os.path.exists(labels_path):  # It may be another data set's.
-    files.write_text(labels_path,
-                         label_files.format_labels(manifest.labels))
+    label_files.write(labels_path, manifest.labels)
   converted_files.write_skipped(dataset_dir, NAME, manifest.skipped)
   manifests.save(dataset_dir, manifest)
 

@@ -97,7 +97,7 @@ def own_labels_path(dataset_dir, name):
 def labels_path(dataset_dir, manifest):
   """Returns the path of the label file of a converted data set."""
   path = os.path.join(dataset_dir, record_dataset.LABELS_FILE)
-  if _read(path) == _labels_bytes(manifest.labels):
+  if _read(path) == label_files.content(manifest.labels):
     return path
   return own_labels_path(dataset_dir, manifest.name)
 
@@ -202,8 +202,8 @@ def publish(dataset_dir, manifest, former, hidden, write_shards):
     try:
       write_shards(work_path)
       write_skipped(work_path, name, manifest.skipped + hidden)
-      files.write_text(os.path.join(work_path, record_dataset.LABELS_FILE),
-                           label_files.format_labels(manifest.labels))
+      label_files.write(os.path.join(work_path, record_dataset.LABELS_FILE),
+                        manifest.labels)
       manifests.save_file(os.path.join(work_path, _NEW), manifest)
       if former and os.path.exists(manifest_path):
         manifests.save_file(os.path.join(work_path, _FORMER), former)
@@ -281,10 +281,10 @@ def _choose_labels_path(dataset_dir, name, labels, former):
   path = os.path.join(dataset_dir, record_dataset.LABELS_FILE)
   own_path = own_labels_path(dataset_dir, name)
   content = _read(path)
-  if content not in (None, _labels_bytes(labels)) and _is_in_use(
+  if content not in (None, label_files.content(labels)) and _is_in_use(
       dataset_dir, name, content):
     return own_path
-  if former and _read(own_path) == _labels_bytes(former.labels):
+  if former and _read(own_path) == label_files.content(former.labels):
     os.remove(own_path)
   return path
 
@@ -306,17 +306,13 @@ def _is_in_use(dataset_dir, name, content):
     if other is None:  # A broken link.
       continue
     with_manifest.add(other.name)
-    if other.name != name and _labels_bytes(other.labels) == content:
+    if other.name != name and label_files.content(other.labels) == content:
       return True
   for file_name in os.listdir(dataset_dir):
     match = _RECORD_FILE.fullmatch(file_name)
     if match and match.group(1) not in with_manifest:
       return True
   return False
-
-
-def _labels_bytes(labels):
-  return label_files.format_labels(labels).encode('utf-8')
 
 
 def _read(path):
