@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+from typing import BinaryIO, Iterator
 
 from common import locks
 from common.errors import InputError
@@ -11,7 +12,7 @@ _CHUNK = 1024 * 1024  # Bytes read at a time.
 
 
 @contextlib.contextmanager
-def replacing(path):
+def replacing(path: str) -> Iterator[BinaryIO]:
   """Opens `<path>.part`, and renames it to `path` at the end; for a `with`.
 
   So `path` is never incomplete, also if the system crashes. Several processes
@@ -43,18 +44,18 @@ def replacing(path):
     raise
 
 
-def write_bytes(path, data):
+def write_bytes(path: str, data: bytes) -> None:
   """Writes bytes to a file as `replacing` does, with the same errors."""
   with replacing(path) as part:
     part.write(data)
 
 
-def write_text(path, text):
+def write_text(path: str, text: str) -> None:
   """Writes text as UTF-8 as `replacing` does, with the same errors."""
   write_bytes(path, text.encode('utf-8'))
 
 
-def write_output(path, data):
+def write_output(path: str, data: bytes) -> None:
   """Writes bytes as `replacing` does, for a user who gave the path.
 
   Args:
@@ -71,7 +72,7 @@ def write_output(path, data):
     raise InputError('cannot write %s: %s' % (path, error.strerror))
 
 
-def read(path, what):
+def read(path: str, what: str) -> bytes:
   """Returns the bytes of the file `path`.
 
   Args:
@@ -88,7 +89,7 @@ def read(path, what):
     raise InputError('cannot read the %s %r: %s' % (what, path, error.strerror))
 
 
-def sha256_of(path):
+def sha256_of(path: str) -> str:
   """Returns the SHA-256 of a file, 64 hexadecimal digits.
 
   Raises:

@@ -7,6 +7,7 @@ are ignored. A name may occur twice: ImageNet has two classes called crane.
 """
 
 import re
+from typing import List, Optional, Sequence
 
 from common import files
 from common.errors import InputError
@@ -14,7 +15,7 @@ from common.errors import InputError
 _INDEXED = re.compile(r'^\s*(\d+):(.*)$')
 
 
-def read(path, num_classes=None):
+def read(path: str, num_classes: Optional[int] = None) -> List[str]:
   """Reads a label file.
 
   Args:
@@ -71,14 +72,14 @@ def _parse(text, path):
   return [labels[index] for index in range(len(labels))]
 
 
-def content(labels, indexed=True):
+def content(labels: Sequence[str], indexed: bool = True) -> bytes:
   """Returns the bytes of the label file that `write` writes."""
   lines = (['%d:%s\n' % row for row in enumerate(labels)] if indexed else
            [name + '\n' for name in labels])
   return ''.join(lines).encode('utf-8')
 
 
-def write(path, labels, indexed=True):
+def write(path: str, labels: Sequence[str], indexed: bool = True) -> None:
   """Writes a label file; creates its folder if missing.
 
   Args:
@@ -95,7 +96,7 @@ def write(path, labels, indexed=True):
   files.write_output(path, content(labels, indexed))
 
 
-def check_count(labels, num_classes, source):
+def check_count(labels: Sequence[str], num_classes: int, source: str) -> None:
   """Raises InputError unless `labels` has one name for each output.
 
   Args:

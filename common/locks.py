@@ -6,11 +6,13 @@ Some network file systems cannot lock files; there, nothing is locked.
 import contextlib
 import fcntl
 import os
+from io import FileIO
+from typing import Iterator, Optional
 
 from common.errors import InputError
 
 
-def open_locked(path, wait=False):
+def open_locked(path: str, wait: bool = False) -> FileIO:
   """Opens a file for appending and locks it; creates it if missing.
 
   Args:
@@ -55,7 +57,7 @@ def _is_same_file(opened, path):
 
 
 @contextlib.contextmanager
-def locked_file(path, wait=True):
+def locked_file(path: str, wait: bool = True) -> Iterator[FileIO]:
   """Opens and locks a file, and removes it at the end.
 
   A file that a killed process left is reused. A file that was renamed meanwhile
@@ -83,7 +85,7 @@ def locked_file(path, wait=True):
 
 
 @contextlib.contextmanager
-def locked_folder(path):
+def locked_folder(path: str) -> Iterator[None]:
   """Locks a folder for a `with`, without a file in it.
 
   Raises:
@@ -99,7 +101,7 @@ def locked_folder(path):
 
 
 @contextlib.contextmanager
-def hold(path, message=None):
+def hold(path: str, message: Optional[str] = None) -> Iterator[None]:
   """Holds a lock file, and removes it at the end.
 
   Args:

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from typing import Any, Optional
 
 import tqdm
 
@@ -15,7 +16,8 @@ class Progress:
   `add` may be called from several threads.
   """
 
-  def __init__(self, title, total, in_bytes=False, done=0):
+  def __init__(self, title: str, total: Optional[int], in_bytes: bool = False,
+               done: int = 0) -> None:
     """Starts the progress display.
 
     Args:
@@ -36,16 +38,16 @@ class Progress:
       self._bar = tqdm.tqdm(desc=title, initial=done, total=total,
                             file=sys.stderr, **unit)
 
-  def __enter__(self):
+  def __enter__(self) -> 'Progress':
     return self
 
-  def __exit__(self, *_):
+  def __exit__(self, *_: Any) -> None:
     if self._bar is not None:
       self._bar.close()
     elif self._in_bytes:
       self._print_line()
 
-  def add(self, count=1):
+  def add(self, count: int = 1) -> None:
     """Counts further photos or bytes."""
     if self._bar is not None:
       self._bar.update(count)

@@ -3,6 +3,7 @@
 import collections
 import concurrent.futures
 import os
+from typing import Callable, Iterable, Iterator, Sequence, TypeVar
 
 from common.progress import Progress
 
@@ -14,8 +15,12 @@ _THREADS = max(2, os.cpu_count() or 2)
 # order, so that one slow photo does not stop the threads.
 _CHUNK, _AHEAD = 8, 16
 
+Item = TypeVar('Item')
+Result = TypeVar('Result')
 
-def map_in_threads(function, items, doing):
+
+def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item],
+                   doing: str) -> Iterator[Result]:
   """Yields function(item) for each photo, in order, and shows progress.
 
   Args:
@@ -33,7 +38,8 @@ def map_in_threads(function, items, doing):
         progress.add()
 
 
-def run_in_threads(function, items):
+def run_in_threads(function: Callable[[Item], object],
+                   items: Iterable[Item]) -> None:
   """Calls function(item) for each item; an exception ends the work."""
   for _ in _in_threads(function, items):
     pass
