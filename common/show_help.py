@@ -15,16 +15,35 @@ import os
 import re
 import sys
 import textwrap
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 WIDTH = 80
 
-Flag = collections.namedtuple(
-    'Flag', 'name kind default help choices lower_bound upper_bound')
 
-# A section of env_set.sh: a comment, and {variable: (default, comment)}; the
-# default is None for a variable without one.
-Settings = collections.namedtuple('Settings', 'comment variables')
+class Flag(NamedTuple):
+  """A flag of a program."""
+
+  name: str
+  # As in 'integer' for DEFINE_integer.
+  kind: str
+  default: Any
+  help: str
+  # The accepted values; empty: any.
+  choices: List[str]
+  # Limits of a number, or None.
+  lower_bound: Optional[float]
+  upper_bound: Optional[float]
+
+
+class Settings(NamedTuple):
+  """A section of env_set.sh."""
+
+  comment: str
+  # {variable: (default, comment)}; the default is None for a variable without
+  # one.
+  variables: Dict[str, Tuple[Optional[str], str]]
+
 
 _VARIABLE = re.compile(r': "\$\{(\w+):?=(.*)\}"(?:\s+#\s*(.*))?$')
 _WITHOUT_DEFAULT = re.compile(r'#((?: [A-Z_]{4,})+)$')

@@ -4,9 +4,9 @@ Index 0 is 'background', which slim's 1001-class networks have before the 1000
 classes of ILSVRC 2012 (in the order of their WordNet ids).
 """
 
-import collections
 import functools
 import os
+from typing import NamedTuple
 
 _FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)),
                      'imagenet_synsets.txt')
@@ -15,7 +15,16 @@ _FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)),
 # a `background` class before these.
 _SIZES = (1000, 1001)
 
-Synset = collections.namedtuple('Synset', 'label wordnet_id name')
+
+class Synset(NamedTuple):
+  """One of the 1000 classes."""
+
+  # Index in the published checkpoints with a background class, 1 to 1000.
+  label: int
+  # As in 'n01440764'.
+  wordnet_id: str
+  # Not unique.
+  name: str
 
 
 @functools.lru_cache(maxsize=1)

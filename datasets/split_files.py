@@ -3,9 +3,9 @@
 The check reads lengths only. `tools.verify_tfrecord` reads everything.
 """
 
-import collections
 import fnmatch
 import os
+from typing import List, NamedTuple, Optional
 
 from common.errors import InputError
 from compat import tf
@@ -18,15 +18,18 @@ from datasets.records import tfrecord_file
 # each file is checked, and its size if the manifest has it.
 COUNT_LIMIT = 100 * 1000
 
-SplitFiles = collections.namedtuple(
-    'SplitFiles', 'sources size shard_sizes shard_bytes', defaults=(None,) * 3)
-SplitFiles.__doc__ = """The record files of a split.
 
-sources: sorted list of paths.
-size: records that they should hold together; None: not known.
-shard_sizes: records that each should hold; None: not known.
-shard_bytes: size that each file should have; None: not known.
-"""
+class SplitFiles(NamedTuple):
+  """The record files of a split."""
+
+  # Sorted paths.
+  sources: List[str]
+  # Records that they should hold together; None: not known.
+  size: Optional[int] = None
+  # Records that each should hold; None: not known.
+  shard_sizes: Optional[List[int]] = None
+  # Size that each file should have; None: not known.
+  shard_bytes: Optional[List[int]] = None
 
 
 def work_dir(dataset_dir, name):

@@ -8,7 +8,6 @@ zeros to a thousandth, and tarfile holds a member's headers in memory, whatever
 their length.
 """
 
-import collections
 import contextlib
 import glob
 import gzip
@@ -19,6 +18,7 @@ import shutil
 import tarfile
 import uuid
 import zlib
+from typing import IO, Callable, NamedTuple
 
 from common.errors import InputError
 
@@ -225,8 +225,13 @@ def write_all(target, data):
     raise InputError('cannot write %s: %s' % (target.name, error.strerror))
 
 
-# size: in bytes. open: function that returns a binary file.
-_Member = collections.namedtuple('_Member', 'size open')
+class _Member(NamedTuple):
+  """A file in an archive."""
+
+  # In bytes.
+  size: int
+  # Returns a binary file.
+  open: Callable[[], IO[bytes]]
 
 
 @contextlib.contextmanager

@@ -5,10 +5,10 @@ only. Settings that are not given are those of the last conversion, read from
 its manifest.
 """
 
-import collections
 import hashlib
 import os
 import random
+from typing import Any, Dict, List, NamedTuple
 
 from common.errors import InputError
 from datasets import imagenet_names
@@ -45,14 +45,18 @@ _SKIPPED_KEYS = {'file', 'reason', 'stamp'}
 # Settings that are also kept from another split's last conversion.
 _SHARED = ('boxes', 'seed', 'max_pixels')
 
-Plan = collections.namedtuple('Plan', 'shards boxes settings digest')
-Plan.__doc__ = """How the record files of a split are made.
 
-shards: {shard: list of imagenet_source.SourcePhoto}.
-boxes: {file name: list of imagenet_source.Box}.
-settings: {setting: value}, see _SETTINGS; paths are real paths.
-digest: identifies the plan: a hash of all that the records depend on.
-"""
+class Plan(NamedTuple):
+  """How the record files of a split are made."""
+
+  # {shard: its photos}.
+  shards: Dict[str, List[imagenet_source.SourcePhoto]]
+  # {file name: its boxes}.
+  boxes: Dict[str, List[imagenet_source.Box]]
+  # {setting: value}, see _SETTINGS; paths are real paths.
+  settings: Dict[str, Any]
+  # Identifies the plan: a hash of all that the records depend on.
+  digest: str
 
 
 def check_former(former, path):

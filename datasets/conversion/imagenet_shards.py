@@ -8,6 +8,7 @@ finished data set follow from its manifest.
 import collections
 import json
 import os
+from typing import Any, Dict, List, NamedTuple
 
 from common import files
 from compat import tf
@@ -15,15 +16,18 @@ from datasets import imagenet_names, record_dataset
 from datasets.conversion import imagenet_source
 from datasets.photo_files import photos
 
-ShardFacts = collections.namedtuple(
-    'ShardFacts', 'records bytes class_counts skipped')
-ShardFacts.__doc__ = """Facts about a finished record file.
 
-records: how many it holds.
-bytes: size of the file.
-class_counts: [[label, records], ...].
-skipped: list of {'file', 'reason', 'stamp'}, see _stamp.
-"""
+class ShardFacts(NamedTuple):
+  """Facts about a finished record file."""
+
+  # How many it holds.
+  records: int
+  # Size of the file.
+  bytes: int
+  # [[label, records], ...].
+  class_counts: List[List[int]]
+  # {'file', 'reason', 'stamp'} of each photo that was skipped, see _stamp.
+  skipped: List[Dict[str, Any]]
 
 
 def make_example(photo, row, boxes):

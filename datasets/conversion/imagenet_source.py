@@ -10,6 +10,7 @@ import collections
 import csv
 import os
 import re
+from typing import NamedTuple
 
 from common.errors import InputError
 from datasets import imagenet_names
@@ -20,15 +21,23 @@ _VALIDATION_NAME = re.compile(r'.*_val_(\d{8})\.[A-Za-z]+')
 
 _WORDNET_ID = re.compile(r'n\d{8}')
 
-SourcePhoto = collections.namedtuple('SourcePhoto', 'path label')
-SourcePhoto.__doc__ = """A photo file and its class.
 
-path: path of the file.
-label: integer, 1 to 1000.
-"""
+class SourcePhoto(NamedTuple):
+  """A photo file and its class."""
 
-Box = collections.namedtuple('Box', 'xmin ymin xmax ymax')
-Box.__doc__ = """A bounding box; fractions of width and height, 0.0 to 1.0."""
+  # Path of the file.
+  path: str
+  # 1 to 1000.
+  label: int
+
+
+class Box(NamedTuple):
+  """A bounding box; fractions of width and height, 0.0 to 1.0."""
+
+  xmin: float
+  ymin: float
+  xmax: float
+  ymax: float
 
 
 def list_classes(folder):

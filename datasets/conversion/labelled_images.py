@@ -5,7 +5,6 @@ becomes a PNG, which is lossless. A conversion that was killed starts over (see
 converted_files), and the same images give the same bytes.
 """
 
-import collections
 import contextlib
 import io
 import itertools
@@ -13,6 +12,7 @@ import os
 import random
 import reprlib
 import shutil
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -26,12 +26,15 @@ from datasets.conversion import converted_files
 from datasets.records import shard_check
 from datasets.split_files import work_dir
 
-Images = collections.namedtuple('Images', 'pixels labels')
-Images.__doc__ = """The images of one split.
 
-pixels: uint8 array [number, height, width] or [number, height, width, 3].
-labels: integer array [number].
-"""
+class Images(NamedTuple):
+  """The images of one split."""
+
+  # uint8 array [number, height, width] or [number, height, width, 3].
+  pixels: np.ndarray
+  # Integer array [number].
+  labels: np.ndarray
+
 
 _SEED = 0  # Decides the order of the records; the same seed as in slim.
 

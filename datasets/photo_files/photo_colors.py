@@ -1,6 +1,6 @@
 """Converts decoded photos to 8-bit RGB, as image viewers show them."""
 
-import collections
+from typing import NamedTuple, Optional, Tuple
 
 import numpy as np
 from PIL import GifImagePlugin, Image, TiffImagePlugin
@@ -17,13 +17,15 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 # The largest value of 12 bits, and its high byte in 16 bits.
 _MAX_12_BITS, _HIGH_BYTE = 4095, 15
 
-Layout = collections.namedtuple('Layout', 'bits frame')
-Layout.__doc__ = """Properties that Pillow no longer gives after decoding.
 
-bits: bits per channel in the file.
-frame: (left, top, right, bottom) of the first frame of an animation; None if
-  the file is not an animation.
-"""
+class Layout(NamedTuple):
+  """Properties that Pillow no longer gives after decoding."""
+
+  # Bits per channel in the file.
+  bits: int
+  # (left, top, right, bottom) of the first frame of an animation; None if the
+  # file is not an animation.
+  frame: Optional[Tuple[int, int, int, int]]
 
 
 class PhotoError(InputError):

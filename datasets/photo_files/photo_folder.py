@@ -5,50 +5,65 @@ import hashlib
 import os
 import stat
 import unicodedata
+from typing import Dict, List, NamedTuple, Optional
 
 from common import progress
 from common.errors import InputError
 from compat import tf
 from datasets.photo_files import folder_layout, photos, side_files
 
-Listing = collections.namedtuple(
-    'Listing', 'classes files skipped outside hidden splits')
-Listing.__doc__ = """Content of a folder of photos.
 
-Each file below the folder is in exactly one of the lists; a folder that is not
-used is one entry. Links to folders below the class folders are not followed:
-each is one entry itself.
+class ListedFile(NamedTuple):
+  """A file in a class folder."""
 
-classes: sorted list of class names.
-files: sorted list of ListedFile.
-skipped: list of {'file', 'reason'} for entries of class folders that are not
-  usable files.
-outside: the same for entries outside the class folders.
-hidden: the same for files that operating systems and photo programs leave
-  behind.
-splits: {split: its folder} of ready-made splits; empty if there are none.
-"""
+  # Path in the folder of photos: '<class>/<file>', with ready-made splits
+  # '<split>/<class>/<file>'.
+  file: str
+  class_name: str
+  # Its ready-made split, or None.
+  split: Optional[str]
 
-ListedFile = collections.namedtuple('ListedFile', 'file class_name split')
-ListedFile.__doc__ = """A file in a class folder.
 
-file: path in the folder of photos: '<class>/<file>', with ready-made splits
-  '<split>/<class>/<file>'.
-class_name: its class.
-split: its ready-made split, or None.
-"""
+class Listing(NamedTuple):
+  """Content of a folder of photos.
 
-CheckedPhoto = collections.namedtuple(
-    'CheckedPhoto', 'file class_name digest num_bytes height width is_plain '
-    'look split', defaults=(None,))
-CheckedPhoto.__doc__ = """A photo that was decoded.
+  Each file below the folder is in exactly one of the lists; a folder that is
+  not used is one entry. Links to folders below the class folders are not
+  followed: each is one entry itself.
+  """
 
-file, class_name, split: see ListedFile.
-digest: sha256 of the file, hexadecimal.
-num_bytes: size of the JPEG that its record will hold.
-height, width: of that JPEG, in pixels.
-is_plain, look: see photos.Inspected.
-"""
+  # Sorted class names.
+  classes: List[str]
+  # Sorted.
+  files: List[ListedFile]
+  # {'file', 'reason'} of entries of class folders that are not usable files.
+  skipped: List[Dict[str, str]]
+  # The same for entries outside the class folders.
+  outside: List[Dict[str, str]]
+  # The same for files that operating systems and photo programs leave behind.
+  hidden: List[Dict[str, str]]
+  # {split: its folder} of ready-made splits; empty if there are none.
+  splits: Dict[str, str]
+
+
+class CheckedPhoto(NamedTuple):
+  """A photo that was decoded."""
+
+  # See ListedFile.
+  file: str
+  class_name: str
+  # sha256 of the file, hexadecimal.
+  digest: str
+  # Size of the JPEG that its record will hold.
+  num_bytes: int
+  # Of that JPEG, in pixels.
+  height: int
+  width: int
+  # See photos.Inspected.
+  is_plain: bool
+  look: str
+  # See ListedFile.
+  split: Optional[str] = None
 
 
 def list_photos(folder, layout=folder_layout.AUTO):

@@ -4,7 +4,6 @@ All photos enter the project here: the converter, classify_image and the server
 all call `normalize_photo`. It may be called from several threads at once.
 """
 
-import collections
 import contextlib
 import ctypes
 import hashlib
@@ -14,6 +13,7 @@ import struct
 import threading
 import warnings
 import zlib
+from typing import NamedTuple
 
 from PIL import (
   BmpImagePlugin,
@@ -142,22 +142,27 @@ def _silence_libtiff():
 
 _silence_libtiff()
 
-Photo = collections.namedtuple('Photo', 'encoded height width')
-Photo.__doc__ = """An upright RGB JPEG.
 
-encoded: bytes of the JPEG file.
-height, width: its size in pixels.
-"""
+class Photo(NamedTuple):
+  """An upright RGB JPEG."""
 
-Inspected = collections.namedtuple('Inspected', 'photo is_plain look')
-Inspected.__doc__ = """A photo with a digest to compare it with others.
+  # The JPEG file.
+  encoded: bytes
+  # In pixels.
+  height: int
+  width: int
 
-photo: the Photo.
-is_plain: whether the file itself is that JPEG.
-look: hexadecimal digest. For photos that are not plain it is equal if and only
-  if their pixels are equal; for plain ones it is equal if their pixels are, but
-  may rarely be equal otherwise too: `pixels_digest` decides.
-"""
+
+class Inspected(NamedTuple):
+  """A photo with a digest to compare it with others."""
+
+  photo: Photo
+  # Whether the file itself is that JPEG.
+  is_plain: bool
+  # Hexadecimal digest. For photos that are not plain it is equal if and only if
+  # their pixels are equal; for plain ones it is equal if their pixels are, but
+  # may rarely be equal otherwise too: `pixels_digest` decides.
+  look: str
 
 
 def normalize_photo(data, max_pixels=MAX_PIXELS):

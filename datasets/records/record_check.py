@@ -4,11 +4,11 @@
 a record, `first_problem` finds out which one it was.
 """
 
-import collections
 import multiprocessing.pool
 import os
 import re
 import zlib
+from typing import List, NamedTuple, Optional, Tuple
 
 from google.protobuf.message import DecodeError
 
@@ -31,28 +31,36 @@ _NEEDED = {'image/encoded': 'bytes_list', 'image/class/label': 'int64_list'}
 _OPTIONAL = {'image/format': 'bytes_list', 'image/filename': 'bytes_list',
              'image/height': 'int64_list', 'image/width': 'int64_list'}
 
-Problem = collections.namedtuple('Problem', 'path index offset photo text')
-Problem.__doc__ = """A problem of a file or one of its records.
 
-path: path of the file; None for the whole split.
-index: number of the record in the file, from 0; None for the whole file.
-offset: the byte at which the record starts.
-photo: the record's image/filename; '' if it has none.
-text: description of the problem.
-"""
+class Problem(NamedTuple):
+  """A problem of a file or one of its records."""
 
-FileReport = collections.namedtuple(
-    'FileReport', 'path num_records num_decoded photos problems')
-FileReport.__doc__ = """Result of the check of a record file.
+  # Path of the file; None for the whole split.
+  path: Optional[str]
+  # Number of the record in the file, from 0; None for the whole file.
+  index: Optional[int]  # type: ignore[assignment]  # Hides tuple.index.
+  # The byte at which the record starts.
+  offset: Optional[int]
+  # The record's image/filename; '' if it has none.
+  photo: str
+  # Description of the problem.
+  text: str
 
-path: path of the file.
-num_records: how many records it holds, damaged ones included.
-num_decoded: how many photos were decoded.
-photos: [(index, offset, image/filename, checksum)] of the records that have
-  a name. The checksum is the photo's; None for a '<class>/<file>', which is
-  unique in a data set: only a base name may be in several folders.
-problems: list of Problem.
-"""
+
+class FileReport(NamedTuple):
+  """Result of the check of a record file."""
+
+  # Path of the file.
+  path: str
+  # How many records it holds, damaged ones included.
+  num_records: int
+  # How many photos were decoded.
+  num_decoded: int
+  # (index, offset, image/filename, checksum) of the records that have a name.
+  # The checksum is the photo's; None for a '<class>/<file>', which is unique in
+  # a data set: only a base name may be in several folders.
+  photos: List[Tuple[int, int, str, Optional[int]]]
+  problems: List[Problem]
 
 
 def describe(problem):

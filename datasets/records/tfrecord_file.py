@@ -6,9 +6,9 @@ are CRC-32C (Castagnoli, RFC 3720), rotated and shifted by a constant, as
 TensorFlow masks them (core/lib/hash/crc32c.h).
 """
 
-import collections
 import os
 import struct
+from typing import NamedTuple, Optional
 
 import google_crc32c
 
@@ -25,14 +25,18 @@ _MASK = 0xA282EAD8
 _COMPRESSED = {b'\x1f\x8b': 'gzip', b'PK': 'zip', b'BZ': 'bzip2',
                b'\x78\x9c': 'zlib'}
 
-Record = collections.namedtuple('Record', 'index offset data problem')
-Record.__doc__ = """One record, or its problem.
 
-index: its number in the file, from 0.
-offset: the byte of the file at which it starts.
-data: bytes; None if they are damaged.
-problem: text; None if there is none.
-"""
+class Record(NamedTuple):
+  """One record, or its problem."""
+
+  # Its number in the file, from 0.
+  index: int  # type: ignore[assignment]  # Hides tuple.index.
+  # The byte of the file at which it starts.
+  offset: int
+  # None if they are damaged.
+  data: Optional[bytes]
+  # Description of the problem; None if there is none.
+  problem: Optional[str]
 
 
 def read(path):

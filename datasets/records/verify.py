@@ -1,24 +1,28 @@
 """Verifies a whole data set, for `tools.verify_tfrecord`."""
 
-import collections
 import os
+from typing import List, NamedTuple
 
 from common import progress
 from common.errors import InputError
 from datasets import dataset_factory, manifest, record_dataset, split_files
 from datasets.records import record_check
 
-SplitReport = collections.namedtuple(
-    'SplitReport', 'split num_files num_records num_bytes num_decoded problems')
-SplitReport.__doc__ = """Result of the verification of a split.
 
-split: its name.
-num_files: how many record files it has.
-num_records: how many records they hold.
-num_bytes: their size.
-num_decoded: how many photos were decoded.
-problems: list of record_check.Problem.
-"""
+class SplitReport(NamedTuple):
+  """Result of the verification of a split."""
+
+  # Its name.
+  split: str
+  # How many record files it has.
+  num_files: int
+  # How many records they hold.
+  num_records: int
+  # Their size.
+  num_bytes: int
+  # How many photos were decoded.
+  num_decoded: int
+  problems: List[record_check.Problem]
 
 
 def verify(dataset_dir, name, split_name=None, num_decoded=100):
