@@ -66,34 +66,35 @@ class Manifest(NamedTuple):
 _LONE_SURROGATE = re.compile('[\ud800-\udfff]')
 
 
-def path(dataset_dir, name):
+def path(dataset_dir: str, name: str) -> str:
   """Returns the path of a data set's manifest."""
   return os.path.join(dataset_dir, name + '.json')
 
 
-def contradictions(manifest):
+def contradictions(manifest: Manifest) -> List[List[str]]:
   """Returns the duplicates in several classes, which are in no split."""
   return [files for files in manifest.duplicates
           if not any(file in manifest.files for file in files)]
 
 
-def copies_over_splits(manifest):
+def copies_over_splits(manifest: Manifest) -> List[List[str]]:
   """Returns the duplicates in several ready-made splits."""
   return [files for files in manifest.duplicates
           if 0 < sum(file in manifest.files for file in files) < len(files)]
 
 
-def photos_folder(dataset_dir, name, manifest=None):
+def photos_folder(dataset_dir: str, name: str,
+                  manifest: Optional[Manifest] = None) -> str:
   """Returns the path of a data set's folder of photos.
 
   Args:
     dataset_dir, name: as for `load`.
-    manifest: its Manifest; None if there is none.
+    manifest: None if there is none.
   """
   return (manifest and manifest.photos_dir) or os.path.join(dataset_dir, name)
 
 
-def load(dataset_dir, name):
+def load(dataset_dir: str, name: str) -> Optional[Manifest]:
   """Returns the Manifest of a data set, or None if there is none.
 
   Raises:
@@ -102,7 +103,7 @@ def load(dataset_dir, name):
   return load_file(path(dataset_dir, name))
 
 
-def load_file(manifest_path):
+def load_file(manifest_path: str) -> Optional[Manifest]:
   """Loads as `load` does, from the path of a manifest."""
   try:
     with open(manifest_path, encoding='utf-8') as source:
@@ -117,12 +118,12 @@ def load_file(manifest_path):
   return _check(fields, manifest_path)
 
 
-def save(dataset_dir, manifest):
+def save(dataset_dir: str, manifest: Manifest) -> None:
   """Writes a Manifest; the file is always either the old or the new one."""
   save_file(path(dataset_dir, manifest.name), manifest)
 
 
-def save_file(manifest_path, manifest):
+def save_file(manifest_path: str, manifest: Manifest) -> None:
   """Saves as `save` does, to the path of a manifest."""
   text = json.dumps(manifest._asdict(), indent=2, ensure_ascii=False)
   files.write_text(manifest_path, text + '\n')

@@ -13,13 +13,14 @@ import hashlib
 import json
 import os
 import re
+from typing import Optional
 
 from common.errors import InputError
 
 _CHUNK = 1024 * 1024  # Bytes read at a time.
 
 
-def sha256_of(path):
+def sha256_of(path: str) -> str:
   """Returns the SHA-256 of a file, 64 hexadecimal digits.
 
   Raises:
@@ -32,12 +33,12 @@ def sha256_of(path):
   return digest.hexdigest()
 
 
-def record_path(path):
+def record_path(path: str) -> str:
   """Returns the path of the recorded SHA-256 of a download."""
   return path + '.sha256'
 
 
-def recorded_sha256(path):
+def recorded_sha256(path: str) -> Optional[str]:
   """Returns the SHA-256 that a file had when it was downloaded before.
 
   Args:
@@ -56,10 +57,10 @@ def recorded_sha256(path):
     return None
   except OSError as error:
     raise InputError('cannot read %s: %s' % (record_path(path), error.strerror))
-  return match and match.group(1)
+  return match.group(1) if match else None
 
 
-def record_sha256(path, digest):
+def record_sha256(path: str, digest: str) -> None:
   """Records the SHA-256 of a download.
 
   Raises:
@@ -74,7 +75,7 @@ def record_sha256(path, digest):
                      (record_path(path), error.strerror))
 
 
-def mark(path, part):
+def mark(path: str, part: str) -> None:
   """Marks a file as downloaded.
 
   Args:
@@ -91,7 +92,7 @@ def mark(path, part):
     raise InputError('cannot write %s: %s' % (_mark_path(path), error.strerror))
 
 
-def is_downloaded(path):
+def is_downloaded(path: str) -> bool:
   """Returns whether a file exists and was downloaded, unchanged since."""
   try:
     with open(_mark_path(path), encoding='ascii') as stream:
@@ -100,12 +101,12 @@ def is_downloaded(path):
     return False
 
 
-def is_users_own(path):
+def is_users_own(path: str) -> bool:
   """Returns whether the path exists but was not downloaded."""
   return os.path.lexists(path) and not is_downloaded(path)
 
 
-def remove_downloaded(path):
+def remove_downloaded(path: str) -> None:
   """Removes a file that was downloaded and is no longer needed.
 
   Args:

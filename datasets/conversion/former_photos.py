@@ -11,7 +11,7 @@ photos are gone and new ones may look the same.
 
 import hashlib
 import os
-from typing import Dict, NamedTuple, Set, Tuple
+from typing import Dict, List, NamedTuple, Set, Tuple
 
 from google.protobuf.message import DecodeError
 
@@ -19,7 +19,9 @@ from common import progress
 from common.errors import InputError
 from compat import tf
 from datasets.conversion import same_photos
+from datasets.manifest import Manifest
 from datasets.photo_files import photos
+from datasets.photo_files.photo_folder import CheckedPhoto
 from datasets.records import tfrecord_file
 
 
@@ -34,14 +36,16 @@ class _Lost(NamedTuple):
   sizes: Set[Tuple[int, int]]
 
 
-def find(dataset_dir, folder, former, groups, max_pixels):
+def find(dataset_dir: str, folder: str, former: Manifest,
+         groups: List[List[CheckedPhoto]],
+         max_pixels: int) -> Tuple[Manifest, Dict[str, str]]:
   """Computes the digests by which former photos are recognized.
 
   Args:
     dataset_dir: folder of the former records.
     folder: the folder of photos.
-    former: Manifest of the former conversion.
-    groups: list of lists of CheckedPhoto with equal pixels.
+    former: of the former conversion.
+    groups: photos; those of a group have equal pixels.
     max_pixels: as in photos.normalize_photo.
 
   Returns:

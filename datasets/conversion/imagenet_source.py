@@ -10,7 +10,7 @@ import collections
 import csv
 import os
 import re
-from typing import NamedTuple
+from typing import Dict, List, NamedTuple, Optional
 
 from common.errors import InputError
 from datasets import imagenet_names
@@ -40,7 +40,7 @@ class Box(NamedTuple):
   ymax: float
 
 
-def list_classes(folder):
+def list_classes(folder: str) -> List[SourcePhoto]:
   """Lists the photos in a folder with one folder per class.
 
   Args:
@@ -73,7 +73,8 @@ def list_classes(folder):
   return class_photos
 
 
-def list_validation(folder, labels_path=None):
+def list_validation(folder: str,
+                    labels_path: Optional[str] = None) -> List[SourcePhoto]:
   """Lists the validation photos, which are in one folder or in class folders.
 
   Args:
@@ -108,7 +109,7 @@ def list_validation(folder, labels_path=None):
                                                  folder, labels_path))]
 
 
-def read_boxes(csv_path):
+def read_boxes(csv_path: str) -> Dict[str, List[Box]]:
   """Reads the bounding boxes.
 
   Args:

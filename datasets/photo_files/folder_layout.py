@@ -33,7 +33,7 @@ class Layout(NamedTuple):
   unused: Dict[str, str]
 
 
-def find(folder, names, asked=AUTO):
+def find(folder: str, names: List[str], asked: str = AUTO) -> Layout:
   """Finds out whether the folders in a folder of photos are classes or splits.
 
   They are ready-made splits if train/ holds class folders, and either another
@@ -43,7 +43,7 @@ def find(folder, names, asked=AUTO):
 
   Args:
     folder: the folder of photos.
-    names: sorted list of the folders in it, without hidden ones.
+    names: sorted names of the folders in it, without hidden ones.
     asked: one of LAYOUTS.
 
   Returns:

@@ -5,7 +5,7 @@ import hashlib
 import os
 import stat
 import unicodedata
-from typing import Dict, List, NamedTuple, Optional
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 from common import progress
 from common.errors import InputError
@@ -66,7 +66,7 @@ class CheckedPhoto(NamedTuple):
   split: Optional[str] = None
 
 
-def list_photos(folder, layout=folder_layout.AUTO):
+def list_photos(folder: str, layout: str = folder_layout.AUTO) -> Listing:
   """Lists the class folders and their files.
 
   Only the files directly in a class folder are its photos. If folders inside
@@ -112,7 +112,7 @@ def list_photos(folder, layout=folder_layout.AUTO):
   return listing
 
 
-def check_is_folder(folder):
+def check_is_folder(folder: str) -> None:
   """Raises InputError if there is no folder of photos at a path."""
   if not os.path.isdir(folder):
     raise InputError(
@@ -121,7 +121,7 @@ def check_is_folder(folder):
          'no folder of photos', folder))
 
 
-def check_is_outside(dataset_dir, folder):
+def check_is_outside(dataset_dir: str, folder: str) -> None:
   """Raises InputError if records would go into the folder of photos.
 
   Args:
@@ -255,12 +255,14 @@ def _list_all(path, file, reason, entries):
                    for name in names)
 
 
-def check_photos(folder, listing, max_pixels):
+def check_photos(
+    folder: str, listing: Listing,
+    max_pixels: int) -> Tuple[List[CheckedPhoto], List[Dict[str, str]]]:
   """Reads and decodes every file of a listing, with progress on stderr.
 
   Args:
     folder: the folder that was listed.
-    listing: its Listing.
+    listing: what is in it.
     max_pixels: photos with more pixels are not usable.
 
   Returns:
@@ -277,13 +279,18 @@ def check_photos(folder, listing, max_pixels):
                         len(photo.encoded), photo.height, photo.width, is_plain,
                         look, listed.split)
 
-  usable, skipped = [], []
+  usable: List[CheckedPhoto] = []
+  skipped: List[Dict[str, str]] = []
   for result in progress.map_in_threads(check, listing.files, 'checked'):
-    (usable if isinstance(result, CheckedPhoto) else skipped).append(result)
+    if isinstance(result, CheckedPhoto):
+      usable.append(result)
+    else:
+      skipped.append(result)
   return usable, skipped
 
 
-def read_again(folder, checked, max_pixels):
+def read_again(folder: str, checked: CheckedPhoto,
+               max_pixels: int) -> photos.Photo:
   """Returns the photos.Photo of a photo that was checked before.
 
   Raises:
@@ -295,7 +302,8 @@ def read_again(folder, checked, max_pixels):
   return photos.normalize_photo(data, max_pixels)
 
 
-def read_bytes_again(folder, checked, max_pixels):
+def read_bytes_again(folder: str, checked: CheckedPhoto,
+                     max_pixels: int) -> bytes:
   """Returns the bytes of a file that was checked before.
 
   Raises:
@@ -312,21 +320,21 @@ def read_bytes_again(folder, checked, max_pixels):
   return data
 
 
-def printable(text):
+def printable(text: str) -> str:
   """Returns a name with control characters and non-UTF-8 bytes escaped."""
   return ''.join(letter if letter.isprintable() else
                  letter.encode('unicode_escape').decode('ascii')
                  for letter in _as_text(text))
 
 
-def check_is_utf8(what, name):
+def check_is_utf8(what: str, name: str) -> None:
   """Raises InputError for a name that is not UTF-8.
 
   TensorFlow cannot open a file with such a name.
 
   Args:
     what: the argument with this name, such as 'dataset_dir'.
-    name: text, a file name or a path.
+    name: a file name or a path.
   """
   if not _is_text(name):
     raise InputError('%s is %s, expected a name in UTF-8' %

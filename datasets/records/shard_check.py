@@ -7,7 +7,7 @@ an hour, for MNIST a second.
 """
 
 import os
-from typing import NamedTuple, Optional
+from typing import List, NamedTuple, Optional
 
 from common import progress
 from common.errors import InputError
@@ -25,16 +25,16 @@ class KnownShard(NamedTuple):
   bytes: Optional[int]
 
 
-def find_damaged(shards):
+def find_damaged(shards: List[KnownShard]) -> List[str]:
   """Reads record files, several in parallel, with progress on stderr.
 
   Args:
-    shards: list of KnownShard.
+    shards: the files to read.
 
   Returns:
     Sorted list of the paths of those that are missing or damaged.
   """
-  damaged = []
+  damaged: List[str] = []
   if not shards:
     return damaged
   with progress.Progress('checked', sum(shard.records for shard in shards)

@@ -8,7 +8,7 @@ TensorFlow masks them (core/lib/hash/crc32c.h).
 
 import os
 import struct
-from typing import NamedTuple, Optional
+from typing import Iterator, List, NamedTuple, Optional
 
 import google_crc32c
 
@@ -39,7 +39,7 @@ class Record(NamedTuple):
   problem: Optional[str]
 
 
-def read(path):
+def read(path: str) -> Iterator[Record]:
   """Yields every Record of a file, with both checksums checked.
 
   TensorFlow's own reader is used first, at the speed of the disk. From the
@@ -63,7 +63,7 @@ def read(path):
   yield from read_on(path, index, offset)
 
 
-def read_on(path, index, offset):
+def read_on(path: str, index: int, offset: int) -> Iterator[Record]:
   """Yields every Record from a position on, without TensorFlow.
 
   Args:
@@ -105,7 +105,7 @@ def read_on(path, index, offset):
     raise InputError('cannot read %s: %s' % (path, error))
 
 
-def record_offsets(path):
+def record_offsets(path: str) -> List[int]:
   """Finds the records of a file by their lengths, without reading the data.
 
   Args:
@@ -137,7 +137,7 @@ def record_offsets(path):
   return offsets[:-1]
 
 
-def check_start(path):
+def check_start(path: str) -> None:
   """Checks the length of the first record: whether this is a TFRecord file.
 
   Args:
@@ -157,7 +157,7 @@ def check_start(path):
         path, _about_start(header, 0) if header else 'it is empty'))
 
 
-def masked_crc32c(data):
+def masked_crc32c(data: bytes) -> int:
   """Returns the checksum of bytes as stored in a TFRecord."""
   value = google_crc32c.value(data)
   return ((value >> 15 | value << 17) + _MASK) & 0xFFFFFFFF

@@ -1,7 +1,7 @@
 """Verifies a whole data set, for `tools.verify_tfrecord`."""
 
 import os
-from typing import List, NamedTuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from common import progress
 from common.errors import InputError
@@ -25,7 +25,8 @@ class SplitReport(NamedTuple):
   problems: List[record_check.Problem]
 
 
-def verify(dataset_dir, name, split_name=None, num_decoded=100):
+def verify(dataset_dir: str, name: str, split_name: Optional[str] = None,
+           num_decoded: int = 100) -> Iterator[SplitReport]:
   """Verifies the record files of a data set; shows progress on stderr.
 
   It checks both checksums and the content of every record, the numbers against
@@ -47,10 +48,10 @@ def verify(dataset_dir, name, split_name=None, num_decoded=100):
   """
   splits = split_files.find(name, dataset_dir)
   if split_name or not splits:
-    splits = {split_name: dataset_factory.find_split(name, split_name,
-                                                     dataset_dir)}
+    split = split_name or ''  # Not converted: find_split raises.
+    splits = {split: dataset_factory.find_split(name, split, dataset_dir)}
   labels = range(len(dataset_factory.labels_of_records(name, dataset_dir)))
-  seen = {}
+  seen: Dict[Tuple[str, Optional[int]], Tuple[str, int]] = {}
   with record_check.PhotoDecoder() as decoder:
     for split, files in sorted(splits.items()):
       origin = manifest.path(dataset_dir, name)
