@@ -5,13 +5,13 @@ while one client uploads usual photos one after the other. server.py is started
 on a free port, as in benchmarks/server_load.py, and with the same flags.
 """
 
-import collections
 import contextlib
 import io
 import os
 import socket
 import threading
 import time
+from typing import NamedTuple
 
 import numpy as np
 from absl import flags
@@ -34,13 +34,31 @@ _SCANS = 20
 # Maximum photos per request of an attacker; the server's --max_photos.
 _MANY = 16
 
-# One kind of request. kilobytes: size of a photo; photos: number per request.
-Kind = collections.namedtuple('Kind', 'name kilobytes photos request')
 
-# The effect of one kind. megabytes: growth of the server process; answers:
-# those that the attackers got; p50, p95: seconds of the other client; refused:
-# number of its responses with another status than 200.
-Effect = collections.namedtuple('Effect', 'megabytes answers p50 p95 refused')
+class Kind(NamedTuple):
+  """One kind of request."""
+
+  name: str
+  # Size of a photo.
+  kilobytes: float
+  # Number per request.
+  photos: int
+  # The whole HTTP request.
+  request: bytes
+
+
+class Effect(NamedTuple):
+  """The effect of one kind of request."""
+
+  # Growth of the server process.
+  megabytes: float
+  # That the attackers got.
+  answers: int
+  # Seconds of the other client.
+  p50: float
+  p95: float
+  # Number of its responses with another status than 200.
+  refused: int
 
 
 def _encode(image, kind, **options):

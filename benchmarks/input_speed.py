@@ -8,12 +8,12 @@ and alternate, so that other load on the machine affects both; a figure is the
 median of the rounds.
 """
 
-import collections
 import os
 import statistics
 import sys
 import tempfile
 import time
+from typing import NamedTuple
 
 from absl import flags
 
@@ -30,12 +30,26 @@ REAL_PHOTOS = os.path.join(os.path.dirname(ROOT), 'shared', 'real',
 NAME = 'photos'
 NUM_SHARDS = 5  # As slim's flowers.
 
-# Settings of the measurement. Sizes in pixels and photos.
-Settings = collections.namedtuple(
-    'Settings', 'image_size batch_size num_batches num_readers num_threads')
 
-# speed: photos per second. milliseconds: CPU time per photo, of all threads.
-Turn = collections.namedtuple('Turn', 'speed milliseconds')
+class Settings(NamedTuple):
+  """Settings of the measurement."""
+
+  # In pixels.
+  image_size: int
+  # In photos.
+  batch_size: int
+  num_batches: int
+  num_readers: int
+  num_threads: int
+
+
+class Turn(NamedTuple):
+  """Result of one measurement."""
+
+  # Photos per second.
+  speed: float
+  # CPU time per photo, of all threads.
+  milliseconds: float
 
 
 def define_flags():

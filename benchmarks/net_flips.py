@@ -10,17 +10,27 @@ import io
 import os
 import re
 import tokenize
-from collections import namedtuple
+from typing import NamedTuple, Optional
 
-Flip = namedtuple('Flip', 'module path line start end old new entry')
-Flip.__doc__ = """One change of one table.
 
-module: name of the module, as 'nets.inception_v4'.
-path: of its file, from the root. line: in it, counted from 1.
-start, end: columns of what is replaced, in that line.
-old, new: the source before and after.
-entry: key of the table's entry where the table is a dict, else None.
-"""
+class Flip(NamedTuple):
+  """One change of one table."""
+
+  # Name of the module, as 'nets.inception_v4'.
+  module: str
+  # Of its file, from the root.
+  path: str
+  # In it, counted from 1.
+  line: int
+  # Columns of what is replaced, in that line.
+  start: int
+  end: int
+  # The source before and after.
+  old: str
+  new: str
+  # Key of the table's entry where the table is a dict, else None.
+  entry: Optional[str]
+
 
 _TABLE_NAME = re.compile(r'_?[A-Z][A-Z0-9_]*$')
 
@@ -77,7 +87,7 @@ def find_flips(root, module, modules):
 
 
 def _row_kinds(root, tree, modules):
-  """Returns {name: fields} of the namedtuples that a module uses.
+  """Returns {name: fields} of the NamedTuples that a module uses.
 
   Those of an imported module have the key 'module.name'.
   """
@@ -100,14 +110,13 @@ def _row_kinds(root, tree, modules):
 
 
 def _defined_kinds(tree):
-  """Returns {name: fields} of the namedtuples that a module defines."""
+  """Returns {name: fields} of the NamedTuples that a module defines."""
   kinds = {}
   for node in tree.body:
-    if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
-      if getattr(node.value.func, 'id', None) == 'namedtuple':
-        fields = ast.literal_eval(node.value.args[1])
-        kinds[node.targets[0].id] = tuple(
-            fields.split() if isinstance(fields, str) else fields)
+    if isinstance(node, ast.ClassDef) and 'NamedTuple' in [
+        getattr(base, 'id', None) for base in node.bases]:
+      kinds[node.name] = tuple(field.target.id for field in node.body
+                               if isinstance(field, ast.AnnAssign))
   return kinds
 
 

@@ -6,12 +6,12 @@ Both alternate in one process, so that other load on the machine affects both;
 the ratio is the median of the rounds.
 """
 
-import collections
 import contextlib
 import statistics
 import tempfile
 import time
 import types
+from typing import NamedTuple
 
 from absl import flags
 
@@ -41,9 +41,14 @@ IDLE_SHARE = 0.1
 IDLE_SECS = 0.1
 MOST_IDLE_WAITS = 100
 
-# forward, training: input_speed.Turn. waiting: share of the training steps'
-# time spent waiting for input.
-Round = collections.namedtuple('Round', 'forward training waiting')
+
+class Round(NamedTuple):
+  """Speeds of one round."""
+
+  forward: input_speed.Turn
+  training: input_speed.Turn
+  # Share of the training steps' time spent waiting for input.
+  waiting: float
 
 
 def define_flags():

@@ -11,7 +11,6 @@ Photos per second are computed from the global step in the chief's log, from the
 first line after --warm_steps to the last.
 """
 
-import collections
 import os
 import re
 import statistics
@@ -20,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from typing import List, NamedTuple
 
 from absl import flags
 
@@ -35,10 +35,18 @@ ROOT = input_speed.ROOT
 
 _STEP = re.compile(r'global step (\d+): loss')
 
-# A way to train. tasks: list of lists of flags, one per process; if they are
-# workers that train independently, their rates are added. photos: per global
-# step.
-Way = collections.namedtuple('Way', 'name tasks photos apart')
+
+class Way(NamedTuple):
+  """A way to train."""
+
+  name: str
+  # Flags of each process.
+  tasks: List[List[str]]
+  # Per global step.
+  photos: int
+  # Whether the processes are workers that train independently: their rates are
+  # added.
+  apart: bool
 
 
 def define_flags():

@@ -10,10 +10,10 @@ pass: the gradients with respect to activations and to weights cost about as
 much each.
 """
 
-import collections
 import glob
 import os
 import tempfile
+from typing import List, NamedTuple
 
 from absl import flags
 from PIL import Image
@@ -39,18 +39,39 @@ _PHOTO_SIZE = (500, 375)
 
 _CLASSES = 1001
 
-# parameters: number of trained values. variable_bytes: those and the moving
-# statistics. multiply_adds: of one photo, forward. ps_bytes: variable_bytes on
-# each parameter server.
-Costs = collections.namedtuple(
-    'Costs', 'parameters variable_bytes multiply_adds ps_bytes')
 
-# Total photos per second; seconds per step; cores that preprocess photos; MB
-# per second read from disk, over a host's bus, over a worker's network (each
-# way), over the network of the busiest parameter server (each way); hours per
-# epoch.
-Needs = collections.namedtuple(
-    'Needs', 'photos step_seconds cores disk bus worker server epoch_hours')
+class Costs(NamedTuple):
+  """What training a network moves and computes."""
+
+  # Number of trained values.
+  parameters: int
+  # Those and the moving statistics.
+  variable_bytes: int
+  # Of one photo, forward.
+  multiply_adds: int
+  # variable_bytes on each parameter server.
+  ps_bytes: List[int]
+
+
+class Needs(NamedTuple):
+  """What a training rate needs."""
+
+  # Per second, of all workers.
+  photos: float
+  # Seconds per step.
+  step_seconds: float
+  # Cores that preprocess photos.
+  cores: float
+  # MB per second read from disk.
+  disk: float
+  # MB per second over a host's bus.
+  bus: float
+  # MB per second, each way, over a worker's network.
+  worker: float
+  # MB per second, each way, over the network of the busiest parameter server.
+  server: float
+  # Hours per epoch.
+  epoch_hours: float
 
 
 def define_flags():

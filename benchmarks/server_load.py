@@ -10,7 +10,6 @@ same clients also send to benchmarks/plain_server.py.
 Every reply is compared with the classifier's result for the same photo alone.
 """
 
-import collections
 import itertools
 import json
 import os
@@ -19,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import NamedTuple
 
 import numpy as np
 from absl import flags
@@ -38,14 +38,39 @@ _TOLERANCE = 1e-5
 # Maximum seconds for a response, or for the start of the server.
 _PATIENCE_SECS = 300
 
-# One reply. end: seconds after the start; seconds: since the photo was sent.
-Reply = collections.namedtuple('Reply', 'photo status body end seconds')
 
-# Results for one number of clients. rate: answers per second; p50, p95, p99:
-# seconds; wrong: answers that differ; failed: neither answers nor refusals.
-# share: of the rate of the bare session before and after.
-Level = collections.namedtuple(
-    'Level', 'clients answers rate p50 p95 p99 refused wrong failed share')
+class Reply(NamedTuple):
+  """One reply."""
+
+  # Index of the photo.
+  photo: int
+  # Of HTTP.
+  status: int
+  body: bytes
+  # Seconds after the start.
+  end: float
+  # Since the photo was sent.
+  seconds: float
+
+
+class Level(NamedTuple):
+  """Results for one number of clients."""
+
+  clients: int
+  answers: int
+  # Answers per second.
+  rate: float
+  # Seconds.
+  p50: float
+  p95: float
+  p99: float
+  refused: int
+  # Answers that differ.
+  wrong: int
+  # Neither answers nor refusals.
+  failed: int
+  # Of the rate of the bare session before and after.
+  share: float
 
 
 def define_flags():

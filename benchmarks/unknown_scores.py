@@ -19,6 +19,7 @@ import os
 import statistics
 import tempfile
 import time
+from typing import NamedTuple, Optional
 
 import numpy as np
 from absl import flags
@@ -40,12 +41,34 @@ FLAGS = flags.FLAGS
 _BATCH, _RATE, _PATIENCE, _MOST_EPOCHS = 32, 0.003, 20, 200
 _WEIGHT_DECAY, _KEEP = 0.00004, 0.5
 
-# known: [photos] floats of validation photos; others: of photos of no class.
-Scores = collections.namedtuple('Scores', 'known others')
 
-# For one split and classifier. train, validation, others: Parts.
-Task = collections.namedtuple('Task', 'train validation others')
-Part = collections.namedtuple('Part', 'features logits labels')
+class Scores(NamedTuple):
+  """Scores of the photos, [photos] floats."""
+
+  # Of validation photos.
+  known: np.ndarray
+  # Of photos of no class.
+  others: np.ndarray
+
+
+class Part(NamedTuple):
+  """Photos of one kind."""
+
+  # [photos, n] floats.
+  features: np.ndarray
+  # [photos, classes] floats.
+  logits: np.ndarray
+  # [photos] integers; None for photos of no class.
+  labels: Optional[np.ndarray]
+
+
+class Task(NamedTuple):
+  """The photos of one split, with one classifier."""
+
+  train: Part
+  validation: Part
+  # Of no class.
+  others: Part
 
 
 def define_flags():

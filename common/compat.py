@@ -18,6 +18,7 @@ import os
 import sys
 import types
 import warnings
+from typing import Iterator
 
 # 2: errors only, because 1.15 warns about each CUDA library that it does not
 # find. 3: not even errors, because without a graphics card's driver it reports
@@ -140,7 +141,7 @@ class TFLiteError(Exception):
 
 
 @contextlib.contextmanager
-def tflite_tools():
+def tflite_tools() -> Iterator[types.ModuleType]:
   """Yields tf.lite, converter and interpreter, for a `with` block.
 
   Drops their notes for TensorFlow's developers.
@@ -165,7 +166,7 @@ def tflite_tools():
     os.environ['PATH'] = path
 
 
-def setup_logging(verbosity='INFO'):
+def setup_logging(verbosity: str = 'INFO') -> None:
   """Sends each TensorFlow log line to stderr exactly once.
 
   TensorFlow has its own handler on the logger `tensorflow`, and absl adds one

@@ -7,6 +7,7 @@ functions that it needs, so that two programs can be imported in one test run.
 import codecs
 import os
 import sys
+from typing import Callable, Iterable, List, Optional, Sequence
 
 from absl import app, flags
 
@@ -15,7 +16,8 @@ from common.compat import setup_logging, tf
 from common.errors import InputError
 
 
-def run(main, positional=False):
+def run(main: Callable[[List[str]], Optional[int]],
+        positional: bool = False) -> None:
   """Runs a program's `main` with its flags parsed.
 
   Unknown flags are fatal, by absl. Wrong user input ends the program with one
@@ -91,7 +93,7 @@ def _fail(message, status=1):
   return status
 
 
-def require(values, *names):
+def require(values: flags.FlagValues, *names: str) -> None:
   """Checks that flags without a usable default were given.
 
   Args:
@@ -106,7 +108,7 @@ def require(values, *names):
       raise InputError('--%s is needed: %s' % (name, values[name].help))
 
 
-def define_dataset_flags(split):
+def define_dataset_flags(split: str) -> None:
   """Defines which data set is read, and how.
 
   Args:
@@ -125,7 +127,7 @@ def define_dataset_flags(split):
       'Threads that decode and preprocess photos.', lower_bound=1)
 
 
-def define_model_flags(known):
+def define_model_flags(known: Iterable[str]) -> None:
   """Defines which network is used, and how photos are preprocessed for it.
 
   Args:
@@ -143,7 +145,7 @@ def define_model_flags(known):
       "Name of the preprocessing. None: the network's own.")
 
 
-def define_which_checkpoint_flag(choices):
+def define_which_checkpoint_flag(choices: Sequence[str]) -> None:
   """Defines which checkpoint of a train directory is used.
 
   Args:
@@ -157,7 +159,7 @@ def define_which_checkpoint_flag(choices):
       'the newest. The path of a checkpoint always means that checkpoint.')
 
 
-def define_allowed_ops_flag():
+def define_allowed_ops_flag() -> None:
   """Defines which further operations are accepted in a frozen graph."""
   flags.DEFINE_list(
       'allowed_ops', [],
@@ -168,7 +170,7 @@ def define_allowed_ops_flag():
       'others.')
 
 
-def define_session_flags():
+def define_session_flags() -> None:
   """Defines the TensorFlow session flags."""
   flags.DEFINE_string(
       'master', '', "Address of the TensorFlow master, '' for this process.")
@@ -181,7 +183,7 @@ def define_session_flags():
       'the same --seed two trainings end with the same bits.', lower_bound=0)
 
 
-def session_config(values):
+def session_config(values: flags.FlagValues) -> tf.ConfigProto:
   """Returns the tf.ConfigProto for the session flags."""
   config = tf.ConfigProto(allow_soft_placement=True)
   config.gpu_options.allow_growth = values.gpu_allow_growth

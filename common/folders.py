@@ -2,11 +2,12 @@
 
 import errno
 import os
+from typing import Optional
 
 from common.errors import InputError
 
 
-def check_writable(folder, flag):
+def check_writable(folder: str, flag: str) -> None:
   """Checks that a folder is writable, or that it can be created.
 
   Args:
@@ -21,7 +22,7 @@ def check_writable(folder, flag):
     raise InputError('cannot write to --%s=%s: %s' % (flag, folder, reason))
 
 
-def reason_not_writable(folder):
+def reason_not_writable(folder: str) -> Optional[str]:
   """Returns why a folder is not writable, or None if it is.
 
   Nothing is created or written to find out.

@@ -15,16 +15,34 @@ import os
 import re
 import sys
 import textwrap
+from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 WIDTH = 80
 
-Flag = collections.namedtuple(
-    'Flag', 'name kind default help choices lower_bound upper_bound')
 
-# A section of env_set.sh: a comment, and {variable: (default, comment)}; the
-# default is None for a variable without one.
-Settings = collections.namedtuple('Settings', 'comment variables')
+class Flag(NamedTuple):
+  """A flag of a program."""
+
+  name: str
+  # As in 'integer' for DEFINE_integer.
+  kind: str
+  default: Any
+  help: str
+  # The accepted values; empty: any.
+  choices: List[str]
+  # Limits of a number, or None.
+  lower_bound: Optional[float]
+  upper_bound: Optional[float]
+
+
+class Settings(NamedTuple):
+  """A section of env_set.sh."""
+
+  comment: str
+  # {variable: (default, comment)}; None for a variable without one.
+  variables: Dict[str, Tuple[Optional[str], Optional[str]]]
+
 
 _VARIABLE = re.compile(r': "\$\{(\w+):?=(.*)\}"(?:\s+#\s*(.*))?$')
 _WITHOUT_DEFAULT = re.compile(r'#((?: [A-Z_]{4,})+)$')
@@ -46,14 +64,14 @@ class FlagList:
     found: dict to which {name: Flag} is added.
   """
 
-  def __init__(self, found):
+  def __init__(self, found: Dict[str, Flag]) -> None:
     self.__dict__['_found'] = found
 
   @property
-  def FLAGS(self):
+  def FLAGS(self) -> 'FlagList':
     return self
 
-  def set_default(self, name, default):
+  def set_default(self, name: str, default: Any) -> None:
     self._found[name] = self._found[name]._replace(default=default)
 
   def __delattr__(self, name):
@@ -84,7 +102,8 @@ class Source:
     others: {path: Source} of the files read so far; this one is added.
   """
 
-  def __init__(self, path, flags, others):
+  def __init__(self, path: str, flags: FlagList,
+               others: 'Dict[str, Source]') -> None:
     with open(path, encoding='utf-8') as file:
       self._tree = ast.parse(file.read(), path)
     others[path] = self
@@ -94,7 +113,7 @@ class Source:
                    for name in _names_defined_by(node)}
 
   @property
-  def docstring(self):
+  def docstring(self) -> str:
     return ast.get_docstring(self._tree, clean=False) or ''
 
   def __contains__(self, name):
@@ -168,8 +187,9 @@ def _names_defined_by(node):
     return [alias.asname or alias.name.split('.')[0] for alias in node.names]
   if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
     return [node.name]
-  if isinstance(node, ast.Assign):
-    return [inner.id for target in node.targets for inner in ast.walk(target)
+  if isinstance(node, (ast.Assign, ast.AnnAssign)):
+    targets = getattr(node, 'targets', None) or [node.target]
+    return [inner.id for target in targets for inner in ast.walk(target)
             if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store)]
   return []
 
@@ -179,7 +199,7 @@ def _alias(node, name):
               if (alias.asname or alias.name.split('.')[0]) == name)
 
 
-def flags_of(program):
+def flags_of(program: str) -> Tuple[str, Optional[Dict[str, Flag]]]:
   """Returns the docstring and the flags of a program.
 
   Args:
@@ -189,7 +209,7 @@ def flags_of(program):
     Its docstring and {name: Flag}; None instead of the latter if the program
     has no function define_flags.
   """
-  found = {}
+  found: Dict[str, Flag] = {}
   source = Source(os.path.abspath(program), FlagList(found), {})
   if 'define_flags' not in source:
     return source.docstring, None
@@ -197,7 +217,7 @@ def flags_of(program):
   return source.docstring, found
 
 
-def flag_lines(flag):
+def flag_lines(flag: Flag) -> List[str]:
   """Returns the lines that describe a flag."""
   name = '[no]' + flag.name if flag.kind in ('bool', 'boolean') else flag.name
   facts = []
@@ -227,7 +247,7 @@ def _wrapped(text, first, others=None):
       break_long_words=False, break_on_hyphens=False)
 
 
-def program_help(program):
+def program_help(program: str) -> str:
   """Returns the help of a program: its docstring and its flags.
 
   Args:
@@ -243,10 +263,12 @@ def program_help(program):
   return '\n'.join(lines) + '\n'
 
 
-def read_settings(text):
+def read_settings(text: str) -> List[Settings]:
   """Returns the list of Settings in the text of env_set.sh."""
   found = []
-  comment, variables = [], collections.OrderedDict()
+  comment: List[str] = []
+  variables: Dict[str, Tuple[Optional[str], Optional[str]]] = (
+      collections.OrderedDict())
   for line in [*text.splitlines(), '']:
     variable = _VARIABLE.match(line)
     without_default = _WITHOUT_DEFAULT.match(line)
@@ -266,7 +288,8 @@ def read_settings(text):
   return found
 
 
-def variables_read_by(script, settings, env_set):
+def variables_read_by(script: str, settings: List[Settings],
+                      env_set: str) -> Set[str]:
   """Returns the names of the variables in env_set.sh that a script reads.
 
   Includes those that are read by the functions and arrays of env_set.sh, by the
@@ -281,7 +304,7 @@ def variables_read_by(script, settings, env_set):
               for name, (default, _) in group.variables.items()}
   functions = dict(_FUNCTION.findall(env_set))
   texts = [_code(script), _code(os.path.join(ROOT, 'scripts', 'engine.sh'))]
-  seen = set()
+  seen: Set[str] = set()
   while texts:
     text = texts.pop()
     for name in set(re.findall(r'\w+', text) +
@@ -303,7 +326,7 @@ def _code(script):
     return ''.join(line for line in file if not line.startswith('#'))
 
 
-def script_help(script):
+def script_help(script: str) -> str:
   """Returns the comment at the top of a script, and the variables it reads.
 
   Args:
@@ -334,7 +357,7 @@ def script_help(script):
   return '\n'.join(lines) + '\n'
 
 
-def main(script, program=None):
+def main(script: str, program: Optional[str] = None) -> None:
   """Prints the help of a script and of the program that it runs."""
   text = script_help(script)
   if program:

@@ -8,9 +8,11 @@ counted.
 
 import glob
 import os
+from typing import List, Optional
 
 from common import label_files
 from common.errors import InputError, unknown_name
+from compat import slim
 from datasets import (
   imagenet_names,
   manifest,
@@ -24,7 +26,9 @@ __all__ = ['find_split', 'get_dataset', 'get_labels', 'labels_of_records',
            'work_dir']
 
 
-def get_dataset(name, split_name, dataset_dir, file_pattern=None, reader=None):
+def get_dataset(name: str, split_name: str, dataset_dir: str,
+                file_pattern: Optional[str] = None,
+                reader: Optional[type] = None) -> slim.dataset.Dataset:
   """Returns the Dataset of one split.
 
   Args:
@@ -62,7 +66,8 @@ def get_dataset(name, split_name, dataset_dir, file_pattern=None, reader=None):
                                      public_set.channels, public_set.image)
 
 
-def find_split(name, split_name, dataset_dir):
+def find_split(name: str, split_name: str,
+               dataset_dir: str) -> split_files.SplitFiles:
   """Returns the SplitFiles of one split.
 
   Raises:
@@ -76,7 +81,7 @@ def find_split(name, split_name, dataset_dir):
   return splits[split_name]
 
 
-def get_labels(name, dataset_dir):
+def get_labels(name: str, dataset_dir: str) -> List[str]:
   """Returns the list of a data set's class names.
 
   Args:
@@ -95,7 +100,7 @@ def get_labels(name, dataset_dir):
   return labels_of_records(name, dataset_dir)
 
 
-def labels_of_records(name, dataset_dir):
+def labels_of_records(name: str, dataset_dir: str) -> List[str]:
   """Returns the list of class names of a data set's records.
 
   They come from the manifest, or else labels.txt, or else the row of a public
@@ -110,7 +115,7 @@ def labels_of_records(name, dataset_dir):
     return loaded.labels
   public_set = public_sets.PUBLIC_SETS.get(name)
   labels_path = os.path.join(dataset_dir, record_dataset.LABELS_FILE)
-  if name == 'imagenet' or public_set and not os.path.exists(labels_path):
+  if public_set and (name == 'imagenet' or not os.path.exists(labels_path)):
     return public_set.labels()
   if not os.path.exists(labels_path):
     raise InputError('no class names of data set %r: neither %s nor %s exists' %

@@ -18,7 +18,7 @@ _BAND_PIXELS = 250 * 1000
 _REFUSAL = 'neither a JPEG nor a PNG photo, starts with the bytes'
 
 
-def is_plain_jpeg(encoded):
+def is_plain_jpeg(encoded: tf.Tensor) -> tf.Tensor:
   """Returns a bool tensor: whether a photo is a JPEG in colour or in grey.
 
   Args:
@@ -36,7 +36,7 @@ def is_plain_jpeg(encoded):
   return tf.cond(tf.image.is_jpeg(encoded), has_few_channels, never)
 
 
-def decode(encoded, channels):
+def decode(encoded: tf.Tensor, channels: int) -> tf.Tensor:
   """Decodes a JPEG or PNG file; the content decides which it is.
 
   Transparent pixels are blended with white. The EXIF orientation is ignored.
@@ -60,7 +60,7 @@ def decode(encoded, channels):
   return image
 
 
-def decode_other(encoded, channels):
+def decode_other(encoded: tf.Tensor, channels: int) -> tf.Tensor:
   """Decodes as `decode` does, for files that are not plain JPEGs."""
   def of_cmyk():
     return _decode_cmyk(encoded, channels)

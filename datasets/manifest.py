@@ -5,82 +5,96 @@ holds in which files, and which photo is in which split. If it exists,
 `labels.txt` is not read and records are not counted to learn their number.
 """
 
-import collections
 import json
 import os
 import re
 import reprlib
+from typing import Any, Dict, List, NamedTuple, Optional
 
 from common import files
 from common.errors import InputError
 from datasets.photo_files import folder_layout
 
-Manifest = collections.namedtuple(
-    'Manifest', 'name labels splits seed percent_validation files skipped '
-    'percent_test digests duplicates pixels num_shards photos_dir '
-    'photos_layout ready_made', defaults=(0, {}, [], {}, None, '', 'auto', {}))
-Manifest.__doc__ = """Description of a converted data set.
 
-name: name of the data set.
-labels: list of class names; the index is the label.
-splits: {split name: {'size': photos, 'shards': [file name, ...],
-  'class_counts': {class name: photos}}}; splits without photos are omitted.
-  If known, 'shard_sizes' and 'shard_bytes': photos and bytes of each shard.
-seed: integer that decided splits and order.
-percent_validation: number, percent of each class's photos in 'validation';
-  0 if that split is ready-made.
-files: {'<class>/<file>': split name}; '<split>/<class>/<file>' in a folder of
-  ready-made splits, here and below.
-skipped: [{'file': '<class>/<file>', 'reason': text}].
-percent_test: the same for 'test'.
-digests: {'<class>/<file>': sha256 of the file, hexadecimal}, of `files`.
-duplicates: [['<class>/<file>', ...], ...], sets of photos with equal pixels. A
-  set in several classes was skipped, see `contradictions`; of a set in several
-  ready-made splits the photos of one split are kept.
-pixels: {'<class>/<file>': digest of its pixels}, of those of `files` whose
-  record does not hold the file itself: see former_photos.
-num_shards: record files per split that were asked for; 0: by size; None: not
-  known.
-photos_dir: absolute path of the folder of photos; '' for the one next to the
-  manifest, see `photos_folder`.
-photos_layout: one of folder_layout.LAYOUTS, as requested.
-ready_made: {split: folder in the folder of photos} of the ready-made splits.
+class Manifest(NamedTuple):
+  """Description of a converted data set.
 
-Older manifests lack the last eight fields.
-"""
+  Older manifests lack the last eight fields.
+  """
+
+  # Name of the data set.
+  name: str
+  # Class names; the index is the label.
+  labels: List[str]
+  # {split name: {'size': photos, 'shards': [file name, ...], 'class_counts':
+  # {class name: photos}}}; splits without photos are omitted. If known,
+  # 'shard_sizes' and 'shard_bytes': photos and bytes of each shard.
+  splits: Dict[str, Dict[str, Any]]
+  # Decided splits and order.
+  seed: int
+  # Percent of each class's photos in 'validation'; 0 if that split is
+  # ready-made.
+  percent_validation: float
+  # {'<class>/<file>': split name}; '<split>/<class>/<file>' in a folder of
+  # ready-made splits, here and below.
+  files: Dict[str, str]
+  # [{'file': '<class>/<file>', 'reason': text}].
+  skipped: List[Dict[str, str]]
+  # The same as percent_validation for 'test'.
+  percent_test: float = 0
+  # {'<class>/<file>': sha256 of the file, hexadecimal}, of `files`.
+  digests: Dict[str, str] = {}
+  # [['<class>/<file>', ...], ...], sets of photos with equal pixels. A set in
+  # several classes was skipped, see `contradictions`; of a set in several
+  # ready-made splits the photos of one split are kept.
+  duplicates: List[List[str]] = []
+  # {'<class>/<file>': digest of its pixels}, of those of `files` whose record
+  # does not hold the file itself: see former_photos.
+  pixels: Dict[str, str] = {}
+  # Record files per split that were asked for; 0: by size; None: not known.
+  num_shards: Optional[int] = None
+  # Absolute path of the folder of photos; '' for the one next to the manifest,
+  # see `photos_folder`.
+  photos_dir: str = ''
+  # One of folder_layout.LAYOUTS, as requested.
+  photos_layout: str = 'auto'
+  # {split: folder in the folder of photos} of the ready-made splits.
+  ready_made: Dict[str, str] = {}
+
 
 # Characters that JSON can escape but UTF-8 cannot encode.
 _LONE_SURROGATE = re.compile('[\ud800-\udfff]')
 
 
-def path(dataset_dir, name):
+def path(dataset_dir: str, name: str) -> str:
   """Returns the path of a data set's manifest."""
   return os.path.join(dataset_dir, name + '.json')
 
 
-def contradictions(manifest):
+def contradictions(manifest: Manifest) -> List[List[str]]:
   """Returns the duplicates in several classes, which are in no split."""
   return [files for files in manifest.duplicates
           if not any(file in manifest.files for file in files)]
 
 
-def copies_over_splits(manifest):
+def copies_over_splits(manifest: Manifest) -> List[List[str]]:
   """Returns the duplicates in several ready-made splits."""
   return [files for files in manifest.duplicates
           if 0 < sum(file in manifest.files for file in files) < len(files)]
 
 
-def photos_folder(dataset_dir, name, manifest=None):
+def photos_folder(dataset_dir: str, name: str,
+                  manifest: Optional[Manifest] = None) -> str:
   """Returns the path of a data set's folder of photos.
 
   Args:
     dataset_dir, name: as for `load`.
-    manifest: its Manifest; None if there is none.
+    manifest: None if there is none.
   """
   return (manifest and manifest.photos_dir) or os.path.join(dataset_dir, name)
 
 
-def load(dataset_dir, name):
+def load(dataset_dir: str, name: str) -> Optional[Manifest]:
   """Returns the Manifest of a data set, or None if there is none.
 
   Raises:
@@ -89,7 +103,7 @@ def load(dataset_dir, name):
   return load_file(path(dataset_dir, name))
 
 
-def load_file(manifest_path):
+def load_file(manifest_path: str) -> Optional[Manifest]:
   """Loads as `load` does, from the path of a manifest."""
   try:
     with open(manifest_path, encoding='utf-8') as source:
@@ -104,12 +118,12 @@ def load_file(manifest_path):
   return _check(fields, manifest_path)
 
 
-def save(dataset_dir, manifest):
+def save(dataset_dir: str, manifest: Manifest) -> None:
   """Writes a Manifest; the file is always either the old or the new one."""
   save_file(path(dataset_dir, manifest.name), manifest)
 
 
-def save_file(manifest_path, manifest):
+def save_file(manifest_path: str, manifest: Manifest) -> None:
   """Saves as `save` does, to the path of a manifest."""
   text = json.dumps(manifest._asdict(), indent=2, ensure_ascii=False)
   files.write_text(manifest_path, text + '\n')

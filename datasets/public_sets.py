@@ -10,7 +10,7 @@ Layers of Features from Tiny Images"; mnist, LeCun et al. 1998; imagenet, ILSVRC
 2012 (Russakovsky et al., arXiv 1409.0575).
 """
 
-import collections
+from typing import Callable, Dict, List, NamedTuple
 
 from datasets import imagenet_names
 
@@ -23,16 +23,21 @@ CIFAR10_LABELS = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog',
 MNIST_LABELS = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven',
                 'eight', 'nine')
 
-PublicSet = collections.namedtuple(
-    'PublicSet', 'file_pattern split_sizes labels channels image')
-PublicSet.__doc__ = """Facts about a public data set.
 
-file_pattern: names of slim's record files, %s stands for the split.
-split_sizes: {split name: records of the full set}.
-labels: function that returns the list of class names; the index is the label.
-channels: 3, or 1 for grey.
-image: description of the item 'image'.
-"""
+class PublicSet(NamedTuple):
+  """Facts about a public data set."""
+
+  # Names of slim's record files, %s stands for the split.
+  file_pattern: str
+  # {split name: records of the full set}.
+  split_sizes: Dict[str, int]
+  # Returns the class names; the index is the label.
+  labels: Callable[[], List[str]]
+  # 3, or 1 for grey.
+  channels: int
+  # Description of the item 'image'.
+  image: str
+
 
 PUBLIC_SETS = {
     'flowers': PublicSet(

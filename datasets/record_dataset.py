@@ -13,6 +13,7 @@ scripts and those of this project can be read in the same way:
 
 import os
 import re
+from typing import Dict, Iterable, List, Optional
 
 from compat import slim, tf
 from datasets.records import tfrecord_file
@@ -26,33 +27,35 @@ ITEMS_TO_DESCRIPTIONS = {
 }
 
 
-def bytes_feature(values):
+def bytes_feature(values: Iterable[bytes]) -> tf.train.Feature:
   """Returns the tf.train.Feature of a list of bytes."""
   return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
 
 
-def int64_feature(values):
+def int64_feature(values: Iterable[int]) -> tf.train.Feature:
   """Returns the tf.train.Feature of a list of integers."""
   return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
 
 
-def float_feature(values):
+def float_feature(values: Iterable[float]) -> tf.train.Feature:
   """Returns the tf.train.Feature of a list of floats."""
   return tf.train.Feature(float_list=tf.train.FloatList(value=values))
 
 
-def make_example(encoded, height, width, label, filename, image_format=b'jpg',
-                 extra=None):
+def make_example(
+    encoded: bytes, height: int, width: int, label: int, filename: str,
+    image_format: bytes = b'jpg',
+    extra: Optional[Dict[str, tf.train.Feature]] = None) -> tf.train.Example:
   """Returns the tf.train.Example of one photo.
 
   Args:
-    encoded: bytes of a JPEG or PNG file.
+    encoded: a JPEG or PNG file.
     height: height in pixels.
     width: width in pixels.
-    label: integer.
-    filename: text, '<class>/<file>'.
+    label: index of the class.
+    filename: '<class>/<file>'.
     image_format: b'jpg', b'JPEG' or b'png'.
-    extra: more features, {key: tf.train.Feature}, or None.
+    extra: more features by key.
   """
   feature = {
       'image/encoded': bytes_feature([encoded]),
@@ -66,7 +69,7 @@ def make_example(encoded, height, width, label, filename, image_format=b'jpg',
   return tf.train.Example(features=tf.train.Features(feature=feature))
 
 
-def features():
+def features() -> Dict[str, tf.FixedLenFeature]:
   """Returns the parsing specification of the features that are read.
 
   A label is required: without one a photo would silently become class 0.
@@ -79,14 +82,15 @@ def features():
   }
 
 
-def make_dataset(data_sources, num_samples, labels, reader=None, channels=3,
-                 image=None):
+def make_dataset(data_sources: List[str], num_samples: int, labels: List[str],
+                 reader: Optional[type] = None, channels: int = 3,
+                 image: Optional[str] = None) -> slim.dataset.Dataset:
   """Returns the slim Dataset over some record files.
 
   Args:
-    data_sources: list of paths.
+    data_sources: paths of the files.
     num_samples: how many records they hold together.
-    labels: list of class names.
+    labels: class names.
     reader: class of a tf.ReaderBase; None: tf.TFRecordReader.
     channels: channels of the item 'image': 3, or 1 for grey.
     image: description of that item; None: a color photo.
@@ -108,7 +112,7 @@ def make_dataset(data_sources, num_samples, labels, reader=None, channels=3,
       labels_to_names=dict(enumerate(labels)))
 
 
-def find_shards(dataset_dir, name):
+def find_shards(dataset_dir: str, name: str) -> Dict[str, List[str]]:
   """Finds the record files of a data set by their names.
 
   It finds both `<name>_train-00000-of-00005.tfrecord`, as this project writes,
@@ -124,7 +128,7 @@ def find_shards(dataset_dir, name):
   """
   pattern = re.compile(r'%s_([a-z]+)([-_])(\d{5})-of-(\d{5})(?:\.tfrecord)?' %
                        re.escape(name))
-  by_split = {}
+  by_split: Dict[str, Dict[str, List[str]]] = {}
   for file_name in sorted(_listdir(dataset_dir)):
     match = pattern.fullmatch(file_name)
     if match:
@@ -138,7 +142,7 @@ def _listdir(folder):
   return os.listdir(folder) if os.path.isdir(folder) else []
 
 
-def count_records(record_path):
+def count_records(record_path: str) -> int:
   """Counts the records of a file by their lengths, without reading the data.
 
   Args:

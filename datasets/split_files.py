@@ -3,9 +3,9 @@
 The check reads lengths only. `tools.verify_tfrecord` reads everything.
 """
 
-import collections
 import fnmatch
 import os
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional
 
 from common.errors import InputError
 from compat import tf
@@ -18,23 +18,26 @@ from datasets.records import tfrecord_file
 # each file is checked, and its size if the manifest has it.
 COUNT_LIMIT = 100 * 1000
 
-SplitFiles = collections.namedtuple(
-    'SplitFiles', 'sources size shard_sizes shard_bytes', defaults=(None,) * 3)
-SplitFiles.__doc__ = """The record files of a split.
 
-sources: sorted list of paths.
-size: records that they should hold together; None: not known.
-shard_sizes: records that each should hold; None: not known.
-shard_bytes: size that each file should have; None: not known.
-"""
+class SplitFiles(NamedTuple):
+  """The record files of a split."""
+
+  # Sorted paths.
+  sources: List[str]
+  # Records that they should hold together; None: not known.
+  size: Optional[int] = None
+  # Records that each should hold; None: not known.
+  shard_sizes: Optional[List[int]] = None
+  # Size that each file should have; None: not known.
+  shard_bytes: Optional[List[int]] = None
 
 
-def work_dir(dataset_dir, name):
+def work_dir(dataset_dir: str, name: str) -> str:
   """Returns the folder in which the converter builds a data set's files."""
   return os.path.join(dataset_dir, '.%s.converting' % name)
 
 
-def find(name, dataset_dir):
+def find(name: str, dataset_dir: str) -> Dict[str, SplitFiles]:
   """Finds the splits of a data set, by its manifest or else by file names.
 
   Args:
@@ -66,13 +69,13 @@ def find(name, dataset_dir):
           for split, names in shards.items()}
 
 
-def check(name, split, files, dataset_dir):
+def check(name: str, split: str, files: SplitFiles, dataset_dir: str) -> int:
   """Checks a split's files by their lengths, and counts their records.
 
   Args:
     name: name of the data set.
     split: name of the split.
-    files: its SplitFiles.
+    files: its files.
     dataset_dir: folder that holds the files.
 
   Returns:
@@ -94,23 +97,24 @@ def check(name, split, files, dataset_dir):
     for source in files.sources:
       tfrecord_file.check_start(source)
     return files.size
-  problem = compare_counts(files, count_records(files.sources), origin)
-  if problem:
-    raise InputError('%s: run %s' % (problem, command(name, dataset_dir)))
+  mismatch = compare_counts(files, count_records(files.sources), origin)
+  if mismatch:
+    raise InputError('%s: run %s' % (mismatch, command(name, dataset_dir)))
   return files.size
 
 
-def count_records(sources):
+def count_records(sources: Iterable[str]) -> List[int]:
   """Returns the list of how many records each file holds."""
   return [record_dataset.count_records(source) for source in sources]
 
 
-def problems_of_files(name, files, origin):
+def problems_of_files(name: str, files: SplitFiles,
+                      origin: str) -> Iterator[str]:
   """Compares the existing files and their sizes with a SplitFiles.
 
   Args:
     name: name of the data set.
-    files: the SplitFiles.
+    files: what should exist.
     origin: path of the manifest.
 
   Yields:
@@ -134,11 +138,12 @@ def problems_of_files(name, files, origin):
              (source, size, origin, wanted))
 
 
-def compare_counts(files, counts, origin):
+def compare_counts(files: SplitFiles, counts: List[int],
+                   origin: str) -> Optional[str]:
   """Compares the numbers of records with the manifest.
 
   Args:
-    files: a SplitFiles.
+    files: what the manifest says.
     counts: how many records each of its files holds.
     origin: path of the manifest.
 
@@ -150,7 +155,7 @@ def compare_counts(files, counts, origin):
     if count != wanted:
       return ('%s holds %d records, but the manifest %s says %d' %
               (source, count, origin, wanted))
-  if files.size not in (None, sum(counts)):
+  if files.size is not None and files.size != sum(counts):
     # The converter fills all files of a split evenly.
     even = files.size / len(counts)
     source, count = max(zip(files.sources, counts),
@@ -160,7 +165,7 @@ def compare_counts(files, counts, origin):
   return None
 
 
-def command(name, dataset_dir):
+def command(name: str, dataset_dir: str) -> str:
   """Returns the command that makes a data set's files, for messages."""
   program = ('download_and_convert_data.py --dataset_name=%s --dataset_dir=%s' %
              (name, dataset_dir))

@@ -1,7 +1,7 @@
 """State that the tasks of a cluster share through the parameter servers."""
 
-import collections
 import contextlib
+from typing import NamedTuple
 
 from compat import tf
 
@@ -12,8 +12,17 @@ ENDED, FAILED, LOST = 0, 1, 2
 # Timeout of the board's own session, whose operations never wait.
 _TIMEOUT_MS = 60000
 
-# A number on a parameter server, uninitialized until the first put.
-_Mark = collections.namedtuple('_Mark', 'is_set value new put')
+
+class _Mark(NamedTuple):
+  """A number on a parameter server, uninitialized until the first put."""
+
+  # Whether it has been put.
+  is_set: tf.Tensor
+  value: tf.Tensor
+  # Placeholder of the number to put.
+  new: tf.Tensor
+  # Assigns `new`.
+  put: tf.Operation
 
 
 class Board:

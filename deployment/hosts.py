@@ -9,11 +9,11 @@ cluster:
 Worker 0 is the chief: it begins and ends training, and writes checkpoints.
 """
 
-import collections
 import concurrent.futures
 import re
 import socket
 import time
+from typing import List, NamedTuple
 
 import grpc
 
@@ -33,10 +33,15 @@ _DEVICES = b'/job:%s/replica:0/task:%d/'
 _NO_PROXY = [('grpc.enable_http_proxy', 0)]
 
 
-class Task(collections.namedtuple('Task', 'job index host port')):
+class Task(NamedTuple):
   """One process of a cluster."""
 
-  __slots__ = ()
+  # 'ps' or 'worker'.
+  job: str
+  # In its job, from 0.
+  index: int
+  host: str
+  port: int
 
   @property
   def name(self):
@@ -51,10 +56,12 @@ class Task(collections.namedtuple('Task', 'job index host port')):
     return '%s %d at %s' % (self.job, self.index, self.address)
 
 
-class Cluster(collections.namedtuple('Cluster', 'ps workers')):
-  """All tasks of a cluster: two lists of Tasks."""
+class Cluster(NamedTuple):
+  """All tasks of a cluster."""
 
-  __slots__ = ()
+  # Parameter servers.
+  ps: List[Task]
+  workers: List[Task]
 
   @property
   def tasks(self):

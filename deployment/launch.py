@@ -4,13 +4,13 @@ It is run on each machine of a cluster, with the same lists of hosts, and ends
 with its tasks. Each task has its own log; the chief's lines are also printed.
 """
 
-import collections
 import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from typing import List, NamedTuple
 
 from deployment import hosts
 
@@ -27,13 +27,25 @@ LAST_LINES = 15
 
 _CHECK_SECS = 0.2
 
-# ps_hosts, worker_hosts: as the flags of those names. flags: list of the
-# trainer's other flags. program: path of the trainer. log_dir: folder of the
-# logs. startup_timeout: seconds. is_synchronous: whether all workers are
-# needed. restarts: how often a failed worker is started again.
-Plan = collections.namedtuple(
-    'Plan', 'ps_hosts worker_hosts flags program log_dir startup_timeout '
-    'is_synchronous restarts')
+
+class Plan(NamedTuple):
+  """The processes to start, and how."""
+
+  # As the flags of these names.
+  ps_hosts: str
+  worker_hosts: str
+  # Other flags of the trainer.
+  flags: List[str]
+  # Path of the trainer.
+  program: str
+  # Folder of the logs.
+  log_dir: str
+  # Seconds.
+  startup_timeout: float
+  # Whether all workers are needed.
+  is_synchronous: bool
+  # How often a failed worker is started again.
+  restarts: int
 
 
 class _Process:

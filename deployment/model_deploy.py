@@ -18,19 +18,33 @@ create its variables with `slim.model_variable` (as slim's layers do) or with
 `tf.get_variable`, so that the clones share them.
 """
 
-from collections import namedtuple
+from typing import Any, List, NamedTuple, Optional
 
 from common.errors import InputError
 from compat import slim, tf
 
-# outputs: what model_fn returned. scope: name scope of the clone's ops, '' or
-# ending in a slash. device: their device.
-Clone = namedtuple('Clone', 'outputs scope device')
 
-# train_op: a training step, returns the total loss; None without an optimizer.
-# summary_op: all summaries, or None. total_loss: scalar of all clones, or None.
-DeployedModel = namedtuple('DeployedModel',
-                           'train_op summary_op total_loss clones')
+class Clone(NamedTuple):
+  """A copy of the model on one device."""
+
+  # What model_fn returned.
+  outputs: Any
+  # Name scope of the clone's ops, '' or ending in a slash.
+  scope: str
+  # Of these ops.
+  device: str
+
+
+class DeployedModel(NamedTuple):
+  """The model on all devices."""
+
+  # A training step, returns the total loss; None without an optimizer.
+  train_op: Optional[tf.Tensor]
+  # All summaries, or None.
+  summary_op: Optional[tf.Tensor]
+  # Scalar of all clones, or None.
+  total_loss: Optional[tf.Tensor]
+  clones: List[Clone]
 
 
 class DeploymentConfig:

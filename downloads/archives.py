@@ -8,7 +8,6 @@ zeros to a thousandth, and tarfile holds a member's headers in memory, whatever
 their length.
 """
 
-import collections
 import contextlib
 import glob
 import gzip
@@ -19,6 +18,16 @@ import shutil
 import tarfile
 import uuid
 import zlib
+from typing import (
+  IO,
+  Callable,
+  Iterator,
+  List,
+  NamedTuple,
+  Optional,
+  Set,
+  Tuple,
+)
 
 from common.errors import InputError
 
@@ -92,7 +101,7 @@ class _Unpacked:
                           % (self._path, self._most_bytes))
 
 
-def check_gzip(path):
+def check_gzip(path: str) -> None:
   """Reads a gzip file to its end, checksum included.
 
   Raises:
@@ -104,7 +113,7 @@ def check_gzip(path):
       pass
 
 
-def read_gzip(path):
+def read_gzip(path: str) -> bytes:
   """Returns the unpacked bytes of a gzip file; raises as check_gzip does."""
   with _errors_of(path), _open_gzip(path, _MOST_IN_MEMORY) as source:
     return b''.join(iter(lambda: source.read(_CHUNK), b''))
@@ -114,7 +123,7 @@ def _open_gzip(path, most_bytes=_MOST_BYTES):
   return contextlib.closing(_Unpacked(path, most_bytes))
 
 
-def check_tar(path):
+def check_tar(path: str) -> List[str]:
   """Reads a .tar.gz to its end: members, their paths, gzip's checksum.
 
   Returns:
@@ -130,7 +139,8 @@ def check_tar(path):
     return [name for name, _ in members]
 
 
-def read_members(path, wanted):
+def read_members(path: str,
+                 wanted: Callable[[str], bool]) -> Iterator[Tuple[str, bytes]]:
   """Yields the content of some files of a .tar.gz, in the archive's order.
 
   Args:
@@ -144,7 +154,7 @@ def read_members(path, wanted):
     DamagedArchive, UnsafeArchive: as check_tar; or one of them is listed twice,
       or larger than a GiB.
   """
-  seen = set()
+  seen: Set[str] = set()
   with _open_tar(path) as members:
     for name, member in members:
       if not wanted(name):
@@ -157,7 +167,8 @@ def read_members(path, wanted):
       yield name, member.open().read()
 
 
-def unpack(path, folder, place):
+def unpack(path: str, folder: str,
+           place: Callable[[str], Optional[str]]) -> List[str]:
   """Writes files of a .tar.gz into a folder.
 
   Args:
@@ -174,7 +185,8 @@ def unpack(path, folder, place):
     DamagedArchive, UnsafeArchive: as check_tar; or one of them is listed twice.
     InputError: the files cannot be written.
   """
-  written, seen = [], set()
+  written = []
+  seen: Set[str] = set()
   with _open_tar(path) as members:
     for name, member in members:
       target = place(name)
@@ -205,7 +217,7 @@ def _write(source, target_path):
       write_all(target, chunk)
 
 
-def write_all(target, data):
+def write_all(target: IO[bytes], data: bytes) -> None:
   """Writes bytes to an unbuffered file.
 
   One call may write only a part, such as what fits on a full disk.
@@ -225,8 +237,13 @@ def write_all(target, data):
     raise InputError('cannot write %s: %s' % (target.name, error.strerror))
 
 
-# size: in bytes. open: function that returns a binary file.
-_Member = collections.namedtuple('_Member', 'size open')
+class _Member(NamedTuple):
+  """A file in an archive."""
+
+  # In bytes.
+  size: int
+  # Returns a binary file.
+  open: Callable[[], IO[bytes]]
 
 
 @contextlib.contextmanager
@@ -306,7 +323,7 @@ def _errors_of(path):
 
 
 @contextlib.contextmanager
-def unpacking_folder(path):
+def unpacking_folder(path: str) -> Iterator[str]:
   """Creates an empty temporary folder to unpack into; for a `with`.
 
   Args:

@@ -22,6 +22,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from typing import Any, Callable, Iterable, Optional
 
 from common import files, locks
 from common.errors import InputError
@@ -57,7 +58,9 @@ class _Refused(Exception):
   """Another try at this address would fail too."""
 
 
-def fetch(urls, path, size=None, check=None, sha256=None):
+def fetch(urls: Iterable[str], path: str, size: Optional[int] = None,
+          check: Optional[Callable[[str], Any]] = None,
+          sha256: Optional[str] = None) -> bool:
   """Downloads a file unless it exists.
 
   Args:

@@ -12,17 +12,18 @@ import contextlib
 import json
 import os
 import re
+from typing import Optional
 
 from common import files
 from common.errors import InputError
 
 
-def record_path(path):
+def record_path(path: str) -> str:
   """Returns the path of the recorded SHA-256 of a download."""
   return path + '.sha256'
 
 
-def recorded_sha256(path):
+def recorded_sha256(path: str) -> Optional[str]:
   """Returns the SHA-256 that a file had when it was downloaded before.
 
   Args:
@@ -41,10 +42,10 @@ def recorded_sha256(path):
     return None
   except OSError as error:
     raise InputError('cannot read %s: %s' % (record_path(path), error.strerror))
-  return match and match.group(1)
+  return match.group(1) if match else None
 
 
-def record_sha256(path, digest):
+def record_sha256(path: str, digest: str) -> None:
   """Records the SHA-256 of a download.
 
   Raises:
@@ -54,7 +55,7 @@ def record_sha256(path, digest):
   files.write_output(record_path(path), line.encode('utf-8', 'surrogateescape'))
 
 
-def mark(path, part):
+def mark(path: str, part: str) -> None:
   """Marks a file as downloaded.
 
   Args:
@@ -67,7 +68,7 @@ def mark(path, part):
   files.write_output(_mark_path(path), json.dumps(_facts(part)).encode('ascii'))
 
 
-def is_downloaded(path):
+def is_downloaded(path: str) -> bool:
   """Returns whether a file exists and was downloaded, unchanged since."""
   try:
     with open(_mark_path(path), encoding='ascii') as stream:
@@ -76,12 +77,12 @@ def is_downloaded(path):
     return False
 
 
-def is_users_own(path):
+def is_users_own(path: str) -> bool:
   """Returns whether the path exists but was not downloaded."""
   return os.path.lexists(path) and not is_downloaded(path)
 
 
-def remove_downloaded(path):
+def remove_downloaded(path: str) -> None:
   """Removes a file that was downloaded and is no longer needed.
 
   Args:

@@ -9,7 +9,7 @@ of the last tensors that depend on the photo alone.
   session.run(train_op, cut.feed(features))  # The backbone does not run.
 """
 
-from collections import namedtuple
+from typing import List, NamedTuple
 
 import numpy as np
 
@@ -29,13 +29,14 @@ _READ_OPS = ('ReadVariableOp', 'ResourceGather')
 _BATCH_NORM_OPS = ('FusedBatchNorm', 'FusedBatchNormV2', 'FusedBatchNormV3')
 
 
-class Cut(namedtuple('Cut', 'features shapes')):
-  """The end of a frozen backbone.
+class Cut(NamedTuple):
+  """The end of a frozen backbone."""
 
-  features: list of tensors `[None, ...]`, sorted by name; each row depends only
-    on the photo of the same row.
-  shapes: list of `Shape` outputs that the head also reads.
-  """
+  # `[None, ...]`, sorted by name; each row depends only on the photo of the
+  # same row.
+  features: List[tf.Tensor]
+  # `Shape` outputs that the head also reads.
+  shapes: List[tf.Tensor]
 
   def feed(self, values):
     """Returns a feed dict that runs only the head.

@@ -22,7 +22,7 @@ Differences from the paper:
   auxiliary classifier on the last layer of 17 x 17.
 """
 
-from collections import namedtuple
+from typing import NamedTuple, Optional, Tuple
 
 from common.errors import InputError, unknown_name
 from compat import slim, tf
@@ -30,14 +30,31 @@ from nets import inception_utils
 from nets.batch_norm import batch_norm
 from nets.inception_utils import AvgPool, Block, Branch, Conv, MaxPool
 
-# Branches whose concatenation, projected to the width of the block's input by a
-# last convolution and multiplied by `scale`, is added to that input.
-Residual = namedtuple('Residual', 'scope branches scale is_activated',
-                      defaults=(True,))
-# `count` residual blocks under `scope`, named <residual.scope>_1 and so on.
-# end_point: end point name of the last block's output, or None.
-Repeat = namedtuple('Repeat', 'scope count residual end_point',
-                    defaults=(None,))
+
+class Residual(NamedTuple):
+  """Branches whose result is added to the block's input.
+
+  Their concatenation is projected to the width of that input by a last
+  convolution and multiplied by `scale`.
+  """
+
+  scope: str
+  branches: Tuple[Branch, ...]
+  scale: float
+  # Whether the activation function follows.
+  is_activated: bool = True
+
+
+class Repeat(NamedTuple):
+  """Equal residual blocks under a scope, named <residual.scope>_1 and so on."""
+
+  scope: str
+  # How many.
+  count: int
+  residual: Residual
+  # End point name of the last block's output, or None.
+  end_point: Optional[str] = None
+
 
 MIXED_5B = (
     Branch('Branch_0', (Conv('Conv2d_1x1', 96, (1, 1)),)),

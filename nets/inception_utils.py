@@ -18,32 +18,81 @@ None, and are set by the row of the block, as in the papers' tables:
   Block('Mixed_6c', INCEPTION_B, (160, 160)),
 """
 
-from collections import namedtuple
+from typing import NamedTuple, Optional, Tuple
 
 from common.errors import InputError, unknown_name
 from compat import slim, tf
 from nets.batch_norm import batch_norm
 
-# One layer. kernel: (height, width). width: output channels; None: the next of
-# the block's widths. stddev: standard deviation of the weights' truncated
-# normal initializer; None: the arg scope's initializer.
-Conv = namedtuple('Conv', 'scope width kernel stride padding stddev',
-                  defaults=(1, 'SAME', None))
-# A depthwise and then a 1x1 convolution. multiplier: maximum number of channels
-# per input channel between the two.
-SeparableConv = namedtuple('SeparableConv', 'scope width kernel stride padding '
-                                            'stddev multiplier')
-MaxPool = namedtuple('MaxPool', 'scope kernel stride padding',
-                     defaults=(1, 'SAME'))
-AvgPool = namedtuple('AvgPool', 'scope kernel stride padding',
-                     defaults=(1, 'SAME'))
-# Convolutions that all read the same input; their outputs are concatenated.
-Fork = namedtuple('Fork', 'layers')
 
-# Sequential layers under a scope; the branches of a block are concatenated.
-Branch = namedtuple('Branch', 'scope layers')
-# widths: widths of the block's convolutions that have width None, in order.
-Block = namedtuple('Block', 'scope branches widths', defaults=((),))
+class Conv(NamedTuple):
+  """A convolution."""
+
+  scope: str
+  # Output channels; None: the next of the block's widths.
+  width: Optional[int]
+  # (height, width).
+  kernel: Tuple[int, int]
+  stride: int = 1
+  padding: str = 'SAME'
+  # Standard deviation of the weights' truncated normal initializer; None: the
+  # arg scope's initializer.
+  stddev: Optional[float] = None
+
+
+class SeparableConv(NamedTuple):
+  """A depthwise and then a 1x1 convolution; fields as in Conv."""
+
+  scope: str
+  width: int
+  kernel: Tuple[int, int]
+  stride: int
+  padding: str
+  stddev: float
+  # Maximum number of channels per input channel between the two.
+  multiplier: int
+
+
+class MaxPool(NamedTuple):
+  """A maximum pooling; fields as in Conv."""
+
+  scope: str
+  kernel: Tuple[int, int]
+  stride: int = 1
+  padding: str = 'SAME'
+
+
+class AvgPool(NamedTuple):
+  """An average pooling; fields as in Conv."""
+
+  scope: str
+  kernel: Tuple[int, int]
+  stride: int = 1
+  padding: str = 'SAME'
+
+
+class Fork(NamedTuple):
+  """Convolutions of the same input; their outputs are concatenated."""
+
+  layers: Tuple[Conv, ...]
+
+
+class Branch(NamedTuple):
+  """Sequential layers under a scope."""
+
+  scope: str
+  # Of the row types above.
+  layers: tuple
+
+
+class Block(NamedTuple):
+  """Branches that read the same input; their outputs are concatenated."""
+
+  scope: str
+  branches: Tuple[Branch, ...]
+  # Of the block's convolutions that have width None, in order.
+  widths: Tuple[int, ...] = ()
+
 
 _CHANNELS = 3  # The axis of the channels: [batch, height, width, channels].
 _COLORS = 3    # Channels of a photo.

@@ -18,15 +18,31 @@ Differences from the paper:
 """
 
 import functools
-from collections import namedtuple
+from typing import List, NamedTuple, Optional
 
 from common.errors import InputError, unknown_name
 from compat import slim, tf
 from nets.batch_norm import batch_norm
 
-# kernel: [height, width]; depth: output channels before depth_multiplier.
-Conv = namedtuple('Conv', 'kernel stride depth')
-DepthSepConv = namedtuple('DepthSepConv', 'kernel stride depth')
+
+class Conv(NamedTuple):
+  """A full convolution."""
+
+  # [height, width].
+  kernel: List[int]
+  stride: int
+  # Output channels before depth_multiplier.
+  depth: int
+
+
+class DepthSepConv(NamedTuple):
+  """A depthwise and then a 1x1 convolution."""
+
+  # As in Conv.
+  kernel: List[int]
+  stride: int
+  depth: int
+
 
 # Table 1. The scopes of these layers are Conv2d_<row>, as in the published
 # checkpoints. It is a list, as in slim, because callers pass changed copies of
@@ -110,8 +126,18 @@ def mobilenet_v1_base(inputs, final_endpoint='Conv2d_13_pointwise',
   return net, end_points
 
 
-# depth: None for a depthwise convolution.
-_Layer = namedtuple('_Layer', 'name kernel stride rate depth')
+class _Layer(NamedTuple):
+  """A single convolution."""
+
+  # Its scope and end point.
+  name: str
+  # [height, width].
+  kernel: List[int]
+  stride: int
+  # The dilation.
+  rate: int
+  # None for a depthwise convolution.
+  depth: Optional[int]
 
 
 def _layers(conv_defs, output_stride):

@@ -12,16 +12,32 @@ rows:
 Arguments that a row does not set come from the network's arg scope.
 """
 
-from collections import namedtuple
+from typing import List, NamedTuple, Optional
 
 from common.errors import InputError
 from compat import slim, tf
 
-# One layer. kernel: [height, width]. width: output channels. padding: None: set
-# by the arg scope.
-Conv = namedtuple('Conv', 'scope width kernel stride padding',
-                  defaults=(1, None))
-MaxPool = namedtuple('MaxPool', 'scope kernel stride', defaults=(2,))
+
+class Conv(NamedTuple):
+  """A convolution."""
+
+  scope: str
+  # Output channels.
+  width: int
+  # [height, width].
+  kernel: List[int]
+  stride: int = 1
+  # None: set by the arg scope.
+  padding: Optional[str] = None
+
+
+class MaxPool(NamedTuple):
+  """A maximum pooling."""
+
+  scope: str
+  # [height, width].
+  kernel: List[int]
+  stride: int = 2
 
 
 def trunc_normal(stddev):

@@ -14,20 +14,35 @@ instead of strided: that gives the same features at more positions.
 """
 
 import contextlib
-from collections import namedtuple
+from typing import Any, Callable, Dict, List, NamedTuple
 
 from common.errors import InputError
 from compat import slim, tf
 from nets.batch_norm import batch_norm
 
-# scope: scope of the block. unit_fn: function that builds a unit, with the
-# arguments `rate` (the dilation) and those of the unit. args: a list of dicts,
-# one per unit.
-Block = namedtuple('Block', 'scope unit_fn args')
 
-# base_depth: channels inside the bottlenecks; they output four times as many.
-# stride: stride of the block's last unit.
-Stage = namedtuple('Stage', 'scope base_depth num_units stride')
+class Block(NamedTuple):
+  """A block of residual units."""
+
+  scope: str
+  # Builds a unit, with the arguments `rate` (the dilation) and those of the
+  # unit.
+  unit_fn: Callable
+  # One dict per unit.
+  args: List[Dict[str, Any]]
+
+
+class Stage(NamedTuple):
+  """A row of the tables of blocks."""
+
+  # Of the block.
+  scope: str
+  # Channels inside the bottlenecks; they output four times as many.
+  base_depth: int
+  num_units: int
+  # Of the block's last unit.
+  stride: int
+
 
 # Table 1 of arXiv:1512.03385; 200 layers: section 4 of arXiv:1603.05027.
 # Output shapes at 224 x 224.

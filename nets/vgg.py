@@ -13,14 +13,23 @@ Differences from the paper:
   photos; other photo sizes need spatial_squeeze=False or global_pool=True.
 """
 
-from collections import namedtuple
+from typing import NamedTuple, Tuple
 
 from compat import tf
 from nets import plain_utils
 from nets.plain_utils import Conv, MaxPool
 
-# 3 x 3 convolutions of one width, then a pooling that halves the size.
-Stage = namedtuple('Stage', 'width convolutions pool')
+
+class Stage(NamedTuple):
+  """3 x 3 convolutions of one width, then a pooling that halves the size."""
+
+  # Output channels.
+  width: int
+  # Their scopes.
+  convolutions: Tuple[str, ...]
+  # Scope of the pooling.
+  pool: str
+
 
 # Column A.
 VGG_A = (

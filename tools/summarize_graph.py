@@ -9,6 +9,7 @@ classes.
 """
 
 import collections
+from typing import List, NamedTuple, Tuple
 
 from absl import flags
 
@@ -23,18 +24,22 @@ _INPUTS = ('Placeholder', 'PlaceholderV2', 'PlaceholderWithDefault')
 _NO_OUTPUTS = _INPUTS + ('Const', 'Assign', 'NoOp')
 _SCALES = 'kMBT'
 
-Summary = collections.namedtuple(
-    'Summary', 'inputs variables outputs const_parameters variable_parameters '
-    'control_edges operations')
-Summary.__doc__ = """What a graph consists of.
 
-inputs, variables, outputs: lists of NodeDefs.
-const_parameters: number of values in constants.
-variable_parameters: number of values in variables.
-control_edges: number of inputs that only order the operations.
-operations: [(operation, how often)], most frequent first; those of functions
-  are counted.
-"""
+class Summary(NamedTuple):
+  """What a graph consists of."""
+
+  inputs: List[tf.NodeDef]
+  variables: List[tf.NodeDef]
+  outputs: List[tf.NodeDef]
+  # Number of values in constants.
+  const_parameters: int
+  # Number of values in variables.
+  variable_parameters: int
+  # Number of inputs that only order the operations.
+  control_edges: int
+  # [(operation, how often)], most frequent first; those of functions are
+  # counted.
+  operations: List[Tuple[str, int]]
 
 
 def define_flags():

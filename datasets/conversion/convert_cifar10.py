@@ -12,11 +12,13 @@ code when they are read; the photos are the same.
 
 import os
 import posixpath
+from typing import Dict, Optional
 
 import numpy as np
 
 from common.errors import InputError
 from datasets.conversion import labelled_images
+from datasets.manifest import Manifest
 from datasets.public_sets import CIFAR10_LABELS
 from downloads import archives, marks
 from downloads.fetch import fetch
@@ -38,7 +40,7 @@ _SIDE = 32  # Pixels.
 _PHOTO_BYTES = 1 + 3 * _SIDE * _SIDE
 
 
-def convert(dataset_dir, num_shards=None):
+def convert(dataset_dir: str, num_shards: Optional[int] = None) -> Manifest:
   """Downloads CIFAR-10 if it is missing, and writes its records.
 
   Args:
@@ -69,7 +71,7 @@ def convert(dataset_dir, num_shards=None):
   return manifest
 
 
-def read_archive(path):
+def read_archive(path: str) -> Dict[str, labelled_images.Images]:
   """Reads the photos of the binary archive.
 
   Returns:

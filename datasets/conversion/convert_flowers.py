@@ -8,9 +8,11 @@ training, 350 for validation, five record files each.
 """
 
 import os
+from typing import Any
 
 from common.errors import InputError
 from datasets.conversion import convert_photos, convert_settings
+from datasets.manifest import Manifest
 from datasets.photo_files import side_files
 from datasets.public_sets import FLOWERS_LABELS, PUBLIC_SETS
 from downloads import archives, marks
@@ -27,7 +29,7 @@ NUM_SHARDS = 5
 _FOLDER = 'flower_photos/'  # In the archive.
 
 
-def convert(dataset_dir, **options):
+def convert(dataset_dir: str, **options: Any) -> Manifest:
   """Downloads the photos if they are missing, and converts them.
 
   Args:
@@ -67,13 +69,13 @@ def _set_default(options, key, value):
     options[key] = value
 
 
-def slims_percent():
+def slims_percent() -> float:
   """Returns the percentage of each kind that gives slim's 350 in total."""
   sizes = PUBLIC_SETS[NAME].split_sizes
   return 100 * sizes['validation'] / sum(sizes.values())
 
 
-def is_whole_set(folder):
+def is_whole_set(folder: str) -> bool:
   """Returns whether a folder has the archive's classes and number of photos.
 
   Hidden files and folders do not count.

@@ -29,6 +29,7 @@ import glob
 import os
 import re
 import shutil
+from typing import Optional
 
 from common import files, label_files, threads
 from common.errors import InputError
@@ -49,10 +50,14 @@ _SHARD_NAME = re.compile(r'(?:train|validation)-\d{5}-of-\d{5}')
 _PLAN, _FORMER = '%s.plan', 'former.json'
 
 
-def convert(dataset_dir, train_dir=None, validation_dir=None,
-            validation_labels=None, bounding_box_csv=None,
-            num_train_shards=None, num_validation_shards=None, seed=None,
-            max_pixels=None, max_bad_fraction=0.05):
+def convert(dataset_dir: str, train_dir: Optional[str] = None,
+            validation_dir: Optional[str] = None,
+            validation_labels: Optional[str] = None,
+            bounding_box_csv: Optional[str] = None,
+            num_train_shards: Optional[int] = None,
+            num_validation_shards: Optional[int] = None,
+            seed: Optional[int] = None, max_pixels: Optional[int] = None,
+            max_bad_fraction: float = 0.05) -> manifests.Manifest:
   """Converts ImageNet, or some of its classes and photos.
 
   An argument that is None keeps its value of the last conversion of the split,
@@ -68,7 +73,7 @@ def convert(dataset_dir, train_dir=None, validation_dir=None,
     bounding_box_csv: file of lines name,xmin,ymin,xmax,ymax; None: no boxes.
     num_train_shards: record files of train, at most one per photo; None: 1024.
     num_validation_shards: record files of validation; None: 128.
-    seed: integer, decides the order; None: 0.
+    seed: decides the order; None: 0.
     max_pixels: photos with more pixels are skipped; None: photos.MAX_PIXELS.
     max_bad_fraction: fraction of all photos; if more are unusable, nothing is
       converted.

@@ -12,11 +12,13 @@ data/labels.txt and data/mnist.json.
 
 import os
 import struct
+from typing import Optional
 
 import numpy as np
 
 from common.errors import InputError
 from datasets.conversion import labelled_images
+from datasets.manifest import Manifest
 from datasets.public_sets import MNIST_LABELS
 from downloads import archives, marks
 from downloads.fetch import fetch
@@ -44,7 +46,7 @@ FILES = {
 _UNSIGNED_BYTES = 8
 
 
-def convert(dataset_dir, num_shards=None):
+def convert(dataset_dir: str, num_shards: Optional[int] = None) -> Manifest:
   """Downloads MNIST if it is missing, and writes its records.
 
   Args:
@@ -61,8 +63,8 @@ def convert(dataset_dir, num_shards=None):
       folder holds records of something else called mnist, or the records cannot
       be written.
   """
-  paths = {os.path.join(dataset_dir, name): facts
-           for split in FILES.values() for name, *facts in split}
+  paths = {os.path.join(dataset_dir, name): (size, sha256)
+           for split in FILES.values() for name, size, sha256 in split}
   if not any(map(marks.is_users_own, paths)):
     manifest = labelled_images.already_converted(
         dataset_dir, 'mnist', MNIST_LABELS, FILES, num_shards)
@@ -86,7 +88,7 @@ def _clean_up(paths):
     marks.remove_downloaded(path)
 
 
-def read_split(images_path, labels_path):
+def read_split(images_path: str, labels_path: str) -> labelled_images.Images:
   """Reads a file of images and the file of their labels.
 
   Returns:
@@ -102,7 +104,7 @@ def read_split(images_path, labels_path):
   return labelled_images.Images(images, labels.astype(np.int64))
 
 
-def read_idx(path, dimensions):
+def read_idx(path: str, dimensions: int) -> np.ndarray:
   """Reads a gzip file in the format IDX.
 
   Args:

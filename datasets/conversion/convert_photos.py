@@ -18,6 +18,7 @@ import contextlib
 import os
 import random
 import re
+from typing import Optional
 
 from common.errors import InputError, unknown_name
 from compat import tf
@@ -40,9 +41,13 @@ SHARD_BYTES = 64 * 1024 * 1024
 _NAMED = 3
 
 
-def convert(dataset_dir, name, percent_validation=None, seed=None,
-            num_shards=None, max_pixels=photos.MAX_PIXELS, percent_test=None,
-            max_bad_fraction=0.05, photos_dir=None, photos_layout=None):
+def convert(dataset_dir: str, name: str,
+            percent_validation: Optional[float] = None,
+            seed: Optional[int] = None, num_shards: Optional[int] = None,
+            max_pixels: int = photos.MAX_PIXELS,
+            percent_test: Optional[float] = None,
+            max_bad_fraction: float = 0.05, photos_dir: Optional[str] = None,
+            photos_layout: Optional[str] = None) -> manifests.Manifest:
   """Converts the photos in `<dataset_dir>/<name>/<class>/`.
 
   Writes into dataset_dir: record files `<name>_train-00000-of-0000N.tfrecord`
@@ -64,13 +69,13 @@ def convert(dataset_dir, name, percent_validation=None, seed=None,
   Args:
     dataset_dir: folder of the folder of photos; gets the records.
     name: name of the data set and of its folder.
-    percent_validation: number 0 to 99, percent of each class for validation;
+    percent_validation: 0 to 99, percent of each class for validation;
       10 at the first conversion.
-    seed: integer, decides the splits and the order; 0 at the first conversion.
+    seed: decides the splits and the order; 0 at the first conversion.
     num_shards: record files per split; 0, also at the first conversion: by
       size.
     max_pixels: photos with more pixels are skipped.
-    percent_test: number 0 to 99, percent of each class for the test split; 0 at
+    percent_test: 0 to 99, percent of each class for the test split; 0 at
       the first conversion.
     max_bad_fraction: 0 to 1, fraction of the files in class folders that may be
       unusable; hidden files and photos in several classes do not count.

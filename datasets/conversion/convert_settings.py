@@ -3,6 +3,8 @@
 A setting that is not given keeps its value of the former conversion.
 """
 
+from typing import Any, Dict, Optional, Tuple
+
 from common.errors import InputError
 from datasets import manifest as manifests
 from datasets.conversion import converted_files
@@ -14,7 +16,9 @@ _DEFAULTS = {'seed': 0, 'percent_validation': 10, 'percent_test': 0,
 _DECIDE_SPLITS = ('seed', 'percent_validation', 'percent_test')
 
 
-def load_former(dataset_dir, name):
+def load_former(
+    dataset_dir: str, name: str
+) -> Tuple[Optional[manifests.Manifest], Optional[str]]:
   """Returns the Manifest of the former conversion and its path, or Nones.
 
   The path is also None if the manifest lists no photos: it is then that of a
@@ -25,12 +29,13 @@ def load_former(dataset_dir, name):
   return former, path if former and former.files else None
 
 
-def settle(given, former):
+def settle(given: Dict[str, Any],
+           former: Optional[manifests.Manifest]) -> Dict[str, Any]:
   """Returns the settings to use.
 
   Args:
     given: {key of _DEFAULTS: value, None where nothing is given}.
-    former: the Manifest whose settings are kept, or None.
+    former: its settings are kept; None: there was no former conversion.
   """
   used = dict(_DEFAULTS)
   for key, value in given.items():
@@ -41,7 +46,9 @@ def settle(given, former):
   return used
 
 
-def settle_splits(used, given, former, splits):
+def settle_splits(used: Dict[str, Any], given: Dict[str, Any],
+                  former: Optional[manifests.Manifest],
+                  splits: Dict[str, str]) -> str:
   """Adjusts the percentages to ready-made splits, and finds what has changed.
 
   Args:
@@ -79,7 +86,7 @@ def settle_splits(used, given, former, splits):
   return ', '.join(changed)
 
 
-def check_percents(validation, test):
+def check_percents(validation: float, test: float) -> None:
   """Raises InputError if a percentage is out of range, or no photo is left."""
   for key, percent in (('percent_validation', validation),
                        ('percent_test', test)):
@@ -91,7 +98,8 @@ def check_percents(validation, test):
         'be at most 99, or nothing is left for training' % (validation, test))
 
 
-def describe_splits(ready_made, percent_validation, percent_test):
+def describe_splits(ready_made: Dict[str, str], percent_validation: float,
+                    percent_test: float) -> str:
   """Returns a line that says which splits are ready-made.
 
   Args:

@@ -15,6 +15,7 @@ import io
 import os
 import re
 import shutil
+from typing import Callable, Dict, Iterable, Iterator, List, Optional, Tuple
 
 from common import files, label_files, locks, threads
 from common.errors import InputError
@@ -38,7 +39,7 @@ _LOCK = '.converted_files.lock'
 
 
 @contextlib.contextmanager
-def hold(folder):
+def hold(folder: str) -> Iterator[None]:
   """Keeps other processes from converting a folder of photos; for a `with`.
 
   Without it, two conversions would move each other's files.
@@ -59,7 +60,7 @@ def hold(folder):
 
 
 @contextlib.contextmanager
-def hold_data_set(dataset_dir, name):
+def hold_data_set(dataset_dir: str, name: str) -> Iterator[None]:
   """Keeps other processes from converting a data set; for a `with`.
 
   Args:
@@ -76,7 +77,7 @@ def hold_data_set(dataset_dir, name):
     yield
 
 
-def make_folder(path):
+def make_folder(path: str) -> None:
   """Creates a folder if it is missing, or raises InputError."""
   try:
     os.makedirs(path, exist_ok=True)
@@ -84,17 +85,17 @@ def make_folder(path):
     raise InputError('cannot make the folder %s: %s' % (path, error.strerror))
 
 
-def skipped_path(dataset_dir, name):
+def skipped_path(dataset_dir: str, name: str) -> str:
   """Returns the path of the list of files that were not converted."""
   return os.path.join(dataset_dir, name + '_skipped.csv')
 
 
-def own_labels_path(dataset_dir, name):
+def own_labels_path(dataset_dir: str, name: str) -> str:
   """Returns the path of the labels if labels.txt is another data set's."""
   return os.path.join(dataset_dir, name + '_labels.txt')
 
 
-def labels_path(dataset_dir, manifest):
+def labels_path(dataset_dir: str, manifest: manifests.Manifest) -> str:
   """Returns the path of the label file of a converted data set."""
   path = os.path.join(dataset_dir, record_dataset.LABELS_FILE)
   if _read(path) == label_files.content(manifest.labels):
@@ -102,7 +103,7 @@ def labels_path(dataset_dir, manifest):
   return own_labels_path(dataset_dir, manifest.name)
 
 
-def former_path(dataset_dir, name):
+def former_path(dataset_dir: str, name: str) -> Optional[str]:
   """Returns the path of the former conversion's manifest, or None.
 
   It is in the work folder if a conversion was killed while it moved files.
@@ -114,7 +115,8 @@ def former_path(dataset_dir, name):
   return None
 
 
-def check_way_is_free(dataset_dir, name, shards=()):
+def check_way_is_free(dataset_dir: str, name: str,
+                      shards: Iterable[str] = ()) -> None:
   """Raises InputError if the files cannot be written.
 
   A folder may have the name of one of them: a data set may be called
@@ -135,13 +137,14 @@ def check_way_is_free(dataset_dir, name, shards=()):
                        'written: rename the folder' % path)
 
 
-def write_skipped(dataset_dir, name, skipped):
+def write_skipped(dataset_dir: str, name: str,
+                  skipped: Iterable[Dict[str, str]]) -> None:
   """Writes the list of files that were not converted, one per row, sorted.
 
   Args:
     dataset_dir: folder of the record files.
     name: name of the data set.
-    skipped: list of {'file', 'reason'}.
+    skipped: {'file', 'reason'} of each.
 
   Raises:
     OSError: if it cannot be written.
@@ -155,17 +158,19 @@ def write_skipped(dataset_dir, name, skipped):
   files.write_text(skipped_path(dataset_dir, name), text.getvalue())
 
 
-def write(dataset_dir, folder, manifest, former, orders, hidden, max_pixels):
+def write(dataset_dir: str, folder: str, manifest: manifests.Manifest,
+          former: Optional[manifests.Manifest],
+          orders: Dict[str, List[Tuple[photo_folder.CheckedPhoto, int]]],
+          hidden: List[Dict[str, str]], max_pixels: int) -> None:
   """Writes all files of a data set of photos; see the module's docstring.
 
   Args:
     dataset_dir: folder that gets the files.
     folder: the folder of photos.
-    manifest: the Manifest.
-    former: the Manifest of the former conversion, or None.
-    orders: {shard: list of (photo_folder.CheckedPhoto, label)}.
-    hidden: list of {'file', 'reason'} to write only to the list of skipped
-      files.
+    manifest: describes the data set.
+    former: of the former conversion, if there was one.
+    orders: {shard: [(photo, label), ...]}.
+    hidden: {'file', 'reason'} to write only to the list of skipped files.
     max_pixels: as in photos.normalize_photo.
 
   Raises:
@@ -179,7 +184,9 @@ def write(dataset_dir, folder, manifest, former, orders, hidden, max_pixels):
           _write_shards(folder, work_path, orders, max_pixels))
 
 
-def publish(dataset_dir, manifest, former, hidden, write_shards):
+def publish(dataset_dir: str, manifest: manifests.Manifest,
+            former: Optional[manifests.Manifest], hidden: List[Dict[str, str]],
+            write_shards: Callable[[str], None]) -> None:
   """Writes all files of a data set, of photos or of images in memory.
 
   Args:

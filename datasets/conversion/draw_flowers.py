@@ -20,6 +20,7 @@ import math
 import os
 import random
 import sys
+from typing import Iterable, List, Tuple
 
 import numpy as np
 from absl import app, flags
@@ -33,6 +34,9 @@ WIDTH, HEIGHT = 208, 176  # Pixels of a photo.
 _SCALE = 2  # Drawn larger by this factor, for smooth edges.
 _GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))  # Between two seeds of a head.
 
+# (x, y) or (radius, angle).
+_Point = Tuple[float, float]
+
 
 class Pose:
   """Position of a flower's head; maps coordinates in the head to pixels.
@@ -41,7 +45,8 @@ class Pose:
   before the rotation x points right and y down.
   """
 
-  def __init__(self, x, y, radius, angle, slant=1.0):
+  def __init__(self, x: float, y: float, radius: float, angle: float,
+               slant: float = 1.0) -> None:
     """Sets the position.
 
     Args:
@@ -52,7 +57,7 @@ class Pose:
     self.x, self.y, self.radius = x, y, radius
     self._sin, self._cos, self._slant = math.sin(angle), math.cos(angle), slant
 
-  def at(self, points):
+  def at(self, points: Iterable[_Point]) -> List[_Point]:
     """Returns the pixels of a list of (x, y)."""
     placed = []
     for x, y in points:
@@ -61,17 +66,17 @@ class Pose:
                      self.y + self.radius * (x * self._sin + y * self._cos)))
     return placed
 
-  def polar(self, points):
+  def polar(self, points: Iterable[_Point]) -> List[_Point]:
     """Returns the pixels of a list of (radius, angle)."""
     return self.at([(r * math.cos(a), r * math.sin(a)) for r, a in points])
 
 
-def draw_flower(kind, rng):
+def draw_flower(kind: str, rng: random.Random) -> Image.Image:
   """Draws one photo.
 
   Args:
     kind: a name in KINDS.
-    rng: random.Random.
+    rng: source of all random values.
 
   Returns:
     Pillow image of WIDTH x HEIGHT pixels, mode RGB.
@@ -94,13 +99,13 @@ def draw_flower(kind, rng):
   return _photograph(image, rng)
 
 
-def draw_all(output_dir, per_class=100, seed=0):
+def draw_all(output_dir: str, per_class: int = 100, seed: int = 0) -> None:
   """Writes `<output_dir>/<kind>/<kind>_<number>.jpg`, the same for each seed.
 
   Args:
     output_dir: folder, created if missing; files of the same name are replaced.
     per_class: photos per kind.
-    seed: integer.
+    seed: decides how the flowers look.
 
   Raises:
     InputError: if the files cannot be written.
@@ -310,7 +315,7 @@ def _photograph(image, rng):
   return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
 
 
-def define_flags():
+def define_flags() -> None:
   flags.DEFINE_string('output_dir', None,
                       'Folder that gets one folder per kind; made if missing.')
   flags.DEFINE_integer('per_class', 100, 'Photos per kind of flower.',
@@ -319,7 +324,7 @@ def define_flags():
                        'the same photos.')
 
 
-def main(argv):
+def main(argv: List[str]) -> None:
   try:
     if len(argv) > 1:
       raise InputError('unexpected argument %r: flags are given as '

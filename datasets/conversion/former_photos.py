@@ -9,9 +9,9 @@ Photos are rarely saved again, so they are decoded for this only if some former
 photos are gone and new ones may look the same.
 """
 
-import collections
 import hashlib
 import os
+from typing import Dict, List, NamedTuple, Set, Tuple
 
 from google.protobuf.message import DecodeError
 
@@ -19,26 +19,33 @@ from common import threads
 from common.errors import InputError
 from compat import tf
 from datasets.conversion import same_photos
+from datasets.manifest import Manifest
 from datasets.photo_files import photos
+from datasets.photo_files.photo_folder import CheckedPhoto
 from datasets.records import tfrecord_file
 
-_Lost = collections.namedtuple('_Lost', 'pixels looks sizes')
-_Lost.__doc__ = """Former photos whose bytes are gone, by what identifies them.
 
-pixels: {file: digest of its pixels}, of plain ones (see photos.Inspected).
-looks: set of the looks of these.
-sizes: set of (height, width) of those that are not plain.
-"""
+class _Lost(NamedTuple):
+  """Former photos whose bytes are gone, by what identifies them."""
+
+  # {file: digest of its pixels}, of plain ones (see photos.Inspected).
+  pixels: Dict[str, str]
+  # The looks of these.
+  looks: Set[str]
+  # (height, width) of those that are not plain.
+  sizes: Set[Tuple[int, int]]
 
 
-def find(dataset_dir, folder, former, groups, max_pixels):
+def find(dataset_dir: str, folder: str, former: Manifest,
+         groups: List[List[CheckedPhoto]],
+         max_pixels: int) -> Tuple[Manifest, Dict[str, str]]:
   """Computes the digests by which former photos are recognized.
 
   Args:
     dataset_dir: folder of the former records.
     folder: the folder of photos.
-    former: Manifest of the former conversion.
-    groups: list of lists of CheckedPhoto with equal pixels.
+    former: of the former conversion.
+    groups: photos; those of a group have equal pixels.
     max_pixels: as in photos.normalize_photo.
 
   Returns:

@@ -5,14 +5,15 @@ only. Settings that are not given are those of the last conversion, read from
 its manifest.
 """
 
-import collections
 import hashlib
 import os
 import random
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from common.errors import InputError
 from datasets import imagenet_names
 from datasets.conversion import imagenet_source
+from datasets.manifest import Manifest
 from datasets.photo_files import photos
 
 SPLITS = ('train', 'validation')
@@ -30,7 +31,7 @@ _FILE_FLAGS = {'labels': '--imagenet_validation_labels',
 #   num_shards  record files, at most one per photo
 #   seed        integer, decides the order
 #   max_pixels  photos with more are skipped
-_SETTINGS = {
+_SETTINGS: Dict[str, Tuple[Any, Any]] = {
     'folder': (str, None),
     'labels': ((str, type(None)), None),
     'boxes': ((str, type(None)), None),
@@ -45,24 +46,28 @@ _SKIPPED_KEYS = {'file', 'reason', 'stamp'}
 # Settings that are also kept from another split's last conversion.
 _SHARED = ('boxes', 'seed', 'max_pixels')
 
-Plan = collections.namedtuple('Plan', 'shards boxes settings digest')
-Plan.__doc__ = """How the record files of a split are made.
 
-shards: {shard: list of imagenet_source.SourcePhoto}.
-boxes: {file name: list of imagenet_source.Box}.
-settings: {setting: value}, see _SETTINGS; paths are real paths.
-digest: identifies the plan: a hash of all that the records depend on.
-"""
+class Plan(NamedTuple):
+  """How the record files of a split are made."""
+
+  # {shard: its photos}.
+  shards: Dict[str, List[imagenet_source.SourcePhoto]]
+  # {file name: its boxes}.
+  boxes: Dict[str, List[imagenet_source.Box]]
+  # {setting: value}, see _SETTINGS; paths are real paths.
+  settings: Dict[str, Any]
+  # Identifies the plan: a hash of all that the records depend on.
+  digest: str
 
 
-def check_former(former, path):
+def check_former(former: Manifest, path: str) -> None:
   """Raises InputError if a manifest was not written by convert_imagenet.
 
   It may be that of a folder of photos called imagenet, whose records must not
   be replaced by others.
 
   Args:
-    former: Manifest.
+    former: as loaded.
     path: its path, for the message.
   """
   if former.labels != imagenet_names.labels() or former.files:
@@ -85,13 +90,14 @@ def check_former(former, path):
           'away and convert again, or use another folder' % (path, split))
 
 
-def make_plans(given, former):
+def make_plans(given: Dict[str, Dict[str, Any]],
+               former: Optional[Manifest]) -> Dict[str, Plan]:
   """Makes the plans of the requested splits.
 
   Args:
     given: {split: {setting: value}}; the value is None if it is not given.
       'folder' must be given.
-    former: Manifest of the last conversion, or None.
+    former: of the last conversion, if there was one.
 
   Returns:
     {split: Plan}.
@@ -102,7 +108,8 @@ def make_plans(given, former):
   settings = {split: _complete(split, of_split, former)
               for split, of_split in given.items()}
   _check_folders(settings, former)
-  plans, boxes = {}, {None: {}}
+  plans = {}
+  boxes: Dict[Optional[str], Dict[str, list]] = {None: {}}
   for split, of_split in settings.items():
     rows = _call_with_hint('labels', given[split], of_split, _list_photos,
                            split, of_split)

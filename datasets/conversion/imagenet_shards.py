@@ -8,31 +8,37 @@ finished data set follow from its manifest.
 import collections
 import json
 import os
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 from common import files
+from common.progress import Progress
 from compat import tf
 from datasets import imagenet_names, record_dataset
 from datasets.conversion import imagenet_source
 from datasets.photo_files import photos
 
-ShardFacts = collections.namedtuple(
-    'ShardFacts', 'records bytes class_counts skipped')
-ShardFacts.__doc__ = """Facts about a finished record file.
 
-records: how many it holds.
-bytes: size of the file.
-class_counts: [[label, records], ...].
-skipped: list of {'file', 'reason', 'stamp'}, see _stamp.
-"""
+class ShardFacts(NamedTuple):
+  """Facts about a finished record file."""
+
+  # How many it holds.
+  records: int
+  # Size of the file.
+  bytes: int
+  # [[label, records], ...].
+  class_counts: Sequence[Sequence[int]]
+  # {'file', 'reason', 'stamp'} of each photo that was skipped, see _stamp.
+  skipped: List[Dict[str, Any]]
 
 
-def make_example(photo, row, boxes):
+def make_example(photo: photos.Photo, row: imagenet_source.SourcePhoto,
+                 boxes: List[imagenet_source.Box]) -> tf.train.Example:
   """Returns the tf.train.Example of a photo.
 
   Args:
-    photo: photos.Photo.
-    row: its imagenet_source.SourcePhoto.
-    boxes: list of imagenet_source.Box.
+    photo: the upright JPEG.
+    row: its file and class.
+    boxes: its bounding boxes.
   """
   synset = imagenet_names.synsets()[row.label - 1]
   extra = {
@@ -53,20 +59,23 @@ def make_example(photo, row, boxes):
       os.path.basename(row.path), image_format=b'JPEG', extra=extra)
 
 
-def write(path, rows, boxes, max_pixels, shown):
+def write(path: str, rows: List[imagenet_source.SourcePhoto],
+          boxes: Dict[str, List[imagenet_source.Box]], max_pixels: int,
+          shown: Progress) -> ShardFacts:
   """Writes one record file and its facts.
 
   Args:
     path: path of the file, in the work folder.
-    rows: list of imagenet_source.SourcePhoto.
-    boxes: {file name: list of imagenet_source.Box}.
+    rows: its photos.
+    boxes: {file name: its bounding boxes}.
     max_pixels: photos with more pixels are skipped.
-    shown: the progress.Progress to update.
+    shown: progress to update.
 
   Returns:
     The ShardFacts.
   """
-  counts, skipped = collections.Counter(), []
+  counts: Dict[int, int] = collections.Counter()
+  skipped = []
   with files.replacing(path) as part, (
       tf.python_io.TFRecordWriter(part.name)) as writer:
     for row in rows:
@@ -87,7 +96,7 @@ def write(path, rows, boxes, max_pixels, shown):
   return facts
 
 
-def read_facts(path):
+def read_facts(path: str) -> Optional[ShardFacts]:
   """Returns the ShardFacts of a record file, or None; the file may be gone."""
   try:
     with open(path + '.json', encoding='utf-8') as source:
@@ -96,12 +105,14 @@ def read_facts(path):
     return None
 
 
-def facts_of_split(entry, shards):
+def facts_of_split(
+    entry: Dict[str, Any], shards: Dict[str, List[imagenet_source.SourcePhoto]]
+) -> Dict[str, ShardFacts]:
   """Returns {shard: ShardFacts} of a finished split.
 
   Args:
     entry: the split as returned by `describe`.
-    shards: {shard: list of SourcePhoto} of the same plan. Shards whose number
+    shards: {shard: its photos} of the same plan. Shards whose number
       of records does not match, as when the folder of photos was renamed, are
       omitted.
   """
@@ -109,7 +120,8 @@ def facts_of_split(entry, shards):
   facts = {}
   for shard, records, size in zip(entry['shards'], entry['shard_sizes'],
                                   entry['shard_bytes']):
-    counts, lost = collections.Counter(), []
+    counts: Dict[int, int] = collections.Counter()
+    lost = []
     for row in shards.get(shard, []):
       if _short(row.path) in skipped:
         lost.append(skipped[_short(row.path)])
@@ -120,14 +132,14 @@ def facts_of_split(entry, shards):
   return facts
 
 
-def describe(facts, labels):
+def describe(facts: Dict[str, ShardFacts], labels: List[str]) -> Dict[str, Any]:
   """Returns a split as the manifest holds it.
 
   Args:
     facts: {shard: ShardFacts}, in the order of the shards.
-    labels: list of class names.
+    labels: class names.
   """
-  counts = collections.Counter()
+  counts: Dict[str, int] = collections.Counter()
   for of_shard in facts.values():
     for label, count in of_shard.class_counts:
       counts[labels[label]] += count
@@ -140,11 +152,12 @@ def describe(facts, labels):
                       for entry in of_shard.skipped]}
 
 
-def some_changed(rows, skipped):
+def some_changed(rows: List[imagenet_source.SourcePhoto],
+                 skipped: List[Dict[str, Any]]) -> bool:
   """Returns whether a photo that could not be used has changed since.
 
   Args:
-    rows: list of SourcePhoto.
+    rows: the photos of a shard.
     skipped: as in ShardFacts.
   """
   if not skipped:

@@ -10,6 +10,7 @@ import collections
 import csv
 import os
 import re
+from typing import Dict, List, NamedTuple, Optional
 
 from common.errors import InputError
 from datasets import imagenet_names
@@ -20,18 +21,26 @@ _VALIDATION_NAME = re.compile(r'.*_val_(\d{8})\.[A-Za-z]+')
 
 _WORDNET_ID = re.compile(r'n\d{8}')
 
-SourcePhoto = collections.namedtuple('SourcePhoto', 'path label')
-SourcePhoto.__doc__ = """A photo file and its class.
 
-path: path of the file.
-label: integer, 1 to 1000.
-"""
+class SourcePhoto(NamedTuple):
+  """A photo file and its class."""
 
-Box = collections.namedtuple('Box', 'xmin ymin xmax ymax')
-Box.__doc__ = """A bounding box; fractions of width and height, 0.0 to 1.0."""
+  # Path of the file.
+  path: str
+  # 1 to 1000.
+  label: int
 
 
-def list_classes(folder):
+class Box(NamedTuple):
+  """A bounding box; fractions of width and height, 0.0 to 1.0."""
+
+  xmin: float
+  ymin: float
+  xmax: float
+  ymax: float
+
+
+def list_classes(folder: str) -> List[SourcePhoto]:
   """Lists the photos in a folder with one folder per class.
 
   Args:
@@ -64,7 +73,8 @@ def list_classes(folder):
   return class_photos
 
 
-def list_validation(folder, labels_path=None):
+def list_validation(folder: str,
+                    labels_path: Optional[str] = None) -> List[SourcePhoto]:
   """Lists the validation photos, which are in one folder or in class folders.
 
   Args:
@@ -99,7 +109,7 @@ def list_validation(folder, labels_path=None):
                                                  folder, labels_path))]
 
 
-def read_boxes(csv_path):
+def read_boxes(csv_path: str) -> Dict[str, List[Box]]:
   """Reads the bounding boxes.
 
   Args:

@@ -5,7 +5,6 @@ becomes a PNG, which is lossless. A conversion that was killed starts over (see
 converted_files), and the same images give the same bytes.
 """
 
-import collections
 import contextlib
 import io
 import itertools
@@ -13,6 +12,7 @@ import os
 import random
 import reprlib
 import shutil
+from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 from PIL import Image
@@ -26,23 +26,28 @@ from datasets.conversion import converted_files
 from datasets.records import shard_check
 from datasets.split_files import work_dir
 
-Images = collections.namedtuple('Images', 'pixels labels')
-Images.__doc__ = """The images of one split.
 
-pixels: uint8 array [number, height, width] or [number, height, width, 3].
-labels: integer array [number].
-"""
+class Images(NamedTuple):
+  """The images of one split."""
+
+  # uint8 array [number, height, width] or [number, height, width, 3].
+  pixels: np.ndarray
+  # Integer array [number].
+  labels: np.ndarray
+
 
 _SEED = 0  # Decides the order of the records; the same seed as in slim.
 
 
-def convert(dataset_dir, name, labels, splits, num_shards=None):
+def convert(dataset_dir: str, name: str, labels: Sequence[str],
+            splits: Dict[str, Images],
+            num_shards: Optional[int] = None) -> manifests.Manifest:
   """Writes the records of a data set, its labels and its manifest.
 
   Args:
     dataset_dir: folder of the files; it must exist.
     name: name of the data set.
-    labels: list of class names; the index is the label.
+    labels: class names; the index is the label.
     splits: {split name: Images}.
     num_shards: record files per split; 0: one, which is enough for small
       images; None: as in the former conversion, or else one.
@@ -89,7 +94,10 @@ def convert(dataset_dir, name, labels, splits, num_shards=None):
   return manifest
 
 
-def already_converted(dataset_dir, name, labels, split_names, num_shards):
+def already_converted(
+    dataset_dir: str, name: str, labels: Sequence[str],
+    split_names: Iterable[str],
+    num_shards: Optional[int]) -> Optional[manifests.Manifest]:
   """Returns the Manifest of an earlier conversion, or None.
 
   All record files are read, see shard_check. If they are undamaged, the
@@ -98,7 +106,7 @@ def already_converted(dataset_dir, name, labels, split_names, num_shards):
   Args:
     dataset_dir: folder of the files.
     name: name of the data set.
-    labels: list of class names; the index is the label.
+    labels: class names; the index is the label.
     split_names: the splits that the data set has.
     num_shards: requested record files per split; 0: one; None: any number.
 
@@ -114,7 +122,7 @@ def already_converted(dataset_dir, name, labels, split_names, num_shards):
     return None
   _check_former(manifest, manifests.path(dataset_dir, name), labels,
                 split_names)
-  known_shards = []
+  known_shards: List[shard_check.KnownShard] = []
   for split_name, split in manifest.splits.items():
     wanted = min(_shard_count(num_shards, manifest, split_name), split['size'])
     if len(split['shards']) != wanted or not (

@@ -1,6 +1,7 @@
 """Downloads and converts public data sets by name."""
 
 import os
+from typing import Any, Callable, Dict
 
 from common.errors import unknown_name
 from datasets.conversion import (
@@ -10,8 +11,9 @@ from datasets.conversion import (
   convert_photos,
   converted_files,
 )
+from datasets.manifest import Manifest
 
-CONVERTERS = {
+CONVERTERS: Dict[str, Callable[..., Manifest]] = {
     'cifar10': convert_cifar10.convert,
     'flowers': convert_flowers.convert,
     'mnist': convert_mnist.convert,
@@ -22,7 +24,7 @@ CONVERTERS = {
 _OF_PHOTOS = ('flowers',)
 
 
-def is_of_photos(name, dataset_dir):
+def is_of_photos(name: str, dataset_dir: str) -> bool:
   """Returns whether a data set is made of photo files, by convert_photos.
 
   Args:
@@ -33,7 +35,7 @@ def is_of_photos(name, dataset_dir):
           os.path.isdir(os.path.join(dataset_dir, name)))
 
 
-def convert(name, dataset_dir, **options):
+def convert(name: str, dataset_dir: str, **options: Any) -> Manifest:
   """Downloads a public data set if it is missing, and converts it.
 
   If there is a folder of photos `<dataset_dir>/<name>/`, it is converted

@@ -6,18 +6,21 @@ conversion, so only photos that may equal another are decoded in full.
 """
 
 import collections
+from typing import Dict, List
 
 from common import threads
 from common.errors import InputError
 from datasets.photo_files import photo_folder, photos
+from datasets.photo_files.photo_folder import CheckedPhoto
 
 
-def group(folder, usable, max_pixels):
+def group(folder: str, usable: List[CheckedPhoto],
+          max_pixels: int) -> List[List[CheckedPhoto]]:
   """Groups photos by the pixels of the upright picture.
 
   Args:
     folder: the folder of photos.
-    usable: list of photo_folder.CheckedPhoto.
+    usable: the photos.
     max_pixels: as in photos.normalize_photo.
 
   Returns:
@@ -27,12 +30,12 @@ def group(folder, usable, max_pixels):
   Raises:
     InputError: a file has changed since it was checked.
   """
-  by_bytes = collections.OrderedDict()
+  by_bytes: Dict[str, List[CheckedPhoto]] = collections.OrderedDict()
   for photo in usable:
     by_bytes.setdefault(photo.digest, []).append(photo)
   firsts = [members[0] for members in by_bytes.values()]
   digests = digest_pixels(folder, _doubtful(firsts), max_pixels)
-  groups = collections.OrderedDict()
+  groups: Dict[str, List[CheckedPhoto]] = collections.OrderedDict()
   for photo in firsts:
     if photo.is_plain:  # One that is not doubtful has no equal in other bytes.
       key = digests.get(photo.digest, photo.digest)
@@ -55,12 +58,13 @@ def _doubtful(firsts):
           (looks[photo.look] > 1 or (photo.height, photo.width) in sizes)]
 
 
-def digest_pixels(folder, checked, max_pixels):
+def digest_pixels(folder: str, checked: List[CheckedPhoto],
+                  max_pixels: int) -> Dict[str, str]:
   """Decodes photos and digests their pixels, with progress on stderr.
 
   Args:
     folder: the folder of photos.
-    checked: list of CheckedPhoto.
+    checked: the photos.
     max_pixels: as in photos.normalize_photo.
 
   Returns:

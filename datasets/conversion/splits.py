@@ -2,10 +2,13 @@
 
 import collections
 import hashlib
+from typing import Callable, Dict, List, Optional
 
 from common.errors import InputError
 from compat import tf
+from datasets.manifest import Manifest
 from datasets.photo_files import photo_folder
+from datasets.photo_files.photo_folder import CheckedPhoto
 
 SPLITS = ('train', 'validation', 'test')
 
@@ -13,14 +16,17 @@ SPLITS = ('train', 'validation', 'test')
 _NAMED = 5
 
 
-def assign_all(by_class, percents, seed, former=None, pixels=None):
+def assign_all(by_class: Dict[str, List[List[CheckedPhoto]]],
+               percents: Dict[str, float], seed: int,
+               former: Optional[Manifest] = None,
+               pixels: Optional[Dict[str, str]] = None) -> Dict[str, str]:
   """Assigns the photos of all classes to splits.
 
   Args:
-    by_class: {class: list of groups}.
+    by_class: {class: groups}, see `assign`.
     percents: as in `assign`.
-    seed: integer.
-    former: the manifest.Manifest whose splits are kept, or None.
+    seed: as in `assign`.
+    former: its splits are kept; None: there was no former conversion.
     pixels: {CheckedPhoto.digest: digest of the pixels} of photos that `former`
       may have in other bytes, see former_photos.find; or None.
 
@@ -44,7 +50,10 @@ def assign_all(by_class, percents, seed, former=None, pixels=None):
   return split_of
 
 
-def assign(groups, percents, seed, former=None):
+def assign(
+    groups: List[List[CheckedPhoto]], percents: Dict[str, float], seed: int,
+    former: Optional[Callable[[CheckedPhoto], Optional[str]]] = None
+) -> Dict[str, str]:
   """Assigns the photos of one class to splits.
 
   A group of photos with equal pixels stays together. Groups are ordered by a
@@ -57,9 +66,9 @@ def assign(groups, percents, seed, former=None):
   too optimistic.
 
   Args:
-    groups: list of lists of photo_folder.CheckedPhoto of one class.
+    groups: photos of one class; those of a group have equal pixels.
     percents: {'validation': number, 'test': number}, sum at most 99.
-    seed: integer.
+    seed: decides the order.
     former: function of a CheckedPhoto that returns its former split, or None;
       None: there was no former conversion.
 
@@ -68,7 +77,8 @@ def assign(groups, percents, seed, former=None):
     rounded, but at least one photo, and fewer if only larger groups are left. A
     class without enough groups lacks a split: see `check`.
   """
-  split_of, new_groups = {}, []
+  split_of: Dict[str, str] = {}
+  new_groups = []
   for members in sorted(groups, key=lambda members: _rank(members, seed)):
     former_splits = {former(photo) for photo in members} if former else ()
     for split in SPLITS:
@@ -80,7 +90,8 @@ def assign(groups, percents, seed, former=None):
 
   wanted = _wanted(sum(map(len, groups)), percents)
   sizes = collections.Counter(split_of.values())
-  chosen = {split: [] for split in SPLITS}
+  chosen: Dict[str, List[List[CheckedPhoto]]] = {
+      split: [] for split in SPLITS}
   for members in new_groups:
     for split in wanted:
       if sizes[split] + len(members) <= wanted[split]:
@@ -122,11 +133,13 @@ def _wanted(count, percents):
   return wanted
 
 
-def check(by_class, split_of, percents, was_kept, folder):
+def check(by_class: Dict[str, List[List[CheckedPhoto]]],
+          split_of: Dict[str, str], percents: Dict[str, float],
+          was_kept: Optional[str], folder: str) -> None:
   """Raises InputError if a class has no photos in a requested split.
 
   Args:
-    by_class: {class: list of groups}.
+    by_class: {class: groups}, see `assign`.
     split_of: {file: split} of all photos.
     percents: as in `assign`.
     was_kept: path of the former manifest whose splits were kept, or None.
@@ -150,14 +163,15 @@ def check(by_class, split_of, percents, was_kept, folder):
       (folder, ', '.join(wanted), _some(lacking), advice))
 
 
-def keep_one_split(members, skipped):
+def keep_one_split(members: List[CheckedPhoto],
+                   skipped: List[Dict[str, str]]) -> List[CheckedPhoto]:
   """Returns those photos of a group of equal ones that are converted.
 
   If they are in several classes: none. If they are in several ready-made
   splits: those in the last one.
 
   Args:
-    members: list of CheckedPhoto with equal pixels.
+    members: photos with equal pixels.
     skipped: list to which those in an earlier ready-made split are added.
   """
   if len({photo.class_name for photo in members}) > 1:
@@ -173,13 +187,14 @@ def keep_one_split(members, skipped):
   return [photo for photo in members if photo.split == last.split]
 
 
-def check_ready_made(folder, listing, kept):
+def check_ready_made(folder: str, listing: photo_folder.Listing,
+                     kept: List[List[CheckedPhoto]]) -> None:
   """Checks that each class is in each ready-made split.
 
   Args:
     folder: the folder of photos.
-    listing: its photo_folder.Listing.
-    kept: list of the results of `keep_one_split`, without empty ones.
+    listing: what is in it.
+    kept: the results of `keep_one_split`, without empty ones.
 
   Raises:
     InputError: a class is not in the training split.

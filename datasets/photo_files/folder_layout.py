@@ -7,6 +7,7 @@ test/, as in many published data sets.
 
 import collections
 import os
+from typing import Dict, List, NamedTuple
 
 from common.errors import InputError
 from datasets.photo_files import side_files
@@ -19,17 +20,20 @@ _SPLIT_OF = {'train': 'train', 'training': 'train',
              'val': 'validation', 'valid': 'validation',
              'validation': 'validation', 'test': 'test', 'testing': 'test'}
 
-Layout = collections.namedtuple('Layout', 'splits classes unused')
-Layout.__doc__ = """What the folders in a folder of photos are.
 
-splits: {split: folder that holds its class folders}, in the order of
-  training, validation, test; empty if the folders are classes.
-classes: list of class folders; empty if the folders are splits.
-unused: {folder: why it is neither}.
-"""
+class Layout(NamedTuple):
+  """What the folders in a folder of photos are."""
+
+  # {split: folder that holds its class folders}, in the order of training,
+  # validation, test; empty if the folders are classes.
+  splits: Dict[str, str]
+  # The class folders; empty if the folders are splits.
+  classes: List[str]
+  # {folder: why it is neither}.
+  unused: Dict[str, str]
 
 
-def find(folder, names, asked=AUTO):
+def find(folder: str, names: List[str], asked: str = AUTO) -> Layout:
   """Finds out whether the folders in a folder of photos are classes or splits.
 
   They are ready-made splits if train/ holds class folders, and either another
@@ -39,7 +43,7 @@ def find(folder, names, asked=AUTO):
 
   Args:
     folder: the folder of photos.
-    names: sorted list of the folders in it, without hidden ones.
+    names: sorted names of the folders in it, without hidden ones.
     asked: one of LAYOUTS.
 
   Returns:

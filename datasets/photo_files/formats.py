@@ -8,6 +8,7 @@ files on disk and by serving.web.uploads for the server.
 
 import codecs
 import re
+from typing import Optional
 
 # Bytes in which text formats are recognized; an SVG may begin with comments.
 _TEXT_BYTES = 1024
@@ -60,11 +61,11 @@ _TEXTS = [(re.compile(pattern, re.DOTALL | re.IGNORECASE), name)
 PHOTOS = frozenset(name for _, name in _PHOTO_SIGNATURES)
 
 
-def name_of(data):
+def name_of(data: bytes) -> Optional[str]:
   """Returns the name of a file's format, None if it is not known.
 
   Args:
-    data: bytes of the file, or its first ones: 16 are enough for binary
+    data: the file, or its first bytes: 16 are enough for binary
       formats, some text formats need more.
   """
   for pattern, name in _SIGNATURES:

@@ -1,6 +1,8 @@
 """Reads the markers of a JPEG: size, scans, end of data, and metadata."""
 
+import io
 import re
+from typing import Tuple
 
 from datasets.photo_files.photo_colors import CostlyPhotoError
 
@@ -42,7 +44,7 @@ class JpegError(ValueError):
   """A JPEG that is damaged; the message is a short reason."""
 
 
-def size_of(data):
+def size_of(data: bytes) -> Tuple[int, int]:
   """Returns the largest width and height of the frames before the coded data.
 
   Zeros if there is no frame, or the segments do not lead to coded data.
@@ -75,7 +77,7 @@ def size_of(data):
   return (width, height) if num_scans else (0, 0)
 
 
-def drop_end(data, source):
+def drop_end(data: bytes, source: io.BytesIO) -> None:
   """Removes the end marker of a JPEG, so that Pillow notices lost data.
 
   At the marker libjpeg fills missing parts with grey and only warns, which
@@ -88,8 +90,8 @@ def drop_end(data, source):
   own. Such files keep their marker.
 
   Args:
-    data: bytes of the file.
-    source: the io.BytesIO of these bytes from which Pillow has read the header,
+    data: the file.
+    source: file object of these bytes, from which Pillow has read the header,
       up to the coded data.
 
   Raises:
@@ -102,7 +104,7 @@ def drop_end(data, source):
     source.write(_PADDING)
 
 
-def without_metadata(data, exif=b''):
+def without_metadata(data: bytes, exif: bytes = b'') -> bytes:
   """Returns the same JPEG without data that do not change how it looks.
 
   The coded data stay byte for byte, and so do the ICC profile and the colour
@@ -110,7 +112,7 @@ def without_metadata(data, exif=b''):
   application data and bytes after the end marker are dropped.
 
   Args:
-    data: bytes of the file.
+    data: the file.
     exif: EXIF block to insert, beginning with `Exif`; empty: none.
 
   Raises:

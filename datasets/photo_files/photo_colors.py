@@ -1,6 +1,6 @@
 """Converts decoded photos to 8-bit RGB, as image viewers show them."""
 
-import collections
+from typing import NamedTuple, Optional, Tuple
 
 import numpy as np
 from PIL import GifImagePlugin, Image, TiffImagePlugin
@@ -17,13 +17,15 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 # The largest value of 12 bits, and its high byte in 16 bits.
 _MAX_12_BITS, _HIGH_BYTE = 4095, 15
 
-Layout = collections.namedtuple('Layout', 'bits frame')
-Layout.__doc__ = """Properties that Pillow no longer gives after decoding.
 
-bits: bits per channel in the file.
-frame: (left, top, right, bottom) of the first frame of an animation; None if
-  the file is not an animation.
-"""
+class Layout(NamedTuple):
+  """Properties that Pillow no longer gives after decoding."""
+
+  # Bits per channel in the file.
+  bits: int
+  # (left, top, right, bottom) of the first frame of an animation; None if the
+  # file is not an animation.
+  frame: Optional[Tuple[int, int, int, int]]
 
 
 class PhotoError(InputError):
@@ -34,12 +36,12 @@ class CostlyPhotoError(PhotoError):
   """A photo that would take far more work than its pixels explain."""
 
 
-def layout_of(image, data):
+def layout_of(image: Image.Image, data: bytes) -> Layout:
   """Returns the Layout of an image that is not decoded yet.
 
   Args:
-    image: Pillow image.
-    data: bytes of its file.
+    image: as opened by Pillow.
+    data: its file.
   """
   if image.format == 'PNG':
     return Layout(data[24], None)
@@ -50,18 +52,18 @@ def layout_of(image, data):
   return Layout(8, webp.first_frame(data) if image.format == 'WEBP' else None)
 
 
-def has_alpha(image):
+def has_alpha(image: Image.Image) -> bool:
   """Returns whether a Pillow image may have transparent pixels."""
   return (image.mode in ('LA', 'La', 'PA', 'RGBA', 'RGBa') or
           'transparency' in image.info)
 
 
-def to_rgb(image, layout):
+def to_rgb(image: Image.Image, layout: Layout) -> Image.Image:
   """Returns a decoded image in mode RGB, with white where it is transparent.
 
   Args:
-    image: Pillow image.
-    layout: its Layout.
+    image: decoded by Pillow.
+    layout: from `layout_of`, before it was decoded.
 
   Raises:
     PhotoError: its values have no agreed black and white.
@@ -73,7 +75,7 @@ def to_rgb(image, layout):
     highest = max(np.ravel(image.getextrema())[:2 * 3])
     _check_uses_16_bits(highest > _HIGH_BYTE)
   if image.format == 'BMP' and image.mode == 'RGBA' and (
-      image.getextrema()[3] == (0, 0)):
+      image.getextrema()[-1] == (0, 0)):
     # Some programs leave the fourth byte unused.
     image = image.convert('RGB')
   if has_alpha(image):

@@ -5,53 +5,68 @@ import hashlib
 import os
 import stat
 import unicodedata
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 from common import threads
 from common.errors import InputError
 from compat import tf
 from datasets.photo_files import folder_layout, photos, side_files
 
-Listing = collections.namedtuple(
-    'Listing', 'classes files skipped outside hidden splits')
-Listing.__doc__ = """Content of a folder of photos.
 
-Each file below the folder is in exactly one of the lists; a folder that is not
-used is one entry. Links to folders below the class folders are not followed:
-each is one entry itself.
+class ListedFile(NamedTuple):
+  """A file in a class folder."""
 
-classes: sorted list of class names.
-files: sorted list of ListedFile.
-skipped: list of {'file', 'reason'} for entries of class folders that are not
-  usable files.
-outside: the same for entries outside the class folders.
-hidden: the same for files that operating systems and photo programs leave
-  behind.
-splits: {split: its folder} of ready-made splits; empty if there are none.
-"""
-
-ListedFile = collections.namedtuple('ListedFile', 'file class_name split')
-ListedFile.__doc__ = """A file in a class folder.
-
-file: path in the folder of photos: '<class>/<file>', with ready-made splits
-  '<split>/<class>/<file>'.
-class_name: its class.
-split: its ready-made split, or None.
-"""
-
-CheckedPhoto = collections.namedtuple(
-    'CheckedPhoto', 'file class_name digest num_bytes height width is_plain '
-    'look split', defaults=(None,))
-CheckedPhoto.__doc__ = """A photo that was decoded.
-
-file, class_name, split: see ListedFile.
-digest: sha256 of the file, hexadecimal.
-num_bytes: size of the JPEG that its record will hold.
-height, width: of that JPEG, in pixels.
-is_plain, look: see photos.Inspected.
-"""
+  # Path in the folder of photos: '<class>/<file>', with ready-made splits
+  # '<split>/<class>/<file>'.
+  file: str
+  class_name: str
+  # Its ready-made split, or None.
+  split: Optional[str]
 
 
-def list_photos(folder, layout=folder_layout.AUTO):
+class Listing(NamedTuple):
+  """Content of a folder of photos.
+
+  Each file below the folder is in exactly one of the lists; a folder that is
+  not used is one entry. Links to folders below the class folders are not
+  followed: each is one entry itself.
+  """
+
+  # Sorted class names.
+  classes: List[str]
+  # Sorted.
+  files: List[ListedFile]
+  # {'file', 'reason'} of entries of class folders that are not usable files.
+  skipped: List[Dict[str, str]]
+  # The same for entries outside the class folders.
+  outside: List[Dict[str, str]]
+  # The same for files that operating systems and photo programs leave behind.
+  hidden: List[Dict[str, str]]
+  # {split: its folder} of ready-made splits; empty if there are none.
+  splits: Dict[str, str]
+
+
+class CheckedPhoto(NamedTuple):
+  """A photo that was decoded."""
+
+  # See ListedFile.
+  file: str
+  class_name: str
+  # sha256 of the file, hexadecimal.
+  digest: str
+  # Size of the JPEG that its record will hold.
+  num_bytes: int
+  # Of that JPEG, in pixels.
+  height: int
+  width: int
+  # See photos.Inspected.
+  is_plain: bool
+  look: str
+  # See ListedFile.
+  split: Optional[str] = None
+
+
+def list_photos(folder: str, layout: str = folder_layout.AUTO) -> Listing:
   """Lists the class folders and their files.
 
   Only the files directly in a class folder are its photos. If folders inside
@@ -97,7 +112,7 @@ def list_photos(folder, layout=folder_layout.AUTO):
   return listing
 
 
-def check_is_folder(folder):
+def check_is_folder(folder: str) -> None:
   """Raises InputError if there is no folder of photos at a path."""
   if not os.path.isdir(folder):
     raise InputError(
@@ -106,7 +121,7 @@ def check_is_folder(folder):
          'no folder of photos', folder))
 
 
-def check_is_outside(dataset_dir, folder):
+def check_is_outside(dataset_dir: str, folder: str) -> None:
   """Raises InputError if records would go into the folder of photos.
 
   Args:
@@ -240,12 +255,14 @@ def _list_all(path, file, reason, entries):
                    for name in names)
 
 
-def check_photos(folder, listing, max_pixels):
+def check_photos(
+    folder: str, listing: Listing,
+    max_pixels: int) -> Tuple[List[CheckedPhoto], List[Dict[str, str]]]:
   """Reads and decodes every file of a listing, with progress on stderr.
 
   Args:
     folder: the folder that was listed.
-    listing: its Listing.
+    listing: what is in it.
     max_pixels: photos with more pixels are not usable.
 
   Returns:
@@ -262,13 +279,18 @@ def check_photos(folder, listing, max_pixels):
                         len(photo.encoded), photo.height, photo.width, is_plain,
                         look, listed.split)
 
-  usable, skipped = [], []
+  usable: List[CheckedPhoto] = []
+  skipped: List[Dict[str, str]] = []
   for result in threads.map_in_threads(check, listing.files, 'checked'):
-    (usable if isinstance(result, CheckedPhoto) else skipped).append(result)
+    if isinstance(result, CheckedPhoto):
+      usable.append(result)
+    else:
+      skipped.append(result)
   return usable, skipped
 
 
-def read_again(folder, checked, max_pixels):
+def read_again(folder: str, checked: CheckedPhoto,
+               max_pixels: int) -> photos.Photo:
   """Returns the photos.Photo of a photo that was checked before.
 
   Raises:
@@ -280,7 +302,8 @@ def read_again(folder, checked, max_pixels):
   return photos.normalize_photo(data, max_pixels)
 
 
-def read_bytes_again(folder, checked, max_pixels):
+def read_bytes_again(folder: str, checked: CheckedPhoto,
+                     max_pixels: int) -> bytes:
   """Returns the bytes of a file that was checked before.
 
   Raises:
@@ -297,21 +320,21 @@ def read_bytes_again(folder, checked, max_pixels):
   return data
 
 
-def printable(text):
+def printable(text: str) -> str:
   """Returns a name with control characters and non-UTF-8 bytes escaped."""
   return ''.join(letter if letter.isprintable() else
                  letter.encode('unicode_escape').decode('ascii')
                  for letter in _as_text(text))
 
 
-def check_is_utf8(what, name):
+def check_is_utf8(what: str, name: str) -> None:
   """Raises InputError for a name that is not UTF-8.
 
   TensorFlow cannot open a file with such a name.
 
   Args:
     what: the argument with this name, such as 'dataset_dir'.
-    name: text, a file name or a path.
+    name: a file name or a path.
   """
   if not _is_text(name):
     raise InputError('%s is %s, expected a name in UTF-8' %

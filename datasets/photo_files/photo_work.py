@@ -6,6 +6,7 @@ as soon as the cost is too high.
 """
 
 import struct
+from typing import Optional
 
 from datasets.photo_files import jpeg_markers
 from datasets.photo_files.photo_colors import CostlyPhotoError, PhotoError
@@ -30,12 +31,12 @@ _TYPE_BYTES = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8)
 _SHORT, _ORIENTATION = 3, 0x0112
 
 
-def check(name, data):
+def check(name: Optional[str], data: bytes) -> None:
   """Refuses a file that would take too long to read, or too much memory.
 
   Args:
     name: name of its format in datasets.photo_files.formats.
-    data: bytes of the file.
+    data: the file.
 
   Raises:
     CostlyPhotoError: it is refused; the message names the excess.
@@ -43,20 +44,20 @@ def check(name, data):
   """
   if name == 'JPEG' and not all(jpeg_markers.size_of(data)):
     raise PhotoError('damaged header: no size of the picture')
-  excess = _EXCESSES.get(name, lambda data: None)(data)
+  excess = _EXCESSES.get(name or '', lambda data: None)(data)
   if excess:
     raise CostlyPhotoError('%s in the %s: save the photo again' %
                            (excess, name))
 
 
-def orientation_in(exif):
+def orientation_in(exif: bytes) -> int:
   """Returns the orientation in an EXIF block, 1 if it has none.
 
   Pillow would copy the data that all entries of the block point to, which may
   be the same bytes thousands of times.
 
   Args:
-    exif: bytes of the block, with or without `Exif` before it.
+    exif: the block, with or without `Exif` before it.
   """
   if exif[:6] == b'Exif\0\0':
     exif = exif[6:]

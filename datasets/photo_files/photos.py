@@ -4,7 +4,6 @@ All photos enter the project here: the converter, classify_image and the server
 all call `normalize_photo`. It may be called from several threads at once.
 """
 
-import collections
 import contextlib
 import ctypes
 import hashlib
@@ -14,6 +13,7 @@ import struct
 import threading
 import warnings
 import zlib
+from typing import NamedTuple, Optional, Tuple
 
 from PIL import (
   BmpImagePlugin,
@@ -142,25 +142,30 @@ def _silence_libtiff():
 
 _silence_libtiff()
 
-Photo = collections.namedtuple('Photo', 'encoded height width')
-Photo.__doc__ = """An upright RGB JPEG.
 
-encoded: bytes of the JPEG file.
-height, width: its size in pixels.
-"""
+class Photo(NamedTuple):
+  """An upright RGB JPEG."""
 
-Inspected = collections.namedtuple('Inspected', 'photo is_plain look')
-Inspected.__doc__ = """A photo with a digest to compare it with others.
-
-photo: the Photo.
-is_plain: whether the file itself is that JPEG.
-look: hexadecimal digest. For photos that are not plain it is equal if and only
-  if their pixels are equal; for plain ones it is equal if their pixels are, but
-  may rarely be equal otherwise too: `pixels_digest` decides.
-"""
+  # The JPEG file.
+  encoded: bytes
+  # In pixels.
+  height: int
+  width: int
 
 
-def normalize_photo(data, max_pixels=MAX_PIXELS):
+class Inspected(NamedTuple):
+  """A photo with a digest to compare it with others."""
+
+  photo: Photo
+  # Whether the file itself is that JPEG.
+  is_plain: bool
+  # Hexadecimal digest. For photos that are not plain it is equal if and only if
+  # their pixels are equal; for plain ones it is equal if their pixels are, but
+  # may rarely be equal otherwise too: `pixels_digest` decides.
+  look: str
+
+
+def normalize_photo(data: bytes, max_pixels: int = MAX_PIXELS) -> Photo:
   """Turns the bytes of a photo file into an upright RGB JPEG.
 
   The content decides the format, never the file name. The whole file is
@@ -172,7 +177,7 @@ def normalize_photo(data, max_pixels=MAX_PIXELS):
   CMYK as RGB.
 
   Args:
-    data: bytes of the file.
+    data: the file.
     max_pixels: largest width times height that is decoded.
 
   Returns:
@@ -186,7 +191,7 @@ def normalize_photo(data, max_pixels=MAX_PIXELS):
   return inspect_photo(data, max_pixels).photo
 
 
-def inspect_photo(data, max_pixels=MAX_PIXELS):
+def inspect_photo(data: bytes, max_pixels: int = MAX_PIXELS) -> Inspected:
   """Normalizes a photo as normalize_photo does; returns an Inspected."""
   with _opened(data, max_pixels) as (image, layout, orientation):
     if orientation == 1 and _is_plain_jpeg(image):
@@ -197,7 +202,7 @@ def inspect_photo(data, max_pixels=MAX_PIXELS):
     return Inspected(_encode(upright), False, _digest(upright))
 
 
-def pixels_digest(data, max_pixels=MAX_PIXELS):
+def pixels_digest(data: bytes, max_pixels: int = MAX_PIXELS) -> str:
   """Returns the hexadecimal digest of a photo's upright RGB pixels.
 
   Raises:
@@ -207,7 +212,7 @@ def pixels_digest(data, max_pixels=MAX_PIXELS):
     return _digest(_upright(image, layout, orientation))
 
 
-def orientation_of(data, max_pixels=MAX_PIXELS):
+def orientation_of(data: bytes, max_pixels: int = MAX_PIXELS) -> int:
   """Returns a photo's EXIF orientation, 1 to 8; 1: it is already upright.
 
   A PNG is decoded for this.
@@ -219,12 +224,12 @@ def orientation_of(data, max_pixels=MAX_PIXELS):
     return orientation
 
 
-def can_read(format_name):
+def can_read(format_name: Optional[str]) -> bool:
   """Returns whether files of a format of formats.name_of can be read."""
   return format_name in _READERS
 
 
-def size_of(data):
+def size_of(data: bytes) -> Tuple[int, int]:
   """Returns width and height of a photo that can be read, without decoding it.
 
   Raises:
@@ -239,7 +244,7 @@ def size_of(data):
   return _open(data, io.BytesIO(data)).size
 
 
-def weight_of(data):
+def weight_of(data: bytes) -> int:
   """Estimates the memory that decoding a photo takes, without decoding it.
 
   Returns:
@@ -255,7 +260,8 @@ def weight_of(data):
     return 0
 
 
-def check_head(head, num_bytes, max_pixels=MAX_PIXELS):
+def check_head(head: bytes, num_bytes: int,
+               max_pixels: int = MAX_PIXELS) -> None:
   """Refuses a file by its first bytes and its size, before it is read.
 
   Args:

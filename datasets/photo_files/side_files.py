@@ -1,5 +1,7 @@
 """Recognizes files that systems and photo programs leave in photo folders."""
 
+from typing import Optional
+
 # Compared without regard to case.
 _NAMES = frozenset([
     'thumbs.db', 'desktop.ini', 'autorun.inf', '$recycle.bin', 'recycler',
@@ -19,7 +21,7 @@ _STREAMS = (':zone.identifier', ':encryptable')
 _SIDE_FILES = ('.json', '.xmp', '.aae', '.thm', '.pp3', '.dop')
 
 
-def reason(name, is_folder=False):
+def reason(name: str, is_folder: bool = False) -> Optional[str]:
   """Returns why a file or folder is neither a photo nor a class.
 
   Args:

@@ -3,6 +3,8 @@
 Layout of the container: RFC 9649, section 2.
 """
 
+from typing import Optional, Tuple
+
 from PIL import WebPImagePlugin, features
 
 # Earlier versions of libwebp overflow a buffer on a crafted file
@@ -14,7 +16,7 @@ _SAFE_VERSION = (1, 3, 2)
 _MAX_CHUNKS = 100
 
 
-def find_reader():
+def find_reader() -> Optional[type]:
   """Returns Pillow's class for WebP, None if its libwebp is not safe."""
   version = features.version('webp')
   if version and tuple(map(int, version.split('.'))) >= _SAFE_VERSION:
@@ -22,13 +24,13 @@ def find_reader():
   return None
 
 
-def size_of(data):
+def size_of(data: bytes) -> Tuple[int, int]:
   """Returns width and height from the header, zeros if it is damaged.
 
   For use before Pillow opens the file, which allocates the whole picture.
 
   Args:
-    data: bytes of a WebP file, at least the first 30.
+    data: a WebP file, at least its first 30 bytes.
   """
   kind = data[12:16]
   if kind == b'VP8X' and len(data) >= 30:
@@ -41,13 +43,13 @@ def size_of(data):
   return 0, 0
 
 
-def first_frame(data):
+def first_frame(data: bytes) -> Optional[Tuple[int, int, int, int]]:
   """Returns left, top, right, bottom of an animation's first frame, or None.
 
   Pillow leaves the rest of the picture black.
 
   Args:
-    data: bytes of a WebP file.
+    data: a WebP file.
   """
   offset = 12
   for _ in range(_MAX_CHUNKS):

@@ -4,11 +4,21 @@
 a record, `first_problem` finds out which one it was.
 """
 
-import collections
 import multiprocessing.pool
 import os
 import re
 import zlib
+from typing import (
+  Callable,
+  Container,
+  Dict,
+  Iterator,
+  List,
+  NamedTuple,
+  Optional,
+  Set,
+  Tuple,
+)
 
 from google.protobuf.message import DecodeError
 
@@ -31,35 +41,43 @@ _NEEDED = {'image/encoded': 'bytes_list', 'image/class/label': 'int64_list'}
 _OPTIONAL = {'image/format': 'bytes_list', 'image/filename': 'bytes_list',
              'image/height': 'int64_list', 'image/width': 'int64_list'}
 
-Problem = collections.namedtuple('Problem', 'path index offset photo text')
-Problem.__doc__ = """A problem of a file or one of its records.
 
-path: path of the file; None for the whole split.
-index: number of the record in the file, from 0; None for the whole file.
-offset: the byte at which the record starts.
-photo: the record's image/filename; '' if it has none.
-text: description of the problem.
-"""
+class Problem(NamedTuple):
+  """A problem of a file or one of its records."""
 
-FileReport = collections.namedtuple(
-    'FileReport', 'path num_records num_decoded photos problems')
-FileReport.__doc__ = """Result of the check of a record file.
-
-path: path of the file.
-num_records: how many records it holds, damaged ones included.
-num_decoded: how many photos were decoded.
-photos: [(index, offset, image/filename, checksum)] of the records that have
-  a name. The checksum is the photo's; None for a '<class>/<file>', which is
-  unique in a data set: only a base name may be in several folders.
-problems: list of Problem.
-"""
+  # Path of the file; None for the whole split.
+  path: Optional[str]
+  # Number of the record in the file, from 0; None for the whole file.
+  index: Optional[int]  # type: ignore[assignment]  # Hides tuple.index.
+  # The byte at which the record starts.
+  offset: Optional[int]
+  # The record's image/filename; '' if it has none.
+  photo: str
+  # Description of the problem.
+  text: str
 
 
-def describe(problem):
+class FileReport(NamedTuple):
+  """Result of the check of a record file."""
+
+  # Path of the file.
+  path: str
+  # How many records it holds, damaged ones included.
+  num_records: int
+  # How many photos were decoded.
+  num_decoded: int
+  # (index, offset, image/filename, checksum) of the records that have a name.
+  # The checksum is the photo's; None for a '<class>/<file>', which is unique in
+  # a data set: only a base name may be in several folders.
+  photos: List[Tuple[int, int, str, Optional[int]]]
+  problems: List[Problem]
+
+
+def describe(problem: Problem) -> str:
   """Returns a Problem as one line."""
   where = problem.path or ''
   if problem.index is not None:
-    where += ', record %d (byte %d)' % (problem.index, problem.offset)
+    where += ', record %d (byte %s)' % (problem.index, problem.offset)
   if problem.photo:
     where += ', photo %r' % problem.photo
   return '%s: %s' % (where, problem.text) if where else problem.text
@@ -73,7 +91,7 @@ class PhotoDecoder:
       Training does not need this.
   """
 
-  def __init__(self, compare_sizes=True):
+  def __init__(self, compare_sizes: bool = True) -> None:
     self._compare_sizes = compare_sizes
     with tf.Graph().as_default() as graph:
       self._encoded = tf.placeholder(tf.string, [])
@@ -86,7 +104,7 @@ class PhotoDecoder:
   def __exit__(self, *_):
     self._session.close()
 
-  def check(self, example):
+  def check(self, example: tf.train.Example) -> Optional[str]:
     """Returns a text about the problem of a record's photo, or None."""
     feature = example.features.feature
     encoded = _value(feature, 'image/encoded')
@@ -106,20 +124,23 @@ class PhotoDecoder:
     return None
 
 
-def first_line(error):
+def first_line(error: tf.errors.OpError) -> str:
   """Returns the message of a tf.errors.OpError, without the graph location."""
   return error.message.split('[[')[0].strip().split('\n')[-1].strip()
 
 
-def check_file(path, labels, decoder=None, indexes=None, on_record=None):
+def check_file(path: str, labels: Optional[range],
+               decoder: Optional[PhotoDecoder] = None,
+               indexes: Optional[Container[int]] = None,
+               on_record: Optional[Callable[[], None]] = None) -> FileReport:
   """Reads a whole file and checks each record.
 
   Args:
     path: path of the file.
-    labels: range of accepted labels; None: any label.
-    decoder: PhotoDecoder; None: no photo is decoded.
+    labels: accepted labels; None: any label.
+    decoder: None: no photo is decoded.
     indexes: numbers of the records whose photos are decoded; None: all.
-    on_record: function that is called after each record, or None.
+    on_record: called after each record.
 
   Returns:
     A FileReport.
@@ -146,11 +167,15 @@ def check_file(path, labels, decoder=None, indexes=None, on_record=None):
   return FileReport(path, count, num_decoded, photos, problems)
 
 
-def check_files(paths, labels, decoder=None, indexes=None, on_record=None):
+def check_files(
+    paths: List[str], labels: Optional[range],
+    decoder: Optional[PhotoDecoder] = None,
+    indexes: Optional[Dict[str, Set[int]]] = None,
+    on_record: Optional[Callable[[], None]] = None) -> Iterator[FileReport]:
   """Yields the FileReport of each file, in order; reads several in parallel.
 
   Args:
-    paths: list of paths.
+    paths: the files.
     labels: as for check_file.
     decoder: as for check_file.
     indexes: {path: numbers of the records whose photos are decoded}; None: all.
@@ -164,11 +189,12 @@ def check_files(paths, labels, decoder=None, indexes=None, on_record=None):
     yield from pool.imap(check, paths)
 
 
-def first_problem(paths, decode, labels=None):
+def first_problem(paths: List[str], decode: bool,
+                  labels: Optional[range] = None) -> Optional[Problem]:
   """Returns the first Problem in some files, None if there is none.
 
   Args:
-    paths: list of paths, searched in this order.
+    paths: the files, searched in this order.
     decode: whether the photos are decoded as well.
     labels: as for check_file.
   """

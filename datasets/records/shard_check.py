@@ -6,33 +6,36 @@ files, much less than writing them: for the 140 GB of ImageNet some minutes to
 an hour, for MNIST a second.
 """
 
-import collections
 import os
+from typing import List, NamedTuple, Optional
 
 from common import threads
 from common.errors import InputError
 from common.progress import Progress
 from datasets.records import tfrecord_file
 
-KnownShard = collections.namedtuple('KnownShard', 'path records bytes')
-KnownShard.__doc__ = """A record file, and what it should hold.
 
-path: path of the file, which may be missing.
-records: how many records it should hold.
-bytes: size that the file should have; None: not known.
-"""
+class KnownShard(NamedTuple):
+  """A record file, and what it should hold."""
+
+  # Path of the file, which may be missing.
+  path: str
+  # How many records it should hold.
+  records: int
+  # Size that the file should have; None: not known.
+  bytes: Optional[int]
 
 
-def find_damaged(shards):
+def find_damaged(shards: List[KnownShard]) -> List[str]:
   """Reads record files, several in parallel, with progress on stderr.
 
   Args:
-    shards: list of KnownShard.
+    shards: the files to read.
 
   Returns:
     Sorted list of the paths of those that are missing or damaged.
   """
-  damaged = []
+  damaged: List[str] = []
   if not shards:
     return damaged
   with Progress('checked', sum(shard.records for shard in shards)) as shown:

@@ -6,9 +6,9 @@ are CRC-32C (Castagnoli, RFC 3720), rotated and shifted by a constant, as
 TensorFlow masks them (core/lib/hash/crc32c.h).
 """
 
-import collections
 import os
 import struct
+from typing import Iterator, List, NamedTuple, Optional
 
 import google_crc32c
 
@@ -25,17 +25,21 @@ _MASK = 0xA282EAD8
 _COMPRESSED = {b'\x1f\x8b': 'gzip', b'PK': 'zip', b'BZ': 'bzip2',
                b'\x78\x9c': 'zlib'}
 
-Record = collections.namedtuple('Record', 'index offset data problem')
-Record.__doc__ = """One record, or its problem.
 
-index: its number in the file, from 0.
-offset: the byte of the file at which it starts.
-data: bytes; None if they are damaged.
-problem: text; None if there is none.
-"""
+class Record(NamedTuple):
+  """One record, or its problem."""
+
+  # Its number in the file, from 0.
+  index: int  # type: ignore[assignment]  # Hides tuple.index.
+  # The byte of the file at which it starts.
+  offset: int
+  # None if they are damaged.
+  data: Optional[bytes]
+  # Description of the problem; None if there is none.
+  problem: Optional[str]
 
 
-def read(path):
+def read(path: str) -> Iterator[Record]:
   """Yields every Record of a file, with both checksums checked.
 
   TensorFlow's own reader is used first, at the speed of the disk. From the
@@ -59,7 +63,7 @@ def read(path):
   yield from read_on(path, index, offset)
 
 
-def read_on(path, index, offset):
+def read_on(path: str, index: int, offset: int) -> Iterator[Record]:
   """Yields every Record from a position on, without TensorFlow.
 
   Args:
@@ -101,7 +105,7 @@ def read_on(path, index, offset):
     raise InputError('cannot read %s: %s' % (path, error))
 
 
-def record_offsets(path):
+def record_offsets(path: str) -> List[int]:
   """Finds the records of a file by their lengths, without reading the data.
 
   Args:
@@ -133,7 +137,7 @@ def record_offsets(path):
   return offsets[:-1]
 
 
-def check_start(path):
+def check_start(path: str) -> None:
   """Checks the length of the first record: whether this is a TFRecord file.
 
   Args:
@@ -153,7 +157,7 @@ def check_start(path):
         path, _about_start(header, 0) if header else 'it is empty'))
 
 
-def masked_crc32c(data):
+def masked_crc32c(data: bytes) -> int:
   """Returns the checksum of bytes as stored in a TFRecord."""
   value = google_crc32c.value(data)
   return ((value >> 15 | value << 17) + _MASK) & 0xFFFFFFFF

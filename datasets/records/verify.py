@@ -1,27 +1,32 @@
 """Verifies a whole data set, for `tools.verify_tfrecord`."""
 
-import collections
 import os
+from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from common import progress
 from common.errors import InputError
 from datasets import dataset_factory, manifest, record_dataset, split_files
 from datasets.records import record_check
 
-SplitReport = collections.namedtuple(
-    'SplitReport', 'split num_files num_records num_bytes num_decoded problems')
-SplitReport.__doc__ = """Result of the verification of a split.
 
-split: its name.
-num_files: how many record files it has.
-num_records: how many records they hold.
-num_bytes: their size.
-num_decoded: how many photos were decoded.
-problems: list of record_check.Problem.
-"""
+class SplitReport(NamedTuple):
+  """Result of the verification of a split."""
+
+  # Its name.
+  split: str
+  # How many record files it has.
+  num_files: int
+  # How many records they hold.
+  num_records: int
+  # Their size.
+  num_bytes: int
+  # How many photos were decoded.
+  num_decoded: int
+  problems: List[record_check.Problem]
 
 
-def verify(dataset_dir, name, split_name=None, num_decoded=100):
+def verify(dataset_dir: str, name: str, split_name: Optional[str] = None,
+           num_decoded: int = 100) -> Iterator[SplitReport]:
   """Verifies the record files of a data set; shows progress on stderr.
 
   It checks both checksums and the content of every record, the numbers against
@@ -43,10 +48,10 @@ def verify(dataset_dir, name, split_name=None, num_decoded=100):
   """
   splits = split_files.find(name, dataset_dir)
   if split_name or not splits:
-    splits = {split_name: dataset_factory.find_split(name, split_name,
-                                                     dataset_dir)}
+    split = split_name or ''  # Not converted: find_split raises.
+    splits = {split: dataset_factory.find_split(name, split, dataset_dir)}
   labels = range(len(dataset_factory.labels_of_records(name, dataset_dir)))
-  seen = {}
+  seen: Dict[Tuple[str, Optional[int]], Tuple[str, int]] = {}
   with record_check.PhotoDecoder() as decoder:
     for split, files in sorted(splits.items()):
       origin = manifest.path(dataset_dir, name)

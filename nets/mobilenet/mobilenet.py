@@ -14,7 +14,7 @@ A network is a dict, such as mobilenet_v2.V2_DEF. Callers copy and change it:
 """
 
 import contextlib
-from collections import namedtuple
+from typing import Any, Callable, Dict, NamedTuple
 
 from common.errors import InputError, unknown_name
 from compat import slim, tf
@@ -30,9 +30,16 @@ _make_divisible = make_divisible
 _PADDING_BLOCKS = (conv_blocks.expanded_conv,
                    conv_blocks.split_separable_conv2d)
 
-# op: function from a tensor to a tensor. params: its arguments.
-# multiplier_func: function that scales the widths in a copy of `params`.
-_Op = namedtuple('Op', 'op params multiplier_func')
+
+class _Op(NamedTuple):
+  """A layer of a network's specification."""
+
+  # Function from a tensor to a tensor.
+  op: Callable
+  # Its arguments.
+  params: Dict[str, Any]
+  # Scales the widths in a copy of `params`.
+  multiplier_func: Callable
 
 
 class NoOpScope:

@@ -18,7 +18,7 @@ Differences from the paper:
 
 import copy
 import functools
-from collections import namedtuple
+from typing import NamedTuple
 
 from common.errors import InputError
 from compat import slim, tf
@@ -29,8 +29,20 @@ from nets.mobilenet import mobilenet as lib
 op = lib.op
 expand_input = ops.expand_input_by_factor
 
-# Table 2: factor t, channels c, repeats n, and stride s of the first repeat.
-Bottleneck = namedtuple('Bottleneck', 'factor channels repeats stride')
+
+class Bottleneck(NamedTuple):
+  """A row of table 2."""
+
+  # t: factor of the channels inside the block.
+  factor: int
+  # c: output channels.
+  channels: int
+  # n.
+  repeats: int
+  # s: stride of the first repeat.
+  stride: int
+
+
 BOTTLENECKS = (
     Bottleneck(1, 16, 1, 1),   # 112 x 112 x 16
     Bottleneck(6, 24, 2, 2),   # 56 x 56 x 24

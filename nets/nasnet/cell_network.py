@@ -4,22 +4,42 @@ A network is a list of Step rows, one per cell, made from its settings;
 `build_network` builds it. Shapes are those of nasnet_large at 331 x 331.
 """
 
-from collections import namedtuple
+from typing import Callable, NamedTuple, Optional
 
 from common.errors import InputError, unknown_name
 from compat import slim, tf
 from nets.batch_norm import batch_norm
 from nets.nasnet import nasnet_utils
 
-# One cell. cell: its class. end_point: the name of its output, or None.
-# filter_scaling: factor of the channels. skip: 1 if the previous layer, which
-#   the cell reads besides its input, is one further back than usual.
-Step = namedtuple('Step', 'end_point scope cell stride filter_scaling skip',
-                  defaults=(0,))
 
-# The convolution before all cells. width: channels at stem_multiplier 1; None:
-#   as many as the cells have (num_conv_filters).
-Stem = namedtuple('Stem', 'scope bn_scope width stride padding')
+class Step(NamedTuple):
+  """One cell of the network."""
+
+  # Name of its output, or None.
+  end_point: Optional[str]
+  scope: str
+  # Its class.
+  cell: Callable
+  stride: int
+  # Factor of the channels.
+  filter_scaling: float
+  # 1 if the previous layer, which the cell reads besides its input, is one
+  # further back than usual.
+  skip: int = 0
+
+
+class Stem(NamedTuple):
+  """The convolution before all cells."""
+
+  scope: str
+  # Of the batch normalization.
+  bn_scope: str
+  # Channels at stem_multiplier 1; None: as many as the cells have
+  # (num_conv_filters).
+  width: Optional[int]
+  stride: int
+  padding: str
+
 
 CIFAR_STEM = Stem('l1_stem_3x3', 'l1_stem_bn', None, 1, 'SAME')
 IMAGENET_STEM = Stem('conv0', 'conv0_bn', 32, 2, 'VALID')  # 165 x 165 x 96

@@ -7,7 +7,7 @@ which `NasNetABaseCell` builds.
 """
 
 import re
-from collections import namedtuple
+from typing import Callable, NamedTuple, Tuple
 
 from common.errors import InputError
 from compat import slim, tf
@@ -25,10 +25,24 @@ _FIRST_SPATIAL_AXIS = {DATA_FORMAT_NHWC: 1, DATA_FORMAT_NCHW: 2}
 # numbers then cover well.
 CLIP_BY_VALUE_CAP = 6
 
-# left + right: names of operations, and the hidden states that they read.
-Combination = namedtuple('Combination', 'left left_state right right_state')
-# output: the hidden states that are concatenated.
-Cell = namedtuple('Cell', 'combinations output')
+
+class Combination(NamedTuple):
+  """The sum of two operations on hidden states."""
+
+  # Name of an operation, and index of the hidden state that it reads.
+  left: str
+  left_state: int
+  right: str
+  right_state: int
+
+
+class Cell(NamedTuple):
+  """A table of combinations; each makes one hidden state."""
+
+  combinations: Tuple[Combination, ...]
+  # The hidden states that are concatenated.
+  output: Tuple[int, ...]
+
 
 # NASNet's figure 4.
 NASNET_A_NORMAL = Cell((
@@ -172,9 +186,24 @@ def drop_path(net, keep_prob, is_training=True):
   return net * tf.cast(kept / keep_prob, net.dtype)
 
 
-# layers: how many separable convolutions there are in sequence.
-_Separable = namedtuple('_Separable', 'kernel layers')
-_Pool = namedtuple('_Pool', 'function kernel')
+class _Separable(NamedTuple):
+  """An operation of separable convolutions."""
+
+  # Height and width.
+  kernel: int
+  # How many convolutions there are in sequence.
+  layers: int
+
+
+class _Pool(NamedTuple):
+  """An operation that pools."""
+
+  # Of slim.
+  function: Callable
+  # Height and width.
+  kernel: int
+
+
 _IDENTITY = 'none'
 
 

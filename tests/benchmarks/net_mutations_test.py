@@ -10,12 +10,25 @@ from common.errors import InputError
 from kits.helpers import ROOT
 
 TOY = """
-from collections import namedtuple
+from typing import List, NamedTuple
 from nets import kinds
 
-Row = namedtuple('Row', 'scope width')
-MaxPool = namedtuple('MaxPool', 'scope kernel')
-AvgPool = namedtuple('AvgPool', ['scope', 'kernel'])
+
+class Row(NamedTuple):
+  scope: str
+  width: int
+
+
+class MaxPool(NamedTuple):
+  scope: str
+  kernel: List[int]
+
+
+class AvgPool(NamedTuple):
+  scope: str
+  kernel: List[int]
+
+
 _SIZE = 3
 TABLE = (
     Row('Conv', 16),  # 9 x 9
@@ -33,9 +46,17 @@ def total():
   return [list(row) for row in TABLE] + [type(TABLE[1]).__name__]
 """
 KINDS = """
-from collections import namedtuple
-Left = namedtuple('Left', 'flag name')
-Right = namedtuple('Right', 'flag name')
+from typing import NamedTuple
+
+
+class Left(NamedTuple):
+  flag: bool
+  name: str
+
+
+class Right(NamedTuple):
+  flag: bool
+  name: str
 """
 
 
@@ -82,8 +103,8 @@ def test_total():
   assert done.returncode == 1, done.stderr
   lines = done.stdout.splitlines()
   assert lines[-1] == 'caught 6 of 12 flips, 50.0 %'
-  assert "nets/toy.py:14: 'SAME' -> 'VALID' survives" in lines
-  assert len(lines) == 7 and all('toy.py:1' in line for line in lines[:-1])
+  assert "nets/toy.py:27: 'SAME' -> 'VALID' survives" in lines
+  assert len(lines) == 7 and all('toy.py:2' in line for line in lines[:-1])
   assert (project / 'nets' / 'toy.py').read_text() == TOY
 
 

@@ -59,6 +59,15 @@ def test_flags_found_are_those_that_the_program_defines(program):
       assert getattr(flag, bound) == getattr(expected.parser, bound, None), name
 
 
+def test_source_evaluates_names_with_a_type(tmp_path):
+  path = tmp_path / 'sizes.py'
+  path.write_text('from typing import Dict\nSIZES: Dict[str, int] = {"a": 1}\n'
+                  'LIMIT: int = 3\nALL = [limit for limit in (LIMIT, 4)]\n')
+  source = show_help.Source(str(path), show_help.FlagList({}), {})
+  assert (source.SIZES, source.ALL) == ({'a': 1}, [3, 4])
+  assert 'limit' not in source
+
+
 def test_lines_of_a_flag_have_its_facts():
   flag = show_help.Flag('rate', 'float', 0.1, 'Share of it.', [], 0, 1)
   assert show_help.flag_lines(flag) == [
