@@ -87,10 +87,7 @@ def build(config: TrainConfig, dataset: slim.dataset.Dataset,
   network_fn = nets_factory.get_network_fn(
       info.model_name, num_classes=len(info.labels),
       weight_decay=config.optimizer.weight_decay, is_training=True)
-  clone_fn = _clone_fn(
-      network_fn, next_batch, devices, config, len(info.labels),
-      losses.make_class_weights(config.class_weights, info,
-                                config.dataset_split_name))
+  clone_fn = _clone_fn(network_fn, next_batch, devices, config, info)
   policy = _batch_norm_policy(config, info, trainable_scopes, freeze_batch_norm)
   with slim.arg_scope([batch_norm], **policy), (
       conv_gradients.fast_full_windows(tf.get_default_graph())):
@@ -198,9 +195,10 @@ def _mixing(next_batch, alpha, num_classes):
   return mixed_batch
 
 
-def _clone_fn(network_fn, next_batch, devices, config, num_classes,
-              class_weights):
+def _clone_fn(network_fn, next_batch, devices, config, info):
   """Returns a function that builds one clone's network and losses."""
+  class_weights = losses.make_class_weights(config.class_weights, info,
+                                            config.dataset_split_name)
   arguments = {}
   if (config.dropout_keep_prob is not None and
       nets_factory.takes_dropout(config.model_name)):
@@ -218,7 +216,7 @@ def _clone_fn(network_fn, next_batch, devices, config, num_classes,
       targets, labels = batch['targets'], tf.argmax(batch['targets'], 1)
     else:
       labels = batch['label']
-      targets = slim.one_hot_encoding(labels, num_classes)
+      targets = slim.one_hot_encoding(labels, len(info.labels))
     losses.add_losses(logits, end_points.get('AuxLogits'), targets,
                       class_weights, config.label_smoothing)
     # A mixed photo counts as the class with the larger share.
