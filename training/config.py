@@ -17,16 +17,16 @@ class OptimizerConfig(NamedTuple):
   weight_decay: float  # Factor of the L2 loss of the weights.
   optimizer: str  # Its name.
   adadelta_rho: float  # Decay rate.
-  adagrad_initial_accumulator_value: float
+  adagrad_initial_accumulator_value: float  # Of the squared gradients.
   adam_beta1: float  # Decay rate of the first moment.
   adam_beta2: float  # Decay rate of the second moment.
   opt_epsilon: Optional[float]  # None: optimizer.DEFAULT_EPSILON.
-  ftrl_learning_rate_power: float
-  ftrl_initial_accumulator_value: float
+  ftrl_learning_rate_power: float  # Power of the learning rate.
+  ftrl_initial_accumulator_value: float  # Of the squared gradients.
   ftrl_l1: float  # L1 regularization strength.
   ftrl_l2: float  # L2 regularization strength.
   momentum: float  # Of the optimizer momentum.
-  rmsprop_momentum: float
+  rmsprop_momentum: float  # Of the optimizer rmsprop.
   rmsprop_decay: float  # Decay rate of the squared gradients.
   clip_gradient_norm: float  # Largest global norm; 0: no clipping.
   learning_rate_decay_type: str  # fixed, exponential, polynomial or cosine.
@@ -34,7 +34,7 @@ class OptimizerConfig(NamedTuple):
   end_learning_rate: float  # At which polynomial and cosine decay end.
   learning_rate_decay_factor: float  # Of each exponential decay.
   num_epochs_per_decay: float  # Epochs after which the learning rate decays.
-  learning_rate_decay_steps: Optional[int]  # None: num_epochs_per_decay.
+  learning_rate_decay_steps: Optional[int]  # In steps; None: by these epochs.
   warmup_steps: int  # Steps of linear warm-up; 0: none.
 
 
@@ -67,7 +67,7 @@ class TrainConfig(NamedTuple):
   model_name: str  # Name of the network.
   preprocessing_name: Optional[str]  # None: the network's own.
   train_image_size: Optional[int]  # Side in pixels; None: the network's own.
-  dataset_name: str
+  dataset_name: str  # Name of the converted data set.
   dataset_split_name: str  # Split that is trained on.
   dataset_dir: str  # Folder of the TFRecord files.
   labels_offset: int  # Subtracted from the labels of the data set.
@@ -88,7 +88,7 @@ class TrainConfig(NamedTuple):
   mixup_alpha: float  # Of the Beta distribution; 0: no mixing.
   moving_average_decay: Optional[float]  # None: no averages are kept.
   batch_norm_decay: Optional[float]  # None: graph.py decides.
-  train_frozen_batch_norm: bool  # In training mode, though it is frozen.
+  train_frozen_batch_norm: bool  # Frozen batch norm is in training mode.
   cache_features: bool  # Whether to train on cached features of the backbone.
   cache_views: int  # Augmented views of each photo that are cached too.
   feature_cache_dir: Optional[str]  # None: next to the records.
