@@ -15,9 +15,9 @@ Network, labels offset, image size and preprocessing are read from the run.json
 next to the checkpoints, unless their flags are given.
 """
 
-import collections
 import os
 import sys
+from typing import Any, Dict, NamedTuple, Optional
 
 from absl import flags
 
@@ -31,9 +31,44 @@ from nets import nets_factory
 from ood import run_bank
 from runs import checkpoints, run_info
 
-# Shared by the checkpoints of a folder: the split's name, their RunInfo with
-# the moving averages that are used, the tf.Graph and its loop.EvaluationGraph.
-_Setup = collections.namedtuple('_Setup', 'folder split info graph evaluation')
+
+class _Config(NamedTuple):
+  """The flags of this program, whose help explains them."""
+  model_name: str
+  labels_offset: int
+  preprocessing_name: Optional[str]
+  eval_image_size: Optional[int]
+  dataset_name: str
+  dataset_dir: Optional[str]
+  dataset_split_name: str
+  num_preprocessing_threads: int
+  batch_size: int
+  max_num_batches: Optional[int]
+  checkpoint_path: str
+  which_checkpoint: Optional[str]
+  moving_average_decay: Optional[float]
+  eval_dir: str
+  eval_interval_secs: Optional[int]
+  eval_timeout_secs: Optional[int]
+  known: str
+  master: str
+  session: tf.ConfigProto  # Of the session flags.
+  given: Dict[str, Any]  # {flag: value} of the flags that the user gave.
+
+  def choose(self, name, from_run):
+    """Returns a flag that was given, else the run's value, else its default."""
+    if name in self.given or from_run is None:
+      return getattr(self, name)
+    return from_run
+
+
+class _Setup(NamedTuple):
+  """What the checkpoints of a folder share."""
+  folder: str
+  split: str  # Name of the split.
+  info: run_info.RunInfo  # With the moving averages that are used.
+  graph: tf.Graph
+  evaluation: loop.EvaluationGraph  # Of the graph.
 
 
 def define_flags():
@@ -75,10 +110,14 @@ def define_flags():
       lower_bound=0)
 
 
-def _choose(flag_name, from_run):
-  """Returns a flag that was given, else the run's value, else its default."""
-  flag = flags.FLAGS[flag_name]
-  return flag.value if flag.present or from_run is None else from_run
+def _config_from_flags():
+  """Returns the _Config of the flags."""
+  values = flags.FLAGS
+  given = {name: values[name].value for name in values if values[name].present}
+  return _Config(
+      session=common_flags.session_config(values), given=given,
+      **{name: values[name].value for name in _Config._fields
+         if name not in ('session', 'given')})
 
 
 def _choose_split(wanted, name, dataset_dir):
@@ -91,66 +130,65 @@ def _choose_split(wanted, name, dataset_dir):
   return (usable or names)[0]  # If there is none, get_dataset raises.
 
 
-def _facts(values, checkpoint):
+def _facts(config, checkpoint):
   """Returns the data set, its split and the RunInfo to evaluate."""
   run = run_info.load(os.path.dirname(checkpoint))
   empty = run_info.RunInfo(*[None] * len(run_info.RunInfo._fields))
   run = run or empty
-  model_name = _choose('model_name', run.model_name)
+  model_name = config.choose('model_name', run.model_name)
   network = nets_factory.get_network(model_name)
-  name = _choose('dataset_name', run.dataset_name)
-  dataset_dir = _choose('dataset_dir', run.dataset_dir)
+  name = config.choose('dataset_name', run.dataset_name)
+  dataset_dir = config.choose('dataset_dir', run.dataset_dir)
   if not dataset_dir:
     raise InputError('--dataset_dir is needed: folder of the TFRecord files')
-  split = _choose_split(values.dataset_split_name, name, dataset_dir)
+  split = _choose_split(config.dataset_split_name, name, dataset_dir)
   dataset = dataset_factory.get_dataset(name, split, dataset_dir)
-  labels_offset = _choose('labels_offset', run.labels_offset)
+  labels_offset = config.choose('labels_offset', run.labels_offset)
   if run.labels_offset not in (None, labels_offset):
     raise InputError(
         '--labels_offset=%d, but the run in %s was trained with %d; omit the '
         'flag' % (labels_offset, os.path.dirname(checkpoint),
                   run.labels_offset))
-  labels = [dataset.labels_to_names[index]
-            for index in range(labels_offset, dataset.num_classes)]
-  if run.labels not in (None, labels):
-    raise InputError(
+  labels = run_info.labels_of(dataset, labels_offset)
+  if run.labels is not None:
+    run_info.check_classes(
+        run, labels, lambda trained, others:
         'the run in %s was trained on the classes %s and %s has %s' %
-        (os.path.dirname(checkpoint), checkpoints.name_some(run.labels), name,
-         checkpoints.name_some(labels)))
-  run_info.take_averages(values, run, checkpoint)
+        (os.path.dirname(checkpoint), trained, name, others))
+  decay = run_info.choose_decay(config.moving_average_decay, run, checkpoint)
   tf.logging.info('Evaluating split %s of %s: %d photos', split, name,
                   dataset.num_samples)
   return dataset, split, run_info.RunInfo(
       model_name=model_name, labels=labels, labels_offset=labels_offset,
-      image_size=(_choose('eval_image_size', run.image_size)
+      image_size=(config.choose('eval_image_size', run.image_size)
                   or network.image_size),
-      preprocessing_name=(_choose('preprocessing_name', run.preprocessing_name)
-                          or network.preprocessing),
-      dataset_name=name, dataset_dir=dataset_dir,
-      moving_average_decay=values.moving_average_decay)
+      preprocessing_name=(
+          config.choose('preprocessing_name', run.preprocessing_name)
+          or network.preprocessing),
+      dataset_name=name, dataset_dir=dataset_dir, moving_average_decay=decay)
 
 
-def _first_checkpoint(values):
+def _first_checkpoint(config):
   """Returns the checkpoint to start with, None after a timeout."""
-  if values.eval_interval_secs is None:
-    return checkpoints.resolve(values.checkpoint_path, values.which_checkpoint)
-  if checkpoints.is_checkpoint(values.checkpoint_path):
+  if config.eval_interval_secs is None:
+    return checkpoints.resolve(config.checkpoint_path, config.which_checkpoint)
+  if checkpoints.is_checkpoint(config.checkpoint_path):
     raise InputError(
         '--eval_interval_secs watches a train directory, but '
         '--checkpoint_path=%s is a checkpoint; give its folder, or omit the '
-        'interval' % values.checkpoint_path)
+        'interval' % config.checkpoint_path)
   return loop.wait_for_checkpoint(
-      values.checkpoint_path, timeout_secs=values.eval_timeout_secs,
-      which=values.which_checkpoint)
+      config.checkpoint_path, timeout_secs=config.eval_timeout_secs,
+      which=config.which_checkpoint)
 
 
-def _bank(values, info, run, checkpoint):
+def _bank(config, info, run, checkpoint):
   """Returns the Bank that photos are compared with, or None.
 
   Raises:
     InputError: --known=on, but a Bank cannot be built.
   """
-  if values.known == 'off':
+  if config.known == 'off':
     return None
   bank = None
   if run is None:
@@ -161,74 +199,71 @@ def _bank(values, info, run, checkpoint):
   else:
     bank, reason = run_bank.bank_of(
         run, checkpoint, info.dataset_name, info.dataset_dir,
-        info.moving_average_decay, compute=values.known == 'on',
-        batch_size=values.batch_size,
-        num_threads=values.num_preprocessing_threads,
-        session_config=common_flags.session_config(values))
-  if bank is None and values.known == 'on':
+        info.moving_average_decay, compute=config.known == 'on',
+        batch_size=config.batch_size,
+        num_threads=config.num_preprocessing_threads,
+        session_config=config.session)
+  if bank is None and config.known == 'on':
     raise InputError('--known=on: %s' % reason)
   tf.logging.info('Known: %s%s', '' if bank else 'not computed, ', reason)
   return bank
 
 
-def _set_up(values, checkpoint):
+def _set_up(config, checkpoint):
   """Builds the _Setup for the checkpoints of a folder."""
-  given = values.moving_average_decay
-  dataset, split, info = _facts(values, checkpoint)
-  # Restored, because only a best checkpoint is evaluated with its averages.
-  values.moving_average_decay = given
+  dataset, split, info = _facts(config, checkpoint)
   with tf.Graph().as_default() as graph:
     evaluation = loop.build_graph(
-        dataset, info, values.batch_size, values.num_preprocessing_threads,
-        values.max_num_batches, info.moving_average_decay,
-        with_logits=values.known != 'off', with_features=values.known != 'off')
+        dataset, info, config.batch_size, config.num_preprocessing_threads,
+        config.max_num_batches, info.moving_average_decay,
+        with_logits=config.known != 'off', with_features=config.known != 'off')
   return _Setup(os.path.dirname(checkpoint), split, info, graph, evaluation)
 
 
-def _evaluate(values, setup, checkpoint, writer):
+def _evaluate(config, setup, checkpoint, writer):
   """Evaluates one checkpoint: prints the metrics and writes the files."""
   with setup.graph.as_default():
-    counted = loop.count(setup.evaluation, checkpoint, values.master,
-                         common_flags.session_config(values))
+    counted = loop.count(setup.evaluation, checkpoint, config.master,
+                         config.session)
   results = metrics.compute(
       counted.labels, counted.probabilities, setup.info.labels)
   report.print_metrics(results, sys.stdout)
   run = run_info.load(os.path.dirname(checkpoint))
-  bank = _bank(values, setup.info, run, checkpoint)
+  bank = _bank(config, setup.info, run, checkpoint)
   judged = None
   if bank is not None:
     judged = run_bank.judge(bank, counted)
     set_here = (setup.split, setup.info.dataset_name) == (
         bank.split, run.dataset_name)
     report.print_refused(judged.refused, set_here, sys.stdout)
-  files = report.write(values.eval_dir, counted, results, setup.info.labels,
+  files = report.write(config.eval_dir, counted, results, setup.info.labels,
                        setup.split, writer, judged)
   tf.logging.info('Wrote %s', ', '.join(files))
 
 
 def main(_):
   """Evaluates one checkpoint, or each new one of a train directory."""
-  values = flags.FLAGS
-  first = _first_checkpoint(values)
+  config = _config_from_flags()
+  first = _first_checkpoint(config)
   if first is None:
     return
-  setup = _set_up(values, first)
-  folders.check_writable(values.eval_dir, 'eval_dir')
-  with report.EventFile(values.eval_dir) as writer:
+  setup = _set_up(config, first)
+  folders.check_writable(config.eval_dir, 'eval_dir')
+  with report.EventFile(config.eval_dir) as writer:
 
     def evaluate(checkpoint):
       nonlocal setup
       if os.path.dirname(checkpoint) != setup.folder:
         # Training began to keep a best checkpoint after this program started.
-        setup = _set_up(values, checkpoint)
-      _evaluate(values, setup, checkpoint, writer)
+        setup = _set_up(config, checkpoint)
+      _evaluate(config, setup, checkpoint, writer)
 
-    if values.eval_interval_secs is None:
+    if config.eval_interval_secs is None:
       evaluate(first)
     else:
-      loop.poll(values.checkpoint_path, first, evaluate,
-                values.eval_interval_secs, values.eval_timeout_secs,
-                values.which_checkpoint)
+      loop.poll(config.checkpoint_path, first, evaluate,
+                config.eval_interval_secs, config.eval_timeout_secs,
+                config.which_checkpoint)
 
 
 if __name__ == '__main__':

@@ -38,11 +38,12 @@ from serving.model import graph_info, inference_graph
 
 FLAGS = flags.FLAGS
 
-# What is exported; see inference_graph.build. reasons: {optional output: why
-# the graph has it or not}.
+# What is exported; see inference_graph.build. moving_average_decay: of the
+# averages that are frozen, None for the variables. reasons: {optional output:
+# why the graph has it or not}.
 Export = collections.namedtuple(
     'Export', 'model_name labels labels_offset image_size preprocessing_name '
-    'input_kind batch_size temperature bank reasons')
+    'input_kind batch_size temperature bank moving_average_decay reasons')
 
 
 def define_flags():
@@ -132,13 +133,13 @@ def export_from_flags(prefix):
   Raises:
     InputError: they contradict each other, or the labels are unknown.
   """
-  run = temperature = None
+  run = temperature = decay = None
   reasons = {}
   if prefix:
     run = run_info.load(os.path.dirname(prefix))
-    run_info.take_averages(FLAGS, run, prefix)
+    decay = run_info.choose_decay(FLAGS.moving_average_decay, run, prefix)
     temperature, reasons['CalibratedPredictions'] = calibration.temperature_of(
-        prefix, FLAGS.moving_average_decay)
+        prefix, decay)
     tf.logging.info('CalibratedPredictions: %s',
                     reasons['CalibratedPredictions'])
   if run:
@@ -159,16 +160,17 @@ def export_from_flags(prefix):
                        (FLAGS.input_type, batch_size))
     batch_size = 1
   bank, reasons['Known'] = _bank_from_flags(prefix, run, size,
-                                            preprocessing_name)
+                                            preprocessing_name, decay)
   return Export(
       model_name=run.model_name if run else FLAGS.model_name,
       labels=labels, labels_offset=labels_offset,
       image_size=size, preprocessing_name=preprocessing_name,
       input_kind=FLAGS.input_type, batch_size=batch_size,
-      temperature=temperature, bank=bank, reasons=reasons)
+      temperature=temperature, bank=bank,
+      moving_average_decay=decay, reasons=reasons)
 
 
-def _bank_from_flags(prefix, run, image_size, preprocessing_name):
+def _bank_from_flags(prefix, run, image_size, preprocessing_name, decay):
   """Returns the Bank that the graphs compare with, or None; and the reason.
 
   Args:
@@ -176,6 +178,7 @@ def _bank_from_flags(prefix, run, image_size, preprocessing_name):
     run: RunInfo or None.
     image_size: side of the graphs' input in pixels.
     preprocessing_name: key of preprocessing_factory, for the graphs.
+    decay: decay of the moving averages that are used, None without.
 
   Raises:
     InputError: --known=on, but a Bank cannot be built.
@@ -195,7 +198,7 @@ def _bank_from_flags(prefix, run, image_size, preprocessing_name):
     bank, reason = run_bank.bank_of(
         run, prefix,
         FLAGS.dataset_name if FLAGS['dataset_name'].present else None,
-        FLAGS.dataset_dir, FLAGS.moving_average_decay,
+        FLAGS.dataset_dir, decay,
         num_threads=FLAGS.num_preprocessing_threads)
   if bank is None and FLAGS.known == 'on':
     raise InputError('--known=on: %s' % reason)
@@ -222,12 +225,12 @@ def _labels_from_flags(run):
   if offset >= len(names):
     raise InputError('--labels_offset=%d leaves none of the %d classes' %
                      (offset, len(names)))
-  if run and run.labels != names[offset:]:
-    raise InputError(
+  if run:
+    run_info.check_classes(
+        run, names[offset:], lambda trained, others:
         '--dataset_name=%s has the classes %s, but the run in %s was trained '
         'on %s; omit --dataset_name to use these' %
-        (dataset.value, checkpoints.name_some(names[offset:]),
-         FLAGS.checkpoint_path, checkpoints.name_some(run.labels)))
+        (dataset.value, others, FLAGS.checkpoint_path, trained))
   return names[offset:], offset
 
 
@@ -262,13 +265,12 @@ def main(_):
   prefix = checkpoint_from_flags()
   export = export_from_flags(prefix)
   options = export._asdict()
-  reasons = options.pop('reasons')
+  reasons, decay = options.pop('reasons'), options.pop('moving_average_decay')
   with tf.Graph().as_default():
     info = inference_graph.build(is_training=FLAGS.is_training, **options)
     graph_def = inference_graph.to_graph_def(info)
     if frozen:
-      frozen_def = inference_graph.freeze(info, prefix,
-                                          FLAGS.moving_average_decay)
+      frozen_def = inference_graph.freeze(info, prefix, decay)
   warnings = []
   if output:
     _write_graph(output, graph_def, FLAGS.write_text_graphdef, 'graph')

@@ -31,6 +31,7 @@ from training import (
   run_lock,
   start,
 )
+from training import config as train_config
 from training import graph as training_graph
 from training import optimizer as optimizers
 
@@ -233,144 +234,166 @@ def _define_cache_flags():
       lower_bound=0.0)
 
 
+def config_from_flags():
+  """Returns the TrainConfig of the flags."""
+  values = flags.FLAGS
+  return train_config.make(values.flag_values_dict(), {
+      name: values[name].value for name in values if values[name].present})
+
+
 def main(_):
   """Trains from scratch or a checkpoint, or resumes a run, by the flags."""
   values = flags.FLAGS
-  member = cluster.member_from_flags(values)
-  if member is None:
-    _require_data(values)
-    _run(values, loop.TrainStep)
-    return 0
-  if member.task.job == 'ps':
-    return cluster.serve(member, values.startup_timeout)
-  _require_data(values)
-  check_ways(values)
-  needed = 0
-  if values.sync_replicas:
-    needed = min(values.replicas_to_aggregate, values.worker_replicas)
-  worker = cluster.Worker(member, common_flags.session_config(values),
-                          values.startup_timeout, needed)
-  with worker.ending_all():
-    values.master = worker.target
-    _run(values, functools.partial(
-        cluster_step.ClusterStep, worker, values.log_every_n_steps,
-        values.sync_replicas))
+  config = config_from_flags()
+  member = cluster.find_member(values.ps_hosts, values.worker_hosts,
+                               values.job_name, values.task, values.master)
+  if member:
+    config = train_config.with_task_counts(config, member.cluster)
+    if member.task.job == 'ps':
+      return cluster.serve(member, values.startup_timeout)
+  common_flags.require(values, 'dataset_dir', 'train_dir')
+  session_config = common_flags.session_config(values)
+  if member:
+    _run_as_worker(config, member, session_config, values.startup_timeout)
+  else:
+    _run(config, session_config, loop.TrainStep)
   return 0
 
 
-def _require_data(values):
-  common_flags.require(values, 'dataset_dir', 'train_dir')
+def _run_as_worker(config, member, session_config, timeout):
+  """Trains in this process, as a worker of a cluster.
+
+  Args:
+    config: TrainConfig.
+    member: the cluster.Member of this process.
+    session_config: tf.ConfigProto.
+    timeout: seconds within which the other tasks must answer.
+  """
+  check_ways(config)
+  replicas = config.replicas
+  needed = 0
+  if replicas.sync_replicas:
+    needed = min(replicas.replicas_to_aggregate, replicas.worker_replicas)
+  worker = cluster.Worker(member, session_config, timeout, needed)
+  with worker.ending_all():
+    config = config._replace(replicas=replicas._replace(master=worker.target))
+    _run(config, session_config, functools.partial(
+        cluster_step.ClusterStep, worker, config.log_every_n_steps,
+        replicas.sync_replicas))
 
 
-def _run(values, make_step):
+def _run(config, session_config, make_step):
   """Trains in this process, alone or as a worker.
 
   Args:
-    values: the parsed flags.
+    config: TrainConfig.
+    session_config: tf.ConfigProto.
     make_step: function of a StopRequest that returns the TrainStep.
   """
-  is_chief = values.task == 0
-  trains_all_layers = (values.finetune_all_steps or
-                       finetune_all.has_begun(values.train_dir))
-  if _has_all_steps(values) and not trains_all_layers:
+  train_dir, task = config.train_dir, config.replicas.task
+  trains_all_layers = (config.finetune_all_steps or
+                       finetune_all.has_begun(train_dir))
+  if _has_all_steps(config) and not trains_all_layers:
     tf.logging.info('%s has reached --max_number_of_steps=%d: nothing to do',
-                    checkpoints.newest(values.train_dir),
-                    values.max_number_of_steps)
+                    checkpoints.newest(train_dir), config.max_number_of_steps)
     return
-  check_ways(values)
-  config = common_flags.session_config(values)
-  if values.num_ps_tasks:
-    config = cluster.session_config(config, values.task)
+  check_ways(config)
+  if config.replicas.num_ps_tasks:
+    session_config = cluster.session_config(session_config, task)
+  is_chief = task == 0
   with contextlib.ExitStack() as stack:
     if is_chief:
-      stack.enter_context(loop.full_disk_as_advice(values.train_dir))
-      stack.enter_context(run_lock.hold(values.train_dir))
-      checkpoint_list.repair(values.train_dir)
-    _train(start.run_from_flags(values, _datasets(values, is_chief), is_chief,
-                                config), make_step)
+      stack.enter_context(loop.full_disk_as_advice(train_dir))
+      stack.enter_context(run_lock.hold(train_dir))
+      checkpoint_list.repair(train_dir)
+    _train(start.make_run(config, _datasets(config, is_chief), is_chief,
+                          session_config), make_step)
 
 
 def _train(run, make_step):
   """Trains the layers that the flags name, then all layers if asked to."""
-  values = run.values
-  if not finetune_all.has_begun(values.train_dir):
-    if _has_all_steps(values):
+  config = run.config
+  if not finetune_all.has_begun(config.train_dir):
+    if _has_all_steps(config):
       ended = True
-    elif values.cache_features:
+    elif config.cache_features:
       ended = head_run.train(run)
     else:
       ended = plain_run.train(
-          run, values.evaluate_every_n_steps, values.max_number_of_steps,
+          run, config.evaluate_every_n_steps, config.max_number_of_steps,
           make_step=make_step)
-    if not (ended and values.finetune_all_steps):
+    if not (ended and config.finetune_all_steps):
       return
-  finetune_all.train(run, values.finetune_all_steps)
+  finetune_all.train(run, config.finetune_all_steps)
 
 
-def check_ways(values):
+def check_ways(config):
   """Checks that the flags work together.
+
+  Args:
+    config: TrainConfig.
 
   Raises:
     InputError: they do not; names them.
   """
-  if values.worker_replicas > 1 or values.num_ps_tasks:
-    _check_cluster_ways(values)
-  ends = values.max_number_of_steps or values.cache_features and (
-      values.early_stop_evals) or values.early_stop_evals and (
-          values.evaluate_every_n_steps)
-  if values.finetune_all_steps and not (
-      ends or finetune_all.has_begun(values.train_dir)):
+  if config.replicas.worker_replicas > 1 or config.replicas.num_ps_tasks:
+    _check_cluster_ways(config)
+  ends = config.max_number_of_steps or config.cache_features and (
+      config.early_stop_evals) or config.early_stop_evals and (
+          config.evaluate_every_n_steps)
+  if config.finetune_all_steps and not (
+      ends or finetune_all.has_begun(config.train_dir)):
     raise InputError(
         '--finetune_all_steps=%d begins after training of the classifier, '
         'which has no end: give --max_number_of_steps, or '
         '--evaluate_every_n_steps with --early_stop_evals' %
-        values.finetune_all_steps)
+        config.finetune_all_steps)
 
 
-def _check_cluster_ways(values):
+def _check_cluster_ways(config):
   """Checks that no flag needs single-process training.
 
   Raises:
     InputError: a flag does; names it, and what to do.
   """
   count = '--worker_replicas=%d, --num_ps_tasks=%d' % (
-      values.worker_replicas, values.num_ps_tasks)
+      config.replicas.worker_replicas, config.replicas.num_ps_tasks)
   for name in ('evaluate_every_n_steps', 'finetune_all_steps'):
-    if values[name].value:
+    if getattr(config, name):
       raise InputError(
           '--%s=%d needs a single worker, got %s; run_eval.sh can evaluate '
-          'during any training' % (name, values[name].value, count))
-  if values.cache_features:
+          'during any training' % (name, getattr(config, name), count))
+  if config.cache_features:
     raise InputError(
         '--cache_features needs a single worker, got %s: give '
         '--nocache_features to train on the photos, or train without a cluster'
         % count)
-  if finetune_all.has_begun(values.train_dir):
+  if finetune_all.has_begun(config.train_dir):
     raise InputError(
         '%s holds a run with --finetune_all_steps, which needs a single '
-        'worker, got %s: give another --train_dir' % (values.train_dir, count))
+        'worker, got %s: give another --train_dir' % (config.train_dir, count))
 
 
-def _has_all_steps(values):
-  newest = checkpoints.newest(values.train_dir)
-  limit = values.max_number_of_steps
+def _has_all_steps(config):
+  newest = checkpoints.newest(config.train_dir)
+  limit = config.max_number_of_steps
   return bool(newest and limit and
               checkpoints.read_global_step(newest) >= limit)
 
 
-def _datasets(values, is_chief):
+def _datasets(config, is_chief):
   """Returns {split: slim Dataset}: 'train', and 'validation' if needed."""
-  name, folder = values.dataset_name, values.dataset_dir
+  name, folder = config.dataset_name, config.dataset_dir
   datasets = {'train': dataset_factory.get_dataset(
-      name, values.dataset_split_name, folder)}
+      name, config.dataset_split_name, folder)}
   has_photos = 'validation' in split_files.find(name, folder)
-  is_asked = values.evaluate_every_n_steps is not None
+  is_asked = config.evaluate_every_n_steps is not None
   if is_asked and not has_photos:
     raise InputError(
         '--evaluate_every_n_steps=%d: data set %r in %s has no validation '
         'photos; convert it with --percent_validation, or omit the flag' %
-        (values.evaluate_every_n_steps, name, folder))
-  if is_chief and has_photos and (is_asked or values.cache_features):
+        (config.evaluate_every_n_steps, name, folder))
+  if is_chief and has_photos and (is_asked or config.cache_features):
     datasets['validation'] = dataset_factory.get_dataset(
         name, 'validation', folder)
   return datasets

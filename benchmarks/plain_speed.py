@@ -10,7 +10,6 @@ import contextlib
 import statistics
 import tempfile
 import time
-import types
 from typing import NamedTuple
 
 from absl import flags
@@ -21,6 +20,7 @@ from common import flags as common_flags
 from common.errors import InputError
 from compat import tf
 from datasets import dataset_factory, input_pipeline
+from training import config as train_config
 from training import graph as training_graph
 from training import inference_twin, start
 
@@ -130,12 +130,13 @@ class Pair:
 
 
 @contextlib.contextmanager
-def prepared(values, dataset):
+def prepared(config, dataset, session_config=None):
   """Builds both graphs as training.plain_run does, and starts the input.
 
   Args:
-    values: as training_values returns them.
+    config: TrainConfig.
     dataset: slim Dataset.
+    session_config: tf.ConfigProto.
 
   Yields:
     A Pair.
@@ -143,16 +144,15 @@ def prepared(values, dataset):
   Raises:
     InputError: a flag is wrong, a record is damaged, or the loss is not finite.
   """
-  run = start.run_from_flags(
-      values, {'train': dataset},
-      session_config=common_flags.session_config(values))
+  run = start.make_run(config, {'train': dataset},
+                       session_config=session_config)
   with tf.Graph().as_default(), contextlib.ExitStack() as stack:
-    tf.set_random_seed(values.seed)
-    graph = training_graph.build_from_flags(
-        values, dataset, run.info, run.network, run.trainable_scopes)
+    tf.set_random_seed(config.seed)
+    graph = training_graph.build(
+        config, dataset, run.info, run.network, run.trainable_scopes)
     read_weights = start.init_fn(run)
     twin = inference_twin.InferenceTwin(
-        run.info, run.network, values.moving_average_decay, run.session_config)
+        run.info, run.network, config.moving_average_decay, run.session_config)
     stack.callback(twin.close)
     session = stack.enter_context(tf.Session(config=run.session_config))
     stack.enter_context(_not_finite_as_advice())
@@ -269,15 +269,14 @@ def report(figures, bar, most_waiting):
   return 1 if ratio < bar or waiting > most_waiting else 0
 
 
-def training_values(values, **others):
-  """Returns the flags as training reads them.
+def config_from_flags(**others):
+  """Returns the TrainConfig of the flags.
 
   Args:
-    values: the parsed flags.
     **others: values that override flags.
   """
-  return types.SimpleNamespace(
-      **dict(NOT_OF_A_STEP, **dict(values.flag_values_dict(), **others)))
+  values = flags.FLAGS.flag_values_dict()
+  return train_config.make({**NOT_OF_A_STEP, **values, **others}, given={})
 
 
 def main(_):
@@ -293,8 +292,10 @@ def main(_):
       input_speed.make_records(made, values.per_class)
     dataset = dataset_factory.get_dataset(name, values.dataset_split_name,
                                           folder)
-    with prepared(training_values(values, dataset_dir=folder, dataset_name=name,
-                                  train_dir=made), dataset) as pair:
+    config = config_from_flags(dataset_dir=folder, dataset_name=name,
+                               train_dir=made)
+    with prepared(config, dataset,
+                  common_flags.session_config(values)) as pair:
       figures = compare(pair, values.steps, values.rounds)
   print('\nTensorFlow %s, %s, %d photos per step, medians of %d rounds' % (
       tf.__version__, values.model_name, values.batch_size, values.rounds))

@@ -9,12 +9,12 @@ variables that are not trained. It survives if the chief is killed, so the chief
 can be restarted; if the chief ends, it says so on the board, and all tasks end.
 """
 
-import collections
 import contextlib
 import os
 import sys
 import threading
 import time
+from typing import Callable, Iterator, NamedTuple, Optional
 
 from common.errors import InputError
 from compat import tf
@@ -39,67 +39,51 @@ class ServerLost(InputError):
   """A parameter server no longer answers, and its variables are gone."""
 
 
-# cluster: hosts.Cluster. task: the hosts.Task of this process.
-Member = collections.namedtuple('Member', 'cluster task')
+class Member(NamedTuple):
+  """One process of a cluster."""
+  cluster: hosts.Cluster
+  task: hosts.Task  # Of this process.
 
 
-def member_from_flags(values):
+def find_member(ps_hosts: Optional[str], worker_hosts: Optional[str],
+                job_name: Optional[str], index: int,
+                master: str) -> Optional[Member]:
   """Returns the cluster and the task of this process.
 
-  Sets slim's flags that follow from the lists of hosts: --worker_replicas,
-  --num_ps_tasks and, unless given, --replicas_to_aggregate.
-
   Args:
-    values: the parsed flags.
+    ps_hosts: comma-separated host:port of each parameter server.
+    worker_hosts: comma-separated host:port of each worker.
+    job_name: job of this process, of hosts.JOBS.
+    index: number of its task in the job.
+    master: address of another TensorFlow master, which is not accepted.
 
   Returns:
     A Member; None without lists of hosts.
 
   Raises:
-    InputError: the lists are wrong, or another flag contradicts them.
+    InputError: the lists are wrong, or another argument contradicts them.
   """
-  if not (values.ps_hosts or values.worker_hosts):
-    if values.job_name:
+  if not (ps_hosts or worker_hosts):
+    if job_name:
       raise InputError('--job_name=%s needs --ps_hosts and --worker_hosts' %
-                       values.job_name)
+                       job_name)
     return None
-  cluster = hosts.parse(values.ps_hosts, values.worker_hosts)
-  if not values.job_name:
+  cluster = hosts.parse(ps_hosts, worker_hosts)
+  if not job_name:
     raise InputError('--worker_hosts is given without the task of this '
                      'process: add --job_name=ps or worker, and --task; '
                      'scripts/run_cluster.sh starts all tasks of a machine')
-  if values.master:
+  if master:
     raise InputError('--master=%s: with --worker_hosts each worker has its '
-                     'own server' % values.master)
-  tasks = cluster.ps if values.job_name == 'ps' else cluster.workers
-  if values.task >= len(tasks):
+                     'own server' % master)
+  tasks = cluster.ps if job_name == 'ps' else cluster.workers
+  if index >= len(tasks):
     raise InputError('--task=%d: --%s_hosts has tasks 0 to %d' % (
-        values.task, values.job_name, len(tasks) - 1))
-  set_counts(values, cluster)
-  return Member(cluster, tasks[values.task])
+        index, job_name, len(tasks) - 1))
+  return Member(cluster, tasks[index])
 
 
-def set_counts(values, cluster):
-  """Sets the flags for the numbers of tasks.
-
-  Args:
-    values: the parsed flags.
-    cluster: hosts.Cluster.
-
-  Raises:
-    InputError: one was given with another number.
-  """
-  for name, job, tasks in (('worker_replicas', 'worker', cluster.workers),
-                           ('num_ps_tasks', 'ps', cluster.ps)):
-    if values[name].present and values[name].value != len(tasks):
-      raise InputError('--%s=%d contradicts --%s_hosts, which has %d; omit it' %
-                       (name, values[name].value, job, len(tasks)))
-    setattr(values, name, len(tasks))
-  if values.sync_replicas and not values['replicas_to_aggregate'].present:
-    values.replicas_to_aggregate = len(cluster.workers)
-
-
-def session_config(config, index):
+def session_config(config: tf.ConfigProto, index: int) -> tf.ConfigProto:
   """Returns the config of a worker's session, without other workers.
 
   Args:
@@ -132,7 +116,7 @@ def _start_server(member, config):
         task, error.message.splitlines()[0]))
 
 
-def serve(member, timeout):
+def serve(member: Member, timeout: float) -> int:
   """Serves variables until training has ended.
 
   Args:
@@ -201,7 +185,8 @@ class Worker:
     InputError: the port is not free, or others do not answer.
   """
 
-  def __init__(self, member, config, timeout, needed=0):
+  def __init__(self, member: Member, config: tf.ConfigProto, timeout: float,
+               needed: int = 0) -> None:
     cluster, task = member
     self._member, self._timeout, self._needed = member, timeout, needed
     self._server = _start_server(member, config)
@@ -214,7 +199,7 @@ class Worker:
     self._board = Board(self.target, member)
 
   @contextlib.contextmanager
-  def ending_all(self):
+  def ending_all(self) -> Iterator['Worker']:
     """Context that, on the chief, ends all tasks when its body ends.
 
     If a parameter server was lost, the process ends here: closing a session
@@ -257,7 +242,7 @@ class Worker:
              for task in servers) and not over.is_set():
         _end_process(_loss_of_servers(watch))
 
-  def wait_for_weights(self, is_stopped):
+  def wait_for_weights(self, is_stopped: Callable[[], bool]) -> bool:
     """Waits until the chief, unless this is it, has initialized the variables.
 
     Args:
@@ -285,7 +270,7 @@ class Worker:
       time.sleep(_LOOK_SECS)
     return True
 
-  def begin(self, is_stopped):
+  def begin(self, is_stopped: Callable[[], bool]) -> None:
     """Records that this worker begins; the chief waits for all others.
 
     Args:
@@ -306,11 +291,11 @@ class Worker:
         break
       time.sleep(_LOOK_SECS)
 
-  def end_status(self):
+  def end_status(self) -> Optional[int]:
     """Returns how training ended, None while it runs."""
     return self._board.ended()
 
-  def check_end(self):
+  def check_end(self) -> None:
     """Raises InputError if training has not ended normally."""
     status = self.end_status()
     if not status:
@@ -323,7 +308,7 @@ class Worker:
         'training has ended' % (
             self._member.cluster.workers[status - LOST], self._needed))
 
-  def describe_loss(self, error):
+  def describe_loss(self, error: tf.errors.OpError) -> ServerLost:
     """Returns the ServerLost for an error of LOST_ERRORS.
 
     Args:

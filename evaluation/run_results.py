@@ -10,7 +10,7 @@ from common.errors import InputError
 from compat import tf
 from datasets import dataset_factory, record_dataset, split_files
 from evaluation import loop, metrics
-from runs import checkpoints
+from runs import run_info
 
 VALIDATION, TEST = 'validation', 'test'
 
@@ -52,11 +52,10 @@ def measure(run, checkpoint, dataset_name, dataset_dir, batch_size,
   parts = [dataset_factory.get_dataset(dataset_name, name, dataset_dir)
            for name in splits or [VALIDATION]]
   names = dataset_factory.labels_of_records(dataset_name, dataset_dir)
-  if run.labels != names[run.labels_offset:]:
-    raise InputError(
-        'the run was trained on the classes %s and %s in %s has %s' %
-        (checkpoints.name_some(run.labels), dataset_name, dataset_dir,
-         checkpoints.name_some(names[run.labels_offset:])))
+  run_info.check_classes(
+      run, names[run.labels_offset:], lambda trained, others:
+      'the run was trained on the classes %s and %s in %s has %s' %
+      (trained, dataset_name, dataset_dir, others))
   whole = record_dataset.make_dataset(
       sum((list(part.data_sources) for part in parts), []),
       sum(part.num_samples for part in parts), names)

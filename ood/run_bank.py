@@ -16,7 +16,7 @@ from compat import tf
 from datasets import dataset_factory, split_files
 from evaluation import metrics, photo_features
 from ood import reference_bank
-from runs import checkpoints, feature_cache
+from runs import feature_cache, run_info
 
 TRAIN, VALIDATION = 'train', 'validation'
 
@@ -101,13 +101,10 @@ def _datasets(run, name, folder):
         name, folder, ' and no '.join(missing)))
   datasets = {split: dataset_factory.get_dataset(name, split, folder)
               for split in (TRAIN, VALIDATION)}
-  names = datasets[TRAIN].labels_to_names
-  labels = [names[index]
-            for index in range(run.labels_offset, datasets[TRAIN].num_classes)]
-  if labels != run.labels:
-    raise InputError('data set %r in %s has the classes %s, the run %s' % (
-        name, folder, checkpoints.name_some(labels),
-        checkpoints.name_some(run.labels)))
+  run_info.check_classes(
+      run, run_info.labels_of(datasets[TRAIN], run.labels_offset),
+      lambda trained, others: 'data set %r in %s has the classes %s, the run '
+      '%s' % (name, folder, others, trained))
   return datasets
 
 

@@ -4,13 +4,13 @@ Training writes them once to TRAIN_DIR/run.json; evaluation and export read
 them, so that labels_offset, image size or preprocessing are not given again.
 """
 
-import collections
 import json
 import os
+from typing import Callable, List, NamedTuple, Optional
 
 from common import files
 from common.errors import InputError
-from compat import tf
+from compat import slim, tf
 from runs import checkpoints
 
 FILE_NAME = 'run.json'
@@ -18,23 +18,28 @@ FILE_NAME = 'run.json'
 # Next to the checkpoint that was best on the validation photos.
 BEST_FILE_NAME = 'best.json'
 
-# labels: by index of the network's output, so labels_offset is already applied.
-# image_size: side in pixels. dataset_dir: absolute path where training ran.
-# moving_average_decay: None if the run keeps no moving averages.
-# checkpoint_path: checkpoint that the run started from, None from scratch.
-RunInfo = collections.namedtuple(
-    'RunInfo',
-    'model_name labels labels_offset image_size preprocessing_name '
-    'dataset_name dataset_dir moving_average_decay checkpoint_path',
-    defaults=(None,))
+
+class RunInfo(NamedTuple):
+  """Facts of a training run."""
+  model_name: str
+  # By index of the network's output, so labels_offset is already applied.
+  labels: List[str]
+  labels_offset: int
+  image_size: int  # Side in pixels.
+  preprocessing_name: str
+  dataset_name: str
+  dataset_dir: str  # Absolute path where training ran.
+  moving_average_decay: Optional[float]  # None: no moving averages are kept.
+  # Checkpoint that the run started from, None from scratch.
+  checkpoint_path: Optional[str] = None
 
 
-def path(train_dir):
+def path(train_dir: str) -> str:
   """Returns the path of the run.json of a train directory."""
   return os.path.join(train_dir, FILE_NAME)
 
 
-def load(train_dir):
+def load(train_dir: str) -> Optional[RunInfo]:
   """Reads the facts of a run.
 
   Args:
@@ -60,7 +65,7 @@ def load(train_dir):
                      'flags' % (name, type(error).__name__, error))
 
 
-def is_best(prefix):
+def is_best(prefix: str) -> bool:
   """Whether a checkpoint is the best of its run on the validation photos.
 
   Its folder may have been copied under another name, so best.json decides. The
@@ -74,30 +79,57 @@ def is_best(prefix):
           name == checkpoints.BEST_DIR and os.path.exists(path(train_dir)))
 
 
-def take_averages(values, info, prefix):
-  """Sets --moving_average_decay to the value that chose a checkpoint.
+def labels_of(dataset: slim.dataset.Dataset, labels_offset: int) -> List[str]:
+  """Returns the labels of a data set by index of the network's output."""
+  return [dataset.labels_to_names[index]
+          for index in range(labels_offset, dataset.num_classes)]
 
-  This is done if the flag is not given and the checkpoint is the best of its
-  run, which is chosen by the moving averages if the run keeps them.
+
+def check_classes(run: RunInfo, labels: List[str],
+                  describe: Callable[[str, str], str]) -> None:
+  """Checks that a run was trained on the classes of a data set.
 
   Args:
-    values: the parsed flags.
+    run: RunInfo of the run, or of the run that wrote a checkpoint.
+    labels: those of the data set, from run.labels_offset on.
+    describe: function of the run's labels and of the data set's, both as one
+      text, that returns the error message.
+
+  Raises:
+    InputError: the classes, or their order, differ.
+  """
+  if run.labels != labels:
+    raise InputError(describe(checkpoints.name_some(run.labels),
+                              checkpoints.name_some(labels)))
+
+
+def choose_decay(decay: Optional[float], info: Optional[RunInfo],
+                 prefix: str) -> Optional[float]:
+  """Returns the decay of the moving averages to use with a checkpoint.
+
+  The best checkpoint of a run is chosen by its moving averages if the run keeps
+  them, so they are used then.
+
+  Args:
+    decay: value of --moving_average_decay; it is kept if it is not None.
     info: RunInfo of the checkpoint's run, or None.
     prefix: path of the checkpoint.
+
+  Returns:
+    The decay; None or 0: the plain variables are used.
   """
-  if (info is None or not info.moving_average_decay or
-      values.moving_average_decay is not None):
-    return
+  if info is None or not info.moving_average_decay or decay is not None:
+    return decay
   if is_best(prefix):
-    values.moving_average_decay = info.moving_average_decay
     tf.logging.info('Using the moving averages, by which this checkpoint was '
                     'the best; --moving_average_decay=0 uses the variables')
-  else:
-    tf.logging.info('The run keeps moving averages; --moving_average_decay=%g '
-                    'uses them', info.moving_average_decay)
+    return info.moving_average_decay
+  tf.logging.info('The run keeps moving averages; --moving_average_decay=%g '
+                  'uses them', info.moving_average_decay)
+  return None
 
 
-def save(train_dir, info):
+def save(train_dir: str, info: RunInfo) -> None:
   """Writes the facts of a run, whole or not at all.
 
   Args:

@@ -66,7 +66,6 @@ def run_from_flags(prefix):
     InputError: flags contradict the run, or a required flag is missing.
   """
   run = run_info.load(os.path.dirname(prefix))
-  run_info.take_averages(FLAGS, run, prefix)
   if run is None:
     run = _published_from_flags(prefix)
   for name in ('model_name', 'labels_offset'):
@@ -121,12 +120,10 @@ def photos_from_flags(run):
     return None, 'data set %r in %s has no %s photos' % (
         name, folder or 'no folder', ' or '.join(wanted))
   dataset = dataset_factory.get_dataset(name, found[0], folder)
-  labels = [dataset.labels_to_names[index] for index in
-            range(run.labels_offset, dataset.num_classes)]
-  if labels != run.labels:
-    raise InputError('the network has the classes %s and %s has %s' %
-                     (checkpoints.name_some(run.labels), name,
-                      checkpoints.name_some(labels)))
+  run_info.check_classes(
+      run, run_info.labels_of(dataset, run.labels_offset),
+      lambda trained, others: 'the network has the classes %s and %s has %s' %
+      (trained, name, others))
   return found[0], dataset
 
 
@@ -140,13 +137,13 @@ def main(_):
   prefix = checkpoints.resolve(FLAGS.checkpoint_path, FLAGS.which_checkpoint)
   export_folder.check_tflite(path, checkpoints.read_global_step(prefix))
   run = run_from_flags(prefix)
+  decay = run_info.choose_decay(FLAGS.moving_average_decay, run, prefix)
   split, photos = photos_from_flags(run)
   with tf.Graph().as_default():
     info = inference_graph.build(
         run.model_name, run.labels, run.image_size, run.preprocessing_name,
         batch_size=1, labels_offset=run.labels_offset)
-    graph_def = inference_graph.freeze(info, prefix,
-                                       FLAGS.moving_average_decay)
+    graph_def = inference_graph.freeze(info, prefix, decay)
   content = tflite.convert(graph_def)
   info = graph_info.read(graph_def)
   info_path = export_folder.tflite_files(path)[2]

@@ -102,10 +102,8 @@ def run_from_flags(checkpoint):
   if run is None:
     raise InputError('%s is missing: the report needs what training recorded' %
                      run_info.path(os.path.dirname(checkpoint)))
-  run = run._replace(dataset_name=FLAGS.dataset_name or run.dataset_name,
-                     dataset_dir=FLAGS.dataset_dir or run.dataset_dir)
-  run_info.take_averages(FLAGS, run, checkpoint)
-  return run
+  return run._replace(dataset_name=FLAGS.dataset_name or run.dataset_name,
+                      dataset_dir=FLAGS.dataset_dir or run.dataset_dir)
 
 
 def _trained(checkpoint):
@@ -129,12 +127,13 @@ def how_chosen(checkpoint, train_dir, split='these'):
   return None
 
 
-def fit_temperature(results, checkpoint):
+def fit_temperature(results, checkpoint, decay):
   """Fits and stores the temperature, unless the flags say otherwise.
 
   Args:
     results: list of SplitResults.
     checkpoint: prefix of the checkpoint.
+    decay: decay of the moving averages that were used, None without.
 
   Returns:
     A Calibration or None, and None or the reason why there is none.
@@ -147,7 +146,7 @@ def fit_temperature(results, checkpoint):
   try:
     found = calibration.calibrate(
         base.counted.logits, base.counted.labels, base.name, checkpoint,
-        FLAGS.moving_average_decay)
+        decay)
   except calibration.NoTemperature as error:
     tf.logging.warning('No temperature: %s', error)
     return None, str(error)
@@ -158,20 +157,21 @@ def fit_temperature(results, checkpoint):
   return found, None
 
 
-def find_refusals(run, results, checkpoint):
+def find_refusals(run, results, checkpoint, decay):
   """Returns the results of out-of-distribution detection, as Refusals.
 
   Args:
     run: RunInfo, with the data set of the flags.
     results: list of SplitResults.
     checkpoint: prefix of the checkpoint.
+    decay: decay of the moving averages that were used, None without.
   """
   bank, note = None, '--noknown was given'
   trained = _trained(checkpoint)
   if FLAGS.known:
     bank, note = run_bank.bank_of(
         trained, checkpoint, run.dataset_name, run.dataset_dir,
-        FLAGS.moving_average_decay, batch_size=FLAGS.batch_size,
+        decay, batch_size=FLAGS.batch_size,
         num_threads=FLAGS.num_preprocessing_threads,
         session_config=common_flags.session_config(FLAGS))
     tf.logging.info('Known: %s%s', '' if bank else 'not counted, ', note)
@@ -192,15 +192,16 @@ def main(_):
   """Evaluates the checkpoint, fits the temperature and writes the report."""
   checkpoint = checkpoint_from_flags()
   run = run_from_flags(checkpoint)
+  decay = run_info.choose_decay(FLAGS.moving_average_decay, run, checkpoint)
   train_dir = FLAGS.train_dir or os.path.dirname(checkpoint)
   output = FLAGS.output_file or os.path.join(train_dir, 'report.html')
   if not os.path.isdir(os.path.dirname(os.path.abspath(output))):
     raise InputError('--output_file=%s: its folder does not exist' % output)
   results = run_results.measure(
       run, checkpoint, run.dataset_name, run.dataset_dir, FLAGS.batch_size,
-      FLAGS.num_preprocessing_threads, FLAGS.moving_average_decay,
+      FLAGS.num_preprocessing_threads, decay,
       common_flags.session_config(FLAGS))
-  fitted, note = fit_temperature(results, checkpoint)
+  fitted, note = fit_temperature(results, checkpoint, decay)
   wrong = wrong_photos.find(results, FLAGS.num_wrong)
   given, flags_note = run_facts.read_flags(train_dir)
   page = html_report.render(html_report.Report(
@@ -209,7 +210,7 @@ def main(_):
       calibration=fitted, calibration_note=note,
       curves=curves.read(train_dir, FLAGS.eval_dir), wrong=wrong,
       pictures=wrong_photos.pictures(wrong, results),
-      refusals=find_refusals(run, results, checkpoint),
+      refusals=find_refusals(run, results, checkpoint, decay),
       flags=given, flags_note=flags_note,
       skipped=run_facts.read_skipped(run.dataset_dir, run.dataset_name),
       training_photos=run_facts.training_photos(run.dataset_dir,

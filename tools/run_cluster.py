@@ -16,7 +16,8 @@ from absl import flags
 import train_image_classifier
 from common import flags as common_flags
 from common.errors import InputError
-from deployment import cluster, hosts, launch
+from deployment import hosts, launch
+from training import config as train_config
 
 # Flags that are set for each task.
 OF_A_TASK = ('job_name', 'task', 'master')
@@ -61,11 +62,12 @@ def main(_):
   for name in OF_A_TASK:
     if values[name].present:
       raise InputError('--%s is set for each task: omit it' % name)
-  ps_hosts, worker_hosts = _lists(values)
-  cluster.set_counts(values, hosts.parse(ps_hosts, worker_hosts))
-  train_image_classifier.check_ways(values)
+  ps_hosts, worker_hosts = _lists_from_flags()
+  train_image_classifier.check_ways(train_config.with_task_counts(
+      train_image_classifier.config_from_flags(),
+      hosts.parse(ps_hosts, worker_hosts)))
   plan = launch.Plan(
-      ps_hosts, worker_hosts, _trainers_flags(values),
+      ps_hosts, worker_hosts, _shared_arguments_from_flags(),
       os.path.abspath(train_image_classifier.__file__),
       values.task_logs or os.path.join(
           os.path.dirname(os.path.abspath(values.train_dir)), 'logs'),
@@ -73,8 +75,9 @@ def main(_):
   return launch.Launcher(plan).run()
 
 
-def _lists(values):
+def _lists_from_flags():
   """Returns the lists of hosts from the flags that were given."""
+  values = flags.FLAGS
   if values.hosts:
     if values.ps_hosts or values.worker_hosts:
       raise InputError('--hosts=%s is given, and --ps_hosts or --worker_hosts '
@@ -89,8 +92,9 @@ def _lists(values):
   return launch.local_lists(values.num_ps, values.num_workers)
 
 
-def _trainers_flags(values):
+def _shared_arguments_from_flags():
   """Returns the part of the command line that all tasks share."""
+  values = flags.FLAGS
   mine = set(OWN + PASSED)
   given = {values[name].name: values[name] for name in values
            if values[name].present}

@@ -8,12 +8,16 @@ resumed run knows how many evaluations ago it last improved.
 import glob
 import json
 import os
+from typing import Any, Dict, List, Optional
 
 from common import files
 from compat import tf
 from runs import checkpoints, run_info
 
 FILE_NAME = 'validation.jsonl'
+
+# Of one line: step, accuracy, loss, and train_loss if known.
+Evaluation = Dict[str, Any]
 
 
 class Progress:
@@ -28,7 +32,9 @@ class Progress:
       which a killed process has lost, are dropped.
   """
 
-  def __init__(self, train_dir, info, saver, global_step, step=0):
+  def __init__(self, train_dir: str, info: run_info.RunInfo,
+               saver: tf.train.Saver, global_step: tf.Variable,
+               step: int = 0) -> None:
     self._path = os.path.join(train_dir, FILE_NAME)
     self._folder = os.path.join(train_dir, checkpoints.BEST_DIR)
     self._info = info
@@ -36,17 +42,17 @@ class Progress:
     self._global_step = global_step
     self._best = read_best(self._folder)
     # Without the best checkpoint there is nothing to compare with.
-    self._lines = []
+    self._lines: List[Evaluation] = []
     if self._best:
       self._lines = [line for line in _read_lines(self._path)
                      if line['step'] <= step]
 
   @property
-  def best(self):
+  def best(self) -> Optional[Evaluation]:
     """Step, accuracy and loss of the best evaluation; None before the first."""
     return self._best
 
-  def is_over(self, patience):
+  def is_over(self, patience: int) -> bool:
     """Whether accuracy has not improved for `patience` evaluations.
 
     The loss does not count: it keeps falling when all photos are right.
@@ -65,7 +71,8 @@ class Progress:
                 if line['accuracy'] == best)
     return sum(line['step'] > since for line in self._lines)
 
-  def add(self, session, step, accuracy, loss, train_loss=None):
+  def add(self, session: tf.Session, step: int, accuracy: float, loss: float,
+          train_loss: Optional[float] = None) -> None:
     """Records an evaluation, and saves the checkpoint if it is the best.
 
     Args:
@@ -78,15 +85,16 @@ class Progress:
     line = {'step': int(step), 'accuracy': accuracy, 'loss': loss}
     if train_loss is not None:
       line['train_loss'] = train_loss
-    is_best = self._best is None or _rank(line) > _rank(self._best)
     self._lines.append(line)
     files.write_text(self._path, ''.join(json.dumps(line) + '\n'
                                          for line in self._lines))
-    if is_best:
+    best = self._best
+    if best is None or _rank(line) > _rank(best):
       self._save(session, line)
+      best = line
     tf.logging.info(
         'Validation accuracy at step %d: %.4f (best %.4f at step %d)', step,
-        accuracy, self._best['accuracy'], self._best['step'])
+        accuracy, best['accuracy'], best['step'])
 
   def _save(self, session, line):
     os.makedirs(self._folder, exist_ok=True)
@@ -104,8 +112,9 @@ class Progress:
       if not path.startswith(prefix + '.'):
         os.remove(path)
 
-  def describe(self):
+  def describe(self) -> str:
     """Returns a description of the best evaluation, for log messages."""
+    assert self._best is not None  # Without one the history is empty.
     return ('the best validation accuracy, %.4f, has not improved for %d '
             'evaluations; the checkpoint of step %d is in %s' % (
                 self._best['accuracy'], self._evaluations_since_gain(),
@@ -124,7 +133,7 @@ def _read_lines(path):
     return []
 
 
-def read_best(folder):
+def read_best(folder: str) -> Optional[Evaluation]:
   """Returns the evaluation of the checkpoint in a folder `best`, or None."""
   try:
     with open(os.path.join(folder, run_info.BEST_FILE_NAME)) as file:

@@ -15,7 +15,7 @@ from runs import checkpoints
 _FILE_NAME = 'checkpoint'
 
 
-def repair(train_dir):
+def repair(train_dir: str) -> None:
   """Rewrites the lists of a train directory to name its own checkpoints.
 
   Call it before starting a session that restores and deletes by the list.

@@ -1,6 +1,7 @@
 """Training steps of one worker of a cluster."""
 
 import time
+from typing import Dict, Optional
 
 from compat import tf
 from deployment import cluster
@@ -21,25 +22,28 @@ class ClusterStep(loop.TrainStep):
     stop: a loop.StopRequest.
   """
 
-  def __init__(self, worker, log_every_n_steps, is_synchronous, stop):
+  def __init__(self, worker: cluster.Worker, log_every_n_steps: int,
+               is_synchronous: bool, stop: loop.StopRequest) -> None:
     super().__init__(stop)
     self._worker = worker
     self._every = log_every_n_steps
     self._check_secs = 0.0 if is_synchronous else _CHECK_SECS
     self._checked_at = 0.0
-    self._logged_line = None
+    self._logged_line: Optional[int] = None
     self._was_ended = False
 
-  def prepare(self):
+  def prepare(self) -> bool:
     """Waits for the chief; returns whether to train."""
     return self._worker.wait_for_weights(lambda: self.stop_requested)
 
-  def begin(self, session):
+  def begin(self, session: tf.Session) -> None:
     """Waits for the workers before the first step."""
     del session
     self._worker.begin(lambda: self.stop_requested)
 
-  def __call__(self, session, train_op, global_step, train_step_kwargs):
+  def __call__(self, session: tf.Session, train_op: tf.Tensor,
+               global_step: tf.Variable,
+               train_step_kwargs: Dict[str, tf.Tensor]) -> loop.StepResult:
     """Returns the loss and whether to stop."""
     try:
       if self._has_ended():
@@ -58,7 +62,9 @@ class ClusterStep(loop.TrainStep):
     self._checked_at = time.monotonic()
     return self._worker.end_status() is not None
 
-  def take(self, session, train_op, global_step, train_step_kwargs):
+  def take(self, session: tf.Session, train_op: tf.Tensor,
+           global_step: tf.Variable,
+           train_step_kwargs: Dict[str, tf.Tensor]) -> loop.StepResult:
     """Takes one step; returns the loss and whether it was the last."""
     start = time.time()
     loss, step = self.run(session, train_op, global_step)
@@ -71,7 +77,7 @@ class ClusterStep(loop.TrainStep):
     self.step = step - 1  # The caller adds 1.
     return loss, session.run(train_step_kwargs['should_stop'])
 
-  def end(self):
+  def end(self) -> None:
     """Checks how the other workers ended."""
     if self._was_ended:
       self._worker.check_end()

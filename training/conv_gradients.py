@@ -6,12 +6,14 @@ Inception V4's classifiers train on features, the 5 x 5 convolution of the
 auxiliary classifier took 154 ms of a step's 187 ms; now the step takes 35 ms.
 """
 
+from typing import ContextManager
+
 from compat import tf
 
 _NAME = 'Conv2DOfWholeInput'
 
 
-def fast_full_windows(graph):
+def fast_full_windows(graph: tf.Graph) -> ContextManager[None]:
   """Returns a context in which convolutions are built with these gradients.
 
   Args:

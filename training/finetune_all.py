@@ -7,9 +7,9 @@ The second call starts from the best checkpoint so far. Batch norm stays in
 inference mode: its averages could not follow the weights in so few steps.
 """
 
-import collections
 import json
 import os
+from typing import NamedTuple
 
 from common import files
 from compat import slim, tf
@@ -28,34 +28,20 @@ _WARM_UP_PART = 10
 
 _AVERAGE = '/ExponentialMovingAverage'
 
-# from_step: global step at which training of the classifier ended. steps: how
-# many more to train. weights: checkpoint whose weights are used.
-Beginning = collections.namedtuple('Beginning', 'from_step steps weights')
+
+class Beginning(NamedTuple):
+  """How fine-tuning of all layers began."""
+  from_step: int  # Global step at which training of the classifier ended.
+  steps: int  # How many more to train.
+  weights: str  # Checkpoint whose weights are used.
 
 
-class _OverriddenFlags:
-  """The parsed flags with some values replaced."""
-
-  def __init__(self, values, **changes):
-    self._values = values
-    self._changes = changes
-
-  def __getattr__(self, name):
-    return self._changes.get(name, getattr(self._values, name))
-
-  def __iter__(self):
-    return iter(self._values)
-
-  def __getitem__(self, name):
-    return self._values[name]
-
-
-def has_begun(train_dir):
+def has_begun(train_dir: str) -> bool:
   """Whether the run in a train directory already trains all layers."""
   return _read(train_dir) is not None
 
 
-def train(run, number_of_steps):
+def train(run: start.Run, number_of_steps: int) -> bool:
   """Trains all layers, in the train directory of the run.
 
   Args:
@@ -66,36 +52,36 @@ def train(run, number_of_steps):
   Returns:
     True if training finished, False if it was asked to stop.
   """
-  values = run.values
-  beginning = _read(values.train_dir) or _choose(values.train_dir,
-                                                 number_of_steps)
+  config = run.config
+  train_dir = config.train_dir
+  beginning = _read(train_dir) or _choose(train_dir, number_of_steps)
   number_of_steps = number_of_steps or beginning.steps
   last_step = beginning.from_step + number_of_steps
-  newest = checkpoints.newest(values.train_dir)
-  if (has_begun(values.train_dir) and
+  newest = checkpoints.newest(train_dir)
+  if (has_begun(train_dir) and
       checkpoints.read_global_step(newest) >= last_step):
     tf.logging.info('%s has all --finetune_all_steps=%d: nothing to do', newest,
                     number_of_steps)
     return True
-  changed = _OverriddenFlags(
-      values,
-      learning_rate=values.finetune_all_learning_rate,
+  optimizer = config.optimizer._replace(
+      learning_rate=config.finetune_all_learning_rate,
       learning_rate_decay_type='cosine',
       learning_rate_decay_steps=number_of_steps,
       end_learning_rate=0.0,
       # Adam's first steps are full-size, however small the gradients are.
-      warmup_steps=values.warmup_steps or number_of_steps // _WARM_UP_PART,
-      min_crop_area=head_graph.least_crop_area(values),
-      early_stop_evals=0)
-  run = run._replace(values=changed, trainable_scopes=[])
+      warmup_steps=(config.optimizer.warmup_steps or
+                    number_of_steps // _WARM_UP_PART))
+  run = run._replace(trainable_scopes=[], config=config._replace(
+      optimizer=optimizer, early_stop_evals=0,
+      min_crop_area=head_graph.least_crop_area(config.min_crop_area)))
   every = None
   if 'validation' in run.datasets:
-    every = values.evaluate_every_n_steps or max(
+    every = config.evaluate_every_n_steps or max(
         1, number_of_steps // _EVALUATIONS)
   return plain_run.train(
       run, every, last_step, lambda run: _init_fn(run, beginning),
       first_step=beginning.from_step,
-      freeze_batch_norm=not values.train_frozen_batch_norm)
+      freeze_batch_norm=not config.train_frozen_batch_norm)
 
 
 def _choose(train_dir, number_of_steps):
@@ -113,7 +99,7 @@ def _init_fn(run, beginning):
   checkpoint that has them is written first, under another name: if the process
   is killed at any time, the newest checkpoint is complete.
   """
-  train_dir = run.values.train_dir
+  train_dir = run.config.train_dir
   if not has_begun(train_dir):
     _write_first_checkpoint(run, beginning)
     files.write_text(os.path.join(train_dir, _FILE_NAME),
@@ -129,7 +115,7 @@ def _write_first_checkpoint(run, beginning):
   # the weights.
   model = {v.op for v in slim.get_model_variables()}
   restores = {name: v for name, v in checkpoints.variables_to_restore(
-      run.values.moving_average_decay).items() if v.op in model}
+      run.config.moving_average_decay).items() if v.op in model}
   restore_weights = slim.assign_from_checkpoint_fn(
       beginning.weights,
       checkpoints.with_plain_names(beginning.weights, restores))
@@ -145,7 +131,7 @@ def _write_first_checkpoint(run, beginning):
     restore_weights(session)
     session.run(averages)
     session.run(tf.assign(step, beginning.from_step))
-    saver.save(session, os.path.join(run.values.train_dir, _FIRST_CHECKPOINT),
+    saver.save(session, os.path.join(run.config.train_dir, _FIRST_CHECKPOINT),
                global_step=step)
 
 

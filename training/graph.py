@@ -1,6 +1,6 @@
 """Training graph: batches, clones, losses, gradients, summaries."""
 
-import collections
+from typing import Callable, Dict, NamedTuple, Optional, Sequence
 
 from common.errors import InputError
 from compat import slim, tf
@@ -9,8 +9,10 @@ from deployment import model_deploy, sync_optimizer
 from nets import frozen_trunk, nets_factory
 from nets.batch_norm import batch_norm
 from preprocessing import preprocessing_factory
+from runs import run_info
 from training import conv_gradients, losses, warm_start
 from training import optimizer as optimizers
+from training.config import TrainConfig
 
 # The published 0.9997 averages over some 3,000 steps. That suits fine-tuning a
 # published checkpoint, but a network trained from scratch would be evaluated
@@ -26,23 +28,35 @@ NOT_FINITE = 'The loss or its gradient is not finite'
 # Graph collection of the summaries that are merged in summary_op.
 SUMMARIES_OF_RUN = 'summaries_of_run'
 
-# train_op: tensor of the total loss that applies the gradients when run.
-# scalar_op: merged summaries of values that each step computes anyway: losses,
-# learning rate, accuracy of the batch. summary_op: merged summaries of photos,
-# activations and weights, which take time. sync_optimizer: None without
-# --sync_replicas. frozen_loss: scalar, regularization loss of the frozen
-# weights, computed once per session; None if all weights are trained.
-TrainingGraph = collections.namedtuple(
-    'TrainingGraph', 'train_op scalar_op summary_op global_step sync_optimizer '
-    'frozen_loss')
 
 
-def build_from_flags(values, dataset, info, network, trainable_scopes,
-                     next_batch=None, first_step=0, freeze_batch_norm=False):
+class TrainingGraph(NamedTuple):
+  """Tensors of the training graph."""
+  # The total loss; it applies the gradients when run.
+  train_op: tf.Tensor
+  # Merged summaries of values that each step computes anyway: losses, learning
+  # rate, accuracy of the batch.
+  scalar_op: tf.Tensor
+  # Merged summaries of photos, activations and weights, which take time.
+  summary_op: tf.Tensor
+  global_step: tf.Variable
+  # None without --sync_replicas.
+  sync_optimizer: Optional[sync_optimizer.SyncOptimizer]
+  # Scalar, regularization loss of the frozen weights, computed once per
+  # session; None if all weights are trained.
+  frozen_loss: Optional[tf.Tensor]
+
+
+def build(config: TrainConfig, dataset: slim.dataset.Dataset,
+          info: run_info.RunInfo, network: nets_factory.Network,
+          trainable_scopes: Sequence[str],
+          next_batch: Optional[Callable[[], Dict[str, tf.Tensor]]] = None,
+          first_step: int = 0,
+          freeze_batch_norm: bool = False) -> TrainingGraph:
   """Builds the training graph in the default graph.
 
   Args:
-    values: the parsed flags.
+    config: TrainConfig of the run.
     dataset: slim Dataset of the training photos.
     info: RunInfo of the run.
     network: the Network row of info.model_name.
@@ -61,44 +75,47 @@ def build_from_flags(values, dataset, info, network, trainable_scopes,
     InputError: a trainable scope matches nothing, --class_weights does not fit
       the data set, or --mixup_alpha has nothing to mix.
   """
-  losses.check_mixing(values.mixup_alpha, values.batch_size)
-  config = model_deploy.DeploymentConfig(
-      num_clones=values.num_clones,
-      clone_on_cpu=values.clone_on_cpu,
-      replica_id=values.task,
-      num_replicas=values.worker_replicas,
-      num_ps_tasks=values.num_ps_tasks, balance_ps=values.balance_ps)
-  with tf.device(config.variables_device()):
+  losses.check_mixing(config.mixup_alpha, config.batch_size)
+  devices = _devices(config.replicas)
+  with tf.device(devices.variables_device()):
     global_step = tf.train.get_or_create_global_step()
   if next_batch is None:
-    with tf.device(config.inputs_device()):
-      next_batch = _photos_from_flags(values, dataset, info, network).get_next
-    if values.mixup_alpha:
-      next_batch = _mixing(next_batch, values.mixup_alpha, len(info.labels))
+    with tf.device(devices.inputs_device()):
+      next_batch = _photos(config, dataset, info, network).get_next
+    if config.mixup_alpha:
+      next_batch = _mixing(next_batch, config.mixup_alpha, len(info.labels))
   network_fn = nets_factory.get_network_fn(
       info.model_name, num_classes=len(info.labels),
-      weight_decay=values.weight_decay, is_training=True)
-  clone_fn = _clone_fn(network_fn, next_batch, config, values, len(info.labels),
-                       losses.class_weights_from_flags(values, info))
-  policy = _batch_norm_policy(values, info, trainable_scopes, freeze_batch_norm)
+      weight_decay=config.optimizer.weight_decay, is_training=True)
+  clone_fn = _clone_fn(network_fn, next_batch, devices, config, info)
+  policy = _batch_norm_policy(config, info, trainable_scopes, freeze_batch_norm)
   with slim.arg_scope([batch_norm], **policy), (
       conv_gradients.fast_full_windows(tf.get_default_graph())):
-    clones = model_deploy.create_clones(config, clone_fn)
+    clones = model_deploy.create_clones(devices, clone_fn)
   summaries = set(tf.get_collection(tf.GraphKeys.SUMMARIES))
   variables = warm_start.variables_to_train(trainable_scopes)
-  with tf.device(config.optimizer_device()):
+  with tf.device(devices.optimizer_device()):
     regularization, frozen_loss = _regularization_losses(variables)
-    train_op, synchronous, scalars = _train_op_from_flags(
-        values, clones, config, dataset.num_samples, global_step, first_step,
+    train_op, synchronous, scalars = _make_train_op(
+        config, clones, dataset.num_samples, global_step, first_step,
         variables, regularization)
   scalars |= _clone_scalars(clones[0])
-  summaries |= _clone_summaries(clones[0])
-  for summary in _by_name(summaries):
+  for summary in _by_name(summaries | _clone_summaries(clones[0])):
     tf.add_to_collection(SUMMARIES_OF_RUN, summary)
   return TrainingGraph(
       train_op, tf.summary.merge(_by_name(scalars)),
       tf.summary.merge(tf.get_collection(SUMMARIES_OF_RUN)),
       global_step, synchronous, frozen_loss)
+
+
+def _devices(replicas):
+  """Returns the DeploymentConfig of a ReplicaConfig."""
+  return model_deploy.DeploymentConfig(
+      num_clones=replicas.num_clones,
+      clone_on_cpu=replicas.clone_on_cpu,
+      replica_id=replicas.task,
+      num_replicas=replicas.worker_replicas,
+      num_ps_tasks=replicas.num_ps_tasks, balance_ps=replicas.balance_ps)
 
 
 def _by_name(tensors):
@@ -133,32 +150,32 @@ def _regularization_losses(trained):
   return changing + [total], total
 
 
-def _batch_norm_policy(values, info, trainable_scopes, freeze):
+def _batch_norm_policy(config, info, trainable_scopes, freeze):
   """Returns the batch norm arguments: inference-mode layers and decay."""
-  scopes = None if values.train_frozen_batch_norm else trainable_scopes or None
+  scopes = None if config.train_frozen_batch_norm else trainable_scopes or None
   if freeze:
     scopes = []
-  decay = values.batch_norm_decay
+  decay = config.batch_norm_decay
   if decay is None and info.checkpoint_path is None:
     decay = SCRATCH_BATCH_NORM_DECAY
   return dict(trainable_scopes=scopes, decay_override=decay)
 
 
-def _photos_from_flags(values, dataset, info, network):
+def _photos(config, dataset, info, network):
   """Returns an iterator over batches of this worker's photos."""
   batches = input_pipeline.training_batches(
       dataset,
       preprocessing_factory.get_preprocessing(
           info.preprocessing_name, is_training=True,
-          fast_mode=values.fast_mode, min_crop_area=values.min_crop_area),
-      info.image_size, values.batch_size,
+          fast_mode=config.fast_mode, min_crop_area=config.min_crop_area),
+      info.image_size, config.batch_size,
       channels=network.channels,
-      num_readers=values.num_readers,
-      num_threads=values.num_preprocessing_threads,
+      num_readers=config.num_readers,
+      num_threads=config.num_preprocessing_threads,
       labels_offset=info.labels_offset,
-      seed=values.seed,
-      num_shards=values.worker_replicas,
-      shard_index=values.task)
+      seed=config.seed,
+      num_shards=config.replicas.worker_replicas,
+      shard_index=config.replicas.task)
   iterator = tf.data.make_initializable_iterator(batches)
   # slim.learning.train runs this collection before the first step.
   tf.add_to_collection(tf.GraphKeys.TABLE_INITIALIZERS, iterator.initializer)
@@ -178,29 +195,30 @@ def _mixing(next_batch, alpha, num_classes):
   return mixed_batch
 
 
-def _clone_fn(network_fn, next_batch, config, values, num_classes,
-              class_weights):
+def _clone_fn(network_fn, next_batch, devices, config, info):
   """Returns a function that builds one clone's network and losses."""
+  class_weights = losses.make_class_weights(config.class_weights, info,
+                                            config.dataset_split_name)
   arguments = {}
-  if (values.dropout_keep_prob is not None and
-      nets_factory.takes_dropout(values.model_name)):
-    arguments['dropout_keep_prob'] = values.dropout_keep_prob
+  if (config.dropout_keep_prob is not None and
+      nets_factory.takes_dropout(config.model_name)):
+    arguments['dropout_keep_prob'] = config.dropout_keep_prob
 
   def clone():
-    with tf.device(config.inputs_device()):
+    with tf.device(devices.inputs_device()):
       batch = next_batch()
-    if values.mixup_alpha and 'targets' not in batch:
+    if config.mixup_alpha and 'targets' not in batch:
       raise InputError(
           '--mixup_alpha=%g: the training input has no mixed labels; '
-          'give --mixup_alpha=0, or --nocache_features' % values.mixup_alpha)
+          'give --mixup_alpha=0, or --nocache_features' % config.mixup_alpha)
     logits, end_points = network_fn(batch['image'], **arguments)
     if 'targets' in batch:
       targets, labels = batch['targets'], tf.argmax(batch['targets'], 1)
     else:
       labels = batch['label']
-      targets = slim.one_hot_encoding(labels, num_classes)
+      targets = slim.one_hot_encoding(labels, len(info.labels))
     losses.add_losses(logits, end_points.get('AuxLogits'), targets,
-                      class_weights, values.label_smoothing)
+                      class_weights, config.label_smoothing)
     # A mixed photo counts as the class with the larger share.
     hits = tf.equal(tf.argmax(logits, 1), labels)
     end_points['batch_accuracy'] = tf.reduce_mean(
@@ -211,27 +229,29 @@ def _clone_fn(network_fn, next_batch, config, values, num_classes,
   return clone
 
 
-def _train_op_from_flags(values, clones, config, num_samples, global_step,
-                         first_step, variables, regularization):
+def _make_train_op(config, clones, num_samples, global_step, first_step,
+                   variables, regularization):
   """Returns the train op, the SyncOptimizer or None, and scalar summaries."""
-  photos_per_step = values.batch_size * config.num_clones
-  if values.sync_replicas:
-    photos_per_step *= values.replicas_to_aggregate
-  rate = optimizers.learning_rate_from_flags(
-      values, num_samples, photos_per_step, global_step - first_step)
-  optimizer = optimizers.optimizer_from_flags(values, rate)
+  replicas = config.replicas
+  photos_per_step = config.batch_size * replicas.num_clones
+  if replicas.sync_replicas:
+    photos_per_step *= replicas.replicas_to_aggregate
+  rate = optimizers.make_learning_rate(
+      config.optimizer, num_samples, photos_per_step, global_step - first_step,
+      config.max_number_of_steps)
+  optimizer = optimizers.make_optimizer(config.optimizer, rate)
   # Only of the first clone: the clones share their moving statistics.
   update_ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS, clones[0].scope)
   averages, averaged = None, None
-  if values.moving_average_decay:
+  if config.moving_average_decay:
     averages = tf.train.ExponentialMovingAverage(
-        values.moving_average_decay, global_step)
+        config.moving_average_decay, global_step)
     averaged = _changing_variables(variables, update_ops)
   synchronous = None
-  if values.sync_replicas:
+  if replicas.sync_replicas:
     optimizer = synchronous = sync_optimizer.SyncOptimizer(
-        optimizer, replicas_to_aggregate=values.replicas_to_aggregate,
-        total_num_replicas=values.worker_replicas,
+        optimizer, replicas_to_aggregate=replicas.replicas_to_aggregate,
+        total_num_replicas=replicas.worker_replicas,
         variable_averages=averages,
         variables_to_average=averaged)
   elif averages:
@@ -243,9 +263,9 @@ def _train_op_from_flags(values, clones, config, num_samples, global_step,
            tf.summary.scalar('learning_rate', rate)}
   norm = tf.global_norm([gradient for gradient, _ in gradients])
   finite = tf.check_numerics(tf.stack([total_loss, norm]), NOT_FINITE)
-  if values.clip_gradient_norm:
+  if config.optimizer.clip_gradient_norm:
     gradients = optimizers.clip_gradients(
-        gradients, values.clip_gradient_norm, norm)
+        gradients, config.optimizer.clip_gradient_norm, norm)
     added.add(tf.summary.scalar('gradient_norm', norm))
   if synchronous:
     # The check applies to the gradients alone: the other ops that the optimizer
@@ -287,7 +307,7 @@ def _clone_scalars(clone):
   return added
 
 
-def summarize_photos(photos):
+def summarize_photos(photos: tf.Tensor) -> tf.Tensor:
   """Returns the summary of the first photos of a batch."""
   return tf.summary.image('photos', photos, max_outputs=_SUMMARY_PHOTOS,
                           collections=[])

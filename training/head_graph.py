@@ -5,40 +5,56 @@ other photos, or by features from the end of the backbone; and a second graph,
 of the network in evaluation mode, is fed the same features.
 """
 
-import collections
+from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from common.errors import InputError
 from compat import slim, tf
 from datasets import input_pipeline
-from nets import frozen_trunk
+from nets import frozen_trunk, nets_factory
 from preprocessing import preprocessing_factory
+from runs import run_info
 from training import graph as training_graph
 from training import inference_twin, warm_start
+from training.config import TrainConfig
 
 # Least share of the photo's area in a crop. Inception's own is 0.05: features
 # that are fixed, or trained for few steps, cannot learn to recognize a class
 # from so little of it.
 _LEAST_CROP_AREA = 0.7
 
-# training: the TrainingGraph; its summary_op needs only features and labels.
-# photo_summary: summary of the first photos of the next batch.
-# cut: where the backbone ends. labels: [None] int64, fed with the features;
-#   targets: [None, classes] float32, fed instead of labels if they are mixed.
-# photos: dict of tensors image, label, filename of the next batch.
-# starts: {(split, view): op that starts a pass}. skip: number of records to
-#   skip, fed to that op. trunk_variables: variables of the backbone.
-# twin: InferenceTwin that is fed the features.
-HeadGraph = collections.namedtuple(
-    'HeadGraph', 'training photo_summary cut labels targets photos starts skip '
-    'trunk_variables twin')
+
+class HeadGraph(NamedTuple):
+  """Training graph and evaluation graph of a run with a frozen backbone."""
+  # Its summary_op needs only features and labels.
+  training: training_graph.TrainingGraph
+  # Summary of the first photos of the next batch.
+  photo_summary: tf.Tensor
+  # Where the backbone ends.
+  cut: frozen_trunk.Cut
+  # `[None]` int64, fed with the features.
+  labels: tf.Tensor
+  # `[None, classes]` float32, fed instead of labels if they are mixed.
+  targets: tf.Tensor
+  # The next batch: image, label, filename.
+  photos: Dict[str, tf.Tensor]
+  # {(split, view): op that starts a pass}.
+  starts: Dict[Tuple[str, int], tf.Operation]
+  # Number of records to skip, fed to that op.
+  skip: tf.Tensor
+  # Variables of the backbone.
+  trunk_variables: List[tf.Variable]
+  # It is fed the features.
+  twin: inference_twin.InferenceTwin
 
 
-def build_from_flags(values, datasets, info, network, trainable_scopes,
-                     session_config=None):
+def build(config: TrainConfig, datasets: Mapping[str, slim.dataset.Dataset],
+          info: run_info.RunInfo, network: nets_factory.Network,
+          trainable_scopes: Sequence[str],
+          session_config: Optional[tf.ConfigProto] = None) -> HeadGraph:
   """Builds the HeadGraph in the default graph.
 
   Args:
-    values: the parsed flags.
+    config: TrainConfig of the run.
     datasets: {split: slim Dataset}; 'train' has the training photos.
     info: RunInfo of the run.
     network: the Network row of info.model_name.
@@ -52,7 +68,7 @@ def build_from_flags(values, datasets, info, network, trainable_scopes,
     InputError: a trainable scope matches nothing, or no backbone is frozen.
   """
   with tf.device('/device:CPU:0'):
-    photos, starts, skip = _photos(values, datasets, info, network)
+    photos, starts, skip = _photos(config, datasets, info, network)
     photo_summary = training_graph.summarize_photos(photos['image'])
   images = tf.placeholder_with_default(
       photos['image'], [None] + photos['image'].shape.as_list()[1:], 'images')
@@ -61,13 +77,13 @@ def build_from_flags(values, datasets, info, network, trainable_scopes,
       slim.one_hot_encoding(labels, len(info.labels)),
       [None, len(info.labels)], 'targets')
   batch = {'image': images, 'label': labels}
-  if values.mixup_alpha:
+  if config.mixup_alpha:
     batch['targets'] = targets
-  training = training_graph.build_from_flags(
-      values, datasets['train'], info, network, trainable_scopes,
+  training = training_graph.build(
+      config, datasets['train'], info, network, trainable_scopes,
       next_batch=lambda: batch)
   twin = inference_twin.InferenceTwin(info, network,
-                                      values.moving_average_decay,
+                                      config.moving_average_decay,
                                       session_config)
   try:
     cut = frozen_trunk.find_cut(
@@ -84,7 +100,7 @@ def build_from_flags(values, datasets, info, network, trainable_scopes,
       [v for v in tf.global_variables() if v.op in needed], twin)
 
 
-def _photos(values, datasets, info, network):
+def _photos(config, datasets, info, network):
   """Returns the next batch of the current pass, the start ops, and `skip`.
 
   View 0 is preprocessed as for evaluation; the other views are augmented.
@@ -92,18 +108,18 @@ def _photos(values, datasets, info, network):
   skip = tf.placeholder(tf.int64, [], 'skip')
   iterator, starts = None, {}
   for split, dataset in sorted(datasets.items()):
-    num_views = 1 + (values.cache_views if split == 'train' else 0)
+    num_views = 1 + (config.cache_views if split == 'train' else 0)
     for view in range(num_views):
       batches = input_pipeline.evaluation_batches(
           dataset,
           preprocessing_factory.get_preprocessing(
               info.preprocessing_name, is_training=view > 0,
-              fast_mode=values.fast_mode,
-              min_crop_area=least_crop_area(values)),
-          info.image_size, values.batch_size, channels=network.channels,
-          num_threads=values.num_preprocessing_threads,
+              fast_mode=config.fast_mode,
+              min_crop_area=least_crop_area(config.min_crop_area)),
+          info.image_size, config.batch_size, channels=network.channels,
+          num_threads=config.num_preprocessing_threads,
           labels_offset=info.labels_offset, skip=skip,
-          seed=_view_seed(values.seed, view) if view else None)
+          seed=_view_seed(config.seed, view) if view else None)
       if iterator is None:
         iterator = tf.data.Iterator.from_structure(
             tf.data.get_output_types(batches),
@@ -112,17 +128,15 @@ def _photos(values, datasets, info, network):
   return iterator.get_next(), starts, skip
 
 
-def least_crop_area(values):
+def least_crop_area(min_crop_area: Optional[float]) -> float:
   """Returns the least share of a photo's area that a crop covers.
 
   It applies to cached views, and to training all layers after the classifier.
 
   Args:
-    values: the parsed flags.
+    min_crop_area: value of the flag; None: the default for these two.
   """
-  if values.min_crop_area is None:
-    return _LEAST_CROP_AREA
-  return values.min_crop_area
+  return _LEAST_CROP_AREA if min_crop_area is None else min_crop_area
 
 
 def _view_seed(seed, view):

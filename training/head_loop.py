@@ -9,21 +9,18 @@ improves.
 import collections
 import os
 import time
+from typing import Any, Callable, Dict, Iterator, Mapping, Optional
 
 import numpy as np
 
 from common.errors import InputError
-from compat import tf
+from compat import slim, tf
 from runs import feature_cache
-from training import loop, losses, validation
+from training import best, head_graph, loop, losses, validation
+from training.config import TrainConfig
 
-# batch_size: photos per step. number_of_steps: global step to end at, or None.
-# early_stop_evals: evaluations without improvement after which training ends;
-#   0: never. evaluate_every_n_steps: None: once per epoch, within bounds.
-# mixup_alpha: 0 mixes no photos. seed: of the order of the photos, or None.
-Options = collections.namedtuple(
-    'Options', 'batch_size log_every_n_steps number_of_steps '
-    'early_stop_evals evaluate_every_n_steps mixup_alpha seed')
+# {split: its FeatureCache}.
+Caches = Dict[str, feature_cache.FeatureCache]
 
 # Bounds of the steps from one evaluation to the next, by default an epoch.
 _EVALUATION_STEPS = (20, 500)
@@ -49,27 +46,29 @@ class HeadStep(loop.TrainStep):
     graph: a HeadGraph.
     make_caches: function of the session that returns {split: FeatureCache}.
     progress: a training.best.Progress of the run.
-    options: an Options.
+    config: TrainConfig of the run.
   """
 
-  def __init__(self, stop, graph, make_caches, progress, options):
+  def __init__(self, stop: loop.StopRequest, graph: head_graph.HeadGraph,
+               make_caches: Callable[[tf.Session], Caches],
+               progress: best.Progress, config: TrainConfig) -> None:
     super().__init__(stop)
     self._graph = graph
     self._make_caches = make_caches
     self._progress = progress
-    self._options = options
-    self._random = np.random.RandomState(options.seed)
-    self._caches = None
-    self._validation = None
-    self._batches = None
-    self._last_step = options.number_of_steps
+    self._config = config
+    self._random = np.random.RandomState(config.seed)
+    self._caches: Caches = {}
+    self._validation: Optional[validation.Validation] = None
+    self._batches: Optional[Iterator[feature_cache.Batch]] = None
+    self._last_step = config.max_number_of_steps
 
-  def check(self, session):
+  def check(self, session: tf.Session) -> None:
     """Opens the caches, and checks that missing features can be written."""
     if not self._is_over():
       self._caches = self._make_caches(session)
 
-  def begin(self, session):
+  def begin(self, session: tf.Session) -> None:
     """Computes the missing features."""
     if self._is_over():
       tf.logging.info('Nothing to do: %s; --early_stop_evals=0 continues',
@@ -81,16 +80,16 @@ class HeadStep(loop.TrainStep):
         return
     self._show_photos(session)
     self._batches = caches[TRAIN].training_batches(
-        self._options.batch_size, self._random)
-    epoch = -(-caches[TRAIN].num_rows // self._options.batch_size)
-    self._evaluation_steps = (self._options.evaluate_every_n_steps or
+        self._config.batch_size, self._random)
+    epoch = -(-caches[TRAIN].num_rows // self._config.batch_size)
+    self._evaluation_steps = (self._config.evaluate_every_n_steps or
                               int(np.clip(epoch, *_EVALUATION_STEPS)))
     if VALIDATION in caches:
       cache = caches[VALIDATION]
       self._validation = validation.Validation(
           self._graph.twin, self._progress,
           lambda: cache.batches(_VALIDATION_BATCH))
-    elif self._last_step is None and self._options.early_stop_evals:
+    elif self._last_step is None and self._config.early_stop_evals:
       self._last_step = int(np.clip(_UNVALIDATED_EPOCHS * epoch,
                                     *_UNVALIDATED_STEPS))
       tf.logging.info(
@@ -98,7 +97,9 @@ class HeadStep(loop.TrainStep):
           '--max_number_of_steps sets another end',
           self._last_step)
 
-  def take(self, session, train_op, global_step, train_step_kwargs):
+  def take(self, session: tf.Session, train_op: tf.Tensor,
+           global_step: tf.Variable,
+           train_step_kwargs: Dict[str, tf.Tensor]) -> loop.StepResult:
     """Trains on one batch; returns the loss and whether it was the last."""
     if self._batches is None or self._is_past_the_end():
       return None, True  # Nothing to do, or stopped while computing.
@@ -106,13 +107,14 @@ class HeadStep(loop.TrainStep):
     feed = self._feed(next(self._batches))
     loss, _ = self.run(session, train_op, global_step, feed)
     step = self.step + 1
-    if step % self._options.log_every_n_steps == 0:
+    if step % self._config.log_every_n_steps == 0:
       tf.logging.info('global step %d: loss = %.4f (%.3f sec/step)', step, loss,
                       time.time() - start)
     last = step == self._last_step
     if self._validation:
       self._validation.note(loss)
       if last or step % self._evaluation_steps == 0:
+        assert self.summaries is not None  # This process is the chief.
         self._validation.evaluate(session, step, self.summaries.writer)
         if self._is_over():
           tf.logging.info('Stopping: %s', self._progress.describe())
@@ -121,17 +123,17 @@ class HeadStep(loop.TrainStep):
 
   def _feed(self, batch):
     """Returns the feed of a step on a batch of features."""
-    if not self._options.mixup_alpha:
+    if not self._config.mixup_alpha:
       return {**self._graph.cut.feed(batch.features),
               self._graph.labels: batch.labels}
     num_classes = self._graph.targets.shape.as_list()[1]
     features, targets = losses.mix_features(
         batch.features, np.eye(num_classes, dtype=np.float32)[batch.labels],
-        self._options.mixup_alpha, self._random)
+        self._config.mixup_alpha, self._random)
     return {**self._graph.cut.feed(features), self._graph.targets: targets}
 
   def _is_over(self):
-    return self._progress.is_over(self._options.early_stop_evals)
+    return self._progress.is_over(self._config.early_stop_evals)
 
   def _is_past_the_end(self):
     return self._last_step is not None and self.step >= self._last_step
@@ -198,7 +200,10 @@ def _progress_logger(split, done, total):
   return log_rows
 
 
-def caches_of(graph, datasets, parent, key, num_views, view_key):
+def caches_of(
+    graph: head_graph.HeadGraph, datasets: Mapping[str, slim.dataset.Dataset],
+    parent: str, key: Mapping[str, Any], num_views: int,
+    view_key: Mapping[str, Any]) -> Callable[[tf.Session], Caches]:
   """Returns a function that opens the caches of a run.
 
   Args:
@@ -236,7 +241,9 @@ def caches_of(graph, datasets, parent, key, num_views, view_key):
   return make
 
 
-def check_room_for_first(graph, datasets, parent, num_views):
+def check_room_for_first(
+    graph: head_graph.HeadGraph, datasets: Mapping[str, slim.dataset.Dataset],
+    parent: str, num_views: int) -> None:
   """Checks that caches can be written, if there are none yet.
 
   Needs no session. Existing caches may be all that a run needs: that is checked
@@ -272,6 +279,6 @@ def _views(split, num_views):
   return 1 + (num_views if split == TRAIN else 0)
 
 
-def default_cache_dir(dataset_dir, dataset_name):
+def default_cache_dir(dataset_dir: str, dataset_name: str) -> str:
   """Returns the default cache folder: next to the records of the data set."""
   return os.path.join(dataset_dir, dataset_name + '_features')

@@ -8,11 +8,13 @@ It is fed photos or intermediate tensors: with features of a frozen backbone,
 only the rest of the network has to run.
 """
 
+from typing import Any, Iterable, Optional, Sequence
+
 import numpy as np
 
 from compat import tf
 from nets import frozen_trunk, nets_factory
-from runs import checkpoints
+from runs import checkpoints, run_info
 
 
 class InferenceTwin:
@@ -28,10 +30,11 @@ class InferenceTwin:
     op_names: names of its operations, from the images to the logits.
   """
 
-  def __init__(self, info, network, moving_average_decay=None,
-               session_config=None):
+  def __init__(self, info: run_info.RunInfo, network: nets_factory.Network,
+               moving_average_decay: Optional[float] = None,
+               session_config: Optional[tf.ConfigProto] = None) -> None:
     self._config = session_config
-    self._session = None
+    self._session: Any = None  # Made with the first weights.
     self._graph = tf.Graph()
     with self._graph.as_default():
       self._images = tf.placeholder(tf.float32, [
@@ -43,7 +46,7 @@ class InferenceTwin:
     self.op_names = {op.name for op in self._graph.get_operations()}
     self._start = [self._images.name]
 
-  def start_from(self, names):
+  def start_from(self, names: Iterable[str]) -> None:
     """Sets the tensors that `logits` feeds.
 
     Args:
@@ -52,13 +55,13 @@ class InferenceTwin:
     """
     self._start = list(names)
 
-  def load(self, session):
+  def load(self, session: tf.Session) -> None:
     """Copies the current variables of a run.
 
     Args:
       session: of the run.
     """
-    if self._session is None:
+    if not self._session:
       self._make_session()
     names = {}
     for name in self._values:
@@ -84,7 +87,7 @@ class InferenceTwin:
                                 for name, v in variables.items()])
     self._session = tf.Session(graph=self._graph, config=self._config)
 
-  def logits(self, batches):
+  def logits(self, batches: Iterable[Sequence[np.ndarray]]) -> np.ndarray:
     """Returns `[n, num_classes]` float32.
 
     Args:
@@ -96,7 +99,7 @@ class InferenceTwin:
             if tensor is not None})
         for batch in batches])
 
-  def close(self):
+  def close(self) -> None:
     """Closes the session."""
     if self._session is not None:
       self._session.close()

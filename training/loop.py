@@ -12,13 +12,19 @@ import signal
 import threading
 import time
 import warnings
+from typing import Any, Callable, Dict, Iterator, Optional, Tuple
+
+import numpy as np
 
 from common.errors import InputError
 from compat import slim, tf
 from datasets import input_pipeline
 from runs import checkpoints
-from training import summaries
-from training.graph import NOT_FINITE
+from training import summaries, warm_start
+from training.graph import NOT_FINITE, TrainingGraph
+
+# Loss of a step, None if none was taken, and whether it was the last.
+StepResult = Tuple[Optional[float], bool]
 
 # Part of the error message of TensorFlow's histogram summary kernel.
 _NAN_SUMMARY = 'in summary histogram'
@@ -32,11 +38,11 @@ _DISK_ERRORS = (tf.errors.OpError, OSError, RuntimeError)
 class StopRequest:
   """Whether this process was asked to stop."""
 
-  def __init__(self):
-    self.signal = None
+  def __init__(self) -> None:
+    self.signal: Optional[str] = None
 
   @contextlib.contextmanager
-  def listening(self):
+  def listening(self) -> Iterator['StopRequest']:
     """Records the first SIGTERM or SIGINT; a second one interrupts at once."""
     old = {number: signal.getsignal(number)
            for number in (signal.SIGTERM, signal.SIGINT)}
@@ -68,11 +74,11 @@ class SaverBetweenSteps(tf.train.Saver):
     lock: threading.Lock that each step holds.
   """
 
-  def __init__(self, lock):
+  def __init__(self, lock: threading.Lock) -> None:
     super().__init__(save_relative_paths=True)
     self._lock = lock
 
-  def save(self, *args, **kwargs):
+  def save(self, *args: Any, **kwargs: Any) -> str:
     """Saves as tf.train.Saver does, once it has the lock."""
     with self._lock:
       return super().save(*args, **kwargs)
@@ -85,29 +91,33 @@ class TrainStep:
     stop: the StopRequest that is checked before each step.
 
   Attributes:
-    step: global step, None before the first one.
+    step: global step, 0 before the first one.
     lock: held while variables change.
     summaries: the summaries.Summaries of the chief, else None.
   """
 
-  def __init__(self, stop):
-    self.step = None
+  def __init__(self, stop: StopRequest) -> None:
+    self.step = 0
     self.lock = threading.Lock()
     self._stop = stop
-    self.summaries = None
-    self._loss = None
+    self._has_begun = False
+    self.summaries: Optional[summaries.Summaries] = None
+    self._loss: Optional[float] = None
 
   @property
-  def stop_requested(self):
+  def stop_requested(self) -> bool:
     return self._stop.signal is not None
 
-  def __call__(self, session, train_op, global_step, train_step_kwargs):
+  def __call__(self, session: tf.Session, train_op: tf.Tensor,
+               global_step: tf.Variable,
+               train_step_kwargs: Dict[str, tf.Tensor]) -> StepResult:
     """Returns the loss and whether to stop."""
     if self._stop.signal:
       tf.logging.info('%s: stopping after this step.', self._stop.signal)
       return self._loss, True
-    if self.step is None:
+    if not self._has_begun:
       self.step = session.run(global_step)
+      self._has_begun = True
       self.check(session)
       _log_devices(session)
       self.begin(session)
@@ -116,20 +126,22 @@ class TrainStep:
     self.step += 1
     return self._loss, done
 
-  def prepare(self):
+  def prepare(self) -> bool:
     """Hook before the session is created; returns whether to train at all."""
     return True
 
-  def check(self, session):
+  def check(self, session: tf.Session) -> None:
     """Hook that runs first; raises InputError if training would fail later."""
 
-  def begin(self, session):
+  def begin(self, session: tf.Session) -> None:
     """Hook before the first step, after the devices are logged."""
 
-  def end(self):
+  def end(self) -> None:
     """Hook after training, when the last checkpoint is written."""
 
-  def take(self, session, train_op, global_step, train_step_kwargs):
+  def take(self, session: tf.Session, train_op: tf.Tensor,
+           global_step: tf.Variable,
+           train_step_kwargs: Dict[str, tf.Tensor]) -> StepResult:
     """Takes one step; returns the loss and whether it was the last."""
     start = time.time()
     loss, step = self.run(session, train_op, global_step)
@@ -138,7 +150,10 @@ class TrainStep:
                       time.time() - start)
     return loss, session.run(train_step_kwargs['should_stop'])
 
-  def run(self, session, train_op, global_step, feed=None):
+  def run(self, session: tf.Session, train_op: tf.Tensor,
+          global_step: tf.Variable,
+          feed: Optional[Dict[tf.Tensor, np.ndarray]] = None
+          ) -> Tuple[float, int]:
     """Runs one step, with the summaries that are due.
 
     Summaries come from the same session.run as the step. The supervisor's
@@ -173,11 +188,11 @@ def _not_finite_as_advice(train_step):
     raise InputError(
         '%s at step %d; lower --learning_rate (tenfold is a start), or check '
         'that --checkpoint_path belongs to --model_name' %
-        (NOT_FINITE, train_step.step or 0)) from None
+        (NOT_FINITE, train_step.step)) from None
 
 
 @contextlib.contextmanager
-def full_disk_as_advice(train_dir):
+def full_disk_as_advice(train_dir: str) -> Iterator[None]:
   """Turns an error about a full disk into advice.
 
   TensorFlow writes a checkpoint to temporary files and renames them, so
@@ -189,14 +204,9 @@ def full_disk_as_advice(train_dir):
   Raises:
     InputError: the disk is full.
   """
-  # The error ends TensorFlow 2's event writer thread and is raised again in the
-  # training thread, so the thread's own report is suppressed. Python 3.7 has no
-  # such hook.
-  hook = getattr(threading, 'excepthook', None)
-  threading.excepthook = lambda arguments: (
-      _is_full_disk(arguments.exc_value) or hook(arguments))
   try:
-    yield
+    with _no_report_of_threads():
+      yield
   except _DISK_ERRORS as error:
     if not _is_full_disk(error):
       raise
@@ -208,6 +218,20 @@ def full_disk_as_advice(train_dir):
     raise InputError(
         'no space is left on the disk of %s; make room and start again: %s' %
         (train_dir, state)) from None
+
+
+@contextlib.contextmanager
+def _no_report_of_threads():
+  """Suppresses what a thread reports when a full disk ends it.
+
+  The error ends TensorFlow 2's event writer thread and is raised again in the
+  training thread. Python 3.7 has no such hook.
+  """
+  hook = getattr(threading, 'excepthook', None)
+  threading.excepthook = lambda arguments: (
+      _is_full_disk(arguments.exc_value) or hook(arguments))
+  try:
+    yield
   finally:
     threading.excepthook = hook
 
@@ -224,9 +248,12 @@ def _log_devices(session):
   tf.logging.info('Training on %s', ', '.join(names))
 
 
-def run(graph, train_dir, master='', is_chief=True, init_fn=None,
-        number_of_steps=None, log_every_n_steps=10, save_summaries_secs=600,
-        save_interval_secs=600, session_config=None, make_step=TrainStep):
+def run(graph: TrainingGraph, train_dir: str, master: str = '',
+        is_chief: bool = True, init_fn: Optional[warm_start.InitFn] = None,
+        number_of_steps: Optional[int] = None, log_every_n_steps: int = 10,
+        save_summaries_secs: int = 600, save_interval_secs: int = 600,
+        session_config: Optional[tf.ConfigProto] = None,
+        make_step: Callable[[StopRequest], TrainStep] = TrainStep) -> bool:
   """Trains until the number of steps is reached or a stop is requested.
 
   Args:
@@ -269,9 +296,7 @@ def run(graph, train_dir, master='', is_chief=True, init_fn=None,
         graph.train_op,
         logdir=train_dir,
         train_step_fn=train_step,
-        master=master,
-        is_chief=is_chief,
-        init_fn=init_fn,
+        master=master, is_chief=is_chief, init_fn=init_fn,
         summary_op=None,
         summary_writer=train_step.summaries and train_step.summaries.writer,
         saver=SaverBetweenSteps(train_step.lock),

@@ -8,12 +8,14 @@ A photo's label is a row of `targets`, `[batch, classes]` float32, which sums to
   losses.add_losses(logits, end_points.get('AuxLogits'), targets)
 """
 
+from typing import List, Optional, Tuple
+
 import numpy as np
 
 from common.errors import InputError
 from compat import tf
 from datasets import manifest
-from runs import checkpoints
+from runs import checkpoints, run_info
 
 # Weight of an auxiliary head's loss, as slim has it. (Szegedy et al. 2014,
 # arXiv 1409.4842, has 0.3 for GoogLeNet's two.)
@@ -22,12 +24,14 @@ AUX_LOSS_WEIGHT = 0.4
 BALANCED = 'balanced'
 
 
-def class_weights_from_flags(values, info):
+def make_class_weights(text: Optional[str], info: run_info.RunInfo,
+                       split: str) -> Optional[np.ndarray]:
   """Returns the weight of a photo of each class.
 
   Args:
-    values: the parsed flags.
+    text: comma-separated numbers, or BALANCED; None or '': all weights are 1.
     info: RunInfo of the run.
+    split: name of the split that is trained on.
 
   Returns:
     `[classes]` float32, by the network's output; None: all weights are 1.
@@ -36,11 +40,10 @@ def class_weights_from_flags(values, info):
     InputError: --class_weights is invalid, or needs photo counts that the data
       set does not have.
   """
-  text = values.class_weights
   if not text:
     return None
   if text == BALANCED:
-    weights = _balanced_weights(info, values.dataset_split_name)
+    weights = _balanced_weights(info, split)
   else:
     weights = _parse_weights(text, info.labels)
   tf.logging.info('Class weights: %s', checkpoints.name_some(
@@ -94,8 +97,9 @@ def _balanced_weights(info, split):
           for count in counts]
 
 
-def add_losses(logits, aux_logits, targets, class_weights=None,
-               label_smoothing=0.0):
+def add_losses(logits: tf.Tensor, aux_logits: Optional[tf.Tensor],
+               targets: tf.Tensor, class_weights: Optional[np.ndarray] = None,
+               label_smoothing: float = 0.0) -> None:
   """Adds the cross entropy of each head to the collection of losses.
 
   With class weights it is the mean of weight * loss over the batch, not divided
@@ -124,7 +128,7 @@ def add_losses(logits, aux_logits, targets, class_weights=None,
       reduction=reduction)
 
 
-def check_mixing(alpha, batch_size):
+def check_mixing(alpha: float, batch_size: int) -> None:
   """Raises InputError if photos are to be mixed but a batch has only one."""
   if alpha and batch_size < 2:
     raise InputError(
@@ -133,7 +137,8 @@ def check_mixing(alpha, batch_size):
         '--mixup_alpha=0' % (alpha, batch_size))
 
 
-def mix_photos(images, targets, alpha):
+def mix_photos(images: tf.Tensor, targets: tf.Tensor,
+               alpha: float) -> Tuple[tf.Tensor, tf.Tensor]:
   """Mixes each photo of a batch with another one, and their labels equally.
 
   Zhang et al. 2017, mixup: beyond empirical risk minimization, arXiv
@@ -162,7 +167,9 @@ def mix_photos(images, targets, alpha):
   return mix(images), mix(targets)
 
 
-def mix_features(features, targets, alpha, random):
+def mix_features(
+    features: List[np.ndarray], targets: np.ndarray, alpha: float,
+    random: np.random.RandomState) -> Tuple[List[np.ndarray], np.ndarray]:
   """Mixes features of one depth as `mix_photos` mixes photos, in NumPy.
 
   Verma et al. 2019, Manifold mixup, arXiv 1806.05236, do this at one layer. All

@@ -1,13 +1,16 @@
 """Learning rate schedules and optimizers, with slim's flags.
 
-`define_flags` defines the flags; the two `*_from_flags` functions take the
-parsed flags as an argument.
+`define_flags` defines the flags; the other functions take their values as an
+OptimizerConfig.
 """
+
+from typing import List, Optional, Tuple
 
 from absl import flags
 
 from common.errors import InputError
 from compat import tf
+from training.config import OptimizerConfig
 
 # slim's --opt_epsilon is 1.0 for all. That is right for its rmsprop recipe
 # (Szegedy et al. 2015, arXiv 1512.00567, section 8) but makes Adam very slow:
@@ -15,29 +18,31 @@ from compat import tf
 DEFAULT_EPSILON = {'adam': 1e-8, 'rmsprop': 1.0, 'adadelta': 1.0}
 
 _OPTIMIZERS = {
-    'adadelta': lambda f, rate, epsilon: tf.train.AdadeltaOptimizer(
-        rate, rho=f.adadelta_rho, epsilon=epsilon),
-    'adagrad': lambda f, rate, epsilon: tf.train.AdagradOptimizer(
+    'adadelta': lambda config, rate, epsilon: tf.train.AdadeltaOptimizer(
+        rate, rho=config.adadelta_rho, epsilon=epsilon),
+    'adagrad': lambda config, rate, epsilon: tf.train.AdagradOptimizer(
         rate,
-        initial_accumulator_value=f.adagrad_initial_accumulator_value),
-    'adam': lambda f, rate, epsilon: tf.train.AdamOptimizer(
-        rate, beta1=f.adam_beta1, beta2=f.adam_beta2, epsilon=epsilon),
-    'ftrl': lambda f, rate, epsilon: tf.train.FtrlOptimizer(
-        rate,
-        learning_rate_power=f.ftrl_learning_rate_power,
-        initial_accumulator_value=f.ftrl_initial_accumulator_value,
-        l1_regularization_strength=f.ftrl_l1,
-        l2_regularization_strength=f.ftrl_l2),
-    'momentum': lambda f, rate, epsilon: tf.train.MomentumOptimizer(
-        rate, momentum=f.momentum, name='Momentum'),
-    'rmsprop': lambda f, rate, epsilon: tf.train.RMSPropOptimizer(
-        rate, decay=f.rmsprop_decay, momentum=f.rmsprop_momentum,
+        initial_accumulator_value=config.adagrad_initial_accumulator_value),
+    'adam': lambda config, rate, epsilon: tf.train.AdamOptimizer(
+        rate, beta1=config.adam_beta1, beta2=config.adam_beta2,
         epsilon=epsilon),
-    'sgd': lambda f, rate, epsilon: tf.train.GradientDescentOptimizer(rate),
+    'ftrl': lambda config, rate, epsilon: tf.train.FtrlOptimizer(
+        rate,
+        learning_rate_power=config.ftrl_learning_rate_power,
+        initial_accumulator_value=config.ftrl_initial_accumulator_value,
+        l1_regularization_strength=config.ftrl_l1,
+        l2_regularization_strength=config.ftrl_l2),
+    'momentum': lambda config, rate, epsilon: tf.train.MomentumOptimizer(
+        rate, momentum=config.momentum, name='Momentum'),
+    'rmsprop': lambda config, rate, epsilon: tf.train.RMSPropOptimizer(
+        rate, decay=config.rmsprop_decay, momentum=config.rmsprop_momentum,
+        epsilon=epsilon),
+    'sgd': lambda config, rate, epsilon: tf.train.GradientDescentOptimizer(
+        rate),
 }
 
 
-def define_flags():
+def define_flags() -> None:
   """Defines the optimizer and learning rate flags, with slim's defaults."""
   _define_optimizer_flags()
   _define_learning_rate_flags()
@@ -110,15 +115,18 @@ def _define_learning_rate_flags():
       'no warm-up.', lower_bound=0)
 
 
-def learning_rate_from_flags(values, num_samples, photos_per_step,
-                             global_step):
+def make_learning_rate(config: OptimizerConfig, num_samples: int,
+                       photos_per_step: int, global_step: tf.Tensor,
+                       number_of_steps: Optional[int] = None) -> tf.Tensor:
   """Builds the learning rate.
 
   Args:
-    values: the parsed flags.
+    config: OptimizerConfig.
     num_samples: photos in an epoch.
     photos_per_step: photos that one global step consumes, over all clones.
     global_step: scalar integer tensor.
+    number_of_steps: length of cosine decay if learning_rate_decay_steps is
+      None.
 
   Returns:
     Scalar float32 tensor.
@@ -126,69 +134,73 @@ def learning_rate_from_flags(values, num_samples, photos_per_step,
   Raises:
     InputError: cosine decay without a number of steps.
   """
-  rate = _decayed_learning_rate(values, num_samples, photos_per_step,
-                                global_step)
-  if values.warmup_steps:
+  if config.learning_rate_decay_type == 'cosine':
+    rate = _cosine_learning_rate(config, global_step, number_of_steps)
+  else:
+    rate = _decayed_learning_rate(config, num_samples, photos_per_step,
+                                  global_step)
+  if config.warmup_steps:
     # + 1: the first step has a learning rate too.
-    done = (tf.cast(global_step, tf.float32) + 1.0) / values.warmup_steps
+    done = (tf.cast(global_step, tf.float32) + 1.0) / config.warmup_steps
     rate = tf.multiply(rate, tf.minimum(done, 1.0), name='warm_learning_rate')
   return rate
 
 
-def _decayed_learning_rate(values, num_samples, photos_per_step, global_step):
-  """Returns the learning rate of learning_rate_from_flags without warm-up."""
-  kind = values.learning_rate_decay_type
+def _decayed_learning_rate(config, num_samples, photos_per_step, global_step):
+  """Returns the learning rate of another decay than cosine."""
+  kind = config.learning_rate_decay_type
   if kind == 'fixed':
-    return tf.constant(values.learning_rate, name='fixed_learning_rate')
-  if kind == 'cosine':
-    return _cosine_learning_rate(values, global_step)
-  decay_steps = values.learning_rate_decay_steps or max(1, int(
-      num_samples * values.num_epochs_per_decay / photos_per_step))
+    return tf.constant(config.learning_rate, name='fixed_learning_rate')
+  decay_steps = config.learning_rate_decay_steps or max(1, int(
+      num_samples * config.num_epochs_per_decay / photos_per_step))
   if kind == 'exponential':
     return tf.train.exponential_decay(
-        values.learning_rate, global_step, decay_steps,
-        values.learning_rate_decay_factor, staircase=True,
+        config.learning_rate, global_step, decay_steps,
+        config.learning_rate_decay_factor, staircase=True,
         name='exponential_decay_learning_rate')
   return tf.train.polynomial_decay(
-      values.learning_rate, global_step, decay_steps,
-      values.end_learning_rate, power=1.0, cycle=False,
+      config.learning_rate, global_step, decay_steps,
+      config.end_learning_rate, power=1.0, cycle=False,
       name='polynomial_decay_learning_rate')
 
 
-def _cosine_learning_rate(values, global_step):
+def _cosine_learning_rate(config, global_step, number_of_steps):
   """Returns half a cosine wave (Loshchilov and Hutter 2016, arXiv 1608.03983).
 
   There are no warm restarts as in that paper.
   """
-  steps = values.learning_rate_decay_steps or values.max_number_of_steps
+  steps = config.learning_rate_decay_steps or number_of_steps
   if not steps:
     raise InputError(
         '--learning_rate_decay_type=cosine needs the length of the decay: give '
         '--max_number_of_steps or --learning_rate_decay_steps')
-  end = values.end_learning_rate
+  end = config.end_learning_rate
   return tf.add(
-      end, tf.train.cosine_decay(values.learning_rate - end, global_step,
+      end, tf.train.cosine_decay(config.learning_rate - end, global_step,
                                  steps),
       name='cosine_decay_learning_rate')
 
 
-def optimizer_from_flags(values, learning_rate):
+def make_optimizer(config: OptimizerConfig,
+                   learning_rate: tf.Tensor) -> tf.train.Optimizer:
   """Builds the optimizer that --optimizer names.
 
   Args:
-    values: the parsed flags.
+    config: OptimizerConfig.
     learning_rate: scalar float32 tensor.
 
   Returns:
     A `tf.train.Optimizer`.
   """
-  epsilon = values.opt_epsilon
+  epsilon = config.opt_epsilon
   if epsilon is None:
-    epsilon = DEFAULT_EPSILON.get(values.optimizer)
-  return _OPTIMIZERS[values.optimizer](values, learning_rate, epsilon)
+    epsilon = DEFAULT_EPSILON.get(config.optimizer)
+  return _OPTIMIZERS[config.optimizer](config, learning_rate, epsilon)
 
 
-def clip_gradients(gradients, limit, norm):
+def clip_gradients(
+    gradients: List[Tuple[tf.Tensor, tf.Variable]], limit: float,
+    norm: tf.Tensor) -> List[Tuple[tf.Tensor, tf.Variable]]:
   """Scales gradients down to a largest global norm.
 
   Their direction is kept (Pascanu et al. 2012, arXiv 1211.5063, algorithm 1).

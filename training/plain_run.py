@@ -1,10 +1,18 @@
 """Training on photos from the records, as slim trains."""
 
 import contextlib
+from typing import Callable, Dict, Optional
 
 from compat import tf
+from training import (
+  best,
+  inference_twin,
+  loop,
+  start,
+  validation,
+  warm_start,
+)
 from training import graph as training_graph
-from training import inference_twin, loop, start, validation
 
 
 class ValidatedStep(loop.TrainStep):
@@ -20,8 +28,10 @@ class ValidatedStep(loop.TrainStep):
     number_of_steps: global step to end at, or None.
   """
 
-  def __init__(self, stop, validation_of_run, progress, every, patience,
-               number_of_steps=None):
+  def __init__(self, stop: loop.StopRequest,
+               validation_of_run: validation.Validation,
+               progress: best.Progress, every: int, patience: int,
+               number_of_steps: Optional[int] = None) -> None:
     super().__init__(stop)
     self._validation = validation_of_run
     self._progress = progress
@@ -29,7 +39,9 @@ class ValidatedStep(loop.TrainStep):
     self._patience = patience
     self._last_step = number_of_steps
 
-  def take(self, session, train_op, global_step, train_step_kwargs):
+  def take(self, session: tf.Session, train_op: tf.Tensor,
+           global_step: tf.Variable,
+           train_step_kwargs: Dict[str, tf.Tensor]) -> loop.StepResult:
     """Takes one step; returns the loss and whether it was the last."""
     if self._progress.is_over(self._patience):
       tf.logging.info('Nothing to do: %s; --early_stop_evals=0 continues',
@@ -37,6 +49,7 @@ class ValidatedStep(loop.TrainStep):
       return None, True
     loss, last = super().take(session, train_op, global_step,
                               train_step_kwargs)
+    assert loss is not None and self.summaries is not None
     self._validation.note(loss)
     step = self.step + 1
     if step % self._every == 0 or step == self._last_step:
@@ -47,9 +60,13 @@ class ValidatedStep(loop.TrainStep):
     return loss, last
 
 
-def train(run, evaluate_every_n_steps=None, number_of_steps=None,
-          init_fn=start.init_fn, first_step=0, freeze_batch_norm=False,
-          make_step=loop.TrainStep):
+def train(run: start.Run, evaluate_every_n_steps: Optional[int] = None,
+          number_of_steps: Optional[int] = None,
+          init_fn: Callable[
+              [start.Run], Optional[warm_start.InitFn]] = start.init_fn,
+          first_step: int = 0, freeze_batch_norm: bool = False,
+          make_step: Callable[
+              [loop.StopRequest], loop.TrainStep] = loop.TrainStep) -> bool:
   """Trains, and evaluates during training if asked to.
 
   Args:
@@ -65,17 +82,18 @@ def train(run, evaluate_every_n_steps=None, number_of_steps=None,
   Returns:
     True if training finished, False if it was asked to stop.
   """
-  values = run.values
+  config = run.config
+  replicas = config.replicas
   with tf.Graph().as_default(), contextlib.ExitStack() as stack:
-    if values.num_ps_tasks:
+    if replicas.num_ps_tasks:
       # Ops without a device, above all those of the checkpoints, run on this
       # worker and not on a parameter server.
-      stack.enter_context(tf.device('/job:worker/task:%d' % values.task))
-    if values.seed is not None:
+      stack.enter_context(tf.device('/job:worker/task:%d' % replicas.task))
+    if config.seed is not None:
       # Each worker has its own random numbers.
-      tf.set_random_seed(values.seed + values.task)
-    graph = training_graph.build_from_flags(
-        values, run.datasets['train'], run.info, run.network,
+      tf.set_random_seed(config.seed + replicas.task)
+    graph = training_graph.build(
+        config, run.datasets['train'], run.info, run.network,
         run.trainable_scopes, first_step=first_step,
         freeze_batch_norm=freeze_batch_norm)
     read_weights = None
@@ -85,30 +103,31 @@ def train(run, evaluate_every_n_steps=None, number_of_steps=None,
       if evaluate_every_n_steps:
         make_step = _validated_steps(run, graph, evaluate_every_n_steps,
                                      number_of_steps, stack)
-    return loop.run(
-        graph, values.train_dir, master=values.master, is_chief=run.is_chief,
+    finished = loop.run(
+        graph, config.train_dir, master=replicas.master, is_chief=run.is_chief,
         init_fn=read_weights,
         number_of_steps=number_of_steps,
-        log_every_n_steps=values.log_every_n_steps,
-        save_summaries_secs=values.save_summaries_secs,
-        save_interval_secs=values.save_interval_secs,
+        log_every_n_steps=config.log_every_n_steps,
+        save_summaries_secs=config.save_summaries_secs,
+        save_interval_secs=config.save_interval_secs,
         session_config=run.session_config,
         make_step=make_step)
+  return finished
 
 
 def _validated_steps(run, graph, every, number_of_steps, stack):
   """Returns the function that makes the ValidatedStep of a run."""
-  values = run.values
+  config = run.config
   twin = inference_twin.InferenceTwin(
-      run.info, run.network, values.moving_average_decay,
+      run.info, run.network, config.moving_average_decay,
       run.session_config)
   stack.callback(twin.close)
   progress = start.progress(run, graph.global_step)
   validation_of_run = validation.Validation(
       twin, progress, validation.photo_batches(
           run.datasets['validation'], run.info, run.network,
-          values.batch_size, values.num_preprocessing_threads,
+          config.batch_size, config.num_preprocessing_threads,
           run.session_config))
   return lambda stop: ValidatedStep(
-      stop, validation_of_run, progress, every, values.early_stop_evals,
+      stop, validation_of_run, progress, every, config.early_stop_evals,
       number_of_steps)

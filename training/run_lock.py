@@ -6,6 +6,7 @@ file holds the process id for stop_train.sh.
 
 import contextlib
 import os
+from typing import Iterator
 
 from common import locks
 from common.errors import InputError
@@ -14,7 +15,7 @@ FILE_NAME = 'train.pid'
 
 
 @contextlib.contextmanager
-def hold(train_dir):
+def hold(train_dir: str) -> Iterator[None]:
   """Locks the train directory for this process.
 
   Args:

@@ -1,34 +1,45 @@
 """Start of a run: from scratch, from a checkpoint, or resumed."""
 
-import collections
 import json
 import os
+from typing import Dict, List, NamedTuple, Optional
 
 from common import files
 from common.errors import InputError
-from compat import tf
+from compat import slim, tf
 from nets import nets_factory
 from preprocessing import preprocessing_factory
 from runs import checkpoints, run_info
 from training import best, warm_start
+from training.config import TrainConfig
 
 FLAGS_FILE = 'flags.json'
 
-# values: the parsed flags. datasets: {split: slim Dataset}. info: RunInfo.
-# network: the Network row of info.model_name. exclude_scopes: not read from a
-# published checkpoint. trainable_scopes: trained, [] for all.
-# is_chief: whether this worker writes checkpoints. session_config:
-# tf.ConfigProto.
-Run = collections.namedtuple(
-    'Run', 'values datasets info network exclude_scopes trainable_scopes '
-    'is_chief session_config')
+
+class Run(NamedTuple):
+  """A training run: its configuration, and what follows from it."""
+  config: TrainConfig
+  # {split: slim Dataset}; 'train' has the training photos.
+  datasets: Dict[str, slim.dataset.Dataset]
+  info: run_info.RunInfo
+  # The row of info.model_name.
+  network: nets_factory.Network
+  # Scopes that are not read from a published checkpoint.
+  exclude_scopes: List[str]
+  # Scopes that are trained, [] for all.
+  trainable_scopes: List[str]
+  # Whether this worker writes checkpoints.
+  is_chief: bool
+  session_config: Optional[tf.ConfigProto]
 
 
-def run_from_flags(values, datasets, is_chief=True, session_config=None):
-  """Returns the Run that the flags ask for.
+def make_run(config: TrainConfig, datasets: Dict[str, slim.dataset.Dataset],
+             is_chief: bool = True,
+             session_config: Optional[tf.ConfigProto] = None) -> Run:
+  """Returns the Run of a configuration.
 
   Args:
-    values: the parsed flags.
+    config: TrainConfig.
     datasets: {split: slim Dataset}; 'train' has the training photos.
     is_chief: whether this worker writes checkpoints.
     session_config: tf.ConfigProto.
@@ -36,47 +47,46 @@ def run_from_flags(values, datasets, is_chief=True, session_config=None):
   Raises:
     InputError: a flag is wrong, or the train directory holds another run.
   """
-  network = nets_factory.get_network(values.model_name)
-  exclude, train = _scopes(values, network)
-  info = _run_info(values, datasets['train'], network)
-  return Run(values, datasets, info, network, exclude, train, is_chief,
+  network = nets_factory.get_network(config.model_name)
+  exclude, train = _scopes(config.checkpoint, network)
+  info = _run_info(config, datasets['train'], network)
+  return Run(config, datasets, info, network, exclude, train, is_chief,
              session_config)
 
 
-def _scopes(values, network):
+def _scopes(config, network):
   """Returns the scopes not to read from a checkpoint and those to train."""
-  exclude = warm_start.split_scopes(values.checkpoint_exclude_scopes)
-  train = warm_start.split_scopes(values.trainable_scopes)
-  if values.train_classifier_only:
-    if values.checkpoint_exclude_scopes is None:
+  exclude = warm_start.split_scopes(config.checkpoint_exclude_scopes)
+  train = warm_start.split_scopes(config.trainable_scopes)
+  if config.train_classifier_only:
+    if config.checkpoint_exclude_scopes is None:
       exclude = list(network.classifier_scopes)
-    if values.trainable_scopes is None:
+    if config.trainable_scopes is None:
       train = list(network.classifier_scopes)
   return exclude, train
 
 
-def _run_info(values, dataset, network):
+def _run_info(config, dataset, network):
   """Returns the facts of this run, and checks them against an earlier one."""
-  labels = [dataset.labels_to_names[index]
-            for index in range(values.labels_offset, dataset.num_classes)]
+  labels = run_info.labels_of(dataset, config.labels_offset)
   if not labels:
     raise InputError('--labels_offset=%d leaves none of the %d classes' %
-                     (values.labels_offset, dataset.num_classes))
+                     (config.labels_offset, dataset.num_classes))
   info = run_info.RunInfo(
-      model_name=values.model_name,
+      model_name=config.model_name,
       labels=labels,
-      labels_offset=values.labels_offset,
-      image_size=values.train_image_size or network.image_size,
-      preprocessing_name=values.preprocessing_name or network.preprocessing,
-      dataset_name=values.dataset_name,
-      dataset_dir=os.path.abspath(values.dataset_dir),
-      moving_average_decay=values.moving_average_decay,
-      checkpoint_path=values.checkpoint_path or None)
+      labels_offset=config.labels_offset,
+      image_size=config.train_image_size or network.image_size,
+      preprocessing_name=config.preprocessing_name or network.preprocessing,
+      dataset_name=config.dataset_name,
+      dataset_dir=os.path.abspath(config.dataset_dir),
+      moving_average_decay=config.moving_average_decay,
+      checkpoint_path=config.checkpoint.checkpoint_path or None)
   preprocessing_factory.get_preprocessing(info.preprocessing_name, True)
-  old = run_info.load(values.train_dir)
-  if old is None or checkpoints.newest(values.train_dir) is None:
+  old = run_info.load(config.train_dir)
+  if old is None or checkpoints.newest(config.train_dir) is None:
     return info
-  _check_same_run(values.train_dir, old, info)
+  _check_same_run(config.train_dir, old, info)
   return info._replace(checkpoint_path=old.checkpoint_path)
 
 
@@ -96,15 +106,13 @@ def _check_same_run(train_dir, old, info):
     raise InputError(
         '%s holds a run with --moving_average_decay=%g: give it again, or '
         'another --train_dir' % (train_dir, old.moving_average_decay))
-  if old.labels != info.labels:
-    raise InputError(
-        '%s holds a run on the classes %s and --dataset_name=%s has %s; give '
-        'another --train_dir' %
-        (train_dir, checkpoints.name_some(old.labels), info.dataset_name,
-         checkpoints.name_some(info.labels)))
+  run_info.check_classes(
+      old, info.labels, lambda trained, others:
+      '%s holds a run on the classes %s and --dataset_name=%s has %s; give '
+      'another --train_dir' % (train_dir, trained, info.dataset_name, others))
 
 
-def init_fn(run):
+def init_fn(run: Run) -> Optional[warm_start.InitFn]:
   """Returns the function that restores a published checkpoint, or None.
 
   Call it once the training graph is built.
@@ -115,51 +123,50 @@ def init_fn(run):
   Raises:
     InputError: a checkpoint is missing, or does not fit.
   """
-  values = run.values
-  newest = checkpoints.newest(values.train_dir)
+  train_dir, config = run.config.train_dir, run.config.checkpoint
+  newest = checkpoints.newest(train_dir)
   if newest is None:
-    if not values.checkpoint_path:
+    if not config.checkpoint_path:
       tf.logging.info('Training from scratch')
       return None
     return warm_start.init_fn(
-        values.checkpoint_path, run.exclude_scopes, values.ignore_missing_vars,
+        config.checkpoint_path, run.exclude_scopes, config.ignore_missing_vars,
         exclude_hint=','.join(run.network.classifier_scopes),
-        which_checkpoint=values.which_checkpoint)
+        which_checkpoint=config.which_checkpoint)
   tf.logging.info('Resuming from %s', newest)
   checkpoints.check_fits(
       newest, {v.op.name: v for v in tf.global_variables()},
       'give the --optimizer, --trainable_scopes and --moving_average_decay '
-      'that %s was trained with, or another --train_dir' % values.train_dir)
-  if values.checkpoint_path:
+      'that %s was trained with, or another --train_dir' % train_dir)
+  if config.checkpoint_path:
     tf.logging.info(
         'Ignoring --checkpoint_path because a checkpoint already exists in %s',
-        values.train_dir)
+        train_dir)
   return None
 
 
-def save_facts(run):
+def save_facts(run: Run) -> None:
   """Writes run.json and flags.json for evaluation, export and the report.
 
   Args:
     run: Run.
   """
-  train_dir = run.values.train_dir
+  train_dir = run.config.train_dir
   run_info.save(train_dir, run.info)
-  given = {name: run.values[name].value for name in run.values
-           if run.values[name].present}
   files.write_text(os.path.join(train_dir, FLAGS_FILE),
-                   json.dumps(given, indent=1, sort_keys=True) + '\n')
+                   json.dumps(run.config.given, indent=1, sort_keys=True) +
+                   '\n')
 
 
-def progress(run, global_step):
+def progress(run: Run, global_step: tf.Variable) -> best.Progress:
   """Returns the validation history of a run: a training.best.Progress.
 
   Args:
     run: Run.
     global_step: variable of the default graph.
   """
-  newest = checkpoints.newest(run.values.train_dir)
+  newest = checkpoints.newest(run.config.train_dir)
   return best.Progress(
-      run.values.train_dir, run.info,
+      run.config.train_dir, run.info,
       tf.train.Saver(max_to_keep=1, save_relative_paths=True), global_step,
       checkpoints.read_global_step(newest) if newest else 0)

@@ -6,8 +6,10 @@ of earlier files from the new session's first step on.
 """
 
 import time
+from typing import List, Optional, Sequence
 
 from compat import tf
+from training.graph import TrainingGraph
 
 # A killed process loses at most the points of this many seconds.
 _FLUSH_SECS = 5
@@ -42,15 +44,16 @@ class Summaries:
     writer: tf.summary.FileWriter, for all other summaries of the process.
   """
 
-  def __init__(self, train_dir, graph, every_n_steps, secs):
+  def __init__(self, train_dir: str, graph: TrainingGraph, every_n_steps: int,
+               secs: int) -> None:
     self.writer = _Writer(train_dir, flush_secs=_FLUSH_SECS)
     self._graph = graph
     self._every_n_steps = every_n_steps
     self._secs = secs
     self._written_at = 0.0
-    self._last_part = None
+    self._last_part: Optional[int] = None
 
-  def fetches(self):
+  def fetches(self) -> List[tf.Tensor]:
     """Returns the summary tensors that the next step computes.
 
     The scalars are always computed: they are nearly free, whereas
@@ -60,7 +63,7 @@ class Summaries:
       return [self._graph.scalar_op]
     return [self._graph.scalar_op, self._graph.summary_op]
 
-  def add(self, values, step):
+  def add(self, values: Sequence[bytes], step: int) -> None:
     """Writes the summaries that are due.
 
     Args:

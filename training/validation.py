@@ -1,10 +1,18 @@
 """Evaluation of a run on its validation photos during training."""
 
+from typing import Callable, Iterable, Iterator, List, Optional, Tuple
+
 import numpy as np
 
-from compat import tf
+from compat import slim, tf
 from datasets import input_pipeline
+from nets import nets_factory
 from preprocessing import preprocessing_factory
+from runs import run_info
+from training import best, inference_twin
+
+# Inputs of the network, one per tensor that is fed, and `[batch]` labels.
+Batch = Tuple[List[np.ndarray], np.ndarray]
 
 
 class Validation:
@@ -17,17 +25,20 @@ class Validation:
       labels), with each validation photo once.
   """
 
-  def __init__(self, twin, progress, make_batches):
+  def __init__(self, twin: inference_twin.InferenceTwin,
+               progress: best.Progress,
+               make_batches: Callable[[], Iterable[Batch]]) -> None:
     self._twin = twin
     self._progress = progress
     self._make_batches = make_batches
-    self._train_losses = []
+    self._train_losses: List[float] = []
 
-  def note(self, loss):
+  def note(self, loss: float) -> None:
     """Records the loss of a training step, for the next evaluation."""
     self._train_losses.append(float(loss))
 
-  def evaluate(self, session, step, writer):
+  def evaluate(self, session: tf.Session, step: int,
+               writer: tf.summary.FileWriter) -> None:
     """Evaluates the validation photos; keeps the checkpoint if it is the best.
 
     Args:
@@ -56,7 +67,7 @@ class Validation:
     self._progress.add(session, step, accuracy, loss, train_loss)
 
 
-def measure(logits, labels):
+def measure(logits: np.ndarray, labels: np.ndarray) -> Tuple[float, float]:
   """Returns the accuracy and the mean cross entropy.
 
   Args:
@@ -70,8 +81,11 @@ def measure(logits, labels):
   return float(np.mean(logits.argmax(axis=1) == labels)), float(loss)
 
 
-def photo_batches(dataset, info, network, batch_size, num_threads,
-                  session_config=None):
+def photo_batches(dataset: slim.dataset.Dataset, info: run_info.RunInfo,
+                  network: nets_factory.Network, batch_size: int,
+                  num_threads: int,
+                  session_config: Optional[tf.ConfigProto] = None
+                  ) -> Callable[[], Iterator[Batch]]:
   """Returns a function that reads each photo of a split once.
 
   Args:

@@ -5,18 +5,23 @@ matches nothing, different shapes.
 """
 
 import re
+from typing import Callable, List, Optional, Sequence
 
 from common.errors import InputError
 from compat import slim, tf
 from runs import checkpoints
 
+# Restores weights in a session, as slim.learning.train calls it.
+InitFn = Callable[[tf.Session], None]
 
-def split_scopes(text):
+
+def split_scopes(text: Optional[str]) -> List[str]:
   """Returns the scopes of a comma-separated flag; [] for None and ''."""
   return [scope.strip() for scope in (text or '').split(',') if scope.strip()]
 
 
-def matching(variables, scopes):
+def matching(variables: Sequence[tf.Variable],
+             scopes: Sequence[str]) -> List[tf.Variable]:
   """Returns the variables whose names start with one of the scopes.
 
   Args:
@@ -28,7 +33,7 @@ def matching(variables, scopes):
           if any(re.match(scope, v.op.name) for scope in scopes)]
 
 
-def variables_to_train(scopes):
+def variables_to_train(scopes: Sequence[str]) -> List[tf.Variable]:
   """Returns the trainable variables inside the given scopes.
 
   Args:
@@ -44,8 +49,9 @@ def variables_to_train(scopes):
   return matching(variables, scopes)
 
 
-def init_fn(checkpoint_path, exclude_scopes, ignore_missing_vars,
-            exclude_hint='', which_checkpoint=None):
+def init_fn(checkpoint_path: str, exclude_scopes: Sequence[str],
+            ignore_missing_vars: bool, exclude_hint: str = '',
+            which_checkpoint: Optional[str] = None) -> InitFn:
   """Prepares restoring a checkpoint at the start of a new run.
 
   Args:

@@ -29,11 +29,11 @@ def prepare(dataset_dir, tmp_path):
 
   def prepared(*arguments):
     with parsed_flags(plain_speed.define_flags, '--model_name=cifarnet',
-                      '--batch_size=4', *arguments) as values:
+                      '--batch_size=4', *arguments):
       dataset = dataset_factory.get_dataset(trained_kit.NAME, 'train',
                                             dataset_dir)
-      return plain_speed.prepared(plain_speed.training_values(
-          values, dataset_dir=dataset_dir, dataset_name=trained_kit.NAME,
+      return plain_speed.prepared(plain_speed.config_from_flags(
+          dataset_dir=dataset_dir, dataset_name=trained_kit.NAME,
           train_dir=str(tmp_path)), dataset)
 
   return prepared
@@ -190,6 +190,7 @@ def test_flags_are_those_of_training_that_decide_a_step():
     assert (values.model_name, values.batch_size) == ('inception_v4', 32)
     assert values.train_classifier_only
     assert not set(plain_speed.NOT_OF_A_STEP) & set(values)
-    read = vars(plain_speed.training_values(values, train_dir='here'))
-  assert read['train_dir'] == 'here'
-  assert (read['num_clones'], read['optimizer']) == (1, 'rmsprop')
+    config = plain_speed.config_from_flags(train_dir='here')
+  assert config.train_dir == 'here'
+  assert (config.replicas.num_clones, config.optimizer.optimizer) == (
+      1, 'rmsprop')

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-import train_image_classifier
 from compat import slim, tf
 from kits import tiny_network
-from kits.helpers import parsed_flags
+from kits.trained_kit import train_config
 from nets import nets_factory
 from runs import run_info
 from training import graph as training_graph
@@ -55,15 +54,15 @@ def change_of_one_step(model_name, size, num_clones, optimizer='sgd'):
                           'colours', '/nowhere', None)
   dataset = slim.dataset.Dataset([], None, None, num_samples=PHOTOS,
                                  items_to_descriptions={})
-  with tf.Graph().as_default(), parsed_flags(
-      train_image_classifier.define_flags, '--model_name=' + model_name,
-      '--optimizer=' + optimizer, '--learning_rate=1',
-      '--learning_rate_decay_type=fixed', '--weight_decay=0.01',
-      '--batch_size=%d' % share, '--num_clones=%d' % num_clones,
-      '--clone_on_cpu', '--dropout_keep_prob=1') as values:
+  config = train_config(
+      '--model_name=' + model_name, '--optimizer=' + optimizer,
+      '--learning_rate=1', '--learning_rate_decay_type=fixed',
+      '--weight_decay=0.01', '--batch_size=%d' % share,
+      '--num_clones=%d' % num_clones, '--clone_on_cpu', '--dropout_keep_prob=1')
+  with tf.Graph().as_default():
     tf.set_random_seed(3)
-    graph = training_graph.build_from_flags(
-        values, dataset, info, row, [], next_batch, freeze_batch_norm=True)
+    graph = training_graph.build(
+        config, dataset, info, row, [], next_batch, freeze_batch_norm=True)
     assert next(parts, None) is None
     variables = {v.op.name: v for v in slim.get_model_variables()}
     with tf.Session() as session:
@@ -103,11 +102,11 @@ def test_learning_rate_decays_by_the_photos_of_all_clones_and_replicas(
     monkeypatch, arguments, photos_a_step):
   seen = []
 
-  def rate(values, num_samples, photos, global_step):
+  def rate(config, num_samples, photos, global_step, number_of_steps):
     seen.append((num_samples, photos))
     return tf.constant(0.1)
 
-  monkeypatch.setattr(optimizer, 'learning_rate_from_flags', rate)
+  monkeypatch.setattr(optimizer, 'make_learning_rate', rate)
   with tiny_network.training(monkeypatch, '--batch_size=4', '--optimizer=sgd',
                              *arguments):
     pass
@@ -115,11 +114,11 @@ def test_learning_rate_decays_by_the_photos_of_all_clones_and_replicas(
 
 
 def test_learning_rate_decays_after_so_many_epochs_of_photos():
-  with tf.Graph().as_default(), tf.Session() as session, parsed_flags(
-      optimizer.define_flags, '--learning_rate=1', '--num_epochs_per_decay=3',
-      '--learning_rate_decay_factor=0.5') as values:
+  config = train_config('--learning_rate=1', '--num_epochs_per_decay=3',
+                        '--learning_rate_decay_factor=0.5')
+  with tf.Graph().as_default(), tf.Session() as session:
     step = tf.placeholder(tf.int64, [])
-    rate = optimizer.learning_rate_from_flags(values, 80, 24, step)
+    rate = optimizer.make_learning_rate(config.optimizer, 80, 24, step)
     # 3 epochs of 80 photos are 10 steps of 24.
     assert [session.run(rate, {step: number})
             for number in (9, 10, 19, 20)] == [1, 0.5, 0.5, 0.25]

@@ -180,33 +180,20 @@ def test_taken_port_of_a_task_is_one_line(tmp_path):
 # The flags of a task.
 
 
-@contextlib.contextmanager
 def flags_of(*flags):
-  with parsed_flags(train_image_classifier.define_flags, *flags) as values:
-    yield values
+  return parsed_flags(train_image_classifier.define_flags, *flags)
 
 
-def test_member_takes_slims_counts_from_the_lists():
-  with flags_of(*LISTS, '--job_name=worker', '--task=1',
-                '--sync_replicas') as values:
-    found = cluster.member_from_flags(values)
-    assert found.task == ('worker', 1, 'b', 3)
-    assert (values.worker_replicas, values.num_ps_tasks,
-            values.replicas_to_aggregate) == (2, 1, 2)
-  with flags_of(*LISTS, '--job_name=ps', '--sync_replicas',
-                '--replicas_to_aggregate=1') as values:
-    assert cluster.member_from_flags(values).task == ('ps', 0, 'a', 1)
-    assert values.replicas_to_aggregate == 1
-  with flags_of(*LISTS, '--job_name=ps', '--worker_replicas=2') as values:
-    assert cluster.member_from_flags(values).task.job == 'ps'
-    assert values.replicas_to_aggregate == 1
+@pytest.mark.parametrize('job, index, expected', [
+    ('worker', 1, ('worker', 1, 'b', 3)), ('ps', 0, ('ps', 0, 'a', 1))])
+def test_member_is_the_task_in_the_lists(job, index, expected):
+  found = cluster.find_member('a:1', 'a:2,b:3', job, index, '')
+  assert found.task == expected
+  assert found.cluster == hosts.parse('a:1', 'a:2,b:3')
 
 
-def test_member_without_lists_is_none_and_slims_defaults_stay():
-  with flags_of('--sync_replicas') as values:
-    assert cluster.member_from_flags(values) is None
-    assert (values.worker_replicas, values.num_ps_tasks,
-            values.replicas_to_aggregate) == (1, 0, 1)
+def test_member_without_lists_is_none():
+  assert cluster.find_member(None, None, None, 0, 'grpc://a:2') is None
 
 
 @pytest.mark.parametrize('flags,message', [

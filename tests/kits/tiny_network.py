@@ -4,9 +4,8 @@ import contextlib
 
 import numpy as np
 
-import train_image_classifier
 from compat import slim, tf
-from kits.helpers import parsed_flags
+from kits.trained_kit import train_config
 from nets import nets_factory
 from nets.batch_norm import batch_norm
 from runs import run_info
@@ -63,24 +62,22 @@ def training(monkeypatch, *arguments, scopes=(), next_batch=None,
     monkeypatch: the fixture.
     *arguments: flags of train_image_classifier.py.
     scopes: trainable scopes.
-    next_batch: as for build_from_flags; None: the photos of `photos`.
+    next_batch: as for training.graph.build; None: the photos of `photos`.
     dataset_dir: where a manifest may lie.
 
   Yields:
     The TrainingGraph.
   """
   monkeypatch.setattr(nets_factory, 'get_network_fn', network_fn)
-  monkeypatch.setattr(training_graph, '_photos_from_flags',
-                      lambda *unused: _Photos)
+  monkeypatch.setattr(training_graph, '_photos', lambda *unused: _Photos)
   info = run_info.RunInfo('tiny', LABELS, 0, 4, 'inception', 'colours',
                           str(dataset_dir), None)
   dataset = slim.dataset.Dataset([], None, None, num_samples=80,
                                  items_to_descriptions={})
-  with tf.Graph().as_default(), parsed_flags(
-      train_image_classifier.define_flags, *arguments) as values:
+  with tf.Graph().as_default():
     tf.set_random_seed(1)
-    yield training_graph.build_from_flags(
-        values, dataset, info, None, list(scopes), next_batch)
+    yield training_graph.build(train_config(*arguments), dataset, info, None,
+                               list(scopes), next_batch)
 
 
 @contextlib.contextmanager

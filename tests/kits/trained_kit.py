@@ -51,6 +51,12 @@ def train_arguments(dataset_dir, train_dir, *more):
           '--batch_size=4', '--log_every_n_steps=1', *more]
 
 
+def train_config(*arguments):
+  """Returns the TrainConfig of a command line of train_image_classifier.py."""
+  with parsed_flags(train_image_classifier.define_flags, *arguments):
+    return train_image_classifier.config_from_flags()
+
+
 def train(dataset_dir, train_dir, *more):
   """Trains in this process; returns the newest checkpoint."""
   with parsed_flags(train_image_classifier.define_flags,

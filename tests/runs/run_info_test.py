@@ -47,3 +47,30 @@ def test_is_best_needs_the_note_or_a_run_around_the_folder(tmp_path):
   assert not run_info.is_best(str(copied / 'model.ckpt-1'))
   (copied / 'best.json').write_text('{}')
   assert run_info.is_best(str(copied / 'model.ckpt-1'))
+
+
+@pytest.mark.parametrize('labels', [['a'], ['花', 'a'], ['a', '花', 'c'], []])
+def test_check_classes_that_differ_raises_the_described_error(labels):
+  with pytest.raises(InputError) as caught:
+    run_info.check_classes(INFO, labels, '{} is not {}'.format)
+  assert str(caught.value) == 'a, 花 is not ' + ', '.join(labels)
+
+
+def test_check_classes_of_the_run_passes():
+  run_info.check_classes(INFO, ['a', '花'], '{} {}'.format)
+
+
+@pytest.mark.parametrize('given, of_run, is_best, expected', [
+    (None, None, True, None),
+    (None, 0.9, False, None),
+    (None, 0.9, True, 0.9),
+    (0.5, 0.9, True, 0.5),
+    (0.0, 0.9, True, 0.0)])
+def test_choose_decay_is_the_given_one_or_that_of_a_best_checkpoint(
+    tmp_path, given, of_run, is_best, expected):
+  if is_best:
+    (tmp_path / 'best.json').write_text('{}')
+  assert run_info.choose_decay(
+      given, INFO._replace(moving_average_decay=of_run),
+      str(tmp_path / 'model.ckpt-1')) == expected
+  assert run_info.choose_decay(given, None, 'nowhere') == given

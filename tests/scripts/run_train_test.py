@@ -6,8 +6,8 @@ import subprocess
 
 import pytest
 
-import train_image_classifier
-from kits.helpers import ROOT, parsed_flags
+from kits.helpers import ROOT
+from kits.trained_kit import train_config
 from nets import nets_factory
 from training import start
 
@@ -86,8 +86,8 @@ def test_scopes_not_given_are_those_of_the_registry(name):
       (['--train_classifier_only', '--checkpoint_exclude_scopes='], ([], own)),
       (['--train_classifier_only', '--trainable_scopes=a'], (own, ['a'])),
       ([], ([], []))]:
-    with parsed_flags(train_image_classifier.define_flags, *flags) as values:
-      assert start._scopes(values, row) == expected, flags
+    config = train_config(*flags)
+    assert start._scopes(config.checkpoint, row) == expected, flags
 
 
 def test_scripts_hold_no_scope_of_a_network():

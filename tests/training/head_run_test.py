@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import eval_image_classifier
-import train_image_classifier
 from common import folders
 from common.errors import InputError
 from compat import tf
@@ -25,6 +24,7 @@ from kits.trained_kit import (
   read_variables,
   train,
   train_arguments,
+  train_config,
 )
 from nets import nets_factory
 from runs import checkpoints, run_info
@@ -222,32 +222,30 @@ def test_cache_that_is_complete_needs_no_room(data, published, tmp_path,
 
 def gradients_of(data, arguments, cached):
   """Returns the gradients of the head on a batch, by photos or by features."""
-  with parsed_flags(
-      train_image_classifier.define_flags,
-      *train_arguments(data, '/nowhere', *arguments)) as values:
-    row = nets_factory.get_network(values.model_name)
-    info = run_info.RunInfo(
-        values.model_name, ['a', 'b', 'c'], 0,
-        values.train_image_size or row.image_size, row.preprocessing, NAME,
-        data, None, '/a/checkpoint')
-    dataset = dataset_factory.get_dataset(NAME, 'train', data)
-    with tf.Graph().as_default():
-      tf.set_random_seed(1)
-      graph = head_graph.build_from_flags(
-          values, {'train': dataset}, info, row, list(row.classifier_scopes))
-      variables = warm_start.variables_to_train(list(row.classifier_scopes))
-      gradients = tf.gradients(tf.losses.get_total_loss(), variables)
-      rng = np.random.RandomState(2)
-      photos = rng.uniform(-1, 1, [2, info.image_size, info.image_size,
-                                   row.channels]).astype(np.float32)
-      config = tf.ConfigProto(allow_soft_placement=True)
-      with tf.Session(config=config) as session:
-        session.run(tf.global_variables_initializer())
-        feed = {'images:0': photos}
-        if cached:
-          feed = graph.cut.feed(session.run(graph.cut.features, feed))
-        feed[graph.labels] = [1, 2]
-        return session.run(gradients, feed)
+  config = train_config(*train_arguments(data, '/nowhere', *arguments))
+  row = nets_factory.get_network(config.model_name)
+  info = run_info.RunInfo(
+      config.model_name, ['a', 'b', 'c'], 0,
+      config.train_image_size or row.image_size, row.preprocessing, NAME,
+      data, None, '/a/checkpoint')
+  dataset = dataset_factory.get_dataset(NAME, 'train', data)
+  with tf.Graph().as_default():
+    tf.set_random_seed(1)
+    graph = head_graph.build(
+        config, {'train': dataset}, info, row, list(row.classifier_scopes))
+    variables = warm_start.variables_to_train(list(row.classifier_scopes))
+    gradients = tf.gradients(tf.losses.get_total_loss(), variables)
+    rng = np.random.RandomState(2)
+    photos = rng.uniform(-1, 1, [2, info.image_size, info.image_size,
+                                 row.channels]).astype(np.float32)
+    with tf.Session(config=tf.ConfigProto(
+        allow_soft_placement=True)) as session:
+      session.run(tf.global_variables_initializer())
+      feed = {'images:0': photos}
+      if cached:
+        feed = graph.cut.feed(session.run(graph.cut.features, feed))
+      feed[graph.labels] = [1, 2]
+      return session.run(gradients, feed)
 
 
 @pytest.mark.parametrize('arguments', [

@@ -35,13 +35,13 @@ def save_manifest(folder, counts, labels=None):
 def weights_of(monkeypatch, text, folder='/nowhere'):
   """Returns the class weights that a training graph is built with."""
   found = []
-  original = losses.class_weights_from_flags
+  original = losses.make_class_weights
 
-  def spy(values, info):
-    found.append(original(values, info))
+  def spy(*arguments):
+    found.append(original(*arguments))
     return found[-1]
 
-  monkeypatch.setattr(losses, 'class_weights_from_flags', spy)
+  monkeypatch.setattr(losses, 'make_class_weights', spy)
   with tiny_network.training(monkeypatch, '--class_weights=' + text,
                              dataset_dir=folder):
     return found[0]

@@ -5,11 +5,9 @@ import glob
 import numpy as np
 import pytest
 
-import train_image_classifier
 from common.errors import InputError
 from compat import tf
 from datasets import dataset_factory
-from kits.helpers import parsed_flags
 from kits.run_kit import TINY_HEAD, evaluations, tiny_networks
 from kits.trained_kit import (
   MOBILENET,
@@ -18,6 +16,7 @@ from kits.trained_kit import (
   read_variables,
   train,
   train_arguments,
+  train_config,
 )
 from nets import nets_factory
 from runs import run_info
@@ -68,30 +67,29 @@ def test_cached_run_is_fed_mixed_features_and_labels(data, tmp_path,
 
 
 def test_cached_graph_loss_is_that_of_the_mixed_labels(data):
-  with parsed_flags(
-      train_image_classifier.define_flags,
-      *train_arguments(data, '/nowhere', *MOBILENET, *MIXUP)) as values:
-    row = nets_factory.get_network(values.model_name)
-    info = run_info.RunInfo(
-        values.model_name, ['a', 'b', 'c'], 0, 32, row.preprocessing, NAME,
-        data, None, '/a/checkpoint')
-    with tf.Graph().as_default() as made:
-      graph = head_graph.build_from_flags(
-          values, {'train': dataset_factory.get_dataset(NAME, 'train', data)},
-          info, row, list(row.classifier_scopes))
-      loss, = tf.losses.get_losses()
-      logits = made.get_tensor_by_name('MobilenetV1/Logits/SpatialSqueeze:0')
-      rng = np.random.RandomState(1)
-      features = rng.uniform(
-          0, 1, [4] + graph.cut.features[0].shape.as_list()[1:])
-      targets = rng.dirichlet([1, 1, 1], 4).astype(np.float32)
-      feed = {**graph.cut.feed([features.astype(np.float32)]),
-              graph.targets: targets}
-      with tf.Session(config=tf.ConfigProto(
-          allow_soft_placement=True)) as session:
-        session.run(tf.global_variables_initializer())
-        found, scores = session.run((loss, logits), feed)
-      graph.twin.close()
+  config = train_config(
+      *train_arguments(data, '/nowhere', *MOBILENET, *MIXUP))
+  row = nets_factory.get_network(config.model_name)
+  info = run_info.RunInfo(
+      config.model_name, ['a', 'b', 'c'], 0, 32, row.preprocessing, NAME,
+      data, None, '/a/checkpoint')
+  with tf.Graph().as_default() as made:
+    graph = head_graph.build(
+        config, {'train': dataset_factory.get_dataset(NAME, 'train', data)},
+        info, row, list(row.classifier_scopes))
+    loss, = tf.losses.get_losses()
+    logits = made.get_tensor_by_name('MobilenetV1/Logits/SpatialSqueeze:0')
+    rng = np.random.RandomState(1)
+    features = rng.uniform(
+        0, 1, [4] + graph.cut.features[0].shape.as_list()[1:])
+    targets = rng.dirichlet([1, 1, 1], 4).astype(np.float32)
+    feed = {**graph.cut.feed([features.astype(np.float32)]),
+            graph.targets: targets}
+    with tf.Session(config=tf.ConfigProto(
+        allow_soft_placement=True)) as session:
+      session.run(tf.global_variables_initializer())
+      found, scores = session.run((loss, logits), feed)
+    graph.twin.close()
   logs = scores - np.log(np.exp(scores).sum(1, keepdims=True))
   assert found == pytest.approx(-np.mean((targets * logs).sum(1)), rel=1e-5)
   assert found != pytest.approx(

@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
-from absl import flags
 
 from common.errors import InputError
 from compat import tf
 from kits import tiny_network
-from kits.helpers import parsed_flags
+from kits.trained_kit import train_config
 from training import optimizer
 
 
@@ -25,8 +24,8 @@ from training import optimizer
 def test_learning_rate_falls_as_asked(arguments, steps, expected):
   with tf.Graph().as_default(), tf.Session() as session:
     step = tf.placeholder(tf.int64, [])
-    with parsed_flags(optimizer.define_flags, *arguments) as values:
-      rate = optimizer.learning_rate_from_flags(values, 1000, 100, step)
+    rate = optimizer.make_learning_rate(
+        train_config(*arguments).optimizer, 1000, 100, step)
     found = [session.run(rate, {step: number}) for number in steps]
   np.testing.assert_allclose(found, expected, rtol=1e-5)
 
@@ -36,8 +35,8 @@ def first_steps(name, *arguments):
   with tf.Graph().as_default(), tf.Session() as session:
     variable = tf.get_variable('v', [], initializer=tf.ones_initializer())
     arguments = ['--optimizer=' + name, *arguments]
-    with parsed_flags(optimizer.define_flags, *arguments) as values:
-      made = optimizer.optimizer_from_flags(values, tf.constant(0.1))
+    made = optimizer.make_optimizer(train_config(*arguments).optimizer,
+                                    tf.constant(0.1))
     step = made.apply_gradients([(tf.constant(1e-3), variable)])
     session.run(tf.global_variables_initializer())
     for _ in range(3):
@@ -73,18 +72,13 @@ def test_optimizer_momentum_flags_reach_their_optimizers():
       'rmsprop')
 
 
-def define_flags():
-  """The flags of the optimizer, and one of the program that it reads."""
-  optimizer.define_flags()
-  flags.DEFINE_integer('max_number_of_steps', None, 'Steps.')
-
-
 def rates(arguments, steps):
   """Returns the learning rate at each step; 1000 photos, 100 a step."""
   with tf.Graph().as_default(), tf.Session() as session:
     step = tf.placeholder(tf.int64, [])
-    with parsed_flags(define_flags, *arguments) as values:
-      rate = optimizer.learning_rate_from_flags(values, 1000, 100, step)
+    config = train_config(*arguments)
+    rate = optimizer.make_learning_rate(config.optimizer, 1000, 100, step,
+                                        config.max_number_of_steps)
     return [session.run(rate, {step: number}) for number in steps]
 
 
