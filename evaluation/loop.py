@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 
+from common import checkpoint_files
 from common.errors import InputError
 from compat import tf
 from datasets import input_pipeline
@@ -199,7 +200,7 @@ def poll(train_dir, first, evaluate, interval_secs, timeout_secs=None,
     try:
       evaluate(checkpoint)
       done, done_at = checkpoint, time.time()
-    except checkpoints.UnreadableCheckpoint as error:
+    except checkpoint_files.UnreadableCheckpoint as error:
       # It may still be being copied: try it again, or a newer one.
       tf.logging.warning('%s; trying again', error)
       if timeout_secs is not None and start > done_at + timeout_secs:

@@ -9,6 +9,7 @@ import os
 
 import numpy as np
 
+from common import checkpoint_files
 from compat import tf
 from evaluation import loop
 from nets import frozen_trunk, nets_factory
@@ -69,7 +70,7 @@ def from_cache(run, checkpoint, datasets, moving_average_decay=None,
 
 def _open(run, checkpoint, datasets, use):
   """Returns {split: FeatureCache}, or None if one does not fit."""
-  reader = checkpoints.open_reader(checkpoint)
+  reader = checkpoint_files.open_reader(checkpoint)
   if not all(reader.has_tensor(name) for name in use.variables):
     return None
   facts = dict(

@@ -4,32 +4,20 @@ Both formats load: the current one (PREFIX.index and PREFIX.data-…) and the
 single file of 2016 (TensorFlow's V1 format).
 """
 
-import collections
 import glob
 import os
 import re
 import time
 
-import numpy as np
-
-from common.errors import InputError
-from compat import CHECKPOINT_ERRORS, tf
+from common import checkpoint_files
+from common.errors import InputError, name_some
+from compat import tf
 from downloads import marks
-
-
-class UnreadableCheckpoint(InputError):
-  """The files of a checkpoint exist but cannot be read, at least for now."""
-
 
 # An incomplete checkpoint counts as being copied while it grows: seconds for
 # which it may stop growing, and seconds between two checks.
 COPY_PATIENCE_SECS = 10.0
 _LOOK_SECS = 0.5
-
-# TensorFlow reads the path of a checkpoint as a pattern of file names. With
-# these characters in the path it may not find the checkpoint, and may delete
-# checkpoints of another folder that the pattern matches.
-_PATTERN_CHARACTERS = '*?[\\'
 
 # Folder in a train directory with the checkpoint that was most accurate on the
 # validation photos, where training keeps one.
@@ -37,54 +25,6 @@ BEST_DIR = 'best'
 
 # Which checkpoint of a train directory is used; see chosen_folder.
 CHOICES = BEST, NEWEST = 'best', 'newest'
-
-# How many names an error lists before it only counts them.
-_NAMED = 4
-
-
-def check_path(path):
-  """Raises InputError if TensorFlow would read a path as a pattern.
-
-  Args:
-    path: a train directory or a checkpoint.
-
-  Raises:
-    InputError: the path contains a pattern character.
-  """
-  if any(character in path for character in _PATTERN_CHARACTERS):
-    raise InputError(
-        '%s: a path to checkpoints must not contain any of %s, because '
-        'TensorFlow reads them as a pattern of file names; rename the folder '
-        'or give another one' % (path, ' '.join(_PATTERN_CHARACTERS)))
-
-
-def is_complete(prefix):
-  """Whether all files of a checkpoint exist, with the length its index says.
-
-  This fails while a checkpoint is copied: TensorFlow writes the index last, but
-  copying tools do not.
-
-  Args:
-    prefix: path of a checkpoint without .index and .data-….
-  """
-  if os.path.isfile(prefix + '.index'):
-    shards = _shards(prefix)
-    if {int(path.rpartition('-')[2]) for path in shards} != {len(shards)}:
-      return False
-  elif not os.path.isfile(prefix):
-    return False
-  try:
-    open_reader(prefix)
-  except UnreadableCheckpoint:
-    return False
-  return True
-
-
-def _shards(prefix):
-  """Returns the paths of a checkpoint's .data-… files."""
-  return [path for path in glob.glob(glob.escape(prefix) + '.data-*')
-          if re.search(r'\.data-\d+-of-\d+$', path)]
-
 
 def newest(train_dir):
   """Returns the newest complete checkpoint of a train directory, or None.
@@ -98,12 +38,12 @@ def newest(train_dir):
   Raises:
     InputError: the path has characters that TensorFlow reads as a pattern.
   """
-  check_path(train_dir)
+  checkpoint_files.check_path(train_dir)
   prefixes = [p[:-len('.index')] for p in
               glob.glob(os.path.join(glob.escape(train_dir), '*.index'))]
   prefixes.sort(key=global_step_of, reverse=True)
   for prefix in listed(train_dir) + prefixes:
-    if is_complete(prefix):
+    if checkpoint_files.is_complete(prefix):
       return prefix
   return None
 
@@ -168,14 +108,14 @@ def _wait_for_copy(prefix):
   Returns:
     Whether it is complete now.
   """
-  if is_complete(prefix):
+  if checkpoint_files.is_complete(prefix):
     return True
   tf.logging.info('%s is not complete; waiting in case it is being copied',
                   prefix)
   size, since = _size(prefix), time.monotonic()
   while time.monotonic() < since + COPY_PATIENCE_SECS:
     time.sleep(_LOOK_SECS)
-    if is_complete(prefix):
+    if checkpoint_files.is_complete(prefix):
       return True
     if _size(prefix) != size:
       size, since = _size(prefix), time.monotonic()
@@ -205,7 +145,7 @@ def listed(train_dir):
     return []
   paths = [state.model_checkpoint_path]
   paths += reversed(state.all_model_checkpoint_paths)
-  names = collections.OrderedDict.fromkeys(map(os.path.basename, paths))
+  names = dict.fromkeys(map(os.path.basename, paths))
   return [os.path.join(train_dir, name) for name in names]
 
 
@@ -227,7 +167,7 @@ def resolve(path, which=None):
     raise InputError('no checkpoint given: --checkpoint_path takes a train '
                      'directory or a checkpoint')
   path = os.path.expanduser(path)
-  check_path(path)
+  checkpoint_files.check_path(path)
   if os.path.isdir(path):
     folder = chosen_folder(path, which)
     begun = _newest_begun(folder)
@@ -270,51 +210,11 @@ def read_global_step(prefix):
   Raises:
     UnreadableCheckpoint: its files are damaged or half copied.
   """
-  reader = open_reader(prefix)
+  reader = checkpoint_files.open_reader(prefix)
   if not reader.has_tensor('global_step'):
     return global_step_of(prefix)
-  try:
+  with checkpoint_files.reading(prefix):  # The index may exist without data.
     return int(reader.get_tensor('global_step'))
-  except CHECKPOINT_ERRORS as error:  # The index exists, but not its data.
-    raise _unreadable(prefix, error)
-
-
-def open_reader(prefix):
-  """Returns TensorFlow's reader of a checkpoint of either format.
-
-  Raises:
-    UnreadableCheckpoint: the files are damaged, too short or not a checkpoint.
-  """
-  try:
-    reader = tf.train.NewCheckpointReader(prefix)
-    if os.path.isfile(prefix + '.index'):
-      _check_length(reader, prefix)
-  except CHECKPOINT_ERRORS as error:
-    raise _unreadable(prefix, error)
-  return reader
-
-
-def _check_length(reader, prefix):
-  """Raises ValueError if the .data-… files are too short for the index.
-
-  TensorFlow would notice only when it reads the last variables. The single-file
-  format has its index at the end of the file, so it needs no check.
-  """
-  shapes = reader.get_variable_to_shape_map()
-  wanted = 0
-  for name, dtype in reader.get_variable_to_dtype_map().items():
-    if dtype == tf.string:  # Only the data has their lengths.
-      texts = np.ravel(reader.get_tensor(name))
-      wanted += sum(1 + len(text) for text in texts)  # 1: length byte.
-    else:
-      wanted += dtype.size * int(np.prod(shapes[name], dtype=np.int64))
-  try:
-    have = sum(map(os.path.getsize, _shards(prefix)))
-  except FileNotFoundError:  # Training has just removed it.
-    have = 0
-  if have < wanted:
-    raise ValueError('its data has %d bytes, its index says %d' %
-                     (have, wanted))
 
 
 def restore(saver, session, prefix):
@@ -328,15 +228,8 @@ def restore(saver, session, prefix):
   Raises:
     UnreadableCheckpoint: its files are damaged, gone or half copied.
   """
-  try:
+  with checkpoint_files.reading(prefix):
     saver.restore(session, prefix)
-  except CHECKPOINT_ERRORS as error:
-    raise _unreadable(prefix, error)
-
-
-def _unreadable(prefix, error):
-  return UnreadableCheckpoint('%s cannot be read: %s' %
-                              (prefix, str(error).split('\n')[0]))
 
 
 def variables_to_restore(moving_average_decay=None):
@@ -376,7 +269,7 @@ def with_plain_names(prefix, mapping):
   Raises:
     UnreadableCheckpoint: its files are damaged or half copied.
   """
-  stored = open_reader(prefix).get_variable_to_shape_map()
+  stored = checkpoint_files.open_reader(prefix).get_variable_to_shape_map()
   if not any(name in stored and name != variable.op.name
              for name, variable in mapping.items()):
     return mapping
@@ -395,7 +288,7 @@ def check_fits(prefix, mapping, advice):
   Raises:
     InputError: variables are missing or have other shapes; it names them.
   """
-  shapes = open_reader(prefix).get_variable_to_shape_map()
+  shapes = checkpoint_files.open_reader(prefix).get_variable_to_shape_map()
   missing = sorted(set(mapping) - set(shapes))
   if missing:
     raise InputError('%s lacks %s; %s' % (prefix, name_some(missing), advice))
@@ -406,13 +299,6 @@ def check_fits(prefix, mapping, advice):
   if mismatched:
     raise InputError('%s has different shapes: %s; %s' %
                      (prefix, name_some(mismatched), advice))
-
-
-def name_some(names):
-  """Returns the first few names, and how many more there are."""
-  text = ', '.join(names[:_NAMED])
-  more = len(names) - _NAMED
-  return text if more <= 0 else '%s and %d more' % (text, more)
 
 
 def digest(checkpoint):

@@ -4,9 +4,9 @@ from collections import namedtuple
 
 import numpy as np
 
+from common import checkpoint_files
 from compat import slim, tf
 from nets import nets_factory
-from runs import checkpoints
 
 Fit = namedtuple('Fit', 'classes matched missing unused differing')
 Fit.__doc__ = """A checkpoint compared with a network.
@@ -44,7 +44,7 @@ def compare(prefix, model_name, num_classes=None):
     InputError: no network has this name, or the checkpoint cannot be read.
   """
   ours = _variable_shapes(model_name)
-  theirs = checkpoints.open_reader(prefix).get_variable_to_shape_map()
+  theirs = checkpoint_files.open_reader(prefix).get_variable_to_shape_map()
   classes = _classes(ours, theirs)
   outputs = num_classes or classes or _PROBE
   ours = {name: [outputs if side == _PROBE else side for side in shape]
@@ -84,7 +84,7 @@ def fitting_networks(prefix):
     prefix: path of a checkpoint, as checkpoints.resolve returns it.
   """
   prefixes = {name.split('/')[0] for name in
-          checkpoints.open_reader(prefix).get_variable_to_shape_map()}
+          checkpoint_files.open_reader(prefix).get_variable_to_shape_map()}
   missing = {}
   for name, row in nets_factory.NETWORKS.items():
     # Building all networks would take minutes.

@@ -7,7 +7,7 @@ renamed folder these point to the original, or to another run.
 
 import os
 
-from common import folders
+from common import checkpoint_files, folders
 from common.errors import InputError
 from compat import tf
 from runs import checkpoints
@@ -64,7 +64,7 @@ def _rewrite(folder):
       os.remove(path)  # Empty or truncated; TensorFlow would fail.
     return listed, newest
   older = [prefix for prefix in reversed(listed)
-           if prefix != newest and checkpoints.is_complete(prefix)]
+           if prefix != newest and checkpoint_files.is_complete(prefix)]
   names = [os.path.basename(prefix) for prefix in older + [newest]]
   # With an absolute folder TensorFlow leaves the names unchanged.
   state = tf.train.generate_checkpoint_state_proto(os.sep, names[-1], names)

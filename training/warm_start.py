@@ -6,6 +6,7 @@ matches nothing, different shapes.
 
 import re
 
+from common import checkpoint_files
 from common.errors import InputError
 from compat import slim, tf
 from runs import checkpoints
@@ -79,7 +80,7 @@ def init_fn(checkpoint_path, exclude_scopes, ignore_missing_vars,
 
 def _check_checkpoint(prefix, wanted, ignore_missing_vars, exclude_hint):
   """Returns the wanted variables that the checkpoint has, with checks."""
-  shapes = checkpoints.open_reader(prefix).get_variable_to_shape_map()
+  shapes = checkpoint_files.open_reader(prefix).get_variable_to_shape_map()
   restored = {name: v for name, v in wanted.items() if name in shapes}
   missing = sorted(set(wanted) - set(restored))
   if missing and not restored:

@@ -11,6 +11,7 @@ vector of them. In both cases a GraphInfo in the graph describes how to use it.
 
 import os
 
+from common import checkpoint_files
 from common.errors import InputError
 from compat import tf
 from datasets import input_pipeline
@@ -212,7 +213,7 @@ def num_classes(prefix, model_name):
     such layer, or if its variables disagree.
   """
   scope = nets_factory.get_network(model_name).classifier_scopes[0]
-  shapes = checkpoints.open_reader(prefix).get_variable_to_shape_map()
+  shapes = checkpoint_files.open_reader(prefix).get_variable_to_shape_map()
   sizes = {shape[-1] for name, shape in shapes.items()
            if name.startswith(scope + '/') and shape
            and name.split('/')[-1] in ('weights', 'biases', 'kernel', 'bias')}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import eval_image_classifier
+from common import checkpoint_files
 from common.errors import InputError
 from compat import tf
 from datasets import dataset_factory
@@ -107,7 +108,7 @@ def test_some_photos_of_cache_and_network_are_the_same(data, run, checkpoint):
 def _change_weights(train_dir, pattern):
   """Writes the newest checkpoint again, with other values of a variable."""
   prefix = checkpoints.newest(train_dir)
-  reader = checkpoints.open_reader(prefix)
+  reader = checkpoint_files.open_reader(prefix)
   with tf.Graph().as_default(), tf.Session() as session:
     variables = {}
     for name in reader.get_variable_to_shape_map():
