@@ -45,7 +45,7 @@ def build(model_name, labels, image_size=None, preprocessing_name=None,
     labels_offset: number subtracted from the data set's labels; only stored.
     temperature: float > 0; adds the node CalibratedPredictions, softmax(logits
       / temperature), in addition to the network's own. None: without it.
-    bank: feature_bank.Bank; adds the nodes of ood.graph_nodes. None: without
+    bank: reference_bank.Bank; adds the nodes of ood.graph_nodes. None: without
       them.
 
   Returns:

@@ -14,11 +14,11 @@ from common.errors import InputError
 from compat import tf
 from datasets import dataset_factory
 from datasets.conversion import convert_photos
-from evaluation import loop, metrics, photo_features
-from kits import known_kit
+from evaluation import loop, metrics
+from kits import ood_kit
 from kits import serving_kit as kit
 from kits.trained_kit import CLASSES, NAME, colour_photo, make_photos
-from ood import reference_bank, run_bank
+from ood import detector, photo_features, reference_bank
 from runs import checkpoints, feature_cache, run_info
 from tools import make_report
 
@@ -29,20 +29,20 @@ PHOTOS = {'train': 30, 'validation': 21, 'test': 9}
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-  return known_kit.make_data(tmp_path_factory.mktemp('data'))
+  return ood_kit.make_data(tmp_path_factory.mktemp('data'))
 
 
 @pytest.fixture(scope='module')
 def finished(data, tmp_path_factory):
   """The train directory of a run whose features are kept."""
-  return os.path.dirname(known_kit.make_run(
+  return os.path.dirname(ood_kit.make_run(
       data, tmp_path_factory.mktemp('run'), '--moving_average_decay=0.9'))
 
 
 @pytest.fixture
 def train_dir(finished, tmp_path):
   """A copy of it."""
-  return known_kit.copy_run(finished, tmp_path / 'train')
+  return ood_kit.copy_run(finished, tmp_path / 'train')
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def test_cache_that_is_damaged_or_gone_is_not_used(data, run, train_dir,
     with open(name, 'w') as stream:
       stream.write(damage)
   assert photo_features.from_cache(run, checkpoint, datasets(data)) is None
-  bank, said = run_bank.bank_of(run, checkpoint, compute=False)
+  bank, said = detector.find_or_build_bank(run, checkpoint, compute=False)
   assert bank is None
   assert said == ('the features of %s are not cached; ./export_freeze.sh or '
                   './report.sh computes them' % checkpoint)
@@ -176,7 +176,7 @@ def test_no_training_photo_sets_the_threshold(data, run, checkpoint,
     return set_threshold(bank, found, logits, split)
 
   monkeypatch.setattr(reference_bank, 'set_threshold', noting)
-  bank, said = run_bank.bank_of(run, checkpoint)
+  bank, said = detector.find_or_build_bank(run, checkpoint)
   (found, logits, split), = calls
   validation = photo_features.from_photos(
       run, checkpoint, datasets(data)['validation'], 21)
@@ -198,33 +198,35 @@ def test_no_training_photo_sets_the_threshold(data, run, checkpoint,
 
 def test_bank_is_kept_and_the_same_with_and_without_a_cache(
     run, train_dir, checkpoint, monkeypatch):
-  kept, said = run_bank.bank_of(run, checkpoint, compute=False)
+  kept, said = detector.find_or_build_bank(run, checkpoint, compute=False)
   with monkeypatch.context() as patch:
     patch.setattr(photo_features, 'from_cache', None)  # Is not needed now.
-    again, said_again = run_bank.bank_of(run, checkpoint, compute=False)
+    again, said_again = detector.find_or_build_bank(run, checkpoint,
+                                                    compute=False)
   assert (again.threshold, said_again) == (kept.threshold, said)
   os.remove(reference_bank.path(checkpoint))
   os.remove(os.path.join(train_dir, 'features.json'))
-  computed, _ = run_bank.bank_of(run, checkpoint, batch_size=4)
+  computed, _ = detector.find_or_build_bank(run, checkpoint, batch_size=4)
   np.testing.assert_allclose(computed.features, kept.features, atol=1e-5)
-  np.testing.assert_allclose(computed.usual, kept.usual, atol=1e-5)
+  np.testing.assert_allclose(computed.usual, kept.local_density, atol=1e-5)
   assert computed.threshold == pytest.approx(kept.threshold, abs=1e-3)
   assert computed.filenames == kept.filenames
   assert computed.positions.tolist() == kept.positions.tolist()
 
 
 def test_bank_that_is_damaged_is_built_again(run, checkpoint):
-  bank, _ = run_bank.bank_of(run, checkpoint)
+  bank, _ = detector.find_or_build_bank(run, checkpoint)
   with open(reference_bank.path(checkpoint), 'wb') as stream:
     stream.write(b'PK\x03\x04 half of it')
-  again, _ = run_bank.bank_of(run, checkpoint)
+  again, _ = detector.find_or_build_bank(run, checkpoint)
   assert again.threshold == bank.threshold
   assert reference_bank.load(checkpoint).threshold == bank.threshold
 
 
 def test_bank_of_averages_is_another(run, checkpoint):
-  plain, _ = run_bank.bank_of(run, checkpoint)
-  averaged, _ = run_bank.bank_of(run, checkpoint, moving_average_decay=0.9)
+  plain, _ = detector.find_or_build_bank(run, checkpoint)
+  averaged, _ = detector.find_or_build_bank(run, checkpoint,
+                                            moving_average_decay=0.9)
   assert averaged.moving_average_decay == 0.9
   assert averaged.center[1] != plain.center[1]
   assert reference_bank.load(checkpoint) is None
@@ -236,7 +238,7 @@ def test_bank_in_a_folder_that_cannot_be_written_is_used_all_the_same(
     raise PermissionError(13, 'Permission denied')
 
   monkeypatch.setattr(reference_bank, 'save', refuse)
-  bank, _ = run_bank.bank_of(run, checkpoint)
+  bank, _ = detector.find_or_build_bank(run, checkpoint)
   assert bank.photos == 21
   assert '%s is not saved: Permission denied' % (
       reference_bank.path(checkpoint)) in log.text
@@ -244,23 +246,25 @@ def test_bank_in_a_folder_that_cannot_be_written_is_used_all_the_same(
 
 def test_bank_of_a_checkpoint_that_is_gone_says_so(run, checkpoint):
   os.remove(checkpoint + '.index')
-  bank, said = run_bank.bank_of(run, checkpoint)
+  bank, said = detector.find_or_build_bank(run, checkpoint)
   assert bank is None and checkpoint in said
 
 
 def test_bank_of_another_data_set_is_that_of_the_run(data, run, checkpoint,
                                                      tmp_path):
-  bank, _ = run_bank.bank_of(run, checkpoint, 'other', str(tmp_path))
+  bank, _ = detector.find_or_build_bank(run, checkpoint, 'other', str(tmp_path))
   assert bank.photos == 21
   # The run's own may lie elsewhere now.
   moved = run._replace(dataset_dir=str(tmp_path))
-  bank, said = run_bank.bank_of(moved, checkpoint)
+  bank, said = detector.find_or_build_bank(moved, checkpoint)
   assert bank is None
   assert said == 'data set %r in %s has no train and no validation photos' % (
       NAME, tmp_path)
-  bank, _ = run_bank.bank_of(moved, checkpoint, NAME, data)
+  bank, _ = detector.find_or_build_bank(moved, checkpoint, NAME, data)
   assert bank.photos == 21
-  assert run_bank.bank_of(run._replace(dataset_dir=None), checkpoint)[0] is None
+  bank, _ = detector.find_or_build_bank(run._replace(dataset_dir=None),
+                                        checkpoint)
+  assert bank is None
 
 
 def convert(folder, classes, percent):
@@ -276,14 +280,14 @@ def convert(folder, classes, percent):
 def test_bank_of_a_data_set_without_validation_says_so(run, checkpoint,
                                                        tmp_path):
   folder = convert(tmp_path, CLASSES, 0)
-  bank, said = run_bank.bank_of(run, checkpoint, NAME, folder)
+  bank, said = detector.find_or_build_bank(run, checkpoint, NAME, folder)
   assert bank is None
   assert said == 'data set %r in %s has no validation photos' % (NAME, folder)
 
 
 def test_bank_of_a_data_set_of_other_classes_says_so(run, checkpoint, tmp_path):
   folder = convert(tmp_path, CLASSES[:2], 30)
-  bank, said = run_bank.bank_of(run, checkpoint, NAME, folder)
+  bank, said = detector.find_or_build_bank(run, checkpoint, NAME, folder)
   assert bank is None
   assert said == ('data set %r in %s has the classes blue, green, the run '
                   'blue, green, red' % (NAME, folder))
@@ -295,7 +299,7 @@ def test_bank_of_damaged_records_says_so(run, data, checkpoint, tmp_path):
                if 'train' in name and name.endswith('tfrecord'))
   with open(os.path.join(folder, shard), 'r+b') as stream:
     stream.truncate(os.path.getsize(os.path.join(folder, shard)) // 2)
-  bank, said = run_bank.bank_of(run, checkpoint, NAME, folder)
+  bank, said = detector.find_or_build_bank(run, checkpoint, NAME, folder)
   assert bank is None and shard in said
 
 
@@ -309,7 +313,7 @@ def test_bank_of_features_that_are_not_finite_says_so(run, train_dir,
     return found
 
   monkeypatch.setattr(photo_features, 'from_cache', spoilt)
-  bank, said = run_bank.bank_of(run, checkpoint)
+  bank, said = detector.find_or_build_bank(run, checkpoint)
   assert bank is None and 'not finite' in said
   assert not os.path.exists(reference_bank.path(checkpoint))
 
@@ -356,7 +360,7 @@ def test_evaluation_prints_and_writes_how_many_are_refused(
     assert found['refused_interval_95'] == pytest.approx([low, high])
     assert [row['known'] for row in rows].count('0') == refused
     assert all(0.2 < float(row['similarity']) < 0.6 for row in rows)
-  bank, _ = run_bank.bank_of(run, checkpoint)
+  bank, _ = detector.find_or_build_bank(run, checkpoint)
   validation, _ = evaluate(train_dir, tmp_path / 'validation', 'validation')
   assert validation['refused'] == bank.refused == 1
 
