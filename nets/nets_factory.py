@@ -64,13 +64,13 @@ def get_network_fn(name: str, num_classes: Optional[int],
   row = get_network(name)
 
   @functools.wraps(row.function)
-  def network_fn(images, **kwargs):
+  def network_fn(images: tf.Tensor, **kwargs: Any) -> Any:
     # Made here and not outside, because it holds the caller's arg scopes too.
     with slim.arg_scope(row.arg_scope(weight_decay=weight_decay)):
       return row.function(images, num_classes, is_training=is_training,
                           **kwargs)
 
-  network_fn.default_image_size = row.image_size
+  network_fn.default_image_size = row.image_size  # type: ignore[attr-defined]
   return network_fn
 
 

@@ -1,13 +1,13 @@
 """Finding, checking and restoring the checkpoints of a run.
 
-Both formats load: the current one (PREFIX.index and PREFIX.data-…) and the
-single file of 2016 (TensorFlow's V1 format).
+common/checkpoint_files.py has what concerns the files of a single checkpoint.
 """
 
 import glob
 import os
 import re
 import time
+from typing import Any, Dict, List, Optional
 
 from common import checkpoint_files
 from common.errors import InputError, name_some
@@ -26,7 +26,8 @@ BEST_DIR = 'best'
 # Which checkpoint of a train directory is used; see chosen_folder.
 CHOICES = BEST, NEWEST = 'best', 'newest'
 
-def newest(train_dir):
+
+def newest(train_dir: str) -> Optional[str]:
   """Returns the newest complete checkpoint of a train directory, or None.
 
   TensorFlow's own list decides which is the newest. If that list is missing or
@@ -48,7 +49,7 @@ def newest(train_dir):
   return None
 
 
-def chosen_folder(train_dir, which=None):
+def chosen_folder(train_dir: str, which: Optional[str] = None) -> str:
   """Returns the folder with the checkpoint to use of a train directory.
 
   Evaluation, report, exports and fine-tuning all use this rule, and then the
@@ -67,7 +68,7 @@ def chosen_folder(train_dir, which=None):
   return best if which is None and kept else train_dir
 
 
-def find(train_dir, which=None):
+def find(train_dir: str, which: Optional[str] = None) -> Optional[str]:
   """Returns the complete checkpoint to use of a train directory, or None.
 
   Args:
@@ -122,12 +123,12 @@ def _wait_for_copy(prefix):
   return False
 
 
-def is_checkpoint(prefix):
+def is_checkpoint(prefix: str) -> bool:
   """Whether a path names a checkpoint of either format."""
   return os.path.isfile(prefix + '.index') or os.path.isfile(prefix)
 
 
-def listed(train_dir):
+def listed(train_dir: str) -> List[str]:
   """Returns the checkpoints of TensorFlow's own list, newest first.
 
   All returned paths are in this folder, but the files may be missing. The paths
@@ -143,13 +144,13 @@ def listed(train_dir):
     return []
   if state is None:
     return []
-  paths = [state.model_checkpoint_path]
+  paths: List[str] = [state.model_checkpoint_path]
   paths += reversed(state.all_model_checkpoint_paths)
-  names = dict.fromkeys(map(os.path.basename, paths))
+  names = dict.fromkeys(os.path.basename(path) for path in paths)
   return [os.path.join(train_dir, name) for name in names]
 
 
-def resolve(path, which=None):
+def resolve(path: str, which: Optional[str] = None) -> str:
   """Returns the checkpoint that a path means.
 
   If it is being copied, or written by another machine, waits while it grows.
@@ -195,13 +196,13 @@ def resolve(path, which=None):
   return prefix
 
 
-def global_step_of(prefix):
+def global_step_of(prefix: str) -> int:
   """Returns the step in a checkpoint's name (`model.ckpt-600`), -1 if none."""
   match = re.search(r'-(\d+)$', prefix)
   return int(match.group(1)) if match else -1
 
 
-def read_global_step(prefix):
+def read_global_step(prefix: str) -> int:
   """Returns the step stored in a checkpoint, else the one in its name or -1.
 
   Args:
@@ -217,7 +218,7 @@ def read_global_step(prefix):
     return int(reader.get_tensor('global_step'))
 
 
-def restore(saver, session, prefix):
+def restore(saver: Any, session: Any, prefix: str) -> None:
   """Restores variables from a checkpoint that `check_fits` accepted.
 
   Args:
@@ -232,7 +233,8 @@ def restore(saver, session, prefix):
     saver.restore(session, prefix)
 
 
-def variables_to_restore(moving_average_decay=None):
+def variables_to_restore(
+    moving_average_decay: Optional[float] = None) -> Dict[str, tf.Variable]:
   """Returns the variables that evaluation and export restore.
 
   Args:
@@ -255,7 +257,8 @@ def variables_to_restore(moving_average_decay=None):
   return mapping
 
 
-def with_plain_names(prefix, mapping):
+def with_plain_names(
+    prefix: str, mapping: Dict[str, tf.Variable]) -> Dict[str, tf.Variable]:
   """Maps variables without a moving average in a checkpoint to themselves.
 
   Training averages only the variables that it changes; slim averaged frozen
@@ -277,7 +280,8 @@ def with_plain_names(prefix, mapping):
           for name, variable in mapping.items()}
 
 
-def check_fits(prefix, mapping, advice):
+def check_fits(prefix: str, mapping: Dict[str, tf.Variable],
+               advice: str) -> None:
   """Checks that a checkpoint has the variables to restore, with their shapes.
 
   Args:
@@ -301,7 +305,7 @@ def check_fits(prefix, mapping, advice):
                      (prefix, name_some(mismatched), advice))
 
 
-def digest(checkpoint):
+def digest(checkpoint: str) -> str:
   """Returns a digest that identifies a checkpoint's weights.
 
   The index of a checkpoint has the checksums of all its variables, so only that

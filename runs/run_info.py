@@ -4,9 +4,9 @@ Training writes them once to TRAIN_DIR/run.json; evaluation and export read
 them, so that labels_offset, image size or preprocessing are not given again.
 """
 
-import collections
 import json
 import os
+from typing import Any, List, NamedTuple, Optional
 
 from common.errors import InputError
 from compat import tf
@@ -17,23 +17,35 @@ FILE_NAME = 'run.json'
 # Next to the checkpoint that was best on the validation photos.
 BEST_FILE_NAME = 'best.json'
 
-# labels: by index of the network's output, so labels_offset is already applied.
-# image_size: side in pixels. dataset_dir: absolute path where training ran.
-# moving_average_decay: None if the run keeps no moving averages.
-# checkpoint_path: checkpoint that the run started from, None from scratch.
-RunInfo = collections.namedtuple(
-    'RunInfo',
-    'model_name labels labels_offset image_size preprocessing_name '
-    'dataset_name dataset_dir moving_average_decay checkpoint_path',
-    defaults=(None,))
+
+class RunInfo(NamedTuple):
+  """Facts of a run."""
+
+  # Name of the network.
+  model_name: str
+  # By index of the network's output, so labels_offset is already applied.
+  labels: List[str]
+  # Number subtracted from the data set's labels.
+  labels_offset: int
+  # Side in pixels.
+  image_size: int
+  # Name of a network or a family.
+  preprocessing_name: str
+  dataset_name: str
+  # Absolute path where training ran.
+  dataset_dir: str
+  # None if the run keeps no moving averages.
+  moving_average_decay: Optional[float]
+  # Checkpoint that the run started from, None from scratch.
+  checkpoint_path: Optional[str] = None
 
 
-def path(train_dir):
+def path(train_dir: str) -> str:
   """Returns the path of the run.json of a train directory."""
   return os.path.join(train_dir, FILE_NAME)
 
 
-def load(train_dir):
+def load(train_dir: str) -> Optional[RunInfo]:
   """Reads the facts of a run.
 
   Args:
@@ -59,7 +71,7 @@ def load(train_dir):
                      'flags' % (name, type(error).__name__, error))
 
 
-def is_best(prefix):
+def is_best(prefix: str) -> bool:
   """Whether a checkpoint is the best of its run on the validation photos.
 
   Its folder may have been copied under another name, so best.json decides. The
@@ -73,7 +85,7 @@ def is_best(prefix):
           name == checkpoints.BEST_DIR and os.path.exists(path(train_dir)))
 
 
-def take_averages(values, info, prefix):
+def take_averages(values: Any, info: Optional[RunInfo], prefix: str) -> None:
   """Sets --moving_average_decay to the value that chose a checkpoint.
 
   This is done if the flag is not given and the checkpoint is the best of its
@@ -96,7 +108,7 @@ def take_averages(values, info, prefix):
                     'uses them', info.moving_average_decay)
 
 
-def save(train_dir, info):
+def save(train_dir: str, info: RunInfo) -> None:
   """Writes the facts of a run, whole or not at all.
 
   Args:
