@@ -78,9 +78,9 @@ def build(model_name, labels, image_size=None, preprocessing_name=None,
   calibrated = None
   if temperature is not None:
     calibrated = tf.nn.softmax(logits / temperature, name=CALIBRATED).name
-  knowing = {}
+  ood_fields = {}
   if bank is not None:
-    knowing = graph_nodes.add_nodes(
+    ood_fields = graph_nodes.add_nodes(
         nets_factory.get_features(model_name, end_points), logits, bank)
   return graph_info.GraphInfo(
       format=graph_info.FORMAT, model_name=model_name, labels=list(labels),
@@ -88,7 +88,8 @@ def build(model_name, labels, image_size=None, preprocessing_name=None,
       preprocessing_name=preprocessing_name, input=inputs.name,
       input_kind=input_kind, logits=logits.name, predictions=predictions.name,
       features=end_points[row.features].name, checkpoint=None,
-      calibrated_predictions=calibrated, temperature=temperature, **knowing)
+      calibrated_predictions=calibrated, temperature=temperature,
+      **ood_fields)
 
 
 def photos_to_images(encoded, preprocessing_name, size, channels,
