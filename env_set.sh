@@ -14,7 +14,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/scripts/engine.sh"
 # scripts/engine.sh finds both.
 # ENGINE PYTHON
 
-# The network: any name in nets/nets_factory.py.
+# The network: any name in nets/networks.py.
 : "${MODEL_NAME:=inception_v4}"
 
 # Photos are in DATASET_DIR/DATASET_NAME/<class>/, records go to DATASET_DIR.
@@ -30,7 +30,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/scripts/engine.sh"
 # The published checkpoint that training starts from; empty: from scratch.
 : "${CHECKPOINT_PATH=${PROJECT_DIR}/checkpoints/${MODEL_NAME}.ckpt}"
 # Comma-separated scopes that are not read from it, and those that are trained.
-# Not set: the classifier's, from nets/nets_factory.py; empty: all are read, all
+# Not set: the classifier's, from nets/networks.py; empty: all are read, all
 # are trained. They have no default here, so that no scope is defined twice.
 # CHECKPOINT_EXCLUDE_SCOPES TRAINABLE_SCOPES
 

@@ -28,7 +28,7 @@ from compat import tf
 from datasets import dataset_factory, split_files
 from evaluation import loop, metrics, report
 from nets import nets_factory
-from ood import run_bank
+from ood import detector
 from runs import checkpoints, run_info
 
 
@@ -197,7 +197,7 @@ def _bank(config, info, run, checkpoint):
       info.model_name, info.image_size, info.preprocessing_name):
     reason = 'the run used another image size or preprocessing'
   else:
-    bank, reason = run_bank.bank_of(
+    bank, reason = detector.find_or_build_bank(
         run, checkpoint, info.dataset_name, info.dataset_dir,
         info.moving_average_decay, compute=config.known == 'on',
         batch_size=config.batch_size,
@@ -230,14 +230,14 @@ def _evaluate(config, setup, checkpoint, writer):
   report.print_metrics(results, sys.stdout)
   run = run_info.load(os.path.dirname(checkpoint))
   bank = _bank(config, setup.info, run, checkpoint)
-  judged = None
+  detection = None
   if bank is not None:
-    judged = run_bank.judge(bank, counted)
+    detection = detector.detect(bank, counted)
     set_here = (setup.split, setup.info.dataset_name) == (
         bank.split, run.dataset_name)
-    report.print_refused(judged.refused, set_here, sys.stdout)
+    report.print_refused(detection.refused, set_here, sys.stdout)
   files = report.write(config.eval_dir, counted, results, setup.info.labels,
-                       setup.split, writer, judged)
+                       setup.split, writer, detection)
   tf.logging.info('Wrote %s', ', '.join(files))
 
 

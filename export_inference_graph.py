@@ -31,7 +31,7 @@ from compat import tf
 from datasets import dataset_factory
 from evaluation import calibration
 from nets import nets_factory
-from ood import run_bank
+from ood import detector
 from runs import checkpoints, run_info
 from serving.exports import export_folder
 from serving.model import graph_info, inference_graph
@@ -195,7 +195,7 @@ def _bank_from_flags(prefix, run, image_size, preprocessing_name, decay):
               (run.image_size, run.preprocessing_name))
   else:
     # The flags may give the current folder of the data set.
-    bank, reason = run_bank.bank_of(
+    bank, reason = detector.find_or_build_bank(
         run, prefix,
         FLAGS.dataset_name if FLAGS['dataset_name'].present else None,
         FLAGS.dataset_dir, decay,

@@ -29,9 +29,9 @@ from common.errors import InputError
 from compat import tf
 from datasets import dataset_factory
 from datasets.conversion import convert_photos
-from evaluation import calibration, photo_features
+from evaluation import calibration
 from nets import nets_factory
-from ood import graph_nodes, reference_bank
+from ood import graph_nodes, photo_features, reference_bank
 from runs import checkpoints, run_info
 from serving.model import inference_graph
 

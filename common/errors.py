@@ -1,5 +1,10 @@
 """Errors caused by user input: shown as one line, without a traceback."""
 
+from typing import Iterable, Sequence
+
+# How many names a message lists before it only counts them.
+_NAMED = 4
+
 
 class InputError(ValueError):
   """Invalid user input: flags, files, data sets, checkpoints, photos.
@@ -9,7 +14,7 @@ class InputError(ValueError):
   """
 
 
-def unknown_name(kind, name, known):
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
   """Returns the InputError for a name that is not in a registry.
 
   Args:
@@ -19,3 +24,10 @@ def unknown_name(kind, name, known):
   """
   return InputError('unknown %s %r; known: %s' %
                     (kind, name, ', '.join(sorted(known))))
+
+
+def name_some(names: Sequence[str]) -> str:
+  """Returns the first few names, and how many more there are, for a message."""
+  text = ', '.join(names[:_NAMED])
+  more = len(names) - _NAMED
+  return text if more <= 0 else '%s and %d more' % (text, more)

@@ -187,7 +187,8 @@ def evaluation_batches(dataset: slim.dataset.Dataset,
                        batch_size: int, channels: int = 3, num_threads: int = 4,
                        labels_offset: int = 0, skip: Union[int, tf.Tensor] = 0,
                        seed: Optional[int] = None,
-                       keep: Optional[Sequence[int]] = None) -> tf.data.Dataset:
+                       keep: Union[Sequence[int], np.ndarray, None] = None
+                       ) -> tf.data.Dataset:
   """Returns batches of each record once, in the order of the files.
 
   Args:

@@ -12,10 +12,10 @@ calibration error and reliability diagram in section 2.
 `calibration.json` is in the folder of the checkpoint that it calibrates.
 """
 
-import collections
 import json
 import math
 import os
+from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -36,29 +36,59 @@ _MAX_STEPS = 200
 # Photos processed at once: 33 MB of float64 logits with 1001 classes.
 _ROWS = 4096
 
-# split, photos: what the temperature was fitted on. digest: of the checkpoint.
-# ece_before, ece_after: expected calibration error on these photos, without and
-# with the temperature. moving_average_decay: None for the plain variables.
-Calibration = collections.namedtuple(
-    'Calibration', 'temperature ece_before ece_after split photos step digest '
-    'moving_average_decay')
 
-# low, high: edges of the bin. photos: how many have a score in it. score: their
-# mean score, accuracy: the share that is right; None without photos.
-Bin = collections.namedtuple('Bin', 'low high photos score accuracy')
+class Calibration(NamedTuple):
+  """The temperature of a checkpoint."""
 
-# target: share that should be right. threshold: the least score to accept, None
-# if no score reaches the target. photos: how many have at least that score.
-# right: how many of these are right.
-Threshold = collections.namedtuple(
-    'Threshold', 'target threshold photos right')
+  temperature: float
+  # Expected calibration error on the photos below, without the temperature.
+  ece_before: float
+  # The same with the temperature.
+  ece_after: float
+  # The split that the temperature was fitted on.
+  split: str
+  # How many photos it has.
+  photos: int
+  # Global step of the checkpoint.
+  step: int
+  # Digest of the checkpoint.
+  digest: str
+  # None for the plain variables.
+  moving_average_decay: Optional[float]
+
+
+class Bin(NamedTuple):
+  """One bar of a reliability diagram."""
+
+  # Edges.
+  low: float
+  high: float
+  # How many photos have a score in it.
+  photos: int
+  # Their mean score, None without photos.
+  score: Optional[float]
+  # The share of them that is right, None without photos.
+  accuracy: Optional[float]
+
+
+class Threshold(NamedTuple):
+  """A least score to accept, and what it accepts."""
+
+  # Share that should be right.
+  target: float
+  # None if no score reaches the target.
+  threshold: Optional[float]
+  # How many photos have at least that score.
+  photos: int
+  # How many of these are right.
+  right: int
 
 
 class NoTemperature(ValueError):
   """The photos do not determine a best temperature."""
 
 
-def fit_temperature(logits, labels):
+def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
   """Finds the temperature with the lowest mean negative log likelihood.
 
   The negative log likelihood is convex in 1 / T, so Newton steps inside a
@@ -138,14 +168,15 @@ def _slope(inverse, logits, labels):
   return first / len(labels), second / len(labels)
 
 
-def softmax(logits, temperature=1.0):
+def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
   """Returns softmax(logits / temperature) of each row, as float64."""
   scaled = np.asarray(logits, np.float64) / temperature
   powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
   return powers / powers.sum(axis=1, keepdims=True)
 
 
-def reliability(probabilities, labels, num_bins=NUM_BINS):
+def reliability(probabilities: np.ndarray, labels: np.ndarray,
+                num_bins: int = NUM_BINS) -> List[Bin]:
   """Bins photos by the score of their predicted class.
 
   Args:
@@ -170,7 +201,8 @@ def reliability(probabilities, labels, num_bins=NUM_BINS):
   return bins
 
 
-def scores_of(probabilities, labels):
+def scores_of(probabilities: np.ndarray, labels: np.ndarray
+              ) -> Tuple[np.ndarray, np.ndarray]:
   """Returns each photo's highest score, and whether its class is right.
 
   Args:
@@ -182,18 +214,19 @@ def scores_of(probabilities, labels):
   return probabilities.max(axis=1), right
 
 
-def expected_calibration_error(bins):
+def expected_calibration_error(bins: Sequence[Bin]) -> float:
   """Returns the mean gap between score and accuracy, weighted by photos.
 
   Args:
     bins: what `reliability` returns, of at least one photo.
   """
   total = sum(b.photos for b in bins)
-  return sum(b.photos * abs(b.score - b.accuracy)
-             for b in bins if b.photos) / total
+  return sum(b.photos * abs(b.score - b.accuracy) for b in bins
+             if b.score is not None and b.accuracy is not None) / total
 
 
-def choose_threshold(scores, right, target):
+def choose_threshold(scores: np.ndarray, right: np.ndarray,
+                     target: float) -> Threshold:
   """Finds the lowest score at or above which enough photos are right.
 
   Args:
@@ -216,7 +249,8 @@ def choose_threshold(scores, right, target):
   return apply_threshold(scores, right, target, float(ranked[good[-1]]))
 
 
-def apply_threshold(scores, right, target, threshold):
+def apply_threshold(scores: np.ndarray, right: np.ndarray,
+                    target: float, threshold: Optional[float]) -> Threshold:
   """Returns the Threshold of a given score, perhaps chosen on other photos.
 
   Args:
@@ -232,7 +266,9 @@ def apply_threshold(scores, right, target, threshold):
                    int(np.asarray(right)[accepted].sum()))
 
 
-def calibrate(logits, labels, split, checkpoint, moving_average_decay=None):
+def calibrate(logits: np.ndarray, labels: np.ndarray, split: str,
+              checkpoint: str,
+              moving_average_decay: Optional[float] = None) -> Calibration:
   """Fits the temperature of a checkpoint.
 
   Args:
@@ -258,18 +294,18 @@ def calibrate(logits, labels, split, checkpoint, moving_average_decay=None):
                      checkpoints.digest(checkpoint), moving_average_decay)
 
 
-def path(checkpoint):
+def path(checkpoint: str) -> str:
   """Returns the path of the calibration of a checkpoint."""
   return os.path.join(os.path.dirname(checkpoint), FILE_NAME)
 
 
-def save(checkpoint, calibration):
+def save(checkpoint: str, calibration: Calibration) -> None:
   """Writes a Calibration next to its checkpoint, whole or not at all."""
   text = json.dumps(calibration._asdict(), indent=1)
   files.write_text(path(checkpoint), text + '\n')
 
 
-def load(checkpoint):
+def load(checkpoint: str) -> Optional[Calibration]:
   """Reads the Calibration next to a checkpoint, which may be of another one.
 
   Args:
@@ -303,7 +339,9 @@ def _damaged(checkpoint, error):
                     (path(checkpoint), type(error).__name__, error))
 
 
-def temperature_of(checkpoint, moving_average_decay=None):
+def temperature_of(checkpoint: str,
+                   moving_average_decay: Optional[float] = None
+                   ) -> Tuple[Optional[float], str]:
   """Returns the temperature that was fitted for exactly these weights.
 
   Args:

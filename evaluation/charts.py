@@ -5,7 +5,10 @@ are escaped; the colours suit both light and dark pages.
 """
 
 import math
+from typing import Optional, Sequence, Tuple
 from xml.sax.saxutils import escape, quoteattr
+
+from evaluation import calibration
 
 COLOURS = ('#3b6fb6', '#c8643c', '#4c9a5f')
 
@@ -17,8 +20,12 @@ _NAME = 160
 _MAX_POINTS = 600
 _TICKS = 5
 
+# A name, and the points (x, y) of its curve.
+Curve = Tuple[str, Sequence[Tuple[float, float]]]
 
-def line_chart(series, title, x_name, y_range=None):
+
+def line_chart(series: Sequence[Curve], title: str, x_name: str,
+               y_range: Optional[Tuple[float, float]] = None) -> str:
   """Draws curves over one axis.
 
   Args:
@@ -54,7 +61,7 @@ def line_chart(series, title, x_name, y_range=None):
   return _svg(_WIDTH, _HEIGHT, title, parts)
 
 
-def reliability_chart(bins, title):
+def reliability_chart(bins: Sequence[calibration.Bin], title: str) -> str:
   """Draws accuracy over score, with the diagonal of perfect calibration.
 
   Args:
@@ -67,7 +74,7 @@ def reliability_chart(bins, title):
   parts = [_axes(x_scale, y_scale, 'score')]
   most = max(b.photos for b in bins) or 1
   for b in bins:
-    if b.photos:
+    if b.score is not None and b.accuracy is not None:
       left, right = x_scale(b.low), x_scale(b.high)
       parts.append(
           '<rect x="%.1f" y="%.1f" width="%.1f" height="%.1f" fill="%s" '
@@ -88,7 +95,9 @@ def reliability_chart(bins, title):
   return _svg(int(x_scale(1)) + _RIGHT, side, title, parts)
 
 
-def histogram(series, title, x_name, mark=None, num_bins=40):
+def histogram(series: Sequence[Tuple[str, Sequence[float]]], title: str,
+              x_name: str, mark: Optional[float] = None,
+              num_bins: int = 40) -> str:
   """Draws histograms, one step curve for each list of values.
 
   Args:
@@ -160,7 +169,7 @@ def _round_step(least):
   return 10 * power
 
 
-def _spread(values):
+def _spread(values: Sequence[float]) -> Tuple[float, float]:
   """Returns the lowest and highest value, moved apart if they are equal."""
   low, high = min(values), max(values)
   if high - low < 1e-9 * max(abs(low), abs(high), 1e-9):

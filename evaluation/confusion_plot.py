@@ -3,12 +3,15 @@
 import io
 import logging
 import warnings
+from typing import Sequence
+
+import numpy as np
 
 # Above this many classes the numbers and names would overlap.
 _MAX_NAMED = 40
 
 
-def to_png(confusion, names, title):
+def to_png(confusion: np.ndarray, names: Sequence[str], title: str) -> bytes:
   """Draws a confusion matrix.
 
   Args:

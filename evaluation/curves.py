@@ -7,19 +7,13 @@ files have the losses of single steps. Validation results are read from
 that eval_image_classifier.py writes.
 """
 
-import collections
 import glob
 import json
 import os
 import re
+from typing import List, NamedTuple, Optional, Tuple
 
 from compat import tf
-
-# training_loss, validation_loss, validation_accuracy: lists of (step, value) in
-# order of steps, empty if nothing was found. damaged: names of the files that
-# could be read only in part.
-Curves = collections.namedtuple(
-    'Curves', 'training_loss validation_loss validation_accuracy damaged')
 
 _VALIDATION_FILE = 'validation.jsonl'
 _METRICS_FILE = 'metrics.jsonl'
@@ -31,7 +25,18 @@ _TAG = re.compile(r'(%s)(_\d+)?' % '|'.join(
     (_LOSS, _VALIDATION_LOSS, _VALIDATION_ACCURACY)))
 
 
-def read(train_dir, eval_dir=None, split='validation'):
+class Curves(NamedTuple):
+  """Points (step, value) in order of steps; empty if nothing was found."""
+
+  training_loss: List[Tuple[int, float]]
+  validation_loss: List[Tuple[int, float]]
+  validation_accuracy: List[Tuple[int, float]]
+  # Names of the files that could be read only in part.
+  damaged: List[str]
+
+
+def read(train_dir: str, eval_dir: Optional[str] = None,
+         split: str = 'validation') -> Curves:
   """Reads the curves of a run.
 
   Args:
@@ -42,7 +47,7 @@ def read(train_dir, eval_dir=None, split='validation'):
   Returns:
     A Curves.
   """
-  damaged = []
+  damaged: List[str] = []
   events = _read_events(train_dir, damaged)
   lines = _read_lines(os.path.join(train_dir, _VALIDATION_FILE), damaged)
   training = _fill_up(_points(lines, 'step', 'train_loss'), events[_LOSS])

@@ -4,9 +4,9 @@ It has no scripts and no links to files or addresses: pictures are data: URIs,
 charts are SVG, and the page forbids the browser to fetch anything.
 """
 
-import collections
 import os
 import time
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import jinja2
 
@@ -15,22 +15,13 @@ from evaluation import (
   charts,
   confusion_plot,
   metrics,
+  run_facts,
   run_results,
   wrong_photos,
 )
-
-# run: RunInfo. checkpoint: its prefix. chosen: how it was chosen, a clause like
-# 'the checkpoint is the best of 9 evaluations'; None if the validation photos
-# did not decide. results: list of SplitResults. calibration: a Calibration or
-# None. calibration_note: why there is none. curves: a Curves. wrong: list of
-# WrongPhotos. pictures: their data: URIs. refusals: a refused_photos.Refusals.
-# flags: list of (name, value). flags_note: why they cannot be read, or None.
-# skipped: a Skipped. training_photos: {class name: photos}. versions: list of
-# (component, version).
-Report = collections.namedtuple(
-    'Report', 'run checkpoint chosen results calibration calibration_note '
-    'curves wrong pictures refusals flags flags_note skipped training_photos '
-    'versions')
+from evaluation.calibration import Calibration
+from evaluation.curves import Curves
+from runs import run_info
 
 # Shares of the accepted photos that should be right.
 TARGETS = (0.9, 0.95, 0.99)
@@ -44,7 +35,37 @@ _TEMPLATES = os.path.join(os.path.dirname(os.path.abspath(__file__)),
                           'templates')
 
 
-def render(report):
+class Report(NamedTuple):
+  """What the page shows."""
+
+  run: run_info.RunInfo
+  # Prefix of the checkpoint.
+  checkpoint: str
+  # How it was chosen, a clause like 'the checkpoint is the best of 9
+  # evaluations'; None if the validation photos did not decide.
+  chosen: Optional[str]
+  results: Sequence[run_results.SplitResult]
+  calibration: Optional[Calibration]
+  # Why there is no calibration.
+  calibration_note: Optional[str]
+  curves: Curves
+  wrong: Sequence[wrong_photos.WrongPhoto]
+  # data: URIs of the wrong photos, None for those that cannot be shown.
+  pictures: Sequence[Optional[str]]
+  # refused_photos.OodResults of the package ood, which imports this one.
+  ood: Any
+  # (name, value).
+  flags: Sequence[Tuple[str, str]]
+  # Why the flags cannot be read.
+  flags_note: Optional[str]
+  skipped: run_facts.Skipped
+  # {class name: photos}.
+  training_photos: Dict[str, int]
+  # (component, version).
+  versions: Sequence[Tuple[str, str]]
+
+
+def render(report: Report) -> str:
   """Returns the HTML page of a Report, as text that UTF-8 can encode."""
   environment = jinja2.Environment(
       loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True,
@@ -70,9 +91,9 @@ def render(report):
           result.metrics.photos - int(result.metrics.confusion.trace())
           for result in report.results),
       reliability=_reliability_charts(report, reported),
-      refusals=report.refusals,
-      refusal_rows=refusal_rows(report),
-      refusal_chart=_refusal_chart(report),
+      ood=report.ood,
+      ood_rows=ood_rows(report),
+      ood_chart=_ood_chart(report),
       thresholds=threshold_rows(report),
       skipped_files=report.skipped.files[:_MAX_SKIPPED])
   return page.encode('utf-8', 'backslashreplace').decode('utf-8')
@@ -87,7 +108,7 @@ def _interval(pair):
       100 * pair[0], 100 * pair[1])
 
 
-def remark(report, result):
+def remark(report: Report, result: run_results.SplitResult) -> str:
   """Returns a sentence on what was chosen with the photos of a split.
 
   Args:
@@ -104,24 +125,24 @@ def remark(report, result):
   return 'Optimistic: %s.' % ', and '.join(chosen)
 
 
-def refusal_rows(report):
+def ood_rows(report: Report) -> List[Dict[str, Any]]:
   """Returns one dict per split: refused photos, and accuracies.
 
   Args:
     report: a Report.
   """
   rows = []
-  for result, judged in zip(report.results, report.refusals.judged):
+  for result, detection in zip(report.results, report.ood.detections):
     right = (result.counted.probabilities.argmax(axis=1) ==
              result.counted.labels)
     rows.append({
-        'split': result.name, 'photos': judged.refused.photos,
-        'refused': judged.refused.refused,
-        'share': judged.refused.refused / judged.refused.photos,
-        'interval': judged.refused.interval,
-        'accuracy_of_known': _mean(right[judged.known]),
-        'accuracy_of_refused': _mean(right[~judged.known]),
-        'set_here': result.name == report.refusals.set_with})
+        'split': result.name, 'photos': detection.refused.photos,
+        'refused': detection.refused.refused,
+        'share': detection.refused.refused / detection.refused.photos,
+        'interval': detection.refused.interval,
+        'accuracy_of_known': _mean(right[detection.known]),
+        'accuracy_of_refused': _mean(right[~detection.known]),
+        'set_here': result.name == report.ood.set_with})
   return rows
 
 
@@ -129,15 +150,15 @@ def _mean(values):
   return float(values.mean()) if len(values) else None
 
 
-def _refusal_chart(report):
+def _ood_chart(report):
   """Returns the histogram of the known scores, None if there are none."""
-  if not report.refusals.judged:
+  if not report.ood.detections:
     return None
   return charts.histogram(
-      [('%s photos' % result.name, judged.scores)
-       for result, judged in zip(report.results, report.refusals.judged)],
+      [('%s photos' % result.name, detection.scores)
+       for result, detection in zip(report.results, report.ood.detections)],
       'Share of the photos over known score', 'known score',
-      report.refusals.bank.threshold)
+      report.ood.bank.threshold)
 
 
 def _temperatures(report):
@@ -146,11 +167,15 @@ def _temperatures(report):
   return [1.0, fitted.temperature] if fitted else [1.0]
 
 
+def _probabilities(result, temperature):
+  return calibration.softmax(result.counted.logits, temperature)
+
+
 def _calibration_errors(report, result):
   """Returns the calibration errors [before, after or None] of a split."""
   errors = [calibration.expected_calibration_error(calibration.reliability(
-      calibration.softmax(result.counted.logits, temperature),
-      result.counted.labels)) for temperature in _temperatures(report)]
+      _probabilities(result, temperature), result.counted.labels))
+            for temperature in _temperatures(report)]
   return (errors + [None])[:2]
 
 
@@ -159,9 +184,8 @@ def _reliability_charts(report, result):
   titled_charts = []
   for temperature, title in zip(
       _temperatures(report), ('Uncalibrated scores', 'After the temperature')):
-    bins = calibration.reliability(
-        calibration.softmax(result.counted.logits, temperature),
-        result.counted.labels)
+    bins = calibration.reliability(_probabilities(result, temperature),
+                                   result.counted.labels)
     titled_charts.append((title, charts.reliability_chart(
         bins, '%s: accuracy over score' % title)))
   return titled_charts
@@ -212,7 +236,8 @@ def _confused_pairs(confusion, names):
           for count, row, column in sorted(pairs)[:_MAX_PAIRS]]
 
 
-def class_rows(found, training_photos):
+def class_rows(found: metrics.Metrics,
+               training_photos: Dict[str, int]) -> List[Dict[str, Any]]:
   """Returns one dict per class: precision and recall with their intervals.
 
   Args:
@@ -236,7 +261,7 @@ def _wilson(right, total):
   return metrics.wilson_interval(right, total) if total else None
 
 
-def threshold_rows(report):
+def threshold_rows(report: Report) -> List[Dict[str, Any]]:
   """Returns one dict per target accuracy: the threshold, and its results.
 
   Thresholds are chosen on the validation photos and reported on the test photos
@@ -252,9 +277,9 @@ def threshold_rows(report):
   rows = []
   for calibrated, temperature in enumerate(_temperatures(report)):
     on_base, on_reported = (
-        calibration.scores_of(
-            calibration.softmax(result.counted.logits, temperature),
-            result.counted.labels) for result in (base, reported))
+        calibration.scores_of(_probabilities(result, temperature),
+                              result.counted.labels)
+        for result in (base, reported))
     for target in TARGETS:
       chosen = calibration.choose_threshold(*on_base, target)
       applied = calibration.apply_threshold(*on_reported, target,

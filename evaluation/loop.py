@@ -5,33 +5,19 @@ because slim's rebuilds its operations for each checkpoint, and ends at the
 first checkpoint that is half written.
 """
 
-import collections
 import math
 import time
+from typing import Any, Callable, Dict, FrozenSet, List, NamedTuple, Optional
 
 import numpy as np
 
+from common import checkpoint_files
 from common.errors import InputError
 from compat import tf
 from datasets import input_pipeline
 from nets import nets_factory
 from preprocessing import preprocessing_factory
-from runs import checkpoints
-
-# outputs: dict of tensors `label`, `filename`, `probabilities` of a batch, and
-# `logits` and `features` if requested. restores: {name in the checkpoint:
-# variable}. savers: {set of such names: tf.train.Saver}, created when needed
-# and reused, since each adds operations.
-EvaluationGraph = collections.namedtuple(
-    'EvaluationGraph', 'outputs initializer savers restores num_photos '
-    'num_batches')
-
-# filenames: [photos] str. labels: [photos] int64. probabilities: [photos,
-# classes] float32. logits: likewise; features: [photos, n] float32, the input
-# of the classifier; both None unless requested.
-Counted = collections.namedtuple(
-    'Counted', 'checkpoint global_step filenames labels probabilities logits '
-    'features', defaults=(None, None))
+from runs import checkpoints, run_info
 
 # Seconds before an unreadable checkpoint is tried again.
 _RETRY_SECS = 2
@@ -39,9 +25,46 @@ _RETRY_SECS = 2
 _TIME = '%Y-%m-%d-%H:%M:%S'
 
 
-def build_graph(dataset, info, batch_size, num_threads=4, max_num_batches=None,
-                moving_average_decay=None, with_logits=False,
-                with_features=False, keep=None):
+class EvaluationGraph(NamedTuple):
+  """The nodes that evaluate a checkpoint on the photos of a data set."""
+
+  # The tensors `label`, `filename`, `probabilities` of a batch, and `logits`
+  # and `features` if requested.
+  outputs: Dict[str, tf.Tensor]
+  # Operation that starts with the first photo.
+  initializer: tf.Operation
+  # {names in the checkpoint: tf.train.Saver of their variables}, created when
+  # needed and reused, since each adds operations.
+  savers: Dict[FrozenSet[str], Any]
+  # {name in the checkpoint: variable}.
+  restores: Dict[str, tf.Variable]
+  num_photos: int
+  num_batches: int
+
+
+class Counted(NamedTuple):
+  """Outputs of a checkpoint for some photos."""
+
+  # Prefix of the checkpoint.
+  checkpoint: str
+  global_step: int
+  # [photos].
+  filenames: List[str]
+  # [photos] int64.
+  labels: np.ndarray
+  # [photos, classes] float32.
+  probabilities: np.ndarray
+  # [photos, classes] float32; None unless requested.
+  logits: Optional[np.ndarray] = None
+  # [photos, n] float32, the input of the classifier; None unless requested.
+  features: Optional[np.ndarray] = None
+
+
+def build_graph(dataset: Any, info: run_info.RunInfo, batch_size: int,
+                num_threads: int = 4, max_num_batches: Optional[int] = None,
+                moving_average_decay: Optional[float] = None,
+                with_logits: bool = False, with_features: bool = False,
+                keep: Optional[np.ndarray] = None) -> EvaluationGraph:
   """Builds the evaluation graph of a data set in the default graph.
 
   Args:
@@ -94,7 +117,8 @@ def build_graph(dataset, info, batch_size, num_threads=4, max_num_batches=None,
       num_batches=num_batches)
 
 
-def count(graph, checkpoint, master='', session_config=None):
+def count(graph: EvaluationGraph, checkpoint: str, master: str = '',
+          session_config: Any = None) -> Counted:
   """Evaluates a checkpoint on the photos of a graph.
 
   Args:
@@ -117,11 +141,11 @@ def count(graph, checkpoint, master='', session_config=None):
       checkpoint, restores,
       'give the --model_name, --dataset_name, --labels_offset and '
       '--moving_average_decay it was trained with')
-  names = frozenset(restores)
-  if names not in graph.savers:
-    graph.savers[names] = tf.train.Saver(restores)
+  variables = frozenset(restores)
+  if variables not in graph.savers:
+    graph.savers[variables] = tf.train.Saver(restores)
   with tf.Session(master, config=session_config) as session:
-    checkpoints.restore(graph.savers[names], session, checkpoint)
+    checkpoints.restore(graph.savers[variables], session, checkpoint)
     session.run(graph.initializer)
     tf.logging.info('Starting evaluation at %s',
                     time.strftime(_TIME, time.gmtime()))
@@ -129,8 +153,10 @@ def count(graph, checkpoint, master='', session_config=None):
       batches = list(_run_batches(session, graph))
     tf.logging.info('Finished evaluation at %s',
                     time.strftime(_TIME, time.gmtime()))
-  joined = {key: np.concatenate([batch[key] for batch in batches])
-            for key in graph.outputs} if batches else {'label': []}
+  joined: Dict[str, Any] = {'label': []}
+  if batches:
+    joined = {key: np.concatenate([batch[key] for batch in batches])
+              for key in graph.outputs}
   if len(joined['label']) != graph.num_photos:
     raise InputError(
         'the record files hold %d photos but their manifest says %d; convert '
@@ -153,7 +179,9 @@ def _run_batches(session, graph):
       tf.logging.info('Evaluation [%d/%d]', number, graph.num_batches)
 
 
-def wait_for_checkpoint(train_dir, last=None, timeout_secs=None, which=None):
+def wait_for_checkpoint(train_dir: str, last: Optional[str] = None,
+                        timeout_secs: Optional[float] = None,
+                        which: Optional[str] = None) -> Optional[str]:
   """Waits for the next checkpoint to evaluate in a train directory.
 
   Args:
@@ -178,8 +206,9 @@ def wait_for_checkpoint(train_dir, last=None, timeout_secs=None, which=None):
     time.sleep(1)
 
 
-def poll(train_dir, first, evaluate, interval_secs, timeout_secs=None,
-         which=None):
+def poll(train_dir: str, first: str, evaluate: Callable[[str], Any],
+         interval_secs: float, timeout_secs: Optional[float] = None,
+         which: Optional[str] = None) -> None:
   """Evaluates the first checkpoint, then each new one.
 
   If the best checkpoint is evaluated, only better ones are new.
@@ -193,13 +222,14 @@ def poll(train_dir, first, evaluate, interval_secs, timeout_secs=None,
       None: forever.
     which: which of its checkpoints, as for checkpoints.chosen_folder.
   """
-  checkpoint, done, done_at = first, None, time.time()
+  checkpoint: Optional[str] = first
+  done, done_at = None, time.time()
   while checkpoint is not None:
     start = time.time()
     try:
       evaluate(checkpoint)
       done, done_at = checkpoint, time.time()
-    except checkpoints.UnreadableCheckpoint as error:
+    except checkpoint_files.UnreadableCheckpoint as error:
       # It may still be being copied: try it again, or a newer one.
       tf.logging.warning('%s; trying again', error)
       if timeout_secs is not None and start > done_at + timeout_secs:

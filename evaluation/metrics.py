@@ -1,25 +1,44 @@
 """Metrics of a classifier, computed from its predictions in NumPy."""
 
-import collections
 import math
+from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
 # Quantile of the normal distribution for a two-sided interval of 95 %.
 _Z95 = 1.959964
 
-# precision: None if no photo was predicted as the class. recall: None if the
-# split has no photo of the class. photos: how many it has.
-ClassMetrics = collections.namedtuple(
-    'ClassMetrics', 'label precision recall photos')
 
-# confusion: [classes, classes] int64, rows are labels, columns predictions.
-# accuracy_interval: (low, high), 95 % confidence interval.
-Metrics = collections.namedtuple(
-    'Metrics', 'photos accuracy accuracy_interval recall_5 classes confusion')
+class ClassMetrics(NamedTuple):
+  """Metrics of one class."""
+
+  # Its name.
+  label: str
+  # None if no photo was predicted as the class.
+  precision: Optional[float]
+  # None if the split has no photo of the class.
+  recall: Optional[float]
+  # How many photos the split has of it.
+  photos: int
 
 
-def compute(labels, probabilities, names):
+class Metrics(NamedTuple):
+  """Metrics of a checkpoint on some photos."""
+
+  # How many photos.
+  photos: int
+  accuracy: float
+  # (low, high), 95 % confidence interval.
+  accuracy_interval: Tuple[float, float]
+  # Share of the photos whose label is among the 5 likeliest classes.
+  recall_5: float
+  classes: List[ClassMetrics]
+  # [classes, classes] int64, rows are labels, columns predictions.
+  confusion: np.ndarray
+
+
+def compute(labels: np.ndarray, probabilities: np.ndarray,
+            names: Sequence[str]) -> Metrics:
   """Computes the metrics of one evaluation.
 
   Args:
@@ -48,7 +67,8 @@ def compute(labels, probabilities, names):
       confusion=confusion)
 
 
-def confusion_matrix(labels, predictions, num_classes):
+def confusion_matrix(labels: np.ndarray, predictions: np.ndarray,
+                     num_classes: int) -> np.ndarray:
   """Counts pairs of label (row) and prediction (column).
 
   Args:
@@ -64,7 +84,8 @@ def confusion_matrix(labels, predictions, num_classes):
   return counts.reshape(num_classes, num_classes)
 
 
-def recall_at(labels, probabilities, k):
+def recall_at(labels: np.ndarray, probabilities: np.ndarray,
+              k: int) -> float:
   """Returns the share of photos whose label is among the k likeliest classes.
 
   Ties rank by index, so a network that gives all classes the same probability
@@ -80,7 +101,8 @@ def recall_at(labels, probabilities, k):
   return float(np.mean(np.any(hits, axis=1)))
 
 
-def class_metrics(confusion, names):
+def class_metrics(confusion: np.ndarray,
+                  names: Sequence[str]) -> List[ClassMetrics]:
   """Returns the ClassMetrics of each class.
 
   Args:
@@ -99,7 +121,7 @@ def _share(part, whole):
   return float(part / whole) if whole else None
 
 
-def wilson_interval(right, total):
+def wilson_interval(right: int, total: int) -> Tuple[float, float]:
   """Returns the 95 % confidence interval of a share (Wilson 1927).
 
   Unlike the normal approximation it stays within [0, 1] and has a width at the

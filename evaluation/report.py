@@ -4,11 +4,13 @@ import csv
 import json
 import os
 import time
+from typing import Any, List, Optional, Sequence, TextIO
 
 import numpy as np
 
 from compat import tf
-from evaluation import confusion_plot
+from evaluation import confusion_plot, loop
+from evaluation.metrics import Metrics
 
 # With more classes than this only the totals are printed.
 _MAX_PRINTED = 100
@@ -21,9 +23,9 @@ class EventFile:
     folder: path; created if missing.
   """
 
-  def __init__(self, folder):
+  def __init__(self, folder: str):
     self._folder = folder
-    self._writer = None
+    self._writer: Optional[Any] = None
 
   def __enter__(self):
     return self
@@ -32,18 +34,18 @@ class EventFile:
     if self._writer:
       self._writer.close()
 
-  def add_summary(self, summary, global_step):
+  def add_summary(self, summary: tf.Summary, global_step: int) -> None:
     if not self._writer:
       self._writer = tf.summary.FileWriter(self._folder)
     self._writer.add_summary(summary, global_step)
 
-  def flush(self):
+  def flush(self) -> None:
     """Writes the added summaries to disk."""
     if self._writer:
       self._writer.flush()
 
 
-def print_metrics(metrics, stream):
+def print_metrics(metrics: Metrics, stream: TextIO) -> None:
   """Prints the metrics as slim does, then precision and recall per class.
 
   Args:
@@ -64,11 +66,11 @@ def print_metrics(metrics, stream):
   print('\n'.join(lines), file=stream, flush=True)
 
 
-def print_refused(refused, set_here, stream):
+def print_refused(refused: Any, set_here: bool, stream: TextIO) -> None:
   """Prints how many photos are refused as none of the classes.
 
   Args:
-    refused: known.Refused of the photos.
+    refused: RefusedShare of the photos, see ood/detector.py.
     set_here: whether the threshold was set with these same photos.
     stream: text stream.
   """
@@ -92,7 +94,9 @@ def _three_decimals(share):
   return '-' if share is None else '%.3f' % share
 
 
-def write(eval_dir, counted, metrics, names, split, writer, judged=None):
+def write(eval_dir: str, counted: loop.Counted, metrics: Metrics,
+          names: Sequence[str], split: str, writer: EventFile,
+          detection: Optional[Any] = None) -> List[str]:
   """Writes metrics, predictions and the confusion matrix of one checkpoint.
 
   Args:
@@ -102,7 +106,7 @@ def write(eval_dir, counted, metrics, names, split, writer, judged=None):
     names: the class names by index.
     split: name of the split.
     writer: EventFile of the folder.
-    judged: known.Judged of the photos, or None.
+    detection: Detection of the photos, see ood/detector.py, or None.
 
   Returns:
     The names of the files written.
@@ -114,7 +118,7 @@ def write(eval_dir, counted, metrics, names, split, writer, judged=None):
   }
   os.makedirs(eval_dir, exist_ok=True)
   paths = {key: os.path.join(eval_dir, name) for key, name in files.items()}
-  _write_predictions(paths['predictions'], counted, names, judged)
+  _write_predictions(paths['predictions'], counted, names, detection)
   title = '%s, step %d: accuracy %.3f' % (
       split, counted.global_step, metrics.accuracy)
   png = confusion_plot.to_png(metrics.confusion, names, title)
@@ -122,12 +126,12 @@ def write(eval_dir, counted, metrics, names, split, writer, judged=None):
     stream.write(png)
   _write_summary(writer, counted.global_step, split, metrics, png)
   with open(paths['metrics'], 'a', encoding='utf-8') as stream:
-    stream.write(json.dumps(_as_json(counted, metrics, split, judged),
+    stream.write(json.dumps(_as_json(counted, metrics, split, detection),
                             ensure_ascii=False) + '\n')
   return [paths[key] for key in ('metrics', 'predictions', 'confusion')]
 
 
-def _as_json(counted, metrics, split, judged):
+def _as_json(counted, metrics, split, detection):
   facts = {
       'global_step': counted.global_step,
       'checkpoint': counted.checkpoint,
@@ -139,27 +143,27 @@ def _as_json(counted, metrics, split, judged):
       'recall_5': metrics.recall_5,
       'classes': [c._asdict() for c in metrics.classes],
   }
-  if judged:
-    facts.update(refused=judged.refused.refused,
-                 refused_interval_95=list(judged.refused.interval))
+  if detection:
+    facts.update(refused=detection.refused.refused,
+                 refused_interval_95=list(detection.refused.interval))
   return facts
 
 
-def _write_predictions(path, counted, names, judged):
+def _write_predictions(path, counted, names, detection):
   """Writes a row per photo: file, label, prediction and probabilities."""
   with open(path, 'w', encoding='utf-8', newline='') as stream:
     rows = csv.writer(stream)
     rows.writerow(['file', 'label', 'predicted', 'correct', 'probability',
                    'label_probability'] +
-                  (['known', 'similarity'] if judged else []))
+                  (['known', 'similarity'] if detection else []))
     for position, (file_name, label, scores) in enumerate(zip(
         counted.filenames, counted.labels, counted.probabilities)):
       best = int(np.argmax(scores))
       row = [file_name, names[label], names[best], int(best == label),
              '%.6f' % scores[best], '%.6f' % scores[label]]
-      if judged:
-        row += [int(judged.known[position]),
-                '%.6f' % judged.similarities[position]]
+      if detection:
+        row += [int(detection.known[position]),
+                '%.6f' % detection.similarities[position]]
       rows.writerow(row)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sys
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 import PIL
@@ -16,12 +17,19 @@ from datasets.conversion import converted_files
 
 FLAGS_FILE = 'flags.json'
 
-# reasons: list of (reason, how many), most frequent first. files: list of
-# (file, reason). origin: path of the list they are from, None without one.
-Skipped = collections.namedtuple('Skipped', 'reasons files origin')
+
+class Skipped(NamedTuple):
+  """Photos that the conversion skipped."""
+
+  # (reason, how many), most frequent first.
+  reasons: List[Tuple[str, int]]
+  # (file, reason).
+  files: List[Tuple[str, str]]
+  # Path of the list they are from, None without one.
+  origin: Optional[str]
 
 
-def read_flags(train_dir):
+def read_flags(train_dir: str) -> Tuple[List[Tuple[str, str]], Optional[str]]:
   """Reads the flags of a run.
 
   Args:
@@ -44,7 +52,7 @@ def read_flags(train_dir):
       value, ensure_ascii=False)) for name, value in values.items()), None
 
 
-def read_skipped(dataset_dir, name):
+def read_skipped(dataset_dir: str, name: str) -> Skipped:
   """Reads which photos the conversion skipped, and why.
 
   Args:
@@ -70,13 +78,13 @@ def read_skipped(dataset_dir, name):
                  files, path)
 
 
-def training_photos(dataset_dir, name):
+def training_photos(dataset_dir: str, name: str) -> Dict[str, int]:
   """Returns {class name: training photos}; empty without a manifest."""
   found = manifest.load(dataset_dir, name)
   return found.splits.get('train', {}).get('class_counts', {}) if found else {}
 
 
-def versions():
+def versions() -> List[Tuple[str, str]]:
   """Returns a list of (component, version) of this process."""
   return [('Python', sys.version.split()[0]), ('TensorFlow', tf.__version__),
           ('NumPy', np.__version__), ('Pillow', PIL.__version__),

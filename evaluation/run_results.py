@@ -4,24 +4,34 @@ Decisions are made on the validation photos and reported on the test photos:
 `decided` and `reported` return the result of the right split.
 """
 
-import collections
+from typing import Any, List, NamedTuple, Optional, Sequence
 
 from common.errors import InputError
 from compat import tf
 from datasets import dataset_factory, record_dataset, split_files
 from evaluation import loop, metrics
+from evaluation.metrics import Metrics
 from runs import run_info
 
 VALIDATION, TEST = 'validation', 'test'
 
-# name: of the split. counted: a Counted with logits and features. metrics: its
-# Metrics. sources: the record files of its photos, in order.
-SplitResult = collections.namedtuple(
-    'SplitResult', 'name counted metrics sources')
+
+class SplitResult(NamedTuple):
+  """Results on the photos of one split."""
+
+  # Of the split.
+  name: str
+  # With logits and features.
+  counted: loop.Counted
+  metrics: Metrics
+  # The record files of its photos, in order.
+  sources: List[str]
 
 
-def measure(run, checkpoint, dataset_name, dataset_dir, batch_size,
-            num_threads=4, moving_average_decay=None, session_config=None):
+def measure(run: run_info.RunInfo, checkpoint: str, dataset_name: str,
+            dataset_dir: str, batch_size: int, num_threads: int = 4,
+            moving_average_decay: Optional[float] = None,
+            session_config: Any = None) -> List[SplitResult]:
   """Evaluates a checkpoint on each validation and test photo once.
 
   Args:
@@ -88,11 +98,11 @@ def _piece(counted, start, end):
       features=counted.features[start:end])
 
 
-def decided(results):
+def decided(results: Sequence[SplitResult]) -> Optional[SplitResult]:
   """Returns the SplitResult to make decisions on, None without one."""
   return results[0] if results[0].name == VALIDATION else None
 
 
-def reported(results):
+def reported(results: Sequence[SplitResult]) -> SplitResult:
   """Returns the SplitResult to report: test if there is one."""
   return results[-1]

@@ -1,27 +1,49 @@
 """Wrongly classified photos with the highest scores, as pictures."""
 
 import base64
-import collections
 import io
+from typing import (
+  Iterable,
+  Iterator,
+  List,
+  NamedTuple,
+  Optional,
+  Sequence,
+  Tuple,
+)
 
 import numpy as np
 from PIL import Image
 
 from compat import tf
 from datasets.records import tfrecord_file
+from evaluation import run_results
 
 # Longer side in pixels, and JPEG quality, of the pictures: some 5 kB each.
 _SIDE = 160
 _QUALITY = 80
 
-# split, file: of the photo. label, predicted: class indices. score: of the
-# predicted class. label_score: of the label. position: number of its record in
-# the split's files, from 0.
-WrongPhoto = collections.namedtuple(
-    'WrongPhoto', 'split file label predicted score label_score position')
+
+class WrongPhoto(NamedTuple):
+  """A wrongly classified photo."""
+
+  # Name of its split.
+  split: str
+  # Name of the photo.
+  file: str
+  # Class indices.
+  label: int
+  predicted: int
+  # Of the predicted class.
+  score: float
+  # Of the label.
+  label_score: float
+  # Number of its record in the split's files, from 0.
+  position: int
 
 
-def find(results, count):
+def find(results: Sequence[run_results.SplitResult],
+         count: int) -> List[WrongPhoto]:
   """Returns the wrong photos with the highest scores, highest first.
 
   Args:
@@ -44,7 +66,9 @@ def find(results, count):
   return sorted(wrong, key=lambda photo: -photo.score)[:count]
 
 
-def pictures(photos, results):
+def pictures(photos: Sequence[WrongPhoto],
+             results: Sequence[run_results.SplitResult]
+             ) -> List[Optional[str]]:
   """Returns a data: URI of each photo, None for those that cannot be shown.
 
   Args:
@@ -59,7 +83,8 @@ def pictures(photos, results):
   return [data_uri(encoded.get((p.split, p.position))) for p in photos]
 
 
-def read_photos(sources, positions):
+def read_photos(sources: Sequence[str],
+                positions: Iterable[int]) -> Iterator[Tuple[int, bytes]]:
   """Yields the encoded photos of some records.
 
   Args:
@@ -85,7 +110,7 @@ def read_photos(sources, positions):
     first += len(offsets)
 
 
-def data_uri(encoded):
+def data_uri(encoded: Optional[bytes]) -> Optional[str]:
   """Returns a small JPEG of a photo as a data: URI.
 
   Args:
@@ -97,7 +122,7 @@ def data_uri(encoded):
   if encoded is None:
     return None
   try:
-    image = Image.open(io.BytesIO(encoded))
+    image: Image.Image = Image.open(io.BytesIO(encoded))
     image.draft('RGB', (2 * _SIDE, 2 * _SIDE))  # Decodes a JPEG smaller.
     image = image.convert('RGB')
     image.thumbnail((_SIDE, _SIDE))
@@ -108,6 +133,6 @@ def data_uri(encoded):
   return uri('image/jpeg', stream.getvalue())
 
 
-def uri(kind, data):
+def uri(kind: str, data: bytes) -> str:
   """Returns bytes as a data: URI of a media type."""
   return 'data:%s;base64,%s' % (kind, base64.b64encode(data).decode('ascii'))

@@ -4,6 +4,8 @@ They compare the features before the classifier with a reference bank of
 training photos, with the same results as ood.reference_bank.
 """
 
+from typing import Any, Dict
+
 import numpy as np
 
 from compat import tf
@@ -21,7 +23,8 @@ FILENAMES = 'bank/filenames'
 LABELS = 'bank/labels'
 
 
-def add_nodes(features, logits, bank):
+def add_nodes(features: tf.Tensor, logits: tf.Tensor,
+              bank: reference_bank.Bank) -> Dict[str, Any]:
   """Adds the nodes above to the default graph.
 
   Args:
@@ -32,6 +35,7 @@ def add_nodes(features, logits, bank):
   Returns:
     A dict of the fields of GraphInfo that refer to them.
   """
+  assert bank.threshold is not None
   with tf.name_scope('bank'):
     # Stored as columns, so that the product needs no transpose at run time.
     columns = tf.constant(bank.features.T, name='features')
@@ -41,8 +45,8 @@ def add_nodes(features, logits, bank):
     unit = tf.nn.l2_normalize(features, axis=1)
     cosines = tf.matmul(unit, columns, name='Cosines')
     nearest, places = tf.nn.top_k(cosines, bank.num_neighbours, sorted=False)
-    usual = tf.gather(tf.constant(bank.usual, name='usual'), places)
-    less = tf.constant(reference_bank.LOCAL_SHARE, tf.float32) * usual
+    density = tf.gather(tf.constant(bank.local_density, name='usual'), places)
+    less = tf.constant(reference_bank.LOCAL_SHARE, tf.float32) * density
   similarity = tf.reduce_mean(nearest - less, axis=1, name=SIMILARITY)
   with tf.name_scope('bank'):
     both = tf.stack([similarity, tf.reduce_max(logits, axis=1)], axis=1)

@@ -20,9 +20,9 @@ alternatives that were tried, with results.
 `known.npz` is in the folder of the checkpoint that its features are from.
 """
 
-import collections
 import os
 import zipfile
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -63,25 +63,56 @@ _FORM = 1
 # Photos that are compared at once: 80 MB with a bank of 5,000 photos.
 _ROWS = 4096
 
-# features: [n, d] float32, rows of length 1. labels: [n] int64. filenames: list
-# of n str. positions: [n] int64, numbers of their records in the training
-# split. usual: [n] float32, local density: mean cosine to the k nearest.
-# num_neighbours: k.
-# center, spread: [2] float32, mean and standard deviation of similarity and
-# largest logit over the photos that the threshold was set with.
-# threshold: the least score of a known photo; photos: how many photos set it;
-# refused: how many of these are below it; split: their split.
-# step, digest: of the checkpoint. records: fingerprint of the records that both
-# sets of photos are from. moving_average_decay: None for the plain variables.
-Bank = collections.namedtuple(
-    'Bank', 'features labels filenames positions usual num_neighbours center '
-    'spread threshold photos refused split step digest records '
-    'moving_average_decay', defaults=(None,))
 
-_ARRAYS = ('features', 'labels', 'positions', 'usual', 'center', 'spread')
+class Bank(NamedTuple):
+  """Training photos to compare with, and the threshold of the OOD score.
+
+  The optional fields are None until `build` and `set_threshold` set them.
+  """
+
+  # [n, d] float32, rows of length 1.
+  features: np.ndarray
+  # [n] int64.
+  labels: np.ndarray
+  # One per row.
+  filenames: List[str]
+  # [n] int64, numbers of the photos' records in the training split.
+  positions: np.ndarray
+  # [n] float32, mean cosine to the k nearest other rows.
+  local_density: np.ndarray
+  # k.
+  num_neighbours: int
+  # [2] float32, mean of similarity and largest logit over the photos that set
+  # the threshold.
+  center: Optional[np.ndarray] = None
+  # [2] float32, their standard deviation.
+  spread: Optional[np.ndarray] = None
+  # The least score of a known photo.
+  threshold: Optional[float] = None
+  # How many photos set the threshold.
+  photos: int = 0
+  # How many of these are below it.
+  refused: int = 0
+  # Their split.
+  split: Optional[str] = None
+  # Global step of the checkpoint.
+  step: Optional[int] = None
+  # Digest of the checkpoint.
+  digest: Optional[str] = None
+  # Fingerprint of the records of all these photos.
+  records: Optional[str] = None
+  # None for the plain variables.
+  moving_average_decay: Optional[float] = None
 
 
-def choose(labels, limit=MAX_PHOTOS):
+# Names in the file where they differ from those of the fields.
+_FILE_KEYS = {'local_density': 'usual'}
+
+_ARRAYS = ('features', 'labels', 'positions', 'local_density', 'center',
+           'spread')
+
+
+def choose(labels: np.ndarray, limit: int = MAX_PHOTOS) -> np.ndarray:
   """Chooses the photos of a bank: all, or equally many of each class.
 
   Args:
@@ -103,7 +134,7 @@ def choose(labels, limit=MAX_PHOTOS):
   return np.sort(by_class[rank < most])
 
 
-def _most_per_class(counts, limit):
+def _most_per_class(counts: np.ndarray, limit: int) -> int:
   """Returns the largest number of photos per class that fits the limit."""
   low, high = LEAST_A_CLASS, max(counts.max(initial=1), LEAST_A_CLASS)
   while low < high:
@@ -115,8 +146,9 @@ def _most_per_class(counts, limit):
   return low
 
 
-def build(features, labels, filenames, positions, checkpoint, records,
-          moving_average_decay=None):
+def build(features: np.ndarray, labels: np.ndarray,
+          filenames: Sequence[str], positions: np.ndarray, checkpoint: str,
+          records: str, moving_average_decay: Optional[float] = None) -> Bank:
   """Builds the Bank of a checkpoint, without a threshold.
 
   Args:
@@ -139,7 +171,7 @@ def build(features, labels, filenames, positions, checkpoint, records,
       moving_average_decay=moving_average_decay)
 
 
-def assemble(features, labels):
+def assemble(features: np.ndarray, labels: np.ndarray) -> Bank:
   """Builds a Bank without the facts about photos and checkpoint.
 
   Args:
@@ -154,22 +186,20 @@ def assemble(features, labels):
                      'with, got %d' % len(labels))
   rows = normalize(features)
   k = min(NUM_NEIGHBOURS, len(labels) - 1)
-  usual = np.empty(len(rows), np.float32)
+  local_density = np.empty(len(rows), np.float32)
   for start in range(0, len(rows), _ROWS):
     cosines = rows[start:start + _ROWS] @ rows.T
     own_rows = np.arange(len(cosines))
     cosines[own_rows, start + own_rows] = -np.inf  # Not to itself.
-    usual[start:start + _ROWS] = np.partition(
+    local_density[start:start + _ROWS] = np.partition(
         cosines, -k, axis=1)[:, -k:].mean(axis=1)
   return Bank(
       features=rows, labels=np.asarray(labels, np.int64),
-      filenames=[''] * len(rows), positions=np.arange(len(rows)), usual=usual,
-      num_neighbours=k, center=None, spread=None, threshold=None, photos=0,
-      refused=0, split=None, step=None, digest=None, records=None,
-      moving_average_decay=None)
+      filenames=[''] * len(rows), positions=np.arange(len(rows)),
+      local_density=local_density, num_neighbours=k)
 
 
-def normalize(features):
+def normalize(features: np.ndarray) -> np.ndarray:
   """Scales rows to length 1; rows of zeros stay as they are.
 
   Args:
@@ -186,7 +216,7 @@ def normalize(features):
   return features / np.maximum(lengths, 1e-12)
 
 
-def similarities(bank, features):
+def similarities(bank: Bank, features: np.ndarray) -> np.ndarray:
   """Returns the similarity of photos to the bank: [photos] float32.
 
   Args:
@@ -198,13 +228,14 @@ def similarities(bank, features):
   for start in range(0, len(rows), _ROWS):
     cosines = rows[start:start + _ROWS] @ bank.features.T
     k = bank.num_neighbours
-    nearest = np.argpartition(cosines, -k, axis=1)[:, -k:]
-    parts.append(np.mean(np.take_along_axis(cosines, nearest, axis=1) -
-                         LOCAL_SHARE * bank.usual[nearest], axis=1))
+    places = np.argpartition(cosines, -k, axis=1)[:, -k:]
+    parts.append(np.mean(np.take_along_axis(cosines, places, axis=1) -
+                         LOCAL_SHARE * bank.local_density[places], axis=1))
   return np.concatenate(parts) if parts else np.zeros([0], np.float32)
 
 
-def nearest(bank, features, count):
+def nearest(bank: Bank, features: np.ndarray,
+            count: int) -> Tuple[np.ndarray, np.ndarray]:
   """Returns the photos of the bank that are nearest to each photo.
 
   Args:
@@ -220,20 +251,22 @@ def nearest(bank, features, count):
   return rows, np.take_along_axis(cosines, rows, axis=1)
 
 
-def scores(bank, found, logits):
-  """Returns the known scores of photos: [photos] float32.
+def scores(bank: Bank, found: np.ndarray, logits: np.ndarray) -> np.ndarray:
+  """Returns the OOD scores of photos: [photos] float32, higher if known.
 
   Args:
     bank: Bank with a threshold.
     found: [photos] floats, their similarities to the bank.
     logits: [photos, classes] floats.
   """
+  assert bank.center is not None and bank.spread is not None
   both = np.stack([found, np.max(logits, axis=1)], axis=1).astype(np.float32)
   standard = (both - bank.center) / bank.spread
   return -np.logaddexp.reduce(-SHARPNESS * standard, axis=1) / SHARPNESS
 
 
-def set_threshold(bank, found, logits, split, accepted=ACCEPTED):
+def set_threshold(bank: Bank, found: np.ndarray, logits: np.ndarray,
+                  split: str, accepted: float = ACCEPTED) -> Bank:
   """Returns the Bank with the threshold at which a share of photos is known.
 
   Args:
@@ -263,22 +296,24 @@ def set_threshold(bank, found, logits, split, accepted=ACCEPTED):
                        refused=int(np.sum(ranked < threshold)), split=split)
 
 
-def path(checkpoint):
+def path(checkpoint: str) -> str:
   """Returns the path of the bank of a checkpoint."""
   return os.path.join(os.path.dirname(checkpoint), FILE_NAME)
 
 
-def save(checkpoint, bank):
+def save(checkpoint: str, bank: Bank) -> None:
   """Writes a Bank next to its checkpoint, whole or not at all."""
-  facts = {field: value for field, value in bank._asdict().items()
-           if value is not None}
+  facts: Dict[str, Any] = {
+      _FILE_KEYS.get(field, field): value
+      for field, value in bank._asdict().items() if value is not None}
   facts['filenames'] = np.array(
       [text.encode('utf-8', 'surrogateescape') for text in bank.filenames])
   with files.replacing(path(checkpoint)) as part:
     np.savez(part, form=_FORM, **facts)
 
 
-def load(checkpoint, records=None, moving_average_decay=None):
+def load(checkpoint: str, records: Optional[str] = None,
+         moving_average_decay: Optional[float] = None) -> Optional[Bank]:
   """Reads the Bank of a checkpoint.
 
   Args:
@@ -299,13 +334,16 @@ def load(checkpoint, records=None, moving_average_decay=None):
       facts = {field: stored[field] for field in stored.files}
     if int(facts.pop('form')) != _FORM:
       return None
-    bank = Bank(**{
-        field: facts[field] if field in _ARRAYS else
-        [text.decode('utf-8', 'surrogateescape') for text in facts[field]]
-        if field == 'filenames' else
-        facts[field].item()
-        for field in Bank._fields
-        if field in facts or field != 'moving_average_decay'})
+    values: Dict[str, Any] = {
+        field: facts[_FILE_KEYS.get(field, field)] for field in Bank._fields
+        if field in facts or field != 'moving_average_decay'}
+    for field, value in values.items():
+      if field == 'filenames':
+        values[field] = [text.decode('utf-8', 'surrogateescape')
+                         for text in value]
+      elif field not in _ARRAYS:
+        values[field] = value.item()
+    bank = Bank(**values)
   # zipfile raises RuntimeError for invalid flags in the file.
   except (OSError, EOFError, ValueError, KeyError, AttributeError, TypeError,
           RuntimeError, zipfile.BadZipFile):

@@ -3,53 +3,90 @@
 The nearest training photos show what a photo was compared with.
 """
 
-import collections
+from typing import List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
-from evaluation import wrong_photos
-from ood import reference_bank
+from evaluation import run_results, wrong_photos
+from ood import detector, reference_bank
 
 # Training photos shown next to each refused photo.
 NUM_NEAREST = 3
 
-# split, file, label, predicted, score, position: as in a WrongPhoto.
-# similarity, known_score: of the photo. nearest: list of Nearests.
-RefusedPhoto = collections.namedtuple(
-    'RefusedPhoto', 'split file label predicted score position similarity '
-    'known_score nearest')
 
-# file, label, cosine, position: of a training photo.
-Nearest = collections.namedtuple('Nearest', 'file label cosine position')
+class Neighbour(NamedTuple):
+  """A training photo near a refused photo."""
 
-# judged: list of known.Judged, one per split. photos: list of RefusedPhotos,
-# lowest scores first. pictures: their data: URIs; nearest_pictures: lists of
-# those of their nearest training photos. bank: the Bank. set_with: which of
-# these splits its threshold was set with, or None. note: why there is no bank
-# (then all other fields are empty or None), else None.
-Refusals = collections.namedtuple(
-    'Refusals', 'judged photos pictures nearest_pictures bank set_with note')
+  # Name of the photo.
+  file: str
+  # Index of its class.
+  label: int
+  # Cosine of its features to those of the refused photo.
+  cosine: float
+  # Number of its record in the training split.
+  position: int
 
 
-def find(results, judged, bank, count):
+class RefusedPhoto(NamedTuple):
+  """A photo below the threshold; the first fields as in a WrongPhoto."""
+
+  split: str
+  file: str
+  # Class indices.
+  label: int
+  predicted: int
+  # Of the predicted class.
+  score: float
+  # Number of its record in the split's files, from 0.
+  position: int
+  # To the bank.
+  similarity: float
+  # The OOD score.
+  known_score: float
+  # Nearest first.
+  nearest: List[Neighbour]
+
+
+class OodResults(NamedTuple):
+  """Out-of-distribution detection in a report; without a bank only a note."""
+
+  # One per split.
+  detections: Sequence[detector.Detection] = ()
+  # Lowest scores first.
+  photos: Sequence[RefusedPhoto] = ()
+  # data: URIs of the photos, None for those that cannot be shown.
+  pictures: Sequence[Optional[str]] = ()
+  # Likewise of the nearest training photos of each.
+  neighbour_pictures: Sequence[Sequence[Optional[str]]] = ()
+  bank: Optional[reference_bank.Bank] = None
+  # Which of the splits the threshold was set with, if any.
+  set_with: Optional[str] = None
+  # Why there is no bank.
+  note: Optional[str] = None
+
+
+def find(results: Sequence[run_results.SplitResult],
+         detections: Sequence[detector.Detection], bank: reference_bank.Bank,
+         count: int) -> List[RefusedPhoto]:
   """Returns the refused photos with the lowest scores, lowest first.
 
   Args:
     results: list of SplitResults, with features.
-    judged: list of known.Judged of the same splits.
+    detections: list of Detections of the same splits.
     bank: reference_bank.Bank.
     count: largest number of photos.
 
   Returns:
     A list of RefusedPhotos.
   """
-  ranked = [(judgement.scores[position], number, position)
-            for number, judgement in enumerate(judged)
-            for position in np.flatnonzero(~judgement.known)]
+  ranked = [(detection.scores[position], number, position)
+            for number, detection in enumerate(detections)
+            for position in np.flatnonzero(~detection.known)]
   refused = []
   for known_score, number, position in sorted(ranked)[:count]:
-    result, judgement = results[number], judged[number]
+    result, detection = results[number], detections[number]
     counted = result.counted
+    assert counted.features is not None
     rows, cosines = reference_bank.nearest(
         bank, counted.features[position:position + 1], NUM_NEAREST)
     refused.append(RefusedPhoto(
@@ -57,14 +94,16 @@ def find(results, judged, bank, count):
         int(counted.labels[position]),
         int(counted.probabilities[position].argmax()),
         float(counted.probabilities[position].max()), int(position),
-        float(judgement.similarities[position]), float(known_score),
-        [Nearest(bank.filenames[row], int(bank.labels[row]), float(cosine),
-                 int(bank.positions[row]))
+        float(detection.similarities[position]), float(known_score),
+        [Neighbour(bank.filenames[row], int(bank.labels[row]), float(cosine),
+                   int(bank.positions[row]))
          for row, cosine in zip(rows[0], cosines[0])]))
   return refused
 
 
-def nearest_pictures(photos, sources):
+def neighbour_pictures(
+    photos: Sequence[RefusedPhoto], sources: Sequence[str]
+) -> List[List[Optional[str]]]:
   """Returns, for each photo, the data: URIs of its nearest training photos.
 
   Args:

@@ -31,6 +31,8 @@ class Scaling(NamedTuple):
   # One value per channel.
   mean: Optional[Tuple[float, ...]]
   deviation: Optional[float]
+  # Least shorter side of the resized photo, in pixels.
+  least_side: int = 0
 
 
 class Family(NamedTuple):
@@ -63,19 +65,15 @@ FAMILIES = {
     'vgg': Family(
         vgg_preprocessing.preprocess_image,
         Scaling('the middle, the shorter side made %(side)d pixels before',
-                vgg_preprocessing.MEANS, 1.0)),
+                vgg_preprocessing.MEANS, 1.0,
+                vgg_preprocessing.RESIZE_SIDE_MIN)),
 }
-
-# Names of networks that slim has and nets_factory does not.
-_OTHER_NETWORKS = {'mobilenet_v2_035': 'inception',
-                   'pnasnet_mobile': 'inception'}
-
 
 def family_of(name):
   """Returns the family of a name.
 
   Args:
-    name: name of a family; or of a network, whose row in nets_factory has it.
+    name: name of a family; or of a network, whose row has it.
 
   Raises:
     ValueError: nothing has this name.
@@ -84,10 +82,8 @@ def family_of(name):
     return name
   if name in nets_factory.NETWORKS:
     return nets_factory.NETWORKS[name].preprocessing
-  if name in _OTHER_NETWORKS:
-    return _OTHER_NETWORKS[name]
   raise unknown_name('preprocessing', name,
-                     {*FAMILIES, *nets_factory.NETWORKS, *_OTHER_NETWORKS})
+                     {*FAMILIES, *nets_factory.NETWORKS})
 
 
 def get_preprocessing(name, is_training, height=None, width=None,

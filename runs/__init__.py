@@ -1,1 +1,1 @@
-"""Files of a training run: run.json, checkpoints, feature cache, OOD bank."""
+"""Files of a training run: run.json, checkpoints, feature cache."""

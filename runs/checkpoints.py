@@ -1,35 +1,22 @@
 """Finding, checking and restoring the checkpoints of a run.
 
-Both formats load: the current one (PREFIX.index and PREFIX.data-…) and the
-single file of 2016 (TensorFlow's V1 format).
+common/checkpoint_files.py has what concerns the files of a single checkpoint.
 """
 
-import collections
 import glob
 import os
 import re
 import time
+from typing import Any, Dict, List, Optional
 
-import numpy as np
-
-from common import files
-from common.errors import InputError
-from compat import CHECKPOINT_ERRORS, tf
-
-
-class UnreadableCheckpoint(InputError):
-  """The files of a checkpoint exist but cannot be read, at least for now."""
-
+from common import checkpoint_files, files
+from common.errors import InputError, name_some
+from compat import tf
 
 # An incomplete checkpoint counts as being copied while it grows: seconds for
 # which it may stop growing, and seconds between two checks.
 COPY_PATIENCE_SECS = 10.0
 _LOOK_SECS = 0.5
-
-# TensorFlow reads the path of a checkpoint as a pattern of file names. With
-# these characters in the path it may not find the checkpoint, and may delete
-# checkpoints of another folder that the pattern matches.
-_PATTERN_CHARACTERS = '*?[\\'
 
 # Folder in a train directory with the checkpoint that was most accurate on the
 # validation photos, where training keeps one.
@@ -38,55 +25,8 @@ BEST_DIR = 'best'
 # Which checkpoint of a train directory is used; see chosen_folder.
 CHOICES = BEST, NEWEST = 'best', 'newest'
 
-# How many names an error lists before it only counts them.
-_NAMED = 4
 
-
-def check_path(path):
-  """Raises InputError if TensorFlow would read a path as a pattern.
-
-  Args:
-    path: a train directory or a checkpoint.
-
-  Raises:
-    InputError: the path contains a pattern character.
-  """
-  if any(character in path for character in _PATTERN_CHARACTERS):
-    raise InputError(
-        '%s: a path to checkpoints must not contain any of %s, because '
-        'TensorFlow reads them as a pattern of file names; rename the folder '
-        'or give another one' % (path, ' '.join(_PATTERN_CHARACTERS)))
-
-
-def is_complete(prefix):
-  """Whether all files of a checkpoint exist, with the length its index says.
-
-  This fails while a checkpoint is copied: TensorFlow writes the index last, but
-  copying tools do not.
-
-  Args:
-    prefix: path of a checkpoint without .index and .data-….
-  """
-  if os.path.isfile(prefix + '.index'):
-    shards = _shards(prefix)
-    if {int(path.rpartition('-')[2]) for path in shards} != {len(shards)}:
-      return False
-  elif not os.path.isfile(prefix):
-    return False
-  try:
-    open_reader(prefix)
-  except UnreadableCheckpoint:
-    return False
-  return True
-
-
-def _shards(prefix):
-  """Returns the paths of a checkpoint's .data-… files."""
-  return [path for path in glob.glob(glob.escape(prefix) + '.data-*')
-          if re.search(r'\.data-\d+-of-\d+$', path)]
-
-
-def newest(train_dir):
+def newest(train_dir: str) -> Optional[str]:
   """Returns the newest complete checkpoint of a train directory, or None.
 
   TensorFlow's own list decides which is the newest. If that list is missing or
@@ -98,17 +38,17 @@ def newest(train_dir):
   Raises:
     InputError: the path has characters that TensorFlow reads as a pattern.
   """
-  check_path(train_dir)
+  checkpoint_files.check_path(train_dir)
   prefixes = [p[:-len('.index')] for p in
               glob.glob(os.path.join(glob.escape(train_dir), '*.index'))]
   prefixes.sort(key=global_step_of, reverse=True)
   for prefix in listed(train_dir) + prefixes:
-    if is_complete(prefix):
+    if checkpoint_files.is_complete(prefix):
       return prefix
   return None
 
 
-def chosen_folder(train_dir, which=None):
+def chosen_folder(train_dir: str, which: Optional[str] = None) -> str:
   """Returns the folder with the checkpoint to use of a train directory.
 
   Evaluation, report, exports and fine-tuning all use this rule, and then the
@@ -127,7 +67,7 @@ def chosen_folder(train_dir, which=None):
   return best if which is None and kept else train_dir
 
 
-def find(train_dir, which=None):
+def find(train_dir: str, which: Optional[str] = None) -> Optional[str]:
   """Returns the complete checkpoint to use of a train directory, or None.
 
   Args:
@@ -168,26 +108,26 @@ def _wait_for_copy(prefix):
   Returns:
     Whether it is complete now.
   """
-  if is_complete(prefix):
+  if checkpoint_files.is_complete(prefix):
     return True
   tf.logging.info('%s is not complete; waiting in case it is being copied',
                   prefix)
   size, since = _size(prefix), time.monotonic()
   while time.monotonic() < since + COPY_PATIENCE_SECS:
     time.sleep(_LOOK_SECS)
-    if is_complete(prefix):
+    if checkpoint_files.is_complete(prefix):
       return True
     if _size(prefix) != size:
       size, since = _size(prefix), time.monotonic()
   return False
 
 
-def is_checkpoint(prefix):
+def is_checkpoint(prefix: str) -> bool:
   """Whether a path names a checkpoint of either format."""
   return os.path.isfile(prefix + '.index') or os.path.isfile(prefix)
 
 
-def listed(train_dir):
+def listed(train_dir: str) -> List[str]:
   """Returns the checkpoints of TensorFlow's own list, newest first.
 
   All returned paths are in this folder, but the files may be missing. The paths
@@ -203,13 +143,13 @@ def listed(train_dir):
     return []
   if state is None:
     return []
-  paths = [state.model_checkpoint_path]
+  paths: List[str] = [state.model_checkpoint_path]
   paths += reversed(state.all_model_checkpoint_paths)
-  names = collections.OrderedDict.fromkeys(map(os.path.basename, paths))
+  names = dict.fromkeys(os.path.basename(path) for path in paths)
   return [os.path.join(train_dir, name) for name in names]
 
 
-def resolve(path, which=None):
+def resolve(path: str, which: Optional[str] = None) -> str:
   """Returns the checkpoint that a path means.
 
   If it is being copied, or written by another machine, waits while it grows.
@@ -227,7 +167,7 @@ def resolve(path, which=None):
     raise InputError('no checkpoint given: --checkpoint_path takes a train '
                      'directory or a checkpoint')
   path = os.path.expanduser(path)
-  check_path(path)
+  checkpoint_files.check_path(path)
   if os.path.isdir(path):
     folder = chosen_folder(path, which)
     begun = _newest_begun(folder)
@@ -255,13 +195,13 @@ def resolve(path, which=None):
   return prefix
 
 
-def global_step_of(prefix):
+def global_step_of(prefix: str) -> int:
   """Returns the step in a checkpoint's name (`model.ckpt-600`), -1 if none."""
   match = re.search(r'-(\d+)$', prefix)
   return int(match.group(1)) if match else -1
 
 
-def read_global_step(prefix):
+def read_global_step(prefix: str) -> int:
   """Returns the step stored in a checkpoint, else the one in its name or -1.
 
   Args:
@@ -270,54 +210,14 @@ def read_global_step(prefix):
   Raises:
     UnreadableCheckpoint: its files are damaged or half copied.
   """
-  reader = open_reader(prefix)
+  reader = checkpoint_files.open_reader(prefix)
   if not reader.has_tensor('global_step'):
     return global_step_of(prefix)
-  try:
+  with checkpoint_files.reading(prefix):  # The index may exist without data.
     return int(reader.get_tensor('global_step'))
-  except CHECKPOINT_ERRORS as error:  # The index exists, but not its data.
-    raise _unreadable(prefix, error)
 
 
-def open_reader(prefix):
-  """Returns TensorFlow's reader of a checkpoint of either format.
-
-  Raises:
-    UnreadableCheckpoint: the files are damaged, too short or not a checkpoint.
-  """
-  try:
-    reader = tf.train.NewCheckpointReader(prefix)
-    if os.path.isfile(prefix + '.index'):
-      _check_length(reader, prefix)
-  except CHECKPOINT_ERRORS as error:
-    raise _unreadable(prefix, error)
-  return reader
-
-
-def _check_length(reader, prefix):
-  """Raises ValueError if the .data-… files are too short for the index.
-
-  TensorFlow would notice only when it reads the last variables. The single-file
-  format has its index at the end of the file, so it needs no check.
-  """
-  shapes = reader.get_variable_to_shape_map()
-  wanted = 0
-  for name, dtype in reader.get_variable_to_dtype_map().items():
-    if dtype == tf.string:  # Only the data has their lengths.
-      texts = np.ravel(reader.get_tensor(name))
-      wanted += sum(1 + len(text) for text in texts)  # 1: length byte.
-    else:
-      wanted += dtype.size * int(np.prod(shapes[name], dtype=np.int64))
-  try:
-    have = sum(map(os.path.getsize, _shards(prefix)))
-  except FileNotFoundError:  # Training has just removed it.
-    have = 0
-  if have < wanted:
-    raise ValueError('its data has %d bytes, its index says %d' %
-                     (have, wanted))
-
-
-def restore(saver, session, prefix):
+def restore(saver: Any, session: Any, prefix: str) -> None:
   """Restores variables from a checkpoint that `check_fits` accepted.
 
   Args:
@@ -328,18 +228,12 @@ def restore(saver, session, prefix):
   Raises:
     UnreadableCheckpoint: its files are damaged, gone or half copied.
   """
-  try:
+  with checkpoint_files.reading(prefix):
     saver.restore(session, prefix)
-  except CHECKPOINT_ERRORS as error:
-    raise _unreadable(prefix, error)
 
 
-def _unreadable(prefix, error):
-  return UnreadableCheckpoint('%s cannot be read: %s' %
-                              (prefix, str(error).split('\n')[0]))
-
-
-def variables_to_restore(moving_average_decay=None):
+def variables_to_restore(
+    moving_average_decay: Optional[float] = None) -> Dict[str, tf.Variable]:
   """Returns the variables that evaluation and export restore.
 
   Args:
@@ -362,7 +256,8 @@ def variables_to_restore(moving_average_decay=None):
   return mapping
 
 
-def with_plain_names(prefix, mapping):
+def with_plain_names(
+    prefix: str, mapping: Dict[str, tf.Variable]) -> Dict[str, tf.Variable]:
   """Maps variables without a moving average in a checkpoint to themselves.
 
   Training averages only the variables that it changes; slim averaged frozen
@@ -376,7 +271,7 @@ def with_plain_names(prefix, mapping):
   Raises:
     UnreadableCheckpoint: its files are damaged or half copied.
   """
-  stored = open_reader(prefix).get_variable_to_shape_map()
+  stored = checkpoint_files.open_reader(prefix).get_variable_to_shape_map()
   if not any(name in stored and name != variable.op.name
              for name, variable in mapping.items()):
     return mapping
@@ -384,7 +279,8 @@ def with_plain_names(prefix, mapping):
           for name, variable in mapping.items()}
 
 
-def check_fits(prefix, mapping, advice):
+def check_fits(prefix: str, mapping: Dict[str, tf.Variable],
+               advice: str) -> None:
   """Checks that a checkpoint has the variables to restore, with their shapes.
 
   Args:
@@ -395,7 +291,7 @@ def check_fits(prefix, mapping, advice):
   Raises:
     InputError: variables are missing or have other shapes; it names them.
   """
-  shapes = open_reader(prefix).get_variable_to_shape_map()
+  shapes = checkpoint_files.open_reader(prefix).get_variable_to_shape_map()
   missing = sorted(set(mapping) - set(shapes))
   if missing:
     raise InputError('%s lacks %s; %s' % (prefix, name_some(missing), advice))
@@ -408,14 +304,7 @@ def check_fits(prefix, mapping, advice):
                      (prefix, name_some(mismatched), advice))
 
 
-def name_some(names):
-  """Returns the first few names, and how many more there are."""
-  text = ', '.join(names[:_NAMED])
-  more = len(names) - _NAMED
-  return text if more <= 0 else '%s and %d more' % (text, more)
-
-
-def digest(checkpoint):
+def digest(checkpoint: str) -> str:
   """Returns a digest that identifies a checkpoint's weights.
 
   The index of a checkpoint has the checksums of all its variables, so only that

@@ -6,13 +6,25 @@ the process is killed, filling resumes where it was. A complete cache is read in
 blocks through the system's page cache: it need not fit in memory.
 """
 
-import collections
 import contextlib
 import hashlib
 import json
 import os
 import shutil
 import time
+from typing import (
+  Any,
+  BinaryIO,
+  Callable,
+  Dict,
+  Iterable,
+  Iterator,
+  List,
+  NamedTuple,
+  Optional,
+  Sequence,
+  Tuple,
+)
 
 import numpy as np
 
@@ -20,6 +32,7 @@ from common import files, folders, locks
 from common.errors import InputError
 from compat import tf
 from datasets.records import tfrecord_file
+from runs import run_info
 
 _KEY_FILE = 'key.json'
 _ROWS_FILE = 'rows.json'
@@ -43,15 +56,28 @@ _SHUFFLE_BYTES = 256 * 1024 * 1024
 # In a train directory: the caches that its run has used.
 _USE_FILE = 'features.json'
 
-# features: list of [rows, ...] float32. labels: [rows] int64.
-Batch = collections.namedtuple('Batch', 'features labels')
 
-# tensors: names of the cached tensors. variables: names of the variables that
-# they depend on. folders: {split: folder of the cache}.
-Use = collections.namedtuple('Use', 'tensors variables folders')
+class Batch(NamedTuple):
+  """Rows of a cache."""
+
+  # [rows, ...] float32 each.
+  features: List[np.ndarray]
+  # [rows] int64.
+  labels: np.ndarray
 
 
-def fingerprint_records(paths):
+class Use(NamedTuple):
+  """The caches that a run uses."""
+
+  # Names of the cached tensors.
+  tensors: List[str]
+  # Names of the variables that they depend on.
+  variables: List[str]
+  # {split: folder of the cache}.
+  folders: Dict[str, str]
+
+
+def fingerprint_records(paths: Iterable[str]) -> str:
   """Returns a hash of the records in some files.
 
   Only the length and checksum of each record are read, not its data.
@@ -73,7 +99,7 @@ def fingerprint_records(paths):
   return digest.hexdigest()
 
 
-def fingerprint_values(named_values):
+def fingerprint_values(named_values: Iterable[Tuple[str, np.ndarray]]) -> str:
   """Returns a hash of named arrays.
 
   Args:
@@ -86,14 +112,14 @@ def fingerprint_values(named_values):
   return digest.hexdigest()
 
 
-def save_use(train_dir, use):
+def save_use(train_dir: str, use: Use) -> None:
   """Saves which caches a run uses in its train directory."""
   os.makedirs(train_dir, exist_ok=True)
   files.write_text(os.path.join(train_dir, _USE_FILE),
                    json.dumps(use._asdict()))
 
 
-def load_use(train_dir):
+def load_use(train_dir: str) -> Optional[Use]:
   """Returns the Use of a run, or None if it has used no cache."""
   try:
     with open(os.path.join(train_dir, _USE_FILE)) as file:
@@ -102,7 +128,7 @@ def load_use(train_dir):
     return None
 
 
-def open_cache(folder, **facts):
+def open_cache(folder: str, **facts: Any) -> Optional['FeatureCache']:
   """Opens a complete cache whose key has given values.
 
   Args:
@@ -128,7 +154,7 @@ def open_cache(folder, **facts):
   return cache
 
 
-def facts_of_run(info):
+def facts_of_run(info: run_info.RunInfo) -> Dict[str, Any]:
   """Returns what features depend on apart from records, weights and engine.
 
   Args:
@@ -149,7 +175,9 @@ class FeatureCache:
     num_views: rows per photo.
   """
 
-  def __init__(self, parent, key, shapes, num_photos, num_views=1):
+  def __init__(self, parent: str, key: Dict[str, Any],
+               shapes: Iterable[Sequence[int]], num_photos: int,
+               num_views: int = 1):
     self.num_photos = num_photos
     self.num_views = num_views
     self.shapes = [tuple(shape) for shape in shapes]
@@ -160,19 +188,19 @@ class FeatureCache:
         parent, hashlib.sha256(text.encode()).hexdigest()[:16])
 
   @property
-  def num_rows(self):
+  def num_rows(self) -> int:
     return self.num_photos * self.num_views
 
   @property
-  def row_bytes(self):
+  def row_bytes(self) -> int:
     return 4 * sum(int(np.prod(shape)) for shape in self.shapes)
 
   @property
-  def num_bytes(self):
+  def num_bytes(self) -> int:
     """Size of the complete cache on disk, in bytes."""
     return self.num_rows * (self.row_bytes + 8)
 
-  def rows(self):
+  def rows(self) -> int:
     """Returns the number of stored rows, 0 for a cache that cannot be used."""
     try:
       with open(self._path(_KEY_FILE)) as file:
@@ -187,11 +215,12 @@ class FeatureCache:
     # If the files have fewer rows than counted, they were truncated.
     return counted if counted <= min(whole, self.num_rows) else 0
 
-  def is_complete(self):
+  def is_complete(self) -> bool:
     return self.rows() == self.num_rows
 
   @contextlib.contextmanager
-  def fill(self, stop_requested=lambda: False):
+  def fill(self, stop_requested: Callable[[], bool] = lambda: False
+           ) -> Iterator[Optional['_Writer']]:
     """Opens the cache for appending missing rows; one process at a time.
 
     Args:
@@ -216,29 +245,29 @@ class FeatureCache:
       raise self._unwritable(error)
 
   @property
-  def num_missing_bytes(self):
+  def num_missing_bytes(self) -> int:
     """Number of bytes that are still to be written."""
     return (self.num_rows - self.rows()) * (self.row_bytes + 8)
 
   def _unwritable(self, error):
     return _unwritable(self.folder, error.strerror)
 
-  def labels(self):
+  def labels(self) -> np.ndarray:
     """Returns the labels of the photos: [photos] int64."""
     return np.fromfile(self._path(_LABELS_FILE), '<i8')[:self.num_photos]
 
-  def filenames(self):
+  def filenames(self) -> List[str]:
     """Returns the file names of the photos: list of str."""
     with open(self._path(_FILENAMES_FILE), encoding='ascii') as file:
       return [json.loads(line) for line in file][:self.num_photos]
 
-  def features(self):
+  def features(self) -> List[np.ndarray]:
     """Returns memory-mapped features: list of [rows, ...] float32."""
     return [np.memmap(self._feature_path(index), '<f4', 'r',
                       shape=(self.num_rows,) + shape)
             for index, shape in enumerate(self.shapes)]
 
-  def batches(self, batch_size):
+  def batches(self, batch_size: int) -> Iterator[Batch]:
     """Yields the first view of each photo, in order: Batch."""
     features, labels = self.features(), self.labels()
     for start in range(0, self.num_photos, batch_size):
@@ -246,7 +275,8 @@ class FeatureCache:
       yield Batch([feature[start:end] for feature in features],
                   labels[start:end])
 
-  def training_batches(self, batch_size, random_state):
+  def training_batches(self, batch_size: int,
+                       random_state: np.random.RandomState) -> Iterator[Batch]:
     """Yields shuffled batches without end: Batch of `batch_size` rows.
 
     Each row is used once per epoch. If the rows exceed _SHUFFLE_BYTES, blocks
@@ -296,13 +326,13 @@ class FeatureCache:
 class _Writer:
   """Appends rows to a cache."""
 
-  def __init__(self, cache):
+  def __init__(self, cache: FeatureCache):
     self._cache = cache
     self.rows = cache.rows()
     if not self.rows:
       self._save_rows()
       files.write_text(cache._path(_KEY_FILE), json.dumps(cache._key))
-    self._files = []
+    self._files: List[BinaryIO] = []
     for path, size in cache._row_files():
       stream = open(path, 'r+b' if self.rows else 'wb')
       stream.truncate(self.rows * size)
@@ -321,7 +351,8 @@ class _Writer:
     stream.truncate(stream.tell())
     return stream
 
-  def append(self, features, labels, filenames):
+  def append(self, features: Sequence[np.ndarray], labels: Sequence[int],
+             filenames: Sequence[str]) -> None:
     """Appends rows.
 
     Args:
@@ -342,7 +373,7 @@ class _Writer:
         time.monotonic() > self._saved_at + _SYNC_SECS):
       self.save()
 
-  def save(self):
+  def save(self) -> None:
     """Syncs the rows to disk and counts them."""
     for stream in self._files + [self._names]:
       stream.flush()
@@ -355,13 +386,13 @@ class _Writer:
     files.write_text(self._cache._path(_ROWS_FILE),
                      json.dumps({'rows': self.rows}))
 
-  def close(self):
+  def close(self) -> None:
     self.save()
     for stream in self._files + [self._names]:
       stream.close()
 
 
-def check_room(caches):
+def check_room(caches: Sequence[FeatureCache]) -> None:
   """Checks that the missing rows of some caches can be written.
 
   Args:

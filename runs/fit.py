@@ -1,23 +1,29 @@
 """Comparison of a checkpoint with a network: which variables match."""
 
-from collections import namedtuple
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
+from common import checkpoint_files
 from compat import slim, tf
 from nets import nets_factory
-from runs import checkpoints
 
-Fit = namedtuple('Fit', 'classes matched missing unused differing')
-Fit.__doc__ = """A checkpoint compared with a network.
 
-classes: number of classes of the checkpoint's classifier; None if it has none,
-  or not this network's.
-matched: names of variables that both have, with the same shape.
-missing: names of the network's variables that the checkpoint lacks.
-unused: names of the checkpoint's variables that the network does not have.
-differing: [(name, shape in the checkpoint, shape in the network)].
-"""
+class Fit(NamedTuple):
+  """A checkpoint compared with a network."""
+
+  # Number of classes of the checkpoint's classifier; None if it has none, or
+  # not this network's.
+  classes: Optional[int]
+  # Names of variables that both have, with the same shape.
+  matched: List[str]
+  # Names of the network's variables that the checkpoint lacks.
+  missing: List[str]
+  # Names of the checkpoint's variables that the network does not have.
+  unused: List[str]
+  # (name, shape in the checkpoint, shape in the network).
+  differing: List[Tuple[str, List[int], List[int]]]
+
 
 # Number of classes with which the network is built. No layer of any network has
 # this many channels, so a side of this size depends on the number of classes.
@@ -29,7 +35,8 @@ _OPTIMIZER_SLOTS = ('/Momentum', '/RMSProp', '/RMSProp_1', '/Adam', '/Adam_1',
                     '/Adagrad', '/Adadelta', '/Adadelta_1', '/Ftrl', '/Ftrl_1')
 
 
-def compare(prefix, model_name, num_classes=None):
+def compare(prefix: str, model_name: str,
+            num_classes: Optional[int] = None) -> Fit:
   """Compares a checkpoint with a network in training mode.
 
   Args:
@@ -44,7 +51,7 @@ def compare(prefix, model_name, num_classes=None):
     InputError: no network has this name, or the checkpoint cannot be read.
   """
   ours = _variable_shapes(model_name)
-  theirs = checkpoints.open_reader(prefix).get_variable_to_shape_map()
+  theirs = checkpoint_files.open_reader(prefix).get_variable_to_shape_map()
   classes = _classes(ours, theirs)
   outputs = num_classes or classes or _PROBE
   ours = {name: [outputs if side == _PROBE else side for side in shape]
@@ -59,7 +66,7 @@ def compare(prefix, model_name, num_classes=None):
                  if ours[name] != theirs[name]])
 
 
-def starts_training(found, classifier_scopes):
+def starts_training(found: Fit, classifier_scopes: Tuple[str, ...]) -> bool:
   """Whether training on other classes can start from a checkpoint.
 
   Args:
@@ -77,14 +84,14 @@ def starts_training(found, classifier_scopes):
       len(outside(found.matched)) > len(outside(found.missing)))
 
 
-def fitting_networks(prefix):
+def fitting_networks(prefix: str) -> List[str]:
   """Returns the names of networks that a checkpoint fits, best first.
 
   Args:
     prefix: path of a checkpoint, as checkpoints.resolve returns it.
   """
   prefixes = {name.split('/')[0] for name in
-          checkpoints.open_reader(prefix).get_variable_to_shape_map()}
+          checkpoint_files.open_reader(prefix).get_variable_to_shape_map()}
   missing = {}
   for name, row in nets_factory.NETWORKS.items():
     # Building all networks would take minutes.
@@ -95,7 +102,7 @@ def fitting_networks(prefix):
   return sorted(missing, key=lambda name: (missing[name], name))
 
 
-def kinds_of_unused(names):
+def kinds_of_unused(names: Sequence[str]) -> Dict[str, List[str]]:
   """Groups variables by the reason why a network does not have them.
 
   Args:
@@ -104,7 +111,7 @@ def kinds_of_unused(names):
   Returns:
     {kind: names}, without empty groups.
   """
-  kinds = {}
+  kinds: Dict[str, List[str]] = {}
   for name in names:
     if name == 'global_step':
       kind = 'global step'
@@ -118,7 +125,7 @@ def kinds_of_unused(names):
   return kinds
 
 
-def _variable_shapes(model_name):
+def _variable_shapes(model_name: str) -> Dict[str, List[int]]:
   """Returns {name: shape} of a training network with _PROBE classes."""
   row = nets_factory.get_network(model_name)
   with tf.Graph().as_default():

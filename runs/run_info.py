@@ -9,7 +9,7 @@ import os
 from typing import Callable, List, NamedTuple, Optional
 
 from common import files
-from common.errors import InputError
+from common.errors import InputError, name_some
 from compat import slim, tf
 from runs import checkpoints
 
@@ -20,16 +20,23 @@ BEST_FILE_NAME = 'best.json'
 
 
 class RunInfo(NamedTuple):
-  """Facts of a training run."""
+  """Facts of a run."""
+
+  # Name of the network.
   model_name: str
   # By index of the network's output, so labels_offset is already applied.
   labels: List[str]
+  # Number subtracted from the data set's labels.
   labels_offset: int
-  image_size: int  # Side in pixels.
+  # Side in pixels.
+  image_size: int
+  # Name of a network or a family.
   preprocessing_name: str
   dataset_name: str
-  dataset_dir: str  # Absolute path where training ran.
-  moving_average_decay: Optional[float]  # None: no moving averages are kept.
+  # Absolute path where training ran.
+  dataset_dir: str
+  # None if the run keeps no moving averages.
+  moving_average_decay: Optional[float]
   # Checkpoint that the run started from, None from scratch.
   checkpoint_path: Optional[str] = None
 
@@ -99,8 +106,8 @@ def check_classes(run: RunInfo, labels: List[str],
     InputError: the classes, or their order, differ.
   """
   if run.labels != labels:
-    raise InputError(describe(checkpoints.name_some(run.labels),
-                              checkpoints.name_some(labels)))
+    raise InputError(describe(name_some(run.labels),
+                              name_some(labels)))
 
 
 def choose_decay(decay: Optional[float], info: Optional[RunInfo],

@@ -4,8 +4,7 @@
 # (mobilenet_v1_1.0_192); if omitted, MODEL_NAME. An archive that is already
 # there is used without a download. Can be interrupted and run again.
 #
-# usage: scripts/download_checkpoint.sh [MODEL] [flags of download_checkpoint.py,
-#        --help lists them and every MODEL]
+# usage: scripts/download_checkpoint.sh [MODEL] [flags of download_checkpoint.py]
 set -euo pipefail
 program=tools/download_checkpoint.py
 # shellcheck source=env_set.sh

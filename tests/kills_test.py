@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from common import checkpoint_files
 from common.errors import InputError
 from compat import CHECKPOINT_ERRORS, tf
 from kits.checkpoint_kit import write_checkpoints
@@ -77,7 +78,7 @@ class Trainer:
 
 def read_all(prefix):
   """Reads each variable of a checkpoint; returns its global step."""
-  reader = checkpoints.open_reader(prefix)
+  reader = checkpoint_files.open_reader(prefix)
   for name in reader.get_variable_to_shape_map():
     reader.get_tensor(name)
   return int(reader.get_tensor('global_step'))

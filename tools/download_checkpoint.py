@@ -12,8 +12,8 @@ from absl import flags
 
 from common import flags as common_flags
 from common.errors import InputError
+from downloads import checkpoint_archive
 from nets import nets_factory
-from runs import published
 
 FLAGS = flags.FLAGS
 
@@ -24,8 +24,8 @@ def define_flags():
       'checkpoint_dir', os.path.join(os.path.dirname(os.path.dirname(
           os.path.abspath(__file__))), 'checkpoints'),
       'Destination folder. If the archive is already there, it is used. '
-      'Known checkpoints, and networks, for their first checkpoint: %s.' %
-      ', '.join(published.known_names()))
+      'python -m tools.list_models --model_name=NETWORK lists the checkpoints '
+      "of a network; the network's name stands for the first one.")
   flags.DEFINE_string(
       'model_name', None,
       'Name to use if the arguments have none.')
@@ -39,18 +39,19 @@ def main(argv):
   if len(names) != 1:
     raise InputError('got %d names, one is needed: a network or a published '
                      'checkpoint; known: %s' %
-                     (len(names), ', '.join(published.known_names())))
-  name, row = published.find(names[0])
-  prefix = published.download(name, os.path.expanduser(FLAGS.checkpoint_dir))
+                     (len(names), ', '.join(nets_factory.checkpoint_names())))
+  network, row = nets_factory.find_checkpoint(names[0])
+  prefix = checkpoint_archive.download(
+      row.url, row.file, os.path.expanduser(FLAGS.checkpoint_dir), row.name,
+      network)
   print('%s from %s' % (prefix, row.url))
-  if row.network in nets_factory.NETWORKS:
+  if network in nets_factory.NETWORKS:
     print('train from it:  MODEL_NAME=%s CHECKPOINT_PATH=%s ./run_train.sh' %
-          (row.network, prefix))
+          (network, prefix))
     print('inspect it:     python -m tools.inspect_checkpoint --model_name=%s '
-          '--checkpoint_path=%s' % (row.network, prefix))
+          '--checkpoint_path=%s' % (network, prefix))
   else:
-    print('its network, %s, is not in nets/nets_factory.py' %
-          row.network)
+    print('its network, %s, is not in nets/networks.py' % network)
 
 
 if __name__ == '__main__':

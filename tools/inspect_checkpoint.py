@@ -99,7 +99,7 @@ def no_advice(prefix, model_name):
   if like:
     return ['it does not fit %s; it fits %s: give --model_name=%s' %
             (model_name, ', '.join(like), like[0])]
-  return ['it fits neither %s nor another network of nets/nets_factory.py' %
+  return ['it fits neither %s nor another network of nets/networks.py' %
           model_name]
 
 

@@ -18,7 +18,6 @@ from absl import flags
 
 from common import flags as common_flags
 from nets import nets_factory
-from runs import published
 
 FLAGS = flags.FLAGS
 
@@ -46,7 +45,7 @@ def main(_):
   """Prints the networks in the form that the flags ask for."""
   names = ([FLAGS.model_name] if FLAGS.model_name is not None else
            sorted(nets_factory.NETWORKS))
-  models = [published.describe(name) for name in names]
+  models = [nets_factory.describe(name) for name in names]
   if FLAGS.format == 'json':
     print(json.dumps(models, indent=2))
   elif FLAGS.format == 'csv':
@@ -72,7 +71,7 @@ def table(models):
   """Returns the lines of a table with one network per line.
 
   Args:
-    models: dicts as published.describe returns them.
+    models: dicts as nets_factory.describe returns them.
   """
   rows = [_TITLES] + [[_shorten(name, cell) for name, cell in
                        zip(COLUMNS, _cells(model))] for model in models]
@@ -95,7 +94,7 @@ def details(model):
   """Returns the lines about one network and all its checkpoints.
 
   Args:
-    model: dict as published.describe returns it.
+    model: dict as nets_factory.describe returns it.
   """
   size = model['image_size']
   costs = ['  parameters:     not counted']

@@ -30,7 +30,7 @@ from evaluation import (
   run_results,
   wrong_photos,
 )
-from ood import refused_photos, run_bank
+from ood import detector, refused_photos
 from runs import checkpoints, run_info
 from training import best
 
@@ -157,8 +157,8 @@ def fit_temperature(results, checkpoint, decay):
   return found, None
 
 
-def find_refusals(run, results, checkpoint, decay):
-  """Returns the results of out-of-distribution detection, as Refusals.
+def detect_ood(run, results, checkpoint, decay):
+  """Returns the OodResults of a report.
 
   Args:
     run: RunInfo, with the data set of the flags.
@@ -169,23 +169,23 @@ def find_refusals(run, results, checkpoint, decay):
   bank, note = None, '--noknown was given'
   trained = _trained(checkpoint)
   if FLAGS.known:
-    bank, note = run_bank.bank_of(
+    bank, note = detector.find_or_build_bank(
         trained, checkpoint, run.dataset_name, run.dataset_dir,
         decay, batch_size=FLAGS.batch_size,
         num_threads=FLAGS.num_preprocessing_threads,
         session_config=common_flags.session_config(FLAGS))
     tf.logging.info('Known: %s%s', '' if bank else 'not counted, ', note)
   if bank is None:
-    return refused_photos.Refusals([], [], [], [], None, None, note)
-  judged = [run_bank.judge(bank, result.counted) for result in results]
-  photos = refused_photos.find(results, judged, bank, FLAGS.num_refused)
-  name, folder = run_bank.data_set_of(trained, run.dataset_name,
-                                      run.dataset_dir)
-  training = dataset_factory.get_dataset(name, run_bank.TRAIN, folder)
-  return refused_photos.Refusals(
-      judged, photos, wrong_photos.pictures(photos, results),
-      refused_photos.nearest_pictures(photos, training.data_sources), bank,
-      bank.split if name == run.dataset_name else None, None)
+    return refused_photos.OodResults(note=note)
+  detections = [detector.detect(bank, result.counted) for result in results]
+  photos = refused_photos.find(results, detections, bank, FLAGS.num_refused)
+  name, folder = detector.dataset_of(trained, run.dataset_name,
+                                     run.dataset_dir)
+  training = dataset_factory.get_dataset(name, detector.TRAIN, folder)
+  return refused_photos.OodResults(
+      detections, photos, wrong_photos.pictures(photos, results),
+      refused_photos.neighbour_pictures(photos, training.data_sources), bank,
+      bank.split if name == run.dataset_name else None)
 
 
 def main(_):
@@ -210,7 +210,7 @@ def main(_):
       calibration=fitted, calibration_note=note,
       curves=curves.read(train_dir, FLAGS.eval_dir), wrong=wrong,
       pictures=wrong_photos.pictures(wrong, results),
-      refusals=find_refusals(run, results, checkpoint, decay),
+      ood=detect_ood(run, results, checkpoint, decay),
       flags=given, flags_note=flags_note,
       skipped=run_facts.read_skipped(run.dataset_dir, run.dataset_name),
       training_photos=run_facts.training_photos(run.dataset_dir,

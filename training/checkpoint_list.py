@@ -7,8 +7,8 @@ renamed folder these point to the original, or to another run.
 
 import os
 
-from common import files, folders
-from common.errors import InputError
+from common import checkpoint_files, files, folders
+from common.errors import InputError, name_some
 from compat import tf
 from runs import checkpoints
 
@@ -41,7 +41,7 @@ def repair(train_dir: str) -> None:
         'copy their files there, or remove the list to start from the '
         'beginning' %
         (os.path.join(train_dir, _FILE_NAME),
-         checkpoints.name_some(list(map(os.path.basename, listed)))))
+         name_some(list(map(os.path.basename, listed)))))
   if listed and newest != listed[0]:
     tf.logging.warning('%s is missing or not complete; resuming from %s',
                        listed[0], newest)
@@ -63,14 +63,14 @@ def _rewrite(folder):
       os.remove(path)  # Empty or truncated; TensorFlow would fail.
     return listed, newest
   older = [prefix for prefix in reversed(listed)
-           if prefix != newest and checkpoints.is_complete(prefix)]
+           if prefix != newest and checkpoint_files.is_complete(prefix)]
   names = [os.path.basename(prefix) for prefix in older + [newest]]
   # With an absolute folder TensorFlow leaves the names unchanged.
   state = tf.train.generate_checkpoint_state_proto(os.sep, names[-1], names)
   lines = str(state).splitlines()
   if lines != _read_lines(path):
     files.write_text(path, ''.join(line + '\n' for line in lines))
-    tf.logging.info('Rewrote %s: %s', path, checkpoints.name_some(names))
+    tf.logging.info('Rewrote %s: %s', path, name_some(names))
   return listed, newest
 
 

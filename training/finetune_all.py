@@ -58,7 +58,7 @@ def train(run: start.Run, number_of_steps: int) -> bool:
   number_of_steps = number_of_steps or beginning.steps
   last_step = beginning.from_step + number_of_steps
   newest = checkpoints.newest(train_dir)
-  if (has_begun(train_dir) and
+  if (newest and has_begun(train_dir) and
       checkpoints.read_global_step(newest) >= last_step):
     tf.logging.info('%s has all --finetune_all_steps=%d: nothing to do', newest,
                     number_of_steps)

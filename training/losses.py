@@ -12,10 +12,10 @@ from typing import List, Optional, Tuple
 
 import numpy as np
 
-from common.errors import InputError
+from common.errors import InputError, name_some
 from compat import tf
 from datasets import manifest
-from runs import checkpoints, run_info
+from runs import run_info
 
 # Weight of an auxiliary head's loss, as slim has it. (Szegedy et al. 2014,
 # arXiv 1409.4842, has 0.3 for GoogLeNet's two.)
@@ -46,7 +46,7 @@ def make_class_weights(text: Optional[str], info: run_info.RunInfo,
     weights = _balanced_weights(info, split)
   else:
     weights = _parse_weights(text, info.labels)
-  tf.logging.info('Class weights: %s', checkpoints.name_some(
+  tf.logging.info('Class weights: %s', name_some(
       ['%.4g %s' % row for row in zip(weights, info.labels)]))
   return np.array(weights, np.float32)
 
@@ -61,7 +61,7 @@ def _parse_weights(text, labels):
     raise InputError(
         '--class_weights=%s: must be %r or %d comma-separated numbers, none '
         'negative and not all 0: one each for %s' %
-        (text, BALANCED, len(labels), checkpoints.name_some(labels)))
+        (text, BALANCED, len(labels), name_some(labels)))
   return weights
 
 
@@ -85,13 +85,13 @@ def _balanced_weights(info, split):
     raise InputError(
         '--class_weights=%s: %s counts photos by class name, and several '
         'classes are called %s; %s' %
-        (BALANCED, path, checkpoints.name_some(repeated), advice))
+        (BALANCED, path, name_some(repeated), advice))
   by_name = photo_counts.splits[split]['class_counts']
   counts = [by_name[name] for name in info.labels]
   if not any(counts):
     raise InputError('--class_weights=%s: %s has no %s photos of %s' %
                      (BALANCED, path, split,
-                      checkpoints.name_some(info.labels)))
+                      name_some(info.labels)))
   num_classes = sum(count > 0 for count in counts)
   return [sum(counts) / (num_classes * count) if count else 0.0
           for count in counts]

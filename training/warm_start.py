@@ -7,7 +7,8 @@ matches nothing, different shapes.
 import re
 from typing import Callable, List, Optional, Sequence
 
-from common.errors import InputError
+from common import checkpoint_files
+from common.errors import InputError, name_some
 from compat import slim, tf
 from runs import checkpoints
 
@@ -85,18 +86,18 @@ def init_fn(checkpoint_path: str, exclude_scopes: Sequence[str],
 
 def _check_checkpoint(prefix, wanted, ignore_missing_vars, exclude_hint):
   """Returns the wanted variables that the checkpoint has, with checks."""
-  shapes = checkpoints.open_reader(prefix).get_variable_to_shape_map()
+  shapes = checkpoint_files.open_reader(prefix).get_variable_to_shape_map()
   restored = {name: v for name, v in wanted.items() if name in shapes}
   missing = sorted(set(wanted) - set(restored))
   if missing and not restored:
     raise InputError(
         '%s has none of the variables of this network (%s); is --model_name '
-        "the checkpoint's network?" % (prefix, checkpoints.name_some(missing)))
+        "the checkpoint's network?" % (prefix, name_some(missing)))
   if missing and not ignore_missing_vars:
     raise InputError(
         '%s lacks %s; give their scopes to --checkpoint_exclude_scopes, or '
         '--ignore_missing_vars, to initialize them instead' %
-        (prefix, checkpoints.name_some(missing)))
+        (prefix, name_some(missing)))
   if not restored:
     raise InputError('--checkpoint_exclude_scopes excludes every variable; '
                      'omit --checkpoint_path to train from scratch')
@@ -121,7 +122,7 @@ def _check_shapes(prefix, shapes, variables, exclude_hint):
   else:
     reason = "is --model_name the checkpoint's network?"
   raise InputError('%s has different shapes: %s; %s' %
-                   (prefix, checkpoints.name_some(details), reason))
+                   (prefix, name_some(details), reason))
 
 
 def _check_scopes(flag, scopes, variables):
@@ -129,4 +130,4 @@ def _check_scopes(flag, scopes, variables):
     if not matching(variables, [scope]):
       prefixes = sorted({'/'.join(v.op.name.split('/')[:2]) for v in variables})
       raise InputError('%s: %r matches no variable; existing scopes: %s' %
-                       (flag, scope, checkpoints.name_some(prefixes[-8:])))
+                       (flag, scope, name_some(prefixes[-8:])))

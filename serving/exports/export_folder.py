@@ -17,7 +17,7 @@ import os
 from google.protobuf.message import DecodeError
 
 from common import files
-from common.errors import InputError
+from common.errors import InputError, name_some
 from compat import tf
 from runs import checkpoints
 from serving.exports import saved_model
@@ -53,7 +53,7 @@ def losses(former, info):
     lost.append('CalibratedPredictions')
   classes = [name for name in former.labels if name not in info.labels]
   if classes:
-    lost.append('the classes %s' % checkpoints.name_some(classes))
+    lost.append('the classes %s' % name_some(classes))
   return lost
 
 

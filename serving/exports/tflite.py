@@ -18,7 +18,7 @@ from common import progress
 from common.errors import InputError
 from compat import tf
 from datasets import input_pipeline
-from preprocessing import preprocessing_factory, vgg_preprocessing
+from preprocessing import preprocessing_factory
 from serving.model import graph_files, graph_info
 
 # photos: number of photos compared. graph_correct, model_correct: how many each
@@ -155,5 +155,5 @@ def describe_input(info):
     values = '(value - %g) / %g' % (scaling.mean[0], scaling.deviation)
   else:
     values = 'value - %g, %g, %g of red, green, blue' % scaling.mean
-  side = max(vgg_preprocessing.RESIZE_SIDE_MIN, info.image_size)
+  side = max(scaling.least_side, info.image_size)
   return 'of the upright photo %s; %s' % (scaling.part % {'side': side}, values)

@@ -11,6 +11,7 @@ vector of them. In both cases a GraphInfo in the graph describes how to use it.
 
 import os
 
+from common import checkpoint_files
 from common.errors import InputError
 from compat import tf
 from datasets import input_pipeline
@@ -44,7 +45,7 @@ def build(model_name, labels, image_size=None, preprocessing_name=None,
     labels_offset: number subtracted from the data set's labels; only stored.
     temperature: float > 0; adds the node CalibratedPredictions, softmax(logits
       / temperature), in addition to the network's own. None: without it.
-    bank: feature_bank.Bank; adds the nodes of ood.graph_nodes. None: without
+    bank: reference_bank.Bank; adds the nodes of ood.graph_nodes. None: without
       them.
 
   Returns:
@@ -77,9 +78,9 @@ def build(model_name, labels, image_size=None, preprocessing_name=None,
   calibrated = None
   if temperature is not None:
     calibrated = tf.nn.softmax(logits / temperature, name=CALIBRATED).name
-  knowing = {}
+  ood_fields = {}
   if bank is not None:
-    knowing = graph_nodes.add_nodes(
+    ood_fields = graph_nodes.add_nodes(
         nets_factory.get_features(model_name, end_points), logits, bank)
   return graph_info.GraphInfo(
       format=graph_info.FORMAT, model_name=model_name, labels=list(labels),
@@ -87,7 +88,8 @@ def build(model_name, labels, image_size=None, preprocessing_name=None,
       preprocessing_name=preprocessing_name, input=inputs.name,
       input_kind=input_kind, logits=logits.name, predictions=predictions.name,
       features=end_points[row.features].name, checkpoint=None,
-      calibrated_predictions=calibrated, temperature=temperature, **knowing)
+      calibrated_predictions=calibrated, temperature=temperature,
+      **ood_fields)
 
 
 def photos_to_images(encoded, preprocessing_name, size, channels,
@@ -212,7 +214,7 @@ def num_classes(prefix, model_name):
     such layer, or if its variables disagree.
   """
   scope = nets_factory.get_network(model_name).classifier_scopes[0]
-  shapes = checkpoints.open_reader(prefix).get_variable_to_shape_map()
+  shapes = checkpoint_files.open_reader(prefix).get_variable_to_shape_map()
   sizes = {shape[-1] for name, shape in shapes.items()
            if name.startswith(scope + '/') and shape
            and name.split('/')[-1] in ('weights', 'biases', 'kernel', 'bias')}

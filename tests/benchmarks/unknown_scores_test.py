@@ -9,7 +9,7 @@ from benchmarks import unknown_scores as program
 from common.errors import InputError
 from compat import tf
 from evaluation import calibration
-from kits import known_kit
+from kits import ood_kit
 from kits import serving_kit as kit
 from kits.trained_kit import NAME, make_photos
 from ood import reference_bank
@@ -180,7 +180,7 @@ def test_whole_run_prints_table_and_time(tmp_path, capsys):
   make_photos(tmp_path / NAME, 20)
   strangers = tmp_path / 'strangers'
   strangers.mkdir()
-  for number, data in enumerate(known_kit.far_photos()):
+  for number, data in enumerate(ood_kit.far_photos()):
     (strangers / ('%d.jpg' % number)).write_bytes(data)
   prefix = kit.save_checkpoint(tmp_path / 'start', 'cifarnet')
   flags = ['--photos=%s' % (tmp_path / NAME), '--strangers=%s' % strangers,

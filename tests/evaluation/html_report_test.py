@@ -23,7 +23,7 @@ from evaluation import (
 )
 from evaluation.loop import Counted
 from kits import tiny_dataset
-from ood import reference_bank, refused_photos, run_bank
+from ood import detector, reference_bank, refused_photos
 from runs import run_info
 
 NAMES = ['daisy', '蒲公英', '<script>alert("x")</script>']
@@ -59,8 +59,7 @@ def make_report(*splits, fitted=True, names=None, **changes):
       calibration=found if fitted else None, calibration_note='no reason <b>',
       curves=curves.Curves([(0, 2.0), (10, 1.0)], [(5, 1.5)], [(5, 0.5)], []),
       wrong=wrong, pictures=[wrong_photos.uri('image/jpeg', b'x')] * len(wrong),
-      refusals=refused_photos.Refusals([], [], [], [], None, None,
-                                       'no <photos>'),
+      ood=refused_photos.OodResults(note='no <photos>'),
       flags=[('batch_size', '32'), ('note', '</td><b>')], flags_note=None,
       skipped=run_facts.Skipped([('too & small', 1)],
                                 [('a/<b>.jpg', 'too & small')], '/data/s.csv'),
@@ -68,24 +67,24 @@ def make_report(*splits, fitted=True, names=None, **changes):
   return report._replace(**changes)
 
 
-def make_refusals(results):
-  """Refusals of a bank with odd names; the lowest 3 photos a split."""
+def make_ood(results):
+  """OodResults of a bank with odd names; the lowest 3 photos a split."""
   names = ['daisy/<b>near</b>.jpg', '', 'z/2.jpg']
   bank = reference_bank.assemble(np.eye(3), [0, 1, 2])._replace(
       filenames=names, threshold=-1.5, photos=60, split='validation')
-  judged = []
+  detections = []
   for result in results:
     scores = np.linspace(-2, 1, len(result.counted.labels))
     accepted = scores >= scores[3]
-    judged.append(run_bank.Judged(
-        scores / 10, scores, accepted, run_bank.Refused(
+    detections.append(detector.Detection(
+        scores / 10, scores, accepted, detector.RefusedShare(
             3, len(scores), metrics.wilson_interval(3, len(scores)))))
     result.counted.features[:] = [0.9, 0.4, 0.1]
-  photos = refused_photos.find(results, judged, bank, 4)
+  photos = refused_photos.find(results, detections, bank, 4)
   uri = wrong_photos.uri('image/jpeg', b'y')
-  return refused_photos.Refusals(
-      judged, photos, [uri] * len(photos),
-      [[uri, None, uri] for _ in photos], bank, 'validation', None)
+  return refused_photos.OodResults(
+      detections, photos, [uri] * len(photos),
+      [[uri, None, uri] for _ in photos], bank, 'validation')
 
 
 class _Page(html.parser.HTMLParser):
@@ -184,7 +183,7 @@ def test_page_of_names_that_utf8_cannot_hold_can_be_written():
 
 def test_page_shows_what_is_refused_and_the_nearest_photos():
   report = make_report('validation', 'test')
-  report = report._replace(refusals=make_refusals(report.results))
+  report = report._replace(ood=make_ood(report.results))
   text = html_report.render(report)
   page = _Page(text)
   assert not {'script', 'b', 'i'} & set(page.tags)
@@ -199,7 +198,7 @@ def test_page_shows_what_is_refused_and_the_nearest_photos():
   assert ('known from a score of -1.5000 on; this threshold was set with 60'
           in page.text)
   assert 'Share of the photos over known score' in text
-  for row, result in zip(html_report.refusal_rows(report), report.results):
+  for row, result in zip(html_report.ood_rows(report), report.results):
     right = (result.counted.probabilities.argmax(axis=1) ==
              result.counted.labels)
     assert (row['split'], row['photos'], row['refused']) == (result.name, 60, 3)
@@ -211,7 +210,7 @@ def test_page_shows_what_is_refused_and_the_nearest_photos():
 
 def test_refused_photos_are_those_of_the_lowest_scores():
   report = make_report('validation', 'test')
-  photos = make_refusals(report.results).photos
+  photos = make_ood(report.results).photos
   assert [(photo.split, photo.position) for photo in photos] == [
       ('validation', 0), ('test', 0), ('validation', 1), ('test', 1)]
   for photo in photos:

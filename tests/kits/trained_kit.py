@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 import train_image_classifier
+from common import checkpoint_files
 from datasets.conversion import convert_photos
 from kits.helpers import parsed_flags
 from runs import checkpoints
@@ -67,6 +68,6 @@ def train(dataset_dir, train_dir, *more):
 
 def read_variables(checkpoint):
   """Returns {name: array} of a checkpoint."""
-  reader = checkpoints.open_reader(checkpoint)
+  reader = checkpoint_files.open_reader(checkpoint)
   return {name: reader.get_tensor(name)
           for name in reader.get_variable_to_shape_map()}

@@ -7,6 +7,16 @@ from compat import tf
 from nets import nets_factory
 from preprocessing import preprocessing_factory
 
+# slim's README of 2018, its table of pre-trained models, and the networks that
+# have a row in its nets_factory.
+README_NAMES = [
+    'inception_v1', 'inception_v2', 'inception_v3', 'inception_v4',
+    'inception_resnet_v2', 'resnet_v1_50', 'resnet_v1_101', 'resnet_v1_152',
+    'resnet_v2_50', 'resnet_v2_101', 'resnet_v2_152', 'vgg_16', 'vgg_19',
+    'mobilenet_v1_1.0_224', 'mobilenet_v1_0.5_160', 'mobilenet_v1_0.25_128',
+    'mobilenet_v2_1.4_224', 'mobilenet_v2_1.0_224', 'nasnet-a_mobile',
+    'nasnet-a_large', 'pnasnet-5_large', 'pnasnet-5_mobile']
+
 
 @pytest.mark.parametrize('function', [
     nets_factory.get_network,
@@ -126,3 +136,57 @@ def test_get_features_of_a_larger_image_is_the_mean_over_it():
     features = nets_factory.get_features(
         'mobilenet_v1', {'AvgPool_1a': spatial})
     assert session.run(features).tolist() == [[5.0, 6.0], [17.0, 18.0]]
+
+
+def test_rows_have_every_checkpoint_of_slims_readme():
+  assert set(README_NAMES) <= set(nets_factory.checkpoint_names())
+
+
+def published():
+  """Returns all published checkpoints."""
+  return [c for checkpoints in (
+      *(row.checkpoints for row in nets_factory.NETWORKS.values()),
+      *nets_factory.OTHER_CHECKPOINTS.values()) for c in checkpoints]
+
+
+def test_checkpoints_have_distinct_names_and_whole_addresses():
+  rows = published()
+  assert len({row.name for row in rows}) == len({row.url for row in rows}) == (
+      len(rows))
+  for row in rows:
+    file = row.url.rpartition('/')[2]
+    assert row.url.startswith('https://storage.googleapis.com/')
+    assert file.startswith(row.name) and file.endswith(('.tar.gz', '.tgz'))
+    assert row.file.endswith('.ckpt')
+    assert 40 < row.top_1 < row.top_5 < 97, row.name
+
+
+def test_other_checkpoints_are_of_networks_without_a_row():
+  assert not set(nets_factory.OTHER_CHECKPOINTS) & set(nets_factory.NETWORKS)
+  network, row = nets_factory.find_checkpoint('mobilenet_v2_130')
+  assert (network, row.name) == ('mobilenet_v2_130', 'mobilenet_v2_1.3_224')
+
+
+@pytest.mark.parametrize('name, network, checkpoint, archive', [
+    ('mobilenet_v1', 'mobilenet_v1', 'mobilenet_v1_1.0_224',
+     'mobilenet_v1_2018_02_22/mobilenet_v1_1.0_224.tgz'),
+    ('mobilenet_v1_0.25_128', 'mobilenet_v1_025', 'mobilenet_v1_0.25_128',
+     'mobilenet_v1_2018_02_22/mobilenet_v1_0.25_128.tgz'),
+    ('nasnet_mobile', 'nasnet_mobile', 'nasnet-a_mobile',
+     'nasnet-a_mobile_04_10_2017.tar.gz'),
+    ('inception_v4', 'inception_v4', 'inception_v4',
+     'inception_v4_2016_09_09.tar.gz')])
+def test_find_checkpoint_by_its_name_or_its_networks(name, network, checkpoint,
+                                                     archive):
+  found, row = nets_factory.find_checkpoint(name)
+  assert (found, row.name) == (network, checkpoint)
+  assert row.url == (
+      'https://storage.googleapis.com/download.tensorflow.org/models/' +
+      archive)
+
+
+def test_find_checkpoint_unknown_name_lists_the_known():
+  with pytest.raises(InputError) as error:
+    nets_factory.find_checkpoint('nope')
+  assert "unknown published checkpoint 'nope'; known: " in str(error.value)
+  assert 'mobilenet_v2_130, ' in str(error.value)

@@ -1,21 +1,35 @@
-"""A network with a row in nets_factory, and nothing else, in the programs."""
+"""A network with a row in NETWORKS, and nothing else, in the programs."""
 
+import glob
 import json
+import os
 
 import pytest
 
 import eval_image_classifier
 import export_inference_graph
 from compat import slim, tf
+from kits import file_server, trained_kit
 from kits import serving_kit as kit
-from kits import trained_kit
 from nets import nets_factory
+from nets.networks import Checkpoint, Cost, Network
 from preprocessing import preprocessing_factory
 from serving.model.classifier import Classifier
-from tools import inspect_checkpoint, list_models, summarize_graph
+from tools import (
+  download_checkpoint,
+  inspect_checkpoint,
+  list_models,
+  summarize_graph,
+)
 
 NAME = 'new_network'
 SIZE = 24
+ARCHIVE = 'new_network_2020_02_02.tar.gz'
+ROW = Network(
+    None, None, 'vgg', SIZE, 3, ('NewNetwork/Logits',), 'features',
+    Cost(7, 16247, 78336), (
+        Checkpoint('new_network_24', 'https://localhost/' + ARCHIVE,
+                   'inside.ckpt', 61.0, 82.5),))
 
 
 def build(images, num_classes, is_training=False):
@@ -39,27 +53,50 @@ def arg_scope(weight_decay=0.0):
 @pytest.fixture(autouse=True)
 def row(monkeypatch):
   """Adds the row."""
-  monkeypatch.setitem(nets_factory.NETWORKS, NAME, nets_factory.Network(
-      build, arg_scope, 'vgg', SIZE, 3, ('NewNetwork/Logits',), 'features'))
+  row = ROW._replace(function=build, arg_scope=arg_scope)
+  monkeypatch.setitem(nets_factory.NETWORKS, NAME, row)
+  return row
 
 
-def test_list_models_shows_a_network_without_counted_costs(capsys):
-  assert kit.run(list_models) == 0
-  line, = [line for line in capsys.readouterr().out.splitlines()
+def shown(capsys, *flags):
+  """Returns what list_models prints."""
+  assert kit.run(list_models, *flags) == 0
+  return capsys.readouterr().out
+
+
+def line_of_table(capsys):
+  line, = [line for line in shown(capsys).splitlines()
            if line.startswith(NAME)]
-  assert line.split() == [NAME, '24', '-', '-', '-', '-', 'vgg', '-',
-                          'NewNetwork/Logits']
-  assert kit.run(list_models, '--model_name=' + NAME) == 0
-  shown = capsys.readouterr().out
-  assert 'parameters:     not counted\n' in shown and 'None' not in shown
-  assert '24 x 24 x 3, preprocessing vgg' in shown
-  for form in ('json', 'csv'):
-    assert kit.run(list_models, '--format=' + form) == 0
-    shown = capsys.readouterr().out
-    assert NAME in shown
-    if form == 'json':
-      model, = [model for model in json.loads(shown) if model['name'] == NAME]
-      assert model['parameters'] is None and model['checkpoints'] == []
+  return line.split()
+
+
+def test_list_models_shows_a_network_with_costs_and_checkpoint(capsys):
+  assert line_of_table(capsys) == [
+      NAME, '24', '0.02', 'M', '0', 'M', '61.0', '82.5', 'vgg', ARCHIVE,
+      'NewNetwork/Logits']
+  details = shown(capsys, '--model_name=' + NAME)
+  assert '0.02 M with 7 classes' in details
+  assert 'new_network_24' in details and ARCHIVE in details
+  model, = json.loads(shown(capsys, '--format=json', '--model_name=' + NAME))
+  assert (model['classes'], model['parameters'], model['multiply_adds']) == (
+      ROW.cost)
+  assert model['checkpoints'] == [{
+      'name': 'new_network_24', 'file': ARCHIVE,
+      'url': 'https://localhost/' + ARCHIVE, 'top_1': 61.0, 'top_5': 82.5}]
+
+
+def test_list_models_shows_a_network_without_counted_costs(capsys, row,
+                                                           monkeypatch):
+  monkeypatch.setitem(nets_factory.NETWORKS, NAME, row._replace(
+      cost=None, checkpoints=()))
+  assert line_of_table(capsys) == [NAME, '24', '-', '-', '-', '-', 'vgg', '-',
+                                   'NewNetwork/Logits']
+  details = shown(capsys, '--model_name=' + NAME)
+  assert 'parameters:     not counted\n' in details and 'None' not in details
+  assert '24 x 24 x 3, preprocessing vgg' in details
+  assert NAME in shown(capsys, '--format=csv')
+  model, = json.loads(shown(capsys, '--format=json', '--model_name=' + NAME))
+  assert model['parameters'] is None and model['checkpoints'] == []
 
 
 def test_preprocessing_of_a_network_is_the_one_of_its_row():
@@ -70,10 +107,28 @@ def test_preprocessing_of_a_network_is_the_one_of_its_row():
     assert image.shape.as_list() == [SIZE, SIZE, 3]
 
 
-def test_programs_train_evaluate_and_export_a_network(tmp_path, capsys):
+def put_archive(folder):
+  """Writes the archive of the published checkpoint, of 7 classes."""
+  prefix = kit.save_checkpoint(folder / 'made', NAME, list('abcdefg'), SIZE,
+                               with_run=False)
+  files = {'inside.ckpt' + path[len(prefix):]: open(path, 'rb').read()
+           for path in glob.glob(prefix + '.*')}
+  (folder / ARCHIVE).write_bytes(file_server.tar_gz(files))
+
+
+def test_programs_download_train_evaluate_and_export_a_network(tmp_path,
+                                                               capsys):
+  put_archive(tmp_path)
+  assert kit.run(download_checkpoint, '--checkpoint_dir=%s' % tmp_path,
+                 '--model_name=' + NAME) == 0
+  start = str(tmp_path / (NAME + '.ckpt'))
+  assert 'CHECKPOINT_PATH=%s ' % start in capsys.readouterr().out
+  assert os.path.isfile(str(tmp_path / 'new_network_24.ckpt.index'))
   data, train_dir = trained_kit.make_dataset(tmp_path), tmp_path / 'train'
   checkpoint = trained_kit.train(
       data, train_dir, '--model_name=' + NAME, '--max_number_of_steps=2',
+      '--checkpoint_path=' + start,
+      '--checkpoint_exclude_scopes=' + ','.join(ROW.classifier_scopes),
       '--preprocessing_name=' + NAME)
   assert kit.run(
       eval_image_classifier, '--checkpoint_path=%s' % train_dir,

@@ -38,12 +38,14 @@ PARAMETERS = {
     'mobilenet_v1_050': 835179,
     'mobilenet_v1_075': 1841435,
     'mobilenet_v2': 2272075,
+    'mobilenet_v2_035': 424299,
     'mobilenet_v2_140': 4383435,
     'nasnet_cifar': 3384555,
     'nasnet_large': 84961181,
     'nasnet_mobile': 4281343,
     'overfeat': 141652491,
     'pnasnet_large': 81961187,
+    'pnasnet_mobile': 4029042,
     'resnet_v1_101': 42628043,
     'resnet_v1_152': 58317771,
     'resnet_v1_200': 62823371,
@@ -67,7 +69,7 @@ QUICK = ('alexnet_v2', 'cifarnet', 'inception_v1', 'lenet', 'mobilenet_v1_025',
 # of them is a third of what the quick tests take.
 SIBLINGS = re.compile('p?nasnet|vgg_1|resnet_v\\d_(101|152|200)|'
                       'inception_(resnet_v2|v3)|mobilenet_v1_0[57]|'
-                      'mobilenet_v2_140')
+                      'mobilenet_v2_(035|140)')
 
 # Their variables depend on the image size; small_test.py has other sizes.
 FLAT = ('cifarnet', 'lenet')
@@ -373,7 +375,7 @@ def test_network_costs_are_those_of_the_graph(evaluation):
 
 # NASNet's cells compare the sizes of what they read.
 NEED_THE_SIZE = FLAT + ('nasnet_cifar', 'nasnet_large', 'nasnet_mobile',
-                        'pnasnet_large')
+                        'pnasnet_large', 'pnasnet_mobile')
 
 
 @pytest.mark.parametrize('name', names(QUICK, without=NEED_THE_SIZE))

@@ -64,27 +64,28 @@ def test_choose_of_no_photo_is_empty():
 def test_usual_leaves_the_photo_itself_out():
   bank = make_bank()
   assert bank.num_neighbours == reference_bank.NUM_NEIGHBOURS
-  for row, usual in zip(bank.features, bank.usual):
+  for row, usual in zip(bank.features, bank.local_density):
     others = [cosine(row, other) for other in bank.features
               if other is not row and not np.array_equal(other, row)]
     expected = np.mean(sorted(others)[-bank.num_neighbours:])
     assert usual == pytest.approx(expected, abs=1e-6)
   # Where nothing is alike, counting oneself would give more than 0.
-  assert reference_bank.assemble(np.eye(4), [0, 1, 2, 3]).usual == (
+  assert reference_bank.assemble(np.eye(4), [0, 1, 2, 3]).local_density == (
       pytest.approx(np.zeros(4)))
 
 
 def test_usual_counts_another_photo_that_is_the_same():
   bank = reference_bank.assemble([[1.0, 0.0], [2.0, 0.0]], [0, 1])
   assert bank.num_neighbours == 1
-  assert bank.usual == pytest.approx([1.0, 1.0])
+  assert bank.local_density == pytest.approx([1.0, 1.0])
 
 
 def test_numbers_do_not_depend_on_how_many_are_compared_at_once(monkeypatch):
   bank, photos = make_bank(), np.random.RandomState(5).normal(size=(23, 8))
   found = reference_bank.similarities(bank, photos)
   monkeypatch.setattr(reference_bank, '_ROWS', 7)
-  np.testing.assert_allclose(make_bank().usual, bank.usual, atol=1e-6)
+  np.testing.assert_allclose(make_bank().local_density, bank.local_density,
+                             atol=1e-6)
   np.testing.assert_allclose(reference_bank.similarities(bank, photos), found,
                              atol=1e-6)
 
@@ -100,7 +101,7 @@ def test_similarities_are_those_of_the_definition(photos):
                    for place, other in enumerate(bank.features)),
                   reverse=True)[:bank.num_neighbours]
     expected.append(np.mean([
-        value - reference_bank.LOCAL_SHARE * bank.usual[place]
+        value - reference_bank.LOCAL_SHARE * bank.local_density[place]
         for value, place in near]))
   np.testing.assert_allclose(reference_bank.similarities(bank, asked), expected,
                              atol=1e-6)

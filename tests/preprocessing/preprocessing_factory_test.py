@@ -11,6 +11,8 @@ from common.errors import InputError
 from compat import tf
 from kits.helpers import ROOT
 from preprocessing import preprocessing_factory
+from serving.exports import tflite
+from serving.model import inference_graph
 
 DATA = os.path.join(ROOT, 'tests', 'data', 'preprocessing')
 FAMILIES = sorted(preprocessing_factory.FAMILIES)
@@ -188,3 +190,32 @@ def test_all_networks_of_slim_have_a_family():
            'nasnet_large pnasnet_large pnasnet_mobile').split()
   assert set(map(preprocessing_factory.family_of, names + ['lenet'])) == set(
       FAMILIES)
+
+
+def test_new_family_needs_its_row_alone(monkeypatch):
+  given = {}
+
+  def preprocess_image(image, height, width, is_training, fast_mode=False,
+                       seed=None):
+    given.update(is_training=is_training, fast_mode=fast_mode, seed=seed)
+    return tf.zeros([height, width, 3])
+
+  def random_window(shape, seed):
+    return tf.stack([seed, 0, shape[0], shape[1]])
+
+  monkeypatch.setitem(
+      preprocessing_factory.FAMILIES, 'new', preprocessing_factory.Family(
+          preprocess_image,
+          preprocessing_factory.Scaling('the top, %(side)d pixels', (8.0,) * 3,
+                                        2.0, least_side=40),
+          options=('fast_mode',), random_window=random_window))
+  fn = preprocessing_factory.get_preprocessing(
+      'new', True, 30, 30, fast_mode=True, min_crop_area=0.5)
+  with tf.Graph().as_default(), tf.Session() as session:
+    assert fn(tf.zeros([50, 60, 3], tf.uint8), seed=7).shape[0] == 30
+    assert session.run(fn.random_window([50, 60, 3], 7)).tolist() == [
+        7, 0, 50, 60]
+    info = inference_graph.build('cifarnet', ['a', 'b'], 30, 'new')
+  assert given == {'is_training': True, 'fast_mode': True, 'seed': 7}
+  assert tflite.describe_input(info) == (
+      'of the upright photo the top, 40 pixels; (value - 8) / 2')

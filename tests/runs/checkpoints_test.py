@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 
+from common import checkpoint_files
 from common.errors import InputError
 from compat import slim, tf
 from kits.checkpoint_kit import write_checkpoints
@@ -37,32 +38,10 @@ def test_newest_skips_a_checkpoint_whose_data_is_cut_short(tmp_path):
   data = prefixes[1] + '.data-00000-of-00001'
   os.truncate(data, os.path.getsize(data) - 1)
   assert checkpoints.newest(str(tmp_path)) == prefixes[0]
-  with pytest.raises(checkpoints.UnreadableCheckpoint,
+  with pytest.raises(checkpoint_files.UnreadableCheckpoint,
                      match='ckpt-2 cannot be read: its data has 31 bytes, its '
                      'index says 32$'):
-    checkpoints.open_reader(prefixes[1])
-
-
-def test_is_complete_knows_the_length_of_every_type(tmp_path):
-  prefix = str(tmp_path / 'x.ckpt')
-  with tf.Graph().as_default(), tf.Session() as session:
-    kinds = [tf.Variable(tf.cast([[1, 0, 1]], kind), name=kind) for kind in
-             ('float16', 'bfloat16', 'int64', 'bool', 'complex64')]
-    text = tf.Variable([b'', b'text' * 100], name='text')
-    session.run([variable.initializer for variable in kinds + [text]])
-    for variables in kinds, kinds + [text], [text]:
-      tf.train.Saver(variables).save(session, prefix)
-      assert checkpoints.is_complete(prefix)
-      data = prefix + '.data-00000-of-00001'
-      os.truncate(data, os.path.getsize(data) - 1)
-      assert not checkpoints.is_complete(prefix)
-
-
-def test_is_complete_with_a_file_that_a_killed_writer_left(tmp_path):
-  prefix, = write_checkpoints(tmp_path, [1])
-  with open(prefix + '.data-00000-of-00001.tempstate123', 'wb'):
-    pass
-  assert checkpoints.is_complete(prefix)
+    checkpoint_files.open_reader(prefixes[1])
 
 
 def test_newest_without_list_goes_by_step(tmp_path):
@@ -176,7 +155,7 @@ def test_resolve_waits_for_a_checkpoint_that_is_being_copied(
   begun.wait(20)
   assert checkpoints.newest(str(target)) == str(target / 'model.ckpt-1')
   assert checkpoints.resolve(str(target)) == str(target / 'model.ckpt-2')
-  assert checkpoints.is_complete(str(target / 'model.ckpt-2'))
+  assert checkpoint_files.is_complete(str(target / 'model.ckpt-2'))
   copying.join()
 
 
@@ -242,14 +221,6 @@ def test_resolve_without_checkpoint_names_the_path(tmp_path):
     checkpoints.resolve(str(tmp_path / 'other'))
   with pytest.raises(InputError, match='--checkpoint_path'):
     checkpoints.resolve('')
-
-
-def test_open_reader_damaged_file_is_one_line(tmp_path):
-  path = tmp_path / 'model.ckpt'
-  path.write_bytes(b'no checkpoint at all')
-  with pytest.raises(InputError, match='cannot be read') as caught:
-    checkpoints.open_reader(str(path))
-  assert '\n' not in str(caught.value)
 
 
 def test_read_global_step_without_one_goes_by_name(tmp_path):

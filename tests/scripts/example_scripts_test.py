@@ -6,11 +6,11 @@ import subprocess
 
 import pytest
 
+from common import checkpoint_files
 from compat import tf
 from datasets.conversion import draw_flowers
 from kits import public_kit, serving_kit
 from kits.helpers import ROOT
-from runs import checkpoints
 
 # Of the root; each notes that it was called, with these variables.
 CALLED = ('scripts/download_checkpoint.sh', 'convert_tfrecord.sh',
@@ -189,8 +189,8 @@ def test_finetune_of_inception_v1_for_real(tmp_path):
   assert done.stdout.count('eval/Accuracy[') == 2
   train_dir = tmp_path / 'out' / 'train'
   before = tf.train.load_checkpoint(prefix)
-  first = checkpoints.open_reader(str(train_dir / 'model.ckpt-3'))
-  second = checkpoints.open_reader(str(train_dir / 'all' / 'model.ckpt-2'))
+  first = checkpoint_files.open_reader(str(train_dir / 'model.ckpt-3'))
+  second = checkpoint_files.open_reader(str(train_dir / 'all' / 'model.ckpt-2'))
   trunk = 'InceptionV1/Conv2d_1a_7x7/weights'
   assert (first.get_tensor(trunk) == before.get_tensor(trunk)).all()
   assert (second.get_tensor(trunk) != first.get_tensor(trunk)).any()

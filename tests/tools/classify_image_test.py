@@ -47,7 +47,7 @@ def expected(train_dir):
 def _read_csv(text):
   rows = list(csv.reader(io.StringIO(text)))
   assert rows[0] == ['file', 'rank', 'label', 'score', 'known', 'similarity']
-  # These graphs do not say; tests/ood/run_bank_test.py has others.
+  # These graphs do not say; tests/ood/detector_test.py has others.
   assert all(row[4:] == ['', ''] for row in rows[1:])
   return rows[1:]
 

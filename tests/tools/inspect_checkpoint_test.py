@@ -151,7 +151,7 @@ def test_program_checkpoint_of_no_known_network_gets_no_flags(tmp_path, capsys):
   assert inspect('--model_name=lenet', '--checkpoint_path=' + prefix) == 1
   shown = capsys.readouterr().out
   assert shown.splitlines()[-1] == (
-      'it fits neither lenet nor another network of nets/nets_factory.py')
+      'it fits neither lenet nor another network of nets/networks.py')
   assert '--checkpoint_path' not in shown
 
 

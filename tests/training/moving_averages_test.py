@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import eval_image_classifier
+from common import checkpoint_files
 from common.errors import InputError
 from compat import slim, tf
 from datasets import dataset_factory
@@ -163,7 +164,7 @@ def test_freeze_takes_averages_of_the_head_and_the_trunk_itself(tmp_path):
   assert (constants['CifarNet/logits/weights'] == 0.5).all()
   np.testing.assert_array_equal(
       constants['CifarNet/conv1/weights'],
-      checkpoints.open_reader(prefix).get_tensor('CifarNet/conv1/weights'))
+      checkpoint_files.open_reader(prefix).get_tensor('CifarNet/conv1/weights'))
 
 
 def test_freeze_takes_slims_averages_of_all(tmp_path):
@@ -242,7 +243,7 @@ def test_frozen_losses_are_in_the_loss_and_of_the_weights_that_were_read(
     assert loss > 0.1 * 0.5 * 9 * 108  # L2 of 108 weights of 3.
   assert noted[0][0] != noted[1][0]
   assert len(glob.glob(str(tmp_path / 'model.ckpt-2.index'))) == 1
-  names = checkpoints.open_reader(
+  names = checkpoint_files.open_reader(
       str(tmp_path / 'model.ckpt-2')).get_variable_to_shape_map()
   assert not [name for name in names if 'frozen' in name]
 
@@ -275,7 +276,7 @@ def test_train_classifier_with_averages_then_evaluate_and_freeze(tmp_path):
       data, tmp_path / 'run', *MOBILENET, '--max_number_of_steps=4',
       '--train_classifier_only', '--checkpoint_path=' + first,
       '--moving_average_decay=0.9')
-  names = checkpoints.open_reader(prefix).get_variable_to_shape_map()
+  names = checkpoint_files.open_reader(prefix).get_variable_to_shape_map()
   assert {name for name in names if name.endswith(AVERAGE)} == {
       'MobilenetV1/Logits/Conv2d_1c_1x1/%s%s' % (kind, AVERAGE)
       for kind in ('weights', 'biases')}

@@ -1,4 +1,4 @@
-"""Tests of runs/published.py, download_checkpoint.py and .sh."""
+"""Tests of downloads/checkpoint_archive.py, download_checkpoint.py and .sh."""
 
 import glob
 import os
@@ -7,26 +7,18 @@ import threading
 
 import pytest
 
+from common import checkpoint_files
 from common.errors import InputError
 from compat import tf
-from downloads import archives, fetch
+from downloads import archives, checkpoint_archive, fetch
 from kits import file_server
 from kits.helpers import ROOT, parsed_flags, run_program
-from runs import checkpoints, published
+from nets import nets_factory
+from runs import checkpoints
 from tools import download_checkpoint
 
-# slim's README of 2018, its table of pre-trained models, and the networks that
-# have a row in its nets_factory.
-README_NAMES = [
-    'inception_v1', 'inception_v2', 'inception_v3', 'inception_v4',
-    'inception_resnet_v2', 'resnet_v1_50', 'resnet_v1_101', 'resnet_v1_152',
-    'resnet_v2_50', 'resnet_v2_101', 'resnet_v2_152', 'vgg_16', 'vgg_19',
-    'mobilenet_v1_1.0_224', 'mobilenet_v1_0.5_160', 'mobilenet_v1_0.25_128',
-    'mobilenet_v2_1.4_224', 'mobilenet_v2_1.0_224', 'nasnet-a_mobile',
-    'nasnet-a_large', 'pnasnet-5_large', 'pnasnet-5_mobile']
 
-
-def checkpoint_files(folder, version, name, value=1.0):
+def make_files(folder, version, name, value=1.0):
   """Returns {file name: bytes} of a checkpoint with one variable `x`."""
   with tf.Graph().as_default(), tf.Session() as session:
     variable = tf.get_variable('x', [], initializer=tf.constant_initializer(
@@ -54,14 +46,17 @@ def server(monkeypatch, tmp_path):
         ('inception_resnet_v2', tf.train.SaverDef.V1, '', 2),
         ('mobilenet_v1_1.0_224', tf.train.SaverDef.V2, './', 224),
         ('mobilenet_v1_1.0_192', tf.train.SaverDef.V2, './', 192)):
-      row = published.PUBLISHED[name]
+      network, row = nets_factory.find_checkpoint(name)
       archive = row.url.rpartition('/')[2]
-      files = checkpoint_files(made, version, row.checkpoint, value)
-      files.update({'eval.graph': b'x', row.checkpoint + '.meta': b'x'})
+      files = make_files(made, version, row.file, value)
+      files.update({'eval.graph': b'x', row.file + '.meta': b'x'})
       kit.files['/' + archive] = file_server.tar_gz(
           {prefix + file: data for file, data in files.items()})
-      monkeypatch.setitem(published.PUBLISHED, name,
-                          row._replace(url=kit.url + '/' + archive))
+      row_of_network = nets_factory.NETWORKS[network]
+      monkeypatch.setitem(nets_factory.NETWORKS, network, (
+          row_of_network._replace(checkpoints=tuple(
+              c._replace(url=kit.url + '/' + archive) if c == row else c
+              for c in row_of_network.checkpoints))))
     yield kit
 
 
@@ -72,37 +67,20 @@ def files_in(folder):
 
 
 def read_x(prefix):
-  return float(checkpoints.open_reader(prefix).get_tensor('x'))
+  return float(checkpoint_files.open_reader(prefix).get_tensor('x'))
 
 
-def test_table_has_every_checkpoint_of_slims_readme():
-  assert set(README_NAMES) <= set(published.PUBLISHED)
-
-
-def test_table_addresses_are_distinct_and_whole():
-  urls = [row.url for row in published.PUBLISHED.values()]
-  assert len(set(urls)) == len(urls)
-  for name, row in published.PUBLISHED.items():
-    file = row.url.rpartition('/')[2]
-    assert row.url.startswith('https://storage.googleapis.com/')
-    assert file.startswith(name) and file.endswith(('.tar.gz', '.tgz'))
-    assert row.checkpoint.endswith('.ckpt')
-
-
-def test_find_network_means_its_largest_checkpoint():
-  assert published.find('mobilenet_v1')[0] == 'mobilenet_v1_1.0_224'
-  assert published.find('mobilenet_v1_025')[0] == 'mobilenet_v1_0.25_224'
-  assert published.find('nasnet_mobile')[1].url.endswith(
-      '/models/nasnet-a_mobile_04_10_2017.tar.gz')
-  assert published.find('inception_v4')[1].url == (
-      'https://storage.googleapis.com/download.tensorflow.org/models/'
-      'inception_v4_2016_09_09.tar.gz')
+def download(name, folder):
+  """Downloads a checkpoint by name as the program does; returns its path."""
+  network, row = nets_factory.find_checkpoint(name)
+  return checkpoint_archive.download(row.url, row.file, folder, row.name,
+                                     network)
 
 
 def test_download_single_file_checkpoint(server, tmp_path):
   server.behaviours[:] = [{'status': 503}, {'cut': 50}]
   folder = tmp_path / 'new' / 'checkpoints'
-  prefix = published.download('inception_v4', str(folder))
+  prefix = download('inception_v4', str(folder))
   assert prefix == str(folder / 'inception_v4.ckpt')
   assert sorted(os.listdir(str(folder))) == [
       'inception_v4.ckpt', 'inception_v4_2016_09_09.tar.gz.sha256']
@@ -110,7 +88,7 @@ def test_download_single_file_checkpoint(server, tmp_path):
 
 
 def test_download_of_another_checksum_than_before_is_refused(server, tmp_path):
-  prefix = published.download('inception_v4', str(tmp_path))
+  prefix = download('inception_v4', str(tmp_path))
   record = tmp_path / 'inception_v4_2016_09_09.tar.gz.sha256'
   os.remove(prefix)
   archive = '/inception_v4_2016_09_09.tar.gz'
@@ -119,25 +97,25 @@ def test_download_of_another_checksum_than_before_is_refused(server, tmp_path):
   data[4] ^= 1
   server.files[archive] = bytes(data)
   with pytest.raises(InputError) as raised:
-    published.download('inception_v4', str(tmp_path))
+    download('inception_v4', str(tmp_path))
   assert ('as at its first download; remove %s to accept another file' %
           record) in str(raised.value) and '\n' not in str(raised.value)
   assert files_in(tmp_path) == ['made']
   record.unlink()
-  assert read_x(published.download('inception_v4', str(tmp_path))) == 4
+  assert read_x(download('inception_v4', str(tmp_path))) == 4
   assert record.read_text() == '%s  %s\n' % (
       file_server.sha256(bytes(data)), archive[1:])
 
 
 def test_download_other_name_in_the_archive(server, tmp_path):
-  prefix = published.download('inception_resnet_v2', str(tmp_path / 'c'))
+  prefix = download('inception_resnet_v2', str(tmp_path / 'c'))
   assert files_in(tmp_path / 'c') == ['inception_resnet_v2.ckpt']
   assert read_x(prefix) == 2
 
 
 def test_download_v2_checkpoint_has_the_networks_name_too(server, tmp_path):
   folder = tmp_path / 'c'
-  prefix = published.download('mobilenet_v1', str(folder))
+  prefix = download('mobilenet_v1', str(folder))
   assert prefix == str(folder / 'mobilenet_v1.ckpt')
   files = ['.data-00000-of-00001', '.index']
   assert files_in(folder) == (
@@ -145,47 +123,47 @@ def test_download_v2_checkpoint_has_the_networks_name_too(server, tmp_path):
       ['mobilenet_v1_1.0_224.ckpt' + file for file in files])
   assert read_x(prefix) == 224
   # Another one of the same network takes the name over; both stay.
-  assert published.download('mobilenet_v1_1.0_192', str(folder)) == prefix
+  assert download('mobilenet_v1_1.0_192', str(folder)) == prefix
   assert read_x(prefix) == 192
   assert read_x(str(folder / 'mobilenet_v1_1.0_224.ckpt')) == 224
   # And back, without the network.
   del server.requests[:]
-  published.download('mobilenet_v1_1.0_224', str(folder))
+  download('mobilenet_v1_1.0_224', str(folder))
   assert read_x(prefix) == 224 and not server.requests
 
 
 def test_download_leaves_a_file_of_the_user_alone(server, tmp_path):
   own = tmp_path / 'mobilenet_v1.ckpt.index'
   own.write_bytes(b'mine')
-  prefix = published.download('mobilenet_v1', str(tmp_path))
+  prefix = download('mobilenet_v1', str(tmp_path))
   assert prefix == str(tmp_path / 'mobilenet_v1_1.0_224.ckpt')
   assert own.read_bytes() == b'mine' and read_x(prefix) == 224
 
 
 def test_download_again_needs_no_network(server, tmp_path):
-  published.download('inception_v4', str(tmp_path))
+  download('inception_v4', str(tmp_path))
   del server.requests[:]
-  assert read_x(published.download('inception_v4', str(tmp_path))) == 4
+  assert read_x(download('inception_v4', str(tmp_path))) == 4
   assert not server.requests
 
 
 def test_download_archive_of_the_user_is_used_and_kept(tmp_path, monkeypatch):
-  data = file_server.tar_gz(checkpoint_files(
+  data = file_server.tar_gz(make_files(
       tmp_path, tf.train.SaverDef.V1, 'vgg_16.ckpt', 16))
   archive = tmp_path / 'vgg_16_2016_08_28.tar.gz'
   archive.write_bytes(data)
   monkeypatch.setattr(fetch.socket, 'getaddrinfo',
                       lambda *_, **__: pytest.fail('asked the network'))
-  assert read_x(published.download('vgg_16', str(tmp_path))) == 16
+  assert read_x(download('vgg_16', str(tmp_path))) == 16
   assert archive.read_bytes() == data
 
 
 def test_download_checkpoint_of_another_name_is_taken_if_it_is_the_only_one(
     tmp_path):
   (tmp_path / 'vgg_16_2016_08_28.tar.gz').write_bytes(file_server.tar_gz({
-      'deep/' + name: data for name, data in checkpoint_files(
+      'deep/' + name: data for name, data in make_files(
           tmp_path, tf.train.SaverDef.V2, 'renamed', 7).items()}))
-  assert read_x(published.download('vgg_16', str(tmp_path))) == 7
+  assert read_x(download('vgg_16', str(tmp_path))) == 7
 
 
 @pytest.mark.parametrize('files,message', [
@@ -200,7 +178,7 @@ def test_download_archive_that_will_not_do_is_one_line(tmp_path, files,
   archive = tmp_path / 'vgg_16_2016_08_28.tar.gz'
   archive.write_bytes(file_server.tar_gz(files))
   with pytest.raises(InputError, match=message) as raised:
-    published.download('vgg_16', str(tmp_path))
+    download('vgg_16', str(tmp_path))
   assert '\n' not in str(raised.value)
   assert os.listdir(str(tmp_path)) == [archive.name]
 
@@ -210,18 +188,18 @@ def killed(*_):
 
 
 @pytest.mark.parametrize('module,step', [
-    (archives, 'unpack'), (published, '_publish'),
-    (published.marks, 'remove_downloaded')], ids=str)
+    (archives, 'unpack'), (checkpoint_archive, '_publish'),
+    (checkpoint_archive.marks, 'remove_downloaded')], ids=str)
 def test_download_killed_starts_again_and_leaves_no_archive(
     server, tmp_path, monkeypatch, module, step):
   with monkeypatch.context() as patch:
     patch.setattr(module, step, killed)
     with pytest.raises(KeyboardInterrupt):
-      published.download('inception_v4', str(tmp_path / 'c'))
+      download('inception_v4', str(tmp_path / 'c'))
   assert checkpoints.is_checkpoint(str(tmp_path / 'c' / 'inception_v4.ckpt')) \
       == (step == 'remove_downloaded')
   del server.requests[:]
-  assert read_x(published.download('inception_v4', str(tmp_path / 'c'))) == 4
+  assert read_x(download('inception_v4', str(tmp_path / 'c'))) == 4
   assert not server.requests  # The archive had come already.
   assert files_in(tmp_path / 'c') == ['inception_v4.ckpt']
 
@@ -235,14 +213,14 @@ def test_download_while_another_one_unpacks_is_one_line(server, tmp_path,
       patch.setattr(archives, 'unpack', unpack)
       with pytest.raises(InputError, match='another process is downloading the '
                          'checkpoint .*mobilenet_v1_1.0_224.ckpt: ') as raised:
-        published.download('mobilenet_v1', str(tmp_path / 'c'))
+        download('mobilenet_v1', str(tmp_path / 'c'))
       # Another one of the same network may come meanwhile.
-      published.download('mobilenet_v1_1.0_192', str(tmp_path / 'c'))
+      download('mobilenet_v1_1.0_192', str(tmp_path / 'c'))
     tried.append(str(raised.value))
     return unpack(*args)
 
   monkeypatch.setattr(archives, 'unpack', slow)
-  assert read_x(published.download('mobilenet_v1', str(tmp_path / 'c'))) == 224
+  assert read_x(download('mobilenet_v1', str(tmp_path / 'c'))) == 224
   assert len(tried) == 1 and '\n' not in tried[0]
   files = files_in(tmp_path / 'c')
   assert len(files) == 6 and all(name.startswith('mob') for name in files)
@@ -250,23 +228,23 @@ def test_download_while_another_one_unpacks_is_one_line(server, tmp_path,
 
 def test_download_data_cut_short_is_unpacked_again(server, tmp_path):
   folder = tmp_path / 'c'
-  prefix = published.download('mobilenet_v1', str(folder))
+  prefix = download('mobilenet_v1', str(folder))
   before = sorted(os.listdir(str(folder)))
   data = folder / 'mobilenet_v1_1.0_224.ckpt.data-00000-of-00001'
   os.truncate(str(data), 3)
   # And a remnant that no longer belongs to it.
   (folder / 'mobilenet_v1_1.0_224.ckpt.data-00001-of-00002').write_bytes(b'x')
-  assert published.download('mobilenet_v1', str(folder)) == prefix
+  assert download('mobilenet_v1', str(folder)) == prefix
   assert read_x(prefix) == 224 and data.stat().st_size == 4
   assert sorted(os.listdir(str(folder))) == before
 
 
 def test_download_archive_with_data_cut_short_will_not_do(tmp_path):
-  files = checkpoint_files(tmp_path, tf.train.SaverDef.V2, 'vgg_16.ckpt')
+  files = make_files(tmp_path, tf.train.SaverDef.V2, 'vgg_16.ckpt')
   files['vgg_16.ckpt.data-00000-of-00001'] = b'abc'
   (tmp_path / 'vgg_16_2016_08_28.tar.gz').write_bytes(file_server.tar_gz(files))
   with pytest.raises(InputError, match='vgg_16.ckpt in .* is damaged'):
-    published.download('vgg_16', str(tmp_path))
+    download('vgg_16', str(tmp_path))
   assert os.listdir(str(tmp_path)) == ['vgg_16_2016_08_28.tar.gz']
 
 
@@ -276,10 +254,10 @@ def test_download_two_of_a_network_at_once_link_one_of_them(server, tmp_path):
 
   def again(name):
     for _ in range(40):
-      done.append(published.download(name, str(tmp_path / 'c')))
+      done.append(download(name, str(tmp_path / 'c')))
 
   for name in names:
-    published.download(name, str(tmp_path / 'c'))
+    download(name, str(tmp_path / 'c'))
   threads = [threading.Thread(target=again, args=[name]) for name in names]
   for thread in threads:
     thread.start()
@@ -308,7 +286,7 @@ def test_program_unknown_model_is_one_line_with_the_known():
   assert done.stderr.startswith("download_checkpoint.py: error: unknown "
                                 "published checkpoint 'nope'; known: ")
   assert done.stderr.count('\n') == 1
-  for name in README_NAMES:
+  for name in nets_factory.checkpoint_names():
     assert name in done.stderr
 
 
@@ -320,7 +298,7 @@ def test_script_help_and_env_set_finds_what_it_brings(tmp_path):
   assert '--checkpoint_dir' in shown.stdout
   # MODEL_NAME is what it brings without a name; the archive lies there.
   (tmp_path / 'vgg_19_2016_08_28.tar.gz').write_bytes(file_server.tar_gz(
-      checkpoint_files(tmp_path, tf.train.SaverDef.V1, 'vgg_19.ckpt')))
+      make_files(tmp_path, tf.train.SaverDef.V1, 'vgg_19.ckpt')))
   env = dict(os.environ, MODEL_NAME='vgg_19')
   done = subprocess.run([script, '--checkpoint_dir=%s' % tmp_path], env=env,
                         capture_output=True, text=True)
@@ -339,7 +317,7 @@ def test_script_help_and_env_set_finds_what_it_brings(tmp_path):
                                     ['--checkpoint_dir', '%s']], ids=str)
 def test_script_takes_a_name_behind_the_flags(tmp_path, before):
   (tmp_path / 'vgg_19_2016_08_28.tar.gz').write_bytes(file_server.tar_gz(
-      checkpoint_files(tmp_path, tf.train.SaverDef.V1, 'vgg_19.ckpt')))
+      make_files(tmp_path, tf.train.SaverDef.V1, 'vgg_19.ckpt')))
   done = subprocess.run(
       [os.path.join(ROOT, 'scripts', 'download_checkpoint.sh')] +
       [word.replace('%s', str(tmp_path)) for word in before] + ['vgg_19'],

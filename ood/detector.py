@@ -1,43 +1,63 @@
-"""Out-of-distribution detection: building and using the reference bank.
+"""The out-of-distribution detector of a checkpoint: its bank and threshold.
 
-  bank, description = known.bank_of(run, checkpoint, 'my_flower_5', 'data')
+  bank, description = detector.find_or_build_bank(
+      run, checkpoint, 'my_flower_5', 'data')
+  detection = detector.detect(bank, counted)
 
 The bank consists of training photos; its threshold is set with validation
 photos. It is built once and stored next to the checkpoint, for evaluation,
 report and export.
 """
 
-import collections
+from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 import numpy as np
 
 from common.errors import InputError
 from compat import tf
 from datasets import dataset_factory, split_files
-from evaluation import metrics, photo_features
-from ood import reference_bank
+from evaluation import loop, metrics
+from ood import photo_features, reference_bank
 from runs import feature_cache, run_info
 
 TRAIN, VALIDATION = 'train', 'validation'
 
-# refused: how many of the `photos` are not known. interval: 95 % confidence
-# interval of the share of refused photos.
-Refused = collections.namedtuple('Refused', 'refused photos interval')
 
-# similarities, scores: [photos] float32. known: [photos] bool. refused: a
-# Refused.
-Judged = collections.namedtuple('Judged', 'similarities scores known refused')
+class RefusedShare(NamedTuple):
+  """How many photos are refused as none of the classes."""
+
+  # Photos that are not known.
+  refused: int
+  # All photos.
+  photos: int
+  # 95 % confidence interval of the share of refused photos.
+  interval: Tuple[float, float]
 
 
-def bank_of(run, checkpoint, dataset_name=None, dataset_dir=None,
-            moving_average_decay=None, compute=True, batch_size=32,
-            num_threads=4, session_config=None):
+class Detection(NamedTuple):
+  """Results of the detector for some photos."""
+
+  # [photos] float32, to the bank.
+  similarities: np.ndarray
+  # [photos] float32, OOD scores.
+  scores: np.ndarray
+  # [photos] bool, whether the score reaches the threshold.
+  known: np.ndarray
+  refused: RefusedShare
+
+
+def find_or_build_bank(
+    run: run_info.RunInfo, checkpoint: str, dataset_name: Optional[str] = None,
+    dataset_dir: Optional[str] = None,
+    moving_average_decay: Optional[float] = None, compute: bool = True,
+    batch_size: int = 32, num_threads: int = 4, session_config: Any = None
+) -> Tuple[Optional[reference_bank.Bank], str]:
   """Returns the bank of a checkpoint; builds it if it does not exist.
 
   Args:
     run: RunInfo of the run, as training saved it.
     checkpoint: prefix of the checkpoint.
-    dataset_name: name of the current data set; see data_set_of.
+    dataset_name: name of the current data set; see dataset_of.
     dataset_dir: folder of its records.
     moving_average_decay: decay of the averages to use; None: the variables.
     compute: whether photos may be run through the network, which takes a while;
@@ -50,7 +70,7 @@ def bank_of(run, checkpoint, dataset_name=None, dataset_dir=None,
     A reference_bank.Bank and its description; or None and the reason.
   """
   try:
-    datasets = _datasets(run, *data_set_of(run, dataset_name, dataset_dir))
+    datasets = _datasets(run, *dataset_of(run, dataset_name, dataset_dir))
     records = feature_cache.fingerprint_records(
         sum((list(datasets[split].data_sources)
              for split in (TRAIN, VALIDATION)), []))
@@ -67,13 +87,15 @@ def bank_of(run, checkpoint, dataset_name=None, dataset_dir=None,
           moving_average_decay, session_config),
                     checkpoint, records, moving_average_decay)
       _save(bank, checkpoint)
-    return bank, describe(bank)
+    return bank, describe_bank(bank)
   # A run in progress may have deleted its checkpoint by now.
   except (InputError, OSError) as error:
     return None, str(error)
 
 
-def data_set_of(run, dataset_name=None, dataset_dir=None):
+def dataset_of(
+    run: run_info.RunInfo, dataset_name: Optional[str] = None,
+    dataset_dir: Optional[str] = None) -> Tuple[str, Optional[str]]:
   """Returns the name and the folder of the data set of a run.
 
   Args:
@@ -87,7 +109,8 @@ def data_set_of(run, dataset_name=None, dataset_dir=None):
   return run.dataset_name, dataset_dir or run.dataset_dir
 
 
-def _datasets(run, name, folder):
+def _datasets(run: run_info.RunInfo, name: str,
+              folder: Optional[str]) -> Dict[str, Any]:
   """Returns {split: slim Dataset} of the two splits that a bank needs.
 
   Raises:
@@ -96,7 +119,7 @@ def _datasets(run, name, folder):
   splits = split_files.find(name, folder) if folder else {}
   missing = [split for split in (TRAIN, VALIDATION)
              if split not in splits or splits[split].size == 0]
-  if missing:
+  if missing or not folder:
     raise InputError('data set %r in %s has no %s photos' % (
         name, folder, ' and no '.join(missing)))
   datasets = {split: dataset_factory.get_dataset(name, split, folder)
@@ -152,8 +175,9 @@ def _build(features, checkpoint, records, moving_average_decay):
       validation.logits, VALIDATION)
 
 
-def describe(bank):
+def describe_bank(bank: reference_bank.Bank) -> str:
   """Returns a description of a Bank with a threshold."""
+  assert bank.threshold is not None
   low, high = metrics.wilson_interval(bank.photos - bank.refused, bank.photos)
   return ('%d training photos to compare with; known from a score of %.4f on, '
           'set with %d %s photos, of which %d are refused (95 %% interval '
@@ -162,7 +186,7 @@ def describe(bank):
               bank.refused, low, high))
 
 
-def judge(bank, counted):
+def detect(bank: reference_bank.Bank, counted: loop.Counted) -> Detection:
   """Decides which photos are known.
 
   Args:
@@ -170,11 +194,12 @@ def judge(bank, counted):
     counted: loop.Counted with logits and features, of at least one photo.
 
   Returns:
-    Judged.
+    A Detection.
   """
+  assert counted.features is not None and counted.logits is not None
   similarities = reference_bank.similarities(bank, counted.features)
   scores = reference_bank.scores(bank, similarities, counted.logits)
   known = scores >= bank.threshold
   count = int(np.sum(~known))
-  return Judged(similarities, scores, known, Refused(
+  return Detection(similarities, scores, known, RefusedShare(
       count, len(scores), metrics.wilson_interval(count, len(scores))))

@@ -1,4 +1,4 @@
-"""What graphs say of photos they do not know: export, classifier, page."""
+"""Tests of ood/graph_nodes.py, in export, classifier and page too."""
 
 import collections
 import csv
@@ -18,11 +18,11 @@ from common.errors import InputError
 from compat import tf
 from datasets import dataset_factory
 from datasets.conversion import convert_photos
-from evaluation import calibration, photo_features
-from kits import known_kit
+from evaluation import calibration, loop
+from kits import ood_kit
 from kits import serving_kit as kit
 from kits.trained_kit import CLASSES, NAME
-from ood import graph_nodes, reference_bank, run_bank
+from ood import detector, graph_nodes, photo_features, reference_bank
 from runs import checkpoints, run_info
 from serving.model import graph_info, inference_graph
 from serving.model.classifier import Classifier
@@ -45,8 +45,8 @@ def export(train_dir, path, *flags):
 @pytest.fixture(scope='module')
 def chain(tmp_path_factory):
   folder = tmp_path_factory.mktemp('chain')
-  data = known_kit.make_data(folder / 'data')
-  prefix = known_kit.make_run(data, folder)
+  data = ood_kit.make_data(folder / 'data')
+  prefix = ood_kit.make_run(data, folder)
   train_dir = os.path.dirname(prefix)
   encoded = export(train_dir, folder / 'encoded.pb', '--input_type=encoded')
   floats = export(train_dir, folder / 'floats.pb')
@@ -145,19 +145,19 @@ def test_export_says_size_threshold_and_photos(chain, tmp_path, log, capsys):
 
 def test_a_far_photo_is_refused_and_others_are_known(chain):
   classifier = Classifier.from_frozen_graph(chain.encoded)
-  for answer in classifier.examine_each(known_kit.far_photos()):
+  for answer in classifier.examine_each(ood_kit.far_photos()):
     assert answer.known is False
     assert answer.scores.sum() == pytest.approx(1, abs=1e-5)
   training = classifier.examine_each(
       [photo_of(chain, name) for name in chain.bank.filenames])
   assert sum(answer.known for answer in training) >= 28
-  far = classifier.examine_each(known_kit.far_photos())
+  far = classifier.examine_each(ood_kit.far_photos())
   assert (max(answer.similarity for answer in far) <
           min(answer.similarity for answer in training) - 0.05)
 
 
 def test_checkpoint_with_a_bank_says_what_its_graph_says(chain):
-  photos = known_kit.far_photos() + [
+  photos = ood_kit.far_photos() + [
       photo_of(chain, name) for name in chain.validation.filenames]
   ways = [Classifier.from_checkpoint(checkpoints.newest(chain.train_dir),
                                      num_nearest=2),
@@ -173,7 +173,7 @@ def test_checkpoint_with_a_bank_says_what_its_graph_says(chain):
 
 def test_graph_of_a_fixed_batch_knows_each_photo(chain, tmp_path):
   frozen = export(chain.train_dir, tmp_path / 'a.pb', '--batch_size=2')
-  photos = known_kit.far_photos() + [photo_of(chain, chain.bank.filenames[0])]
+  photos = ood_kit.far_photos() + [photo_of(chain, chain.bank.filenames[0])]
   expected = Classifier.from_frozen_graph(chain.encoded, num_nearest=1)
   found = Classifier.from_frozen_graph(frozen, num_nearest=1)
   for count in (4, 3, 1):
@@ -186,7 +186,7 @@ def test_graph_of_a_fixed_batch_knows_each_photo(chain, tmp_path):
 def test_a_photo_that_cannot_be_read_does_not_shift_the_answers(chain):
   classifier = Classifier.from_frozen_graph(chain.encoded, num_nearest=1,
                                             batch_size=2)
-  far, near = known_kit.far_photos()[0], photo_of(chain,
+  far, near = ood_kit.far_photos()[0], photo_of(chain,
                                                   chain.bank.filenames[7])
   found = classifier.examine_each([b'no photo', far, b'\xff\xd8\xff', near])
   assert isinstance(found[0], Exception) and isinstance(found[2], Exception)
@@ -195,7 +195,7 @@ def test_a_photo_that_cannot_be_read_does_not_shift_the_answers(chain):
 
 
 def test_temperature_and_known_go_together(chain, tmp_path, capsys):
-  train_dir = known_kit.copy_run(chain.train_dir, tmp_path / 'train')
+  train_dir = ood_kit.copy_run(chain.train_dir, tmp_path / 'train')
   prefix = checkpoints.newest(train_dir)
   calibration.save(prefix, calibration.Calibration(
       3.0, 0.2, 0.1, 'validation', 21, 40, checkpoints.digest(prefix), None))
@@ -217,7 +217,7 @@ def test_temperature_and_known_go_together(chain, tmp_path, capsys):
     (None, 'no run.json names its training data'),
 ])
 def test_export_of_a_run_without_photos(chain, tmp_path, change, message, log):
-  train_dir = known_kit.copy_run(chain.train_dir, tmp_path / 'train')
+  train_dir = ood_kit.copy_run(chain.train_dir, tmp_path / 'train')
   flags = []
   if change:
     run_info.save(train_dir, run_info.load(train_dir)._replace(**change))
@@ -233,14 +233,14 @@ def test_export_of_a_run_without_photos(chain, tmp_path, change, message, log):
   export(train_dir, tmp_path / 'a.pb', '--input_type=encoded', *flags)
   assert 'Known: left out, ' + message in log.text
   answer, = Classifier.from_frozen_graph(str(tmp_path / 'a.pb')).examine_each(
-      known_kit.far_photos()[:1])
+      ood_kit.far_photos()[:1])
   assert (answer.known, answer.similarity, answer.nearest) == (None, None, [])
 
 
 def test_export_that_no_longer_knows_keeps_the_former_and_warns(
     chain, tmp_path, caplog):
   # The classes of the data set have changed since the training.
-  known_kit.make_photos(tmp_path / NAME, 4)
+  ood_kit.make_photos(tmp_path / NAME, 4)
   (tmp_path / NAME / 'red').rename(tmp_path / NAME / 'black')
   convert_photos.convert(str(tmp_path), NAME, percent_validation=50)
   path = tmp_path / 'a_freeze.pb'
@@ -262,7 +262,7 @@ def test_export_that_no_longer_knows_keeps_the_former_and_warns(
 
 
 def test_export_of_a_data_set_that_has_moved_takes_the_flags(chain, tmp_path):
-  train_dir = known_kit.copy_run(chain.train_dir, tmp_path / 'train')
+  train_dir = ood_kit.copy_run(chain.train_dir, tmp_path / 'train')
   run_info.save(train_dir, run_info.load(train_dir)._replace(
       dataset_dir='/no/where'))
   for number, more in enumerate(([], ['--dataset_name=' + NAME])):
@@ -313,7 +313,7 @@ def two(chain, tmp_path_factory):
   folder = tmp_path_factory.mktemp('photos')
   name = chain.bank.filenames[11]
   paths = [folder / 'far.jpg', folder / 'near.jpg']
-  for path, data in zip(paths, (known_kit.far_photos()[0],
+  for path, data in zip(paths, (ood_kit.far_photos()[0],
                                 photo_of(chain, name))):
     path.write_bytes(data)
   return [str(path) for path in paths], name
@@ -400,7 +400,7 @@ def test_checkpoint_with_the_bank_of_other_weights_does_not_say(
   rows = classify(capsys, two[0][0], '--checkpoint_path=' + chain.train_dir,
                   newest)
   assert rows[0]['known'] == '0'
-  train_dir = known_kit.copy_run(chain.train_dir, tmp_path / 'train')
+  train_dir = ood_kit.copy_run(chain.train_dir, tmp_path / 'train')
   prefix = checkpoints.newest(train_dir)
   reference_bank.save(prefix, chain.bank._replace(digest='another'))
   rows = classify(capsys, two[0][0], '--checkpoint_path=' + train_dir, newest)
@@ -414,7 +414,7 @@ def test_page_says_none_of_and_still_the_scores(chain):
       examine_each=lambda photos, patience: classifier.examine_each(photos),
   )).test_client()
   pages = []
-  for data in (known_kit.far_photos()[0], photo_of(
+  for data in (ood_kit.far_photos()[0], photo_of(
       chain, chain.bank.filenames[0])):
     page = client.post('/', data={'file': (io.BytesIO(data), 'a.jpg')})
     assert page.status_code == 200
@@ -446,10 +446,11 @@ def test_bank_of_two_photos_works_in_a_graph():
   assert found['known'].tolist() == (scores >= bank.threshold).tolist()
 
 
-def test_judge_counts_what_the_scores_say(chain):
-  counted = collections.namedtuple('Counted', 'features logits')(
-      chain.validation.values, chain.validation.logits)
-  judged = run_bank.judge(chain.bank, counted)
-  assert judged.known.tolist() == (
-      judged.scores >= chain.bank.threshold).tolist()
-  assert judged.refused[:2] == (1, 21)
+def test_detect_counts_the_photos_below_the_threshold(chain):
+  counted = loop.Counted(
+      'model.ckpt-1', 1, [], None, None, chain.validation.logits,
+      chain.validation.values)
+  detection = detector.detect(chain.bank, counted)
+  assert detection.known.tolist() == (
+      detection.scores >= chain.bank.threshold).tolist()
+  assert detection.refused[:2] == (1, 21)

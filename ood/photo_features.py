@@ -4,28 +4,40 @@ They are computed from the run's feature cache (runs.feature_cache) if it still
 fits; otherwise the photos are run through the network.
 """
 
-import collections
 import os
+from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 import numpy as np
 
+from common import checkpoint_files
 from compat import tf
 from evaluation import loop
 from nets import frozen_trunk, nets_factory
-from runs import checkpoints, feature_cache
+from runs import checkpoints, feature_cache, run_info
 
 # Cached photos per batch.
 _BATCH = 256
 
-# values: [photos, n] float32. logits: [photos, classes] float32. labels:
-# [photos] int64. filenames: list of str. positions: [photos] int64, the numbers
-# of their records.
-Features = collections.namedtuple(
-    'Features', 'values logits labels filenames positions')
+
+class Features(NamedTuple):
+  """What a checkpoint computes of some photos."""
+
+  # [photos, n] float32, the input of the classifier.
+  values: np.ndarray
+  # [photos, classes] float32.
+  logits: np.ndarray
+  # [photos] int64.
+  labels: np.ndarray
+  filenames: List[str]
+  # [photos] int64, the numbers of their records.
+  positions: np.ndarray
 
 
-def from_cache(run, checkpoint, datasets, moving_average_decay=None,
-               session_config=None, choose=None):
+def from_cache(
+    run: run_info.RunInfo, checkpoint: str, datasets: Dict[str, Any],
+    moving_average_decay: Optional[float] = None, session_config: Any = None,
+    choose: Optional[Dict[str, Callable]] = None
+) -> Optional[Dict[str, Features]]:
   """Returns the features of a checkpoint from the caches of its run.
 
   Args:
@@ -69,7 +81,7 @@ def from_cache(run, checkpoint, datasets, moving_average_decay=None,
 
 def _open(run, checkpoint, datasets, use):
   """Returns {split: FeatureCache}, or None if one does not fit."""
-  reader = checkpoints.open_reader(checkpoint)
+  reader = checkpoint_files.open_reader(checkpoint)
   if not all(reader.has_tensor(name) for name in use.variables):
     return None
   facts = dict(
@@ -132,8 +144,11 @@ def _run(session, cache, inputs, outputs, positions):
                   [names[position] for position in positions], positions)
 
 
-def from_photos(run, checkpoint, dataset, batch_size, num_threads=4,
-                moving_average_decay=None, session_config=None, keep=None):
+def from_photos(run: run_info.RunInfo, checkpoint: str, dataset: Any,
+                batch_size: int, num_threads: int = 4,
+                moving_average_decay: Optional[float] = None,
+                session_config: Any = None,
+                keep: Optional[np.ndarray] = None) -> Features:
   """Computes the features of a checkpoint from photos.
 
   Args:
@@ -155,6 +170,7 @@ def from_photos(run, checkpoint, dataset, batch_size, num_threads=4,
         moving_average_decay=moving_average_decay, with_logits=True,
         with_features=True, keep=keep)
     counted = loop.count(graph, checkpoint, session_config=session_config)
+  assert counted.features is not None and counted.logits is not None
   return Features(counted.features, counted.logits, counted.labels,
                   counted.filenames,
                   np.arange(len(counted.labels)) if keep is None else keep)

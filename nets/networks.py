@@ -1,0 +1,289 @@
+"""Table of all networks: one row each, with its published checkpoints.
+
+To add a network, write its module and its row: then all programs accept its
+name. The tests need its facts in tests/nets/registry_test.py.
+
+Names, addresses, files and accuracies of the checkpoints are from the table
+"Pre-trained Models" in slim's README and the tables of its MobileNet pages, as
+of 2018.
+"""
+
+from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
+
+from nets import (
+  alexnet,
+  cifarnet,
+  inception,
+  lenet,
+  mobilenet_v1,
+  overfeat,
+  resnet_v1,
+  resnet_v2,
+  vgg,
+)
+from nets.mobilenet import mobilenet_v2
+from nets.nasnet import nasnet, pnasnet
+
+_STORAGE = 'https://storage.googleapis.com/'
+# The same files as on http://download.tensorflow.org.
+_MODELS = _STORAGE + 'download.tensorflow.org/models/'
+_MOBILENET_V1 = _MODELS + 'mobilenet_v1_2018_02_22/'
+_MOBILENET_V2 = _STORAGE + 'mobilenet_v2/checkpoints/'
+
+
+class Cost(NamedTuple):
+  """Size of a network and cost per photo, counted from the graph."""
+
+  # Outputs of the published checkpoint, or of the network's own data set if
+  # there is none.
+  classes: int
+  # Trainable parameters that the logits need, without moving statistics and
+  # auxiliary heads, as the papers count.
+  parameters: int
+  # Of convolutions and matrix products, at the network's image size.
+  multiply_adds: int
+
+
+class Checkpoint(NamedTuple):
+  """A checkpoint that TF-Slim published, trained on ImageNet (ILSVRC 2012)."""
+
+  # Distinct from the names of all other checkpoints.
+  name: str
+  # Address of the archive.
+  url: str
+  # Name of the checkpoint in the archive. It is a single file of that name
+  # (TensorFlow's V1 format) in the archives of 2016 and of resnet_v2, and
+  # <file>.index and <file>.data-... (V2) in the others; the format is detected.
+  file: str
+  # Accuracies on ImageNet's validation photos, in percent, of a single central
+  # crop. ResNet V2 was measured at 299 x 299, the others at the image size of
+  # their name or network.
+  top_1: float
+  top_5: float
+
+
+class Network(NamedTuple):
+  """One row of NETWORKS."""
+
+  # Builds the network.
+  function: Callable
+  # Function from weight_decay to the arg scope.
+  arg_scope: Callable
+  # Name of the family, a row of preprocessing_factory.FAMILIES.
+  preprocessing: str
+  # Default height and width in pixels.
+  image_size: int
+  # Of the image.
+  channels: int
+  # Variables to exclude when a checkpoint with other classes is restored, and
+  # to train alone when only the classifier is fine-tuned.
+  classifier_scopes: Tuple[str, ...]
+  # The end point that feeds the classifier.
+  features: str
+  # None: not counted.
+  cost: Optional[Cost] = None
+  # First the one that the network's name stands for.
+  checkpoints: Tuple[Checkpoint, ...] = ()
+
+
+def _dated(name: str, date: str, top_1: float, top_5: float,
+           file: Optional[str] = None) -> Checkpoint:
+  """Returns the checkpoint in `<name>_<date>.tar.gz`."""
+  return Checkpoint(name, '%s%s_%s.tar.gz' % (_MODELS, name, date),
+                    file or name + '.ckpt', top_1, top_5)
+
+
+def _by_size(
+    name: str, folder: str, accuracies: Dict[int, Tuple[float, float]]
+) -> Tuple[Checkpoint, ...]:
+  """Returns the checkpoints of a MobileNet of one width, one per image size.
+
+  Args:
+    name: their name without the image size.
+    folder: address of the folder of their archives.
+    accuracies: {image size in pixels: (top 1, top 5)}.
+  """
+  names = {size: '%s_%d' % (name, size) for size in accuracies}
+  return tuple(Checkpoint(names[size], '%s%s.tgz' % (folder, names[size]),
+                          names[size] + '.ckpt', top_1, top_5)
+               for size, (top_1, top_5) in accuracies.items())
+
+
+def _network(function: Any, arg_scope: Callable, preprocessing: str,
+             classifier_scopes: Tuple[str, ...], features: str, cost: Cost,
+             *checkpoints: Checkpoint, channels: int = 3,
+             image_size: Optional[int] = None) -> Network:
+  return Network(function, arg_scope, preprocessing,
+                 image_size or function.default_image_size, channels,
+                 classifier_scopes, features, cost, checkpoints)
+
+
+def _plain(function, arg_scope, cost, *checkpoints):
+  name = function.__name__
+  return _network(function, arg_scope, 'vgg', (name + '/fc8',), name + '/fc7',
+                  cost, *checkpoints)
+
+
+def _resnet_v1(function, cost, *checkpoints):
+  return _network(function, resnet_v1.resnet_arg_scope, 'vgg',
+                  (function.__name__ + '/logits',), 'global_pool', cost,
+                  *checkpoints)
+
+
+def _resnet_v2(function, cost, *checkpoints):
+  # By slim's README, the published checkpoints need Inception preprocessing and
+  # 299 x 299; slim's own default size is 224.
+  return _network(function, resnet_v2.resnet_arg_scope, 'inception',
+                  (function.__name__ + '/logits',), 'global_pool', cost,
+                  *checkpoints, image_size=299)
+
+
+def _mobilenet_v1(function, cost, width, accuracies):
+  return _network(function, mobilenet_v1.mobilenet_v1_arg_scope, 'inception',
+                  ('MobilenetV1/Logits',), 'AvgPool_1a', cost,
+                  *_by_size('mobilenet_v1_' + width, _MOBILENET_V1, accuracies))
+
+
+def _mobilenet_v2(function, cost, width, accuracies):
+  return _network(function, mobilenet_v2.training_scope, 'inception',
+                  ('MobilenetV2/Logits',), 'global_pool', cost,
+                  *_by_size('mobilenet_v2_' + width, _MOBILENET_V2, accuracies))
+
+
+def _nasnet(function, arg_scope, preprocessing, aux_scope, cost, *checkpoints):
+  # The scopes of NASNets do not begin with the name of the network.
+  return _network(function, arg_scope, preprocessing,
+                  ('final_layer', aux_scope), 'global_pool', cost, *checkpoints)
+
+
+NETWORKS = {
+    'alexnet_v2': _plain(
+        alexnet.alexnet_v2, alexnet.alexnet_v2_arg_scope,
+        Cost(1000, 50303912, 736555776)),
+    'cifarnet': _network(
+        cifarnet.cifarnet, cifarnet.cifarnet_arg_scope, 'cifarnet',
+        ('CifarNet/logits',), 'fc4', Cost(10, 1756426, 32778112)),
+    'inception_v1': _network(
+        inception.inception_v1, inception.inception_v1_arg_scope, 'inception',
+        ('InceptionV1/Logits',), 'AvgPool_0a_7x7',
+        Cost(1001, 6618649, 1498377216),
+        _dated('inception_v1', '2016_08_28', 69.8, 89.6)),
+    'inception_v2': _network(
+        inception.inception_v2, inception.inception_v2_arg_scope, 'inception',
+        ('InceptionV2/Logits',), 'AvgPool_1a',
+        Cost(1001, 11179361, 1934858240),
+        _dated('inception_v2', '2016_08_28', 73.9, 91.8)),
+    'inception_v3': _network(
+        inception.inception_v3, inception.inception_v3_arg_scope, 'inception',
+        ('InceptionV3/Logits', 'InceptionV3/AuxLogits'), 'PreLogits',
+        Cost(1001, 23819401, 5713218144),
+        _dated('inception_v3', '2016_08_28', 78.0, 93.9)),
+    'inception_v4': _network(
+        inception.inception_v4, inception.inception_v4_arg_scope, 'inception',
+        ('InceptionV4/Logits', 'InceptionV4/AuxLogits'), 'PreLogitsFlatten',
+        Cost(1001, 42649769, 12253976160),
+        _dated('inception_v4', '2016_09_09', 80.2, 95.2)),
+    'inception_resnet_v2': _network(
+        inception.inception_resnet_v2, inception.inception_resnet_v2_arg_scope,
+        'inception',
+        ('InceptionResnetV2/Logits', 'InceptionResnetV2/AuxLogits'),
+        'PreLogitsFlatten', Cost(1001, 55814729, 13155795552),
+        _dated('inception_resnet_v2', '2016_08_30', 80.4, 95.3,
+               'inception_resnet_v2_2016_08_30.ckpt')),
+    'lenet': _network(
+        lenet.lenet, lenet.lenet_arg_scope, 'lenet', ('LeNet/fc4',), 'fc3',
+        Cost(10, 3274634, 13883904), channels=1),
+    'mobilenet_v1': _mobilenet_v1(
+        mobilenet_v1.mobilenet_v1, Cost(1001, 4233001, 568741376), '1.0', {
+            224: (70.9, 89.9), 192: (70.0, 89.2), 160: (68.0, 87.7),
+            128: (65.2, 85.8)}),
+    'mobilenet_v1_075': _mobilenet_v1(
+        mobilenet_v1.mobilenet_v1_075, Cost(1001, 2586329, 325401216), '0.75', {
+            224: (68.4, 88.2), 192: (67.2, 87.3), 160: (65.3, 86.0),
+            128: (62.1, 83.9)}),
+    'mobilenet_v1_050': _mobilenet_v1(
+        mobilenet_v1.mobilenet_v1_050, Cost(1001, 1332105, 149497600), '0.5', {
+            224: (63.3, 84.9), 192: (61.7, 83.6), 160: (59.1, 81.9),
+            128: (56.3, 79.4)}),
+    'mobilenet_v1_025': _mobilenet_v1(
+        mobilenet_v1.mobilenet_v1_025, Cost(1001, 470329, 41030528), '0.25', {
+            224: (49.8, 74.2), 192: (47.7, 72.3), 160: (45.5, 70.3),
+            128: (41.5, 66.3)}),
+    'mobilenet_v2': _mobilenet_v2(
+        mobilenet_v2.mobilenet, Cost(1001, 3506153, 300775552), '1.0', {
+            224: (71.9, 91.0), 192: (70.7, 90.1), 160: (68.8, 89.0),
+            128: (65.3, 86.9), 96: (60.3, 83.2)}),
+    'mobilenet_v2_035': _mobilenet_v2(
+        mobilenet_v2.mobilenet_v2_035, Cost(1001, 1678409, 59287088), '0.35', {
+            224: (60.3, 82.9), 192: (58.2, 81.2), 160: (55.7, 79.1),
+            128: (50.8, 75.0), 96: (45.5, 70.4)}),
+    'mobilenet_v2_140': _mobilenet_v2(
+        mobilenet_v2.mobilenet_v2_140, Cost(1001, 6110569, 582197616), '1.4', {
+            224: (74.9, 92.5)}),
+    # Trained with padded random crops and flips, as in 'cifarnet'.
+    'nasnet_cifar': _nasnet(
+        nasnet.build_nasnet_cifar, nasnet.nasnet_cifar_arg_scope, 'cifarnet',
+        'aux_11', Cost(10, 3346538, 544333312)),
+    'nasnet_mobile': _nasnet(
+        nasnet.build_nasnet_mobile, nasnet.nasnet_mobile_arg_scope,
+        'inception', 'aux_7', Cost(1001, 5291035, 563639872),
+        _dated('nasnet-a_mobile', '04_10_2017', 74.0, 91.6, 'model.ckpt')),
+    'nasnet_large': _nasnet(
+        nasnet.build_nasnet_large, nasnet.nasnet_large_arg_scope, 'inception',
+        'aux_11', Cost(1001, 88757183, 23783418690),
+        _dated('nasnet-a_large', '04_10_2017', 82.7, 96.2, 'model.ckpt')),
+    'overfeat': _plain(
+        overfeat.overfeat, overfeat.overfeat_arg_scope,
+        Cost(1000, 145704424, 2647011328)),
+    'pnasnet_large': _nasnet(
+        pnasnet.build_pnasnet_large, pnasnet.pnasnet_large_arg_scope,
+        'inception', 'aux_7', Cost(1001, 86061989, 24937400112),
+        _dated('pnasnet-5_large', '2017_12_13', 82.9, 96.2, 'model.ckpt')),
+    'pnasnet_mobile': _nasnet(
+        pnasnet.build_pnasnet_mobile, pnasnet.pnasnet_mobile_arg_scope,
+        'inception', 'aux_5', Cost(1001, 5065568, 587294280),
+        _dated('pnasnet-5_mobile', '2017_12_13', 74.2, 91.9, 'model.ckpt')),
+    'resnet_v1_50': _resnet_v1(
+        resnet_v1.resnet_v1_50, Cost(1000, 25557032, 3482255360),
+        _dated('resnet_v1_50', '2016_08_28', 75.2, 92.2)),
+    'resnet_v1_101': _resnet_v1(
+        resnet_v1.resnet_v1_101, Cost(1000, 44549160, 7194476544),
+        _dated('resnet_v1_101', '2016_08_28', 76.4, 92.9)),
+    'resnet_v1_152': _resnet_v1(
+        resnet_v1.resnet_v1_152, Cost(1000, 60192808, 10906697728),
+        _dated('resnet_v1_152', '2016_08_28', 76.8, 93.2)),
+    'resnet_v1_200': _resnet_v1(
+        resnet_v1.resnet_v1_200, Cost(1000, 64673832, 14400552960)),
+    'resnet_v2_50': _resnet_v2(
+        resnet_v2.resnet_v2_50, Cost(1001, 25570409, 6536213248),
+        _dated('resnet_v2_50', '2017_04_14', 75.6, 92.8)),
+    'resnet_v2_101': _resnet_v2(
+        resnet_v2.resnet_v2_101, Cost(1001, 44579945, 13373518592),
+        _dated('resnet_v2_101', '2017_04_14', 77.0, 93.7)),
+    'resnet_v2_152': _resnet_v2(
+        resnet_v2.resnet_v2_152, Cost(1001, 60238953, 20210823936),
+        _dated('resnet_v2_152', '2017_04_14', 77.8, 94.1)),
+    'resnet_v2_200': _resnet_v2(
+        resnet_v2.resnet_v2_200, Cost(1001, 64728169, 26645934848)),
+    'vgg_a': _plain(
+        vgg.vgg_a, vgg.vgg_arg_scope, Cost(1000, 132863336, 7609090048)),
+    'vgg_16': _plain(
+        vgg.vgg_16, vgg.vgg_arg_scope, Cost(1000, 138357544, 15470264320),
+        _dated('vgg_16', '2016_08_28', 71.5, 89.8)),
+    'vgg_19': _plain(
+        vgg.vgg_19, vgg.vgg_arg_scope, Cost(1000, 143667240, 19632062464),
+        _dated('vgg_19', '2016_08_28', 71.1, 89.8)),
+}
+
+# Published checkpoints of networks that have no row above, by the name of the
+# network in slim.
+OTHER_CHECKPOINTS = {
+    'mobilenet_v2_050': _by_size('mobilenet_v2_0.5', _MOBILENET_V2, {
+        224: (65.4, 86.4), 192: (63.9, 85.4), 160: (61.0, 83.2),
+        128: (57.7, 80.8), 96: (51.2, 75.8)}),
+    'mobilenet_v2_075': _by_size('mobilenet_v2_0.75', _MOBILENET_V2, {
+        224: (69.8, 89.6), 192: (68.7, 88.9), 160: (66.4, 87.3),
+        128: (63.2, 85.3), 96: (58.8, 81.6)}),
+    'mobilenet_v2_130': _by_size('mobilenet_v2_1.3', _MOBILENET_V2, {
+        224: (74.4, 92.1)}),
+}
