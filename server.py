@@ -11,12 +11,10 @@ switches to the new graph.
 import ipaddress
 import json
 import logging
-import math
 import os
 import re
-import resource
 import signal
-import socket
+from typing import Any, Callable, List, Optional
 
 from absl import flags
 
@@ -24,12 +22,13 @@ from common import flags as common_flags
 from common.errors import InputError
 from compat import setup_logging, tf
 from datasets.photo_files import photos
-from serving.model import heap
+from serving.model import heap_memory
 from serving.model.classifier import Classifier
-from serving.model.live import Service, Source
-from serving.web import clients, hosts, logs, metrics
-from serving.web.app import body_bytes, create_app
-from serving.web.shutdown import DrainingServer
+from serving.model.classifier_service import GraphSource, Service
+from serving.web import clients, hosts, logs
+from serving.web.app import ClassifierApp, create_app
+from serving.web.listening import bind, listen
+from serving.web.metrics import Metrics
 
 FLAGS = flags.FLAGS
 
@@ -37,26 +36,8 @@ FLAGS = flags.FLAGS
 # refusals.
 _MORE_THREADS = 16
 
-# Connections in addition to one per thread: slow uploads, idle browsers.
-_MORE_CONNECTIONS = 400
 
-# Open files that are reserved for anything but connections, and the minimum
-# number of connections without which the server does not start.
-_OTHER_FILES, _FEWEST_CONNECTIONS = 20, 8
-
-# Maximum bytes of the headers of a request. nginx has the same default.
-_HEADER_BYTES = 32 * 2 ** 10
-
-# Seconds after which an inactive connection is closed.
-_SILENT_SECS = 60
-
-# Total bytes of all uploads in progress: those of a few clients with the
-# largest photos, or of a hundred with usual ones. Each is held in memory up to
-# three times while it is parsed.
-_UPLOADS_BYTES = 256 * 2 ** 20
-
-
-def define_flags():
+def define_flags() -> None:
   """Defines the 2017 server's flags with its defaults, and new flags."""
   flags.DEFINE_string(
       'model_dir', '', 'Folder of --model_name and --label_file.')
@@ -188,7 +169,8 @@ def _define_load_flags():
       'to end.', lower_bound=0)
 
 
-def service_from_flags(observe=None):
+def service_from_flags(observe: Optional[Callable[[str, float], None]] = None
+                       ) -> Service:
   """Returns the Service, with its graph loaded and warmed up.
 
   Args:
@@ -212,12 +194,12 @@ def service_from_flags(observe=None):
     return Classifier.from_frozen_graph(graph_file, label_file, **options)
 
   return Service(
-      Source(load, graph_file, label_file), FLAGS.reload_secs, FLAGS.max_pixels,
-      observe, batch_size=FLAGS.batch_size, max_queue=FLAGS.max_queue,
-      window_secs=FLAGS.batch_window_ms / 1000)
+      GraphSource(load, graph_file, label_file), FLAGS.reload_secs,
+      FLAGS.max_pixels, observe, batch_size=FLAGS.batch_size,
+      max_queue=FLAGS.max_queue, window_secs=FLAGS.batch_window_ms / 1000)
 
 
-def threads_from_flags():
+def threads_from_flags() -> int:
   """Returns the number of threads that answer requests.
 
   Raises:
@@ -232,22 +214,22 @@ def threads_from_flags():
   return FLAGS.threads
 
 
-def trusted_proxy_from_flags():
-  """Returns --trusted_proxy in the form for clients.address_of.
+def trusted_proxy_from_flags() -> Optional[str]:
+  """Returns --trusted_proxy in the form for clients.client_address.
 
   Raises:
     InputError: it is not an address.
   """
   if FLAGS.trusted_proxy is None:
     return None
-  address = clients.normal(FLAGS.trusted_proxy)
+  address = clients.normalize_address(FLAGS.trusted_proxy)
   if not address:
     raise InputError('--trusted_proxy=%r is not an IP address; accepted: one, '
                      'as 127.0.0.1' % FLAGS.trusted_proxy)
   return address
 
 
-def url_prefix_from_flags():
+def url_prefix_from_flags() -> str:
   """Returns --url_prefix with a leading and no trailing slash, or ''.
 
   Raises:
@@ -261,7 +243,7 @@ def url_prefix_from_flags():
   return prefix.rstrip('/')
 
 
-def allowed_hosts_from_flags(address):
+def allowed_hosts_from_flags(address: str) -> List[str]:
   """Returns --allowed_hosts in the form for hosts.check.
 
   Args:
@@ -282,13 +264,14 @@ def allowed_hosts_from_flags(address):
   return names
 
 
-def app_from_flags(service, allowed_hosts, numbers=None):
+def app_from_flags(service: Service, allowed_hosts: List[str],
+                   metrics: Metrics) -> ClassifierApp:
   """Returns the WSGI application for a Service.
 
   Args:
     service: Service.
     allowed_hosts: as `allowed_hosts_from_flags` returned it.
-    numbers: metrics.Metrics, or None.
+    metrics: Metrics that /metrics shows.
 
   Raises:
     InputError: the folder for uploads or the file of tokens cannot be used.
@@ -309,98 +292,7 @@ def app_from_flags(service, allowed_hosts, numbers=None):
       'ACCESS_LOG': FLAGS.access_log,
       'PAGE': FLAGS.page,
       'ALLOWED_HOSTS': allowed_hosts,
-  }, numbers)
-
-
-def bind(host, port):
-  """Binds a port without listening on it yet.
-
-  It is bound before the graph is loaded, so that a port in use is reported at
-  once.
-
-  Args:
-    host: name or address, IPv4 or IPv6.
-    port: 0 uses a free one.
-
-  Returns:
-    A socket.
-
-  Raises:
-    InputError: the address or the port is not available.
-  """
-  try:
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    listener = socket.socket(family, kind, protocol)
-    # A port that was used by the last server just before can be used again.
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(address)
-  except OSError as error:
-    raise _port_error(host, port, error)
-  return listener
-
-
-def listen(app, listener, threads, max_upload_mb, url_prefix='',
-           request_secs=math.inf):
-  """Starts to listen.
-
-  Args:
-    app: WSGI application.
-    listener: socket, as `bind` returned it.
-    threads: number of requests that are processed at once.
-    max_upload_mb: largest photo, in units of 2^20 bytes.
-    url_prefix: as `url_prefix_from_flags` returned it; removed from the path of
-      a request that has it.
-    request_secs: deadline of a request, in seconds.
-
-  Returns:
-    A DrainingServer, which answers when its `run` is called.
-
-  Raises:
-    InputError: another program has taken the port meanwhile, or the limit on
-      open files leaves too few connections.
-  """
-  host, port = listener.getsockname()[:2]
-  most_bytes = body_bytes(max_upload_mb)
-  connection_limit = _connection_limit(threads + _MORE_CONNECTIONS)
-  try:
-    return DrainingServer(
-        app, listener, most_bytes, max(_UPLOADS_BYTES, 2 * most_bytes),
-        request_secs, threads=threads, ident=None, url_prefix=url_prefix,
-        connection_limit=connection_limit,
-        max_request_header_size=_HEADER_BYTES,
-        # Only clients.address_of reads such headers.
-        clear_untrusted_proxy_headers=False, channel_timeout=_SILENT_SECS,
-        # An upload or a response that waits is never written to a file.
-        inbuf_overflow=2 * most_bytes, outbuf_overflow=2 * most_bytes)
-  except OSError as error:
-    raise _port_error(host, port, error)
-
-
-def _connection_limit(wanted):
-  """Returns `wanted`, or fewer connections if the limit on open files is lower.
-
-  Raises:
-    InputError: too few are left.
-  """
-  most_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-  if most_files == resource.RLIM_INFINITY:
-    return wanted
-  others = len(os.listdir('/dev/fd')) + _OTHER_FILES
-  limit = min(wanted, most_files - others)
-  if limit < _FEWEST_CONNECTIONS:
-    raise InputError('the limit on open files (ulimit -n) is %d; at least %d '
-                     'are needed' % (most_files, others + _FEWEST_CONNECTIONS))
-  if limit < wanted:
-    tf.logging.warning(
-        'at most %d connections at once in place of %d: the limit on open '
-        'files (ulimit -n) is %d', limit, wanted, most_files)
-  return limit
-
-
-def _port_error(host, port, error):
-  return InputError('cannot listen on %s, port %d: %s; choose another with '
-                    '--port or --host' % (host, port, error.strerror))
+  }, metrics)
 
 
 def _end(signal_number, frame):
@@ -409,9 +301,9 @@ def _end(signal_number, frame):
   raise SystemExit(0)
 
 
-def main(_):
+def main(_: Any) -> None:
   """Loads the frozen graph, then serves the page until a signal ends it."""
-  heap.use_one_arena()  # Before there is a thread with its own arena.
+  heap_memory.use_one_arena()  # Before there is a thread with its own arena.
   with logs.native_lines_marked(FLAGS.log_format), logs.one_line_each(
       FLAGS.log_format):
     _serve()
@@ -429,16 +321,16 @@ def _serve():
   url_prefix = url_prefix_from_flags()
   listener = bind(FLAGS.host, FLAGS.port)
   allowed_hosts = allowed_hosts_from_flags(listener.getsockname()[0])
-  numbers = metrics.Metrics()
-  service = service_from_flags(numbers.observe)
-  server = listen(app_from_flags(service, allowed_hosts, numbers), listener,
+  metrics = Metrics()
+  service = service_from_flags(metrics.observe)
+  server = listen(app_from_flags(service, allowed_hosts, metrics), listener,
                   threads, FLAGS.max_upload_mb, url_prefix,
                   FLAGS.request_timeout)
   server.stop_on_signals()
   line = 'listening on port %d' % listener.getsockname()[1]
   print(json.dumps({'message': line}) if FLAGS.access_log == 'json' else line,
         flush=True)
-  cut_off = server.run(FLAGS.drain_secs, on_end=service.announce_end)
+  cut_off = server.run(FLAGS.drain_secs, on_end=service.begin_shutdown)
   # The only remaining requests are those whose clients no longer wait.
   service.close(timeout=0 if cut_off else FLAGS.drain_secs)
   tf.logging.info('ended')

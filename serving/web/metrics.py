@@ -1,19 +1,21 @@
 """Counters and measurements of the server, in the text format of Prometheus.
 
-  numbers = metrics.Metrics()
-  numbers.observe('classifier_batch_size', 8)
-  text = numbers.render(service.counts(), service.facts())
+  metrics = Metrics()
+  metrics.observe('classifier_batch_size', 8)
+  text = metrics.render(service.counts(), service.model_info())
 
 Names and units follow https://prometheus.io/docs/practices/naming/; the metrics
 of the process have the names that Prometheus' own libraries use.
 """
 
 import bisect
-import collections
 import os
 import resource
 import threading
 import time
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
+
+from serving.web.refusals import Refused
 
 CONTENT_TYPE = 'text/plain; version=0.0.4; charset=utf-8'
 
@@ -26,11 +28,21 @@ _PIXELS = (1e4, 1e5, 3e5, 1e6, 3e6, 1e7, 2e7, 5e7, 1e8)
 # Methods with a label of their own; a client may send any other word.
 _METHODS = ('GET', 'HEAD', 'OPTIONS', 'POST')
 
-# labels: names of its labels. bounds: for a histogram, without infinity.
-_Metric = collections.namedtuple('_Metric', 'kind text labels bounds',
-                                 defaults=((), ()))
 
-# By name. Values of service.counts() and app.kept_counts() are listed here as
+class _Metric(NamedTuple):
+  """One row of _METRICS."""
+
+  # 'counter', 'gauge' or 'histogram'.
+  kind: str
+  # Its description.
+  text: str
+  # Names of its labels.
+  labels: Tuple[str, ...] = ()
+  # Upper bounds of a histogram, without infinity.
+  bounds: Tuple[float, ...] = ()
+
+
+# By name. Values of AppState.counts() are listed here as
 # classifier_<name>, counters as classifier_<name>_total.
 _METRICS = {
     'http_request_duration_seconds': _Metric(
@@ -88,13 +100,14 @@ class Metrics:
     self._lock = threading.Lock()
     # By name and label values: for a histogram the counts of its buckets and
     # the sum, otherwise one number.
-    self._values = {name: {} for name in _METRICS}
+    self._values: Dict[str, Dict[tuple, Any]] = {
+        name: {} for name in _METRICS}
     for name, metric in _METRICS.items():
       if metric.kind == 'histogram' and not metric.labels:
         self._values[name][()] = _empty(metric)
     self._started = _start_time()
 
-  def observe(self, name, value, *labels):
+  def observe(self, name: str, value: float, *labels: Any) -> None:
     """Adds to a counter, or an observation to a histogram.
 
     Args:
@@ -113,44 +126,46 @@ class Metrics:
       else:
         values[labels] = values.get(labels, 0) + value
 
-  def observe_request(self, method, route, status, seconds):
+  def observe_request(self, method: Optional[str], route: str, status: int,
+                      seconds: float) -> None:
     """Counts a request.
 
+    Args:
       method: as the client sent it.
       route: URL rule of the application, or another name from a bounded set.
       status: HTTP status of the response.
       seconds: duration of the request.
     """
-    method = method if method in _METHODS else 'other'
-    self.observe('http_request_duration_seconds', seconds, method, route,
-                 status)
+    self.observe('http_request_duration_seconds', seconds,
+                 method if method in _METHODS else 'other', route, status)
     self.observe('classifier_http_requests_total', 1, route, status)
 
-  def observe_refusal(self, refused):
-    """Counts a refusals.Refused."""
+  def observe_refusal(self, refused: Refused) -> None:
+    """Counts a request, or one photo of it, that was refused."""
     self.observe('classifier_refusals_total', 1, refused.code, refused.status)
 
-  def render(self, counts, facts):
+  def render(self, counts: Mapping[str, float], model_info: Mapping[str, Any]
+             ) -> str:
     """Returns all metrics as text.
 
     Args:
       counts: dict of the values that are counted elsewhere.
-      facts: dict about the current graph, as Service.facts returns it.
+      model_info: description of the current graph, as of Service.model_info.
     """
-    present = _process()
+    current = _process()
     if self._started:
-      present['process_start_time_seconds'] = self._started
+      current['process_start_time_seconds'] = self._started
     for name, value in counts.items():
-      present['classifier_' + name] = present[
+      current['classifier_' + name] = current[
           'classifier_%s_total' % name] = value
-    model = tuple(facts.get(name) or '' for name in
+    model = tuple(model_info.get(name) or '' for name in
                   _METRICS['classifier_model_info'].labels)
     lines = []
     with self._lock:
       for name, metric in _METRICS.items():
         values = dict(self._values[name])
-        if name in present:
-          values[()] = present[name]
+        if name in current:
+          values[()] = current[name]
         elif name == 'classifier_model_info':
           values[model] = 1
         lines += _lines(name, metric, values)
@@ -196,18 +211,18 @@ def _number(value):
 def _process():
   """Returns the metrics of this process by name; fewer without /proc."""
   limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-  found = {'process_cpu_seconds_total': time.process_time(),
-           'process_max_fds':
-               float('inf') if limit == resource.RLIM_INFINITY else limit}
+  values = {'process_cpu_seconds_total': time.process_time(),
+            'process_max_fds':
+                float('inf') if limit == resource.RLIM_INFINITY else limit}
   try:
     with open('/proc/self/statm') as file:
       pages = int(file.read().split()[1])
-    found['process_resident_memory_bytes'] = pages * resource.getpagesize()
+    values['process_resident_memory_bytes'] = pages * resource.getpagesize()
     # The folder is itself open while it is listed.
-    found['process_open_fds'] = len(os.listdir('/proc/self/fd')) - 1
+    values['process_open_fds'] = len(os.listdir('/proc/self/fd')) - 1
   except OSError:
     pass  # Not Linux, or no file descriptor is left for it.
-  return found
+  return values
 
 
 def _start_time():

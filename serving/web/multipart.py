@@ -6,9 +6,9 @@ however its lines break and however many parts it has (werkzeug's parser before
 2.3.8 searches its buffer again for each chunk: CVE-2023-46136).
 """
 
-import collections
 import re
 import urllib.parse
+from typing import Iterator, NamedTuple, Optional
 
 from serving.web.refusals import Refused
 
@@ -28,23 +28,26 @@ _PARAMETER = re.compile(
     re.DOTALL)
 
 
-Part = collections.namedtuple('Part', 'name filename content')
-Part.__doc__ = """One field of a form.
+class Part(NamedTuple):
+  """One field of a form."""
 
-name: string.
-filename: string; None where the field is not a file.
-content: bytes.
-"""
+  # Of the field.
+  name: str
+  # None: the field is not a file.
+  filename: Optional[str]
+  # Of the file, or the value of the field.
+  content: bytes
 
 
-def parts(body, boundary, max_parts):
+def parts(body: bytes, boundary: Optional[str], max_parts: int
+          ) -> Iterator[Part]:
   """Yields the Parts of a form, in their order.
 
   Omits a file field in which the browser's user has chosen no file.
 
   Args:
     body: bytes of the request.
-    boundary: string, the parameter of its Content-Type.
+    boundary: the parameter of its Content-Type; None: missing.
     max_parts: maximum number of parts.
 
   Raises:

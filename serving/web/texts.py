@@ -1,13 +1,16 @@
 """Texts of the pages and the errors, in English and in Chinese.
 
-  text = texts.of('zh')
-  text['choose'], texts.sentence('zh', refused)
+  text = texts.for_language('zh')
+  text['choose'], texts.message('zh', refused)
 
 Both tables have the same keys, with the same placeholders; app_test.py
 checks that.
 """
 
+from typing import Any, Dict, Optional, Sequence, Tuple, Union
+
 from datasets.photo_files import formats
+from serving.web.refusals import Refused
 
 LANGUAGES = ('en', 'zh')
 
@@ -182,58 +185,58 @@ _SENTENCES = {
 _TABLES = {'en': _EN, 'zh': _ZH}
 
 # Formats of datasets.photo_files.formats whose name is not a proper name.
-_FORMATS = {
+_FORMATS: Dict[str, Dict[Optional[str], str]] = {
     'en': {None: 'A file of this kind'},
     'zh': {None: '这种文件', 'Plain text': '纯文本'},
 }
 
 
-def of(language):
+def for_language(language: str) -> Dict[str, str]:
   """Returns the table for one of LANGUAGES."""
   return _TABLES[language]
 
 
-def sentence(language, refused):
+def message(language: str, refused: Refused) -> str:
   """Returns the message of a refusals.Refused for the visitor."""
-  table, values = of(language), dict(refused.values)
+  table, values = for_language(language), dict(refused.values)
   key = refused.code
   if key == 'not_a_photo':
     name = values['format']
     key = 'save_as' if name in formats.PHOTOS else key
     values.update(format=_FORMATS[language].get(name, table['format'] % name),
-                  accepted=one_of(language, values['accepted']))
+                  accepted=alternatives(language, values['accepted']))
   text = _SENTENCES[language][key] % values
   return table['of_file'] % (refused.file, text) if refused.file else text
 
 
-def one_of(language, names):
+def alternatives(language: str, names: Sequence[str]) -> str:
   """Returns names as alternatives: 'JPEG or PNG'."""
-  table = of(language)
+  table = for_language(language)
   if len(names) < 2:
     return ''.join(names)
   return table['or'] % (table['comma'].join(names[:-1]), names[-1])
 
 
-def kept(language, days):
+def retention_notice(language: str, days: Union[float, bool]) -> str:
   """Returns the text for visitors about keeping the photos that they send.
 
   Args:
     language: one of LANGUAGES.
     days: maximum number of days that photos are kept; 0 or False: not kept.
   """
-  table = of(language)
+  table = for_language(language)
   if not days:
     return table['not_kept']
   return table['kept'] % (table['day' if days == 1 else 'days'] % '%g' % days)
 
 
-def as_json(language, refused):
+def error_json(language: str, refused: Refused) -> Dict[str, Any]:
   """Returns the JSON object of the API for an error, as a dict."""
   return {'error': {'code': refused.code,
-                    'message': sentence(language, refused)}}
+                    'message': message(language, refused)}}
 
 
-def none_of_words(language):
-  """Returns the `words` for serving.web.rows.none_of."""
-  table = of(language)
+def none_of_words(language: str) -> Tuple[str, str, str]:
+  """Returns the `words` for serving.web.score_table.none_of_text."""
+  table = for_language(language)
   return table['none_of'], table['others'], table['comma']

@@ -32,7 +32,7 @@ class FakeService:
     self.known = None
     self.ready = True
 
-  def examine_each(self, data, patience=None):
+  def examine_each(self, data, deadline=None):
     if isinstance(self.error, photos.PhotoError):
       return [self.error] * len(data)
     if self.error:
@@ -45,7 +45,7 @@ class FakeService:
   def is_ready(self):
     return self.ready
 
-  def facts(self):
+  def model_info(self):
     return {'name': 'inception_v4', 'classes': self.labels, 'image_size': 299,
             'file': '/home/somebody/graphs/a.pb', 'bytes': 171000000,
             'sha256': '0' * 64, 'checkpoint': '/home/somebody/model.ckpt-7',

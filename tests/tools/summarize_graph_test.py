@@ -127,7 +127,7 @@ def test_human_numbers(number, text):
 
 
 @pytest.mark.parametrize('content,message', [
-    (None, 'No such file'), (b'', 'holds no graph'),
+    (None, 'No such file'), (b'', 'contains no graph'),
     (b'\xff' * 50, 'no GraphDef, neither binary nor as text'),
     (b'node { nam: 3 }', 'no GraphDef, neither binary nor as text')], ids=str)
 def test_no_graph_is_one_line(tmp_path, content, message):

@@ -110,7 +110,7 @@ def test_build_bad_arguments_are_refused():
   with tf.Graph().as_default():
     with pytest.raises(InputError, match="'video'; known: float, encoded"):
       inference_graph.build('cifarnet', ['a'], input_kind='video')
-    with pytest.raises(InputError, match='one label at least'):
+    with pytest.raises(InputError, match='at least one label'):
       inference_graph.build('cifarnet', [])
     with pytest.raises(InputError, match="unknown network 'resnet'"):
       inference_graph.build('resnet', ['a'])
