@@ -45,26 +45,27 @@ def define_flags() -> None:
       'model_name', 'my_inception_v4_freeze.pb', 'File of the frozen graph.')
   flags.DEFINE_string(
       'label_file', 'my_inception_v4_freeze.label',
-      'File of its labels. Needed only where the graph has none in it.')
+      'File of its labels. Needed only if the graph contains none.')
   flags.DEFINE_integer(
-      'num_top_predictions', 5, 'How many classes are shown.', lower_bound=1)
+      'num_top_predictions', 5, 'Number of classes that the page shows.',
+      lower_bound=1)
   flags.DEFINE_bool(
       'calibrated', False,
-      'Show the scores after the temperature that ./report.sh fitted, in place '
-      "of the network's own.")
+      'Show the scores after temperature scaling, with the temperature that '
+      "./report.sh fitted, instead of the network's own.")
   flags.DEFINE_string(
       'preprocessing_name', None,
-      'Preprocessing of a graph that was made elsewhere. None: as the graph '
-      'says.')
+      'Preprocessing for a graph that was exported elsewhere. None: that of '
+      'the graph.')
   flags.DEFINE_integer(
       'image_size', None,
-      'Pixels of a graph that was made elsewhere. None: as the graph says.',
-      lower_bound=1)
+      'Height and width in pixels for a graph that was exported elsewhere. '
+      'None: those of the graph.', lower_bound=1)
   common_flags.define_allowed_ops_flag()
   flags.DEFINE_float(
       'reload_secs', 2.0,
-      'Seconds between two looks whether the files of the graph have changed; '
-      '0: never looks.', lower_bound=0)
+      'Seconds between two checks whether the files of the graph have '
+      'changed; 0: no checks.', lower_bound=0)
   _define_network_flags()
   _define_upload_flags()
   _define_load_flags()
@@ -79,65 +80,64 @@ def _define_network_flags():
       'Address to listen on; 0.0.0.0 is every IPv4 address of this machine.')
   flags.DEFINE_list(
       'allowed_hosts', None,
-      'Names under which the server answers (the header Host), beside '
-      'localhost and addresses; .example.org is also all names below it, * is '
-      'any. None: no others where --host is an address of this machine only, '
-      'as 127.0.0.1, else any.')
+      'Host names (header Host) under which the server answers, in addition to '
+      'localhost and IP addresses; .example.org includes its subdomains, * '
+      'allows any name. None: no others if --host is a loopback address such '
+      'as 127.0.0.1, otherwise any.')
   flags.DEFINE_string(
       'url_prefix', '',
-      'Path below which a proxy in front shows the server, as /flowers, where '
-      'the proxy passes it on with each request. Not needed where the proxy '
-      'removes it.')
+      'Path under which a reverse proxy publishes the server, such as '
+      '/flowers, if the proxy passes it on with each request. Not needed if '
+      'the proxy removes it.')
   flags.DEFINE_string(
       'api_token', None,
-      'What a request to the API must give as `Authorization: Bearer TOKEN`. '
-      'None: nothing. A value @FILE is read from FILE, for others see the '
-      'command line of a process: one token per line, each is accepted; read '
-      'again when the file changes.')
+      'Token that requests to the API must send as `Authorization: Bearer '
+      'TOKEN`. None: no token is required. @FILE reads tokens from FILE, one '
+      'per line, each of which is accepted; it is read again when it changes. '
+      'Other users can see the command line of a process, but not the file.')
   flags.DEFINE_integer(
       'rate_limit', 0,
-      'Photos a minute that one client may send, then it gets status 429 with '
-      'Retry-After. A client is a token of --api_token, else an IPv4 address '
-      'or the first 64 bits of an IPv6 one. 0: as many as it likes.',
-      lower_bound=0)
+      'Photos per minute that one client may send; above it, requests get '
+      'status 429 with Retry-After. A client is a token of --api_token, or '
+      'else an IPv4 address or the first 64 bits of an IPv6 address. 0: no '
+      'limit.', lower_bound=0)
   flags.DEFINE_string(
       'trusted_proxy', None,
-      'IP address of the proxy in front, whose X-Forwarded-For names the '
-      'address of a client for --rate_limit and --access_log. None: the header '
-      'is ignored.')
+      'IP address of the reverse proxy whose X-Forwarded-For gives the address '
+      'of a client for --rate_limit and --access_log. None: the header is '
+      'ignored.')
   flags.DEFINE_bool(
-      'page', True, 'Have a page beside the API.')
+      'page', True, 'Serve the page in addition to the API.')
   flags.DEFINE_bool(
-      'debug', False, 'Log every request. Not a debugger.')
+      'debug', False, 'Log every request. This does not start a debugger.')
   flags.DEFINE_enum(
       'access_log', None, ['common', 'json'],
-      'Write a line of each request to stdout: common, the common log format, '
-      'or json, a JSON object. None: no such lines.')
+      'Write a line for each request to stdout: common (the common log format) '
+      'or json (a JSON object). None: no access log.')
   flags.DEFINE_enum(
       'log_format', 'text', ['text', 'json'],
-      'Format of the log on stderr: text, or json, one JSON object per line.')
+      'Format of the log on stderr: text, or json (one JSON object per line).')
 
 
 def _define_upload_flags():
   flags.DEFINE_bool(
       'keep_uploads', False,
-      'Keep uploaded photos in --upload_folder. Without it they never touch '
-      'the disk.')
+      'Keep uploaded photos in --upload_folder. Without it, they are never '
+      'written to disk.')
   flags.DEFINE_string(
       'upload_folder', '/tmp/', 'Folder in which uploaded photos are kept.')
   flags.DEFINE_float(
       'keep_days', 30.0, 'Days after which a kept photo is removed.',
       lower_bound=0)
   flags.DEFINE_integer(
-      'keep_mb', 1024, 'Most of all kept photos together, in units of 2^20 '
-      'bytes; the oldest are removed.', lower_bound=1)
+      'keep_mb', 1024, 'Maximum total size of the kept photos, in units of '
+      '2^20 bytes; above it, the oldest are removed.', lower_bound=1)
   flags.DEFINE_integer(
       'max_upload_mb', 16, 'Largest photo that is accepted, in units of 2^20 '
       'bytes.', lower_bound=1, upper_bound=1024)
   flags.DEFINE_integer(
-      'max_photos', 16, 'Most photos of one request, and no more than '
-      '--max_queue.', lower_bound=1,
-      upper_bound=1024)
+      'max_photos', 16, 'Maximum number of photos per request, but no more '
+      'than --max_queue.', lower_bound=1, upper_bound=1024)
   flags.DEFINE_integer(
       'max_pixels', 64 * 1000 * 1000, 'Largest width times height of a photo '
       'that is accepted.', lower_bound=1, upper_bound=photos.MAX_PIXELS)
@@ -146,27 +146,29 @@ def _define_upload_flags():
 def _define_load_flags():
   flags.DEFINE_integer(
       'max_queue', 64,
-      'Photos that may be accepted and not yet answered; more are refused with '
-      'status 503 and Retry-After.', lower_bound=1, upper_bound=4096)
+      'Maximum number of photos that are accepted but not answered; more are '
+      'refused with status 503 and Retry-After.', lower_bound=1,
+      upper_bound=4096)
   flags.DEFINE_integer(
-      'batch_size', 8, 'Most photos that the session gets at once.',
-      lower_bound=1, upper_bound=1024)
+      'batch_size', 8, 'Maximum number of photos per batch.', lower_bound=1,
+      upper_bound=1024)
   flags.DEFINE_float(
       'batch_window_ms', 5.0,
-      'Milliseconds that a photo waits for others while no batch runs.',
+      'Milliseconds for which a photo waits for others while no batch runs.',
       lower_bound=0, upper_bound=10000)
   flags.DEFINE_integer(
       'threads', None,
-      'Threads that answer requests, more than --max_queue. None: %d more.' %
-      _MORE_THREADS, lower_bound=2, upper_bound=8192)
+      'Number of threads that answer requests; must be more than --max_queue. '
+      'None: %d more.' % _MORE_THREADS, lower_bound=2, upper_bound=8192)
   flags.DEFINE_float(
       'request_timeout', 30.0,
       'Seconds after which a request whose photos are not answered gets status '
-      '503 with Retry-After, from when all of it has come.', lower_bound=0.1)
+      '503 with Retry-After, counted from its complete arrival.',
+      lower_bound=0.1)
   flags.DEFINE_float(
       'drain_secs', 30.0,
-      'Seconds at most for answering what was accepted when the server is told '
-      'to end.', lower_bound=0)
+      'Maximum seconds at shutdown for answering accepted requests.',
+      lower_bound=0)
 
 
 def service_from_flags(observe: Optional[Callable[[str, float], None]] = None
@@ -184,7 +186,7 @@ def service_from_flags(observe: Optional[Callable[[str, float], None]] = None
   # If the default label file is missing, the graph's own labels are used.
   if not FLAGS['label_file'].present and not os.path.exists(label_file):
     label_file = None
-  # Read now, not later: another thread loads the later graphs.
+  # The flags are read here: another thread loads the later graphs.
   options = dict(
       image_size=FLAGS.image_size, preprocessing_name=FLAGS.preprocessing_name,
       calibrated=FLAGS.calibrated, batch_size=FLAGS.batch_size,
@@ -203,7 +205,7 @@ def threads_from_flags() -> int:
   """Returns the number of threads that answer requests.
 
   Raises:
-    InputError: so few that requests would wait for a thread, where they are not
+    InputError: so few that requests would wait for a thread, without being
       counted, instead of being refused.
   """
   if FLAGS.threads is None:
@@ -224,8 +226,8 @@ def trusted_proxy_from_flags() -> Optional[str]:
     return None
   address = clients.normalize_address(FLAGS.trusted_proxy)
   if not address:
-    raise InputError('--trusted_proxy=%r is not an IP address; accepted: one, '
-                     'as 127.0.0.1' % FLAGS.trusted_proxy)
+    raise InputError('--trusted_proxy=%r is not an IP address such as '
+                     '127.0.0.1' % FLAGS.trusted_proxy)
   return address
 
 
@@ -238,7 +240,7 @@ def url_prefix_from_flags() -> str:
   prefix = '/' + FLAGS.url_prefix.strip('/')
   if not re.fullmatch(r'(/[\w.~-]+)+|/', prefix, re.ASCII):
     raise InputError('--url_prefix=%r is not a path; accepted: letters, digits '
-                     'and . _ ~ - between slashes, as /flowers' %
+                     'and . _ ~ - between slashes, such as /flowers' %
                      FLAGS.url_prefix)
   return prefix.rstrip('/')
 
@@ -258,9 +260,9 @@ def allowed_hosts_from_flags(address: str) -> List[str]:
   names = [name.strip().lower() for name in FLAGS.allowed_hosts]
   for name in names:
     if not hosts.is_name(name):
-      raise InputError('--allowed_hosts: %r is not a name; accepted: names '
-                       'without port, as photos.example.org, .example.org for '
-                       'all below it too, or *' % name)
+      raise InputError('--allowed_hosts: %r is not a host name; accepted: '
+                       'names without port, such as photos.example.org, '
+                       '.example.org to include subdomains, or *' % name)
   return names
 
 
@@ -295,7 +297,7 @@ def app_from_flags(service: Service, allowed_hosts: List[str],
   }, metrics)
 
 
-def _end(signal_number, frame):
+def _exit_on_signal(signal_number, frame):
   """Handles SIGTERM before the server runs."""
   del signal_number, frame  # Unused; required by the signature.
   raise SystemExit(0)
@@ -310,10 +312,10 @@ def main(_: Any) -> None:
 
 
 def _serve():
-  signal.signal(signal.SIGTERM, _end)
+  signal.signal(signal.SIGTERM, _exit_on_signal)
   if FLAGS.debug:
     setup_logging('DEBUG')
-  # Its warnings about a full queue are of no use to the operator.
+  # Its warnings about a full queue do not help the operator.
   logging.getLogger('waitress').setLevel(logging.ERROR)
   threads = threads_from_flags()
   clients.Tokens(FLAGS.api_token)  # Checked before the graph is loaded.

@@ -291,7 +291,8 @@ def test_allowed_hosts_are_addresses_alone_on_this_machine(address, flags,
     'a:80', 'http://a', 'a/b', 'a..b', '花', ','])
 def test_allowed_hosts_that_are_no_names_are_refused(value):
   with kit.parsed_flags(program, '--allowed_hosts=' + value):
-    with pytest.raises(InputError, match='--allowed_hosts: .* is not a name'):
+    with pytest.raises(InputError,
+                       match='--allowed_hosts: .* is not a host name'):
       program.allowed_hosts_from_flags('127.0.0.1')
 
 

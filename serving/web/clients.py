@@ -94,7 +94,7 @@ class Tokens:
       try:
         self._read(self._path)
       except InputError as error:
-        self._warner.warn('%s; the former tokens stay', error)
+        self._warner.warn('%s; the previous tokens stay valid', error)
     kind, _, given = authorization.partition(' ')
     digest = _digest(given.strip())
     # The comparison takes the same time for any token, valid or not.

@@ -46,27 +46,30 @@ class _Metric(NamedTuple):
 # classifier_<name>, counters as classifier_<name>_total.
 _METRICS = {
     'http_request_duration_seconds': _Metric(
-        'histogram', 'From a request to its answer.',
+        'histogram', 'From a request to its response.',
         ('method', 'route', 'status'), _SECONDS),
     'classifier_http_requests_total': _Metric(
         'counter', 'Requests by path and status.', ('path', 'status')),
     'classifier_refusals_total': _Metric(
-        'counter', 'Requests that were refused, and single photos of requests.',
+        'counter', 'Refused requests, and refused single photos of requests.',
         ('reason', 'status')),
     'classifier_queue_duration_seconds': _Metric(
-        'histogram', 'From a decoded photo to the start of its batch.', (),
-        _SECONDS),
+        'histogram', 'From the decoding of a photo to the start of its batch.',
+        (), _SECONDS),
     'classifier_batch_size': _Metric(
-        'histogram', 'Photos of one run of the network.', (), _PHOTOS),
+        'histogram', 'Number of photos in a batch.', (), _PHOTOS),
     'classifier_decode_duration_seconds': _Metric(
         'histogram', 'Decoding one photo.', (), _SECONDS),
     'classifier_forward_duration_seconds': _Metric(
-        'histogram', 'One run of the network.', (), _SECONDS),
+        'histogram', 'Running the network on one batch.', (), _SECONDS),
     'classifier_photo_pixels': _Metric(
         'histogram', 'Width times height of a decoded photo.', (), _PIXELS),
-    'classifier_queue_length': _Metric('gauge', 'Photos that wait.'),
-    'classifier_queue_limit': _Metric('gauge', 'Photos that may wait.'),
-    'classifier_batches_total': _Metric('counter', 'Runs of the network.'),
+    'classifier_queue_length': _Metric(
+        'gauge', 'Photos that are accepted but not answered.'),
+    'classifier_queue_limit': _Metric(
+        'gauge', 'Maximum of classifier_queue_length.'),
+    'classifier_batches_total': _Metric(
+        'counter', 'Batches that were classified.'),
     'classifier_photos_total': _Metric(
         'counter', 'Photos that were classified.'),
     'classifier_refused_total': _Metric(
@@ -74,22 +77,23 @@ _METRICS = {
     'classifier_timed_out_total': _Metric(
         'counter', 'Requests that were not answered within --request_timeout.'),
     'classifier_left_total': _Metric(
-        'counter', 'Requests whose clients left before they were answered.'),
+        'counter', 'Requests whose clients disconnected before the response.'),
     'classifier_swaps_total': _Metric(
-        'counter', 'Times that a new graph was taken.'),
+        'counter', 'Times that the server switched to a new graph.'),
     'classifier_failed_swaps_total': _Metric(
-        'counter', 'Times that a new graph was not taken.'),
+        'counter', 'Times that a new graph was rejected.'),
     'classifier_unkept_total': _Metric(
-        'counter', 'Photos that were to be kept and could not be.'),
+        'counter', 'Photos that could not be kept.'),
     'classifier_model_info': _Metric(
-        'gauge', 'The present graph.', ('sha256', 'checkpoint', 'name')),
+        'gauge', 'The current graph.', ('sha256', 'checkpoint', 'name')),
     'process_cpu_seconds_total': _Metric(
-        'counter', 'Processor time of user and system together.'),
+        'counter', 'Total user and system CPU time.'),
     'process_start_time_seconds': _Metric(
-        'gauge', 'When the process was started, in seconds since 1970.'),
-    'process_resident_memory_bytes': _Metric('gauge', 'Memory in use.'),
+        'gauge', 'Start time of the process, in seconds since 1970.'),
+    'process_resident_memory_bytes': _Metric('gauge', 'Resident memory.'),
     'process_open_fds': _Metric('gauge', 'Open file descriptors.'),
-    'process_max_fds': _Metric('gauge', 'Most file descriptors.'),
+    'process_max_fds': _Metric(
+        'gauge', 'Maximum number of open file descriptors.'),
 }
 
 

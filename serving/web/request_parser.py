@@ -112,7 +112,7 @@ class Request(HTTPRequestParser):
     if (framing > _FRAMING_BYTES + content or
         max(len(receiver.control_line), len(receiver.trailer)) >
         _FRAMING_BYTES):
-      self.refuse(BadRequest('The body has too many bytes beside its content'))
+      self.refuse(BadRequest('The body has too many bytes besides its content'))
 
   def _check_body(self):
     """Lets the application refuse a body that is too large or not needed."""

@@ -138,7 +138,7 @@ def test_classify_top_in_a_field_of_the_form_limits_the_classes(client):
      'wrong_field', 'The field "file2" is not known: .*'),
     # curl -F file=rose.jpg, -F photo=rose.jpg
     ([kit.part(b'rose.jpg', filename=None)], 'not_a_file',
-     'The field "file" holds text in place of a file.'),
+     'The field "file" contains text instead of a file.'),
     ([kit.part(b'rose.jpg', b'photo', None)], 'wrong_field',
      'The field "photo" is not known: .*'),
     ([kit.part(b'rose.jpg', b'photos/file', None)], 'wrong_field',

@@ -155,7 +155,7 @@ def test_upload_too_large_is_refused(client, service, size):
 
 @pytest.mark.parametrize('error, status, sentence, retry', [
     (Busy(7), 503, 'again in 7 s', '7'),
-    (ShuttingDown(), 503, 'about to end', None),
+    (ShuttingDown(), 503, 'shutting down', None),
     (RuntimeError('secret detail in /home/somebody'), 500, 'Please try again',
      None),
 ])

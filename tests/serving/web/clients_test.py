@@ -62,7 +62,7 @@ def test_tokens_of_a_changed_file_count_at_once(tmp_path, caplog):
     assert statuses() == [401, 200]
   path.write_text('old\n\n')
   assert statuses() == [200, 401]
-  assert caplog.text.count('the former tokens stay') == 1
+  assert caplog.text.count('the previous tokens stay valid') == 1
   assert 'words' not in caplog.text
 
 
