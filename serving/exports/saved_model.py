@@ -61,15 +61,13 @@ def build(graph_def: tf.GraphDef, calibrated: bool = False
       match its labels.
   """
   info = graph_info.require(graph_def)
-  if calibrated and not info.calibrated_predictions:
-    raise InputError('--calibrated: the graph has no calibrated scores; '
-                     './report.sh fits a temperature, and ./export_freeze.sh '
-                     'then puts it into the graph')
+  if calibrated:
+    graph_info.check_calibrated(info)
   batch_size = _fixed_batch(graph_def, info)
   encoded = tf.placeholder(tf.string, [batch_size], name=INPUT)
-  fed = encoded
+  images = encoded
   if info.input_kind == 'float':
-    fed = inference_graph.photos_to_images(
+    images = inference_graph.photos_to_images(
         encoded, info.preprocessing_name, info.image_size, info.channels,
         batch_size)
   # The names of the training photos are private.
@@ -78,7 +76,7 @@ def build(graph_def: tf.GraphDef, calibrated: bool = False
       bank_filenames=None, bank_labels=None)
   graph_files.import_into_default(
       _without(graph_def, [info.input, info.bank_filenames, info.bank_labels],
-               new_info), {info.input: fed})
+               new_info), {info.input: images})
   graph = tf.get_default_graph()
   scores = graph.get_tensor_by_name(
       info.calibrated_predictions if calibrated else info.predictions)

@@ -1,7 +1,7 @@
 """Converts a network to TensorFlow Lite, and compares it with the graph.
 
   model = tflite.convert(graph_def)
-  found = tflite.compare(graph_def, model, dataset)
+  comparison = tflite.compare(graph_def, model, dataset)
 
 The model takes one preprocessed image, `[1, size, size, channels]` float32, and
 returns `[1, n]` float32 probabilities. Its weights are float32: it is the same

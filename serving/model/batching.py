@@ -295,10 +295,10 @@ class Batcher:
     share = math.ceil(self._admission.small_photos / self._runs)
     return max(1, min(self._batch_size, share))
 
-  def _take_batch(self, photos):
+  def _take_batch(self, photos: List[QueuedPhoto]) -> List[QueuedPhoto]:
     """Takes a batch from the queue; empty if all callers have given up."""
     batch: List[QueuedPhoto] = []
-    weight, max_photos = 0, self._max_photos()
+    weight, max_photos = 0.0, self._max_photos()
     for photo in photos:
       weight += photo.weight
       if batch and (len(batch) == max_photos or

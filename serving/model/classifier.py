@@ -84,10 +84,8 @@ class Classifier:
       InputError: the graph cannot be loaded, does not match its labels, or has
         no calibrated scores or no training photos.
     """
-    if calibrated and not info.calibrated_predictions:
-      raise InputError('--calibrated: the graph has no calibrated scores; '
-                       './report.sh fits a temperature, and '
-                       './export_freeze.sh then puts it into the graph')
+    if calibrated:
+      graph_info.check_calibrated(info)
     if num_nearest and not info.cosines:
       raise InputError('--nearest: the graph holds no training photos; '
                        './export_freeze.sh --known=on puts them in')

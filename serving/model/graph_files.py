@@ -6,7 +6,7 @@ only the operations listed here are loaded from a file.
 """
 
 import re
-from typing import Any, Dict, Mapping, Optional, Sequence
+from typing import Any, Dict, FrozenSet, Mapping, Optional, Sequence
 
 from google.protobuf import text_format
 from google.protobuf.message import DecodeError
@@ -151,7 +151,8 @@ def read_frozen(path: str, what: str, allowed_ops: Sequence[str] = ()
   return graph_def
 
 
-def _check_operations(graph_def, path, accepted):
+def _check_operations(graph_def: tf.GraphDef, path: str,
+                      accepted: FrozenSet[str]) -> None:
   """Raises InputError if a graph or its functions have other operations."""
   bodies = [('', graph_def.node)] + [
       (' of function %r' % function.signature.name, function.node_def)

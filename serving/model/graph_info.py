@@ -127,6 +127,14 @@ def require(graph_def: tf.GraphDef) -> GraphInfo:
   return info
 
 
+def check_calibrated(info: GraphInfo) -> None:
+  """Raises InputError if a graph has no calibrated scores."""
+  if not info.calibrated_predictions:
+    raise InputError('--calibrated: the graph has no calibrated scores; '
+                     './report.sh fits a temperature, and ./export_freeze.sh '
+                     'then puts it into the graph')
+
+
 def to_json(info: GraphInfo) -> bytes:
   """Returns a GraphInfo as JSON bytes."""
   return json.dumps(info._asdict(), ensure_ascii=False).encode('utf-8')

@@ -61,8 +61,9 @@ class _ErrorTask(ErrorTask):
       refused = refusals.retry_later(_FULL_RETRY_SECS)
     else:
       # 501 is for transfer codings, which no client needs here.
-      refused = refusals.from_status(400 if code == 501 else code,
-                                   self.channel.server.max_bytes // 2 ** 20)
+      refused = refusals.from_status(
+          400 if code == 501 else code,
+          self.channel.server.max_bytes // 2 ** 20)
     body = json.dumps(texts.error_json(texts.LANGUAGES[0], refused)).encode()
     self.status = '%d %s' % (refused.status,
                              http.HTTPStatus(refused.status).phrase)

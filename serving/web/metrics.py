@@ -100,7 +100,7 @@ _METRICS = {
 class Metrics:
   """All metrics of one server; safe to use from several threads."""
 
-  def __init__(self):
+  def __init__(self) -> None:
     self._lock = threading.Lock()
     # By name and label values: for a histogram the counts of its buckets and
     # the sum, otherwise one number.

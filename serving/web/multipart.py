@@ -111,18 +111,18 @@ def _disposition(head):
     if kind.strip().lower() != b'form-data':
       break
     value = value.rstrip(b'; \t')
-    position, found = len(kind), {}
+    position, parameters = len(kind), {}
     while position < len(value):
       match = _PARAMETER.match(value, position)
       if not match:
         raise Refused('bad_form')
       quoted, plain = match.group(2, 3)
-      found.setdefault(match.group(1).lower(),
-                       plain if quoted is None else quoted)
+      parameters.setdefault(match.group(1).lower(),
+                            plain if quoted is None else quoted)
       position = match.end()
-    if b'name' not in found:
+    if b'name' not in parameters:
       break
-    return _text(found[b'name']), _filename(found)
+    return _text(parameters[b'name']), _filename(parameters)
   raise Refused('bad_form')
 
 
