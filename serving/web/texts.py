@@ -31,9 +31,9 @@ _EN = {
     'classes': 'The %(count)d classes',
     'scores': 'Class scores, largest first',
     'photo': 'The photo that was classified',
-    'unknown': 'The photo is not similar to the photos that the classifier was '
-               'trained on. The scores below only compare its classes, as if '
-               'the photo were one of them.',
+    'unknown': 'The photo is not like those that the classifier has learnt '
+               'from. The scores below compare its classes, as if it were one '
+               'of them.',
     'none_of': 'None of: %s',
     'others': '%s and %d others',
     'comma': ', ',
@@ -41,7 +41,7 @@ _EN = {
     'format': '%s',
     'of_file': '%s: %s',
     'results': 'Results',
-    'another': 'Classify another photo',
+    'another': 'Another one',
     'waiting': 'Classifying…',
     'queued': 'The server is busy; trying again…',
     'no_answer': 'The server does not respond. Please try again.',
@@ -64,8 +64,8 @@ _ZH = {
     'classes': '共 %(count)d 个类别',
     'scores': '各类别的得分，从高到低',
     'photo': '被识别的照片',
-    'unknown': '这张照片与分类器训练时用过的照片不相似。'
-               '下面的得分只是在各类别之间作比较，就像照片属于其中之一。',
+    'unknown': '这张照片与分类器学过的照片不相像。'
+               '下面的得分只是在它的类别之间作比较，好像它属于其中之一。',
     'none_of': '都不是：%s',
     'others': '%s等，另有 %d 类',
     'comma': '、',
@@ -73,7 +73,7 @@ _ZH = {
     'format': ' %s',
     'of_file': '%s：%s',
     'results': '结果',
-    'another': '再识别一张',
+    'another': '再来一张',
     'waiting': '正在识别……',
     'queued': '服务器正忙，正在重试……',
     'no_answer': '服务器没有响应，请再试一次。',

@@ -353,7 +353,7 @@ def test_change_frees_the_former_graph(serve, path, graphs):
 
 
 @pytest.mark.parametrize('make, reason', [
-    (lambda data: b'\xff\xff no graph', 'neither binary nor as text'),
+    (lambda data: b'\xff\xff no graph', 'neither binary nor text'),
     (lambda data: data[:len(data) // 2], ''),
     (lambda data: b'', 'contains no graph'),
 ])
@@ -365,7 +365,7 @@ def test_change_broken_file_is_refused_once(serve, path, graphs, log, make,
   load_kit.wait_until(lambda: failed(service))
   time.sleep(0.5)
   assert (failed(service), swaps(service)) == (1, 0)
-  lines = [line for line in log.text.splitlines() if 'refused the' in line]
+  lines = [line for line in log.text.splitlines() if 'rejected the' in line]
   assert len(lines) == 1
   assert reason in lines[0]
   assert service.model_info() == present
