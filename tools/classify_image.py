@@ -169,7 +169,7 @@ def classify_files(classifier, paths, batch_size):
     batch_size: number of files that are read and classified at a time.
 
   Yields:
-    (path, Answer or the error for the file).
+    (path, Prediction or the error for the file).
   """
   for start in range(0, len(paths), batch_size):
     batch = paths[start:start + batch_size]

@@ -39,7 +39,7 @@ class Neighbour(NamedTuple):
   similarity: float
 
 
-class Answer(NamedTuple):
+class Prediction(NamedTuple):
   """What the graph returns for one photo."""
 
   # [num_classes] float32.
@@ -57,7 +57,7 @@ class Answer(NamedTuple):
   sha256: Optional[str] = None
 
 
-PhotoResult = Union[Answer, photos.PhotoError]
+PhotoResult = Union[Prediction, photos.PhotoError]
 
 
 class Classifier:
@@ -257,8 +257,8 @@ class Classifier:
       A list of the same length: for each photo `[num_classes]` float32, or a
       PhotoError with the reason why there is none.
     """
-    return [answer.scores if isinstance(answer, Answer) else answer
-            for answer in self.examine_each(encoded_photos)]
+    return [result.scores if isinstance(result, Prediction) else result
+            for result in self.examine_each(encoded_photos)]
 
   def examine_each(self, encoded_photos: Sequence[bytes]
                    ) -> List[PhotoResult]:
@@ -268,8 +268,8 @@ class Classifier:
       encoded_photos: list of bytes, each an unmodified photo file.
 
     Returns:
-      A list of the same length: for each photo an Answer, or a PhotoError with
-      the reason why there is none.
+      A list of the same length: for each photo a Prediction, or a PhotoError
+      with the reason why there is none.
     """
     return self.examine_prepared([prepare(data) for data in encoded_photos])
 
@@ -282,17 +282,18 @@ class Classifier:
       prepared: list of photos.Photo and PhotoErrors.
 
     Returns:
-      A list of the same length: for each photo an Answer, or a PhotoError with
-      the reason why there is none.
+      A list of the same length: for each photo a Prediction, or a PhotoError
+      with the reason why there is none.
     """
     results: List[Any] = list(prepared)
     usable = [(index, photo.encoded) for index, photo in enumerate(prepared)
               if not isinstance(photo, photos.PhotoError)]
     for start in range(0, len(usable), self._batch_size):
       batch = usable[start:start + self._batch_size]
-      answers = self._answers_or_errors([encoded for _, encoded in batch])
-      for (index, _), answer in zip(batch, answers):
-        results[index] = answer
+      predictions = self._predictions_or_errors(
+          [encoded for _, encoded in batch])
+      for (index, _), prediction in zip(batch, predictions):
+        results[index] = prediction
     return results
 
   def warm_up(self) -> np.ndarray:
@@ -310,13 +311,13 @@ class Classifier:
     """Frees the session."""
     self._session.close()
 
-  def _answers_or_errors(self, batch):
+  def _predictions_or_errors(self, batch):
     """Runs a batch; if it fails, runs each photo alone to find the bad one."""
     try:
       return self._run(batch)
     except tf.errors.InvalidArgumentError as error:
       if len(batch) > 1:
-        return [self._answers_or_errors([photo])[0] for photo in batch]
+        return [self._predictions_or_errors([photo])[0] for photo in batch]
       tf.logging.debug('TensorFlow refuses a photo: %s', error)
       return [photos.PhotoError('TensorFlow cannot decode it')]
 
@@ -329,12 +330,12 @@ class Classifier:
     # The shape in the graph may leave the number of classes undefined.
     label_files.check_count(self.labels, outputs['scores'].shape[-1],
                             'the list of labels')
-    return [
-        self._answer({name: values[row] for name, values in outputs.items()})
-        for row in range(len(batch))]
+    return [self._prediction({name: values[row]
+                              for name, values in outputs.items()})
+            for row in range(len(batch))]
 
-  def _answer(self, outputs):
-    """Returns the Answer for the outputs of one photo."""
+  def _prediction(self, outputs):
+    """Returns the Prediction for the outputs of one photo."""
     nearest = []
     if self._bank:
       files, labels = self._bank
@@ -344,7 +345,7 @@ class Classifier:
             files[index].decode('utf-8', 'surrogateescape'),
             self.labels[labels[index]], float(cosines[index])))
     known = outputs.get('known')
-    return Answer(
+    return Prediction(
         outputs['scores'], None if known is None else bool(known),
         None if known is None else float(outputs['similarity']), nearest,
         self.labels)

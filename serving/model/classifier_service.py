@@ -34,7 +34,7 @@ from datasets.photo_files import photos
 from downloads import marks
 from serving.model import evaluations, heap_memory
 from serving.model.batching import Batcher, ShuttingDown
-from serving.model.classifier import Answer, Classifier, prepare
+from serving.model.classifier import Classifier, Prediction, prepare
 from serving.model.deadlines import Deadline, DecodeSlots
 
 # Seconds for which the files must not have changed before they are loaded: the
@@ -188,7 +188,7 @@ class Service:
 
   def examine_each(self, encoded_photos: Sequence[bytes],
                    deadline: Optional[Deadline] = None
-                   ) -> List[Union[Answer, photos.PhotoError]]:
+                   ) -> List[Union[Prediction, photos.PhotoError]]:
     """Classifies photos, some of which may be unusable.
 
     Decodes in the calling thread; the rest is queued.
@@ -198,7 +198,7 @@ class Service:
       deadline: deadlines.Deadline of the caller; None: no time limit.
 
     Returns:
-      A list of the same length: for each photo an Answer, whose `labels` and
+      A list of the same length: for each photo a Prediction, whose `labels` and
       `sha256` are those of the graph that produced it, or a PhotoError with the
       reason why there is none.
 
@@ -273,9 +273,9 @@ class Service:
 
   def _examine(self, prepared):
     current = self._current
-    return [answer._replace(sha256=current.info['sha256'])
-            if isinstance(answer, Answer) else answer
-            for answer in current.classifier.examine_prepared(prepared)]
+    return [result._replace(sha256=current.info['sha256'])
+            if isinstance(result, Prediction) else result
+            for result in current.classifier.examine_prepared(prepared)]
 
   def _watch(self, reload_secs):
     """Checks the files periodically; loads them when they have changed."""

@@ -67,7 +67,7 @@ def to_response(results: Sequence[request_photos.Result], labels: List[str],
 
   Args:
     results: list of request_photos.Results.
-    labels: names by output index, for Answers without labels.
+    labels: names by output index, for Predictions without labels.
     milliseconds: as request_photos.classify returned it.
     top: number of classes per photo; None: all.
   """
@@ -98,15 +98,15 @@ def to_json_values(value: Any, key: Optional[str] = None) -> Any:
 def _photo(result, labels, top):
   if result.refused:
     return texts.error_json(negotiation.language(), result.refused)
-  answer = result.answer
+  prediction = result.prediction
   # The graph may have been replaced since.
   classes, probabilities = score_table.top_classes(
-      answer.scores, answer.labels or labels, top)
+      prediction.scores, prediction.labels or labels, top)
   photo = {'classes': classes, 'probabilities': probabilities}
-  if answer.sha256:
-    photo['model_sha256'] = answer.sha256
-  if answer.known is not None:
-    photo.update(known=answer.known, similarity=answer.similarity)
+  if prediction.sha256:
+    photo['model_sha256'] = prediction.sha256
+  if prediction.known is not None:
+    photo.update(known=prediction.known, similarity=prediction.similarity)
   return photo
 
 

@@ -131,10 +131,10 @@ def _cards(state, results):
     bytes_left -= len(photo or '')
     unknown = None
     # The graph may have been replaced since.
-    labels = result.answer.labels or state.service.labels
-    if result.answer.known is False:
+    labels = result.prediction.labels or state.service.labels
+    if result.prediction.known is False:
       unknown = none_of_text(labels, texts.none_of_words(language))
-    rows = top_rows(result.answer.scores, labels,
+    rows = top_rows(result.prediction.scores, labels,
                     state.config['NUM_TOP_PREDICTIONS'])
     cards.append(Card(photo, rows, unknown, None))
   return cards

@@ -9,7 +9,7 @@ from compat import tf
 from datasets.photo_files.photo_colors import CostlyPhotoError, PhotoError
 from serving.model.admission import Busy
 from serving.model.batching import ShuttingDown
-from serving.model.classifier import Answer
+from serving.model.classifier import Prediction
 from serving.model.deadlines import ClientDisconnected, TimedOut
 from serving.web import multipart, refusals, uploads
 from serving.web.app_state import AppState
@@ -41,7 +41,7 @@ class Result(NamedTuple):
   # Bytes of the file.
   data: bytes
   # None: the photo was refused.
-  answer: Optional[Answer]
+  prediction: Optional[Prediction]
   # The reason; None: the photo was classified.
   refused: Optional[Refused]
 
@@ -69,7 +69,7 @@ def classify(state: AppState, photos: List[Upload]
   start = time.monotonic()
   try:
     deadline = flask.request.environ.get('serving.deadline')
-    answers = iter(
+    predictions = iter(
         state.service.examine_each(usable, deadline) if usable else ())
   except Busy as busy:
     state.limit_rate(-len(photos))
@@ -82,8 +82,8 @@ def classify(state: AppState, photos: List[Upload]
     state.limit_rate(-len(photos))
     raise Refused('closing')
   milliseconds = 1000 * (time.monotonic() - start)
-  results = [result if result.refused else _answered(result, next(answers))
-             for result in results]
+  results = [result if result.refused else
+             _with_prediction(result, next(predictions)) for result in results]
   if len(results) == 1 and results[0].refused:
     # A new exception: a raised one holds this frame, and the frame holds
     # `results`, so the photo would stay in memory until the garbage collector
@@ -184,11 +184,11 @@ def _checked(config, photo):
   return Result(*photo, None, None)
 
 
-def _answered(result, answer):
-  if isinstance(answer, PhotoError):
+def _with_prediction(result, prediction):
+  if isinstance(prediction, PhotoError):
     # Pillow's own message goes to the log only: it may hold internal details.
-    tf.logging.debug('unreadable photo: %s', answer)
-    code = ('too_costly' if isinstance(answer, CostlyPhotoError) else
+    tf.logging.debug('unreadable photo: %s', prediction)
+    code = ('too_costly' if isinstance(prediction, CostlyPhotoError) else
             'unreadable_photo')
     return result._replace(refused=Refused(code).with_file_name(result.name))
-  return result._replace(answer=answer)
+  return result._replace(prediction=prediction)

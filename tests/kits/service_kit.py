@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from datasets.photo_files import photos
-from serving.model.classifier import Answer
+from serving.model.classifier import Prediction
 from serving.web import app as serving_app
 
 LABELS = ('daisy', 'tulip', 'rose')
@@ -39,7 +39,7 @@ class FakeService:
       raise self.error
     self.seen.extend(data)
     similarity = None if self.known is None else 0.5
-    return [Answer(self.scores, self.known, similarity, [], None,
+    return [Prediction(self.scores, self.known, similarity, [], None,
                    '0' * 64)] * len(data)
 
   def is_ready(self):
