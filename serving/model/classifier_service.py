@@ -1,11 +1,11 @@
 """The graph that the server uses, and its replacement by a newer one.
 
   service = Service(GraphSource(load, path), batch_size=8)
-  answers = service.examine_each([data])
+  predictions = service.examine_each([data])
 
 The files of the graph are watched. Once they have changed and are stable, the
-new graph is loaded while the current one is still in use, tried, and swapped in
-between two batches. A graph that cannot be used is rejected, and the current
+new graph is loaded while the current one is still in use, tested, and swapped
+in between two batches. A graph that cannot be used is rejected, and the current
 one stays in use.
 """
 
@@ -23,7 +23,6 @@ from typing import (
   Optional,
   Sequence,
   Tuple,
-  Union,
 )
 
 import numpy as np
@@ -34,7 +33,12 @@ from datasets.photo_files import photos
 from downloads import marks
 from serving.model import evaluations, heap_memory
 from serving.model.batching import Batcher, ShuttingDown
-from serving.model.classifier import Classifier, Prediction, prepare
+from serving.model.classifier import (
+  Classifier,
+  PhotoResult,
+  Prediction,
+  prepare,
+)
 from serving.model.deadlines import Deadline, DecodeSlots
 
 # Seconds for which the files must not have changed before they are loaded: the
@@ -113,7 +117,7 @@ class GraphSource:
                   status.st_mtime_ns) for status in stats)
 
   def load(self) -> LoadedGraph:
-    """Returns the LoadedGraph of the current files, warmed up and tried.
+    """Returns the LoadedGraph of the current files, warmed up and tested.
 
     Raises:
       InputError: the files are missing, damaged, do not match each other,
@@ -170,7 +174,7 @@ class Service:
     self._is_shutting_down = False
     self._swaps = self._failed_swaps = 0
     self._closed = threading.Event()
-    # The graph decodes them at full size: all batches together must not need
+    # The graph decodes photos at full size: all batches together must not need
     # more memory than the largest photo.
     self._batcher = Batcher(
         self._examine, weigh=lambda photo: photo.weight,
@@ -188,7 +192,7 @@ class Service:
 
   def examine_each(self, encoded_photos: Sequence[bytes],
                    deadline: Optional[Deadline] = None
-                   ) -> List[Union[Prediction, photos.PhotoError]]:
+                   ) -> List[PhotoResult]:
     """Classifies photos, some of which may be unusable.
 
     Decodes in the calling thread; the rest is queued.
