@@ -23,7 +23,7 @@ def test_token_is_taken_from_the_flag_or_a_file(tmp_path):
     assert all(bearer(tokens, word) for word in words)
     assert len({tokens.match('bearer ' + word) for word in words}) == len(words)
     assert tokens.match(words[0]) is tokens.match('Basic ' + words[0]) is None
-  assert not clients.Tokens(None).wanted
+  assert not clients.Tokens(None).required
 
 
 @pytest.mark.parametrize('value', ['', 'two words', 'line\nbreak', '中文'])
