@@ -203,8 +203,8 @@ def test_freeze_other_network_names_variables_and_flag(trained, mobilenet):
 
 
 def test_freeze_missing_averages_name_the_flag(trained):
-  with pytest.raises(InputError, match='ExponentialMovingAverage.*leave '
-                     '--moving_average_decay out'):
+  with pytest.raises(InputError, match='ExponentialMovingAverage.*omit '
+                     '--moving_average_decay'):
     _freeze(trained, 'float', decay=0.9)
 
 
