@@ -15,7 +15,7 @@ its classification signature:
   classes        [batch, n] string: the labels, in the same order in each row,
                  so that a column is a class
   probabilities  [batch, n] float32: of these classes
-  known          [batch] bool: whether the photo is in-distribution, and
+  known          [batch] bool: whether the photo is one of them (package ood),
   similarity     [batch] float32: how similar it is to the training photos; both
                  only if the graph has out-of-distribution detection
 

@@ -81,9 +81,9 @@ def build(model_name: str, labels: Sequence[str],
   calibrated = None
   if temperature is not None:
     calibrated = tf.nn.softmax(logits / temperature, name=CALIBRATED).name
-  ood_tensors: Dict[str, Any] = {}
+  ood_fields: Dict[str, Any] = {}
   if bank is not None:
-    ood_tensors = graph_nodes.add_nodes(
+    ood_fields = graph_nodes.add_nodes(
         nets_factory.get_features(model_name, end_points), logits, bank)
   return graph_info.GraphInfo(
       format=graph_info.FORMAT, model_name=model_name, labels=list(labels),
@@ -92,7 +92,7 @@ def build(model_name: str, labels: Sequence[str],
       input_kind=input_kind, logits=logits.name, predictions=predictions.name,
       features=end_points[row.features].name, checkpoint=None,
       calibrated_predictions=calibrated, temperature=temperature,
-      **ood_tensors)
+      **ood_fields)
 
 
 def photos_to_images(encoded: tf.Tensor, preprocessing_name: str, size: int,
