@@ -276,12 +276,12 @@ def main(_):
     _write_graph(output, graph_def, FLAGS.write_text_graphdef, 'graph')
   if frozen:
     info = graph_info.read(frozen_def)
-    kept = export_folder.keep_former(
+    kept = export_folder.keep_previous(
         (frozen, label_path), export_folder.read_frozen(frozen), info, reasons)
     _write_graph(frozen, frozen_def, False,
                  'frozen graph of %s' % info.checkpoint)
     warnings = [kept] if kept else []
-    warnings += export_folder.set_others_aside(frozen, info)
+    warnings += export_folder.rename_outdated(frozen, info)
   if label_path:
     label_files.write(label_path, info.labels)
     print('Wrote %s: %d labels' % (label_path, len(info.labels)))

@@ -11,12 +11,10 @@ switches to the new graph.
 import ipaddress
 import json
 import logging
-import math
 import os
 import re
-import resource
 import signal
-import socket
+from typing import Any, Callable, List, Optional
 
 from absl import flags
 
@@ -24,12 +22,13 @@ from common import flags as common_flags
 from common.errors import InputError
 from compat import setup_logging, tf
 from datasets.photo_files import photos
-from serving.model import heap
+from serving.model import heap_memory
 from serving.model.classifier import Classifier
-from serving.model.live import Service, Source
-from serving.web import clients, hosts, logs, metrics
-from serving.web.app import body_bytes, create_app
-from serving.web.shutdown import DrainingServer
+from serving.model.classifier_service import GraphSource, Service
+from serving.web import clients, hosts, logs
+from serving.web.app import ClassifierApp, create_app
+from serving.web.listening import bind, listen
+from serving.web.metrics import Metrics
 
 FLAGS = flags.FLAGS
 
@@ -37,26 +36,8 @@ FLAGS = flags.FLAGS
 # refusals.
 _MORE_THREADS = 16
 
-# Connections in addition to one per thread: slow uploads, idle browsers.
-_MORE_CONNECTIONS = 400
 
-# Open files that are reserved for anything but connections, and the minimum
-# number of connections without which the server does not start.
-_OTHER_FILES, _FEWEST_CONNECTIONS = 20, 8
-
-# Maximum bytes of the headers of a request. nginx has the same default.
-_HEADER_BYTES = 32 * 2 ** 10
-
-# Seconds after which an inactive connection is closed.
-_SILENT_SECS = 60
-
-# Total bytes of all uploads in progress: those of a few clients with the
-# largest photos, or of a hundred with usual ones. Each is held in memory up to
-# three times while it is parsed.
-_UPLOADS_BYTES = 256 * 2 ** 20
-
-
-def define_flags():
+def define_flags() -> None:
   """Defines the 2017 server's flags with its defaults, and new flags."""
   flags.DEFINE_string(
       'model_dir', '', 'Folder of --model_name and --label_file.')
@@ -64,26 +45,27 @@ def define_flags():
       'model_name', 'my_inception_v4_freeze.pb', 'File of the frozen graph.')
   flags.DEFINE_string(
       'label_file', 'my_inception_v4_freeze.label',
-      'File of its labels. Needed only where the graph has none in it.')
+      'File of its labels. Needed only if the graph contains none.')
   flags.DEFINE_integer(
-      'num_top_predictions', 5, 'How many classes are shown.', lower_bound=1)
+      'num_top_predictions', 5, 'Number of classes that the page shows.',
+      lower_bound=1)
   flags.DEFINE_bool(
       'calibrated', False,
-      'Show the scores after the temperature that ./report.sh fitted, in place '
-      "of the network's own.")
+      'Show the scores after temperature scaling, with the temperature that '
+      "./report.sh fitted, instead of the network's own.")
   flags.DEFINE_string(
       'preprocessing_name', None,
-      'Preprocessing of a graph that was made elsewhere. None: as the graph '
-      'says.')
+      'Preprocessing for a graph that was exported elsewhere. None: that of '
+      'the graph.')
   flags.DEFINE_integer(
       'image_size', None,
-      'Pixels of a graph that was made elsewhere. None: as the graph says.',
-      lower_bound=1)
+      'Height and width in pixels for a graph that was exported elsewhere. '
+      'None: those of the graph.', lower_bound=1)
   common_flags.define_allowed_ops_flag()
   flags.DEFINE_float(
       'reload_secs', 2.0,
-      'Seconds between two looks whether the files of the graph have changed; '
-      '0: never looks.', lower_bound=0)
+      'Seconds between two checks whether the files of the graph have '
+      'changed; 0: no checks.', lower_bound=0)
   _define_network_flags()
   _define_upload_flags()
   _define_load_flags()
@@ -98,65 +80,64 @@ def _define_network_flags():
       'Address to listen on; 0.0.0.0 is every IPv4 address of this machine.')
   flags.DEFINE_list(
       'allowed_hosts', None,
-      'Names under which the server answers (the header Host), beside '
-      'localhost and addresses; .example.org is also all names below it, * is '
-      'any. None: no others where --host is an address of this machine only, '
-      'as 127.0.0.1, else any.')
+      'Host names (header Host) under which the server answers, in addition to '
+      'localhost and IP addresses; .example.org includes its subdomains, * '
+      'allows any name. None: no others if --host is a loopback address such '
+      'as 127.0.0.1, otherwise any.')
   flags.DEFINE_string(
       'url_prefix', '',
-      'Path below which a proxy in front shows the server, as /flowers, where '
-      'the proxy passes it on with each request. Not needed where the proxy '
-      'removes it.')
+      'Path under which a reverse proxy publishes the server, such as '
+      '/flowers, if the proxy passes it on with each request. Not needed if '
+      'the proxy removes it.')
   flags.DEFINE_string(
       'api_token', None,
-      'What a request to the API must give as `Authorization: Bearer TOKEN`. '
-      'None: nothing. A value @FILE is read from FILE, for others see the '
-      'command line of a process: one token per line, each is accepted; read '
-      'again when the file changes.')
+      'Token that requests to the API must send as `Authorization: Bearer '
+      'TOKEN`. None: no token is required. @FILE reads tokens from FILE, one '
+      'per line, each of which is accepted; it is read again when it changes. '
+      'Other users can see the command line of a process, but not the file.')
   flags.DEFINE_integer(
       'rate_limit', 0,
-      'Photos a minute that one client may send, then it gets status 429 with '
-      'Retry-After. A client is a token of --api_token, else an IPv4 address '
-      'or the first 64 bits of an IPv6 one. 0: as many as it likes.',
-      lower_bound=0)
+      'Photos per minute that one client may send; above it, requests get '
+      'status 429 with Retry-After. A client is a token of --api_token, or '
+      'else an IPv4 address or the first 64 bits of an IPv6 address. 0: no '
+      'limit.', lower_bound=0)
   flags.DEFINE_string(
       'trusted_proxy', None,
-      'IP address of the proxy in front, whose X-Forwarded-For names the '
-      'address of a client for --rate_limit and --access_log. None: the header '
-      'is ignored.')
+      'IP address of the reverse proxy whose X-Forwarded-For gives the address '
+      'of a client for --rate_limit and --access_log. None: the header is '
+      'ignored.')
   flags.DEFINE_bool(
-      'page', True, 'Have a page beside the API.')
+      'page', True, 'Serve the page in addition to the API.')
   flags.DEFINE_bool(
-      'debug', False, 'Log every request. Not a debugger.')
+      'debug', False, 'Log every request. This does not start a debugger.')
   flags.DEFINE_enum(
       'access_log', None, ['common', 'json'],
-      'Write a line of each request to stdout: common, the common log format, '
-      'or json, a JSON object. None: no such lines.')
+      'Write a line for each request to stdout: common (the common log format) '
+      'or json (a JSON object). None: no access log.')
   flags.DEFINE_enum(
       'log_format', 'text', ['text', 'json'],
-      'Format of the log on stderr: text, or json, one JSON object per line.')
+      'Format of the log on stderr: text, or json (one JSON object per line).')
 
 
 def _define_upload_flags():
   flags.DEFINE_bool(
       'keep_uploads', False,
-      'Keep uploaded photos in --upload_folder. Without it they never touch '
-      'the disk.')
+      'Keep uploaded photos in --upload_folder. Without it, they are never '
+      'written to disk.')
   flags.DEFINE_string(
       'upload_folder', '/tmp/', 'Folder in which uploaded photos are kept.')
   flags.DEFINE_float(
       'keep_days', 30.0, 'Days after which a kept photo is removed.',
       lower_bound=0)
   flags.DEFINE_integer(
-      'keep_mb', 1024, 'Most of all kept photos together, in units of 2^20 '
-      'bytes; the oldest are removed.', lower_bound=1)
+      'keep_mb', 1024, 'Maximum total size of the kept photos, in units of '
+      '2^20 bytes; above it, the oldest are removed.', lower_bound=1)
   flags.DEFINE_integer(
       'max_upload_mb', 16, 'Largest photo that is accepted, in units of 2^20 '
       'bytes.', lower_bound=1, upper_bound=1024)
   flags.DEFINE_integer(
-      'max_photos', 16, 'Most photos of one request, and no more than '
-      '--max_queue.', lower_bound=1,
-      upper_bound=1024)
+      'max_photos', 16, 'Maximum number of photos per request, but no more '
+      'than --max_queue.', lower_bound=1, upper_bound=1024)
   flags.DEFINE_integer(
       'max_pixels', 64 * 1000 * 1000, 'Largest width times height of a photo '
       'that is accepted.', lower_bound=1, upper_bound=photos.MAX_PIXELS)
@@ -165,30 +146,33 @@ def _define_upload_flags():
 def _define_load_flags():
   flags.DEFINE_integer(
       'max_queue', 64,
-      'Photos that may be accepted and not yet answered; more are refused with '
-      'status 503 and Retry-After.', lower_bound=1, upper_bound=4096)
+      'Maximum number of photos that are accepted but not answered; more are '
+      'refused with status 503 and Retry-After.', lower_bound=1,
+      upper_bound=4096)
   flags.DEFINE_integer(
-      'batch_size', 8, 'Most photos that the session gets at once.',
-      lower_bound=1, upper_bound=1024)
+      'batch_size', 8, 'Maximum number of photos per batch.', lower_bound=1,
+      upper_bound=1024)
   flags.DEFINE_float(
       'batch_window_ms', 5.0,
-      'Milliseconds that a photo waits for others while no batch runs.',
+      'Milliseconds for which a photo waits for others while no batch runs.',
       lower_bound=0, upper_bound=10000)
   flags.DEFINE_integer(
       'threads', None,
-      'Threads that answer requests, more than --max_queue. None: %d more.' %
-      _MORE_THREADS, lower_bound=2, upper_bound=8192)
+      'Number of threads that answer requests; must be more than --max_queue. '
+      'None: %d more.' % _MORE_THREADS, lower_bound=2, upper_bound=8192)
   flags.DEFINE_float(
       'request_timeout', 30.0,
       'Seconds after which a request whose photos are not answered gets status '
-      '503 with Retry-After, from when all of it has come.', lower_bound=0.1)
+      '503 with Retry-After, counted from its complete arrival.',
+      lower_bound=0.1)
   flags.DEFINE_float(
       'drain_secs', 30.0,
-      'Seconds at most for answering what was accepted when the server is told '
-      'to end.', lower_bound=0)
+      'Maximum seconds at shutdown for answering accepted requests.',
+      lower_bound=0)
 
 
-def service_from_flags(observe=None):
+def service_from_flags(observe: Optional[Callable[[str, float], None]] = None
+                       ) -> Service:
   """Returns the Service, with its graph loaded and warmed up.
 
   Args:
@@ -202,7 +186,7 @@ def service_from_flags(observe=None):
   # If the default label file is missing, the graph's own labels are used.
   if not FLAGS['label_file'].present and not os.path.exists(label_file):
     label_file = None
-  # Read now, not later: another thread loads the later graphs.
+  # The flags are read here: another thread loads the later graphs.
   options = dict(
       image_size=FLAGS.image_size, preprocessing_name=FLAGS.preprocessing_name,
       calibrated=FLAGS.calibrated, batch_size=FLAGS.batch_size,
@@ -212,16 +196,16 @@ def service_from_flags(observe=None):
     return Classifier.from_frozen_graph(graph_file, label_file, **options)
 
   return Service(
-      Source(load, graph_file, label_file), FLAGS.reload_secs, FLAGS.max_pixels,
-      observe, batch_size=FLAGS.batch_size, max_queue=FLAGS.max_queue,
-      window_secs=FLAGS.batch_window_ms / 1000)
+      GraphSource(load, graph_file, label_file), FLAGS.reload_secs,
+      FLAGS.max_pixels, observe, batch_size=FLAGS.batch_size,
+      max_queue=FLAGS.max_queue, window_secs=FLAGS.batch_window_ms / 1000)
 
 
-def threads_from_flags():
+def threads_from_flags() -> int:
   """Returns the number of threads that answer requests.
 
   Raises:
-    InputError: so few that requests would wait for a thread, where they are not
+    InputError: so few that requests would wait for a thread, without being
       counted, instead of being refused.
   """
   if FLAGS.threads is None:
@@ -232,22 +216,22 @@ def threads_from_flags():
   return FLAGS.threads
 
 
-def trusted_proxy_from_flags():
-  """Returns --trusted_proxy in the form for clients.address_of.
+def trusted_proxy_from_flags() -> Optional[str]:
+  """Returns --trusted_proxy in the form for clients.client_address.
 
   Raises:
     InputError: it is not an address.
   """
   if FLAGS.trusted_proxy is None:
     return None
-  address = clients.normal(FLAGS.trusted_proxy)
+  address = clients.normalize_address(FLAGS.trusted_proxy)
   if not address:
-    raise InputError('--trusted_proxy=%r is not an IP address; accepted: one, '
-                     'as 127.0.0.1' % FLAGS.trusted_proxy)
+    raise InputError('--trusted_proxy=%r is not an IP address such as '
+                     '127.0.0.1' % FLAGS.trusted_proxy)
   return address
 
 
-def url_prefix_from_flags():
+def url_prefix_from_flags() -> str:
   """Returns --url_prefix with a leading and no trailing slash, or ''.
 
   Raises:
@@ -256,12 +240,12 @@ def url_prefix_from_flags():
   prefix = '/' + FLAGS.url_prefix.strip('/')
   if not re.fullmatch(r'(/[\w.~-]+)+|/', prefix, re.ASCII):
     raise InputError('--url_prefix=%r is not a path; accepted: letters, digits '
-                     'and . _ ~ - between slashes, as /flowers' %
+                     'and . _ ~ - between slashes, such as /flowers' %
                      FLAGS.url_prefix)
   return prefix.rstrip('/')
 
 
-def allowed_hosts_from_flags(address):
+def allowed_hosts_from_flags(address: str) -> List[str]:
   """Returns --allowed_hosts in the form for hosts.check.
 
   Args:
@@ -276,19 +260,20 @@ def allowed_hosts_from_flags(address):
   names = [name.strip().lower() for name in FLAGS.allowed_hosts]
   for name in names:
     if not hosts.is_name(name):
-      raise InputError('--allowed_hosts: %r is not a name; accepted: names '
-                       'without port, as photos.example.org, .example.org for '
-                       'all below it too, or *' % name)
+      raise InputError('--allowed_hosts: %r is not a host name; accepted: '
+                       'names without port, such as photos.example.org, '
+                       '.example.org to include subdomains, or *' % name)
   return names
 
 
-def app_from_flags(service, allowed_hosts, numbers=None):
+def app_from_flags(service: Service, allowed_hosts: List[str],
+                   metrics: Metrics) -> ClassifierApp:
   """Returns the WSGI application for a Service.
 
   Args:
     service: Service.
     allowed_hosts: as `allowed_hosts_from_flags` returned it.
-    numbers: metrics.Metrics, or None.
+    metrics: Metrics that /metrics shows.
 
   Raises:
     InputError: the folder for uploads or the file of tokens cannot be used.
@@ -309,119 +294,28 @@ def app_from_flags(service, allowed_hosts, numbers=None):
       'ACCESS_LOG': FLAGS.access_log,
       'PAGE': FLAGS.page,
       'ALLOWED_HOSTS': allowed_hosts,
-  }, numbers)
+  }, metrics)
 
 
-def bind(host, port):
-  """Binds a port without listening on it yet.
-
-  It is bound before the graph is loaded, so that a port in use is reported at
-  once.
-
-  Args:
-    host: name or address, IPv4 or IPv6.
-    port: 0 uses a free one.
-
-  Returns:
-    A socket.
-
-  Raises:
-    InputError: the address or the port is not available.
-  """
-  try:
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    listener = socket.socket(family, kind, protocol)
-    # A port that was used by the last server just before can be used again.
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(address)
-  except OSError as error:
-    raise _port_error(host, port, error)
-  return listener
-
-
-def listen(app, listener, threads, max_upload_mb, url_prefix='',
-           request_secs=math.inf):
-  """Starts to listen.
-
-  Args:
-    app: WSGI application.
-    listener: socket, as `bind` returned it.
-    threads: number of requests that are processed at once.
-    max_upload_mb: largest photo, in units of 2^20 bytes.
-    url_prefix: as `url_prefix_from_flags` returned it; removed from the path of
-      a request that has it.
-    request_secs: deadline of a request, in seconds.
-
-  Returns:
-    A DrainingServer, which answers when its `run` is called.
-
-  Raises:
-    InputError: another program has taken the port meanwhile, or the limit on
-      open files leaves too few connections.
-  """
-  host, port = listener.getsockname()[:2]
-  most_bytes = body_bytes(max_upload_mb)
-  connection_limit = _connection_limit(threads + _MORE_CONNECTIONS)
-  try:
-    return DrainingServer(
-        app, listener, most_bytes, max(_UPLOADS_BYTES, 2 * most_bytes),
-        request_secs, threads=threads, ident=None, url_prefix=url_prefix,
-        connection_limit=connection_limit,
-        max_request_header_size=_HEADER_BYTES,
-        # Only clients.address_of reads such headers.
-        clear_untrusted_proxy_headers=False, channel_timeout=_SILENT_SECS,
-        # An upload or a response that waits is never written to a file.
-        inbuf_overflow=2 * most_bytes, outbuf_overflow=2 * most_bytes)
-  except OSError as error:
-    raise _port_error(host, port, error)
-
-
-def _connection_limit(wanted):
-  """Returns `wanted`, or fewer connections if the limit on open files is lower.
-
-  Raises:
-    InputError: too few are left.
-  """
-  most_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-  if most_files == resource.RLIM_INFINITY:
-    return wanted
-  others = len(os.listdir('/dev/fd')) + _OTHER_FILES
-  limit = min(wanted, most_files - others)
-  if limit < _FEWEST_CONNECTIONS:
-    raise InputError('the limit on open files (ulimit -n) is %d; at least %d '
-                     'are needed' % (most_files, others + _FEWEST_CONNECTIONS))
-  if limit < wanted:
-    tf.logging.warning(
-        'at most %d connections at once in place of %d: the limit on open '
-        'files (ulimit -n) is %d', limit, wanted, most_files)
-  return limit
-
-
-def _port_error(host, port, error):
-  return InputError('cannot listen on %s, port %d: %s; choose another with '
-                    '--port or --host' % (host, port, error.strerror))
-
-
-def _end(signal_number, frame):
+def _exit_on_signal(signal_number, frame):
   """Handles SIGTERM before the server runs."""
   del signal_number, frame  # Unused; required by the signature.
   raise SystemExit(0)
 
 
-def main(_):
+def main(_: Any) -> None:
   """Loads the frozen graph, then serves the page until a signal ends it."""
-  heap.use_one_arena()  # Before there is a thread with its own arena.
+  heap_memory.use_one_arena()  # Before there is a thread with its own arena.
   with logs.native_lines_marked(FLAGS.log_format), logs.one_line_each(
       FLAGS.log_format):
     _serve()
 
 
 def _serve():
-  signal.signal(signal.SIGTERM, _end)
+  signal.signal(signal.SIGTERM, _exit_on_signal)
   if FLAGS.debug:
     setup_logging('DEBUG')
-  # Its warnings about a full queue are of no use to the operator.
+  # Its warnings about a full queue do not help the operator.
   logging.getLogger('waitress').setLevel(logging.ERROR)
   threads = threads_from_flags()
   clients.Tokens(FLAGS.api_token)  # Checked before the graph is loaded.
@@ -429,16 +323,16 @@ def _serve():
   url_prefix = url_prefix_from_flags()
   listener = bind(FLAGS.host, FLAGS.port)
   allowed_hosts = allowed_hosts_from_flags(listener.getsockname()[0])
-  numbers = metrics.Metrics()
-  service = service_from_flags(numbers.observe)
-  server = listen(app_from_flags(service, allowed_hosts, numbers), listener,
+  metrics = Metrics()
+  service = service_from_flags(metrics.observe)
+  server = listen(app_from_flags(service, allowed_hosts, metrics), listener,
                   threads, FLAGS.max_upload_mb, url_prefix,
                   FLAGS.request_timeout)
   server.stop_on_signals()
   line = 'listening on port %d' % listener.getsockname()[1]
   print(json.dumps({'message': line}) if FLAGS.access_log == 'json' else line,
         flush=True)
-  cut_off = server.run(FLAGS.drain_secs, on_end=service.announce_end)
+  cut_off = server.run(FLAGS.drain_secs, on_end=service.begin_shutdown)
   # The only remaining requests are those whose clients no longer wait.
   service.close(timeout=0 if cut_off else FLAGS.drain_secs)
   tf.logging.info('ended')

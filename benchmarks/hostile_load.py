@@ -23,7 +23,7 @@ from common import flags as common_flags
 FLAGS = flags.FLAGS
 
 # Pixels per side of the largest photo that the server accepts, and of one that
-# is just not treated as large (serving/model/live.py).
+# is just not treated as large (serving/model/classifier_service.py).
 _SIDE, _SMALLER_SIDE = 8000, 4000
 
 _ATTACKERS = 2

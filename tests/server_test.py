@@ -20,8 +20,9 @@ import server as program
 from common.errors import InputError
 from kits import server_load_kit as load_kit
 from kits import serving_kit as kit
-from serving.model import live
+from serving.model import classifier_service
 from serving.model.classifier import Classifier
+from serving.web.shutdown import DrainingServer
 
 
 @pytest.fixture(scope='module')
@@ -162,7 +163,7 @@ def test_process_is_warm_before_it_listens(folder, tmp_path, monkeypatch):
       calls, 'warm', Classifier.warm_up))
   monkeypatch.setattr(program, 'listen', _noted(
       calls, 'listen', program.listen))
-  monkeypatch.setattr(program.DrainingServer, 'run', _noted(
+  monkeypatch.setattr(DrainingServer, 'run', _noted(
       calls, 'run', lambda *args, **kwargs: 0))
   monkeypatch.setattr(signal, 'signal', lambda *args: None)
   kit.run(program, '--model_dir=%s' % folder, '--model_name=a.pb', '--port=0',
@@ -228,7 +229,7 @@ def test_service_gets_the_limits_of_the_flags(folder, monkeypatch):
   def batcher(examine, weigh, observe, **limits):
     made.update(limits)
 
-  monkeypatch.setattr(live, 'Batcher', batcher)
+  monkeypatch.setattr(classifier_service, 'Batcher', batcher)
   with kit.parsed_flags(program, '--model_dir=%s' % folder, '--model_name=a.pb',
                         '--max_queue=7', '--batch_size=3',
                         '--batch_window_ms=20', '--reload_secs=0',
@@ -290,7 +291,8 @@ def test_allowed_hosts_are_addresses_alone_on_this_machine(address, flags,
     'a:80', 'http://a', 'a/b', 'a..b', '花', ','])
 def test_allowed_hosts_that_are_no_names_are_refused(value):
   with kit.parsed_flags(program, '--allowed_hosts=' + value):
-    with pytest.raises(InputError, match='--allowed_hosts: .* is not a name'):
+    with pytest.raises(InputError,
+                       match='--allowed_hosts: .* is not a host name'):
       program.allowed_hosts_from_flags('127.0.0.1')
 
 

@@ -34,7 +34,7 @@ from datasets.photo_files.photos import PhotoError
 from evaluation import calibration
 from runs import checkpoints
 from serving.model.classifier import Classifier
-from serving.web.app import none_of, top_rows
+from serving.web.score_table import none_of_text, top_rows
 
 FLAGS = flags.FLAGS
 
@@ -169,7 +169,7 @@ def classify_files(classifier, paths, batch_size):
     batch_size: number of files that are read and classified at a time.
 
   Yields:
-    (path, Answer or the error for the file).
+    (path, Prediction or the error for the file).
   """
   for start in range(0, len(paths), batch_size):
     batch = paths[start:start + batch_size]
@@ -192,7 +192,7 @@ class _TableWriter:
   """One block per photo: its name, then score and label of each class."""
 
   def __init__(self, labels):
-    self._none_of = none_of(labels)
+    self._none_of = none_of_text(labels)
 
   def write(self, path, rows, answer):
     print(path)

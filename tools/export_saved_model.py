@@ -90,7 +90,7 @@ def main(_):
                         for length in tensor.shape.as_list())
       print('  %-3s  %-13s  %-7s  %-10s  %s' % (
           what, name, tensor.dtype.name, '[%s]' % shape, _MEANINGS[name]))
-  lost = export_folder.losses(former, saved_model.offered(graph_def,
+  lost = export_folder.lost_outputs(former, saved_model.version_info(graph_def,
                                                           FLAGS.calibrated))
   if lost:
     tf.logging.warning('%s lacks what the previous version has: %s; that '

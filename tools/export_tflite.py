@@ -147,7 +147,7 @@ def main(_):
   content = tflite.convert(graph_def)
   info = graph_info.read(graph_def)
   info_path = export_folder.tflite_files(path)[2]
-  warning = export_folder.keep_former(
+  warning = export_folder.keep_previous(
       (path, label_path, info_path), export_folder.read_tflite(path), info)
   _write(path, content, label_path, info)
   files.write_output(info_path, graph_info.to_json(info) + b'\n')

@@ -13,6 +13,7 @@ contains its step.
 
 import filecmp
 import os
+from typing import List, Mapping, Optional, Sequence, Tuple
 
 from google.protobuf.message import DecodeError
 
@@ -22,11 +23,12 @@ from compat import tf
 from runs import checkpoints
 from serving.exports import saved_model
 from serving.model import graph_info
+from serving.model.graph_info import GraphInfo
 
 _FROZEN = '_freeze.pb'
 
 
-def step_of(info):
+def step_of(info: GraphInfo) -> Optional[int]:
   """Returns the global step of the weights of a GraphInfo, None if unknown."""
   if info.global_step is not None:
     return info.global_step
@@ -34,37 +36,39 @@ def step_of(info):
   return None if step < 0 else step
 
 
-def losses(former, info):
+def lost_outputs(previous: Optional[GraphInfo], info: GraphInfo) -> List[str]:
   """Returns the outputs and classes that a new graph lacks.
 
   Args:
-    former: GraphInfo of the former graph; None: there was none.
+    previous: GraphInfo of the previous graph; None: there was none.
     info: GraphInfo of the new graph.
 
   Returns:
     List of names, such as `Known`.
   """
-  if former is None:
+  if previous is None:
     return []
   lost = []
-  if former.known and not info.known:
+  if previous.known and not info.known:
     lost.append('Known')
-  if former.calibrated_predictions and not info.calibrated_predictions:
+  if previous.calibrated_predictions and not info.calibrated_predictions:
     lost.append('CalibratedPredictions')
-  classes = [name for name in former.labels if name not in info.labels]
+  classes = [name for name in previous.labels if name not in info.labels]
   if classes:
     lost.append('the classes %s' % name_some(classes))
   return lost
 
 
-def keep_former(paths, former, info, reasons=()):
+def keep_previous(paths: Sequence[str], previous: Optional[GraphInfo],
+                  info: GraphInfo, reasons: Optional[Mapping[str, str]] = None
+                  ) -> Optional[str]:
   """Copies files that are about to be replaced by a graph that lacks outputs.
 
   Args:
     paths: of the graph and of the files that belong to it.
-    former: GraphInfo of the existing graph; None: there is none.
+    previous: GraphInfo of the existing graph; None: there is none.
     info: GraphInfo of the new graph.
-    reasons: {name as in `losses`: why the new graph lacks it}.
+    reasons: {name as in `lost_outputs`: why the new graph lacks it}.
 
   Returns:
     The warning for the user; None if nothing is lost.
@@ -72,18 +76,18 @@ def keep_former(paths, former, info, reasons=()):
   Raises:
     InputError: a copy cannot be written.
   """
-  lost = losses(former, info)
-  if not lost:
+  lost, reasons = lost_outputs(previous, info), reasons or {}
+  if previous is None or not lost:
     return None
-  kept = [_copy(path, step_of(former)) for path in paths
+  kept = [_copy(path, step_of(previous)) for path in paths
           if os.path.isfile(path)]
-  return '%s had %s, which the new one lacks; the former one is kept: %s' % (
+  return '%s had %s, which the new one lacks; the previous one is kept: %s' % (
       paths[0], ' and '.join(
           '%s (%s)' % (name, reasons[name]) if name in reasons else name
           for name in lost), ', '.join(kept))
 
 
-def set_others_aside(frozen_file, info):
+def rename_outdated(frozen_file: str, info: GraphInfo) -> List[str]:
   """Renames a TensorFlow Lite model of another step than the frozen graph.
 
   Models of early versions of this project do not store a step, and are renamed
@@ -101,15 +105,15 @@ def set_others_aside(frozen_file, info):
   stem, step = frozen_file[:-len(_FROZEN)], step_of(info)
   warnings = []
   model = stem + '.tflite'
-  former = read_tflite(model)
-  former_step = step_of(former) if former else None
-  if os.path.isfile(model) and (former is None or former_step != step):
-    names = [_rename(path, former_step) for path in tflite_files(model)
+  previous = read_tflite(model)
+  previous_step = step_of(previous) if previous else None
+  if os.path.isfile(model) and (previous is None or previous_step != step):
+    names = [_rename(path, previous_step) for path in tflite_files(model)
              if os.path.isfile(path)]
     warnings.append(
         '%s was of step %s, and %s is of step %s: it is called %s now; '
         'scripts/export_tflite.sh writes one of the same step' % (
-            model, 'unknown' if former_step is None else former_step,
+            model, 'unknown' if previous_step is None else previous_step,
             frozen_file, step, names[0]))
   folder = os.path.join(os.path.dirname(stem), 'saved_model',
                         os.path.basename(stem))
@@ -122,7 +126,7 @@ def set_others_aside(frozen_file, info):
   return warnings
 
 
-def check_tflite(path, step):
+def check_tflite(path: str, step: int) -> None:
   """Refuses a TensorFlow Lite model of another step than the frozen graph.
 
   Args:
@@ -134,16 +138,16 @@ def check_tflite(path, step):
   """
   frozen_file = os.path.splitext(path)[0] + _FROZEN
   info = read_frozen(frozen_file)
-  there = step_of(info) if info else None
-  if there is not None and there != step:
+  frozen_step = step_of(info) if info else None
+  if frozen_step is not None and frozen_step != step:
     raise InputError(
         '%s is of step %d, and %s would be of step %d: run ./export_freeze.sh '
         'first, choose the same checkpoint (CHECKPOINT=best or newest), or '
         'export to another folder (EXPORT_DIR)' % (
-            frozen_file, there, path, step))
+            frozen_file, frozen_step, path, step))
 
 
-def check_frozen(path, info, prefix):
+def check_frozen(path: str, info: GraphInfo, prefix: str) -> None:
   """Refuses a frozen graph that is not of the given checkpoint.
 
   Args:
@@ -154,28 +158,28 @@ def check_frozen(path, info, prefix):
   Raises:
     InputError: they are of different steps.
   """
-  there, step = step_of(info), checkpoints.read_global_step(prefix)
-  if there is not None and there != step:
+  frozen_step, step = step_of(info), checkpoints.read_global_step(prefix)
+  if frozen_step is not None and frozen_step != step:
     raise InputError(
         '%s is of step %d, and %s, the checkpoint of the run, is of step %d: '
         'run ./export_freeze.sh first, or choose the same checkpoint '
-        '(CHECKPOINT=best or newest)' % (path, there, prefix, step))
+        '(CHECKPOINT=best or newest)' % (path, frozen_step, prefix, step))
 
 
-def tflite_files(path):
+def tflite_files(path: str) -> Tuple[str, str, str]:
   """Returns the paths of a TensorFlow Lite model, its labels and its info."""
   stem = os.path.splitext(path)[0]
   return path, stem + '_labels.txt', stem + '_info.json'
 
 
-def read_tflite(path):
+def read_tflite(path: str) -> Optional[GraphInfo]:
   """Returns the GraphInfo of a TensorFlow Lite model; None: as read_frozen."""
   if not os.path.isfile(path):
     return None
   return graph_info.read_file(tflite_files(path)[2])
 
 
-def read_frozen(path):
+def read_frozen(path: str) -> Optional[GraphInfo]:
   """Returns the GraphInfo of a frozen graph; None: missing, or no metadata."""
   if not os.path.isfile(path):
     return None

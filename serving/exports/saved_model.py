@@ -17,7 +17,7 @@ its classification signature:
   probabilities  [batch, n] float32: of these classes
   known          [batch] bool: whether the photo is one of them (package ood),
   similarity     [batch] float32: how similar it is to the training photos; both
-                 only if the graph has these outputs
+                 only if the graph has out-of-distribution detection
 
 The graph decodes JPEG and PNG files, also transparent or CMYK ones, to the same
 pixels as the classifier (decode_graph.py). Other work of photo_files.photos is
@@ -28,6 +28,7 @@ decoded fails the whole batch.
 
 import os
 import shutil
+from typing import Dict, List, Optional, Tuple
 
 from common import files, label_files, locks
 from common.errors import InputError
@@ -41,7 +42,11 @@ INPUT = 'image_bytes'
 _INFO_FILE = os.path.join('assets.extra', 'info.json')
 
 
-def build(graph_def, calibrated=False):
+Tensors = Dict[str, tf.Tensor]
+
+
+def build(graph_def: tf.GraphDef, calibrated: bool = False
+          ) -> Tuple[Tensors, Tensors]:
   """Imports a frozen graph into the default graph, fed by encoded photos.
 
   Args:
@@ -55,33 +60,29 @@ def build(graph_def, calibrated=False):
     InputError: the graph has no metadata or no calibrated scores, or does not
       match its labels.
   """
-  info = graph_info.read(graph_def)
-  if info is None:
-    raise InputError('the frozen graph has no %s: ./export_freeze.sh makes one '
-                     'that has' % graph_info.NODE)
-  if calibrated and not info.calibrated_predictions:
-    raise InputError('--calibrated: the graph has no calibrated scores; '
-                     './report.sh fits a temperature, and ./export_freeze.sh '
-                     'then puts it into the graph')
+  info = graph_info.require(graph_def)
+  if calibrated:
+    graph_info.check_calibrated(info)
   batch_size = _fixed_batch(graph_def, info)
   encoded = tf.placeholder(tf.string, [batch_size], name=INPUT)
-  fed = encoded
+  images = encoded
   if info.input_kind == 'float':
-    fed = inference_graph.photos_to_images(
+    images = inference_graph.photos_to_images(
         encoded, info.preprocessing_name, info.image_size, info.channels,
         batch_size)
   # The names of the training photos are private.
-  now = info._replace(input=encoded.name, input_kind='encoded', cosines=None,
-                      bank_filenames=None, bank_labels=None)
+  new_info = info._replace(
+      input=encoded.name, input_kind='encoded', cosines=None,
+      bank_filenames=None, bank_labels=None)
   graph_files.import_into_default(
       _without(graph_def, [info.input, info.bank_filenames, info.bank_labels],
-               now), {info.input: fed})
+               new_info), {info.input: images})
   graph = tf.get_default_graph()
   scores = graph.get_tensor_by_name(
       info.calibrated_predictions if calibrated else info.predictions)
   if scores.shape.ndims is None:
-    raise InputError('the frozen graph does not say how many classes its '
-                     'scores are of')
+    raise InputError('the frozen graph does not define the number of its '
+                     'classes')
   label_files.check_count(info.labels, scores.shape.as_list()[-1],
                           'the list of labels')
   outputs = {
@@ -108,15 +109,16 @@ def _fixed_batch(graph_def, info):
 def _without(graph_def, tensors, info):
   """Returns a copy of a graph without some nodes, with new metadata."""
   names = {name.split(':')[0] for name in tensors if name}
-  left = tf.GraphDef()
-  left.CopyFrom(graph_def)
-  del left.node[:]
-  left.node.extend(node for node in graph_def.node if node.name not in names)
-  graph_info.attach(left, info)
-  return left
+  copy = tf.GraphDef()
+  copy.CopyFrom(graph_def)
+  del copy.node[:]
+  copy.node.extend(node for node in graph_def.node if node.name not in names)
+  graph_info.attach(copy, info)
+  return copy
 
 
-def write(graph_def, folder, version=None, calibrated=False):
+def write(graph_def: tf.GraphDef, folder: str, version: Optional[int] = None,
+          calibrated: bool = False) -> Tuple[str, Tensors, Tensors]:
   """Writes a version under its number; if it fails, nothing is left.
 
   Args:
@@ -136,39 +138,41 @@ def write(graph_def, folder, version=None, calibrated=False):
     inputs, outputs = build(graph_def, calibrated)
     with locks.hold(os.path.join(folder, '.lock'),
                     'another process writes to %s' % folder):
-      there = versions(folder)
-      if version in there:
+      existing = versions(folder)
+      if version in existing:
         raise InputError('--version=%d is in %s already; there are %s' % (
-            version, folder, ', '.join(map(str, there))))
-      version = version or max(there, default=0) + 1
+            version, folder, ', '.join(map(str, existing))))
+      version = version or max(existing, default=0) + 1
       path = os.path.join(folder, str(version))
-      _write_aside(path, inputs, outputs, offered(graph_def, calibrated))
+      _write_aside(path, inputs, outputs, version_info(graph_def, calibrated))
   return path, inputs, outputs
 
 
-def offered(graph_def, calibrated=False):
+def version_info(graph_def: tf.GraphDef, calibrated: bool = False
+                 ) -> graph_info.GraphInfo:
   """Returns the GraphInfo for a version made of a frozen graph.
 
   Args:
     graph_def: frozen GraphDef with classifier/info.
     calibrated: whether to return the probabilities after temperature scaling.
   """
-  info = graph_info.read(graph_def)._replace(
+  info = graph_info.require(graph_def)._replace(
       cosines=None, bank_filenames=None, bank_labels=None)
   if calibrated:
     return info
   return info._replace(calibrated_predictions=None, temperature=None)
 
 
-def read_info(folder):
+def read_info(folder: str) -> Optional[graph_info.GraphInfo]:
   """Returns the GraphInfo of the last version in a folder; None: no version."""
-  there = versions(folder)
-  if not there:
+  existing = versions(folder)
+  if not existing:
     return None
-  return graph_info.read_file(os.path.join(folder, str(there[-1]), _INFO_FILE))
+  return graph_info.read_file(
+      os.path.join(folder, str(existing[-1]), _INFO_FILE))
 
 
-def versions(folder):
+def versions(folder: str) -> List[int]:
   """Returns the sorted version numbers in a folder, which may be missing."""
   names = os.listdir(folder) if os.path.isdir(folder) else []
   return sorted(int(name) for name in names

@@ -1,15 +1,15 @@
 """Converts a network to TensorFlow Lite, and compares it with the graph.
 
   model = tflite.convert(graph_def)
-  found = tflite.compare(graph_def, model, dataset)
+  comparison = tflite.compare(graph_def, model, dataset)
 
 The model takes one preprocessed image, `[1, size, size, channels]` float32, and
 returns `[1, n]` float32 probabilities. Its weights are float32: it is the same
 network for phones, not a smaller one.
 """
 
-import collections
 import re
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
@@ -21,19 +21,28 @@ from datasets import input_pipeline
 from preprocessing import preprocessing_factory
 from serving.model import graph_files, graph_info
 
-# photos: number of photos compared. graph_correct, model_correct: how many each
-# of the two classifies correctly. disagreed: for how many their labels differ.
-# largest_difference: between two probabilities.
-Comparison = collections.namedtuple(
-    'Comparison',
-    'photos graph_correct model_correct disagreed largest_difference')
+
+class Comparison(NamedTuple):
+  """Results of a graph and of its TensorFlow Lite model on the same photos."""
+
+  # Number of photos compared.
+  photos: int
+  # Number of photos that the graph classifies correctly.
+  graph_correct: int
+  # Number of photos that the model classifies correctly.
+  model_correct: int
+  # Number of photos for which their labels differ.
+  disagreed: int
+  # Largest difference between two probabilities.
+  largest_difference: float
+
 
 # How the converters of 1.15 and of 2 report missing operations.
 _MISSING_OPS = (r'custom implementations: ([\w, ]+)',
                 r"'tf\.(\w+)' op is neither")
 
 
-def convert(graph_def):
+def convert(graph_def: tf.GraphDef) -> bytes:
   """Converts a frozen graph.
 
   Args:
@@ -46,7 +55,7 @@ def convert(graph_def):
   Raises:
     InputError: the network has operations that TensorFlow Lite lacks.
   """
-  info = graph_info.read(graph_def)
+  info = graph_info.require(graph_def)
   graph_def = tf.graph_util.extract_sub_graph(
       graph_def, [info.predictions.split(':')[0]])
   with tf.Graph().as_default() as graph:
@@ -75,7 +84,7 @@ def _reason(message):
 class Model:
   """A TensorFlow Lite model in its interpreter."""
 
-  def __init__(self, content):
+  def __init__(self, content: bytes):
     """Loads a model.
 
     Args:
@@ -87,14 +96,16 @@ class Model:
     self._input, = self._interpreter.get_input_details()
     self._output, = self._interpreter.get_output_details()
 
-  def scores(self, image):
+  def scores(self, image: np.ndarray) -> np.ndarray:
     """Returns the `[1, n]` probabilities of a `[1, s, s, channels]` image."""
     self._interpreter.set_tensor(self._input['index'], image)
     self._interpreter.invoke()
     return self._interpreter.get_tensor(self._output['index'])
 
 
-def compare(graph_def, content, dataset, max_photos=None, num_threads=4):
+def compare(graph_def: tf.GraphDef, content: bytes, dataset: Any,
+            max_photos: Optional[int] = None, num_threads: int = 4
+            ) -> Comparison:
   """Runs graph and model on the same photos of a data set, each once.
 
   Args:
@@ -110,7 +121,7 @@ def compare(graph_def, content, dataset, max_photos=None, num_threads=4):
   Raises:
     InputError: a record is damaged.
   """
-  info = graph_info.read(graph_def)
+  info = graph_info.require(graph_def)
   model = Model(content)
   count = min(max_photos or dataset.num_samples, dataset.num_samples)
   graph_correct = model_correct = disagreed = 0
@@ -127,21 +138,21 @@ def compare(graph_def, content, dataset, max_photos=None, num_threads=4):
     fetched = [batch['label'], batch['image'],
                tf.get_default_graph().get_tensor_by_name(info.predictions)]
     with tf.Session() as session, input_pipeline.errors_as_advice(), (
-        progress.Progress('compared', count)) as shown:
+        progress.Progress('compared', count)) as bar:
       session.run(iterator.initializer)
       for _ in range(count):
         (label,), image, expected = session.run(fetched)
-        found = model.scores(image)
-        by_graph, by_model = expected.argmax(), found.argmax()
+        scores = model.scores(image)
+        by_graph, by_model = expected.argmax(), scores.argmax()
         graph_correct += int(by_graph == label)
         model_correct += int(by_model == label)
         disagreed += int(by_graph != by_model)
-        largest = max(largest, float(np.abs(expected - found).max()))
-        shown.add()
+        largest = max(largest, float(np.abs(expected - scores).max()))
+        bar.add()
   return Comparison(count, graph_correct, model_correct, disagreed, largest)
 
 
-def describe_input(info):
+def describe_input(info: graph_info.GraphInfo) -> str:
   """Returns a description of how an app must preprocess a photo.
 
   Args:
@@ -151,7 +162,7 @@ def describe_input(info):
   scaling = preprocessing_factory.FAMILIES[family].scaling
   if scaling.mean is None:
     values = "(value - the image's mean) / the image's standard deviation"
-  elif len(set(scaling.mean)) == 1:
+  elif len(set(scaling.mean)) == 1 and scaling.deviation is not None:
     values = '(value - %g) / %g' % (scaling.mean[0], scaling.deviation)
   else:
     values = 'value - %g, %g, %g of red, green, blue' % scaling.mean

@@ -11,76 +11,37 @@ in parallel with the batches, in a thread of its own, so that no other photo
 waits for it.
 """
 
-import bisect
 import collections
-import contextvars
 import math
 import threading
 import time
 from concurrent import futures
+from typing import Any, Callable, Deque, Dict, List, Optional, Sequence, Tuple
 
 from compat import tf
-from serving.model.patience import Gone, Patience, TimedOut
-
-# Weight of the newest request in the running mean of seconds per photo, which
-# tells a refused client when to retry. Seconds per photo are the seconds of a
-# request divided by the number of its photos and those before it.
-_NEWEST_SHARE = 0.2
-
-# Largest Retry-After, in seconds.
-_LONGEST_RETRY = 120
-
-# Session time per photo that does not depend on its pixels (that of the network
-# itself), expressed in pixels.
-_PHOTO_WEIGHT = 10 ** 6
+from serving.model.admission import Admission, Busy
+from serving.model.deadlines import ClientDisconnected, Deadline, TimedOut
+from serving.model.fair_queue import FairQueue, QueuedPhoto, Request
 
 
-class Busy(Exception):
-  """The queue is full.
-
-  Attributes:
-    retry_after: whole seconds after which there will be room, at least 1.
-  """
-
-  def __init__(self, retry_after):
-    super().__init__('busy; try again in %d s' % retry_after)
-    self.retry_after = retry_after
-
-
-class Closing(Exception):
+class ShuttingDown(Exception):
   """The server is shutting down and accepts no more photos."""
 
 
-class Failed(Exception):
+class SessionFailed(Exception):
   """The session failed on this photo; the cause is in the log."""
-
-
-class _Request:
-  """Photos of one caller, and their results."""
-
-  def __init__(self, weights, patience):
-    self.weights = weights
-    self.patience = patience
-    self.results = [None] * len(weights)
-    self.missing = len(weights)
-    self.tags = [0, 0]  # Of its newest queued photo; of its newest large one.
-    self.error = None
-    self.answered = threading.Event()
-    self.context = contextvars.copy_context()  # Holds the request id for logs.
-
-
-# One prepared photo in the queue. since: when it was ready, time.monotonic().
-# Photos are taken in the order of their tags; number breaks ties.
-_Item = collections.namedtuple(
-    '_Item', 'tag number request index prepared weight since')
 
 
 class Batcher:
   """A bounded queue of photos, and the threads that examine them."""
 
-  def __init__(self, examine, batch_size=8, window_secs=0.005, max_queue=64,
-               seconds_a_photo=None, weigh=None, large=math.inf,
-               max_weight=math.inf, observe=None, runs=1):
+  def __init__(self, examine: Callable[[List[Any]], Sequence[Any]],
+               batch_size: int = 8, window_secs: float = 0.005,
+               max_queue: int = 64, seconds_per_photo: Optional[float] = None,
+               weigh: Optional[Callable[[Any], float]] = None,
+               large: float = math.inf, max_weight: float = math.inf,
+               observe: Optional[Callable[[str, float], None]] = None,
+               runs: int = 1):
     """Starts the threads.
 
     Args:
@@ -90,7 +51,7 @@ class Batcher:
       window_secs: how long the first photo of a batch waits, while the session
         is free, for others that are accepted but not prepared yet.
       max_queue: maximum number of photos that are accepted but not answered.
-      seconds_a_photo: initial estimate of the seconds per photo; None: unknown.
+      seconds_per_photo: initial estimate; None: unknown.
       weigh: function of a photo before it is prepared; returns its weight in
         pixels. None: all weights are 0.
       large: a photo with a larger weight is examined alone, in parallel with
@@ -113,22 +74,18 @@ class Batcher:
     self._max_queue = max_queue
     self._weigh = weigh or (lambda photo: 0)
     self._large = large
-    self._max_weight = max_weight
     self._observe = observe or (lambda name, value: None)
-    self._seconds_a_photo = seconds_a_photo
-    self._items = []  # Sorted.
-    self._number = 0  # Of the newest item.
-    self._tags = [0, 0]  # Of the last item taken; of the last large one taken.
-    self._chores = collections.deque()
-    self._accepted = self._accepted_weight = 0
-    self._accepted_small = 0  # Number of photos, without the large ones.
-    self._preparing = 0  # Number of photos, without the large ones.
-    self._running = 0  # Batches and callbacks of call_between.
+    self._queue = FairQueue(large)
+    self._admission = Admission(max_queue, max_weight, self._queue.is_large,
+                                seconds_per_photo)
+    self._callbacks: Deque[Tuple[Callable, futures.Future]] = (
+        collections.deque())
+    self._running = 0  # Batches and callbacks.
     self._running_small = 0  # Batches without large photos.
     self._closing = False
     self._counts = dict(batches=0, photos=0, refused=0, timed_out=0, left=0)
     # The lock guards all of the above. It has two conditions, for small and for
-    # large photos. A condition is notified when such an item or a callback
+    # large photos. A condition is notified when such a photo or a callback
     # arrives and when a batch ends; both are notified when all work is done.
     self._lock = threading.RLock()
     self._changed = {is_large: threading.Condition(self._lock)
@@ -140,7 +97,8 @@ class Batcher:
     for thread in self._threads:
       thread.start()
 
-  def submit(self, photos, prepare, patience=None):
+  def submit(self, photos: Sequence[Any], prepare: Callable[[Any], Any],
+             deadline: Optional[Deadline] = None) -> List[Any]:
     """Has photos examined, together with those of other threads.
 
     Checks that there is room before it prepares the first photo: an overloaded
@@ -151,7 +109,7 @@ class Batcher:
       photos: list with one entry per photo.
       prepare: function of an entry, called in this thread. Its return value is
         queued; if that is an exception, it is the result of the photo instead.
-      patience: Patience of the caller; None: no time limit. Once the caller has
+      deadline: Deadline of the caller; None: no time limit. Once the caller has
         given up, its remaining photos are neither prepared nor examined.
 
     Returns:
@@ -159,63 +117,65 @@ class Batcher:
 
     Raises:
       Busy: there is no room.
-      Closing: close() was called.
-      Failed: the session failed.
+      ShuttingDown: close() was called.
+      SessionFailed: the session failed.
       TimedOut: the deadline has passed.
-      Gone: the client has disconnected.
+      ClientDisconnected: the client has disconnected.
     """
     if not photos:
       return []
-    request = _Request(list(map(self._weigh, photos)), patience or Patience())
-    start, ahead = time.monotonic(), self._enter(request)
+    request = Request(list(map(self._weigh, photos)), deadline or Deadline())
+    start, accepted = time.monotonic(), self._enter(request)
     to_prepare = collections.deque(enumerate(photos))
     try:
       while to_prepare:
-        request.patience.check()
+        request.deadline.check()
         index, photo = to_prepare[0]
         prepared = prepare(photo)
         to_prepare.popleft()
-        self._queue(request, index, prepared)
-      request.patience.wait(request.answered.wait)
-      self._note_seconds((time.monotonic() - start) / ahead)
-    except (TimedOut, Gone) as error:
+        self._add(request, index, prepared)
+      request.deadline.wait(request.answered.wait)
+      with self._lock:
+        self._admission.note_seconds((time.monotonic() - start) / accepted)
+    except (TimedOut, ClientDisconnected) as error:
       raise self._counted(error)
     finally:
       self._leave(request, [index for index, _ in to_prepare])
-    if isinstance(request.error, (TimedOut, Gone)):
+    if isinstance(request.error, (TimedOut, ClientDisconnected)):
       raise self._counted(request.error)
     if request.error:
-      raise Failed('%s: %s' % (type(request.error).__name__, request.error))
+      raise SessionFailed('%s: %s' % (type(request.error).__name__,
+                                      request.error))
     return request.results
 
-  def call_between(self, function):
+  def run_between_batches(self, function: Callable[[], Any]) -> Any:
     """Calls `function` while no batch runs, and waits for it.
 
     Returns:
       The return value of `function`.
 
     Raises:
-      Closing: close() was called.
+      ShuttingDown: close() was called.
     """
-    found = futures.Future()
+    future: futures.Future = futures.Future()
     with self._lock:
       if self._closing:
-        raise Closing('the server is ending')
-      self._chores.append((function, found))
-      self._tell_all()
-    return found.result()
+        raise ShuttingDown('the server is shutting down')
+      self._callbacks.append((function, future))
+      self._notify_all()
+    return future.result()
 
-  def counts(self):
+  def counts(self) -> Dict[str, int]:
     """Returns the counters as a dict.
 
     Keys: queue_length and queue_limit, in photos; batches, photos; refused, in
     photos; and the numbers of requests that were given up: timed_out, left.
     """
     with self._lock:
-      return dict(self._counts, queue_length=self._accepted,
+      return dict(self._counts, queue_length=self._admission.photos,
                   queue_limit=self._max_queue)
 
-  def close(self, timeout=None):
+  def close(self, timeout: Optional[float] = None) -> bool:
     """Refuses new photos, and waits until all accepted photos are answered.
 
     Args:
@@ -226,107 +186,66 @@ class Batcher:
     """
     with self._lock:
       self._closing = True
-      self._tell_all()
-    deadline = None if timeout is None else time.monotonic() + timeout
+      self._notify_all()
+    end = None if timeout is None else time.monotonic() + timeout
     for thread in self._threads:
-      thread.join(deadline and max(0.0, deadline - time.monotonic()))
+      thread.join(end and max(0.0, end - time.monotonic()))
     return not any(thread.is_alive() for thread in self._threads)
 
   def _enter(self, request):
     """Accepts a request; returns the number of accepted photos with its own."""
     with self._lock:
       if self._closing:
-        raise Closing('the server is ending')
-      count, weight = len(request.weights), self._weight_of(request)
-      if self._accepted and (
-          self._accepted + count > self._max_queue or
-          2 * weight > self._max_weight - self._accepted_weight):
-        self._counts['refused'] += count
-        raise Busy(self._retry_after())
-      self._accepted += count
-      self._accepted_weight += weight
-      num_small = self._num_small(request)
-      self._accepted_small += num_small
-      self._preparing += num_small
-      return self._accepted
+        raise ShuttingDown('the server is shutting down')
+      try:
+        return self._admission.enter(request)
+      except Busy:
+        self._counts['refused'] += len(request.weights)
+        raise
 
   def _leave(self, request, unprepared):
     """Removes a request, and those of its photos that are still queued.
 
     Args:
-      request: _Request.
+      request: Request.
       unprepared: indices of the photos that will not be prepared.
     """
     with self._lock:
-      self._accepted -= len(request.weights)
-      self._accepted_small -= self._num_small(request)
-      self._accepted_weight -= self._weight_of(request)
+      self._admission.leave(request)
       for index in unprepared:
-        self._preparing -= not self._is_large(request.weights[index])
+        self._admission.note_prepared(request.weights[index])
       if request.missing:
-        self._items = [item for item in self._items
-                       if item.request is not request]
+        self._queue.remove_request(request)
       if self._closing:
-        self._tell_all()
+        self._notify_all()
       # Wake the threads that wait for a batch: fewer photos are being prepared,
       # and fewer make a full batch.
       self._changed[False].notify()
 
-  def _tell_all(self):
+  def _notify_all(self):
     with self._lock:
       for changed in self._changed.values():
         changed.notify_all()
 
-  def _is_large(self, weight):
-    return weight > self._large
-
-  def _num_small(self, request):
-    return sum(not self._is_large(weight) for weight in request.weights)
-
-  def _weight_of(self, request):
-    return min(sum(request.weights), self._max_weight / 2)
-
   def _counted(self, error):
     """Counts a request that was given up; returns a new error to raise."""
     with self._lock:
-      if isinstance(error, Gone):
+      if isinstance(error, ClientDisconnected):
         self._counts['left'] += 1
-        return Gone(*error.args)
+        return ClientDisconnected(*error.args)
       self._counts['timed_out'] += 1
-      return TimedOut(self._retry_after())
+      return TimedOut(self._admission.retry_after())
 
-  def _retry_after(self):
-    """Returns in how many seconds all accepted photos will be answered."""
-    seconds = self._accepted * (self._seconds_a_photo or 0)
-    return min(max(1, math.ceil(seconds)), _LONGEST_RETRY)
-
-  def _queue(self, request, index, prepared):
-    """Queues a prepared photo, or notes the exception returned instead."""
+  def _add(self, request, index, prepared):
+    """Queues a prepared photo, or stores the exception returned instead."""
     weight = request.weights[index]
-    lane = self._is_large(weight)
     with self._lock:
-      self._preparing -= not lane
+      self._admission.note_prepared(weight)
       if isinstance(prepared, Exception):
-        self._settle(request, index, prepared)
+        request.set_result(index, prepared)
       else:
-        self._number += 1
-        request.tags[lane] = (max(request.tags[lane], self._tags[lane]) +
-                              weight + _PHOTO_WEIGHT)
-        bisect.insort(self._items, _Item(
-            request.tags[lane], self._number, request, index, prepared, weight,
-            time.monotonic()))
-      self._changed[lane].notify()
-
-  def _settle(self, request, index, result, error=None):
-    """Notes the result of a photo; wakes the caller after its last photo."""
-    with self._lock:
-      request.results[index] = result
-      # Drop the traceback: its frames hold the photos, and the garbage
-      # collector would find this reference cycle only much later.
-      request.error = request.error or (error and error.with_traceback(None))
-      request.missing -= 1
-      if not request.missing:
-        request.answered.set()
+        self._queue.add(request, index, prepared)
+      self._changed[self._queue.is_large(weight)].notify()
 
   def _work(self, is_large):
     while True:
@@ -334,9 +253,9 @@ class Batcher:
       if batch is None:
         return
       now = time.monotonic()
-      for item in batch:
-        self._observe('classifier_queue_duration_seconds', now - item.since)
-        del item
+      for photo in batch:
+        self._observe('classifier_queue_duration_seconds', now - photo.since)
+        del photo
       try:
         self._run(batch)
       finally:
@@ -344,25 +263,24 @@ class Batcher:
         with self._lock:
           self._running -= 1
           self._running_small -= not is_large
-          if self._chores or self._closing:
-            self._tell_all()
+          if self._callbacks or self._closing:
+            self._notify_all()
 
   def _next_batch(self, is_large):
     """Waits for a batch, running callbacks meanwhile; None at the end."""
     while True:
       with self._lock:
-        if self._chores and not self._running:
+        if self._callbacks and not self._running:
           self._running += 1
-        elif self._closing and not self._accepted:
+        elif self._closing and not self._admission.photos:
           return None
         else:
-          items = [item for item in self._items
-                   if self._is_large(item.weight) == is_large]
-          seconds = self._seconds_to_batch(items, is_large)
-          if seconds is None or seconds > 0 or self._chores:
-            self._changed[is_large].wait(None if self._chores else seconds)
+          photos = self._queue.photos(is_large)
+          seconds = self._seconds_to_batch(photos, is_large)
+          if seconds is None or seconds > 0 or self._callbacks:
+            self._changed[is_large].wait(None if self._callbacks else seconds)
             continue
-          batch = self._take_batch(items)
+          batch = self._take_batch(photos)
           if batch:
             self._running += 1
             self._running_small += not is_large
@@ -370,60 +288,61 @@ class Batcher:
             self._changed[is_large].notify()
             return batch
           continue
-      self._call_chore()
+      self._run_callback()
 
-  def _most(self):
+  def _max_photos(self):
     """Returns the maximum size of the next batch, its share of small photos."""
-    share = math.ceil(self._accepted_small / self._runs)
+    share = math.ceil(self._admission.small_photos / self._runs)
     return max(1, min(self._batch_size, share))
 
-  def _take_batch(self, items):
+  def _take_batch(self, photos: List[QueuedPhoto]) -> List[QueuedPhoto]:
     """Takes a batch from the queue; empty if all callers have given up."""
-    batch, weight, most = [], 0, self._most()
-    for item in items:
-      weight += item.weight
-      if batch and (len(batch) == most or
+    batch: List[QueuedPhoto] = []
+    weight, max_photos = 0.0, self._max_photos()
+    for photo in photos:
+      weight += photo.weight
+      if batch and (len(batch) == max_photos or
                     weight > 2 * self._large / self._runs or
-                  self._is_large(item.weight)):
+                    self._queue.is_large(photo.weight)):
         break
-      self._items.remove(item)
+      self._queue.remove(photo)
       try:
-        item.request.patience.check()
-      except (TimedOut, Gone) as error:
-        weight -= item.weight
-        self._settle(item.request, item.index, None, error)
+        photo.request.deadline.check()
+      except (TimedOut, ClientDisconnected) as error:
+        weight -= photo.weight
+        photo.request.set_result(photo.position, None, error)
       else:
-        self._tags[self._is_large(item.weight)] = item.tag
-        batch.append(item)
+        self._queue.note_taken(photo)
+        batch.append(photo)
     return batch
 
-  def _call_chore(self):
+  def _run_callback(self):
     # A separate frame: this thread must not keep the return value alive.
-    function, found = self._chores[0]
+    function, future = self._callbacks[0]
     try:
-      found.set_result(function())
+      future.set_result(function())
     except Exception as error:  # Raised again in the thread of the caller.
-      found.set_exception(error)
+      future.set_exception(error)
     with self._lock:
       # Decremented last: no batch starts while a callback is pending.
-      self._chores.popleft()
+      self._callbacks.popleft()
       self._running -= 1
-      self._tell_all()
+      self._notify_all()
 
-  def _seconds_to_batch(self, items, is_large):
+  def _seconds_to_batch(self, photos, is_large):
     """Returns the seconds until a batch may start; None: nothing waits.
 
     A photo waits only for others that are accepted, and not for large ones.
     """
-    if not items:
+    if not photos:
       return None
-    if is_large or len(items) >= self._most():
+    if is_large or len(photos) >= self._max_photos():
       return 0
     if self._running_small:  # Its end wakes this thread.
       return None
-    if not self._preparing:
+    if not self._admission.preparing:
       return 0
-    return (min(item.since for item in items) + self._window_secs -
+    return (min(photo.since for photo in photos) + self._window_secs -
             time.monotonic())
 
   def _run(self, batch):
@@ -434,39 +353,37 @@ class Batcher:
     except Exception as raised:
       error = raised.with_traceback(None)  # Its frames hold the photos.
     else:
-      self._settle_all(batch, results)
+      self._set_results(batch, results)
       return
     if len(batch) > 1:
-      for item in batch:
-        self._run([item])
+      for photo in batch:
+        self._run([photo])
       return
     # A copy: another thread may be using this context for another photo of the
     # same request.
-    batch[0].request.context.copy().run(
+    photo = batch[0]
+    photo.request.context.copy().run(
         tf.logging.error, 'the session failed on a photo: %s: %s',
         type(error).__name__, ' '.join(str(error).split()))
-    self._settle(batch[0].request, batch[0].index, None, error)
+    self._set_result(photo, None, error)
 
-  def _settle_all(self, batch, results):
+  def _set_results(self, batch, results):
     with self._lock:
       self._counts['batches'] += 1
       self._counts['photos'] += len(batch)
-    for item, result in zip(batch, results):
-      self._settle(item.request, item.index, result)
+    for photo, result in zip(batch, results):
+      self._set_result(photo, result)
+
+  def _set_result(self, photo, result, error=None):
+    with self._lock:
+      photo.request.set_result(photo.position, result, error)
 
   def _results(self, batch):
     start = time.monotonic()
-    results = self._examine([item.prepared for item in batch])
+    results = self._examine([photo.prepared for photo in batch])
     self._observe('classifier_forward_duration_seconds',
                   time.monotonic() - start)
     self._observe('classifier_batch_size', len(batch))
     if len(results) != len(batch):
       raise ValueError('%d results of %d photos' % (len(results), len(batch)))
     return results
-
-  def _note_seconds(self, newest):
-    """Updates the mean seconds per photo, counted from before decoding."""
-    with self._lock:
-      mean = self._seconds_a_photo
-      self._seconds_a_photo = newest if mean is None else (
-          mean + _NEWEST_SHARE * (newest - mean))

@@ -8,8 +8,8 @@ Each photo is first converted as for a record file, so that it gets the same
 scores as in evaluation.
 """
 
-import collections
 import os
+from typing import Any, List, NamedTuple, Optional, Sequence, Union
 
 import numpy as np
 
@@ -20,20 +20,44 @@ from datasets import imagenet_names
 from datasets.photo_files import photos
 from ood import reference_bank
 from runs import checkpoints, run_info
-from serving.model import foreign, graph_files, graph_info, inference_graph
+from serving.model import (
+  foreign_graphs,
+  graph_files,
+  graph_info,
+  inference_graph,
+)
 
-# scores: [num_classes] float32. known: whether the photo is one of the classes;
-# similarity: how similar it is to the training photos; both are None for a
-# graph without out-of-distribution detection. nearest: list of Neighbours,
-# nearest first. labels: names of the scores, from the graph that produced them;
-# sha256: of the file of that graph; both None if unknown.
-Answer = collections.namedtuple(
-    'Answer', 'scores known similarity nearest labels sha256',
-    defaults=(None, None))
 
-# A training photo: file name, label, and the cosine similarity of its features
-# to those of the photo.
-Neighbour = collections.namedtuple('Neighbour', 'file label similarity')
+class Neighbour(NamedTuple):
+  """A training photo that is similar to a photo."""
+
+  # File name.
+  file: str
+  # Name of its class.
+  label: str
+  # Cosine similarity of its features to those of the photo.
+  similarity: float
+
+
+class Prediction(NamedTuple):
+  """What the graph returns for one photo."""
+
+  # [num_classes] float32.
+  scores: np.ndarray
+  # Whether the photo is in-distribution; None: the graph has no
+  # out-of-distribution detection.
+  known: Optional[bool]
+  # How similar it is to the training photos; None: as for `known`.
+  similarity: Optional[float]
+  # Nearest first.
+  nearest: List[Neighbour]
+  # Names of the scores, from the graph that produced them; None: unknown.
+  labels: Optional[List[str]] = None
+  # Of the file of that graph; None: unknown.
+  sha256: Optional[str] = None
+
+
+PhotoResult = Union[Prediction, photos.PhotoError]
 
 
 class Classifier:
@@ -44,8 +68,9 @@ class Classifier:
     labels: names by output index.
   """
 
-  def __init__(self, graph_def, info, batch_size=16, calibrated=False,
-               num_nearest=0):
+  def __init__(self, graph_def: tf.GraphDef, info: graph_info.GraphInfo,
+               batch_size: int = 16, calibrated: bool = False,
+               num_nearest: int = 0):
     """Loads a frozen graph.
 
     Args:
@@ -59,10 +84,8 @@ class Classifier:
       InputError: the graph cannot be loaded, does not match its labels, or has
         no calibrated scores or no training photos.
     """
-    if calibrated and not info.calibrated_predictions:
-      raise InputError('--calibrated: the graph has no calibrated scores; '
-                       './report.sh fits a temperature, and '
-                       './export_freeze.sh then puts it into the graph')
+    if calibrated:
+      graph_info.check_calibrated(info)
     if num_nearest and not info.cosines:
       raise InputError('--nearest: the graph holds no training photos; '
                        './export_freeze.sh --known=on puts them in')
@@ -102,10 +125,13 @@ class Classifier:
       self._bank = self._session.run([info.bank_filenames, info.bank_labels])
 
   @classmethod
-  def from_frozen_graph(cls, path, label_file=None, model_name=None,
-                        image_size=None, preprocessing_name=None,
-                        batch_size=16, calibrated=False, num_nearest=0,
-                        allowed_ops=()):
+  def from_frozen_graph(cls, path: str, label_file: Optional[str] = None,
+                        model_name: Optional[str] = None,
+                        image_size: Optional[int] = None,
+                        preprocessing_name: Optional[str] = None,
+                        batch_size: int = 16, calibrated: bool = False,
+                        num_nearest: int = 0,
+                        allowed_ops: Sequence[str] = ()) -> 'Classifier':
     """Loads a frozen graph from a file.
 
     Args:
@@ -129,8 +155,8 @@ class Classifier:
     graph_def = graph_files.read_frozen(path, 'frozen graph', allowed_ops)
     info = graph_info.read(graph_def)
     if info is None:
-      info = foreign.describe(graph_def, None, model_name, image_size,
-                              preprocessing_name)
+      info = foreign_graphs.infer_info(graph_def, (), model_name,
+                                       image_size, preprocessing_name)
     else:
       _check_same('--model_name', model_name, info.model_name)
       _check_same('--image_size', image_size, info.image_size)
@@ -148,9 +174,14 @@ class Classifier:
     return cls(graph_def, info, batch_size, calibrated, num_nearest)
 
   @classmethod
-  def from_checkpoint(cls, path, model_name=None, labels=None, image_size=None,
-                      preprocessing_name=None, moving_average_decay=None,
-                      batch_size=16, temperature=None, num_nearest=0):
+  def from_checkpoint(cls, path: str, model_name: Optional[str] = None,
+                      labels: Optional[List[str]] = None,
+                      image_size: Optional[int] = None,
+                      preprocessing_name: Optional[str] = None,
+                      moving_average_decay: Optional[float] = None,
+                      batch_size: int = 16,
+                      temperature: Optional[float] = None,
+                      num_nearest: int = 0) -> 'Classifier':
     """Builds a network and loads a checkpoint's weights into it.
 
     Args:
@@ -187,8 +218,8 @@ class Classifier:
     bank = None
     if run and (image_size, preprocessing_name) == (
         run.image_size, run.preprocessing_name):
-      bank = reference_bank.load(prefix,
-                               moving_average_decay=moving_average_decay)
+      bank = reference_bank.load(
+          prefix, moving_average_decay=moving_average_decay)
     with tf.Graph().as_default():
       info = inference_graph.build(model_name, labels, image_size,
                                    preprocessing_name, input_kind='encoded',
@@ -197,7 +228,7 @@ class Classifier:
     return cls(graph_def, info, batch_size, temperature is not None,
                num_nearest)
 
-  def classify(self, encoded_photos):
+  def classify(self, encoded_photos: Sequence[bytes]) -> np.ndarray:
     """Scores photos.
 
     Args:
@@ -215,7 +246,8 @@ class Classifier:
         raise result
     return np.reshape(np.array(results, np.float32), [-1, len(self.labels)])
 
-  def classify_each(self, encoded_photos):
+  def classify_each(self, encoded_photos: Sequence[bytes]
+                    ) -> List[Union[np.ndarray, photos.PhotoError]]:
     """Scores photos, some of which may be unusable.
 
     Args:
@@ -225,42 +257,46 @@ class Classifier:
       A list of the same length: for each photo `[num_classes]` float32, or a
       PhotoError with the reason why there is none.
     """
-    return [answer.scores if isinstance(answer, Answer) else answer
-            for answer in self.examine_each(encoded_photos)]
+    return [result.scores if isinstance(result, Prediction) else result
+            for result in self.examine_each(encoded_photos)]
 
-  def examine_each(self, encoded_photos):
+  def examine_each(self, encoded_photos: Sequence[bytes]
+                   ) -> List[PhotoResult]:
     """Returns all outputs for photos, some of which may be unusable.
 
     Args:
       encoded_photos: list of bytes, each an unmodified photo file.
 
     Returns:
-      A list of the same length: for each photo an Answer, or a PhotoError with
-      the reason why there is none.
+      A list of the same length: for each photo a Prediction, or a PhotoError
+      with the reason why there is none.
     """
     return self.examine_prepared([prepare(data) for data in encoded_photos])
 
-  def examine_prepared(self, prepared):
-    """Does what examine_each does, for the results of `prepare`.
+  def examine_prepared(
+      self, prepared: Sequence[Union[photos.Photo, photos.PhotoError]]
+  ) -> List[PhotoResult]:
+    """Returns what examine_each returns, for the results of `prepare`.
 
     Args:
       prepared: list of photos.Photo and PhotoErrors.
 
     Returns:
-      A list of the same length: for each photo an Answer, or a PhotoError with
-      the reason why there is none.
+      A list of the same length: for each photo a Prediction, or a PhotoError
+      with the reason why there is none.
     """
-    results = list(prepared)
+    results: List[Any] = list(prepared)
     usable = [(index, photo.encoded) for index, photo in enumerate(prepared)
               if not isinstance(photo, photos.PhotoError)]
     for start in range(0, len(usable), self._batch_size):
       batch = usable[start:start + self._batch_size]
-      answers = self._answers_or_errors([encoded for _, encoded in batch])
-      for (index, _), answer in zip(batch, answers):
-        results[index] = answer
+      predictions = self._predictions_or_errors(
+          [encoded for _, encoded in batch])
+      for (index, _), prediction in zip(batch, predictions):
+        results[index] = prediction
     return results
 
-  def warm_up(self):
+  def warm_up(self) -> np.ndarray:
     """Classifies one black photo: the first run takes longer than later ones.
 
     Returns:
@@ -271,17 +307,17 @@ class Classifier:
       photo = session.run(tf.io.encode_jpeg(black))
     return self.classify([photo])[0]
 
-  def close(self):
+  def close(self) -> None:
     """Frees the session."""
     self._session.close()
 
-  def _answers_or_errors(self, batch):
+  def _predictions_or_errors(self, batch):
     """Runs a batch; if it fails, runs each photo alone to find the bad one."""
     try:
       return self._run(batch)
     except tf.errors.InvalidArgumentError as error:
       if len(batch) > 1:
-        return [self._answers_or_errors([photo])[0] for photo in batch]
+        return [self._predictions_or_errors([photo])[0] for photo in batch]
       tf.logging.debug('TensorFlow refuses a photo: %s', error)
       return [photos.PhotoError('TensorFlow cannot decode it')]
 
@@ -290,36 +326,38 @@ class Classifier:
     inputs = batch + batch[-1:] * missing
     if self._images is not None:
       inputs = self._session.run(self._images, {self._encoded: inputs})
-    found = self._session.run(self._outputs, {self._input: inputs})
+    outputs = self._session.run(self._outputs, {self._input: inputs})
     # The shape in the graph may leave the number of classes undefined.
-    label_files.check_count(self.labels, found['scores'].shape[-1],
+    label_files.check_count(self.labels, outputs['scores'].shape[-1],
                             'the list of labels')
-    return [self._answer({name: values[row] for name, values in found.items()})
+    return [self._prediction({name: values[row]
+                              for name, values in outputs.items()})
             for row in range(len(batch))]
 
-  def _answer(self, found):
-    """Returns the Answer for the outputs of one photo."""
+  def _prediction(self, outputs):
+    """Returns the Prediction for the outputs of one photo."""
     nearest = []
     if self._bank:
       files, labels = self._bank
-      cosines = found['cosines']
-      for place in np.argsort(-cosines, kind='stable')[:self._num_nearest]:
+      cosines = outputs['cosines']
+      for index in np.argsort(-cosines, kind='stable')[:self._num_nearest]:
         nearest.append(Neighbour(
-            files[place].decode('utf-8', 'surrogateescape'),
-            self.labels[labels[place]], float(cosines[place])))
-    known = found.get('known')
-    return Answer(
-        found['scores'], None if known is None else bool(known),
-        None if known is None else float(found['similarity']), nearest,
+            files[index].decode('utf-8', 'surrogateescape'),
+            self.labels[labels[index]], float(cosines[index])))
+    known = outputs.get('known')
+    return Prediction(
+        outputs['scores'], None if known is None else bool(known),
+        None if known is None else float(outputs['similarity']), nearest,
         self.labels)
 
   def _check_outputs(self):
-    outputs = _last_dimension(self._predictions)
-    if outputs:
-      label_files.check_count(self.labels, outputs, 'the list of labels')
+    num_scores = _last_dimension(self._predictions)
+    if num_scores:
+      label_files.check_count(self.labels, num_scores, 'the list of labels')
 
 
-def prepare(data, max_pixels=photos.MAX_PIXELS):
+def prepare(data: bytes, max_pixels: int = photos.MAX_PIXELS
+            ) -> Union[photos.Photo, photos.PhotoError]:
   """Converts a photo as for a record file.
 
   This is the part of examine_each that needs no session.
@@ -342,8 +380,8 @@ def _tensor(graph, name):
   try:
     return graph.get_tensor_by_name(name)
   except KeyError:
-    raise InputError('the graph has no tensor %s, which its classifier/info '
-                     'names' % name)
+    raise InputError('the graph has no tensor %s, but its classifier/info '
+                     'names it' % name)
 
 
 def _first_dimension(tensor):
@@ -356,10 +394,10 @@ def _last_dimension(tensor):
   return tensor.shape.as_list()[-1] if tensor.shape.ndims else None
 
 
-def _check_same(flag, given, kept):
-  if given is not None and given != kept:
+def _check_same(flag, given, stored):
+  if given is not None and given != stored:
     raise InputError('%s=%s contradicts what was exported or trained: %s' %
-                     (flag, given, kept))
+                     (flag, given, stored))
 
 
 def _foreign_labels(graph_def, info, path):

@@ -1,12 +1,13 @@
-"""Finds the evaluation results of a frozen graph.
+"""Reads the evaluation results of a frozen graph.
 
-They are looked for in the folder of the graph and in the folders of env_set.sh:
+They are searched in the folder of the graph and in the folders of env_set.sh:
 `../eval/metrics.jsonl`, `../train/best/best.json`. Only results of the
 checkpoint that the graph was frozen from are used.
 """
 
 import json
 import os
+from typing import Any, Dict, List, Optional
 
 from runs import run_info
 
@@ -18,12 +19,14 @@ _BEST = (run_info.BEST_FILE_NAME,
 # photos chose the checkpoint, and results on training photos mean little.
 _RANKS = {'test': 2, 'validation': 1}
 
-# The published fields of a line: no folders of this machine, no long tables.
-_TOLD = ('split', 'photos', 'accuracy', 'accuracy_interval_95', 'recall_5',
+# Fields of a line that are published: no folders of this machine, no long
+# tables.
+_PUBLISHED = ('split', 'photos', 'accuracy', 'accuracy_interval_95', 'recall_5',
          'refused', 'refused_interval_95', 'time')
 
 
-def find(graph_file, checkpoint):
+def read_evaluation(graph_file: str, checkpoint: Optional[str]
+                    ) -> Optional[Dict[str, Any]]:
   """Returns the measured accuracy of a graph.
 
   Args:
@@ -39,12 +42,12 @@ def find(graph_file, checkpoint):
     return None
   folder = os.path.dirname(os.path.abspath(graph_file))
   for name in _METRICS:
-    found = [line for line in _lines(os.path.join(folder, name))
+    lines = [line for line in _lines(os.path.join(folder, name))
              if os.path.basename(str(line.get('checkpoint'))) == checkpoint]
-    if found:
-      line = max(reversed(found), key=lambda line: _RANKS.get(
+    if lines:
+      line = max(reversed(lines), key=lambda line: _RANKS.get(
           str(line.get('split')), 0))
-      return {key: line[key] for key in _TOLD if key in line}
+      return {key: line[key] for key in _PUBLISHED if key in line}
   for name in _BEST:
     for line in _lines(os.path.join(folder, name)):
       if checkpoint.endswith('-%s' % line.get('step')):
@@ -53,9 +56,9 @@ def find(graph_file, checkpoint):
   return None
 
 
-def _lines(path):
+def _lines(path: str) -> List[Dict[str, Any]]:
   """Returns the JSON objects in a file, one per line, without damaged ones."""
-  found = []
+  objects = []
   try:
     with open(path, encoding='utf-8') as file:
       lines = file.readlines()
@@ -67,5 +70,5 @@ def _lines(path):
     except ValueError:
       continue
     if isinstance(values, dict):
-      found.append(values)
-  return found
+      objects.append(values)
+  return objects

@@ -6,6 +6,7 @@ only the operations listed here are loaded from a file.
 """
 
 import re
+from typing import Any, Dict, FrozenSet, Mapping, Optional, Sequence
 
 from google.protobuf import text_format
 from google.protobuf.message import DecodeError
@@ -97,14 +98,13 @@ OPERATIONS = frozenset('''
     QuantizedBatchNormWithGlobalNormalization QuantizedInstanceNorm
 '''.split())
 
-# Maximum number of operations that an error lists with their nodes; and that it
-# lists in the flag that would accept them, if their names look like
-# TensorFlow's.
+# Maximum number of operations that an error lists with their nodes, and in the
+# flag that would accept them, if their names look like TensorFlow's.
 _MOST_NAMED, _MOST_IN_FLAG = 8, 50
 _OP_NAME = re.compile('[A-Za-z][A-Za-z0-9_]*')
 
 
-def read_graph_def(path, what):
+def read_graph_def(path: str, what: str) -> tf.GraphDef:
   """Reads a GraphDef.
 
   Args:
@@ -121,13 +121,14 @@ def read_graph_def(path, what):
   except DecodeError:
     graph_def = _parse_text(data)
   if graph_def is None:
-    raise InputError('%r is no GraphDef, neither binary nor as text' % path)
+    raise InputError('%r is not a GraphDef, neither binary nor text' % path)
   if not graph_def.node:
-    raise InputError('%r holds no graph' % path)
+    raise InputError('%r contains no graph' % path)
   return graph_def
 
 
-def read_frozen(path, what, allowed_ops=()):
+def read_frozen(path: str, what: str, allowed_ops: Sequence[str] = ()
+                ) -> tf.GraphDef:
   """Reads a frozen graph that is safe to run.
 
   Args:
@@ -143,42 +144,44 @@ def read_frozen(path, what, allowed_ops=()):
   graph_def = read_graph_def(path, what)
   variables = [node.name for node in graph_def.node if node.op in VARIABLES]
   if variables:
-    raise InputError('%r is not frozen: it holds variables, as %s; '
-                     'export_inference_graph.py --frozen_file makes one that '
-                     'is' % (path, variables[0]))
+    raise InputError('%r is not frozen: it contains variables, such as %s; '
+                     'export_inference_graph.py --frozen_file writes a frozen '
+                     'graph' % (path, variables[0]))
   _check_operations(graph_def, path, OPERATIONS.union(allowed_ops))
   return graph_def
 
 
-def _check_operations(graph_def, path, accepted):
+def _check_operations(graph_def: tf.GraphDef, path: str,
+                      accepted: FrozenSet[str]) -> None:
   """Raises InputError if a graph or its functions have other operations."""
   bodies = [('', graph_def.node)] + [
       (' of function %r' % function.signature.name, function.node_def)
       for function in graph_def.library.function]
-  places = {}
+  refused: Dict[str, str] = {}
   for place, nodes in bodies:
     for node in nodes:
       if node.op not in accepted:
-        places.setdefault(node.op, 'node %r%s' % (node.name, place))
-  if not places:
+        refused.setdefault(node.op, 'node %r%s' % (node.name, place))
+  if not refused:
     return
   # The author of the graph may have chosen names with control characters.
-  names = {op: op.encode('unicode_escape').decode('ascii') for op in places}
-  named = ['%s (%s)' % (names[op], places[op])
-           for op in sorted(places)[:_MOST_NAMED]]
-  if len(places) > _MOST_NAMED:
-    named.append('%d others' % (len(places) - _MOST_NAMED))
+  names = {op: op.encode('unicode_escape').decode('ascii') for op in refused}
+  listed = ['%s (%s)' % (names[op], refused[op])
+            for op in sorted(refused)[:_MOST_NAMED]]
+  if len(refused) > _MOST_NAMED:
+    listed.append('%d others' % (len(refused) - _MOST_NAMED))
   reason = (
       '%r is not loaded: it has operations that may do more than compute, such '
-      'as read and write files: %s' % (path, ', '.join(named)))
+      'as read and write files: %s' % (path, ', '.join(listed)))
   # Only names that are safe in a shell are suggested: they are untrusted.
-  if len(places) <= _MOST_IN_FLAG and all(map(_OP_NAME.fullmatch, places)):
+  if len(refused) <= _MOST_IN_FLAG and all(map(_OP_NAME.fullmatch, refused)):
     reason += '; if you trust its origin, give --allowed_ops=%s' % ','.join(
-        sorted(places))
+        sorted(refused))
   raise InputError(reason)
 
 
-def import_into_default(graph_def, input_map=None):
+def import_into_default(graph_def: tf.GraphDef,
+                        input_map: Optional[Mapping[str, Any]] = None) -> None:
   """Imports a graph into the default graph, with its names unchanged.
 
   Args:

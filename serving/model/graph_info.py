@@ -5,8 +5,8 @@ connected to any other node: programs that do not know it can run the graph as
 before.
 """
 
-import collections
 import json
+from typing import List, NamedTuple, Optional
 
 from common.errors import InputError
 from compat import tf
@@ -15,51 +15,77 @@ NODE = 'classifier/info'
 FORMAT = 1
 INPUT_KINDS = ('float', 'encoded')
 
-_FIELDS = collections.OrderedDict([
-    ('format', int),               # FORMAT
-    ('model_name', str),           # key of nets_factory
-    ('labels', list),              # names by output index
-    ('labels_offset', int),        # data set's label - offset = output index
-    ('image_size', int),           # height and width, in pixels
-    ('channels', int),             # 3, or 1 for networks on grey images
-    ('preprocessing_name', str),   # key of preprocessing_factory
-    ('input', str),                # tensor names from here
-    ('input_kind', str),           # one of INPUT_KINDS
-    ('logits', str),
-    ('predictions', str),
-    ('features', str),             # input of the classifier layer
-    ('checkpoint', str),           # source of the weights; None: no weights
-    # softmax(logits / temperature); both None in a graph without it, and in all
-    # graphs from before it was added.
-    ('calibrated_predictions', str),
-    ('temperature', float),
-    # For a graph with out-of-distribution detection (ood/graph_nodes.py), else
-    # None: the tensors; the lowest score of a known photo, and the number of
-    # validation photos that it was set with.
-    ('similarity', str),
-    ('known_score', str),
-    ('known', str),
-    ('cosines', str),
-    ('bank_filenames', str),
-    ('bank_labels', str),
-    ('threshold', float),
-    ('threshold_photos', int),
-    # Of the checkpoint; None in a graph without weights, and in older graphs.
-    ('global_step', int),
-])
-# The information about a graph made elsewhere, which has no such constant, may
-# also lack: model_name, logits and features (serving/model/foreign.py).
-_OF_KNOWN = ('similarity', 'known_score', 'known', 'cosines', 'bank_filenames',
-             'bank_labels', 'threshold', 'threshold_photos')
-_WITH_DEFAULT = (('calibrated_predictions', 'temperature') + _OF_KNOWN +
-                 ('global_step',))
-_OPTIONAL = ('checkpoint',) + _WITH_DEFAULT
 
-GraphInfo = collections.namedtuple(
-    'GraphInfo', list(_FIELDS), defaults=(None,) * len(_WITH_DEFAULT))
+class GraphInfo(NamedTuple):
+  """How to use a graph.
+
+  For a foreign graph, which has no such constant, `labels` may be empty, and
+  model_name, logits, features and checkpoint may be None (foreign_graphs.py).
+  """
+
+  # FORMAT.
+  format: int
+  # Key of nets_factory.
+  model_name: Optional[str]
+  # Names by output index.
+  labels: List[str]
+  # The data set's label minus this is the output index.
+  labels_offset: int
+  # Height and width in pixels.
+  image_size: int
+  # 3, or 1 for networks on grey images.
+  channels: int
+  # Key of preprocessing_factory.
+  preprocessing_name: str
+  # Name of the tensor that takes the photos.
+  input: str
+  # One of INPUT_KINDS.
+  input_kind: str
+  # Name of the tensor of the logits.
+  logits: Optional[str]
+  # Name of the tensor of the class scores.
+  predictions: str
+  # Name of the tensor that feeds the classifier layer.
+  features: Optional[str]
+  # Source of the weights; None: the graph has no weights.
+  checkpoint: Optional[str]
+  # Name of the tensor softmax(logits / temperature). All fields from here on
+  # are None in a graph without them, such as one of an older version.
+  calibrated_predictions: Optional[str] = None
+  # Of the temperature scaling.
+  temperature: Optional[float] = None
+  # Names of the tensors of out-of-distribution detection (ood/graph_nodes.py):
+  # the similarity to the training photos,
+  similarity: Optional[str] = None
+  # the score that is compared with `threshold`,
+  known_score: Optional[str] = None
+  # whether the photo is in-distribution,
+  known: Optional[str] = None
+  # the cosine similarities to the photos of the reference bank,
+  cosines: Optional[str] = None
+  # their file names,
+  bank_filenames: Optional[str] = None
+  # and their labels.
+  bank_labels: Optional[str] = None
+  # The lowest score of an in-distribution photo.
+  threshold: Optional[float] = None
+  # Number of validation photos that the threshold was set with.
+  threshold_photos: Optional[int] = None
+  # Of the checkpoint.
+  global_step: Optional[int] = None
 
 
-def attach(graph_def, info):
+# Types of the JSON values that may not be null.
+_REQUIRED = dict(
+    format=int, model_name=str, labels=list, labels_offset=int, image_size=int,
+    channels=int, preprocessing_name=str, input=str, input_kind=str, logits=str,
+    predictions=str, features=str)
+_OPTIONAL = dict(
+    {name: str for name in GraphInfo._fields if name not in _REQUIRED},
+    temperature=float, threshold=float, threshold_photos=int, global_step=int)
+
+
+def attach(graph_def: tf.GraphDef, info: GraphInfo) -> None:
   """Stores `info` in `graph_def`, replacing an existing one.
 
   Args:
@@ -75,7 +101,7 @@ def attach(graph_def, info):
   node.attr['value'].tensor.CopyFrom(tf.make_tensor_proto(to_json(info)))
 
 
-def read(graph_def):
+def read(graph_def: tf.GraphDef) -> Optional[GraphInfo]:
   """Returns the GraphInfo in `graph_def`; None if it has none.
 
   Raises:
@@ -88,12 +114,33 @@ def read(graph_def):
   return None
 
 
-def to_json(info):
+def require(graph_def: tf.GraphDef) -> GraphInfo:
+  """Returns the GraphInfo in `graph_def`.
+
+  Raises:
+    InputError: it has none, or one that this version cannot read.
+  """
+  info = read(graph_def)
+  if info is None:
+    raise InputError('the frozen graph has no %s: ./export_freeze.sh writes '
+                     'one that has' % NODE)
+  return info
+
+
+def check_calibrated(info: GraphInfo) -> None:
+  """Raises InputError if a graph has no calibrated scores."""
+  if not info.calibrated_predictions:
+    raise InputError('--calibrated: the graph has no calibrated scores; '
+                     './report.sh fits a temperature, and ./export_freeze.sh '
+                     'then puts it into the graph')
+
+
+def to_json(info: GraphInfo) -> bytes:
   """Returns a GraphInfo as JSON bytes."""
   return json.dumps(info._asdict(), ensure_ascii=False).encode('utf-8')
 
 
-def read_file(path):
+def read_file(path: str) -> Optional[GraphInfo]:
   """Returns the GraphInfo in a file of `to_json`; None: missing or damaged."""
   try:
     with open(path, 'rb') as file:
@@ -102,7 +149,7 @@ def read_file(path):
     return None
 
 
-def _parse(text):
+def _parse(text: bytes) -> GraphInfo:
   try:
     fields = json.loads(text.decode('utf-8'))
     version = fields['format']
@@ -111,8 +158,8 @@ def _parse(text):
   if version != FORMAT:
     raise InputError('%s in the graph has format %r, this version reads %d: '
                      'export the graph again' % (NODE, version, FORMAT))
-  for name, kind in _FIELDS.items():
-    value = fields.get(name)
+  for name in GraphInfo._fields:
+    value, kind = fields.get(name), _REQUIRED.get(name) or _OPTIONAL[name]
     if not isinstance(value, kind) and not (value is None and
                                             name in _OPTIONAL):
       raise InputError('%s in the graph: %s is %r, accepted: %s' %
@@ -120,4 +167,4 @@ def _parse(text):
   if fields['input_kind'] not in INPUT_KINDS:
     raise InputError('%s in the graph: input_kind is %r, accepted: %s' %
                      (NODE, fields['input_kind'], ', '.join(INPUT_KINDS)))
-  return GraphInfo(**{name: fields.get(name) for name in _FIELDS})
+  return GraphInfo(**{name: fields.get(name) for name in GraphInfo._fields})

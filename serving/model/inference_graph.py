@@ -10,6 +10,7 @@ vector of them. In both cases a GraphInfo in the graph describes how to use it.
 """
 
 import os
+from typing import Any, Dict, Optional, Sequence
 
 from common import checkpoint_files
 from common.errors import InputError
@@ -29,9 +30,12 @@ _PARALLEL_DECODING = 4
 CALIBRATED = 'CalibratedPredictions'
 
 
-def build(model_name, labels, image_size=None, preprocessing_name=None,
-          input_kind='float', batch_size=None, is_training=False,
-          labels_offset=0, temperature=None, bank=None):
+def build(model_name: str, labels: Sequence[str],
+          image_size: Optional[int] = None,
+          preprocessing_name: Optional[str] = None, input_kind: str = 'float',
+          batch_size: Optional[int] = None, is_training: bool = False,
+          labels_offset: int = 0, temperature: Optional[float] = None,
+          bank: Any = None) -> graph_info.GraphInfo:
   """Builds a network from its node `input` to its class scores.
 
   Args:
@@ -60,7 +64,7 @@ def build(model_name, labels, image_size=None, preprocessing_name=None,
     raise InputError('unknown kind of input %r; known: %s' %
                      (input_kind, ', '.join(graph_info.INPUT_KINDS)))
   if not labels:
-    raise InputError('a network needs one label at least, got none')
+    raise InputError('a network needs at least one label, got none')
   row = nets_factory.get_network(model_name)
   size = image_size or row.image_size
   preprocessing_name = preprocessing_name or row.preprocessing
@@ -78,7 +82,7 @@ def build(model_name, labels, image_size=None, preprocessing_name=None,
   calibrated = None
   if temperature is not None:
     calibrated = tf.nn.softmax(logits / temperature, name=CALIBRATED).name
-  ood_fields = {}
+  ood_fields: Dict[str, Any] = {}
   if bank is not None:
     ood_fields = graph_nodes.add_nodes(
         nets_factory.get_features(model_name, end_points), logits, bank)
@@ -92,8 +96,9 @@ def build(model_name, labels, image_size=None, preprocessing_name=None,
       **ood_fields)
 
 
-def photos_to_images(encoded, preprocessing_name, size, channels,
-                     batch_size=None):
+def photos_to_images(encoded: tf.Tensor, preprocessing_name: str, size: int,
+                     channels: int, batch_size: Optional[int] = None
+                     ) -> tf.Tensor:
   """Decodes and preprocesses photos as evaluation does.
 
   Args:
@@ -121,7 +126,7 @@ def photos_to_images(encoded, preprocessing_name, size, channels,
   return images
 
 
-def to_graph_def(info):
+def to_graph_def(info: graph_info.GraphInfo) -> tf.GraphDef:
   """Returns the default graph, without weights, as a GraphDef with `info`."""
   graph_def = _without_default_attributes(
       tf.get_default_graph().as_graph_def())
@@ -140,7 +145,8 @@ def _without_default_attributes(graph_def):
   return exported.graph_def
 
 
-def freeze(info, checkpoint_path, moving_average_decay=None):
+def freeze(info: graph_info.GraphInfo, checkpoint_path: str,
+           moving_average_decay: Optional[float] = None) -> tf.GraphDef:
   """Puts a checkpoint's weights into the default graph, as constants.
 
   Args:
@@ -180,7 +186,9 @@ def freeze(info, checkpoint_path, moving_average_decay=None):
   return graph_def
 
 
-def check_fits(prefix, mapping, info, moving_average_decay=None):
+def check_fits(prefix: str, mapping: Dict[str, Any],
+               info: graph_info.GraphInfo,
+               moving_average_decay: Optional[float] = None) -> None:
   """Raises InputError if a checkpoint does not match the graph.
 
   Args:
@@ -189,7 +197,7 @@ def check_fits(prefix, mapping, info, moving_average_decay=None):
     info: GraphInfo of the graph.
     moving_average_decay: as for `freeze`.
   """
-  classes = num_classes(prefix, info.model_name)
+  classes = num_classes(prefix, info.model_name or '')
   if classes is not None and classes != len(info.labels):
     raise InputError(
         '%s was trained for %d classes, the labels name %d: --dataset_name, '
@@ -198,11 +206,11 @@ def check_fits(prefix, mapping, info, moving_average_decay=None):
   advice = ('it must come from the network %r: change --model_name or '
             '--checkpoint_path' % info.model_name)
   if moving_average_decay:
-    advice += ', or leave --moving_average_decay out where training had none'
+    advice += ', or omit --moving_average_decay if training had none'
   checkpoints.check_fits(prefix, mapping, advice)
 
 
-def num_classes(prefix, model_name):
+def num_classes(prefix: str, model_name: str) -> Optional[int]:
   """Reads the number of outputs of a network from a checkpoint.
 
   Args:

@@ -9,6 +9,7 @@ or localhost.
 
 import ipaddress
 import re
+from typing import Sequence
 
 import flask
 
@@ -21,12 +22,12 @@ _NAME = re.compile(r'\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*', re.ASCII)
 _HOST = re.compile(r'(\[[^\]]*\]|[^:]*)(:[0-9]*)?')
 
 
-def is_name(text):
+def is_name(text: str) -> bool:
   """Whether it is valid in the list of `check`: `a.example` or `.a.example`."""
   return text == ANY or bool(_NAME.fullmatch(text))
 
 
-def check(names):
+def check(names: Sequence[str]) -> None:
   """Refuses the current request if its Host is not allowed.
 
   IP addresses and localhost are always allowed, and so are requests without a
@@ -41,7 +42,7 @@ def check(names):
   """
   host = flask.request.headers.get('Host')
   if host and ANY not in names and not _is_allowed(host, names):
-    raise Refused('wrong_host', name=refusals.shown(host))
+    raise Refused('wrong_host', name=refusals.printable(host))
 
 
 def _is_allowed(host, names):

@@ -1,6 +1,9 @@
-"""The server's log and its access log: their formats, the request id in each
-line, limits on repeated lines, lines of native code, and escaping of text from
-clients, which must not look like separate log lines."""
+"""The server's log and its access log.
+
+Their formats, the request id in each line, limits on repeated lines, lines of
+native code, and escaping of text from clients, which must not look like
+separate log lines.
+"""
 
 import contextlib
 import contextvars
@@ -15,11 +18,13 @@ import sys
 import threading
 import time
 import urllib.parse
+from typing import Any, Callable, Iterator, Mapping, Optional, TextIO
 
 from compat import tf
 
 # Id of the request that the current thread handles.
-_request_id = contextvars.ContextVar('request_id', default=None)
+_request_id: contextvars.ContextVar = contextvars.ContextVar(
+    'request_id', default=None)
 
 _ID = re.compile(r'[\w.:/+=@~-]{1,100}', re.ASCII)
 
@@ -35,7 +40,7 @@ _NATIVE = {
             's/.*/{"level": "INFO", "logger": "native code", "message": "&"}/'}
 
 
-def begin_request(get_header):
+def begin_request(get_header: Callable[[str], Optional[str]]) -> str:
   """Gives an id to the request that the current thread handles.
 
   Args:
@@ -53,20 +58,21 @@ def begin_request(get_header):
   return given
 
 
-def end_request():
+def end_request() -> None:
   """Removes the request id from further lines of the current thread."""
   _request_id.set(None)
 
 
-class Warner:
+class WarningLimiter:
   """Logs warnings of one kind, at most one per minute; safe in threads."""
 
-  def __init__(self, seconds=60):
+  def __init__(self, seconds: float = 60):
     self._seconds = seconds
     self._lock = threading.Lock()
-    self._last, self._omitted = None, 0
+    self._last: Optional[float] = None
+    self._omitted = 0
 
-  def warn(self, text, *values):
+  def warn(self, text: str, *values: Any) -> None:
     """Logs a warning, unless one was logged within the last minute.
 
     Args:
@@ -87,7 +93,7 @@ class Warner:
 class AccessLog:
   """Writes a line for each request; safe to use from several threads."""
 
-  def __init__(self, kind, stream=None):
+  def __init__(self, kind: str, stream: Optional[TextIO] = None):
     """Stores the format and the stream.
 
     Args:
@@ -95,12 +101,13 @@ class AccessLog:
         object.
       stream: text file; None: stdout.
     """
-    self._form = {'common': _common_line, 'json': _json_line}[kind]
+    self._format = {'common': _common_line, 'json': _json_line}[kind]
     self._stream = stream or sys.stdout
     self._lock = threading.Lock()
-    self._warner = Warner()
+    self._warner = WarningLimiter()
 
-  def write(self, address, environ, status, size, seconds):
+  def write(self, address: str, environ: Mapping[str, Any], status: int,
+            size: int, seconds: float) -> None:
     """Writes the line of one request, with the path but without the query.
 
     Args:
@@ -111,7 +118,7 @@ class AccessLog:
       seconds: duration of the request.
     """
     path = environ.get('SCRIPT_NAME', '') + environ.get('PATH_INFO', '')
-    line = self._form(dict(
+    line = self._format(dict(
         remote_addr=address, method=_quoted(environ.get('REQUEST_METHOD', '')),
         path=_quoted(path), protocol=environ.get('SERVER_PROTOCOL', ''),
         status=status, bytes=size, duration_seconds=round(seconds, 6),
@@ -129,16 +136,16 @@ def _quoted(text):
   return urllib.parse.quote(text, "/!$&'()*+,;=:@~", 'latin-1', 'replace')
 
 
-def _common_line(facts):
-  request = '%(method)s %(path)s %(protocol)s' % facts
+def _common_line(fields):
+  request = '%(method)s %(path)s %(protocol)s' % fields
   return '%s - - [%s] "%s" %d %s' % (
-      facts['remote_addr'] or '-', time.strftime('%d/%b/%Y:%H:%M:%S +0000',
-                                          time.gmtime()),
-      request.strip() or '-', facts['status'], facts['bytes'] or '-')
+      fields['remote_addr'] or '-',
+      time.strftime('%d/%b/%Y:%H:%M:%S +0000', time.gmtime()),
+      request.strip() or '-', fields['status'], fields['bytes'] or '-')
 
 
-def _json_line(facts):
-  return json.dumps(dict(time=_iso_time(time.time()), **facts))
+def _json_line(fields):
+  return json.dumps(dict(time=_iso_time(time.time()), **fields))
 
 
 def _iso_time(seconds):
@@ -149,26 +156,26 @@ def _iso_time(seconds):
 class _JSONFormatter(logging.Formatter):
   """One JSON object per line."""
 
-  def format(self, record):
-    facts = dict(time=_iso_time(record.created), level=record.levelname,
-                 logger=record.name, message=record.getMessage())
+  def format(self, record: logging.LogRecord) -> str:
+    fields = dict(time=_iso_time(record.created), level=record.levelname,
+                  logger=record.name, message=record.getMessage())
     if _request_id.get():
-      facts['request_id'] = _request_id.get()
+      fields['request_id'] = _request_id.get()
     if record.exc_info:
-      facts['exception'] = record.exc_text or self.formatException(
+      fields['exception'] = record.exc_text or self.formatException(
           record.exc_info)
-    return json.dumps(facts)
+    return json.dumps(fields)
 
 
 class _TextFormatter(logging.Formatter):
   """The output of another formatter, with the request id after the message."""
 
-  def __init__(self, former):
+  def __init__(self, formatter: logging.Formatter):
     super().__init__()
-    self._former = former
+    self._formatter = formatter
 
-  def format(self, record):
-    text = self._former.format(record)
+  def format(self, record: logging.LogRecord) -> str:
+    text = self._formatter.format(record)
     if not _request_id.get():
       return text
     message, line_break, traceback = text.partition('\n')
@@ -177,7 +184,7 @@ class _TextFormatter(logging.Formatter):
 
 
 @contextlib.contextmanager
-def native_lines_marked(log_format='text'):
+def native_lines_marked(log_format: str = 'text') -> Iterator[None]:
   """Marks the lines that native code writes to stderr.
 
   libjpeg in TensorFlow writes a line for many damaged photos. Another process
@@ -200,6 +207,7 @@ def native_lines_marked(log_format='text'):
                             start_new_session=True)  # Ignores Ctrl-C.
   with marker, open(stderr, 'w', buffering=1, encoding=python_stderr.encoding,
                     errors='backslashreplace') as direct:
+    assert marker.stdin is not None  # It is a pipe.
     os.dup2(marker.stdin.fileno(), 2)
     marker.stdin.close()
     _redirect(python_stderr, direct)
@@ -211,10 +219,10 @@ def native_lines_marked(log_format='text'):
 
 
 @contextlib.contextmanager
-def one_line_each(log_format='text'):
-  """Adds make_safe to the loggers of our code (TensorFlow's) and of waitress.
+def one_line_each(log_format: str = 'text') -> Iterator[None]:
+  """Writes each record of the log as one line, with the id of its request.
 
-  All lines of the log get the id of their request.
+  Adds escape_record to the loggers of our code (TensorFlow's) and of waitress.
 
   Args:
     log_format: 'text' for plain lines, 'json' for JSON objects.
@@ -223,21 +231,21 @@ def one_line_each(log_format='text'):
   handlers = _handlers()
   formatters = [handler.formatter for handler in handlers]
   for logger in loggers:
-    logger.addFilter(make_safe)
-  for handler, former in zip(handlers, formatters):
+    logger.addFilter(escape_record)
+  for handler, formatter in zip(handlers, formatters):
     handler.setFormatter(
         _JSONFormatter() if log_format == 'json' else
-        _TextFormatter(former or logging.Formatter()))
+        _TextFormatter(formatter or logging.Formatter()))
   try:
     yield
   finally:
     for logger in loggers:
-      logger.removeFilter(make_safe)
-    for handler, former in zip(handlers, formatters):
-      handler.setFormatter(former)
+      logger.removeFilter(escape_record)
+    for handler, formatter in zip(handlers, formatters):
+      handler.setFormatter(formatter)
 
 
-def make_safe(record):
+def escape_record(record: logging.LogRecord) -> bool:
   """Reduces a logging.LogRecord to one line; a filter for loggers.
 
   Line breaks and other unprintable characters, such as those that move a

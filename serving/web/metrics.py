@@ -1,19 +1,21 @@
 """Counters and measurements of the server, in the text format of Prometheus.
 
-  numbers = metrics.Metrics()
-  numbers.observe('classifier_batch_size', 8)
-  text = numbers.render(service.counts(), service.facts())
+  metrics = Metrics()
+  metrics.observe('classifier_batch_size', 8)
+  text = metrics.render(service.counts(), service.model_info())
 
 Names and units follow https://prometheus.io/docs/practices/naming/; the metrics
 of the process have the names that Prometheus' own libraries use.
 """
 
 import bisect
-import collections
 import os
 import resource
 import threading
 import time
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
+
+from serving.web.refusals import Refused
 
 CONTENT_TYPE = 'text/plain; version=0.0.4; charset=utf-8'
 
@@ -26,35 +28,48 @@ _PIXELS = (1e4, 1e5, 3e5, 1e6, 3e6, 1e7, 2e7, 5e7, 1e8)
 # Methods with a label of their own; a client may send any other word.
 _METHODS = ('GET', 'HEAD', 'OPTIONS', 'POST')
 
-# labels: names of its labels. bounds: for a histogram, without infinity.
-_Metric = collections.namedtuple('_Metric', 'kind text labels bounds',
-                                 defaults=((), ()))
 
-# By name. Values of service.counts() and app.kept_counts() are listed here as
+class _Metric(NamedTuple):
+  """One row of _METRICS."""
+
+  # 'counter', 'gauge' or 'histogram'.
+  kind: str
+  # Its description.
+  text: str
+  # Names of its labels.
+  labels: Tuple[str, ...] = ()
+  # Upper bounds of a histogram, without infinity.
+  bounds: Tuple[float, ...] = ()
+
+
+# By name. Values of AppState.counts() are listed here as
 # classifier_<name>, counters as classifier_<name>_total.
 _METRICS = {
     'http_request_duration_seconds': _Metric(
-        'histogram', 'From a request to its answer.',
+        'histogram', 'From a request to its response.',
         ('method', 'route', 'status'), _SECONDS),
     'classifier_http_requests_total': _Metric(
         'counter', 'Requests by path and status.', ('path', 'status')),
     'classifier_refusals_total': _Metric(
-        'counter', 'Requests that were refused, and single photos of requests.',
+        'counter', 'Refused requests, and refused single photos of requests.',
         ('reason', 'status')),
     'classifier_queue_duration_seconds': _Metric(
-        'histogram', 'From a decoded photo to the start of its batch.', (),
-        _SECONDS),
+        'histogram', 'From the decoding of a photo to the start of its batch.',
+        (), _SECONDS),
     'classifier_batch_size': _Metric(
-        'histogram', 'Photos of one run of the network.', (), _PHOTOS),
+        'histogram', 'Number of photos in a batch.', (), _PHOTOS),
     'classifier_decode_duration_seconds': _Metric(
         'histogram', 'Decoding one photo.', (), _SECONDS),
     'classifier_forward_duration_seconds': _Metric(
-        'histogram', 'One run of the network.', (), _SECONDS),
+        'histogram', 'Running the network on one batch.', (), _SECONDS),
     'classifier_photo_pixels': _Metric(
         'histogram', 'Width times height of a decoded photo.', (), _PIXELS),
-    'classifier_queue_length': _Metric('gauge', 'Photos that wait.'),
-    'classifier_queue_limit': _Metric('gauge', 'Photos that may wait.'),
-    'classifier_batches_total': _Metric('counter', 'Runs of the network.'),
+    'classifier_queue_length': _Metric(
+        'gauge', 'Photos that are accepted but not answered.'),
+    'classifier_queue_limit': _Metric(
+        'gauge', 'Maximum of classifier_queue_length.'),
+    'classifier_batches_total': _Metric(
+        'counter', 'Batches that were classified.'),
     'classifier_photos_total': _Metric(
         'counter', 'Photos that were classified.'),
     'classifier_refused_total': _Metric(
@@ -62,39 +77,41 @@ _METRICS = {
     'classifier_timed_out_total': _Metric(
         'counter', 'Requests that were not answered within --request_timeout.'),
     'classifier_left_total': _Metric(
-        'counter', 'Requests whose clients left before they were answered.'),
+        'counter', 'Requests whose clients disconnected before the response.'),
     'classifier_swaps_total': _Metric(
-        'counter', 'Times that a new graph was taken.'),
+        'counter', 'Times that the server switched to a new graph.'),
     'classifier_failed_swaps_total': _Metric(
-        'counter', 'Times that a new graph was not taken.'),
+        'counter', 'Times that a new graph was rejected.'),
     'classifier_unkept_total': _Metric(
-        'counter', 'Photos that were to be kept and could not be.'),
+        'counter', 'Photos that could not be kept.'),
     'classifier_model_info': _Metric(
-        'gauge', 'The present graph.', ('sha256', 'checkpoint', 'name')),
+        'gauge', 'The current graph.', ('sha256', 'checkpoint', 'name')),
     'process_cpu_seconds_total': _Metric(
-        'counter', 'Processor time of user and system together.'),
+        'counter', 'Total user and system CPU time.'),
     'process_start_time_seconds': _Metric(
-        'gauge', 'When the process was started, in seconds since 1970.'),
-    'process_resident_memory_bytes': _Metric('gauge', 'Memory in use.'),
+        'gauge', 'Start time of the process, in seconds since 1970.'),
+    'process_resident_memory_bytes': _Metric('gauge', 'Resident memory.'),
     'process_open_fds': _Metric('gauge', 'Open file descriptors.'),
-    'process_max_fds': _Metric('gauge', 'Most file descriptors.'),
+    'process_max_fds': _Metric(
+        'gauge', 'Maximum number of open file descriptors.'),
 }
 
 
 class Metrics:
   """All metrics of one server; safe to use from several threads."""
 
-  def __init__(self):
+  def __init__(self) -> None:
     self._lock = threading.Lock()
     # By name and label values: for a histogram the counts of its buckets and
     # the sum, otherwise one number.
-    self._values = {name: {} for name in _METRICS}
+    self._values: Dict[str, Dict[tuple, Any]] = {
+        name: {} for name in _METRICS}
     for name, metric in _METRICS.items():
       if metric.kind == 'histogram' and not metric.labels:
         self._values[name][()] = _empty(metric)
     self._started = _start_time()
 
-  def observe(self, name, value, *labels):
+  def observe(self, name: str, value: float, *labels: Any) -> None:
     """Adds to a counter, or an observation to a histogram.
 
     Args:
@@ -113,44 +130,46 @@ class Metrics:
       else:
         values[labels] = values.get(labels, 0) + value
 
-  def observe_request(self, method, route, status, seconds):
+  def observe_request(self, method: Optional[str], route: str, status: int,
+                      seconds: float) -> None:
     """Counts a request.
 
+    Args:
       method: as the client sent it.
       route: URL rule of the application, or another name from a bounded set.
       status: HTTP status of the response.
       seconds: duration of the request.
     """
-    method = method if method in _METHODS else 'other'
-    self.observe('http_request_duration_seconds', seconds, method, route,
-                 status)
+    self.observe('http_request_duration_seconds', seconds,
+                 method if method in _METHODS else 'other', route, status)
     self.observe('classifier_http_requests_total', 1, route, status)
 
-  def observe_refusal(self, refused):
-    """Counts a refusals.Refused."""
+  def observe_refusal(self, refused: Refused) -> None:
+    """Counts a request, or one photo of it, that was refused."""
     self.observe('classifier_refusals_total', 1, refused.code, refused.status)
 
-  def render(self, counts, facts):
+  def render(self, counts: Mapping[str, float], model_info: Mapping[str, Any]
+             ) -> str:
     """Returns all metrics as text.
 
     Args:
       counts: dict of the values that are counted elsewhere.
-      facts: dict about the current graph, as Service.facts returns it.
+      model_info: description of the current graph, as of Service.model_info.
     """
-    present = _process()
+    current = _process()
     if self._started:
-      present['process_start_time_seconds'] = self._started
+      current['process_start_time_seconds'] = self._started
     for name, value in counts.items():
-      present['classifier_' + name] = present[
+      current['classifier_' + name] = current[
           'classifier_%s_total' % name] = value
-    model = tuple(facts.get(name) or '' for name in
+    model = tuple(model_info.get(name) or '' for name in
                   _METRICS['classifier_model_info'].labels)
     lines = []
     with self._lock:
       for name, metric in _METRICS.items():
         values = dict(self._values[name])
-        if name in present:
-          values[()] = present[name]
+        if name in current:
+          values[()] = current[name]
         elif name == 'classifier_model_info':
           values[model] = 1
         lines += _lines(name, metric, values)
@@ -196,18 +215,18 @@ def _number(value):
 def _process():
   """Returns the metrics of this process by name; fewer without /proc."""
   limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-  found = {'process_cpu_seconds_total': time.process_time(),
-           'process_max_fds':
-               float('inf') if limit == resource.RLIM_INFINITY else limit}
+  values = {'process_cpu_seconds_total': time.process_time(),
+            'process_max_fds':
+                float('inf') if limit == resource.RLIM_INFINITY else limit}
   try:
     with open('/proc/self/statm') as file:
       pages = int(file.read().split()[1])
-    found['process_resident_memory_bytes'] = pages * resource.getpagesize()
+    values['process_resident_memory_bytes'] = pages * resource.getpagesize()
     # The folder is itself open while it is listed.
-    found['process_open_fds'] = len(os.listdir('/proc/self/fd')) - 1
+    values['process_open_fds'] = len(os.listdir('/proc/self/fd')) - 1
   except OSError:
     pass  # Not Linux, or no file descriptor is left for it.
-  return found
+  return values
 
 
 def _start_time():

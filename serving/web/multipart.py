@@ -6,9 +6,9 @@ however its lines break and however many parts it has (werkzeug's parser before
 2.3.8 searches its buffer again for each chunk: CVE-2023-46136).
 """
 
-import collections
 import re
 import urllib.parse
+from typing import Iterator, NamedTuple, Optional
 
 from serving.web.refusals import Refused
 
@@ -28,23 +28,26 @@ _PARAMETER = re.compile(
     re.DOTALL)
 
 
-Part = collections.namedtuple('Part', 'name filename content')
-Part.__doc__ = """One field of a form.
+class Part(NamedTuple):
+  """One field of a form."""
 
-name: string.
-filename: string; None where the field is not a file.
-content: bytes.
-"""
+  # Of the field.
+  name: str
+  # None: the field is not a file.
+  filename: Optional[str]
+  # Of the file, or the value of the field.
+  content: bytes
 
 
-def parts(body, boundary, max_parts):
+def parts(body: bytes, boundary: Optional[str], max_parts: int
+          ) -> Iterator[Part]:
   """Yields the Parts of a form, in their order.
 
   Omits a file field in which the browser's user has chosen no file.
 
   Args:
     body: bytes of the request.
-    boundary: string, the parameter of its Content-Type.
+    boundary: the parameter of its Content-Type; None: missing.
     max_parts: maximum number of parts.
 
   Raises:
@@ -108,18 +111,18 @@ def _disposition(head):
     if kind.strip().lower() != b'form-data':
       break
     value = value.rstrip(b'; \t')
-    position, found = len(kind), {}
+    position, parameters = len(kind), {}
     while position < len(value):
       match = _PARAMETER.match(value, position)
       if not match:
         raise Refused('bad_form')
       quoted, plain = match.group(2, 3)
-      found.setdefault(match.group(1).lower(),
-                       plain if quoted is None else quoted)
+      parameters.setdefault(match.group(1).lower(),
+                            plain if quoted is None else quoted)
       position = match.end()
-    if b'name' not in found:
+    if b'name' not in parameters:
       break
-    return _text(found[b'name']), _filename(found)
+    return _text(parameters[b'name']), _filename(parameters)
   raise Refused('bad_form')
 
 

@@ -6,6 +6,9 @@ serving.web.texts under the same names.
 
 import http
 import re
+from typing import Any, Dict, Optional
+
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 # HTTP status by code. Every code has a message in each language.
 STATUS = {
@@ -70,29 +73,31 @@ class Refused(Exception):
     file: name of the photo's file, None if it is unknown or irrelevant.
   """
 
-  def __init__(self, code, headers=None, **values):
+  def __init__(self, code: str, headers: Optional[Dict[str, str]] = None,
+               **values: Any):
     super().__init__(code)
     self.code = code
     self.status = STATUS[code]
     self.values = values
     self.headers = headers or {}
-    self.file = None
+    self.file: Optional[str] = None
 
-  def again(self):
+  def copy(self) -> 'Refused':
     """Returns a copy that has not been raised."""
-    return Refused(self.code, self.headers, **self.values).of_file(self.file)
+    refused = Refused(self.code, self.headers, **self.values)
+    return refused.with_file_name(self.file)
 
-  def of_file(self, name):
+  def with_file_name(self, name: Optional[str]) -> 'Refused':
     """Makes the message begin with a file's name; returns itself.
 
     Args:
       name: as the client sent it, or None; folders are omitted.
     """
-    self.file = shown(re.split(r'[/\\]', name)[-1]) if name else None
+    self.file = printable(re.split(r'[/\\]', name)[-1]) if name else None
     return self
 
 
-def shown(name):
+def printable(name: str) -> str:
   """Returns a name from a client in a form that fits on one short line.
 
   All kinds of spaces become plain ones: macOS puts a narrow one into the names
@@ -104,12 +109,12 @@ def shown(name):
   return name if len(name) <= _NAME_LETTERS else name[:_NAME_LETTERS] + '…'
 
 
-def busy(seconds, code='busy'):
+def retry_later(seconds: int, code: str = 'busy') -> Refused:
   """Returns a Refused with a Retry-After, in whole seconds."""
   return Refused(code, {'Retry-After': str(seconds)}, seconds=seconds)
 
 
-def of_status(status, max_mb):
+def from_status(status: int, max_mb: int) -> Refused:
   """Returns the Refused for an HTTP status.
 
   Args:
@@ -120,20 +125,20 @@ def of_status(status, max_mb):
   if code is None:
     code = 'our_mistake' if status >= 500 else 'bad_request'
   refused = Refused(code, max_mb=max_mb)
-  # A rarer status is kept: 400 would say less than 414.
+  # A rarer status is kept: 414 says more than 400.
   if code == 'bad_request' and status in http.HTTPStatus._value2member_map_:
     refused.status = status
   return refused
 
 
-def of_http_error(error, max_mb):
+def from_http_error(error: HTTPException, max_mb: int) -> Refused:
   """Returns the Refused for a werkzeug HTTPException.
 
   Args:
     error: HTTPException of status 400 or more.
-    max_mb: as for of_status.
+    max_mb: as for from_status.
   """
-  refused = of_status(error.code, max_mb)
-  if refused.code == 'not_allowed' and error.valid_methods:
+  refused = from_status(error.code or 500, max_mb)
+  if isinstance(error, MethodNotAllowed) and error.valid_methods:
     refused.headers['Allow'] = ', '.join(sorted(error.valid_methods))
   return refused

@@ -8,6 +8,7 @@ the application answers the request without it.
 """
 
 import collections
+from typing import Any, Callable, Dict, List
 
 from waitress.parser import HTTPRequestParser, ParsingError, get_header_lines
 from waitress.utilities import BadRequest, RequestEntityTooLarge
@@ -24,30 +25,33 @@ _LENGTH_DIGITS = 18
 class Request(HTTPRequestParser):
   """A request that is being received."""
 
-  _has_absurd_length = False
-  _is_asked = False
+  body_rcv: Any = None
+  _is_too_long = False  # By its Content-Length.
+  _is_checked = False  # Whether the application has checked the headers.
   _is_cut_off = False
 
-  def __init__(self, adj, most_bytes, is_refused, on_refused):
+  def __init__(self, adj: Any, max_bytes: int,
+               is_refused: Callable[['Request'], bool],
+               on_refused: Callable[[], None]):
     """Starts with no data received.
 
     Args:
       adj: Adjustments of waitress.
-      most_bytes: maximum size of a body.
+      max_bytes: maximum size of a body.
       is_refused: function of this request, called after its headers and before
         its body: whether the application refuses it by its headers.
       on_refused: function called when the rest of the connection must not be
         parsed, because the request is refused before its end.
     """
     super().__init__(adj)
-    self._most_bytes = most_bytes
+    self._max_bytes = max_bytes
     self._is_refused = is_refused
     self._on_refused = on_refused
 
-  def received(self, data):
+  def received(self, data: bytes) -> int:
     """Parses the next bytes of the connection; returns how many it consumed."""
     consumed = super().received(data)
-    if self._has_absurd_length:
+    if self._is_too_long:
       self.error = RequestEntityTooLarge('')
     if self.chunked and not self.error:
       self._check_framing()
@@ -58,7 +62,7 @@ class Request(HTTPRequestParser):
     self._on_refused()
     return len(data)
 
-  def refuse(self, error):
+  def refuse(self, error: Any) -> None:
     """Ends the request here and frees its body.
 
     Args:
@@ -72,19 +76,19 @@ class Request(HTTPRequestParser):
       self.body_rcv.buf.close()
       self.body_rcv = None
 
-  def parse_header(self, header_plus):
+  def parse_header(self, header_plus: bytes) -> None:
     """Parses the request line and the headers.
 
     Raises:
       ParsingError: they are malformed or ambiguous.
     """
-    fields = collections.defaultdict(list)
+    fields: Dict[bytes, List[bytes]] = collections.defaultdict(list)
     for line in get_header_lines(header_plus.partition(b'\r\n')[2]):
       name, _, value = line.partition(b':')
       fields[name.lower()].append(value.strip(b' \t'))
     for length in fields[b'content-length']:
       if length.isdigit() and len(length.lstrip(b'0')) > _LENGTH_DIGITS:
-        self._has_absurd_length = True
+        self._is_too_long = True
         raise ParsingError('Content-Length is too large')
     try:
       super().parse_header(header_plus)
@@ -108,16 +112,16 @@ class Request(HTTPRequestParser):
     if (framing > _FRAMING_BYTES + content or
         max(len(receiver.control_line), len(receiver.trailer)) >
         _FRAMING_BYTES):
-      self.refuse(BadRequest('The body has too many bytes beside its content'))
+      self.refuse(BadRequest('The body has too many bytes besides its content'))
 
   def _check_body(self):
-    """Lets the application refuse a body that is too large or not wanted."""
+    """Lets the application refuse a body that is too large or not needed."""
     size = max(self.content_length, len(self.body_rcv))
-    is_refused = size > self._most_bytes
+    is_refused = size > self._max_bytes
     if is_refused:
       self.headers['CONTENT_LENGTH'] = str(size)  # A chunked body has none yet.
-    elif not self._is_asked:
-      self._is_asked = True
+    elif not self._is_checked:
+      self._is_checked = True
       is_refused = self._is_refused(self)
     if is_refused:
       self.refuse(None)

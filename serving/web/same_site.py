@@ -26,7 +26,7 @@ _COOKIE = 'own_page'
 _DEFAULT_PORTS = {'http': 80, 'https': 443}
 
 
-def check():
+def check() -> None:
   """Refuses the current request if a page of another site has caused it.
 
   Raises:
@@ -45,16 +45,13 @@ def check():
     raise Refused('cross_site')
 
 
-def mark(page):
-  """Sets the cookie on a page with the form, if `check` may need it.
-
-  Args:
-    page: flask.Response.
-  """
+def set_cookie(response: flask.Response) -> None:
+  """Sets the cookie on a page with the form, if `check` may need it."""
   if 'Sec-Fetch-Site' not in flask.request.headers:
     # Without an explicit path the cookie belongs to the folder that the browser
     # sees, whatever prefix a proxy removes.
-    page.set_cookie(_COOKIE, '1', path=None, httponly=True, samesite='Strict')
+    response.set_cookie(_COOKIE, '1', path=None, httponly=True,
+                        samesite='Strict')
 
 
 def _matches(origin, host):

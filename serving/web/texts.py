@@ -1,13 +1,16 @@
 """Texts of the pages and the errors, in English and in Chinese.
 
-  text = texts.of('zh')
-  text['choose'], texts.sentence('zh', refused)
+  text = texts.for_language('zh')
+  text['choose'], texts.message('zh', refused)
 
 Both tables have the same keys, with the same placeholders; app_test.py
 checks that.
 """
 
+from typing import Any, Dict, Optional, Sequence, Tuple, Union
+
 from datasets.photo_files import formats
+from serving.web.refusals import Refused
 
 LANGUAGES = ('en', 'zh')
 
@@ -20,8 +23,8 @@ _EN = {
     'classify': 'Classify',
     'limits': '%(accepted)s, up to %(max_mb)d MB each, %(max_photos)d at once.',
     'kept': 'Photos are kept on this server for at most %s, without their '
-            'file names and without what the camera wrote beside the pixels: '
-            'places, times, names.',
+            'file names and without the metadata of the camera: places, times, '
+            'names.',
     'not_kept': 'Photos are not kept.',
     'day': '%s day',
     'days': '%s days',
@@ -41,7 +44,7 @@ _EN = {
     'another': 'Another one',
     'waiting': 'Classifying…',
     'queued': 'The server is busy; trying again…',
-    'no_answer': 'The server does not answer. Please try again.',
+    'no_answer': 'The server does not respond. Please try again.',
 }
 
 _ZH = {
@@ -54,7 +57,7 @@ _ZH = {
     'limits': '%(accepted)s，每张不超过 %(max_mb)d MB，'
               '一次最多 %(max_photos)d 张。',
     'kept': '照片会在本服务器上最多保存%s，不保存文件名，'
-            '也不保存相机写入的地点、时间和姓名。',
+            '也不保存相机写入的元数据：地点、时间和姓名。',
     'not_kept': '照片不会被保存。',
     'day': ' %s 天',
     'days': ' %s 天',
@@ -73,7 +76,7 @@ _ZH = {
     'another': '再来一张',
     'waiting': '正在识别……',
     'queued': '服务器正忙，正在重试……',
-    'no_answer': '服务器没有回答，请再试一次。',
+    'no_answer': '服务器没有响应，请再试一次。',
 }
 
 _SENTENCES = {
@@ -82,13 +85,13 @@ _SENTENCES = {
                         '(Content-Encoding: %(encoding)s), which is not '
                         'accepted.',
         'bad_form': 'The form cannot be read: it is damaged or incomplete.',
-        'bad_parameter': 'The parameter %(name)s is not usable: it takes '
+        'bad_parameter': 'The parameter %(name)s is not valid; accepted: '
                          '%(accepted)s.',
         'bad_request': 'This request cannot be understood.',
         'busy': 'There are too many photos at the moment. Please try again in '
                 '%(seconds)d s.',
-        'client_left': 'The connection was closed before the answer.',
-        'closing': 'The server is about to end. Please try again later.',
+        'client_left': 'The connection was closed before the response.',
+        'closing': 'The server is shutting down. Please try again later.',
         'cross_site': "Photos are only accepted from this server's own page. "
                       'Please open it again and send them from there.',
         'empty_file': 'The file is empty.',
@@ -96,23 +99,22 @@ _SENTENCES = {
                        'this header to the HTTP client.',
         'no_photo': 'There is no photo in the request. Please choose one '
                     'first.',
-        'not_a_file': 'The field "%(name)s" holds text in place of a file.',
+        'not_a_file': 'The field "%(name)s" contains text instead of a file.',
         'not_a_photo': '%(format)s is not accepted: send the photo as a '
                        '%(accepted)s file.',
         'save_as': '%(format)s is not accepted: save the photo as '
                    '%(accepted)s.',
-        'not_allowed': 'This address does not take such a request.',
+        'not_allowed': 'This address does not accept such a request.',
         'not_found': 'There is nothing at this address.',
-        'our_mistake': 'Something went wrong here. Please try again.',
-        'timed_out': 'The answer took too long. Please try again in '
+        'our_mistake': 'Something went wrong on the server. Please try again.',
+        'timed_out': 'The response took too long. Please try again in '
                      '%(seconds)d s.',
-        'too_costly': 'This photo would take too long to decode: its file is '
-                      'made of far too many pieces. Please save it again.',
+        'too_costly': 'This photo would take too long to decode: its file '
+                      'consists of too many pieces. Please save it again.',
         'too_large': 'The photo is larger than %(max_mb)d MB, which is the '
                      'most that is accepted.',
-        'request_too_large': 'The photos are larger than %(max_mb)d MB '
-                             'together, which is the most that is accepted at '
-                             'once.',
+        'request_too_large': 'Together, the photos are larger than %(max_mb)d '
+                             'MB, which is the most that is accepted at once.',
         'too_many_parts': 'The form has more than %(most)d parts, which is the '
                           'most that is accepted.',
         'too_many_photos': 'There are more than %(most)d photos, which is the '
@@ -120,13 +122,13 @@ _SENTENCES = {
         'too_many_pixels': 'The photo has %(width)d x %(height)d pixels; at '
                            'most %(most)s million are accepted.',
         'too_many_pixels_a_side': 'The photo has %(width)d x %(height)d '
-                                  'pixels; at most %(most)d a side are '
+                                  'pixels; at most %(most)d per side are '
                                   'accepted.',
         'too_many_requests': 'At most %(most)d photos per minute are accepted '
                              'from one client. Please try again in '
                              '%(seconds)d s.',
-        'unauthorized': 'This address needs the header Authorization: Bearer, '
-                        'with the right token.',
+        'unauthorized': 'This address requires the header Authorization: '
+                        'Bearer with a valid token.',
         'unreadable_photo': 'This photo cannot be read: it is damaged or cut '
                             'off.',
         'wrong_field': 'The field "%(name)s" is not known: photos belong in '
@@ -138,11 +140,11 @@ _SENTENCES = {
         'bad_encoding': '请求的正文经过压缩（Content-Encoding: '
                         '%(encoding)s），不被接受。',
         'bad_form': '无法读取表单：它已损坏或不完整。',
-        'bad_parameter': '参数 %(name)s 不可用：它应为 %(accepted)s。',
+        'bad_parameter': '参数 %(name)s 无效：它应为 %(accepted)s。',
         'bad_request': '无法理解这个请求。',
         'busy': '现在照片太多，请在 %(seconds)d 秒后再试。',
-        'client_left': '连接在答复之前已关闭。',
-        'closing': '服务器即将停止，请稍后再试。',
+        'client_left': '连接在响应之前已关闭。',
+        'closing': '服务器正在关闭，请稍后再试。',
         'cross_site': '只接受从本服务器自己的页面发送的照片，'
                       '请重新打开页面再发送。',
         'empty_file': '文件是空的。',
@@ -169,7 +171,7 @@ _SENTENCES = {
                                   '每边最多接受 %(most)d 像素。',
         'too_many_requests': '每个客户端每分钟最多接受 %(most)d 张照片，'
                              '请在 %(seconds)d 秒后再试。',
-        'unauthorized': '这个地址需要带有正确令牌的标头 '
+        'unauthorized': '这个地址需要带有有效令牌的标头 '
                         'Authorization: Bearer。',
         'unreadable_photo': '无法读取这张照片：它已损坏或被截断。',
         'wrong_field': '无法识别字段“%(name)s”：'
@@ -182,58 +184,58 @@ _SENTENCES = {
 _TABLES = {'en': _EN, 'zh': _ZH}
 
 # Formats of datasets.photo_files.formats whose name is not a proper name.
-_FORMATS = {
+_FORMATS: Dict[str, Dict[Optional[str], str]] = {
     'en': {None: 'A file of this kind'},
     'zh': {None: '这种文件', 'Plain text': '纯文本'},
 }
 
 
-def of(language):
+def for_language(language: str) -> Dict[str, str]:
   """Returns the table for one of LANGUAGES."""
   return _TABLES[language]
 
 
-def sentence(language, refused):
+def message(language: str, refused: Refused) -> str:
   """Returns the message of a refusals.Refused for the visitor."""
-  table, values = of(language), dict(refused.values)
+  table, values = for_language(language), dict(refused.values)
   key = refused.code
   if key == 'not_a_photo':
     name = values['format']
     key = 'save_as' if name in formats.PHOTOS else key
     values.update(format=_FORMATS[language].get(name, table['format'] % name),
-                  accepted=one_of(language, values['accepted']))
+                  accepted=alternatives(language, values['accepted']))
   text = _SENTENCES[language][key] % values
   return table['of_file'] % (refused.file, text) if refused.file else text
 
 
-def one_of(language, names):
+def alternatives(language: str, names: Sequence[str]) -> str:
   """Returns names as alternatives: 'JPEG or PNG'."""
-  table = of(language)
+  table = for_language(language)
   if len(names) < 2:
     return ''.join(names)
   return table['or'] % (table['comma'].join(names[:-1]), names[-1])
 
 
-def kept(language, days):
+def retention_notice(language: str, days: Union[float, bool]) -> str:
   """Returns the text for visitors about keeping the photos that they send.
 
   Args:
     language: one of LANGUAGES.
     days: maximum number of days that photos are kept; 0 or False: not kept.
   """
-  table = of(language)
+  table = for_language(language)
   if not days:
     return table['not_kept']
   return table['kept'] % (table['day' if days == 1 else 'days'] % '%g' % days)
 
 
-def as_json(language, refused):
+def error_json(language: str, refused: Refused) -> Dict[str, Any]:
   """Returns the JSON object of the API for an error, as a dict."""
   return {'error': {'code': refused.code,
-                    'message': sentence(language, refused)}}
+                    'message': message(language, refused)}}
 
 
-def none_of_words(language):
-  """Returns the `words` for serving.web.rows.none_of."""
-  table = of(language)
+def none_of_words(language: str) -> Tuple[str, str, str]:
+  """Returns the `words` for serving.web.score_table.none_of_text."""
+  table = for_language(language)
   return table['none_of'], table['others'], table['comma']

@@ -14,13 +14,14 @@ import secrets
 import stat
 import threading
 import time
+from typing import Deque, NamedTuple, Optional
 
 from PIL import Image
 
 from common.errors import InputError
 from datasets.photo_files import formats, jpeg_markers, photos
 from datasets.photo_files.photo_colors import CostlyPhotoError
-from serving.web import bare_photos, logs
+from serving.web import logs, photo_metadata
 from serving.web.refusals import Refused
 
 # Accepted formats, if photos can read them, and the file extension of a kept
@@ -37,8 +38,16 @@ _NAME = re.compile(r'[0-9a-f]{32}\.(%s)' % '|'.join(_EXTENSIONS.values()))
 # Longer side in pixels, and JPEG quality, of a preview on the page.
 _PREVIEW_SIDE, _PREVIEW_QUALITY = 720, 85
 
-# born: when it was written, in seconds of _now().
-_Entry = collections.namedtuple('_Entry', 'name size born')
+
+class _StoredPhoto(NamedTuple):
+  """A file in the folder for uploads."""
+
+  # Of the file.
+  name: str
+  # In bytes.
+  size: int
+  # When it was written, in seconds of _now().
+  written_at: float
 
 
 def _now():
@@ -46,13 +55,13 @@ def _now():
   return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def extension_of(data):
+def extension_of(data: bytes) -> Optional[str]:
   """Returns the extension for a file of an accepted format, else None."""
   name = formats.name_of(data)
   return _EXTENSIONS[name] if name in ACCEPTED else None
 
 
-def check(data, max_bytes, max_pixels):
+def check(data: bytes, max_bytes: int, max_pixels: int) -> None:
   """Checks a file without decoding it.
 
   Args:
@@ -105,7 +114,7 @@ def _size_by_reader(data):
 _SIZES = {'JPEG': jpeg_markers.size_of, 'PNG': _png_size}
 
 
-def preview(data, max_pixels):
+def preview(data: bytes, max_pixels: int) -> bytes:
   """Returns a small upright JPEG, as bytes, that contains nothing but pixels.
 
   Args:
@@ -124,7 +133,7 @@ def preview(data, max_pixels):
   return stream.getvalue()
 
 
-def make_folder(folder):
+def make_folder(folder: str) -> str:
   """Creates the folder for uploads if needed, accessible to its owner only.
 
   Returns:
@@ -153,7 +162,7 @@ def make_folder(folder):
   return folder
 
 
-def keep(folder, data):
+def write_photo(folder: str, data: bytes) -> str:
   """Writes a photo into the folder under a new name.
 
   Args:
@@ -174,7 +183,8 @@ def keep(folder, data):
   name = '%s.%s' % (secrets.token_hex(16), extension)
   path = os.path.join(folder, name)
   # 'x': never follows an existing link. Readable by the owner only.
-  file = open(path, 'xb', opener=lambda *how: os.open(*how, mode=0o600))
+  file = open(path, 'xb',
+              opener=lambda path, flags: os.open(path, flags, 0o600))
   try:
     with file:  # A full disk may show only when the file is closed.
       file.write(data)
@@ -184,22 +194,23 @@ def keep(folder, data):
   return name
 
 
-def is_kept_name(name):
-  """Whether this may be a name made by `keep`."""
+def is_upload_name(name: str) -> bool:
+  """Whether this may be a name made by `write_photo`."""
   return _NAME.fullmatch(name) is not None
 
 
-class Kept:
+class UploadStore:
   """The photos kept in one folder, the oldest of which are removed.
 
-  Files with names that `keep` does not make are left alone. Safe to use from
-  several threads; each folder belongs to one server.
+  Files with names that `write_photo` does not make are left alone. Safe to use
+  from several threads; each folder belongs to one server.
 
   Attributes:
     failures: number of photos that could not be kept.
   """
 
-  def __init__(self, folder, days, megabytes, max_pixels):
+  def __init__(self, folder: str, days: float, megabytes: int,
+               max_pixels: int):
     """Reads the existing contents of the folder.
 
     Args:
@@ -217,63 +228,66 @@ class Kept:
     self._seconds, self._bytes = days * 86400, megabytes * 2 ** 20
     self._max_pixels = max_pixels
     self.failures = 0
-    self._unkept, self._unremoved = logs.Warner(), logs.Warner()
+    self._keep_warnings = logs.WarningLimiter()
+    self._remove_warnings = logs.WarningLimiter()
     self._lock = threading.Lock()
-    entries = []
-    for item in os.scandir(self._folder):
-      if is_kept_name(item.name) and item.is_file(follow_symlinks=False):
+    stored = []
+    for entry in os.scandir(self._folder):
+      if is_upload_name(entry.name) and entry.is_file(follow_symlinks=False):
         with contextlib.suppress(FileNotFoundError):  # Removed meanwhile.
-          entries.append(_entry(item))
-    self._entries = collections.deque(sorted(entries, key=lambda e: e.born))
-    self._total = sum(entry.size for entry in entries)
-    self.tidy()
+          stored.append(_stored_photo(entry))
+    self._photos: Deque[_StoredPhoto] = collections.deque(
+        sorted(stored, key=lambda photo: photo.written_at))
+    self._total = sum(photo.size for photo in stored)
+    self.remove_old()
 
-  def keep(self, data):
+  def keep(self, data: bytes) -> None:
     """Writes a photo without its metadata; removes old ones to make room.
 
     If a photo cannot be written, this is counted and logged, and the visitor
     sees no error. A photo larger than the total limit is not written.
     """
     try:
-      data = bare_photos.strip(data, self._max_pixels)
+      data = photo_metadata.strip(data, self._max_pixels)
       if len(data) > self._bytes:
         return
       make_folder(self._folder)  # Some systems empty /tmp from time to time.
-      name = keep(self._folder, data)
+      name = write_photo(self._folder, data)
     except (OSError, InputError) as error:  # A PhotoError is an InputError.
       with self._lock:
         self.failures += 1
-      self._unkept.warn('cannot keep a photo: %s',
+      self._keep_warnings.warn('cannot keep a photo: %s',
                         getattr(error, 'strerror', None) or error)
       return
     with self._lock:
-      self._entries.append(_Entry(name, len(data), _now()))
+      self._photos.append(_StoredPhoto(name, len(data), _now()))
       self._total += len(data)
-    self.tidy()
+    self.remove_old()
 
-  def tidy(self):
+  def remove_old(self) -> None:
     """Removes photos that are too old or exceed the limit, oldest first."""
     oldest = _now() - self._seconds
     with self._lock:
-      while self._entries and (self._entries[0].born < oldest or
-                               self._total > self._bytes):
-        entry = self._entries.popleft()
-        self._total -= entry.size
+      while self._photos and (self._photos[0].written_at < oldest or
+                              self._total > self._bytes):
+        photo = self._photos.popleft()
+        self._total -= photo.size
         try:
-          os.remove(os.path.join(self._folder, entry.name))
+          os.remove(os.path.join(self._folder, photo.name))
         except FileNotFoundError:  # Another program has removed it.
           pass
         except OSError as error:
-          self._unremoved.warn('cannot remove a kept photo: %s', error.strerror)
+          self._remove_warnings.warn('cannot remove a kept photo: %s',
+                                     error.strerror)
 
 
-def _entry(item):
-  """Returns the _Entry for an os.DirEntry."""
-  status, now = item.stat(), time.time()
+def _stored_photo(entry):
+  """Returns the _StoredPhoto for an os.DirEntry."""
+  status, now = entry.stat(), time.time()
   if status.st_mtime > now:
     # The clock was ahead. Otherwise its age would start again at 0 with each
     # start of the server.
     with contextlib.suppress(PermissionError):  # Another user's, in /tmp.
-      os.utime(item.path)
-  return _Entry(item.name, status.st_size,
-                _now() - max(0, now - status.st_mtime))
+      os.utime(entry.path)
+  return _StoredPhoto(entry.name, status.st_size,
+                      _now() - max(0, now - status.st_mtime))

@@ -14,7 +14,7 @@ import export_inference_graph
 import server as program
 from kits import serving_kit as kit
 from serving.model.classifier import Classifier
-from serving.model.live import Service, Source
+from serving.model.classifier_service import GraphSource, Service
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.abspath(__file__))))
@@ -49,7 +49,7 @@ def put(source, target):
 def serve(path, load=None, **options):
   """Returns a Service of a graph; `load` in place of the usual one."""
   load = load or (lambda: Classifier.from_frozen_graph(str(path)))
-  return Service(Source(load, str(path)), **options)
+  return Service(GraphSource(load, str(path)), **options)
 
 
 def wait_until(condition, seconds=20):

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from datasets.photo_files import photos
-from serving.model.classifier import Answer
+from serving.model.classifier import Prediction
 from serving.web import app as serving_app
 
 LABELS = ('daisy', 'tulip', 'rose')
@@ -32,20 +32,20 @@ class FakeService:
     self.known = None
     self.ready = True
 
-  def examine_each(self, data, patience=None):
+  def examine_each(self, data, deadline=None):
     if isinstance(self.error, photos.PhotoError):
       return [self.error] * len(data)
     if self.error:
       raise self.error
     self.seen.extend(data)
     similarity = None if self.known is None else 0.5
-    return [Answer(self.scores, self.known, similarity, [], None,
+    return [Prediction(self.scores, self.known, similarity, [], None,
                    '0' * 64)] * len(data)
 
   def is_ready(self):
     return self.ready
 
-  def facts(self):
+  def model_info(self):
     return {'name': 'inception_v4', 'classes': self.labels, 'image_size': 299,
             'file': '/home/somebody/graphs/a.pb', 'bytes': 171000000,
             'sha256': '0' * 64, 'checkpoint': '/home/somebody/model.ckpt-7',

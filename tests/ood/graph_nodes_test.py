@@ -411,7 +411,7 @@ def test_page_says_none_of_and_still_the_scores(chain):
   classifier = Classifier.from_frozen_graph(chain.encoded)
   client = serving_app.create_app(types.SimpleNamespace(
       labels=classifier.labels,
-      examine_each=lambda photos, patience: classifier.examine_each(photos),
+      examine_each=lambda photos, deadline: classifier.examine_each(photos),
   )).test_client()
   pages = []
   for data in (ood_kit.far_photos()[0], photo_of(

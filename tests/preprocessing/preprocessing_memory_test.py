@@ -85,9 +85,9 @@ def measure():
   from datasets import input_pipeline
   from datasets.photo_files import photos
   from preprocessing import preprocessing_factory
-  from serving.model import heap, inference_graph
-  heap.use_one_arena()
-  trimmer = heap.Trimmer(seconds=0)
+  from serving.model import heap_memory, inference_graph
+  heap_memory.use_one_arena()
+  trimmer = heap_memory.HeapTrimmer(seconds=0)
   encoded = tf.placeholder(tf.string, [])
   seed = tf.constant([1, 2], tf.int64)
   outputs = {}

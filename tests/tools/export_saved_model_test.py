@@ -336,7 +336,7 @@ def test_main_prints_what_goes_in_and_what_comes_out(graphs, tmp_path, capsys):
     (['--frozen_file=/no/where', '--saved_model_dir=DIR'],
      "cannot read the frozen graph '/no/where'"),
     (['--frozen_file=FOREIGN', '--saved_model_dir=DIR'],
-     'the frozen graph has no classifier/info: ./export_freeze.sh makes one'),
+     'the frozen graph has no classifier/info: ./export_freeze.sh writes one'),
     (['--frozen_file=UNFITTED', '--saved_model_dir=DIR', '--calibrated'],
      '--calibrated: the graph has no calibrated scores; ./report.sh'),
     (['--frozen_file=PLAIN', '--saved_model_dir=FILE'], 'cannot write .*FILE'),

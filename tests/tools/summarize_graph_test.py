@@ -127,9 +127,9 @@ def test_human_numbers(number, text):
 
 
 @pytest.mark.parametrize('content,message', [
-    (None, 'No such file'), (b'', 'holds no graph'),
-    (b'\xff' * 50, 'no GraphDef, neither binary nor as text'),
-    (b'node { nam: 3 }', 'no GraphDef, neither binary nor as text')], ids=str)
+    (None, 'No such file'), (b'', 'contains no graph'),
+    (b'\xff' * 50, 'not a GraphDef, neither binary nor text'),
+    (b'node { nam: 3 }', 'not a GraphDef, neither binary nor text')], ids=str)
 def test_no_graph_is_one_line(tmp_path, content, message):
   path = tmp_path / 'a.pb'
   if content is not None:

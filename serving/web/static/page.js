@@ -1,6 +1,6 @@
-// Shows results without reloading: photos that are chosen, dropped or pasted go
-// to the form's address one by one, and each gets a card with its picture and
-// its scores. All texts are in the form's data attributes, in the visitor's
+// Shows results without reloading: photos that are chosen, dropped or pasted are
+// posted to the form's address one by one, and each gets a card with a preview
+// and its scores. All texts are in the form's data attributes, in the visitor's
 // language.
 'use strict';
 
@@ -11,9 +11,9 @@
   const cards = document.getElementById('cards');
   if (!form || !window.fetch || !window.URL) return;
   const text = form.dataset;
-  // The server takes photos one after the other; two keep it busy meanwhile.
-  const AT_ONCE = 2;
-  const TRIES = 5;
+  // While the server classifies one photo, the next one is uploaded.
+  const MAX_UPLOADS = 2;
+  const MAX_TRIES = 5;
   const queue = [];
   let running = 0;
 
@@ -55,23 +55,23 @@
     card.querySelector('.result').append(table);
   }
 
-  function later(seconds) {
+  function wait(seconds) {
     return new Promise(function (done) { setTimeout(done, 1000 * seconds); });
   }
 
-  async function ask(file, card) {
+  async function post(file, card) {
     for (let tries = 1; ; tries++) {
       const body = new FormData();
       body.append('file', file);
-      const answer = await fetch(form.action, {
+      const response = await fetch(form.action, {
         method: 'POST', body: body, headers: {Accept: 'application/json'},
       });
-      const again = answer.headers.get('Retry-After');
-      if (![429, 503].includes(answer.status) || !again || tries === TRIES) {
-        return answer.json();
+      const retryAfter = response.headers.get('Retry-After');
+      if (![429, 503].includes(response.status) || !retryAfter || tries === MAX_TRIES) {
+        return response.json();
       }
       card.querySelector('.status').textContent = text.queued;
-      await later(Math.min(Number(again) || 1, 30));
+      await wait(Math.min(Number(retryAfter) || 1, 30));
     }
   }
 
@@ -81,7 +81,7 @@
     }
     let reply;
     try {
-      reply = await ask(file, card);
+      reply = await post(file, card);
     } catch (error) {
       return fail(card, text.noAnswer);
     }
@@ -90,7 +90,7 @@
   }
 
   function next() {
-    while (running < AT_ONCE && queue.length) {
+    while (running < MAX_UPLOADS && queue.length) {
       const job = queue.shift();
       running++;
       classify(job.file, job.card).catch(function () {
@@ -114,7 +114,7 @@
     });
     image.addEventListener('error', function () {
       URL.revokeObjectURL(image.src);
-      image.remove();  // Not a picture: the server says so.
+      image.remove();  // Not an image; the response says so.
     });
     result.append(image);
     card.append(result);
@@ -127,7 +127,7 @@
     if (!list.length) return;
     results.hidden = false;
     const jobs = list.slice(0, most).map(makeJob);
-    // The newest on top, and those of one choice in their order.
+    // The newest selection comes first, with its photos in their order.
     cards.prepend(...jobs.map(function (job) { return job.card; }));
     queue.push(...jobs);
     if (list.length > most) {

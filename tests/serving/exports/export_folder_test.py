@@ -50,19 +50,19 @@ def test_keep_former_copies_a_graph_that_offered_more(tmp_path, lost, change):
   paths = write_frozen(tmp_path, former)
   before = (tmp_path / 'my_x_freeze.pb').read_bytes()
   for _ in range(2):  # The second finds its copy.
-    said = export_folder.keep_former(
+    said = export_folder.keep_previous(
         paths, export_folder.read_frozen(paths[0]), INFO, {'Known': 'because'})
     assert said == (
-        '%s had %s, which the new one lacks; the former one is kept: %s, %s' % (
-            paths[0], lost, tmp_path / 'my_x_freeze_step280.pb',
-            tmp_path / 'my_x_freeze_step280.label'))
+        '%s had %s, which the new one lacks; the previous one is kept: %s, %s' %
+        (paths[0], lost, tmp_path / 'my_x_freeze_step280.pb',
+         tmp_path / 'my_x_freeze_step280.label'))
   assert (tmp_path / 'my_x_freeze_step280.pb').read_bytes() == before
   assert (tmp_path / 'my_x_freeze_step280.label').read_text() == repr(
       former.labels)
   assert len(os.listdir(str(tmp_path))) == 4
   # Another one of that step does not replace the copy.
   paths = write_frozen(tmp_path, former._replace(image_size=32))
-  assert 'my_x_freeze_step280_2.pb' in export_folder.keep_former(
+  assert 'my_x_freeze_step280_2.pb' in export_folder.keep_previous(
       paths, former, INFO)
 
 
@@ -70,7 +70,7 @@ def test_keep_former_of_a_graph_that_offers_no_less_copies_nothing(tmp_path):
   paths = write_frozen(tmp_path)
   more = INFO._replace(known='k:0', labels=['b', 'a', 'c'])
   for former in (None, INFO):
-    assert export_folder.keep_former(paths, former, more) is None
+    assert export_folder.keep_previous(paths, former, more) is None
   assert len(os.listdir(str(tmp_path))) == 2
 
 
@@ -78,7 +78,7 @@ def test_keep_former_that_cannot_be_written_is_an_input_error(tmp_path):
   paths = write_frozen(tmp_path, INFO._replace(known='k:0'))
   os.mkdir(str(tmp_path / 'my_x_freeze_step280.pb.part'))
   with pytest.raises(InputError, match='cannot write .*_step280.pb'):
-    export_folder.keep_former(paths, INFO._replace(known='k:0'), INFO)
+    export_folder.keep_previous(paths, INFO._replace(known='k:0'), INFO)
 
 
 def test_read_frozen_of_what_is_no_graph_of_ours_is_none(tmp_path):
@@ -94,9 +94,9 @@ def test_frozen_graph_of_another_step_sets_the_tflite_model_aside(tmp_path,
                                                                   former):
   model = write_tflite(tmp_path, former)
   frozen = str(tmp_path / 'my_x_freeze.pb')
-  assert export_folder.set_others_aside(frozen, INFO) == []
+  assert export_folder.rename_outdated(frozen, INFO) == []
   assert os.path.exists(model)
-  said, = export_folder.set_others_aside(frozen, INFO._replace(global_step=680))
+  said, = export_folder.rename_outdated(frozen, INFO._replace(global_step=680))
   assert said == (
       '%s was of step 280, and %s is of step 680: it is called %s now; '
       'scripts/export_tflite.sh writes one of the same step' % (
@@ -108,7 +108,7 @@ def test_frozen_graph_of_another_step_sets_the_tflite_model_aside(tmp_path,
 
 def test_frozen_graph_sets_a_tflite_model_of_unknown_step_aside(tmp_path):
   os.remove(export_folder.tflite_files(write_tflite(tmp_path))[2])
-  said, = export_folder.set_others_aside(str(tmp_path / 'my_x_freeze.pb'), INFO)
+  said, = export_folder.rename_outdated(str(tmp_path / 'my_x_freeze.pb'), INFO)
   assert 'my_x.tflite was of step unknown, and ' in said
   assert sorted(os.listdir(str(tmp_path))) == [
       'my_x_former.tflite', 'my_x_labels_former.txt']
@@ -120,8 +120,8 @@ def test_frozen_graph_of_another_step_names_the_saved_model(tmp_path):
   (version / 'assets.extra' / 'info.json').write_bytes(graph_info.to_json(INFO))
   frozen = str(tmp_path / 'my_x_freeze.pb')
   assert saved_model.read_info(str(version.parent)) == INFO
-  assert export_folder.set_others_aside(frozen, INFO) == []
-  said, = export_folder.set_others_aside(frozen, INFO._replace(global_step=680))
+  assert export_folder.rename_outdated(frozen, INFO) == []
+  said, = export_folder.rename_outdated(frozen, INFO._replace(global_step=680))
   assert 'is of step 280, and %s is of step 680; scripts/export_saved_model' % (
       frozen) in said
   assert version.exists()

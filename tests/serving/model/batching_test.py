@@ -9,8 +9,8 @@ import pytest
 
 from common.errors import InputError
 from serving.model import batching
-from serving.model.batching import Batcher, Busy, Closing, Failed
-from serving.model.patience import Gone, Patience, TimedOut
+from serving.model.batching import Batcher, Busy, SessionFailed, ShuttingDown
+from serving.model.deadlines import ClientDisconnected, Deadline, TimedOut
 
 
 class Session:
@@ -60,17 +60,18 @@ def make(session):
 class Caller(threading.Thread):
   """Submits numbers in a thread of its own."""
 
-  def __init__(self, batcher, *numbers, prepare=None, patience=None):
+  def __init__(self, batcher, *numbers, prepare=None, deadline=None):
     super().__init__(daemon=True)
     self._batcher, self._numbers = batcher, numbers
-    self._options = (prepare or same, patience)
+    self._options = (prepare or same, deadline)
     self.results = self.error = None
     self.start()
 
   def run(self):
     try:
       self.results = self._batcher.submit(self._numbers, *self._options)
-    except (Busy, Closing, Failed, Gone, TimedOut) as error:
+    except (Busy, ShuttingDown, SessionFailed, ClientDisconnected,
+            TimedOut) as error:
       self.error = error
 
   def end(self):
@@ -250,7 +251,7 @@ def test_submit_batch_holds_no_more_than_its_weight(make, session):
 
 
 def test_submit_full_queue_says_when_to_come_again(make, session):
-  batcher = make(max_queue=3, window_secs=0, seconds_a_photo=1.5)
+  batcher = make(max_queue=3, window_secs=0, seconds_per_photo=1.5)
   hold(session, batcher)
   fill(batcher, [1, 2])
   prepared = []
@@ -340,7 +341,7 @@ def test_failure_of_the_session_answers_all_and_goes_on(make, session, log):
   session.open.set()
   for caller in callers:
     caller.end()
-    assert isinstance(caller.error, Failed)
+    assert isinstance(caller.error, SessionFailed)
   assert batcher.submit([4], same) == [8]
   assert 'failed on a photo: RuntimeError: no more memory' in log.text
 
@@ -356,9 +357,9 @@ def test_failure_of_both_threads_on_one_request_goes_on(make, session, log,
   batcher = make(weigh=abs, large=10, window_secs=0)
   caller = Caller(batcher, 99, 1)
   caller.end()
-  assert isinstance(caller.error, Failed)
+  assert isinstance(caller.error, SessionFailed)
   assert log.text.count('failed on a photo') == 2
-  assert batcher.call_between(lambda: 7) == 7
+  assert batcher.run_between_batches(lambda: 7) == 7
   assert batcher.submit([3, 98], same) == [6, 196]
 
 
@@ -373,7 +374,7 @@ def test_photos_are_freed_where_the_request_before_them_failed(make, session,
   session.bad = (1,) if ends == 'failed' else ()
   batcher = make(window_secs=0)
   first = hold(session, batcher)
-  leaving = Caller(batcher, 1, patience=Patience(is_gone=gone.is_set))
+  leaving = Caller(batcher, 1, deadline=Deadline(is_disconnected=gone.is_set))
   wait_until(lambda: batcher.counts()['queue_length'] == 2)
   others = [Photo(number) for number in (2, 3)]
   left = [weakref.ref(photo) for photo in others]
@@ -387,7 +388,8 @@ def test_photos_are_freed_where_the_request_before_them_failed(make, session,
     session.open.set()
     for caller in [first, leaving, *callers]:
       caller.end()
-    assert isinstance(leaving.error, Gone if ends == 'left' else Failed)
+    assert isinstance(leaving.error, ClientDisconnected if ends == 'left' else
+                      SessionFailed)
     session.batches.clear()
     for caller in callers:
       caller._numbers = ()
@@ -417,7 +419,7 @@ def test_submit_small_photo_beside_a_large_one_keeps_its_turn(make, session):
 def test_failure_too_few_results_is_no_answer(make, session):
   session.examine = None
   batcher = Batcher(lambda batch: batch[1:], window_secs=0)
-  with pytest.raises(Failed, match='0 results of 1 photos'):
+  with pytest.raises(SessionFailed, match='0 results of 1 photos'):
     batcher.submit([1], same)
   assert batcher.close(20)
 
@@ -427,16 +429,16 @@ def test_close_answers_what_was_accepted_and_then_refuses(make, session):
   first = hold(session, batcher)
   others = fill(batcher, [1, 2, 3])
   assert not batcher.close(timeout=0.05)
-  with pytest.raises(Closing):
+  with pytest.raises(ShuttingDown):
     batcher.submit([4], same)
   session.open.set()
   assert batcher.close(20)
   assert first.end() == [0]
   assert [caller.end() for caller in others] == [[2], [4], [6]]
-  with pytest.raises(Closing):
+  with pytest.raises(ShuttingDown):
     batcher.submit([4], same)
-  with pytest.raises(Closing):
-    batcher.call_between(list)
+  with pytest.raises(ShuttingDown):
+    batcher.run_between_batches(list)
 
 
 def test_close_does_not_wait_for_the_window(make):
@@ -467,23 +469,23 @@ def test_close_waits_for_a_photo_that_is_still_prepared(make):
   assert results == [[2]]
 
 
-def test_call_between_comes_before_the_next_batch(make, session):
+def test_run_between_batches_comes_before_the_next_batch(make, session):
   batcher = make(batch_size=2, window_secs=0)
   hold(session, batcher)
   waiting = fill(batcher, [1])
   seen = []
-  chore = threading.Thread(target=lambda: seen.append(
-      batcher.call_between(lambda: list(session.batches))))
-  chore.start()
+  callback = threading.Thread(target=lambda: seen.append(
+      batcher.run_between_batches(lambda: list(session.batches))))
+  callback.start()
   time.sleep(0.1)
   assert seen == []
   session.open.set()
-  chore.join(20)
+  callback.join(20)
   assert seen == [[[0]]]
   assert waiting[0].end() == [2]
 
 
-def test_call_between_waits_for_both_threads(make, session):
+def test_run_between_batches_waits_for_both_threads(make, session):
   batcher = make(weigh=abs, large=10, window_secs=0)
   first = hold(session, batcher)
   large = Caller(batcher, 11)
@@ -494,25 +496,26 @@ def test_call_between_waits_for_both_threads(make, session):
     seen.append(list(session.batches))
     called.set()
 
-  chore = threading.Thread(target=batcher.call_between, args=(function,))
-  chore.start()
+  callback = threading.Thread(target=batcher.run_between_batches,
+                              args=(function,))
+  callback.start()
   assert not called.wait(0.1)
   session.open.set()
-  chore.join(20)
+  callback.join(20)
   assert seen == [[[0], [11]]]
   assert (first.end(), large.end()) == ([0], [22])
 
 
 @pytest.mark.parametrize('error, count', [(TimedOut, 'timed_out'),
-                                          (Gone, 'left')])
+                                          (ClientDisconnected, 'left')])
 def test_given_up_request_is_taken_out_of_the_queue(make, session, monkeypatch,
                                                     error, count):
-  monkeypatch.setattr('serving.model.patience._LOOK_SECS', 0.01)
+  monkeypatch.setattr('serving.model.deadlines._CHECK_SECS', 0.01)
   batcher, gone = make(batch_size=2, window_secs=0), threading.Event()
   first = hold(session, batcher)
-  patience = (Patience(0.2) if error is TimedOut else
-              Patience(is_gone=gone.is_set))
-  given_up = Caller(batcher, 1, 2, 3, patience=patience)
+  deadline = (Deadline(0.2) if error is TimedOut else
+              Deadline(is_disconnected=gone.is_set))
+  given_up = Caller(batcher, 1, 2, 3, deadline=deadline)
   wait_until(lambda: batcher.counts()['queue_length'] == 4)
   gone.set()
   given_up.end()
@@ -528,31 +531,31 @@ def test_given_up_request_is_taken_out_of_the_queue(make, session, monkeypatch,
 def test_client_that_leaves_in_the_queue_is_not_examined(make, session):
   batcher, gone = make(window_secs=0), threading.Event()
   first = hold(session, batcher)
-  left = Caller(batcher, 1, patience=Patience(is_gone=gone.is_set))
+  left = Caller(batcher, 1, deadline=Deadline(is_disconnected=gone.is_set))
   wait_until(lambda: batcher.counts()['queue_length'] == 2)
   others = fill(batcher, [2])
   gone.set()
   time.sleep(0.1)  # It is not looked at again for a moment.
   session.open.set()
   assert (first.end(), others[0].end(), left.end()) == ([0], [4], None)
-  assert isinstance(left.error, Gone)
+  assert isinstance(left.error, ClientDisconnected)
   assert session.batches == [[0], [2]]
 
 
 def test_client_that_has_left_is_not_prepared(make):
   batcher, prepared = make(), []
-  with pytest.raises(Gone):
-    batcher.submit([1], prepared.append, Patience(is_gone=lambda: True))
+  with pytest.raises(ClientDisconnected):
+    batcher.submit([1], prepared.append, Deadline(is_disconnected=lambda: True))
   with pytest.raises(TimedOut):
-    batcher.submit([1], prepared.append, Patience(0))
+    batcher.submit([1], prepared.append, Deadline(0))
   assert prepared == []
   assert batcher.submit([1], same) == [2]
 
 
-def test_call_between_error_is_the_callers(make):
+def test_run_between_batches_error_is_the_callers(make):
   batcher = make(window_secs=0)
   with pytest.raises(ZeroDivisionError):
-    batcher.call_between(lambda: 1 // 0)
+    batcher.run_between_batches(lambda: 1 // 0)
   assert batcher.submit([1], same) == [2]
 
 
@@ -614,16 +617,16 @@ def test_runs_few_photos_wait_for_the_end_of_another_batch(make, session):
       [2 * n] for n in range(1, 7)]
 
 
-def test_runs_call_between_waits_for_all_of_them(make, session):
+def test_runs_run_between_batches_waits_for_all_of_them(make, session):
   batcher = make(batch_size=1, runs=2)
   gates = [session.gates.setdefault(n, threading.Event()) for n in (1, 2)]
   callers = [Caller(batcher, number) for number in (1, 2)]
   for _ in callers:
     assert session.entered.acquire(timeout=20)
   called = threading.Event()
-  chore = threading.Thread(target=batcher.call_between, args=(called.set,),
-                           daemon=True)
-  chore.start()
+  callback = threading.Thread(target=batcher.run_between_batches,
+                              args=(called.set,), daemon=True)
+  callback.start()
   gates[0].set()
   assert callers[0].end() == [2]
   assert not called.wait(0.1)

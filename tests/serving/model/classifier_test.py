@@ -186,10 +186,10 @@ def test_from_frozen_graph_bad_file_is_refused(tmp_path):
   with pytest.raises(InputError, match='frozen graph .*a.pb.*No such file'):
     Classifier.from_frozen_graph(str(path))
   path.write_bytes(b'\xff' * 100)
-  with pytest.raises(InputError, match='is no GraphDef'):
+  with pytest.raises(InputError, match='is not a GraphDef'):
     Classifier.from_frozen_graph(str(path))
   path.write_bytes(b'')
-  with pytest.raises(InputError, match='holds no graph'):
+  with pytest.raises(InputError, match='contains no graph'):
     Classifier.from_frozen_graph(str(path))
 
 

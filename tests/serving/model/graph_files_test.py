@@ -9,7 +9,7 @@ from compat import tf
 from kits import colors_graph
 from kits import server_load_kit as load_kit
 from kits import serving_kit as kit
-from serving.model import graph_files, live
+from serving.model import classifier_service, graph_files
 from serving.model.classifier import Classifier
 from tools import classify_image, export_saved_model, label_image
 
@@ -114,7 +114,7 @@ def test_program_refuses_a_graph_that_writes_a_file(
 
 def test_service_goes_on_with_the_graph_before_one_that_writes_a_file(
     colors, tmp_path, monkeypatch):
-  monkeypatch.setattr(live, '_REST_SECS', 0.05)
+  monkeypatch.setattr(classifier_service, '_STABLE_SECS', 0.05)
   target, other = tmp_path / 'target', tmp_path / 'other'
   service = load_kit.serve(colors, reload_secs=0.05)
   try:

@@ -110,7 +110,7 @@ def test_build_bad_arguments_are_refused():
   with tf.Graph().as_default():
     with pytest.raises(InputError, match="'video'; known: float, encoded"):
       inference_graph.build('cifarnet', ['a'], input_kind='video')
-    with pytest.raises(InputError, match='one label at least'):
+    with pytest.raises(InputError, match='at least one label'):
       inference_graph.build('cifarnet', [])
     with pytest.raises(InputError, match="unknown network 'resnet'"):
       inference_graph.build('resnet', ['a'])
@@ -203,8 +203,8 @@ def test_freeze_other_network_names_variables_and_flag(trained, mobilenet):
 
 
 def test_freeze_missing_averages_name_the_flag(trained):
-  with pytest.raises(InputError, match='ExponentialMovingAverage.*leave '
-                     '--moving_average_decay out'):
+  with pytest.raises(InputError, match='ExponentialMovingAverage.*omit '
+                     '--moving_average_decay'):
     _freeze(trained, 'float', decay=0.9)
 
 

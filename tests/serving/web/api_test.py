@@ -12,8 +12,8 @@ import pytest
 from datasets.photo_files.photo_colors import CostlyPhotoError, PhotoError
 from kits import service_kit as kit
 from kits.helpers import ROOT
-from serving.model.batching import Busy, Closing
-from serving.model.patience import Gone, TimedOut
+from serving.model.batching import Busy, ShuttingDown
+from serving.model.deadlines import ClientDisconnected, TimedOut
 from serving.web import refusals
 
 with open(os.path.join(ROOT, 'serving', 'web', 'static', 'openapi.json'),
@@ -138,7 +138,7 @@ def test_classify_top_in_a_field_of_the_form_limits_the_classes(client):
      'wrong_field', 'The field "file2" is not known: .*'),
     # curl -F file=rose.jpg, -F photo=rose.jpg
     ([kit.part(b'rose.jpg', filename=None)], 'not_a_file',
-     'The field "file" holds text in place of a file.'),
+     'The field "file" contains text instead of a file.'),
     ([kit.part(b'rose.jpg', b'photo', None)], 'wrong_field',
      'The field "photo" is not known: .*'),
     ([kit.part(b'rose.jpg', b'photos/file', None)], 'wrong_field',
@@ -252,9 +252,9 @@ def test_classify_only_photo_unusable_is_refused(client, service, data, status,
     (PhotoError('in /home/somebody'), 422, 'unreadable_photo', None),
     (CostlyPhotoError('in /home/somebody'), 422, 'too_costly', None),
     (Busy(3), 503, 'busy', '3'), (Busy(0), 503, 'busy', '1'),
-    (Closing(), 503, 'closing', None),
+    (ShuttingDown(), 503, 'closing', None),
     (TimedOut(3), 503, 'timed_out', '3'),
-    (Gone(), 499, 'client_left', None),
+    (ClientDisconnected(), 499, 'client_left', None),
     (RuntimeError('in /home/somebody'), 500, 'our_mistake', None),
 ])
 def test_classify_service_that_fails_says_so_in_json(client, service, error,

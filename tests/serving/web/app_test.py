@@ -15,9 +15,8 @@ from datasets.photo_files import photos
 from datasets.photo_files.photos import PhotoError
 from kits import service_kit as kit
 from kits.helpers import ROOT
-from serving.model.batching import Busy, Closing
-from serving.web import app as serving_app
-from serving.web import refusals, texts
+from serving.model.batching import Busy, ShuttingDown
+from serving.web import refusals, score_table, texts
 
 
 @pytest.fixture
@@ -104,8 +103,8 @@ def test_upload_page_shows_the_photo_upright_and_without_metadata(client):
 
 def test_none_of_many_classes_names_some():
   labels = ['c%d' % number for number in range(14)]
-  assert serving_app.none_of(labels[:12]).endswith('c10, c11')
-  assert serving_app.none_of(labels).endswith('c11 and 2 others')
+  assert score_table.none_of_text(labels[:12]).endswith('c10, c11')
+  assert score_table.none_of_text(labels).endswith('c11 and 2 others')
 
 
 def test_upload_unknown_photo_escapes_the_classes():
@@ -156,7 +155,7 @@ def test_upload_too_large_is_refused(client, service, size):
 
 @pytest.mark.parametrize('error, status, sentence, retry', [
     (Busy(7), 503, 'again in 7 s', '7'),
-    (Closing(), 503, 'about to end', None),
+    (ShuttingDown(), 503, 'shutting down', None),
     (RuntimeError('secret detail in /home/somebody'), 500, 'Please try again',
      None),
 ])
@@ -333,16 +332,17 @@ def test_pages_speak_the_language_of_the_browser(client, accepted, language):
 
 def test_texts_say_the_same_in_every_language():
   values = re.compile(r'%(?:\(\w+\))?[sd]')
-  for key, english in texts.of('en').items():
-    chinese = texts.of('zh')[key]
+  for key, english in texts.for_language('en').items():
+    chinese = texts.for_language('zh')[key]
     assert sorted(values.findall(english)) == sorted(values.findall(chinese))
-  assert set(texts.of('zh')) == set(texts.of('en'))
+  assert set(texts.for_language('zh')) == set(texts.for_language('en'))
   everything = dict(name='a', accepted=('b', 'c1', 'd'), seconds=1, max_mb=2,
                     most=3, width=4, height=5, encoding='e6')
   for code, name in [(code, 'f7') for code in refusals.STATUS] + [
       ('not_a_photo', 'JPEG 2000')]:
-    refused = refusals.Refused(code, format=name, **everything).of_file('g8')
-    english, chinese = (texts.sentence(language, refused)
+    refused = refusals.Refused(
+        code, format=name, **everything).with_file_name('g8')
+    english, chinese = (texts.message(language, refused)
                         for language in ('en', 'zh'))
     assert english.endswith('.') and chinese.endswith('。')
     assert (sorted(re.findall(r'\d', english)) ==
@@ -413,10 +413,10 @@ def test_process_of_the_app_has_no_debugger():
 def test_top_rows_are_sorted_and_equal_scores_keep_their_order(count,
                                                               expected):
   scores = np.array([0.2, 0.5, 0.2, 0.1], np.float32)
-  rows = serving_app.top_rows(scores, list('abcd'), count)
+  rows = score_table.top_rows(scores, list('abcd'), count)
   assert [row.label for row in rows] == expected
 
 
 def test_none_of_many_classes_names_twelve():
-  said = serving_app.none_of([str(n) for n in range(15)])
+  said = score_table.none_of_text([str(n) for n in range(15)])
   assert said == 'none of: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 3 others'

@@ -207,4 +207,4 @@ def test_server_that_does_not_answer_is_told(address, folder):
                 downloadThroughput=-1, uploadThroughput=-1)
     browser.choose('#file', folder / 'red.jpg')
     browser.wait_for(DONE % 1)
-    assert 'does not answer' in shown(browser)[0]['said']
+    assert 'does not respond' in shown(browser)[0]['said']

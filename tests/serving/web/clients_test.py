@@ -11,7 +11,7 @@ from serving.web.refusals import Refused
 
 
 def bearer(tokens, word):
-  return tokens.find('Bearer ' + word) is not None
+  return tokens.match('Bearer ' + word) is not None
 
 
 def test_token_is_taken_from_the_flag_or_a_file(tmp_path):
@@ -19,11 +19,11 @@ def test_token_is_taken_from_the_flag_or_a_file(tmp_path):
   path.write_text('first\n\n  second \n')
   for value, words in (('abc', ['abc']), ('@%s' % path, ['first', 'second'])):
     tokens = clients.Tokens(value)
-    assert tokens.wanted and not bearer(tokens, 'other')
+    assert tokens.required and not bearer(tokens, 'other')
     assert all(bearer(tokens, word) for word in words)
-    assert len({tokens.find('bearer ' + word) for word in words}) == len(words)
-    assert tokens.find(words[0]) is tokens.find('Basic ' + words[0]) is None
-  assert not clients.Tokens(None).wanted
+    assert len({tokens.match('bearer ' + word) for word in words}) == len(words)
+    assert tokens.match(words[0]) is tokens.match('Basic ' + words[0]) is None
+  assert not clients.Tokens(None).required
 
 
 @pytest.mark.parametrize('value', ['', 'two words', 'line\nbreak', '中文'])
@@ -62,7 +62,7 @@ def test_tokens_of_a_changed_file_count_at_once(tmp_path, caplog):
     assert statuses() == [401, 200]
   path.write_text('old\n\n')
   assert statuses() == [200, 401]
-  assert caplog.text.count('the former tokens stay') == 1
+  assert caplog.text.count('the previous tokens stay valid') == 1
   assert 'words' not in caplog.text
 
 
@@ -78,8 +78,8 @@ def test_tokens_of_a_changed_file_count_at_once(tmp_path, caplog):
 def test_address_is_that_which_the_trusted_proxy_tells(peer, forwarded,
                                                        address):
   environ = {'REMOTE_ADDR': peer, 'HTTP_X_FORWARDED_FOR': forwarded}
-  assert clients.address_of(environ, '10.0.0.1') == address
-  assert clients.address_of(environ) == clients.normal(peer)
+  assert clients.client_address(environ, '10.0.0.1') == address
+  assert clients.client_address(environ) == clients.normalize_address(peer)
 
 
 class Clock:

@@ -12,7 +12,7 @@ import pytest
 from compat import tf
 from kits import server_load_kit as load_kit
 from kits import service_kit as kit
-from serving.model.batching import Batcher, Failed
+from serving.model.batching import Batcher, SessionFailed
 from serving.web import logs
 from serving.web.app import create_app
 
@@ -126,7 +126,7 @@ def test_lines_of_the_session_have_the_id_of_the_request(lines):
   batcher = Batcher(examine, window_secs=0)
   with logs.one_line_each():
     logs.begin_request({'X-Request-Id': 'a-2'}.get)
-    with pytest.raises(Failed):
+    with pytest.raises(SessionFailed):
       batcher.submit([1], lambda photo: photo)
     logs.end_request()
   assert batcher.close(20)

@@ -11,7 +11,7 @@ from kits import server_load_kit as load_kit
 from kits import service_kit as kit
 from kits.helpers import ROOT
 from serving.model.batching import Batcher
-from serving.web import metrics, refusals
+from serving.web import app_state, metrics, refusals
 from serving.web.app import create_app
 
 SAMPLE = re.compile(r'([a-z_]+)(?:\{(.+)\})? (\+Inf|-?[0-9.e+-]+)')
@@ -162,7 +162,7 @@ def test_refusals_before_the_application_are_counted(request_bytes, method,
   running.stop()
   assert answer.startswith(b'HTTP/1.0 ' + status.encode()) or (
       answer.startswith(b'HTTP/1.1 ' + status.encode()))
-  found = parse(app.numbers.render({}, {}))
+  found = parse(app_state.of_app(app).metrics.render({}, {}))
   assert found['classifier_refusals_total', reason, status] == 1
   assert found['http_request_duration_seconds_count', method, 'other',
                status] == 1
@@ -172,7 +172,7 @@ def test_refusals_before_the_application_are_counted(request_bytes, method,
 def test_refusals_have_known_reasons_only():
   numbers = metrics.Metrics()
   for status in (400, 404, 413, 431, 500, 503):
-    numbers.observe_refusal(refusals.of_status(status, 1))
+    numbers.observe_refusal(refusals.from_status(status, 1))
   reasons = {key[1] for key in parse(numbers.render({}, {}))
              if key[0] == 'classifier_refusals_total'}
   assert reasons <= set(refusals.STATUS)

@@ -13,13 +13,13 @@ import time
 
 import pytest
 
-import server as program
 from common.errors import InputError
 from kits import server_load_kit as load_kit
 from kits import serving_kit as kit
-from serving.model.patience import Gone, TimedOut
-from serving.web import shutdown
+from serving.model.deadlines import ClientDisconnected, TimedOut
+from serving.web import app_state, http_channel, listening
 from serving.web.app import create_app
+from serving.web.request_parser import Request
 
 # A request whose answer is its body.
 REQUEST = b'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\na'
@@ -104,8 +104,8 @@ def test_probe_is_answered_where_all_threads_wait(prefix):
                                   b'Transfer-Encoding: chunked'])
 def test_upload_that_is_cut_off_is_freed_at_once(kind, monkeypatch):
   buffers = []
-  close = shutdown.Request.close
-  monkeypatch.setattr(shutdown.Request, 'close', lambda request: (
+  close = Request.close
+  monkeypatch.setattr(Request, 'close', lambda request: (
       buffers.append(request.body_rcv.getbuf()), close(request)))
   running = load_kit.Running(_Answers(go=True))
   client = socket.create_connection(running.address)
@@ -119,17 +119,17 @@ def test_upload_that_is_cut_off_is_freed_at_once(kind, monkeypatch):
 
 
 @pytest.mark.parametrize('leaves, secs, error', [
-    (True, 60, Gone), (False, 0.2, TimedOut)])
+    (True, 60, ClientDisconnected), (False, 0.2, TimedOut)])
 def test_application_knows_how_long_the_client_waits(monkeypatch, leaves, secs,
                                                      error):
-  monkeypatch.setattr('serving.model.patience._LOOK_SECS', 0.02)
+  monkeypatch.setattr('serving.model.deadlines._CHECK_SECS', 0.02)
   began, ended, errors = threading.Event(), threading.Event(), []
 
   def application(environ, start_response):
     try:
-      environ['serving.patience'].wait(
+      environ['serving.deadline'].wait(
           lambda seconds: began.set() or ended.wait(seconds))
-    except (Gone, TimedOut) as raised:
+    except (ClientDisconnected, TimedOut) as raised:
       errors.append(type(raised))
     ended.set()
     start_response('200 OK', [('Content-Length', '1')])
@@ -150,7 +150,7 @@ def test_application_knows_how_long_the_client_waits(monkeypatch, leaves, secs,
 
 
 def test_request_on_a_fresh_connection_is_answered(monkeypatch):
-  monkeypatch.setattr(shutdown, '_FRESH_GRACE_SECS', 15.0)
+  monkeypatch.setattr(http_channel, '_FRESH_GRACE_SECS', 15.0)
   running = load_kit.Running(_Answers(go=True))
   visitor = socket.create_connection(running.address)
   running.stop()
@@ -164,7 +164,7 @@ def test_request_on_a_fresh_connection_is_answered(monkeypatch):
 
 
 def test_upload_byte_by_byte_is_closed(monkeypatch):
-  monkeypatch.setattr(shutdown, '_SLOWEST_SECS', 1.0)
+  monkeypatch.setattr(http_channel, '_SLOWEST_SECS', 1.0)
   running = load_kit.Running(_Answers(go=True))
   slow = socket.create_connection(running.address)
   slow.sendall(b'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 999\r\n\r\n')
@@ -187,8 +187,8 @@ def test_upload_byte_by_byte_is_closed(monkeypatch):
 
 
 def test_uploads_together_are_bounded(tmp_path, monkeypatch):
-  monkeypatch.setattr(program, '_UPLOADS_BYTES', 2 ** 20)
-  monkeypatch.setattr(program, 'body_bytes', lambda megabytes: 2 * 2 ** 20)
+  monkeypatch.setattr(listening, '_UPLOADS_BYTES', 2 ** 20)
+  monkeypatch.setattr(listening, 'body_bytes', lambda megabytes: 2 * 2 ** 20)
   load_kit.export(tmp_path, 'a')
   service = load_kit.serve(tmp_path / 'a.pb')
   app = create_app(service, {'MAX_UPLOAD_MB': 1})
@@ -212,7 +212,7 @@ def test_uploads_together_are_bounded(tmp_path, monkeypatch):
   assert text.startswith(b'HTTP/1.1 503 ') and b'\r\nRetry-After: ' in text
   assert b'"code": "busy"' in text and b'nosniff' in text
   assert ('classifier_refusals_total{reason="busy",status="503"} 1\n' in
-          app.numbers.render({}, {}))
+          app_state.of_app(app).metrics.render({}, {}))
   # The others are as they were, and one that has left makes room.
   clients[2].close()
   clients[0].sendall(bytes(200000))
@@ -227,8 +227,8 @@ def test_uploads_together_are_bounded(tmp_path, monkeypatch):
 
 
 def test_small_uploads_together_are_bounded(monkeypatch):
-  monkeypatch.setattr(program, '_UPLOADS_BYTES', 2 ** 20)
-  monkeypatch.setattr(program, 'body_bytes', lambda megabytes: 2 ** 20)
+  monkeypatch.setattr(listening, '_UPLOADS_BYTES', 2 ** 20)
+  monkeypatch.setattr(listening, 'body_bytes', lambda megabytes: 2 ** 20)
   running = load_kit.Running(_Answers(go=True))
   clients = [socket.create_connection(running.address) for _ in range(5)]
   for client in clients:
@@ -258,10 +258,10 @@ def _answer(address):
 @pytest.mark.parametrize('data', [
     b'', b'P', REQUEST[:-5] + b'999\r\n\r\na'], ids=['idle', 'headers', 'body'])
 def test_idle_connections_are_closed_where_others_wait(monkeypatch, data):
-  monkeypatch.setattr(program, '_MORE_CONNECTIONS', 10)
-  monkeypatch.setattr(shutdown, '_NEW_SECS', 0.1)
-  monkeypatch.setattr(shutdown, '_SLOW_SECS', 0.0)
-  monkeypatch.setattr(shutdown, '_SLOW_RATE', float('inf'))
+  monkeypatch.setattr(listening, '_MORE_CONNECTIONS', 10)
+  monkeypatch.setattr(http_channel, '_NEW_SECS', 0.1)
+  monkeypatch.setattr(http_channel, '_SLOW_SECS', 0.0)
+  monkeypatch.setattr(http_channel, '_SLOW_RATE', float('inf'))
   application = _Answers(go=True)
   running = load_kit.Running(application)
   application.go.clear()

@@ -17,8 +17,8 @@ from PIL import Image
 from common.errors import InputError
 from datasets.photo_files import photos
 from kits import service_kit as kit
-from serving.model import heap
-from serving.web import intake, logs, texts, uploads
+from serving.model import heap_memory
+from serving.web import logs, request_photos, texts, uploads
 from serving.web.refusals import Refused
 
 JPEG = b'\xff\xd8\xff\xe0' + b'j' * 10
@@ -29,7 +29,7 @@ CHEAP = 2.0
 
 
 def files(body, boundary='----WebKitFormBoundaryAbc123'):
-  photos, _ = intake.read_form(body, boundary, max_photos=16)
+  photos, _ = request_photos.read_form(body, boundary, max_photos=16)
   return [photo.data for photo in photos]
 
 
@@ -42,12 +42,12 @@ def refusal(function, *arguments):
 
 def test_keep_writes_the_bytes_under_a_new_name(tmp_path):
   folder = uploads.make_folder(str(tmp_path / 'a' / 'b'))
-  names = [uploads.keep(folder, data) for data in (JPEG, JPEG, PNG)]
+  names = [uploads.write_photo(folder, data) for data in (JPEG, JPEG, PNG)]
   assert len(set(names)) == 3
   assert sorted(os.listdir(folder)) == sorted(names)
   assert [name[-4:] for name in names] == ['.jpg', '.jpg', '.png']
   for name, data in zip(names, (JPEG, JPEG, PNG)):
-    assert uploads.is_kept_name(name)
+    assert uploads.is_upload_name(name)
     assert os.stat(os.path.join(folder, name)).st_mode & 0o077 == 0
     with open(os.path.join(folder, name), 'rb') as file:
       assert file.read() == data
@@ -55,7 +55,7 @@ def test_keep_writes_the_bytes_under_a_new_name(tmp_path):
 
 def test_keep_other_content_is_refused(tmp_path):
   with pytest.raises(InputError, match='not one of JPEG, PNG'):
-    uploads.keep(str(tmp_path), b'<html>')
+    uploads.write_photo(str(tmp_path), b'<html>')
   assert not list(tmp_path.iterdir())
 
 
@@ -65,7 +65,7 @@ def test_keep_other_content_is_refused(tmp_path):
     '0' * 32 + '.jpg/..',
 ])
 def test_is_kept_name_other_name_is_refused(name):
-  assert not uploads.is_kept_name(name)
+  assert not uploads.is_upload_name(name)
 
 
 def test_make_folder_on_a_file_is_refused(tmp_path):
@@ -75,7 +75,7 @@ def test_make_folder_on_a_file_is_refused(tmp_path):
 
 
 def take_over(folder, days=1, megabytes=1):
-  return uploads.Kept(str(folder), days, megabytes, max_pixels=10 ** 6)
+  return uploads.UploadStore(str(folder), days, megabytes, max_pixels=10 ** 6)
 
 
 def test_kept_too_much_removes_the_oldest(tmp_path):
@@ -88,7 +88,7 @@ def test_kept_too_much_removes_the_oldest(tmp_path):
 
 
 def test_kept_too_old_is_removed_and_foreign_files_stay(tmp_path):
-  old, new = (uploads.keep(str(tmp_path), JPEG) for _ in range(2))
+  old, new = (uploads.write_photo(str(tmp_path), JPEG) for _ in range(2))
   webp_of_another_engine = '0' * 32 + '.webp'
   (tmp_path / webp_of_another_engine).write_bytes(webp())
   (tmp_path / 'notes.txt').write_text('mine')
@@ -172,7 +172,7 @@ def test_kept_ages_do_not_follow_jumps_of_the_clock(tmp_path, monkeypatch):
   for days in (400, -400, 0):  # Photos come while the clock is wrong.
     set_clock(monkeypatch, days)
     kept.keep(kit.photo())
-    kept.tidy()
+    kept.remove_old()
   assert len(os.listdir(str(tmp_path))) == 3
   pass_days(monkeypatch, 30.1)
   kept.keep(kit.photo())
@@ -180,16 +180,16 @@ def test_kept_ages_do_not_follow_jumps_of_the_clock(tmp_path, monkeypatch):
 
 
 def test_kept_photo_of_the_future_is_removed_in_time(tmp_path, monkeypatch):
-  path = tmp_path / uploads.keep(str(tmp_path), JPEG)
+  path = tmp_path / uploads.write_photo(str(tmp_path), JPEG)
   ahead = time.time() + 400 * 86400
   os.utime(str(path), (ahead, ahead))
   kept = take_over(tmp_path, days=30)
   assert path.stat().st_mtime <= time.time()  # Nor from the next start on.
   pass_days(monkeypatch, 29.9)
-  kept.tidy()
+  kept.remove_old()
   assert path.exists()
   pass_days(monkeypatch, 0.2)
-  kept.tidy()
+  kept.remove_old()
   assert not path.exists()
 
 
@@ -404,9 +404,9 @@ def test_trimmer_trims_once_for_all_calls_and_forgets_none(monkeypatch):
         raise RuntimeError("can't start new thread")
       timers.append(self)
 
-  monkeypatch.setattr(heap.threading, 'Timer', Timer)
-  trimmer = heap.Trimmer(10)
-  trimmer._trim = calls.append
+  monkeypatch.setattr(heap_memory.threading, 'Timer', Timer)
+  trimmer = heap_memory.HeapTrimmer(10)
+  monkeypatch.setattr(heap_memory, 'trim_heap', lambda: calls.append(1))
   trimmer.trim()
   trimmer.trim()
   assert [timer.seconds for timer in timers] == [10] and timers[0].daemon
@@ -419,9 +419,11 @@ def test_trimmer_trims_once_for_all_calls_and_forgets_none(monkeypatch):
   trimmer.trim()
   timers.pop().function()
   assert len(calls) == 2
-  trimmer._trim = None  # A C library without it.
-  trimmer.trim()
-  assert not timers
+
+
+def test_trim_heap_of_a_c_library_without_it_does_nothing(monkeypatch):
+  monkeypatch.setattr(heap_memory.ctypes, 'CDLL', lambda name: object())
+  heap_memory.trim_heap()
 
 
 @pytest.mark.parametrize('data', [
@@ -467,8 +469,8 @@ def test_kept_photo_larger_than_all_may_be_is_not_written(tmp_path):
 def test_files_names_of_many_clients_are_understood(disposition, name):
   body = (b'--x\r\nContent-Disposition: ' + disposition +
           b'\r\n\r\ndata\r\n--x--\r\n')
-  photo, = intake.read_form(body, 'x', max_photos=2)[0]
-  assert photo == intake.Upload(name, b'data')
+  photo, = request_photos.read_form(body, 'x', max_photos=2)[0]
+  assert photo == request_photos.Upload(name, b'data')
 
 
 def test_check_side_longer_than_a_jpeg_holds_is_named():
@@ -487,7 +489,7 @@ def test_check_webp_is_accepted_where_photos_read_it(tmp_path):
   assert refusal(uploads.check, webp(), 10 ** 6, 1199) == 'too_many_pixels'
   assert refusal(uploads.check, webp()[:28], 10 ** 6, 1200) == (
       'unreadable_photo')
-  assert uploads.is_kept_name(uploads.keep(str(tmp_path), webp()))
+  assert uploads.is_upload_name(uploads.write_photo(str(tmp_path), webp()))
   assert uploads.preview(webp(), 1200)[:3] == JPEG[:3]
 
 
@@ -495,7 +497,7 @@ def test_check_webp_is_accepted_where_photos_read_it(tmp_path):
 def test_check_webp_is_refused_where_photos_do_not_read_it(tmp_path):
   assert refusal(uploads.check, webp(), 10 ** 6, 1200) == 'not_a_photo'
   with pytest.raises(InputError):
-    uploads.keep(str(tmp_path), webp())
+    uploads.write_photo(str(tmp_path), webp())
 
 
 def test_check_refuses_webp_and_heic_in_the_words_of_the_converter(monkeypatch):
@@ -506,4 +508,4 @@ def test_check_refuses_webp_and_heic_in_the_words_of_the_converter(monkeypatch):
       uploads.check(data, 10 ** 6, 1200)
     with pytest.raises(photos.PhotoError) as converting:
       photos.normalize_photo(data)
-    assert texts.sentence('en', on_the_page.value) == '%s.' % converting.value
+    assert texts.message('en', on_the_page.value) == '%s.' % converting.value

@@ -1,21 +1,29 @@
 """The graph that the server uses, and its replacement by a newer one.
 
-  service = Service(Source(load, path), batch_size=8)
-  answers = service.examine_each([data])
+  service = Service(GraphSource(load, path), batch_size=8)
+  predictions = service.examine_each([data])
 
 The files of the graph are watched. Once they have changed and are stable, the
-new graph is loaded while the current one is still in use, tried, and swapped in
-between two batches. A graph that cannot be used is rejected, and the current
+new graph is loaded while the current one is still in use, tested, and swapped
+in between two batches. A graph that cannot be used is rejected, and the current
 one stays in use.
 """
 
 import bisect
-import collections
-import ctypes
 import gc
 import os
 import threading
 import time
+from typing import (
+  Any,
+  Callable,
+  Dict,
+  List,
+  NamedTuple,
+  Optional,
+  Sequence,
+  Tuple,
+)
 
 import numpy as np
 
@@ -23,14 +31,19 @@ from common import files
 from common.errors import InputError
 from compat import tf
 from datasets.photo_files import photos
-from serving.model import evaluations
-from serving.model.batching import Batcher, Closing
-from serving.model.classifier import Answer, prepare
-from serving.model.patience import Patience, Places
+from serving.model import evaluations, heap_memory
+from serving.model.batching import Batcher, ShuttingDown
+from serving.model.classifier import (
+  Classifier,
+  PhotoResult,
+  Prediction,
+  prepare,
+)
+from serving.model.deadlines import Deadline, DecodeSlots
 
 # Seconds for which the files must not have changed before they are loaded: the
 # program that writes them may not be done.
-_REST_SECS = 1.0
+_STABLE_SECS = 1.0
 
 # Weights (photos.weight_of) up to which a photo is small, and above which it is
 # large. Phones take photos of 12 million pixels, some of 50 million.
@@ -49,19 +62,36 @@ _RUNS = 3
 # thousands of float32.
 _SUM_TOLERANCE = 1e-3
 
-# data: bytes of the file. weight: from photos.weight_of. index: position in the
-# request.
-_Photo = collections.namedtuple('_Photo', 'data weight index')
-
-# classifier: ready to use. facts: what Service.facts returns. signature: of the
-# files that it was loaded from.
-_Loaded = collections.namedtuple('_Loaded', 'classifier facts signature')
+Signature = Tuple[Tuple[int, int, int, int], ...]
 
 
-class Source:
+class _Photo(NamedTuple):
+  """One photo of a request."""
+
+  # Bytes of the file.
+  data: bytes
+  # From photos.weight_of.
+  weight: int
+  # In the request.
+  position: int
+
+
+class LoadedGraph(NamedTuple):
+  """A graph in use."""
+
+  # Ready to use.
+  classifier: Classifier
+  # What Service.model_info returns.
+  info: Dict[str, Any]
+  # Of the files that it was loaded from.
+  signature: Optional[Signature]
+
+
+class GraphSource:
   """The files that graphs are loaded from."""
 
-  def __init__(self, load, graph_file, label_file=None):
+  def __init__(self, load: Callable[[], Classifier], graph_file: str,
+               label_file: Optional[str] = None):
     """Stores the paths.
 
     Args:
@@ -73,7 +103,7 @@ class Source:
     self.graph_file = graph_file
     self._files = [graph_file] + ([label_file] if label_file else [])
 
-  def signature(self):
+  def signature(self) -> Optional[Signature]:
     """Returns a fingerprint of the current files; None: a file is missing.
 
     It holds the inode, size and time of change of each file: if two graphs
@@ -83,11 +113,11 @@ class Source:
       stats = [os.stat(path) for path in self._files]
     except OSError:
       return None
-    return tuple((found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
-                 for found in stats)
+    return tuple((status.st_dev, status.st_ino, status.st_size,
+                  status.st_mtime_ns) for status in stats)
 
-  def load(self):
-    """Returns the _Loaded of the current files, warmed up and tried.
+  def load(self) -> LoadedGraph:
+    """Returns the LoadedGraph of the current files, warmed up and tested.
 
     Raises:
       InputError: the files are missing, damaged, do not match each other,
@@ -97,28 +127,31 @@ class Source:
     classifier = self._load()
     try:
       _check(classifier, self.graph_file)
-      facts = _facts(classifier, self.graph_file)
+      info = _model_info(classifier, self.graph_file)
       if self.signature() != before:
-        raise InputError('%r changed while it was read' % self.graph_file)
+        raise InputError('%r changed while it was being read' %
+                         self.graph_file)
     except Exception:
       classifier.close()
       raise
-    return _Loaded(classifier, facts, before)
+    return LoadedGraph(classifier, info, before)
 
 
 class Service:
-  """Examines photos with the newest usable graph; safe in several threads.
+  """Classifies photos with the newest usable graph; safe in several threads.
 
-  serving/web/app.py uses `labels`, `examine_each`, `is_ready`, `facts` and
+  serving/web uses `labels`, `examine_each`, `is_ready`, `model_info` and
   `counts`.
   """
 
-  def __init__(self, source, reload_secs=2.0, max_pixels=photos.MAX_PIXELS,
-               observe=None, **limits):
-    """Loads the graph, and starts the threads that examine and watch.
+  def __init__(self, source: GraphSource, reload_secs: float = 2.0,
+               max_pixels: int = photos.MAX_PIXELS,
+               observe: Optional[Callable[[str, float], None]] = None,
+               **limits: Any):
+    """Loads the graph, and starts the threads that run and watch it.
 
     Args:
-      source: Source.
+      source: GraphSource.
       reload_secs: seconds between two checks of the files; 0: never checks.
       max_pixels: largest width times height that is decoded.
       observe: function of a metric's name and a value; None: not called.
@@ -128,78 +161,78 @@ class Service:
       InputError: the graph cannot be used.
     """
     self._source = source
-    self._present = source.load()
-    _give_back_memory()
+    self._current = source.load()
+    _release_memory()
     self._max_pixels = max_pixels
     self._observe = observe or (lambda name, value: None)
     # One photo per core is decoded at a time: more would not be faster, and
     # each needs up to 9 bytes of memory per pixel. Small, medium and large ones
     # have separate limits.
     cores = os.cpu_count() or 1
-    self._decoders = [Places(count)
+    self._decoders = [DecodeSlots(count)
                       for count in (cores, cores, max(1, cores // 4))]
-    self._ending = False
+    self._is_shutting_down = False
     self._swaps = self._failed_swaps = 0
     self._closed = threading.Event()
-    # The graph decodes them at full size: all batches together must not need
+    # The graph decodes photos at full size: all batches together must not need
     # more memory than the largest photo.
     self._batcher = Batcher(
         self._examine, weigh=lambda photo: photo.weight,
         large=min(_LARGE_PIXELS, max_pixels // 2),
         max_weight=_LARGEST_PHOTOS * max_pixels, observe=observe, runs=_RUNS,
         **limits)
-    self._watcher = None
     if reload_secs:
-      self._watcher = threading.Thread(
-          target=self._watch, args=(reload_secs,), name='watcher', daemon=True)
-      self._watcher.start()
+      threading.Thread(target=self._watch, args=(reload_secs,), name='watcher',
+                       daemon=True).start()
 
   @property
-  def labels(self):
+  def labels(self) -> List[str]:
     """The class names of the current graph."""
-    return self._present.classifier.labels
+    return self._current.classifier.labels
 
-  def examine_each(self, encoded_photos, patience=None):
-    """Examines photos, some of which may be unusable.
+  def examine_each(self, encoded_photos: Sequence[bytes],
+                   deadline: Optional[Deadline] = None
+                   ) -> List[PhotoResult]:
+    """Classifies photos, some of which may be unusable.
 
     Decodes in the calling thread; the rest is queued.
 
     Args:
       encoded_photos: list of bytes, each a photo file as it came.
-      patience: patience.Patience of the caller; None: no time limit.
+      deadline: deadlines.Deadline of the caller; None: no time limit.
 
     Returns:
-      A list of the same length: for each photo an Answer, whose `labels` and
+      A list of the same length: for each photo a Prediction, whose `labels` and
       `sha256` are those of the graph that produced it, or a PhotoError with the
       reason why there is none.
 
     Raises:
       batching.Busy: too many photos are waiting.
-      batching.Closing: the server is shutting down.
-      batching.Failed: the session failed.
-      patience.TimedOut: the deadline has passed.
-      patience.Gone: the client has disconnected.
+      batching.ShuttingDown: the server is shutting down.
+      batching.SessionFailed: the session failed.
+      deadlines.TimedOut: the deadline has passed.
+      deadlines.ClientDisconnected: the client has disconnected.
     """
-    patience = patience or Patience()
+    deadline = deadline or Deadline()
     return self._batcher.submit(
-        [_Photo(data, photos.weight_of(data), index)
-         for index, data in enumerate(encoded_photos)],
-        lambda photo: self._prepare(photo, patience), patience)
+        [_Photo(data, photos.weight_of(data), position)
+         for position, data in enumerate(encoded_photos)],
+        lambda photo: self._prepare(photo, deadline), deadline)
 
-  def is_ready(self):
+  def is_ready(self) -> bool:
     """Whether a warm graph is loaded and the server is not shutting down."""
-    return not self._ending
+    return not self._is_shutting_down
 
-  def facts(self):
-    """Returns facts about the current graph, as a dict.
+  def model_info(self) -> Dict[str, Any]:
+    """Returns a description of the current graph, as a dict.
 
     Keys: name, classes, image_size, file, bytes, sha256, checkpoint, known
-    (whether it detects photos that are none of its classes), evaluation (a
-    dict, or None) and loaded_at (UTC).
+    (whether it has out-of-distribution detection), evaluation (a dict, or
+    None) and loaded_at (UTC).
     """
-    return dict(self._present.facts)
+    return dict(self._current.info)
 
-  def counts(self):
+  def counts(self) -> Dict[str, int]:
     """Returns the counters as a dict.
 
     Keys: those of Batcher.counts, swaps and failed_swaps.
@@ -207,11 +240,11 @@ class Service:
     return dict(self._batcher.counts(), swaps=self._swaps,
                 failed_swaps=self._failed_swaps)
 
-  def announce_end(self):
+  def begin_shutdown(self) -> None:
     """Makes is_ready false; requests are still answered until close()."""
-    self._ending = True
+    self._is_shutting_down = True
 
-  def close(self, timeout=None):
+  def close(self, timeout: Optional[float] = None) -> bool:
     """Answers accepted photos, refuses new ones, and frees the session.
 
     Args:
@@ -220,20 +253,20 @@ class Service:
     Returns:
       Whether all accepted photos are answered.
     """
-    self._ending = True
+    self._is_shutting_down = True
     self._closed.set()
     done = self._batcher.close(timeout)
     if done:
-      self._present.classifier.close()
+      self._current.classifier.close()
     return done
 
-  def _prepare(self, photo, patience):
+  def _prepare(self, photo, deadline):
     # By size: a thread that waits for the lock in photos.py for the largest
-    # photos must not occupy a place that small photos need.
-    places = self._decoders[bisect.bisect_left(
+    # photos must not occupy a slot that small photos need.
+    slots = self._decoders[bisect.bisect_left(
         (_SMALL_PIXELS, _LARGE_PIXELS), photo.weight)]
-    with places.take(photo.index, patience):
-      patience.check()
+    with slots.take(photo.position, deadline):
+      deadline.check()
       start = time.monotonic()
       prepared = prepare(photo.data, self._max_pixels)
       seconds = time.monotonic() - start
@@ -243,24 +276,25 @@ class Service:
     return prepared
 
   def _examine(self, prepared):
-    present = self._present
-    return [answer._replace(sha256=present.facts['sha256'])
-            if isinstance(answer, Answer) else answer
-            for answer in present.classifier.examine_prepared(prepared)]
+    current = self._current
+    return [result._replace(sha256=current.info['sha256'])
+            if isinstance(result, Prediction) else result
+            for result in current.classifier.examine_prepared(prepared)]
 
   def _watch(self, reload_secs):
     """Checks the files periodically; loads them when they have changed."""
-    refused = None
+    rejected = None
     while not self._closed.wait(reload_secs):
-      found = self._source.signature()
-      if found in (None, refused, self._present.signature):
+      signature = self._source.signature()
+      if signature in (None, rejected, self._current.signature):
         continue
-      if self._closed.wait(_REST_SECS) or self._source.signature() != found:
+      if (self._closed.wait(_STABLE_SECS) or
+          self._source.signature() != signature):
         continue  # Still being written; or the server is shutting down.
-      if not self._change():
-        refused = found
+      if not self._reload():
+        rejected = signature
 
-  def _change(self):
+  def _reload(self):
     """Replaces the current graph with the new one, if that can be used.
 
     Returns:
@@ -274,38 +308,36 @@ class Service:
     except Exception as error:
       self._failed_swaps += 1
       reason = ' '.join(str(error).split()) or type(error).__name__
-      tf.logging.error('refused the changed graph, the present one goes on: '
-                       '%.500s', reason)
+      tf.logging.error('rejected the changed graph; the current one stays in '
+                       'use: %.500s', reason)
       loaded = None
     if loaded is None:
-      _give_back_memory()
+      _release_memory()
       return False
     try:
-      former = self._batcher.call_between(lambda: self._put(loaded))
-    except Closing:
+      previous = self._batcher.run_between_batches(lambda: self._swap(loaded))
+    except ShuttingDown:
       loaded.classifier.close()
       return True
-    former.close()
-    del former
-    _give_back_memory()
+    previous.close()
+    del previous
+    _release_memory()
     self._swaps += 1
-    tf.logging.info('changed to the new graph %r, sha256 %s, after %.1f s',
-                    self._source.graph_file, loaded.facts['sha256'],
+    tf.logging.info('switched to the new graph %r, sha256 %s, after %.1f s',
+                    self._source.graph_file, loaded.info['sha256'],
                     time.monotonic() - start)
     return True
 
-  def _put(self, loaded):
-    former, self._present = self._present, loaded
-    return former.classifier
+  def _swap(self, loaded):
+    previous, self._current = self._current, loaded
+    return previous.classifier
 
 
-def _give_back_memory():
+def _release_memory():
   """Frees the remains of a graph, and returns the memory to the system."""
   gc.collect()  # A graph has many reference cycles.
   # glibc keeps memory that a thread has freed, here the size of a few graphs.
-  trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
-  if trim:
-    trim(0)
+  heap_memory.trim_heap()
 
 
 def _check(classifier, graph_file):
@@ -318,16 +350,16 @@ def _check(classifier, graph_file):
     raise InputError('%r cannot classify: %s' %
                      (graph_file, str(error).split('\n')[0]))
   if scores.shape != (len(classifier.labels),):
-    raise InputError('%r gives %d scores of a photo, it has %d labels' %
+    raise InputError('%r gives %d scores per photo, but has %d labels' %
                      (graph_file, scores.size, len(classifier.labels)))
   if not (np.all(np.isfinite(scores)) and scores.min() >= 0 and
           abs(float(scores.sum()) - 1) <= _SUM_TOLERANCE):
-    raise InputError('%r gives scores of a photo that are no shares of 1: '
+    raise InputError('%r gives scores that are not probabilities: '
                      'sum %s, smallest %s' %
                      (graph_file, scores.sum(), scores.min()))
 
 
-def _facts(classifier, graph_file):
+def _model_info(classifier, graph_file):
   info = classifier.info
   try:
     size, digest = os.path.getsize(graph_file), files.sha256_of(graph_file)
@@ -338,5 +370,5 @@ def _facts(classifier, graph_file):
       name=info.model_name, classes=list(classifier.labels),
       image_size=info.image_size, file=os.path.basename(graph_file), bytes=size,
       sha256=digest, checkpoint=checkpoint, known=bool(info.known),
-      evaluation=evaluations.find(graph_file, checkpoint),
+      evaluation=evaluations.read_evaluation(graph_file, checkpoint),
       loaded_at=time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()))

@@ -14,6 +14,7 @@ switched off here, which has no measurable cost.
 import ctypes
 import os
 import threading
+from typing import Optional
 
 # Seconds until the heap is trimmed: each time costs a few milliseconds, and a
 # few more to fault the network's buffers in again.
@@ -24,7 +25,7 @@ _SECONDS = 10
 _M_ARENA_MAX = -8
 
 
-def use_one_arena():
+def use_one_arena() -> None:
   """Makes threads that start from now on share one arena.
 
   Threads use the existing arenas, so a program calls this before it loads a
@@ -36,23 +37,29 @@ def use_one_arena():
     mallopt(_M_ARENA_MAX, 1)
 
 
-class Trimmer:
+def trim_heap() -> None:
+  """Returns freed memory to the system now."""
+  # Only in glibc; other C libraries return memory by themselves.
+  malloc_trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
+  if malloc_trim is not None:
+    malloc_trim(ctypes.c_size_t(0))
+
+
+class HeapTrimmer:
   """Trims the heap some seconds after use; safe to use from several threads."""
 
-  def __init__(self, seconds=_SECONDS):
+  def __init__(self, seconds: float = _SECONDS):
     self._seconds = seconds
-    self._timer = None
+    self._timer: Optional[threading.Timer] = None
     self._lock = threading.Lock()
-    # Only in glibc; other C libraries return memory by themselves.
-    self._trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
 
-  def trim(self):
+  def trim(self) -> None:
     """Trims the heap after some seconds, once for all calls until then.
 
     Not at once: photos of requests that were given up may still be in progress.
     """
     with self._lock:
-      if self._trim is None or self._timer:
+      if self._timer:
         return
       timer = threading.Timer(self._seconds, self._trim_now)
       timer.daemon = True
@@ -62,7 +69,7 @@ class Trimmer:
         return
       self._timer = timer
 
-  def _trim_now(self):
+  def _trim_now(self) -> None:
     with self._lock:
       self._timer = None
-    self._trim(ctypes.c_size_t(0))
+    trim_heap()

@@ -1,15 +1,18 @@
 """Reads the photos of a request and classifies them."""
 
-import collections
 import time
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 import flask
 
 from compat import tf
 from datasets.photo_files.photo_colors import CostlyPhotoError, PhotoError
-from serving.model.batching import Busy, Closing
-from serving.model.patience import Gone, TimedOut
+from serving.model.admission import Busy
+from serving.model.batching import ShuttingDown
+from serving.model.classifier import Prediction
+from serving.model.deadlines import ClientDisconnected, TimedOut
 from serving.web import multipart, refusals, uploads
+from serving.web.app_state import AppState
 from serving.web.refusals import Refused
 
 # The field of a form that holds the photos.
@@ -18,20 +21,37 @@ _FIELD = 'file'
 # Maximum number of form parts that are not photos, and bytes read of each.
 _OTHER_PARTS, _FIELD_BYTES = 16, 100
 
-# name: of the file, None if it has none. data: bytes of the file.
-Upload = collections.namedtuple('Upload', 'name data')
-
-# name, data: as in Upload. answer: Answer, or None. refused: the reason for
-# None.
-Result = collections.namedtuple('Result', 'name data answer refused')
+Fields = Dict[str, List[str]]
 
 
-def classify(app, service, photos):
-  """Classifies photos.
+class Upload(NamedTuple):
+  """A file of a request."""
+
+  # Of the file; None: it has none.
+  name: Optional[str]
+  # Bytes of the file.
+  data: bytes
+
+
+class Result(NamedTuple):
+  """A file of a request, and what it was answered with."""
+
+  # Of the file; None: it has none.
+  name: Optional[str]
+  # Bytes of the file.
+  data: bytes
+  # None: the photo was refused.
+  prediction: Optional[Prediction]
+  # The reason; None: the photo was classified.
+  refused: Optional[Refused]
+
+
+def classify(state: AppState, photos: List[Upload]
+             ) -> Tuple[List[Result], float]:
+  """Classifies photos, and stores them if the server is configured to.
 
   Args:
-    app: the application, for its limits.
-    service: what create_app got.
+    state: of the application.
     photos: list of Uploads.
 
   Returns:
@@ -43,45 +63,48 @@ def classify(app, service, photos):
       photos, the request has timed out, its client has disconnected, or the
       only photo is unusable.
   """
-  app.limit_rate(len(photos))
-  results = [_checked(app, photo) for photo in photos]
+  state.limit_rate(len(photos))
+  results = [_checked(state.config, photo) for photo in photos]
   usable = [result.data for result in results if not result.refused]
   start = time.monotonic()
   try:
-    patience = flask.request.environ.get('serving.patience')
-    answers = iter(service.examine_each(usable, patience) if usable else ())
+    deadline = flask.request.environ.get('serving.deadline')
+    predictions = iter(
+        state.service.examine_each(usable, deadline) if usable else ())
   except Busy as busy:
-    app.limit_rate(-len(photos))
-    raise refusals.busy(max(1, int(busy.retry_after)))
+    state.limit_rate(-len(photos))
+    raise refusals.retry_later(max(1, int(busy.retry_after)))
   except TimedOut as error:
-    raise refusals.busy(error.retry_after, 'timed_out')
-  except Gone:
+    raise refusals.retry_later(error.retry_after, 'timed_out')
+  except ClientDisconnected:
     raise Refused('client_left')
-  except Closing:
-    app.limit_rate(-len(photos))
+  except ShuttingDown:
+    state.limit_rate(-len(photos))
     raise Refused('closing')
   milliseconds = 1000 * (time.monotonic() - start)
-  results = [result if result.refused else _answered(result, next(answers))
-             for result in results]
+  results = [result if result.refused else
+             _with_prediction(result, next(predictions)) for result in results]
   if len(results) == 1 and results[0].refused:
     # A new exception: a raised one holds this frame, and the frame holds
     # `results`, so the photo would stay in memory until the garbage collector
     # finds the cycle.
-    raise results[0].refused.again()
+    raise results[0].refused.copy()
   for result in results:
     if result.refused:
-      app.numbers.observe_refusal(result.refused)
+      state.metrics.observe_refusal(result.refused)
+    else:
+      state.keep_photo(result.data)
   return results, milliseconds
 
 
-def read(app):
+def read(config: Mapping[str, Any]) -> Tuple[List[Upload], Fields]:
   """Reads the current request.
 
   A body that is not a multipart form is read as one photo, whatever its
   Content-Type: curl sends `--data-binary` as application/x-www-form-urlencoded.
 
   Args:
-    app: the application, for its limits.
+    config: of the application, for its limits.
 
   Returns:
     List of Uploads, and a dict of the form's other fields: {name: list of
@@ -95,38 +118,40 @@ def read(app):
   coding = request.headers.get('Content-Encoding', 'identity')
   if coding.strip().lower() not in ('', 'identity'):
     raise Refused('bad_encoding', {'Accept-Encoding': 'identity'},
-                  encoding=refusals.shown(coding))
-  most = app.config['MAX_CONTENT_LENGTH']
-  if (request.content_length or 0) > most:
-    raise Refused('request_too_large', max_mb=most // 2 ** 20)
+                  encoding=refusals.printable(coding))
+  max_bytes = config['MAX_CONTENT_LENGTH']
+  if (request.content_length or 0) > max_bytes:
+    raise Refused('request_too_large', max_mb=max_bytes // 2 ** 20)
   # Not request.files: werkzeug's parser writes temporary files.
   body = request.get_data(cache=False, parse_form_data=False)
-  if len(body) > most:
-    raise Refused('request_too_large', max_mb=most // 2 ** 20)
+  if len(body) > max_bytes:
+    raise Refused('request_too_large', max_mb=max_bytes // 2 ** 20)
   try:
     kind, boundary = request.mimetype, request.mimetype_params.get('boundary')
   except (LookupError, UnicodeError):  # `boundary*=no-such-charset''x`
     raise Refused('bad_form')
   if kind == 'multipart/form-data':
-    return read_form(body, boundary, app.config['MAX_PHOTOS'])
+    return read_form(body, boundary, config['MAX_PHOTOS'])
   if not body:
     raise Refused('no_photo')
   return [Upload(None, body)], {}
 
 
-def read_form(body, boundary, max_photos):
-  """Does what `read` does, for the bytes of a form.
+def read_form(body: bytes, boundary: Optional[str], max_photos: int
+              ) -> Tuple[List[Upload], Fields]:
+  """Returns what `read` returns, for the bytes of a form.
 
   Args:
     body: bytes of the form.
-    boundary: string, the parameter of its Content-Type.
+    boundary: the parameter of its Content-Type; None: missing.
     max_photos: maximum number of photos.
 
   Raises:
     Refused: as multipart.parts does; too_many_photos, no_photo, wrong_field or
       not_a_file.
   """
-  photos, fields = [], {}
+  photos: List[Upload] = []
+  fields: Fields = {}
   for part in multipart.parts(body, boundary, max_photos + _OTHER_PARTS):
     if part.filename is None:
       fields.setdefault(part.name, []).append(
@@ -147,23 +172,23 @@ def read_form(body, boundary, max_photos):
 
 
 def _wrong_field(name):
-  return Refused('wrong_field', name=refusals.shown(name), accepted=_FIELD)
+  return Refused('wrong_field', name=refusals.printable(name), accepted=_FIELD)
 
 
-def _checked(app, photo):
+def _checked(config, photo):
   try:
-    uploads.check(photo.data, app.config['MAX_UPLOAD_MB'] * 2 ** 20,
-                  app.config['MAX_PIXELS'])
+    uploads.check(photo.data, config['MAX_UPLOAD_MB'] * 2 ** 20,
+                  config['MAX_PIXELS'])
   except Refused as refused:
-    return Result(*photo, None, refused.again().of_file(photo.name))
+    return Result(*photo, None, refused.copy().with_file_name(photo.name))
   return Result(*photo, None, None)
 
 
-def _answered(result, answer):
-  if isinstance(answer, PhotoError):
+def _with_prediction(result, prediction):
+  if isinstance(prediction, PhotoError):
     # Pillow's own message goes to the log only: it may hold internal details.
-    tf.logging.debug('unreadable photo: %s', answer)
-    code = ('too_costly' if isinstance(answer, CostlyPhotoError) else
+    tf.logging.debug('unreadable photo: %s', prediction)
+    code = ('too_costly' if isinstance(prediction, CostlyPhotoError) else
             'unreadable_photo')
-    return result._replace(refused=Refused(code).of_file(result.name))
-  return result._replace(answer=answer)
+    return result._replace(refused=Refused(code).with_file_name(result.name))
+  return result._replace(prediction=prediction)

@@ -1,9 +1,11 @@
-"""Detects how to use a frozen graph that was made elsewhere.
+"""Infers the metadata of foreign graphs: frozen graphs exported elsewhere.
 
 slim's own export and the 2017 scripts store no metadata in the graph. Its input
 and its class scores are recognized by their operations, and its network by its
 scope.
 """
+
+from typing import Optional, Sequence
 
 from common.errors import InputError
 from compat import tf
@@ -14,20 +16,23 @@ from serving.model import graph_info
 _PASSING = ('Identity', 'Reshape', 'Squeeze')
 
 
-def describe(graph_def, labels=None, model_name=None, image_size=None,
-             preprocessing_name=None):
-  """Returns what can be found out about a frozen graph without metadata.
+def infer_info(graph_def: tf.GraphDef, labels: Sequence[str] = (),
+               model_name: Optional[str] = None,
+               image_size: Optional[int] = None,
+               preprocessing_name: Optional[str] = None
+               ) -> graph_info.GraphInfo:
+  """Infers the metadata of a frozen graph that has none.
 
   Args:
     graph_def: frozen GraphDef.
-    labels: names by output index, if they are known.
+    labels: names by output index; empty: unknown.
     model_name: key of nets_factory; None detects it by the graph's scopes.
     image_size: height and width in pixels; None uses that of the graph, or
       else the default size of the network.
     preprocessing_name: key of preprocessing_factory; None: the network's own.
 
   Returns:
-    GraphInfo, with None for everything that is unknown.
+    GraphInfo, with None for all unknown properties.
 
   Raises:
     InputError: no input or class scores are found, or several, or the
@@ -37,7 +42,7 @@ def describe(graph_def, labels=None, model_name=None, image_size=None,
   height, width, channels = _image_shape(placeholder)
   if height != width:
     raise InputError('the input %s takes images of %s x %s, accepted: square '
-                     'ones' % (placeholder.name, height, width))
+                     'images' % (placeholder.name, height, width))
   row = _find_network(graph_def, model_name)
   size = height or image_size or (row and row.image_size)
   if image_size and image_size != size:
@@ -45,10 +50,10 @@ def describe(graph_def, labels=None, model_name=None, image_size=None,
                      (image_size, size, size))
   preprocessing_name = preprocessing_name or (row and row.preprocessing)
   if not size or not preprocessing_name:
-    raise InputError('the graph does not say how photos are preprocessed: give '
+    raise InputError('the preprocessing of the graph is unknown: give '
                      '--preprocessing_name and --image_size')
   return graph_info.GraphInfo(
-      format=graph_info.FORMAT, model_name=model_name, labels=labels,
+      format=graph_info.FORMAT, model_name=model_name, labels=list(labels),
       labels_offset=0, image_size=size, channels=channels,
       preprocessing_name=preprocessing_name, input=placeholder.name + ':0',
       input_kind='float', logits=None,
@@ -58,12 +63,12 @@ def describe(graph_def, labels=None, model_name=None, image_size=None,
 
 def _find_input(graph_def):
   """Returns the placeholder `input`, or else the only placeholder."""
-  found = [node for node in graph_def.node if node.op == 'Placeholder']
-  named = [node for node in found if node.name == 'input']
-  if not named and len(found) != 1:
+  placeholders = [node for node in graph_def.node if node.op == 'Placeholder']
+  named = [node for node in placeholders if node.name == 'input']
+  if not named and len(placeholders) != 1:
     raise InputError('the graph has no placeholder `input`; its placeholders: '
-                     '%s' % (_names(found) or 'none'))
-  node = (named or found)[0]
+                     '%s' % (_names(placeholders) or 'none'))
+  node = (named or placeholders)[0]
   dtype = tf.as_dtype(node.attr['dtype'].type)
   if dtype != tf.float32:
     raise InputError('the input %s takes %s; accepted without classifier/info '
@@ -89,8 +94,9 @@ def _find_network(graph_def, model_name):
   """Returns the network's row, or None.
 
   Without a name, the network is detected by its scope. Each of slim's networks
-  has its own, except that all widths of MobileNet share one, and share all
-  fields of the row that are used here. Without a unique result returns None.
+  has its own, except that all widths of MobileNet share one; they also share
+  all fields of the row that are used here. Returns None if the result is not
+  unique.
   """
   if model_name:
     return nets_factory.get_network(model_name)
@@ -102,7 +108,7 @@ def _find_network(graph_def, model_name):
 
 
 def _find_predictions(graph_def):
-  """Returns the name of the class scores: the softmax, or what passes it on."""
+  """Returns the name of the class scores: a softmax or an op after it."""
   consumers = {}
   for node in graph_def.node:
     for name in node.input:

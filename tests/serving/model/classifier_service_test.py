@@ -15,8 +15,8 @@ from common.errors import InputError
 from datasets.photo_files.photos import PhotoError
 from kits import server_load_kit as load_kit
 from kits import serving_kit as kit
-from serving.model import evaluations, live, patience
-from serving.model.batching import Closing
+from serving.model import classifier_service, deadlines, evaluations
+from serving.model.batching import ShuttingDown
 from serving.model.classifier import Classifier
 
 OTHER_LABELS = ['gull', 'heron', 'ibis']
@@ -41,7 +41,7 @@ def path(graphs, tmp_path):
 @pytest.fixture
 def serve(path, monkeypatch):
   """Makes Services of `path` that look often; all are closed at the end."""
-  monkeypatch.setattr(live, '_REST_SECS', 0.15)
+  monkeypatch.setattr(classifier_service, '_STABLE_SECS', 0.15)
   made = []
 
   def serve(**options):
@@ -98,7 +98,7 @@ def test_service_measures_photos_and_batches(serve):
 
 
 def test_service_says_what_it_serves(serve, path):
-  facts = serve().facts()
+  facts = serve().model_info()
   data = path.read_bytes()
   assert facts.pop('loaded_at').startswith('20')
   assert facts == dict(
@@ -132,11 +132,12 @@ def test_service_large_photos_do_not_share_a_batch(serve, monkeypatch):
 @pytest.mark.parametrize('limit', ['_SMALL_PIXELS', '_LARGE_PIXELS'])
 def test_service_waiting_large_photos_leave_small_ones_a_decoder(
     serve, monkeypatch, limit):
-  monkeypatch.setattr(live, limit, 80 * 100 - 1)
+  monkeypatch.setattr(classifier_service, limit, 80 * 100 - 1)
   monkeypatch.setattr(os, 'cpu_count', lambda: 1)
   small, large = kit.make_photo(0), kit.make_photo(0, height=80, width=100)
   service = serve()
-  decoding, go, prepare = threading.Event(), threading.Event(), live.prepare
+  decoding, go = threading.Event(), threading.Event()
+  prepare = classifier_service.prepare
 
   def slowly(data, max_pixels):
     if data == large:
@@ -144,7 +145,7 @@ def test_service_waiting_large_photos_leave_small_ones_a_decoder(
       assert go.wait(20)
     return prepare(data, max_pixels)
 
-  monkeypatch.setattr(live, 'prepare', slowly)
+  monkeypatch.setattr(classifier_service, 'prepare', slowly)
   answers = []
   clients = [threading.Thread(
       target=lambda: answers.extend(service.examine_each([large])))
@@ -166,8 +167,8 @@ def test_service_waiting_large_photos_leave_small_ones_a_decoder(
 
 
 def test_places_go_to_first_photos_of_requests_before_second_ones():
-  places, order, go = patience.Places(1), [], threading.Event()
-  endless = patience.Patience()
+  places, order, go = deadlines.DecodeSlots(1), [], threading.Event()
+  endless = deadlines.Deadline()
 
   def decode(name, index):
     with places.take(index, endless):
@@ -185,8 +186,8 @@ def test_places_go_to_first_photos_of_requests_before_second_ones():
                                           ('first', 0), ('later', 0)], 1):
     threads.append(start(name, index))
     load_kit.wait_until(lambda n=number: len(places._waiting) == n)
-  with pytest.raises(patience.TimedOut):
-    with places.take(0, patience.Patience(0.01)):
+  with pytest.raises(deadlines.TimedOut):
+    with places.take(0, deadlines.Deadline(0.01)):
       pass
   go.set()
   for thread in threads:
@@ -196,7 +197,7 @@ def test_places_go_to_first_photos_of_requests_before_second_ones():
 
 def test_service_client_that_leaves_before_its_turn_is_not_decoded(
     serve, monkeypatch):
-  monkeypatch.setattr('serving.model.patience._LOOK_SECS', 0.01)
+  monkeypatch.setattr('serving.model.deadlines._CHECK_SECS', 0.01)
   monkeypatch.setattr(os, 'cpu_count', lambda: 1)
   service, decoded = serve(), []
   decoding, go, gone = threading.Event(), threading.Event(), threading.Event()
@@ -207,15 +208,16 @@ def test_service_client_that_leaves_before_its_turn_is_not_decoded(
     assert go.wait(20)
     return PhotoError('of no concern')
 
-  monkeypatch.setattr(live, 'prepare', slowly)
+  monkeypatch.setattr(classifier_service, 'prepare', slowly)
   first = threading.Thread(target=service.examine_each, args=([b'first'],))
   first.start()
   assert decoding.wait(20)
   errors = []
 
   def leave():
-    with pytest.raises(patience.Gone) as caught:
-      service.examine_each([b'second'], patience.Patience(is_gone=gone.is_set))
+    with pytest.raises(deadlines.ClientDisconnected) as caught:
+      service.examine_each([b'second'], deadlines.Deadline(
+          is_disconnected=gone.is_set))
     errors.append(caught.value)
 
   second = threading.Thread(target=leave)
@@ -235,14 +237,14 @@ def test_service_graph_is_tried_before_the_first_request(path, monkeypatch):
     return np.full([5], np.nan, np.float32)
 
   monkeypatch.setattr(Classifier, 'warm_up', damaged)
-  with pytest.raises(InputError, match='are no shares of 1'):
+  with pytest.raises(InputError, match='are not probabilities'):
     load_kit.serve(path)
 
 
 @pytest.mark.parametrize('scores, message', [
-    ([0.5, 0.5, 0.5, 0, 0], 'no shares of 1: sum 1.5'),
-    ([1.5, -0.5, 0, 0, 0], 'no shares of 1: .*smallest -0.5'),
-    ([0.5, 0.5], 'gives 2 scores of a photo, it has 5 labels'),
+    ([0.5, 0.5, 0.5, 0, 0], 'not probabilities: sum 1.5'),
+    ([1.5, -0.5, 0, 0, 0], 'not probabilities: .*smallest -0.5'),
+    ([0.5, 0.5], 'gives 2 scores per photo, but has 5 labels'),
 ])
 def test_check_scores_that_are_no_shares_are_refused(path, monkeypatch, scores,
                                                      message):
@@ -255,16 +257,16 @@ def test_check_scores_that_are_no_shares_are_refused(path, monkeypatch, scores,
 def test_change_is_answered_with_from_then_on(serve, path, graphs):
   service = serve()
   photo = kit.make_photo(1)
-  before = service.facts()
+  before = service.model_info()
   load_kit.put(graphs[1], path)
   load_kit.wait_until(lambda: swaps(service))
   assert service.labels == OTHER_LABELS
   answer, = service.examine_each([photo])
   assert answer.labels == OTHER_LABELS
-  assert answer.sha256 == service.facts()['sha256']
+  assert answer.sha256 == service.model_info()['sha256']
   np.testing.assert_allclose(answer.scores, alone(graphs[1], photo), atol=1e-5)
-  assert service.facts()['classes'] == OTHER_LABELS
-  assert service.facts()['sha256'] != before['sha256']
+  assert service.model_info()['classes'] == OTHER_LABELS
+  assert service.model_info()['sha256'] != before['sha256']
   assert failed(service) == 0
 
 
@@ -341,8 +343,8 @@ def test_change_waits_for_the_batch_that_runs(serve, path, graphs,
 
 def test_change_frees_the_former_graph(serve, path, graphs):
   service = serve()
-  former = weakref.ref(service._present.classifier)
-  graph = weakref.ref(service._present.classifier._session.graph)
+  former = weakref.ref(service._current.classifier)
+  graph = weakref.ref(service._current.classifier._session.graph)
   load_kit.put(graphs[1], path)
   load_kit.wait_until(lambda: swaps(service))
   gc.collect()
@@ -351,22 +353,22 @@ def test_change_frees_the_former_graph(serve, path, graphs):
 
 
 @pytest.mark.parametrize('make, reason', [
-    (lambda data: b'\xff\xff no graph', 'neither binary nor as text'),
+    (lambda data: b'\xff\xff no graph', 'neither binary nor text'),
     (lambda data: data[:len(data) // 2], ''),
-    (lambda data: b'', 'holds no graph'),
+    (lambda data: b'', 'contains no graph'),
 ])
 def test_change_broken_file_is_refused_once(serve, path, graphs, log, make,
                                             reason):
   service = serve()
-  present = service.facts()
+  present = service.model_info()
   path.write_bytes(make(graphs[1].read_bytes()))
   load_kit.wait_until(lambda: failed(service))
   time.sleep(0.5)
   assert (failed(service), swaps(service)) == (1, 0)
-  lines = [line for line in log.text.splitlines() if 'refused the' in line]
+  lines = [line for line in log.text.splitlines() if 'rejected the' in line]
   assert len(lines) == 1
   assert reason in lines[0]
-  assert service.facts() == present
+  assert service.model_info() == present
   assert service.examine_each([kit.make_photo(0)])[0].labels == kit.LABELS
   assert service.is_ready()
   load_kit.put(graphs[1], path)
@@ -429,10 +431,10 @@ def test_change_without_reload_is_not_looked_for(serve, path, graphs):
 
 
 def test_change_of_the_label_file_is_seen(path, tmp_path, monkeypatch):
-  monkeypatch.setattr(live, '_REST_SECS', 0.1)
+  monkeypatch.setattr(classifier_service, '_STABLE_SECS', 0.1)
   label_file = tmp_path / 'names.label'
   label_file.write_text('a\nb\nc\nd\ne\n')
-  service = live.Service(live.Source(
+  service = classifier_service.Service(classifier_service.GraphSource(
       lambda: Classifier.from_frozen_graph(str(path), str(label_file)),
       str(path), str(label_file)), reload_secs=0.05)
   label_file.write_text('a\nb\nc\n')
@@ -446,11 +448,11 @@ def test_change_of_the_label_file_is_seen(path, tmp_path, monkeypatch):
 def test_close_refuses_what_comes_after(serve):
   service = serve()
   assert service.is_ready()
-  service.announce_end()
+  service.begin_shutdown()
   assert not service.is_ready()
   assert len(service.examine_each([kit.make_photo(0)])) == 1
   assert service.close(20)
-  with pytest.raises(Closing):
+  with pytest.raises(ShuttingDown):
     service.examine_each([kit.make_photo(0)])
 
 
@@ -470,10 +472,10 @@ def test_evaluation_is_the_last_of_the_same_checkpoint(tmp_path):
 
   write_lines(tmp_path / 'eval' / 'metrics.jsonl', line(7, 0.5), line(7, 0.75),
               'damaged {', '[]', line(17, 0.9))
-  assert evaluations.find(graph, 'model.ckpt-7') == dict(
+  assert evaluations.read_evaluation(graph, 'model.ckpt-7') == dict(
       split='validation', accuracy=0.75, photos=9)
-  assert evaluations.find(graph, 'model.ckpt-8') is None
-  assert evaluations.find(graph, None) is None
+  assert evaluations.read_evaluation(graph, 'model.ckpt-8') is None
+  assert evaluations.read_evaluation(graph, None) is None
 
 
 @pytest.mark.parametrize('splits, told', [
@@ -483,7 +485,7 @@ def test_evaluation_on_test_photos_goes_before_others(tmp_path, splits, told):
   lines = [dict(checkpoint='model.ckpt-7', split=split, photos=photos)
            for photos, split in enumerate(splits)]
   write_lines(tmp_path / 'metrics.jsonl', *map(json.dumps, lines))
-  found = evaluations.find(str(tmp_path / 'g.pb'), 'model.ckpt-7')
+  found = evaluations.read_evaluation(str(tmp_path / 'g.pb'), 'model.ckpt-7')
   assert found == dict(split=splits[told], photos=told)
 
 
@@ -492,6 +494,6 @@ def test_evaluation_of_the_best_checkpoint_is_found(tmp_path):
   os.makedirs(os.path.dirname(graph))
   write_lines(tmp_path / 'train' / 'best' / 'best.json',
               '{"step": 30, "accuracy": 0.5, "loss": 0.75}')
-  assert evaluations.find(graph, 'model.ckpt-30') == dict(
+  assert evaluations.read_evaluation(graph, 'model.ckpt-30') == dict(
       split='validation', accuracy=0.5, loss=0.75)
-  assert evaluations.find(graph, 'model.ckpt-0') is None
+  assert evaluations.read_evaluation(graph, 'model.ckpt-0') is None

@@ -1,4 +1,4 @@
-"""Removes metadata about people and places from photos.
+"""Removes metadata, such as people and places, from photos.
 
 Cameras record where a photo was taken, by whom and with which device, and
 phones append videos. None of it is kept: only the pixels, their colour space
@@ -8,6 +8,7 @@ and the orientation.
 import os
 import threading
 import zlib
+from typing import Iterator, Tuple
 
 from PIL import Image
 
@@ -29,7 +30,7 @@ _ORIENTATION = 0x0112
 _DECODERS = threading.BoundedSemaphore(os.cpu_count() or 1)
 
 
-def strip(data, max_pixels):
+def strip(data: bytes, max_pixels: int) -> bytes:
   """Returns the photo without metadata and without data after its end.
 
   JPEG and PNG keep their coded pixels byte for byte. Other formats (WebP, HEIC)
@@ -76,9 +77,9 @@ def _strip_png(data, max_pixels):
   return b''.join(kept)
 
 
-def _png_chunks(data):
+def _png_chunks(data: bytes) -> Iterator[Tuple[bytes, bytes]]:
   """Yields the kind and the bytes of each chunk, including the end chunk."""
-  start, kind = _PNG_START, None
+  start, kind = _PNG_START, b''
   while kind != b'IEND' and start + 8 <= len(data):
     kind = data[start + 4:start + 8]
     end = start + 12 + int.from_bytes(data[start:start + 4], 'big')

@@ -11,7 +11,7 @@ from PIL import Image, PngImagePlugin
 from compat import tf
 from datasets.photo_files import photos
 from datasets.photo_files.photos import PhotoError
-from serving.web import bare_photos
+from serving.web import photo_metadata
 
 SECRET = b'Jane Doe, 48.8584 N 2.2945 E'
 ICC = b'profile ' * 20000  # In several segments of a JPEG.
@@ -46,7 +46,7 @@ def chunk(kind, content):
 
 
 def strip(data):
-  return bare_photos.strip(data, 10 ** 6)
+  return photo_metadata.strip(data, 10 ** 6)
 
 
 def assert_same_pixels(bare, data):
