@@ -15,6 +15,7 @@ source scripts/engine.sh
 ./setup.sh --dev --quiet
 
 "${VENV}/bin/ruff" check .
+"${VENV}/bin/lint-imports" --no-cache
 mapfile -t scripts < <(find . -name '*.sh' -not -path './.venv*' | sort
   find benchmarks -type f -not -name '*.*' | sort)
 "${VENV}/bin/shellcheck" --severity=style --external-sources \
