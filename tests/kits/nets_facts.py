@@ -1,7 +1,7 @@
-"""What slim's networks are, and weights that make their logits comparable.
+"""Golden values of slim's networks, and seeded weights to compare logits.
 
-The facts are in data/nets, from ../shared/reference: computed with the networks
-of tensorflow/models on TensorFlow 1.15.5, for 11 classes and batch 1.
+The values are in data/nets. make_nets_facts.py computes them with slim's own
+networks on TensorFlow 1.15.5, for 11 classes and batch 1.
 """
 
 import json
