@@ -1,4 +1,4 @@
-"""A file that one at a time has."""
+"""Tests of common/locks.py: locked_file."""
 
 import os
 import threading

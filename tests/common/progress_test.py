@@ -1,4 +1,4 @@
-"""Work in threads: order, errors, and what is shown."""
+"""Tests of common/progress.py: work in threads, order, errors and output."""
 
 import threading
 import time
