@@ -15,6 +15,8 @@ source scripts/engine.sh
 ./setup.sh --dev --quiet
 
 "${VENV}/bin/ruff" check .
+"${VENV}/bin/lint-imports" --no-cache
+"${VENV_PYTHON}" -m mypy common datasets runs serving training
 mapfile -t scripts < <(find . -name '*.sh' -not -path './.venv*' | sort
   find benchmarks -type f -not -name '*.*' | sort)
 "${VENV}/bin/shellcheck" --severity=style --external-sources \

@@ -1,44 +1,90 @@
-"""The layers of docs/architecture.md: which package may import which."""
+"""Tests of the import contracts in pyproject.toml, and of imports beside them.
+
+./run_tests.sh checks the contracts themselves, by import-linter.
+"""
 
 import ast
 import glob
 import os
+import shutil
+import subprocess
+import sys
 
 import pytest
+from importlinter import api
 
 from kits.helpers import ROOT
 
-# What each package or module may import of this project, beside itself: only
-# what is above it in this table.
-ALLOWED = {
-    'common': '',
-    'compat': 'common',
-    'downloads': 'common',
-    'nets': 'common compat',
-    'preprocessing': 'common compat nets',
-    'datasets': 'common compat downloads',
-    'deployment': 'common compat',
-    'runs': 'common compat downloads nets datasets',
-    'training':
-        'common compat downloads nets preprocessing datasets deployment runs',
-    'evaluation': 'common compat nets preprocessing datasets runs',
-    'ood': 'common compat nets preprocessing datasets runs evaluation',
-    'serving':
-        'common compat downloads nets preprocessing datasets runs ood',
-}
-# They import anything, and nothing above imports them. So do the programs.
-HELPERS = {'benchmarks', 'tools'}
-
 PACKAGES = {os.path.basename(os.path.dirname(path))
             for path in glob.glob(os.path.join(ROOT, '*', '__init__.py'))}
-OURS = PACKAGES | {os.path.basename(path)[:-len('.py')]
-                   for path in glob.glob(os.path.join(ROOT, '*.py'))}
+# import-linter, which reads packages only, does not read these.
+MODULES = {os.path.splitext(os.path.basename(path))[0]
+           for path in glob.glob(os.path.join(ROOT, '*.py'))}
+
+# A module, what it must not import, and a line that imports it.
+FORBIDDEN = [
+    ('evaluation.new', 'training.loop', 'from training import loop'),
+    ('serving.web.new', 'training.loop', 'import training.loop'),
+    ('serving.model.new', 'deployment.model_deploy',
+     'def f():\n  from deployment import model_deploy'),
+    ('training.new', 'evaluation.loop', 'from evaluation import loop'),
+    ('training.new2', 'ood.detector', 'from ood.detector import *'),
+    ('datasets.new', 'runs.run_info', 'from runs import run_info'),
+    ('datasets.records.new', 'nets.nets_factory', 'import nets.nets_factory'),
+    ('deployment.new', 'datasets.manifest', 'from datasets import manifest'),
+    ('nets.new', 'preprocessing.colors', 'from preprocessing import colors'),
+    ('runs.new', 'tools.list_models', 'from tools import list_models'),
+    ('common.new', 'compat', 'from compat import tf'),
+    ('runs.new2', 'train_image_classifier', 'import train_image_classifier'),
+    ('serving.new', 'absl', 'from absl import flags'),
+]
 
 
-def sources(package, root=ROOT):
-  """Returns the paths of a package's modules, or of the one module."""
-  return glob.glob(os.path.join(root, package, '**', '*.py'),
-                   recursive=True) or [os.path.join(root, package + '.py')]
+@pytest.fixture
+def copied(tmp_path):
+  """A folder with the project's packages and import contracts."""
+  for package in PACKAGES:
+    shutil.copytree(os.path.join(ROOT, package), str(tmp_path / package),
+                    ignore=lambda folder, names: [
+                        name for name in names if not name.endswith('.py') and
+                        not os.path.isdir(os.path.join(folder, name))])
+  shutil.copy(os.path.join(ROOT, 'pyproject.toml'), str(tmp_path))
+  return tmp_path
+
+
+def lint_imports(folder):
+  """Runs import-linter as ./run_tests.sh does, in another folder."""
+  return subprocess.run(
+      [os.path.join(sys.prefix, 'bin', 'lint-imports'), '--no-cache'],
+      cwd=str(folder), stdout=subprocess.PIPE, text=True)
+
+
+def test_forbidden_imports_break_the_contracts(copied):
+  assert lint_imports(copied).returncode == 0
+  for importer, _, line in FORBIDDEN:
+    path = copied.joinpath(*importer.split('.')).with_suffix('.py')
+    path.write_text(line + '\n')
+  result = lint_imports(copied)
+  assert result.returncode == 1
+  assert '0 kept, 6 broken' in result.stdout
+  for importer, imported, _ in FORBIDDEN:
+    assert '%s -> %s (' % (importer, imported) in result.stdout
+
+
+def test_contracts_name_every_package_and_program(monkeypatch):
+  monkeypatch.chdir(ROOT)
+  configuration = api.read_configuration()
+  assert set(configuration['session_options']['root_packages']) == PACKAGES
+  contracts = {contract['name']: contract
+               for contract in configuration['contracts_options']}
+  layers, = (contract['layers'] for contract in contracts.values()
+             if contract['type'] == 'layers')
+  assert sorted(layers) == sorted(PACKAGES)
+  programs = contracts['Packages do not import programs']
+  assert set(programs['forbidden_modules']) == MODULES - {'compat'}
+  for name in ('Packages do not import programs', 'Packages do not read flags'):
+    assert set(contracts[name]['source_modules']) == (
+        PACKAGES - {'benchmarks', 'tools'})
 
 
 def imports_of(path):
@@ -53,59 +99,11 @@ def imports_of(path):
       yield node.module.split('.')[0]
 
 
-def violations(package, root=ROOT):
-  """Returns the imports that ALLOWED does not have: {(file, name)}."""
-  refused = OURS - set(ALLOWED[package].split()) - {package}
-  return {(os.path.relpath(path, root), name)
-          for path in sources(package, root) for name in imports_of(path)
-          if name in refused}
-
-
-def test_table_has_every_package_and_no_cycle():
-  packages = list(ALLOWED)
-  assert PACKAGES - HELPERS <= set(packages) <= OURS
-  for number, package in enumerate(packages):
-    assert set(ALLOWED[package].split()) <= set(packages[:number])
-
-
-@pytest.mark.parametrize('package', ALLOWED)
-def test_package_imports_only_what_the_table_allows(package):
-  assert violations(package) == set()
-
-
-@pytest.mark.parametrize('package, line', [
-    ('evaluation', 'from training import loop'),
-    ('serving', 'import training.loop'),
-    ('serving', 'from training import graph'),
-    ('training', 'from evaluation import loop'),
-    ('serving', 'from evaluation import loop'),
-    ('evaluation', 'from ood import detector'),
-    ('downloads', 'from nets import nets_factory'),
-    ('datasets', 'from runs import run_info'),
-    ('deployment', 'from datasets import splits'),
-    ('nets', 'def f():\n  from preprocessing import colors'),
-    ('runs', 'from tools import list_models')])
-def test_import_against_the_table_is_found(tmp_path, package, line):
-  (tmp_path / package).mkdir()
-  (tmp_path / package / 'new.py').write_text('import os\n%s\n' % line)
-  (_, name), = violations(package, str(tmp_path))
-  assert name in line
-
-
-@pytest.mark.parametrize('package', ALLOWED)
-def test_package_reads_no_flags_of_a_program(package):
-  # training/optimizer.py defines the flags of the optimizers it knows.
-  defining = {'common/flags.py', 'training/optimizer.py',
-              'datasets/conversion/draw_flowers.py'}
-  users = {os.path.relpath(path, ROOT) for path in sources(package)
-           if 'absl' in imports_of(path)}
-  assert users <= defining
-
-
 def test_only_compat_imports_tensorflow_and_tf_slim():
-  paths = [path for package in ALLOWED for path in sources(package)]
-  for folder in ('', 'tools'):
-    paths += glob.glob(os.path.join(ROOT, folder, '*.py'))
+  paths = glob.glob(os.path.join(ROOT, '*.py'))
+  for package in PACKAGES:
+    paths += glob.glob(os.path.join(ROOT, package, '**', '*.py'),
+                       recursive=True)
   users = {os.path.relpath(path, ROOT) for path in paths
            if {'tensorflow', 'tf_slim'} & set(imports_of(path))}
   assert users == {'common/compat.py'}

@@ -1,4 +1,4 @@
-"""The launcher: what it starts, what it says, and with what it ends."""
+"""Tests of tools/run_cluster.py: processes, output and exit status."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from deployment import hosts, launch
 from kits.helpers import ROOT, parsed_flags, run_program
 from tools import run_cluster
 
-FAKE = os.path.join(ROOT, 'tests', 'kits', 'fake_task.py')
+FAKE = os.path.join(ROOT, 'tests', 'kits', 'fake_trainer.py')
 
 
 def plan(folder, ps=1, workers=2, **changes):

@@ -1,0 +1,220 @@
+"""Headless Chromium, controlled over its DevTools protocol.
+
+https://chromedevtools.github.io/devtools-protocol/
+
+tornado, which the tests' notebook packages bring, speaks the websocket.
+"""
+
+import asyncio
+import base64
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import urllib.request
+
+import tornado.websocket
+
+NAMES = ('chromium', 'chromium-browser', 'google-chrome')
+
+# Seconds for anything that the browser is asked.
+_SECONDS = 60
+
+
+def find():
+  """Returns the browser's path, None where there is none."""
+  return next(filter(None, map(shutil.which, NAMES)), None)
+
+
+class Browser:
+  """One page of a browser of its own; a context manager.
+
+  Attributes:
+    complaints: what its console said of errors and warnings, failed requests
+      among them, and the addresses of requests that left the server.
+    requests: addresses that it asked for.
+  """
+
+  def __init__(self, language='en', scripts=True, width=1000, height=900,
+               arguments=()):
+    """Starts it.
+
+    Args:
+      language: its Accept-Language.
+      scripts: whether JavaScript is on.
+      width, height: size of the page in pixels.
+      arguments: more of its command line.
+    """
+    self.complaints, self.requests = [], []
+    self._numbers = itertools.count(1)
+    self._loop = asyncio.new_event_loop()
+    self._events = []
+    self._folder = tempfile.mkdtemp(prefix='browser')
+    self._process = subprocess.Popen(
+        [find(), '--headless', '--no-sandbox', '--disable-gpu',
+         '--disable-dev-shm-usage', '--disable-background-networking',
+         '--no-first-run', '--remote-debugging-port=0',
+         '--remote-allow-origins=*', '--user-data-dir=' + self._folder,
+         *arguments,
+         'about:blank'], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
+        env=dict(os.environ, HOME=self._folder), start_new_session=True)
+    try:
+      self._connect(self._wait_for_address())
+      self._set_up(language, scripts, width, height)
+    except BaseException:
+      self.close()
+      raise
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *error):
+    self.close()
+
+  def close(self):
+    """Ends the browser and removes what it wrote."""
+    os.killpg(self._process.pid, signal.SIGKILL)  # Its helpers as well.
+    self._process.wait()
+    self._process.stderr.close()
+    self._loop.run_until_complete(self._end_tasks())
+    self._loop.close()
+    shutil.rmtree(self._folder, ignore_errors=True)
+
+  async def _end_tasks(self):
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+      task.cancel()
+      await asyncio.wait([task])
+
+  def ask(self, method, **parameters):
+    """Sends a command of the protocol; returns its result."""
+    number = next(self._numbers)
+    command = {'id': number, 'method': method, 'params': parameters}
+    self._run(lambda: self._socket.write_message(json.dumps(command)))
+    while True:
+      message = self._read()
+      if message.get('id') == number:
+        assert 'error' not in message, '%s: %s' % (method, message['error'])
+        return message['result']
+
+  def open(self, address):
+    """Opens a page and waits until it is there."""
+    self._events.clear()
+    self.ask('Page.navigate', url=address)
+    self.wait_loaded()
+
+  def wait_loaded(self):
+    """Waits for the next page to be there."""
+    while 'Page.loadEventFired' not in self._events:
+      self._read()
+    self._events.clear()
+
+  def value(self, expression):
+    """Returns the value of a JavaScript expression, of which it may wait."""
+    result = self.ask('Runtime.evaluate', expression=expression,
+                      returnByValue=True, awaitPromise=True, userGesture=True)
+    assert 'exceptionDetails' not in result, result
+    return result['result'].get('value')
+
+  def wait_for(self, expression):
+    """Waits until a JavaScript expression is true; returns its value."""
+    end = time.monotonic() + _SECONDS
+    while True:
+      value = self.value(expression)
+      if value:
+        return value
+      assert time.monotonic() < end, expression
+      time.sleep(.05)
+
+  def html(self):
+    """Returns the page as it is now, also where JavaScript is off."""
+    root = self.ask('DOM.getDocument')['root']
+    return self.ask('DOM.getOuterHTML', nodeId=root['nodeId'])['outerHTML']
+
+  def node(self, selector):
+    """Returns the number of the element that a CSS selector finds."""
+    root = self.ask('DOM.getDocument')['root']
+    return self.ask('DOM.querySelector', nodeId=root['nodeId'],
+                    selector=selector)['nodeId']
+
+  def choose(self, selector, *paths):
+    """Puts files into a file field."""
+    self.ask('DOM.setFileInputFiles', files=list(map(str, paths)),
+             nodeId=self.node(selector))
+
+  def click(self, selector):
+    """Clicks in the middle of an element, with a real mouse."""
+    node = self.node(selector)
+    self.ask('DOM.scrollIntoViewIfNeeded', nodeId=node)
+    corners = self.ask('DOM.getContentQuads', nodeId=node)['quads'][0]
+    x, y = sum(corners[0::2]) / 4, sum(corners[1::2]) / 4
+    for kind in ('mousePressed', 'mouseReleased'):
+      self.ask('Input.dispatchMouseEvent', type=kind, x=x, y=y, button='left',
+               clickCount=1)
+
+  def drop(self, x, y, *paths):
+    """Drags files over the page and drops them there."""
+    for kind in ('dragEnter', 'dragOver', 'drop'):
+      self.ask('Input.dispatchDragEvent', type=kind, x=x, y=y, data={
+          'items': [], 'files': list(map(str, paths)), 'dragOperationsMask': 1})
+
+  def screenshot(self, path):
+    """Writes a PNG of the whole page."""
+    size = self.ask('Page.getLayoutMetrics')['cssContentSize']
+    data = self.ask('Page.captureScreenshot', captureBeyondViewport=True, clip={
+        'x': 0, 'y': 0, 'width': size['width'], 'height': size['height'],
+        'scale': 1})['data']
+    with open(path, 'wb') as file:
+      file.write(base64.b64decode(data))
+
+  def _wait_for_address(self):
+    """Returns the websocket of the first page."""
+    for line in self._process.stderr:
+      found = re.search(rb'DevTools listening on ws://(\S+?)/', line)
+      if found:
+        host = found.group(1).decode()
+        break
+    else:
+      raise RuntimeError('the browser ended')
+    with urllib.request.urlopen('http://%s/json/list' % host) as answer:
+      pages = json.loads(answer.read().decode())
+    return next(page['webSocketDebuggerUrl'] for page in pages
+                if page['type'] == 'page')
+
+  def _connect(self, address):
+    self._socket = self._run(lambda: tornado.websocket.websocket_connect(
+        address, max_message_size=2 ** 28))
+
+  def _set_up(self, language, scripts, width, height):
+    for domain in ('Page', 'Runtime', 'Log', 'Network', 'DOM'):
+      self.ask(domain + '.enable')
+    self.ask('Network.setExtraHTTPHeaders',
+             headers={'Accept-Language': language})
+    self.ask('Emulation.setScriptExecutionDisabled', value=not scripts)
+    self.ask('Emulation.setDeviceMetricsOverride', width=width, height=height,
+             deviceScaleFactor=1, mobile=width < 600)
+
+  def _run(self, begin):
+    async def bounded():  # What tornado begins belongs to the loop that runs.
+      return await asyncio.wait_for(begin(), _SECONDS)
+
+    return self._loop.run_until_complete(bounded())
+
+  def _read(self):
+    message = json.loads(self._run(self._socket.read_message))
+    method, values = message.get('method'), message.get('params')
+    if method == 'Log.entryAdded':
+      self.complaints.append(values['entry']['text'])
+    elif method == 'Runtime.consoleAPICalled':
+      self.complaints.append('console: %s' % values['args'])
+    elif method == 'Runtime.exceptionThrown':
+      self.complaints.append('exception: %s' % values['exceptionDetails'])
+    elif method == 'Network.requestWillBeSent':
+      self.requests.append(values['request']['url'])
+    elif method:
+      self._events.append(method)
+    return message
