@@ -110,8 +110,9 @@ class Project:
                for name, path in self.modules.items()}
     self._uses = {name: self._closure(name, imports) for name in self.modules}
     self._tests = {
-        path: net_flips.imports_of(path) for path in sorted(
-            glob.glob(os.path.join(self.root, 'tests', 'nets', '*_test.py')))
+        path: net_flips.imports_of(path) for path in sorted(glob.glob(
+            os.path.join(self.root, 'tests', 'nets', '**', '*_test.py'),
+            recursive=True))
         if not path.endswith(REGISTRY_TEST)}
 
   def _closure(self, name, imports):

@@ -1,4 +1,4 @@
-"""The folder of reference facts is asked for by an environment variable."""
+"""Tests of conftest.py: the fixture for SHARED_DIR."""
 
 import os
 

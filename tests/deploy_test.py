@@ -1,4 +1,4 @@
-"""The files of deploy/: they fit the server, and systemd accepts the unit.
+"""Tests of deploy/: consistent with the server, and accepted by systemd.
 
 IMAGE_TEST=1 also follows the Dockerfile in a clean Debian: docs/deploy.md.
 """

@@ -1,4 +1,4 @@
-"""The Markdown files: their links lead somewhere, README.md stays short."""
+"""Tests of the Markdown files: working links, and a short README.md."""
 
 import glob
 import os

@@ -1,4 +1,4 @@
-"""The program that converts: its output, its flags and its errors."""
+"""Tests of download_and_convert_data.py: output, flags and errors."""
 
 import os
 import subprocess

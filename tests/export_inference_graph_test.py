@@ -1,4 +1,4 @@
-"""The export program: which flag decides, what is written, what is refused."""
+"""Tests of export_inference_graph.py: flags, output and refused input."""
 
 import logging
 import os

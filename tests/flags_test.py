@@ -1,4 +1,4 @@
-"""slim's flags and defaults (tests/data/flags.json), program by program."""
+"""Tests of the programs' flags: slim's names and defaults (data/flags.json)."""
 
 import importlib
 import io

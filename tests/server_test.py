@@ -1,4 +1,4 @@
-"""The server as a process: starts, answers, is full, ends; and its flags."""
+"""Tests of server.py as a process: start, answers, load, end; and its flags."""
 
 import http.client
 import io

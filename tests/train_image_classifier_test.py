@@ -1,4 +1,4 @@
-"""Tests of train_image_classifier.py and training/, on a tiny data set."""
+"""Tests of train_image_classifier.py on a tiny data set."""
 
 import glob
 import os

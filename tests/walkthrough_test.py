@@ -1,6 +1,6 @@
-"""The walkthrough notebook: it runs offline, and its outputs are of such a run.
+"""Tests of docs/walkthrough.ipynb: it runs offline, with the saved outputs.
 
-After a change to its cells, its outputs are made anew with
+After a change to its cells, this command writes its outputs again:
 
   .venv/bin/python tests/walkthrough_test.py
 """

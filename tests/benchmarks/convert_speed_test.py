@@ -1,4 +1,4 @@
-"""The benchmark of the conversion measures two conversions of all photos."""
+"""Tests of benchmarks/convert_speed.py, on a few photos."""
 
 import os
 

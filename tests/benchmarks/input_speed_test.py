@@ -1,4 +1,4 @@
-"""The benchmark of the training input: two ways over the same photos."""
+"""Tests of benchmarks/input_speed.py, on a few photos."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The check that flips the networks' tables, on a made project."""
+"""Tests of benchmarks/net_mutations.py and net_flips.py, on a small project."""
 
 import subprocess
 import sys
@@ -167,6 +167,8 @@ def test_project_knows_the_tests_and_networks_of_a_module():
   units = [path.rpartition('/')[2]
            for path in project.unit_tests('nets.inception_v4')]
   assert units[0] == 'inception_v4_test.py'
+  assert project.unit_tests('nets.nasnet.pnasnet')[0].endswith(
+      '/tests/nets/nasnet/pnasnet_test.py')
   flip = net_flips.Flip('nets.mobilenet_v1', '', 1, 0, 1, '1', '2', None)
   networks = project.networks(flip)
   assert set(networks) == {'mobilenet_v1', 'mobilenet_v1_075',

@@ -1,4 +1,4 @@
-"""The benchmark of the plain loop: a training step against a forward pass."""
+"""Tests of benchmarks/plain_speed.py, on a small network."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""The benchmark of the server: reads replies right and notices wrong ones."""
+"""Tests of benchmarks/server_load.py: correct and wrong replies."""
 
 import json
 import socket

@@ -1,4 +1,4 @@
-"""benchmarks/unknown_scores.py: its measures, classifier and methods."""
+"""Tests of benchmarks/unknown_scores.py: measures, classifier and methods."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Tests of compat.py: what reaches the console."""
+"""Tests of common/compat.py: what TensorFlow prints to the console."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Tests of common/files.py: files that are written whole or not at all."""
+"""Tests of common/files.py: files are written completely or not at all."""
 
 import concurrent.futures
 import os

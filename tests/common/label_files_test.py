@@ -1,4 +1,4 @@
-"""Label files in both forms, and what is refused."""
+"""Tests of common/label_files.py: both formats, and invalid files."""
 
 import pytest
 

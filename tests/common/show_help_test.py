@@ -1,4 +1,4 @@
-"""Help needs no packages and is complete: of each script, of each program."""
+"""Tests of common/show_help.py: --help of every script and program."""
 
 import glob
 import importlib

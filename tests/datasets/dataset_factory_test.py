@@ -1,4 +1,4 @@
-"""From a name to a Dataset: with a manifest, and for slim's old records."""
+"""Tests of dataset_factory.py: with a manifest, and for slim's records."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A graph sees the pixels that the converter, the server and the tools see."""
+"""Tests of datasets/decode_graph.py: the same pixels as outside of a graph."""
 
 import numpy as np
 import pytest

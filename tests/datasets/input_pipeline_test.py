@@ -1,4 +1,4 @@
-"""The way from records to batches: every record, once, in the right shape."""
+"""Tests of datasets/input_pipeline.py: each record once, and its shape."""
 
 import collections
 import io

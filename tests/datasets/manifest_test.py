@@ -1,4 +1,4 @@
-"""The manifest file: what is written comes back, anything else is refused."""
+"""Tests of datasets/manifest.py: a round trip, and invalid manifests."""
 
 import json
 import os

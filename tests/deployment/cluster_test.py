@@ -1,4 +1,4 @@
-"""A training by several processes: lists of hosts, flags, graphs."""
+"""Tests of cluster.py, hosts.py, launch.py: lists of hosts, flags, graphs."""
 
 import contextlib
 import socket

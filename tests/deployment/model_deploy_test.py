@@ -1,4 +1,4 @@
-"""model_deploy: devices, clones, gradients and training steps."""
+"""Tests of model_deploy.py: devices, clones, gradients and training steps."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Tests of downloads/marks.py: what was downloaded, what is the user's."""
+"""Tests of downloads/marks.py: downloaded files and the user's own."""
 
 import os
 

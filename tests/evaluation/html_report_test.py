@@ -1,4 +1,4 @@
-"""Tests of the report's parts: page, charts, curves, facts, wrong photos."""
+"""Tests of html_report.py: page, charts, curves, facts and wrong photos."""
 
 import html.parser
 import json

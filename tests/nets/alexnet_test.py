@@ -1,6 +1,4 @@
-"""AlexNet V2 runs. registry_test.py has its layers, and
-plain_utils_test.py what the plain networks share.
-"""
+"""Tests of nets/alexnet.py: AlexNet V2 runs."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""batch_norm: slim's, and frozen or with another decay where asked for."""
+"""Tests of nets/batch_norm.py: slim's, frozen, and with another decay."""
 
 import numpy as np
 import pytest

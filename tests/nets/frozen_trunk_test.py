@@ -1,4 +1,4 @@
-"""Where a frozen trunk ends: in small graphs, and in each network."""
+"""Tests of nets/frozen_trunk.py, in small graphs and in each network."""
 
 import re
 

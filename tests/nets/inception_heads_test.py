@@ -1,7 +1,7 @@
-"""What Inception V1, V2 and V3 do after their layers, and their options.
+"""Tests of inception_v1.py, v2 and v3: the layers after the trunk, and options.
 
-The networks have few layers and narrow ones, so that they are fast to build and
-run. V3's auxiliary classifier is in inception_v3_test.py.
+The networks have few and narrow layers, so that they are fast to build and run.
+V3's auxiliary classifier is in inception_v3_test.py.
 """
 
 from collections import namedtuple

@@ -1,7 +1,8 @@
-"""Inception-ResNet V2's options. registry_test.py has the whole network.
+"""Tests of nets/inception_resnet_v2.py: options.
 
-Where only sizes matter the network is SHALLOW, of its residual blocks but one;
-where only the heads do, it has the few layers of HEADS: fast to build.
+To be fast to build, the network is SHALLOW (one residual block of each kind)
+where only sizes matter, and has the few layers of HEADS where only the heads
+do. registry_test.py builds the whole network.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""The interpreter of branch tables, and the Inception arg scope."""
+"""Tests of inception_utils.py: interpreter of branch tables, and arg scope."""
 
 import numpy as np
 import pytest

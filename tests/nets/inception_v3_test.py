@@ -1,4 +1,4 @@
-"""Inception V3's layers and options. registry_test.py has its variables.
+"""Tests of nets/inception_v3.py: layers and options.
 
 inception_heads_test.py has what follows the layers.
 """

@@ -1,7 +1,7 @@
-"""Inception V4's options. registry_test.py has the whole network.
+"""Tests of nets/inception_v4.py: options.
 
-Where only the heads matter, the network has the few layers of SHALLOW: they are
-fast to build.
+To be fast to build, the network has the few layers of SHALLOW where only the
+heads matter. registry_test.py builds the whole network.
 """
 
 import pytest

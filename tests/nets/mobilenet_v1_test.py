@@ -1,4 +1,4 @@
-"""MobileNet V1's options. registry_test.py has the whole network."""
+"""Tests of nets/mobilenet_v1.py: options."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""The registry's own functions. registry_test.py tests its networks."""
+"""Tests of nets/nets_factory.py: its functions."""
 
 import pytest
 

@@ -1,6 +1,4 @@
-"""OverFeat runs. registry_test.py has its layers, and
-plain_utils_test.py what the plain networks share.
-"""
+"""Tests of nets/overfeat.py: OverFeat runs."""
 
 import numpy as np
 import pytest

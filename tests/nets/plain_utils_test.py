@@ -1,7 +1,7 @@
-"""What VGG, AlexNet and OverFeat share. registry_test.py has all of them.
+"""Tests of nets/plain_utils.py: what VGG, AlexNet and OverFeat share.
 
-What is run here is narrow: the wide layers of the real ones take seconds to
-draw.
+Networks that are run here have narrow layers: the initial weights of the real
+ones take seconds to draw.
 """
 
 import inspect

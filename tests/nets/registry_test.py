@@ -1,9 +1,9 @@
-"""Each network of the registry against what slim's is (data/nets).
+"""Tests of each network in nets_factory.py against slim's (data/nets).
 
-One graph a network, because building them is what takes the time: an
+Building takes most of the time, so the tests of a network share one graph: an
 evaluation network of unknown batch size at the default image size, built inside
-scopes of the caller; then, for what is trained, a training network at another
-image size that uses its variables again.
+scopes of the caller, and for the tests of training a second network at another
+image size that reuses its variables.
 """
 
 import glob
@@ -69,7 +69,8 @@ SIBLINGS = re.compile('p?nasnet|vgg_1|resnet_v\\d_(101|152|200)|'
                       'inception_(resnet_v2|v3)|mobilenet_v1_0[57]|'
                       'mobilenet_v2_140')
 
-# Their variables depend on the image size; small_test.py has other sizes.
+# Their variables depend on the image size; cifarnet_and_lenet_test.py has other
+# sizes.
 FLAT = ('cifarnet', 'lenet')
 
 # The training network's input is larger by this, except for FLAT. As it is a

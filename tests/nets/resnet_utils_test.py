@@ -1,6 +1,6 @@
-"""What both ResNets do: layers, blocks and small networks of both versions.
+"""Tests of nets/resnet_utils.py: layers, blocks and small networks.
 
-registry_test.py has the whole networks.
+registry_test.py builds the whole networks.
 """
 
 import inspect

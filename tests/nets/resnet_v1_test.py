@@ -1,4 +1,4 @@
-"""What ResNet V1 alone has; resnet_utils_test.py has what both have."""
+"""Tests of nets/resnet_v1.py: what only V1 has."""
 
 import numpy as np
 import pytest

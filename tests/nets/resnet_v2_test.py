@@ -1,4 +1,4 @@
-"""What ResNet V2 alone has; resnet_utils_test.py has what both have."""
+"""Tests of nets/resnet_v2.py: what only V2 has."""
 
 import numpy as np
 import pytest

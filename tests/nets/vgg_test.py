@@ -1,4 +1,4 @@
-"""VGG's options; plain_utils_test.py has what the plain networks share."""
+"""Tests of nets/vgg.py: options."""
 
 import inspect
 

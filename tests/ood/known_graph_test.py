@@ -1,4 +1,4 @@
-"""What graphs say of photos they do not know: export, classifier, page."""
+"""Tests of ood/graph_nodes.py: detection in exported graphs, and its output."""
 
 import collections
 import csv

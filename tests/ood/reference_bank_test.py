@@ -1,4 +1,4 @@
-"""The bank of training photos: its choice, numbers, threshold and file."""
+"""Tests of ood/reference_bank.py: selection, numbers, threshold and file."""
 
 import os
 

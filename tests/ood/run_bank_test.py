@@ -1,4 +1,4 @@
-"""What a run's training photos say of others: bank, evaluation, report."""
+"""Tests of ood/run_bank.py: bank of a run, evaluation and report."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""CifarNet's preprocessing against its figures."""
+"""Tests of cifarnet_preprocessing.py against slim's figures."""
 
 import numpy as np
 import pytest

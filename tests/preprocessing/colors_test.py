@@ -1,4 +1,4 @@
-"""Changes of colour against TensorFlow's kernels."""
+"""Tests of preprocessing/colors.py against TensorFlow's kernels."""
 
 import numpy as np
 import pytest

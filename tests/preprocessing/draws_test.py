@@ -1,4 +1,4 @@
-"""Random numbers of a photo: all from its seed, with slim's distributions."""
+"""Tests of preprocessing/draws.py: seeded, with slim's distributions."""
 
 import numpy as np
 import pytest

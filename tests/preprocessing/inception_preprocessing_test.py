@@ -1,4 +1,4 @@
-"""Inception's distortions, each against its figures."""
+"""Tests of inception_preprocessing.py: distortions against slim's figures."""
 
 import numpy as np
 import pytest

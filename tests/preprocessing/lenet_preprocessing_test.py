@@ -1,4 +1,4 @@
-"""LeNet's preprocessing: crop or pad, and scale."""
+"""Tests of lenet_preprocessing.py: crop or pad, and scale."""
 
 import numpy as np
 import pytest

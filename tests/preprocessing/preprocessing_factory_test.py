@@ -1,4 +1,4 @@
-"""Each family by name: evaluation against slim's, training as shapes."""
+"""Tests of preprocessing_factory.py: slim's evaluation, and output shapes."""
 
 import json
 import os

@@ -1,7 +1,7 @@
-"""The memory that a photo takes on its way to a network, at any aspect.
+"""Tests of the memory that preprocessing takes, at any aspect ratio.
 
-In a process of its own, where nothing else has used memory yet, and which may
-not take much more than it should.
+They are measured in a process of its own, where nothing else has used memory
+yet, and whose memory is limited.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""VGG's preprocessing against its figures."""
+"""Tests of vgg_preprocessing.py against slim's figures."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Features on disk: whole or not used, killed at any moment, read in blocks."""
+"""Tests of feature_cache.py: incomplete caches, kills, reading in blocks."""
 
 import errno
 import logging

@@ -1,4 +1,4 @@
-"""slim's examples in scripts/: what they run, in which order, with what."""
+"""Tests of slim's examples in scripts/: programs and flags that they run."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Which scopes run_train.sh and the trainer take where none are given."""
+"""Tests of run_train.sh: scopes that are excluded or trained by default."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Relative paths given to the scripts are relative to where the user stands."""
+"""Tests of the shell scripts: paths are relative to the current folder."""
 
 import glob
 import os

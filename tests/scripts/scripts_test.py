@@ -1,4 +1,4 @@
-"""Tests of the shell scripts: the chain by hand, setup, mistakes."""
+"""Tests of the shell scripts: training to classification, setup, mistakes."""
 
 import glob
 import json

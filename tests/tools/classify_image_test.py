@@ -1,4 +1,4 @@
-"""The command line: photos and folders in; table, CSV and JSON out."""
+"""Tests of tools/classify_image.py: photos and folders; table, CSV and JSON."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""SavedModels: what TensorFlow Serving loads, against what the graph says."""
+"""Tests of export_saved_model.py: scores equal those of the frozen graph."""
 
 import collections
 import io

@@ -1,4 +1,4 @@
-"""TensorFlow Lite models: what phones compute, against what the graph says."""
+"""Tests of tools/export_tflite.py: scores equal those of the frozen graph."""
 
 import collections
 import os

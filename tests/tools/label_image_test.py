@@ -1,4 +1,4 @@
-"""One photo, one frozen graph: the flags of TensorFlow's sample."""
+"""Tests of tools/label_image.py: the flags of TensorFlow's sample."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Tests of list_models.py, and of the facts in its rows."""
+"""Tests of tools/list_models.py, and of the facts in its rows."""
 
 import csv
 import io

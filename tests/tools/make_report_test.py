@@ -1,4 +1,4 @@
-"""Tests of make_report.py and report.sh: a run, its page, its temperature."""
+"""Tests of make_report.py and report.sh: the page of a run, its temperature."""
 
 import base64
 import io

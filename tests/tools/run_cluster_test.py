@@ -1,4 +1,4 @@
-"""The launcher: what it starts, what it says, and with what it ends."""
+"""Tests of tools/run_cluster.py: processes, output and exit status."""
 
 import os
 import re

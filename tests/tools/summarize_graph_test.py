@@ -1,4 +1,4 @@
-"""What summarize_graph.py tells of a graph, line by line."""
+"""Tests of tools/summarize_graph.py: each line of its output."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What verify_tfrecord.py finds, and what it says."""
+"""Tests of tools/verify_tfrecord.py: problems found, and output."""
 
 import gzip
 import os

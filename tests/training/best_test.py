@@ -1,4 +1,4 @@
-"""What a run keeps of its evaluations."""
+"""Tests of training/best.py: the best checkpoint and the validation history."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A train directory that was copied, renamed or mounted elsewhere."""
+"""Tests of checkpoint_list.py: train directories copied, renamed or moved."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Gradients of convolutions are those that TensorFlow has."""
+"""Tests of training/conv_gradients.py against TensorFlow's gradients."""
 
 import numpy as np
 import pytest

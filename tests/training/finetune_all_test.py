@@ -1,4 +1,4 @@
-"""All layers after the classifier: --finetune_all_steps."""
+"""Tests of training/finetune_all.py: --finetune_all_steps."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Runs that train their head on features of a frozen trunk."""
+"""Tests of training/head_run.py: the head is trained on cached features."""
 
 import glob
 import json

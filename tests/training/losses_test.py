@@ -1,4 +1,4 @@
-"""Class weights, smoothing, mixup: alone, and in the training graph."""
+"""Tests of training/losses.py: class weights, label smoothing and mixup."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Runs with --mixup_alpha: on features, and on photos."""
+"""Tests of training runs with --mixup_alpha, on features and on photos."""
 
 import glob
 

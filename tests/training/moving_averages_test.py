@@ -1,4 +1,4 @@
-"""What is averaged, what stands still, and finding both in a checkpoint."""
+"""Tests of --moving_average_decay: averaged variables, and checkpoints."""
 
 import glob
 

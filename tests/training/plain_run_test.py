@@ -1,4 +1,4 @@
-"""Evaluations meanwhile of a run on photos: --evaluate_every_n_steps."""
+"""Tests of training/plain_run.py: --evaluate_every_n_steps."""
 
 import glob
 import os

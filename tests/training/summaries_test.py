@@ -1,4 +1,4 @@
-"""Tests of the event file that training writes."""
+"""Tests of training/summaries.py: the event file."""
 
 import collections
 import glob

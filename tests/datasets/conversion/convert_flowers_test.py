@@ -1,4 +1,4 @@
-"""Flowers: when the split is slim's, and that it stays."""
+"""Tests of datasets/conversion/convert_flowers.py: slim's split."""
 
 import pytest
 

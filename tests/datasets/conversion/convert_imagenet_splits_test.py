@@ -1,4 +1,4 @@
-"""ImageNet converted again: splits and settings that stay, what is refused."""
+"""Tests of convert_imagenet.py: one split converted again, and its settings."""
 
 import os
 

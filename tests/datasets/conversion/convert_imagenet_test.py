@@ -1,4 +1,4 @@
-"""ImageNet from a made tree of the same shape to slim's records."""
+"""Tests of convert_imagenet.py: a small ImageNet folder to slim's records."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Converting folders: splits, order, bytes on disk, and every wrong input."""
+"""Tests of convert_photos.py: splits, order, output bytes and wrong input."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""The drawn sample: the same each time, and no use to a judge of colour."""
+"""Tests of draw_flowers.py: reproducible, and not separable by colour alone."""
 
 import io
 import os

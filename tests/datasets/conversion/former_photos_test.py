@@ -1,4 +1,4 @@
-"""Photos that were saved anew without loss stay in their splits."""
+"""Tests of former_photos.py: losslessly saved photos keep their splits."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Tests of datasets/public.py and of the converters of public data sets.
+"""Tests of conversion/public.py and of the converters of public data sets.
 
 They download small archives of the published layout from a local server.
 """

@@ -1,4 +1,4 @@
-"""Which files show the same pixels."""
+"""Tests of datasets/conversion/same_photos.py: files with equal pixels."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Which photo goes to which split: counts, duplicates, former splits."""
+"""Tests of conversion/splits.py: counts, duplicates and former splits."""
 
 import collections
 

@@ -1,4 +1,4 @@
-"""Ready-made splits, and folders named like splits that are something else."""
+"""Tests of folder_layout.py: folders that are splits, and similar names."""
 
 import shutil
 

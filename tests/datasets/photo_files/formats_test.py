@@ -1,4 +1,4 @@
-"""The name of a file's format, by its first bytes."""
+"""Tests of photo_files/formats.py: the format by the first bytes of a file."""
 
 import base64
 

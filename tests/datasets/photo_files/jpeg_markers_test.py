@@ -1,4 +1,4 @@
-"""Data lost in the middle of a JPEG, and whole files that must not suffer."""
+"""Tests of jpeg_markers.py: truncated JPEGs, and complete ones."""
 
 import io
 

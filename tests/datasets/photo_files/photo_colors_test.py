@@ -1,4 +1,4 @@
-"""Photos come out as image viewers show them, on both engines alike."""
+"""Tests of photo_colors.py: the colours that image viewers show."""
 
 import io
 

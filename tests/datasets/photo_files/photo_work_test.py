@@ -1,4 +1,4 @@
-"""Files that would take far more work than their pixels explain."""
+"""Tests of photo_work.py: files that take too much work for their size."""
 
 import io
 import struct

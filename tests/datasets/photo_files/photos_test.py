@@ -1,4 +1,4 @@
-"""What becomes of every kind of photo file."""
+"""Tests of photo_files/photos.py: every kind of photo file."""
 
 import io
 import struct

@@ -1,4 +1,4 @@
-"""What operating systems and photo programs leave: not a class, not a photo."""
+"""Tests of side_files.py: files of operating systems and photo programs."""
 
 import pytest
 

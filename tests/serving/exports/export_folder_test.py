@@ -1,4 +1,4 @@
-"""An export folder: what replaces what, and that all is of one step."""
+"""Tests of export_folder.py: replaced files, all of the same training step."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Batches out of the photos of several threads."""
+"""Tests of batching.py: batches of photos from several threads."""
 
 import gc
 import threading

@@ -1,4 +1,4 @@
-"""From photo files to scores: frozen graphs, checkpoints, foreign graphs."""
+"""Tests of classifier.py: frozen graphs, checkpoints and foreign graphs."""
 
 import io
 import threading

@@ -1,4 +1,4 @@
-"""The note in the graph survives writing and is refused when damaged."""
+"""Tests of serving/model/graph_info.py: a round trip, and damaged notes."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Graphs to classify with: nodes, inputs of both kinds, freezing."""
+"""Tests of inference_graph.py: nodes, both kinds of inputs, freezing."""
 
 
 import numpy as np

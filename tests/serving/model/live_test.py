@@ -1,4 +1,4 @@
-"""The graph that a server answers with, and the change to a newer one."""
+"""Tests of serving/model/live.py: answers, and the change to a newer graph."""
 
 import gc
 import hashlib

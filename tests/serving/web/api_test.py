@@ -1,4 +1,4 @@
-"""The API, and whether static/openapi.json says what it does."""
+"""Tests of serving/web/api.py against static/openapi.json."""
 
 import base64
 import json

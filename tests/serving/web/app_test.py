@@ -1,4 +1,4 @@
-"""The pages, with a service that needs no network."""
+"""Tests of serving/web/app.py: the pages, with a service without a network."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""Kept photos tell nothing but their pixels."""
+"""Tests of serving/web/bare_photos.py: kept photos have no metadata."""
 
 import io
 import struct

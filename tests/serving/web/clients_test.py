@@ -1,4 +1,4 @@
-"""Tokens of a file, addresses behind a proxy, and limits per client."""
+"""Tests of clients.py: tokens, addresses behind a proxy, limits per client."""
 
 import os
 

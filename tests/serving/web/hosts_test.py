@@ -1,4 +1,4 @@
-"""A page that has its name lead to this machine reads nothing."""
+"""Tests of serving/web/hosts.py: requests with other host names are refused."""
 
 import pytest
 

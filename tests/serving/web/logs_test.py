@@ -1,4 +1,4 @@
-"""The log: no visitor writes a line of it, formats, ids; the access log."""
+"""Tests of serving/web/logs.py: injection, formats, ids and the access log."""
 
 import io
 import json

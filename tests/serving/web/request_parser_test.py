@@ -1,4 +1,4 @@
-"""Requests whose end is unclear, endless bodies, and early refusals."""
+"""Tests of request_parser.py: unclear ends, endless bodies, early refusals."""
 
 import socket
 

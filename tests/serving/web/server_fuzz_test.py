@@ -1,6 +1,6 @@
-"""2,000 bad uploads to a server process: refused, forgotten, and it goes on.
+"""Tests of server.py: 2,000 invalid uploads are refused and leave no files.
 
-FUZZ_SEED draws others; FUZZ_UPLOADS another number.
+FUZZ_SEED selects other uploads, FUZZ_UPLOADS their number.
 """
 
 import collections

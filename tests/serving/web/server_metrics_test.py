@@ -1,4 +1,4 @@
-"""The numbers on /metrics: names, format, and what is counted when."""
+"""Tests of serving/web/metrics.py: names, format and counts."""
 
 import os
 import re

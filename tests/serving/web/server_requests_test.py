@@ -1,4 +1,4 @@
-"""Odd requests to server.py over a bare socket: 4xx, JSON, safe headers."""
+"""Tests of server.py: invalid requests over a socket."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The server's connections: whom it answers and whom it cuts off, its end."""
+"""Tests of shutdown.py: which connections are answered, which are closed."""
 
 import contextlib
 import errno

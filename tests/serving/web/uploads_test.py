@@ -1,5 +1,4 @@
-"""Uploads: known by their content, kept under names of their own or not at all,
-and forms of any shape read in a time that their length explains."""
+"""Tests of uploads.py and intake.py: kept uploads, and time to read a form."""
 
 import gc
 import io

@@ -1,0 +1,224 @@
+"""Tests of convert_photos.py: conversions that are killed, fail or overlap."""
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from common.errors import InputError
+from datasets import dataset_factory
+from datasets.conversion import converted_files
+from kits import tiny_dataset
+from kits.conversion_kit import add, as_png, convert, make, save_anew, turn_cats
+from kits.helpers import ROOT
+
+
+def die(monkeypatch, calls):
+  """Lets the process die before it moves or removes its n-th file.
+
+  Returns:
+    List that gets what was moved to or removed.
+  """
+  done = []
+
+  def or_die(function):
+    def wrapped(*paths, **kwargs):
+      done.append(paths[-1])
+      if len(done) == calls:
+        raise SystemExit('killed')
+      if len(done) < calls:  # The dead do not tidy up.
+        function(*paths, **kwargs)
+    return wrapped
+
+  for name in ('replace', 'remove'):
+    monkeypatch.setattr(os, name, or_die(getattr(os, name)))
+  return done
+
+
+# Four lists are written aside; one manifest and 3 files go; 6 files come.
+_MOVES = 4 + 1 + 3 + 6
+
+
+@pytest.mark.parametrize('calls', range(1, _MOVES + 1))
+def test_convert_killed_with_photos_added_still_keeps_the_splits(
+    tmp_path, monkeypatch, calls):
+  """The former manifest has moved aside, and is found there."""
+  folder = make(tmp_path)
+  turn_cats(tmp_path, convert(tmp_path))
+  shutil.copytree(str(tmp_path), str(tmp_path / 'other'))
+  add(folder, 'cat', range(30))
+  add(tmp_path / 'other' / 'pets', 'cat', range(30))
+  convert(tmp_path / 'other')
+  for call in (calls, min(calls, 9)):  # The second time less is to be done.
+    with monkeypatch.context() as patch:
+      done = die(patch, call)
+      with pytest.raises(SystemExit):
+        convert(tmp_path)
+      if call == _MOVES:
+        assert done[call - 1] == str(tmp_path / 'pets.json')
+  convert(tmp_path)
+  assert (tiny_dataset.file_contents(tmp_path) ==
+          tiny_dataset.file_contents(tmp_path / 'other'))
+  assert not os.path.exists(dataset_factory.work_dir(str(tmp_path), 'pets'))
+
+
+# A process of its own loads TensorFlow once; its children are killed.
+KILLER = '''
+import os, shutil, signal, sys, time
+from datasets.conversion import convert_photos
+
+def convert(folder):
+  convert_photos.convert(folder, 'pets', num_shards=4, percent_test=10)
+
+def contents(folder):
+  return {name: open(os.path.join(folder, name), 'rb').read()
+          for name in os.listdir(folder)
+          if os.path.isfile(os.path.join(folder, name))}
+
+source, target, moments = sys.argv[1], sys.argv[2], int(sys.argv[3])
+replace = os.replace
+
+def slow_replace(*paths):  # So that a share of the moments falls between moves.
+  replace(*paths)
+  time.sleep(0.02)
+
+os.replace = slow_replace
+shutil.copytree(source, target)
+start = time.time()
+convert(target)
+seconds = time.time() - start
+wanted = contents(target)
+killed = 0
+for moment in range(moments):
+  shutil.rmtree(target)
+  shutil.copytree(source, target)
+  child = os.fork()
+  if not child:
+    convert(target)
+    os._exit(0)
+  time.sleep(seconds * (moment + 0.5) / moments)
+  os.kill(child, signal.SIGKILL)
+  killed += os.waitpid(child, 0)[1] == signal.SIGKILL
+  convert(target)
+  assert contents(target) == wanted, moment
+  assert sorted(os.listdir(target)) == sorted(list(wanted) + ['pets'])
+print(killed)
+'''
+
+
+@pytest.mark.slow
+def test_convert_killed_by_the_kernel_ends_in_the_same_bytes(tmp_path):
+  source = tmp_path / 'source'
+  folder = make(source, {'cat': 20, 'dog': 20})
+  convert(source, percent_validation=10)
+  for number in range(60):
+    (folder / 'cat' / ('new %d.jpg' % number)).write_bytes(
+        tiny_dataset.photo_bytes(1000 + number, size=(500, 300)))
+  moments = 8
+  done = subprocess.run(
+      [sys.executable, '-c', KILLER, str(source), str(tmp_path / 'target'),
+       str(moments)], cwd=ROOT, capture_output=True, text=True, timeout=120)
+  assert done.returncode == 0, done.stderr
+  assert int(done.stdout) >= moments // 2
+
+
+def test_convert_while_another_process_does_is_an_error(tmp_path):
+  folder = make(tmp_path)
+  with converted_files.hold(str(folder)):
+    with pytest.raises(InputError, match='another process is converting'):
+      convert(tmp_path)
+  assert len(convert(tmp_path).files) == 40
+
+
+def test_convert_that_fails_while_writing_leaves_nothing_aside(
+    tmp_path, monkeypatch):
+  """A full disk: the next step of the user needs the space."""
+  make(tmp_path)
+
+  def full(*_):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(converted_files.record_dataset, 'make_example', full)
+  with pytest.raises(InputError, match='cannot write to .*No space left'):
+    convert(tmp_path)
+  assert os.listdir(str(tmp_path)) == ['pets']
+
+
+def test_convert_killed_with_photos_saved_anew_still_keeps_the_splits(
+    tmp_path, monkeypatch):
+  """The former records, which tell the pixels, are gone by then."""
+  folder = make(tmp_path)
+  before = convert(tmp_path)
+  turn_cats(tmp_path, before)
+  renamed = save_anew(folder, as_png, 'anew')
+  with monkeypatch.context() as patch:
+    die(patch, _MOVES)
+    with pytest.raises(SystemExit):
+      convert(tmp_path)
+  after = convert(tmp_path).files
+  for file, new in renamed.items():
+    assert after[new] == before.files[file]
+
+
+def test_convert_full_disk_at_the_last_step_leaves_the_former_data(tmp_path):
+  """Record files of a photo each are small; the manifest is not."""
+  make(tmp_path)
+  convert(tmp_path, num_shards=28)
+  before, limit = tiny_dataset.file_contents(tmp_path), 4096
+  assert [name for name, data in before.items() if len(data) > limit] == [
+      'pets.json']
+  done = subprocess.run(
+      [sys.executable, 'download_and_convert_data.py', '--dataset_name=pets',
+       '--dataset_dir=%s' % tmp_path, '--num_shards=27'], cwd=ROOT,
+      capture_output=True, text=True,
+      preexec_fn=lambda: resource.setrlimit(
+          resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY)))
+  assert done.returncode == 1
+  assert 'error: cannot write to %s: ' % tmp_path in done.stderr
+  assert 'File too large' in done.stderr and done.stderr.count('\n') == 1
+  assert tiny_dataset.file_contents(tmp_path) == before
+  assert sorted(os.listdir(str(tmp_path))) == sorted([*before, 'pets'])
+
+
+# Children of one process, so that all are at the last step at once.
+TOGETHER = '''
+import os, sys, time
+from datasets.conversion import convert_photos
+folder, names, rounds = sys.argv[1], sys.argv[2].split(','), int(sys.argv[3])
+failed = 0
+for _ in range(rounds):
+  start, children = time.time() + 0.1, []
+  for name in names:
+    child = os.fork()
+    if not child:
+      time.sleep(max(0, start - time.time()))
+      try:
+        convert_photos.convert(folder, name)
+      except ValueError as error:
+        print(error)
+        os._exit(1)
+      os._exit(0)
+    children.append(child)
+  failed += sum(os.waitpid(child, 0)[1] != 0 for child in children)
+sys.exit(failed)
+'''
+
+
+def test_convert_two_data_sets_in_one_folder_at_once_gives_both(tmp_path):
+  names = ['pets', 'trees', 'stars', 'boats']
+  for name in names:
+    make(tmp_path, {name + ' a': 3, name + ' b': 3}, name)
+  done = subprocess.run(
+      [sys.executable, '-c', TOGETHER, str(tmp_path), ','.join(names), '12'],
+      cwd=ROOT, capture_output=True, text=True, timeout=120)
+  assert done.returncode == 0, done.stdout + done.stderr
+  for name in names:
+    assert dataset_factory.get_labels(name, str(tmp_path)) == [
+        name + ' a', name + ' b']
+    (tmp_path / (name + '.json')).unlink()
+  found = sorted(path.read_text() for path in tmp_path.glob('*labels.txt'))
+  assert found == ['0:%s a\n1:%s b\n' % (name, name) for name in sorted(names)]
+  assert not list(tmp_path.glob('.*')) and not list(tmp_path.glob('*.part'))

@@ -1,0 +1,233 @@
+"""Tests of nets/mobilenet/conv_blocks.py."""
+
+import numpy as np
+import pytest
+
+from compat import slim, tf
+from kits import mobilenet_kit, nets_facts
+from nets.mobilenet import conv_blocks, mobilenet
+from nets.mobilenet.conv_blocks import expand_input_by_factor, expanded_conv
+
+
+@pytest.fixture(autouse=True)
+def graph():
+  with tf.Graph().as_default() as graph:
+    yield graph
+
+
+@pytest.mark.parametrize('v, divisor, min_value, expected', [
+    (32, 8, None, 32), (44.8, 8, None, 48), (22.4, 8, None, 24),
+    (33.6, 8, None, 32), (3.2, 8, None, 8), (3.2, 8, 32, 32), (0.3, 1, None, 1),
+    (20, 16, None, 32),  # 16 would be less than 90 %.
+    (11.2, 8, 8, 16), (12, 8, None, 16), (128000.0 * 0.01, 8, 8, 1280),
+])
+def test_make_divisible_rounds_as_slim(v, divisor, min_value, expected):
+  assert conv_blocks.make_divisible(v, divisor, min_value) == expected
+  assert mobilenet._make_divisible(v, divisor, min_value) == expected
+  assert conv_blocks._make_divisible(v, divisor, min_value) == expected
+
+
+@pytest.mark.parametrize('kernel_size, rate, shape, first', [
+    ((3, 3), 1, [1, 5, 5, 2], (1, 1)), ((3, 3), 2, [1, 7, 7, 2], (2, 2)),
+    ((5, 1), 1, [1, 7, 3, 2], (2, 0)), ((2, 4), 1, [1, 4, 6, 2], (0, 1)),
+])
+def test_fixed_padding_keeps_the_size_of_a_valid_convolution(kernel_size, rate,
+                                                             shape, first):
+  padded = conv_blocks.fixed_padding(tf.ones([1, 3, 3, 2]), kernel_size, rate)
+  assert padded.shape.as_list() == shape
+  value = mobilenet_kit.run(padded)
+  assert value.sum() == 18
+  top, left = first
+  assert value[0, top:top + 3, left:left + 3].sum() == 18
+
+
+@pytest.mark.parametrize('num, num_ways, divisible_by, expected', [
+    (16, 2, 8, [8, 8]), (24, 2, 8, [16, 8]), (40, 3, 8, [16, 16, 8]),
+    (64, 4, 8, [16, 16, 16, 16]), (5, 2, 1, [3, 2]),
+])
+def test_split_divisible_is_even(num, num_ways, divisible_by, expected):
+  assert conv_blocks._split_divisible(num, num_ways, divisible_by) == expected
+
+
+@pytest.mark.parametrize('num, num_ways', [(20, 2), (8, 2)])
+def test_split_divisible_impossible_is_refused(num, num_ways):
+  with pytest.raises(ValueError, match='%d channels .* %d parts .* 8' %
+                     (num, num_ways)):
+    conv_blocks._split_divisible(num, num_ways)
+
+
+def test_split_conv_part_reads_its_part_alone():
+  images = tf.constant(nets_facts.seeded_image(4, 24))
+  with slim.arg_scope([slim.conv2d], activation_fn=None):
+    net = conv_blocks.split_conv(images, 16, 2, 'expand', normalizer_fn=None)
+  shapes = nets_facts.variable_shapes()
+  assert {name: shape for name, shape in shapes.items() if 'w' in name} == {
+      'expand_part_0/weights': [1, 1, 16, 8],
+      'expand_part_1/weights': [1, 1, 8, 8]}
+  assert net.op.name == 'expand_concat'
+  names = [o.name for o in net.graph.get_operations()]
+  assert {'expand_part_0_output', 'expand_part_1_output'} <= set(names)
+  first, second = mobilenet_kit.run([tf.gradients(net[..., :8], images)[0],
+                        tf.gradients(net[..., 8:], images)[0]])
+  assert abs(first[..., :16]).min() > 0 and not first[..., 16:].any()
+  assert abs(second[..., 16:]).min() > 0 and not second[..., :16].any()
+
+
+@pytest.mark.parametrize('num_inputs, num_outputs, num_ways', [
+    (24, 16, 1), (24, 16, 3), (8, 64, 2)])
+def test_split_conv_too_narrow_for_groups_is_one(num_inputs, num_outputs,
+                                                 num_ways):
+  conv_blocks.split_conv(tf.zeros([1, 4, 4, num_inputs]), num_outputs, num_ways,
+                         'expand')
+  assert nets_facts.variable_shapes()['expand/weights'] == [
+      1, 1, num_inputs, num_outputs]
+
+
+@pytest.mark.parametrize('scope, prefix', [('Conv2d_1', 'Conv2d_1_'),
+                                           (None, 'separable/')])
+def test_split_separable_conv2d_has_the_names_of_mobilenet_v1(scope, prefix):
+  endpoints = {}
+  net = conv_blocks.split_separable_conv2d(
+      tf.zeros([1, 9, 9, 4]), 6, scope=scope, stride=2, endpoints=endpoints,
+      normalizer_fn=slim.batch_norm)
+  shapes = nets_facts.variable_shapes()
+  assert shapes[prefix + 'depthwise/depthwise_weights'] == [3, 3, 4, 1]
+  assert shapes[prefix + 'pointwise/weights'] == [1, 1, 4, 6]
+  assert prefix + 'depthwise/BatchNorm/beta' in shapes
+  assert prefix + 'pointwise/BatchNorm/beta' in shapes
+  start = '' if scope is None else prefix
+  assert endpoints[start + 'depthwise'].shape.as_list() == [1, 5, 5, 4]
+  assert endpoints[start + 'pointwise'] is net
+  assert net.shape.as_list() == [1, 5, 5, 6]
+
+
+@pytest.mark.parametrize('block', [conv_blocks.split_separable_conv2d,
+                                   expanded_conv])
+@pytest.mark.parametrize('rate', [1, 2])
+def test_block_explicit_padding_equals_same_where_sizes_are_odd(block, rate):
+  images = tf.constant(nets_facts.seeded_image(9, 8))
+  nets = []
+  for use_explicit_padding in (True, False):
+    with tf.variable_scope('net', reuse=tf.AUTO_REUSE):
+      nets.append(block(images, 16, rate=rate, stride=3 - rate, scope='block',
+                        use_explicit_padding=use_explicit_padding))
+  padded, same = mobilenet_kit.run(nets)
+  assert padded.shape == (1, 9 if rate == 2 else 5, 9 if rate == 2 else 5, 16)
+  np.testing.assert_allclose(padded, same, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('location, options, weights, size', [
+    ('expansion', {}, {'expand': [1, 1, 8, 48], 'depthwise': [3, 3, 48, 1],
+                       'project': [1, 1, 48, 16]}, 5),
+    ('input', {}, {'expand': [1, 1, 8, 48], 'depthwise': [3, 3, 8, 1],
+                   'project': [1, 1, 48, 16]}, 5),
+    ('output', {}, {'expand': [1, 1, 8, 48], 'depthwise': [3, 3, 16, 1],
+                    'project': [1, 1, 48, 16]}, 5),
+    (None, {}, {'expand': [1, 1, 8, 48], 'project': [1, 1, 48, 16]}, 9),
+    ('expansion', {'expansion_size': 20, 'kernel_size': (5, 1),
+                   'depthwise_channel_multiplier': 2},
+     {'expand': [1, 1, 8, 20], 'depthwise': [5, 1, 20, 2],
+      'project': [1, 1, 40, 16]}, 5),
+    ('expansion', {'expansion_size': expand_input_by_factor(1)},
+     {'depthwise': [3, 3, 8, 1], 'project': [1, 1, 8, 16]}, 5),
+    ('expansion', {'expansion_size': expand_input_by_factor(1.3, 1)},
+     {'expand': [1, 1, 8, 10], 'depthwise': [3, 3, 10, 1],
+      'project': [1, 1, 10, 16]}, 5),
+])
+def test_expanded_conv_has_the_layers_asked_for(location, options, weights,
+                                                size):
+  net = expanded_conv(tf.zeros([1, 9, 9, 8]), 16, stride=2,
+                      depthwise_location=location, **options)
+  assert net.shape.as_list() == [1, size, size, 16]
+  assert net.op.name == 'expanded_conv/output'
+  kinds = {'depthwise': 'depthwise_weights'}
+  assert mobilenet_kit.weights() == {
+      'expanded_conv/%s/%s' % (layer, kinds.get(layer, 'weights')): shape
+      for layer, shape in weights.items()}
+
+
+def test_expanded_conv_default_activates_all_but_the_projection(graph):
+  with slim.arg_scope([slim.conv2d, slim.separable_conv2d],
+                      activation_fn=tf.nn.relu6):
+    expanded_conv(tf.zeros([1, 9, 9, 8]), 16)
+  assert [o.name for o in graph.get_operations() if o.type == 'Relu6'] == [
+      'expanded_conv/expand/Relu6', 'expanded_conv/depthwise/Relu6']
+
+
+@pytest.mark.parametrize('location', ['input', 'output'])
+def test_expanded_conv_outer_depthwise_is_not_activated(graph, location):
+  expanded_conv(tf.zeros([1, 9, 9, 8]), 16, depthwise_location=location)
+  assert [o.name for o in graph.get_operations() if o.type == 'Relu'] == [
+      'expanded_conv/expand/Relu']
+
+
+@pytest.mark.parametrize('num_outputs, options, is_added', [
+    (8, {}, True), (16, {}, False), (8, {'stride': 2}, False),
+    (8, {'residual': False}, False)])
+def test_expanded_conv_adds_its_input_where_it_fits(num_outputs, options,
+                                                    is_added):
+  images = tf.constant(nets_facts.seeded_image(9, 8))
+  endpoints = {}
+  net = expanded_conv(images, num_outputs, endpoints=endpoints, **options)
+  assert sorted(endpoints) == ['depthwise_output', 'expansion_output',
+                               'projection_output']
+  assert endpoints['expansion_output'].op.name == (
+      'expanded_conv/expansion_output')
+  assert endpoints['depthwise_output'].op.name == (
+      'expanded_conv/depthwise_output')
+  net, projection, images = mobilenet_kit.run(
+      [net, endpoints['projection_output'], images])
+  assert abs(projection).max() > 0
+  expected = projection + images if is_added else projection
+  np.testing.assert_allclose(net, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_expanded_conv_own_functions_are_called():
+  images = tf.constant(nets_facts.seeded_image(5, 8))
+  transformed = []
+
+  def transform(expansion_tensor, input_tensor):
+    transformed.append(input_tensor)
+    return tf.zeros_like(expansion_tensor)
+
+  net = expanded_conv(
+      images, 8, expansion_transform=transform,
+      residual=lambda input_tensor, output_tensor: output_tensor - input_tensor)
+  assert len(transformed) == 1
+  net, images = mobilenet_kit.run([net, images])
+  # Of zeros the projection makes its biases, the same at each position.
+  biases = net + images
+  assert abs(biases).max() > 0
+  np.testing.assert_allclose(biases, np.tile(biases[:, :1, :1], (1, 5, 5, 1)),
+                             atol=1e-6)
+
+
+def test_expanded_conv_groups_follow_the_arguments():
+  expanded_conv(tf.zeros([1, 5, 5, 16]), 32, split_expansion=2,
+                split_projection=4, normalizer_fn=slim.batch_norm)
+  assert {name: shape for name, shape in mobilenet_kit.weights().items()
+          if 'depthwise' not in name} == {
+      'expanded_conv/expand_part_0/weights': [1, 1, 8, 48],
+      'expanded_conv/expand_part_1/weights': [1, 1, 8, 48],
+      'expanded_conv/project_part_0/weights': [1, 1, 24, 8],
+      'expanded_conv/project_part_1/weights': [1, 1, 24, 8],
+      'expanded_conv/project_part_2/weights': [1, 1, 24, 8],
+      'expanded_conv/project_part_3/weights': [1, 1, 24, 8]}
+  betas = [name for name in nets_facts.variable_shapes() if 'beta' in name]
+  assert len(betas) == 7
+
+
+@pytest.mark.parametrize('options, message', [
+    ({'depthwise_location': 'middle'}, "one of .* got 'middle'"),
+    ({'use_explicit_padding': True, 'padding': 'VALID'}, "got 'VALID'")])
+def test_expanded_conv_bad_argument_is_a_type_error(options, message):
+  with pytest.raises(TypeError, match=message):
+    expanded_conv(tf.zeros([1, 5, 5, 16]), 32, **options)
+  assert tf.global_variables() == []
+
+
+def test_expanded_conv_takes_its_arg_scope():
+  with slim.arg_scope([expanded_conv], expansion_size=12, kernel_size=(1, 5)):
+    expanded_conv(tf.zeros([1, 5, 5, 4]), 4)
+  shapes = mobilenet_kit.weights()
+  assert shapes['expanded_conv/depthwise/depthwise_weights'] == [1, 5, 12, 1]

@@ -1,0 +1,210 @@
+"""Tests of the page in headless Chromium: uploads, drops and pastes.
+
+The server is server.py with a graph that classifies colours.
+RENEW_SCREENSHOTS=1 writes docs/screenshots again.
+"""
+
+import base64
+import os
+import re
+
+import pytest
+
+from kits import colors_graph, devtools
+from kits import server_load_kit as load_kit
+from kits import service_kit as kit
+from kits.helpers import ROOT
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not devtools.find(), reason='needs one of %s on the '
+                       'path' % ', '.join(devtools.NAMES)),
+]
+
+CARDS = 'document.querySelectorAll("#cards .card").length'
+DONE = CARDS + ' == %d && !document.querySelector("#cards .status")'
+
+
+@pytest.fixture(scope='module')
+def address(tmp_path_factory):
+  """A server on a free port, for all tests of this file."""
+  graph = colors_graph.write(tmp_path_factory.mktemp('graph'))
+  with load_kit.Process('--model_name=%s' % graph) as server:
+    server.wait_until_it_listens()
+    yield 'http://127.0.0.1:%d/' % server.port
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  """Photos of one colour each, and a file that is none."""
+  folder = tmp_path_factory.mktemp('photos')
+  for name, color in (('red', (220, 30, 50)), ('green', (30, 160, 60)),
+                      ('blue', (40, 60, 220)), ('grey', (128, 128, 128))):
+    (folder / (name + '.jpg')).write_bytes(
+        kit.photo(size=(640, 480), color=color))
+  (folder / 'notes.txt').write_text('only words')
+  return folder
+
+
+def shown(browser):
+  """Returns of each card: its heading or error, labels and bar values."""
+  return browser.value('''Array.from(document.querySelectorAll(".card"), c => ({
+      said: c.querySelector("h1,h2,h3,.error").textContent,
+      labels: Array.from(c.querySelectorAll("th"), e => e.textContent),
+      bars: Array.from(c.querySelectorAll("progress"), e => e.value),
+      widths: Array.from(c.querySelectorAll("progress"),
+                         e => e.getBoundingClientRect().width),
+      picture: c.querySelector("img") ? c.querySelector("img").naturalWidth : 0,
+      }))''')
+
+
+def clean(browser, address):
+  """Asserts that nothing went wrong and nothing left for elsewhere."""
+  assert browser.complaints == []
+  assert browser.requests
+  for url in browser.requests:
+    assert url.startswith((address, 'blob:' + address, 'data:',
+                           'about:blank')), url
+
+
+def keep_screenshot(browser, name):
+  if os.environ.get('RENEW_SCREENSHOTS'):
+    browser.screenshot(os.path.join(ROOT, 'docs', 'screenshots', name))
+
+
+def test_chosen_photo_shows_bars_without_reloading(address, folder):
+  with devtools.Browser() as browser:
+    browser.open(address)
+    browser.value('window.marked = 1')
+    keep_screenshot(browser, 'page.png')
+    browser.choose('#file', folder / 'red.jpg')
+    browser.wait_for(DONE % 1)
+    card, = shown(browser)
+    assert card['said'] == card['labels'][0] == 'daisy'
+    assert card['labels'][1:] and card['picture'] == 640
+    assert card['bars'] == sorted(card['bars'], reverse=True)
+    assert sum(card['bars']) == pytest.approx(1, abs=1e-5)
+    assert min(card['widths']) > 100
+    assert browser.value('window.marked') == 1
+    browser.choose('#file', folder / 'blue.jpg')
+    browser.wait_for(DONE % 2)
+    assert [card['said'] for card in shown(browser)] == ['rose', 'daisy']
+    keep_screenshot(browser, 'result.png')
+    clean(browser, address)
+
+
+def test_two_photos_dropped_get_a_card_each_in_order(address, folder):
+  with devtools.Browser() as browser:
+    browser.open(address)
+    browser.drop(300, 300, folder / 'green.jpg', folder / 'blue.jpg')
+    browser.wait_for(DONE % 2)
+    assert [card['said'] for card in shown(browser)] == ['tulip', 'rose']
+    assert not browser.value('document.body.className')
+    clean(browser, address)
+
+
+def test_photo_pasted_is_classified(address, folder):
+  data = base64.b64encode((folder / 'green.jpg').read_bytes()).decode()
+  with devtools.Browser() as browser:
+    browser.open(address)
+    browser.value('''{
+        const bytes = Uint8Array.from(atob("%s"), c => c.charCodeAt(0));
+        const data = new DataTransfer();
+        data.items.add(new File([bytes], "x.jpg", {type: "image/jpeg"}));
+        document.dispatchEvent(new ClipboardEvent("paste", {
+            clipboardData: data, bubbles: true, cancelable: true}));
+        }''' % data)
+    browser.wait_for(DONE % 1)
+    assert shown(browser)[0]['said'] == 'tulip'
+    clean(browser, address)
+
+
+def test_photo_that_is_none_of_the_classes_says_so(address, folder):
+  with devtools.Browser() as browser:
+    browser.open(address)
+    browser.choose('#file', folder / 'grey.jpg')
+    browser.wait_for(DONE % 1)
+    card, = shown(browser)
+    assert card['said'] == 'None of: daisy, tulip, rose'
+    assert len(card['bars']) == 3
+    keep_screenshot(browser, 'unknown.png')
+    clean(browser, address)
+
+
+def test_files_of_other_formats_are_refused_on_their_cards(address, folder):
+  (folder / 'red.gif').write_bytes(kit.photo('GIF', size=(640, 480)))
+  with devtools.Browser() as browser:
+    browser.open(address)
+    browser.choose('#file', folder / 'notes.txt', folder / 'red.gif',
+                   folder / 'red.jpg')
+    browser.wait_for(DONE % 3)
+    text, gif, photo = shown(browser)
+    assert text['said'].startswith('notes.txt: Plain text is not accepted')
+    assert gif['said'].startswith('red.gif: GIF is not accepted')
+    assert not text['picture'] and photo['said'] == 'daisy'
+    gif_width, photo_width = browser.value(
+        'Array.from(document.images, image => image.width)')
+    assert gif_width == photo_width
+    # The browser itself notes every answer of 4xx; nothing else may be there.
+    assert [re.search(r'status of (\d+)', text).group(1)
+            for text in browser.complaints] == ['415', '415']
+
+
+def test_page_on_a_phone_in_chinese_fits_its_width(address, folder):
+  with devtools.Browser('zh-CN', width=360, height=740) as browser:
+    browser.open(address)
+    assert browser.value('document.documentElement.lang') == 'zh'
+    browser.choose('#file', folder / 'grey.jpg')
+    browser.wait_for(DONE % 1)
+    assert shown(browser)[0]['said'] == '都不是：daisy、tulip、rose'
+    assert browser.value('document.documentElement.scrollWidth') <= 360
+    assert browser.value('document.querySelector("button").offsetHeight') >= 44
+    clean(browser, address)
+
+
+def test_page_on_a_phone_fits_its_width(address, folder):
+  with devtools.Browser(width=360, height=740) as browser:
+    browser.open(address)
+    browser.choose('#file', folder / 'red.jpg', folder / 'grey.jpg')
+    browser.wait_for(DONE % 2)
+    assert browser.value('document.documentElement.scrollWidth') <= 360
+    keep_screenshot(browser, 'phone.png')
+    clean(browser, address)
+
+
+def test_page_without_javascript_uploads_and_shows_bars(address, folder):
+  with devtools.Browser(scripts=False) as browser:
+    browser.open(address)
+    assert 'hidden' in re.search(r'<span class="scripted"[^>]*>',
+                                 browser.html()).group()
+    browser.choose('#file', folder / 'red.jpg', folder / 'notes.txt')
+    browser.click('button')
+    browser.wait_loaded()
+    html = browser.html()
+    assert re.findall(r'<th scope="row">(\w+)</th>', html) == [
+        'daisy', 'rose', 'tulip']
+    assert len(re.findall(r'<progress max="1" value="[\d.]+"', html)) == 3
+    assert 'src="data:image/jpeg;base64,' in html
+    assert html.count('notes.txt: Plain text is not accepted') == 1
+    keep_screenshot(browser, 'without-javascript.png')
+    clean(browser, address)
+
+
+def test_page_without_javascript_refuses_a_text_file(address, folder):
+  with devtools.Browser(scripts=False) as browser:
+    browser.open(address)
+    browser.choose('#file', folder / 'notes.txt')
+    browser.click('button')
+    browser.wait_loaded()
+    html = browser.html()
+    assert 'notes.txt: Plain text is not' in html and '<progress' not in html
+
+
+def test_server_that_does_not_answer_is_told(address, folder):
+  with devtools.Browser() as browser:
+    browser.open(address)
+    browser.ask('Network.emulateNetworkConditions', offline=True, latency=0,
+                downloadThroughput=-1, uploadThroughput=-1)
+    browser.choose('#file', folder / 'red.jpg')
+    browser.wait_for(DONE % 1)
+    assert 'does not answer' in shown(browser)[0]['said']
