@@ -9,7 +9,7 @@ import pytest
 import download_and_convert_data
 from datasets import dataset_factory, manifest
 from datasets.conversion import convert_photos, public
-from kits import file_server, imagenet_kit, public_kit, tiny_dataset
+from kits import dataset_kit, download_kit, imagenet_kit, public_kit
 from kits.helpers import parsed_flags
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -22,7 +22,7 @@ def run_program(*arguments):
 
 
 def test_program_converts_and_prints_what_it_did(tmp_path):
-  tiny_dataset.make_folder(tmp_path / 'pets', {'cat': 10, 'dog': 15})
+  dataset_kit.make_folder(tmp_path / 'pets', {'cat': 10, 'dog': 15})
   (tmp_path / 'pets' / 'cat' / 'no\nphoto.jpg').write_text('text')
   result = run_program('--dataset_name=pets', '--dataset_dir=%s' % tmp_path,
                        '--percent_validation=20', '--num_shards=2', '--seed=5')
@@ -77,7 +77,7 @@ def test_program_name_that_is_not_utf8_is_one_line(tmp_path, flag, name):
 
 def test_program_prints_what_stdout_cannot_encode_as_numbers(
     tmp_path, monkeypatch):
-  tiny_dataset.make_folder(tmp_path / 'pets', {'中文': 3, 'a\x1b[31mb': 3})
+  dataset_kit.make_folder(tmp_path / 'pets', {'中文': 3, 'a\x1b[31mb': 3})
   (tmp_path / 'pets' / '中文' / '坏.jpg').write_bytes(b'')
   monkeypatch.setenv('PYTHONIOENCODING', 'ascii')
   result = run_program('--dataset_name=pets', '--dataset_dir=%s' % tmp_path,
@@ -93,7 +93,7 @@ def test_program_prints_what_stdout_cannot_encode_as_numbers(
 
 def test_program_test_split_and_same_photos_are_reported(tmp_path):
   folder = tmp_path / 'pets'
-  tiny_dataset.make_folder(folder, {'cat': 20, 'dog': 20})
+  dataset_kit.make_folder(folder, {'cat': 20, 'dog': 20})
   same = (folder / 'cat' / '000.jpg').read_bytes()
   (folder / 'dog' / 'a\tb.jpg').write_bytes(same)
   same = (folder / 'cat' / '001.jpg').read_bytes()
@@ -116,7 +116,7 @@ def test_program_test_split_and_same_photos_are_reported(tmp_path):
 
 
 def test_program_too_many_bad_files_is_one_line(tmp_path):
-  tiny_dataset.make_folder(tmp_path / 'pets', {'cat': 5, 'dog': 5})
+  dataset_kit.make_folder(tmp_path / 'pets', {'cat': 5, 'dog': 5})
   (tmp_path / 'pets' / 'cat' / 'no\nphoto.jpg').write_text('text')
   result = run_program('--dataset_name=pets', '--dataset_dir=%s' % tmp_path)
   assert result.returncode == 1 and result.stdout == ''
@@ -127,7 +127,7 @@ def test_program_too_many_bad_files_is_one_line(tmp_path):
 def test_summary_names_the_labels_file_that_was_written(tmp_path):
   for name, classes in (('pets', {'cat': 2, 'dog': 2}),
                         ('trees', {'fir': 2, 'oak': 2})):
-    tiny_dataset.make_folder(tmp_path / name, classes)
+    dataset_kit.make_folder(tmp_path / name, classes)
     converted = convert_photos.convert(str(tmp_path), name)
     lines = download_and_convert_data.summary(converted, str(tmp_path))
     own = {'pets': '  labels.txt', 'trees': '  trees_labels.txt'}[name]
@@ -136,7 +136,7 @@ def test_summary_names_the_labels_file_that_was_written(tmp_path):
 
 
 def test_summary_names_the_folder_of_photos_that_was_kept(tmp_path):
-  tiny_dataset.make_folder(tmp_path / 'photos', {'cat': 2, 'dog': 2})
+  dataset_kit.make_folder(tmp_path / 'photos', {'cat': 2, 'dog': 2})
   records = str(tmp_path / 'records')
   convert_photos.convert(records, 'pets', photos_dir=str(tmp_path / 'photos'))
   (tmp_path / 'records' / 'pets').mkdir()  # Not the one that is used.
@@ -146,7 +146,7 @@ def test_summary_names_the_folder_of_photos_that_was_kept(tmp_path):
 
 
 def test_summary_shortens_a_long_list_of_skipped_files(tmp_path):
-  tiny_dataset.make_folder(tmp_path / 'pets', {'cat': 2, 'dog': 2})
+  dataset_kit.make_folder(tmp_path / 'pets', {'cat': 2, 'dog': 2})
   for index in range(30):
     (tmp_path / 'pets' / 'cat' / ('%d.txt' % index)).write_text('text')
   converted = convert_photos.convert(str(tmp_path), 'pets', max_bad_fraction=1)
@@ -208,7 +208,7 @@ def test_program_flowers_without_flags_have_slims_split(tmp_path, monkeypatch):
     calls.append((name, dataset_dir, options))
     return convert_photos.convert(dataset_dir, 'pets')
 
-  tiny_dataset.make_folder(tmp_path / 'pets', {'cat': 10, 'dog': 15})
+  dataset_kit.make_folder(tmp_path / 'pets', {'cat': 10, 'dog': 15})
   monkeypatch.setattr(public, 'convert', convert)
   for more, options in (([], {}), (['--imagenet_train_dir='], {}),
                         (['--percent_validation=10', '--seed=0'],
@@ -221,7 +221,7 @@ def test_program_flowers_without_flags_have_slims_split(tmp_path, monkeypatch):
 
 
 def test_program_folder_of_photos_called_imagenet_is_converted(tmp_path):
-  tiny_dataset.make_folder(tmp_path / 'imagenet', {'cat': 10, 'dog': 15})
+  dataset_kit.make_folder(tmp_path / 'imagenet', {'cat': 10, 'dog': 15})
   result = run_program('--dataset_name=imagenet', '--dataset_dir=%s' % tmp_path)
   assert result.returncode == 0, result.stderr
   assert manifest.load(str(tmp_path), 'imagenet').labels == ['cat', 'dog']
@@ -229,7 +229,7 @@ def test_program_folder_of_photos_called_imagenet_is_converted(tmp_path):
 
 def test_program_flags_fit_a_folder_of_photos_of_any_name(tmp_path):
   for name in ('mnist', 'imagenet'):
-    tiny_dataset.make_folder(tmp_path / name, {'cat': 10, 'dog': 15})
+    dataset_kit.make_folder(tmp_path / name, {'cat': 10, 'dog': 15})
     with parsed_flags(download_and_convert_data.define_flags,
                       '--dataset_name=%s' % name,
                       '--dataset_dir=%s' % tmp_path,
@@ -269,17 +269,17 @@ def test_program_download_that_fails_is_one_line_and_leaves_no_record(
     tmp_path, monkeypatch, case, message):
   monkeypatch.setenv('no_proxy', '*')
   archive = {'size': b'123', 'gone': None,
-             'hostile': file_server.tar_gz({'../x': b'x'})}.get(
+             'hostile': download_kit.tar_gz({'../x': b'x'})}.get(
                  case, public_kit.cifar_archive())
   size = 4 if case == 'size' else len(archive or b'')
-  with file_server.running() as kit:
+  with download_kit.running() as kit:
     kit.files['/cifar-10-binary.tar.gz'] = archive
     kit.behaviours[:] = [{'cut': 1000}] if case == 'cut' else []
     host = 'http://no.invalid' if case == 'network' else kit.url
     done = subprocess.run(
         [sys.executable, '-c', PUBLIC_PROGRAM,
          host + '/cifar-10-binary.tar.gz', str(size),
-         file_server.sha256(archive or b''), '--dataset_name=cifar10',
+         download_kit.sha256(archive or b''), '--dataset_name=cifar10',
          '--dataset_dir=%s' % (tmp_path / 'data')],
         capture_output=True, text=True)
   written = sorted(os.listdir(str(tmp_path / 'data')))

@@ -13,7 +13,7 @@ from PIL import Image
 
 from datasets import manifest
 from datasets.conversion import convert_mnist
-from kits import file_server
+from kits import download_kit
 from kits.helpers import run_program
 
 # So many steps of a batch of 64 take a minute on two cores.
@@ -32,7 +32,7 @@ def digits_as_mnist(folder):
   for split, chosen in (('train', ~test), ('test', test)):
     for (file, *_), array in zip(convert_mnist.FILES[split],
                                 (large[chosen], labels[chosen])):
-      (folder / file).write_bytes(file_server.idx_gz(array))
+      (folder / file).write_bytes(download_kit.idx_gz(array))
   return int(test.sum())
 
 

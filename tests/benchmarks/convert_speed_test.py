@@ -4,7 +4,7 @@ import os
 
 from benchmarks import convert_speed
 from compat import tf
-from kits import tiny_dataset
+from kits import dataset_kit
 
 
 def labels_by_file(folder):
@@ -20,7 +20,7 @@ def labels_by_file(folder):
 
 
 def test_methods_write_the_same_photos(tmp_path):
-  tiny_dataset.make_folder(tmp_path / 'pets', {'cat': 40, 'dog': 20})
+  dataset_kit.make_folder(tmp_path / 'pets', {'cat': 40, 'dog': 20})
   written = []
   for name, function in convert_speed.METHODS:
     (tmp_path / name).mkdir()
@@ -34,7 +34,7 @@ def test_methods_write_the_same_photos(tmp_path):
 
 
 def test_compare_gives_the_speed_of_both(tmp_path, capsys):
-  tiny_dataset.make_folder(tmp_path / 'pets', {'cat': 40, 'dog': 20})
+  dataset_kit.make_folder(tmp_path / 'pets', {'cat': 40, 'dog': 20})
   speeds = convert_speed.compare(str(tmp_path / 'pets'), rounds=2)
   assert set(speeds) == {'2017', 'this project'}
   assert all(1 < speed < 1e6 for speed in speeds.values())

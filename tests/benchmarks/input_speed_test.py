@@ -7,13 +7,13 @@ from benchmarks import input_speed
 from compat import tf
 from datasets import dataset_factory
 from datasets.conversion import convert_photos
-from kits import tiny_dataset
+from kits import dataset_kit
 
 
 @pytest.fixture(scope='module')
 def dataset(tmp_path_factory):
   folder = tmp_path_factory.mktemp('input_speed')
-  tiny_dataset.make_folder(folder / 'pets', {'cat': 20, 'dog': 20})
+  dataset_kit.make_folder(folder / 'pets', {'cat': 20, 'dog': 20})
   convert_photos.convert(str(folder), 'pets', num_shards=2)
   return dataset_factory.get_dataset('pets', 'train', str(folder))
 

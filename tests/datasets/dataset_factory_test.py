@@ -18,14 +18,14 @@ from datasets import (
 )
 from datasets.conversion import convert_photos
 from datasets.records import tfrecord_file
-from kits import tiny_dataset
+from kits import dataset_kit
 
 
 @pytest.fixture(scope='module')
 def pets(tmp_path_factory):
   """A converted folder: 20 photos, 16 to train on and 4."""
   folder = tmp_path_factory.mktemp('data')
-  tiny_dataset.make_folder(folder / 'pets', {'cat': 10, 'dog': 10})
+  dataset_kit.make_folder(folder / 'pets', {'cat': 10, 'dog': 10})
   convert_photos.convert(str(folder), 'pets', percent_validation=20,
                          num_shards=3)
   return folder
@@ -93,10 +93,10 @@ def test_get_dataset_file_pattern_without_match_names_it(pets):
 
 
 def test_get_dataset_manifest_wins_over_labels_and_other_files(pets, tmp_path):
-  for name, data in tiny_dataset.file_contents(pets).items():
+  for name, data in dataset_kit.file_contents(pets).items():
     (tmp_path / name).write_bytes(data)
   (tmp_path / 'labels.txt').write_text('0:wrong\n1:names\n')
-  tiny_dataset.make_shards(tmp_path, 'pets', 'train', [2, 2, 2, 2])
+  dataset_kit.make_shards(tmp_path, 'pets', 'train', [2, 2, 2, 2])
   dataset = dataset_factory.get_dataset('pets', 'train', str(tmp_path))
   assert dataset.labels_to_names == {0: 'cat', 1: 'dog'}
   assert dataset.num_samples == 16 and len(dataset.data_sources) == 3
@@ -128,7 +128,7 @@ def test_get_dataset_not_converted_names_folder_and_command(tmp_path, folder):
 
 def slim_example(label):
   """An Example with slim's keys only."""
-  encoded = tiny_dataset.photo_bytes(label)
+  encoded = dataset_kit.photo_bytes(label)
   return tf.train.Example(features=tf.train.Features(feature={
       'image/encoded': tf.train.Feature(
           bytes_list=tf.train.BytesList(value=[encoded])),
@@ -145,7 +145,7 @@ def slim_example(label):
 
 def make_slim_flowers(folder, shards=5, name='flowers'):
   for index in range(shards):
-    tiny_dataset.write_records(
+    dataset_kit.write_records(
         folder / ('%s_train_%05d-of-%05d.tfrecord' % (name, index, shards)),
         [slim_example(index % 2), slim_example(1)])
   (folder / 'labels.txt').write_text('0:daisy\n1:roses\n')
@@ -163,7 +163,7 @@ def test_get_dataset_slim_records_with_underscore_are_read(tmp_path):
 
 
 def test_get_dataset_records_with_dash_and_no_manifest_are_read(tmp_path):
-  tiny_dataset.make_shards(tmp_path, 'flowers', 'train', [3, 4])
+  dataset_kit.make_shards(tmp_path, 'flowers', 'train', [3, 4])
   (tmp_path / 'labels.txt').write_text('0:daisy\n1:roses\n')
   dataset = dataset_factory.get_dataset('flowers', 'train', str(tmp_path))
   assert dataset.num_samples == 7
@@ -186,9 +186,9 @@ def test_get_dataset_records_without_labels_says_what_is_missing(tmp_path):
 
 
 def test_get_dataset_imagenet_has_its_1001_names(tmp_path):
-  tiny_dataset.write_records(tmp_path / 'imagenet_train-00000-of-00001',
+  dataset_kit.write_records(tmp_path / 'imagenet_train-00000-of-00001',
                              [slim_example(7)])
-  tiny_dataset.write_records(tmp_path / 'train-00000-of-01024',
+  dataset_kit.write_records(tmp_path / 'train-00000-of-01024',
                              [slim_example(7)])
   dataset = dataset_factory.get_dataset('imagenet', 'train', str(tmp_path))
   assert dataset.num_classes == 1001
@@ -263,7 +263,7 @@ def test_get_labels_of_slim_records_reads_any_label_file(tmp_path, text):
 
 
 def test_count_records_counts(tmp_path):
-  path, = tiny_dataset.make_shards(tmp_path, 'pets', 'train', [6])
+  path, = dataset_kit.make_shards(tmp_path, 'pets', 'train', [6])
   assert record_dataset.count_records(str(path)) == 6
   empty = tmp_path / 'empty'
   empty.write_bytes(b'')
@@ -272,7 +272,7 @@ def test_count_records_counts(tmp_path):
 
 @pytest.mark.parametrize('cut', [1, 100, 5])
 def test_count_records_truncated_file_names_file_and_record(tmp_path, cut):
-  path, = tiny_dataset.make_shards(tmp_path, 'pets', 'train', [6])
+  path, = dataset_kit.make_shards(tmp_path, 'pets', 'train', [6])
   path.write_bytes(path.read_bytes()[:-cut])
   with pytest.raises(InputError, match=r'pets_train.*ends inside record 5'):
     record_dataset.count_records(str(path))
@@ -295,7 +295,7 @@ def test_count_records_other_files_are_told_apart(tmp_path, data, message):
 
 
 def test_count_records_damaged_length_names_the_record(tmp_path):
-  path, = tiny_dataset.make_shards(tmp_path, 'pets', 'train', [6])
+  path, = dataset_kit.make_shards(tmp_path, 'pets', 'train', [6])
   data = path.read_bytes()
   start = tfrecord_file.record_offsets(str(path))[2]
   path.write_bytes(data[:start] + bytes([data[start] ^ 1]) + data[start + 1:])
@@ -315,7 +315,7 @@ def test_count_records_damaged_length_names_the_record(tmp_path):
     ('imagenet', 'validation-00000-of-00001', 'validation', (10, 12, 3))])
 def test_public_set_is_read_by_slims_file_names(tmp_path, name, file_name,
                                                 split, shape):
-  tiny_dataset.write_records(tmp_path / file_name, [slim_example(1)] * 3)
+  dataset_kit.write_records(tmp_path / file_name, [slim_example(1)] * 3)
   (tmp_path / 'mnist_extra.tfrecord').write_bytes(b'')
   dataset = dataset_factory.get_dataset(name, split, str(tmp_path))
   known = public_sets.PUBLIC_SETS[name]
@@ -341,7 +341,7 @@ def test_public_set_rows_are_slims():
 
 
 def test_public_name_of_own_photos_has_their_classes(tmp_path):
-  tiny_dataset.make_folder(tmp_path / 'mnist', {'cat': 3, 'dog': 3})
+  dataset_kit.make_folder(tmp_path / 'mnist', {'cat': 3, 'dog': 3})
   convert_photos.convert(str(tmp_path), 'mnist', percent_validation=40)
   dataset = dataset_factory.get_dataset('mnist', 'train', str(tmp_path))
   assert dataset.labels_to_names == {0: 'cat', 1: 'dog'}
@@ -356,7 +356,7 @@ def make_large_set(folder, monkeypatch, sizes):
       split_sizes={'train': 20, 'validation': 5}))
   monkeypatch.setattr(split_files, 'COUNT_LIMIT', 10)
   for index, size in enumerate(sizes):
-    tiny_dataset.write_records(
+    dataset_kit.write_records(
         folder / ('train-%05d-of-00005' % index), [slim_example(1)] * size)
   counted = []
   monkeypatch.setattr(
@@ -384,7 +384,7 @@ def test_public_set_that_is_a_part_is_counted(tmp_path, monkeypatch, sizes):
 
 def copy_pets(pets, folder, **facts):
   """Copies the data set; adds facts to the manifest's split train."""
-  for name, data in tiny_dataset.file_contents(pets).items():
+  for name, data in dataset_kit.file_contents(pets).items():
     (folder / name).write_bytes(data)
   fields = json.loads((pets / 'pets.json').read_text(encoding='utf-8'))
   fields['splits']['train'].update(facts)
@@ -436,7 +436,7 @@ def test_get_dataset_large_split_looks_at_the_start_of_files(
 
 
 def test_check_of_1000_files_takes_less_than_a_second(tmp_path):
-  paths = tiny_dataset.make_shards(tmp_path, 'pets', 'train', [1])
+  paths = dataset_kit.make_shards(tmp_path, 'pets', 'train', [1])
   data = paths[0].read_bytes()
   names = ['%04d' % index for index in range(1000)]
   for name in names:

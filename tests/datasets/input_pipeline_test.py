@@ -14,7 +14,7 @@ from common.errors import InputError
 from compat import tf
 from datasets import input_pipeline, record_dataset
 from datasets.records import tfrecord_file
-from kits import helpers, tiny_dataset
+from kits import dataset_kit, helpers
 from kits.input_kit import (
   decode,
   evaluate,
@@ -30,14 +30,14 @@ from kits.input_kit import (
 
 @pytest.mark.parametrize('kind', ['PNG', 'JPEG'])
 def test_photo_to_input_content_decides_the_format(kind):
-  encoded = tiny_dataset.photo_bytes(3, kind)
+  encoded = dataset_kit.photo_bytes(3, kind)
   wanted = np.asarray(Image.open(io.BytesIO(encoded))).astype(int)
   # TensorFlow's and Pillow's JPEG decoders may round apart.
   assert np.abs(decode(encoded) - wanted).max() <= (0 if kind == 'PNG' else 4)
 
 
 def test_photo_to_input_one_channel_is_grey():
-  encoded = tiny_dataset.photo_bytes(3, 'PNG')
+  encoded = dataset_kit.photo_bytes(3, 'PNG')
   wanted = np.asarray(Image.open(io.BytesIO(encoded)).convert('L')).astype(int)
   assert np.abs(decode(encoded, channels=1)[..., 0] - wanted).max() <= 1
 
@@ -234,8 +234,8 @@ def test_buffer_size_shrinks_for_large_photos(tmp_path, monkeypatch):
 
 def test_labels_offset_is_subtracted(tmp_path):
   paths = [tmp_path / 'imagenet_train-00000-of-00001']
-  tiny_dataset.write_records(paths[0], [
-      record_dataset.make_example(tiny_dataset.photo_bytes(label), 10, 12,
+  dataset_kit.write_records(paths[0], [
+      record_dataset.make_example(dataset_kit.photo_bytes(label), 10, 12,
                                   label, str(label)) for label in (1, 2)])
   dataset = record_dataset.make_dataset([str(paths[0])], 2,
                                         ['background', 'a', 'b'])
@@ -262,11 +262,11 @@ def test_labels_offset_that_leaves_no_class_is_an_error(tmp_path, offset):
 
 
 def test_old_record_without_file_name_has_an_empty_one(tmp_path):
-  example = record_dataset.make_example(tiny_dataset.photo_bytes(1), 10, 12, 0,
+  example = record_dataset.make_example(dataset_kit.photo_bytes(1), 10, 12, 0,
                                         'x')
   del example.features.feature['image/filename']
   path = os.path.join(str(tmp_path), 'old')
-  tiny_dataset.write_records(path, [example])
+  dataset_kit.write_records(path, [example])
   dataset = record_dataset.make_dataset([path], 1, ['a', 'b'])
   assert evaluate(dataset)[0]['filename'].tolist() == [b'']
 
@@ -298,7 +298,7 @@ def rewrite(path, change, number=2):
   examples = [tf.train.Example.FromString(data)
               for data in tf.python_io.tf_record_iterator(path)]
   change(examples[number].features.feature)
-  tiny_dataset.write_records(path, examples)
+  dataset_kit.write_records(path, examples)
 
 
 @pytest.mark.parametrize('batches', [evaluate, train])

@@ -12,7 +12,7 @@ import pytest
 
 from compat import tf
 from datasets import dataset_factory, input_pipeline
-from kits import tiny_dataset, trained_kit
+from kits import dataset_kit, trained_kit
 from kits.helpers import ROOT
 from preprocessing import preprocessing_factory
 
@@ -25,7 +25,7 @@ SETTLED = 1500
 @pytest.fixture
 def many_shards(tmp_path):
   """1,000 files as slim's scripts leave them: 20 records each, no manifest."""
-  path, = tiny_dataset.make_shards(tmp_path, 'pets', 'once', [20])
+  path, = dataset_kit.make_shards(tmp_path, 'pets', 'once', [20])
   for number in range(SHARDS):
     shutil.copy(str(path), str(tmp_path / (
         'pets_train_%05d-of-%05d.tfrecord' % (number, SHARDS))))

@@ -11,7 +11,7 @@ import pytest
 
 from common.errors import InputError
 from downloads import archives
-from kits.file_server import tar_gz
+from kits.download_kit import tar_gz
 
 FILES = {'./top/a.txt': b'a' * 5000, 'top/in//b.txt': b'b', 'c': b''}
 

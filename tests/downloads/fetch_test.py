@@ -17,7 +17,7 @@ import pytest
 from common import locks
 from common.errors import InputError
 from downloads import archives, fetch
-from kits import file_server
+from kits import download_kit
 from kits.helpers import ROOT
 
 CONTENT = random.Random(0).getrandbits(8 * 300000).to_bytes(300000, 'big')
@@ -35,7 +35,7 @@ def no_waiting(monkeypatch):
 
 @pytest.fixture
 def server():
-  with file_server.running() as kit:
+  with download_kit.running() as kit:
     kit.files['/' + NAME] = CONTENT
     yield kit
 
@@ -350,7 +350,7 @@ def test_fetch_damaged_transfer_is_repeated_once(server, tmp_path):
 
 def test_fetch_known_checksum_is_required_of_every_address(server, tmp_path):
   server.files['/other'] = CONTENT[:-1] + b'!'
-  sha256 = file_server.sha256(CONTENT)
+  sha256 = download_kit.sha256(CONTENT)
   path = tmp_path / NAME
   assert fetch.fetch([server.url + '/other', server.url + '/' + NAME],
                      str(path), sha256=sha256)
@@ -366,7 +366,7 @@ def test_fetch_known_checksum_is_required_of_every_address(server, tmp_path):
 def test_fetch_checksum_of_the_first_download_is_recorded(server, tmp_path):
   path = get(server, tmp_path)
   record = tmp_path / (NAME + '.sha256')
-  assert record.read_text() == '%s  %s\n' % (file_server.sha256(CONTENT), NAME)
+  assert record.read_text() == '%s  %s\n' % (download_kit.sha256(CONTENT), NAME)
   path.unlink()
   get(server, tmp_path)
   path.unlink()
@@ -376,7 +376,7 @@ def test_fetch_checksum_of_the_first_download_is_recorded(server, tmp_path):
   assert not path.exists()
   record.write_text('half a li')  # As a process that was killed leaves it.
   get(server, tmp_path)
-  assert record.read_text().startswith(file_server.sha256(
+  assert record.read_text().startswith(download_kit.sha256(
       server.files['/' + NAME]))
 
 

@@ -22,7 +22,7 @@ from evaluation import (
   wrong_photos,
 )
 from evaluation.loop import Counted
-from kits import tiny_dataset
+from kits import dataset_kit
 from ood import reference_bank, refused_photos, run_bank
 from runs import run_info
 
@@ -442,13 +442,13 @@ def test_wrong_photos_are_those_of_the_highest_scores_over_all_splits():
 
 
 def test_read_photos_finds_records_by_their_number_over_all_files(tmp_path):
-  paths = tiny_dataset.make_shards(tmp_path, 'x', 'test', [3, 1, 4])
+  paths = dataset_kit.make_shards(tmp_path, 'x', 'test', [3, 1, 4])
   found = dict(wrong_photos.read_photos(map(str, paths), [7, 0, 3]))
-  assert found == {n: tiny_dataset.photo_bytes(n) for n in (0, 3, 7)}
+  assert found == {n: dataset_kit.photo_bytes(n) for n in (0, 3, 7)}
 
 
 def test_read_photos_leaves_a_damaged_record_out(tmp_path):
-  path, = tiny_dataset.make_shards(tmp_path, 'x', 'test', [3])
+  path, = dataset_kit.make_shards(tmp_path, 'x', 'test', [3])
   data = bytearray(path.read_bytes())
   data[100] ^= 255
   path.write_bytes(data)
@@ -457,7 +457,7 @@ def test_read_photos_leaves_a_damaged_record_out(tmp_path):
 
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
 def test_data_uri_is_a_small_jpeg(kind):
-  text = wrong_photos.data_uri(tiny_dataset.photo_bytes(1, kind, (900, 300)))
+  text = wrong_photos.data_uri(dataset_kit.photo_bytes(1, kind, (900, 300)))
   assert text.startswith('data:image/jpeg;base64,/9j/')
   assert len(text) < 30000
 
@@ -465,7 +465,7 @@ def test_data_uri_is_a_small_jpeg(kind):
 def test_data_uri_of_no_photo_is_none():
   assert wrong_photos.data_uri(None) is None
   assert wrong_photos.data_uri(b'no photo') is None
-  assert wrong_photos.data_uri(tiny_dataset.photo_bytes(1)[:200]) is None
+  assert wrong_photos.data_uri(dataset_kit.photo_bytes(1)[:200]) is None
 
 
 @pytest.mark.parametrize('text,rows,note', [

@@ -6,11 +6,11 @@ from PIL import Image
 
 from datasets import manifest as manifests
 from datasets.conversion import convert_photos
-from kits import tiny_dataset
+from kits import dataset_kit
 
 
 def make(tmp_path, counts=None, name='pets'):
-  tiny_dataset.make_folder(tmp_path / name, counts or {'cat': 20, 'dog': 20})
+  dataset_kit.make_folder(tmp_path / name, counts or {'cat': 20, 'dog': 20})
   return tmp_path / name
 
 
@@ -23,7 +23,7 @@ def convert(folder, name='pets', **options):
 def add(folder, class_name, numbers):
   for number in numbers:
     (folder / class_name / ('new %d.jpg' % number)).write_bytes(
-        tiny_dataset.photo_bytes(1000 + number))
+        dataset_kit.photo_bytes(1000 + number))
 
 
 def turn_cats(folder, manifest):

@@ -1,4 +1,4 @@
-"""What several tests share."""
+"""Helpers of all tests: the project's folder, and running its programs."""
 
 import contextlib
 import itertools

@@ -2,7 +2,7 @@
 
 from compat import tf
 from datasets.conversion import convert_imagenet
-from kits import tiny_dataset
+from kits import dataset_kit
 
 IDS = ['n01440764', 'n02012849', 'n03126707']  # tench, crane, crane
 LABELS = [1, 135, 518]
@@ -17,11 +17,11 @@ def make_tree(folder, photos=6):
     for number in range(photos):
       name = '%s_%d.JPEG' % (wordnet_id, number)
       (folder / 'train' / wordnet_id / name).write_bytes(
-          tiny_dataset.photo_bytes(100 * index + number))
+          dataset_kit.photo_bytes(100 * index + number))
   (folder / 'validation').mkdir()
   for number in range(1, 6):
     (folder / 'validation' / ('ILSVRC2012_val_%08d.JPEG' % number)).write_bytes(
-        tiny_dataset.photo_bytes(1000 + number))
+        dataset_kit.photo_bytes(1000 + number))
   (folder / 'classes.txt').write_text(
       ''.join('%s\n' % IDS[number % 3] for number in range(5)))
   (folder / 'boxes.csv').write_text(

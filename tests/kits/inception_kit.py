@@ -1,7 +1,7 @@
-"""Small Inception networks, and what a graph tells beyond its variables."""
+"""Small Inception networks, and checks of a graph beyond its variables."""
 
 from compat import tf
-from kits import nets_facts
+from kits import nets_kit
 from nets.inception_utils import Conv, MaxPool
 
 # Layers with the sizes of Inception V1 and V2 and the name of the last one.
@@ -46,7 +46,7 @@ def check_base(base, names, output, shape):
   assert net.shape.as_list() == shape
   with graph.as_default():
     # Without an arg scope there is no batch norm.
-    assert not [name for name in nets_facts.variable_shapes()
+    assert not [name for name in nets_kit.variable_shapes()
                 if 'BatchNorm' in name]
 
 

@@ -2,7 +2,7 @@
 
 from compat import tf
 from datasets import input_pipeline, record_dataset
-from kits import tiny_dataset
+from kits import dataset_kit
 
 
 def preprocess(image, height, width):
@@ -17,7 +17,7 @@ def preprocess_randomly(image, height, width):
 
 def make_dataset(folder, sizes, num_classes=2, labels=None):
   """A Dataset of files with so many records each, named by their numbers."""
-  paths = tiny_dataset.make_shards(folder, 'pets', 'train', sizes, num_classes)
+  paths = dataset_kit.make_shards(folder, 'pets', 'train', sizes, num_classes)
   return record_dataset.make_dataset(
       list(map(str, paths)), sum(sizes),
       labels or ['class %d' % index for index in range(num_classes)])

@@ -19,7 +19,7 @@ from absl import flags
 from common import flags as common_flags
 from common.errors import InputError, unknown_name
 from compat import tf
-from kits import nets_facts
+from kits import nets_kit
 
 FLAGS = flags.FLAGS
 
@@ -73,23 +73,23 @@ def network_facts(nets_factory, name):
   if name not in nets_factory.networks_map:
     raise unknown_name('network', name, nets_factory.networks_map)
   size = nets_factory.networks_map[name].default_image_size
-  image = nets_facts.seeded_image(size, 1 if name == 'lenet' else 3)
+  image = nets_kit.seeded_image(size, 1 if name == 'lenet' else 3)
   with tf.Graph().as_default(), tf.Session() as session:
     images = tf.placeholder(tf.float32, image.shape)
     logits, end_points = nets_factory.get_network_fn(
-        name, nets_facts.NUM_CLASSES)(images)
-    variables = nets_facts.variable_shapes()
+        name, nets_kit.NUM_CLASSES)(images)
+    variables = nets_kit.variable_shapes()
     count = sum(v.shape.num_elements() for v in tf.global_variables())
-    nets_facts.load_seeded_weights(session, tf.global_variables())
+    nets_kit.load_seeded_weights(session, tf.global_variables())
     values = session.run(logits, {images: image})
   predictions = end_points.get('Predictions', end_points.get('predictions'))
   return {
       'name': name,
       'image_size': size,
-      'num_classes': nets_facts.NUM_CLASSES,
+      'num_classes': nets_kit.NUM_CLASSES,
       'variables': variables,
       'n_params': count,
-      'end_points': nets_facts.shapes(end_points),
+      'end_points': nets_kit.shapes(end_points),
       'output_nodes': {
           'logits': logits.op.name,
           'predictions': None if predictions is None else predictions.op.name},

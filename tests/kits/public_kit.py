@@ -10,7 +10,7 @@ from datasets.conversion import (
   convert_mnist,
 )
 from downloads import fetch
-from kits import file_server, tiny_dataset
+from kits import dataset_kit, download_kit
 
 RNG = np.random.RandomState(0)
 DIGITS = {'train': (RNG.randint(0, 256, (23, 28, 28)).astype(np.uint8),
@@ -21,7 +21,7 @@ DIGITS = {'train': (RNG.randint(0, 256, (23, 28, 28)).astype(np.uint8),
 
 def mnist_files(digits=None):
   """Returns {file name: bytes} of MNIST's four files."""
-  return {file: file_server.idx_gz(array)
+  return {file: download_kit.idx_gz(array)
           for split, arrays in (digits or DIGITS).items()
           for (file, *_), array in zip(convert_mnist.FILES[split], arrays)}
 
@@ -47,7 +47,7 @@ def cifar_archive(**changes):
   files['test_batch.bin'] = cifar_bytes(*cifar_batch(6))
   files['readme.html'] = b'<html>'
   files.update(changes)
-  return file_server.tar_gz({'cifar-10-batches-bin/' + name: data
+  return download_kit.tar_gz({'cifar-10-batches-bin/' + name: data
                              for name, data in files.items() if data})
 
 
@@ -58,8 +58,8 @@ def flowers_archive(a_kind=4):
     for index in range(a_kind):
       number += 1
       files['flower_photos/%s/%d.jpg' % (kind, index)] = (
-          tiny_dataset.photo_bytes(number))
-  return file_server.tar_gz(files)
+          dataset_kit.photo_bytes(number))
+  return download_kit.tar_gz(files)
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def server(monkeypatch):
   are adapted."""
   monkeypatch.setattr(fetch, 'WAITS', (0,) * 3)
   monkeypatch.setenv('no_proxy', '*')
-  with file_server.running() as kit:
+  with download_kit.running() as kit:
     served = dict(mnist_files(), **{
         convert_cifar10.ARCHIVE: cifar_archive(),
         convert_flowers.ARCHIVE: flowers_archive()})
@@ -76,12 +76,13 @@ def server(monkeypatch):
     monkeypatch.setattr(convert_mnist, 'ADDRESSES',
                         (kit.url + '/gone/', kit.url + '/'))
     monkeypatch.setattr(convert_mnist, 'FILES', {
-        split: tuple((name, len(served[name]), file_server.sha256(served[name]))
-                     for name, *_ in pair)
+        split: tuple(
+            (name, len(served[name]), download_kit.sha256(served[name]))
+            for name, *_ in pair)
         for split, pair in convert_mnist.FILES.items()})
     for module in (convert_cifar10, convert_flowers):
       monkeypatch.setattr(module, 'URLS', (kit.url + '/' + module.ARCHIVE,))
       monkeypatch.setattr(module, 'SIZE', len(served[module.ARCHIVE]))
       monkeypatch.setattr(module, 'SHA256',
-                          file_server.sha256(served[module.ARCHIVE]))
+                          download_kit.sha256(served[module.ARCHIVE]))
     yield kit

@@ -1,4 +1,4 @@
-"""What a run left behind, for the tests of several ways to train."""
+"""Reads the files of a training run, for the tests of the kinds of runs."""
 
 import contextlib
 import csv
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import eval_image_classifier
-from kits import tiny_network
+from kits import network_kit
 from kits.helpers import parsed_flags
 from nets import nets_factory
 
@@ -20,12 +20,12 @@ TINY_HEAD = '--trainable_scopes=Head/logits'
 
 @contextlib.contextmanager
 def tiny_networks():
-  """Has --model_name=cifarnet stand for the network of tiny_network.py.
+  """Has --model_name=cifarnet stand for the network of network_kit.py.
 
   It has batch norm and an auxiliary head, and runs in half the time.
   """
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(nets_factory, 'get_network_fn', tiny_network.network_fn)
+    patch.setattr(nets_factory, 'get_network_fn', network_kit.network_fn)
     yield
 
 

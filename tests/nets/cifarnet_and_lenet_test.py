@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from compat import slim, tf
-from kits import nets_facts
+from kits import nets_kit
 from nets import cifarnet, lenet
 
 NETWORKS = [
@@ -37,7 +37,7 @@ def test_network_prediction_fn_and_scope_are_used(network, arg_scope, channels,
         tf.zeros([2, 8, 8, channels]), 6, scope='Mine',
         prediction_fn=lambda logits, scope: tf.sigmoid(logits, name=scope))
     assert end_points['Predictions'].op.type == 'Sigmoid'
-    assert {name.split('/')[0] for name in nets_facts.variable_shapes()} == {
+    assert {name.split('/')[0] for name in nets_kit.variable_shapes()} == {
         'Mine'}
 
 

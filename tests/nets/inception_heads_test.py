@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from compat import slim, tf
-from kits import inception_kit, nets_facts
+from kits import inception_kit, nets_kit
 from nets import inception_v1, inception_v2, inception_v3
 
 # layers: that stand in for the network's own. pool: scope of the average pool;
@@ -83,7 +83,7 @@ def test_network_no_classes_gives_the_pooled_features(head, num_classes):
     net, end_points = build(head, photos(head), num_classes)
     assert net is end_points[head.after[0]]
     assert list(end_points) == layers_of(head) + head.after[:1]
-    assert not [name for name in nets_facts.variable_shapes()
+    assert not [name for name in nets_kit.variable_shapes()
                 if 'Logits' in name]
 
 
@@ -124,7 +124,7 @@ def test_network_unknown_image_size_runs_at_the_default(head):
     session.run(tf.global_variables_initializer())
     output, pooled, last = session.run(
         [logits, end_points[head.after[0]], end_points[layers_of(head)[-1]]],
-        {images: nets_facts.seeded_image(head.size, 3)})
+        {images: nets_kit.seeded_image(head.size, 3)})
     assert output.shape == (1, 7)
     np.testing.assert_allclose(pooled, last.mean((1, 2), keepdims=True),
                                rtol=1e-4, atol=1e-6)
@@ -217,7 +217,7 @@ def test_network_reuse_argument_shares_the_variables(head):
 def test_network_scope_renames_the_variables(head):
   with tf.Graph().as_default():
     build(head, photos(head), scope='Mine')
-    assert {name.split('/')[0] for name in nets_facts.variable_shapes()} == {
+    assert {name.split('/')[0] for name in nets_kit.variable_shapes()} == {
         'Mine'}
 
 
@@ -244,7 +244,7 @@ def test_network_batch_norm_scale_adds_gammas(head):
     with slim.arg_scope(head.module.inception_utils.inception_arg_scope(
         batch_norm_scale=True)):
       build(head, photos(head))
-    names = set(nets_facts.variable_shapes())
+    names = set(nets_kit.variable_shapes())
     beta = {name for name in names if name.endswith('/BatchNorm/beta')}
     assert {name[:-len('beta')] + 'gamma' for name in beta} <= names
     assert len(beta) in (2, 3)  # One for each convolution of the layers.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from compat import slim, tf
-from kits import inception_kit, nets_facts
+from kits import inception_kit, nets_kit
 from nets import inception, inception_resnet_v2
 from nets.batch_norm import batch_norm
 
@@ -63,7 +63,7 @@ def test_base_has_the_end_points_in_order(shallow, options, sizes):
         [2, size, size, channels] for size, channels in zip(sizes, CHANNELS)]
     assert net is end_points[BASE[len(sizes) - 1]]
     # Without an arg scope there is no batch norm.
-    assert not [name for name in nets_facts.variable_shapes()
+    assert not [name for name in nets_kit.variable_shapes()
                 if 'BatchNorm' in name]
 
 
@@ -90,7 +90,7 @@ def test_base_final_endpoint_builds_nothing_after_it(shallow, final_endpoint,
     net, end_points = _base(final_endpoint=final_endpoint, scope='Mine')
     assert list(end_points) == BASE[:BASE.index(final_endpoint) + 1]
     assert net is end_points[final_endpoint]
-    scopes = [name.split('/')[:2] for name in nets_facts.variable_shapes()]
+    scopes = [name.split('/')[:2] for name in nets_kit.variable_shapes()]
     assert scopes[-1] == ['Mine', last]
 
 
@@ -101,9 +101,9 @@ def test_base_dilated_has_the_strided_outputs_among_its_own(shallow):
       # 65, 33, 17, 9, 5: an odd number of rows at each stride, so that strides
       # sample the same pixels.
       net, _ = inception.inception_resnet_v2_base(
-          tf.constant(nets_facts.seeded_image(65, 3)), 'PreAuxLogits',
+          tf.constant(nets_kit.seeded_image(65, 3)), 'PreAuxLogits',
           output_stride=output_stride, align_feature_maps=True)
-      nets_facts.load_seeded_weights(session, tf.global_variables())
+      nets_kit.load_seeded_weights(session, tf.global_variables())
       outputs[output_stride] = session.run(net)
   assert outputs[8].shape == (1, 9, 9, 1088)
   assert outputs[16].shape == (1, 5, 5, 1088)
@@ -152,25 +152,25 @@ def test_block_function_has_slims_scope_and_reuses(block, scope, mixed):
   with tf.Graph().as_default():
     inputs = tf.zeros([2, 9, 9, 10])
     assert block(inputs).shape.as_list() == [2, 9, 9, 10]
-    shapes = nets_facts.variable_shapes()
+    shapes = nets_kit.variable_shapes()
     assert {name.split('/')[0] for name in shapes} == {scope}
     assert shapes[scope + '/Conv2d_1x1/weights'] == [1, 1, mixed, 10]
     assert shapes[scope + '/Conv2d_1x1/biases'] == [10]
     block(inputs, scope=scope, reuse=True)
-    assert nets_facts.variable_shapes() == shapes
+    assert nets_kit.variable_shapes() == shapes
     block(inputs, scope='Mine')
-    assert len(nets_facts.variable_shapes()) == 2 * len(shapes)
+    assert len(nets_kit.variable_shapes()) == 2 * len(shapes)
 
 
 @pytest.mark.parametrize('block, scope, mixed', BLOCKS)
 def test_block_function_adds_the_scaled_residual(block, scope, mixed):
   with tf.Graph().as_default(), tf.Session() as session:
-    inputs = tf.constant(nets_facts.seeded_image(9, 10))
+    inputs = tf.constant(nets_kit.seeded_image(9, 10))
     outputs = [
         block(inputs, scale, activation_fn, scope, reuse=tf.AUTO_REUSE)
         for scale, activation_fn in ((1.0, None), (0.5, None),
                                      (0.5, tf.nn.relu), (1e6, tf.nn.relu6))]
-    nets_facts.load_seeded_weights(session, tf.global_variables())
+    nets_kit.load_seeded_weights(session, tf.global_variables())
     net, whole, half, activated, clipped = session.run([inputs] + outputs)
   residual = whole - net
   assert abs(residual).max() > 0.1
@@ -188,7 +188,7 @@ def test_network_no_classes_gives_the_pooled_features(heads):
     assert net.op.name.startswith('InceptionResnetV2/Logits/AvgPool_1a_8x8')
     assert net.shape.as_list() == [5, 1, 1, 1536]
     assert list(end_points) == HEADS_END_POINTS + ['global_pool']
-    assert not [name for name in nets_facts.variable_shapes()
+    assert not [name for name in nets_kit.variable_shapes()
                 if 'Logits' in name]
 
 
@@ -214,7 +214,7 @@ def test_network_without_aux_logits_has_none(heads):
     _, end_points = inception.inception_resnet_v2(
         tf.zeros([5, 299, 299, 3]), 7, create_aux_logits=False)
     assert 'AuxLogits' not in end_points
-    assert not [name for name in nets_facts.variable_shapes()
+    assert not [name for name in nets_kit.variable_shapes()
                 if 'AuxLogits' in name]
 
 
@@ -272,7 +272,7 @@ def test_network_reuse_argument_shares_the_variables(heads):
 def test_network_scope_renames_the_variables(heads):
   with tf.Graph().as_default():
     inception.inception_resnet_v2(tf.zeros([1, 99, 99, 3]), 7, scope='Mine')
-    assert {name.split('/')[0] for name in nets_facts.variable_shapes()} == {
+    assert {name.split('/')[0] for name in nets_kit.variable_shapes()} == {
         'Mine'}
 
 
@@ -314,7 +314,7 @@ def _heads_under(scope_options, **options):
 def test_arg_scope_batch_norm_scale_adds_a_gamma(heads, scope_options, gammas):
   with tf.Graph().as_default():
     _heads_under(scope_options, is_training=False)
-    names = nets_facts.variable_shapes()
+    names = nets_kit.variable_shapes()
     assert len([name for name in names if name.endswith('/gamma')]) == gammas
     assert len([name for name in names if name.endswith('/beta')]) == 12
     # Not where a residual is brought to its width.
@@ -325,7 +325,7 @@ def test_arg_scope_regularizes_weights_and_biases(heads):
   with tf.Graph().as_default():
     _heads_under({'weight_decay': 0.1})
     losses = tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)
-    kinds = [name.split('/')[-1] for name in nets_facts.variable_shapes()]
+    kinds = [name.split('/')[-1] for name in nets_kit.variable_shapes()]
     assert kinds.count('biases') == 3
     assert len(losses) == kinds.count('weights') + kinds.count('biases')
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from compat import slim, tf
-from kits import nets_facts
+from kits import nets_kit
 from nets import inception_utils
 from nets.inception_utils import (
   AvgPool,
@@ -38,7 +38,7 @@ def test_add_layer_conv_has_width_kernel_stride_and_scope():
     output = inception_utils.add_layer(
         _ramp(), Conv('Odd_name', 7, (1, 3), 2, 'VALID'))
     assert output.shape.as_list() == [1, 3, 2, 7]
-    assert nets_facts.variable_shapes() == {
+    assert nets_kit.variable_shapes() == {
         'Odd_name/weights': [1, 3, 2, 7], 'Odd_name/biases': [7]}
 
 
@@ -79,7 +79,7 @@ def test_add_branches_concatenates_in_the_order_of_the_table():
         Branch('Branch_0', (AvgPool('Pool', (1, 1)),)),
     ))
     assert output.op.name == 'concat'
-    assert sorted(nets_facts.variable_shapes()) == [
+    assert sorted(nets_kit.variable_shapes()) == [
         'Branch_1/Conv/biases', 'Branch_1/Conv/weights',
         'Branch_1/Conv2/biases', 'Branch_1/Conv2/weights']
     image, output = _run(image, output)
@@ -93,7 +93,7 @@ def test_add_block_reuse_shares_the_variables():
     inception_utils.add_block(_ramp(), branches, 'Mixed', 'Default')
     inception_utils.add_block(_ramp(), branches, 'Mixed', 'Default', reuse=True)
     inception_utils.add_block(_ramp(), branches, None, 'Default')
-    assert {name.split('/')[0] for name in nets_facts.variable_shapes()} == {
+    assert {name.split('/')[0] for name in nets_kit.variable_shapes()} == {
         'Mixed', 'Default'}
 
 
@@ -147,7 +147,7 @@ def test_add_layer_separable_conv_multiplies_what_the_width_allows(width,
     output = inception_utils.add_layer(
         _ramp(), SeparableConv('S', width, (3, 3), 2, 'VALID', 1.0, 4))
     assert output.shape.as_list() == [1, 2, 2, width]
-    assert nets_facts.variable_shapes() == {
+    assert nets_kit.variable_shapes() == {
         'S/depthwise_weights': [3, 3, 2, multiplier],
         'S/pointwise_weights': [1, 1, 2 * multiplier, width],
         'S/biases': [width]}
@@ -254,7 +254,7 @@ def _conv_under(**options):
 def test_inception_arg_scope_default_normalises_without_gamma():
   with tf.Graph().as_default():
     output = _conv_under()
-    assert set(nets_facts.variable_shapes()) == {
+    assert set(nets_kit.variable_shapes()) == {
         'Conv/weights', 'Conv/BatchNorm/beta', 'Conv/BatchNorm/moving_mean',
         'Conv/BatchNorm/moving_variance'}
     assert output.op.type == 'Relu'
@@ -264,13 +264,13 @@ def test_inception_arg_scope_default_normalises_without_gamma():
 def test_inception_arg_scope_scale_adds_gamma():
   with tf.Graph().as_default():
     _conv_under(batch_norm_scale=True)
-    assert 'Conv/BatchNorm/gamma' in nets_facts.variable_shapes()
+    assert 'Conv/BatchNorm/gamma' in nets_kit.variable_shapes()
 
 
 def test_inception_arg_scope_no_batch_norm_has_biases():
   with tf.Graph().as_default():
     _conv_under(use_batch_norm=False, activation_fn=tf.nn.relu6)
-    assert set(nets_facts.variable_shapes()) == {'Conv/weights', 'Conv/biases'}
+    assert set(nets_kit.variable_shapes()) == {'Conv/weights', 'Conv/biases'}
     assert tf.get_collection(tf.GraphKeys.UPDATE_OPS) == []
 
 

@@ -6,7 +6,7 @@ inception_heads_test.py has what follows the layers.
 import pytest
 
 from compat import tf
-from kits import inception_kit, nets_facts
+from kits import inception_kit, nets_kit
 from nets import inception, inception_v1
 
 # End points of the base, in the order that they are built.
@@ -64,7 +64,7 @@ def test_base_final_endpoint_builds_nothing_after_it(final_endpoint, name,
     assert list(end_points) == BASE[:BASE.index(final_endpoint) + 1]
     assert net.op.name == 'Mine/' + name
     assert net.shape.as_list() == shape
-    assert {name.split('/')[1] for name in nets_facts.variable_shapes()} == {
+    assert {name.split('/')[1] for name in nets_kit.variable_shapes()} == {
         name for name in end_points if not name.startswith('MaxPool')}
 
 

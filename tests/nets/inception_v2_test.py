@@ -6,7 +6,7 @@ inception_heads_test.py has what follows the layers.
 import pytest
 
 from compat import slim, tf
-from kits import inception_kit, nets_facts
+from kits import inception_kit, nets_kit
 from nets import inception, inception_v2
 
 # End points of the base, in the order that they are built.
@@ -74,7 +74,7 @@ def test_base_final_endpoint_builds_nothing_after_it(final_endpoint, name,
     assert list(end_points) == BASE[:BASE.index(final_endpoint) + 1]
     assert net.op.name == 'Mine/' + name
     assert net.shape.as_list() == shape
-    assert {name.split('/')[1] for name in nets_facts.variable_shapes()} == {
+    assert {name.split('/')[1] for name in nets_kit.variable_shapes()} == {
         name for name in end_points if not name.startswith('MaxPool')}
 
 
@@ -84,7 +84,7 @@ def test_base_common_convolution_replaces_the_separable():
         tf.zeros([1, 224, 224, 3]), 'Conv2d_2b_1x1', use_separable_conv=False)
     assert list(end_points) == BASE[:3]
     assert end_points['Conv2d_1a_7x7'].shape.as_list() == [1, 112, 112, 64]
-    shapes = nets_facts.variable_shapes()
+    shapes = nets_kit.variable_shapes()
     assert shapes['InceptionV2/Conv2d_1a_7x7/weights'] == [7, 7, 3, 64]
     assert inception_kit.stddevs() == {'Conv2d_1a_7x7/weights': 1.0,
                                        'Conv2d_2b_1x1/weights': 0.1}
@@ -109,8 +109,8 @@ def test_base_channels_first_normalises_channels():
       inception_v2.inception_v2_base(
           tf.zeros([5, 3, 56, 48]), 'Mixed_3b', use_separable_conv=False,
           data_format='NCHW')
-    shapes = nets_facts.variable_shapes()
-    published = nets_facts.load('inception_v2')['variables']
+    shapes = nets_kit.variable_shapes()
+    published = nets_kit.load('inception_v2')['variables']
     of_batch_norm = [name for name in shapes if 'BatchNorm' in name]
     assert len(of_batch_norm) == 3 * 10
     for name in of_batch_norm:
@@ -167,7 +167,7 @@ def test_base_depth_multiplier_bounds_the_separable_convolution(
   with tf.Graph().as_default():
     inception_v2.inception_v2_base(
         tf.zeros([1, 32, 32, 3]), 'Conv2d_1a_7x7', min_depth, depth_multiplier)
-    assert nets_facts.variable_shapes() == {
+    assert nets_kit.variable_shapes() == {
         'InceptionV2/Conv2d_1a_7x7/depthwise_weights': [7, 7, 3, multiplier],
         'InceptionV2/Conv2d_1a_7x7/pointwise_weights': [
             1, 1, 3 * multiplier, width],

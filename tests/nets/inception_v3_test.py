@@ -6,7 +6,7 @@ inception_heads_test.py has what follows the layers.
 import pytest
 
 from compat import tf
-from kits import inception_kit, nets_facts
+from kits import inception_kit, nets_kit
 from nets import inception, inception_v3
 
 # End points of the base, in the order that they are built.
@@ -65,7 +65,7 @@ def test_base_final_endpoint_builds_nothing_after_it(final_endpoint, name,
     assert list(end_points) == BASE[:BASE.index(final_endpoint) + 1]
     assert net.op.name == 'Mine/' + name
     assert net.shape.as_list() == shape
-    assert {name.split('/')[1] for name in nets_facts.variable_shapes()} == {
+    assert {name.split('/')[1] for name in nets_kit.variable_shapes()} == {
         name for name in end_points if not name.startswith('MaxPool')}
 
 
@@ -98,7 +98,7 @@ def test_network_depth_multiplier_scales_the_auxiliary_classifier(small):
   with tf.Graph().as_default():
     inception_v3.inception_v3(tf.zeros([1, 299, 299, 3]), 7, min_depth=40,
                               depth_multiplier=0.25)
-    shapes = nets_facts.variable_shapes()
+    shapes = nets_kit.variable_shapes()
     scope = 'InceptionV3/AuxLogits/'
     assert shapes[scope + 'Conv2d_1b_1x1/weights'] == [1, 1, 40, 40]
     assert shapes[scope + 'Conv2d_2a_5x5/weights'] == [5, 5, 40, 192]
@@ -118,7 +118,7 @@ def test_network_without_aux_logits_has_none(small):
     _, end_points = inception_v3.inception_v3(tf.zeros([1, 299, 299, 3]), 7,
                                               create_aux_logits=False)
     assert 'AuxLogits' not in end_points
-    assert not [name for name in nets_facts.variable_shapes()
+    assert not [name for name in nets_kit.variable_shapes()
                 if 'AuxLogits' in name]
 
 
@@ -130,7 +130,7 @@ def test_network_half_size_shrinks_both_kernels(small):
     assert end_points['AuxLogits'].shape.as_list() == [5, 7]
     assert end_points['AvgPool_1a'].op.name.startswith(
         'InceptionV3/Logits/AvgPool_1a_3x3/')
-    shapes = nets_facts.variable_shapes()
+    shapes = nets_kit.variable_shapes()
     assert shapes['InceptionV3/AuxLogits/Conv2d_2a_1x1/weights'] == [
         1, 1, 128, 768]
 
@@ -163,7 +163,7 @@ def test_network_unknown_image_size_has_auxiliary_logits(small):
     _, end_points = inception_v3.inception_v3(images, 7, is_training=False)
     assert end_points['AuxLogits'].shape.as_list() == [None, 7]
     session.run(tf.global_variables_initializer())
-    image = nets_facts.seeded_image(299, 3)
+    image = nets_kit.seeded_image(299, 3)
     output = session.run(end_points['AuxLogits'], {images: image})
     assert output.shape == (1, 7)
 

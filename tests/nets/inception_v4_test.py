@@ -7,7 +7,7 @@ heads matter. registry_test.py builds the whole network.
 import pytest
 
 from compat import slim, tf
-from kits import inception_kit, nets_facts
+from kits import inception_kit, nets_kit
 from nets import inception, inception_v4
 
 pytestmark = pytest.mark.slow
@@ -43,7 +43,7 @@ def test_base_half_size_has_the_end_points_in_order():
            inception_kit.same_pool('AvgPool')
            for block in '5b 5c 5d 5e 6b 6c 6d 6e 6f 6g 6h 7b 7c 7d'.split()}}
     # Without an arg scope there is no batch norm.
-    assert not [name for name in nets_facts.variable_shapes()
+    assert not [name for name in nets_kit.variable_shapes()
                 if 'BatchNorm' in name]
 
 
@@ -54,7 +54,7 @@ def test_base_final_endpoint_builds_nothing_after_it():
     assert list(end_points) == BASE[:5]
     assert net.op.name == 'Mine/Mixed_4a/concat'
     assert net.shape.as_list() == [1, 71, 71, 192]
-    assert {name.split('/')[1] for name in nets_facts.variable_shapes()} == (
+    assert {name.split('/')[1] for name in nets_kit.variable_shapes()} == (
         set(BASE[:5]))
 
 
@@ -77,10 +77,10 @@ def test_block_function_has_slims_scope_and_reuses(block, scope, size,
     inputs = tf.zeros([2, 17, 17, 10])
     output = block(inputs)
     assert output.shape.as_list() == [2, size, size, channels]
-    names = sorted(nets_facts.variable_shapes())
+    names = sorted(nets_kit.variable_shapes())
     assert {name.split('/')[0] for name in names} == {scope}
     block(inputs, scope=scope, reuse=True)
-    assert sorted(nets_facts.variable_shapes()) == names
+    assert sorted(nets_kit.variable_shapes()) == names
 
 
 def test_network_no_classes_gives_the_pooled_features(shallow):
@@ -89,7 +89,7 @@ def test_network_no_classes_gives_the_pooled_features(shallow):
     assert net.op.name.startswith('InceptionV4/Logits/AvgPool_1a')
     assert net.shape.as_list() == [5, 1, 1, 1536]
     assert list(end_points) == [row.scope for row in SHALLOW] + ['global_pool']
-    assert not [name for name in nets_facts.variable_shapes()
+    assert not [name for name in nets_kit.variable_shapes()
                 if 'Logits' in name]
 
 
@@ -109,7 +109,7 @@ def test_network_without_aux_logits_has_none(shallow):
     _, end_points = inception.inception_v4(tf.zeros([5, 299, 299, 3]), 7,
                                            create_aux_logits=False)
     assert 'AuxLogits' not in end_points
-    assert not [name for name in nets_facts.variable_shapes()
+    assert not [name for name in nets_kit.variable_shapes()
                 if 'AuxLogits' in name]
 
 
@@ -157,7 +157,7 @@ def test_network_reuse_argument_shares_the_variables(shallow):
 def test_network_scope_renames_the_variables(shallow):
   with tf.Graph().as_default():
     inception.inception_v4(tf.zeros([1, 299, 299, 3]), 7, scope='Mine')
-    assert {name.split('/')[0] for name in nets_facts.variable_shapes()} == {
+    assert {name.split('/')[0] for name in nets_kit.variable_shapes()} == {
         'Mine'}
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from common.errors import InputError
-from kits import make_nets_facts, nets_facts
+from kits import make_nets_facts, nets_kit
 from kits.helpers import ROOT
 from nets import nets_factory
 
@@ -42,7 +42,7 @@ def assert_same_facts(facts, expected):
     pytest.param('resnet_v2_50', marks=pytest.mark.slow)])
 def test_network_facts_are_those_of_the_committed_file(name):
   assert_same_facts(make_nets_facts.network_facts(nets_factory, name),
-                    nets_facts.load(name))
+                    nets_kit.load(name))
 
 
 @pytest.mark.engine('tf1')  # TensorFlow 2 has no contrib.
@@ -68,7 +68,7 @@ def test_checkout_with_contrib_renews_the_files_of_a_folder(tmp_path):
     # In the form of the committed files: a renewal differs in values only.
     assert text == json.dumps(facts, sort_keys=True,
                               separators=(',', ':')) + '\n'
-    assert_same_facts(facts, nets_facts.load(name))
+    assert_same_facts(facts, nets_kit.load(name))
 
 
 def test_unknown_network_and_folder_without_slim_are_refused(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from compat import slim, tf
-from kits import nets_facts
+from kits import nets_kit
 from nets import mobilenet_v1
 from nets.mobilenet_v1 import Conv, DepthSepConv
 
@@ -49,7 +49,7 @@ def test_base_final_endpoint_builds_nothing_after_it(final_endpoint, shape):
         tf.zeros([1, 32, 32, 3]), final_endpoint, scope='Mine')
     assert list(end_points) == BASE[:BASE.index(final_endpoint) + 1]
     assert net.shape.as_list() == shape
-    assert {name.split('/')[1] for name in nets_facts.variable_shapes()} == (
+    assert {name.split('/')[1] for name in nets_kit.variable_shapes()} == (
         set(end_points))
 
 
@@ -68,9 +68,9 @@ def test_base_output_stride_sets_the_size(output_stride, size):
 def _run_base(**options):
   with tf.Graph().as_default(), tf.Session() as session:
     net, _ = mobilenet_v1.mobilenet_v1_base(
-        tf.constant(nets_facts.seeded_image(65, 3)), depth_multiplier=0.25,
+        tf.constant(nets_kit.seeded_image(65, 3)), depth_multiplier=0.25,
         **options)
-    nets_facts.load_seeded_weights(session, tf.global_variables())
+    nets_kit.load_seeded_weights(session, tf.global_variables())
     return session.run(net)
 
 
@@ -119,7 +119,7 @@ def test_network_own_conv_defs_are_built():
     assert list(end_points) == BASE[:5] + ['AvgPool_1a', 'Logits',
                                            'Predictions']
     assert logits.shape.as_list() == [2, 4]
-    shapes = nets_facts.variable_shapes()
+    shapes = nets_kit.variable_shapes()
     assert shapes['MobilenetV1/Conv2d_2_depthwise/depthwise_weights'] == [
         5, 3, 32, 1]
 
@@ -265,7 +265,7 @@ def test_arg_scope_options_reach_the_layers():
       net, _ = mobilenet_v1.mobilenet_v1_base(tf.zeros([1, 8, 8, 3]),
                                               'Conv2d_1_pointwise')
     assert net.op.type == 'Relu6'
-    assert not [name for name in nets_facts.variable_shapes()
+    assert not [name for name in nets_kit.variable_shapes()
                 if 'BatchNorm' in name]
     session.run(tf.global_variables_initializer())
     weights = session.run(tf.trainable_variables()[0])

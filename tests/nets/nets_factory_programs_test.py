@@ -9,19 +9,19 @@ import pytest
 import eval_image_classifier
 import export_inference_graph
 from compat import tf
-from kits import nets_facts, trained_kit
+from kits import nets_kit, trained_kit
 from kits import serving_kit as kit
 from kits.helpers import parsed_flags
 from nets import nets_factory
 from serving.model import inference_graph
 from tools import classify_image
 
-LABELS = ['class %d' % index for index in range(nets_facts.NUM_CLASSES)]
+LABELS = ['class %d' % index for index in range(nets_kit.NUM_CLASSES)]
 
 
 def check_nodes(name, info):
   """Asserts that the outputs have slim's names; VGG has no probabilities."""
-  nodes = nets_facts.load(name)['output_nodes']
+  nodes = nets_kit.load(name)['output_nodes']
   assert info.logits == nodes['logits'] + ':0'
   assert info.predictions == (nodes['predictions'] or 'Predictions') + ':0'
 
@@ -52,12 +52,12 @@ def test_frozen_graph_has_slims_nodes_and_runs(name, tmp_path):
     graph_def = inference_graph.freeze(info, prefix)
   assert not [node.name for node in graph_def.node
               if node.op.startswith(('Variable', 'VarHandle'))]
-  image = nets_facts.seeded_image(row.image_size, row.channels)
+  image = nets_kit.seeded_image(row.image_size, row.channels)
   with tf.Graph().as_default(), tf.Session() as session:
     tf.import_graph_def(graph_def, name='')
     scores, features = session.run([info.predictions, info.features],
                                    {info.input: image})
-  assert scores.shape == (1, nets_facts.NUM_CLASSES)
+  assert scores.shape == (1, nets_kit.NUM_CLASSES)
   np.testing.assert_allclose(scores.sum(), 1, rtol=1e-4)
   assert np.isfinite(features).all()
 

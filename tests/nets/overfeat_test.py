@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from compat import slim, tf
-from kits import nets_facts
+from kits import nets_kit
 from nets import overfeat
 
 
@@ -23,8 +23,8 @@ def test_forward_gives_numbers_that_change_with_the_photo(narrow):
     images = tf.placeholder(tf.float32, [None, None, None, 3])
     with slim.arg_scope(overfeat.overfeat_arg_scope()):
       logits, _ = overfeat.overfeat(images, 10, is_training=False)
-    nets_facts.load_seeded_weights(session, tf.global_variables())
-    photo = nets_facts.seeded_image(231, 3)
+    nets_kit.load_seeded_weights(session, tf.global_variables())
+    photo = nets_kit.seeded_image(231, 3)
     output = session.run(logits, {images: np.concatenate([photo, -photo])})
   assert output.shape == (2, 10)
   assert np.isfinite(output).all()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from compat import slim, tf
-from kits import nets_facts
+from kits import nets_kit
 from nets import alexnet, overfeat, plain_utils, vgg
 from nets.plain_utils import Conv, MaxPool
 
@@ -96,7 +96,7 @@ def test_network_no_classes_gives_the_features(name, function, arg_scope, size,
                                scope='mine')
     assert net.shape.as_list() == [2, 1, 1, 4096]
     assert list(end_points) == ['mine/' + layer for layer in layers]
-    assert not [key for key in nets_facts.variable_shapes() if 'fc8' in key]
+    assert not [key for key in nets_kit.variable_shapes() if 'fc8' in key]
 
 
 @EACH
@@ -154,9 +154,9 @@ def test_plain_network_runs_at_unknown_sizes():
 def test_plain_network_global_pool_averages_the_features():
   with tf.Graph().as_default(), tf.Session() as session:
     _, end_points = _narrow(
-        tf.constant(nets_facts.seeded_image(23, 3)), is_training=False,
+        tf.constant(nets_kit.seeded_image(23, 3)), is_training=False,
         global_pool=True)
-    nets_facts.load_seeded_weights(session, tf.global_variables())
+    nets_kit.load_seeded_weights(session, tf.global_variables())
     features, pooled = session.run([end_points['narrow/fc7'],
                                     end_points['global_pool']])
   assert features.shape == (1, 4, 4, 9)

@@ -19,7 +19,7 @@ import pytest
 
 from benchmarks import graph_costs
 from compat import slim, tf
-from kits import nets_facts
+from kits import nets_kit
 from nets import nets_factory
 from serving.model import graph_files
 
@@ -105,7 +105,7 @@ def each_network(quick=None):
 def evaluation(request):
   name = request.param
   row = nets_factory.get_network(name)
-  facts = nets_facts.load(name)
+  facts = nets_kit.load(name)
   size = facts['image_size']
   with tf.Graph().as_default() as graph:
     images = tf.placeholder(tf.float32, [None, size, size, row.channels])
@@ -113,7 +113,7 @@ def evaluation(request):
         [slim.conv2d, slim.separable_conv2d],
         variables_collections=['of_caller']):
       logits, end_points = nets_factory.get_network_fn(
-          name, nets_facts.NUM_CLASSES, weight_decay=0.1)(images)
+          name, nets_kit.NUM_CLASSES, weight_decay=0.1)(images)
     yield Evaluation(name, row, facts, size, graph, images, logits, end_points,
                      tf.global_variables(),
                      tf.get_collection(tf.GraphKeys.UPDATE_OPS))
@@ -128,7 +128,7 @@ def training(evaluation):
   with evaluation.graph.as_default():
     with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE):
       logits, end_points = nets_factory.get_network_fn(
-          evaluation.name, nets_facts.NUM_CLASSES, is_training=True)(
+          evaluation.name, nets_kit.NUM_CLASSES, is_training=True)(
               tf.zeros([2, size, size, evaluation.row.channels]), **options)
     return Training(growth, logits, end_points, tf.global_variables())
 
@@ -150,28 +150,28 @@ def predictions_of(end_points):
 
 @each_network()
 def test_network_evaluation_has_the_published_variables(evaluation):
-  shapes = nets_facts.shapes({v.op.name: v for v in evaluation.variables})
+  shapes = nets_kit.shapes({v.op.name: v for v in evaluation.variables})
   assert shapes == evaluation.facts['variables']
   assert sum(v.shape.num_elements() for v in evaluation.variables) == (
       PARAMETERS[evaluation.name])
 
 
 def test_parameter_table_covers_every_network_and_every_fact():
-  files = glob.glob(os.path.join(nets_facts.FOLDER, '*.json'))
+  files = glob.glob(os.path.join(nets_kit.FOLDER, '*.json'))
   facts = {os.path.splitext(os.path.basename(file))[0] for file in files}
   assert set(PARAMETERS) == set(nets_factory.NETWORKS) == facts
   for name, count in PARAMETERS.items():
-    assert nets_facts.load(name)['n_params'] == count
+    assert nets_kit.load(name)['n_params'] == count
   assert not [file for file in files if os.path.getsize(file) > 100000]
 
 
 @each_network()
 def test_network_unknown_batch_has_the_end_points(evaluation):
-  shapes = nets_facts.shapes(evaluation.end_points)
+  shapes = nets_kit.shapes(evaluation.end_points)
   expected = {name: [None] + shape[1:]
               for name, shape in evaluation.facts['end_points'].items()}
   assert shapes == expected
-  assert evaluation.logits.shape.as_list() == [None, nets_facts.NUM_CLASSES]
+  assert evaluation.logits.shape.as_list() == [None, nets_kit.NUM_CLASSES]
   assert evaluation.logits in evaluation.end_points.values()
 
 
@@ -197,8 +197,8 @@ def test_network_seeded_weights_give_the_reference_logits(evaluation):
   if predictions is not None:
     fetched['predictions'] = predictions
   with tf.Session(graph=evaluation.graph) as session:
-    nets_facts.load_seeded_weights(session, evaluation.variables)
-    image = nets_facts.seeded_image(evaluation.size, evaluation.row.channels)
+    nets_kit.load_seeded_weights(session, evaluation.variables)
+    image = nets_kit.seeded_image(evaluation.size, evaluation.row.channels)
     found = session.run(fetched, {evaluation.images: image})
   logits, expected = found['logits'], np.array(evaluation.facts['logits'])
   np.testing.assert_allclose(logits, expected, rtol=0,
@@ -249,7 +249,7 @@ def shape_at(growth, name, shape, size):
 @each_network(QUICK)
 def test_network_training_at_another_size_has_the_end_points(evaluation,
                                                              training):
-  found = nets_facts.shapes(training.end_points)
+  found = nets_kit.shapes(training.end_points)
   expected = {
       name: shape_at(training.growth, name, shape, evaluation.size)
       for name, shape in evaluation.facts['end_points'].items()}
@@ -259,7 +259,7 @@ def test_network_training_at_another_size_has_the_end_points(evaluation,
       'global_pool', 'AuxLogits'}
   assert {name: found[name] for name in found if name in expected} == {
       name: expected[name] for name in expected if name in found}
-  assert training.logits.shape.as_list() == [2, nets_facts.NUM_CLASSES]
+  assert training.logits.shape.as_list() == [2, nets_kit.NUM_CLASSES]
 
 
 @each_network(QUICK)
@@ -321,7 +321,7 @@ def test_network_weight_decay_adds_losses_of_weights_only(evaluation):
 def test_network_row_names_the_scopes_that_depend_on_the_classes(evaluation):
   # nasnet_mobile has 11 filters too, in its stem.
   by_classes = {name for name, shape in evaluation.facts['variables'].items()
-                if shape[-1] == nets_facts.NUM_CLASSES and
+                if shape[-1] == nets_kit.NUM_CLASSES and
                 not name.startswith('cell_stem_')}
   inside = {name for name in evaluation.facts['variables']
             if in_scopes(name, evaluation.row.classifier_scopes)}
@@ -336,7 +336,7 @@ def test_network_row_names_the_end_point_that_feeds_the_classifier(evaluation):
   features = evaluation.end_points[row.features]
   weights = [v for v in evaluation.variables
              if v.op.name.startswith(row.classifier_scopes[0] + '/') and
-             v.shape.as_list()[-1] == nets_facts.NUM_CLASSES and
+             v.shape.as_list()[-1] == nets_kit.NUM_CLASSES and
              len(v.shape) > 1]
   assert len(weights) == 1
   assert features.shape.as_list()[-1] == weights[0].shape.as_list()[-2]
@@ -362,7 +362,7 @@ def test_network_costs_are_those_of_the_graph(evaluation):
   # The last layer has more classes in the table; it is applied once a photo.
   for variable in evaluation.variables:
     *inputs, outputs = variable.shape.as_list()
-    if (outputs == nets_facts.NUM_CLASSES and
+    if (outputs == nets_kit.NUM_CLASSES and
         in_scopes(variable.op.name, evaluation.row.classifier_scopes[:1])):
       more = int(np.prod(inputs)) * (cost.classes - outputs)
       parameters += more
@@ -380,15 +380,15 @@ NEED_THE_SIZE = FLAT + ('nasnet_cifar', 'nasnet_large', 'nasnet_mobile',
 @pytest.mark.parametrize('name', names(QUICK, without=NEED_THE_SIZE))
 def test_network_unknown_image_size_has_the_end_points(name):
   row = nets_factory.get_network(name)
-  facts = nets_facts.load(name)
+  facts = nets_kit.load(name)
   with tf.Graph().as_default():
     logits, end_points = nets_factory.get_network_fn(
-        name, nets_facts.NUM_CLASSES)(
+        name, nets_kit.NUM_CLASSES)(
             tf.placeholder(tf.float32, [None, None, None, row.channels]),
             **accepted(row.function, create_aux_logits=False,
                        global_pool=True))
-    found = nets_facts.shapes(end_points)
-    assert logits.shape.as_list() == [None, nets_facts.NUM_CLASSES]
+    found = nets_kit.shapes(end_points)
+    assert logits.shape.as_list() == [None, nets_kit.NUM_CLASSES]
     assert {v.op.name for v in tf.global_variables()} == {
         variable for variable in facts['variables']
         if 'AuxLogits' not in variable}

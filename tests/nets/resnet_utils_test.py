@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from compat import slim, tf
-from kits import nets_facts
+from kits import nets_kit
 from nets import resnet_utils, resnet_v1, resnet_v2
 from nets.resnet_utils import resnet_arg_scope
 
@@ -42,7 +42,7 @@ def _grid(*shape):
 
 def _run(tensors):
   with tf.Session() as session:
-    nets_facts.load_seeded_weights(session, tf.global_variables())
+    nets_kit.load_seeded_weights(session, tf.global_variables())
     return session.run(tensors)
 
 
@@ -244,7 +244,7 @@ def test_network_unsqueezed_logits_keep_height_and_width(block, network):
     assert end_points['predictions'].shape.as_list() == [2, 11, 11, 10]
     assert 'global_pool' not in end_points
     assert 'resnet/spatial_squeeze' not in end_points
-    shapes = nets_facts.shapes(end_points)
+    shapes = nets_kit.shapes(end_points)
     assert [shapes['resnet/block%d' % number][1:] for number in (1, 2, 3, 4)
             ] == [[41, 41, 4], [21, 21, 8], [11, 11, 16], [11, 11, 32]]
 
@@ -273,7 +273,7 @@ def test_network_two_places_are_not_squeezed(block, network):
 def test_network_dilated_has_the_strided_features_among_its_own(block, network):
   strides = [None, 4, 16, 32]
   with tf.Graph().as_default(), slim.arg_scope(resnet_arg_scope()):
-    inputs = tf.constant(nets_facts.seeded_image(81, 3))
+    inputs = tf.constant(nets_kit.seeded_image(81, 3))
     nets = [network(inputs, _blocks(block), is_training=False, reuse=index > 0,
                     global_pool=False, output_stride=output_stride)[0]
             for index, output_stride in enumerate(strides)]
@@ -363,7 +363,7 @@ def test_network_arg_scope_options_reach_the_layers(block, network):
       batch_norm_scale=False, activation_fn=tf.nn.elu,
       batch_norm_updates_collections='mine')):
     network(tf.zeros([2, 32, 32, 3]), [block('block1', 1, 1, 1)])
-    names = list(nets_facts.variable_shapes())
+    names = list(nets_kit.variable_shapes())
     assert not [name for name in names if 'gamma' in name]
     assert [name for name in names if 'beta' in name]
     assert len(tf.get_collection('mine')) == len(
@@ -400,7 +400,7 @@ def test_arg_scope_without_batch_norm_has_biases_instead(block, network):
     with slim.arg_scope(resnet_arg_scope(use_batch_norm=False)):
       slim.conv2d(tf.zeros([1, 8, 8, 3]), 4, 1, scope='conv')
       pooled = slim.max_pool2d(tf.zeros([1, 7, 7, 3]), [3, 3], 2)
-    assert set(nets_facts.variable_shapes()) == {'conv/weights', 'conv/biases'}
+    assert set(nets_kit.variable_shapes()) == {'conv/weights', 'conv/biases'}
     assert pooled.shape.as_list() == [1, 4, 4, 3]  # Padded: 'SAME'.
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from compat import slim, tf
-from kits import nets_facts
+from kits import nets_kit
 from nets import resnet_utils, resnet_v1
 from nets.resnet_v1 import resnet_v1_block
 
@@ -19,7 +19,7 @@ def two_stages(monkeypatch):
 
 def _run(tensors):
   with tf.Session() as session:
-    nets_facts.load_seeded_weights(session, tf.global_variables())
+    nets_kit.load_seeded_weights(session, tf.global_variables())
     return session.run(tensors)
 
 
@@ -27,7 +27,7 @@ def _run(tensors):
 def test_bottleneck_activates_after_the_sum(depth):
   with tf.Graph().as_default():
     with slim.arg_scope(resnet_utils.resnet_arg_scope()):
-      inputs = tf.constant(nets_facts.seeded_image(6, 4))
+      inputs = tf.constant(nets_kit.seeded_image(6, 4))
       resnet_v1.bottleneck(inputs, depth, 2, 2, outputs_collections='mine',
                            scope='unit')
       graph = tf.get_default_graph()
@@ -37,7 +37,7 @@ def test_bottleneck_activates_after_the_sum(depth):
     assert list(collected) == ['unit']
     assert collected['unit'].op.type == 'Relu'
     assert collected['unit'].shape.as_list() == [1, 3, 3, depth]
-    names = nets_facts.variable_shapes()
+    names = nets_kit.variable_shapes()
     assert ('unit/shortcut/weights' in names) == (depth == 8)
     assert not [name for name in names if name.endswith('biases')]
     # The third convolution and the projection are not activated.
@@ -51,7 +51,7 @@ def test_bottleneck_activates_after_the_sum(depth):
 @pytest.mark.parametrize('bounded', [False, True])
 def test_bottleneck_bounded_activations_stay_in_six(bounded, depth):
   with tf.Graph().as_default() as graph:
-    inputs = tf.constant(100 * nets_facts.seeded_image(6, 4))
+    inputs = tf.constant(100 * nets_kit.seeded_image(6, 4))
     with slim.arg_scope([resnet_v1.bottleneck],
                         use_bounded_activations=bounded):
       output = resnet_v1.bottleneck(inputs, depth, 2, 1, scope='unit')
@@ -77,7 +77,7 @@ def test_network_root_is_normalised_and_activated():
           global_pool=False)
     assert end_points['resnet_v1/conv1'].op.type == 'Relu'
     assert net is end_points['resnet_v1/block1/unit_1/bottleneck_v1']
-    assert 'resnet_v1/conv1/BatchNorm/gamma' in nets_facts.variable_shapes()
+    assert 'resnet_v1/conv1/BatchNorm/gamma' in nets_kit.variable_shapes()
 
 
 def test_network_stores_what_the_strides_would_skip():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from compat import slim, tf
-from kits import nets_facts
+from kits import nets_kit
 from nets import resnet_utils, resnet_v2
 from nets.batch_norm import batch_norm
 from nets.resnet_v2 import resnet_v2_block
@@ -14,14 +14,14 @@ from nets.resnet_v2 import resnet_v2_block
 def test_bottleneck_normalises_before_and_does_not_activate_after(depth):
   with tf.Graph().as_default(), tf.Session() as session:
     with slim.arg_scope(resnet_utils.resnet_arg_scope()):
-      inputs = tf.constant(nets_facts.seeded_image(6, 4))
+      inputs = tf.constant(nets_kit.seeded_image(6, 4))
       output = resnet_v2.bottleneck(inputs, depth, 2, 2,
                                     outputs_collections='mine', scope='unit')
     collected = slim.utils.convert_collection_to_dict('mine')
     assert list(collected) == ['unit']
     assert collected['unit'] is output
     assert output.shape.as_list() == [1, 3, 3, depth]
-    names = nets_facts.variable_shapes()
+    names = nets_kit.variable_shapes()
     assert {name for name in names if name.endswith('biases')} == (
         {'unit/conv3/biases'} | ({'unit/shortcut/biases'} if depth == 8
                                  else set()))
@@ -49,7 +49,7 @@ def test_network_root_is_bare_and_the_end_is_normalised():
           global_pool=False)
     assert end_points['resnet_v2/conv1'].op.type == 'BiasAdd'
     assert net.op.name == 'resnet_v2/postnorm/Relu'
-    root = {name for name in nets_facts.variable_shapes()
+    root = {name for name in nets_kit.variable_shapes()
             if name.startswith('resnet_v2/conv1/')}
     assert root == {'resnet_v2/conv1/weights', 'resnet_v2/conv1/biases'}
 
@@ -60,7 +60,7 @@ def test_network_without_root_block_normalises_its_convolutions():
       resnet_v2.resnet_v2(tf.zeros([1, 8, 8, 3]),
                           [resnet_v2_block('block1', 1, 1, 1)],
                           include_root_block=False)
-    names = nets_facts.variable_shapes()
+    names = nets_kit.variable_shapes()
     assert 'resnet_v2/block1/unit_1/bottleneck_v2/conv1/BatchNorm/beta' in names
     assert 'resnet_v2/postnorm/beta' in names
     assert not [name for name in names if name.startswith('resnet_v2/conv1')]

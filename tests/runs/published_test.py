@@ -10,7 +10,7 @@ import pytest
 from common.errors import InputError
 from compat import tf
 from downloads import archives, fetch
-from kits import file_server
+from kits import download_kit
 from kits.helpers import ROOT, parsed_flags, run_program
 from runs import checkpoints, published
 from tools import download_checkpoint
@@ -48,7 +48,7 @@ def server(monkeypatch, tmp_path):
   monkeypatch.setenv('no_proxy', '*')
   made = tmp_path / 'made'
   made.mkdir()
-  with file_server.running() as kit:
+  with download_kit.running() as kit:
     for name, version, prefix, value in (
         ('inception_v4', tf.train.SaverDef.V1, '', 4),
         ('inception_resnet_v2', tf.train.SaverDef.V1, '', 2),
@@ -58,7 +58,7 @@ def server(monkeypatch, tmp_path):
       archive = row.url.rpartition('/')[2]
       files = checkpoint_files(made, version, row.checkpoint, value)
       files.update({'eval.graph': b'x', row.checkpoint + '.meta': b'x'})
-      kit.files['/' + archive] = file_server.tar_gz(
+      kit.files['/' + archive] = download_kit.tar_gz(
           {prefix + file: data for file, data in files.items()})
       monkeypatch.setitem(published.PUBLISHED, name,
                           row._replace(url=kit.url + '/' + archive))
@@ -126,7 +126,7 @@ def test_download_of_another_checksum_than_before_is_refused(server, tmp_path):
   record.unlink()
   assert read_x(published.download('inception_v4', str(tmp_path))) == 4
   assert record.read_text() == '%s  %s\n' % (
-      file_server.sha256(bytes(data)), archive[1:])
+      download_kit.sha256(bytes(data)), archive[1:])
 
 
 def test_download_other_name_in_the_archive(server, tmp_path):
@@ -170,7 +170,7 @@ def test_download_again_needs_no_network(server, tmp_path):
 
 
 def test_download_archive_of_the_user_is_used_and_kept(tmp_path, monkeypatch):
-  data = file_server.tar_gz(checkpoint_files(
+  data = download_kit.tar_gz(checkpoint_files(
       tmp_path, tf.train.SaverDef.V1, 'vgg_16.ckpt', 16))
   archive = tmp_path / 'vgg_16_2016_08_28.tar.gz'
   archive.write_bytes(data)
@@ -182,7 +182,7 @@ def test_download_archive_of_the_user_is_used_and_kept(tmp_path, monkeypatch):
 
 def test_download_checkpoint_of_another_name_is_taken_if_it_is_the_only_one(
     tmp_path):
-  (tmp_path / 'vgg_16_2016_08_28.tar.gz').write_bytes(file_server.tar_gz({
+  (tmp_path / 'vgg_16_2016_08_28.tar.gz').write_bytes(download_kit.tar_gz({
       'deep/' + name: data for name, data in checkpoint_files(
           tmp_path, tf.train.SaverDef.V2, 'renamed', 7).items()}))
   assert read_x(published.download('vgg_16', str(tmp_path))) == 7
@@ -198,7 +198,7 @@ def test_download_checkpoint_of_another_name_is_taken_if_it_is_the_only_one(
 def test_download_archive_that_will_not_do_is_one_line(tmp_path, files,
                                                        message):
   archive = tmp_path / 'vgg_16_2016_08_28.tar.gz'
-  archive.write_bytes(file_server.tar_gz(files))
+  archive.write_bytes(download_kit.tar_gz(files))
   with pytest.raises(InputError, match=message) as raised:
     published.download('vgg_16', str(tmp_path))
   assert '\n' not in str(raised.value)
@@ -264,7 +264,8 @@ def test_download_data_cut_short_is_unpacked_again(server, tmp_path):
 def test_download_archive_with_data_cut_short_will_not_do(tmp_path):
   files = checkpoint_files(tmp_path, tf.train.SaverDef.V2, 'vgg_16.ckpt')
   files['vgg_16.ckpt.data-00000-of-00001'] = b'abc'
-  (tmp_path / 'vgg_16_2016_08_28.tar.gz').write_bytes(file_server.tar_gz(files))
+  (tmp_path / 'vgg_16_2016_08_28.tar.gz').write_bytes(
+      download_kit.tar_gz(files))
   with pytest.raises(InputError, match='vgg_16.ckpt in .* is damaged'):
     published.download('vgg_16', str(tmp_path))
   assert os.listdir(str(tmp_path)) == ['vgg_16_2016_08_28.tar.gz']
@@ -319,7 +320,7 @@ def test_script_help_and_env_set_finds_what_it_brings(tmp_path):
   assert 'usage: scripts/download_checkpoint.sh [MODEL]' in shown.stdout
   assert '--checkpoint_dir' in shown.stdout
   # MODEL_NAME is what it brings without a name; the archive lies there.
-  (tmp_path / 'vgg_19_2016_08_28.tar.gz').write_bytes(file_server.tar_gz(
+  (tmp_path / 'vgg_19_2016_08_28.tar.gz').write_bytes(download_kit.tar_gz(
       checkpoint_files(tmp_path, tf.train.SaverDef.V1, 'vgg_19.ckpt')))
   env = dict(os.environ, MODEL_NAME='vgg_19')
   done = subprocess.run([script, '--checkpoint_dir=%s' % tmp_path], env=env,
@@ -338,7 +339,7 @@ def test_script_help_and_env_set_finds_what_it_brings(tmp_path):
 @pytest.mark.parametrize('before', [['--checkpoint_dir=%s'],
                                     ['--checkpoint_dir', '%s']], ids=str)
 def test_script_takes_a_name_behind_the_flags(tmp_path, before):
-  (tmp_path / 'vgg_19_2016_08_28.tar.gz').write_bytes(file_server.tar_gz(
+  (tmp_path / 'vgg_19_2016_08_28.tar.gz').write_bytes(download_kit.tar_gz(
       checkpoint_files(tmp_path, tf.train.SaverDef.V1, 'vgg_19.ckpt')))
   done = subprocess.run(
       [os.path.join(ROOT, 'scripts', 'download_checkpoint.sh')] +

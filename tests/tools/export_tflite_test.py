@@ -14,7 +14,7 @@ from common import progress
 from common.errors import InputError
 from compat import slim, tf
 from datasets import dataset_factory
-from kits import nets_facts, trained_kit
+from kits import nets_kit, trained_kit
 from kits import serving_kit as kit
 from kits.helpers import ROOT
 from kits.trained_kit import CLASSES, NAME
@@ -338,7 +338,7 @@ def test_every_family_converts_and_gives_the_graphs_logits(name, tmp_path):
   with tf.Graph().as_default(), tf.Session() as session:
     images = tf.zeros([1, row.image_size, row.image_size, row.channels])
     nets_factory.get_network_fn(name, 7)(images)
-    nets_facts.load_seeded_weights(session, tf.model_variables())
+    nets_kit.load_seeded_weights(session, tf.model_variables())
     prefix = tf.train.Saver(tf.model_variables()).save(
         session, str(tmp_path / 'model.ckpt'), write_meta_graph=False)
   with tf.Graph().as_default():

@@ -16,7 +16,7 @@ from deployment import hosts, launch
 from kits.helpers import ROOT, parsed_flags, run_program
 from tools import run_cluster
 
-FAKE = os.path.join(ROOT, 'tests', 'kits', 'fake_task.py')
+FAKE = os.path.join(ROOT, 'tests', 'kits', 'fake_trainer.py')
 
 
 def plan(folder, ps=1, workers=2, **changes):

@@ -12,20 +12,20 @@ from compat import tf
 from datasets import manifest, record_dataset
 from datasets.conversion import convert_photos
 from datasets.records import record_check, tfrecord_file, verify
-from kits import helpers, tiny_dataset
+from kits import dataset_kit, helpers
 
 
 @pytest.fixture
 def pets(tmp_path):
   """A folder of slim's kind: 9 + 8 records for train, 5 for test."""
-  tiny_dataset.make_shards(tmp_path, 'pets', 'train', [9, 8])
+  dataset_kit.make_shards(tmp_path, 'pets', 'train', [9, 8])
   (tmp_path / 'pets_test.tmp').write_bytes(b'')
-  paths = tiny_dataset.make_shards(tmp_path, 'birds', 'test', [5])
+  paths = dataset_kit.make_shards(tmp_path, 'birds', 'test', [5])
   examples = [tf.train.Example.FromString(data)
               for data in tf.python_io.tf_record_iterator(str(paths[0]))]
   for example in examples:  # The names are those of pets, too.
     del example.features.feature['image/filename']
-  tiny_dataset.write_records(
+  dataset_kit.write_records(
       tmp_path / 'pets_test_00000-of-00001.tfrecord', examples)
   (tmp_path / 'labels.txt').write_text('0:cat\n1:dog\n')
   return tmp_path
@@ -34,14 +34,14 @@ def pets(tmp_path):
 @pytest.fixture(scope='module')
 def converted(tmp_path_factory):
   folder = tmp_path_factory.mktemp('data')
-  tiny_dataset.make_folder(folder / 'pets', {'cat': 10, 'dog': 10})
+  dataset_kit.make_folder(folder / 'pets', {'cat': 10, 'dog': 10})
   convert_photos.convert(str(folder), 'pets', percent_validation=20,
                          num_shards=2)
   return folder
 
 
 def copy(folder, target):
-  for name, data in tiny_dataset.file_contents(folder).items():
+  for name, data in dataset_kit.file_contents(folder).items():
     (target / name).write_bytes(data)
 
 
@@ -178,7 +178,7 @@ def rewrite(path, change, number=4):
   examples = [tf.train.Example.FromString(data)
               for data in tf.python_io.tf_record_iterator(str(path))]
   change(examples[number].features.feature)
-  tiny_dataset.write_records(path, examples)
+  dataset_kit.write_records(path, examples)
 
 
 def set_bytes(key, value):
@@ -193,7 +193,7 @@ def set_int(key, value):
   return change
 
 
-JPEG = tiny_dataset.photo_bytes(5)
+JPEG = dataset_kit.photo_bytes(5)
 
 
 @pytest.mark.parametrize('change, message', [
@@ -234,7 +234,7 @@ def test_verify_equal_base_names_are_no_problem_equal_photos_are(pets):
   """Names as ImageNet's records have them, of photos in several folders."""
   rewrite(shard(pets), set_bytes('image/filename', b'2'))
   assert not problems(pets)
-  rewrite(shard(pets), set_bytes('image/encoded', tiny_dataset.photo_bytes(2)))
+  rewrite(shard(pets), set_bytes('image/encoded', dataset_kit.photo_bytes(2)))
   found, = problems(pets)
   assert found == (
       "pets_train-00001-of-00002.tfrecord, record 4 (byte %d), photo '2': a "
@@ -348,9 +348,9 @@ def test_format_report_shows_so_many_problems_and_one_line_each():
 
 
 def test_make_example_round_trip_of_other_formats(tmp_path):
-  png = tiny_dataset.photo_bytes(1, 'PNG')
+  png = dataset_kit.photo_bytes(1, 'PNG')
   example = record_dataset.make_example(png, 10, 12, 1, 'a', b'png')
-  tiny_dataset.write_records(tmp_path / 'one', [example])
+  dataset_kit.write_records(tmp_path / 'one', [example])
   with record_check.PhotoDecoder() as decoder:
     report = record_check.check_file(str(tmp_path / 'one'), range(2), decoder)
   assert report == (str(tmp_path / 'one'), 1, 1,

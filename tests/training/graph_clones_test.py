@@ -5,7 +5,7 @@ import pytest
 
 import train_image_classifier
 from compat import slim, tf
-from kits import tiny_network
+from kits import network_kit
 from kits.helpers import parsed_flags
 from nets import nets_factory
 from runs import run_info
@@ -108,7 +108,7 @@ def test_learning_rate_decays_by_the_photos_of_all_clones_and_replicas(
     return tf.constant(0.1)
 
   monkeypatch.setattr(optimizer, 'learning_rate_from_flags', rate)
-  with tiny_network.training(monkeypatch, '--batch_size=4', '--optimizer=sgd',
+  with network_kit.training(monkeypatch, '--batch_size=4', '--optimizer=sgd',
                              *arguments):
     pass
   assert seen == [(80, photos_a_step)]  # The tiny data set has 80 photos.

@@ -6,8 +6,8 @@ import pytest
 from common.errors import InputError
 from compat import tf
 from datasets import manifest
-from kits import tiny_network
-from kits.tiny_network import BATCH, LABELS
+from kits import network_kit
+from kits.network_kit import BATCH, LABELS
 from kits.trained_kit import make_dataset, read_variables, train
 from training import losses
 
@@ -42,7 +42,7 @@ def weights_of(monkeypatch, text, folder='/nowhere'):
     return found[-1]
 
   monkeypatch.setattr(losses, 'class_weights_from_flags', spy)
-  with tiny_network.training(monkeypatch, '--class_weights=' + text,
+  with network_kit.training(monkeypatch, '--class_weights=' + text,
                              dataset_dir=folder):
     return found[0]
 
@@ -102,7 +102,7 @@ def test_class_weights_balanced_without_any_photo_is_an_error(
 
 def test_class_weights_balanced_of_a_name_twice_is_an_error(
     monkeypatch, tmp_path):
-  monkeypatch.setattr(tiny_network, 'LABELS', ['crane', 'owl', 'crane'])
+  monkeypatch.setattr(network_kit, 'LABELS', ['crane', 'owl', 'crane'])
   save_manifest(tmp_path, {'crane': 4, 'owl': 2})
   with pytest.raises(InputError, match='several classes are called crane;'):
     weights_of(monkeypatch, 'balanced', tmp_path)
@@ -206,15 +206,15 @@ def test_mix_features_mixes_all_of_a_photo_in_one_share():
 
 
 def test_graph_losses_reach_both_heads(monkeypatch):
-  with tiny_network.training(
+  with network_kit.training(
       monkeypatch, '--label_smoothing=0.2', '--class_weights=3,1,0.5'):
     graph = tf.get_default_graph()
-    with tiny_network.session() as session:
+    with network_kit.session() as session:
       aux, logits, (aux_loss, loss) = session.run([
           graph.get_tensor_by_name('Aux/logits/BiasAdd:0'),
           graph.get_tensor_by_name('Head/logits/BiasAdd:0'),
           tf.losses.get_losses()])
-  one_hot = np.eye(3)[tiny_network.photos()['label']]
+  one_hot = np.eye(3)[network_kit.photos()['label']]
   of_row, targets = one_hot.dot([3, 1, 0.5]), smoothed(one_hot, 0.2)
   assert loss == pytest.approx(
       np.mean(of_row * cross_entropy(logits, targets)), rel=1e-5)
@@ -232,14 +232,14 @@ def test_graph_mixup_trains_on_mixed_photos_and_counts_the_larger_part(
     return seen
 
   monkeypatch.setattr(losses, 'mix_photos', spy)
-  with tiny_network.training(monkeypatch, '--mixup_alpha=1') as made:
+  with network_kit.training(monkeypatch, '--mixup_alpha=1') as made:
     graph = tf.get_default_graph()
-    with tiny_network.session() as session:
+    with network_kit.session() as session:
       images, targets, logits, (_, loss), summaries = session.run([
           seen[0], seen[1],
           graph.get_tensor_by_name('Head/logits/BiasAdd:0'),
           tf.losses.get_losses(), made.scalar_op])
-  assert not np.allclose(images, tiny_network.photos()['image'])
+  assert not np.allclose(images, network_kit.photos()['image'])
   assert loss == pytest.approx(np.mean(cross_entropy(logits, targets)),
                                rel=1e-5)
   assert (targets.max(1) < 1).any()
@@ -250,10 +250,10 @@ def test_graph_mixup_trains_on_mixed_photos_and_counts_the_larger_part(
 
 
 def test_graph_mixup_of_given_batches_takes_their_targets(monkeypatch):
-  batch = tiny_network.photos()
+  batch = network_kit.photos()
   targets = np.random.RandomState(2).dirichlet([1, 1, 1], BATCH)
   batch['targets'] = targets.astype(np.float32)
-  with tiny_network.training(
+  with network_kit.training(
       monkeypatch, '--mixup_alpha=0.2', next_batch=lambda: {
           key: tf.constant(value, name='given_' + key)
           for key, value in batch.items()}):
@@ -262,7 +262,7 @@ def test_graph_mixup_of_given_batches_takes_their_targets(monkeypatch):
              if op.name == 'Trunk/conv/Conv2D']
     # The photos go into the network as they came: they stand for features.
     assert conv.inputs[0].op.name == 'given_image'
-    with tiny_network.session() as session:
+    with network_kit.session() as session:
       logits, (_, loss) = session.run([
           graph.get_tensor_by_name('Head/logits/BiasAdd:0'),
           tf.losses.get_losses()])
@@ -273,17 +273,17 @@ def test_graph_mixup_of_given_batches_takes_their_targets(monkeypatch):
 def test_graph_mixup_of_given_batches_without_targets_is_an_error(monkeypatch):
   with pytest.raises(InputError, match='--mixup_alpha=0.2: the training '
                      'input has no mixed labels; give --mixup_alpha=0,'):
-    with tiny_network.training(
+    with network_kit.training(
         monkeypatch, '--mixup_alpha=0.2', next_batch=lambda: {
             key: tf.constant(value)
-            for key, value in tiny_network.photos().items()}):
+            for key, value in network_kit.photos().items()}):
       pass
 
 
 def test_graph_mixup_of_a_batch_of_one_is_an_error(monkeypatch):
   with pytest.raises(InputError, match='--mixup_alpha=0.2 mixes the photos of '
                      'a batch, but --batch_size=1 leaves nothing to mix'):
-    with tiny_network.training(monkeypatch, '--mixup_alpha=0.2',
+    with network_kit.training(monkeypatch, '--mixup_alpha=0.2',
                                '--batch_size=1'):
       pass
 

@@ -10,7 +10,7 @@ from common.errors import InputError
 from compat import slim, tf
 from datasets import dataset_factory
 from evaluation import loop as evaluation_loop
-from kits import tiny_network
+from kits import network_kit
 from kits.helpers import parsed_flags
 from kits.trained_kit import CLASSES, MOBILENET, NAME, make_dataset, train
 from nets import frozen_trunk, nets_factory
@@ -24,7 +24,7 @@ STATISTICS = {'BatchNorm/moving_mean', 'BatchNorm/moving_variance'}
 
 def averaged(monkeypatch, *arguments, scopes=()):
   """Returns names of the variables that have averages, and of the others."""
-  with tiny_network.training(monkeypatch, '--moving_average_decay=0.9',
+  with network_kit.training(monkeypatch, '--moving_average_decay=0.9',
                              *arguments, scopes=scopes):
     names = {v.op.name for v in tf.global_variables()}
     of_model = {v.op.name for v in slim.get_model_variables()}
@@ -56,12 +56,12 @@ def test_averages_cover_statistics_that_drift_below_what_is_trained(
 
 
 def test_averages_follow_what_the_steps_do(monkeypatch):
-  with tiny_network.training(
+  with network_kit.training(
       monkeypatch, '--moving_average_decay=0.5', '--optimizer=sgd',
       '--learning_rate_decay_type=fixed', scopes=['Aux']) as graph:
     variable, = [v for v in tf.trainable_variables()
                  if v.op.name == 'Aux/logits/weights']
-    with tiny_network.session() as session:
+    with network_kit.session() as session:
       before = session.run(variable)
       session.run(graph.train_op)
       session.run(graph.train_op)
@@ -224,7 +224,7 @@ def trunk_weights():
 def test_frozen_losses_are_in_the_loss_and_of_the_weights_that_were_read(
     monkeypatch, tmp_path):
   noted = []
-  with tiny_network.training(
+  with network_kit.training(
       monkeypatch, '--weight_decay=0.1', '--learning_rate=0.01',
       '--optimizer=sgd', scopes=['Head', 'Aux']) as graph:
     weights = trunk_weights()
@@ -248,14 +248,14 @@ def test_frozen_losses_are_in_the_loss_and_of_the_weights_that_were_read(
 
 
 def test_frozen_losses_are_not_computed_at_each_step(monkeypatch):
-  with tiny_network.training(monkeypatch, '--weight_decay=0.1',
+  with network_kit.training(monkeypatch, '--weight_decay=0.1',
                              scopes=['Head']) as graph:
     needed = set(frozen_trunk.ancestors([graph.train_op]))
     computed = [loss.op.name.split('/')[0]
                 for loss in tf.losses.get_regularization_losses()
                 if loss.op in needed]
     assert computed == ['Head', 'Head']
-    with tiny_network.session() as session:
+    with network_kit.session() as session:
       expected = session.run(tf.add_n([
           loss for loss in tf.losses.get_regularization_losses()
           if not loss.op.name.startswith('Head')]))
@@ -263,7 +263,7 @@ def test_frozen_losses_are_not_computed_at_each_step(monkeypatch):
 
 
 def test_frozen_losses_of_a_network_trained_whole_are_none(monkeypatch):
-  with tiny_network.training(monkeypatch, '--weight_decay=0.1') as graph:
+  with network_kit.training(monkeypatch, '--weight_decay=0.1') as graph:
     assert graph.frozen_loss is None
 
 

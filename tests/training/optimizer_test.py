@@ -6,7 +6,7 @@ from absl import flags
 
 from common.errors import InputError
 from compat import tf
-from kits import tiny_network
+from kits import network_kit
 from kits.helpers import parsed_flags
 from training import optimizer
 
@@ -136,11 +136,11 @@ def test_clip_gradients_keeps_direction_and_leaves_small_ones():
 
 def step_length(monkeypatch, *arguments):
   """Returns how far one step of sgd at rate 1 moves all variables together."""
-  with tiny_network.training(
+  with network_kit.training(
       monkeypatch, '--optimizer=sgd', '--learning_rate=1',
       '--learning_rate_decay_type=fixed', '--num_clones=2', '--clone_on_cpu',
       *arguments) as graph:
-    with tiny_network.session() as session:
+    with network_kit.session() as session:
       variables = tf.trainable_variables()
       before = session.run(variables)
       tags = [value.tag for value in tf.Summary.FromString(

@@ -4,7 +4,7 @@ import pytest
 
 from datasets import public_sets
 from datasets.conversion import convert_flowers, public
-from kits import tiny_dataset
+from kits import dataset_kit
 
 
 @pytest.mark.parametrize('more, is_whole', [
@@ -16,7 +16,7 @@ def test_is_whole_set_counts_photos_but_no_hidden_files(
   whole = public_sets.PUBLIC_SETS['flowers']._replace(
       split_sizes={'train': 18, 'validation': 2})
   monkeypatch.setitem(public_sets.PUBLIC_SETS, 'flowers', whole)
-  tiny_dataset.make_folder(tmp_path, dict.fromkeys(whole.labels(), 4))
+  dataset_kit.make_folder(tmp_path, dict.fromkeys(whole.labels(), 4))
   for file, data in more.items():
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_bytes(data)
@@ -24,7 +24,7 @@ def test_is_whole_set_counts_photos_but_no_hidden_files(
 
 
 @pytest.mark.parametrize('name, data', [
-    ('mine.jpg', tiny_dataset.photo_bytes(999)), ('.DS_Store', b'hidden')],
+    ('mine.jpg', dataset_kit.photo_bytes(999)), ('.DS_Store', b'hidden')],
                          ids=['photo', 'hidden'])
 def test_convert_flowers_with_a_file_added_keeps_every_photo_in_its_split(
     tmp_path, monkeypatch, name, data):
@@ -32,7 +32,7 @@ def test_convert_flowers_with_a_file_added_keeps_every_photo_in_its_split(
   monkeypatch.setitem(public_sets.PUBLIC_SETS, 'flowers',
                       public_sets.PUBLIC_SETS['flowers']._replace(
                           split_sizes={'train': 75, 'validation': 25}))
-  tiny_dataset.make_folder(tmp_path / 'flowers',
+  dataset_kit.make_folder(tmp_path / 'flowers',
                            dict.fromkeys(public_sets.FLOWERS_LABELS, 20))
   before = public.convert('flowers', str(tmp_path), percent_validation=None,
                           num_shards=None)

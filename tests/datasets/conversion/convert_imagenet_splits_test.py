@@ -8,7 +8,7 @@ from common.errors import InputError
 from datasets import manifest
 from datasets.conversion import convert_imagenet, convert_photos
 from datasets.records import verify
-from kits import tiny_dataset
+from kits import dataset_kit
 from kits.imagenet_kit import (
   TRAIN,
   VALIDATION,
@@ -69,7 +69,7 @@ def test_convert_split_by_split_is_as_good_as_both(tree, converted, tmp_path):
        validation_labels=str(tree / 'classes.txt'),
        bounding_box_csv=str(tree / 'boxes.csv'))
   only(tree, tmp_path, 'train', num_train_shards=4)
-  one, two = (tiny_dataset.file_contents(folder)
+  one, two = (dataset_kit.file_contents(folder)
               for folder in (tmp_path, converted))
   assert manifest.load(str(tmp_path), 'imagenet').splits['train'][
       'settings']['boxes'] == str(tree / 'boxes.csv')
@@ -122,7 +122,7 @@ def test_convert_same_folder_for_both_splits_is_one_line(tree, tmp_path):
 
 
 def test_convert_records_of_a_folder_of_that_name_are_kept(tree, tmp_path):
-  tiny_dataset.make_folder(tmp_path / 'imagenet', {'cat': 6, 'dog': 6})
+  dataset_kit.make_folder(tmp_path / 'imagenet', {'cat': 6, 'dog': 6})
   convert_photos.convert(str(tmp_path), 'imagenet')
   (tmp_path / 'imagenet').rename(tmp_path / 'away')
   before = inodes(tmp_path)

@@ -12,7 +12,7 @@ from common.errors import InputError
 from datasets import dataset_factory, imagenet_names, public_sets
 from datasets.conversion import imagenet_source
 from datasets.records import verify
-from kits import tiny_dataset
+from kits import dataset_kit
 from kits.imagenet_kit import (
   IDS,
   LABELS,
@@ -58,7 +58,7 @@ def test_convert_record_has_slims_keys_and_values(converted):
               'image/object/bbox/label': [],
               'image/format': [b'JPEG'],
               'image/filename': [b'n02012849_3.JPEG'],
-              'image/encoded': [tiny_dataset.photo_bytes(103)]}
+              'image/encoded': [dataset_kit.photo_bytes(103)]}
   assert feature['image/object/bbox/label'].WhichOneof('kind') == 'int64_list'
   assert feature['image/object/bbox/xmin'].WhichOneof('kind') == 'float_list'
 
@@ -140,8 +140,8 @@ def test_convert_same_bytes_whatever_the_order_of_the_listing(
   monkeypatch.setattr(imagenet_source.os, 'scandir', Backwards)
   convert(tree, tmp_path)
   monkeypatch.undo()
-  assert tiny_dataset.file_contents(tmp_path) == (
-      tiny_dataset.file_contents(converted))
+  assert dataset_kit.file_contents(tmp_path) == (
+      dataset_kit.file_contents(converted))
 
 
 def test_convert_validation_in_class_folders(tree, tmp_path):
@@ -154,7 +154,7 @@ def test_convert_validation_in_class_folders(tree, tmp_path):
 def test_convert_bad_photos_are_mended_or_listed(tmp_path):
   make_tree(tmp_path)
   folder = tmp_path / 'train' / IDS[0]
-  (folder / 'n01440764_0.JPEG').write_bytes(tiny_dataset.photo_bytes(1, 'PNG'))
+  (folder / 'n01440764_0.JPEG').write_bytes(dataset_kit.photo_bytes(1, 'PNG'))
   buffer = io.BytesIO()
   Image.new('CMYK', (7, 5), (10, 20, 30, 40)).save(buffer, 'JPEG')
   (folder / 'n01440764_1.JPEG').write_bytes(buffer.getvalue())
@@ -183,7 +183,7 @@ def test_convert_too_many_bad_photos_is_an_error_that_changes_nothing(tmp_path):
   make_tree(tmp_path)
   out = tmp_path / 'out'
   convert(tmp_path, out)
-  before = tiny_dataset.file_contents(out)
+  before = dataset_kit.file_contents(out)
   for path in (tmp_path / 'train' / IDS[0]).iterdir():
     path.write_bytes(b'no photo')
   with pytest.raises(InputError, match=(
@@ -191,7 +191,7 @@ def test_convert_too_many_bad_photos_is_an_error_that_changes_nothing(tmp_path):
       r'--max_bad_fraction; .*/out/imagenet_skipped.csv lists them, the first '
       'is n01440764/n0144')):
     convert(tmp_path, out, seed=1)
-  after = tiny_dataset.file_contents(out)
+  after = dataset_kit.file_contents(out)
   listed = after['imagenet_skipped.csv'].decode().splitlines()
   assert len(listed) == 7 and listed[1].startswith('"n01440764/n01440764_0.JP')
   before['imagenet_skipped.csv'] = after['imagenet_skipped.csv']

@@ -17,8 +17,8 @@ from datasets.conversion import (
   imagenet_shards,
 )
 from datasets.records import verify
-from kits import helpers, tiny_dataset
-from kits.damages import cut, flip, overwrite
+from kits import dataset_kit, helpers
+from kits.damage_kit import cut, flip, overwrite
 from kits.imagenet_kit import (
   IDS,
   TRAIN,
@@ -58,7 +58,7 @@ def stop_moving(patch, folder, moved):
 
 def mend(path, number):
   """Writes a photo over what was none, later."""
-  path.write_bytes(tiny_dataset.photo_bytes(number))
+  path.write_bytes(dataset_kit.photo_bytes(number))
   os.utime(str(path), ns=(0, path.stat().st_mtime_ns + 1))
 
 
@@ -75,8 +75,8 @@ def test_convert_photos_mended_after_an_error_are_looked_at_again(tmp_path):
   manifest = convert(tmp_path, tmp_path / 'out', max_bad_fraction=0)
   assert not manifest.skipped
   convert(tmp_path, tmp_path / 'whole')
-  assert tiny_dataset.file_contents(tmp_path / 'out') == (
-      tiny_dataset.file_contents(tmp_path / 'whole'))
+  assert dataset_kit.file_contents(tmp_path / 'out') == (
+      dataset_kit.file_contents(tmp_path / 'whole'))
 
 
 def test_convert_error_again_reads_only_what_was_bad(tmp_path, monkeypatch):
@@ -105,8 +105,8 @@ def test_convert_photo_mended_after_a_conversion_is_taken(tmp_path):
   mend(bad, 1)
   assert not convert(tmp_path, out).skipped
   convert(tmp_path, tmp_path / 'whole')
-  assert tiny_dataset.file_contents(out) == (
-      tiny_dataset.file_contents(tmp_path / 'whole'))
+  assert dataset_kit.file_contents(out) == (
+      dataset_kit.file_contents(tmp_path / 'whole'))
 
 
 @pytest.mark.parametrize('moved', [1, 4])
@@ -127,8 +127,8 @@ def test_convert_killed_in_moving_and_run_with_another_plan_mixes_nothing(
   # What the killed run made of the other split is still of use.
   convert(tree, tmp_path, train_dir=None)
   convert(tree, tmp_path / 'whole', num_train_shards=2)
-  assert tiny_dataset.file_contents(tmp_path) == (
-      tiny_dataset.file_contents(tmp_path / 'whole'))
+  assert dataset_kit.file_contents(tmp_path) == (
+      dataset_kit.file_contents(tmp_path / 'whole'))
   assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [
       'whole']
 
@@ -186,8 +186,8 @@ def test_convert_killed_run_goes_on_with_the_same_bytes(
     dataset_factory.get_dataset('imagenet', 'train', str(tmp_path))
   monkeypatch.setattr(imagenet_shards, 'write', None)  # All is there.
   convert(tree, tmp_path)
-  assert tiny_dataset.file_contents(tmp_path) == (
-      tiny_dataset.file_contents(converted))
+  assert dataset_kit.file_contents(tmp_path) == (
+      dataset_kit.file_contents(converted))
   assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
@@ -223,8 +223,8 @@ def test_convert_killed_by_signal_goes_on(tmp_path):
   convert_imagenet.convert(str(tmp_path / 'once'),
                            train_dir=str(tmp_path / 'train'),
                            num_train_shards=12)
-  assert tiny_dataset.file_contents(tmp_path / 'out') == (
-      tiny_dataset.file_contents(tmp_path / 'once'))
+  assert dataset_kit.file_contents(tmp_path / 'out') == (
+      dataset_kit.file_contents(tmp_path / 'once'))
 
 
 @pytest.mark.parametrize('damage', [cut, flip, overwrite, os.remove])
@@ -234,7 +234,7 @@ def test_convert_damaged_file_alone_is_made_again(tmp_path, monkeypatch,
   (tmp_path / 'train' / IDS[0] / 'n01440764_1.JPEG').write_bytes(b'no photo')
   out = tmp_path / 'out'
   convert(tmp_path, out, max_bad_fraction=1)
-  before = tiny_dataset.file_contents(out)
+  before = dataset_kit.file_contents(out)
   damage(out / TRAIN[2])
   written, write = [], imagenet_shards.write
   monkeypatch.setattr(
@@ -242,7 +242,7 @@ def test_convert_damaged_file_alone_is_made_again(tmp_path, monkeypatch,
       lambda path, *args: written.append(path) or write(path, *args))
   convert(tmp_path, out, max_bad_fraction=1)
   assert [os.path.basename(path) for path in written] == [TRAIN[2]]
-  assert tiny_dataset.file_contents(out) == before
+  assert dataset_kit.file_contents(out) == before
   assert not [path for path in out.iterdir() if path.is_dir()]
 
 
@@ -310,7 +310,7 @@ def test_convert_killed_anywhere_ends_with_the_same_bytes(
   more = {} if change == 'damage' else {change: 3}
   last_run = {'seed': 0, **(more if then == 'again' else {})}
   convert(tmp_path, tmp_path / 'former', **last_run)
-  expected = tiny_dataset.file_contents(tmp_path / 'former')
+  expected = dataset_kit.file_contents(tmp_path / 'former')
   shutil.rmtree(str(tmp_path / 'former'))
   convert(tmp_path, tmp_path / 'former')
   if change == 'damage':
@@ -327,6 +327,6 @@ def test_convert_killed_anywhere_ends_with_the_same_bytes(
     if stopping.count < last:
       break
     convert(tmp_path, out, **last_run)
-    assert tiny_dataset.file_contents(out) == expected, last
+    assert dataset_kit.file_contents(out) == expected, last
     assert not [path for path in out.iterdir() if path.is_dir()], last
   assert last > 8

@@ -11,7 +11,7 @@ import pytest
 from common.errors import InputError
 from datasets import dataset_factory
 from datasets.conversion import converted_files
-from kits import tiny_dataset
+from kits import dataset_kit
 from kits.conversion_kit import add, as_png, convert, make, save_anew, turn_cats
 from kits.helpers import ROOT
 
@@ -60,8 +60,8 @@ def test_convert_killed_with_photos_added_still_keeps_the_splits(
       if call == _MOVES:
         assert done[call - 1] == str(tmp_path / 'pets.json')
   convert(tmp_path)
-  assert (tiny_dataset.file_contents(tmp_path) ==
-          tiny_dataset.file_contents(tmp_path / 'other'))
+  assert (dataset_kit.file_contents(tmp_path) ==
+          dataset_kit.file_contents(tmp_path / 'other'))
   assert not os.path.exists(dataset_factory.work_dir(str(tmp_path), 'pets'))
 
 
@@ -116,7 +116,7 @@ def test_convert_killed_by_the_kernel_ends_in_the_same_bytes(tmp_path):
   convert(source, percent_validation=10)
   for number in range(60):
     (folder / 'cat' / ('new %d.jpg' % number)).write_bytes(
-        tiny_dataset.photo_bytes(1000 + number, size=(500, 300)))
+        dataset_kit.photo_bytes(1000 + number, size=(500, 300)))
   moments = 8
   done = subprocess.run(
       [sys.executable, '-c', KILLER, str(source), str(tmp_path / 'target'),
@@ -167,7 +167,7 @@ def test_convert_full_disk_at_the_last_step_leaves_the_former_data(tmp_path):
   """Record files of a photo each are small; the manifest is not."""
   make(tmp_path)
   convert(tmp_path, num_shards=28)
-  before, limit = tiny_dataset.file_contents(tmp_path), 4096
+  before, limit = dataset_kit.file_contents(tmp_path), 4096
   assert [name for name, data in before.items() if len(data) > limit] == [
       'pets.json']
   done = subprocess.run(
@@ -179,7 +179,7 @@ def test_convert_full_disk_at_the_last_step_leaves_the_former_data(tmp_path):
   assert done.returncode == 1
   assert 'error: cannot write to %s: ' % tmp_path in done.stderr
   assert 'File too large' in done.stderr and done.stderr.count('\n') == 1
-  assert tiny_dataset.file_contents(tmp_path) == before
+  assert dataset_kit.file_contents(tmp_path) == before
   assert sorted(os.listdir(str(tmp_path))) == sorted([*before, 'pets'])
 
 

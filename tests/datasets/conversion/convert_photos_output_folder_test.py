@@ -7,11 +7,11 @@ import pytest
 from common.errors import InputError
 from datasets import dataset_factory
 from datasets.conversion import convert_photos
-from kits import tiny_dataset
+from kits import dataset_kit
 
 
 def make(tmp_path, counts=None, name='pets'):
-  tiny_dataset.make_folder(tmp_path / name, counts or {'cat': 20, 'dog': 20})
+  dataset_kit.make_folder(tmp_path / name, counts or {'cat': 20, 'dog': 20})
 
 
 def convert(folder, name='pets'):
@@ -34,9 +34,9 @@ def test_convert_second_data_set_leaves_the_labels_of_the_first(tmp_path):
   assert labels_of(tmp_path, 'pets', 'trees') == [['cat', 'dog'],
                                                   ['fir', 'oak', 'yew']]
   # The first may still change its own.
-  tiny_dataset.make_folder(tmp_path / 'pets', {'emu': 5})
+  dataset_kit.make_folder(tmp_path / 'pets', {'emu': 5})
   for index, path in enumerate(sorted((tmp_path / 'pets' / 'emu').iterdir())):
-    path.write_bytes(tiny_dataset.photo_bytes(700 + index))
+    path.write_bytes(dataset_kit.photo_bytes(700 + index))
   convert(tmp_path)
   assert (tmp_path / 'labels.txt').read_text() == '0:cat\n1:dog\n2:emu\n'
   assert (tmp_path / 'trees_labels.txt').read_text() == trees

@@ -13,11 +13,11 @@ from compat import tf
 from datasets import dataset_factory, split_files
 from datasets.conversion import convert_photos, converted_files
 from datasets.photo_files import photo_folder
-from kits import tiny_dataset
+from kits import dataset_kit
 
 
 def make(tmp_path, counts=None, name='pets'):
-  tiny_dataset.make_folder(tmp_path / name, counts or {'cat': 10, 'dog': 20})
+  dataset_kit.make_folder(tmp_path / name, counts or {'cat': 10, 'dog': 20})
   return tmp_path / name
 
 
@@ -60,21 +60,21 @@ def test_convert_writes_records_labels_and_manifest(tmp_path):
 def test_convert_again_gives_the_same_bytes(tmp_path):
   make(tmp_path)
   convert_photos.convert(str(tmp_path), 'pets')
-  first = tiny_dataset.file_contents(tmp_path)
+  first = dataset_kit.file_contents(tmp_path)
   convert_photos.convert(str(tmp_path), 'pets')
-  assert tiny_dataset.file_contents(tmp_path) == first
+  assert dataset_kit.file_contents(tmp_path) == first
 
 
 def test_convert_does_not_depend_on_the_listing(tmp_path, monkeypatch):
   make(tmp_path)
   convert_photos.convert(str(tmp_path), 'pets')
-  first = tiny_dataset.file_contents(tmp_path)
+  first = dataset_kit.file_contents(tmp_path)
   (tmp_path / 'pets.json').unlink()  # Nothing of the former run counts.
   listdir = os.listdir
   monkeypatch.setattr(os, 'listdir',
                       lambda folder: sorted(listdir(folder), reverse=True))
   convert_photos.convert(str(tmp_path), 'pets')
-  assert tiny_dataset.file_contents(tmp_path) == first
+  assert dataset_kit.file_contents(tmp_path) == first
 
 
 def test_convert_split_follows_the_content_not_the_name(tmp_path):
@@ -162,7 +162,7 @@ def test_convert_killed_anywhere_ends_in_the_same_bytes(
     tmp_path, monkeypatch, calls):
   make(tmp_path, {'cat': 4, 'dog': 4})
   convert_photos.convert(str(tmp_path), 'pets', num_shards=2)
-  wanted = tiny_dataset.file_contents(tmp_path)
+  wanted = dataset_kit.file_contents(tmp_path)
   convert_photos.convert(str(tmp_path), 'pets', num_shards=1, seed=5)
   replace, done = os.replace, []
 
@@ -181,7 +181,7 @@ def test_convert_killed_anywhere_ends_in_the_same_bytes(
     dataset_factory.get_dataset('pets', 'train', str(tmp_path))
   monkeypatch.setattr(os, 'replace', replace)
   convert_photos.convert(str(tmp_path), 'pets', num_shards=2, seed=0)
-  assert tiny_dataset.file_contents(tmp_path) == wanted
+  assert dataset_kit.file_contents(tmp_path) == wanted
   assert not os.path.exists(dataset_factory.work_dir(str(tmp_path), 'pets'))
 
 
@@ -189,7 +189,7 @@ def test_convert_killed_while_writing_keeps_the_former_data(
     tmp_path, monkeypatch):
   make(tmp_path)
   convert_photos.convert(str(tmp_path), 'pets')
-  before = tiny_dataset.file_contents(tmp_path)
+  before = dataset_kit.file_contents(tmp_path)
 
   def die(*_):
     raise Killed()
@@ -197,19 +197,19 @@ def test_convert_killed_while_writing_keeps_the_former_data(
   monkeypatch.setattr(photo_folder, 'read_again', die)
   with pytest.raises(Killed):
     convert_photos.convert(str(tmp_path), 'pets', seed=9)
-  assert tiny_dataset.file_contents(tmp_path) == before
+  assert dataset_kit.file_contents(tmp_path) == before
   dataset = dataset_factory.get_dataset('pets', 'train', str(tmp_path))
   assert dataset.num_samples == 27
 
 
 def test_convert_skips_and_lists_what_is_no_photo(tmp_path):
   folder = make(tmp_path)
-  good = tiny_dataset.photo_bytes(99, size=(40, 40))
+  good = dataset_kit.photo_bytes(99, size=(40, 40))
   (folder / 'cat' / 'png_in_truth.jpg').write_bytes(
-      tiny_dataset.photo_bytes(77, 'PNG'))
+      dataset_kit.photo_bytes(77, 'PNG'))
   (folder / 'cat' / 'empty.jpg').write_bytes(b'')
   (folder / 'cat' / 'cut.jpg').write_bytes(
-      tiny_dataset.photo_bytes(98)[:-9])
+      dataset_kit.photo_bytes(98)[:-9])
   (folder / 'cat' / 'large.jpg').write_bytes(good)
   (folder / 'dog' / 'notes.txt').write_text('no photo')
   (folder / 'dog' / 'more').mkdir()
@@ -234,7 +234,7 @@ def test_convert_skips_and_lists_what_is_no_photo(tmp_path):
 
 def test_convert_names_in_any_script_come_back(tmp_path):
   folder = make(tmp_path, {'中文 名': 3, 'été': 3, '3:odd name ': 3})
-  (folder / 'été' / 'ñ\n"x".jpg').write_bytes(tiny_dataset.photo_bytes(50))
+  (folder / 'été' / 'ñ\n"x".jpg').write_bytes(dataset_kit.photo_bytes(50))
   manifest = convert_photos.convert(str(tmp_path), 'pets')
   labels = sorted(['中文 名', 'été', '3:odd name'])
   assert manifest.labels == labels
@@ -255,7 +255,7 @@ def test_convert_file_name_that_is_not_utf8_is_skipped(tmp_path):
   folder = make(tmp_path)
   with open(os.path.join(os.fsencode(str(folder)), b'cat', b'\xff.jpg'),
             'wb') as target:
-    target.write(tiny_dataset.photo_bytes(1))
+    target.write(dataset_kit.photo_bytes(1))
   manifest = convert_photos.convert(str(tmp_path), 'pets')
   assert manifest.skipped == [{'file': 'cat/\\xff.jpg',
                                'reason': 'the file name is not UTF-8'}]
@@ -281,7 +281,7 @@ def test_convert_photo_that_changes_meanwhile_is_an_error(
 
   def check_then_change(*args):
     result = check_photos(*args)
-    (folder / 'cat' / '000.jpg').write_bytes(tiny_dataset.photo_bytes(1234))
+    (folder / 'cat' / '000.jpg').write_bytes(dataset_kit.photo_bytes(1234))
     return result
 
   monkeypatch.setattr(photo_folder, 'check_photos', check_then_change)
@@ -308,7 +308,7 @@ def test_convert_photo_that_changes_meanwhile_is_an_error(
 def test_convert_unusable_folder_is_one_clear_line(tmp_path, counts, message):
   if counts is not None:
     (tmp_path / 'pets').mkdir()
-    tiny_dataset.make_folder(tmp_path / 'pets', counts)
+    dataset_kit.make_folder(tmp_path / 'pets', counts)
   with pytest.raises(InputError, match=message) as caught:
     convert_photos.convert(str(tmp_path), 'pets')
   assert '\n' not in str(caught.value)

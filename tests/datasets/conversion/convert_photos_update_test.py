@@ -12,7 +12,7 @@ from PIL import Image
 from common.errors import InputError
 from datasets import manifest as manifests
 from datasets.conversion import convert_photos, converted_files
-from kits import tiny_dataset
+from kits import dataset_kit
 from kits.conversion_kit import add, convert, make, turn_cats
 from kits.helpers import run_program
 
@@ -55,7 +55,7 @@ def test_convert_photo_is_known_by_content_or_by_name(tmp_path):
     if index % 3:
       path.rename(folder / new)
     else:  # Another content under the old name.
-      path.write_bytes(tiny_dataset.photo_bytes(500 + index))
+      path.write_bytes(dataset_kit.photo_bytes(500 + index))
     wanted[new] = before[file]
   after = convert(tmp_path).files
   assert {file: after[file] for file in wanted} == wanted
@@ -71,7 +71,7 @@ def test_convert_with_other_seed_or_percents_splits_anew(
   folder = make(tmp_path)
   add(folder, 'cat', range(5))
   convert(tmp_path, **change)
-  wanted = tiny_dataset.file_contents(tmp_path)
+  wanted = dataset_kit.file_contents(tmp_path)
   for path in list((folder / 'cat').glob('new*')):
     path.unlink()
   convert(tmp_path)
@@ -81,7 +81,7 @@ def test_convert_with_other_seed_or_percents_splits_anew(
   convert(tmp_path, **change)
   logger.removeHandler(caplog.handler)
   assert message in caplog.text and 'split again' in caplog.text
-  assert tiny_dataset.file_contents(tmp_path) == wanted
+  assert dataset_kit.file_contents(tmp_path) == wanted
 
 
 def test_convert_options_left_out_are_those_of_the_former_conversion(tmp_path):
@@ -161,13 +161,13 @@ def test_convert_unreadable_former_manifest_is_an_error(tmp_path):
 def test_convert_without_a_photo_for_a_split_names_the_manifest(tmp_path):
   folder = make(tmp_path, {'cat': 3, 'dog': 30})
   before = convert(tmp_path, percent_test=0)
-  contents = tiny_dataset.file_contents(tmp_path)
+  contents = dataset_kit.file_contents(tmp_path)
   for file, split in before.files.items():
     if file.startswith('cat') and split == 'validation':
       (folder / file).unlink()
   with pytest.raises(InputError, match=r"'cat' \(2\); .*delete .*pets\.json"):
     convert(tmp_path, percent_test=0)
-  assert tiny_dataset.file_contents(tmp_path) == contents
+  assert dataset_kit.file_contents(tmp_path) == contents
   (tmp_path / 'pets.json').unlink()
   assert convert(tmp_path, percent_test=0).splits['validation'][
       'class_counts']['cat'] == 1
@@ -232,7 +232,7 @@ def test_convert_class_whose_photos_are_all_in_another_is_an_error(tmp_path):
 def test_convert_too_many_bad_files_keeps_the_former_data(tmp_path):
   folder = make(tmp_path)
   convert(tmp_path)
-  before = tiny_dataset.file_contents(tmp_path)
+  before = dataset_kit.file_contents(tmp_path)
   for number in range(3):
     (folder / 'dog' / ('bad\n%d.jpg' % number)).write_bytes(b'')
   (folder / 'README').write_text('Not counted.')
@@ -249,7 +249,7 @@ def test_convert_too_many_bad_files_keeps_the_former_data(tmp_path):
       'dog/bad\n0.jpg': 'the file is empty',
       'dog/bad\n1.jpg': 'the file is empty',
       'dog/bad\n2.jpg': 'the file is empty'}
-  after = tiny_dataset.file_contents(tmp_path)
+  after = dataset_kit.file_contents(tmp_path)
   after['pets_skipped.csv'] = before['pets_skipped.csv']
   assert after == before
   # 3 of 43 are 0.0698.

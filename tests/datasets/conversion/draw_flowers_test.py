@@ -12,7 +12,7 @@ from sklearn import linear_model, model_selection, pipeline, preprocessing
 
 from common.errors import InputError
 from datasets.conversion import draw_flowers
-from kits import tiny_dataset
+from kits import dataset_kit
 from kits.helpers import ROOT
 
 
@@ -73,7 +73,7 @@ def test_draw_all_same_seed_same_bytes(tmp_path):
   contents = []
   for folder, seed in (('a', 3), ('b', 3), ('c', 4)):
     draw_flowers.draw_all(str(tmp_path / folder), per_class=2, seed=seed)
-    contents.append([tiny_dataset.file_contents(tmp_path / folder / kind)
+    contents.append([dataset_kit.file_contents(tmp_path / folder / kind)
                      for kind in sorted(draw_flowers.KINDS)])
   assert contents[0] == contents[1]
   assert contents[0] != contents[2]
@@ -82,7 +82,7 @@ def test_draw_all_same_seed_same_bytes(tmp_path):
 def test_draw_all_more_photos_keep_the_first_ones(tmp_path):
   draw_flowers.draw_all(str(tmp_path / 'a'), per_class=1)
   draw_flowers.draw_all(str(tmp_path / 'b'), per_class=2)
-  few, more = (tiny_dataset.file_contents(tmp_path / folder / 'tulips')
+  few, more = (dataset_kit.file_contents(tmp_path / folder / 'tulips')
                for folder in 'ab')
   assert set(few.items()) < set(more.items())
 

@@ -21,7 +21,7 @@ from datasets.conversion import (
   public,
 )
 from downloads import fetch
-from kits import file_server, public_kit, tiny_dataset
+from kits import dataset_kit, download_kit, public_kit
 from kits.public_kit import (
   DIGITS,
   cifar_archive,
@@ -98,11 +98,11 @@ def test_convert_file_of_another_checksum_is_refused(server, tmp_path, name):
 
 def test_convert_mnist_again_does_nothing(server, tmp_path):
   first = public.convert('mnist', str(tmp_path))
-  before = tiny_dataset.file_contents(tmp_path)
+  before = dataset_kit.file_contents(tmp_path)
   del server.requests[:]
   assert public.convert('mnist', str(tmp_path)) == first
   assert not server.requests
-  assert tiny_dataset.file_contents(tmp_path) == before
+  assert dataset_kit.file_contents(tmp_path) == before
 
 
 def test_convert_mnist_interrupted_ends_with_the_same_bytes(server, tmp_path,
@@ -110,7 +110,7 @@ def test_convert_mnist_interrupted_ends_with_the_same_bytes(server, tmp_path,
   for name, data in mnist_files().items():
     (tmp_path / name).write_bytes(data)
   public.convert('mnist', str(tmp_path))
-  before = tiny_dataset.file_contents(tmp_path)
+  before = dataset_kit.file_contents(tmp_path)
 
   def killed(*_):
     raise KeyboardInterrupt
@@ -127,7 +127,7 @@ def test_convert_mnist_interrupted_ends_with_the_same_bytes(server, tmp_path,
       with pytest.raises(KeyboardInterrupt):
         public.convert('mnist', str(tmp_path))
     public.convert('mnist', str(tmp_path))
-    assert tiny_dataset.file_contents(tmp_path) == before
+    assert dataset_kit.file_contents(tmp_path) == before
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
@@ -160,10 +160,10 @@ def test_convert_two_public_sets_in_one_folder_keep_their_labels(server,
 
 def test_convert_mnist_lost_record_file_is_made_again(server, tmp_path):
   public.convert('mnist', str(tmp_path))
-  before = tiny_dataset.file_contents(tmp_path)
+  before = dataset_kit.file_contents(tmp_path)
   (tmp_path / 'mnist_test-00000-of-00001.tfrecord').unlink()
   public.convert('mnist', str(tmp_path))
-  assert tiny_dataset.file_contents(tmp_path) == before
+  assert dataset_kit.file_contents(tmp_path) == before
 
 
 def test_convert_mnist_files_of_the_user_are_used_and_kept(tmp_path,
@@ -215,8 +215,8 @@ def test_convert_mnist_files_that_do_not_fit_are_one_line(tmp_path, digits,
 def test_read_idx_shorter_than_its_header_says(tmp_path):
   array = DIGITS['test'][1]
   path = tmp_path / 'x.gz'
-  good = file_server.gzip.decompress(file_server.idx_gz(array))
-  path.write_bytes(file_server.gzip.compress(good[:-1]))
+  good = download_kit.gzip.decompress(download_kit.idx_gz(array))
+  path.write_bytes(download_kit.gzip.compress(good[:-1]))
   with pytest.raises(InputError, match='holds 9 bytes .*10. says 10'):
     convert_mnist.read_idx(str(path), 1)
 
@@ -283,7 +283,7 @@ def test_convert_flowers_downloads_unpacks_and_converts(server, tmp_path):
 def test_convert_flowers_whole_set_is_split_as_slim_does(server, tmp_path):
   # The real set's photos a kind; small photos.
   counts = dict(zip(public_sets.FLOWERS_LABELS, (633, 898, 641, 699, 799)))
-  tiny_dataset.make_folder(tmp_path / 'flowers', counts)
+  dataset_kit.make_folder(tmp_path / 'flowers', counts)
   written = public.convert('flowers', str(tmp_path))
   assert {split: (row['size'], len(row['shards']))
           for split, row in written.splits.items()} == {
@@ -304,11 +304,11 @@ def test_convert_flowers_killed_while_unpacking_starts_again(server, tmp_path):
 
 def test_convert_flowers_hostile_archive_leaves_nothing(server, tmp_path,
                                                         monkeypatch):
-  hostile = file_server.tar_gz({'flower_photos/daisy/1.jpg': b'x',
+  hostile = download_kit.tar_gz({'flower_photos/daisy/1.jpg': b'x',
                                 '../escaped.jpg': b'x'})
   server.files['/' + convert_flowers.ARCHIVE] = hostile
   monkeypatch.setattr(convert_flowers, 'SIZE', len(hostile))
-  monkeypatch.setattr(convert_flowers, 'SHA256', file_server.sha256(hostile))
+  monkeypatch.setattr(convert_flowers, 'SHA256', download_kit.sha256(hostile))
   folder = tmp_path / 'data'
   with pytest.raises(InputError, match="'../escaped.jpg' leaves the folder"):
     public.convert('flowers', str(folder))
@@ -318,7 +318,7 @@ def test_convert_flowers_hostile_archive_leaves_nothing(server, tmp_path,
 
 def test_convert_flowers_archive_of_something_else_is_one_line(tmp_path):
   (tmp_path / convert_flowers.ARCHIVE).write_bytes(
-      file_server.tar_gz({'x/1.jpg': b''}))
+      download_kit.tar_gz({'x/1.jpg': b''}))
   with pytest.raises(InputError, match='holds no flower_photos/'):
     public.convert('flowers', str(tmp_path))
 
@@ -326,7 +326,7 @@ def test_convert_flowers_archive_of_something_else_is_one_line(tmp_path):
 @pytest.mark.parametrize('name', sorted(public.CONVERTERS))
 def test_convert_folder_of_photos_with_a_public_name_is_converted(server, name,
                                                                   tmp_path):
-  tiny_dataset.make_folder(tmp_path / name, {'cat': 6, 'dog': 6})
+  dataset_kit.make_folder(tmp_path / name, {'cat': 6, 'dog': 6})
   written = public.convert(name, str(tmp_path), num_shards=1)
   assert written.labels == ['cat', 'dog']
   assert sum(row['size'] for row in written.splits.values()) == 12
@@ -369,6 +369,6 @@ def test_photo_files_of_cifar10_are_png(server, tmp_path):
   features = tf.train.Example.FromString(record).features.feature
   assert features['image/format'].bytes_list.value[0] == b'png'
   encoded = features['image/encoded'].bytes_list.value[0]
-  image = Image.open(file_server.io.BytesIO(encoded))
+  image = Image.open(download_kit.io.BytesIO(encoded))
   assert (image.format, image.size, image.mode) == ('PNG', (32, 32), 'RGB')
   assert features['image/height'].int64_list.value[0] == 32

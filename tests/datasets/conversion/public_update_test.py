@@ -8,8 +8,8 @@ from common.errors import InputError
 from datasets import dataset_factory, manifest, split_files
 from datasets.conversion import convert_cifar10, convert_photos, public
 from datasets.records import shard_check
-from kits import tiny_dataset
-from kits.damages import cut, cut_between_records, flip, overwrite
+from kits import dataset_kit
+from kits.damage_kit import cut, cut_between_records, flip, overwrite
 from kits.public_kit import cifar_archive, mnist_files, server
 
 net = server  # A fixture that pytest finds by this name.
@@ -21,12 +21,12 @@ NAMES = ['cifar10', 'mnist']
 def test_convert_damaged_record_file_is_made_again(net, tmp_path,
                                                    name, damage):
   public.convert(name, str(tmp_path))
-  before = tiny_dataset.file_contents(tmp_path)
+  before = dataset_kit.file_contents(tmp_path)
   shard = '%s_test-00000-of-00001.tfrecord' % name
   damage(tmp_path / shard)
   assert (tmp_path / shard).read_bytes() != before[shard]
   public.convert(name, str(tmp_path))
-  assert tiny_dataset.file_contents(tmp_path) == before
+  assert dataset_kit.file_contents(tmp_path) == before
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -78,7 +78,7 @@ def test_convert_leftover_of_a_killed_run_is_removed(net, tmp_path, name):
 @pytest.mark.parametrize('name', NAMES)
 def test_convert_other_data_of_that_name_are_refused_and_kept(
     net, tmp_path, name, archive):
-  tiny_dataset.make_folder(tmp_path / name, {'cat': 6, 'dog': 6})
+  dataset_kit.make_folder(tmp_path / name, {'cat': 6, 'dog': 6})
   convert_photos.convert(str(tmp_path), name)
   shutil.rmtree(str(tmp_path / name))
   if archive:
@@ -86,12 +86,12 @@ def test_convert_other_data_of_that_name_are_refused_and_kept(
              {convert_cifar10.ARCHIVE: cifar_archive()})
     for file, data in files.items():
       (tmp_path / file).write_bytes(data)
-  before = tiny_dataset.file_contents(tmp_path)
+  before = dataset_kit.file_contents(tmp_path)
   with pytest.raises(InputError, match=(
       r"%s/%s.json describes other data than the public data set %s, 12 photos "
       r"of \['cat', 'dog'\]: move it" % (tmp_path, name, name))):
     public.convert(name, str(tmp_path))
-  assert tiny_dataset.file_contents(tmp_path) == before
+  assert dataset_kit.file_contents(tmp_path) == before
   assert not net.requests
 
 
@@ -106,7 +106,7 @@ def test_convert_photos_in_folders_named_as_the_digits_are_not_mnist(net,
 
 
 def test_find_damaged_names_what_is_not_whole(tmp_path):
-  paths = tiny_dataset.make_shards(tmp_path, 'pets', 'train', [3, 4, 5, 6])
+  paths = dataset_kit.make_shards(tmp_path, 'pets', 'train', [3, 4, 5, 6])
   known = [shard_check.KnownShard(str(path), records, path.stat().st_size)
            for path, records in zip(paths, (3, 4, 5, 7))]
   known.append(shard_check.KnownShard(str(tmp_path / 'none'), 1, None))

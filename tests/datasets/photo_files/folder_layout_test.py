@@ -10,7 +10,7 @@ from datasets import dataset_factory
 from datasets import manifest as manifests
 from datasets.conversion import convert_photos
 from datasets.photo_files import folder_layout
-from kits import tiny_dataset
+from kits import dataset_kit
 from kits.helpers import parsed_flags
 
 CLASSES = ['cat', 'dog']
@@ -23,7 +23,7 @@ def make(tmp_path, folders=('train', 'valid', 'test'), count=10):
       folder = tmp_path / 'pets' / name / class_name
       folder.mkdir(parents=True)
       for photo in range(count):
-        (folder / ('%d.jpg' % photo)).write_bytes(tiny_dataset.photo_bytes(
+        (folder / ('%d.jpg' % photo)).write_bytes(dataset_kit.photo_bytes(
             1000 * index + 100 * number + photo))
   return tmp_path / 'pets'
 
@@ -32,7 +32,7 @@ def add_flat(folder, name, count=3):
   (folder / name).mkdir(parents=True)
   for photo in range(count):
     (folder / name / ('%d.jpg' % photo)).write_bytes(
-        tiny_dataset.photo_bytes(5000 + photo + 10 * sum(map(ord, name))))
+        dataset_kit.photo_bytes(5000 + photo + 10 * sum(map(ord, name))))
 
 
 def convert(tmp_path, **options):
@@ -147,7 +147,7 @@ def test_convert_ready_made_again_keeps_splits_and_what_is_drawn(tmp_path):
   for split in ('train', 'test'):
     for number in range(10):
       (folder / split / 'cat' / ('new %d.jpg' % number)).write_bytes(
-          tiny_dataset.photo_bytes(9000 + len(split) * 100 + number))
+          dataset_kit.photo_bytes(9000 + len(split) * 100 + number))
   # From one folder to the other: the folder decides, not the former split.
   (folder / 'test/dog/0.jpg').rename(folder / 'train/dog/was test.jpg')
   after = convert(tmp_path)
@@ -171,7 +171,7 @@ def test_convert_layout_that_changed_splits_again(tmp_path, log):
 
 def test_convert_flat_test_beside_classes_is_not_a_class(tmp_path, log):
   folder = tmp_path / 'pets'
-  tiny_dataset.make_folder(folder, {'cat': 10, 'dog': 10})
+  dataset_kit.make_folder(folder, {'cat': 10, 'dog': 10})
   add_flat(folder, 'Test')
   manifest = convert(tmp_path, max_bad_fraction=0)
   assert manifest.labels == CLASSES and len(manifest.files) == 20

@@ -4,7 +4,7 @@ import pytest
 
 from datasets.conversion import convert_photos
 from datasets.photo_files import side_files
-from kits import tiny_dataset
+from kits import dataset_kit
 from tools.classify_image import find_photos
 
 FOLDERS = ['__MACOSX', '@eaDir', '$RECYCLE.BIN', 'System Volume Information',
@@ -28,11 +28,11 @@ def test_reason_tells_photos_and_classes_from_leftovers(
 
 def test_convert_leftovers_are_neither_classes_nor_bad_photos(tmp_path):
   folder = tmp_path / 'pets'
-  tiny_dataset.make_folder(folder, {'cat': 4, 'dog': 4})
+  dataset_kit.make_folder(folder, {'cat': 4, 'dog': 4})
   for parent in (folder, folder / 'cat'):
     for name in FOLDERS:
       (parent / name).mkdir()
-      (parent / name / 'a.jpg').write_bytes(tiny_dataset.photo_bytes(1))
+      (parent / name / 'a.jpg').write_bytes(dataset_kit.photo_bytes(1))
     for name in FILES:
       (parent / name).write_bytes(b'{}')
   manifest = convert_photos.convert(str(tmp_path), 'pets', max_bad_fraction=0)

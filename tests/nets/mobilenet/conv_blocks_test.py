@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from compat import slim, tf
-from kits import mobilenet_kit, nets_facts
+from kits import mobilenet_kit, nets_kit
 from nets.mobilenet import conv_blocks, mobilenet
 from nets.mobilenet.conv_blocks import expand_input_by_factor, expanded_conv
 
@@ -57,10 +57,10 @@ def test_split_divisible_impossible_is_refused(num, num_ways):
 
 
 def test_split_conv_part_reads_its_part_alone():
-  images = tf.constant(nets_facts.seeded_image(4, 24))
+  images = tf.constant(nets_kit.seeded_image(4, 24))
   with slim.arg_scope([slim.conv2d], activation_fn=None):
     net = conv_blocks.split_conv(images, 16, 2, 'expand', normalizer_fn=None)
-  shapes = nets_facts.variable_shapes()
+  shapes = nets_kit.variable_shapes()
   assert {name: shape for name, shape in shapes.items() if 'w' in name} == {
       'expand_part_0/weights': [1, 1, 16, 8],
       'expand_part_1/weights': [1, 1, 8, 8]}
@@ -79,7 +79,7 @@ def test_split_conv_too_narrow_for_groups_is_one(num_inputs, num_outputs,
                                                  num_ways):
   conv_blocks.split_conv(tf.zeros([1, 4, 4, num_inputs]), num_outputs, num_ways,
                          'expand')
-  assert nets_facts.variable_shapes()['expand/weights'] == [
+  assert nets_kit.variable_shapes()['expand/weights'] == [
       1, 1, num_inputs, num_outputs]
 
 
@@ -90,7 +90,7 @@ def test_split_separable_conv2d_has_the_names_of_mobilenet_v1(scope, prefix):
   net = conv_blocks.split_separable_conv2d(
       tf.zeros([1, 9, 9, 4]), 6, scope=scope, stride=2, endpoints=endpoints,
       normalizer_fn=slim.batch_norm)
-  shapes = nets_facts.variable_shapes()
+  shapes = nets_kit.variable_shapes()
   assert shapes[prefix + 'depthwise/depthwise_weights'] == [3, 3, 4, 1]
   assert shapes[prefix + 'pointwise/weights'] == [1, 1, 4, 6]
   assert prefix + 'depthwise/BatchNorm/beta' in shapes
@@ -105,7 +105,7 @@ def test_split_separable_conv2d_has_the_names_of_mobilenet_v1(scope, prefix):
                                    expanded_conv])
 @pytest.mark.parametrize('rate', [1, 2])
 def test_block_explicit_padding_equals_same_where_sizes_are_odd(block, rate):
-  images = tf.constant(nets_facts.seeded_image(9, 8))
+  images = tf.constant(nets_kit.seeded_image(9, 8))
   nets = []
   for use_explicit_padding in (True, False):
     with tf.variable_scope('net', reuse=tf.AUTO_REUSE):
@@ -166,7 +166,7 @@ def test_expanded_conv_outer_depthwise_is_not_activated(graph, location):
     (8, {'residual': False}, False)])
 def test_expanded_conv_adds_its_input_where_it_fits(num_outputs, options,
                                                     is_added):
-  images = tf.constant(nets_facts.seeded_image(9, 8))
+  images = tf.constant(nets_kit.seeded_image(9, 8))
   endpoints = {}
   net = expanded_conv(images, num_outputs, endpoints=endpoints, **options)
   assert sorted(endpoints) == ['depthwise_output', 'expansion_output',
@@ -183,7 +183,7 @@ def test_expanded_conv_adds_its_input_where_it_fits(num_outputs, options,
 
 
 def test_expanded_conv_own_functions_are_called():
-  images = tf.constant(nets_facts.seeded_image(5, 8))
+  images = tf.constant(nets_kit.seeded_image(5, 8))
   transformed = []
 
   def transform(expansion_tensor, input_tensor):
@@ -213,7 +213,7 @@ def test_expanded_conv_groups_follow_the_arguments():
       'expanded_conv/project_part_1/weights': [1, 1, 24, 8],
       'expanded_conv/project_part_2/weights': [1, 1, 24, 8],
       'expanded_conv/project_part_3/weights': [1, 1, 24, 8]}
-  betas = [name for name in nets_facts.variable_shapes() if 'beta' in name]
+  betas = [name for name in nets_kit.variable_shapes() if 'beta' in name]
   assert len(betas) == 7
 
 

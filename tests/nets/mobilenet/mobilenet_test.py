@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from compat import slim, tf
-from kits import mobilenet_kit, nets_facts
+from kits import mobilenet_kit, nets_kit
 from nets.mobilenet import conv_blocks, mobilenet
 from nets.mobilenet.conv_blocks import expanded_conv
 from nets.mobilenet.mobilenet import op
@@ -197,7 +197,7 @@ STRIDED = _spec(op(slim.conv2d, stride=2, num_outputs=8, kernel_size=[3, 3]),
 def _run_strided(**options):
   with tf.Graph().as_default():
     net, _ = mobilenet.mobilenet_base(
-        tf.constant(nets_facts.seeded_image(33, 3)), STRIDED, **options)
+        tf.constant(nets_kit.seeded_image(33, 3)), STRIDED, **options)
     return mobilenet_kit.run(net)
 
 

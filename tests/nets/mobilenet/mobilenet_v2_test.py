@@ -9,7 +9,7 @@ import copy
 import pytest
 
 from compat import slim, tf
-from kits import nets_facts
+from kits import nets_kit
 from nets import nets_factory
 from nets.batch_norm import batch_norm
 from nets.mobilenet import conv_blocks, mobilenet, mobilenet_v2
@@ -117,7 +117,7 @@ def test_definition_copy_may_repeat_rows():
                                            conv_defs=spec)
     assert 'layer_5' in end_points
     assert ('MobilenetV2/expanded_conv_2/project/weights' in
-            nets_facts.variable_shapes())
+            nets_kit.variable_shapes())
 
 
 @pytest.mark.parametrize('options, widths', [
@@ -218,7 +218,7 @@ def test_base_final_endpoint_and_scope_object_are_taken():
     assert 'layer_4/expansion_output' in end_points
     assert 'layer_5' not in end_points
     assert 'FeatureExtractor/expanded_conv_2/expand/weights' in (
-        nets_facts.variable_shapes())
+        nets_kit.variable_shapes())
 
 
 def _updates():
@@ -235,7 +235,7 @@ def test_network_fn_trains_and_evaluates_whatever_is_outside(outside,
     with mobilenet.safe_arg_scope([slim.batch_norm, slim.dropout],
                                   is_training=outside):
       network_fn(tf.zeros([1, 32, 32, 3]), conv_defs=TINY)
-    norms = [name for name in nets_facts.variable_shapes() if 'beta' in name]
+    norms = [name for name in nets_kit.variable_shapes() if 'beta' in name]
     assert len(norms) == 2 + 3 * 2 - 1
     assert len(_updates()) == (2 * len(norms) if is_training else 0)
     dropout = [op for op in graph.get_operations() if '/Dropout/' in op.name]

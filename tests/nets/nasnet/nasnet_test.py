@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from compat import slim, tf
-from kits import nets_facts
+from kits import nets_kit
 from nets import nets_factory
 from nets.batch_norm import batch_norm
 from nets.nasnet import hparams, nasnet, nasnet_utils
@@ -123,7 +123,7 @@ def test_arg_scope_has_the_published_values(name, weight_decay, decay, epsilon):
     assert scope[slim.arg_scope_func_key(slim.batch_norm)] == {
         'decay': decay, 'epsilon': epsilon, 'scale': True, 'fused': True}
     # Neither biases nor an activation.
-    assert set(nets_facts.variable_shapes()) == {'Conv/weights'} | {
+    assert set(nets_kit.variable_shapes()) == {'Conv/weights'} | {
         'BatchNorm/' + part for part in ('beta', 'gamma', 'moving_mean',
                                          'moving_variance')}
     assert net.op.type.startswith('FusedBatchNorm')
@@ -141,7 +141,7 @@ def test_network_no_classes_gives_the_pooled_features(num_classes):
     assert net.shape.as_list() == [2, 32]
     assert list(end_points) == [
         name for name in END_POINTS[:-2] if name != 'AuxLogits']
-    assert not [name for name in nets_facts.variable_shapes()
+    assert not [name for name in nets_kit.variable_shapes()
                 if name.startswith(('final_layer', 'aux_'))]
 
 
@@ -183,7 +183,7 @@ def test_network_aux_head_is_built_in_training_on_request(values, is_training,
     _, end_points = _build('cifar', _photos(), is_training=is_training,
                            config=_config('cifar', **values))
     assert ('AuxLogits' in end_points) == present
-    assert bool([name for name in nets_facts.variable_shapes()
+    assert bool([name for name in nets_kit.variable_shapes()
                  if name.startswith('aux_1/')]) == present
 
 
@@ -191,7 +191,7 @@ def test_network_aux_head_has_slims_variables():
   row = nets_factory.get_network('nasnet_mobile')
   with tf.Graph().as_default():
     _build('mobile', _photos(1, 224), config=nasnet.mobile_imagenet_config())
-    shapes = nets_facts.variable_shapes()
+    shapes = nets_kit.variable_shapes()
   scope = row.classifier_scopes[1] + '/'
   found = {variable[len(scope):]: shape for variable, shape in shapes.items()
            if variable.startswith('aux_')}
@@ -219,7 +219,7 @@ def test_network_channels_first_has_the_same_variables():
     with tf.Graph().as_default():
       _, end_points = _build('cifar', _photos(), config=_config(
           'cifar', data_format=data_format))
-      found.append((nets_facts.variable_shapes(),
+      found.append((nets_kit.variable_shapes(),
                     end_points['AuxLogits'].shape.as_list()))
       shape = end_points['Cell_2'].shape.as_list()
       assert shape.index(32) == {'NHWC': 3, 'NCHW': 1}[data_format]
@@ -247,14 +247,14 @@ def test_network_unknown_batch_and_image_size_runs_at_two_sizes(name):
     images = tf.placeholder(tf.float32, [None, None, None, 3])
     logits, _ = _build(name, images, is_training=False)
     assert logits.shape.as_list() == [None, 7]
-    unknown = nets_facts.variable_shapes()
+    unknown = nets_kit.variable_shapes()
     session.run(tf.global_variables_initializer())
     for shape in ((2, 96, 96, 3), (1, 67, 80, 3)):
       assert session.run(logits, {images: np.ones(shape)}).shape == (
           shape[0], 7)
   with tf.Graph().as_default():
     _build(name, _photos(), is_training=False)
-    assert nets_facts.variable_shapes() == unknown
+    assert nets_kit.variable_shapes() == unknown
 
 
 def test_network_reuse_shares_the_variables():
@@ -295,7 +295,7 @@ def _logits_twice(session, logits, feed=None):
 def test_network_current_step_decides_how_many_paths_are_dropped():
   with tf.Graph().as_default(), tf.Session() as session:
     step = tf.placeholder(tf.int64, [])
-    images = tf.constant(nets_facts.seeded_image(32, 3))
+    images = tf.constant(nets_kit.seeded_image(32, 3))
     logits, _ = _build('cifar', images, current_step=step)
     session.run(tf.global_variables_initializer())
     first, second = _logits_twice(session, logits, {step: 0})
@@ -308,7 +308,7 @@ def test_network_current_step_decides_how_many_paths_are_dropped():
 def test_network_dropout_keeps_the_share_of_the_config(keep_prob, random):
   with tf.Graph().as_default(), tf.Session() as session:
     config = _config('mobile', dense_dropout_keep_prob=keep_prob)
-    logits, _ = _build('mobile', tf.constant(nets_facts.seeded_image(96, 3)),
+    logits, _ = _build('mobile', tf.constant(nets_kit.seeded_image(96, 3)),
                        config=config)
     session.run(tf.global_variables_initializer())
     first, second = _logits_twice(session, logits)
@@ -346,7 +346,7 @@ def test_network_filter_scaling_and_stem_follow_the_config():
                                           stem_multiplier=0.25))
     assert [end_points[name].shape.as_list()[3] for name in (
         'Stem', 'Cell_0', 'Cell_1', 'Cell_2')] == [6, 18, 54, 162]
-    shapes = nets_facts.variable_shapes()
+    shapes = nets_kit.variable_shapes()
   assert shapes['conv0/weights'] == [3, 3, 3, 8]
   assert shapes['cell_stem_0/1x1/weights'] == [1, 1, 8, 2]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from compat import slim, tf
-from kits import nets_facts
+from kits import nets_kit
 from nets.batch_norm import batch_norm
 from nets.nasnet import nasnet_utils, pnasnet
 
@@ -105,7 +105,7 @@ def _reduced(images, filters, stride):
       net = nasnet_utils.factorized_reduction(tf.constant(images), filters,
                                               stride)
     session.run(tf.global_variables_initializer())
-    return session.run(net), nets_facts.variable_shapes()
+    return session.run(net), nets_kit.variable_shapes()
 
 
 @pytest.mark.parametrize('size', [6, 7])
@@ -136,7 +136,7 @@ def test_factorized_reduction_channels_first_shrinks_height_and_width():
     net = nasnet_utils.factorized_reduction(tf.zeros([2, 6, 8, 10]), 5, 2,
                                             data_format='NCHW')
     assert net.shape.as_list() == [2, 5, 4, 5]
-    assert nets_facts.variable_shapes()['path1_conv/weights'] == [1, 1, 6, 2]
+    assert nets_kit.variable_shapes()['path1_conv/weights'] == [1, 1, 6, 2]
 
 
 def test_drop_path_drops_whole_examples_and_scales_the_others():
@@ -160,7 +160,7 @@ def _projection(kind, stride, bounded=False, prev_size=12, prev_channels=6):
           tf.constant(3 * _random(1, 6, 6, 8)), scope='cell', stride=stride,
           prev_layer=tf.constant(_random(1, prev_size, prev_size,
                                          prev_channels)))
-    nets_facts.load_seeded_weights(session, tf.global_variables())
+    nets_kit.load_seeded_weights(session, tf.global_variables())
     output = session.run(net)
     types = {op.type for op in tf.get_default_graph().get_operations()}
   return output, (output * _random(*output.shape)).sum(), types
@@ -186,7 +186,7 @@ def test_cell_layer_before_of_the_same_size_is_projected():
       _base_cell(['none', 'none'])(
           tf.zeros([1, 6, 6, 8]), scope='cell',
           prev_layer=tf.zeros([1, size, size, channels]))
-      names = {name.split('/')[1] for name in nets_facts.variable_shapes()}
+      names = {name.split('/')[1] for name in nets_kit.variable_shapes()}
     assert names == scopes | {'1x1', 'beginning_bn'}
 
 
@@ -195,7 +195,7 @@ def test_cell_without_layer_before_reads_its_input_twice():
     net = _cell('reduction')(tf.zeros([1, 6, 6, 8]), scope='cell', stride=2,
                              filter_scaling=1.75)
     assert net.shape.as_list() == [1, 3, 3, 4 * 7]
-    shapes = nets_facts.variable_shapes()
+    shapes = nets_kit.variable_shapes()
   assert shapes['cell/1x1/weights'] == [1, 1, 8, 7]
   assert shapes['cell/comb_iter_0/right/separable_7x7_1/depthwise_weights'] == [
       7, 7, 8, 1]
@@ -226,7 +226,7 @@ def test_cell_channels_first_has_the_same_variables():
       # This cell has each kind of operation.
       net = _cell('reduction')(tf.zeros(size), scope='cell', stride=2,
                                prev_layer=tf.zeros(before))
-      found.append((nets_facts.variable_shapes(),
+      found.append((nets_kit.variable_shapes(),
                     sorted(net.shape.as_list())))
   assert found[0] == found[1]
 
@@ -255,7 +255,7 @@ def test_cell_bounded_activation_clips_each_operation():
 def test_cell_separable_operation_has_its_layers(operation, layers, kernel):
   with tf.Graph().as_default(), slim.arg_scope(_cell_scope()):
     _base_cell([operation, 'none'])(tf.zeros([1, 6, 6, 8]), scope='cell')
-    shapes = nets_facts.variable_shapes()
+    shapes = nets_kit.variable_shapes()
   found = {name: shape[:2] for name, shape in shapes.items()
            if name.endswith('depthwise_weights')}
   assert found == {
@@ -285,7 +285,7 @@ def test_cell_unused_inputs_are_brought_to_the_size_of_the_output():
         tf.zeros([1, 6, 6, 8]), scope='cell', stride=2,
         prev_layer=tf.zeros([1, 6, 6, 8]))
     assert net.shape.as_list() == [1, 3, 3, 12]
-    names = set(nets_facts.variable_shapes())
+    names = set(nets_kit.variable_shapes())
   assert 'cell/cell_output/reduction_0/path1_conv/weights' in names
   assert 'cell/cell_output/reduction_1/path2_conv/weights' in names
 

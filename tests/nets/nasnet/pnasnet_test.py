@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from compat import slim, tf
-from kits import nets_facts
+from kits import nets_kit
 from nets.nasnet import nasnet_utils, pnasnet
 
 pytestmark = pytest.mark.slow
@@ -62,7 +62,7 @@ def test_network_training_has_slims_end_points_in_order(name, tiny_cells):
         'Predictions')] == [
             [2, 12, 12, 4], [2, 12, 12, 8], [2, 6, 6, 16], [2, 3, 3, 32],
             [2, 32], [2, 7], [2, 7]]
-    assert 'aux_1/aux_logits/FC/weights' in nets_facts.variable_shapes()
+    assert 'aux_1/aux_logits/FC/weights' in nets_kit.variable_shapes()
 
 
 @pytest.mark.parametrize('name, size, filters, cells, multiplier, keep_prob', [
@@ -96,14 +96,14 @@ def test_network_mobile_default_config_is_the_small_one(tiny_cells):
     assert logits.shape.as_list() == [2, 7]
     assert end_points['global_pool'].shape.as_list() == [2, 4 * 54]
     assert 'Cell_8' in end_points and 'Cell_9' not in end_points
-    assert 'aux_5/aux_logits/FC/weights' in nets_facts.variable_shapes()
+    assert 'aux_5/aux_logits/FC/weights' in nets_kit.variable_shapes()
 
 
 def test_network_stem_cells_have_slims_variables():
   with tf.Graph().as_default():
     net, _ = _build('large', _photos(), final_endpoint='Stem')
     assert net.shape.as_list() == [2, 12, 12, 5 * 4]
-    shapes = nets_facts.variable_shapes()
+    shapes = nets_kit.variable_shapes()
   assert shapes['cell_stem_0/1x1/weights'] == [1, 1, 96, 2]
   # An identity of the cell's own input has nothing to project.
   assert 'cell_stem_0/comb_iter_0/right/1x1/weights' in shapes
@@ -126,7 +126,7 @@ def test_network_without_aux_head_has_none(values, is_training, tiny_cells):
     _, end_points = _build('large', _photos(), is_training=is_training,
                            config=_config('large', **values))
     assert 'AuxLogits' not in end_points
-    assert not [name for name in nets_facts.variable_shapes()
+    assert not [name for name in nets_kit.variable_shapes()
                 if name.startswith('aux_')]
 
 
@@ -180,7 +180,7 @@ def test_network_training_drops_paths_by_the_global_step(tiny_cells):
   with tf.Graph().as_default(), tf.Session() as session:
     step = tf.train.create_global_step()
     config = _config('large', dense_dropout_keep_prob=1.0)
-    logits, _ = _build('large', tf.constant(nets_facts.seeded_image(96, 3)),
+    logits, _ = _build('large', tf.constant(nets_kit.seeded_image(96, 3)),
                        config=config)
     session.run(tf.global_variables_initializer())
     first, second = (session.run(logits) for _ in range(2))

@@ -12,7 +12,7 @@ from common.errors import InputError
 from compat import slim, tf
 from datasets import imagenet_names
 from datasets.photo_files.photos import Photo, PhotoError
-from kits import colors_graph
+from kits import graph_kit
 from kits import serving_kit as kit
 from serving.model import inference_graph
 from serving.model.classifier import Classifier, prepare
@@ -158,7 +158,7 @@ def test_from_frozen_graph_label_file_goes_before_the_graph(frozen, tmp_path):
 
 
 def test_classify_graph_that_leaves_its_outputs_open(tmp_path):
-  path = str(colors_graph.write(tmp_path))
+  path = str(graph_kit.write(tmp_path))
   stream = io.BytesIO()
   Image.new('RGB', (40, 30), (20, 200, 30)).save(stream, 'JPEG')
   classifier = Classifier.from_frozen_graph(path)
@@ -171,7 +171,7 @@ def test_classify_graph_that_leaves_its_outputs_open(tmp_path):
 
 
 def test_from_frozen_graph_labels_of_another_export_are_refused(tmp_path):
-  path = str(colors_graph.write(tmp_path))
+  path = str(graph_kit.write(tmp_path))
   labels = str(tmp_path / 'other.label')
   label_files.write(labels, ['rose', 'daisy', 'tulip'])
   with pytest.raises(InputError, match='other.label. has the names of .* in '

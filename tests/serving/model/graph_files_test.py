@@ -6,7 +6,7 @@ from tensorflow.python.framework import op_def_registry
 import server
 from common.errors import InputError
 from compat import tf
-from kits import colors_graph
+from kits import graph_kit
 from kits import server_load_kit as load_kit
 from kits import serving_kit as kit
 from serving.model import graph_files, live
@@ -27,7 +27,7 @@ STATEFUL = {
 @pytest.fixture
 def colors(tmp_path):
   """Path of a frozen graph that can be used."""
-  return colors_graph.write(tmp_path, has_shape=True)
+  return graph_kit.write(tmp_path, has_shape=True)
 
 
 def add_write_file(path, target, op='WriteFile'):
@@ -119,12 +119,12 @@ def test_service_goes_on_with_the_graph_before_one_that_writes_a_file(
   service = load_kit.serve(colors, reload_secs=0.05)
   try:
     other.mkdir()
-    evil = colors_graph.write(other)
+    evil = graph_kit.write(other)
     add_write_file(evil, target)
     load_kit.put(evil, colors)
     load_kit.wait_until(lambda: service.counts()['failed_swaps'] == 1)
     answer, = service.examine_each([kit.make_photo(1)])
-    assert answer.labels == list(colors_graph.LABELS)
+    assert answer.labels == list(graph_kit.LABELS)
     assert service.counts()['swaps'] == 0 and not target.exists()
   finally:
     assert service.close(20)

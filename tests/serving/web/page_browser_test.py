@@ -10,15 +10,15 @@ import re
 
 import pytest
 
-from kits import colors_graph, devtools
+from kits import browser_kit, graph_kit
 from kits import server_load_kit as load_kit
 from kits import service_kit as kit
 from kits.helpers import ROOT
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not devtools.find(), reason='needs one of %s on the '
-                       'path' % ', '.join(devtools.NAMES)),
+    pytest.mark.skipif(not browser_kit.find(), reason='needs one of %s on the '
+                       'path' % ', '.join(browser_kit.NAMES)),
 ]
 
 CARDS = 'document.querySelectorAll("#cards .card").length'
@@ -28,7 +28,7 @@ DONE = CARDS + ' == %d && !document.querySelector("#cards .status")'
 @pytest.fixture(scope='module')
 def address(tmp_path_factory):
   """A server on a free port, for all tests of this file."""
-  graph = colors_graph.write(tmp_path_factory.mktemp('graph'))
+  graph = graph_kit.write(tmp_path_factory.mktemp('graph'))
   with load_kit.Process('--model_name=%s' % graph) as server:
     server.wait_until_it_listens()
     yield 'http://127.0.0.1:%d/' % server.port
@@ -73,7 +73,7 @@ def keep_screenshot(browser, name):
 
 
 def test_chosen_photo_shows_bars_without_reloading(address, folder):
-  with devtools.Browser() as browser:
+  with browser_kit.Browser() as browser:
     browser.open(address)
     browser.value('window.marked = 1')
     keep_screenshot(browser, 'page.png')
@@ -94,7 +94,7 @@ def test_chosen_photo_shows_bars_without_reloading(address, folder):
 
 
 def test_two_photos_dropped_get_a_card_each_in_order(address, folder):
-  with devtools.Browser() as browser:
+  with browser_kit.Browser() as browser:
     browser.open(address)
     browser.drop(300, 300, folder / 'green.jpg', folder / 'blue.jpg')
     browser.wait_for(DONE % 2)
@@ -105,7 +105,7 @@ def test_two_photos_dropped_get_a_card_each_in_order(address, folder):
 
 def test_photo_pasted_is_classified(address, folder):
   data = base64.b64encode((folder / 'green.jpg').read_bytes()).decode()
-  with devtools.Browser() as browser:
+  with browser_kit.Browser() as browser:
     browser.open(address)
     browser.value('''{
         const bytes = Uint8Array.from(atob("%s"), c => c.charCodeAt(0));
@@ -120,7 +120,7 @@ def test_photo_pasted_is_classified(address, folder):
 
 
 def test_photo_that_is_none_of_the_classes_says_so(address, folder):
-  with devtools.Browser() as browser:
+  with browser_kit.Browser() as browser:
     browser.open(address)
     browser.choose('#file', folder / 'grey.jpg')
     browser.wait_for(DONE % 1)
@@ -133,7 +133,7 @@ def test_photo_that_is_none_of_the_classes_says_so(address, folder):
 
 def test_files_of_other_formats_are_refused_on_their_cards(address, folder):
   (folder / 'red.gif').write_bytes(kit.photo('GIF', size=(640, 480)))
-  with devtools.Browser() as browser:
+  with browser_kit.Browser() as browser:
     browser.open(address)
     browser.choose('#file', folder / 'notes.txt', folder / 'red.gif',
                    folder / 'red.jpg')
@@ -151,7 +151,7 @@ def test_files_of_other_formats_are_refused_on_their_cards(address, folder):
 
 
 def test_page_on_a_phone_in_chinese_fits_its_width(address, folder):
-  with devtools.Browser('zh-CN', width=360, height=740) as browser:
+  with browser_kit.Browser('zh-CN', width=360, height=740) as browser:
     browser.open(address)
     assert browser.value('document.documentElement.lang') == 'zh'
     browser.choose('#file', folder / 'grey.jpg')
@@ -163,7 +163,7 @@ def test_page_on_a_phone_in_chinese_fits_its_width(address, folder):
 
 
 def test_page_on_a_phone_fits_its_width(address, folder):
-  with devtools.Browser(width=360, height=740) as browser:
+  with browser_kit.Browser(width=360, height=740) as browser:
     browser.open(address)
     browser.choose('#file', folder / 'red.jpg', folder / 'grey.jpg')
     browser.wait_for(DONE % 2)
@@ -173,7 +173,7 @@ def test_page_on_a_phone_fits_its_width(address, folder):
 
 
 def test_page_without_javascript_uploads_and_shows_bars(address, folder):
-  with devtools.Browser(scripts=False) as browser:
+  with browser_kit.Browser(scripts=False) as browser:
     browser.open(address)
     assert 'hidden' in re.search(r'<span class="scripted"[^>]*>',
                                  browser.html()).group()
@@ -191,7 +191,7 @@ def test_page_without_javascript_uploads_and_shows_bars(address, folder):
 
 
 def test_page_without_javascript_refuses_a_text_file(address, folder):
-  with devtools.Browser(scripts=False) as browser:
+  with browser_kit.Browser(scripts=False) as browser:
     browser.open(address)
     browser.choose('#file', folder / 'notes.txt')
     browser.click('button')
@@ -201,7 +201,7 @@ def test_page_without_javascript_refuses_a_text_file(address, folder):
 
 
 def test_server_that_does_not_answer_is_told(address, folder):
-  with devtools.Browser() as browser:
+  with browser_kit.Browser() as browser:
     browser.open(address)
     browser.ask('Network.emulateNetworkConditions', offline=True, latency=0,
                 downloadThroughput=-1, uploadThroughput=-1)

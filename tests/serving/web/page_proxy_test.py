@@ -17,12 +17,12 @@ import urllib.request
 
 import pytest
 
-from kits import devtools
+from kits import browser_kit
 from kits import server_load_kit as load_kit
 from kits import service_kit as kit
 from serving.web.app import create_app
 
-_TOOLS = {'chromium': devtools.find(), 'nginx': shutil.which('nginx'),
+_TOOLS = {'chromium': browser_kit.find(), 'nginx': shutil.which('nginx'),
           'openssl': shutil.which('openssl')}
 pytestmark = [pytest.mark.slow] + [
     pytest.mark.skipif(not path, reason='needs %s on the path' % tool)
@@ -193,7 +193,7 @@ def photo(tmp_path_factory):
 
 
 def _browser(scripts):
-  return devtools.Browser(scripts=scripts, arguments=[
+  return browser_kit.Browser(scripts=scripts, arguments=[
       '--host-resolver-rules=MAP *.example 127.0.0.1, MAP *.other 127.0.0.1',
       '--ignore-certificate-errors', '--disable-features=HttpsUpgrades'])
 

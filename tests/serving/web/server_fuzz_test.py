@@ -17,7 +17,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from kits import bad_uploads, colors_graph
+from kits import graph_kit, upload_kit
 from kits import server_load_kit as load_kit
 from kits import service_kit as kit
 from kits.helpers import ROOT
@@ -40,7 +40,7 @@ SECRETS = (b'Traceback', b'File "', b'/site-packages', b'BytesIO', b'0x7f',
 @pytest.fixture
 def process(tmp_path):
   """server.py; its temporary files would be in tmp_path/temporary."""
-  graph = colors_graph.write(tmp_path)
+  graph = graph_kit.write(tmp_path)
   temporary = tmp_path / 'temporary'
   temporary.mkdir()
   with load_kit.Process('--model_name=%s' % graph,
@@ -99,7 +99,7 @@ def answer(port, data):
 def try_one(port, number, photos):
   """Sends upload `number`; returns its kind, the status and what is wrong."""
   draw = random.Random(SEED * 10 ** 6 + number)
-  kind, upload = bad_uploads.draw_upload(draw, photos)
+  kind, upload = upload_kit.draw_upload(draw, photos)
   path = draw.choice((b'/', b'/api/classify'))
   data = request(path, upload)
   if not upload.statuses:
@@ -131,7 +131,7 @@ def assert_answers_right(port):
   colors = (('daisy', (220, 30, 30)), ('tulip', (30, 200, 40)),
             ('rose', (20, 40, 230)))
   contents = [kit.photo(size=(64, 64), color=color) for _, color in colors]
-  upload = bad_uploads.form(kit.form(*contents))
+  upload = upload_kit.form(kit.form(*contents))
   status, body = answer(port, request(b'/api/classify?top=1', upload))
   assert status == 200
   reply = json.loads(body.decode())
@@ -187,7 +187,7 @@ def test_server_bad_uploads_are_refused_and_leave_nothing(process, photos,
   for client in slow:
     client.close()
   assert sum(seen.values()) == UPLOADS
-  assert {kind for kind, _ in seen} == {k.__name__ for k in bad_uploads.KINDS}
+  assert {kind for kind, _ in seen} == {k.__name__ for k in upload_kit.KINDS}
   assert all(kind == 'flipped' or status is None or 400 <= status < 500
              for kind, status in seen)
   # What is free goes back at most every 10 s.
@@ -244,7 +244,7 @@ def memory_at_rest(process, most):
 def test_server_worst_photos_take_no_more_than_they_may_and_give_it_back(
     tmp_path):
   # On: as TensorFlow 2 has it on newer processors.
-  with load_kit.Process('--model_name=%s' % colors_graph.write(tmp_path),
+  with load_kit.Process('--model_name=%s' % graph_kit.write(tmp_path),
                         TF_ENABLE_ONEDNN_OPTS='1') as process:
     process.wait_until_it_listens()
     for _ in range(2):
@@ -252,7 +252,7 @@ def test_server_worst_photos_take_no_more_than_they_may_and_give_it_back(
     before = memory(process)
     for name, data, most in worst_photos():
       clear_peak(process)
-      upload = bad_uploads.Upload([b'Content-Type: image/jpeg'], data, None)
+      upload = upload_kit.Upload([b'Content-Type: image/jpeg'], data, None)
       status, body = answer(process.port, request(b'/api/classify', upload))
       assert status == 200, (name, body)
       taken = peak(process) - before

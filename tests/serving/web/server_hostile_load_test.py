@@ -6,7 +6,7 @@ import urllib.request
 import pytest
 
 from benchmarks import hostile_load, server_load
-from kits import colors_graph
+from kits import graph_kit
 from kits import server_load_kit as load_kit
 from kits import serving_kit as kit
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope='module')
 def process(tmp_path_factory):
-  graph = colors_graph.write(tmp_path_factory.mktemp('graph'))
+  graph = graph_kit.write(tmp_path_factory.mktemp('graph'))
   with load_kit.Process('--model_name=%s' % graph) as server:
     yield server.wait_until_it_listens()
 
@@ -53,7 +53,7 @@ def test_clients_that_left_are_not_classified(process):
 
 
 def test_deadline_of_a_request_is_that_of_the_flag(tmp_path):
-  graph = colors_graph.write(tmp_path)
+  graph = graph_kit.write(tmp_path)
   kind = next(hostile_load.kinds(['PNG, RGB']))
   with load_kit.Process('--model_name=%s' % graph,
                         '--request_timeout=0.1') as server:

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from kits import colors_graph
+from kits import graph_kit
 from kits import server_load_kit as load_kit
 from kits import service_kit as kit
 
@@ -19,7 +19,7 @@ SAFE = (b'Content-Security-Policy: default-src', b'X-Frame-Options: DENY',
 
 @pytest.fixture(scope='module')
 def process(tmp_path_factory):
-  graph = colors_graph.write(tmp_path_factory.mktemp('graph'))
+  graph = graph_kit.write(tmp_path_factory.mktemp('graph'))
   with load_kit.Process('--model_name=%s' % graph,
                         '--allowed_hosts=a') as server:
     server.wait_until_it_listens()

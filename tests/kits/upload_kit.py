@@ -1,4 +1,4 @@
-"""Uploads that nobody should send, each drawn from a random.Random.
+"""Invalid and hostile uploads, each drawn from a random.Random.
 
 KINDS maps a name to a function of (draw, photos) that returns an Upload.
 """

@@ -1,4 +1,4 @@
-"""A local HTTP server that misbehaves as told, and archives to serve."""
+"""A local HTTP server with selectable faults, and archives to serve."""
 
 import contextlib
 import gzip

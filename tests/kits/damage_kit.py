@@ -1,4 +1,4 @@
-"""Ways in which a record file gets damaged."""
+"""Functions that damage a record file."""
 
 
 def cut(path):

@@ -1,4 +1,4 @@
-"""A browser that tests drive: headless Chromium over its DevTools protocol.
+"""Headless Chromium, controlled over its DevTools protocol.
 
 https://chromedevtools.github.io/devtools-protocol/
 

@@ -1,4 +1,4 @@
-"""Stands in for train_image_classifier.py as a task: it answers and it ends.
+"""Program that replaces train_image_classifier.py as a task of a cluster.
 
 It takes a folder as --train_dir. There `<task>` may hold the statuses it ends
 with, one a start, -1 for a kill; otherwise the chief ends when SIGTERM or the

@@ -1,7 +1,7 @@
-"""A frozen graph that tells colours: every answer is known without training.
+"""A frozen graph that classifies colours, with known scores and no training.
 
-It is read and served as any other. Red is a daisy, green a tulip, blue a rose;
-grey is none of them.
+It is loaded and served as any other. Red is a daisy, green a tulip, blue a
+rose; grey is none of them.
 """
 
 from compat import tf
