@@ -43,13 +43,13 @@ def evaluate(folder, *flags):
     eval_image_classifier.main([])
 
 
-def test_run_keeps_it_and_its_classes_start_with_tench(folder):
+def test_run_keeps_the_offset_and_its_first_class_is_tench(folder):
   run = run_info.load(str(folder / 'train'))
   assert run.labels_offset == 1
   assert len(run.labels) == 1000 and run.labels[0] == 'tench'
 
 
-def test_evaluation_picks_it_up(folder):
+def test_evaluation_uses_the_offset_of_the_run(folder):
   evaluate(folder)
   rows, = [list(csv.DictReader(path.read_text().splitlines()))
            for path in (folder / 'eval').glob('predictions-*.csv')]
@@ -57,7 +57,7 @@ def test_evaluation_picks_it_up(folder):
   assert {row['label'] for row in rows} == {'tench', 'crane'}
 
 
-def test_export_classification_and_server_pick_it_up(folder, capsys):
+def test_export_classification_and_server_use_the_offset(folder, capsys):
   frozen = str(folder / 'a.pb')
   assert serving_kit.run(
       export_inference_graph, '--checkpoint_path=%s' % (folder / 'train'),
@@ -82,7 +82,7 @@ def test_export_classification_and_server_pick_it_up(folder, capsys):
 
 
 @pytest.mark.parametrize('given', ['0', '2'])
-def test_another_one_is_an_error_that_names_the_flag(folder, given):
+def test_other_offset_is_an_error_that_names_the_flag(folder, given):
   flag = '--labels_offset=' + given
   message = flag + ', but the run in .*train'
   with pytest.raises(InputError, match=message):
