@@ -32,7 +32,7 @@ from evaluation import (
 )
 from ood import detector, refused_photos
 from runs import checkpoints, run_info
-from training import best
+from training import validation_history
 
 FLAGS = flags.FLAGS
 
@@ -122,7 +122,7 @@ def how_chosen(checkpoint, train_dir, split='these'):
   """
   if run_info.is_best(checkpoint):
     return 'the checkpoint is the one that was best on %s photos' % split
-  if os.path.exists(os.path.join(train_dir, best.FILE_NAME)):
+  if os.path.exists(os.path.join(train_dir, validation_history.FILE_NAME)):
     return 'training ended by its accuracy on %s photos' % split
   return None
 

@@ -16,8 +16,9 @@ import numpy as np
 from common.errors import InputError
 from compat import slim, tf
 from runs import feature_cache
-from training import best, head_graph, loop, losses, validation
+from training import head_graph, loop, losses, validation
 from training.config import TrainConfig
+from training.validation_history import ValidationHistory
 
 # {split: its FeatureCache}.
 Caches = Dict[str, feature_cache.FeatureCache]
@@ -45,17 +46,17 @@ class HeadStep(loop.TrainStep):
     stop: a loop.StopRequest.
     graph: a HeadGraph.
     make_caches: function of the session that returns {split: FeatureCache}.
-    progress: a training.best.Progress of the run.
+    history: a ValidationHistory of the run.
     config: TrainConfig of the run.
   """
 
   def __init__(self, stop: loop.StopRequest, graph: head_graph.HeadGraph,
                make_caches: Callable[[tf.Session], Caches],
-               progress: best.Progress, config: TrainConfig) -> None:
+               history: ValidationHistory, config: TrainConfig) -> None:
     super().__init__(stop)
     self._graph = graph
     self._make_caches = make_caches
-    self._progress = progress
+    self._history = history
     self._config = config
     self._random = np.random.RandomState(config.seed)
     self._caches: Caches = {}
@@ -72,7 +73,7 @@ class HeadStep(loop.TrainStep):
     """Computes the missing features."""
     if self._is_over():
       tf.logging.info('Nothing to do: %s; --early_stop_evals=0 continues',
-                      self._progress.describe())
+                      self._history.describe())
       return
     caches = self._caches
     for split, cache in caches.items():
@@ -87,7 +88,7 @@ class HeadStep(loop.TrainStep):
     if VALIDATION in caches:
       cache = caches[VALIDATION]
       self._validation = validation.Validation(
-          self._graph.twin, self._progress,
+          self._graph.twin, self._history,
           lambda: cache.batches(_VALIDATION_BATCH))
     elif self._last_step is None and self._config.early_stop_evals:
       self._last_step = int(np.clip(_UNVALIDATED_EPOCHS * epoch,
@@ -117,7 +118,7 @@ class HeadStep(loop.TrainStep):
         assert self.summaries is not None  # This process is the chief.
         self._validation.evaluate(session, step, self.summaries.writer)
         if self._is_over():
-          tf.logging.info('Stopping: %s', self._progress.describe())
+          tf.logging.info('Stopping: %s', self._history.describe())
           last = True
     return loss, last
 
@@ -133,7 +134,7 @@ class HeadStep(loop.TrainStep):
     return {**self._graph.cut.feed(features), self._graph.targets: targets}
 
   def _is_over(self):
-    return self._progress.is_over(self._config.early_stop_evals)
+    return self._history.is_over(self._config.early_stop_evals)
 
   def _is_past_the_end(self):
     return self._last_step is not None and self.step >= self._last_step

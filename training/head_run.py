@@ -36,8 +36,8 @@ def train(run: start.Run) -> bool:
     init_fn = start.init_fn(run)
     cache_dir = config.feature_cache_dir or head_loop.default_cache_dir(
         config.dataset_dir, config.dataset_name)
-    progress = start.progress(run, graph.training.global_step)
-    if not progress.is_over(config.early_stop_evals):
+    history = start.validation_history(run, graph.training.global_step)
+    if not history.is_over(config.early_stop_evals):
       head_loop.check_room_for_first(graph, run.datasets, cache_dir,
                                      config.cache_views)
       start.save_facts(run)
@@ -64,7 +64,7 @@ def train(run: start.Run) -> bool:
         save_interval_secs=config.save_interval_secs,
         session_config=run.session_config,
         make_step=lambda stop: head_loop.HeadStep(
-            stop, graph, make_and_record_caches, progress, config))
+            stop, graph, make_and_record_caches, history, config))
   return finished
 
 

@@ -4,15 +4,9 @@ import contextlib
 from typing import Callable, Dict, Optional
 
 from compat import tf
-from training import (
-  best,
-  inference_twin,
-  loop,
-  start,
-  validation,
-  warm_start,
-)
 from training import graph as training_graph
+from training import inference_twin, loop, start, validation, warm_start
+from training.validation_history import ValidationHistory
 
 
 class ValidatedStep(loop.TrainStep):
@@ -21,7 +15,7 @@ class ValidatedStep(loop.TrainStep):
   Args:
     stop: a loop.StopRequest.
     validation_of_run: training.validation.Validation.
-    progress: training.best.Progress.
+    history: ValidationHistory of the run.
     every: steps from one evaluation to the next.
     patience: evaluations without improvement after which training ends; 0:
       never.
@@ -30,11 +24,11 @@ class ValidatedStep(loop.TrainStep):
 
   def __init__(self, stop: loop.StopRequest,
                validation_of_run: validation.Validation,
-               progress: best.Progress, every: int, patience: int,
+               history: ValidationHistory, every: int, patience: int,
                number_of_steps: Optional[int] = None) -> None:
     super().__init__(stop)
     self._validation = validation_of_run
-    self._progress = progress
+    self._history = history
     self._every = every
     self._patience = patience
     self._last_step = number_of_steps
@@ -43,9 +37,9 @@ class ValidatedStep(loop.TrainStep):
            global_step: tf.Variable,
            train_step_kwargs: Dict[str, tf.Tensor]) -> loop.StepResult:
     """Takes one step; returns the loss and whether it was the last."""
-    if self._progress.is_over(self._patience):
+    if self._history.is_over(self._patience):
       tf.logging.info('Nothing to do: %s; --early_stop_evals=0 continues',
-                      self._progress.describe())
+                      self._history.describe())
       return None, True
     loss, last = super().take(session, train_op, global_step,
                               train_step_kwargs)
@@ -54,8 +48,8 @@ class ValidatedStep(loop.TrainStep):
     step = self.step + 1
     if step % self._every == 0 or step == self._last_step:
       self._validation.evaluate(session, step, self.summaries.writer)
-      if self._progress.is_over(self._patience):
-        tf.logging.info('Stopping: %s', self._progress.describe())
+      if self._history.is_over(self._patience):
+        tf.logging.info('Stopping: %s', self._history.describe())
         last = True
     return loss, last
 
@@ -122,12 +116,12 @@ def _validated_steps(run, graph, every, number_of_steps, stack):
       run.info, run.network, config.moving_average_decay,
       run.session_config)
   stack.callback(twin.close)
-  progress = start.progress(run, graph.global_step)
+  history = start.validation_history(run, graph.global_step)
   validation_of_run = validation.Validation(
-      twin, progress, validation.photo_batches(
+      twin, history, validation.photo_batches(
           run.datasets['validation'], run.info, run.network,
           config.batch_size, config.num_preprocessing_threads,
           run.session_config))
   return lambda stop: ValidatedStep(
-      stop, validation_of_run, progress, every, config.early_stop_evals,
+      stop, validation_of_run, history, every, config.early_stop_evals,
       number_of_steps)

@@ -10,8 +10,9 @@ from compat import slim, tf
 from nets import nets_factory
 from preprocessing import preprocessing_factory
 from runs import checkpoints, run_info
-from training import best, warm_start
+from training import warm_start
 from training.config import TrainConfig
+from training.validation_history import ValidationHistory
 
 FLAGS_FILE = 'flags.json'
 
@@ -158,15 +159,15 @@ def save_facts(run: Run) -> None:
                    '\n')
 
 
-def progress(run: Run, global_step: tf.Variable) -> best.Progress:
-  """Returns the validation history of a run: a training.best.Progress.
+def validation_history(run: Run, global_step: tf.Variable) -> ValidationHistory:
+  """Returns the ValidationHistory of a run.
 
   Args:
     run: Run.
     global_step: variable of the default graph.
   """
   newest = checkpoints.newest(run.config.train_dir)
-  return best.Progress(
+  return ValidationHistory(
       run.config.train_dir, run.info,
       tf.train.Saver(max_to_keep=1, save_relative_paths=True), global_step,
       checkpoints.read_global_step(newest) if newest else 0)

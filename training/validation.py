@@ -9,7 +9,8 @@ from datasets import input_pipeline
 from nets import nets_factory
 from preprocessing import preprocessing_factory
 from runs import run_info
-from training import best, inference_twin
+from training import inference_twin
+from training.validation_history import ValidationHistory
 
 # Inputs of the network, one per tensor that is fed, and `[batch]` labels.
 Batch = Tuple[List[np.ndarray], np.ndarray]
@@ -20,16 +21,16 @@ class Validation:
 
   Args:
     twin: InferenceTwin of the run.
-    progress: training.best.Progress of the run.
+    history: ValidationHistory of the run.
     make_batches: function that returns an iterable of (inputs of the twin,
       labels), with each validation photo once.
   """
 
   def __init__(self, twin: inference_twin.InferenceTwin,
-               progress: best.Progress,
+               history: ValidationHistory,
                make_batches: Callable[[], Iterable[Batch]]) -> None:
     self._twin = twin
-    self._progress = progress
+    self._history = history
     self._make_batches = make_batches
     self._train_losses: List[float] = []
 
@@ -64,7 +65,7 @@ class Validation:
     if self._train_losses:
       train_loss = float(np.mean(self._train_losses))
       self._train_losses = []
-    self._progress.add(session, step, accuracy, loss, train_loss)
+    self._history.add(session, step, accuracy, loss, train_loss)
 
 
 def measure(logits: np.ndarray, labels: np.ndarray) -> Tuple[float, float]:

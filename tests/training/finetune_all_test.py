@@ -19,7 +19,7 @@ from kits.run_kit import (
 )
 from kits.trained_kit import make_dataset, read_variables, train
 from runs import checkpoints
-from training import best, finetune_all, loop, validation
+from training import finetune_all, loop, validation, validation_history
 
 pytestmark = pytest.mark.slow
 ONE_ENGINE_BY_TURNS = True  # See conftest.py.
@@ -94,7 +94,7 @@ def cached(data, tmp_path_factory):
 
 def test_cached_run_goes_on_with_the_best_weights_at_the_newest_step(cached):
   folder, _ = cached
-  assert best.read_best(str(folder / 'best'))['step'] == 2
+  assert validation_history.read_best(str(folder / 'best'))['step'] == 2
   assert listed_paths(folder / 'best') == ['model.ckpt-2']
   assert listed_paths(folder)[0] == 'model-all.ckpt-4'
   assert listed_paths(folder)[-1] == 'model.ckpt-10'
@@ -179,7 +179,7 @@ def test_stopped_run_goes_on_where_it_was(data, stopped, tmp_path, monkeypatch,
   assert 'Fine-tuning all layers' not in log.text
   assert [line['step'] for line in evaluations(folder)] == [2, 4, 6, 8, 10]
   # The best may be one of all layers.
-  assert best.read_best(str(folder / 'best'))['step'] == 8
+  assert validation_history.read_best(str(folder / 'best'))['step'] == 8
   in_best = read_variables(checkpoints.newest(str(folder / 'best')))
   assert in_best['global_step'] == 8
   assert 'Trunk/conv/weights/Adam' in in_best

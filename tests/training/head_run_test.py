@@ -28,7 +28,7 @@ from kits.trained_kit import (
 )
 from nets import nets_factory
 from runs import checkpoints, run_info
-from training import best, head_graph, warm_start
+from training import head_graph, validation_history, warm_start
 
 pytestmark = pytest.mark.slow
 
@@ -84,7 +84,7 @@ def test_best_checkpoint_is_evaluated_as_it_was_meanwhile(data, run, tmp_path):
     lines = [json.loads(line) for line in file]
   assert [line['step'] for line in lines] == [10, 20, 30, 40]
   expected = max(lines, key=lambda line: (line['accuracy'], -line['loss']))
-  assert best.read_best(str(run / 'best')) == expected
+  assert validation_history.read_best(str(run / 'best')) == expected
   names = [os.path.basename(path)
            for path in glob.glob(str(run / 'best' / '*.index'))]
   assert names == ['model.ckpt-%d.index' % expected['step']]
@@ -103,7 +103,7 @@ def test_best_checkpoint_is_evaluated_as_it_was_meanwhile(data, run, tmp_path):
 
 
 def test_run_learns_the_photos(run):
-  assert best.read_best(str(run / 'best'))['accuracy'] > 0.6
+  assert validation_history.read_best(str(run / 'best'))['accuracy'] > 0.6
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from compat import tf
 from kits.run_kit import TINY_HEAD, evaluate, evaluations, tiny_networks
 from kits.trained_kit import make_dataset, train
 from runs import checkpoints, run_info
-from training import best, loop
+from training import loop, validation_history
 
 PLAIN = ['--nocache_features', '--optimizer=adam', '--learning_rate=0.001']
 
@@ -62,7 +62,7 @@ def test_best_checkpoint_is_the_best_and_evaluated_as_it_was_meanwhile(
   folder, _ = run
   expected = max(evaluations(folder),
                  key=lambda line: (line['accuracy'], -line['loss']))
-  assert best.read_best(str(folder / 'best')) == expected
+  assert validation_history.read_best(str(folder / 'best')) == expected
   indices = glob.glob(str(folder / 'best' / '*.index'))
   assert [os.path.basename(path) for path in indices] == [
       'model.ckpt-%d.index' % expected['step']]
@@ -109,7 +109,7 @@ def test_run_that_no_longer_gets_better_ends_and_stays_ended(data, ended, log):
   newest = checkpoints.newest(str(ended))
   # The first evaluation is the best, three more are not better.
   assert checkpoints.read_global_step(newest) == 8
-  assert best.read_best(str(ended / 'best'))['step'] == 2
+  assert validation_history.read_best(str(ended / 'best'))['step'] == 2
   assert train(data, ended, *UNCHANGING) == newest
   assert 'Nothing to do: the best validation accuracy, ' in log.text
   assert '--early_stop_evals=0 continues' in log.text

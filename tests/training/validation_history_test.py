@@ -1,4 +1,4 @@
-"""Tests of training/best.py: the best checkpoint and the validation history."""
+"""Tests of training/validation_history.py: evaluations and best checkpoint."""
 
 import json
 import os
@@ -8,14 +8,14 @@ import pytest
 
 from compat import tf
 from runs import checkpoints, run_info
-from training import best
+from training import validation_history
 
 INFO = run_info.RunInfo('lenet', ['a', 'b'], 0, 28, 'lenet', 'letters', '/data',
                         None)
 
 
 class Evaluations:
-  """A Progress on a graph with a step alone."""
+  """A ValidationHistory on a graph with a step alone."""
 
   def __init__(self, folder, from_step=0):
     self.folder = str(folder)
@@ -23,12 +23,12 @@ class Evaluations:
     step = tf.train.get_or_create_global_step()
     self._value = tf.placeholder(tf.int64, [])
     self._assign = tf.assign(step, self._value)
-    self.progress = best.Progress(
+    self.history = validation_history.ValidationHistory(
         self.folder, INFO, tf.train.Saver(max_to_keep=1), step, from_step)
 
   def add(self, step, accuracy, loss):
     self._session.run(self._assign, {self._value: step})
-    self.progress.add(self._session, step, accuracy, loss)
+    self.history.add(self._session, step, accuracy, loss)
 
   def kept(self):
     return checkpoints.read_global_step(
@@ -37,7 +37,7 @@ class Evaluations:
 
 @pytest.fixture
 def make(tmp_path):
-  """Makes the Progress of a process that begins at a step."""
+  """Makes the ValidationHistory of a process that begins at a step."""
   with tf.Graph().as_default():
     yield lambda from_step=0: Evaluations(tmp_path, from_step)
 
@@ -50,25 +50,25 @@ def test_best_is_the_most_accurate_then_the_one_of_least_loss(make):
     run.add(step, accuracy, loss)
     kept.append(run.kept())
   assert kept == [1, 2, 2, 4, 4]
-  assert run.progress.best == {'step': 4, 'accuracy': 0.8, 'loss': 0.9}
+  assert run.history.best == {'step': 4, 'accuracy': 0.8, 'loss': 0.9}
 
 
 def test_run_is_over_when_only_the_loss_gets_better(make):
   run = make()
   for step in range(1, 5):
-    assert not run.progress.is_over(3)
+    assert not run.history.is_over(3)
     run.add(step, 1.0, 1.0 / step)
   assert run.kept() == 4
-  assert run.progress.is_over(3) and not run.progress.is_over(4)
-  assert not run.progress.is_over(0)
-  assert 'step 4' in run.progress.describe()
+  assert run.history.is_over(3) and not run.history.is_over(4)
+  assert not run.history.is_over(0)
+  assert 'step 4' in run.history.describe()
 
 
 def test_patience_counts_again_after_a_gain_and_not_after_a_tie(make):
   run = make()
   for step, accuracy in [(1, 0.5), (2, 0.4), (3, 0.6), (4, 0.5), (5, 0.6)]:
     run.add(step, accuracy, 1.0)
-  assert run.progress.is_over(2) and not run.progress.is_over(3)
+  assert run.history.is_over(2) and not run.history.is_over(3)
 
 
 def test_facts_are_there_before_the_checkpoint(make, tmp_path, monkeypatch):
@@ -84,10 +84,10 @@ def test_next_process_knows_the_evaluations_up_to_its_step(make, tmp_path):
   for step, accuracy in [(1, 0.5), (2, 0.4), (3, 0.3), (4, 0.2)]:
     run.add(step, accuracy, 1.0)
   run = make(from_step=2)  # Steps 3 and 4 were lost.
-  assert not run.progress.is_over(2)
+  assert not run.history.is_over(2)
   run.add(3, 0.45, 1.0)
-  assert run.progress.is_over(2)
-  with open(str(tmp_path / best.FILE_NAME)) as file:
+  assert run.history.is_over(2)
+  with open(str(tmp_path / validation_history.FILE_NAME)) as file:
     assert [json.loads(line)['accuracy'] for line in file] == [0.5, 0.4, 0.45]
   assert run.kept() == 1
 
@@ -95,10 +95,11 @@ def test_next_process_knows_the_evaluations_up_to_its_step(make, tmp_path):
 def test_damaged_files_are_a_run_without_evaluations(make, tmp_path):
   run = make()
   run.add(1, 0.5, 1.0)
-  for path in (tmp_path / best.FILE_NAME, tmp_path / 'best' / 'best.json'):
+  for path in (tmp_path / validation_history.FILE_NAME,
+               tmp_path / 'best' / 'best.json'):
     path.write_text('{')
   run = make(from_step=1)
-  assert run.progress.best is None and not run.progress.is_over(1)
+  assert run.history.best is None and not run.history.is_over(1)
   run.add(2, 0.1, 1.0)
   assert run.kept() == 2
 
@@ -107,9 +108,9 @@ def test_without_the_best_checkpoint_the_evaluations_begin_anew(make, tmp_path):
   run = make()
   for step in (1, 2, 3):
     run.add(step, 0.5, 1.0)
-  assert run.progress.is_over(2)
+  assert run.history.is_over(2)
   shutil.rmtree(str(tmp_path / 'best'))
   run = make(from_step=3)
-  assert not run.progress.is_over(2)
+  assert not run.history.is_over(2)
   run.add(4, 0.3, 1.0)
   assert run.kept() == 4

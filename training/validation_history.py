@@ -20,7 +20,7 @@ FILE_NAME = 'validation.jsonl'
 Evaluation = Dict[str, Any]
 
 
-class Progress:
+class ValidationHistory:
   """The validation history of a run.
 
   Args:
