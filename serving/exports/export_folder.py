@@ -81,7 +81,7 @@ def keep_previous(paths: Sequence[str], previous: Optional[GraphInfo],
     return None
   kept = [_copy(path, step_of(previous)) for path in paths
           if os.path.isfile(path)]
-  return '%s had %s, which the new one lacks; the previous one is kept: %s' % (
+  return '%s had %s, which the new one lacks; the former one is kept: %s' % (
       paths[0], ' and '.join(
           '%s (%s)' % (name, reasons[name]) if name in reasons else name
           for name in lost), ', '.join(kept))

@@ -33,13 +33,9 @@ from compat import tf
 from datasets.photo_files import photos
 from serving.model import evaluations, heap_memory
 from serving.model.batching import Batcher, ShuttingDown
-from serving.model.classifier import (
-  Classifier,
-  PhotoResult,
-  Prediction,
-  prepare,
-)
+from serving.model.classifier import Classifier, prepare
 from serving.model.deadlines import Deadline, DecodeSlots
+from serving.model.predictions import PhotoResult, Prediction
 
 # Seconds for which the files must not have changed before they are loaded: the
 # program that writes them may not be done.

@@ -9,8 +9,8 @@ from compat import tf
 from datasets.photo_files.photo_colors import CostlyPhotoError, PhotoError
 from serving.model.admission import Busy
 from serving.model.batching import ShuttingDown
-from serving.model.classifier import Prediction
 from serving.model.deadlines import ClientDisconnected, TimedOut
+from serving.model.predictions import Prediction
 from serving.web import multipart, refusals, uploads
 from serving.web.app_state import AppState
 from serving.web.refusals import Refused

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from datasets.photo_files import photos
-from serving.model.classifier import Prediction
+from serving.model.predictions import Prediction
 from serving.web import app as serving_app
 
 LABELS = ('daisy', 'tulip', 'rose')

@@ -53,7 +53,7 @@ def test_keep_former_copies_a_graph_that_offered_more(tmp_path, lost, change):
     said = export_folder.keep_previous(
         paths, export_folder.read_frozen(paths[0]), INFO, {'Known': 'because'})
     assert said == (
-        '%s had %s, which the new one lacks; the previous one is kept: %s, %s' %
+        '%s had %s, which the new one lacks; the former one is kept: %s, %s' %
         (paths[0], lost, tmp_path / 'my_x_freeze_step280.pb',
          tmp_path / 'my_x_freeze_step280.label'))
   assert (tmp_path / 'my_x_freeze_step280.pb').read_bytes() == before
