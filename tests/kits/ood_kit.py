@@ -1,4 +1,4 @@
-"""A tiny run of which features are kept, for the tests of what it knows."""
+"""A tiny run with a feature cache, for the tests of OOD detection."""
 
 import io
 import shutil
@@ -20,7 +20,7 @@ def make_data(folder):
 
 
 def make_run(data, folder, *flags):
-  """Trains a head on kept features; returns the newest checkpoint."""
+  """Trains a head on cached features; returns the newest checkpoint."""
   start = kit.save_checkpoint(folder / 'start', MODEL, CLASSES, with_run=False)
   return train(data, folder / 'run', '--cache_features',
                '--train_classifier_only', '--optimizer=adam',

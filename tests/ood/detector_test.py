@@ -1,4 +1,4 @@
-"""What a run's training photos say of others: bank, evaluation, report."""
+"""Tests of ood/detector.py, in evaluation and report too."""
 
 import csv
 import json
@@ -9,17 +9,14 @@ import numpy as np
 import pytest
 
 import eval_image_classifier
-from common import checkpoint_files
 from common.errors import InputError
-from compat import tf
 from datasets import dataset_factory
 from datasets.conversion import convert_photos
 from evaluation import loop, metrics
-from kits import ood_kit
 from kits import serving_kit as kit
-from kits.trained_kit import CLASSES, NAME, colour_photo, make_photos
+from kits.trained_kit import CLASSES, NAME, make_photos
 from ood import detector, photo_features, reference_bank
-from runs import checkpoints, feature_cache, run_info
+from runs import checkpoints, run_info
 from tools import make_report
 
 pytestmark = pytest.mark.slow
@@ -27,142 +24,17 @@ pytestmark = pytest.mark.slow
 PHOTOS = {'train': 30, 'validation': 21, 'test': 9}
 
 
-@pytest.fixture(scope='module')
-def data(tmp_path_factory):
-  return ood_kit.make_data(tmp_path_factory.mktemp('data'))
-
-
-@pytest.fixture(scope='module')
-def finished(data, tmp_path_factory):
-  """The train directory of a run whose features are kept."""
-  return os.path.dirname(ood_kit.make_run(
-      data, tmp_path_factory.mktemp('run'), '--moving_average_decay=0.9'))
-
-
-@pytest.fixture
-def train_dir(finished, tmp_path):
-  """A copy of it."""
-  return ood_kit.copy_run(finished, tmp_path / 'train')
-
-
-@pytest.fixture
-def checkpoint(train_dir):
-  return checkpoints.newest(train_dir)
-
-
-@pytest.fixture
-def run(train_dir):
-  return run_info.load(train_dir)
-
-
 def datasets(data):
   return {split: dataset_factory.get_dataset(NAME, split, data)
           for split in ('train', 'validation')}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('folder, decay', [('', None), ('best', None),
-                                           ('', 0.9), ('best', 0.9)])
-def test_features_of_the_cache_are_those_of_the_network(
-    data, run, train_dir, folder, decay):
-  prefix = checkpoints.newest(os.path.join(train_dir, folder))
-  kept = photo_features.from_cache(run, prefix, datasets(data), decay)
-  assert sorted(kept) == ['train', 'validation']
-  for split, dataset in datasets(data).items():
-    computed = photo_features.from_photos(run, prefix, dataset, 7,
-                                          moving_average_decay=decay)
-    for found in (kept[split], computed):
-      assert len(found.values) == len(found.logits) == PHOTOS[split]
-      assert found.positions.tolist() == list(range(PHOTOS[split]))
-    np.testing.assert_allclose(kept[split].values, computed.values, atol=1e-5)
-    np.testing.assert_allclose(kept[split].logits, computed.logits, atol=1e-5)
-    assert kept[split].labels.tolist() == computed.labels.tolist()
-    assert kept[split].filenames == computed.filenames
-    assert [CLASSES[label] for label in computed.labels] == [
-        name.split('/')[0] for name in computed.filenames]
-
-
-def test_averages_give_other_logits_than_the_variables(data, run, checkpoint):
-  plain, averaged = (
-      photo_features.from_cache(run, checkpoint, datasets(data), decay)['train']
-      for decay in (None, 0.9))
-  assert np.abs(plain.logits - averaged.logits).max() > 1e-3
-
-
-def test_some_photos_of_cache_and_network_are_the_same(data, run, checkpoint):
-  some = np.array([0, 3, 17, 29])
-  kept = photo_features.from_cache(run, checkpoint, datasets(data), choose={
-      'train': lambda labels: some[:len(labels)]})
-  computed = photo_features.from_photos(
-      run, checkpoint, datasets(data)['train'], 3, keep=some)
-  every = photo_features.from_photos(run, checkpoint, datasets(data)['train'],
-                                     30)
-  for found in (kept['train'], computed):
-    np.testing.assert_allclose(found.values, every.values[some], atol=1e-5)
-    assert found.labels.tolist() == every.labels[some].tolist()
-    assert found.filenames == [every.filenames[place] for place in some]
-    assert found.positions.tolist() == some.tolist()
-  assert len(kept['validation'].values) == PHOTOS['validation']
-
-
-def _change_weights(train_dir, pattern):
-  """Writes the newest checkpoint again, with other values of a variable."""
-  prefix = checkpoints.newest(train_dir)
-  reader = checkpoint_files.open_reader(prefix)
-  with tf.Graph().as_default(), tf.Session() as session:
-    variables = {}
-    for name in reader.get_variable_to_shape_map():
-      value = reader.get_tensor(name)
-      variables[name] = tf.Variable(
-          value * 1.01 if pattern in name else value, name='v')
-    session.run(tf.global_variables_initializer())
-    tf.train.Saver(variables).save(session, prefix, write_meta_graph=False)
-
-
-def test_cache_of_other_weights_is_not_used(data, run, train_dir, checkpoint):
-  _change_weights(train_dir, 'CifarNet/logits')
-  assert photo_features.from_cache(run, checkpoint, datasets(data)) is not None
-  _change_weights(train_dir, 'CifarNet/conv2')
-  assert photo_features.from_cache(run, checkpoint, datasets(data)) is None
-
-
-def test_cache_of_other_records_is_not_used(run, checkpoint, tmp_path):
-  make_photos(tmp_path / NAME, 20)
-  (tmp_path / NAME / 'red' / '03.jpg').write_bytes(colour_photo(2, 77))
-  convert_photos.convert(str(tmp_path), NAME, percent_validation=35,
-                         percent_test=15)
-  assert photo_features.from_cache(
-      run, checkpoint, datasets(str(tmp_path))) is None
-
-
-@pytest.mark.parametrize('change', [
-    {'preprocessing_name': 'inception'}, {'image_size': 40},
-    {'labels_offset': 1}, {'model_name': 'lenet'}])
-def test_cache_of_other_facts_is_not_used(data, run, checkpoint, change):
-  assert photo_features.from_cache(run._replace(**change), checkpoint,
-                                   datasets(data)) is None
-
-
-@pytest.mark.parametrize('damage', ['{', '{}', '[]', None, 'no folder', 'less'])
-def test_cache_that_is_damaged_or_gone_is_not_used(data, run, train_dir,
-                                                   checkpoint, damage):
-  name = os.path.join(train_dir, 'features.json')
-  use = feature_cache.load_use(train_dir)
-  if damage is None:
-    os.remove(name)
-  elif damage == 'no folder':
-    feature_cache.save_use(train_dir, use._replace(
-        folders={split: '/no/where' for split in use.folders}))
-  elif damage == 'less':
-    feature_cache.save_use(train_dir, use._replace(
-        folders={'train': use.folders['train']}))
-  else:
-    with open(name, 'w') as stream:
-      stream.write(damage)
-  assert photo_features.from_cache(run, checkpoint, datasets(data)) is None
-  bank, said = detector.find_or_build_bank(run, checkpoint, compute=False)
+def test_bank_without_cached_features_is_not_built_without_computing(
+    run, train_dir, checkpoint):
+  os.remove(os.path.join(train_dir, 'features.json'))
+  bank, reason = detector.find_or_build_bank(run, checkpoint, compute=False)
   assert bank is None
-  assert said == ('the features of %s are not cached; ./export_freeze.sh or '
+  assert reason == ('the features of %s are not cached; ./export_freeze.sh or '
                   './report.sh computes them' % checkpoint)
 
 
@@ -176,7 +48,7 @@ def test_no_training_photo_sets_the_threshold(data, run, checkpoint,
     return set_threshold(bank, found, logits, split)
 
   monkeypatch.setattr(reference_bank, 'set_threshold', noting)
-  bank, said = detector.find_or_build_bank(run, checkpoint)
+  bank, description = detector.find_or_build_bank(run, checkpoint)
   (found, logits, split), = calls
   validation = photo_features.from_photos(
       run, checkpoint, datasets(data)['validation'], 21)
@@ -190,7 +62,7 @@ def test_no_training_photo_sets_the_threshold(data, run, checkpoint,
       name.split('/')[0] for name in bank.filenames]
   assert (bank.photos, bank.refused) == (21, 1)
   low, high = metrics.wilson_interval(20, 21)
-  assert said == (
+  assert description == (
       '30 training photos to compare with; known from a score of %.4f on, set '
       'with 21 validation photos, of which 1 are refused (95 %% interval of '
       'the accepted share: %.3f to %.3f)' % (bank.threshold, low, high))
@@ -198,17 +70,19 @@ def test_no_training_photo_sets_the_threshold(data, run, checkpoint,
 
 def test_bank_is_kept_and_the_same_with_and_without_a_cache(
     run, train_dir, checkpoint, monkeypatch):
-  kept, said = detector.find_or_build_bank(run, checkpoint, compute=False)
+  kept, description = detector.find_or_build_bank(run, checkpoint,
+                                                  compute=False)
   with monkeypatch.context() as patch:
     patch.setattr(photo_features, 'from_cache', None)  # Is not needed now.
-    again, said_again = detector.find_or_build_bank(run, checkpoint,
-                                                    compute=False)
-  assert (again.threshold, said_again) == (kept.threshold, said)
+    again, same_description = detector.find_or_build_bank(run, checkpoint,
+                                                          compute=False)
+  assert (again.threshold, same_description) == (kept.threshold, description)
   os.remove(reference_bank.path(checkpoint))
   os.remove(os.path.join(train_dir, 'features.json'))
   computed, _ = detector.find_or_build_bank(run, checkpoint, batch_size=4)
   np.testing.assert_allclose(computed.features, kept.features, atol=1e-5)
-  np.testing.assert_allclose(computed.usual, kept.local_density, atol=1e-5)
+  np.testing.assert_allclose(computed.local_density, kept.local_density,
+                             atol=1e-5)
   assert computed.threshold == pytest.approx(kept.threshold, abs=1e-3)
   assert computed.filenames == kept.filenames
   assert computed.positions.tolist() == kept.positions.tolist()
@@ -246,8 +120,8 @@ def test_bank_in_a_folder_that_cannot_be_written_is_used_all_the_same(
 
 def test_bank_of_a_checkpoint_that_is_gone_says_so(run, checkpoint):
   os.remove(checkpoint + '.index')
-  bank, said = detector.find_or_build_bank(run, checkpoint)
-  assert bank is None and checkpoint in said
+  bank, reason = detector.find_or_build_bank(run, checkpoint)
+  assert bank is None and checkpoint in reason
 
 
 def test_bank_of_another_data_set_is_that_of_the_run(data, run, checkpoint,
@@ -256,9 +130,9 @@ def test_bank_of_another_data_set_is_that_of_the_run(data, run, checkpoint,
   assert bank.photos == 21
   # The run's own may lie elsewhere now.
   moved = run._replace(dataset_dir=str(tmp_path))
-  bank, said = detector.find_or_build_bank(moved, checkpoint)
+  bank, reason = detector.find_or_build_bank(moved, checkpoint)
   assert bank is None
-  assert said == 'data set %r in %s has no train and no validation photos' % (
+  assert reason == 'data set %r in %s has no train and no validation photos' % (
       NAME, tmp_path)
   bank, _ = detector.find_or_build_bank(moved, checkpoint, NAME, data)
   assert bank.photos == 21
@@ -280,16 +154,16 @@ def convert(folder, classes, percent):
 def test_bank_of_a_data_set_without_validation_says_so(run, checkpoint,
                                                        tmp_path):
   folder = convert(tmp_path, CLASSES, 0)
-  bank, said = detector.find_or_build_bank(run, checkpoint, NAME, folder)
+  bank, reason = detector.find_or_build_bank(run, checkpoint, NAME, folder)
   assert bank is None
-  assert said == 'data set %r in %s has no validation photos' % (NAME, folder)
+  assert reason == 'data set %r in %s has no validation photos' % (NAME, folder)
 
 
 def test_bank_of_a_data_set_of_other_classes_says_so(run, checkpoint, tmp_path):
   folder = convert(tmp_path, CLASSES[:2], 30)
-  bank, said = detector.find_or_build_bank(run, checkpoint, NAME, folder)
+  bank, reason = detector.find_or_build_bank(run, checkpoint, NAME, folder)
   assert bank is None
-  assert said == ('data set %r in %s has the classes blue, green, the run '
+  assert reason == ('data set %r in %s has the classes blue, green, the run '
                   'blue, green, red' % (NAME, folder))
 
 
@@ -299,8 +173,8 @@ def test_bank_of_damaged_records_says_so(run, data, checkpoint, tmp_path):
                if 'train' in name and name.endswith('tfrecord'))
   with open(os.path.join(folder, shard), 'r+b') as stream:
     stream.truncate(os.path.getsize(os.path.join(folder, shard)) // 2)
-  bank, said = detector.find_or_build_bank(run, checkpoint, NAME, folder)
-  assert bank is None and shard in said
+  bank, reason = detector.find_or_build_bank(run, checkpoint, NAME, folder)
+  assert bank is None and shard in reason
 
 
 def test_bank_of_features_that_are_not_finite_says_so(run, train_dir,
@@ -313,8 +187,8 @@ def test_bank_of_features_that_are_not_finite_says_so(run, train_dir,
     return found
 
   monkeypatch.setattr(photo_features, 'from_cache', spoilt)
-  bank, said = detector.find_or_build_bank(run, checkpoint)
-  assert bank is None and 'not finite' in said
+  bank, reason = detector.find_or_build_bank(run, checkpoint)
+  assert bank is None and 'not finite' in reason
   assert not os.path.exists(reference_bank.path(checkpoint))
 
 

@@ -1,4 +1,4 @@
-"""What graphs say of photos they do not know: export, classifier, page."""
+"""Tests of ood/graph_nodes.py, in export, classifier and page too."""
 
 import collections
 import csv
@@ -18,7 +18,7 @@ from common.errors import InputError
 from compat import tf
 from datasets import dataset_factory
 from datasets.conversion import convert_photos
-from evaluation import calibration
+from evaluation import calibration, loop
 from kits import ood_kit
 from kits import serving_kit as kit
 from kits.trained_kit import CLASSES, NAME
@@ -446,9 +446,10 @@ def test_bank_of_two_photos_works_in_a_graph():
   assert found['known'].tolist() == (scores >= bank.threshold).tolist()
 
 
-def test_judge_counts_what_the_scores_say(chain):
-  counted = collections.namedtuple('Counted', 'features logits')(
-      chain.validation.values, chain.validation.logits)
+def test_detect_counts_the_photos_below_the_threshold(chain):
+  counted = loop.Counted(
+      'model.ckpt-1', 1, [], None, None, chain.validation.logits,
+      chain.validation.values)
   detection = detector.detect(chain.bank, counted)
   assert detection.known.tolist() == (
       detection.scores >= chain.bank.threshold).tolist()
