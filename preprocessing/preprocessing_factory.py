@@ -69,6 +69,7 @@ FAMILIES = {
                 vgg_preprocessing.RESIZE_SIDE_MIN)),
 }
 
+
 def family_of(name):
   """Returns the family of a name.
 

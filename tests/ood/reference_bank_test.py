@@ -229,6 +229,16 @@ def test_load_gives_what_was_saved(checkpoint, decay):
         assert (type(other), other) == (type(value), value), name
 
 
+def test_file_has_the_keys_of_format_1(checkpoint):
+  save_bank(checkpoint, 0.99)
+  with np.load(reference_bank.path(checkpoint)) as stored:
+    assert sorted(stored.files) == sorted(
+        'form features labels filenames positions usual num_neighbours center '
+        'spread threshold photos refused split step digest records '
+        'moving_average_decay'.split())
+    assert int(stored['form']) == 1
+
+
 def test_load_of_other_records_or_averages_gives_none(checkpoint):
   save_bank(checkpoint)
   assert reference_bank.load(checkpoint, 'of others') is None
