@@ -113,9 +113,9 @@ def define_flags():
 def _config_from_flags():
   """Returns the _Config of the flags."""
   values = flags.FLAGS
-  given = {name: values[name].value for name in values if values[name].present}
   return _Config(
-      session=common_flags.session_config(values), given=given,
+      session=common_flags.session_config(values),
+      given=common_flags.given(values),
       **{name: values[name].value for name in _Config._fields
          if name not in ('session', 'given')})
 

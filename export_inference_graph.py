@@ -18,8 +18,8 @@ No internet access is needed and, for ImageNet or with a run.json and
 --known=off, no data set.
 """
 
-import collections
 import os
+from typing import Dict, List, NamedTuple, Optional
 
 from absl import flags
 from google.protobuf import text_format
@@ -31,19 +31,31 @@ from compat import tf
 from datasets import dataset_factory
 from evaluation import calibration
 from nets import nets_factory
-from ood import detector
+from ood import detector, reference_bank
 from runs import checkpoints, run_info
 from serving.exports import export_folder
 from serving.model import graph_info, inference_graph
 
 FLAGS = flags.FLAGS
 
-# What is exported; see inference_graph.build. moving_average_decay: of the
-# averages that are frozen, None for the variables. reasons: {optional output:
-# why the graph has it or not}.
-Export = collections.namedtuple(
-    'Export', 'model_name labels labels_offset image_size preprocessing_name '
-    'input_kind batch_size temperature bank moving_average_decay reasons')
+
+class Export(NamedTuple):
+  """What is exported; see inference_graph.build."""
+
+  model_name: str
+  labels: List[str]
+  labels_offset: int
+  image_size: int
+  preprocessing_name: str
+  input_kind: str
+  batch_size: Optional[int]
+  temperature: Optional[float]
+  # For out-of-distribution detection; None: without it.
+  bank: Optional[reference_bank.Bank]
+  # Of the averages that are frozen; None: the variables.
+  moving_average_decay: Optional[float]
+  # {optional output: why the graph has it or not}.
+  reasons: Dict[str, str]
 
 
 def define_flags():

@@ -237,8 +237,8 @@ def _define_cache_flags():
 def config_from_flags():
   """Returns the TrainConfig of the flags."""
   values = flags.FLAGS
-  return train_config.make(values.flag_values_dict(), {
-      name: values[name].value for name in values if values[name].present})
+  return train_config.make(values.flag_values_dict(),
+                           common_flags.given(values))
 
 
 def main(_):

@@ -28,7 +28,8 @@ _SIDE, _SMALLER_SIDE = 8000, 4000
 
 _ATTACKERS = 2
 
-# Maximum number of scans of a JPEG of that size (photo_files/jpeg_markers.py).
+# Maximum number of scans of a JPEG of that size, see
+# datasets/photo_files/jpeg_markers.py.
 _SCANS = 20
 
 # Maximum photos per request of an attacker; the server's --max_photos.

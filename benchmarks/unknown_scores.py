@@ -234,7 +234,7 @@ def methods(task):
 
   rows = reference_bank.choose(task.train.labels)
   bank = reference_bank.assemble(task.train.features[rows],
-                               task.train.labels[rows])
+                                 task.train.labels[rows])
   k = bank.num_neighbours
   yield '%d-th nearest training photo' % k, both(
       lambda part: reference_bank.nearest(bank, part.features, k)[1][:, -1])

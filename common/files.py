@@ -16,9 +16,10 @@ def replacing(path: str) -> Iterator[BinaryIO]:
   """Opens `<path>.part`, and renames it to `path` at the end; for a `with`.
 
   So `path` is never incomplete, also if the system crashes. Several processes
-  and threads may write the same file: each waits for the one before it, and the
-  last one wins. What a killed process left is overwritten. After an error
-  `path` is unchanged, and no `<path>.part` remains.
+  and threads may write the same file, if the file system can lock files: each
+  waits for the one before it, and the last one wins. What a killed process left
+  is overwritten. After an error `path` is unchanged, and no `<path>.part`
+  remains.
 
   Args:
     path: path of the file; its folder must exist.

@@ -7,7 +7,7 @@ functions that it needs, so that two programs can be imported in one test run.
 import codecs
 import os
 import sys
-from typing import Callable, Iterable, List, Optional, Sequence
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence
 
 from absl import app, flags
 
@@ -106,6 +106,11 @@ def require(values: flags.FlagValues, *names: str) -> None:
   for name in names:
     if not values[name].value:
       raise InputError('--%s is needed: %s' % (name, values[name].help))
+
+
+def given(values: flags.FlagValues) -> Dict[str, Any]:
+  """Returns {flag: value} of the flags that the user gave."""
+  return {name: values[name].value for name in values if values[name].present}
 
 
 def define_dataset_flags(split: str) -> None:

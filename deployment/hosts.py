@@ -39,7 +39,7 @@ class Task(NamedTuple):
   # 'ps' or 'worker'.
   job: str
   # In its job, from 0.
-  index: int
+  index: int  # type: ignore[assignment]  # Hides tuple.index.
   host: str
   port: int
 

@@ -168,8 +168,8 @@ def _build(features, checkpoint, records, moving_average_decay):
   """Builds the Bank from {split: Features}."""
   train, validation = features[TRAIN], features[VALIDATION]
   bank = reference_bank.build(train.values, train.labels, train.filenames,
-                            train.positions, checkpoint, records,
-                            moving_average_decay)
+                              train.positions, checkpoint, records,
+                              moving_average_decay)
   return reference_bank.set_threshold(
       bank, reference_bank.similarities(bank, validation.values),
       validation.logits, VALIDATION)

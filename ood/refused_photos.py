@@ -14,7 +14,7 @@ from ood import detector, reference_bank
 NUM_NEAREST = 3
 
 
-class Neighbour(NamedTuple):
+class NearbyPhoto(NamedTuple):
   """A training photo near a refused photo."""
 
   # Name of the photo.
@@ -44,7 +44,7 @@ class RefusedPhoto(NamedTuple):
   # The OOD score.
   known_score: float
   # Nearest first.
-  nearest: List[Neighbour]
+  nearest: List[NearbyPhoto]
 
 
 class OodResults(NamedTuple):
@@ -95,7 +95,7 @@ def find(results: Sequence[run_results.SplitResult],
         int(counted.probabilities[position].argmax()),
         float(counted.probabilities[position].max()), int(position),
         float(detection.similarities[position]), float(known_score),
-        [Neighbour(bank.filenames[row], int(bank.labels[row]), float(cosine),
+        [NearbyPhoto(bank.filenames[row], int(bank.labels[row]), float(cosine),
                    int(bank.positions[row]))
          for row, cosine in zip(rows[0], cosines[0])]))
   return refused

@@ -3,6 +3,7 @@
 IMAGE_TEST=1 also follows the Dockerfile in a clean Debian: docs/deploy.md.
 """
 
+import ast
 import json
 import os
 import re
@@ -101,6 +102,40 @@ def test_systemd_accepts_the_unit(tmp_path, check):
                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
   assert done.returncode == 0, done.stdout.decode()
   assert check != 'verify' or not done.stdout, done.stdout.decode()
+
+
+def imported_files(name):
+  """Returns the files of the project that a module and its imports need."""
+  path = os.path.join(ROOT, *name.split('.'))
+  if os.path.isdir(path):
+    path = os.path.join(path, '__init__')
+  found, todo = set(), [path + '.py']
+  while todo:
+    path = todo.pop()
+    if path in found or not os.path.isfile(path):
+      continue
+    found.add(path)
+    with open(path, encoding='utf-8') as file:
+      tree = ast.parse(file.read())
+    for node in ast.walk(tree):
+      names = []
+      if isinstance(node, ast.Import):
+        names = [alias.name for alias in node.names]
+      elif isinstance(node, ast.ImportFrom):
+        names = [node.module] + ['%s.%s' % (node.module, alias.name)
+                                 for alias in node.names]
+      for name in names:
+        base = os.path.join(ROOT, *name.split('.'))
+        todo += [base + '.py', os.path.join(base, '__init__.py')]
+  return {os.path.relpath(path, ROOT) for path in found}
+
+
+def test_image_has_the_packages_that_the_server_imports_and_no_others():
+  needed = {path.split(os.sep)[0] for path in imported_files('server')}
+  copied = {line[1:] for line in read('.dockerignore').split('\n')
+            if line.startswith('!') and not line.startswith('!requirements')}
+  assert 'serving' in needed
+  assert copied == needed
 
 
 @pytest.mark.slow

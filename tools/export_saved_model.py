@@ -5,8 +5,8 @@ r"""Writes a frozen graph as a SavedModel for TensorFlow Serving.
 
 The frozen graph comes from export_inference_graph.py. Each call writes the next
 version into the folder, completely or not at all: TensorFlow Serving, which
-watches the folder, loads the new version by itself. exports/saved_model.py
-describes inputs and outputs.
+watches the folder, loads the new version by itself.
+serving/exports/saved_model.py describes inputs and outputs.
 """
 
 import os
@@ -90,8 +90,8 @@ def main(_):
                         for length in tensor.shape.as_list())
       print('  %-3s  %-13s  %-7s  %-10s  %s' % (
           what, name, tensor.dtype.name, '[%s]' % shape, _MEANINGS[name]))
-  lost = export_folder.lost_outputs(former, saved_model.version_info(graph_def,
-                                                          FLAGS.calibrated))
+  lost = export_folder.lost_outputs(
+      former, saved_model.version_info(graph_def, FLAGS.calibrated))
   if lost:
     tf.logging.warning('%s lacks what the previous version has: %s; that '
                        'version is kept', path, ' and '.join(lost))

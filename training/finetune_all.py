@@ -12,6 +12,7 @@ import os
 from typing import NamedTuple
 
 from common import files
+from common.errors import InputError
 from compat import slim, tf
 from runs import checkpoints
 from training import head_graph, plain_run, start
@@ -58,7 +59,11 @@ def train(run: start.Run, number_of_steps: int) -> bool:
   number_of_steps = number_of_steps or beginning.steps
   last_step = beginning.from_step + number_of_steps
   newest = checkpoints.newest(train_dir)
-  if (newest and has_begun(train_dir) and
+  if newest is None:
+    raise InputError('%s has %s but no checkpoint: remove that file to start '
+                     'from the beginning, or give another --train_dir' %
+                     (train_dir, _FILE_NAME))
+  if (has_begun(train_dir) and
       checkpoints.read_global_step(newest) >= last_step):
     tf.logging.info('%s has all --finetune_all_steps=%d: nothing to do', newest,
                     number_of_steps)

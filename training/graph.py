@@ -29,7 +29,6 @@ NOT_FINITE = 'The loss or its gradient is not finite'
 SUMMARIES_OF_RUN = 'summaries_of_run'
 
 
-
 class TrainingGraph(NamedTuple):
   """Tensors of the training graph."""
   # The total loss; it applies the gradients when run.

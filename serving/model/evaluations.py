@@ -22,7 +22,7 @@ _RANKS = {'test': 2, 'validation': 1}
 # Fields of a line that are published: no folders of this machine, no long
 # tables.
 _PUBLISHED = ('split', 'photos', 'accuracy', 'accuracy_interval_95', 'recall_5',
-         'refused', 'refused_interval_95', 'time')
+              'refused', 'refused_interval_95', 'time')
 
 
 def read_evaluation(graph_file: str, checkpoint: Optional[str]

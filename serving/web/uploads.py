@@ -257,7 +257,7 @@ class UploadStore:
       with self._lock:
         self.failures += 1
       self._keep_warnings.warn('cannot keep a photo: %s',
-                        getattr(error, 'strerror', None) or error)
+                               getattr(error, 'strerror', None) or error)
       return
     with self._lock:
       self._photos.append(_StoredPhoto(name, len(data), _now()))

@@ -170,7 +170,7 @@ def test_choose_draws_the_same_flips_for_a_seed():
   every = net_mutations.choose(project, [], None, seed=0)
   assert len(every) > 1000
   assert {flip.module for flip in every} >= {
-      'nets.inception_v4', 'nets.mobilenet_v1', 'nets.nets_factory'}
+      'nets.inception_v4', 'nets.mobilenet_v1', 'nets.networks'}
 
 
 def test_choose_unknown_module_lists_the_known():

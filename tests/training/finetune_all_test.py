@@ -1,8 +1,10 @@
 """Tests of training/finetune_all.py: --finetune_all_steps."""
 
+import json
 import os
 import re
 import shutil
+import types
 
 import numpy as np
 import pytest
@@ -338,3 +340,13 @@ def test_run_without_validation_photos_goes_on_with_the_newest_weights(
                  for name in ('model-all.ckpt-4', 'model.ckpt-6'))
   name = 'Trunk/conv/weights'
   assert not np.array_equal(first[name], last[name])
+
+
+def test_run_without_its_checkpoints_is_one_line(tmp_path):
+  beginning = finetune_all.Beginning(steps=300, from_step=600, weights='gone')
+  (tmp_path / 'finetune_all.json').write_text(json.dumps(beginning._asdict()))
+  run = types.SimpleNamespace(
+      config=types.SimpleNamespace(train_dir=str(tmp_path)))
+  with pytest.raises(InputError, match='has finetune_all.json but no checkpoint'
+                     ': remove that file to start from the beginning'):
+    finetune_all.train(run, 300)

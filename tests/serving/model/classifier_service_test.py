@@ -1,4 +1,4 @@
-"""Tests of serving/model/live.py: answers, and the change to a newer graph."""
+"""Tests of classifier_service.py: answers, and the change to a newer graph."""
 
 import gc
 import hashlib

@@ -1,4 +1,4 @@
-"""Tests of serving/web/bare_photos.py: kept photos have no metadata."""
+"""Tests of serving/web/photo_metadata.py: kept photos have no metadata."""
 
 import io
 import struct

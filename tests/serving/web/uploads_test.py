@@ -1,4 +1,4 @@
-"""Tests of uploads.py and intake.py: kept uploads, and time to read a form."""
+"""Tests of uploads.py and request_photos.py: kept uploads, slow forms."""
 
 import gc
 import io
