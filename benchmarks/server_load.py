@@ -254,7 +254,7 @@ def measure_bare(classifier, prepared, batch_size, seconds):
   while time.perf_counter() - start < seconds:
     batch = [prepared[(done + place) % len(prepared)]
              for place in range(batch_size)]
-    classifier.examine_prepared(batch)
+    classifier.predict_prepared(batch)
     done += batch_size
   return done / (time.perf_counter() - start)
 

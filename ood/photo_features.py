@@ -12,7 +12,7 @@ import numpy as np
 from common import checkpoint_files
 from compat import tf
 from evaluation import loop
-from nets import frozen_trunk, nets_factory
+from nets import frozen_backbone, nets_factory
 from runs import checkpoints, feature_cache, run_info
 
 # Cached photos per batch.
@@ -114,7 +114,7 @@ def _rest_of_network(run, names):
   outputs = {'values': nets_factory.get_features(run.model_name, end_points),
              'logits': logits}
   graph = tf.get_default_graph()
-  needed_by_outputs = set(frozen_trunk.ancestors(list(outputs.values())))
+  needed_by_outputs = set(frozen_backbone.ancestors(list(outputs.values())))
   inputs = []
   for name in names:
     try:
@@ -122,7 +122,7 @@ def _rest_of_network(run, names):
     except KeyError:
       return None
     inputs.append(tensor if tensor.op in needed_by_outputs else None)
-  needed = set(frozen_trunk.ancestors(
+  needed = set(frozen_backbone.ancestors(
       list(outputs.values()), {t.op for t in inputs if t is not None}))
   return None if images.op in needed else (needed, inputs, outputs)
 

@@ -226,7 +226,7 @@ def test_service_labels_in_the_graph_do_without_a_file(folder):
 def test_service_gets_the_limits_of_the_flags(folder, monkeypatch):
   made = {}
 
-  def batcher(examine, weigh, observe, **limits):
+  def batcher(predict, weigh, observe, **limits):
     made.update(limits)
 
   monkeypatch.setattr(classifier_service, 'Batcher', batcher)

@@ -175,7 +175,7 @@ def classify_files(classifier, paths, batch_size):
     batch = paths[start:start + batch_size]
     contents = [_read(path) for path in batch]
     usable = [data for data in contents if isinstance(data, bytes)]
-    answers = iter(classifier.examine_each(usable))
+    answers = iter(classifier.predict_each(usable))
     for path, data in zip(batch, contents):
       yield path, next(answers) if isinstance(data, bytes) else data
 

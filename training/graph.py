@@ -6,7 +6,7 @@ from common.errors import InputError
 from compat import slim, tf
 from datasets import input_pipeline
 from deployment import model_deploy, sync_optimizer
-from nets import frozen_trunk, nets_factory
+from nets import frozen_backbone, nets_factory
 from nets.batch_norm import batch_norm
 from preprocessing import preprocessing_factory
 from runs import run_info
@@ -136,7 +136,7 @@ def _regularization_losses(trained):
   trained_ops = {v.op for v in trained}
   changing, frozen = [], []
   for loss in tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES):
-    changes = trained_ops & set(frozen_trunk.ancestors([loss]))
+    changes = trained_ops & set(frozen_backbone.ancestors([loss]))
     (changing if changes else frozen).append(loss)
   if not frozen:
     return changing, None

@@ -10,7 +10,7 @@ from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 from common.errors import InputError
 from compat import slim, tf
 from datasets import input_pipeline
-from nets import frozen_trunk, nets_factory
+from nets import frozen_backbone, nets_factory
 from preprocessing import preprocessing_factory
 from runs import run_info
 from training import graph as training_graph
@@ -30,7 +30,7 @@ class HeadGraph(NamedTuple):
   # Summary of the first photos of the next batch.
   photo_summary: tf.Tensor
   # Where the backbone ends.
-  cut: frozen_trunk.Cut
+  cut: frozen_backbone.Cut
   # `[None]` int64, fed with the features.
   labels: tf.Tensor
   # `[None, classes]` float32, fed instead of labels if they are mixed.
@@ -42,7 +42,7 @@ class HeadGraph(NamedTuple):
   # Number of records to skip, fed to that op.
   skip: tf.Tensor
   # Variables of the backbone.
-  trunk_variables: List[tf.Variable]
+  backbone_variables: List[tf.Variable]
   # It is fed the features.
   twin: inference_twin.InferenceTwin
 
@@ -86,14 +86,14 @@ def build(config: TrainConfig, datasets: Mapping[str, slim.dataset.Dataset],
                                       config.moving_average_decay,
                                       session_config)
   try:
-    cut = frozen_trunk.find_cut(
+    cut = frozen_backbone.find_cut(
         images, tf.losses.get_losses(),
         warm_start.variables_to_train(trainable_scopes), within=twin.op_names)
   except InputError as error:
     raise InputError('--cache_features: %s; give --trainable_scopes, or '
                      '--nocache_features' % error)
   twin.start_from([tensor.name for tensor in cut.features])
-  needed = frozen_trunk.ancestors(cut.features)
+  needed = frozen_backbone.ancestors(cut.features)
   return HeadGraph(
       training._replace(summary_op=_head_summaries(cut, images)),
       photo_summary, cut, labels, targets, photos, starts, skip,
@@ -149,6 +149,6 @@ def _head_summaries(cut, images):
   stop = {tensor.op for tensor in cut.features + cut.shapes}
   kept = []
   for summary in tf.get_collection(training_graph.SUMMARIES_OF_RUN):
-    if images.op not in frozen_trunk.ancestors([summary], stop):
+    if images.op not in frozen_backbone.ancestors([summary], stop):
       kept.append(summary)
   return tf.summary.merge(kept)

@@ -223,9 +223,9 @@ def caches_of(
   """
   def make(session):
     # All in one call: TensorFlow 1.15 needs time for each new set of fetches.
-    names = [v.op.name for v in graph.trunk_variables]
+    names = [v.op.name for v in graph.backbone_variables]
     weights = feature_cache.fingerprint_values(
-        zip(names, session.run(graph.trunk_variables)))
+        zip(names, session.run(graph.backbone_variables)))
 
     def facts_of(split):
       facts = dict(key, weights=weights, engine=tf.__version__, split=split,

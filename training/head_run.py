@@ -50,7 +50,7 @@ def train(run: start.Run) -> bool:
       caches = make_caches(session)
       feature_cache.save_use(config.train_dir, feature_cache.Use(
           [tensor.name for tensor in graph.cut.features],
-          [v.op.name for v in graph.trunk_variables],
+          [v.op.name for v in graph.backbone_variables],
           {split: os.path.abspath(cache.folder)
            for split, cache in caches.items()}))
       return caches

@@ -13,7 +13,7 @@ from typing import Any, Iterable, Optional, Sequence
 import numpy as np
 
 from compat import tf
-from nets import frozen_trunk, nets_factory
+from nets import frozen_backbone, nets_factory
 from runs import checkpoints, run_info
 
 
@@ -74,10 +74,10 @@ class InferenceTwin:
         self._values[name]: value for name, value in values.items()})
 
   def _make_session(self):
-    needed = frozen_trunk.ancestors([self._logits])
+    needed = frozen_backbone.ancestors([self._logits])
     tensors = [self._graph.get_tensor_by_name(name) for name in self._start]
     self._inputs = [t if t.op in needed else None for t in tensors]
-    ops = set(frozen_trunk.ancestors(
+    ops = set(frozen_backbone.ancestors(
         [self._logits], {t.op for t in self._inputs if t is not None}))
     variables = {name: v for name, v in self._restores.items() if v.op in ops}
     with self._graph.as_default():

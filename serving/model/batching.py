@@ -1,6 +1,6 @@
 """Groups the photos of several requests into batches for one session.
 
-  batcher = Batcher(classifier.examine_prepared, batch_size=8)
+  batcher = Batcher(classifier.predict_prepared, batch_size=8)
   answers = batcher.submit([data], prepare)   # from any thread
 
 A batch takes less time than its photos one by one. This module also limits how
@@ -33,9 +33,9 @@ class SessionFailed(Exception):
 
 
 class Batcher:
-  """A bounded queue of photos, and the threads that examine them."""
+  """A bounded queue of photos, and the threads that classify them."""
 
-  def __init__(self, examine: Callable[[List[Any]], Sequence[Any]],
+  def __init__(self, predict: Callable[[List[Any]], Sequence[Any]],
                batch_size: int = 8, window_secs: float = 0.005,
                max_queue: int = 64, seconds_per_photo: Optional[float] = None,
                weigh: Optional[Callable[[Any], float]] = None,
@@ -45,7 +45,7 @@ class Batcher:
     """Starts the threads.
 
     Args:
-      examine: function of a list of prepared photos; returns as many results.
+      predict: function of a list of prepared photos; returns as many results.
         Called from `runs` threads, and from one more for the large photos.
       batch_size: maximum number of photos per call.
       window_secs: how long the first photo of a batch waits, while the session
@@ -54,7 +54,7 @@ class Batcher:
       seconds_per_photo: initial estimate; None: unknown.
       weigh: function of a photo before it is prepared; returns its weight in
         pixels. None: all weights are 0.
-      large: a photo with a larger weight is examined alone, in parallel with
+      large: a photo with a larger weight is classified alone, in parallel with
         the batches, whose total weight is limited to twice this value, or to
         one photo each.
       max_weight: total weight of all photos that are accepted but not answered.
@@ -68,7 +68,7 @@ class Batcher:
         the other batches.
     """
     self._runs = runs
-    self._examine = examine
+    self._predict = predict
     self._batch_size = batch_size
     self._window_secs = window_secs
     self._max_queue = max_queue
@@ -99,7 +99,7 @@ class Batcher:
 
   def submit(self, photos: Sequence[Any], prepare: Callable[[Any], Any],
              deadline: Optional[Deadline] = None) -> List[Any]:
-    """Has photos examined, together with those of other threads.
+    """Has photos classified, together with those of other threads.
 
     Checks that there is room before it prepares the first photo: an overloaded
     server does not decode what it refuses. A request with more photos than the
@@ -110,7 +110,7 @@ class Batcher:
       prepare: function of an entry, called in this thread. Its return value is
         queued; if that is an exception, it is the result of the photo instead.
       deadline: Deadline of the caller; None: no time limit. Once the caller has
-        given up, its remaining photos are neither prepared nor examined.
+        given up, its remaining photos are neither prepared nor classified.
 
     Returns:
       List of the results in the order of `photos`.
@@ -346,7 +346,7 @@ class Batcher:
             time.monotonic())
 
   def _run(self, batch):
-    """Examines a batch; if that fails, examines each of its photos alone."""
+    """Classifies a batch; if that fails, each of its photos alone."""
     try:
       results = self._results(batch)
     # Any error: the callers are waiting, and the next batch must still run.
@@ -380,7 +380,7 @@ class Batcher:
 
   def _results(self, batch):
     start = time.monotonic()
-    results = self._examine([photo.prepared for photo in batch])
+    results = self._predict([photo.prepared for photo in batch])
     self._observe('classifier_forward_duration_seconds',
                   time.monotonic() - start)
     self._observe('classifier_batch_size', len(batch))

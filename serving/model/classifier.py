@@ -227,9 +227,9 @@ class Classifier:
       PhotoError with the reason why there is none.
     """
     return [result.scores if isinstance(result, Prediction) else result
-            for result in self.examine_each(encoded_photos)]
+            for result in self.predict_each(encoded_photos)]
 
-  def examine_each(self, encoded_photos: Sequence[bytes]
+  def predict_each(self, encoded_photos: Sequence[bytes]
                    ) -> List[PhotoResult]:
     """Returns all outputs for photos, some of which may be unusable.
 
@@ -240,12 +240,12 @@ class Classifier:
       A list of the same length: for each photo a Prediction, or a PhotoError
       with the reason why there is none.
     """
-    return self.examine_prepared([prepare(data) for data in encoded_photos])
+    return self.predict_prepared([prepare(data) for data in encoded_photos])
 
-  def examine_prepared(
+  def predict_prepared(
       self, prepared: Sequence[Union[photos.Photo, photos.PhotoError]]
   ) -> List[PhotoResult]:
-    """Returns what examine_each returns, for the results of `prepare`.
+    """Returns what predict_each returns, for the results of `prepare`.
 
     Args:
       prepared: list of photos.Photo and PhotoErrors.
@@ -329,7 +329,7 @@ def prepare(data: bytes, max_pixels: int = photos.MAX_PIXELS
             ) -> Union[photos.Photo, photos.PhotoError]:
   """Converts a photo as for a record file.
 
-  This is the part of examine_each that needs no session.
+  This is the part of predict_each that needs no session.
 
   Args:
     data: bytes of an unmodified photo file.

@@ -1,7 +1,7 @@
 """The graph that the server uses, and its replacement by a newer one.
 
   service = Service(GraphSource(load, path), batch_size=8)
-  predictions = service.examine_each([data])
+  predictions = service.predict_each([data])
 
 The files of the graph are watched. Once they have changed and are stable, the
 new graph is loaded while the current one is still in use, tested, and swapped
@@ -136,7 +136,7 @@ class GraphSource:
 class Service:
   """Classifies photos with the newest usable graph; safe in several threads.
 
-  serving/web uses `labels`, `examine_each`, `is_ready`, `model_info` and
+  serving/web uses `labels`, `predict_each`, `is_ready`, `model_info` and
   `counts`.
   """
 
@@ -173,7 +173,7 @@ class Service:
     # The graph decodes photos at full size: all batches together must not need
     # more memory than the largest photo.
     self._batcher = Batcher(
-        self._examine, weigh=lambda photo: photo.weight,
+        self._predict, weigh=lambda photo: photo.weight,
         large=min(_LARGE_PIXELS, max_pixels // 2),
         max_weight=_LARGEST_PHOTOS * max_pixels, observe=observe, runs=_RUNS,
         **limits)
@@ -186,7 +186,7 @@ class Service:
     """The class names of the current graph."""
     return self._current.classifier.labels
 
-  def examine_each(self, encoded_photos: Sequence[bytes],
+  def predict_each(self, encoded_photos: Sequence[bytes],
                    deadline: Optional[Deadline] = None
                    ) -> List[PhotoResult]:
     """Classifies photos, some of which may be unusable.
@@ -271,11 +271,11 @@ class Service:
       self._observe('classifier_photo_pixels', prepared.height * prepared.width)
     return prepared
 
-  def _examine(self, prepared):
+  def _predict(self, prepared):
     current = self._current
     return [result._replace(sha256=current.info['sha256'])
             if isinstance(result, Prediction) else result
-            for result in current.classifier.examine_prepared(prepared)]
+            for result in current.classifier.predict_prepared(prepared)]
 
   def _watch(self, reload_secs):
     """Checks the files periodically; loads them when they have changed."""

@@ -110,7 +110,7 @@ def create_app(service: Service, config: Optional[Mapping[str, Any]] = None,
   """Creates the application.
 
   Args:
-    service: Service, or an object with its `labels`, `examine_each`,
+    service: Service, or an object with its `labels`, `predict_each`,
       `is_ready`, `model_info` and `counts`.
     config: dict that overrides DEFAULTS; sizes are in units of 2^20 bytes.
     metrics: Metrics that /metrics shows; None: new ones.

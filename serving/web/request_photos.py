@@ -70,7 +70,7 @@ def classify(state: AppState, photos: List[Upload]
   try:
     deadline = flask.request.environ.get('serving.deadline')
     predictions = iter(
-        state.service.examine_each(usable, deadline) if usable else ())
+        state.service.predict_each(usable, deadline) if usable else ())
   except Busy as busy:
     state.limit_rate(-len(photos))
     raise refusals.retry_later(max(1, int(busy.retry_after)))

@@ -16,7 +16,7 @@ BATCH = 8
 
 
 def network_fn(model_name, num_classes, weight_decay=0.0, is_training=False):
-  """Stands in for nets_factory.get_network_fn: Trunk, then Aux and Head."""
+  """Stands in for nets_factory.get_network_fn: Backbone, then Aux and Head."""
   del model_name
 
   def build(images):
@@ -25,11 +25,11 @@ def network_fn(model_name, num_classes, weight_decay=0.0, is_training=False):
                 normalizer_params={'is_training': is_training})
     with slim.arg_scope([slim.conv2d, slim.fully_connected],
                         weights_regularizer=decay):
-      trunk = slim.flatten(
-          slim.conv2d(images, 4, 3, scope='Trunk/conv', **norm))
-      aux = slim.fully_connected(trunk, num_classes, activation_fn=None,
+      backbone = slim.flatten(
+          slim.conv2d(images, 4, 3, scope='Backbone/conv', **norm))
+      aux = slim.fully_connected(backbone, num_classes, activation_fn=None,
                                  scope='Aux/logits')
-      net = slim.fully_connected(trunk, 6, scope='Head/fc', **norm)
+      net = slim.fully_connected(backbone, 6, scope='Head/fc', **norm)
       logits = slim.fully_connected(net, num_classes, activation_fn=None,
                                     scope='Head/logits')
     # fc4 are the features of cifarnet, whose name it has in some tests.

@@ -14,7 +14,7 @@ from kits import network_kit
 from kits.helpers import parsed_flags
 from nets import nets_factory
 
-# Of the tiny network; all else is its trunk.
+# Of the tiny network; all else is its backbone.
 TINY_HEAD = '--trainable_scopes=Head/logits'
 
 

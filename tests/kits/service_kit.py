@@ -20,7 +20,7 @@ class FakeService:
   """Scores that are known beforehand; remembers what it was given.
 
   Attributes:
-    error: what examine_each raises, or says of every photo where it is a
+    error: what predict_each raises, or says of every photo where it is a
       PhotoError.
   """
 
@@ -32,7 +32,7 @@ class FakeService:
     self.known = None
     self.ready = True
 
-  def examine_each(self, data, deadline=None):
+  def predict_each(self, data, deadline=None):
     if isinstance(self.error, photos.PhotoError):
       return [self.error] * len(data)
     if self.error:

@@ -1,4 +1,4 @@
-"""Tests of inception_v1.py, v2 and v3: the layers after the trunk, and options.
+"""Tests of inception_v1.py, v2 and v3: layers after the backbone, options.
 
 The networks have few and narrow layers, so that they are fast to build and run.
 V3's auxiliary classifier is in inception_v3_test.py.

@@ -145,13 +145,13 @@ def test_export_says_size_threshold_and_photos(chain, tmp_path, log, capsys):
 
 def test_a_far_photo_is_refused_and_others_are_known(chain):
   classifier = Classifier.from_frozen_graph(chain.encoded)
-  for answer in classifier.examine_each(ood_kit.far_photos()):
+  for answer in classifier.predict_each(ood_kit.far_photos()):
     assert answer.known is False
     assert answer.scores.sum() == pytest.approx(1, abs=1e-5)
-  training = classifier.examine_each(
+  training = classifier.predict_each(
       [photo_of(chain, name) for name in chain.bank.filenames])
   assert sum(answer.known for answer in training) >= 28
-  far = classifier.examine_each(ood_kit.far_photos())
+  far = classifier.predict_each(ood_kit.far_photos())
   assert (max(answer.similarity for answer in far) <
           min(answer.similarity for answer in training) - 0.05)
 
@@ -163,7 +163,7 @@ def test_checkpoint_with_a_bank_says_what_its_graph_says(chain):
                                      num_nearest=2),
           Classifier.from_frozen_graph(chain.encoded, num_nearest=2),
           Classifier.from_frozen_graph(chain.floats, num_nearest=2)]
-  for answers in zip(*(way.examine_each(photos) for way in ways)):
+  for answers in zip(*(way.predict_each(photos) for way in ways)):
     assert len({answer.known for answer in answers}) == 1
     assert len({tuple(near.file for near in answer.nearest)
                 for answer in answers}) == 1
@@ -177,8 +177,8 @@ def test_graph_of_a_fixed_batch_knows_each_photo(chain, tmp_path):
   expected = Classifier.from_frozen_graph(chain.encoded, num_nearest=1)
   found = Classifier.from_frozen_graph(frozen, num_nearest=1)
   for count in (4, 3, 1):
-    for a, b in zip(found.examine_each(photos[:count]),
-                    expected.examine_each(photos[:count])):
+    for a, b in zip(found.predict_each(photos[:count]),
+                    expected.predict_each(photos[:count])):
       assert (a.known, a.nearest[0].file) == (b.known, b.nearest[0].file)
       assert a.similarity == pytest.approx(b.similarity, abs=1e-5)
 
@@ -188,7 +188,7 @@ def test_a_photo_that_cannot_be_read_does_not_shift_the_answers(chain):
                                             batch_size=2)
   far, near = ood_kit.far_photos()[0], photo_of(chain,
                                                   chain.bank.filenames[7])
-  found = classifier.examine_each([b'no photo', far, b'\xff\xd8\xff', near])
+  found = classifier.predict_each([b'no photo', far, b'\xff\xd8\xff', near])
   assert isinstance(found[0], Exception) and isinstance(found[2], Exception)
   assert found[1].known is False
   assert found[3].nearest[0].file == chain.bank.filenames[7]
@@ -232,7 +232,7 @@ def test_export_of_a_run_without_photos(chain, tmp_path, change, message, log):
   log.clear()
   export(train_dir, tmp_path / 'a.pb', '--input_type=encoded', *flags)
   assert 'Known: left out, ' + message in log.text
-  answer, = Classifier.from_frozen_graph(str(tmp_path / 'a.pb')).examine_each(
+  answer, = Classifier.from_frozen_graph(str(tmp_path / 'a.pb')).predict_each(
       ood_kit.far_photos()[:1])
   assert (answer.known, answer.similarity, answer.nearest) == (None, None, [])
 
@@ -295,7 +295,7 @@ def test_label_file_names_the_nearest_photos_too(chain, tmp_path):
   classifier = Classifier.from_frozen_graph(chain.encoded, str(names),
                                             num_nearest=1)
   place = list(chain.bank.labels).index(1)
-  answer, = classifier.examine_each(
+  answer, = classifier.predict_each(
       [photo_of(chain, chain.bank.filenames[place])])
   assert answer.nearest[0].label == 'grün'
 
@@ -411,7 +411,7 @@ def test_page_says_none_of_and_still_the_scores(chain):
   classifier = Classifier.from_frozen_graph(chain.encoded)
   client = serving_app.create_app(types.SimpleNamespace(
       labels=classifier.labels,
-      examine_each=lambda photos, deadline: classifier.examine_each(photos),
+      predict_each=lambda photos, deadline: classifier.predict_each(photos),
   )).test_client()
   pages = []
   for data in (ood_kit.far_photos()[0], photo_of(

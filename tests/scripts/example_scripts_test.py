@@ -191,9 +191,9 @@ def test_finetune_of_inception_v1_for_real(tmp_path):
   before = tf.train.load_checkpoint(prefix)
   first = checkpoint_files.open_reader(str(train_dir / 'model.ckpt-3'))
   second = checkpoint_files.open_reader(str(train_dir / 'all' / 'model.ckpt-2'))
-  trunk = 'InceptionV1/Conv2d_1a_7x7/weights'
-  assert (first.get_tensor(trunk) == before.get_tensor(trunk)).all()
-  assert (second.get_tensor(trunk) != first.get_tensor(trunk)).any()
+  backbone = 'InceptionV1/Conv2d_1a_7x7/weights'
+  assert (first.get_tensor(backbone) == before.get_tensor(backbone)).all()
+  assert (second.get_tensor(backbone) != first.get_tensor(backbone)).any()
   assert first.get_tensor('InceptionV1/Logits/Conv2d_0c_1x1/biases').shape == (
       5,)
 

@@ -157,7 +157,7 @@ def test_saved_model_sees_transparent_and_cmyk_photos_as_the_classifier_does(
 @pytest.mark.parametrize('kind', ['known', 'known_float'])
 def test_saved_model_knows_what_the_classifier_knows(graphs, tmp_path, kind):
   path = getattr(graphs, kind)
-  answers = Classifier.from_frozen_graph(path).examine_each(PHOTOS)
+  answers = Classifier.from_frozen_graph(path).predict_each(PHOTOS)
   found = serve(export(path, tmp_path), PHOTOS)
   assert found['known'].dtype == bool
   assert found['known'].tolist() == [answer.known for answer in answers]
@@ -229,7 +229,7 @@ def run_alone(python, how, path, folder):
        *names], cwd='/', capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
   found = np.load(str(folder / 'found.npz'))
-  answers = Classifier.from_frozen_graph(path).examine_each(PHOTOS[:3])
+  answers = Classifier.from_frozen_graph(path).predict_each(PHOTOS[:3])
   np.testing.assert_allclose(found['probabilities'],
                              [answer.scores for answer in answers], atol=1e-5)
   assert found['known'].tolist() == [answer.known for answer in answers]

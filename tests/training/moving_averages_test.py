@@ -14,7 +14,7 @@ from evaluation import loop as evaluation_loop
 from kits import network_kit
 from kits.helpers import parsed_flags
 from kits.trained_kit import CLASSES, MOBILENET, NAME, make_dataset, train
-from nets import frozen_trunk, nets_factory
+from nets import frozen_backbone, nets_factory
 from runs import checkpoints, run_info
 from serving.model import inference_graph
 from training import loop
@@ -37,14 +37,14 @@ def averaged(monkeypatch, *arguments, scopes=()):
 def test_averages_with_all_trained_cover_the_model_as_slims(monkeypatch):
   found, others = averaged(monkeypatch)
   assert len(found) == 12 and not others
-  assert 'Trunk/conv/BatchNorm/moving_mean' in found
+  assert 'Backbone/conv/BatchNorm/moving_mean' in found
 
 
-def test_averages_with_a_frozen_trunk_cover_the_head_alone(monkeypatch):
+def test_averages_with_a_frozen_backbone_cover_the_head_alone(monkeypatch):
   found, others = averaged(monkeypatch, scopes=['Head/fc'])
   assert found == {'Head/fc/' + name for name in (
       'weights', 'BatchNorm/beta', *STATISTICS)}
-  assert {name.split('/')[0] for name in others} == {'Trunk', 'Aux', 'Head'}
+  assert {name.split('/')[0] for name in others} == {'Backbone', 'Aux', 'Head'}
 
 
 def test_averages_cover_statistics_that_drift_below_what_is_trained(
@@ -52,7 +52,7 @@ def test_averages_cover_statistics_that_drift_below_what_is_trained(
   found, _ = averaged(monkeypatch, '--train_frozen_batch_norm',
                       scopes=['Aux'])
   assert found == {'Aux/logits/weights', 'Aux/logits/biases'} | {
-      layer + name for layer in ('Trunk/conv/', 'Head/fc/')
+      layer + name for layer in ('Backbone/conv/', 'Head/fc/')
       for name in STATISTICS}
 
 
@@ -102,7 +102,7 @@ def build_cifarnet():
 
 
 def of_head(name):
-  """As a run with a frozen trunk saves it: an average of the classifier."""
+  """As a run with a frozen backbone saves it: an average of the classifier."""
   return [name, name + AVERAGE] if 'logits' in name else [name]
 
 
@@ -218,7 +218,7 @@ class Watched(loop.TrainStep):
 def trunk_weights():
   """Returns the frozen weights of the default graph that have a loss."""
   weights, = [v for v in tf.model_variables()
-              if v.op.name == 'Trunk/conv/weights']
+              if v.op.name == 'Backbone/conv/weights']
   return weights
 
 
@@ -251,7 +251,7 @@ def test_frozen_losses_are_in_the_loss_and_of_the_weights_that_were_read(
 def test_frozen_losses_are_not_computed_at_each_step(monkeypatch):
   with network_kit.training(monkeypatch, '--weight_decay=0.1',
                              scopes=['Head']) as graph:
-    needed = set(frozen_trunk.ancestors([graph.train_op]))
+    needed = set(frozen_backbone.ancestors([graph.train_op]))
     computed = [loss.op.name.split('/')[0]
                 for loss in tf.losses.get_regularization_losses()
                 if loss.op in needed]

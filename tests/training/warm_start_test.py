@@ -8,7 +8,7 @@ from training import warm_start
 
 
 def small_network(classes, width=4):
-  """Builds trunk (convolution, batch norm) and logits; returns the logits."""
+  """Builds a backbone (convolution, batch norm) and returns its logits."""
   with tf.variable_scope('Net'):
     net = slim.conv2d(tf.ones([1, 4, 4, 3]), width, 3, scope='conv',
                       normalizer_fn=slim.batch_norm)

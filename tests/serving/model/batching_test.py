@@ -24,7 +24,7 @@ class Session:
     self.bad = ()
     self.gates = {}  # By number: a threading.Event that it waits for.
 
-  def examine(self, batch):
+  def predict(self, batch):
     self.batches.append(list(batch))
     self.entered.release()
     assert self.open.wait(20)
@@ -48,7 +48,7 @@ def make(session):
   made = []
 
   def make(**options):
-    made.append(Batcher(session.examine, **options))
+    made.append(Batcher(session.predict, **options))
     return made[-1]
 
   yield make
@@ -195,12 +195,12 @@ def test_submit_small_photos_do_not_wait_for_large_ones(make, session):
   decoded = Caller(batcher, 11, prepare=door.prepare)
   assert door.reached.acquire(timeout=20)
   session.gates[12] = threading.Event()
-  examined = Caller(batcher, 12)
+  classified = Caller(batcher, 12)
   assert session.entered.acquire(timeout=20)
   assert Caller(batcher, 1, 2).end() == [2, 4]
   door.open()
   session.gates[12].set()
-  assert (examined.end(), decoded.end()) == ([24], [22])
+  assert (classified.end(), decoded.end()) == ([24], [22])
   assert session.batches[0] == [12]
   assert session.batches[-1] == [11]
 
@@ -417,7 +417,7 @@ def test_submit_small_photo_beside_a_large_one_keeps_its_turn(make, session):
 
 
 def test_failure_too_few_results_is_no_answer(make, session):
-  session.examine = None
+  session.predict = None
   batcher = Batcher(lambda batch: batch[1:], window_secs=0)
   with pytest.raises(SessionFailed, match='0 results of 1 photos'):
     batcher.submit([1], same)
@@ -528,7 +528,7 @@ def test_given_up_request_is_taken_out_of_the_queue(make, session, monkeypatch,
   assert session.batches == [[0], [4]]
 
 
-def test_client_that_leaves_in_the_queue_is_not_examined(make, session):
+def test_client_that_leaves_in_the_queue_is_not_classified(make, session):
   batcher, gone = make(window_secs=0), threading.Event()
   first = hold(session, batcher)
   left = Caller(batcher, 1, deadline=Deadline(is_disconnected=gone.is_set))

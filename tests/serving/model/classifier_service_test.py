@@ -73,7 +73,7 @@ def failed(service):
 def test_service_answers_as_the_classifier_alone(serve, graphs):
   photos = [kit.make_photo(seed) for seed in range(5)]
   photos.insert(2, b'text')
-  answers = serve(batch_size=4).examine_each(photos)
+  answers = serve(batch_size=4).predict_each(photos)
   assert isinstance(answers[2], PhotoError)
   for photo, answer in zip(photos, answers):
     if photo != b'text':
@@ -86,7 +86,7 @@ def test_service_answers_as_the_classifier_alone(serve, graphs):
 def test_service_measures_photos_and_batches(serve):
   seen = []
   service = serve(batch_size=2, observe=lambda *pair: seen.append(pair))
-  service.examine_each([kit.make_photo(0), b'text', kit.make_photo(1)])
+  service.predict_each([kit.make_photo(0), b'text', kit.make_photo(1)])
   found = {name: [value for other, value in seen if other == name]
            for name, _ in seen}
   assert found['classifier_photo_pixels'] == [40 * 52] * 2
@@ -108,23 +108,23 @@ def test_service_says_what_it_serves(serve, path):
 
 
 def test_service_refuses_a_photo_of_too_many_pixels(serve):
-  answer, = serve(max_pixels=40 * 51).examine_each([kit.make_photo(0)])
+  answer, = serve(max_pixels=40 * 51).predict_each([kit.make_photo(0)])
   assert 'more than the limit of 2040' in str(answer)
 
 
 def test_service_large_photos_do_not_share_a_batch(serve, monkeypatch):
   sizes = []
-  examine = Classifier.examine_prepared
+  predict = Classifier.predict_prepared
 
   def noting(self, prepared):
     sizes.append(len(prepared))
-    return examine(self, prepared)
+    return predict(self, prepared)
 
-  monkeypatch.setattr(Classifier, 'examine_prepared', noting)
+  monkeypatch.setattr(Classifier, 'predict_prepared', noting)
   small, large = kit.make_photo(0), kit.make_photo(0, height=80, width=100)
   service = serve(max_pixels=80 * 100)
   sizes.clear()
-  assert len(service.examine_each([small, small, large, small])) == 4
+  assert len(service.predict_each([small, small, large, small])) == 4
   assert sum(sizes) == 4
   assert 1 in sizes
 
@@ -148,14 +148,14 @@ def test_service_waiting_large_photos_leave_small_ones_a_decoder(
   monkeypatch.setattr(classifier_service, 'prepare', slowly)
   answers = []
   clients = [threading.Thread(
-      target=lambda: answers.extend(service.examine_each([large])))
+      target=lambda: answers.extend(service.predict_each([large])))
       for _ in range(2)]
   for client in clients:
     client.start()
   assert decoding.wait(20)
   load_kit.wait_until(lambda: service.counts()['queue_length'] == 2)
   finished = threading.Event()
-  other = threading.Thread(target=lambda: (service.examine_each([small]),
+  other = threading.Thread(target=lambda: (service.predict_each([small]),
                                            finished.set()))
   other.start()
   in_time = finished.wait(5)
@@ -209,14 +209,14 @@ def test_service_client_that_leaves_before_its_turn_is_not_decoded(
     return PhotoError('of no concern')
 
   monkeypatch.setattr(classifier_service, 'prepare', slowly)
-  first = threading.Thread(target=service.examine_each, args=([b'first'],))
+  first = threading.Thread(target=service.predict_each, args=([b'first'],))
   first.start()
   assert decoding.wait(20)
   errors = []
 
   def leave():
     with pytest.raises(deadlines.ClientDisconnected) as caught:
-      service.examine_each([b'second'], deadlines.Deadline(
+      service.predict_each([b'second'], deadlines.Deadline(
           is_disconnected=gone.is_set))
     errors.append(caught.value)
 
@@ -261,7 +261,7 @@ def test_change_is_answered_with_from_then_on(serve, path, graphs):
   load_kit.put(graphs[1], path)
   load_kit.wait_until(lambda: swaps(service))
   assert service.labels == OTHER_LABELS
-  answer, = service.examine_each([photo])
+  answer, = service.predict_each([photo])
   assert answer.labels == OTHER_LABELS
   assert answer.sha256 == service.model_info()['sha256']
   np.testing.assert_allclose(answer.scores, alone(graphs[1], photo), atol=1e-5)
@@ -280,7 +280,7 @@ def test_change_under_load_fails_no_request(serve, path, graphs):
   def client():
     while not stop.is_set():
       try:
-        answers = service.examine_each(photos)
+        answers = service.predict_each(photos)
         for index, answer in enumerate(answers):
           wanted = expected[tuple(answer.labels)][index]
           assert np.abs(answer.scores - wanted).max() < 1e-5
@@ -308,12 +308,12 @@ def test_change_under_load_fails_no_request(serve, path, graphs):
 def test_change_waits_for_the_batch_that_runs(serve, path, graphs,
                                               monkeypatch):
   go, running, closed_while = threading.Event(), threading.Event(), []
-  examine, close = Classifier.examine_prepared, Classifier.close
+  predict, close = Classifier.predict_prepared, Classifier.close
 
-  def slow_examine(self, prepared):
+  def slow_predict(self, prepared):
     running.set()
     assert go.wait(20)
-    found = examine(self, prepared)
+    found = predict(self, prepared)
     running.clear()
     return found
 
@@ -322,13 +322,13 @@ def test_change_waits_for_the_batch_that_runs(serve, path, graphs,
     close(self)
 
   service = serve(window_secs=0)
-  monkeypatch.setattr(Classifier, 'examine_prepared', slow_examine)
+  monkeypatch.setattr(Classifier, 'predict_prepared', slow_predict)
   monkeypatch.setattr(Classifier, 'warm_up',
                       lambda self: np.array([1, 0, 0], np.float32))
   monkeypatch.setattr(Classifier, 'close', noting_close)
   answers = []
   client = threading.Thread(target=lambda: answers.extend(
-      service.examine_each([kit.make_photo(0)])))
+      service.predict_each([kit.make_photo(0)])))
   client.start()
   assert running.wait(20)
   load_kit.put(graphs[1], path)
@@ -369,7 +369,7 @@ def test_change_broken_file_is_refused_once(serve, path, graphs, log, make,
   assert len(lines) == 1
   assert reason in lines[0]
   assert service.model_info() == present
-  assert service.examine_each([kit.make_photo(0)])[0].labels == kit.LABELS
+  assert service.predict_each([kit.make_photo(0)])[0].labels == kit.LABELS
   assert service.is_ready()
   load_kit.put(graphs[1], path)
   load_kit.wait_until(lambda: swaps(service))
@@ -420,7 +420,7 @@ def test_change_file_that_is_gone_changes_nothing(serve, path):
   os.remove(str(path))
   time.sleep(0.5)
   assert (failed(service), swaps(service)) == (0, 0)
-  assert service.examine_each([kit.make_photo(0)])[0].labels == kit.LABELS
+  assert service.predict_each([kit.make_photo(0)])[0].labels == kit.LABELS
 
 
 def test_change_without_reload_is_not_looked_for(serve, path, graphs):
@@ -450,10 +450,10 @@ def test_close_refuses_what_comes_after(serve):
   assert service.is_ready()
   service.begin_shutdown()
   assert not service.is_ready()
-  assert len(service.examine_each([kit.make_photo(0)])) == 1
+  assert len(service.predict_each([kit.make_photo(0)])) == 1
   assert service.close(20)
   with pytest.raises(ShuttingDown):
-    service.examine_each([kit.make_photo(0)])
+    service.predict_each([kit.make_photo(0)])
 
 
 def write_lines(path, *lines):

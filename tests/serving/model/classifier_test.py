@@ -162,7 +162,7 @@ def test_classify_graph_that_leaves_its_outputs_open(tmp_path):
   stream = io.BytesIO()
   Image.new('RGB', (40, 30), (20, 200, 30)).save(stream, 'JPEG')
   classifier = Classifier.from_frozen_graph(path)
-  answer, = classifier.examine_each([stream.getvalue()])
+  answer, = classifier.predict_each([stream.getvalue()])
   assert classifier.labels[answer.scores.argmax()] == 'tulip' and answer.known
   label_files.write(str(tmp_path / 'two.label'), ['a', 'b'])
   classifier = Classifier.from_frozen_graph(path, str(tmp_path / 'two.label'))

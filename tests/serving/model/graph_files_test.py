@@ -123,7 +123,7 @@ def test_service_goes_on_with_the_graph_before_one_that_writes_a_file(
     add_write_file(evil, target)
     load_kit.put(evil, colors)
     load_kit.wait_until(lambda: service.counts()['failed_swaps'] == 1)
-    answer, = service.examine_each([kit.make_photo(1)])
+    answer, = service.predict_each([kit.make_photo(1)])
     assert answer.labels == list(graph_kit.LABELS)
     assert service.counts()['swaps'] == 0 and not target.exists()
   finally:

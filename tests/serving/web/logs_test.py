@@ -121,9 +121,9 @@ def test_lines_of_a_request_have_its_id_and_others_have_none(lines):
 
 
 def test_lines_of_the_session_have_the_id_of_the_request(lines):
-  def examine(batch):
+  def predict(batch):
     raise RuntimeError('no memory')
-  batcher = Batcher(examine, window_secs=0)
+  batcher = Batcher(predict, window_secs=0)
   with logs.one_line_each():
     logs.begin_request({'X-Request-Id': 'a-2'}.get)
     with pytest.raises(SessionFailed):

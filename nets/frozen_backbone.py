@@ -4,7 +4,7 @@ If only the last layers are trained, the outputs of the layers before them are
 functions of the photo: they can be computed once and cached. The cut is the set
 of the last tensors that depend on the photo alone.
 
-  cut = frozen_trunk.find_cut(images, [loss], trained_variables)
+  cut = frozen_backbone.find_cut(images, [loss], trained_variables)
   features = session.run(cut.features, {images: photos})
   session.run(train_op, cut.feed(features))  # The backbone does not run.
 """
@@ -19,7 +19,7 @@ from compat import tf
 # What an operation's output depends on.
 _FIXED = 'fixed'    # Only constants and variables that are not trained.
 _SHAPE = 'shape'    # The shape of a batch of photos, and so the batch size.
-_TRUNK = 'trunk'    # The photos; each row depends on its own photo alone.
+_BACKBONE = 'backbone'    # The photos; each row depends on its own photo alone.
 _HEAD = 'head'      # Trained variables, random values, or the whole batch.
 
 _SHAPE_OPS = ('Shape', 'ShapeN', 'Size', 'Rank')
@@ -131,7 +131,7 @@ def _kinds(images, order, trained, within):
   kinds = {}
   for op in order:
     if op is images.op:
-      kinds[op] = _TRUNK
+      kinds[op] = _BACKBONE
     elif op.type in _VARIABLE_OPS:
       kinds[op] = _HEAD if op in trained else _FIXED
     else:
@@ -140,7 +140,8 @@ def _kinds(images, order, trained, within):
       if _HEAD in {kinds.get(before) for before in op.control_inputs}:
         inputs.add(_HEAD)
       kinds[op] = _kind(op, inputs)
-      if kinds[op] == _TRUNK and within is not None and op.name not in within:
+      if (kinds[op] == _BACKBONE and within is not None and
+          op.name not in within):
         kinds[op] = _HEAD
   return kinds
 
@@ -149,10 +150,10 @@ def _kind(op, inputs):
   """Returns what an operation depends on, given the kinds of its inputs."""
   if _HEAD in inputs or _may_vary(op):
     return _HEAD
-  if _TRUNK in inputs:
+  if _BACKBONE in inputs:
     if op.type in _SHAPE_OPS:
       return _SHAPE
-    return _HEAD if _mixes_photos(op) else _TRUNK
+    return _HEAD if _mixes_photos(op) else _BACKBONE
   return _SHAPE if _SHAPE in inputs else _FIXED
 
 
@@ -175,7 +176,7 @@ def _mixes_photos(op):
 def _sources(tensor, kinds):
   """Yields the tensors to feed if the head reads `tensor`."""
   kind = kinds[tensor.op]
-  if kind == _TRUNK:
+  if kind == _BACKBONE:
     yield tensor
   elif kind == _SHAPE:
     before = list(tensor.op.inputs)

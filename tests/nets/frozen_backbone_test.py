@@ -1,4 +1,4 @@
-"""Tests of nets/frozen_trunk.py, in small graphs and in each network."""
+"""Tests of nets/frozen_backbone.py, in small graphs and in each network."""
 
 import re
 
@@ -7,7 +7,7 @@ import pytest
 
 from compat import slim, tf
 from kits.helpers import slow_by_turns
-from nets import frozen_trunk, nets_factory
+from nets import frozen_backbone, nets_factory
 from nets.batch_norm import batch_norm
 from training import warm_start
 
@@ -32,26 +32,26 @@ def _trained(*scopes):
 
 def test_find_cut_trained_layer_cuts_before_it(images):
   net = _layer(_layer(images, 'one'), 'two')
-  cut = frozen_trunk.find_cut(images, [_layer(net, 'three')],
+  cut = frozen_backbone.find_cut(images, [_layer(net, 'three')],
                               _trained('three'))
   assert cut.features == [net]
   assert cut.shapes == []
 
 
 def test_find_cut_nothing_trained_below_a_head_takes_the_last_tensors(images):
-  trunk = _layer(images, 'one')
-  low, high = _layer(trunk, 'low'), _layer(_layer(trunk, 'two'), 'high')
-  cut = frozen_trunk.find_cut(
+  backbone = _layer(images, 'one')
+  low, high = _layer(backbone, 'low'), _layer(_layer(backbone, 'two'), 'high')
+  cut = frozen_backbone.find_cut(
       images, [_layer(low, 'a'), _layer(high, 'b')], _trained('a', 'b'))
   assert cut.features == [high, low]
 
 
-def test_find_cut_random_operation_ends_the_trunk(images):
+def test_find_cut_random_operation_ends_the_backbone(images):
   net = _layer(images, 'one')
   within = {op.name for op in net.graph.get_operations()}
   dropped = slim.dropout(net, 0.5, is_training=True)
   outputs = [_layer(_layer(dropped, 'two'), 'three')]
-  cut = frozen_trunk.find_cut(images, outputs, _trained('three'),
+  cut = frozen_backbone.find_cut(images, outputs, _trained('three'),
                               within)
   assert cut.features == [net]
   # What dropout reads of the shape is given, not computed.
@@ -60,27 +60,27 @@ def test_find_cut_random_operation_ends_the_trunk(images):
 
 @pytest.mark.parametrize('fused', [True, False])
 @pytest.mark.parametrize('is_training', [True, False])
-def test_find_cut_batch_statistics_end_the_trunk(images, fused, is_training):
+def test_find_cut_batch_statistics_end_the_backbone(images, fused, is_training):
   net = _layer(images, 'one')
   normal = slim.batch_norm(net, is_training=is_training, fused=fused,
                            scope='norm')
   outputs = [_layer(tf.nn.relu(normal, name='relu'), 'two')]
-  cut = frozen_trunk.find_cut(images, outputs, _trained('two'))
+  cut = frozen_backbone.find_cut(images, outputs, _trained('two'))
   assert _names(cut.features) == ['one/Relu' if is_training else 'relu']
 
 
-def test_find_cut_mean_over_the_batch_is_not_of_the_trunk(images):
+def test_find_cut_mean_over_the_batch_is_not_of_the_backbone(images):
   net = _layer(images, 'one')
   centred = net - tf.reduce_mean(net, 0, keepdims=True)
-  cut = frozen_trunk.find_cut(images, [_layer(centred, 'two')],
+  cut = frozen_backbone.find_cut(images, [_layer(centred, 'two')],
                               _trained('two'))
   assert cut.features == [net]
 
 
-def test_find_cut_flatten_by_the_shape_is_of_the_trunk(images):
+def test_find_cut_flatten_by_the_shape_is_of_the_backbone(images):
   net = tf.reshape(_layer(images, 'one'), [tf.shape(images)[0], 8 * 8 * 4])
   flat = tf.identity(net, name='flat')
-  cut = frozen_trunk.find_cut(
+  cut = frozen_backbone.find_cut(
       images, [slim.fully_connected(flat, 2, scope='two')], _trained('two'))
   assert _names(cut.features) == ['flat']
 
@@ -88,20 +88,20 @@ def test_find_cut_flatten_by_the_shape_is_of_the_trunk(images):
 def test_find_cut_first_layer_trained_is_refused(images):
   outputs = [_layer(_layer(images, 'one'), 'two')]
   with pytest.raises(ValueError, match='one/Conv2D reads the photos'):
-    frozen_trunk.find_cut(images, outputs, _trained('one'))
+    frozen_backbone.find_cut(images, outputs, _trained('one'))
 
 
 def test_find_cut_known_batch_size_is_refused():
   with tf.Graph().as_default():
     images = tf.placeholder(tf.float32, [2, 8, 8, 3])
     with pytest.raises(ValueError, match='batch size .* must be unknown'):
-      frozen_trunk.find_cut(images, [_layer(images, 'one')], [])
+      frozen_backbone.find_cut(images, [_layer(images, 'one')], [])
 
 
 def test_find_cut_outputs_of_other_inputs_are_refused(images):
   other = tf.placeholder(tf.float32, [None, 8, 8, 3])
   with pytest.raises(ValueError, match='do not depend on images'):
-    frozen_trunk.find_cut(images, [_layer(other, 'one')], _trained('one'))
+    frozen_backbone.find_cut(images, [_layer(other, 'one')], _trained('one'))
 
 
 def test_cut_feed_runs_the_head_alone(images):
@@ -109,11 +109,11 @@ def test_cut_feed_runs_the_head_alone(images):
   within = {op.name for op in net.graph.get_operations()}
   net = slim.dropout(net, 0.5, is_training=True)
   logits = slim.fully_connected(slim.flatten(net), 2, scope='two')
-  cut = frozen_trunk.find_cut(images, [logits], _trained('two'),
+  cut = frozen_backbone.find_cut(images, [logits], _trained('two'),
                               within)
   with tf.Session() as session:
     session.run([v.initializer for v in _trained('two')])
-    # The variables of the trunk have no value: reading one would fail.
+    # The variables of the backbone have no value: reading one would fail.
     feed = cut.feed([np.ones([5, 8, 8, 4], np.float32)])
     assert session.run(logits, feed).shape == (5, 2)
 
@@ -165,7 +165,7 @@ def test_find_cut_of_each_network_is_after_the_last_frozen_layer(name):
           name, 5, is_training=True)(images)
     outputs = [logits] + [end_points[key] for key in ['AuxLogits']
                           if key in end_points]
-    found = _names(frozen_trunk.find_cut(
+    found = _names(frozen_backbone.find_cut(
         images, outputs, warm_start.variables_to_train(scopes),
         within).features)
     if name in DROP_PATH:
