@@ -8,7 +8,7 @@ import contextlib
 import glob
 import os
 import re
-from typing import Iterator, List
+from typing import Any, Iterator, List
 
 import numpy as np
 
@@ -69,7 +69,7 @@ def _shards(prefix: str) -> List[str]:
           if re.search(r'\.data-\d+-of-\d+$', path)]
 
 
-def open_reader(prefix: str) -> 'tf.train.CheckpointReader':
+def open_reader(prefix: str) -> Any:
   """Returns TensorFlow's reader of a checkpoint of either format.
 
   Raises:
@@ -92,7 +92,7 @@ def reading(prefix: str) -> Iterator[None]:
                                (prefix, str(error).split('\n')[0]))
 
 
-def _check_length(reader: 'tf.train.CheckpointReader', prefix: str) -> None:
+def _check_length(reader: Any, prefix: str) -> None:
   """Raises ValueError if the .data-… files are too short for the index.
 
   TensorFlow would notice only when it reads the last variables. The single-file

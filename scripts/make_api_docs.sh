@@ -12,6 +12,11 @@ for file in "${PROJECT_DIR}"/*/__init__.py; do
   name=$(basename "$(dirname "${file}")")
   [[ "${name}" == tests ]] || modules+=("${name}")
 done
-"${VENV_PYTHON}" -m pdoc --docformat google \
+# pdoc warns of values that equal a variable of the environment, as the project's
+# folder can equal PWD; and of annotations of members that classes inherit from
+# Flask and Pillow, which import some types for type checkers alone.
+env --unset=PWD --unset=OLDPWD \
+  "${VENV_PYTHON}" -W ignore::UserWarning:pdoc.doc_types \
+  -m pdoc --docformat google \
   --output-directory "${PROJECT_DIR}/output/api" "${modules[@]}" "$@"
 echo "Open ${PROJECT_DIR}/output/api/index.html"

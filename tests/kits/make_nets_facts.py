@@ -73,7 +73,7 @@ def network_facts(nets_factory, name):
   if name not in nets_factory.networks_map:
     raise unknown_name('network', name, nets_factory.networks_map)
   size = nets_factory.networks_map[name].default_image_size
-  image = nets_kit.seeded_image(size, 1 if name == 'lenet' else 3)
+  image = nets_kit.seeded_image(size, _channels(nets_factory, name))
   with tf.Graph().as_default(), tf.Session() as session:
     images = tf.placeholder(tf.float32, image.shape)
     logits, end_points = nets_factory.get_network_fn(
@@ -95,6 +95,12 @@ def network_facts(nets_factory, name):
           'predictions': None if predictions is None else predictions.op.name},
       'logits': [[float('%.6g' % value) for value in row] for row in values],
   }
+
+
+def _channels(nets_factory, name):
+  """Returns the channels of a network's image; slim has no table of them."""
+  rows = getattr(nets_factory, 'NETWORKS', None)
+  return rows[name].channels if rows else 1 if name == 'lenet' else 3
 
 
 def main(_):

@@ -45,6 +45,13 @@ def test_network_facts_are_those_of_the_committed_file(name):
                     nets_kit.load(name))
 
 
+def test_network_facts_of_a_new_grey_network_need_its_row_alone(monkeypatch):
+  for table in (nets_factory.NETWORKS, nets_factory.networks_map):
+    monkeypatch.setitem(table, 'grey', table['lenet'])
+  assert_same_facts(make_nets_facts.network_facts(nets_factory, 'grey'),
+                    dict(nets_kit.load('lenet'), name='grey'))
+
+
 @pytest.mark.engine('tf1')  # TensorFlow 2 has no contrib.
 def test_checkout_with_contrib_renews_the_files_of_a_folder(tmp_path):
   shutil.copytree(os.path.join(ROOT, 'nets'), str(tmp_path / 'nets'))
