@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import plain_speed
 from benchmarks.input_speed import Turn
+from common import flags as common_flags
 from common.errors import InputError
 from compat import tf
 from datasets import dataset_factory, input_pipeline
@@ -29,12 +30,13 @@ def prepare(dataset_dir, tmp_path):
 
   def prepared(*arguments):
     with parsed_flags(plain_speed.define_flags, '--model_name=cifarnet',
-                      '--batch_size=4', *arguments):
+                      '--batch_size=4', *arguments) as values:
       dataset = dataset_factory.get_dataset(trained_kit.NAME, 'train',
                                             dataset_dir)
       return plain_speed.prepared(plain_speed.config_from_flags(
           dataset_dir=dataset_dir, dataset_name=trained_kit.NAME,
-          train_dir=str(tmp_path)), dataset)
+          train_dir=str(tmp_path)), dataset,
+          common_flags.session_config(values))
 
   return prepared
 

@@ -132,6 +132,7 @@ CUTS = {
     'inception_v4': ['InceptionV4/AuxLogits/AvgPool_1a_5x5/AvgPool',
                      'InceptionV4/Logits/AvgPool_1a/AvgPool'],
     'nasnet_mobile': ['cell_7/cell_output/concat', 'final_layer/Mean'],
+    'pnasnet_mobile': ['cell_5/cell_output/concat', 'final_layer/Mean'],
     'overfeat': ['overfeat/fc6/Relu'],
     'vgg_16': ['vgg_16/fc6/Relu'],
     'vgg_19': ['vgg_19/fc6/Relu'],

@@ -6,6 +6,7 @@ yet, and whose memory is limited.
 
 import io
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -129,8 +130,9 @@ def measure():
 
 @pytest.fixture(scope='module')
 def found():
-  done = subprocess.run([sys.executable, __file__], capture_output=True,
-                        text=True, timeout=300)
+  done = subprocess.run(
+      [sys.executable, __file__], capture_output=True, text=True, timeout=300,
+      env=dict(os.environ, PYTHONPATH=os.path.join(ROOT, 'tests')))
   assert done.returncode == 0, done.stderr[-1000:]
   return json.loads(done.stdout)
 
