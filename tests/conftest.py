@@ -48,19 +48,11 @@ def pytest_collection_modifyitems(config, items):
       item.add_marker(pytest.mark.skip(reason='slow: ./run_tests.sh --full'))
 
 
-def shared_folder():
-  """Returns the folder that SHARED_DIR names; skips the test without it."""
-  folder = os.environ.get('SHARED_DIR')
-  if not folder:
-    pytest.skip('SHARED_DIR is not set: a folder with the reference facts '
-                '(reference/) and real photos (real/)')
-  return folder
-
-
 @pytest.fixture(scope='session')
 def shared():
   """The folder SHARED_DIR; skips the test where the variable is not set."""
-  return shared_folder()
+  from kits import helpers  # (It needs the path.)
+  return helpers.shared_folder()
 
 
 @pytest.fixture

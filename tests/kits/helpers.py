@@ -55,3 +55,12 @@ def slow_by_turns(names):
   return [pytest.param(name, marks=[pytest.mark.slow,
                                     pytest.mark.engine(engine)])
           for name, engine in zip(names, itertools.cycle(['tf1', 'tf2']))]
+
+
+def shared_folder():
+  """Returns the folder that SHARED_DIR names; skips the test without it."""
+  folder = os.environ.get('SHARED_DIR')
+  if not folder:
+    pytest.skip('SHARED_DIR is not set: a folder with the reference facts '
+                '(reference/) and real photos (real/)')
+  return folder

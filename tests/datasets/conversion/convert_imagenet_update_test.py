@@ -193,7 +193,7 @@ def test_convert_killed_run_goes_on_with_the_same_bytes(
 
 KILLED = """
 import sys
-from datasets import convert_imagenet
+from datasets.conversion import convert_imagenet
 convert_imagenet.convert(sys.argv[1], train_dir=sys.argv[2],
                          num_train_shards=12)
 """

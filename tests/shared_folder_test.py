@@ -1,10 +1,10 @@
-"""Tests of conftest.py: the fixture for SHARED_DIR."""
+"""Tests of kits/helpers.py: the folder that SHARED_DIR names."""
 
 import os
 
 import pytest
 
-import conftest
+from kits import helpers
 
 
 def test_shared_folder_without_the_variable_skips(monkeypatch):
@@ -12,9 +12,9 @@ def test_shared_folder_without_the_variable_skips(monkeypatch):
   # Even where a folder of that name is beside the checkout.
   monkeypatch.setattr(os.path, 'isdir', lambda path: True)
   with pytest.raises(pytest.skip.Exception, match='SHARED_DIR is not set'):
-    conftest.shared_folder()
+    helpers.shared_folder()
 
 
 def test_shared_folder_is_what_the_variable_names(monkeypatch, tmp_path):
   monkeypatch.setenv('SHARED_DIR', str(tmp_path))
-  assert conftest.shared_folder() == str(tmp_path)
+  assert helpers.shared_folder() == str(tmp_path)
