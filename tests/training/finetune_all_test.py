@@ -122,7 +122,8 @@ def test_cached_run_changes_all_weights_and_no_moving_statistics(cached):
   same = {name for name in model if np.array_equal(first[name], last[name])}
   assert same == {
       '%s/BatchNorm/moving_%s' % (layer, kind)
-      for layer in ('Trunk/conv', 'Head/fc') for kind in ('mean', 'variance')}
+      for layer in ('Backbone/conv', 'Head/fc')
+      for kind in ('mean', 'variance')}
   assert len(model) == 12 + len({'global_step'})
 
 
@@ -184,7 +185,7 @@ def test_stopped_run_goes_on_where_it_was(data, stopped, tmp_path, monkeypatch,
   assert validation_history.read_best(str(folder / 'best'))['step'] == 8
   in_best = read_variables(checkpoints.newest(str(folder / 'best')))
   assert in_best['global_step'] == 8
-  assert 'Trunk/conv/weights/Adam' in in_best
+  assert 'Backbone/conv/weights/Adam' in in_best
 
 
 @pytest.fixture(scope='module')
@@ -338,7 +339,7 @@ def test_run_without_validation_photos_goes_on_with_the_newest_weights(
   assert not (folder / 'best').exists()
   first, last = (read_variables(str(folder / name))
                  for name in ('model-all.ckpt-4', 'model.ckpt-6'))
-  name = 'Trunk/conv/weights'
+  name = 'Backbone/conv/weights'
   assert not np.array_equal(first[name], last[name])
 
 

@@ -259,7 +259,7 @@ def test_graph_mixup_of_given_batches_takes_their_targets(monkeypatch):
           for key, value in batch.items()}):
     graph = tf.get_default_graph()
     conv, = [op for op in graph.get_operations()
-             if op.name == 'Trunk/conv/Conv2D']
+             if op.name == 'Backbone/conv/Conv2D']
     # The photos go into the network as they came: they stand for features.
     assert conv.inputs[0].op.name == 'given_image'
     with network_kit.session() as session:
