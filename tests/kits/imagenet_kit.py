@@ -1,5 +1,7 @@
 """A tree of ImageNet photos and lists, and its conversion."""
 
+import pytest
+
 from compat import tf
 from datasets.conversion import convert_imagenet
 from kits import dataset_kit
@@ -56,3 +58,17 @@ def only(tree, to, split, **kwargs):
   """Converts one split, without any other argument."""
   return convert_imagenet.convert(
       str(to), **{split + '_dir': str(tree / split)}, **kwargs)
+
+
+@pytest.fixture(scope='module')
+def tree(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('ilsvrc')
+  make_tree(folder)
+  return folder
+
+
+@pytest.fixture(scope='module')
+def converted(tree, tmp_path_factory):
+  folder = tmp_path_factory.mktemp('records') / 'new'
+  convert(tree, folder)
+  return folder

@@ -8,7 +8,7 @@ from common.errors import InputError
 from datasets import manifest
 from datasets.conversion import convert_imagenet, convert_photos
 from datasets.records import verify
-from kits import dataset_kit
+from kits import dataset_kit, imagenet_kit
 from kits.imagenet_kit import (
   TRAIN,
   VALIDATION,
@@ -18,19 +18,8 @@ from kits.imagenet_kit import (
   read,
 )
 
-
-@pytest.fixture(scope='module')
-def tree(tmp_path_factory):
-  folder = tmp_path_factory.mktemp('ilsvrc')
-  make_tree(folder)
-  return folder
-
-
-@pytest.fixture(scope='module')
-def converted(tree, tmp_path_factory):
-  folder = tmp_path_factory.mktemp('records') / 'new'
-  convert(tree, folder)
-  return folder
+# Fixtures that pytest finds by these names.
+tree, converted = imagenet_kit.tree, imagenet_kit.converted
 
 
 def inodes(folder):

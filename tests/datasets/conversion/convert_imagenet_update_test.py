@@ -17,7 +17,7 @@ from datasets.conversion import (
   imagenet_shards,
 )
 from datasets.records import verify
-from kits import dataset_kit, helpers
+from kits import dataset_kit, helpers, imagenet_kit
 from kits.damage_kit import cut, flip, overwrite
 from kits.imagenet_kit import (
   IDS,
@@ -27,19 +27,8 @@ from kits.imagenet_kit import (
   only,
 )
 
-
-@pytest.fixture(scope='module')
-def tree(tmp_path_factory):
-  folder = tmp_path_factory.mktemp('ilsvrc')
-  make_tree(folder)
-  return folder
-
-
-@pytest.fixture(scope='module')
-def converted(tree, tmp_path_factory):
-  folder = tmp_path_factory.mktemp('records') / 'new'
-  convert(tree, folder)
-  return folder
+# Fixtures that pytest finds by these names.
+tree, converted = imagenet_kit.tree, imagenet_kit.converted
 
 
 def stop_moving(patch, folder, moved):
