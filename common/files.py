@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import os
-from typing import BinaryIO, Iterator
+from typing import BinaryIO, Iterator, Optional
 
 from common import locks
 from common.errors import InputError
@@ -101,3 +101,12 @@ def sha256_of(path: str) -> str:
     for chunk in iter(lambda: stream.read(_CHUNK), b''):
       digest.update(chunk)
   return digest.hexdigest()
+
+
+def read_if_exists(path: str) -> Optional[bytes]:
+  """Returns the bytes of a file; None if it does not exist."""
+  try:
+    with open(path, 'rb') as source:
+      return source.read()
+  except FileNotFoundError:
+    return None

@@ -14,8 +14,7 @@ import PIL
 from compat import tf
 from datasets import manifest
 from datasets.conversion import converted_files
-
-FLAGS_FILE = 'flags.json'
+from runs import run_info
 
 
 class Skipped(NamedTuple):
@@ -38,7 +37,7 @@ def read_flags(train_dir: str) -> Tuple[List[Tuple[str, str]], Optional[str]]:
   Returns:
     Sorted list of (flag, value as text), and None or an error message.
   """
-  path = os.path.join(train_dir, FLAGS_FILE)
+  path = os.path.join(train_dir, run_info.FLAGS_FILE_NAME)
   try:
     with open(path, encoding='utf-8') as stream:
       values = json.load(stream)

@@ -17,6 +17,8 @@ FILE_NAME = 'run.json'
 
 # Next to the checkpoint that was best on the validation photos.
 BEST_FILE_NAME = 'best.json'
+# The flags that the user gave.
+FLAGS_FILE_NAME = 'flags.json'
 
 
 class RunInfo(NamedTuple):

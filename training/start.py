@@ -14,8 +14,6 @@ from training import warm_start
 from training.config import TrainConfig
 from training.validation_history import ValidationHistory
 
-FLAGS_FILE = 'flags.json'
-
 
 class Run(NamedTuple):
   """A training run: its configuration, and what follows from it."""
@@ -154,7 +152,7 @@ def save_facts(run: Run) -> None:
   """
   train_dir = run.config.train_dir
   run_info.save(train_dir, run.info)
-  files.write_text(os.path.join(train_dir, FLAGS_FILE),
+  files.write_text(os.path.join(train_dir, run_info.FLAGS_FILE_NAME),
                    json.dumps(run.config.given, indent=1, sort_keys=True) +
                    '\n')
 

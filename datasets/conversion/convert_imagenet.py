@@ -132,7 +132,7 @@ def _convert(dataset_dir, plans, former, max_bad_fraction):
   _check_records(dataset_dir, work_path)
   _check_moving(dataset_dir, work_path, plans, former)
   for split, plan in plans.items():
-    if _read(os.path.join(work_path, _PLAN % split)) != plan.digest:
+    if _begun_plan(work_path, split) != plan.digest:
       _drop_work(dataset_dir, work_path, split, former)
   done = {}
   for split, plan in plans.items():
@@ -338,7 +338,7 @@ def _clean(work_path, manifest):
   if not os.path.isdir(work_path):
     return
   unfinished = {split for split in imagenet_plan.SPLITS
-                if _read(os.path.join(work_path, _PLAN % split)) not in
+                if _begun_plan(work_path, split) not in
                 (None, manifest.splits.get(split, {}).get('plan'))}
   for file_name in os.listdir(work_path):
     if _split_of(file_name) not in unfinished:
@@ -348,10 +348,7 @@ def _clean(work_path, manifest):
     os.rmdir(work_path)
 
 
-def _read(path):
-  """Returns the text of a file, None if it does not exist."""
-  try:
-    with open(path, encoding='utf-8') as source:
-      return source.read()
-  except FileNotFoundError:
-    return None
+def _begun_plan(work_path, split):
+  """Returns the digest of the plan that was begun for a split, or None."""
+  digest = files.read_if_exists(os.path.join(work_path, _PLAN % split))
+  return digest and digest.decode('utf-8')

@@ -98,7 +98,7 @@ def own_labels_path(dataset_dir: str, name: str) -> str:
 def labels_path(dataset_dir: str, manifest: manifests.Manifest) -> str:
   """Returns the path of the label file of a converted data set."""
   path = os.path.join(dataset_dir, record_dataset.LABELS_FILE)
-  if _read(path) == label_files.content(manifest.labels):
+  if files.read_if_exists(path) == label_files.content(manifest.labels):
     return path
   return own_labels_path(dataset_dir, manifest.name)
 
@@ -287,11 +287,12 @@ def _choose_labels_path(dataset_dir, name, labels, former):
   """
   path = os.path.join(dataset_dir, record_dataset.LABELS_FILE)
   own_path = own_labels_path(dataset_dir, name)
-  content = _read(path)
+  content = files.read_if_exists(path)
   if content not in (None, label_files.content(labels)) and _is_in_use(
       dataset_dir, name, content):
     return own_path
-  if former and _read(own_path) == label_files.content(former.labels):
+  if former and (files.read_if_exists(own_path) ==
+                 label_files.content(former.labels)):
     os.remove(own_path)
   return path
 
@@ -320,12 +321,3 @@ def _is_in_use(dataset_dir, name, content):
     if match and match.group(1) not in with_manifest:
       return True
   return False
-
-
-def _read(path):
-  """Returns the bytes of a file; None if it does not exist."""
-  try:
-    with open(path, 'rb') as source:
-      return source.read()
-  except FileNotFoundError:
-    return None
