@@ -6,10 +6,18 @@ photo. The functions here take memory only for the pixels of the result, and
 give the same values, bit for bit.
 """
 
+from typing import Callable, Tuple, Union
+
 from compat import tf
 
+# Of each resized pixel, on one axis: the pixel before, the pixel after, and the
+# distance from the pixel before.
+Neighbours = Tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 
-def sample(image, rows, columns, convert=tf.to_float):
+
+def sample(image: tf.Tensor, rows: Neighbours, columns: Neighbours,
+           convert: Callable[[tf.Tensor], tf.Tensor] = tf.to_float
+           ) -> tf.Tensor:
   """Interpolates between pixels of an image.
 
   Args:
@@ -34,7 +42,9 @@ def sample(image, rows, columns, convert=tf.to_float):
   return tops + (bottoms - tops) * tf.reshape(down, [-1, 1, 1])
 
 
-def neighbours(start, length, resized_length, first, count):
+def neighbours(start: Union[int, tf.Tensor], length: Union[int, tf.Tensor],
+               resized_length: Union[int, tf.Tensor],
+               first: Union[int, tf.Tensor], count: int) -> Neighbours:
   """Returns the source pixels around each resized pixel, on one axis.
 
   As in tf.image.resize_images without aligned corners, pixel i of the result is

@@ -3,6 +3,8 @@
 As in TensorFlow's CIFAR-10 tutorial, after Alex Krizhevsky's cuda-convnet.
 """
 
+from typing import Optional
+
 from compat import tf
 from preprocessing.draws import Draws
 
@@ -11,8 +13,10 @@ BRIGHTNESS = 63        # Largest change, of values in [0, 255].
 CONTRAST = (0.2, 1.8)  # Factors.
 
 
-def preprocess_for_train(image, output_height, output_width, padding=PADDING,
-                         add_image_summaries=False, seed=None):
+def preprocess_for_train(image: tf.Tensor, output_height: int,
+                         output_width: int, padding: int = PADDING,
+                         add_image_summaries: bool = False,
+                         seed: Optional[tf.Tensor] = None) -> tf.Tensor:
   """Pads an image, then crops, flips and recolours it at random.
 
   Args:
@@ -42,8 +46,8 @@ def preprocess_for_train(image, output_height, output_width, padding=PADDING,
   return tf.image.per_image_standardization(image)
 
 
-def preprocess_for_eval(image, output_height, output_width,
-                        add_image_summaries=False):
+def preprocess_for_eval(image: tf.Tensor, output_height: int, output_width: int,
+                        add_image_summaries: bool = False) -> tf.Tensor:
   """Crops an image to its middle or pads it, and standardises it.
 
   Args:
@@ -65,8 +69,10 @@ def preprocess_for_eval(image, output_height, output_width,
   return tf.image.per_image_standardization(image)
 
 
-def preprocess_image(image, output_height, output_width, is_training=False,
-                     add_image_summaries=False, seed=None):
+def preprocess_image(image: tf.Tensor, output_height: int, output_width: int,
+                     is_training: bool = False,
+                     add_image_summaries: bool = False,
+                     seed: Optional[tf.Tensor] = None) -> tf.Tensor:
   """Converts an image to the input of a network.
 
   Args:

@@ -7,6 +7,7 @@ a third of the kernel's time. Planes are a list of red, green and blue, each
 """
 
 from functools import reduce
+from typing import List, Sequence, Union
 
 from compat import tf
 
@@ -14,29 +15,33 @@ from compat import tf
 _TINY = 1e-30
 
 
-def to_planes(image):
+def to_planes(image: tf.Tensor) -> List[tf.Tensor]:
   """Returns the planes of a `[height, width, 3]` image."""
   # Faster than transposing; in to_image, transposing is faster.
   return tf.unstack(tf.reshape(image, [-1, 3]), axis=1)
 
 
-def to_image(planes, height, width):
+def to_image(planes: Sequence[tf.Tensor], height: Union[int, tf.Tensor],
+             width: Union[int, tf.Tensor]) -> tf.Tensor:
   """Returns planes as a `[height, width, 3]` image."""
   return tf.reshape(tf.transpose(tf.stack(planes)), [height, width, 3])
 
 
-def brightness(planes, delta):
+def brightness(planes: Sequence[tf.Tensor],
+               delta: Union[float, tf.Tensor]) -> List[tf.Tensor]:
   """Adds delta to all values."""
   return [plane + delta for plane in planes]
 
 
-def contrast(planes, factor):
+def contrast(planes: Sequence[tf.Tensor],
+             factor: Union[float, tf.Tensor]) -> List[tf.Tensor]:
   """Multiplies each value's distance from the mean of its plane by factor."""
   means = [tf.reduce_mean(plane) for plane in planes]
   return [(plane - mean) * factor + mean for plane, mean in zip(planes, means)]
 
 
-def saturation(planes, factor):
+def saturation(planes: Sequence[tf.Tensor],
+               factor: Union[float, tf.Tensor]) -> List[tf.Tensor]:
   """Multiplies each value's distance from the pixel's largest one by factor.
 
   The factor is limited so that the smallest value does not become negative: a
@@ -49,7 +54,8 @@ def saturation(planes, factor):
   return [(plane - high) * factor + high for plane in planes]
 
 
-def hue(planes, delta):
+def hue(planes: Sequence[tf.Tensor],
+        delta: Union[float, tf.Tensor]) -> List[tf.Tensor]:
   """Rotates the hue by delta, where 1 is a whole turn."""
   high, spread = _high_and_spread(planes)
   red, green, blue = planes

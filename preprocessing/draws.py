@@ -4,6 +4,8 @@ All numbers of a photo come from one seed through stateless operations. Two runs
 agree if the photos have the same seeds, however many threads prepare them.
 """
 
+from typing import Optional, Tuple, Union
+
 from compat import tf
 
 # Numbers drawn at once: one operation is cheaper than one per number. Inception
@@ -23,27 +25,27 @@ class Draws:
       by an operation that depends on tf.set_random_seed.
   """
 
-  def __init__(self, seed=None):
+  def __init__(self, seed: Optional[tf.Tensor] = None):
     if seed is None:
       seed = tf.random_uniform([2], maxval=tf.int64.max, dtype=tf.int64)
     self._seed = seed
     self._pool = tf.unstack(self._numbers([_POOL], 0))
 
-  def uniform(self, low, high):
+  def uniform(self, low: float, high: float) -> tf.Tensor:
     """Returns a scalar float32 in [low, high)."""
     return low + self._pool.pop(0) * (high - low)
 
-  def integer(self, count):
+  def integer(self, count: Union[int, tf.Tensor]) -> tf.Tensor:
     """Returns a scalar int32 in [0, count); count is a number or a tensor."""
     return _floor(self.uniform(0.0, 1.0) * tf.to_float(count))
 
-  def flip(self, image):
+  def flip(self, image: tf.Tensor) -> tf.Tensor:
     """Mirrors an image left to right, with probability 0.5."""
     # As tf.image.random_flip_left_right, which is stateful.
     return tf.cond(self.uniform(0.0, 1.0) < 0.5,
                    lambda: tf.reverse(image, [1]), lambda: image)
 
-  def crop(self, image, height, width):
+  def crop(self, image: tf.Tensor, height: int, width: int) -> tf.Tensor:
     """Crops a random `[height, width, channels]` part of an image."""
     shape = tf.shape(image)
     top = self.integer(shape[0] - height + 1)
@@ -52,9 +54,11 @@ class Draws:
     cropped.set_shape([height, width, image.get_shape()[2]])
     return cropped
 
-  def box(self, shape, objects=None, min_object_covered=0.1,
-          aspect_ratio_range=(0.75, 1.33), area_range=(0.05, 1.0),
-          max_attempts=100):
+  def box(self, shape: tf.Tensor, objects: Optional[tf.Tensor] = None,
+          min_object_covered: float = 0.1,
+          aspect_ratio_range: Tuple[float, float] = (0.75, 1.33),
+          area_range: Tuple[float, float] = (0.05, 1.0),
+          max_attempts: int = 100) -> tf.Tensor:
     """Draws a random box inside a photo.
 
     As tf.image.sample_distorted_bounding_box, which is stateful: first the

@@ -8,6 +8,8 @@ Everything here may run in a `tf.data` map function, without
 `add_image_summaries`: summaries are lost there.
 """
 
+from typing import Callable, Optional, Tuple
+
 from common.errors import InputError
 from compat import tf
 from preprocessing import bilinear, colors
@@ -53,7 +55,10 @@ _RESIZE_METHODS = (
 )
 
 
-def apply_with_random_selector(x, func, num_cases, draws=None):
+def apply_with_random_selector(x: tf.Tensor,
+                               func: Callable[[tf.Tensor, int], tf.Tensor],
+                               num_cases: int,
+                               draws: Optional[Draws] = None) -> tf.Tensor:
   """Returns `func(x, case)` with a random `case`; only that one is computed.
 
   Args:
@@ -80,8 +85,9 @@ def apply_with_random_selector(x, func, num_cases, draws=None):
   return choose(0)
 
 
-def distort_color(image, color_ordering=0, fast_mode=True, scope=None,
-                  draws=None):
+def distort_color(image: tf.Tensor, color_ordering: int = 0,
+                  fast_mode: bool = True, scope: Optional[str] = None,
+                  draws: Optional[Draws] = None) -> tf.Tensor:
   """Changes the colours of a photo at random.
 
   Args:
@@ -112,10 +118,13 @@ def distort_color(image, color_ordering=0, fast_mode=True, scope=None,
     return tf.clip_by_value(image, 0.0, 1.0)
 
 
-def distorted_bounding_box_crop(image, bbox, min_object_covered=0.1,
-                                aspect_ratio_range=(0.75, 1.33),
-                                area_range=(CROP_AREA, 1.0), max_attempts=100,
-                                scope=None, draws=None):
+def distorted_bounding_box_crop(
+    image: tf.Tensor, bbox: Optional[tf.Tensor],
+    min_object_covered: float = 0.1,
+    aspect_ratio_range: Tuple[float, float] = (0.75, 1.33),
+    area_range: Tuple[float, float] = (CROP_AREA, 1.0), max_attempts: int = 100,
+    scope: Optional[str] = None, draws: Optional[Draws] = None
+) -> Tuple[tf.Tensor, tf.Tensor]:
   """Crops a random box of a photo.
 
   Args:
@@ -147,7 +156,8 @@ def distorted_bounding_box_crop(image, bbox, min_object_covered=0.1,
     return cropped, tf.reshape(box, [1, 1, 4])
 
 
-def random_window(shape, seed, min_crop_area=CROP_AREA):
+def random_window(shape: tf.Tensor, seed: Optional[tf.Tensor],
+                  min_crop_area: float = CROP_AREA) -> tf.Tensor:
   """Returns which part of a photo preprocess_for_train uses.
 
   Args:
@@ -161,10 +171,13 @@ def random_window(shape, seed, min_crop_area=CROP_AREA):
   return Draws(seed).box(shape, area_range=(min_crop_area, 1.0))
 
 
-def preprocess_for_train(image, height, width, bbox=None, fast_mode=True,
-                         scope=None, add_image_summaries=False,
-                         random_crop=True, seed=None,
-                         min_crop_area=CROP_AREA):
+def preprocess_for_train(image: tf.Tensor, height: int, width: int,
+                         bbox: Optional[tf.Tensor] = None,
+                         fast_mode: bool = True, scope: Optional[str] = None,
+                         add_image_summaries: bool = False,
+                         random_crop: bool = True,
+                         seed: Optional[tf.Tensor] = None,
+                         min_crop_area: float = CROP_AREA) -> tf.Tensor:
   """Distorts a photo for training.
 
   Args:
@@ -209,8 +222,11 @@ def preprocess_for_train(image, height, width, bbox=None, fast_mode=True,
     return _center_values(image)
 
 
-def preprocess_for_eval(image, height, width, central_fraction=0.875,
-                        scope=None, central_crop=True):
+def preprocess_for_eval(image: tf.Tensor, height: Optional[int],
+                        width: Optional[int],
+                        central_fraction: Optional[float] = 0.875,
+                        scope: Optional[str] = None,
+                        central_crop: bool = True) -> tf.Tensor:
   """Crops the middle of a photo for evaluation and resizes it.
 
   Args:
@@ -236,9 +252,12 @@ def preprocess_for_eval(image, height, width, central_fraction=0.875,
     return _center_values(image)
 
 
-def preprocess_image(image, height, width, is_training=False, bbox=None,
-                     fast_mode=True, add_image_summaries=False,
-                     crop_image=True, seed=None, min_crop_area=CROP_AREA):
+def preprocess_image(image: tf.Tensor, height: int, width: int,
+                     is_training: bool = False,
+                     bbox: Optional[tf.Tensor] = None, fast_mode: bool = True,
+                     add_image_summaries: bool = False, crop_image: bool = True,
+                     seed: Optional[tf.Tensor] = None,
+                     min_crop_area: float = CROP_AREA) -> tf.Tensor:
   """Converts a photo to the input of a network.
 
   Args:

@@ -1,10 +1,13 @@
 """LeNet preprocessing: the middle of a grey image, values in [-1, 1)."""
 
+from typing import Optional
+
 from compat import tf
 
 
-def preprocess_image(image, output_height, output_width, is_training=False,
-                     seed=None):
+def preprocess_image(image: tf.Tensor, output_height: int, output_width: int,
+                     is_training: bool = False,
+                     seed: Optional[tf.Tensor] = None) -> tf.Tensor:
   """Crops an image to its middle or pads it, and scales its values.
 
   Args:

@@ -70,7 +70,7 @@ FAMILIES = {
 }
 
 
-def family_of(name):
+def family_of(name: str) -> str:
   """Returns the family of a name.
 
   Args:
@@ -87,8 +87,10 @@ def family_of(name):
                      {*FAMILIES, *nets_factory.NETWORKS})
 
 
-def get_preprocessing(name, is_training, height=None, width=None,
-                      fast_mode=None, min_crop_area=None):
+def get_preprocessing(name: str, is_training: bool,
+                      height: Optional[int] = None, width: Optional[int] = None,
+                      fast_mode: Optional[bool] = None,
+                      min_crop_area: Optional[float] = None) -> Callable:
   """Returns the preprocessing of a family or a network.
 
   Args:

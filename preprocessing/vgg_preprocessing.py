@@ -5,6 +5,8 @@ Convolutional Networks for Large-Scale Image Recognition, arXiv:1409.1556,
 section 3.1 (multi-scale training).
 """
 
+from typing import Optional
+
 from common.errors import InputError
 from compat import tf
 from preprocessing import bilinear
@@ -25,9 +27,11 @@ RESIZE_SIDE_MAX = 512
 MAX_ASPECT = 4
 
 
-def preprocess_for_train(image, output_height, output_width,
-                         resize_side_min=RESIZE_SIDE_MIN,
-                         resize_side_max=RESIZE_SIDE_MAX, seed=None):
+def preprocess_for_train(image: tf.Tensor, output_height: int,
+                         output_width: int,
+                         resize_side_min: int = RESIZE_SIDE_MIN,
+                         resize_side_max: int = RESIZE_SIDE_MAX,
+                         seed: Optional[tf.Tensor] = None) -> tf.Tensor:
   """Resizes, crops and flips a photo at random.
 
   Args:
@@ -59,8 +63,8 @@ def preprocess_for_train(image, output_height, output_width,
   return draws.flip(image) - MEANS
 
 
-def preprocess_for_eval(image, output_height, output_width,
-                        resize_side=RESIZE_SIDE_MIN):
+def preprocess_for_eval(image: tf.Tensor, output_height: int, output_width: int,
+                        resize_side: int = RESIZE_SIDE_MIN) -> tf.Tensor:
   """Resizes a photo and crops its middle.
 
   Args:
@@ -79,9 +83,11 @@ def preprocess_for_eval(image, output_height, output_width,
                           output_width) - MEANS
 
 
-def preprocess_image(image, output_height, output_width, is_training=False,
-                     resize_side_min=RESIZE_SIDE_MIN,
-                     resize_side_max=RESIZE_SIDE_MAX, seed=None):
+def preprocess_image(image: tf.Tensor, output_height: int, output_width: int,
+                     is_training: bool = False,
+                     resize_side_min: int = RESIZE_SIDE_MIN,
+                     resize_side_max: int = RESIZE_SIDE_MAX,
+                     seed: Optional[tf.Tensor] = None) -> tf.Tensor:
   """Converts a photo to the input of a network.
 
   Args:
