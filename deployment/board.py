@@ -1,9 +1,10 @@
 """State that the tasks of a cluster share through the parameter servers."""
 
 import contextlib
-from typing import NamedTuple
+from typing import NamedTuple, Optional, Sequence
 
 from compat import tf
+from deployment import hosts
 
 # How training ended: normally; the chief failed; LOST + i: worker i, which the
 # others need, no longer answers.
@@ -37,9 +38,9 @@ class Board:
       its own variables, a worker those of all servers.
   """
 
-  def __init__(self, target, member):
+  def __init__(self, target: str, member: hosts.Member):
     cluster, task = member
-    servers = range(len(cluster.ps))
+    servers: Sequence[int] = range(len(cluster.ps))
     if task.job == 'ps':
       servers = [task.index]
     self._tokens = None
@@ -65,7 +66,7 @@ class Board:
   def _put(self, mark, number):
     self._session.run(mark.put, {mark.new: number})
 
-  def begin(self, needed):
+  def begin(self, needed: int) -> None:
     """Records that the variables are initialized and training has begun.
 
     Args:
@@ -73,19 +74,19 @@ class Board:
     """
     self._put(self._begun, needed)
 
-  def needed(self):
+  def needed(self) -> Optional[int]:
     """Returns the argument of `begin`, None before it was called."""
     return self._get(self._begun)
 
-  def join(self, index):
+  def join(self, index: int) -> None:
     """Records that a worker has joined."""
     self._put(self._joined[index], 1)
 
-  def joined(self, index):
+  def joined(self, index: int) -> bool:
     """Returns whether a worker has ever joined."""
     return self._get(self._joined[index]) is not None
 
-  def end(self, status):
+  def end(self, status: int) -> None:
     """Records that training has ended.
 
     Args:
@@ -94,11 +95,11 @@ class Board:
     for mark in self._ended.values():
       self._put(mark, status)
 
-  def ended(self):
+  def ended(self) -> Optional[int]:
     """Returns the argument of `end`, None before it was called."""
     return self._get(min(self._ended.items())[1])
 
-  def release(self):
+  def release(self) -> None:
     """Releases workers that wait for others in a synchronous step."""
     with contextlib.suppress(tf.errors.CancelledError, tf.errors.AbortedError):
       if self._tokens is not None:

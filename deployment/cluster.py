@@ -14,12 +14,13 @@ import os
 import sys
 import threading
 import time
-from typing import Callable, Iterator, NamedTuple, Optional
+from typing import Callable, Iterator, Optional
 
 from common.errors import InputError
 from compat import tf
 from deployment import hosts
 from deployment.board import ENDED, FAILED, LOST, Board
+from deployment.hosts import Member
 
 # Seconds without an answer after which a task counts as gone.
 GONE_SECS = 15.0
@@ -37,12 +38,6 @@ LOST_ERRORS = (tf.errors.UnavailableError, tf.errors.AbortedError)
 
 class ServerLost(InputError):
   """A parameter server no longer answers, and its variables are gone."""
-
-
-class Member(NamedTuple):
-  """One process of a cluster."""
-  cluster: hosts.Cluster
-  task: hosts.Task  # Of this process.
 
 
 def find_member(ps_hosts: Optional[str], worker_hosts: Optional[str],

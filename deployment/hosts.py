@@ -13,7 +13,16 @@ import concurrent.futures
 import re
 import socket
 import time
-from typing import List, NamedTuple
+from typing import (
+  Callable,
+  Collection,
+  Dict,
+  Iterable,
+  List,
+  NamedTuple,
+  Optional,
+  Tuple,
+)
 
 import grpc
 
@@ -44,12 +53,12 @@ class Task(NamedTuple):
   port: int
 
   @property
-  def name(self):
+  def name(self) -> str:
     """Name as in log file names: worker-0."""
     return '%s-%d' % (self.job, self.index)
 
   @property
-  def address(self):
+  def address(self) -> str:
     return '%s:%d' % (self.host, self.port)
 
   def __str__(self):
@@ -64,15 +73,23 @@ class Cluster(NamedTuple):
   workers: List[Task]
 
   @property
-  def tasks(self):
+  def tasks(self) -> List[Task]:
     return self.ps + self.workers
 
   @property
-  def chief(self):
+  def chief(self) -> Task:
     return self.workers[0]
 
 
-def parse(ps_hosts, worker_hosts):
+class Member(NamedTuple):
+  """One process of a cluster."""
+
+  cluster: Cluster
+  # Of this process.
+  task: Task
+
+
+def parse(ps_hosts: Optional[str], worker_hosts: Optional[str]) -> Cluster:
   """Reads the lists of hosts.
 
   Args:
@@ -87,7 +104,7 @@ def parse(ps_hosts, worker_hosts):
   """
   cluster = Cluster(_parse_list('ps', ps_hosts),
                     _parse_list('worker', worker_hosts))
-  seen = {}
+  seen: Dict[str, Task] = {}
   for task in cluster.tasks:
     other = seen.setdefault(task.address, task)
     if other is not task:
@@ -119,7 +136,7 @@ def _parse_list(job, text):
   return tasks
 
 
-def read_file(path):
+def read_file(path: str) -> Tuple[str, str]:
   """Reads a hosts file: one line per task, with its job and host:port.
 
     ps a:2222
@@ -140,7 +157,7 @@ def read_file(path):
       lines = file.read().splitlines()
   except OSError as error:
     raise InputError('--hosts=%s: %s' % (path, error.strerror))
-  entries = {job: [] for job in JOBS}
+  entries: Dict[str, List[str]] = {job: [] for job in JOBS}
   for number, line in enumerate(lines, 1):
     words = line.partition('#')[0].split()
     if not words:
@@ -150,10 +167,10 @@ def read_file(path):
                        '"worker b:2223"' % (
                            path, number, line.strip()))
     entries[words[0]].append(words[1])
-  return tuple(','.join(entries[job]) for job in JOBS)
+  return ','.join(entries['ps']), ','.join(entries['worker'])
 
 
-def is_here(host):
+def is_here(host: str) -> bool:
   """Whether a host is this machine, that is, its address can be bound.
 
   Args:
@@ -176,7 +193,7 @@ def is_here(host):
   return False
 
 
-def of_this_machine(cluster):
+def of_this_machine(cluster: Cluster) -> List[Task]:
   """Returns the tasks whose host is this machine.
 
   Args:
@@ -190,7 +207,7 @@ def of_this_machine(cluster):
   if not tasks:
     raise InputError('none of the hosts is this machine (%s): %s' % (
         socket.gethostname(), ', '.join(sorted(here))))
-  by_port = {}
+  by_port: Dict[int, Task] = {}
   for task in tasks:
     other = by_port.setdefault(task.port, task)
     if other is not task:
@@ -199,7 +216,7 @@ def of_this_machine(cluster):
   return tasks
 
 
-def check_free(tasks):
+def check_free(tasks: Iterable[Task]) -> None:
   """Checks that the ports of tasks are free on this machine.
 
   Args:
@@ -220,7 +237,7 @@ def check_free(tasks):
             task.port, task, error.strerror))
 
 
-def free_ports(number):
+def free_ports(number: int) -> List[int]:
   """Returns a number of free ports of this machine."""
   probes = [socket.socket() for _ in range(number)]
   try:
@@ -232,7 +249,7 @@ def free_ports(number):
       probe.close()
 
 
-def why_silent(task):
+def why_silent(task: Task) -> Optional[str]:
   """Asks a task for its devices, to check that it answers and is that task.
 
   Returns:
@@ -265,12 +282,12 @@ class Watch:
     answered: those of them that have just answered another check.
   """
 
-  def __init__(self, tasks, answered=()):
+  def __init__(self, tasks: Iterable[Task], answered: Collection[Task] = ()):
     now = time.monotonic()
     self._answered = {task: now if task in answered else None for task in tasks}
-    self.reasons = {}
+    self.reasons: Dict[Task, Optional[str]] = {}
 
-  def look(self):
+  def look(self) -> None:
     """Asks all tasks in parallel."""
     tasks = list(self._answered)
     if not tasks:
@@ -283,11 +300,11 @@ class Watch:
       if reason is None:
         self._answered[task] = now
 
-  def missing(self):
+  def missing(self) -> List[Task]:
     """Returns the tasks that have never answered."""
     return [task for task, moment in self._answered.items() if moment is None]
 
-  def gone_for(self, task):
+  def gone_for(self, task: Task) -> float:
     """Returns seconds since a task last answered; 0 if it never did."""
     moment = self._answered[task]
     if moment is None or self.reasons[task] is None:
@@ -295,7 +312,8 @@ class Watch:
     return time.monotonic() - moment
 
 
-def wait_for(tasks, timeout, check=None):
+def wait_for(tasks: Iterable[Task], timeout: float,
+             check: Optional[Callable[[], None]] = None) -> None:
   """Waits until each task has answered once.
 
   Args:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from typing import List, NamedTuple
+from typing import Dict, List, NamedTuple, Optional, Set, Tuple
 
 from deployment import hosts
 
@@ -119,6 +119,10 @@ class _Over(Exception):
 class _Interrupted(Exception):
   """A signal arrived before training began, or a second signal."""
 
+  def __init__(self, number):
+    super().__init__()
+    self.number = number  # Of the first signal.
+
 
 class Launcher:
   """All tasks of this machine.
@@ -130,19 +134,19 @@ class Launcher:
     InputError: the lists are wrong, no task is here, or a port is taken.
   """
 
-  def __init__(self, plan):
+  def __init__(self, plan: Plan):
     self._plan = plan
     self._cluster = hosts.parse(plan.ps_hosts, plan.worker_hosts)
     self._tasks = hosts.of_this_machine(self._cluster)
     hosts.check_free(self._tasks)
     os.makedirs(plan.log_dir, exist_ok=True)
-    self._processes = {}
+    self._processes: Dict[hosts.Task, _Process] = {}
     self._restarts = dict.fromkeys(self._cluster.workers, plan.restarts)
-    self._signal = None
-    self._lost = []  # Exit statuses of lost workers.
-    self._seen = set()  # Tasks whose end was handled.
+    self._signal: Optional[int] = None
+    self._lost: List[int] = []  # Exit statuses of lost workers.
+    self._seen: Set[hosts.Task] = set()  # Tasks whose end was handled.
 
-  def run(self):
+  def run(self) -> int:
     """Starts the tasks and waits for their end.
 
     Returns:
@@ -169,8 +173,8 @@ class Launcher:
         return self._wait()
       except _Failed as failure:
         return self._fail(failure.process)
-      except _Interrupted:
-        return 128 + self._signal
+      except _Interrupted as interrupted:
+        return 128 + interrupted.number
       finally:
         self._end_all()
 
@@ -190,7 +194,7 @@ class Launcher:
     if self._signal is not None:
       for process in self._processes.values():
         process.kill()
-      raise _Interrupted
+      raise _Interrupted(self._signal)
     self._signal = number
     _say('%s: asking the workers to end' % signal.Signals(number).name)
     self._ask_workers()
@@ -239,7 +243,7 @@ class Launcher:
   def _check_during_startup(self):
     self._check()
     if self._signal is not None:
-      raise _Interrupted
+      raise _Interrupted(self._signal)
     decisive = [self._chief()] if self._chief() else self._processes.values()
     if all(process.status is not None for process in decisive):
       raise _Over
@@ -320,7 +324,7 @@ def _say(text):
   print('run_cluster: ' + text, flush=True)
 
 
-def local_lists(num_ps, num_workers):
+def local_lists(num_ps: int, num_workers: int) -> Tuple[str, str]:
   """Returns the two lists of hosts for this machine alone, with free ports.
 
   Args:

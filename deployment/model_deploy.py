@@ -18,10 +18,26 @@ create its variables with `slim.model_variable` (as slim's layers do) or with
 `tf.get_variable`, so that the clones share them.
 """
 
-from typing import Any, List, NamedTuple, Optional
+from typing import (
+  Any,
+  Callable,
+  List,
+  Mapping,
+  NamedTuple,
+  Optional,
+  Sequence,
+  Tuple,
+  Union,
+)
 
 from common.errors import InputError
 from compat import slim, tf
+
+# Function from an operation to its device.
+DeviceFn = Callable[[tf.Operation], str]
+
+# A gradient; tf.IndexedSlices if only some rows are not 0.
+Gradient = Union[tf.Tensor, tf.IndexedSlices]
 
 
 class Clone(NamedTuple):
@@ -50,9 +66,10 @@ class DeployedModel(NamedTuple):
 class DeploymentConfig:
   """Devices of clones, variables and inputs."""
 
-  def __init__(self, num_clones=1, clone_on_cpu=False, replica_id=0,
-               num_replicas=1, num_ps_tasks=0, worker_job_name='worker',
-               ps_job_name='ps', balance_ps=False):
+  def __init__(self, num_clones: int = 1, clone_on_cpu: bool = False,
+               replica_id: int = 0, num_replicas: int = 1,
+               num_ps_tasks: int = 0, worker_job_name: str = 'worker',
+               ps_job_name: str = 'ps', balance_ps: bool = False):
     """Checks and stores the arguments.
 
     Args:
@@ -95,7 +112,7 @@ class DeploymentConfig:
     self.ps_device = '/job:' + ps_job_name if num_ps_tasks else ''
     self.worker_device = '/job:' + worker_job_name if num_ps_tasks else ''
 
-  def caching_device(self):
+  def caching_device(self) -> Optional[DeviceFn]:
     """Returns the device function for caching variables, or None.
 
     With parameter servers each op keeps a copy on its own device, so that a
@@ -103,7 +120,7 @@ class DeploymentConfig:
     """
     return (lambda op: op.device) if self.num_ps_tasks else None
 
-  def clone_device(self, clone_index):
+  def clone_device(self, clone_index: int) -> str:
     """Returns the device of a clone.
 
     Args:
@@ -117,7 +134,7 @@ class DeploymentConfig:
       return self.worker_device + '/device:CPU:0'
     return self.worker_device + '/device:GPU:%d' % clone_index
 
-  def clone_scope(self, clone_index):
+  def clone_scope(self, clone_index: int) -> str:
     """Returns the name scope of a clone, '' if it is the only one.
 
     Args:
@@ -129,15 +146,15 @@ class DeploymentConfig:
     self._check_clone(clone_index)
     return 'clone_%d' % clone_index if self.num_clones > 1 else ''
 
-  def optimizer_device(self):
+  def optimizer_device(self) -> str:
     """Returns the device of the optimizer."""
     return self.worker_device + '/device:CPU:0'
 
-  def inputs_device(self):
+  def inputs_device(self) -> str:
     """Returns the device of the input pipeline."""
     return self.worker_device + '/device:CPU:0'
 
-  def variables_device(self):
+  def variables_device(self) -> Union[str, DeviceFn]:
     """Returns the device of the variables: a string or a device function."""
     device = self.ps_device + '/device:CPU:0'
     if not self.num_ps_tasks:
@@ -189,7 +206,9 @@ class _VariablesByBytes(_VariablesInTurn):
     return task
 
 
-def create_clones(config, model_fn, args=None, kwargs=None):
+def create_clones(config: DeploymentConfig, model_fn: Callable,
+                  args: Optional[Sequence[Any]] = None,
+                  kwargs: Optional[Mapping[str, Any]] = None) -> List[Clone]:
   """Builds the clones.
 
   Args:
@@ -214,7 +233,10 @@ def create_clones(config, model_fn, args=None, kwargs=None):
   return clones
 
 
-def optimize_clones(clones, optimizer, regularization_losses=None, **kwargs):
+def optimize_clones(clones: Sequence[Clone], optimizer: tf.train.Optimizer,
+                    regularization_losses: Optional[List[tf.Tensor]] = None,
+                    **kwargs: Any
+                    ) -> Tuple[tf.Tensor, List[Tuple[Gradient, tf.Variable]]]:
   """Computes the clones' losses and their summed gradients.
 
   Each clone's loss is divided by the number of clones: the sum is the mean over
@@ -244,8 +266,11 @@ def optimize_clones(clones, optimizer, regularization_losses=None, **kwargs):
   return tf.add_n(losses, name='total_loss'), _sum_gradients(gradients)
 
 
-def deploy(config, model_fn, args=None, kwargs=None, optimizer=None,
-           summarize_gradients=False):
+def deploy(config: DeploymentConfig, model_fn: Callable,
+           args: Optional[Sequence[Any]] = None,
+           kwargs: Optional[Mapping[str, Any]] = None,
+           optimizer: Optional[tf.train.Optimizer] = None,
+           summarize_gradients: bool = False) -> DeployedModel:
   """Builds the clones and, with an optimizer, their joint training step.
 
   Batch statistics and other update ops are taken from the first clone.

@@ -1,6 +1,7 @@
 """Synchronous optimizer that applies the gradients of several workers."""
 
 import threading
+from typing import Any, Optional, Sequence, Tuple
 
 from compat import tf
 
@@ -17,24 +18,27 @@ class SyncOptimizer(tf.train.SyncReplicasOptimizer):
   closed.
   """
 
-  def __init__(self, *args, **kwargs):
+  def __init__(self, *args: Any, **kwargs: Any):
     super().__init__(*args, **kwargs)
-    self._updates = None
+    self._updates: Optional[_Updates] = None
 
-  def apply_gradients(self, grads_and_vars, global_step=None, name=None):
+  def apply_gradients(self, grads_and_vars: Sequence[Tuple[Any, tf.Variable]],
+                      global_step: Optional[tf.Variable] = None,
+                      name: Optional[str] = None) -> tf.Operation:
     """Returns the operation of a worker's step, as TensorFlow's does."""
     step = super().apply_gradients(grads_and_vars, global_step, name)
     # identity: TensorFlow would warn, with a stack trace, that the op is unused
     # if a task ends before it has a session.
-    self.ready_for_local_init_op = tf.identity(self.ready_for_local_init_op)
+    self.ready_for_local_init_op: tf.Tensor = tf.identity(
+        self.ready_for_local_init_op)
     return step
 
-  def get_chief_queue_runner(self):
+  def get_chief_queue_runner(self) -> '_Updates':
     """Returns the chief's queue runner, for the supervisor to start."""
     self._updates = _Updates(super().get_chief_queue_runner().enqueue_ops)
     return self._updates
 
-  def finish(self):
+  def finish(self) -> None:
     """Waits for the last update, after the session is closed."""
     if self._updates is not None:
       self._updates.join()
