@@ -17,8 +17,11 @@ Differences from the paper:
   spatial_squeeze=False or global_pool=True.
 """
 
+from typing import Optional
+
 from compat import slim, tf
 from nets import plain_utils
+from nets.network_types import ArgScope, NetworkOutput, Scope, image_size
 from nets.plain_utils import Conv, MaxPool
 
 LAYERS = (
@@ -37,7 +40,7 @@ FC7 = Conv('fc7', 4096, [1, 1])                   # 1 x 1 x 4096
 trunc_normal = plain_utils.trunc_normal
 
 
-def alexnet_v2_arg_scope(weight_decay=0.0005):
+def alexnet_v2_arg_scope(weight_decay: float = 0.0005) -> ArgScope:
   """Returns the arg scope of AlexNet V2.
 
   Args:
@@ -52,9 +55,12 @@ def alexnet_v2_arg_scope(weight_decay=0.0005):
       return scope
 
 
-def alexnet_v2(inputs, num_classes=1000, is_training=True,
-               dropout_keep_prob=0.5, spatial_squeeze=True, scope='alexnet_v2',
-               global_pool=False):
+@image_size(224)
+def alexnet_v2(inputs: tf.Tensor, num_classes: Optional[int] = 1000,
+               is_training: bool = True, dropout_keep_prob: float = 0.5,
+               spatial_squeeze: bool = True,
+               scope: Optional[Scope] = 'alexnet_v2',
+               global_pool: bool = False) -> NetworkOutput:
   """Builds AlexNet V2.
 
   Args:
@@ -78,6 +84,3 @@ def alexnet_v2(inputs, num_classes=1000, is_training=True,
     return plain_utils.plain_network(
         inputs, LAYERS, FC6, FC7, num_classes, is_training, dropout_keep_prob,
         spatial_squeeze, global_pool, small_start=True)
-
-
-alexnet_v2.default_image_size = 224

@@ -13,12 +13,16 @@ that is evaluated would then not be the one that was trained.
 """
 
 import re
+from typing import Any, Optional, Sequence
 
 from compat import slim, tf
 
 
 @slim.add_arg_scope
-def batch_norm(inputs, trainable_scopes=None, decay_override=None, **kwargs):
+def batch_norm(inputs: tf.Tensor,
+               trainable_scopes: Optional[Sequence[str]] = None,
+               decay_override: Optional[float] = None,
+               **kwargs: Any) -> tf.Tensor:
   """Normalises like `slim.batch_norm`, but frozen outside `trainable_scopes`.
 
   Arg scopes of `slim.batch_norm` still apply: `is_training` comes from the

@@ -14,12 +14,24 @@ Differences from cuda-convnet:
 - Dropout follows the first fully connected layer.
 """
 
+from typing import Optional
+
 from compat import slim, tf
+from nets.network_types import (
+  ArgScope,
+  NetworkOutput,
+  PredictionFn,
+  Scope,
+  image_size,
+)
 from nets.plain_utils import trunc_normal
 
 
-def cifarnet(images, num_classes=10, is_training=False, dropout_keep_prob=0.5,
-             prediction_fn=slim.softmax, scope='CifarNet'):
+@image_size(32)
+def cifarnet(images: tf.Tensor, num_classes: Optional[int] = 10,
+             is_training: bool = False, dropout_keep_prob: float = 0.5,
+             prediction_fn: Optional[PredictionFn] = slim.softmax,
+             scope: Optional[Scope] = 'CifarNet') -> NetworkOutput:
   """Builds CifarNet.
 
   Args:
@@ -68,14 +80,11 @@ def cifarnet(images, num_classes=10, is_training=False, dropout_keep_prob=0.5,
   return logits, end_points
 
 
-cifarnet.default_image_size = 32
-
-
 def _normalize_response(net, name):
   return tf.nn.lrn(net, 4, bias=1.0, alpha=0.001 / 9.0, beta=0.75, name=name)
 
 
-def cifarnet_arg_scope(weight_decay=0.004):
+def cifarnet_arg_scope(weight_decay: float = 0.004) -> ArgScope:
   """Returns the arg scope of CifarNet.
 
   Args:

@@ -9,7 +9,15 @@ of the last tensors that depend on the photo alone.
   session.run(train_op, cut.feed(features))  # The backbone does not run.
 """
 
-from typing import List, NamedTuple
+from typing import (
+  Container,
+  Dict,
+  Iterable,
+  List,
+  NamedTuple,
+  Optional,
+  Sequence,
+)
 
 import numpy as np
 
@@ -38,7 +46,7 @@ class Cut(NamedTuple):
   # `Shape` outputs that the head also reads.
   shapes: List[tf.Tensor]
 
-  def feed(self, values):
+  def feed(self, values: Sequence[np.ndarray]) -> Dict[tf.Tensor, np.ndarray]:
     """Returns a feed dict that runs only the head.
 
     Args:
@@ -52,7 +60,9 @@ class Cut(NamedTuple):
     return feed
 
 
-def find_cut(images, outputs, trained_variables, within=None):
+def find_cut(images: tf.Tensor, outputs: Sequence[tf.Tensor],
+             trained_variables: Iterable[tf.Variable],
+             within: Optional[Container[str]] = None) -> Cut:
   """Returns the last tensors whose rows depend on one photo alone.
 
   They do not depend on trained variables, random operations or statistics of
@@ -79,7 +89,8 @@ def find_cut(images, outputs, trained_variables, within=None):
                      'shape %s' % images.shape)
   order = ancestors(outputs)
   kinds = _kinds(images, order, {v.op for v in trained_variables}, within)
-  features, shapes = {}, {}
+  features: Dict[str, tf.Tensor] = {}
+  shapes: Dict[str, tf.Tensor] = {}
   for op in order:
     if kinds[op] == _HEAD:
       for tensor in op.inputs:
@@ -102,7 +113,8 @@ def _check_features(images, features, order, kinds):
         'by the batch: %s reads the photos' % ', '.join(sorted(first)[:3]))
 
 
-def ancestors(outputs, stop=()):
+def ancestors(outputs: Iterable[tf.Tensor],
+              stop: Iterable[tf.Operation] = ()) -> List[tf.Operation]:
   """Returns the operations that some tensors depend on.
 
   Args:

@@ -29,6 +29,13 @@ from compat import slim, tf
 from nets import inception_utils
 from nets.batch_norm import batch_norm
 from nets.inception_utils import AvgPool, Block, Branch, Conv, MaxPool
+from nets.network_types import (
+  Activation,
+  ArgScope,
+  NetworkOutput,
+  Scope,
+  image_size,
+)
 
 
 class Residual(NamedTuple):
@@ -38,7 +45,8 @@ class Residual(NamedTuple):
   convolution and multiplied by `scale`.
   """
 
-  scope: str
+  # None: the default of the function that adds the block.
+  scope: Optional[Scope]
   branches: Tuple[Branch, ...]
   scale: float
   # Whether the activation function follows.
@@ -50,7 +58,7 @@ class Repeat(NamedTuple):
 
   scope: str
   # How many.
-  count: int
+  count: int  # type: ignore[assignment]  # Hides tuple.count.
   residual: Residual
   # End point name of the last block's output, or None.
   end_point: Optional[str] = None
@@ -142,19 +150,28 @@ _ATROUS_FROM, _ATROUS_TO = 'Mixed_6a', 'PreAuxLogits'
 AUX_SCOPES = ('Conv2d_1a_3x3', 'Conv2d_1b_1x1', 'Conv2d_2a_5x5', 'Logits')
 
 
-def block35(net, scale=1.0, activation_fn=tf.nn.relu, scope=None, reuse=None):
+def block35(net: tf.Tensor, scale: float = 1.0,
+            activation_fn: Optional[Activation] = tf.nn.relu,
+            scope: Optional[Scope] = None,
+            reuse: Optional[bool] = None) -> tf.Tensor:
   """Adds a residual block of figure 16; keeps the shape of `net`."""
   return _residual(net, Residual(scope, BLOCK_35, scale), activation_fn,
                    'Block35', reuse)
 
 
-def block17(net, scale=1.0, activation_fn=tf.nn.relu, scope=None, reuse=None):
+def block17(net: tf.Tensor, scale: float = 1.0,
+            activation_fn: Optional[Activation] = tf.nn.relu,
+            scope: Optional[Scope] = None,
+            reuse: Optional[bool] = None) -> tf.Tensor:
   """Adds a residual block of figure 17; keeps the shape of `net`."""
   return _residual(net, Residual(scope, BLOCK_17, scale), activation_fn,
                    'Block17', reuse)
 
 
-def block8(net, scale=1.0, activation_fn=tf.nn.relu, scope=None, reuse=None):
+def block8(net: tf.Tensor, scale: float = 1.0,
+           activation_fn: Optional[Activation] = tf.nn.relu,
+           scope: Optional[Scope] = None,
+           reuse: Optional[bool] = None) -> tf.Tensor:
   """Adds a residual block of figure 19; keeps the shape of `net`."""
   return _residual(net, Residual(scope, BLOCK_8, scale), activation_fn,
                    'Block8', reuse)
@@ -205,9 +222,13 @@ def _with(row, **changes):
   return row
 
 
-def inception_resnet_v2_base(inputs, final_endpoint='Conv2d_7b_1x1',
-                             output_stride=16, align_feature_maps=False,
-                             scope=None, activation_fn=tf.nn.relu):
+def inception_resnet_v2_base(inputs: tf.Tensor,
+                             final_endpoint: str = 'Conv2d_7b_1x1',
+                             output_stride: int = 16,
+                             align_feature_maps: bool = False,
+                             scope: Optional[Scope] = None,
+                             activation_fn: Optional[Activation] = tf.nn.relu
+                             ) -> NetworkOutput:
   """Builds the network without its classifiers, up to `final_endpoint`.
 
   Args:
@@ -243,7 +264,8 @@ def inception_resnet_v2_base(inputs, final_endpoint='Conv2d_7b_1x1',
   net = inputs
   rate = 1
   with tf.variable_scope(scope, 'InceptionResnetV2', [inputs]):
-    for row, name in zip(LAYERS, names):
+    # Up to final_endpoint.
+    for row, name in zip(LAYERS, names[:names.index(final_endpoint) + 1]):
       if output_stride == 8 and name == _ATROUS_FROM:
         row = _with(row, stride=1)
       if align_feature_maps:
@@ -254,8 +276,7 @@ def inception_resnet_v2_base(inputs, final_endpoint='Conv2d_7b_1x1',
         rate = 2
       if name:
         end_points[name] = net
-      if name == final_endpoint:
-        return net, end_points
+  return net, end_points
 
 
 def _add_row(net, row, activation_fn):
@@ -269,10 +290,15 @@ def _add_row(net, row, activation_fn):
   return inception_utils.add_layer(net, row)
 
 
-def inception_resnet_v2(inputs, num_classes=1001, is_training=True,
-                        dropout_keep_prob=0.8, reuse=None,
-                        scope='InceptionResnetV2', create_aux_logits=True,
-                        activation_fn=tf.nn.relu):
+@image_size(299)
+def inception_resnet_v2(inputs: tf.Tensor, num_classes: Optional[int] = 1001,
+                        is_training: bool = True,
+                        dropout_keep_prob: float = 0.8,
+                        reuse: Optional[bool] = None,
+                        scope: Optional[Scope] = 'InceptionResnetV2',
+                        create_aux_logits: bool = True,
+                        activation_fn: Optional[Activation] = tf.nn.relu
+                        ) -> NetworkOutput:
   """Builds Inception-ResNet V2.
 
   Args:
@@ -318,16 +344,12 @@ def inception_resnet_v2(inputs, num_classes=1001, is_training=True,
   return logits, end_points
 
 
-inception_resnet_v2.default_image_size = 299
-
-
 def inception_resnet_v2_arg_scope(
-    weight_decay=0.00004,
-    batch_norm_decay=0.9997,
-    batch_norm_epsilon=0.001,
-    activation_fn=tf.nn.relu,
-    batch_norm_updates_collections=tf.GraphKeys.UPDATE_OPS,
-    batch_norm_scale=False):
+    weight_decay: float = 0.00004, batch_norm_decay: float = 0.9997,
+    batch_norm_epsilon: float = 0.001,
+    activation_fn: Optional[Activation] = tf.nn.relu,
+    batch_norm_updates_collections: Optional[str] = tf.GraphKeys.UPDATE_OPS,
+    batch_norm_scale: bool = False) -> ArgScope:
   """Returns the arg scope of Inception-ResNet V2.
 
   Args:

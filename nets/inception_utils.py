@@ -18,11 +18,22 @@ None, and are set by the row of the block, as in the papers' tables:
   Block('Mixed_6c', INCEPTION_B, (160, 160)),
 """
 
-from typing import NamedTuple, Optional, Tuple
+from typing import (
+  Any,
+  Dict,
+  Iterable,
+  List,
+  NamedTuple,
+  Optional,
+  Sequence,
+  Tuple,
+  Union,
+)
 
 from common.errors import InputError, unknown_name
 from compat import slim, tf
 from nets.batch_norm import batch_norm
+from nets.network_types import Activation, ArgScope, NetworkOutput, Scope
 
 
 class Conv(NamedTuple):
@@ -77,12 +88,15 @@ class Fork(NamedTuple):
   layers: Tuple[Conv, ...]
 
 
+# A layer of a branch.
+Layer = Union[Conv, SeparableConv, MaxPool, AvgPool, Fork]
+
+
 class Branch(NamedTuple):
   """Sequential layers under a scope."""
 
   scope: str
-  # Of the row types above.
-  layers: tuple
+  layers: Tuple[Layer, ...]
 
 
 class Block(NamedTuple):
@@ -94,18 +108,19 @@ class Block(NamedTuple):
   widths: Tuple[int, ...] = ()
 
 
+# A layer or block of a network.
+Row = Union[Conv, SeparableConv, MaxPool, AvgPool, Block]
+
 _CHANNELS = 3  # The axis of the channels: [batch, height, width, channels].
 _COLORS = 3    # Channels of a photo.
 
 
 def inception_arg_scope(
-    weight_decay=0.00004,
-    use_batch_norm=True,
-    batch_norm_decay=0.9997,
-    batch_norm_epsilon=0.001,
-    activation_fn=tf.nn.relu,
-    batch_norm_updates_collections=tf.GraphKeys.UPDATE_OPS,
-    batch_norm_scale=False):
+    weight_decay: float = 0.00004, use_batch_norm: bool = True,
+    batch_norm_decay: float = 0.9997, batch_norm_epsilon: float = 0.001,
+    activation_fn: Optional[Activation] = tf.nn.relu,
+    batch_norm_updates_collections: Optional[str] = tf.GraphKeys.UPDATE_OPS,
+    batch_norm_scale: bool = False) -> ArgScope:
   """Returns the arg scope of the Inception networks.
 
   Args:
@@ -122,7 +137,8 @@ def inception_arg_scope(
   Returns:
     An arg scope, for `slim.arg_scope`.
   """
-  normalizer = {'normalizer_fn': None, 'normalizer_params': {}}
+  normalizer: Dict[str, Any] = {'normalizer_fn': None,
+                                'normalizer_params': {}}
   if use_batch_norm:
     normalizer = {
         'normalizer_fn': batch_norm,
@@ -142,17 +158,18 @@ def inception_arg_scope(
       return scope
 
 
-def trunc_normal(stddev):
+def trunc_normal(stddev: float) -> tf.truncated_normal_initializer:
   """Returns an initializer: normal around 0, truncated at two deviations."""
   return tf.truncated_normal_initializer(0.0, stddev)
 
 
-def scaled_width(width, depth_multiplier, min_depth):
+def scaled_width(width: int, depth_multiplier: float, min_depth: int) -> int:
   """Returns `depth_multiplier` times `width`, at least `min_depth`."""
   return max(int(width * depth_multiplier), min_depth)
 
 
-def with_widths(layers, depth_multiplier=1.0, min_depth=0):
+def with_widths(layers: Iterable[Row], depth_multiplier: float = 1.0,
+                min_depth: int = 0) -> Tuple[Row, ...]:
   """Returns `layers` with all widths set and scaled.
 
   Args:
@@ -191,7 +208,7 @@ def with_widths(layers, depth_multiplier=1.0, min_depth=0):
   return tuple(resolve(row, []) for row in layers)
 
 
-def add_layer(net, layer, axis=_CHANNELS):
+def add_layer(net: tf.Tensor, layer: Layer, axis: int = _CHANNELS) -> tf.Tensor:
   """Adds one layer: a Conv, SeparableConv, MaxPool, AvgPool or Fork row.
 
   Args:
@@ -218,7 +235,8 @@ def add_layer(net, layer, axis=_CHANNELS):
   return pool(net, layer.kernel, **options)
 
 
-def add_branches(net, branches, axis=_CHANNELS):
+def add_branches(net: tf.Tensor, branches: Iterable[Branch],
+                 axis: int = _CHANNELS) -> tf.Tensor:
   """Adds the branches of a block and concatenates them.
 
   Args:
@@ -239,7 +257,9 @@ def add_branches(net, branches, axis=_CHANNELS):
   return tf.concat(outputs, axis)
 
 
-def add_block(net, branches, scope, default_scope, reuse=None, axis=_CHANNELS):
+def add_block(net: tf.Tensor, branches: Iterable[Branch],
+              scope: Optional[Scope], default_scope: Optional[str],
+              reuse: Optional[bool] = None, axis: int = _CHANNELS) -> tf.Tensor:
   """Adds a block under a scope of its own, as slim's block functions do.
 
   Args:
@@ -257,8 +277,9 @@ def add_block(net, branches, scope, default_scope, reuse=None, axis=_CHANNELS):
     return add_branches(net, branches, axis)
 
 
-def add_layers(net, layers, final_endpoint, depth_multiplier=1.0, min_depth=0,
-               axis=_CHANNELS):
+def add_layers(net: tf.Tensor, layers: Sequence[Row], final_endpoint: str,
+               depth_multiplier: float = 1.0, min_depth: int = 0,
+               axis: int = _CHANNELS) -> NetworkOutput:
   """Adds layers and blocks one after the other, up to `final_endpoint`.
 
   Args:
@@ -290,7 +311,7 @@ def add_layers(net, layers, final_endpoint, depth_multiplier=1.0, min_depth=0,
   return net, end_points
 
 
-def reduced_kernel_size(net, kernel):
+def reduced_kernel_size(net: tf.Tensor, kernel: List[int]) -> List[int]:
   """Returns `kernel`, or the size of `net` if that is known and smaller.
 
   Args:
@@ -306,7 +327,8 @@ def reduced_kernel_size(net, kernel):
   return [min(pair) for pair in zip(size.as_list(), kernel)]
 
 
-def squeeze_logits(logits, network, otherwise):
+def squeeze_logits(logits: tf.Tensor, network: str,
+                   otherwise: str) -> tf.Tensor:
   """Removes height and width, which must be 1, from the logits of a network.
 
   Args:
@@ -330,7 +352,7 @@ def squeeze_logits(logits, network, otherwise):
   return tf.squeeze(logits, [1, 2], name='SpatialSqueeze')
 
 
-def pool_all(net, scope):
+def pool_all(net: tf.Tensor, scope: str) -> tf.Tensor:
   """Averages over all positions.
 
   Args:
@@ -346,7 +368,8 @@ def pool_all(net, scope):
   return tf.reduce_mean(net, [1, 2], keepdims=True, name='global_pool')
 
 
-def add_aux_logits(net, num_classes, network, scopes):
+def add_aux_logits(net: tf.Tensor, num_classes: int, network: str,
+                   scopes: Sequence[str]) -> tf.Tensor:
   """Adds the auxiliary classifier of the 299 x 299 networks of 2016.
 
   Args:

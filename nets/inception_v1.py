@@ -18,10 +18,13 @@ Differences from the paper:
 - Dropout keeps 80 %; table 1 drops 40 %.
 """
 
+from typing import Optional, Sequence
+
 from common.errors import InputError
 from compat import slim, tf
 from nets import inception_utils
-from nets.inception_utils import Block, Branch, Conv, MaxPool, trunc_normal
+from nets.inception_utils import Block, Branch, Conv, MaxPool, Row, trunc_normal
+from nets.network_types import NetworkOutput, PredictionFn, Scope, image_size
 
 # Figure 2b. The widths are in BLOCKS.
 INCEPTION = (
@@ -71,8 +74,9 @@ LAYERS = ROOT + BLOCKS
 inception_v1_arg_scope = inception_utils.inception_arg_scope
 
 
-def inception_v1_base(inputs, final_endpoint='Mixed_5c',
-                      scope='InceptionV1', include_root_block=True):
+def inception_v1_base(inputs: tf.Tensor, final_endpoint: str = 'Mixed_5c',
+                      scope: Optional[Scope] = 'InceptionV1',
+                      include_root_block: bool = True) -> NetworkOutput:
   """Builds the network without its classifier, up to `final_endpoint`.
 
   Args:
@@ -89,17 +93,22 @@ def inception_v1_base(inputs, final_endpoint='Mixed_5c',
   Raises:
     ValueError: `final_endpoint` is not one of the layers to build.
   """
-  layers = LAYERS if include_root_block else BLOCKS
+  layers: Sequence[Row] = BLOCKS
+  if include_root_block:
+    layers = LAYERS
   with tf.variable_scope(scope, 'InceptionV1', [inputs]):
     with slim.arg_scope([slim.conv2d, slim.fully_connected],
                         weights_initializer=trunc_normal(0.01)):
       return inception_utils.add_layers(inputs, layers, final_endpoint)
 
 
-def inception_v1(inputs, num_classes=1000, is_training=True,
-                 dropout_keep_prob=0.8, prediction_fn=slim.softmax,
-                 spatial_squeeze=True, reuse=None, scope='InceptionV1',
-                 global_pool=False):
+@image_size(224)
+def inception_v1(inputs: tf.Tensor, num_classes: Optional[int] = 1000,
+                 is_training: bool = True, dropout_keep_prob: float = 0.8,
+                 prediction_fn: Optional[PredictionFn] = slim.softmax,
+                 spatial_squeeze: bool = True, reuse: Optional[bool] = None,
+                 scope: Optional[Scope] = 'InceptionV1',
+                 global_pool: bool = False) -> NetworkOutput:
   """Builds Inception V1.
 
   Args:
@@ -149,9 +158,6 @@ def inception_v1(inputs, num_classes=1000, is_training=True,
         if prediction_fn:
           end_points['Predictions'] = prediction_fn(logits, scope='Predictions')
   return logits, end_points
-
-
-inception_v1.default_image_size = 224
 
 
 def _check_pool_fits(net):

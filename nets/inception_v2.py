@@ -17,6 +17,8 @@ Differences from the paper:
 - There is dropout before the classifier; the paper removes it.
 """
 
+from typing import Optional, Sequence
+
 from common.errors import InputError
 from compat import slim, tf
 from nets import inception_utils
@@ -26,8 +28,10 @@ from nets.inception_utils import (
   Branch,
   Conv,
   MaxPool,
+  Row,
   SeparableConv,
 )
+from nets.network_types import NetworkOutput, PredictionFn, Scope, image_size
 
 # Figure 5, the blocks of stride 1. The widths are in BLOCKS.
 INCEPTION = (
@@ -95,9 +99,11 @@ inception_v2_arg_scope = inception_utils.inception_arg_scope
 _reduced_kernel_size_for_small_input = inception_utils.reduced_kernel_size
 
 
-def inception_v2_base(inputs, final_endpoint='Mixed_5c', min_depth=16,
-                      depth_multiplier=1.0, use_separable_conv=True,
-                      data_format='NHWC', scope=None, include_root_block=True):
+def inception_v2_base(inputs: tf.Tensor, final_endpoint: str = 'Mixed_5c',
+                      min_depth: int = 16, depth_multiplier: float = 1.0,
+                      use_separable_conv: bool = True,
+                      data_format: str = 'NHWC', scope: Optional[Scope] = None,
+                      include_root_block: bool = True) -> NetworkOutput:
   """Builds the network without its classifier, up to `final_endpoint`.
 
   Args:
@@ -127,8 +133,10 @@ def inception_v2_base(inputs, final_endpoint='Mixed_5c', min_depth=16,
   if data_format == 'NCHW' and use_separable_conv:
     raise InputError('data_format NCHW needs use_separable_conv=False, because '
                      'separable convolutions support NHWC only')
-  layers = LAYERS if include_root_block else BLOCKS
-  if include_root_block and not use_separable_conv:
+  layers: Sequence[Row] = BLOCKS
+  if include_root_block and use_separable_conv:
+    layers = LAYERS
+  elif include_root_block:
     layers = (_common_conv(LAYERS[0]),) + LAYERS[1:]
   with tf.variable_scope(scope, 'InceptionV2', [inputs]):
     # slim.batch_norm too: slim.conv2d does not pass it to its normaliser.
@@ -144,10 +152,14 @@ def _common_conv(row):
   return Conv(**{field: getattr(row, field) for field in Conv._fields})
 
 
-def inception_v2(inputs, num_classes=1000, is_training=True,
-                 dropout_keep_prob=0.8, min_depth=16, depth_multiplier=1.0,
-                 prediction_fn=slim.softmax, spatial_squeeze=True, reuse=None,
-                 scope='InceptionV2', global_pool=False):
+@image_size(224)
+def inception_v2(inputs: tf.Tensor, num_classes: Optional[int] = 1000,
+                 is_training: bool = True, dropout_keep_prob: float = 0.8,
+                 min_depth: int = 16, depth_multiplier: float = 1.0,
+                 prediction_fn: Optional[PredictionFn] = slim.softmax,
+                 spatial_squeeze: bool = True, reuse: Optional[bool] = None,
+                 scope: Optional[Scope] = 'InceptionV2',
+                 global_pool: bool = False) -> NetworkOutput:
   """Builds Inception V2.
 
   Args:
@@ -201,6 +213,3 @@ def inception_v2(inputs, num_classes=1000, is_training=True,
       if prediction_fn:
         end_points['Predictions'] = prediction_fn(logits, scope='Predictions')
   return logits, end_points
-
-
-inception_v2.default_image_size = 224

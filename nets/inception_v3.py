@@ -18,6 +18,8 @@ Differences from the paper:
 - There is dropout before the classifier; table 1 has none.
 """
 
+from typing import Optional
+
 from common.errors import InputError
 from compat import slim, tf
 from nets import inception_utils
@@ -30,6 +32,7 @@ from nets.inception_utils import (
   MaxPool,
   trunc_normal,
 )
+from nets.network_types import NetworkOutput, PredictionFn, Scope, image_size
 
 # Figure 5. The width of branch 3 is in LAYERS.
 INCEPTION_A = (
@@ -131,8 +134,9 @@ inception_v3_arg_scope = inception_utils.inception_arg_scope
 _reduced_kernel_size_for_small_input = inception_utils.reduced_kernel_size
 
 
-def inception_v3_base(inputs, final_endpoint='Mixed_7c', min_depth=16,
-                      depth_multiplier=1.0, scope=None):
+def inception_v3_base(inputs: tf.Tensor, final_endpoint: str = 'Mixed_7c',
+                      min_depth: int = 16, depth_multiplier: float = 1.0,
+                      scope: Optional[Scope] = None) -> NetworkOutput:
   """Builds the network without its classifiers, up to `final_endpoint`.
 
   Args:
@@ -154,11 +158,15 @@ def inception_v3_base(inputs, final_endpoint='Mixed_7c', min_depth=16,
                                       depth_multiplier, min_depth)
 
 
-def inception_v3(inputs, num_classes=1000, is_training=True,
-                 dropout_keep_prob=0.8, min_depth=16, depth_multiplier=1.0,
-                 prediction_fn=slim.softmax, spatial_squeeze=True, reuse=None,
-                 create_aux_logits=True, scope='InceptionV3',
-                 global_pool=False):
+@image_size(299)
+def inception_v3(inputs: tf.Tensor, num_classes: Optional[int] = 1000,
+                 is_training: bool = True, dropout_keep_prob: float = 0.8,
+                 min_depth: int = 16, depth_multiplier: float = 1.0,
+                 prediction_fn: Optional[PredictionFn] = slim.softmax,
+                 spatial_squeeze: bool = True, reuse: Optional[bool] = None,
+                 create_aux_logits: bool = True,
+                 scope: Optional[Scope] = 'InceptionV3',
+                 global_pool: bool = False) -> NetworkOutput:
   """Builds Inception V3.
 
   Args:
@@ -213,9 +221,6 @@ def inception_v3(inputs, num_classes=1000, is_training=True,
       if prediction_fn:
         end_points['Predictions'] = prediction_fn(logits, scope='Predictions')
   return logits, end_points
-
-
-inception_v3.default_image_size = 299
 
 
 def _average(net, global_pool):

@@ -17,6 +17,8 @@ Differences from the paper:
 - Branch 1 of Mixed_4a has 1x7 then 7x1; figure 3 has 7x1 then 1x7.
 """
 
+from typing import Optional
+
 from compat import slim, tf
 from nets import inception_utils
 from nets.inception_utils import (
@@ -27,6 +29,7 @@ from nets.inception_utils import (
   Fork,
   MaxPool,
 )
+from nets.network_types import NetworkOutput, Scope, image_size
 
 STEM_3A = (
     Branch('Branch_0', (MaxPool('MaxPool_0a_3x3', (3, 3), 2, 'VALID'),)),
@@ -141,37 +144,43 @@ AUX_SCOPES = ('AvgPool_1a_5x5', 'Conv2d_1b_1x1', 'Conv2d_2a', 'Aux_logits')
 inception_v4_arg_scope = inception_utils.inception_arg_scope
 
 
-def block_inception_a(inputs, scope=None, reuse=None):
+def block_inception_a(inputs: tf.Tensor, scope: Optional[Scope] = None,
+                      reuse: Optional[bool] = None) -> tf.Tensor:
   """Adds an A block, from `[b, h, w, c]` to `[b, h, w, 384]`."""
   return inception_utils.add_block(inputs, INCEPTION_A, scope,
                                    'BlockInceptionA', reuse)
 
 
-def block_reduction_a(inputs, scope=None, reuse=None):
+def block_reduction_a(inputs: tf.Tensor, scope: Optional[Scope] = None,
+                      reuse: Optional[bool] = None) -> tf.Tensor:
   """Adds the block that halves 35 x 35; adds 640 channels to `inputs`."""
   return inception_utils.add_block(inputs, REDUCTION_A, scope,
                                    'BlockReductionA', reuse)
 
 
-def block_inception_b(inputs, scope=None, reuse=None):
+def block_inception_b(inputs: tf.Tensor, scope: Optional[Scope] = None,
+                      reuse: Optional[bool] = None) -> tf.Tensor:
   """Adds a B block, from `[b, h, w, c]` to `[b, h, w, 1024]`."""
   return inception_utils.add_block(inputs, INCEPTION_B, scope,
                                    'BlockInceptionB', reuse)
 
 
-def block_reduction_b(inputs, scope=None, reuse=None):
+def block_reduction_b(inputs: tf.Tensor, scope: Optional[Scope] = None,
+                      reuse: Optional[bool] = None) -> tf.Tensor:
   """Adds the block that halves 17 x 17; adds 512 channels to `inputs`."""
   return inception_utils.add_block(inputs, REDUCTION_B, scope,
                                    'BlockReductionB', reuse)
 
 
-def block_inception_c(inputs, scope=None, reuse=None):
+def block_inception_c(inputs: tf.Tensor, scope: Optional[Scope] = None,
+                      reuse: Optional[bool] = None) -> tf.Tensor:
   """Adds a C block, from `[b, h, w, c]` to `[b, h, w, 1536]`."""
   return inception_utils.add_block(inputs, INCEPTION_C, scope,
                                    'BlockInceptionC', reuse)
 
 
-def inception_v4_base(inputs, final_endpoint='Mixed_7d', scope=None):
+def inception_v4_base(inputs: tf.Tensor, final_endpoint: str = 'Mixed_7d',
+                      scope: Optional[Scope] = None) -> NetworkOutput:
   """Builds the network without its classifiers, up to `final_endpoint`.
 
   Args:
@@ -189,9 +198,12 @@ def inception_v4_base(inputs, final_endpoint='Mixed_7d', scope=None):
     return inception_utils.add_layers(inputs, LAYERS, final_endpoint)
 
 
-def inception_v4(inputs, num_classes=1001, is_training=True,
-                 dropout_keep_prob=0.8, reuse=None, scope='InceptionV4',
-                 create_aux_logits=True):
+@image_size(299)
+def inception_v4(inputs: tf.Tensor, num_classes: Optional[int] = 1001,
+                 is_training: bool = True, dropout_keep_prob: float = 0.8,
+                 reuse: Optional[bool] = None,
+                 scope: Optional[Scope] = 'InceptionV4',
+                 create_aux_logits: bool = True) -> NetworkOutput:
   """Builds Inception V4.
 
   Args:
@@ -231,6 +243,3 @@ def inception_v4(inputs, num_classes=1001, is_training=True,
         end_points['Logits'] = logits
         end_points['Predictions'] = tf.nn.softmax(logits, name='Predictions')
   return logits, end_points
-
-
-inception_v4.default_image_size = 299

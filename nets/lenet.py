@@ -14,11 +14,23 @@ Differences from the paper:
 - Convolutions are padded, so that 28 x 28 stays 28 x 28.
 """
 
+from typing import Optional
+
 from compat import slim, tf
+from nets.network_types import (
+  ArgScope,
+  NetworkOutput,
+  PredictionFn,
+  Scope,
+  image_size,
+)
 
 
-def lenet(images, num_classes=10, is_training=False, dropout_keep_prob=0.5,
-          prediction_fn=slim.softmax, scope='LeNet'):
+@image_size(28)
+def lenet(images: tf.Tensor, num_classes: Optional[int] = 10,
+          is_training: bool = False, dropout_keep_prob: float = 0.5,
+          prediction_fn: Optional[PredictionFn] = slim.softmax,
+          scope: Optional[Scope] = 'LeNet') -> NetworkOutput:
   """Builds LeNet.
 
   Args:
@@ -64,10 +76,7 @@ def lenet(images, num_classes=10, is_training=False, dropout_keep_prob=0.5,
   return logits, end_points
 
 
-lenet.default_image_size = 28
-
-
-def lenet_arg_scope(weight_decay=0.0):
+def lenet_arg_scope(weight_decay: float = 0.0) -> ArgScope:
   """Returns the arg scope of LeNet.
 
   Args:

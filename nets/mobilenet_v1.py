@@ -18,11 +18,18 @@ Differences from the paper:
 """
 
 import functools
-from typing import List, NamedTuple, Optional
+from typing import Callable, List, NamedTuple, Optional, Sequence, Union
 
 from common.errors import InputError, unknown_name
 from compat import slim, tf
 from nets.batch_norm import batch_norm
+from nets.network_types import (
+  ArgScope,
+  NetworkOutput,
+  PredictionFn,
+  Scope,
+  image_size,
+)
 
 
 class Conv(NamedTuple):
@@ -43,6 +50,9 @@ class DepthSepConv(NamedTuple):
   stride: int
   depth: int
 
+
+# A layer of a network.
+Row = Union[Conv, DepthSepConv]
 
 # Table 1. The scopes of these layers are Conv2d_<row>, as in the published
 # checkpoints. It is a list, as in slim, because callers pass changed copies of
@@ -68,10 +78,13 @@ _CONV_DEFS = MOBILENETV1_CONV_DEFS  # slim's name until 2018.
 _OUTPUT_STRIDES = (8, 16, 32)
 
 
-def mobilenet_v1_base(inputs, final_endpoint='Conv2d_13_pointwise',
-                      min_depth=8, depth_multiplier=1.0, conv_defs=None,
-                      output_stride=None, use_explicit_padding=False,
-                      scope=None):
+def mobilenet_v1_base(inputs: tf.Tensor,
+                      final_endpoint: str = 'Conv2d_13_pointwise',
+                      min_depth: int = 8, depth_multiplier: float = 1.0,
+                      conv_defs: Optional[Sequence[Row]] = None,
+                      output_stride: Optional[int] = None,
+                      use_explicit_padding: bool = False,
+                      scope: Optional[Scope] = None) -> NetworkOutput:
   """Builds the network without its classifier, up to `final_endpoint`.
 
   Args:
@@ -179,11 +192,15 @@ def _pad(net, kernel, rate):
   return tf.pad(net, paddings)
 
 
-def mobilenet_v1(inputs, num_classes=1000, dropout_keep_prob=0.999,
-                 is_training=True, min_depth=8, depth_multiplier=1.0,
-                 conv_defs=None, prediction_fn=slim.softmax,
-                 spatial_squeeze=True, reuse=None, scope='MobilenetV1',
-                 global_pool=False):
+@image_size(224)
+def mobilenet_v1(inputs: tf.Tensor, num_classes: Optional[int] = 1000,
+                 dropout_keep_prob: float = 0.999, is_training: bool = True,
+                 min_depth: int = 8, depth_multiplier: float = 1.0,
+                 conv_defs: Optional[Sequence[Row]] = None,
+                 prediction_fn: Optional[PredictionFn] = slim.softmax,
+                 spatial_squeeze: bool = True, reuse: Optional[bool] = None,
+                 scope: Optional[Scope] = 'MobilenetV1',
+                 global_pool: bool = False) -> NetworkOutput:
   """Builds MobileNet V1.
 
   Args:
@@ -243,9 +260,6 @@ def mobilenet_v1(inputs, num_classes=1000, dropout_keep_prob=0.999,
   return logits, end_points
 
 
-mobilenet_v1.default_image_size = 224
-
-
 def _last_name(conv_defs):
   return _layers(conv_defs, None)[-1].name
 
@@ -267,11 +281,11 @@ mobilenet_v1_025 = _scaled(0.25)
 
 
 def mobilenet_v1_arg_scope(
-    is_training=True, weight_decay=0.00004, stddev=0.09,
-    regularize_depthwise=False, batch_norm_decay=0.9997,
-    batch_norm_epsilon=0.001,
-    batch_norm_updates_collections=tf.GraphKeys.UPDATE_OPS,
-    normalizer_fn=batch_norm):
+    is_training: Optional[bool] = True, weight_decay: float = 0.00004,
+    stddev: float = 0.09, regularize_depthwise: bool = False,
+    batch_norm_decay: float = 0.9997, batch_norm_epsilon: float = 0.001,
+    batch_norm_updates_collections: Optional[str] = tf.GraphKeys.UPDATE_OPS,
+    normalizer_fn: Optional[Callable] = batch_norm) -> ArgScope:
   """Returns the arg scope of MobileNet V1.
 
   Args:

@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from common.errors import unknown_name
 from compat import slim, tf
+from nets.network_types import image_size
 from nets.networks import (
   NETWORKS,
   OTHER_CHECKPOINTS,
@@ -63,6 +64,7 @@ def get_network_fn(name: str, num_classes: Optional[int],
   """
   row = get_network(name)
 
+  @image_size(row.image_size)
   @functools.wraps(row.function)
   def network_fn(images: tf.Tensor, **kwargs: Any) -> Any:
     # Made here and not outside, because it holds the caller's arg scopes too.
@@ -70,7 +72,6 @@ def get_network_fn(name: str, num_classes: Optional[int],
       return row.function(images, num_classes, is_training=is_training,
                           **kwargs)
 
-  network_fn.default_image_size = row.image_size  # type: ignore[attr-defined]
   return network_fn
 
 

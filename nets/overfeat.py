@@ -14,8 +14,11 @@ Differences from the paper:
   photos; other photo sizes need spatial_squeeze=False or global_pool=True.
 """
 
+from typing import Optional
+
 from compat import slim, tf
 from nets import plain_utils
+from nets.network_types import ArgScope, NetworkOutput, Scope, image_size
 from nets.plain_utils import Conv, MaxPool
 
 LAYERS = (
@@ -34,7 +37,7 @@ FC7 = Conv('fc7', 4096, [1, 1])                   # 1 x 1 x 4096
 trunc_normal = plain_utils.trunc_normal
 
 
-def overfeat_arg_scope(weight_decay=0.0005):
+def overfeat_arg_scope(weight_decay: float = 0.0005) -> ArgScope:
   """Returns the arg scope of OverFeat.
 
   Args:
@@ -49,8 +52,11 @@ def overfeat_arg_scope(weight_decay=0.0005):
       return scope
 
 
-def overfeat(inputs, num_classes=1000, is_training=True, dropout_keep_prob=0.5,
-             spatial_squeeze=True, scope='overfeat', global_pool=False):
+@image_size(231)
+def overfeat(inputs: tf.Tensor, num_classes: Optional[int] = 1000,
+             is_training: bool = True, dropout_keep_prob: float = 0.5,
+             spatial_squeeze: bool = True, scope: Optional[Scope] = 'overfeat',
+             global_pool: bool = False) -> NetworkOutput:
   """Builds OverFeat.
 
   Args:
@@ -74,6 +80,3 @@ def overfeat(inputs, num_classes=1000, is_training=True, dropout_keep_prob=0.5,
     return plain_utils.plain_network(
         inputs, LAYERS, FC6, FC7, num_classes, is_training, dropout_keep_prob,
         spatial_squeeze, global_pool, small_start=True)
-
-
-overfeat.default_image_size = 231

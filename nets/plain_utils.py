@@ -12,10 +12,11 @@ rows:
 Arguments that a row does not set come from the network's arg scope.
 """
 
-from typing import List, NamedTuple, Optional
+from typing import Callable, Iterable, List, NamedTuple, Optional, Union
 
 from common.errors import InputError
 from compat import slim, tf
+from nets.network_types import ArgScope, EndPoints, NetworkOutput
 
 
 class Conv(NamedTuple):
@@ -40,12 +41,16 @@ class MaxPool(NamedTuple):
   stride: int = 2
 
 
-def trunc_normal(stddev):
+# A layer of a network.
+Layer = Union[Conv, MaxPool]
+
+def trunc_normal(stddev: float) -> tf.truncated_normal_initializer:
   """Returns an initializer: truncated normal around 0."""
   return tf.truncated_normal_initializer(0.0, stddev)
 
 
-def plain_arg_scope(weight_decay, biases_initializer):
+def plain_arg_scope(weight_decay: float,
+                    biases_initializer: Callable) -> ArgScope:
   """Returns the arg scope that the plain networks share.
 
   Args:
@@ -106,9 +111,11 @@ def _check_covers(net, layer, name):
                                size[1]))
 
 
-def plain_network(inputs, layers, fc6, fc7, num_classes, is_training,
-                  dropout_keep_prob, spatial_squeeze, global_pool,
-                  small_start=False):
+def plain_network(inputs: tf.Tensor, layers: Iterable[Layer], fc6: Conv,
+                  fc7: Conv, num_classes: Optional[int], is_training: bool,
+                  dropout_keep_prob: float, spatial_squeeze: bool,
+                  global_pool: bool,
+                  small_start: bool = False) -> NetworkOutput:
   """Builds a plain network in the current variable scope.
 
   Args:
@@ -138,7 +145,7 @@ def plain_network(inputs, layers, fc6, fc7, num_classes, is_training,
     wide = {'weights_initializer': trunc_normal(0.005),
             'biases_initializer': tf.constant_initializer(0.1)}
     last = dict(wide, biases_initializer=tf.zeros_initializer())
-  end_points = {}
+  end_points: EndPoints = {}
   net = _add_layers(inputs, layers, end_points)
   with slim.arg_scope([slim.conv2d], **wide):
     net = _add_layers(net, [fc6], end_points)

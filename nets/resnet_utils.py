@@ -14,11 +14,18 @@ instead of strided: that gives the same features at more positions.
 """
 
 import contextlib
-from typing import Any, Callable, Dict, List, NamedTuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
 from common.errors import InputError
 from compat import slim, tf
 from nets.batch_norm import batch_norm
+from nets.network_types import (
+  Activation,
+  ArgScope,
+  Collections,
+  NetworkOutput,
+  Scope,
+)
 
 
 class Block(NamedTuple):
@@ -77,13 +84,13 @@ _ROOT_STRIDE = 4  # Of the first convolution and pooling together.
 NoOpScope = contextlib.nullcontext
 
 
-def resnet_arg_scope(weight_decay=0.0001,
-                     batch_norm_decay=0.997,
-                     batch_norm_epsilon=1e-5,
-                     batch_norm_scale=True,
-                     activation_fn=tf.nn.relu,
-                     use_batch_norm=True,
-                     batch_norm_updates_collections=tf.GraphKeys.UPDATE_OPS):
+def resnet_arg_scope(
+    weight_decay: float = 0.0001, batch_norm_decay: float = 0.997,
+    batch_norm_epsilon: float = 1e-5, batch_norm_scale: bool = True,
+    activation_fn: Optional[Activation] = tf.nn.relu,
+    use_batch_norm: bool = True,
+    batch_norm_updates_collections: Optional[str] = tf.GraphKeys.UPDATE_OPS
+) -> ArgScope:
   """Returns the arg scope of the ResNets.
 
   Args:
@@ -119,7 +126,8 @@ def resnet_arg_scope(weight_decay=0.0001,
         return scope
 
 
-def subsample(inputs, factor, scope=None):
+def subsample(inputs: tf.Tensor, factor: int,
+              scope: Optional[str] = None) -> tf.Tensor:
   """Keeps one of `factor` rows and columns, beginning with the first.
 
   Args:
@@ -135,7 +143,9 @@ def subsample(inputs, factor, scope=None):
   return slim.max_pool2d(inputs, [1, 1], stride=factor, scope=scope)
 
 
-def conv2d_same(inputs, num_outputs, kernel_size, stride, rate=1, scope=None):
+def conv2d_same(inputs: tf.Tensor, num_outputs: int, kernel_size: int,
+                stride: int, rate: int = 1,
+                scope: Optional[Scope] = None) -> tf.Tensor:
   """Convolves as with 'SAME' padding, then keeps every `stride`-th position.
 
   TensorFlow's own 'SAME' padding with a stride depends on whether the size is
@@ -164,9 +174,11 @@ def conv2d_same(inputs, num_outputs, kernel_size, stride, rate=1, scope=None):
 
 
 @slim.add_arg_scope
-def stack_blocks_dense(net, blocks, output_stride=None,
-                       store_non_strided_activations=False,
-                       outputs_collections=None):
+def stack_blocks_dense(net: tf.Tensor, blocks: Sequence[Block],
+                       output_stride: Optional[int] = None,
+                       store_non_strided_activations: bool = False,
+                       outputs_collections: Optional[Collections] = None
+                       ) -> tf.Tensor:
   """Adds blocks, dilated once `output_stride` is reached.
 
   Args:
@@ -234,7 +246,8 @@ def _check_output_stride(output_stride, blocks, root_stride=1):
                      'got %r' % (', '.join(map(str, reached)), output_stride))
 
 
-def bottleneck_block(scope, unit_fn, base_depth, num_units, stride):
+def bottleneck_block(scope: str, unit_fn: Callable, base_depth: int,
+                     num_units: int, stride: int) -> Block:
   """Returns a Block of equal units; only the last one has the stride."""
   unit = {'depth': base_depth * 4, 'depth_bottleneck': base_depth, 'stride': 1}
   return Block(scope, unit_fn,
@@ -242,7 +255,8 @@ def bottleneck_block(scope, unit_fn, base_depth, num_units, stride):
                [dict(unit, stride=stride)])
 
 
-def shortcut(inputs, projected, depth, stride, **options):
+def shortcut(inputs: tf.Tensor, projected: tf.Tensor, depth: int, stride: int,
+             **options: Any) -> tf.Tensor:
   """Adds the shortcut of a bottleneck, under the scope 'shortcut'.
 
   Args:
@@ -265,7 +279,8 @@ def shortcut(inputs, projected, depth, stride, **options):
                      **options)
 
 
-def residual(net, depth, depth_bottleneck, stride, rate, **options):
+def residual(net: tf.Tensor, depth: int, depth_bottleneck: int, stride: int,
+             rate: int, **options: Any) -> tf.Tensor:
   """Adds the three convolutions of a bottleneck.
 
   Args:
@@ -284,9 +299,12 @@ def residual(net, depth, depth_bottleneck, stride, rate, **options):
   return slim.conv2d(net, depth, [1, 1], stride=1, scope='conv3', **options)
 
 
-def resnet(inputs, blocks, unit_fn, preactivation, num_classes, is_training,
-           global_pool, output_stride, include_root_block, spatial_squeeze,
-           store_non_strided_activations=False):
+def resnet(inputs: tf.Tensor, blocks: Sequence[Block], unit_fn: Callable,
+           preactivation: bool, num_classes: Optional[int],
+           is_training: Optional[bool], global_pool: bool,
+           output_stride: Optional[int], include_root_block: bool,
+           spatial_squeeze: bool,
+           store_non_strided_activations: bool = False) -> NetworkOutput:
   """Builds a ResNet in the current variable scope.
 
   Args:

@@ -17,17 +17,24 @@ Differences from the paper:
 - The paper has no 200 layers; they are those of arXiv:1603.05027.
 """
 
+from typing import Optional, Sequence
+
 from compat import slim, tf
 from nets import resnet_utils
+from nets.network_types import Collections, NetworkOutput, Scope, image_size
 
 resnet_arg_scope = resnet_utils.resnet_arg_scope
 NoOpScope = resnet_utils.NoOpScope
 
+_IMAGE_SIZE = 224  # Default height and width of photos, in pixels.
+
 
 @slim.add_arg_scope
-def bottleneck(inputs, depth, depth_bottleneck, stride, rate=1,
-               outputs_collections=None, scope=None,
-               use_bounded_activations=False):
+def bottleneck(inputs: tf.Tensor, depth: int, depth_bottleneck: int,
+               stride: int, rate: int = 1,
+               outputs_collections: Optional[Collections] = None,
+               scope: Optional[Scope] = None,
+               use_bounded_activations: bool = False) -> tf.Tensor:
   """Adds a unit: input plus the output of three convolutions, activated.
 
   Args:
@@ -49,7 +56,7 @@ def bottleneck(inputs, depth, depth_bottleneck, stride, rate=1,
       unknown.
   """
   activation = tf.nn.relu6 if use_bounded_activations else tf.nn.relu
-  with tf.variable_scope(scope, 'bottleneck_v1', [inputs]) as scope:
+  with tf.variable_scope(scope, 'bottleneck_v1', [inputs]) as opened:
     shortcut = resnet_utils.shortcut(
         inputs, inputs, depth, stride,
         activation_fn=tf.nn.relu6 if use_bounded_activations else None)
@@ -58,13 +65,18 @@ def bottleneck(inputs, depth, depth_bottleneck, stride, rate=1,
     if use_bounded_activations:
       residual = tf.clip_by_value(residual, -6.0, 6.0)
     return slim.utils.collect_named_outputs(
-        outputs_collections, scope.name, activation(shortcut + residual))
+        outputs_collections, opened.name, activation(shortcut + residual))
 
 
-def resnet_v1(inputs, blocks, num_classes=None, is_training=True,
-              global_pool=True, output_stride=None, include_root_block=True,
-              spatial_squeeze=True, store_non_strided_activations=False,
-              reuse=None, scope=None):
+@image_size(_IMAGE_SIZE)
+def resnet_v1(inputs: tf.Tensor, blocks: Sequence[resnet_utils.Block],
+              num_classes: Optional[int] = None,
+              is_training: Optional[bool] = True, global_pool: bool = True,
+              output_stride: Optional[int] = None,
+              include_root_block: bool = True, spatial_squeeze: bool = True,
+              store_non_strided_activations: bool = False,
+              reuse: Optional[bool] = None,
+              scope: Optional[Scope] = None) -> NetworkOutput:
   """Builds a ResNet V1 of any blocks.
 
   Args:
@@ -98,10 +110,8 @@ def resnet_v1(inputs, blocks, num_classes=None, is_training=True,
         store_non_strided_activations)
 
 
-resnet_v1.default_image_size = 224
-
-
-def resnet_v1_block(scope, base_depth, num_units, stride):
+def resnet_v1_block(scope: str, base_depth: int, num_units: int,
+                    stride: int) -> resnet_utils.Block:
   """Returns a block of bottlenecks whose last one has the stride.
 
   Args:
@@ -120,6 +130,7 @@ def resnet_v1_block(scope, base_depth, num_units, stride):
 def _published(name, stages):
   """Returns the function that builds the network in a column of table 1."""
 
+  @image_size(_IMAGE_SIZE)
   def network(inputs, num_classes=None, is_training=True, global_pool=True,
               output_stride=None, spatial_squeeze=True,
               store_non_strided_activations=False, reuse=None, scope=name,
@@ -154,7 +165,6 @@ def _published(name, stages):
         True, spatial_squeeze, store_non_strided_activations, reuse, scope)
 
   network.__name__ = network.__qualname__ = name
-  network.default_image_size = resnet_v1.default_image_size
   return network
 
 

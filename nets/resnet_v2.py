@@ -19,17 +19,24 @@ Differences from the paper:
 - Convolutions that are not followed by batch normalisation have biases.
 """
 
+from typing import Optional, Sequence
+
 from compat import slim, tf
 from nets import resnet_utils
 from nets.batch_norm import batch_norm
+from nets.network_types import Collections, NetworkOutput, Scope, image_size
 
 resnet_arg_scope = resnet_utils.resnet_arg_scope
 NoOpScope = resnet_utils.NoOpScope
 
+_IMAGE_SIZE = 224  # Default height and width of photos, in pixels.
+
 
 @slim.add_arg_scope
-def bottleneck(inputs, depth, depth_bottleneck, stride, rate=1,
-               outputs_collections=None, scope=None):
+def bottleneck(inputs: tf.Tensor, depth: int, depth_bottleneck: int,
+               stride: int, rate: int = 1,
+               outputs_collections: Optional[Collections] = None,
+               scope: Optional[Scope] = None) -> tf.Tensor:
   """Adds a unit: input plus three convolutions of the activated input.
 
   The input is normalised and activated before the convolutions.
@@ -51,18 +58,23 @@ def bottleneck(inputs, depth, depth_bottleneck, stride, rate=1,
       unknown.
   """
   bare = {'normalizer_fn': None, 'activation_fn': None}
-  with tf.variable_scope(scope, 'bottleneck_v2', [inputs]) as scope:
+  with tf.variable_scope(scope, 'bottleneck_v2', [inputs]) as opened:
     preact = batch_norm(inputs, activation_fn=tf.nn.relu, scope='preact')
     shortcut = resnet_utils.shortcut(inputs, preact, depth, stride, **bare)
     residual = resnet_utils.residual(preact, depth, depth_bottleneck, stride,
                                      rate, **bare)
-    return slim.utils.collect_named_outputs(outputs_collections, scope.name,
+    return slim.utils.collect_named_outputs(outputs_collections, opened.name,
                                             shortcut + residual)
 
 
-def resnet_v2(inputs, blocks, num_classes=None, is_training=True,
-              global_pool=True, output_stride=None, include_root_block=True,
-              spatial_squeeze=True, reuse=None, scope=None):
+@image_size(_IMAGE_SIZE)
+def resnet_v2(inputs: tf.Tensor, blocks: Sequence[resnet_utils.Block],
+              num_classes: Optional[int] = None,
+              is_training: Optional[bool] = True, global_pool: bool = True,
+              output_stride: Optional[int] = None,
+              include_root_block: bool = True, spatial_squeeze: bool = True,
+              reuse: Optional[bool] = None,
+              scope: Optional[Scope] = None) -> NetworkOutput:
   """Builds a ResNet V2 of any blocks.
 
   Args:
@@ -92,10 +104,8 @@ def resnet_v2(inputs, blocks, num_classes=None, is_training=True,
         output_stride, include_root_block, spatial_squeeze)
 
 
-resnet_v2.default_image_size = 224
-
-
-def resnet_v2_block(scope, base_depth, num_units, stride):
+def resnet_v2_block(scope: str, base_depth: int, num_units: int,
+                    stride: int) -> resnet_utils.Block:
   """Returns a block of bottlenecks whose last one has the stride.
 
   Args:
@@ -114,6 +124,7 @@ def resnet_v2_block(scope, base_depth, num_units, stride):
 def _published(name, stages):
   """Returns the function that builds the network of some depth."""
 
+  @image_size(_IMAGE_SIZE)
   def network(inputs, num_classes=None, is_training=True, global_pool=True,
               output_stride=None, spatial_squeeze=True, reuse=None, scope=name):
     """Builds a ResNet V2; see `resnet_v2` for details.
@@ -140,7 +151,6 @@ def _published(name, stages):
         scope)
 
   network.__name__ = network.__qualname__ = name
-  network.default_image_size = resnet_v2.default_image_size
   return network
 
 

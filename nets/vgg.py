@@ -17,6 +17,7 @@ from typing import NamedTuple, Tuple
 
 from compat import tf
 from nets import plain_utils
+from nets.network_types import ArgScope, image_size
 from nets.plain_utils import Conv, MaxPool
 
 
@@ -65,7 +66,7 @@ VGG_19 = (
 )
 
 
-def vgg_arg_scope(weight_decay=0.0005):
+def vgg_arg_scope(weight_decay: float = 0.0005) -> ArgScope:
   """Returns the arg scope of the VGG networks.
 
   Args:
@@ -80,6 +81,7 @@ def vgg_arg_scope(weight_decay=0.0005):
 def _vgg(name, stages):
   """Returns the function that builds the network in a column of table 1."""
 
+  @image_size(224)
   def network(inputs, num_classes=1000, is_training=True, dropout_keep_prob=0.5,
               spatial_squeeze=True, scope=name, fc_conv_padding='VALID',
               global_pool=False, reuse=None):
@@ -114,7 +116,6 @@ def _vgg(name, stages):
           dropout_keep_prob, spatial_squeeze, global_pool)
 
   network.__name__ = network.__qualname__ = name
-  network.default_image_size = 224
   return network
 
 

@@ -10,15 +10,18 @@ match. Activation and batch norm are set by the arg scope.
 
 import contextlib
 import functools
+from typing import Any, Callable, Optional, Sequence, Union
 
 from common.errors import InputError
 from compat import slim, tf
+from nets.network_types import EndPoints, Scope
 
 _CHANNELS = 3  # The axis of the channels: [batch, height, width, channels].
 _LOCATIONS = (None, 'input', 'output', 'expansion')
 
 
-def fixed_padding(inputs, kernel_size, rate=1):
+def fixed_padding(inputs: tf.Tensor, kernel_size: Sequence[int],
+                  rate: int = 1) -> tf.Tensor:
   """Pads height and width for a 'VALID' convolution that keeps the size.
 
   Unlike with 'SAME', the padding does not depend on the size of the input.
@@ -38,7 +41,8 @@ def fixed_padding(inputs, kernel_size, rate=1):
   return tf.pad(inputs, paddings + [[0, 0]])
 
 
-def make_divisible(v, divisor, min_value=None):
+def make_divisible(v: float, divisor: int,
+                   min_value: Optional[int] = None) -> int:
   """Returns the multiple of `divisor` that is nearest to `v` channels.
 
   Args:
@@ -82,8 +86,8 @@ def _split_divisible(num, num_ways, divisible_by=8):
   return [end - start for start, end in zip(ends, ends[1:])]
 
 
-def split_conv(input_tensor, num_outputs, num_ways, scope, divisible_by=8,
-               **kwargs):
+def split_conv(input_tensor: tf.Tensor, num_outputs: int, num_ways: int,
+               scope: str, divisible_by: int = 8, **kwargs: Any) -> tf.Tensor:
   """Adds a 1 x 1 convolution in groups: part i of the output reads part i.
 
   Args:
@@ -133,9 +137,12 @@ def _separable_scope(scope):
 
 
 @slim.add_arg_scope
-def split_separable_conv2d(input_tensor, num_outputs, scope=None,
-                           normalizer_fn=None, stride=1, rate=1,
-                           endpoints=None, use_explicit_padding=False):
+def split_separable_conv2d(input_tensor: tf.Tensor, num_outputs: int,
+                           scope: Optional[str] = None,
+                           normalizer_fn: Optional[Callable] = None,
+                           stride: int = 1, rate: int = 1,
+                           endpoints: Optional[EndPoints] = None,
+                           use_explicit_padding: bool = False) -> tf.Tensor:
   """Adds the block of MobileNet V1: 3 x 3 depthwise, then 1 x 1.
 
   Args:
@@ -170,7 +177,8 @@ def split_separable_conv2d(input_tensor, num_outputs, scope=None,
   return net
 
 
-def expand_input_by_factor(n, divisible_by=8):
+def expand_input_by_factor(n: float,
+                           divisible_by: int = 8) -> Callable[..., int]:
   """Returns an `expansion_size` for `expanded_conv`: `n` times the input's.
 
   Args:
@@ -184,13 +192,18 @@ _SIX_TIMES = expand_input_by_factor(6)
 
 
 @slim.add_arg_scope
-def expanded_conv(input_tensor, num_outputs,
-                  expansion_size=_SIX_TIMES, stride=1, rate=1,
-                  kernel_size=(3, 3), residual=True, normalizer_fn=None,
-                  split_projection=1, split_expansion=1,
-                  expansion_transform=None, depthwise_location='expansion',
-                  depthwise_channel_multiplier=1, endpoints=None,
-                  use_explicit_padding=False, padding='SAME', scope=None):
+def expanded_conv(
+    input_tensor: tf.Tensor, num_outputs: int,
+    expansion_size: Union[int, Callable[..., int]] = _SIX_TIMES,
+    stride: int = 1, rate: int = 1, kernel_size: Sequence[int] = (3, 3),
+    residual: Union[bool, Callable[..., tf.Tensor]] = True,
+    normalizer_fn: Optional[Callable] = None, split_projection: int = 1,
+    split_expansion: int = 1,
+    expansion_transform: Optional[Callable[..., tf.Tensor]] = None,
+    depthwise_location: Optional[str] = 'expansion',
+    depthwise_channel_multiplier: int = 1,
+    endpoints: Optional[EndPoints] = None, use_explicit_padding: bool = False,
+    padding: str = 'SAME', scope: Optional[Scope] = None) -> tf.Tensor:
   """Adds the bottleneck of MobileNet V2: expand, depthwise, project.
 
   There is no expansion layer if it would not increase the number of channels.

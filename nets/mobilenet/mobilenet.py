@@ -14,13 +14,36 @@ A network is a dict, such as mobilenet_v2.V2_DEF. Callers copy and change it:
 """
 
 import contextlib
-from typing import Any, Callable, Dict, NamedTuple
+from typing import (
+  Any,
+  Callable,
+  ContextManager,
+  Dict,
+  Iterable,
+  Iterator,
+  Mapping,
+  NamedTuple,
+  Optional,
+  Sequence,
+  Tuple,
+  Union,
+)
 
 from common.errors import InputError, unknown_name
 from compat import slim, tf
 from nets.batch_norm import batch_norm
 from nets.mobilenet import conv_blocks
 from nets.mobilenet.conv_blocks import fixed_padding, make_divisible
+from nets.network_types import (
+  Activation,
+  ArgScope,
+  NetworkOutput,
+  PredictionFn,
+  Scope,
+)
+
+# A network: the dict described above.
+ConvDefs = Dict[str, Any]
 
 # The names that slim's own modules use.
 _fixed_padding = fixed_padding
@@ -45,14 +68,15 @@ class _Op(NamedTuple):
 class NoOpScope:
   """A scope that does nothing."""
 
-  def __enter__(self):
+  def __enter__(self) -> None:
     return None
 
   def __exit__(self, exc_type, exc_value, traceback):
     return False
 
 
-def safe_arg_scope(funcs, **kwargs):
+def safe_arg_scope(funcs: Sequence[Callable],
+                   **kwargs: Any) -> ContextManager[Optional[ArgScope]]:
   """Returns `slim.arg_scope` of those arguments that are not None.
 
   Args:
@@ -67,7 +91,10 @@ def safe_arg_scope(funcs, **kwargs):
 
 
 @contextlib.contextmanager
-def set_arg_scope_defaults(defaults):
+def set_arg_scope_defaults(
+    defaults: Union[Mapping[Tuple[Callable, ...], Dict[str, Any]],
+                    Iterable[Tuple[Sequence[Callable], Dict[str, Any]]]]
+) -> Iterator[None]:
   """Enters several arg scopes in order.
 
   Args:
@@ -86,14 +113,16 @@ def set_arg_scope_defaults(defaults):
 _set_arg_scope_defaults = set_arg_scope_defaults
 
 
-def apply_activation(x, name=None, activation_fn=None):
+def apply_activation(x: tf.Tensor, name: Optional[str] = None,
+                     activation_fn: Optional[Activation] = None) -> tf.Tensor:
   """Returns `activation_fn(x, name=name)`, or `x` without an activation_fn."""
   return activation_fn(x, name=name) if activation_fn else x
 
 
 @slim.add_arg_scope
-def depth_multiplier(output_params, multiplier, divisible_by=8, min_depth=8,
-                     **unused_kwargs):
+def depth_multiplier(output_params: Dict[str, Any], multiplier: float,
+                     divisible_by: int = 8, min_depth: int = 8,
+                     **unused_kwargs: Any) -> None:
   """Scales `num_outputs` in the arguments of a layer, if it is one of them.
 
   Args:
@@ -108,7 +137,8 @@ def depth_multiplier(output_params, multiplier, divisible_by=8, min_depth=8,
         output_params['num_outputs'] * multiplier, divisible_by, min_depth)
 
 
-def op(opfunc, multiplier_func=depth_multiplier, **params):
+def op(opfunc: Callable, multiplier_func: Callable = depth_multiplier,
+       **params: Any) -> _Op:
   """Returns one layer of a 'spec'.
 
   Args:
@@ -130,9 +160,13 @@ def _scope_all(scope, default_scope=None):
 
 
 @slim.add_arg_scope
-def mobilenet_base(inputs, conv_defs, multiplier=1.0, final_endpoint=None,
-                   output_stride=None, use_explicit_padding=False, scope=None,
-                   is_training=False):
+def mobilenet_base(inputs: tf.Tensor, conv_defs: ConvDefs,
+                   multiplier: float = 1.0,
+                   final_endpoint: Optional[str] = None,
+                   output_stride: Optional[int] = None,
+                   use_explicit_padding: bool = False,
+                   scope: Optional[Scope] = None,
+                   is_training: Optional[bool] = False) -> NetworkOutput:
   """Builds the layers of a MobileNet, without pooling and classifier.
 
   Args:
@@ -240,8 +274,11 @@ def _add_layer(net, layer, name, use_explicit_padding):
 
 
 @slim.add_arg_scope
-def mobilenet(inputs, num_classes=1001, prediction_fn=slim.softmax, reuse=None,
-              scope='Mobilenet', base_only=False, **mobilenet_args):
+def mobilenet(inputs: tf.Tensor, num_classes: Optional[int] = 1001,
+              prediction_fn: Optional[PredictionFn] = slim.softmax,
+              reuse: Optional[bool] = None,
+              scope: Optional[Scope] = 'Mobilenet', base_only: bool = False,
+              **mobilenet_args: Any) -> NetworkOutput:
   """Builds a MobileNet.
 
   Args:
@@ -293,7 +330,9 @@ def mobilenet(inputs, num_classes=1001, prediction_fn=slim.softmax, reuse=None,
   return logits, end_points
 
 
-def global_pool(input_tensor, pool_op=tf.nn.avg_pool):
+def global_pool(input_tensor: tf.Tensor,
+                pool_op: Callable[..., tf.Tensor] = tf.nn.avg_pool
+                ) -> tf.Tensor:
   """Pools over all positions.
 
   Args:
@@ -320,8 +359,10 @@ def global_pool(input_tensor, pool_op=tf.nn.avg_pool):
                    'height or width is unknown, got %r' % pool_op)
 
 
-def training_scope(is_training=True, weight_decay=0.00004, stddev=0.09,
-                   dropout_keep_prob=0.8, bn_decay=0.997):
+def training_scope(is_training: Optional[bool] = True,
+                   weight_decay: float = 0.00004, stddev: float = 0.09,
+                   dropout_keep_prob: float = 0.8,
+                   bn_decay: float = 0.997) -> ArgScope:
   """Returns the arg scope for training a MobileNet.
 
     with slim.arg_scope(training_scope()):

@@ -18,13 +18,20 @@ Differences from the paper:
 
 import copy
 import functools
-from typing import NamedTuple
+from typing import Any, Callable, NamedTuple, Optional
 
 from common.errors import InputError
 from compat import slim, tf
 from nets.batch_norm import batch_norm
 from nets.mobilenet import conv_blocks as ops
 from nets.mobilenet import mobilenet as lib
+from nets.network_types import (
+  Activation,
+  ArgScope,
+  NetworkOutput,
+  Scope,
+  image_size,
+)
 
 op = lib.op
 expand_input = ops.expand_input_by_factor
@@ -98,11 +105,17 @@ V2_DEF = dict(
 )
 
 
+@image_size(224)
 @slim.add_arg_scope
-def mobilenet(input_tensor, num_classes=1001, depth_multiplier=1.0,
-              scope='MobilenetV2', conv_defs=None,
-              finegrain_classification_mode=False, min_depth=None,
-              divisible_by=None, activation_fn=None, **kwargs):
+def mobilenet(input_tensor: tf.Tensor, num_classes: Optional[int] = 1001,
+              depth_multiplier: float = 1.0,
+              scope: Optional[Scope] = 'MobilenetV2',
+              conv_defs: Optional[lib.ConvDefs] = None,
+              finegrain_classification_mode: bool = False,
+              min_depth: Optional[int] = None,
+              divisible_by: Optional[int] = None,
+              activation_fn: Optional[Activation] = None,
+              **kwargs: Any) -> NetworkOutput:
   """Builds MobileNet V2.
 
   Args:
@@ -133,25 +146,22 @@ def mobilenet(input_tensor, num_classes=1001, depth_multiplier=1.0,
   if 'multiplier' in kwargs:
     raise InputError('multiplier is not accepted by mobilenet_v2, got %r; use '
                      'depth_multiplier' % kwargs['multiplier'])
-  conv_defs = V2_DEF if conv_defs is None else conv_defs
+  definition: lib.ConvDefs = V2_DEF if conv_defs is None else conv_defs
   if finegrain_classification_mode and 0 < depth_multiplier < 1:
-    conv_defs = copy.deepcopy(conv_defs)
-    conv_defs['spec'][-1].params['num_outputs'] /= depth_multiplier
+    definition = copy.deepcopy(definition)
+    definition['spec'][-1].params['num_outputs'] /= depth_multiplier
   if activation_fn:
-    conv_defs = copy.deepcopy(conv_defs)
-    conv_defs.setdefault('defaults', {}).setdefault(_LAYER_FUNCTIONS, {})[
+    definition = copy.deepcopy(definition)
+    definition.setdefault('defaults', {}).setdefault(_LAYER_FUNCTIONS, {})[
         'activation_fn'] = activation_fn
   with lib.safe_arg_scope([lib.depth_multiplier], min_depth=min_depth,
                           divisible_by=divisible_by):
     return lib.mobilenet(input_tensor, num_classes=num_classes,
-                         conv_defs=conv_defs, scope=scope,
+                         conv_defs=definition, scope=scope,
                          multiplier=depth_multiplier, **kwargs)
 
 
-mobilenet.default_image_size = 224
-
-
-def wrapped_partial(func, *args, **kwargs):
+def wrapped_partial(func: Callable, *args: Any, **kwargs: Any) -> Callable:
   """Returns `functools.partial` with the attributes of `func`."""
   return functools.update_wrapper(functools.partial(func, *args, **kwargs),
                                   func)
@@ -165,12 +175,13 @@ mobilenet_v2_035 = wrapped_partial(mobilenet, depth_multiplier=0.35,
 
 
 @slim.add_arg_scope
-def mobilenet_base(input_tensor, depth_multiplier=1.0, **kwargs):
+def mobilenet_base(input_tensor: tf.Tensor, depth_multiplier: float = 1.0,
+                   **kwargs: Any) -> NetworkOutput:
   """Builds MobileNet V2 without pooling and classifier; see `mobilenet`."""
   return mobilenet(input_tensor, depth_multiplier=depth_multiplier,
                    base_only=True, **kwargs)
 
 
-def training_scope(**kwargs):
+def training_scope(**kwargs: Any) -> ArgScope:
   """Returns the training arg scope; see `training_scope` of mobilenet.py."""
   return lib.training_scope(**kwargs)

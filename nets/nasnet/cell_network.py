@@ -4,12 +4,14 @@ A network is a list of Step rows, one per cell, made from its settings;
 `build_network` builds it. Shapes are those of nasnet_large at 331 x 331.
 """
 
-from typing import Callable, NamedTuple, Optional
+from typing import Callable, List, NamedTuple, Optional, Sequence
 
 from common.errors import InputError, unknown_name
 from compat import slim, tf
 from nets.batch_norm import batch_norm
 from nets.nasnet import nasnet_utils
+from nets.nasnet.hparams import HParams
+from nets.network_types import NetworkOutput, Number
 
 
 class Step(NamedTuple):
@@ -45,7 +47,7 @@ CIFAR_STEM = Stem('l1_stem_3x3', 'l1_stem_bn', None, 1, 'SAME')
 IMAGENET_STEM = Stem('conv0', 'conv0_bn', 32, 2, 'VALID')  # 165 x 165 x 96
 
 
-def imagenet_stem_steps(cell, config):
+def imagenet_stem_steps(cell: Callable, config: HParams) -> List[Step]:
   """Returns the first two cells, which each halve the size of large photos."""
   rate = config.filter_scaling_rate
   return [
@@ -54,8 +56,10 @@ def imagenet_stem_steps(cell, config):
   ]
 
 
-def build_network(images, num_classes, is_training, config, stem, steps,
-                  final_endpoint=None, current_step=None):
+def build_network(images: tf.Tensor, num_classes: Optional[int],
+                  is_training: bool, config: HParams, stem: Stem,
+                  steps: Sequence[Step], final_endpoint: Optional[str] = None,
+                  current_step: Optional[Number] = None) -> NetworkOutput:
   """Builds a network.
 
   Args:
@@ -82,7 +86,7 @@ def build_network(images, num_classes, is_training, config, stem, steps,
   known = ['Stem'] + [cell for cell in cells if cell != 'Stem']
   known += (['global_pool', 'Logits', 'Predictions'] if num_classes
             else ['global_pool'])
-  if final_endpoint not in [None] + known:
+  if final_endpoint is not None and final_endpoint not in known:
     raise unknown_name('final_endpoint', final_endpoint, known)
   aux_cell = None
   if config.use_aux_head and num_classes and is_training:

@@ -8,28 +8,34 @@ slim's functions return HParams of contrib, which TensorFlow 2 no longer has.
 This class has the methods that programs use.
 """
 
+from typing import TYPE_CHECKING, Any, Dict, Mapping
+
 from common.errors import InputError, unknown_name
 
 
 class HParams:
   """Named values, read and set as attributes; `set_hparam` checks them."""
 
-  def __init__(self, **values):
+  if TYPE_CHECKING:
+    def __getattr__(self, name: str) -> Any:
+      """Tells mypy that a value, of any type, is an attribute."""
+
+  def __init__(self, **values: Any):
     self._types = {name: type(value) for name, value in values.items()}
     self.__dict__.update(values)
 
   def __contains__(self, name):
     return name in self._types
 
-  def get(self, name, default=None):
+  def get(self, name: str, default: Any = None) -> Any:
     """Returns the value of `name`, or `default` if there is none."""
     return getattr(self, name) if name in self else default
 
-  def values(self):
+  def values(self) -> Dict[str, Any]:
     """Returns all values: {name: value}."""
     return {name: getattr(self, name) for name in self._types}
 
-  def set_hparam(self, name, value):
+  def set_hparam(self, name: str, value: Any) -> None:
     """Sets one value.
 
     Args:
@@ -42,7 +48,7 @@ class HParams:
     if name not in self:
       raise unknown_name('hyperparameter', name, self._types)
     expected = self._types[name]
-    accepted = (int, float) if expected is float else expected
+    accepted = (int, float) if expected is float else (expected,)
     # In Python True is an int, but it is not a number of cells.
     if not isinstance(value, accepted) or (isinstance(value, bool) !=
                                            (expected is bool)):
@@ -50,7 +56,7 @@ class HParams:
                        (name, expected.__name__, value))
     setattr(self, name, expected(value))
 
-  def add_hparam(self, name, value):
+  def add_hparam(self, name: str, value: Any) -> None:
     """Adds a value; later values must have the same type.
 
     Args:
@@ -65,7 +71,7 @@ class HParams:
     self._types[name] = type(value)
     setattr(self, name, value)
 
-  def parse(self, text):
+  def parse(self, text: str) -> 'HParams':
     """Sets values from text, such as the value of a flag.
 
     Args:
@@ -99,7 +105,7 @@ class HParams:
       raise InputError('the hyperparameter %s must be of type %s, got %r' %
                        (name, kind.__name__, text))
 
-  def override_from_dict(self, values):
+  def override_from_dict(self, values: Mapping[str, Any]) -> 'HParams':
     """Sets several values.
 
     Args:
@@ -116,9 +122,11 @@ class HParams:
     return self
 
 
-def network_config(num_cells, num_conv_filters, stem_multiplier,
-                   drop_path_keep_prob, dense_dropout_keep_prob,
-                   skip_reduction_layer_input, total_training_steps=250000):
+def network_config(num_cells: int, num_conv_filters: int,
+                   stem_multiplier: float, drop_path_keep_prob: float,
+                   dense_dropout_keep_prob: float,
+                   skip_reduction_layer_input: int,
+                   total_training_steps: int = 250000) -> HParams:
   """Returns the settings of a network, including those common to all.
 
   Args:

@@ -21,18 +21,21 @@ Differences from the paper:
   (skip_reduction_layer_input).
 """
 
-from compat import slim
+from typing import Optional
+
+from compat import slim, tf
 from nets.nasnet import cell_network
 from nets.nasnet.cell_network import Step
-from nets.nasnet.hparams import network_config
+from nets.nasnet.hparams import HParams, network_config
 from nets.nasnet.nasnet_utils import (
   NasNetANormalCell,
   NasNetAReductionCell,
   calc_reduction_layers,
 )
+from nets.network_types import ArgScope, NetworkOutput, Number, image_size
 
 
-def cifar_config():
+def cifar_config() -> HParams:
   """Returns the settings of NASNet-A (6 @ 768), as an HParams."""
   return network_config(
       num_cells=18, num_conv_filters=32, stem_multiplier=3.0,
@@ -42,7 +45,7 @@ def cifar_config():
       total_training_steps=937500)
 
 
-def mobile_imagenet_config():
+def mobile_imagenet_config() -> HParams:
   """Returns the settings of NASNet-A (4 @ 1056), as an HParams."""
   return network_config(
       num_cells=12, num_conv_filters=44, stem_multiplier=1.0,
@@ -50,7 +53,7 @@ def mobile_imagenet_config():
       skip_reduction_layer_input=0)
 
 
-def large_imagenet_config():
+def large_imagenet_config() -> HParams:
   """Returns the settings of NASNet-A (6 @ 4032), as an HParams."""
   return network_config(
       num_cells=18, num_conv_filters=168, stem_multiplier=3.0,
@@ -72,8 +75,9 @@ def _arg_scope(weight_decay, batch_norm_decay, batch_norm_epsilon):
         return scope
 
 
-def nasnet_cifar_arg_scope(weight_decay=5e-4, batch_norm_decay=0.9,
-                           batch_norm_epsilon=1e-5):
+def nasnet_cifar_arg_scope(weight_decay: float = 5e-4,
+                           batch_norm_decay: float = 0.9,
+                           batch_norm_epsilon: float = 1e-5) -> ArgScope:
   """Returns the arg scope of `build_nasnet_cifar`.
 
   Args:
@@ -87,14 +91,16 @@ def nasnet_cifar_arg_scope(weight_decay=5e-4, batch_norm_decay=0.9,
   return _arg_scope(weight_decay, batch_norm_decay, batch_norm_epsilon)
 
 
-def nasnet_mobile_arg_scope(weight_decay=4e-5, batch_norm_decay=0.9997,
-                            batch_norm_epsilon=1e-3):
+def nasnet_mobile_arg_scope(weight_decay: float = 4e-5,
+                            batch_norm_decay: float = 0.9997,
+                            batch_norm_epsilon: float = 1e-3) -> ArgScope:
   """Returns the arg scope of `build_nasnet_mobile`; see the one of CIFAR."""
   return _arg_scope(weight_decay, batch_norm_decay, batch_norm_epsilon)
 
 
-def nasnet_large_arg_scope(weight_decay=5e-5, batch_norm_decay=0.9997,
-                           batch_norm_epsilon=1e-3):
+def nasnet_large_arg_scope(weight_decay: float = 5e-5,
+                           batch_norm_decay: float = 0.9997,
+                           batch_norm_epsilon: float = 1e-3) -> ArgScope:
   """Returns the arg scope of `build_nasnet_large`; see the one of CIFAR."""
   return _arg_scope(weight_decay, batch_norm_decay, batch_norm_epsilon)
 
@@ -131,8 +137,12 @@ def _build_imagenet(images, num_classes, is_training, final_endpoint, config,
       stem_steps + _steps(config), final_endpoint, current_step)
 
 
-def build_nasnet_cifar(images, num_classes, is_training=True, config=None,
-                       current_step=None, final_endpoint=None):
+@image_size(32)
+def build_nasnet_cifar(images: tf.Tensor, num_classes: Optional[int],
+                       is_training: bool = True,
+                       config: Optional[HParams] = None,
+                       current_step: Optional[Number] = None,
+                       final_endpoint: Optional[str] = None) -> NetworkOutput:
   """Builds NASNet-A for CIFAR-10.
 
   Args:
@@ -159,8 +169,12 @@ def build_nasnet_cifar(images, num_classes, is_training=True, config=None,
       _steps(config), final_endpoint, current_step)
 
 
-def build_nasnet_mobile(images, num_classes, is_training=True,
-                        final_endpoint=None, config=None, current_step=None):
+@image_size(224)
+def build_nasnet_mobile(images: tf.Tensor, num_classes: Optional[int],
+                        is_training: bool = True,
+                        final_endpoint: Optional[str] = None,
+                        config: Optional[HParams] = None,
+                        current_step: Optional[Number] = None) -> NetworkOutput:
   """Builds NASNet-A for phones, as `build_nasnet_cifar`.
 
   The input is 224 x 224, the number of features 1056.
@@ -169,16 +183,15 @@ def build_nasnet_mobile(images, num_classes, is_training=True,
                          config or mobile_imagenet_config(), current_step)
 
 
-def build_nasnet_large(images, num_classes, is_training=True,
-                       final_endpoint=None, config=None, current_step=None):
+@image_size(331)
+def build_nasnet_large(images: tf.Tensor, num_classes: Optional[int],
+                       is_training: bool = True,
+                       final_endpoint: Optional[str] = None,
+                       config: Optional[HParams] = None,
+                       current_step: Optional[Number] = None) -> NetworkOutput:
   """Builds the large NASNet-A, as `build_nasnet_cifar`.
 
   The input is 331 x 331, the number of features 4032.
   """
   return _build_imagenet(images, num_classes, is_training, final_endpoint,
                          config or large_imagenet_config(), current_step)
-
-
-build_nasnet_cifar.default_image_size = 32
-build_nasnet_mobile.default_image_size = 224
-build_nasnet_large.default_image_size = 331

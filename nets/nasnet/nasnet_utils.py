@@ -7,11 +7,21 @@ which `NasNetABaseCell` builds.
 """
 
 import re
-from typing import Callable, NamedTuple, Tuple
+from typing import (
+  Callable,
+  ClassVar,
+  List,
+  NamedTuple,
+  Optional,
+  Sequence,
+  Tuple,
+  Union,
+)
 
 from common.errors import InputError
 from compat import slim, tf
 from nets.batch_norm import batch_norm
+from nets.network_types import Number, Scope
 
 # Value of data_format if neither an argument nor an arg scope sets it.
 INVALID = 'null'
@@ -62,7 +72,8 @@ NASNET_A_REDUCTION = Cell((
 ), output=(3, 4, 5, 6))
 
 
-def calc_reduction_layers(num_cells, num_reduction_layers):
+def calc_reduction_layers(num_cells: int,
+                          num_reduction_layers: int) -> List[int]:
   """Returns the indices of the cells before which, or in which, size halves.
 
   They divide the cells evenly: 18 cells and 2 reductions give [6, 12].
@@ -72,7 +83,7 @@ def calc_reduction_layers(num_cells, num_reduction_layers):
 
 
 @slim.add_arg_scope
-def get_channel_index(data_format=INVALID):
+def get_channel_index(data_format: str = INVALID) -> int:
   """Returns the axis of the channels.
 
   Args:
@@ -88,7 +99,8 @@ def get_channel_index(data_format=INVALID):
 
 
 @slim.add_arg_scope
-def get_channel_dim(shape, data_format=INVALID):
+def get_channel_dim(shape: Union[Sequence[int], tf.TensorShape],
+                    data_format: str = INVALID) -> int:
   """Returns the number of channels.
 
   Args:
@@ -106,7 +118,7 @@ def get_channel_dim(shape, data_format=INVALID):
 
 
 @slim.add_arg_scope
-def global_avg_pool(x, data_format=INVALID):
+def global_avg_pool(x: tf.Tensor, data_format: str = INVALID) -> tf.Tensor:
   """Averages over all positions: `[batch, channels]`.
 
   Args:
@@ -125,7 +137,8 @@ def global_avg_pool(x, data_format=INVALID):
 
 
 @slim.add_arg_scope
-def factorized_reduction(net, output_filters, stride, data_format=INVALID):
+def factorized_reduction(net: tf.Tensor, output_filters: int, stride: int,
+                         data_format: str = INVALID) -> tf.Tensor:
   """Shrinks height and width with two shifted 1x1 convolutions.
 
   Each makes half of the channels: one from the pixels at multiples of `stride`,
@@ -167,7 +180,8 @@ def factorized_reduction(net, output_filters, stride, data_format=INVALID):
 
 
 @slim.add_arg_scope
-def drop_path(net, keep_prob, is_training=True):
+def drop_path(net: tf.Tensor, keep_prob: Number,
+              is_training: bool = True) -> tf.Tensor:
   """Drops whole examples of a batch, and scales up the others.
 
   Args:
@@ -245,9 +259,11 @@ class NasNetABaseCell:
       match.
   """
 
-  def __init__(self, num_conv_filters, operations, used_hiddenstates,
-               hiddenstate_indices, drop_path_keep_prob, total_num_cells,
-               total_training_steps, use_bounded_activation=False):
+  def __init__(self, num_conv_filters: int, operations: Sequence[str],
+               used_hiddenstates: Sequence[bool],
+               hiddenstate_indices: Sequence[int], drop_path_keep_prob: float,
+               total_num_cells: int, total_training_steps: int,
+               use_bounded_activation: bool = False):
     combinations = len(operations) // 2
     if not (len(operations) == len(hiddenstate_indices) == 2 * combinations and
             len(used_hiddenstates) == 2 + combinations):
@@ -265,9 +281,11 @@ class NasNetABaseCell:
     self._bounded = use_bounded_activation
     self._activation = tf.nn.relu6 if use_bounded_activation else tf.nn.relu
 
-  def __call__(self, net, scope=None, filter_scaling=1, stride=1,
-               prev_layer=None, cell_num=-1, current_step=None,
-               prev_stride=None):
+  def __call__(self, net: tf.Tensor, scope: Optional[Scope] = None,
+               filter_scaling: float = 1, stride: int = 1,
+               prev_layer: Optional[tf.Tensor] = None, cell_num: int = -1,
+               current_step: Optional[Number] = None,
+               prev_stride: Optional[int] = None) -> tf.Tensor:
     """Adds the cell.
 
     Args:
@@ -393,7 +411,7 @@ def _project(net, num_filters, stride):
                                 scope='1x1'), scope='bn_1')
 
 
-def global_step():
+def global_step() -> tf.Variable:
   """Returns the global step, and creates it if there is none."""
   step = tf.train.get_global_step()
   if step is None:
@@ -407,10 +425,11 @@ def global_step():
 class TableCell(NasNetABaseCell):
   """A cell described by a Cell row, the class attribute `cell`."""
 
-  cell = None
+  cell: ClassVar[Cell]
 
-  def __init__(self, num_conv_filters, drop_path_keep_prob, total_num_cells,
-               total_training_steps, use_bounded_activation=False):
+  def __init__(self, num_conv_filters: int, drop_path_keep_prob: float,
+               total_num_cells: int, total_training_steps: int,
+               use_bounded_activation: bool = False):
     rows = self.cell.combinations
     super().__init__(
         num_conv_filters,

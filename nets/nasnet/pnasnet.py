@@ -18,15 +18,19 @@ Differences from the paper:
   (nasnet_utils.factorized_reduction).
 """
 
+from typing import Optional
+
+from compat import tf
 from nets.nasnet import cell_network, nasnet
 from nets.nasnet.cell_network import Step
-from nets.nasnet.hparams import network_config
+from nets.nasnet.hparams import HParams, network_config
 from nets.nasnet.nasnet_utils import (
   Cell,
   Combination,
   TableCell,
   calc_reduction_layers,
 )
+from nets.network_types import ArgScope, NetworkOutput, Number, image_size
 
 # Figure 1, left.
 PNASNET_5 = Cell((
@@ -44,7 +48,7 @@ class PNasNetNormalCell(TableCell):
   cell = PNASNET_5
 
 
-def large_imagenet_config():
+def large_imagenet_config() -> HParams:
   """Returns the settings of PNASNet-5 (N = 4, F = 216), as an HParams."""
   return network_config(
       num_cells=12, num_conv_filters=216, stem_multiplier=3.0,
@@ -52,7 +56,7 @@ def large_imagenet_config():
       skip_reduction_layer_input=1)
 
 
-def mobile_imagenet_config():
+def mobile_imagenet_config() -> HParams:
   """Returns the settings of PNASNet-5 (N = 3, F = 54), as an HParams."""
   return network_config(
       num_cells=9, num_conv_filters=54, stem_multiplier=1.0,
@@ -60,8 +64,9 @@ def mobile_imagenet_config():
       skip_reduction_layer_input=1)
 
 
-def pnasnet_large_arg_scope(weight_decay=4e-5, batch_norm_decay=0.9997,
-                            batch_norm_epsilon=0.001):
+def pnasnet_large_arg_scope(weight_decay: float = 4e-5,
+                            batch_norm_decay: float = 0.9997,
+                            batch_norm_epsilon: float = 0.001) -> ArgScope:
   """Returns the arg scope of `build_pnasnet_large`.
 
   Args:
@@ -98,8 +103,12 @@ def _steps(config):
   return steps
 
 
-def build_pnasnet_large(images, num_classes, is_training=True,
-                        final_endpoint=None, config=None, current_step=None):
+@image_size(331)
+def build_pnasnet_large(images: tf.Tensor, num_classes: Optional[int],
+                        is_training: bool = True,
+                        final_endpoint: Optional[str] = None,
+                        config: Optional[HParams] = None,
+                        current_step: Optional[Number] = None) -> NetworkOutput:
   """Builds the large PNASNet-5.
 
   Args:
@@ -128,15 +137,16 @@ def build_pnasnet_large(images, num_classes, is_training=True,
       _steps(config), final_endpoint, current_step)
 
 
-def build_pnasnet_mobile(images, num_classes, is_training=True,
-                         final_endpoint=None, config=None, current_step=None):
+@image_size(224)
+def build_pnasnet_mobile(images: tf.Tensor, num_classes: Optional[int],
+                         is_training: bool = True,
+                         final_endpoint: Optional[str] = None,
+                         config: Optional[HParams] = None,
+                         current_step: Optional[Number] = None
+                         ) -> NetworkOutput:
   """Builds PNASNet-5 for phones, as the large one.
 
   The input is 224 x 224, the number of features 1080.
   """
   return build_pnasnet_large(images, num_classes, is_training, final_endpoint,
                              config or mobile_imagenet_config(), current_step)
-
-
-build_pnasnet_large.default_image_size = 331
-build_pnasnet_mobile.default_image_size = 224
