@@ -3,6 +3,7 @@
 import base64
 import io
 from typing import (
+  Any,
   Iterable,
   Iterator,
   List,
@@ -66,13 +67,14 @@ def find(results: Sequence[run_results.SplitResult],
   return sorted(wrong, key=lambda photo: -photo.score)[:count]
 
 
-def pictures(photos: Sequence[WrongPhoto],
+def pictures(photos: Sequence[Any],
              results: Sequence[run_results.SplitResult]
              ) -> List[Optional[str]]:
   """Returns a data: URI of each photo, None for those that cannot be shown.
 
   Args:
-    photos: list of WrongPhotos.
+    photos: list of WrongPhotos, or of rows with the same `split` and
+      `position`.
     results: the SplitResults that they were found in.
   """
   encoded = {}

@@ -95,7 +95,7 @@ def find_or_build_bank(
 
 def dataset_of(
     run: run_info.RunInfo, dataset_name: Optional[str] = None,
-    dataset_dir: Optional[str] = None) -> Tuple[str, Optional[str]]:
+    dataset_dir: Optional[str] = None) -> Tuple[str, str]:
   """Returns the name and the folder of the data set of a run.
 
   Args:

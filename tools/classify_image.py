@@ -21,6 +21,7 @@ import csv
 import json
 import os
 import sys
+from typing import Callable, Dict, Iterable, Iterator, List, Sequence, Tuple
 
 import tqdm
 from absl import flags
@@ -34,12 +35,13 @@ from datasets.photo_files.photos import PhotoError
 from evaluation import calibration
 from runs import checkpoints
 from serving.model.classifier import Classifier
+from serving.model.predictions import PhotoResult
 from serving.web.score_table import none_of_text, top_rows
 
 FLAGS = flags.FLAGS
 
 
-def define_flags():
+def define_flags() -> None:
   """Defines the flags for the network and the output."""
   flags.DEFINE_string(
       'frozen_graph', None, 'Frozen graph of export_inference_graph.py.')
@@ -90,7 +92,7 @@ def define_flags():
       'batch_size', 16, 'Photos per batch.', lower_bound=1)
 
 
-def classifier_from_flags():
+def classifier_from_flags() -> Classifier:
   """Returns the Classifier for the flags.
 
   Raises:
@@ -133,7 +135,7 @@ def _temperature_from_flags(prefix):
   return temperature
 
 
-def find_photos(paths):
+def find_photos(paths: Iterable[str]) -> List[str]:
   """Returns the files in `paths`, those of folders in sorted order.
 
   Args:
@@ -160,7 +162,8 @@ def find_photos(paths):
   return found
 
 
-def classify_files(classifier, paths, batch_size):
+def classify_files(classifier: Classifier, paths: Sequence[str],
+                   batch_size: int) -> Iterator[Tuple[str, PhotoResult]]:
   """Classifies files in batches.
 
   Args:
@@ -262,10 +265,11 @@ class _JsonWriter:
     print('%s\n]' % ('[' if self._before == '[' else ''), flush=True)
 
 
-WRITERS = {'table': _TableWriter, 'csv': _CsvWriter, 'json': _JsonWriter}
+WRITERS: Dict[str, Callable] = {
+    'table': _TableWriter, 'csv': _CsvWriter, 'json': _JsonWriter}
 
 
-def main(argv):
+def main(argv: List[str]) -> int:
   """Prints the scores of the photos on the command line."""
   paths = find_photos(argv[1:])
   classifier = classifier_from_flags()

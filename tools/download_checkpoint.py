@@ -7,6 +7,7 @@ checkpoints/inception_v4.ckpt.
 """
 
 import os
+from typing import List
 
 from absl import flags
 
@@ -18,7 +19,7 @@ from nets import nets_factory
 FLAGS = flags.FLAGS
 
 
-def define_flags():
+def define_flags() -> None:
   """Defines the flags of this program."""
   flags.DEFINE_string(
       'checkpoint_dir', os.path.join(os.path.dirname(os.path.dirname(
@@ -33,7 +34,7 @@ def define_flags():
       'Name to use if the arguments have none.')
 
 
-def main(argv):
+def main(argv: List[str]) -> None:
   """Downloads the named checkpoint and prints its path."""
   names = argv[1:]
   if not names and FLAGS.model_name:

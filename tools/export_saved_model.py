@@ -10,6 +10,7 @@ serving/exports/saved_model.py describes inputs and outputs.
 """
 
 import os
+from typing import List
 
 from absl import flags
 
@@ -33,7 +34,7 @@ _MEANINGS = {
 }
 
 
-def define_flags():
+def define_flags() -> None:
   """Defines the flags for input and output."""
   flags.DEFINE_string(
       'frozen_file', None, 'Frozen graph of export_inference_graph.py.')
@@ -59,7 +60,7 @@ def define_flags():
 def _check_checkpoint(info):
   """Raises InputError if the frozen graph is of another checkpoint."""
   path = FLAGS.checkpoint_path
-  if not path or info is None:
+  if not path:
     return
   if os.path.isdir(path):
     prefix = checkpoints.find(path, FLAGS.which_checkpoint)
@@ -69,12 +70,12 @@ def _check_checkpoint(info):
     export_folder.check_frozen(FLAGS.frozen_file, info, prefix)
 
 
-def main(_):
+def main(_: List[str]) -> None:
   """Writes a version and prints its signature."""
   common_flags.require(FLAGS, 'frozen_file', 'saved_model_dir')
   graph_def = graph_files.read_frozen(FLAGS.frozen_file, 'frozen graph',
                                       FLAGS.allowed_ops)
-  info = graph_info.read(graph_def)
+  info = graph_info.require(graph_def)
   _check_checkpoint(info)
   former = saved_model.read_info(FLAGS.saved_model_dir)
   path, inputs, outputs = saved_model.write(

@@ -14,6 +14,7 @@ accuracies are printed side by side.
 """
 
 import os
+from typing import Any, List, Optional, Tuple
 
 from absl import flags
 
@@ -30,7 +31,7 @@ from serving.model import graph_info, inference_graph
 FLAGS = flags.FLAGS
 
 
-def define_flags():
+def define_flags() -> None:
   """Defines the flags for the input, the output and the comparison."""
   common_flags.define_dataset_flags(split='validation,test')
   common_flags.define_model_flags(nets_factory.NETWORKS)
@@ -56,7 +57,7 @@ def define_flags():
       'Photos to compare on. None: all of the split.', lower_bound=1)
 
 
-def run_from_flags(prefix):
+def run_from_flags(prefix: str) -> run_info.RunInfo:
   """Returns the RunInfo of a checkpoint, completed by the flags.
 
   Args:
@@ -82,7 +83,7 @@ def run_from_flags(prefix):
   return run._replace(**{name: value for name, value in given.items() if value})
 
 
-def _published_from_flags(prefix):
+def _published_from_flags(prefix: str) -> run_info.RunInfo:
   """Returns the RunInfo for a checkpoint without a run.json."""
   if not FLAGS['model_name'].present:
     raise InputError('there is no run.json beside %s: give --model_name' %
@@ -99,7 +100,7 @@ def _published_from_flags(prefix):
       network.preprocessing, FLAGS.dataset_name, FLAGS.dataset_dir, None)
 
 
-def photos_from_flags(run):
+def photos_from_flags(run: run_info.RunInfo) -> Tuple[Optional[str], Any]:
   """Returns the photos for the comparison.
 
   Args:
@@ -127,7 +128,7 @@ def photos_from_flags(run):
   return found[0], dataset
 
 
-def main(_):
+def main(_: List[str]) -> None:
   """Writes model and labels, then compares model and graph."""
   common_flags.require(FLAGS, 'checkpoint_path', 'tflite_file')
   path = FLAGS.tflite_file
@@ -140,12 +141,12 @@ def main(_):
   decay = run_info.choose_decay(FLAGS.moving_average_decay, run, prefix)
   split, photos = photos_from_flags(run)
   with tf.Graph().as_default():
-    info = inference_graph.build(
+    built = inference_graph.build(
         run.model_name, run.labels, run.image_size, run.preprocessing_name,
         batch_size=1, labels_offset=run.labels_offset)
-    graph_def = inference_graph.freeze(info, prefix, decay)
+    graph_def = inference_graph.freeze(built, prefix, decay)
   content = tflite.convert(graph_def)
-  info = graph_info.read(graph_def)
+  info = graph_info.require(graph_def)
   info_path = export_folder.tflite_files(path)[2]
   warning = export_folder.keep_previous(
       (path, label_path, info_path), export_folder.read_tflite(path), info)

@@ -7,6 +7,7 @@ Exits with status 1, and names the network that fits, if this one does not.
 """
 
 import shlex
+from typing import List, Optional
 
 from absl import flags
 
@@ -24,7 +25,7 @@ _LABELS_OFFSETS = {1000: (1, 'without the background class 0'),
                    1001: (0, 'with the background class 0')}
 
 
-def define_flags():
+def define_flags() -> None:
   """Defines the flags of this program."""
   flags.DEFINE_string(
       'model_name', None,
@@ -41,7 +42,7 @@ def define_flags():
       'all', False, 'List all variables, including those that match.')
 
 
-def main(_):
+def main(_: List[str]) -> int:
   """Prints how a checkpoint fits; returns 0 if it does, else 1."""
   common_flags.require(FLAGS, 'model_name', 'checkpoint_path')
   row = nets_factory.get_network(FLAGS.model_name)
@@ -56,7 +57,8 @@ def main(_):
   return 0
 
 
-def report(found, prefix, num_classes, show_all):
+def report(found: fit.Fit, prefix: str, num_classes: Optional[int],
+           show_all: bool) -> List[str]:
   """Returns the lines about the variables.
 
   Args:
@@ -93,7 +95,7 @@ def _some(names, limit):
   return lines + (['  and %d more; --all lists them' % more] if more else [])
 
 
-def no_advice(prefix, model_name):
+def no_advice(prefix: str, model_name: str) -> List[str]:
   """Returns the lines for a checkpoint that does not fit the network."""
   like = [name for name in fit.fitting_networks(prefix) if name != model_name]
   if like:
@@ -103,7 +105,8 @@ def no_advice(prefix, model_name):
           model_name]
 
 
-def advice(found, prefix, model_name, row, num_classes):
+def advice(found: fit.Fit, prefix: str, model_name: str,
+           row: nets_factory.Network, num_classes: Optional[int]) -> List[str]:
   """Returns the lines about the flags for a checkpoint that fits.
 
   Args:
@@ -128,11 +131,14 @@ def advice(found, prefix, model_name, row, num_classes):
                  'the classifier)')
   if num_classes in (None, found.classes) and found.classes and not (
       found.missing or found.differing):
-    offset, why = _LABELS_OFFSETS.get(found.classes, (None, None))
-    lines += ['to continue with its %d classes, or to evaluate it:' %
-              found.classes,
-              which + ('' if why is None else ' --labels_offset=%d' % offset)]
-    lines += [] if why is None else ['  (on ImageNet: %s)' % why]
+    lines.append('to continue with its %d classes, or to evaluate it:' %
+                 found.classes)
+    if found.classes in _LABELS_OFFSETS:
+      offset, why = _LABELS_OFFSETS[found.classes]
+      lines += ['%s --labels_offset=%d' % (which, offset),
+                '  (on ImageNet: %s)' % why]
+    else:
+      lines.append(which)
   averages = fit.kinds_of_unused(found.unused).get('moving averages')
   if averages:
     lines.append('  with --moving_average_decay=0.9999 (or any other value) '

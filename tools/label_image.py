@@ -17,6 +17,8 @@ pixels, mean 0, std 255. (slim's Inception networks were trained with 127.5 for
 both.)
 """
 
+from typing import Any, Dict, List, Optional
+
 import numpy as np
 from absl import flags
 
@@ -37,7 +39,7 @@ _MEAN, _STD, _SIDE = 0.0, 255.0, 299
 _PREPARING = ('input_mean', 'input_std', 'input_width', 'input_height')
 
 
-def define_flags():
+def define_flags() -> None:
   """Defines the flags of TensorFlow's sample of that name."""
   flags.DEFINE_string('image', None, 'Photo to label.')
   flags.DEFINE_string(
@@ -71,7 +73,9 @@ def define_flags():
       lower_bound=1)
 
 
-def prepare(encoded, info, given, shape):
+def prepare(encoded: bytes, info: Optional[graph_info.GraphInfo],
+            given: Dict[str, Any],
+            shape: Optional[List[Optional[int]]]) -> np.ndarray:
   """Returns the image for the graph's input.
 
   Args:
@@ -98,7 +102,7 @@ def prepare(encoded, info, given, shape):
               given.get('input_width', width or _SIDE)]
       for name, asked, taken in (('input_height', size[0], height),
                                  ('input_width', size[1], width)):
-        if taken not in (None, asked):
+        if taken is not None and taken != asked:
           raise InputError('--%s=%d: the graph takes %d pixels' %
                            (name, asked, taken))
       pixels = tf.cast(tf.io.decode_jpeg(encoded, channels or 3), tf.float32)
@@ -108,7 +112,8 @@ def prepare(encoded, info, given, shape):
     return session.run(images)
 
 
-def score(graph_def, info, photo, given):
+def score(graph_def: tf.GraphDef, info: Optional[graph_info.GraphInfo],
+          photo: photos.Photo, given: Dict[str, Any]) -> np.ndarray:
   """Returns the graph's scores for a photo, `[num_classes]` float32.
 
   Args:
@@ -169,7 +174,8 @@ def _tensor(graph, flag, recorded, default):
                      (flag, name, FLAGS.graph))
 
 
-def find_labels(info, num_classes):
+def find_labels(info: Optional[graph_info.GraphInfo],
+                num_classes: int) -> List[str]:
   """Returns the names by output index.
 
   Args:
@@ -191,7 +197,7 @@ def find_labels(info, num_classes):
   return names
 
 
-def main(_):
+def main(_: List[str]) -> None:
   """Prints the best classes as `daisy (0): 0.987`."""
   common_flags.require(FLAGS, 'image', 'graph')
   given = {name: FLAGS[name].value for name in _PREPARING

@@ -13,6 +13,7 @@ scopes: --checkpoint_exclude_scopes of train_image_classifier.py.
 import csv
 import json
 import sys
+from typing import Any, Dict, Iterable, List
 
 from absl import flags
 
@@ -30,7 +31,7 @@ _MILLIONS = {'parameters': '%.2f M', 'multiply_adds': '%.0f M'}
 _NUMBERS = 6  # Columns 1 to 5 are right-aligned.
 
 
-def define_flags():
+def define_flags() -> None:
   """Defines the flags of this program."""
   flags.DEFINE_string(
       'model_name', None,
@@ -41,7 +42,7 @@ def define_flags():
       'Output format. Only the table rounds numbers.')
 
 
-def main(_):
+def main(_: List[str]) -> None:
   """Prints the networks in the form that the flags ask for."""
   names = ([FLAGS.model_name] if FLAGS.model_name is not None else
            sorted(nets_factory.NETWORKS))
@@ -67,7 +68,7 @@ def _cells(model):
   return [facts[name] for name in COLUMNS]
 
 
-def table(models):
+def table(models: Iterable[Dict[str, Any]]) -> List[str]:
   """Returns the lines of a table with one network per line.
 
   Args:
@@ -90,7 +91,7 @@ def _shorten(name, cell):
   return _MILLIONS[name] % (cell / 1e6) if name in _MILLIONS else str(cell)
 
 
-def details(model):
+def details(model: Dict[str, Any]) -> List[str]:
   """Returns the lines about one network and all its checkpoints.
 
   Args:

@@ -14,6 +14,7 @@ out-of-distribution detection is written to known.npz.
 """
 
 import os
+from typing import List, Optional, Sequence, Tuple
 
 from absl import flags
 
@@ -37,7 +38,7 @@ from training import validation_history
 FLAGS = flags.FLAGS
 
 
-def define_flags():
+def define_flags() -> None:
   """Defines the flags for the run and the contents of the report."""
   flags.DEFINE_string('train_dir', None, 'Train directory of the run.')
   flags.DEFINE_string(
@@ -78,7 +79,7 @@ def define_flags():
   common_flags.define_session_flags()
 
 
-def checkpoint_from_flags():
+def checkpoint_from_flags() -> str:
   """Returns the prefix of the checkpoint to report on.
 
   Raises:
@@ -92,7 +93,7 @@ def checkpoint_from_flags():
   return checkpoints.resolve(FLAGS.train_dir, FLAGS.which_checkpoint)
 
 
-def run_from_flags(checkpoint):
+def run_from_flags(checkpoint: str) -> run_info.RunInfo:
   """Returns the RunInfo of a checkpoint, with the data set of the flags.
 
   Raises:
@@ -112,7 +113,8 @@ def _trained(checkpoint):
   return run_info.load(folder) or run_info.load(FLAGS.train_dir or folder)
 
 
-def how_chosen(checkpoint, train_dir, split='these'):
+def how_chosen(checkpoint: str, train_dir: str,
+               split: str = 'these') -> Optional[str]:
   """Returns how validation photos chose a checkpoint; None: they did not.
 
   Args:
@@ -127,7 +129,10 @@ def how_chosen(checkpoint, train_dir, split='these'):
   return None
 
 
-def fit_temperature(results, checkpoint, decay):
+def fit_temperature(
+    results: Sequence[run_results.SplitResult], checkpoint: str,
+    decay: Optional[float]
+) -> Tuple[Optional[calibration.Calibration], Optional[str]]:
   """Fits and stores the temperature, unless the flags say otherwise.
 
   Args:
@@ -143,6 +148,7 @@ def fit_temperature(results, checkpoint, decay):
     return None, '--nocalibrate was given'
   if base is None:
     return None, 'it is fitted on validation photos, and the data set has none'
+  assert base.counted.logits is not None  # Of all splits of a report.
   try:
     found = calibration.calibrate(
         base.counted.logits, base.counted.labels, base.name, checkpoint,
@@ -157,7 +163,9 @@ def fit_temperature(results, checkpoint, decay):
   return found, None
 
 
-def detect_ood(run, results, checkpoint, decay):
+def detect_ood(run: run_info.RunInfo,
+               results: Sequence[run_results.SplitResult], checkpoint: str,
+               decay: Optional[float]) -> refused_photos.OodResults:
   """Returns the OodResults of a report.
 
   Args:
@@ -188,7 +196,7 @@ def detect_ood(run, results, checkpoint, decay):
       bank.split if name == run.dataset_name else None)
 
 
-def main(_):
+def main(_: List[str]) -> None:
   """Evaluates the checkpoint, fits the temperature and writes the report."""
   checkpoint = checkpoint_from_flags()
   run = run_from_flags(checkpoint)

@@ -8,6 +8,7 @@ training photo, and a line on stderr names the split.
 
 import os
 import sys
+from typing import List, Tuple
 
 from absl import flags
 
@@ -17,13 +18,13 @@ from datasets import manifest as manifests
 from serving.web import uploads
 
 
-def define_flags():
+def define_flags() -> None:
   """Defines the flags of this program."""
   flags.DEFINE_string(
       'manifest', None, 'Path of the manifest of a converted data set.')
 
 
-def pick(manifest_path):
+def pick(manifest_path: str) -> Tuple[str, str]:
   """Returns the split and the path of the first photo that the page accepts.
 
   Args:
@@ -49,7 +50,7 @@ def pick(manifest_path):
   raise InputError('the page accepts no photo in %s' % folder)
 
 
-def main(_):
+def main(_: List[str]) -> None:
   """Prints the path."""
   values = flags.FLAGS
   common_flags.require(values, 'manifest')

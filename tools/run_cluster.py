@@ -10,6 +10,7 @@ Without hosts, all tasks are local processes.
 """
 
 import os
+from typing import List
 
 from absl import flags
 
@@ -26,7 +27,7 @@ OF_A_TASK = ('job_name', 'task', 'master')
 PASSED = ('ps_hosts', 'worker_hosts', 'startup_timeout')
 
 
-def define_flags():
+def define_flags() -> None:
   """Defines the launcher's flags, and the trainer's."""
   train_image_classifier.define_flags()
   _define_own_flags()
@@ -55,7 +56,7 @@ def _define_own_flags():
 OWN = ('hosts', 'num_ps', 'num_workers', 'task_logs', 'restarts')
 
 
-def main(_):
+def main(_: List[str]) -> int:
   """Starts the tasks of this machine; returns the exit status of training."""
   values = flags.FLAGS
   common_flags.require(values, 'dataset_dir', 'train_dir')

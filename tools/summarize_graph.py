@@ -9,7 +9,7 @@ classes.
 """
 
 import collections
-from typing import List, NamedTuple, Tuple
+from typing import List, NamedTuple, Sequence, Tuple
 
 from absl import flags
 
@@ -42,7 +42,7 @@ class Summary(NamedTuple):
   operations: List[Tuple[str, int]]
 
 
-def define_flags():
+def define_flags() -> None:
   """Defines the flags of TensorFlow's tool."""
   flags.DEFINE_string(
       'in_graph', None, 'File with a GraphDef, frozen or not: binary or text.')
@@ -50,7 +50,7 @@ def define_flags():
       'print_structure', False, 'Also print each node with its inputs.')
 
 
-def summarize(graph_def):
+def summarize(graph_def: tf.GraphDef) -> Summary:
   """Returns the Summary of a GraphDef."""
   nodes = graph_def.node
   inside = [node for function in graph_def.library.function
@@ -82,17 +82,18 @@ def _size(shape):
   return 0 if shape.unknown_rank else size
 
 
-def human(number):
+def human(number: float) -> str:
   """Returns a number as '23.85M'; unchanged below 1000."""
   if number < 1000:
     return '%d' % number
-  for scale in _SCALES:
+  for scale in _SCALES[:-1]:
     number /= 1000.0
-    if number < 999.995 or scale == _SCALES[-1]:
+    if number < 999.995:
       return '%.2f%s' % (number, scale)
+  return '%.2f%s' % (number / 1000.0, _SCALES[-1])
 
 
-def describe_nodes(nodes, what):
+def describe_nodes(nodes: Sequence[tf.NodeDef], what: str) -> str:
   """Returns the line that lists inputs or variables."""
   if not nodes:
     return 'No %s spotted.' % what
@@ -117,7 +118,7 @@ def _shape(node):
   return '[%s]' % ','.join('?' if size < 0 else '%d' % size for size in sizes)
 
 
-def describe_outputs(nodes):
+def describe_outputs(nodes: Sequence[tf.NodeDef]) -> str:
   """Returns the line that lists outputs."""
   if not nodes:
     return 'No possible outputs spotted.'
@@ -125,7 +126,7 @@ def describe_outputs(nodes):
       '(name=%s, op=%s)' % (node.name, node.op) for node in nodes))
 
 
-def main(_):
+def main(_: List[str]) -> None:
   """Prints the summary of the graph in --in_graph."""
   common_flags.require(FLAGS, 'in_graph')
   graph_def = graph_files.read_graph_def(FLAGS.in_graph, 'graph --in_graph')

@@ -15,11 +15,12 @@ import argparse
 import os
 import sys
 import tempfile
+from typing import Sequence
 
 import compat  # noqa: F401  (the first import sets the notes' level)
 
 
-def main(arguments):
+def main(arguments: Sequence[str]) -> None:
   """Runs TensorBoard until it is stopped.
 
   Args:

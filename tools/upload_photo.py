@@ -12,6 +12,7 @@ import secrets
 import sys
 import urllib.error
 import urllib.request
+from typing import List, Tuple
 
 from absl import flags
 
@@ -19,7 +20,7 @@ from common import flags as common_flags
 from common.errors import InputError
 
 
-def define_flags():
+def define_flags() -> None:
   """Defines the flags of this program."""
   flags.DEFINE_string('photo', None, 'Path of the photo.')
   flags.DEFINE_string('url', 'http://127.0.0.1:5001/', "Address of the page.")
@@ -27,7 +28,7 @@ def define_flags():
                        lower_bound=1)
 
 
-def upload(url, path, timeout_secs=60):
+def upload(url: str, path: str, timeout_secs: float = 60) -> Tuple[int, str]:
   """Posts a photo in the form field `file`.
 
   Args:
@@ -63,14 +64,14 @@ def upload(url, path, timeout_secs=60):
     raise InputError('--url=%s does not respond: %s' % (url, error))
 
 
-def visible_text(page):
+def visible_text(page: str) -> List[str]:
   """Returns the lines of text that a page shows."""
   page = re.sub(r'(?is)<(head|style|script)\b.*?</\1>', ' ', page)
   lines = html.unescape(re.sub(r'<[^>]+>', '\n', page)).split('\n')
   return [line.strip() for line in lines if line.strip()]
 
 
-def main(_):
+def main(_: List[str]) -> int:
   values = flags.FLAGS
   common_flags.require(values, 'photo')
   status, page = upload(values.url, values.photo, values.timeout_secs)

@@ -9,6 +9,8 @@ split. Exits with status 1 if anything is wrong. Records of slim's scripts are
 verified too.
 """
 
+from typing import List
+
 from absl import flags
 
 from common import flags as common_flags
@@ -17,7 +19,7 @@ from datasets.records import record_check, verify
 FLAGS = flags.FLAGS
 
 
-def define_flags():
+def define_flags() -> None:
   flags.DEFINE_string('dataset_name', None, 'Name of the converted data set.')
   flags.DEFINE_string('dataset_dir', None, 'Folder of the TFRecord files.')
   flags.DEFINE_string(
@@ -30,7 +32,7 @@ def define_flags():
       lower_bound=0)
 
 
-def main(_):
+def main(_: List[str]) -> int:
   common_flags.require(FLAGS, 'dataset_name', 'dataset_dir')
   status = 0
   for report in verify.verify(FLAGS.dataset_dir, FLAGS.dataset_name,
@@ -41,7 +43,7 @@ def main(_):
   return status
 
 
-def format_report(report, max_problems):
+def format_report(report: verify.SplitReport, max_problems: int) -> str:
   """Returns the lines of a verify.SplitReport.
 
   Args:
