@@ -11,8 +11,9 @@ import pytest
 
 from kits.helpers import ROOT
 
-PACKAGES = ('common', 'datasets', 'downloads', 'evaluation', 'ood', 'runs',
-            'serving', 'training')
+PACKAGES = ('common', 'datasets', 'deployment', 'downloads', 'evaluation',
+            'nets', 'ood', 'preprocessing', 'runs', 'serving', 'tools',
+            'training')
 
 
 def is_annotated(function, is_method):
