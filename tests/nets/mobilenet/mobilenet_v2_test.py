@@ -37,7 +37,7 @@ def _count(graph, kind):
 
 @pytest.fixture(scope='module')
 def whole():
-  """Yields (graph, logits, end points) of the network with 16 input channels."""
+  """Yields (graph, logits, end points) of V2_DEF with 16 input channels."""
   with tf.Graph().as_default() as graph:
     logits, end_points = mobilenet.mobilenet(
         tf.placeholder(tf.float32, [10, 224, 224, 16]),
