@@ -80,9 +80,8 @@ def strided():
 
 
 @pytest.mark.parametrize('output_stride, step', [(16, 2), (8, 4)])
-def test_base_dilated_output_subsampled_equals_the_strided_output(strided,
-                                                                  output_stride,
-                                                                  step):
+def test_base_dilated_output_subsampled_equals_the_strided_output(
+    strided, output_stride, step):
   dilated = _run_base(output_stride=output_stride)
   assert dilated.shape[1] == {16: 5, 8: 9}[output_stride]
   np.testing.assert_allclose(dilated[:, ::step, ::step], strided, rtol=1e-4,

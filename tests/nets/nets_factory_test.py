@@ -176,10 +176,8 @@ def test_other_checkpoints_are_of_networks_without_a_row():
      'nasnet-a_mobile_04_10_2017.tar.gz'),
     ('inception_v4', 'inception_v4', 'inception_v4',
      'inception_v4_2016_09_09.tar.gz')])
-def test_find_checkpoint_accepts_names_of_checkpoints_and_networks(name,
-                                                                   network,
-                                                                   checkpoint,
-                                                                   archive):
+def test_find_checkpoint_accepts_names_of_checkpoints_and_networks(
+    name, network, checkpoint, archive):
   found_network, row = nets_factory.find_checkpoint(name)
   assert (found_network, row.name) == (network, checkpoint)
   assert row.url == (

@@ -61,9 +61,8 @@ def test_network_end_points_have_slims_order(name, function, arg_scope, size,
 
 
 @EACH_NETWORK
-def test_network_larger_photos_have_logits_at_several_positions(name, function,
-                                                                arg_scope, size,
-                                                                layers):
+def test_network_larger_photos_have_logits_at_several_positions(
+    name, function, arg_scope, size, layers):
   with tf.Graph().as_default(), slim.arg_scope(arg_scope()):
     images = tf.zeros([1, size + 32, size + 64, 3])
     logits, _ = function(images, 10, spatial_squeeze=False)
@@ -116,9 +115,8 @@ def test_network_has_slims_arguments_in_order(name, function, arg_scope, size,
 
 
 @EACH_NETWORK
-def test_network_arg_scope_decays_weights_and_initializes_biases(name, function,
-                                                                 arg_scope,
-                                                                 size, layers):
+def test_network_arg_scope_decays_weights_and_initializes_biases(
+    name, function, arg_scope, size, layers):
   biases = {'alexnet_v2': 0.1}.get(name, 0)
   with tf.Graph().as_default(), tf.Session() as session:
     with slim.arg_scope(arg_scope(weight_decay=0.5)):

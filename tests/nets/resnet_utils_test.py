@@ -68,9 +68,8 @@ def test_subsample_factor_1_returns_its_input():
 
 @pytest.mark.parametrize('size', [5, 8])
 @pytest.mark.parametrize('kernel, stride', [(3, 2), (7, 3), (4, 2)])
-def test_conv2d_same_strided_equals_the_subsampled_output_of_stride_1(size,
-                                                                      kernel,
-                                                                      stride):
+def test_conv2d_same_strided_equals_the_subsampled_output_of_stride_1(
+    size, kernel, stride):
   with tf.Graph().as_default():
     inputs = tf.constant(_grid(1, size, size, 2))
     strided = resnet_utils.conv2d_same(inputs, 3, kernel, stride, scope='conv')
@@ -309,9 +308,8 @@ def test_network_unknown_batch_and_image_size_runs_at_two_sizes(block, network):
 @pytest.mark.parametrize('is_training, updated', [(True, True), (False, False),
                                                   (None, False)])
 @VERSIONS
-def test_network_is_training_none_uses_the_callers_arg_scope(block, network,
-                                                             is_training,
-                                                             updated):
+def test_network_is_training_none_uses_the_callers_arg_scope(
+    block, network, is_training, updated):
   with tf.Graph().as_default(), slim.arg_scope(resnet_arg_scope()):
     with slim.arg_scope([slim.batch_norm], is_training=False):
       network(tf.zeros([2, 32, 32, 3]), [block('block1', 1, 1, 1)],

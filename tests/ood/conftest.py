@@ -22,7 +22,7 @@ def finished(data, tmp_path_factory):
 
 @pytest.fixture
 def train_dir(finished, tmp_path):
-  """A copy of it."""
+  """A copy of `finished`, which the test may change."""
   return ood_kit.copy_run(finished, tmp_path / 'train')
 
 

@@ -76,9 +76,8 @@ def test_split_conv_part_reads_only_its_channels():
 
 @pytest.mark.parametrize('num_inputs, num_outputs, num_ways', [
     (24, 16, 1), (24, 16, 3), (8, 64, 2)])
-def test_split_conv_too_narrow_to_split_is_one_convolution(num_inputs,
-                                                           num_outputs,
-                                                           num_ways):
+def test_split_conv_too_narrow_to_split_is_one_convolution(
+    num_inputs, num_outputs, num_ways):
   conv_blocks.split_conv(tf.zeros([1, 4, 4, num_inputs]), num_outputs, num_ways,
                          'expand')
   assert nets_kit.variable_shapes()['expand/weights'] == [

@@ -211,10 +211,8 @@ def strided():
 @pytest.mark.parametrize('explicit', [False, True])
 @pytest.mark.parametrize('output_stride, step', [(8, 1), (4, 2), (2, 4),
                                                  (1, 8)])
-def test_base_dilated_output_subsampled_equals_the_strided_output(strided,
-                                                                  output_stride,
-                                                                  step,
-                                                                  explicit):
+def test_base_dilated_output_subsampled_equals_the_strided_output(
+    strided, output_stride, step, explicit):
   dilated = _run_strided(output_stride=output_stride,
                          use_explicit_padding=explicit)
   assert dilated.shape[1:3] == (4 * step + 1,) * 2
