@@ -65,7 +65,7 @@ def test_read_file_invalid_line_is_named(tmp_path, line):
     hosts.read_file(str(path))
 
 
-def test_is_here_is_true_of_this_machine_only():
+def test_is_here_is_true_only_for_this_machine():
   assert hosts.is_here('localhost') and hosts.is_here('127.0.0.1')
   assert not hosts.is_here('192.0.2.77')
   with pytest.raises(InputError, match="^host 'no.such.invalid' cannot be "):
@@ -149,7 +149,7 @@ def test_watch_task_that_has_answered_another_check_is_gone():
     tf.errors.UnavailableError(None, None, 'Socket closed\n:UNKNOWN:Error'),
     cluster.ServerLost('a parameter server was lost: Socket closed; start all '
                        'tasks again, training resumes from the newest '
-                       'checkpoint')], ids=['noticed here', 'in a step'])
+                       'checkpoint')], ids=['outside a step', 'in a step'])
 def test_lost_server_ends_the_process_with_one_error_line(error, monkeypatch,
                                                           capsys):
   monkeypatch.setattr(cluster.os, '_exit', sys.exit)

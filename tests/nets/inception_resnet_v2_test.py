@@ -253,7 +253,7 @@ def test_network_aux_logits_at_unsuitable_size_are_refused(heads, size):
       inception.inception_resnet_v2(images, 7)
 
 
-def test_network_aux_logits_fit_from_107_pixels(shallow):
+def test_network_aux_logits_need_107_pixels(shallow):
   with tf.Graph().as_default():
     _, end_points = inception.inception_resnet_v2(tf.zeros([1, 107, 107, 3]), 7)
     assert end_points['PreAuxLogits'].shape.as_list() == [1, 5, 5, 1088]

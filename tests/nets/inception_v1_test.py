@@ -29,7 +29,7 @@ def test_base_half_size_has_the_end_points_in_order(base):
       base, BASE, 'InceptionV1/Mixed_5c/concat', [5, 4, 4, 1024])
 
 
-def test_base_pools_are_slims(base):
+def test_base_pools_are_those_of_slim(base):
   with base[0].as_default():
     pools = inception_kit.pools()
   expected = {name: inception_kit.same_pool('MaxPool', 2)

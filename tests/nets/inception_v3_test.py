@@ -34,7 +34,7 @@ def test_base_half_size_has_the_end_points_in_order(base):
       base, BASE, 'InceptionV3/Mixed_7c/concat', [5, 3, 3, 2048])
 
 
-def test_base_pools_are_slims(base):
+def test_base_pools_are_those_of_slim(base):
   with base[0].as_default():
     pools = inception_kit.pools()
   expected = {name: ('MaxPool', [3, 3], [2, 2], 'VALID')
@@ -135,7 +135,7 @@ def test_network_half_size_reduces_both_kernels(small):
         1, 1, 128, 768]
 
 
-def test_network_aux_logits_fit_from_107_pixels(small):
+def test_network_aux_logits_need_107_pixels(small):
   with tf.Graph().as_default():
     _, end_points = inception_v3.inception_v3(tf.zeros([1, 107, 107, 3]), 7)
     assert end_points['Mixed_6e'].shape.as_list() == [1, 5, 5, 64]

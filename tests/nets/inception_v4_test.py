@@ -135,7 +135,7 @@ def test_network_aux_logits_at_unsuitable_size_are_refused(shallow, size):
       inception.inception_v4(images, 7)
 
 
-def test_network_aux_logits_fit_from_107_pixels():
+def test_network_aux_logits_need_107_pixels():
   with tf.Graph().as_default():
     _, end_points = inception.inception_v4(tf.zeros([1, 107, 107, 3]), 7)
     assert end_points['Mixed_6h'].shape.as_list() == [1, 5, 5, 1024]

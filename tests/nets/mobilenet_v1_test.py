@@ -268,7 +268,7 @@ def test_arg_scope_options_reach_the_layers():
                 if 'BatchNorm' in name]
     session.run(tf.global_variables_initializer())
     weights = session.run(tf.trainable_variables()[0])
-  assert 0.35 < weights.std() < 0.5  # Truncated at two deviations.
+  assert 0.35 < weights.std() < 0.5  # Truncated at 2 * stddev.
 
 
 def test_arg_scope_updates_collection_is_used():

@@ -209,7 +209,7 @@ def test_plain_network_small_start_initializes_fc6_fc7_and_fc8(small_start):
       'narrow/fc8/biases': {0.0} if small_start else {0.5}}
   for scope in ('fc6', 'fc7', 'fc8'):
     weights = values['narrow/%s/weights' % scope]
-    if small_start:  # Truncated at two deviations of 0.005.
+    if small_start:  # Truncated at two standard deviations, 2 * 0.005.
       assert 0.003 < weights.std() < 0.006 and abs(weights).max() <= 0.01
     else:
       assert set(weights.flat) == {1.0}

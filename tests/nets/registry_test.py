@@ -124,7 +124,7 @@ def evaluation(request):
 
 @pytest.fixture(scope='module')
 def training(evaluation):
-  """The training network, with the graph and variables of `evaluation`."""
+  """Returns the training network, in the graph of `evaluation`."""
   growth = 0 if evaluation.name in FLAT else GROWTH
   size = evaluation.size + growth
   options = accepted(evaluation.row.function, global_pool=True)

@@ -119,7 +119,8 @@ def test_bank_in_a_read_only_folder_is_used_without_saving(run, checkpoint,
       reference_bank.path(checkpoint)) in log.text
 
 
-def test_bank_of_a_missing_checkpoint_is_none_with_the_reason(run, checkpoint):
+def test_bank_of_a_missing_checkpoint_returns_none_and_the_reason(run,
+                                                                  checkpoint):
   os.remove(checkpoint + '.index')
   bank, reason = detector.find_or_build_bank(run, checkpoint)
   assert bank is None and checkpoint in reason
@@ -152,7 +153,7 @@ def convert(folder, classes, percent):
   return str(folder)
 
 
-def test_bank_of_a_data_set_without_validation_is_none_with_the_reason(
+def test_bank_of_a_data_set_without_validation_returns_none_and_the_reason(
     run, checkpoint, tmp_path):
   folder = convert(tmp_path, CLASSES, 0)
   bank, reason = detector.find_or_build_bank(run, checkpoint, NAME, folder)
@@ -160,7 +161,7 @@ def test_bank_of_a_data_set_without_validation_is_none_with_the_reason(
   assert reason == 'data set %r in %s has no validation photos' % (NAME, folder)
 
 
-def test_bank_of_a_data_set_of_other_classes_is_none_with_the_reason(
+def test_bank_of_a_data_set_of_other_classes_returns_none_and_the_reason(
     run, checkpoint, tmp_path):
   folder = convert(tmp_path, CLASSES[:2], 30)
   bank, reason = detector.find_or_build_bank(run, checkpoint, NAME, folder)
@@ -169,8 +170,8 @@ def test_bank_of_a_data_set_of_other_classes_is_none_with_the_reason(
                     'blue, green, red' % (NAME, folder))
 
 
-def test_bank_of_damaged_records_is_none_with_the_reason(run, data, checkpoint,
-                                                         tmp_path):
+def test_bank_of_damaged_records_returns_none_and_the_reason(
+    run, data, checkpoint, tmp_path):
   folder = shutil.copytree(data, str(tmp_path / 'data'))
   shard = next(name for name in sorted(os.listdir(folder))
                if 'train' in name and name.endswith('tfrecord'))
@@ -180,7 +181,7 @@ def test_bank_of_damaged_records_is_none_with_the_reason(run, data, checkpoint,
   assert bank is None and shard in reason
 
 
-def test_bank_of_features_that_are_not_finite_is_none_with_the_reason(
+def test_bank_of_features_that_are_not_finite_returns_none_and_the_reason(
     run, train_dir, checkpoint, monkeypatch):
   from_cache = photo_features.from_cache
 

@@ -44,8 +44,7 @@ def test_features_of_the_cache_equal_those_of_photos(data, run, train_dir,
         name.split('/')[0] for name in computed.filenames]
 
 
-def test_moving_averages_give_other_logits_than_the_variables(data, run,
-                                                              checkpoint):
+def test_moving_averages_change_the_logits(data, run, checkpoint):
   plain, averaged = (
       photo_features.from_cache(run, checkpoint, datasets(data), decay)['train']
       for decay in (None, 0.9))

@@ -92,7 +92,7 @@ def _preprocess_like_slim(photo, numbers):
 
 
 @pytest.mark.parametrize('number', range(6))
-def test_train_equals_slims_chain(number):
+def test_train_equals_slims_operations(number):
   photo = _noise(32, 32)
   photo[:, :, 1] //= 2  # Contrast is adjusted per channel.
   with tf.Graph().as_default(), tf.Session() as session:

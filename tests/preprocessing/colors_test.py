@@ -37,7 +37,7 @@ def run(name, photo, amount):
         ('contrast', (0.5, 1.0, 1.5)),
         ('hue', (-0.2, -0.05, 0.0, 0.13, 0.2)),
         ('saturation', (0.0, 0.5, 0.9, 1.0, 1.2, 1.5))) for amount in amounts])
-def test_change_equals_the_kernel(name, amount):
+def test_color_change_equals_tensorflows_kernel(name, amount):
   expected, got = run(name, make_photo(), amount)
   np.testing.assert_allclose(got, expected, atol=5e-6)
   assert (np.abs(expected - make_photo()).max() > 0.04) == (

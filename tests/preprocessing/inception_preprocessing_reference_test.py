@@ -81,7 +81,7 @@ def reference(photo, window, method, flipped, changes):
 
 
 @pytest.mark.parametrize('fast_mode, count', [(True, 12), (False, 24)])
-def test_preprocess_for_train_equals_slims_chain(fast_mode, count):
+def test_preprocess_for_train_equals_slims_operations(fast_mode, count):
   seen = set()
   seeds = [[number, 7] for number in range(count)]
   for numbers, window, got in distort(seeds, fast_mode=fast_mode):
@@ -119,7 +119,7 @@ def test_amounts_are_spread_evenly_over_slims_ranges(name):
   change, low, high = preprocessing._DISTORTIONS[name]
   assert (low, high) == pytest.approx(RANGES[name], abs=1e-9)
   with tf.Graph().as_default(), tf.Session() as session:
-    tf.set_random_seed(1)  # So that the counts do not depend on chance.
+    tf.set_random_seed(1)  # So that the counts are the same in each run.
     planes = [tf.constant([value]) for value in (0.8, 0.5, 0.5)]
     run = session.make_callable(
         tf.concat(change(planes, Draws().uniform(low, high)), 0))
@@ -154,7 +154,7 @@ def test_choices_are_made_equally_often():
     assert count.min() > 0.75 * count.mean(), name
 
 
-def test_window_cropped_and_then_preprocessed_equals_the_whole():
+def test_window_that_is_cropped_beforehand_gives_the_same_image():
   (_, (top, left, height, width), expected), = distort([[3, 4]])
   cropped = photo()[top:top + height, left:left + width]
   with tf.Graph().as_default(), tf.Session() as session:

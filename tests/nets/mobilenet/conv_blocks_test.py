@@ -45,12 +45,12 @@ def test_fixed_padding_keeps_the_size_of_a_valid_convolution(kernel_size, rate,
     (16, 2, 8, [8, 8]), (24, 2, 8, [16, 8]), (40, 3, 8, [16, 16, 8]),
     (64, 4, 8, [16, 16, 16, 16]), (5, 2, 1, [3, 2]),
 ])
-def test_split_divisible_is_even(num, num_ways, divisible_by, expected):
+def test_split_divisible_splits_evenly(num, num_ways, divisible_by, expected):
   assert conv_blocks._split_divisible(num, num_ways, divisible_by) == expected
 
 
 @pytest.mark.parametrize('num, num_ways', [(20, 2), (8, 2)])
-def test_split_divisible_impossible_is_refused(num, num_ways):
+def test_split_divisible_impossible_split_is_refused(num, num_ways):
   with pytest.raises(ValueError, match='%d channels .* %d parts .* 8' %
                      (num, num_ways)):
     conv_blocks._split_divisible(num, num_ways)

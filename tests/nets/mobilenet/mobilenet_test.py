@@ -352,7 +352,7 @@ def test_training_scope_options_reach_the_layers(graph):
                              if name.endswith('/weights')]) == 7
   logits = [v for v in tf.trainable_variables()
             if v.op.name == 'Mobilenet/Logits/Conv2d_1c_1x1/weights'][0]
-  # Truncated at two deviations.
+  # Truncated at two standard deviations.
   assert 0.35 < mobilenet_kit.run(logits, seeded=False).std() < 0.5
 
 
