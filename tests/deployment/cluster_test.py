@@ -29,11 +29,11 @@ def data(tmp_path_factory):
 
 
 def test_parse_numbers_the_tasks_and_the_first_worker_is_chief():
-  found = hosts.parse('a:1, b:2', 'a:3,c.d:4')
-  assert found.ps == [('ps', 0, 'a', 1), ('ps', 1, 'b', 2)]
-  assert found.workers == [('worker', 0, 'a', 3), ('worker', 1, 'c.d', 4)]
-  assert found.tasks == found.ps + found.workers
-  assert str(found.chief) == 'worker 0 at a:3'
+  parsed = hosts.parse('a:1, b:2', 'a:3,c.d:4')
+  assert parsed.ps == [('ps', 0, 'a', 1), ('ps', 1, 'b', 2)]
+  assert parsed.workers == [('worker', 0, 'a', 3), ('worker', 1, 'c.d', 4)]
+  assert parsed.tasks == parsed.ps + parsed.workers
+  assert str(parsed.chief) == 'worker 0 at a:3'
 
 
 @pytest.mark.parametrize('ps,workers,message', [
@@ -49,7 +49,7 @@ def test_parse_numbers_the_tasks_and_the_first_worker_is_chief():
     ('a:65536', 'a:2', "--ps_hosts: 'a:65536' has an invalid port"),
     ('a:1', 'b:2,a:1', 'a:1 is listed twice, as ps-0 and as worker-1'),
 ])
-def test_parse_wrong_list_is_one_line(ps, workers, message):
+def test_parse_invalid_list_is_refused_in_one_line(ps, workers, message):
   with pytest.raises(InputError) as caught:
     hosts.parse(ps, workers)
   assert str(caught.value).startswith(message)
@@ -57,7 +57,7 @@ def test_parse_wrong_list_is_one_line(ps, workers, message):
 
 
 @pytest.mark.parametrize('line', ['ps', 'chief a:1', 'ps a:1 b:2'])
-def test_read_file_line_that_is_no_task_is_named(tmp_path, line):
+def test_read_file_invalid_line_is_named(tmp_path, line):
   path = tmp_path / 'hosts'
   path.write_text('ps a:1\n%s\n' % line)
   with pytest.raises(InputError,
@@ -65,19 +65,19 @@ def test_read_file_line_that_is_no_task_is_named(tmp_path, line):
     hosts.read_file(str(path))
 
 
-def test_is_here_tells_this_machine_from_others():
+def test_is_here_is_true_only_for_this_machine():
   assert hosts.is_here('localhost') and hosts.is_here('127.0.0.1')
   assert not hosts.is_here('192.0.2.77')
   with pytest.raises(InputError, match="^host 'no.such.invalid' cannot be "):
     hosts.is_here('no.such.invalid')
 
 
-# Who answers.
+# Which tasks answer.
 
 
 @contextlib.contextmanager
 def listener(answer=b''):
-  """Yields the port of a server that is no TensorFlow."""
+  """Yields the port of a server that is not TensorFlow."""
   with socket.socket() as server:
     server.bind(('127.0.0.1', 0))
     server.listen(8)
@@ -95,40 +95,40 @@ def listener(answer=b''):
 
 @pytest.fixture(scope='module')
 def server():
-  """A tf.train.Server as worker 1, and the list of its cluster."""
+  """Returns a tf.train.Server that is worker 1, and its cluster."""
   lists = launch.local_lists(1, 2)
-  made = hosts.parse(*lists)
+  parsed = hosts.parse(*lists)
   spec = tf.train.ClusterSpec({
-      'ps': [task.address for task in made.ps],
-      'worker': [task.address for task in made.workers]})
-  return tf.train.Server(spec, job_name='worker', task_index=1), made
+      'ps': [task.address for task in parsed.ps],
+      'worker': [task.address for task in parsed.workers]})
+  return tf.train.Server(spec, job_name='worker', task_index=1), parsed
 
 
-def test_why_silent_knows_the_task_from_all_others(server):
-  _, made = server
-  task = made.workers[1]
+def test_why_silent_distinguishes_the_task_from_all_others(server):
+  _, parsed = server
+  task = parsed.workers[1]
   assert hosts.why_silent(task) is None
   assert hosts.why_silent(task._replace(index=0)) == 'another task answers'
   assert hosts.why_silent(task._replace(job='ps')) == 'another task answers'
-  assert hosts.why_silent(made.chief) == 'Connection refused'
+  assert hosts.why_silent(parsed.chief) == 'Connection refused'
   with listener(b'HTTP/1.1 400 Bad Request\r\n\r\n') as port:
     assert hosts.why_silent(task._replace(port=port)).startswith(
         'no TensorFlow answers: ')
 
 
-def test_wait_for_names_all_that_are_missing_in_time(server):
-  _, made = server
-  hosts.wait_for([made.workers[1]], 60)
-  begun = time.monotonic()
+def test_wait_for_names_all_tasks_that_do_not_answer_in_time(server):
+  _, parsed = server
+  hosts.wait_for([parsed.workers[1]], 60)
+  start = time.monotonic()
   with pytest.raises(InputError) as caught:
-    hosts.wait_for(made.tasks, 1)
+    hosts.wait_for(parsed.tasks, 1)
   assert str(caught.value) == (
       'no answer within --startup_timeout=1 s from %s (Connection refused), %s '
-      '(Connection refused)' % (made.ps[0], made.chief))
-  assert time.monotonic() - begun < 30
+      '(Connection refused)' % (parsed.ps[0], parsed.chief))
+  assert time.monotonic() - start < 30
 
 
-def test_watch_counts_only_those_that_once_answered():
+def test_watch_task_that_never_answered_is_missing_and_not_gone():
   with listener() as port:
     task = hosts.Task('worker', 0, '127.0.0.1', port)
     watch = hosts.Watch([task])
@@ -136,7 +136,7 @@ def test_watch_counts_only_those_that_once_answered():
     assert watch.missing() == [task] and watch.gone_for(task) == 0
 
 
-def test_watch_counts_those_that_are_known_to_have_answered():
+def test_watch_task_that_has_answered_another_check_is_gone():
   lists = launch.local_lists(1, 2)
   server, chief, other = hosts.parse(*lists).tasks
   watch = hosts.Watch([server, chief, other], answered=[server, chief])
@@ -149,16 +149,17 @@ def test_watch_counts_those_that_are_known_to_have_answered():
     tf.errors.UnavailableError(None, None, 'Socket closed\n:UNKNOWN:Error'),
     cluster.ServerLost('a parameter server was lost: Socket closed; start all '
                        'tasks again, training resumes from the newest '
-                       'checkpoint')], ids=['noticed here', 'in a step'])
-def test_lost_server_ends_the_process_with_one_line(error, monkeypatch, capsys):
+                       'checkpoint')], ids=['outside a step', 'in a step'])
+def test_lost_server_ends_the_process_with_one_error_line(error, monkeypatch,
+                                                          capsys):
   monkeypatch.setattr(cluster.os, '_exit', sys.exit)
   monkeypatch.setattr(sys, 'argv', ['folder/program.py'])
-  made = hosts.parse(*launch.local_lists(1, 1))
-  spec = tf.train.ClusterSpec({'ps': [made.ps[0].address],
-                               'worker': [made.chief.address]})
+  parsed = hosts.parse(*launch.local_lists(1, 1))
+  spec = tf.train.ClusterSpec({'ps': [parsed.ps[0].address],
+                               'worker': [parsed.chief.address]})
   server = tf.train.Server(spec, job_name='ps', task_index=0)
-  worker = cluster.Worker(cluster.Member(made, made.chief), tf.ConfigProto(),
-                          60)
+  worker = cluster.Worker(cluster.Member(parsed, parsed.chief),
+                          tf.ConfigProto(), 60)
   with pytest.raises(SystemExit) as caught, worker.ending_all():
     raise error
   assert caught.value.code == 1 and worker.end_status() == FAILED
@@ -168,7 +169,7 @@ def test_lost_server_ends_the_process_with_one_line(error, monkeypatch, capsys):
   del server
 
 
-def test_taken_port_of_a_task_is_one_line(tmp_path):
+def test_serve_port_in_use_is_refused_in_one_line(tmp_path):
   with listener() as port, pytest.raises(
       InputError, match='port %d of ps 0 at 127.0.0.1:%d is not free: ' % (
           port, port)):
@@ -186,13 +187,13 @@ def flags_of(*flags):
 
 @pytest.mark.parametrize('job, index, expected', [
     ('worker', 1, ('worker', 1, 'b', 3)), ('ps', 0, ('ps', 0, 'a', 1))])
-def test_member_is_the_task_in_the_lists(job, index, expected):
-  found = cluster.find_member('a:1', 'a:2,b:3', job, index, '')
-  assert found.task == expected
-  assert found.cluster == hosts.parse('a:1', 'a:2,b:3')
+def test_find_member_returns_the_task_of_the_lists(job, index, expected):
+  member = cluster.find_member('a:1', 'a:2,b:3', job, index, '')
+  assert member.task == expected
+  assert member.cluster == hosts.parse('a:1', 'a:2,b:3')
 
 
-def test_member_without_lists_is_none():
+def test_find_member_without_lists_returns_none():
   assert cluster.find_member(None, None, None, 0, 'grpc://a:2') is None
 
 
@@ -210,7 +211,8 @@ def test_member_without_lists_is_none():
     ([*LISTS, '--job_name=worker', '--master=grpc://a:2'],
      '--master=grpc://a:2: with --worker_hosts each worker has its own server'),
 ])
-def test_task_with_contradicting_flags_is_one_line(data, flags, message):
+def test_task_with_contradicting_flags_is_refused_in_one_line(data, flags,
+                                                              message):
   with flags_of('--dataset_dir=' + data, *flags):
     with pytest.raises(InputError) as caught:
       train_image_classifier.main([])
@@ -224,90 +226,86 @@ def test_task_with_contradicting_flags_is_one_line(data, flags, message):
 @pytest.mark.parametrize('flag,message', [
     ('--cache_features', '--cache_features needs a single .*--nocache_'),
     ('--evaluate_every_n_steps=2', 'run_eval.sh can evaluate during any')])
-def test_several_processes_refuse_what_is_for_one(data, tmp_path, flags, flag,
-                                                  message):
+def test_several_processes_with_a_flag_for_one_process_are_refused(
+    data, tmp_path, flags, flag, message):
   with pytest.raises(InputError, match=message):
     train(data, tmp_path, flag, '--max_number_of_steps=1', *flags)
 
 
-def test_several_processes_refuse_to_go_on_with_a_run_of_all_layers(
+def test_several_processes_with_a_run_of_finetune_all_steps_are_refused(
     data, tmp_path, monkeypatch):
   monkeypatch.setattr(finetune_all, 'has_begun', lambda folder: True)
   with pytest.raises(InputError, match='holds a run with --finetune_all_steps'):
     train(data, tmp_path, '--worker_replicas=2', '--num_ps_tasks=1')
 
 
-def test_session_config_knows_no_other_worker():
-  found = cluster.session_config(tf.ConfigProto(
+def test_session_config_filters_out_other_workers():
+  config = cluster.session_config(tf.ConfigProto(
       intra_op_parallelism_threads=3), 2)
-  assert list(found.device_filters) == ['/job:ps', '/job:worker/task:2']
-  assert found.intra_op_parallelism_threads == 3
+  assert list(config.device_filters) == ['/job:ps', '/job:worker/task:2']
+  assert config.intra_op_parallelism_threads == 3
 
 
 # The graph of a task.
 
 
 def graph_of_task(monkeypatch, data, folder, *flags):
-  """Returns the graph that a worker would train, and what slim is given."""
-  got = {}
+  """Returns the graph of a worker and the arguments of slim.learning.train."""
+  arguments = {}
 
   def record(train_op, **kwargs):
-    got.update(kwargs, train_op=train_op.op)
+    arguments.update(kwargs, train_op=train_op.op)
 
   monkeypatch.setattr(slim.learning, 'train', record)
   train(data, folder, '--num_ps_tasks=2', '--worker_replicas=3', '--task=1',
         '--weight_decay=0.1', *flags)
-  return got['train_op'].graph, got
-
-
-def on_job(op, job):
-  return tf.DeviceSpec.from_string(op.device).job == job
+  return arguments['train_op'].graph, arguments
 
 
 @pytest.mark.parametrize('flags', [
     [], ['--sync_replicas'], ['--moving_average_decay=0.9']], ids=str)
-def test_graph_keeps_variables_on_servers_and_the_rest_on_the_worker(
+def test_graph_has_variables_on_servers_and_all_else_on_the_worker(
     data, tmp_path, monkeypatch, flags):
-  graph, got = graph_of_task(
+  graph, arguments = graph_of_task(
       monkeypatch, data, tmp_path, '--optimizer=adam',
       '--trainable_scopes=CifarNet/logits', *flags)
-  assert not got['is_chief']
+  assert not arguments['is_chief']
   with graph.as_default():
-    servers = [tf.DeviceSpec.from_string(v.device)
-               for v in tf.global_variables()]
-  assert {(spec.job, spec.task) for spec in servers} == {('ps', 0), ('ps', 1)}
-  kinds = set()
+    specs = [tf.DeviceSpec.from_string(v.device)
+             for v in tf.global_variables()]
+  assert {(spec.job, spec.task) for spec in specs} == {('ps', 0), ('ps', 1)}
+  types = set()
   for op in graph.get_operations():
     if op.type in ('SaveV2', 'RestoreV2', 'IteratorV2', 'MakeIterator', 'Conv2D'
                    ) or op.name.startswith('frozen_loss'):
       spec = tf.DeviceSpec.from_string(op.device)
       assert (spec.job, spec.task) == ('worker', 1), op.name
-      kinds.add(op.type)
-  assert {'SaveV2', 'RestoreV2', 'IteratorV2', 'VariableV2'} <= kinds
-  assert list(got['session_config'].device_filters) == [
+      types.add(op.type)
+  assert {'SaveV2', 'RestoreV2', 'IteratorV2', 'VariableV2'} <= types
+  assert list(arguments['session_config'].device_filters) == [
       '/job:ps', '/job:worker/task:1']
 
 
-def types_before(op):
-  """Returns the types of all that runs before an operation, and its own."""
-  seen, stack = set(), [op]
+def dependency_types(op):
+  """Returns the types of an operation and of all that it depends on."""
+  dependencies, stack = set(), [op]
   while stack:
     op = stack.pop()
-    if op not in seen:
-      seen.add(op)
+    if op not in dependencies:
+      dependencies.add(op)
       stack += [tensor.op for tensor in op.inputs] + list(op.control_inputs)
-  return {op.type for op in seen}
+  return {op.type for op in dependencies}
 
 
-def test_graph_of_synchronous_steps_begins_without_a_batch(
-    data, tmp_path, monkeypatch):
-  _, got = graph_of_task(monkeypatch, data, tmp_path, '--sync_replicas')
-  optimizer = got['sync_optimizer']
+def test_graph_of_synchronous_steps_initializes_without_a_batch(data, tmp_path,
+                                                                monkeypatch):
+  _, arguments = graph_of_task(monkeypatch, data, tmp_path, '--sync_replicas')
+  optimizer = arguments['sync_optimizer']
   assert isinstance(optimizer, sync_optimizer.SyncOptimizer)
-  assert 'IteratorGetNext' in types_before(got['train_op'])
-  for begin in (optimizer.ready_for_local_init_op.op,
-                optimizer.local_step_init_op.op, optimizer.chief_init_op):
-    assert 'IteratorGetNext' not in types_before(begin)
+  assert 'IteratorGetNext' in dependency_types(arguments['train_op'])
+  for initializer in (optimizer.ready_for_local_init_op.op,
+                      optimizer.local_step_init_op.op, optimizer.chief_init_op):
+    assert 'IteratorGetNext' not in dependency_types(initializer)
 
 
 def test_updates_of_the_chief_end_with_its_session():

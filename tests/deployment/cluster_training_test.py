@@ -29,14 +29,14 @@ def flowers(tmp_path_factory):
   return str(folder)
 
 
-def took_part(log):
+def has_trained(log):
   return len(cluster_kit.steps_and_losses(log)) > 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('flags', [[], ['--sync_replicas']],
                          ids=['asynchronous', 'synchronous'])
-def test_workers_learn_the_sample_and_the_checkpoint_evaluates(
+def test_workers_learn_the_sample_and_the_checkpoint_is_accurate(
     flowers, tmp_path, flags):
   with cluster_kit.Tasks(
       flowers, tmp_path, '--max_number_of_steps=50', '--batch_size=128',
@@ -45,16 +45,16 @@ def test_workers_learn_the_sample_and_the_checkpoint_evaluates(
     assert [task.end() for task in (chief, other, server)] == [0, 0, 0], (
         chief.log)
     assert cluster_kit.loss_fell(chief.log, other.log)
-    assert took_part(chief.log) and took_part(other.log)
+    assert has_trained(chief.log) and has_trained(other.log)
     for task in (server, chief, other):
       assert 'Traceback' not in task.log and 'ERROR' not in task.log
-  # Of the chief alone.
+  # Only the chief writes summaries.
   assert len(glob.glob(str(tasks.train_dir / 'events.*'))) == 1
   assert len(curves.read(str(tasks.train_dir)).training_loss) > 1
   newest = checkpoints.newest(str(tasks.train_dir))
   assert checkpoints.read_global_step(newest) >= 50
   assert os.path.basename(newest) == run_kit.listed_paths(tasks.train_dir)[-1]
-  # What tasks tell each other is in no checkpoint.
+  # The variables by which the tasks communicate are not in checkpoints.
   assert not [name for name in read_variables(newest) if 'board' in name]
   photos, accuracy, _ = run_kit.evaluate(
       newest, tmp_path / 'eval', '--dataset_dir=' + flowers, *FLOWERS)
@@ -63,16 +63,16 @@ def test_workers_learn_the_sample_and_the_checkpoint_evaluates(
 
 
 @pytest.mark.slow
-def test_killed_tasks_join_again_and_all_end_with_the_chief(data, tmp_path):
+def test_killed_tasks_rejoin_and_all_end_with_the_chief(data, tmp_path):
   with cluster_kit.Tasks(data, tmp_path, '--save_interval_secs=1') as tasks:
     server, chief, other = tasks.start_all()
-    other.wait_for(lambda: took_part(chief.log) and took_part(other.log))
+    other.wait_for(lambda: has_trained(chief.log) and has_trained(other.log))
     other.kill()
-    # The chief does not wait for it.
+    # The chief does not wait for the killed worker.
     step = chief.steps[-1]
     chief.wait_for(lambda: chief.steps[-1] > step + 20)
     other = tasks.start('worker', 1)
-    other.wait_for(lambda: took_part(other.log))
+    other.wait_for(lambda: has_trained(other.log))
     assert other.steps[0] > step
 
     chief.wait_for(lambda: checkpoints.newest(str(tasks.train_dir)) and
@@ -83,7 +83,7 @@ def test_killed_tasks_join_again_and_all_end_with_the_chief(data, tmp_path):
     step = other.steps[-1]
     other.wait_for(lambda: other.steps[-1] > step)
     chief = tasks.start('worker', 0)
-    chief.wait_for(lambda: took_part(chief.log))
+    chief.wait_for(lambda: has_trained(chief.log))
     assert 'Resuming from ' + saved in chief.log
     assert chief.steps[0] >= checkpoints.read_global_step(saved)
 
@@ -96,11 +96,11 @@ def test_killed_tasks_join_again_and_all_end_with_the_chief(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_synchronous_worker_killed_ends_all_with_a_last_checkpoint(
+def test_synchronous_worker_killed_ends_all_tasks_with_a_last_checkpoint(
     data, tmp_path):
   with cluster_kit.Tasks(data, tmp_path, '--sync_replicas') as tasks:
     server, chief, other = tasks.start_all()
-    chief.wait_for(lambda: took_part(chief.log) and took_part(other.log))
+    chief.wait_for(lambda: has_trained(chief.log) and has_trained(other.log))
     other.kill()
     assert [task.end() for task in (chief, server)] == [1, 1]
     assert chief.log.splitlines()[-1] == (
@@ -108,7 +108,7 @@ def test_synchronous_worker_killed_ends_all_with_a_last_checkpoint(
         '--sync_replicas needs at least 2 workers: training has ended' % (
             tasks.cluster.workers[1],))
     assert 'Traceback' not in chief.log
-    # The rest of the tokens may let the chief take one more step.
+    # Tokens that are left may let the chief take one more step.
     assert checkpoints.read_global_step(checkpoints.newest(
         str(tasks.train_dir))) >= chief.steps[-1] > 0
 
@@ -116,10 +116,11 @@ def test_synchronous_worker_killed_ends_all_with_a_last_checkpoint(
 @pytest.mark.slow
 @pytest.mark.parametrize('flags', [[], ['--sync_replicas']],
                          ids=['asynchronous', 'synchronous'])
-def test_server_killed_ends_the_workers_with_one_line(data, tmp_path, flags):
+def test_server_killed_ends_the_workers_with_one_error_line(data, tmp_path,
+                                                            flags):
   with cluster_kit.Tasks(data, tmp_path, *flags) as tasks:
     server, chief, other = tasks.start_all()
-    chief.wait_for(lambda: took_part(chief.log) and took_part(other.log))
+    chief.wait_for(lambda: has_trained(chief.log) and has_trained(other.log))
     server.kill()
     for worker in (chief, other):
       assert worker.end() == 1
@@ -144,7 +145,8 @@ def test_server_killed_before_the_first_step_ends_the_workers(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_chief_that_fails_ends_all_and_they_say_so(data, tmp_path):
+def test_chief_that_fails_ends_all_tasks_and_is_named_in_their_error(data,
+                                                                     tmp_path):
   with cluster_kit.Tasks(data, tmp_path) as tasks:
     server, other = tasks.start('ps', 0), tasks.start('worker', 1)
     chief = tasks.start('worker', 0, '--checkpoint_path=/no/where')
@@ -156,8 +158,8 @@ def test_chief_that_fails_ends_all_and_they_say_so(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_missing_worker_is_one_line_of_the_chief_and_of_the_server(
-    data, tmp_path):
+def test_missing_worker_is_reported_in_one_line_by_chief_and_server(data,
+                                                                    tmp_path):
   with cluster_kit.Tasks(data, tmp_path) as tasks:
     chief = tasks.start('worker', 0, '--startup_timeout=3')
     assert chief.end() == 1

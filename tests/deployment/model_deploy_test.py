@@ -29,7 +29,8 @@ CPU = '/device:CPU:0'
     ({'num_replicas': 2, 'num_ps_tasks': 2, 'replica_id': 1},
      ['/job:worker/device:GPU:0'], [''], '/job:worker'),
 ])
-def test_config_devices(options, clone_devices, scopes, job):
+def test_config_devices_and_scopes_follow_the_options(options, clone_devices,
+                                                      scopes, job):
   config = model_deploy.DeploymentConfig(**options)
   indices = range(config.num_clones)
   assert [config.clone_device(index) for index in indices] == clone_devices
@@ -41,7 +42,7 @@ def test_config_devices(options, clone_devices, scopes, job):
 
 
 @pytest.mark.parametrize('tasks', [1, 2, 3])
-def test_config_parameter_servers_take_variables_in_turn(tasks):
+def test_config_assigns_variables_round_robin_to_parameter_servers(tasks):
   config = model_deploy.DeploymentConfig(num_ps_tasks=tasks, ps_job_name='p')
   with tf.Graph().as_default():
     with tf.device(config.variables_device()):
@@ -71,7 +72,7 @@ def test_config_parameter_servers_take_variables_in_turn(tasks):
     ({'replica_id': 2, 'num_replicas': 2, 'num_ps_tasks': 1},
      'replica_id must be 0 to 1, got 2'),
 ])
-def test_config_contradiction_is_refused(options, message):
+def test_config_contradicting_options_are_refused(options, message):
   with pytest.raises(ValueError, match=message):
     model_deploy.DeploymentConfig(**options)
 
@@ -84,7 +85,7 @@ def test_config_unknown_clone_is_refused(index):
       method(index)
 
 
-# 16 examples: a label of 0 or 1, and four inputs that tell it.
+# 16 examples: a label of 0 or 1, and four inputs that determine it.
 LABELS = (np.random.RandomState(0).rand(16, 1) > 0.5).astype('float32')
 INPUTS = np.concatenate([LABELS, 1 - LABELS, np.full((16, 2), 0.5)],
                         1).astype('float32')
@@ -113,7 +114,7 @@ def _session():
 
 @pytest.mark.parametrize('balance_ps, tasks', [
     (False, [0, 1, 0, 1, 0]), (True, [0, 1, 1, 1, 1])])
-def test_config_parameter_servers_by_bytes_or_in_turn(balance_ps, tasks):
+def test_config_balance_ps_assigns_variables_by_bytes(balance_ps, tasks):
   config = model_deploy.DeploymentConfig(num_ps_tasks=2, balance_ps=balance_ps)
   with tf.Graph().as_default(), tf.device(config.variables_device()):
     variables = [tf.Variable(tf.zeros(shape), dtype=kind, use_resource=resource)
@@ -125,7 +126,7 @@ def test_config_parameter_servers_by_bytes_or_in_turn(balance_ps, tasks):
           for variable in variables] == tasks
 
 
-def test_create_clones_one_has_no_scope():
+def test_create_clones_single_clone_has_no_scope():
   with tf.Graph().as_default():
     clones = model_deploy.create_clones(model_deploy.DeploymentConfig(),
                                         _logistic, _data())
@@ -139,7 +140,7 @@ def test_create_clones_one_has_no_scope():
     assert len(tf.losses.get_losses()) == 1
 
 
-def test_create_clones_share_variables_and_have_their_own_updates():
+def test_create_clones_share_variables_but_not_updates():
   with tf.Graph().as_default():
     config = model_deploy.DeploymentConfig(num_clones=3)
     clones = model_deploy.create_clones(config, _normalised, _data())
@@ -155,7 +156,7 @@ def test_create_clones_share_variables_and_have_their_own_updates():
       assert len(tf.get_collection(tf.GraphKeys.LOSSES, clone.scope)) == 1
 
 
-def test_create_clones_variables_go_to_parameter_servers_in_turn():
+def test_create_clones_assigns_variables_round_robin_to_parameter_servers():
   with tf.Graph().as_default():
     config = model_deploy.DeploymentConfig(num_clones=2, num_ps_tasks=2)
     model_deploy.create_clones(config, _normalised, _data())
@@ -164,7 +165,7 @@ def test_create_clones_variables_go_to_parameter_servers_in_turn():
                           '/job:ps/task:%d%s' % (index % 2, CPU))
 
 
-def test_create_clones_passes_named_arguments():
+def test_create_clones_passes_keyword_arguments():
   with tf.Graph().as_default():
     clone, = model_deploy.create_clones(
         model_deploy.DeploymentConfig(clone_on_cpu=True), _logistic,
@@ -172,7 +173,7 @@ def test_create_clones_passes_named_arguments():
     assert clone.outputs.op.name == 'Mine/fc/Sigmoid'
 
 
-def test_create_clones_later_model_does_not_reuse():
+def test_create_clones_does_not_leave_reuse_on():
   with tf.Graph().as_default():
     model_deploy.create_clones(model_deploy.DeploymentConfig(num_clones=2),
                                _logistic, _data())
@@ -187,7 +188,8 @@ def _optimizer():
     ({}, '/device:GPU:0'), ({'clone_on_cpu': True}, CPU),
     ({'num_clones': 2}, ''), ({'num_clones': 2, 'clone_on_cpu': True}, ''),
     ({'num_ps_tasks': 1}, '/job:worker/device:GPU:0')])
-def test_optimize_clones_devices(options, gradient_device):
+def test_optimize_clones_gradients_are_on_the_device_of_a_single_clone(
+    options, gradient_device):
   with tf.Graph().as_default():
     config = model_deploy.DeploymentConfig(**options)
     clones = model_deploy.create_clones(config, _logistic, _data())
@@ -200,7 +202,7 @@ def test_optimize_clones_devices(options, gradient_device):
 
 
 def _gradients(num_clones, data=None, **kwargs):
-  """Total loss and gradients of zero weights; each clone has its own data."""
+  """Returns total loss and gradients; `data` has the examples of each clone."""
   with tf.Graph().as_default(), _session() as session:
     parts = iter(data or [(INPUTS, LABELS)] * num_clones)
 
@@ -219,7 +221,7 @@ def _gradients(num_clones, data=None, **kwargs):
     return session.run([total_loss, [gradient for gradient, _ in gradients]])
 
 
-def test_optimize_clones_sums_to_the_gradient_of_all_examples():
+def test_optimize_clones_gradients_sum_to_that_of_all_examples():
   whole_loss, whole = _gradients(1)
   halves = [(INPUTS[:8], LABELS[:8]), (INPUTS[8:], LABELS[8:])]
   loss, gradients = _gradients(2, halves)
@@ -227,19 +229,19 @@ def test_optimize_clones_sums_to_the_gradient_of_all_examples():
   for gradient, expected in zip(gradients, whole):
     np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-6)
   first_half, _ = _gradients(1, halves[:1])
-  assert abs(first_half - whole_loss) > 1e-4  # The halves do differ.
+  assert abs(first_half - whole_loss) > 1e-4  # The halves differ.
 
 
-def test_optimize_clones_regularization_counts_once():
-  # 0.5 * (4 * 0.3 ** 2) / 2, whatever the number of clones.
+def test_optimize_clones_regularization_is_counted_once():
+  # 0.5 * (4 * 0.3 ** 2) / 2, for any number of clones.
   expected = 0.09
   for num_clones in (1, 2, 3):
-    with_losses, _ = _gradients(num_clones)
-    without, _ = _gradients(num_clones, regularization_losses=[])
-    np.testing.assert_allclose(with_losses - without, expected, rtol=1e-4)
+    regularized, _ = _gradients(num_clones)
+    unregularized, _ = _gradients(num_clones, regularization_losses=[])
+    np.testing.assert_allclose(regularized - unregularized, expected, rtol=1e-4)
 
 
-def test_optimize_clones_passes_var_list_on():
+def test_optimize_clones_passes_on_var_list():
   with tf.Graph().as_default():
     clones = model_deploy.create_clones(model_deploy.DeploymentConfig(),
                                         _logistic, _data())
@@ -258,8 +260,8 @@ def test_optimize_clones_without_a_loss_is_refused():
 
 
 @pytest.mark.parametrize('num_clones', [1, 2])
-def test_optimize_clones_names_variables_without_gradient(num_clones,
-                                                          monkeypatch):
+def test_optimize_clones_warns_of_variables_without_gradient(num_clones,
+                                                             monkeypatch):
   lines = []
   monkeypatch.setattr(tf.logging, 'warning',
                       lambda text, *args: lines.append(text % args))
@@ -278,7 +280,7 @@ def test_optimize_clones_names_variables_without_gradient(num_clones,
 
 
 @pytest.mark.parametrize('num_clones', [1, 2])
-def test_deploy_with_optimizer_trains(num_clones):
+def test_deploy_with_optimizer_reduces_the_loss(num_clones):
   with tf.Graph().as_default(), _session() as session:
     tf.set_random_seed(0)
     model = model_deploy.deploy(
@@ -299,7 +301,7 @@ def test_deploy_with_optimizer_trains(num_clones):
                                rtol=1e-5)
 
 
-def test_deploy_takes_updates_of_the_first_clone_only():
+def test_deploy_runs_updates_of_the_first_clone_only():
   counts = []
 
   def model(inputs, labels):
@@ -325,7 +327,7 @@ def test_deploy_takes_updates_of_the_first_clone_only():
   assert counts == [2, 0]
 
 
-def test_deploy_without_optimizer_gives_the_loss_only():
+def test_deploy_without_optimizer_returns_only_the_loss():
   with tf.Graph().as_default(), _session() as session:
     model = model_deploy.deploy(
         model_deploy.DeploymentConfig(num_clones=2), _logistic, _data())

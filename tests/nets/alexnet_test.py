@@ -1,4 +1,4 @@
-"""Tests of nets/alexnet.py: AlexNet V2 runs."""
+"""Tests of nets/alexnet.py: forward pass and initial values."""
 
 import numpy as np
 import pytest
@@ -10,12 +10,12 @@ from nets import alexnet
 
 @pytest.fixture
 def narrow(monkeypatch):
-  """AlexNet with narrow layers, which are fast to draw."""
+  """Makes the wide layers narrow, so that they are fast to initialize."""
   monkeypatch.setattr(alexnet, 'FC6', alexnet.FC6._replace(width=8))
   monkeypatch.setattr(alexnet, 'FC7', alexnet.FC7._replace(width=9))
 
 
-def test_forward_gives_numbers_that_change_with_the_photo(narrow):
+def test_forward_logits_are_finite_and_depend_on_the_photo(narrow):
   with tf.Graph().as_default(), tf.Session() as session:
     images = tf.placeholder(tf.float32, [None, 224, 224, 3])
     with slim.arg_scope(alexnet.alexnet_v2_arg_scope()):
@@ -28,7 +28,7 @@ def test_forward_gives_numbers_that_change_with_the_photo(narrow):
   assert abs(output[0] - output[1]).max() > 0.1
 
 
-def test_first_values_are_the_papers_kind(narrow):
+def test_initial_values_are_those_of_slim(narrow):
   with tf.Graph().as_default(), tf.Session() as session:
     with slim.arg_scope(alexnet.alexnet_v2_arg_scope()):
       alexnet.alexnet_v2(tf.zeros([1, 224, 224, 3]), 10)
@@ -44,7 +44,7 @@ def test_first_values_are_the_papers_kind(narrow):
       (2 / (25 * (64 + 192))) ** 0.5, rel=0.05)
 
 
-def test_trunc_normal_is_an_initializer_of_that_deviation():
+def test_trunc_normal_has_the_given_standard_deviation():
   with tf.Graph().as_default(), tf.Session() as session:
     values = session.run(alexnet.trunc_normal(0.5)([1000]))
   assert 0.38 < values.std() < 0.5

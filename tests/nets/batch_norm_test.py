@@ -1,4 +1,4 @@
-"""Tests of nets/batch_norm.py: slim's, frozen, and with another decay."""
+"""Tests of nets/batch_norm.py: as in slim, frozen, and with another decay."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from nets.inception_utils import Branch, Conv
 
 
 def _two_layers(images):
-  """Two normalised convolutions, as a network under its own arg scope."""
+  """Builds two normalised convolutions in the arg scope of a network."""
   with slim.arg_scope(inception_utils.inception_arg_scope()):
     with slim.arg_scope([slim.batch_norm], is_training=True):
       with tf.variable_scope('Net'):
@@ -20,8 +20,8 @@ def _two_layers(images):
         ))
 
 
-def _updated():
-  """Names of the variables that the update ops assign to."""
+def _updated_variables():
+  """Returns the names of the variables that the update ops assign to."""
   updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
   return {op.inputs[0].op.name for op in updates}
 
@@ -54,7 +54,7 @@ def test_batch_norm_without_options_equals_slims():
 def test_batch_norm_no_scopes_updates_all_layers():
   with tf.Graph().as_default():
     _two_layers(_images())
-    assert _updated() == {
+    assert _updated_variables() == {
         'Net/%s/Conv/BatchNorm/moving_%s' % (branch, kind)
         for branch in ('First', 'Second') for kind in ('mean', 'variance')}
 
@@ -76,7 +76,7 @@ def test_batch_norm_trainable_scopes_update_matching_layers_only(scopes,
   with tf.Graph().as_default():
     with slim.arg_scope([batch_norm], trainable_scopes=scopes):
       _two_layers(_images())
-    assert {name.split('/')[1] for name in _updated()} == set(trained)
+    assert {name.split('/')[1] for name in _updated_variables()} == set(trained)
 
 
 def test_batch_norm_frozen_layer_uses_moving_statistics():
@@ -84,7 +84,7 @@ def test_batch_norm_frozen_layer_uses_moving_statistics():
     images = _images()
     with slim.arg_scope([batch_norm], trainable_scopes=['Other']):
       output = batch_norm(images, is_training=True, epsilon=1e-4)
-    # Moving mean 0 and variance 1 at the start: next to nothing changes.
+    # The moving mean is 0 and the variance 1, so hardly anything changes.
     result, expected = _run([output, images])
   np.testing.assert_allclose(result, expected, rtol=1e-4)
 
@@ -97,24 +97,25 @@ def test_batch_norm_trained_layer_uses_the_batch():
   assert abs(result.std() - 1) < 1e-2
 
 
-def test_batch_norm_scope_of_the_layer_counts():
+def test_batch_norm_trainable_scopes_match_the_scope_of_the_layer():
   with tf.Graph().as_default():
     with slim.arg_scope([batch_norm], trainable_scopes=['Block/preact/']):
       with tf.variable_scope('Block'):
         batch_norm(_images(), scope='preact', is_training=True)
         batch_norm(_images(), scope='postnorm', is_training=True)
-    assert _updated() == {'Block/preact/moving_mean',
-                          'Block/preact/moving_variance'}
+    assert _updated_variables() == {'Block/preact/moving_mean',
+                                    'Block/preact/moving_variance'}
 
 
-def test_batch_norm_scope_object_counts():
+def test_batch_norm_trainable_scopes_match_a_scope_object():
   with tf.Graph().as_default():
     with tf.variable_scope('Elsewhere') as scope:
       pass
     with slim.arg_scope([batch_norm], trainable_scopes=['Elsewhere/']):
       with tf.variable_scope('Block'):
         batch_norm(_images(), scope=scope, is_training=True)
-    assert _updated() == {'Elsewhere/moving_mean', 'Elsewhere/moving_variance'}
+    assert _updated_variables() == {'Elsewhere/moving_mean',
+                                    'Elsewhere/moving_variance'}
 
 
 def test_batch_norm_trainable_scopes_as_a_string_is_refused():
@@ -141,38 +142,38 @@ def test_batch_norm_decay_override_changes_the_moving_average(override, decay):
   np.testing.assert_allclose(result, (1 - decay) * batch_mean, rtol=1e-5)
 
 
-def test_batch_norm_decay_override_wins_over_arg_scopes_of_slim():
+def test_batch_norm_decay_override_takes_precedence_over_slims_arg_scope():
   with tf.Graph().as_default():
     images = _images()
     with slim.arg_scope([batch_norm], decay_override=0.0):
       with slim.arg_scope(mobilenet_v1.mobilenet_v1_arg_scope()):
         mobilenet_v1.mobilenet_v1_base(images, 'Conv2d_0')
-    output = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
+    updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
     moving_mean, = (v for v in tf.global_variables()
                     if v.op.name.endswith('moving_mean'))
     with tf.Session() as session:
       session.run(tf.global_variables_initializer())
-      session.run(output)
+      session.run(updates)
       # With the 0.9997 of the network it would be close to 0.
       assert abs(session.run(moving_mean)).max() > 0.01
 
 
-def test_batch_norm_arg_scope_of_slim_stays_in_force():
+def test_batch_norm_arg_scope_of_slim_applies():
   with tf.Graph().as_default():
     with slim.arg_scope([slim.batch_norm], scale=True, is_training=False):
       batch_norm(_images())
     assert {v.op.name for v in tf.global_variables()} == {
         'BatchNorm/%s' % name for name in
         ('beta', 'gamma', 'moving_mean', 'moving_variance')}
-    assert _updated() == set()
+    assert _updated_variables() == set()
 
 
-def test_batch_norm_mobilenet_trains_its_classifier_alone():
+def test_batch_norm_mobilenet_updates_only_trainable_scopes():
   with tf.Graph().as_default():
     with slim.arg_scope(mobilenet_v1.mobilenet_v1_arg_scope()):
       with slim.arg_scope([batch_norm], trainable_scopes=[
           'MobilenetV1/Logits', 'MobilenetV1/Conv2d_13_pointwise']):
         mobilenet_v1.mobilenet_v1_025(tf.ones([2, 32, 32, 3]), 5)
-    assert _updated() == {
+    assert _updated_variables() == {
         'MobilenetV1/Conv2d_13_pointwise/BatchNorm/moving_mean',
         'MobilenetV1/Conv2d_13_pointwise/BatchNorm/moving_variance'}

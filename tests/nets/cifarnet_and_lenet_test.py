@@ -55,7 +55,8 @@ def test_network_dropout_is_off_unless_training(network, arg_scope, channels,
     assert (first == second).all() != is_training
 
 
-def _first_weights(network, arg_scope, channels):
+def _initial_values(network, arg_scope, channels):
+  """Returns ({variable: initial value}, regularization losses)."""
   with tf.Graph().as_default(), tf.Session() as session:
     with slim.arg_scope(arg_scope(0.5)):
       network(tf.zeros([1, 32, 32, channels]), 200)
@@ -65,10 +66,10 @@ def _first_weights(network, arg_scope, channels):
     return values, session.run(losses)
 
 
-# A normal distribution that is cut off at two deviations keeps 0.88 of its own.
-def test_cifarnet_arg_scope_has_slims_first_weights():
-  values, losses = _first_weights(cifarnet.cifarnet,
-                                  cifarnet.cifarnet_arg_scope, 3)
+# Truncation at two standard deviations leaves 0.88 of the standard deviation.
+def test_cifarnet_arg_scope_has_slims_initial_weights():
+  values, losses = _initial_values(cifarnet.cifarnet,
+                                   cifarnet.cifarnet_arg_scope, 3)
   for name, deviation in (('conv1', 0.05), ('conv2', 0.05), ('fc3', 0.04),
                           ('fc4', 0.04), ('logits', 1 / 192)):
     np.testing.assert_allclose(values['CifarNet/%s/weights' % name].std(),
@@ -80,8 +81,8 @@ def test_cifarnet_arg_scope_has_slims_first_weights():
       for name in ('fc3', 'fc4')), rtol=1e-4)
 
 
-def test_lenet_arg_scope_has_slims_first_weights():
-  values, losses = _first_weights(lenet.lenet, lenet.lenet_arg_scope, 1)
+def test_lenet_arg_scope_has_slims_initial_weights():
+  values, losses = _initial_values(lenet.lenet, lenet.lenet_arg_scope, 1)
   for name in ('conv1', 'conv2', 'fc3', 'fc4'):
     np.testing.assert_allclose(values['LeNet/%s/weights' % name].std(), 0.088,
                                rtol=0.08)

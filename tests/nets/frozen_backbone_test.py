@@ -30,15 +30,15 @@ def _trained(*scopes):
   return warm_start.matching(tf.trainable_variables(), scopes)
 
 
-def test_find_cut_trained_layer_cuts_before_it(images):
+def test_find_cut_trained_layer_returns_its_input(images):
   net = _layer(_layer(images, 'one'), 'two')
   cut = frozen_backbone.find_cut(images, [_layer(net, 'three')],
-                              _trained('three'))
+                                 _trained('three'))
   assert cut.features == [net]
   assert cut.shapes == []
 
 
-def test_find_cut_nothing_trained_below_a_head_takes_the_last_tensors(images):
+def test_find_cut_two_heads_returns_the_input_of_each(images):
   backbone = _layer(images, 'one')
   low, high = _layer(backbone, 'low'), _layer(_layer(backbone, 'two'), 'high')
   cut = frozen_backbone.find_cut(
@@ -52,9 +52,9 @@ def test_find_cut_random_operation_ends_the_backbone(images):
   dropped = slim.dropout(net, 0.5, is_training=True)
   outputs = [_layer(_layer(dropped, 'two'), 'three')]
   cut = frozen_backbone.find_cut(images, outputs, _trained('three'),
-                              within)
+                                 within)
   assert cut.features == [net]
-  # What dropout reads of the shape is given, not computed.
+  # The shape that dropout reads is fed, not computed.
   assert [tensor.op.inputs[0] for tensor in cut.shapes] == [net]
 
 
@@ -69,15 +69,15 @@ def test_find_cut_batch_statistics_end_the_backbone(images, fused, is_training):
   assert _names(cut.features) == ['one/Relu' if is_training else 'relu']
 
 
-def test_find_cut_mean_over_the_batch_is_not_of_the_backbone(images):
+def test_find_cut_mean_over_the_batch_is_not_in_the_backbone(images):
   net = _layer(images, 'one')
   centred = net - tf.reduce_mean(net, 0, keepdims=True)
   cut = frozen_backbone.find_cut(images, [_layer(centred, 'two')],
-                              _trained('two'))
+                                 _trained('two'))
   assert cut.features == [net]
 
 
-def test_find_cut_flatten_by_the_shape_is_of_the_backbone(images):
+def test_find_cut_reshape_by_batch_size_is_in_the_backbone(images):
   net = tf.reshape(_layer(images, 'one'), [tf.shape(images)[0], 8 * 8 * 4])
   flat = tf.identity(net, name='flat')
   cut = frozen_backbone.find_cut(
@@ -104,13 +104,13 @@ def test_find_cut_outputs_of_other_inputs_are_refused(images):
     frozen_backbone.find_cut(images, [_layer(other, 'one')], _trained('one'))
 
 
-def test_cut_feed_runs_the_head_alone(images):
+def test_cut_feed_runs_only_the_head(images):
   net = _layer(images, 'one')
   within = {op.name for op in net.graph.get_operations()}
   net = slim.dropout(net, 0.5, is_training=True)
   logits = slim.fully_connected(slim.flatten(net), 2, scope='two')
   cut = frozen_backbone.find_cut(images, [logits], _trained('two'),
-                              within)
+                                 within)
   with tf.Session() as session:
     session.run([v.initializer for v in _trained('two')])
     # The variables of the backbone have no value: reading one would fail.
@@ -118,9 +118,9 @@ def test_cut_feed_runs_the_head_alone(images):
     assert session.run(logits, feed).shape == (5, 2)
 
 
-# Where the cut is not the end point that feeds the classifier: an auxiliary
-# classifier has a cut of its own, and dropout stays in the head with what
-# follows it.
+# Networks whose cut is not the end point that feeds the classifier: an
+# auxiliary classifier has a separate cut, and dropout and the layers after it
+# are in the head.
 CUTS = {
     'alexnet_v2': ['alexnet_v2/fc6/Relu'],
     'cifarnet': ['CifarNet/fc3/Relu'],
@@ -139,8 +139,9 @@ CUTS = {
     'vgg_a': ['vgg_a/fc6/Relu'],
 }
 
-# Drop-path is random from the first cell on, so all cells are in the head: the
-# last tensors before it, all of the first two cells, and how many they are.
+# Networks with drop-path. It is random from the first cell on, so the cut is
+# inside the first two cells: the number of features, and a pattern for their
+# names.
 DROP_PATH = {
     'nasnet_cifar': (17, 'cell_[01]/'),
     'nasnet_large': (10, 'cell_stem_[01]/'),
@@ -152,7 +153,7 @@ QUICK = ('inception_v1', 'lenet', 'mobilenet_v1_025', 'resnet_v1_50', 'vgg_a')
 
 @pytest.mark.parametrize('name', [
     *QUICK, *slow_by_turns(sorted(set(nets_factory.NETWORKS) - set(QUICK)))])
-def test_find_cut_of_each_network_is_after_the_last_frozen_layer(name):
+def test_find_cut_each_network_is_cut_after_the_last_frozen_layer(name):
   row = nets_factory.get_network(name)
   scopes = list(row.classifier_scopes)
   shape = [None, row.image_size, row.image_size, row.channels]
@@ -166,12 +167,12 @@ def test_find_cut_of_each_network_is_after_the_last_frozen_layer(name):
           name, 5, is_training=True)(images)
     outputs = [logits] + [end_points[key] for key in ['AuxLogits']
                           if key in end_points]
-    found = _names(frozen_backbone.find_cut(
+    features = _names(frozen_backbone.find_cut(
         images, outputs, warm_start.variables_to_train(scopes),
         within).features)
     if name in DROP_PATH:
-      number, place = DROP_PATH[name]
-      assert len(found) == number
-      assert all(re.match(place, operation) for operation in found)
+      count, pattern = DROP_PATH[name]
+      assert len(features) == count
+      assert all(re.match(pattern, operation) for operation in features)
     else:
-      assert found == CUTS.get(name, [end_points[row.features].op.name])
+      assert features == CUTS.get(name, [end_points[row.features].op.name])

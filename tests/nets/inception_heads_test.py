@@ -1,6 +1,6 @@
-"""Tests of inception_v1.py, v2 and v3: layers after the backbone, options.
+"""Tests of inception_v1.py, v2 and v3: layers after the base, and options.
 
-The networks have few and narrow layers, so that they are fast to build and run.
+The bases have few and narrow layers, so that they are fast to build and run.
 V3's auxiliary classifier is in inception_v3_test.py.
 """
 
@@ -13,9 +13,9 @@ from compat import slim, tf
 from kits import inception_kit, nets_kit
 from nets import inception_v1, inception_v2, inception_v3
 
-# layers: that stand in for the network's own. pool: scope of the average pool;
-# its end point is the first of `after`, the end points after the layers. large:
-# the least size of photo that leaves several positions.
+# layers: replace those of the network. pool: scope of the average pool. after:
+# end points after the layers; the average pool is the first. large: smallest
+# image size at which the logits have several positions.
 Head = namedtuple('Head', 'module layers size pool after large')
 
 HEADS = {
@@ -29,7 +29,8 @@ HEADS = {
         inception_v3, inception_kit.SMALL_V3, 299, 'AvgPool_1a_8x8',
         ['AvgPool_1a', 'PreLogits', 'Logits', 'Predictions'], 363),
 }
-CHANNELS = 256  # Of the last layer.
+# Of the last layer.
+CHANNELS = 256
 
 
 @pytest.fixture(params=sorted(HEADS))
@@ -78,7 +79,7 @@ def test_network_end_points_have_slims_order(head):
 
 
 @pytest.mark.parametrize('num_classes', [None, 0])
-def test_network_no_classes_gives_the_pooled_features(head, num_classes):
+def test_network_no_classes_returns_the_pooled_features(head, num_classes):
   with tf.Graph().as_default():
     net, end_points = build(head, photos(head), num_classes)
     assert net is end_points[head.after[0]]
@@ -116,7 +117,7 @@ def test_network_global_pool_takes_any_image_size(head):
                                  rtol=1e-4, atol=1e-6)
 
 
-def test_network_unknown_image_size_runs_at_the_default(head):
+def test_network_unknown_image_size_runs_at_the_default_size(head):
   with tf.Graph().as_default(), tf.Session() as session:
     images = tf.placeholder(tf.float32, [None, None, None, 3])
     logits, end_points = build(head, images, is_training=False)
@@ -149,7 +150,7 @@ def test_network_large_photos_have_logits_at_several_positions(head):
     ('inception_v3', 150, 'AvgPool_1a_3x3'),
     ('inception_v3', 75, 'AvgPool_1a_1x1'),
 ], indirect=['head'])
-def test_network_small_photos_shrink_the_pool(head, size, pool):
+def test_network_small_photos_reduce_the_pool(head, size, pool):
   with tf.Graph().as_default():
     logits, end_points = build(head, photos(head, size=size))
     assert logits.shape.as_list() == [2, 7]
@@ -188,10 +189,10 @@ def test_network_depth_multiplier_and_min_depth_bound_the_channels(head):
                           min_depth=33)
     channels = {end_points[name].shape.as_list()[3]
                 for name in layers_of(head)}
-    assert channels == {33, 64}  # Of 16, 64 and 256.
+    assert channels == {33, 64}  # A quarter of 16, 64 and 256; at least 33.
 
 
-def test_network_prediction_fn_is_the_callers(head):
+def test_network_prediction_fn_of_the_caller_is_used(head):
   def predict(logits, scope):
     return tf.negative(logits, name=scope)
 
@@ -224,15 +225,15 @@ def test_network_scope_renames_the_variables(head):
 def test_network_dropout_keep_prob_is_used_in_training(head):
   with tf.Graph().as_default(), tf.Session() as session:
     logits, _ = build(head, photos(head), dropout_keep_prob=0.25)
-    after, _ = build(head, photos(head), is_training=False, reuse=True,
-                     dropout_keep_prob=0.25)
-    # Features of 1, and logits that are their sum, plus 1.
+    evaluation_logits, _ = build(head, photos(head), is_training=False,
+                                 reuse=True, dropout_keep_prob=0.25)
+    # The features are 1, and the logits are their sum plus 1.
     for variable in tf.global_variables():
       zero = (variable.op.name.endswith('weights') and
               '/Logits/' not in variable.op.name)
       session.run(variable.assign(tf.zeros_like(variable) if zero else
                                   tf.ones_like(variable)))
-    trained, evaluated = session.run([logits, after])
+    trained, evaluated = session.run([logits, evaluation_logits])
   np.testing.assert_allclose(evaluated, 1 + CHANNELS)
   share = (trained - 1) / 4 / CHANNELS
   assert (0.12 < share).all() and (share < 0.38).all()
@@ -247,4 +248,4 @@ def test_network_batch_norm_scale_adds_gammas(head):
     names = set(nets_kit.variable_shapes())
     beta = {name for name in names if name.endswith('/BatchNorm/beta')}
     assert {name[:-len('beta')] + 'gamma' for name in beta} <= names
-    assert len(beta) in (2, 3)  # One for each convolution of the layers.
+    assert len(beta) in (2, 3)  # One per convolution of the base.

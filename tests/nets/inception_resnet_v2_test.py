@@ -94,12 +94,12 @@ def test_base_final_endpoint_builds_nothing_after_it(shallow, final_endpoint,
     assert scopes[-1] == ['Mine', last]
 
 
-def test_base_dilated_has_the_strided_outputs_among_its_own(shallow):
+def test_base_dilated_output_subsampled_equals_the_strided_output(shallow):
   outputs = {}
   for output_stride in (8, 16):
     with tf.Graph().as_default(), tf.Session() as session:
-      # 65, 33, 17, 9, 5: an odd number of rows at each stride, so that strides
-      # sample the same pixels.
+      # 65, 33, 17, 9, 5: an odd number of rows at each stride, so that the same
+      # pixels are sampled with either output stride.
       net, _ = inception.inception_resnet_v2_base(
           tf.constant(nets_kit.seeded_image(65, 3)), 'PreAuxLogits',
           output_stride=output_stride, align_feature_maps=True)
@@ -135,9 +135,10 @@ def test_base_last_residual_block_is_not_activated(monkeypatch):
   ) + HEADS[-2:])
   with tf.Graph().as_default() as graph:
     _base(99)
-    blocks = [op.name for op in graph.get_operations() if op.type == 'Relu' and
-              op.name.split('/')[-2].lower().startswith('block')]
-    assert blocks == ['InceptionResnetV2/Repeat_1/block17_1/Relu']
+    activations = [op.name for op in graph.get_operations()
+                   if op.type == 'Relu' and
+                   op.name.split('/')[-2].lower().startswith('block')]
+    assert activations == ['InceptionResnetV2/Repeat_1/block17_1/Relu']
 
 
 BLOCKS = [
@@ -148,7 +149,8 @@ BLOCKS = [
 
 
 @pytest.mark.parametrize('block, scope, mixed', BLOCKS)
-def test_block_function_has_slims_scope_and_reuses(block, scope, mixed):
+def test_block_function_has_slims_scope_and_reuses_variables(block, scope,
+                                                             mixed):
   with tf.Graph().as_default():
     inputs = tf.zeros([2, 9, 9, 10])
     assert block(inputs).shape.as_list() == [2, 9, 9, 10]
@@ -171,17 +173,17 @@ def test_block_function_adds_the_scaled_residual(block, scope, mixed):
         for scale, activation_fn in ((1.0, None), (0.5, None),
                                      (0.5, tf.nn.relu), (1e6, tf.nn.relu6))]
     nets_kit.load_seeded_weights(session, tf.global_variables())
-    net, whole, half, activated, clipped = session.run([inputs] + outputs)
-  residual = whole - net
+    net, full, half, activated, clipped = session.run([inputs] + outputs)
+  residual = full - net
   assert abs(residual).max() > 0.1
   np.testing.assert_allclose(half, net + residual / 2, rtol=1e-4, atol=1e-5)
   np.testing.assert_allclose(activated, np.maximum(half, 0), rtol=1e-5)
-  # relu6 bounds what is added, as well as the sum.
+  # relu6 bounds the residual as well as the sum.
   np.testing.assert_allclose(clipped, np.clip(net + 6 * np.sign(residual), 0,
                                               6), rtol=1e-5)
 
 
-def test_network_no_classes_gives_the_pooled_features(heads):
+def test_network_no_classes_returns_the_pooled_features(heads):
   with tf.Graph().as_default():
     net, end_points = inception.inception_resnet_v2(tf.zeros([5, 299, 299, 3]),
                                                     None)
@@ -209,7 +211,7 @@ def test_network_end_points_have_slims_order_and_names(heads):
                                                 'VALID')
 
 
-def test_network_without_aux_logits_has_none(heads):
+def test_network_without_aux_logits_builds_none(heads):
   with tf.Graph().as_default():
     _, end_points = inception.inception_resnet_v2(
         tf.zeros([5, 299, 299, 3]), 7, create_aux_logits=False)
@@ -218,7 +220,7 @@ def test_network_without_aux_logits_has_none(heads):
                 if 'AuxLogits' in name]
 
 
-def test_network_other_size_is_pooled_whole(shallow):
+def test_network_other_image_size_is_pooled_over_all_positions(shallow):
   with tf.Graph().as_default():
     _, end_points = inception.inception_resnet_v2(tf.zeros([2, 150, 150, 3]), 7)
     assert end_points['Conv2d_7b_1x1'].shape.as_list() == [2, 3, 3, 1536]
@@ -244,14 +246,14 @@ def test_network_unknown_image_size_runs_at_two_sizes(heads):
 
 
 @pytest.mark.parametrize('size', [None, 17])
-def test_network_aux_logits_of_unfit_size_are_refused(heads, size):
+def test_network_aux_logits_at_unsuitable_size_are_refused(heads, size):
   with tf.Graph().as_default():
     images = tf.placeholder(tf.float32, [1, size, size, 3])
     with pytest.raises(ValueError, match='create_aux_logits=False'):
       inception.inception_resnet_v2(images, 7)
 
 
-def test_network_aux_logits_fit_from_107_pixels(shallow):
+def test_network_aux_logits_need_107_pixels(shallow):
   with tf.Graph().as_default():
     _, end_points = inception.inception_resnet_v2(tf.zeros([1, 107, 107, 3]), 7)
     assert end_points['PreAuxLogits'].shape.as_list() == [1, 5, 5, 1088]
@@ -286,9 +288,9 @@ def test_network_activation_fn_reaches_the_residual_blocks(heads):
 
 
 @pytest.mark.parametrize('is_training', [True, False])
-def test_network_dropout_works_in_training_alone(heads, is_training):
+def test_network_dropout_is_applied_only_in_training(heads, is_training):
   with tf.Graph().as_default(), tf.Session() as session:
-    # Ones in, so that what dropout gives is 0 or 1 / 0.25.
+    # All inputs of dropout are 1, so that its outputs are 0 or 1 / 0.25.
     with slim.arg_scope([slim.conv2d],
                         weights_initializer=tf.zeros_initializer(),
                         biases_initializer=tf.ones_initializer()):
@@ -304,7 +306,7 @@ def test_network_dropout_works_in_training_alone(heads, is_training):
     assert set(features.flat) == {1.0}
 
 
-def _heads_under(scope_options, **options):
+def _build_heads(scope_options, **options):
   with slim.arg_scope(inception.inception_resnet_v2_arg_scope(**scope_options)):
     return inception.inception_resnet_v2(tf.zeros([2, 99, 99, 3]), 7, **options)
 
@@ -313,17 +315,17 @@ def _heads_under(scope_options, **options):
     ({}, 0), ({'batch_norm_scale': True}, 12)])
 def test_arg_scope_batch_norm_scale_adds_a_gamma(heads, scope_options, gammas):
   with tf.Graph().as_default():
-    _heads_under(scope_options, is_training=False)
+    _build_heads(scope_options, is_training=False)
     names = nets_kit.variable_shapes()
     assert len([name for name in names if name.endswith('/gamma')]) == gammas
     assert len([name for name in names if name.endswith('/beta')]) == 12
-    # Not where a residual is brought to its width.
+    # The convolution that restores the width of a residual has none.
     assert not [name for name in names if '1/Conv2d_1x1/BatchNorm' in name]
 
 
 def test_arg_scope_regularizes_weights_and_biases(heads):
   with tf.Graph().as_default():
-    _heads_under({'weight_decay': 0.1})
+    _build_heads({'weight_decay': 0.1})
     losses = tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)
     kinds = [name.split('/')[-1] for name in nets_kit.variable_shapes()]
     assert kinds.count('biases') == 3
@@ -332,7 +334,7 @@ def test_arg_scope_regularizes_weights_and_biases(heads):
 
 def test_arg_scope_options_reach_the_layers(heads):
   with tf.Graph().as_default() as graph:
-    _heads_under({'activation_fn': tf.nn.elu, 'batch_norm_decay': 0.5,
+    _build_heads({'activation_fn': tf.nn.elu, 'batch_norm_decay': 0.5,
                   'batch_norm_epsilon': 0.25,
                   'batch_norm_updates_collections': 'mine'})
     assert len(tf.get_collection('mine')) == 2 * 12
@@ -350,7 +352,7 @@ def test_network_frozen_layers_make_no_updates(heads):
   with tf.Graph().as_default():
     with slim.arg_scope([batch_norm],
                         trainable_scopes=['InceptionResnetV2/AuxLogits']):
-      _heads_under({})
+      _build_heads({})
     updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
     assert len(updates) == 4
     assert all('AuxLogits' in update.name for update in updates)

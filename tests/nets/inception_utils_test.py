@@ -21,7 +21,7 @@ def _ramp():
   return tf.reshape(tf.range(1 * 5 * 5 * 2, dtype=tf.float32), [1, 5, 5, 2])
 
 
-def _ones():
+def _weights_of_one():
   return slim.arg_scope([slim.conv2d],
                         weights_initializer=tf.ones_initializer(),
                         activation_fn=None)
@@ -62,7 +62,7 @@ def test_add_layer_default_keeps_height_and_width():
 
 
 def test_add_layer_fork_reads_one_input_twice():
-  with tf.Graph().as_default(), _ones():
+  with tf.Graph().as_default(), _weights_of_one():
     image = _ramp()
     output = inception_utils.add_layer(image, Fork((
         Conv('One', 1, (1, 1)), Conv('Two', 2, (1, 1)))))
@@ -72,7 +72,7 @@ def test_add_layer_fork_reads_one_input_twice():
 
 
 def test_add_branches_concatenates_in_the_order_of_the_table():
-  with tf.Graph().as_default(), _ones():
+  with tf.Graph().as_default(), _weights_of_one():
     image = _ramp()
     output = inception_utils.add_branches(image, (
         Branch('Branch_1', (Conv('Conv', 1, (1, 1)), Conv('Conv2', 1, (1, 1)))),
@@ -118,31 +118,31 @@ def test_add_layers_stops_at_the_final_endpoint(final_endpoint, names, shape):
     assert net.shape.as_list() == shape
 
 
-def test_add_layers_unknown_final_endpoint_lists_the_known():
+def test_add_layers_unknown_final_endpoint_lists_the_known_names():
   with tf.Graph().as_default():
     with pytest.raises(ValueError, match="'Mixed_9z'; known: Last, Mixed, St"):
       inception_utils.add_layers(_ramp(), LAYERS, 'Mixed_9z')
     assert tf.global_variables() == []
 
 
-def test_add_layer_stddev_is_that_of_the_first_weights():
+def test_add_layer_stddev_is_that_of_the_initial_weights():
   with tf.Graph().as_default():
     for row in (Conv('A', 64, (5, 5), stddev=0.02),
                 SeparableConv('B', 64, (5, 5), 1, 'SAME', 0.5, 8)):
       inception_utils.add_layer(tf.zeros([1, 5, 5, 64]), row)
     weights = [v for v in tf.global_variables() if 'weights' in v.op.name]
     values = dict(zip([v.op.name for v in weights], _run(*weights)))
-  # Truncated at two deviations: 0.88 of the standard deviation is left.
+  # Truncation at two standard deviations leaves 0.88 of the deviation.
   for name, stddev in (('A/weights', 0.02), ('B/depthwise_weights', 0.5),
                        ('B/pointwise_weights', 0.5)):
     assert abs(values[name]).max() <= 2 * stddev
     np.testing.assert_allclose(values[name].std(), 0.88 * stddev, rtol=0.05)
 
 
-# A third of the width, but 1 at least and the row's multiplier at most.
+# The depthwise multiplier is a third of the width, from 1 to that of the row.
 @pytest.mark.parametrize('width, multiplier', [(64, 4), (11, 3), (2, 1)])
-def test_add_layer_separable_conv_multiplies_what_the_width_allows(width,
-                                                                   multiplier):
+def test_add_layer_separable_conv_width_limits_the_multiplier(width,
+                                                              multiplier):
   with tf.Graph().as_default():
     output = inception_utils.add_layer(
         _ramp(), SeparableConv('S', width, (3, 3), 2, 'VALID', 1.0, 4))
@@ -153,7 +153,7 @@ def test_add_layer_separable_conv_multiplies_what_the_width_allows(width,
         'S/biases': [width]}
 
 
-def test_add_layers_axis_is_that_of_the_channels():
+def test_add_layers_channels_first_concatenates_on_axis_1():
   layers = (Block('Mixed', (Branch('B', (Fork((Conv('One', 3, (1, 1)),
                                                Conv('Two', 4, (1, 1)))),)),
                             Branch('C', (Conv('Three', 5, (1, 1)),)))),)
@@ -172,19 +172,19 @@ MIXED = (
 
 
 def _widths(layers):
-  """Returns the widths of all convolutions, from the top."""
-  found = []
+  """Returns the widths of all convolutions, in the order of the rows."""
+  widths = []
   for layer in layers:
     if isinstance(layer, Block):
-      found += _widths(layer.branches)
+      widths += _widths(layer.branches)
     elif isinstance(layer, (Branch, Fork)):
-      found += _widths(layer.layers)
+      widths += _widths(layer.layers)
     elif isinstance(layer, Conv):
-      found.append(layer.width)
-  return found
+      widths.append(layer.width)
+  return widths
 
 
-def test_with_widths_fills_those_of_the_block_in_order():
+def test_with_widths_fills_missing_widths_in_order():
   rows = inception_utils.with_widths((
       Conv('Stem', 7, (1, 1)), Block('M', MIXED, (20, 30)),
       Block('N', MIXED, (40, 50))))
@@ -197,8 +197,8 @@ def test_with_widths_fills_those_of_the_block_in_order():
 @pytest.mark.parametrize('depth_multiplier, min_depth, widths', [
     (0.5, 0, [10, 4, 15, 1]), (0.5, 5, [10, 5, 15, 5]),
     (1.5, 8, [30, 13, 45, 8])])
-def test_with_widths_scales_down_to_the_least(depth_multiplier, min_depth,
-                                              widths):
+def test_with_widths_depth_multiplier_scales_to_at_least_min_depth(
+    depth_multiplier, min_depth, widths):
   rows = inception_utils.with_widths((Block('M', MIXED, (20, 30)),),
                                      depth_multiplier, min_depth)
   assert _widths(rows) == widths
@@ -207,7 +207,7 @@ def test_with_widths_scales_down_to_the_least(depth_multiplier, min_depth,
 @pytest.mark.parametrize('widths, message', [
     ((20,), 'no width is left for Three'),
     ((20, 30, 40, 50), 'M has 2 widths too many')])
-def test_with_widths_other_number_is_refused(widths, message):
+def test_with_widths_wrong_number_of_widths_is_refused(widths, message):
   with pytest.raises(ValueError, match=message):
     inception_utils.with_widths((Block('M', MIXED, widths),))
 
@@ -222,13 +222,14 @@ def test_with_widths_depth_multiplier_not_above_0_is_refused(depth_multiplier):
 @pytest.mark.parametrize('shape, expected', [
     ([1, 9, 9, 4], [7, 5]), ([1, 3, 9, 4], [3, 5]), ([1, 3, 2, 4], [3, 2]),
     ([1, None, 2, 4], [7, 5])])
-def test_reduced_kernel_size_is_no_larger_than_a_known_size(shape, expected):
+def test_reduced_kernel_size_is_limited_by_the_known_input_size(shape,
+                                                                expected):
   with tf.Graph().as_default():
     net = tf.placeholder(tf.float32, shape)
     assert inception_utils.reduced_kernel_size(net, [7, 5]) == expected
 
 
-def test_squeeze_logits_takes_off_height_and_width_of_1():
+def test_squeeze_logits_removes_height_and_width_of_1():
   with tf.Graph().as_default():
     for shape, expected in (([1, 1, 1, 4], [1, 4]),
                             ([None, None, 1, 4], [None, 4])):
@@ -246,14 +247,14 @@ def test_squeeze_logits_several_positions_are_refused(shape, size):
                                      'a net', 'or not')
 
 
-def _conv_under(**options):
+def _conv_in_arg_scope(**options):
   with slim.arg_scope(inception_utils.inception_arg_scope(**options)):
     return slim.conv2d(_ramp(), 3, [1, 1], scope='Conv')
 
 
 def test_inception_arg_scope_default_normalises_without_gamma():
   with tf.Graph().as_default():
-    output = _conv_under()
+    output = _conv_in_arg_scope()
     assert set(nets_kit.variable_shapes()) == {
         'Conv/weights', 'Conv/BatchNorm/beta', 'Conv/BatchNorm/moving_mean',
         'Conv/BatchNorm/moving_variance'}
@@ -263,25 +264,25 @@ def test_inception_arg_scope_default_normalises_without_gamma():
 
 def test_inception_arg_scope_scale_adds_gamma():
   with tf.Graph().as_default():
-    _conv_under(batch_norm_scale=True)
+    _conv_in_arg_scope(batch_norm_scale=True)
     assert 'Conv/BatchNorm/gamma' in nets_kit.variable_shapes()
 
 
 def test_inception_arg_scope_no_batch_norm_has_biases():
   with tf.Graph().as_default():
-    _conv_under(use_batch_norm=False, activation_fn=tf.nn.relu6)
+    _conv_in_arg_scope(use_batch_norm=False, activation_fn=tf.nn.relu6)
     assert set(nets_kit.variable_shapes()) == {'Conv/weights', 'Conv/biases'}
     assert tf.get_collection(tf.GraphKeys.UPDATE_OPS) == []
 
 
 def test_inception_arg_scope_activation_is_used():
   with tf.Graph().as_default():
-    assert _conv_under(activation_fn=tf.nn.relu6).op.type == 'Relu6'
+    assert _conv_in_arg_scope(activation_fn=tf.nn.relu6).op.type == 'Relu6'
 
 
-def test_inception_arg_scope_collects_updates_where_told():
+def test_inception_arg_scope_updates_collection_is_used():
   with tf.Graph().as_default():
-    _conv_under(batch_norm_updates_collections='mine')
+    _conv_in_arg_scope(batch_norm_updates_collections='mine')
     assert len(tf.get_collection('mine')) == 2
     assert tf.get_collection(tf.GraphKeys.UPDATE_OPS) == []
 
@@ -302,7 +303,7 @@ def test_inception_arg_scope_weight_decay_scales_the_loss():
 @pytest.mark.parametrize('decay', [0.0, 0.75])
 def test_inception_arg_scope_batch_norm_decay_is_used(decay):
   with tf.Graph().as_default():
-    _conv_under(batch_norm_decay=decay)
+    _conv_in_arg_scope(batch_norm_decay=decay)
     mean, = (v for v in tf.global_variables() if 'moving_mean' in v.op.name)
     with tf.Session() as session:
       session.run(tf.global_variables_initializer())

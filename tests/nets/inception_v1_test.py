@@ -1,6 +1,6 @@
 """Tests of nets/inception_v1.py: layers and options.
 
-inception_heads_test.py has what follows the layers.
+inception_heads_test.py tests what follows them: pool, logits and predictions.
 """
 
 import pytest
@@ -18,7 +18,7 @@ BASE = ['Conv2d_1a_7x7', 'MaxPool_2a_3x3', 'Conv2d_2b_1x1', 'Conv2d_2c_3x3',
 
 @pytest.fixture(scope='module')
 def base():
-  """A graph of the base at half size, without arg scope; and what it gave."""
+  """Returns (graph, output, end points) of the base without an arg scope."""
   with tf.Graph().as_default() as graph:
     net, end_points = inception_v1.inception_v1_base(tf.zeros([5, 112, 112, 3]))
   return graph, net, end_points
@@ -29,7 +29,7 @@ def test_base_half_size_has_the_end_points_in_order(base):
       base, BASE, 'InceptionV1/Mixed_5c/concat', [5, 4, 4, 1024])
 
 
-def test_base_pools_are_slims(base):
+def test_base_pools_are_those_of_slim(base):
   with base[0].as_default():
     pools = inception_kit.pools()
   expected = {name: inception_kit.same_pool('MaxPool', 2)
@@ -42,7 +42,7 @@ def test_base_pools_are_slims(base):
   assert pools == expected
 
 
-def test_base_weights_start_small(base):
+def test_base_initial_weights_are_small(base):
   with base[0].as_default():
     stddevs = inception_kit.stddevs()
     weights = [v.op.name.split('/', 1)[1] for v in tf.global_variables()
@@ -90,7 +90,7 @@ def test_base_unknown_final_endpoint_is_refused(final_endpoint, options):
     assert tf.global_variables() == []
 
 
-def test_inception_has_the_same_functions():
+def test_inception_module_has_the_same_functions():
   assert inception.inception_v1 is inception_v1.inception_v1
   assert inception.inception_v1_base is inception_v1.inception_v1_base
   assert inception.inception_v1_arg_scope is inception_v1.inception_v1_arg_scope

@@ -1,6 +1,6 @@
 """Tests of nets/inception_v2.py: layers and options.
 
-inception_heads_test.py has what follows the layers.
+inception_heads_test.py tests what follows them: pool, logits and predictions.
 """
 
 import pytest
@@ -18,7 +18,7 @@ REDUCTIONS = ['Mixed_4a', 'Mixed_5a']
 
 @pytest.fixture(scope='module')
 def base():
-  """A graph of the base at half size, without arg scope; and what it gave."""
+  """Returns (graph, output, end points) of the base without an arg scope."""
   with tf.Graph().as_default() as graph:
     net, end_points = inception_v2.inception_v2_base(tf.zeros([5, 112, 112, 3]))
   return graph, net, end_points
@@ -29,7 +29,7 @@ def test_base_half_size_has_the_end_points_in_order(base):
       base, BASE, 'InceptionV2/Mixed_5c/concat', [5, 4, 4, 1024])
 
 
-def test_base_pools_are_slims(base):
+def test_base_pools_are_those_of_slim(base):
   with base[0].as_default():
     pools = inception_kit.pools()
   expected = {name: inception_kit.same_pool('MaxPool', 2)
@@ -45,7 +45,7 @@ def test_base_pools_are_slims(base):
   assert pools == expected
 
 
-def test_base_weights_start_as_slims(base):
+def test_base_initial_weights_are_those_of_slim(base):
   expected = {'Conv2d_1a_7x7/depthwise_weights': 1.0,
               'Conv2d_1a_7x7/pointwise_weights': 1.0,
               'Conv2d_2b_1x1/weights': 0.1}
@@ -78,7 +78,7 @@ def test_base_final_endpoint_builds_nothing_after_it(final_endpoint, name,
         name for name in end_points if not name.startswith('MaxPool')}
 
 
-def test_base_common_convolution_replaces_the_separable():
+def test_base_use_separable_conv_false_builds_an_ordinary_convolution():
   with tf.Graph().as_default():
     _, end_points = inception_v2.inception_v2_base(
         tf.zeros([1, 224, 224, 3]), 'Conv2d_2b_1x1', use_separable_conv=False)
@@ -111,10 +111,11 @@ def test_base_channels_first_normalises_channels():
           data_format='NCHW')
     shapes = nets_kit.variable_shapes()
     published = nets_kit.load('inception_v2')['variables']
-    of_batch_norm = [name for name in shapes if 'BatchNorm' in name]
-    assert len(of_batch_norm) == 3 * 10
-    for name in of_batch_norm:
-      assert shapes[name] == published.get(name, [64])  # Not Conv2d_1a_7x7's.
+    batch_norm_variables = [name for name in shapes if 'BatchNorm' in name]
+    assert len(batch_norm_variables) == 3 * 10
+    for name in batch_norm_variables:
+      # Conv2d_1a_7x7 is not normalised in the published network.
+      assert shapes[name] == published.get(name, [64])
 
 
 @pytest.mark.parametrize('options, message', [
@@ -158,7 +159,7 @@ def test_base_depth_multiplier_scales_each_end_point(base, depth_multiplier):
               end_points[name].shape.as_list()[3] * depth_multiplier)
 
 
-# The depthwise multiplier is a third of the width, 1 to 8.
+# The depthwise multiplier is a third of the width, from 1 to 8.
 @pytest.mark.parametrize('depth_multiplier, min_depth, multiplier, width', [
     (0.5, 16, 8, 32), (0.26, 4, 5, 16), (0.1, 4, 2, 6), (0.1, 16, 5, 16),
     (0.01, 2, 1, 2)])
@@ -174,7 +175,7 @@ def test_base_depth_multiplier_bounds_the_separable_convolution(
         'InceptionV2/Conv2d_1a_7x7/biases': [width]}
 
 
-def test_inception_has_the_same_functions():
+def test_inception_module_has_the_same_functions():
   assert inception.inception_v2 is inception_v2.inception_v2
   assert inception.inception_v2_base is inception_v2.inception_v2_base
   assert inception.inception_v2_arg_scope is inception_v2.inception_v2_arg_scope

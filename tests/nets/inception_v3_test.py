@@ -1,6 +1,6 @@
 """Tests of nets/inception_v3.py: layers and options.
 
-inception_heads_test.py has what follows the layers.
+inception_heads_test.py tests what follows them: pool, logits and predictions.
 """
 
 import pytest
@@ -23,7 +23,7 @@ def small(monkeypatch):
 
 @pytest.fixture(scope='module')
 def base():
-  """A graph of the base at half size, without arg scope; and what it gave."""
+  """Returns (graph, output, end points) of the base without an arg scope."""
   with tf.Graph().as_default() as graph:
     net, end_points = inception_v3.inception_v3_base(tf.zeros([5, 150, 150, 3]))
   return graph, net, end_points
@@ -34,7 +34,7 @@ def test_base_half_size_has_the_end_points_in_order(base):
       base, BASE, 'InceptionV3/Mixed_7c/concat', [5, 3, 3, 2048])
 
 
-def test_base_pools_are_slims(base):
+def test_base_pools_are_those_of_slim(base):
   with base[0].as_default():
     pools = inception_kit.pools()
   expected = {name: ('MaxPool', [3, 3], [2, 2], 'VALID')
@@ -47,7 +47,7 @@ def test_base_pools_are_slims(base):
   assert pools == expected
 
 
-def test_base_weights_start_as_the_arg_scope_says(base):
+def test_base_initial_weights_are_those_of_the_arg_scope(base):
   with base[0].as_default():
     assert inception_kit.stddevs() == {}
 
@@ -105,7 +105,7 @@ def test_network_depth_multiplier_scales_the_auxiliary_classifier(small):
     assert shapes[scope + 'Conv2d_2b_1x1/weights'] == [1, 1, 192, 7]
 
 
-def test_network_auxiliary_weights_start_small(small):
+def test_network_initial_auxiliary_weights_are_small(small):
   with tf.Graph().as_default():
     inception_v3.inception_v3(tf.zeros([1, 299, 299, 3]), 7)
     assert inception_kit.stddevs() == {
@@ -113,7 +113,7 @@ def test_network_auxiliary_weights_start_small(small):
         'AuxLogits/Conv2d_2b_1x1/weights': 0.001}
 
 
-def test_network_without_aux_logits_has_none(small):
+def test_network_without_aux_logits_builds_none(small):
   with tf.Graph().as_default():
     _, end_points = inception_v3.inception_v3(tf.zeros([1, 299, 299, 3]), 7,
                                               create_aux_logits=False)
@@ -122,7 +122,7 @@ def test_network_without_aux_logits_has_none(small):
                 if 'AuxLogits' in name]
 
 
-def test_network_half_size_shrinks_both_kernels(small):
+def test_network_half_size_reduces_both_kernels(small):
   with tf.Graph().as_default():
     logits, end_points = inception_v3.inception_v3(
         tf.zeros([5, 150, 150, 3]), 7)
@@ -135,7 +135,7 @@ def test_network_half_size_shrinks_both_kernels(small):
         1, 1, 128, 768]
 
 
-def test_network_aux_logits_fit_from_107_pixels(small):
+def test_network_aux_logits_need_107_pixels(small):
   with tf.Graph().as_default():
     _, end_points = inception_v3.inception_v3(tf.zeros([1, 107, 107, 3]), 7)
     assert end_points['Mixed_6e'].shape.as_list() == [1, 5, 5, 64]
@@ -145,7 +145,7 @@ def test_network_aux_logits_fit_from_107_pixels(small):
       inception_v3.inception_v3(tf.zeros([1, 106, 107, 3]), 7)
 
 
-def test_network_large_photos_have_several_rows_of_auxiliary_logits(small):
+def test_network_large_photos_have_auxiliary_logits_at_several_positions(small):
   images = [1, 347, 299, 3]
   with tf.Graph().as_default():
     _, end_points = inception_v3.inception_v3(
@@ -168,7 +168,7 @@ def test_network_unknown_image_size_has_auxiliary_logits(small):
     assert output.shape == (1, 7)
 
 
-def test_inception_has_the_same_functions():
+def test_inception_module_has_the_same_functions():
   assert inception.inception_v3 is inception_v3.inception_v3
   assert inception.inception_v3_base is inception_v3.inception_v3_base
   assert inception.inception_v3_arg_scope is inception_v3.inception_v3_arg_scope

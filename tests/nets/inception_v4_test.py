@@ -71,8 +71,8 @@ def test_base_unknown_final_endpoint_is_refused():
     (inception_v4.block_reduction_b, 'BlockReductionB', 8, 192 + 320 + 10),
     (inception_v4.block_inception_c, 'BlockInceptionC', 17, 1536),
 ])
-def test_block_function_has_slims_scope_and_reuses(block, scope, size,
-                                                   channels):
+def test_block_function_has_slims_scope_and_reuses_variables(block, scope, size,
+                                                             channels):
   with tf.Graph().as_default():
     inputs = tf.zeros([2, 17, 17, 10])
     output = block(inputs)
@@ -83,7 +83,7 @@ def test_block_function_has_slims_scope_and_reuses(block, scope, size,
     assert sorted(nets_kit.variable_shapes()) == names
 
 
-def test_network_no_classes_gives_the_pooled_features(shallow):
+def test_network_no_classes_returns_the_pooled_features(shallow):
   with tf.Graph().as_default():
     net, end_points = inception.inception_v4(tf.zeros([5, 299, 299, 3]), None)
     assert net.op.name.startswith('InceptionV4/Logits/AvgPool_1a')
@@ -104,7 +104,7 @@ def test_network_end_points_have_slims_order(shallow):
         'AvgPool', [5, 5], [3, 3], 'VALID')
 
 
-def test_network_without_aux_logits_has_none(shallow):
+def test_network_without_aux_logits_builds_none(shallow):
   with tf.Graph().as_default():
     _, end_points = inception.inception_v4(tf.zeros([5, 299, 299, 3]), 7,
                                            create_aux_logits=False)
@@ -128,14 +128,14 @@ def test_network_unknown_image_size_runs_at_two_sizes(shallow):
 
 
 @pytest.mark.parametrize('size', [None, 20])
-def test_network_aux_logits_of_unfit_size_are_refused(shallow, size):
+def test_network_aux_logits_at_unsuitable_size_are_refused(shallow, size):
   with tf.Graph().as_default():
     images = tf.placeholder(tf.float32, [1, size, size, 3])
     with pytest.raises(ValueError, match='create_aux_logits=False'):
       inception.inception_v4(images, 7)
 
 
-def test_network_aux_logits_fit_from_107_pixels():
+def test_network_aux_logits_need_107_pixels():
   with tf.Graph().as_default():
     _, end_points = inception.inception_v4(tf.zeros([1, 107, 107, 3]), 7)
     assert end_points['Mixed_6h'].shape.as_list() == [1, 5, 5, 1024]
@@ -163,7 +163,7 @@ def test_network_scope_renames_the_variables(shallow):
 
 def test_network_dropout_keep_prob_is_used(shallow):
   with tf.Graph().as_default(), tf.Session() as session:
-    # Ones in, so that what dropout gives is 0 or 1 / 0.25.
+    # All inputs of dropout are 1, so that its outputs are 0 or 1 / 0.25.
     with slim.arg_scope([slim.conv2d],
                         weights_initializer=tf.zeros_initializer(),
                         biases_initializer=tf.ones_initializer()):
@@ -176,5 +176,5 @@ def test_network_dropout_keep_prob_is_used(shallow):
   assert 0.15 < (features > 0).mean() < 0.35
 
 
-def test_inception_arg_scopes_are_one():
+def test_inception_v4_arg_scope_is_inception_arg_scope():
   assert inception.inception_v4_arg_scope is inception.inception_arg_scope

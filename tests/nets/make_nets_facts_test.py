@@ -1,7 +1,7 @@
 """Tests of kits/make_nets_facts.py: the golden values from slim's networks.
 
-There is no checkout of slim here. The project's networks take its place, with
-the imports that slim of 2018 has.
+The tests have no checkout of slim. The project's networks replace it, with the
+imports of slim of 2018.
 """
 
 import glob
@@ -22,7 +22,7 @@ from nets import nets_factory
 
 
 def run(*arguments):
-  """Runs the program as its docstring says."""
+  """Runs the program as in its docstring."""
   return subprocess.run(
       [sys.executable, '-m', 'kits.make_nets_facts', *arguments], cwd=ROOT,
       env=dict(os.environ, PYTHONPATH='tests'), capture_output=True, text=True)
@@ -40,12 +40,12 @@ def assert_same_facts(facts, expected):
     'cifarnet', 'lenet', 'mobilenet_v1_025',
     pytest.param('nasnet_cifar', marks=pytest.mark.slow),
     pytest.param('resnet_v2_50', marks=pytest.mark.slow)])
-def test_network_facts_are_those_of_the_committed_file(name):
+def test_network_facts_equal_the_committed_file(name):
   assert_same_facts(make_nets_facts.network_facts(nets_factory, name),
                     nets_kit.load(name))
 
 
-def test_network_facts_of_a_new_grey_network_need_its_row_alone(monkeypatch):
+def test_network_facts_of_a_new_grey_network_need_only_its_row(monkeypatch):
   for table in (nets_factory.NETWORKS, nets_factory.networks_map):
     monkeypatch.setitem(table, 'grey', table['lenet'])
   assert_same_facts(make_nets_facts.network_facts(nets_factory, 'grey'),
@@ -53,7 +53,7 @@ def test_network_facts_of_a_new_grey_network_need_its_row_alone(monkeypatch):
 
 
 @pytest.mark.engine('tf1')  # TensorFlow 2 has no contrib.
-def test_checkout_with_contrib_renews_the_files_of_a_folder(tmp_path):
+def test_program_rewrites_files_with_a_slim_that_uses_contrib(tmp_path):
   shutil.copytree(os.path.join(ROOT, 'nets'), str(tmp_path / 'nets'))
   for path in glob.glob(str(tmp_path / 'nets' / '**' / '*.py'), recursive=True):
     with open(path, encoding='utf-8') as file:
@@ -72,7 +72,7 @@ def test_checkout_with_contrib_renews_the_files_of_a_folder(tmp_path):
   for name in ('lenet', 'cifarnet'):
     text = (output / (name + '.json')).read_text()
     facts = json.loads(text)
-    # In the form of the committed files: a renewal differs in values only.
+    # In the format of the committed files, so that only values can differ.
     assert text == json.dumps(facts, sort_keys=True,
                               separators=(',', ':')) + '\n'
     assert_same_facts(facts, nets_kit.load(name))
@@ -85,7 +85,7 @@ def test_unknown_network_and_folder_without_slim_are_refused(tmp_path):
     make_nets_facts.load_slim(str(tmp_path))
 
 
-def test_program_help_and_missing_flag():
+def test_program_prints_help_and_names_a_missing_flag():
   result = run('--help')
   assert result.returncode == 0
   for flag in ('--slim_dir', '--networks', '--output_dir'):

@@ -33,7 +33,7 @@ def test_base_with_batch_norm_has_slims_number_of_parameters():
     with slim.arg_scope([slim.conv2d, slim.separable_conv2d],
                         normalizer_fn=slim.batch_norm):
       mobilenet_v1.mobilenet_v1_base(tf.zeros([5, 224, 224, 3]))
-    # The figure of slim's own test.
+    # From slim's test of this function.
     assert sum(v.shape.num_elements() for v in slim.get_model_variables()) == (
         3217920)
 
@@ -63,8 +63,8 @@ def test_base_output_stride_sets_the_size(output_stride, size):
     assert net.shape.as_list() == [1, size, size, 256]
 
 
-# 65 x 65 has an odd number of rows at each stride: 65, 33, 17, 9, 5, 3. Then
-# strides sample the same pixels however the convolution is padded.
+# 65 x 65 has an odd number of rows at each stride: 65, 33, 17, 9, 5, 3. Strides
+# then sample the same pixels with either padding.
 def _run_base(**options):
   with tf.Graph().as_default(), tf.Session() as session:
     net, _ = mobilenet_v1.mobilenet_v1_base(
@@ -80,22 +80,21 @@ def strided():
 
 
 @pytest.mark.parametrize('output_stride, step', [(16, 2), (8, 4)])
-def test_base_dilated_has_the_strided_outputs_among_its_own(strided,
-                                                            output_stride,
-                                                            step):
+def test_base_dilated_output_subsampled_equals_the_strided_output(
+    strided, output_stride, step):
   dilated = _run_base(output_stride=output_stride)
   assert dilated.shape[1] == {16: 5, 8: 9}[output_stride]
   np.testing.assert_allclose(dilated[:, ::step, ::step], strided, rtol=1e-4,
                              atol=1e-5 * abs(strided).max())
 
 
-def test_base_explicit_padding_equals_same_where_sizes_are_odd(strided):
+def test_base_explicit_padding_at_odd_sizes_equals_same_padding(strided):
   padded = _run_base(use_explicit_padding=True)
   np.testing.assert_allclose(padded, strided, rtol=1e-4,
                              atol=1e-5 * abs(strided).max())
 
 
-def test_base_explicit_padding_holds_for_dilated_layers():
+def test_base_explicit_padding_of_dilated_layers_equals_same_padding():
   np.testing.assert_allclose(
       _run_base(use_explicit_padding=True, output_stride=8),
       _run_base(output_stride=8), rtol=1e-4, atol=1e-3)
@@ -112,7 +111,7 @@ def test_base_depth_multiplier_and_min_depth_bound_the_channels():
     assert channels == [10, 10, 12, 25]
 
 
-def test_network_own_conv_defs_are_built():
+def test_network_custom_conv_defs_are_built():
   with tf.Graph().as_default():
     logits, end_points = mobilenet_v1.mobilenet_v1(
         tf.zeros([2, 32, 32, 3]), 4, conv_defs=SMALL)
@@ -178,22 +177,22 @@ def test_network_global_pool_takes_any_image_size():
       assert output.shape == (3, 4)
 
 
-def test_network_unknown_image_size_runs_at_the_default_pool():
+def test_network_unknown_image_size_has_the_default_pool():
   with tf.Graph().as_default(), tf.Session() as session:
     images = tf.placeholder(tf.float32, [None, None, None, 3])
     logits, _ = _network(images)
     session.run(tf.global_variables_initializer())
     output = session.run(logits, {images: np.zeros((3, 28, 28, 3))})
-    assert output.shape == (3, 4)  # 28 / 4 = 7, what the pool covers.
+    assert output.shape == (3, 4)  # 28 / 4 = 7, the size of the pool.
 
 
-def test_network_small_images_shrink_the_pool():
+def test_network_small_images_reduce_the_pool():
   with tf.Graph().as_default():
     _, end_points = _network(tf.zeros([2, 16, 24, 3]))
     assert end_points['AvgPool_1a'].shape.as_list() == [2, 1, 1, 64]
 
 
-def test_network_prediction_fn_is_called_or_left_out():
+def test_network_prediction_fn_is_called_or_omitted():
   with tf.Graph().as_default():
     _, end_points = _network(tf.zeros([2, 16, 16, 3]), prediction_fn=None)
     assert 'Predictions' not in end_points
@@ -223,7 +222,7 @@ def test_scaled_network_has_fewer_channels(network, factor):
     assert end_points['AvgPool_1a'].shape.as_list()[3] == 64 * factor
 
 
-def _updates_under(is_training, network_is_training=None):
+def _count_updates(is_training, network_is_training=None):
   with tf.Graph().as_default():
     with slim.arg_scope(mobilenet_v1.mobilenet_v1_arg_scope(
         is_training=is_training)):
@@ -236,13 +235,13 @@ def _updates_under(is_training, network_is_training=None):
 
 @pytest.mark.parametrize('is_training, updates', [(True, 2), (False, 0),
                                                   (None, 2)])
-def test_arg_scope_is_training_holds_for_the_base(is_training, updates):
-  assert _updates_under(is_training) == updates
+def test_arg_scope_is_training_applies_to_the_base(is_training, updates):
+  assert _count_updates(is_training) == updates
 
 
-def test_arg_scope_is_training_gives_way_to_the_network():
-  assert _updates_under(True, network_is_training=False) == 0
-  assert _updates_under(False, network_is_training=True) == 2 * 5
+def test_arg_scope_is_training_is_overridden_by_the_network():
+  assert _count_updates(True, network_is_training=False) == 0
+  assert _count_updates(False, network_is_training=True) == 2 * 5
 
 
 @pytest.mark.parametrize('regularize_depthwise, losses', [(False, 2),
@@ -254,8 +253,8 @@ def test_arg_scope_regularizes_depthwise_weights_on_request(
         weight_decay=0.1, regularize_depthwise=regularize_depthwise)):
       mobilenet_v1.mobilenet_v1_base(tf.zeros([1, 8, 8, 3]),
                                      'Conv2d_1_pointwise')
-    found = tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)
-    assert len(found) == losses
+    collected = tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)
+    assert len(collected) == losses
 
 
 def test_arg_scope_options_reach_the_layers():
@@ -269,10 +268,10 @@ def test_arg_scope_options_reach_the_layers():
                 if 'BatchNorm' in name]
     session.run(tf.global_variables_initializer())
     weights = session.run(tf.trainable_variables()[0])
-  assert 0.35 < weights.std() < 0.5  # Truncated at two deviations.
+  assert 0.35 < weights.std() < 0.5  # Truncated at 2 * stddev.
 
 
-def test_arg_scope_collects_updates_where_told():
+def test_arg_scope_updates_collection_is_used():
   with tf.Graph().as_default():
     with slim.arg_scope(mobilenet_v1.mobilenet_v1_arg_scope(
         batch_norm_updates_collections='mine', batch_norm_decay=0.5)):
@@ -281,8 +280,8 @@ def test_arg_scope_collects_updates_where_told():
     assert tf.get_collection(tf.GraphKeys.UPDATE_OPS) == []
 
 
-def test_conv_defs_changed_copy_is_built():
-  # As object detectors do, which want more channels at the end.
+def test_base_changed_copy_of_conv_defs_is_built():
+  # Object detectors change the last layers like this.
   rows = copy.deepcopy(mobilenet_v1.MOBILENETV1_CONV_DEFS)
   rows[-1] = mobilenet_v1.DepthSepConv([3, 3], 1, 256)
   with tf.Graph().as_default():

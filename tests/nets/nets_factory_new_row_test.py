@@ -1,4 +1,4 @@
-"""Tests of nets_factory.py: programs need only the row of a new network."""
+"""Tests that the programs need only the row of a new network."""
 
 import glob
 import json
@@ -33,7 +33,7 @@ ROW = Network(
 
 
 def build(images, num_classes, is_training=False):
-  """Builds the network, as the module that a developer writes would."""
+  """Builds the network, as its module in nets/ would."""
   del is_training
   with tf.variable_scope('NewNetwork'):
     net = slim.conv2d(images, 4, 3, scope='conv')
@@ -52,32 +52,32 @@ def arg_scope(weight_decay=0.0):
 
 @pytest.fixture(autouse=True)
 def row(monkeypatch):
-  """Adds the row."""
+  """Adds the row to the table; returns it."""
   row = ROW._replace(function=build, arg_scope=arg_scope)
   monkeypatch.setitem(nets_factory.NETWORKS, NAME, row)
   return row
 
 
-def shown(capsys, *flags):
-  """Returns what list_models prints."""
+def listing(capsys, *flags):
+  """Returns the output of list_models."""
   assert kit.run(list_models, *flags) == 0
   return capsys.readouterr().out
 
 
-def line_of_table(capsys):
-  line, = [line for line in shown(capsys).splitlines()
+def table_row(capsys):
+  line, = [line for line in listing(capsys).splitlines()
            if line.startswith(NAME)]
   return line.split()
 
 
 def test_list_models_shows_a_network_with_costs_and_checkpoint(capsys):
-  assert line_of_table(capsys) == [
+  assert table_row(capsys) == [
       NAME, '24', '0.02', 'M', '0', 'M', '61.0', '82.5', 'vgg', ARCHIVE,
       'NewNetwork/Logits']
-  details = shown(capsys, '--model_name=' + NAME)
+  details = listing(capsys, '--model_name=' + NAME)
   assert '0.02 M with 7 classes' in details
   assert 'new_network_24' in details and ARCHIVE in details
-  model, = json.loads(shown(capsys, '--format=json', '--model_name=' + NAME))
+  model, = json.loads(listing(capsys, '--format=json', '--model_name=' + NAME))
   assert (model['classes'], model['parameters'], model['multiply_adds']) == (
       ROW.cost)
   assert model['checkpoints'] == [{
@@ -89,17 +89,17 @@ def test_list_models_shows_a_network_without_counted_costs(capsys, row,
                                                            monkeypatch):
   monkeypatch.setitem(nets_factory.NETWORKS, NAME, row._replace(
       cost=None, checkpoints=()))
-  assert line_of_table(capsys) == [NAME, '24', '-', '-', '-', '-', 'vgg', '-',
-                                   'NewNetwork/Logits']
-  details = shown(capsys, '--model_name=' + NAME)
+  assert table_row(capsys) == [NAME, '24', '-', '-', '-', '-', 'vgg', '-',
+                               'NewNetwork/Logits']
+  details = listing(capsys, '--model_name=' + NAME)
   assert 'parameters:     not counted\n' in details and 'None' not in details
   assert '24 x 24 x 3, preprocessing vgg' in details
-  assert NAME in shown(capsys, '--format=csv')
-  model, = json.loads(shown(capsys, '--format=json', '--model_name=' + NAME))
+  assert NAME in listing(capsys, '--format=csv')
+  model, = json.loads(listing(capsys, '--format=json', '--model_name=' + NAME))
   assert model['parameters'] is None and model['checkpoints'] == []
 
 
-def test_preprocessing_of_a_network_is_the_one_of_its_row():
+def test_preprocessing_of_a_network_is_that_of_its_row():
   assert preprocessing_factory.family_of(NAME) == 'vgg'
   with tf.Graph().as_default():
     image = preprocessing_factory.get_preprocessing(NAME, True)(
@@ -108,7 +108,7 @@ def test_preprocessing_of_a_network_is_the_one_of_its_row():
 
 
 def put_archive(folder):
-  """Writes the archive of the published checkpoint, of 7 classes."""
+  """Writes the archive of the published checkpoint, with 7 classes."""
   prefix = kit.save_checkpoint(folder / 'made', NAME, list('abcdefg'), SIZE,
                                with_run=False)
   files = {'inside.ckpt' + path[len(prefix):]: open(path, 'rb').read()

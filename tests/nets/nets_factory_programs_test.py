@@ -1,4 +1,4 @@
-"""Tests of nets_factory.py: each network is trained, exported and run."""
+"""Tests of networks of nets_factory.py in training, export and inference."""
 
 import csv
 import json
@@ -20,14 +20,14 @@ LABELS = ['class %d' % index for index in range(nets_kit.NUM_CLASSES)]
 
 
 def check_nodes(name, info):
-  """Asserts that the outputs have slim's names; VGG has no probabilities."""
+  """Asserts that outputs have slim's names; slim's VGG has no softmax."""
   nodes = nets_kit.load(name)['output_nodes']
   assert info.logits == nodes['logits'] + ':0'
   assert info.predictions == (nodes['predictions'] or 'Predictions') + ':0'
 
 
 @pytest.mark.parametrize('name', ['alexnet_v2', 'resnet_v1_50'])
-def test_inference_graph_without_the_usual_end_point_has_its_nodes(name):
+def test_inference_graph_without_end_point_predictions_has_one_softmax(name):
   with tf.Graph().as_default() as graph:
     info = inference_graph.build(name, LABELS)
     check_nodes(name, info)
@@ -36,7 +36,7 @@ def test_inference_graph_without_the_usual_end_point_has_its_nodes(name):
   assert len(softmaxes) == 1
 
 
-# Some of the families: the registry test has the nodes of all networks.
+# Networks of some families; registry_test.py tests the nodes of all networks.
 FAMILIES = ['alexnet_v2', 'inception_v1', 'inception_v3', 'lenet',
             'mobilenet_v1_025', 'mobilenet_v2', 'resnet_v1_50', 'resnet_v2_50']
 
@@ -65,7 +65,8 @@ def test_frozen_graph_has_slims_nodes_and_runs(name, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize('name,size', [('alexnet_v2', 224),
                                        ('resnet_v1_50', 64)])
-def test_chain_from_training_to_classification(name, size, tmp_path, capsys):
+def test_network_is_trained_evaluated_exported_and_classifies(name, size,
+                                                              tmp_path, capsys):
   dataset_dir = trained_kit.make_dataset(tmp_path)
   train_dir = tmp_path / 'train'
   trained_kit.train(dataset_dir, train_dir, '--model_name=' + name,

@@ -1,4 +1,4 @@
-"""Tests of nets/nets_factory.py: its functions."""
+"""Tests of nets/nets_factory.py: its functions and rows."""
 
 import pytest
 
@@ -7,8 +7,8 @@ from compat import tf
 from nets import nets_factory
 from preprocessing import preprocessing_factory
 
-# slim's README of 2018, its table of pre-trained models, and the networks that
-# have a row in its nets_factory.
+# Pre-trained models in the README of slim of 2018 whose networks have a row in
+# its nets_factory.
 README_NAMES = [
     'inception_v1', 'inception_v2', 'inception_v3', 'inception_v4',
     'inception_resnet_v2', 'resnet_v1_50', 'resnet_v1_101', 'resnet_v1_152',
@@ -22,7 +22,7 @@ README_NAMES = [
     nets_factory.get_network,
     lambda name: nets_factory.get_network_fn(name, 10),
 ])
-def test_get_network_unknown_name_lists_the_known(function):
+def test_get_network_unknown_name_lists_the_known_names(function):
   with pytest.raises(InputError) as error:
     function('inception_v9')
   assert "unknown network 'inception_v9'" in str(error.value)
@@ -36,7 +36,7 @@ def test_maps_are_derived_from_the_rows():
     assert nets_factory.arg_scopes_map[name] is row.arg_scope
 
 
-def test_rows_name_families_of_preprocessing():
+def test_rows_name_known_preprocessing_families():
   for name, row in nets_factory.NETWORKS.items():
     assert preprocessing_factory.family_of(name) == row.preprocessing
     assert preprocessing_factory.family_of(row.preprocessing) == (
@@ -55,8 +55,8 @@ def test_network_fn_has_the_default_image_size_and_a_name():
     ('lenet', 28, 1, [2, 1024]),
     ('mobilenet_v1_025', 64, 3, [2, 1, 1, 256]),
 ])
-def test_network_fn_no_classes_gives_the_features(name, size, channels, shape,
-                                                  num_classes):
+def test_network_fn_no_classes_returns_the_features(name, size, channels, shape,
+                                                    num_classes):
   with tf.Graph().as_default():
     network_fn = nets_factory.get_network_fn(name, num_classes)
     features, end_points = network_fn(tf.zeros([2, size, size, channels]))
@@ -68,7 +68,7 @@ def test_network_fn_no_classes_gives_the_features(name, size, channels, shape,
                 if v.op.name.startswith(row.classifier_scopes)]
 
 
-def test_network_fn_passes_further_arguments_on():
+def test_network_fn_passes_on_other_arguments():
   with tf.Graph().as_default():
     network_fn = nets_factory.get_network_fn('lenet', 10)
     network_fn(tf.zeros([1, 28, 28, 1]), scope='Digits')
@@ -76,7 +76,7 @@ def test_network_fn_passes_further_arguments_on():
         'Digits'}
 
 
-def test_network_fn_training_works_dropout():
+def test_network_fn_training_applies_dropout():
   with tf.Graph().as_default(), tf.Session() as session:
     network_fn = nets_factory.get_network_fn('lenet', 10, is_training=True)
     _, end_points = network_fn(tf.ones([1, 28, 28, 1]))
@@ -86,7 +86,7 @@ def test_network_fn_training_works_dropout():
   assert 0.3 < dropped < 0.7
 
 
-def test_network_fn_evaluation_drops_nothing():
+def test_network_fn_evaluation_applies_no_dropout():
   with tf.Graph().as_default(), tf.Session() as session:
     network_fn = nets_factory.get_network_fn('lenet', 10)
     _, end_points = network_fn(tf.ones([1, 28, 28, 1]))
@@ -96,33 +96,33 @@ def test_network_fn_evaluation_drops_nothing():
 
 
 @pytest.mark.parametrize('key', ['Predictions', 'predictions'])
-def test_get_predictions_takes_the_networks_own(key):
+def test_get_predictions_returns_the_end_point(key):
   with tf.Graph().as_default():
     logits = tf.zeros([2, 3])
-    own = tf.nn.softmax(logits)
-    end_points = {'Logits': logits, key: own}
-    assert nets_factory.get_predictions(logits, end_points) is own
+    predictions = tf.nn.softmax(logits)
+    end_points = {'Logits': logits, key: predictions}
+    assert nets_factory.get_predictions(logits, end_points) is predictions
 
 
-def test_get_predictions_makes_what_the_network_lacks():
+def test_get_predictions_without_end_point_adds_a_softmax():
   with tf.Graph().as_default(), tf.Session() as session:
     logits = tf.constant([[0.0, 0.0], [100.0, 0.0]])
-    made = nets_factory.get_predictions(logits, {'vgg_16/fc8': logits})
-    assert made.op.name == 'Predictions'
-    assert session.run(made).tolist() == [[0.5, 0.5], [1.0, 0.0]]
+    predictions = nets_factory.get_predictions(logits, {'vgg_16/fc8': logits})
+    assert predictions.op.name == 'Predictions'
+    assert session.run(predictions).tolist() == [[0.5, 0.5], [1.0, 0.0]]
 
 
 @pytest.mark.parametrize('name, takes', [
     ('inception_v4', True), ('mobilenet_v1_025', True), ('vgg_16', True),
     ('lenet', True), ('resnet_v1_50', False), ('mobilenet_v2', False),
     ('nasnet_mobile', False)])
-def test_takes_dropout_goes_by_the_networks_arguments(name, takes):
+def test_takes_dropout_depends_on_the_networks_arguments(name, takes):
   assert nets_factory.takes_dropout(name) is takes
 
 
 @pytest.mark.parametrize('name, channels, shape', [
     ('mobilenet_v1_025', 3, [None, 256]), ('cifarnet', 3, [None, 192])])
-def test_get_features_has_one_row_a_photo(name, channels, shape):
+def test_get_features_has_one_row_per_photo(name, channels, shape):
   with tf.Graph().as_default():
     images = tf.zeros([2, 64, 64, channels])
     _, end_points = nets_factory.get_network_fn(name, 5)(images)
@@ -130,7 +130,7 @@ def test_get_features_has_one_row_a_photo(name, channels, shape):
     assert features.shape.as_list()[1:] == shape[1:]
 
 
-def test_get_features_of_a_larger_image_is_the_mean_over_it():
+def test_get_features_of_a_larger_image_averages_the_positions():
   with tf.Graph().as_default(), tf.Session() as session:
     spatial = tf.reshape(tf.range(24.0), [2, 2, 3, 2])
     features = nets_factory.get_features(
@@ -149,7 +149,7 @@ def published():
       *nets_factory.OTHER_CHECKPOINTS.values()) for c in checkpoints]
 
 
-def test_checkpoints_have_distinct_names_and_whole_addresses():
+def test_checkpoints_have_distinct_names_and_full_urls():
   rows = published()
   assert len({row.name for row in rows}) == len({row.url for row in rows}) == (
       len(rows))
@@ -176,16 +176,16 @@ def test_other_checkpoints_are_of_networks_without_a_row():
      'nasnet-a_mobile_04_10_2017.tar.gz'),
     ('inception_v4', 'inception_v4', 'inception_v4',
      'inception_v4_2016_09_09.tar.gz')])
-def test_find_checkpoint_by_its_name_or_its_networks(name, network, checkpoint,
-                                                     archive):
-  found, row = nets_factory.find_checkpoint(name)
-  assert (found, row.name) == (network, checkpoint)
+def test_find_checkpoint_accepts_names_of_checkpoints_and_networks(
+    name, network, checkpoint, archive):
+  found_network, row = nets_factory.find_checkpoint(name)
+  assert (found_network, row.name) == (network, checkpoint)
   assert row.url == (
       'https://storage.googleapis.com/download.tensorflow.org/models/' +
       archive)
 
 
-def test_find_checkpoint_unknown_name_lists_the_known():
+def test_find_checkpoint_unknown_name_lists_the_known_names():
   with pytest.raises(InputError) as error:
     nets_factory.find_checkpoint('nope')
   assert "unknown published checkpoint 'nope'; known: " in str(error.value)

@@ -1,4 +1,4 @@
-"""Tests of nets/overfeat.py: OverFeat runs."""
+"""Tests of nets/overfeat.py: forward pass and initial values."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from nets import overfeat
 
 @pytest.fixture
 def narrow(monkeypatch):
-  """OverFeat with narrow layers, which are fast to draw."""
+  """Makes all layers narrow, so that they are fast to initialize."""
   monkeypatch.setattr(overfeat, 'LAYERS', tuple(
       row._replace(width=16) if 'conv' in row.scope else row
       for row in overfeat.LAYERS))
@@ -18,7 +18,7 @@ def narrow(monkeypatch):
   monkeypatch.setattr(overfeat, 'FC7', overfeat.FC7._replace(width=9))
 
 
-def test_forward_gives_numbers_that_change_with_the_photo(narrow):
+def test_forward_logits_are_finite_and_depend_on_the_photo(narrow):
   with tf.Graph().as_default(), tf.Session() as session:
     images = tf.placeholder(tf.float32, [None, None, None, 3])
     with slim.arg_scope(overfeat.overfeat_arg_scope()):
@@ -31,7 +31,7 @@ def test_forward_gives_numbers_that_change_with_the_photo(narrow):
   assert abs(output[0] - output[1]).max() > 0.1
 
 
-def test_train_and_evaluation_share_variables_at_two_sizes(narrow):
+def test_training_and_evaluation_share_variables_at_two_sizes(narrow):
   with tf.Graph().as_default(), tf.Session() as session:
     with slim.arg_scope(overfeat.overfeat_arg_scope()):
       train_logits, _ = overfeat.overfeat(tf.ones([2, 231, 231, 3]), 10)
@@ -46,7 +46,7 @@ def test_train_and_evaluation_share_variables_at_two_sizes(narrow):
     assert session.run(logits).shape == (1, 10)
 
 
-def test_first_values_are_the_papers_kind(narrow):
+def test_initial_values_are_those_of_slim(narrow):
   with tf.Graph().as_default(), tf.Session() as session:
     with slim.arg_scope(overfeat.overfeat_arg_scope()):
       overfeat.overfeat(tf.zeros([1, 231, 231, 3]), 10)

@@ -1,7 +1,7 @@
-"""Tests of nets/plain_utils.py: what VGG, AlexNet and OverFeat share.
+"""Tests of nets/plain_utils.py: the layers of VGG, AlexNet and OverFeat.
 
-Networks that are run here have narrow layers: the initial weights of the real
-ones take seconds to draw.
+Networks that are run here have narrow layers: the real ones take seconds to
+initialize.
 """
 
 import inspect
@@ -28,7 +28,7 @@ def _narrow(inputs, num_classes=5, is_training=True, keep=0.5, squeeze=True,
                                      small_start)
 
 
-# name, function, arg scope, image size, the layers' end points in order.
+# Name, function, arg scope, image size, end points of the layers in order.
 NETWORKS = [
     ('vgg_a', vgg.vgg_a, vgg.vgg_arg_scope, 224,
      ['conv1/conv1_1', 'pool1', 'conv2/conv2_1', 'pool2', 'conv3/conv3_1',
@@ -41,11 +41,12 @@ NETWORKS = [
      ['conv1', 'pool1', 'conv2', 'pool2', 'conv3', 'conv4', 'conv5', 'pool5',
       'fc6', 'fc7']),
 ]
-EACH = pytest.mark.parametrize('name, function, arg_scope, size, layers',
-                               NETWORKS, ids=[row[0] for row in NETWORKS])
+EACH_NETWORK = pytest.mark.parametrize(
+    'name, function, arg_scope, size, layers', NETWORKS,
+    ids=[row[0] for row in NETWORKS])
 
 
-@EACH
+@EACH_NETWORK
 def test_network_end_points_have_slims_order(name, function, arg_scope, size,
                                              layers):
   keys = ['%s/%s' % (name, layer) for layer in layers]
@@ -59,10 +60,9 @@ def test_network_end_points_have_slims_order(name, function, arg_scope, size,
     assert set(slim.get_model_variables()) == set(tf.global_variables())
 
 
-@EACH
-def test_network_larger_photos_give_logits_at_more_places(name, function,
-                                                          arg_scope, size,
-                                                          layers):
+@EACH_NETWORK
+def test_network_larger_photos_have_logits_at_several_positions(
+    name, function, arg_scope, size, layers):
   with tf.Graph().as_default(), slim.arg_scope(arg_scope()):
     images = tf.zeros([1, size + 32, size + 64, 3])
     logits, _ = function(images, 10, spatial_squeeze=False)
@@ -79,18 +79,18 @@ def test_network_larger_photos_give_logits_at_more_places(name, function,
       function(images, 10)
 
 
-@EACH
-def test_network_too_small_photos_are_refused(name, function, arg_scope, size,
-                                              layers):
+@EACH_NETWORK
+def test_network_photos_that_are_too_small_are_refused(name, function,
+                                                       arg_scope, size, layers):
   with tf.Graph().as_default(), slim.arg_scope(arg_scope()):
     with pytest.raises(ValueError, match='too small: %s/fc6 covers' % name):
       function(tf.zeros([1, size // 2, size, 3]), 10)
 
 
-@EACH
+@EACH_NETWORK
 @pytest.mark.parametrize('num_classes', [None, 0])
-def test_network_no_classes_gives_the_features(name, function, arg_scope, size,
-                                               layers, num_classes):
+def test_network_no_classes_returns_the_features(name, function, arg_scope,
+                                                 size, layers, num_classes):
   with tf.Graph().as_default(), slim.arg_scope(arg_scope()):
     net, end_points = function(tf.zeros([2, size, size, 3]), num_classes,
                                scope='mine')
@@ -99,9 +99,9 @@ def test_network_no_classes_gives_the_features(name, function, arg_scope, size,
     assert not [key for key in nets_kit.variable_shapes() if 'fc8' in key]
 
 
-@EACH
-def test_network_takes_slims_arguments_in_their_order(name, function, arg_scope,
-                                                      size, layers):
+@EACH_NETWORK
+def test_network_has_slims_arguments_in_order(name, function, arg_scope, size,
+                                              layers):
   parameters = inspect.signature(function).parameters
   assert list(parameters)[:6] == [
       'inputs', 'num_classes', 'is_training', 'dropout_keep_prob',
@@ -114,10 +114,9 @@ def test_network_takes_slims_arguments_in_their_order(name, function, arg_scope,
                           scope=name, global_pool=False)
 
 
-@EACH
-def test_network_arg_scope_decays_weights_and_starts_biases(name, function,
-                                                            arg_scope, size,
-                                                            layers):
+@EACH_NETWORK
+def test_network_arg_scope_decays_weights_and_initializes_biases(
+    name, function, arg_scope, size, layers):
   biases = {'alexnet_v2': 0.1}.get(name, 0)
   with tf.Graph().as_default(), tf.Session() as session:
     with slim.arg_scope(arg_scope(weight_decay=0.5)):
@@ -144,7 +143,7 @@ def test_plain_network_runs_at_unknown_sizes():
     pooled, _ = _narrow(images, global_pool=True, reuse=True)
     assert logits.shape.as_list() == pooled.shape.as_list() == [None, 5]
     session.run(tf.global_variables_initializer())
-    # 11 x 11: 5 x 5, pooled to 2 x 2, which fc6 covers.
+    # 11 x 11 pixels become 5 x 5, then 2 x 2 positions: the kernel of fc6.
     assert session.run(logits, {images: np.ones((3, 11, 11, 3))}).shape == (
         3, 5)
     assert session.run(pooled, {images: np.ones((2, 30, 40, 3))}).shape == (
@@ -163,7 +162,7 @@ def test_plain_network_global_pool_averages_the_features():
   np.testing.assert_allclose(pooled[:, 0, 0], features.mean((1, 2)), rtol=1e-5)
 
 
-def test_plain_network_layer_without_padding_needs_its_kernel():
+def test_plain_network_input_smaller_than_the_kernel_of_fc6_is_refused():
   with tf.Graph().as_default():
     with pytest.raises(ValueError, match='the photos are too small: '
                        'narrow/fc6 covers 2 x 2 positions of its input, which '
@@ -173,10 +172,9 @@ def test_plain_network_layer_without_padding_needs_its_kernel():
 
 @pytest.mark.parametrize('is_training, keep, dropped', [
     (True, 0.25, True), (True, 1.0, False), (False, 0.25, False)])
-def test_plain_network_dropout_stands_after_fc6_and_fc7(is_training, keep,
-                                                        dropped):
+def test_plain_network_dropout_follows_fc6_and_fc7(is_training, keep, dropped):
   with tf.Graph().as_default(), tf.Session() as session:
-    # Ones out of each layer, so that what dropout gives is 0 or 1 / 0.25.
+    # Each layer outputs 1, so that the outputs of dropout are 0 or 1 / 0.25.
     with slim.arg_scope([slim.conv2d],
                         weights_initializer=tf.zeros_initializer(),
                         biases_initializer=tf.ones_initializer()):
@@ -184,17 +182,17 @@ def test_plain_network_dropout_stands_after_fc6_and_fc7(is_training, keep,
     graph = tf.get_default_graph()
     session.run(tf.global_variables_initializer())
     for reader, width in (('fc7', 8), ('fc8', 9)):
-      read = session.run(graph.get_operation_by_name(
+      inputs = session.run(graph.get_operation_by_name(
           'narrow/%s/Conv2D' % reader).inputs[0])
-      assert read.shape == (30, 1, 1, width)
-      assert set(read.flat) == ({0.0, 4.0} if dropped else {1.0})
+      assert inputs.shape == (30, 1, 1, width)
+      assert set(inputs.flat) == ({0.0, 4.0} if dropped else {1.0})
     dropouts = {op.name.split('/')[1] for op in graph.get_operations()
                 if 'dropout' in op.name}
     assert dropouts <= {'dropout6', 'dropout7'}
 
 
 @pytest.mark.parametrize('small_start', [True, False])
-def test_plain_network_small_start_holds_for_the_wide_layers(small_start):
+def test_plain_network_small_start_initializes_fc6_fc7_and_fc8(small_start):
   with tf.Graph().as_default(), tf.Session() as session:
     with slim.arg_scope([slim.conv2d],
                         weights_initializer=tf.ones_initializer(),
@@ -204,21 +202,21 @@ def test_plain_network_small_start_holds_for_the_wide_layers(small_start):
     values = {v.op.name: session.run(v) for v in tf.global_variables()}
   biases = {name: set(value) for name, value in values.items()
             if name.endswith('biases')}
-  wide = {np.float32(0.1)} if small_start else {0.5}
+  fc_biases = {np.float32(0.1)} if small_start else {0.5}
   assert biases == {
       'narrow/conv1/biases': {0.5}, 'narrow/conv2/biases': {0.5},
-      'narrow/fc6/biases': wide, 'narrow/fc7/biases': wide,
+      'narrow/fc6/biases': fc_biases, 'narrow/fc7/biases': fc_biases,
       'narrow/fc8/biases': {0.0} if small_start else {0.5}}
   for scope in ('fc6', 'fc7', 'fc8'):
     weights = values['narrow/%s/weights' % scope]
-    if small_start:  # Truncated at two deviations of 0.005.
+    if small_start:  # Truncated at two standard deviations, 2 * 0.005.
       assert 0.003 < weights.std() < 0.006 and abs(weights).max() <= 0.01
     else:
       assert set(weights.flat) == {1.0}
   assert set(values['narrow/conv2/weights'].flat) == {1.0}
 
 
-def test_plain_network_keys_are_whole_names_and_collections_the_callers():
+def test_plain_network_keys_are_full_names_and_outputs_are_collected():
   with tf.Graph().as_default():
     with tf.variable_scope('outer'), slim.arg_scope(
         [slim.conv2d], outputs_collections='mine'):

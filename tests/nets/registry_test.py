@@ -1,9 +1,9 @@
 """Tests of each network in nets_factory.py against slim's (data/nets).
 
-Building takes most of the time, so the tests of a network share one graph: an
-evaluation network of unknown batch size at the default image size, built inside
-scopes of the caller, and for the tests of training a second network at another
-image size that reuses its variables.
+Building takes most of the time, so the tests of a network share one graph. It
+contains an evaluation network of unknown batch size at the default image size,
+built inside scopes of the caller. For the tests of training it also contains a
+second network, at another image size, that reuses the variables.
 """
 
 import glob
@@ -59,20 +59,20 @@ PARAMETERS = {
     'vgg_a': 128811403,
 }
 
-# One of each family that is built within 3 s. Training networks, logits and
-# unknown image sizes of the others would take minutes: they are tested with
-# --full alone.
+# One network of each family that is built within 3 s. Training networks, logits
+# and unknown image sizes of the others would take minutes: they are tested only
+# with --full.
 QUICK = ('alexnet_v2', 'cifarnet', 'inception_v1', 'lenet', 'mobilenet_v1_025',
          'mobilenet_v2', 'resnet_v1_50', 'resnet_v2_50')
 
-# Larger ones of a family that QUICK or another name stands for. To build all
-# of them is a third of what the quick tests take.
+# Larger networks of families that another network represents. Building all of
+# them takes a third of the time of the quick tests.
 SIBLINGS = re.compile('p?nasnet|vgg_1|resnet_v\\d_(101|152|200)|'
                       'inception_(resnet_v2|v3)|mobilenet_v1_0[57]|'
                       'mobilenet_v2_(035|140)')
 
-# Their variables depend on the image size; cifarnet_and_lenet_test.py has other
-# sizes.
+# Networks whose variables depend on the image size; cifarnet_and_lenet_test.py
+# tests other sizes.
 FLAT = ('cifarnet', 'lenet')
 
 # The training network's input is larger by this, except for FLAT. As it is a
@@ -85,9 +85,10 @@ Training = namedtuple('Training', 'growth logits end_points variables')
 
 
 def names(quick=None, without=()):
-  """Returns a parameter a network; some, or all not `quick`, for --full.
+  """Returns one test parameter per network.
 
-  Of those for --full, each runs on one engine, half of them on each.
+  Networks that are not in `quick`, or without `quick` those of SIBLINGS, need
+  --full. Each of these runs on one engine, half of them on each.
   """
   engines = dict(zip(sorted(nets_factory.NETWORKS),
                      itertools.cycle(['tf1', 'tf2'])))
@@ -98,7 +99,7 @@ def names(quick=None, without=()):
 
 
 def each_network(quick=None):
-  """Runs a test for each network, with the graphs of the other tests."""
+  """Parametrizes a test with each network; its tests share one graph."""
   return pytest.mark.parametrize('evaluation', names(quick), indirect=True,
                                  scope='module')
 
@@ -123,7 +124,7 @@ def evaluation(request):
 
 @pytest.fixture(scope='module')
 def training(evaluation):
-  """The training network, in the graph and with the variables of the other."""
+  """Returns the training network, in the graph of `evaluation`."""
   growth = 0 if evaluation.name in FLAT else GROWTH
   size = evaluation.size + growth
   options = accepted(evaluation.row.function, global_pool=True)
@@ -136,7 +137,7 @@ def training(evaluation):
 
 
 def accepted(function, **options):
-  """Returns those of the options that a network's function has."""
+  """Returns the options that the function of a network accepts."""
   parameters = inspect.signature(function).parameters
   return {name: value for name, value in options.items() if name in parameters}
 
@@ -158,7 +159,7 @@ def test_network_evaluation_has_the_published_variables(evaluation):
       PARAMETERS[evaluation.name])
 
 
-def test_parameter_table_covers_every_network_and_every_fact():
+def test_parameter_table_covers_every_network_and_every_facts_file():
   files = glob.glob(os.path.join(nets_kit.FOLDER, '*.json'))
   facts = {os.path.splitext(os.path.basename(file))[0] for file in files}
   assert set(PARAMETERS) == set(nets_factory.NETWORKS) == facts
@@ -187,7 +188,7 @@ def test_network_evaluation_has_slims_output_nodes(evaluation):
 
 
 @each_network()
-def test_network_evaluation_has_operations_that_are_loaded(evaluation):
+def test_network_evaluation_has_only_operations_that_may_be_loaded(evaluation):
   types = {operation.type for operation in evaluation.graph.get_operations()}
   assert types - graph_files.OPERATIONS <= {'VariableV2', 'Assign'}
 
@@ -201,13 +202,13 @@ def test_network_seeded_weights_give_the_reference_logits(evaluation):
   with tf.Session(graph=evaluation.graph) as session:
     nets_kit.load_seeded_weights(session, evaluation.variables)
     image = nets_kit.seeded_image(evaluation.size, evaluation.row.channels)
-    found = session.run(fetched, {evaluation.images: image})
-  logits, expected = found['logits'], np.array(evaluation.facts['logits'])
+    outputs = session.run(fetched, {evaluation.images: image})
+  logits, expected = outputs['logits'], np.array(evaluation.facts['logits'])
   np.testing.assert_allclose(logits, expected, rtol=0,
                              atol=1e-3 * abs(expected).max())
   if predictions is not None:
     exponents = np.exp(logits - logits.max())
-    np.testing.assert_allclose(found['predictions'],
+    np.testing.assert_allclose(outputs['predictions'],
                                exponents / exponents.sum(), rtol=1e-4,
                                atol=1e-7)
 
@@ -226,10 +227,10 @@ def test_network_training_updates_each_moving_average(evaluation, training):
 
 
 @each_network(QUICK)
-def test_network_training_uses_the_variables_again(evaluation, training):
+def test_network_training_reuses_the_variables(evaluation, training):
   count = len(evaluation.variables)
   assert training.variables[:count] == evaluation.variables
-  # NASNet has its auxiliary head in training alone, and counts steps.
+  # NASNet has its auxiliary head and a global step only in training.
   new = [v.op.name for v in training.variables[count:]
          if v.op.name != 'global_step']
   assert [name for name in new if not in_scopes(
@@ -239,7 +240,7 @@ def test_network_training_uses_the_variables_again(evaluation, training):
 
 
 def shape_at(growth, name, shape, size):
-  """Returns an end point's shape where the image is larger by `growth`."""
+  """Returns the shape of an end point if the image is larger by `growth`."""
   if len(shape) == 2 or shape[1] == 1 and not name.endswith(('/fc6', '/fc7')):
     return [2] + shape[1:]
   # VGG's fc6 is 1 x 1 over a map of stride 32.
@@ -251,16 +252,16 @@ def shape_at(growth, name, shape, size):
 @each_network(QUICK)
 def test_network_training_at_another_size_has_the_end_points(evaluation,
                                                              training):
-  found = nets_kit.shapes(training.end_points)
+  shapes = nets_kit.shapes(training.end_points)
   expected = {
       name: shape_at(training.growth, name, shape, evaluation.size)
       for name, shape in evaluation.facts['end_points'].items()}
-  # With global_pool=True that is what stands in for the average pooling.
-  other = set(found) ^ set(expected)
-  assert {name for name in other if 'AvgPool' not in name} <= {
+  # With global_pool=True the end point global_pool replaces the average pool.
+  unmatched = set(shapes) ^ set(expected)
+  assert {name for name in unmatched if 'AvgPool' not in name} <= {
       'global_pool', 'AuxLogits'}
-  assert {name: found[name] for name in found if name in expected} == {
-      name: expected[name] for name in expected if name in found}
+  assert {name: shapes[name] for name in shapes if name in expected} == {
+      name: expected[name] for name in expected if name in shapes}
   assert training.logits.shape.as_list() == [2, nets_kit.NUM_CLASSES]
 
 
@@ -278,7 +279,7 @@ def test_network_training_gives_each_trainable_variable_a_gradient(evaluation,
 
 
 @each_network()
-def test_network_trains_all_but_the_moving_averages(evaluation):
+def test_network_variables_are_trainable_except_moving_averages(evaluation):
   with evaluation.graph.as_default():
     trainable = {v.op.name for v in tf.trainable_variables()}
   assert {name for name in evaluation.facts['variables']
@@ -307,13 +308,13 @@ def test_network_keeps_the_arg_scope_of_the_caller(evaluation):
 def test_network_weight_decay_adds_losses_of_weights_only(evaluation):
   with evaluation.graph.as_default():
     losses = tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)
-  ends = ('/weights',)
+  suffixes = ('/weights',)
   if 'nasnet' in evaluation.name:
-    ends += ('/depthwise_weights', '/pointwise_weights')
-  if evaluation.name == 'inception_resnet_v2':  # As in slim, alone of all.
-    ends += ('/biases',)
+    suffixes += ('/depthwise_weights', '/pointwise_weights')
+  if evaluation.name == 'inception_resnet_v2':  # As in slim; no other does.
+    suffixes += ('/biases',)
   weights = [name for name in evaluation.facts['variables']
-             if name.endswith(ends)]
+             if name.endswith(suffixes)]
   if evaluation.name == 'cifarnet':  # Only its hidden fully connected layers.
     weights = ['CifarNet/fc3/weights', 'CifarNet/fc4/weights']
   assert len(losses) == len(weights)
@@ -322,14 +323,16 @@ def test_network_weight_decay_adds_losses_of_weights_only(evaluation):
 @each_network()
 def test_network_row_names_the_scopes_that_depend_on_the_classes(evaluation):
   # nasnet_mobile has 11 filters too, in its stem.
-  by_classes = {name for name, shape in evaluation.facts['variables'].items()
-                if shape[-1] == nets_kit.NUM_CLASSES and
-                not name.startswith('cell_stem_')}
-  inside = {name for name in evaluation.facts['variables']
-            if in_scopes(name, evaluation.row.classifier_scopes)}
-  assert by_classes <= inside
-  # And not much more: the auxiliary head of Inception V4 has layers before.
-  assert all('Logits/' in name or name in by_classes for name in inside)
+  class_variables = {name
+                     for name, shape in evaluation.facts['variables'].items()
+                     if shape[-1] == nets_kit.NUM_CLASSES and
+                     not name.startswith('cell_stem_')}
+  variables_in_scopes = {name for name in evaluation.facts['variables']
+                         if in_scopes(name, evaluation.row.classifier_scopes)}
+  assert class_variables <= variables_in_scopes
+  # The auxiliary head of Inception V4 has layers before its classifier.
+  assert all('Logits/' in name or name in class_variables
+             for name in variables_in_scopes)
 
 
 @each_network()
@@ -351,7 +354,7 @@ def test_network_row_has_the_reference_image_size(evaluation):
   row = evaluation.row
   assert row.function.default_image_size == evaluation.facts['image_size']
   if row.image_size != row.function.default_image_size:
-    # Its published checkpoints want another size than slim's default.
+    # The published checkpoints expect another size than slim's default.
     assert evaluation.name.startswith('resnet_v2_') and row.image_size == 299
   assert row.channels == evaluation.images.shape.as_list()[3]
 
@@ -361,14 +364,14 @@ def test_network_costs_are_those_of_the_graph(evaluation):
   cost = evaluation.row.cost
   with evaluation.graph.as_default():
     parameters, multiply_adds = graph_costs.count(evaluation.logits)
-  # The last layer has more classes in the table; it is applied once a photo.
+  # The table counts more classes; the last layer is applied once per photo.
   for variable in evaluation.variables:
     *inputs, outputs = variable.shape.as_list()
     if (outputs == nets_kit.NUM_CLASSES and
         in_scopes(variable.op.name, evaluation.row.classifier_scopes[:1])):
-      more = int(np.prod(inputs)) * (cost.classes - outputs)
-      parameters += more
-      multiply_adds += more if inputs else 0
+      extra = int(np.prod(inputs)) * (cost.classes - outputs)
+      parameters += extra
+      multiply_adds += extra if inputs else 0
   if evaluation.row.image_size != evaluation.size:
     multiply_adds = cost.multiply_adds  # list_models_test.py counts these.
   assert (parameters, multiply_adds) == cost[1:]
@@ -389,14 +392,14 @@ def test_network_unknown_image_size_has_the_end_points(name):
             tf.placeholder(tf.float32, [None, None, None, row.channels]),
             **accepted(row.function, create_aux_logits=False,
                        global_pool=True))
-    found = nets_kit.shapes(end_points)
+    shapes = nets_kit.shapes(end_points)
     assert logits.shape.as_list() == [None, nets_kit.NUM_CLASSES]
     assert {v.op.name for v in tf.global_variables()} == {
         variable for variable in facts['variables']
         if 'AuxLogits' not in variable}
-  missing = set(facts['end_points']) - set(found)
+  missing = set(facts['end_points']) - set(shapes)
   assert not [key for key in missing
               if 'AvgPool' not in key and 'AuxLogits' not in key]
-  for key in set(found) & set(facts['end_points']):
-    assert found[key][-1] == facts['end_points'][key][-1]
-    assert len(found[key]) == len(facts['end_points'][key])
+  for key in set(shapes) & set(facts['end_points']):
+    assert shapes[key][-1] == facts['end_points'][key][-1]
+    assert len(shapes[key]) == len(facts['end_points'][key])

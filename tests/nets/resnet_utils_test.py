@@ -30,13 +30,13 @@ VERSIONS = pytest.mark.parametrize('block, network', [
 
 
 def _blocks(block, last_stride=1):
-  """Blocks that shrink by 8; with the root block by 32."""
+  """Returns blocks with a total stride of 8; with the root block, of 32."""
   return [block('block1', 1, 1, 2), block('block2', 2, 1, 2),
           block('block3', 4, 2, 2), block('block4', 8, 1, last_stride)]
 
 
 def _grid(*shape):
-  """Values that differ at all places: 0, 1, 2 and so on, over 10."""
+  """Returns an array of distinct values: 0.0, 0.1, 0.2 and so on."""
   return (np.arange(np.prod(shape)) / 10.0).reshape(shape).astype('float32')
 
 
@@ -46,13 +46,13 @@ def _run(tensors):
     return session.run(tensors)
 
 
-def _assert_close(found, expected):
-  np.testing.assert_allclose(found, expected, rtol=1e-3,
+def _assert_close(got, expected):
+  np.testing.assert_allclose(got, expected, rtol=1e-3,
                              atol=1e-4 * abs(expected).max())
 
 
 @pytest.mark.parametrize('size, kept', [(3, [0, 2, 6, 8]), (4, [0, 2, 8, 10])])
-def test_subsample_keeps_the_first_of_each_two(size, kept):
+def test_subsample_factor_2_keeps_every_other_row_and_column(size, kept):
   with tf.Graph().as_default(), tf.Session():
     values = np.arange(size * size, dtype='float32').reshape(1, size, size, 1)
     output = resnet_utils.subsample(tf.constant(values), 2).eval()
@@ -60,7 +60,7 @@ def test_subsample_keeps_the_first_of_each_two(size, kept):
   assert list(output.flat) == kept
 
 
-def test_subsample_factor_one_adds_nothing():
+def test_subsample_factor_1_returns_its_input():
   with tf.Graph().as_default():
     inputs = tf.zeros([1, 3, 3, 1])
     assert resnet_utils.subsample(inputs, 1, 'shortcut') is inputs
@@ -68,8 +68,8 @@ def test_subsample_factor_one_adds_nothing():
 
 @pytest.mark.parametrize('size', [5, 8])
 @pytest.mark.parametrize('kernel, stride', [(3, 2), (7, 3), (4, 2)])
-def test_conv2d_same_strided_samples_the_outputs_of_stride_one(size, kernel,
-                                                               stride):
+def test_conv2d_same_strided_equals_the_subsampled_output_of_stride_1(
+    size, kernel, stride):
   with tf.Graph().as_default():
     inputs = tf.constant(_grid(1, size, size, 2))
     strided = resnet_utils.conv2d_same(inputs, 3, kernel, stride, scope='conv')
@@ -82,7 +82,7 @@ def test_conv2d_same_strided_samples_the_outputs_of_stride_one(size, kernel,
   assert strided.max() > 0
 
 
-def test_conv2d_same_even_size_is_not_tensorflows_strided_padding():
+def test_conv2d_same_even_size_differs_from_tensorflows_same_padding():
   with tf.Graph().as_default():
     inputs = tf.constant(_grid(1, 4, 4, 1))
     ours = resnet_utils.conv2d_same(inputs, 1, 3, 2, scope='conv')
@@ -94,18 +94,18 @@ def test_conv2d_same_even_size_is_not_tensorflows_strided_padding():
 
 
 @VERSIONS
-def test_block_has_the_stride_in_its_last_unit(block, network):
+def test_block_stride_is_in_its_last_unit(block, network):
   row = block('block7', base_depth=5, num_units=3, stride=2)
   assert isinstance(row, resnet_utils.Block)
   scope, unit_fn, args = row
   assert scope == 'block7'
   assert unit_fn in (resnet_v1.bottleneck, resnet_v2.bottleneck)
-  same = {'depth': 20, 'depth_bottleneck': 5, 'stride': 1}
-  assert args == [same, same, dict(same, stride=2)]
+  unit = {'depth': 20, 'depth_bottleneck': 5, 'stride': 1}
+  assert args == [unit, unit, dict(unit, stride=2)]
 
 
 @VERSIONS
-def test_stack_collects_what_the_callers_arg_scope_says(block, network):
+def test_stack_collects_outputs_as_in_the_callers_arg_scope(block, network):
   with tf.Graph().as_default(), slim.arg_scope(resnet_arg_scope()):
     with tf.variable_scope('tiny'), slim.arg_scope(
         [slim.conv2d], outputs_collections='end_points'):
@@ -124,7 +124,7 @@ def test_stack_collects_what_the_callers_arg_scope_says(block, network):
 
 
 def _units_one_by_one(net, blocks):
-  """Builds the blocks without any choice of output stride."""
+  """Builds the units one after another, each with its own stride."""
   for block in blocks:
     with tf.variable_scope(block.scope):
       for index, unit in enumerate(block.args):
@@ -134,7 +134,8 @@ def _units_one_by_one(net, blocks):
 
 
 @VERSIONS
-def test_stack_dilated_has_the_strided_outputs_among_its_own(block, network):
+def test_stack_dilated_output_subsampled_equals_the_strided_output(block,
+                                                                   network):
   blocks = _blocks(block)
   with tf.Graph().as_default(), slim.arg_scope(resnet_arg_scope()):
     with slim.arg_scope([slim.batch_norm], is_training=False):
@@ -150,9 +151,9 @@ def test_stack_dilated_has_the_strided_outputs_among_its_own(block, network):
 
 
 @VERSIONS
-def test_stack_stores_what_the_last_stride_would_skip(block, network):
+def test_stack_stores_the_activations_before_the_last_stride(block, network):
   blocks = _blocks(block, last_stride=2)
-  nets, ends = [], []
+  nets, all_end_points = [], []
   with tf.Graph().as_default(), slim.arg_scope(resnet_arg_scope()):
     with slim.arg_scope([slim.batch_norm], is_training=False):
       for store, output_stride in ((False, None), (True, None), (True, 4)):
@@ -160,20 +161,21 @@ def test_stack_stores_what_the_last_stride_would_skip(block, network):
         nets.append(resnet_utils.stack_blocks_dense(
             tf.constant(_grid(1, 32, 32, 3)), blocks, output_stride,
             store_non_strided_activations=store, outputs_collections=key))
-        ends.append(slim.utils.convert_collection_to_dict(key))
+        all_end_points.append(slim.utils.convert_collection_to_dict(key))
         tf.get_variable_scope().reuse_variables()
-    sizes = [[net.shape.as_list()[1] for net in end.values()] for end in ends]
+    sizes = [[net.shape.as_list()[1] for net in end_points.values()]
+             for end_points in all_end_points]
     assert sizes == [[16, 8, 4, 2], [32, 16, 8, 4], [32, 16, 8, 8]]
-    assert {tuple(end) for end in ends} == {
+    assert {tuple(end_points) for end_points in all_end_points} == {
         ('block1', 'block2', 'block3', 'block4')}
-    nets, ends = _run([nets, ends])
+    nets, all_end_points = _run([nets, all_end_points])
   _assert_close(nets[1], nets[0])
   _assert_close(nets[2][:, ::4, ::4], nets[0])
-  for name in ends[0]:
-    _assert_close(ends[1][name][:, ::2, ::2], ends[0][name])
+  for name in all_end_points[0]:
+    _assert_close(all_end_points[1][name][:, ::2, ::2], all_end_points[0][name])
 
 
-def test_stack_passes_units_their_own_arguments():
+def test_stack_passes_each_unit_its_arguments():
   calls = []
 
   def unit_fn(net, rate, **unit):
@@ -193,8 +195,8 @@ def test_stack_passes_units_their_own_arguments():
 
 @pytest.mark.parametrize('output_stride', [3, 16, 0])
 @VERSIONS
-def test_stack_output_stride_that_is_stepped_over_is_refused(block, network,
-                                                             output_stride):
+def test_stack_unreachable_output_stride_is_refused(block, network,
+                                                    output_stride):
   with tf.Graph().as_default():
     with pytest.raises(ValueError, match='must be 1, 2, 4, 8 or None for these '
                                          'blocks, got %d' % output_stride):
@@ -204,8 +206,8 @@ def test_stack_output_stride_that_is_stepped_over_is_refused(block, network,
 
 @pytest.mark.parametrize('output_stride', [6, 2, 64])
 @VERSIONS
-def test_network_output_stride_that_is_not_reached_is_refused(block, network,
-                                                              output_stride):
+def test_network_unreachable_output_stride_is_refused(block, network,
+                                                      output_stride):
   with tf.Graph().as_default():
     with pytest.raises(ValueError, match='must be 4, 8, 16, 32 or None .*got '
                                          '%d' % output_stride):
@@ -219,12 +221,12 @@ def test_network_end_points_have_slims_order(block, network):
   with tf.Graph().as_default(), slim.arg_scope(resnet_arg_scope()):
     logits, end_points = network(tf.zeros([2, 64, 64, 3]),
                                  [block('block1', 1, 2, 2)], num_classes=10)
-    kind = 'resnet/block1/unit_%d/' + block('b', 1, 1, 1).unit_fn.__module__[
+    unit = 'resnet/block1/unit_%d/' + block('b', 1, 1, 1).unit_fn.__module__[
         -2:].replace('v', 'bottleneck_v')
     assert list(end_points) == [
-        'resnet/conv1', kind % 1 + '/shortcut', kind % 1 + '/conv1',
-        kind % 1 + '/conv2', kind % 1 + '/conv3', kind % 1, kind % 2 + '/conv1',
-        kind % 2 + '/conv2', kind % 2 + '/conv3', kind % 2, 'resnet/block1',
+        'resnet/conv1', unit % 1 + '/shortcut', unit % 1 + '/conv1',
+        unit % 1 + '/conv2', unit % 1 + '/conv3', unit % 1, unit % 2 + '/conv1',
+        unit % 2 + '/conv2', unit % 2 + '/conv3', unit % 2, 'resnet/block1',
         'global_pool', 'resnet/logits', 'resnet/spatial_squeeze', 'predictions']
     assert logits.op.name == 'resnet/SpatialSqueeze'
     assert end_points['resnet/spatial_squeeze'] is logits
@@ -262,7 +264,7 @@ def test_network_without_root_block_starts_with_block1(block, network):
 
 
 @VERSIONS
-def test_network_two_places_are_not_squeezed(block, network):
+def test_network_squeeze_of_several_positions_is_refused(block, network):
   with tf.Graph().as_default():
     with pytest.raises(ValueError):
       network(tf.zeros([2, 64, 64, 3]), _blocks(block), num_classes=10,
@@ -270,7 +272,8 @@ def test_network_two_places_are_not_squeezed(block, network):
 
 
 @VERSIONS
-def test_network_dilated_has_the_strided_features_among_its_own(block, network):
+def test_network_dilated_features_subsampled_equal_the_strided_features(
+    block, network):
   strides = [None, 4, 16, 32]
   with tf.Graph().as_default(), slim.arg_scope(resnet_arg_scope()):
     inputs = tf.constant(nets_kit.seeded_image(81, 3))
@@ -285,7 +288,7 @@ def test_network_dilated_has_the_strided_features_among_its_own(block, network):
 
 
 @VERSIONS
-def test_network_unknown_batch_and_image_size_run(block, network):
+def test_network_unknown_batch_and_image_size_runs_at_two_sizes(block, network):
   with tf.Graph().as_default(), tf.Session() as session:
     images = tf.placeholder(tf.float32, [None, None, None, 3])
     with slim.arg_scope(resnet_arg_scope()):
@@ -297,16 +300,16 @@ def test_network_unknown_batch_and_image_size_run(block, network):
     assert features.shape.as_list() == [None, None, None, 32]
     session.run(tf.global_variables_initializer())
     for shape, size in (((2, 65, 33), (3, 2)), ((3, 32, 32), (1, 1))):
-      found = session.run([logits, features], {images: np.ones(shape + (3,))})
-      assert found[0].shape == (shape[0], 10)
-      assert found[1].shape == (shape[0],) + size + (32,)
+      outputs = session.run([logits, features], {images: np.ones(shape + (3,))})
+      assert outputs[0].shape == (shape[0], 10)
+      assert outputs[1].shape == (shape[0],) + size + (32,)
 
 
 @pytest.mark.parametrize('is_training, updated', [(True, True), (False, False),
                                                   (None, False)])
 @VERSIONS
-def test_network_is_training_none_leaves_it_to_the_caller(block, network,
-                                                          is_training, updated):
+def test_network_is_training_none_uses_the_callers_arg_scope(
+    block, network, is_training, updated):
   with tf.Graph().as_default(), slim.arg_scope(resnet_arg_scope()):
     with slim.arg_scope([slim.batch_norm], is_training=False):
       network(tf.zeros([2, 32, 32, 3]), [block('block1', 1, 1, 1)],
@@ -328,23 +331,23 @@ def test_network_is_training_none_without_arg_scope_has_end_points(block,
 
 
 @VERSIONS
-def test_network_collects_outputs_for_the_caller_too(block, network):
+def test_network_also_collects_outputs_for_the_caller(block, network):
   with tf.Graph().as_default(), slim.arg_scope(
       [slim.conv2d], outputs_collections='mine'):
     _, end_points = network(tf.zeros([2, 32, 32, 3]),
                             [block('block1', 1, 1, 1)])
     assert [name for name in end_points if 'conv' in name]
-    mine = slim.utils.convert_collection_to_dict('mine')
-    assert set(mine) == {name for name in end_points
-                         if name.endswith(('conv1', 'conv2', 'conv3',
-                                           'shortcut'))}
-    # And leaves no collection behind.
+    collected = slim.utils.convert_collection_to_dict('mine')
+    assert set(collected) == {name for name in end_points
+                              if name.endswith(('conv1', 'conv2', 'conv3',
+                                                'shortcut'))}
+    # The network leaves no collection of its own behind.
     assert not [key for key in tf.get_default_graph().get_all_collection_keys()
                 if 'end_points' in key]
 
 
 @VERSIONS
-def test_network_reuse_shares_variables_but_no_end_points(block, network):
+def test_network_reuse_shares_variables_but_not_end_points(block, network):
   with tf.Graph().as_default(), slim.arg_scope(resnet_arg_scope()):
     images = tf.zeros([2, 32, 32, 3])
     blocks = [block('block1', 1, 2, 2)]
@@ -382,10 +385,11 @@ def test_network_arg_scope_options_reach_the_layers(block, network):
       sum(0.5 * (weight ** 2).sum() / 2 for weight in weights), rel=1e-4)
 
 
-def test_arg_scope_batch_norm_decay_moves_the_averages():
+def test_arg_scope_batch_norm_decay_is_that_of_the_moving_average():
   with tf.Graph().as_default(), tf.Session() as session:
     with slim.arg_scope(resnet_arg_scope(batch_norm_decay=0.75)):
-      # 8 in, weights of 1 and no activation before: the mean is 8.
+      # The weights are 1 and the 8 input channels are ones, and the convolution
+      # is normalized before it is activated: its mean is 8.
       slim.conv2d(tf.ones([1, 2, 2, 8]), 1, 1,
                   weights_initializer=tf.ones_initializer())
     session.run(tf.global_variables_initializer())
@@ -395,17 +399,17 @@ def test_arg_scope_batch_norm_decay_moves_the_averages():
 
 
 @VERSIONS
-def test_arg_scope_without_batch_norm_has_biases_instead(block, network):
+def test_arg_scope_without_batch_norm_adds_biases(block, network):
   with tf.Graph().as_default():
     with slim.arg_scope(resnet_arg_scope(use_batch_norm=False)):
       slim.conv2d(tf.zeros([1, 8, 8, 3]), 4, 1, scope='conv')
       pooled = slim.max_pool2d(tf.zeros([1, 7, 7, 3]), [3, 3], 2)
     assert set(nets_kit.variable_shapes()) == {'conv/weights', 'conv/biases'}
-    assert pooled.shape.as_list() == [1, 4, 4, 3]  # Padded: 'SAME'.
+    assert pooled.shape.as_list() == [1, 4, 4, 3]  # 'SAME' padding.
 
 
 @VERSIONS
-def test_bottleneck_inputs_of_other_rank_are_refused(block, network):
+def test_bottleneck_inputs_of_rank_3_are_refused(block, network):
   unit_fn = block('block1', 1, 1, 1).unit_fn
   with tf.Graph().as_default():
     with pytest.raises(ValueError):
@@ -432,7 +436,7 @@ SHARED = ['num_classes', 'is_training', 'global_pool', 'output_stride']
         'include_root_block', 'spatial_squeeze', 'reuse', 'scope']),
     (resnet_v2.resnet_v2_50, SHARED + ['spatial_squeeze', 'reuse', 'scope']),
 ])
-def test_function_takes_slims_arguments_in_their_order(function, after_inputs):
+def test_function_has_slims_arguments_in_order(function, after_inputs):
   parameters = list(inspect.signature(function).parameters)
   assert parameters[1:] == after_inputs
 
@@ -446,6 +450,6 @@ def test_published_network_has_its_name_and_size(module, version, layers):
   assert inspect.signature(function).parameters['scope'].default == name
   assert function.default_image_size == 224
   assert module.resnet_arg_scope is resnet_arg_scope
-  # Four layers are outside of the bottlenecks' three: conv1 and the logits.
+  # A unit has three layers. The other two are conv1 and the logits.
   stages = getattr(resnet_utils, 'RESNET_%d' % layers)
   assert 2 + 3 * sum(stage.num_units for stage in stages) == layers

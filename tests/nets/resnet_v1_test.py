@@ -1,4 +1,4 @@
-"""Tests of nets/resnet_v1.py: what only V1 has."""
+"""Tests of nets/resnet_v1.py: where V1 differs from V2."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from nets.resnet_v1 import resnet_v1_block
 
 @pytest.fixture
 def two_stages(monkeypatch):
-  """resnet_v1_50 with few units: what it does with its table is the same."""
+  """Returns a network that is built like resnet_v1_50, with fewer units."""
   stages = (resnet_utils.Stage('block1', 64, 2, 2),
             resnet_utils.Stage('block2', 128, 1, 1))
   return resnet_v1._published('tiny', stages)
@@ -31,8 +31,8 @@ def test_bottleneck_activates_after_the_sum(depth):
       resnet_v1.bottleneck(inputs, depth, 2, 2, outputs_collections='mine',
                            scope='unit')
       graph = tf.get_default_graph()
-      ends = {name: graph.get_tensor_by_name('unit/%s:0' % name)
-              for name in ('conv1/Relu', 'conv2/Relu')}
+      activations = {name: graph.get_tensor_by_name('unit/%s:0' % name)
+                     for name in ('conv1/Relu', 'conv2/Relu')}
     collected = slim.utils.convert_collection_to_dict('mine')
     assert list(collected) == ['unit']
     assert collected['unit'].op.type == 'Relu'
@@ -43,13 +43,13 @@ def test_bottleneck_activates_after_the_sum(depth):
     # The third convolution and the projection are not activated.
     assert {op.name for op in graph.get_operations() if op.type == 'Relu'} == {
         collected['unit'].op.name, 'unit/conv1/Relu', 'unit/conv2/Relu'}
-    assert ends['conv1/Relu'].shape.as_list() == [1, 6, 6, 2]
-    assert ends['conv2/Relu'].shape.as_list() == [1, 3, 3, 2]
+    assert activations['conv1/Relu'].shape.as_list() == [1, 6, 6, 2]
+    assert activations['conv2/Relu'].shape.as_list() == [1, 3, 3, 2]
 
 
 @pytest.mark.parametrize('depth', [4, 8])
 @pytest.mark.parametrize('bounded', [False, True])
-def test_bottleneck_bounded_activations_stay_in_six(bounded, depth):
+def test_bottleneck_bounded_activations_are_clipped_at_6(bounded, depth):
   with tf.Graph().as_default() as graph:
     inputs = tf.constant(100 * nets_kit.seeded_image(6, 4))
     with slim.arg_scope([resnet_v1.bottleneck],
@@ -80,7 +80,7 @@ def test_network_root_is_normalised_and_activated():
     assert 'resnet_v1/conv1/BatchNorm/gamma' in nets_kit.variable_shapes()
 
 
-def test_network_stores_what_the_strides_would_skip():
+def test_network_stores_the_activations_before_the_strides():
   with tf.Graph().as_default(), slim.arg_scope(
       resnet_utils.resnet_arg_scope()):
     net, end_points = resnet_v1.resnet_v1(
@@ -98,8 +98,8 @@ def test_network_stores_what_the_strides_would_skip():
     ({'depth_multiplier': 0.1}, [4 * 8, 4 * 12]),
     ({'depth_multiplier': 0, 'min_base_depth': 5}, [20, 20]),
 ])
-def test_published_depth_multiplier_and_min_base_depth(two_stages, options,
-                                                       depths):
+def test_published_depth_multiplier_and_min_base_depth_set_the_depths(
+    two_stages, options, depths):
   with tf.Graph().as_default():
     logits, end_points = two_stages(tf.zeros([2, 64, 64, 3]), 10, **options)
     assert logits.shape.as_list() == [2, 10]

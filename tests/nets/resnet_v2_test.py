@@ -1,4 +1,4 @@
-"""Tests of nets/resnet_v2.py: what only V2 has."""
+"""Tests of nets/resnet_v2.py: where V2 differs from V1."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from nets.resnet_v2 import resnet_v2_block
 
 
 @pytest.mark.parametrize('depth', [4, 8])
-def test_bottleneck_normalises_before_and_does_not_activate_after(depth):
+def test_bottleneck_normalises_its_input_and_does_not_activate_the_sum(depth):
   with tf.Graph().as_default(), tf.Session() as session:
     with slim.arg_scope(resnet_utils.resnet_arg_scope()):
       inputs = tf.constant(nets_kit.seeded_image(6, 4))
@@ -26,22 +26,22 @@ def test_bottleneck_normalises_before_and_does_not_activate_after(depth):
         {'unit/conv3/biases'} | ({'unit/shortcut/biases'} if depth == 8
                                  else set()))
     assert names['unit/preact/gamma'] == [4]
-    # No convolution adds anything: what is left is the way around.
+    # The residual is zero, so the output is the shortcut.
     session.run(tf.global_variables_initializer())
     for variable in tf.trainable_variables():
       if '/conv3/' in variable.op.name:
         variable.load(np.zeros(variable.shape.as_list()), session)
-    found, given = session.run([output, inputs])
-    if depth == 4:  # The input itself, not what `preact` makes of it.
-      np.testing.assert_array_equal(found, given[:, ::2, ::2])
-      assert found.min() < 0
+    output_value, input_value = session.run([output, inputs])
+    if depth == 4:  # The input itself, not the output of `preact`.
+      np.testing.assert_array_equal(output_value, input_value[:, ::2, ::2])
+      assert output_value.min() < 0
     else:
       projected = tf.get_default_graph().get_operation_by_name(
           'unit/shortcut/Conv2D').inputs[0]
       assert session.run(projected).min() >= 0
 
 
-def test_network_root_is_bare_and_the_end_is_normalised():
+def test_network_root_is_not_normalised_but_the_output_is():
   with tf.Graph().as_default():
     with slim.arg_scope(resnet_utils.resnet_arg_scope()):
       net, end_points = resnet_v2.resnet_v2(

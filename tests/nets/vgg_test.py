@@ -6,7 +6,7 @@ from compat import slim, tf
 from nets import vgg
 
 
-def test_vgg_columns_have_their_names():
+def test_vgg_variants_have_their_names_and_numbers_of_layers():
   assert vgg.vgg_d is vgg.vgg_16
   assert vgg.vgg_e is vgg.vgg_19
   for name, stages in (('vgg_a', vgg.VGG_A), ('vgg_16', vgg.VGG_16),
@@ -18,7 +18,7 @@ def test_vgg_columns_have_their_names():
     assert layers == {'vgg_a': 11, 'vgg_16': 16, 'vgg_19': 19}[name]
 
 
-def test_vgg_same_padding_keeps_each_place_of_fc6():
+def test_vgg_same_padding_keeps_each_position_of_fc6():
   with tf.Graph().as_default(), slim.arg_scope(vgg.vgg_arg_scope()):
     logits, end_points = vgg.vgg_a(
         tf.zeros([1, 64, 96, 3]), 10, spatial_squeeze=False,

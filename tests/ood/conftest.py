@@ -15,14 +15,14 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def finished(data, tmp_path_factory):
-  """The train directory of a run with a feature cache."""
+  """Returns the train directory of a run with a feature cache."""
   return os.path.dirname(ood_kit.make_run(
       data, tmp_path_factory.mktemp('run'), '--moving_average_decay=0.9'))
 
 
 @pytest.fixture
 def train_dir(finished, tmp_path):
-  """A copy of it."""
+  """Returns a copy of `finished` that the test may change."""
   return ood_kit.copy_run(finished, tmp_path / 'train')
 
 

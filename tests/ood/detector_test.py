@@ -1,4 +1,4 @@
-"""Tests of ood/detector.py, in evaluation and report too."""
+"""Tests of ood/detector.py, also in evaluation and report."""
 
 import csv
 import json
@@ -29,30 +29,30 @@ def datasets(data):
           for split in ('train', 'validation')}
 
 
-def test_bank_without_cached_features_is_not_built_without_computing(
+def test_bank_without_cached_features_is_not_built_if_compute_is_false(
     run, train_dir, checkpoint):
   os.remove(os.path.join(train_dir, 'features.json'))
   bank, reason = detector.find_or_build_bank(run, checkpoint, compute=False)
   assert bank is None
   assert reason == ('the features of %s are not cached; ./export_freeze.sh or '
-                  './report.sh computes them' % checkpoint)
+                    './report.sh computes them' % checkpoint)
 
 
-def test_no_training_photo_sets_the_threshold(data, run, checkpoint,
-                                              monkeypatch):
+def test_bank_threshold_is_set_with_validation_photos_only(
+    data, run, checkpoint, monkeypatch):
   calls = []
   set_threshold = reference_bank.set_threshold
 
-  def noting(bank, found, logits, split):
-    calls.append((found, logits, split))
-    return set_threshold(bank, found, logits, split)
+  def record(bank, similarities, logits, split):
+    calls.append((similarities, logits, split))
+    return set_threshold(bank, similarities, logits, split)
 
-  monkeypatch.setattr(reference_bank, 'set_threshold', noting)
+  monkeypatch.setattr(reference_bank, 'set_threshold', record)
   bank, description = detector.find_or_build_bank(run, checkpoint)
-  (found, logits, split), = calls
+  (similarities, logits, split), = calls
   validation = photo_features.from_photos(
       run, checkpoint, datasets(data)['validation'], 21)
-  np.testing.assert_allclose(found, reference_bank.similarities(
+  np.testing.assert_allclose(similarities, reference_bank.similarities(
       bank, validation.values), atol=1e-5)
   np.testing.assert_allclose(logits, validation.logits, atol=1e-4)
   assert split == bank.split == 'validation'
@@ -68,36 +68,37 @@ def test_no_training_photo_sets_the_threshold(data, run, checkpoint,
       'the accepted share: %.3f to %.3f)' % (bank.threshold, low, high))
 
 
-def test_bank_is_kept_and_the_same_with_and_without_a_cache(
+def test_bank_is_stored_and_equal_with_and_without_a_cache(
     run, train_dir, checkpoint, monkeypatch):
-  kept, description = detector.find_or_build_bank(run, checkpoint,
-                                                  compute=False)
+  stored, description = detector.find_or_build_bank(run, checkpoint,
+                                                    compute=False)
   with monkeypatch.context() as patch:
-    patch.setattr(photo_features, 'from_cache', None)  # Is not needed now.
-    again, same_description = detector.find_or_build_bank(run, checkpoint,
-                                                          compute=False)
-  assert (again.threshold, same_description) == (kept.threshold, description)
+    patch.setattr(photo_features, 'from_cache', None)  # Must not be called.
+    loaded, same_description = detector.find_or_build_bank(run, checkpoint,
+                                                           compute=False)
+  assert (loaded.threshold, same_description) == (stored.threshold, description)
   os.remove(reference_bank.path(checkpoint))
   os.remove(os.path.join(train_dir, 'features.json'))
   computed, _ = detector.find_or_build_bank(run, checkpoint, batch_size=4)
-  np.testing.assert_allclose(computed.features, kept.features, atol=1e-5)
-  np.testing.assert_allclose(computed.local_density, kept.local_density,
+  np.testing.assert_allclose(computed.features, stored.features, atol=1e-5)
+  np.testing.assert_allclose(computed.local_density, stored.local_density,
                              atol=1e-5)
-  assert computed.threshold == pytest.approx(kept.threshold, abs=1e-3)
-  assert computed.filenames == kept.filenames
-  assert computed.positions.tolist() == kept.positions.tolist()
+  assert computed.threshold == pytest.approx(stored.threshold, abs=1e-3)
+  assert computed.filenames == stored.filenames
+  assert computed.positions.tolist() == stored.positions.tolist()
 
 
-def test_bank_that_is_damaged_is_built_again(run, checkpoint):
+def test_bank_that_is_damaged_is_rebuilt(run, checkpoint):
   bank, _ = detector.find_or_build_bank(run, checkpoint)
   with open(reference_bank.path(checkpoint), 'wb') as stream:
     stream.write(b'PK\x03\x04 half of it')
-  again, _ = detector.find_or_build_bank(run, checkpoint)
-  assert again.threshold == bank.threshold
+  rebuilt, _ = detector.find_or_build_bank(run, checkpoint)
+  assert rebuilt.threshold == bank.threshold
   assert reference_bank.load(checkpoint).threshold == bank.threshold
 
 
-def test_bank_of_averages_is_another(run, checkpoint):
+def test_bank_of_moving_averages_differs_from_that_of_variables(run,
+                                                                checkpoint):
   plain, _ = detector.find_or_build_bank(run, checkpoint)
   averaged, _ = detector.find_or_build_bank(run, checkpoint,
                                             moving_average_decay=0.9)
@@ -106,8 +107,8 @@ def test_bank_of_averages_is_another(run, checkpoint):
   assert reference_bank.load(checkpoint) is None
 
 
-def test_bank_in_a_folder_that_cannot_be_written_is_used_all_the_same(
-    run, checkpoint, monkeypatch, log):
+def test_bank_in_a_read_only_folder_is_used_without_saving(run, checkpoint,
+                                                           monkeypatch, log):
   def refuse(*_):
     raise PermissionError(13, 'Permission denied')
 
@@ -118,17 +119,18 @@ def test_bank_in_a_folder_that_cannot_be_written_is_used_all_the_same(
       reference_bank.path(checkpoint)) in log.text
 
 
-def test_bank_of_a_checkpoint_that_is_gone_says_so(run, checkpoint):
+def test_bank_of_a_missing_checkpoint_returns_none_and_the_reason(run,
+                                                                  checkpoint):
   os.remove(checkpoint + '.index')
   bank, reason = detector.find_or_build_bank(run, checkpoint)
   assert bank is None and checkpoint in reason
 
 
-def test_bank_of_another_data_set_is_that_of_the_run(data, run, checkpoint,
-                                                     tmp_path):
+def test_bank_for_another_data_set_is_that_of_the_run(data, run, checkpoint,
+                                                      tmp_path):
   bank, _ = detector.find_or_build_bank(run, checkpoint, 'other', str(tmp_path))
   assert bank.photos == 21
-  # The run's own may lie elsewhere now.
+  # The data set of the run may have moved.
   moved = run._replace(dataset_dir=str(tmp_path))
   bank, reason = detector.find_or_build_bank(moved, checkpoint)
   assert bank is None
@@ -142,7 +144,7 @@ def test_bank_of_another_data_set_is_that_of_the_run(data, run, checkpoint,
 
 
 def convert(folder, classes, percent):
-  """Converts photos of some classes; returns the dataset_dir."""
+  """Converts photos of the classes; returns the dataset_dir."""
   make_photos(folder / 'all' / NAME, 6)
   (folder / NAME).mkdir()
   for name in classes:
@@ -151,23 +153,25 @@ def convert(folder, classes, percent):
   return str(folder)
 
 
-def test_bank_of_a_data_set_without_validation_says_so(run, checkpoint,
-                                                       tmp_path):
+def test_bank_of_a_data_set_without_validation_returns_none_and_the_reason(
+    run, checkpoint, tmp_path):
   folder = convert(tmp_path, CLASSES, 0)
   bank, reason = detector.find_or_build_bank(run, checkpoint, NAME, folder)
   assert bank is None
   assert reason == 'data set %r in %s has no validation photos' % (NAME, folder)
 
 
-def test_bank_of_a_data_set_of_other_classes_says_so(run, checkpoint, tmp_path):
+def test_bank_of_a_data_set_of_other_classes_returns_none_and_the_reason(
+    run, checkpoint, tmp_path):
   folder = convert(tmp_path, CLASSES[:2], 30)
   bank, reason = detector.find_or_build_bank(run, checkpoint, NAME, folder)
   assert bank is None
   assert reason == ('data set %r in %s has the classes blue, green, the run '
-                  'blue, green, red' % (NAME, folder))
+                    'blue, green, red' % (NAME, folder))
 
 
-def test_bank_of_damaged_records_says_so(run, data, checkpoint, tmp_path):
+def test_bank_of_damaged_records_returns_none_and_the_reason(
+    run, data, checkpoint, tmp_path):
   folder = shutil.copytree(data, str(tmp_path / 'data'))
   shard = next(name for name in sorted(os.listdir(folder))
                if 'train' in name and name.endswith('tfrecord'))
@@ -177,61 +181,61 @@ def test_bank_of_damaged_records_says_so(run, data, checkpoint, tmp_path):
   assert bank is None and shard in reason
 
 
-def test_bank_of_features_that_are_not_finite_says_so(run, train_dir,
-                                                      checkpoint, monkeypatch):
+def test_bank_of_features_that_are_not_finite_returns_none_and_the_reason(
+    run, train_dir, checkpoint, monkeypatch):
   from_cache = photo_features.from_cache
 
-  def spoilt(*arguments):
-    found = from_cache(*arguments)
-    found['train'].values[3, 1] = np.nan
-    return found
+  def from_cache_with_nan(*arguments):
+    features = from_cache(*arguments)
+    features['train'].values[3, 1] = np.nan
+    return features
 
-  monkeypatch.setattr(photo_features, 'from_cache', spoilt)
+  monkeypatch.setattr(photo_features, 'from_cache', from_cache_with_nan)
   bank, reason = detector.find_or_build_bank(run, checkpoint)
   assert bank is None and 'not finite' in reason
   assert not os.path.exists(reference_bank.path(checkpoint))
 
 
-def evaluate(train_dir, eval_dir, split, *more):
-  """Returns the last metrics.jsonl line and the rows of predictions."""
+def evaluate(train_dir, eval_dir, split, *flags):
+  """Returns the last line of metrics.jsonl and the rows of predictions."""
   kit.run(eval_image_classifier, '--checkpoint_path=%s' % train_dir,
           '--which_checkpoint=newest', '--eval_dir=%s' % eval_dir,
-          '--dataset_split_name=%s' % split, *more)
+          '--dataset_split_name=%s' % split, *flags)
   with open(os.path.join(str(eval_dir), 'metrics.jsonl')) as stream:
-    found = json.loads(stream.readlines()[-1])
-  name = 'predictions-%s-%d.csv' % (split, found['global_step'])
-  with open(os.path.join(str(eval_dir), name), newline='') as stream:
-    return found, list(csv.DictReader(stream))
+    result = json.loads(stream.readlines()[-1])
+  csv_name = 'predictions-%s-%d.csv' % (split, result['global_step'])
+  with open(os.path.join(str(eval_dir), csv_name), newline='') as stream:
+    return result, list(csv.DictReader(stream))
 
 
-def test_polling_takes_the_averages_as_soon_as_there_is_a_best_checkpoint(
+def test_polling_uses_the_averages_once_a_best_checkpoint_exists(
     train_dir, tmp_path, monkeypatch):
   newest = checkpoints.find(train_dir, 'newest')
   best = checkpoints.find(train_dir)
-  alone = [evaluate(prefix, tmp_path / str(number), 'validation')
-           for number, prefix in enumerate((newest, best))]
+  expected_results = [evaluate(prefix, tmp_path / str(number), 'validation')
+                      for number, prefix in enumerate((newest, best))]
   monkeypatch.setattr(loop, 'poll', lambda train_dir, first, evaluate, *more: [
       evaluate(prefix) for prefix in (newest, best)])
   evaluate(train_dir, tmp_path / 'both', 'validation', '--eval_interval_secs=0')
   with open(str(tmp_path / 'both' / 'metrics.jsonl')) as stream:
     lines = [json.loads(line) for line in stream]
-  for line, (expected, _) in zip(lines, alone):
+  for line, (expected, _) in zip(lines, expected_results):
     assert dict(line, time=None) == dict(expected, time=None)
   assert len(lines) == 2
 
 
-def test_evaluation_prints_and_writes_how_many_are_refused(
+def test_evaluation_prints_and_writes_how_many_photos_are_refused(
     run, train_dir, checkpoint, tmp_path, capsys):
   for split, photos in (('validation', 21), ('test', 9)):
-    found, rows = evaluate(train_dir, tmp_path / split, split)
-    printed = capsys.readouterr().out
-    refused = found['refused']
+    result, rows = evaluate(train_dir, tmp_path / split, split)
+    output = capsys.readouterr().out
+    refused = result['refused']
     low, high = metrics.wilson_interval(refused, photos)
     assert ('Refused as none of the classes: %d of %d photos, 95 %% interval '
-            '%.3f to %.3f' % (refused, photos, low, high)) in printed
-    assert ('(the threshold was set with these photos)\n' in printed) == (
+            '%.3f to %.3f' % (refused, photos, low, high)) in output
+    assert ('(the threshold was set with these photos)\n' in output) == (
         split == 'validation')
-    assert found['refused_interval_95'] == pytest.approx([low, high])
+    assert result['refused_interval_95'] == pytest.approx([low, high])
     assert [row['known'] for row in rows].count('0') == refused
     assert all(0.2 < float(row['similarity']) < 0.6 for row in rows)
   bank, _ = detector.find_or_build_bank(run, checkpoint)
@@ -239,26 +243,26 @@ def test_evaluation_prints_and_writes_how_many_are_refused(
   assert validation['refused'] == bank.refused == 1
 
 
-def test_evaluation_without_kept_features_counts_only_when_told(
+def test_evaluation_without_cached_features_counts_refused_only_on_request(
     train_dir, tmp_path, capsys, log):
   os.remove(os.path.join(train_dir, 'features.json'))
   for flag in ('auto', 'off'):
-    found, rows = evaluate(train_dir, tmp_path / 'eval', 'validation',
-                           '--known=' + flag)
-    assert 'refused' not in found and 'known' not in rows[0]
+    result, rows = evaluate(train_dir, tmp_path / 'eval', 'validation',
+                            '--known=' + flag)
+    assert 'refused' not in result and 'known' not in rows[0]
     assert 'Refused' not in capsys.readouterr().out
   assert log.text.count('Known: not computed, the features of') == 1
-  found, _ = evaluate(train_dir, tmp_path / 'eval', 'validation', '--known=on')
-  assert found['refused'] == 1
+  result, _ = evaluate(train_dir, tmp_path / 'eval', 'validation', '--known=on')
+  assert result['refused'] == 1
 
 
-def test_evaluation_of_another_data_set_compares_with_the_runs_own(
+def test_evaluation_of_another_data_set_uses_the_bank_of_the_run(
     train_dir, checkpoint, tmp_path, capsys):
   make_photos(tmp_path / 'other', 8)
   convert_photos.convert(str(tmp_path), 'other', percent_validation=50)
-  found, _ = evaluate(train_dir, tmp_path / 'eval', 'validation',
-                      '--dataset_name=other', '--dataset_dir=%s' % tmp_path)
-  assert found['photos'] == 12 and 'refused' in found
+  result, _ = evaluate(train_dir, tmp_path / 'eval', 'validation',
+                       '--dataset_name=other', '--dataset_dir=%s' % tmp_path)
+  assert result['photos'] == 12 and 'refused' in result
   assert 'was set with these photos' not in capsys.readouterr().out
   assert reference_bank.load(checkpoint).photos == 21
 
@@ -268,16 +272,16 @@ def test_evaluation_of_another_data_set_compares_with_the_runs_own(
      'another image size or preprocessing'),
     ((), 'no run.json names its training data'),
 ])
-def test_evaluation_that_cannot_count_says_why(train_dir, data, tmp_path, flags,
-                                               message, log):
+def test_evaluation_that_cannot_count_refused_photos_logs_the_reason(
+    train_dir, data, tmp_path, flags, message, log):
   if not flags:
     os.remove(run_info.path(train_dir))
     flags = ('--model_name=cifarnet', '--dataset_name=' + NAME,
              '--dataset_dir=' + data)
   with pytest.raises(InputError, match='--known=on: .*' + message):
     evaluate(train_dir, tmp_path, 'validation', '--known=on', *flags)
-  found, _ = evaluate(train_dir, tmp_path, 'validation', *flags)
-  assert 'refused' not in found
+  result, _ = evaluate(train_dir, tmp_path, 'validation', *flags)
+  assert 'refused' not in result
   assert 'Known: not computed, ' in log.text and message in log.text
 
 
@@ -294,32 +298,32 @@ def test_report_shows_histogram_and_refused_photos_with_the_nearest(
   bank = reference_bank.load(checkpoints.newest(best), moving_average_decay=0.9)
   counts = {}
   for split in ('validation', 'test'):
-    found, _ = evaluate(best, tmp_path / split, split)
-    counts[split] = found['refused']
+    result, _ = evaluate(best, tmp_path / split, split)
+    counts[split] = result['refused']
     assert '<td>%s</td><td>%d</td><td>%d</td>' % (
-        split, PHOTOS[split], found['refused']) in page
+        split, PHOTOS[split], result['refused']) in page
   assert counts['validation'] == bank.refused == 1
-  shown = sum(counts.values())
+  num_shown = sum(counts.values())
   assert page.count('The threshold was set with these photos.') == 1
   assert 'aria-label="Share of the photos over known score"' in page
-  assert page.count('<strong>refused</strong>') == shown
-  assert page.count('<img src="data:image/jpeg') == 4 * shown
+  assert page.count('<strong>refused</strong>') == num_shown
+  assert page.count('<img src="data:image/jpeg') == 4 * num_shown
   assert sum(page.count('train: %s<' % name)
-             for name in bank.filenames) == 3 * shown
+             for name in bank.filenames) == 3 * num_shown
   assert 'cannot be shown' not in page
-  # The other files of the page stay as they are.
+  # With --num_refused=0 the page shows no refused photos.
   assert report(train_dir, '--num_refused=0', '--num_wrong=0').count(
       '<strong>refused</strong>') == 0
 
 
-def test_report_without_known_says_why(train_dir):
+def test_report_without_known_shows_the_reason(train_dir):
   page = report(train_dir, '--noknown')
   assert 'Not computed: --noknown was given.' in page
   assert 'refused</strong>' not in page
   assert not os.path.exists(os.path.join(train_dir, 'best', 'known.npz'))
 
 
-def test_report_of_another_data_set_does_not_call_its_photos_chosen_on(
+def test_report_of_another_data_set_does_not_say_its_photos_set_the_threshold(
     train_dir, tmp_path):
   make_photos(tmp_path / 'other', 8)
   convert_photos.convert(str(tmp_path), 'other', percent_validation=50)

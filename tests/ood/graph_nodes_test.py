@@ -1,4 +1,4 @@
-"""Tests of ood/graph_nodes.py, in export, classifier and page too."""
+"""Tests of ood/graph_nodes.py, also in export, classifier and web page."""
 
 import collections
 import csv
@@ -29,8 +29,9 @@ from serving.model.classifier import Classifier
 from serving.web import app as serving_app
 from tools import classify_image
 
-# data: dataset_dir. train_dir: of the run. bank: its Bank. validation: Features
-# of its validation photos. encoded, floats, off: frozen graphs.
+# data: dataset_dir. train_dir: folder of the run. bank: its Bank. validation:
+# Features of its validation photos. encoded, floats, off: paths of frozen
+# graphs, of input type encoded, of input type float, and without the bank.
 Chain = collections.namedtuple(
     'Chain', 'data train_dir bank validation encoded floats off')
 
@@ -64,7 +65,7 @@ def photo_of(chain, name):
     return stream.read()
 
 
-def run_graph(path, photos, at_once, names):
+def run_graph(path, photos, batch_size, names):
   """Returns {field of GraphInfo: values} of a frozen graph."""
   with open(path, 'rb') as stream:
     graph_def = tf.GraphDef.FromString(stream.read())
@@ -76,34 +77,34 @@ def run_graph(path, photos, at_once, names):
       photos = session.run(inference_graph.photos_to_images(
           encoded, info.preprocessing_name, info.image_size, info.channels),
                            {encoded: photos})
-    found = [session.run({name: getattr(info, name) for name in names},
-                         {info.input: photos[start:start + at_once]})
-             for start in range(0, len(photos), at_once)]
-  return {name: np.concatenate([part[name] for part in found])
+    batches = [session.run({name: getattr(info, name) for name in names},
+                           {info.input: photos[start:start + batch_size]})
+               for start in range(0, len(photos), batch_size)]
+  return {name: np.concatenate([batch[name] for batch in batches])
           for name in names}
 
 
-@pytest.mark.parametrize('at_once', [1, 21])
+@pytest.mark.parametrize('batch_size', [1, 21])
 @pytest.mark.parametrize('kind', ['encoded', 'floats'])
-def test_graph_gives_the_numbers_of_numpy(chain, kind, at_once):
+def test_graph_outputs_equal_those_of_numpy(chain, kind, batch_size):
   photos = [photo_of(chain, name) for name in chain.validation.filenames]
-  found = run_graph(getattr(chain, kind), photos, at_once,
-                    ('similarity', 'known_score', 'known', 'cosines'))
+  outputs = run_graph(getattr(chain, kind), photos, batch_size,
+                      ('similarity', 'known_score', 'known', 'cosines'))
   bank, validation = chain.bank, chain.validation
   similarities = reference_bank.similarities(bank, validation.values)
   scores = reference_bank.scores(bank, similarities, validation.logits)
-  np.testing.assert_allclose(found['similarity'], similarities, atol=1e-5)
-  # A similarity's last digits are hundreds of times larger in its score.
-  np.testing.assert_allclose(found['known_score'], scores, atol=1e-3)
-  assert found['known'].dtype == bool
-  assert found['known'].tolist() == (scores >= bank.threshold).tolist()
-  assert np.sum(~found['known']) == bank.refused == 1
+  np.testing.assert_allclose(outputs['similarity'], similarities, atol=1e-5)
+  # The score magnifies the rounding error of a similarity hundreds of times.
+  np.testing.assert_allclose(outputs['known_score'], scores, atol=1e-3)
+  assert outputs['known'].dtype == bool
+  assert outputs['known'].tolist() == (scores >= bank.threshold).tolist()
+  assert np.sum(~outputs['known']) == bank.refused == 1
   np.testing.assert_allclose(
-      found['cosines'],
+      outputs['cosines'],
       reference_bank.normalize(validation.values) @ bank.features.T, atol=1e-5)
 
 
-def test_predictions_are_untouched(chain):
+def test_graph_with_known_has_the_same_predictions(chain):
   photos = [photo_of(chain, name) for name in chain.validation.filenames]
   on, off = (run_graph(path, photos, 7, ('predictions', 'logits', 'features'))
              for path in (chain.encoded, chain.off))
@@ -111,7 +112,7 @@ def test_predictions_are_untouched(chain):
     np.testing.assert_array_equal(on[name], off[name])
 
 
-def test_graph_without_known_has_no_such_nodes(chain):
+def test_graph_without_known_has_no_detector_nodes(chain):
   names = {}
   for kind in ('encoded', 'floats', 'off'):
     with open(getattr(chain, kind), 'rb') as stream:
@@ -132,18 +133,19 @@ def test_graph_without_known_has_no_such_nodes(chain):
               if re.match('bank|Similarity|Known', name)]
 
 
-def test_export_says_size_threshold_and_photos(chain, tmp_path, log, capsys):
+def test_export_logs_bank_size_threshold_and_photos(chain, tmp_path, log,
+                                                    capsys):
   export(chain.train_dir, tmp_path / 'a.pb')
   assert ('Known: 30 training photos to compare with; known from a score of '
           '%.4f on, set with 21 validation photos, of which 1 are refused' %
           chain.bank.threshold) in log.text
-  printed = capsys.readouterr().out
+  output = capsys.readouterr().out
   assert re.search(r'  known +Known \(score of at least %.4f\)\n' %
-                   chain.bank.threshold, printed)
-  assert re.search(r'  similarity +Similarity\n', printed)
+                   chain.bank.threshold, output)
+  assert re.search(r'  similarity +Similarity\n', output)
 
 
-def test_a_far_photo_is_refused_and_others_are_known(chain):
+def test_classifier_refuses_far_photos_and_accepts_training_photos(chain):
   classifier = Classifier.from_frozen_graph(chain.encoded)
   for answer in classifier.predict_each(ood_kit.far_photos()):
     assert answer.known is False
@@ -156,45 +158,48 @@ def test_a_far_photo_is_refused_and_others_are_known(chain):
           min(answer.similarity for answer in training) - 0.05)
 
 
-def test_checkpoint_with_a_bank_says_what_its_graph_says(chain):
+def test_classifier_of_a_checkpoint_with_a_bank_equals_that_of_its_graphs(
+    chain):
   photos = ood_kit.far_photos() + [
       photo_of(chain, name) for name in chain.validation.filenames]
-  ways = [Classifier.from_checkpoint(checkpoints.newest(chain.train_dir),
-                                     num_nearest=2),
-          Classifier.from_frozen_graph(chain.encoded, num_nearest=2),
-          Classifier.from_frozen_graph(chain.floats, num_nearest=2)]
-  for answers in zip(*(way.predict_each(photos) for way in ways)):
+  classifiers = [Classifier.from_checkpoint(checkpoints.newest(chain.train_dir),
+                                            num_nearest=2),
+                 Classifier.from_frozen_graph(chain.encoded, num_nearest=2),
+                 Classifier.from_frozen_graph(chain.floats, num_nearest=2)]
+  for answers in zip(*(classifier.predict_each(photos)
+                       for classifier in classifiers)):
     assert len({answer.known for answer in answers}) == 1
-    assert len({tuple(near.file for near in answer.nearest)
+    assert len({tuple(neighbour.file for neighbour in answer.nearest)
                 for answer in answers}) == 1
     for answer in answers[1:]:
       assert answer.similarity == pytest.approx(answers[0].similarity, abs=1e-5)
 
 
-def test_graph_of_a_fixed_batch_knows_each_photo(chain, tmp_path):
+def test_graph_of_a_fixed_batch_size_detects_each_photo(chain, tmp_path):
   frozen = export(chain.train_dir, tmp_path / 'a.pb', '--batch_size=2')
   photos = ood_kit.far_photos() + [photo_of(chain, chain.bank.filenames[0])]
-  expected = Classifier.from_frozen_graph(chain.encoded, num_nearest=1)
-  found = Classifier.from_frozen_graph(frozen, num_nearest=1)
+  reference = Classifier.from_frozen_graph(chain.encoded, num_nearest=1)
+  classifier = Classifier.from_frozen_graph(frozen, num_nearest=1)
   for count in (4, 3, 1):
-    for a, b in zip(found.predict_each(photos[:count]),
-                    expected.predict_each(photos[:count])):
-      assert (a.known, a.nearest[0].file) == (b.known, b.nearest[0].file)
-      assert a.similarity == pytest.approx(b.similarity, abs=1e-5)
+    for got, expected in zip(classifier.predict_each(photos[:count]),
+                             reference.predict_each(photos[:count])):
+      assert (got.known, got.nearest[0].file) == (
+          expected.known, expected.nearest[0].file)
+      assert got.similarity == pytest.approx(expected.similarity, abs=1e-5)
 
 
-def test_a_photo_that_cannot_be_read_does_not_shift_the_answers(chain):
+def test_classifier_unreadable_photo_does_not_shift_the_answers(chain):
   classifier = Classifier.from_frozen_graph(chain.encoded, num_nearest=1,
                                             batch_size=2)
   far, near = ood_kit.far_photos()[0], photo_of(chain,
                                                   chain.bank.filenames[7])
-  found = classifier.predict_each([b'no photo', far, b'\xff\xd8\xff', near])
-  assert isinstance(found[0], Exception) and isinstance(found[2], Exception)
-  assert found[1].known is False
-  assert found[3].nearest[0].file == chain.bank.filenames[7]
+  answers = classifier.predict_each([b'no photo', far, b'\xff\xd8\xff', near])
+  assert isinstance(answers[0], Exception) and isinstance(answers[2], Exception)
+  assert answers[1].known is False
+  assert answers[3].nearest[0].file == chain.bank.filenames[7]
 
 
-def test_temperature_and_known_go_together(chain, tmp_path, capsys):
+def test_temperature_changes_scores_but_not_known(chain, tmp_path, capsys):
   train_dir = ood_kit.copy_run(chain.train_dir, tmp_path / 'train')
   prefix = checkpoints.newest(train_dir)
   calibration.save(prefix, calibration.Calibration(
@@ -204,11 +209,11 @@ def test_temperature_and_known_go_together(chain, tmp_path, capsys):
   rows = {}
   for flag in ('--nocalibrated', '--calibrated'):
     rows[flag] = classify(capsys, photo, '--frozen_graph=' + frozen, flag)
-  said = [[(row['known'], row['similarity']) for row in rows[flag]]
-          for flag in rows]
-  assert said[0] == said[1] and said[0][0][0] == '1'
-  top = [float(rows[flag][0]['score']) for flag in rows]
-  assert top[0] > top[1] + 0.05
+  known = [[(row['known'], row['similarity']) for row in rows[flag]]
+           for flag in rows]
+  assert known[0] == known[1] and known[0][0][0] == '1'
+  top_scores = [float(rows[flag][0]['score']) for flag in rows]
+  assert top_scores[0] > top_scores[1] + 0.05
 
 
 @pytest.mark.parametrize('change, message', [
@@ -216,7 +221,8 @@ def test_temperature_and_known_go_together(chain, tmp_path, capsys):
      'train and no validation photos'),
     (None, 'no run.json names its training data'),
 ])
-def test_export_of_a_run_without_photos(chain, tmp_path, change, message, log):
+def test_export_of_a_run_without_photos_is_refused_or_leaves_known_out(
+    chain, tmp_path, change, message, log):
   train_dir = ood_kit.copy_run(chain.train_dir, tmp_path / 'train')
   flags = []
   if change:
@@ -237,7 +243,7 @@ def test_export_of_a_run_without_photos(chain, tmp_path, change, message, log):
   assert (answer.known, answer.similarity, answer.nearest) == (None, None, [])
 
 
-def test_export_that_no_longer_knows_keeps_the_former_and_warns(
+def test_export_that_no_longer_has_known_keeps_the_old_graph_and_warns(
     chain, tmp_path, caplog):
   # The classes of the data set have changed since the training.
   ood_kit.make_photos(tmp_path / NAME, 4)
@@ -261,26 +267,26 @@ def test_export_that_no_longer_knows_keeps_the_former_and_warns(
   assert info.known is None
 
 
-def test_export_of_a_data_set_that_has_moved_takes_the_flags(chain, tmp_path):
+def test_export_of_a_data_set_that_has_moved_uses_the_flags(chain, tmp_path):
   train_dir = ood_kit.copy_run(chain.train_dir, tmp_path / 'train')
   run_info.save(train_dir, run_info.load(train_dir)._replace(
       dataset_dir='/no/where'))
-  for number, more in enumerate(([], ['--dataset_name=' + NAME])):
+  for number, flags in enumerate(([], ['--dataset_name=' + NAME])):
     path = tmp_path / ('%d.pb' % number)
-    export(train_dir, path, '--known=on', '--dataset_dir=' + chain.data, *more)
+    export(train_dir, path, '--known=on', '--dataset_dir=' + chain.data, *flags)
     assert graph_info.read(tf.GraphDef.FromString(
         path.read_bytes())).threshold_photos == 21
 
 
-def test_export_without_a_checkpoint_cannot_know(tmp_path):
+def test_export_with_known_on_without_a_checkpoint_is_refused(tmp_path):
   with pytest.raises(InputError, match='--known=on: a graph without weights '
                      'cannot detect'):
     kit.run(export_inference_graph, '--model_name=lenet', '--known=on',
             '--output_file=%s' % (tmp_path / 'a.pb'))
 
 
-def test_export_for_other_photos_than_the_runs_leaves_it_out(chain, tmp_path,
-                                                             log):
+def test_export_with_another_preprocessing_leaves_known_out(chain, tmp_path,
+                                                            log):
   flag = '--preprocessing_name=inception'
   export(chain.train_dir, tmp_path / 'a.pb', flag)
   assert ('Known: left out, the run was trained with 32 pixels and '
@@ -289,14 +295,14 @@ def test_export_for_other_photos_than_the_runs_leaves_it_out(chain, tmp_path,
     export(chain.train_dir, tmp_path / 'a.pb', flag, '--known=on')
 
 
-def test_label_file_names_the_nearest_photos_too(chain, tmp_path):
+def test_label_file_also_names_the_nearest_photos(chain, tmp_path):
   names = tmp_path / 'names'
   names.write_text('0:blau\n1:grün\n2:rot\n', encoding='utf-8')
   classifier = Classifier.from_frozen_graph(chain.encoded, str(names),
                                             num_nearest=1)
-  place = list(chain.bank.labels).index(1)
+  index = list(chain.bank.labels).index(1)
   answer, = classifier.predict_each(
-      [photo_of(chain, chain.bank.filenames[place])])
+      [photo_of(chain, chain.bank.filenames[index])])
   assert answer.nearest[0].label == 'grün'
 
 
@@ -308,8 +314,8 @@ def classify(capsys, *arguments):
 
 
 @pytest.fixture(scope='module')
-def two(chain, tmp_path_factory):
-  """A far photo and a training photo: paths, and the name of the latter."""
+def far_and_near(chain, tmp_path_factory):
+  """Returns paths of a far and a training photo, and the name of the latter."""
   folder = tmp_path_factory.mktemp('photos')
   name = chain.bank.filenames[11]
   paths = [folder / 'far.jpg', folder / 'near.jpg']
@@ -319,8 +325,9 @@ def two(chain, tmp_path_factory):
   return [str(path) for path in paths], name
 
 
-def test_csv_has_known_similarity_and_the_nearest(chain, two, capsys):
-  (far, near), name = two
+def test_csv_has_known_similarity_and_nearest_photos(chain, far_and_near,
+                                                     capsys):
+  (far, near), name = far_and_near
   rows = classify(capsys, far, near, '--frozen_graph=' + chain.encoded,
                   '--nearest=3')
   assert [row['file'] for row in rows] == [far] * 3 + [near] * 3
@@ -336,22 +343,25 @@ def test_csv_has_known_similarity_and_the_nearest(chain, two, capsys):
                             'similarity']
 
 
-def test_csv_of_more_nearest_than_there_are_stays_a_table(chain, two, capsys):
-  rows = classify(capsys, two[0][1], '--frozen_graph=' + chain.encoded,
+def test_csv_of_more_nearest_photos_than_exist_has_empty_cells(
+    chain, far_and_near, capsys):
+  rows = classify(capsys, far_and_near[0][1], '--frozen_graph=' + chain.encoded,
                   '--nearest=40')
   for row in rows:
     assert None not in row and None not in row.values()
     assert row['near_30'] and not row['near_31'] and row['near_40'] == ''
 
 
-def test_csv_of_a_graph_that_does_not_say_has_empty_columns(chain, two, capsys):
-  rows = classify(capsys, *two[0], '--frozen_graph=' + chain.off)
+def test_csv_of_a_graph_without_known_has_empty_columns(chain, far_and_near,
+                                                        capsys):
+  rows = classify(capsys, *far_and_near[0], '--frozen_graph=' + chain.off)
   assert len(rows) == 6
   assert {(row['known'], row['similarity']) for row in rows} == {('', '')}
 
 
-def test_json_has_known_similarity_and_the_nearest(chain, two, capsys):
-  paths, name = two
+def test_json_has_known_similarity_and_nearest_photos(chain, far_and_near,
+                                                      capsys):
+  paths, name = far_and_near
   capsys.readouterr()
   kit.run(classify_image, '--format=json', '--nearest=2',
           '--frozen_graph=' + chain.encoded, *paths)
@@ -367,9 +377,9 @@ def test_json_has_known_similarity_and_the_nearest(chain, two, capsys):
   assert set(json.loads(capsys.readouterr().out)[0]) == {'file', 'predictions'}
 
 
-def test_table_says_none_of_the_classes_and_the_scores_still(chain, two,
-                                                             capsys):
-  paths, name = two
+def test_table_shows_none_of_the_classes_and_the_scores(chain, far_and_near,
+                                                        capsys):
+  paths, name = far_and_near
   capsys.readouterr()
   kit.run(classify_image, '--nearest=1', '--frozen_graph=' + chain.encoded,
           *paths)
@@ -382,32 +392,34 @@ def test_table_says_none_of_the_classes_and_the_scores_still(chain, two,
 
 
 @pytest.mark.parametrize('flag', ['--frozen_graph=%s', '--checkpoint_path=%s'])
-def test_nearest_where_there_is_no_bank_is_one_line(chain, two, tmp_path, flag):
+def test_nearest_without_a_bank_is_refused_in_one_line(chain, far_and_near,
+                                                       tmp_path, flag):
   path = chain.off
   if 'checkpoint' in flag:
     path = str(tmp_path)
     kit.save_checkpoint(tmp_path, 'cifarnet')
-  with pytest.raises(InputError) as error:
-    kit.run(classify_image, '--nearest=1', flag % path, two[0][0])
-  assert str(error.value) == (
+  with pytest.raises(InputError) as caught:
+    kit.run(classify_image, '--nearest=1', flag % path, far_and_near[0][0])
+  assert str(caught.value) == (
       '--nearest: the graph holds no training photos; ./export_freeze.sh '
       '--known=on puts them in')
 
 
-def test_checkpoint_with_the_bank_of_other_weights_does_not_say(
-    chain, two, tmp_path, capsys):
+def test_checkpoint_with_the_bank_of_other_weights_leaves_known_out(
+    chain, far_and_near, tmp_path, capsys):
   newest = '--which_checkpoint=newest'
-  rows = classify(capsys, two[0][0], '--checkpoint_path=' + chain.train_dir,
-                  newest)
+  rows = classify(capsys, far_and_near[0][0],
+                  '--checkpoint_path=' + chain.train_dir, newest)
   assert rows[0]['known'] == '0'
   train_dir = ood_kit.copy_run(chain.train_dir, tmp_path / 'train')
   prefix = checkpoints.newest(train_dir)
   reference_bank.save(prefix, chain.bank._replace(digest='another'))
-  rows = classify(capsys, two[0][0], '--checkpoint_path=' + train_dir, newest)
+  rows = classify(capsys, far_and_near[0][0], '--checkpoint_path=' + train_dir,
+                  newest)
   assert rows[0]['known'] == ''
 
 
-def test_page_says_none_of_and_still_the_scores(chain):
+def test_page_shows_none_of_the_classes_and_the_scores(chain):
   classifier = Classifier.from_frozen_graph(chain.encoded)
   client = serving_app.create_app(types.SimpleNamespace(
       labels=classifier.labels,
@@ -428,22 +440,23 @@ def test_page_says_none_of_and_still_the_scores(chain):
   assert '<h1>%s</h1>' % chain.bank.filenames[0].split('/')[0] in near
 
 
-def test_bank_of_two_photos_works_in_a_graph():
+def test_graph_of_a_bank_of_two_photos_equals_numpy():
   bank = reference_bank.set_threshold(
       reference_bank.assemble([[1.0, 0, 0], [0, 1.0, 0]], [0, 1]),
       np.float32([0.9, 0.4]), np.float32([[1, 0], [0, 2]]), 'validation')
-  asked = np.float32([[2, 0, 0], [1, 1, 0], [0, 0, 5], [0, 0, 0]])
+  features = np.float32([[2, 0, 0], [1, 1, 0], [0, 0, 5], [0, 0, 0]])
   logits = np.float32([[1, 0], [0, 2], [5, 5], [0, 0]])
   with tf.Graph().as_default(), tf.Session() as session:
-    nodes = graph_nodes.add_nodes(tf.constant(asked), tf.constant(logits), bank)
-    found = session.run({name: nodes[name]
-                         for name in ('similarity', 'known_score', 'known')})
-  similarities = reference_bank.similarities(bank, asked)
+    nodes = graph_nodes.add_nodes(tf.constant(features), tf.constant(logits),
+                                  bank)
+    outputs = session.run({name: nodes[name]
+                           for name in ('similarity', 'known_score', 'known')})
+  similarities = reference_bank.similarities(bank, features)
   scores = reference_bank.scores(bank, similarities, logits)
   np.testing.assert_allclose(similarities, [1, 0.5 ** 0.5, 0, 0], atol=1e-6)
-  np.testing.assert_allclose(found['similarity'], similarities, atol=1e-6)
-  np.testing.assert_allclose(found['known_score'], scores, atol=1e-5)
-  assert found['known'].tolist() == (scores >= bank.threshold).tolist()
+  np.testing.assert_allclose(outputs['similarity'], similarities, atol=1e-6)
+  np.testing.assert_allclose(outputs['known_score'], scores, atol=1e-5)
+  assert outputs['known'].tolist() == (scores >= bank.threshold).tolist()
 
 
 def test_detect_counts_the_photos_below_the_threshold(chain):

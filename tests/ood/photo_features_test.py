@@ -25,50 +25,52 @@ def datasets(data):
 
 @pytest.mark.parametrize('folder, decay', [('', None), ('best', None),
                                            ('', 0.9), ('best', 0.9)])
-def test_features_of_the_cache_are_those_of_the_network(
-    data, run, train_dir, folder, decay):
+def test_features_of_the_cache_equal_those_of_photos(data, run, train_dir,
+                                                     folder, decay):
   prefix = checkpoints.newest(os.path.join(train_dir, folder))
-  kept = photo_features.from_cache(run, prefix, datasets(data), decay)
-  assert sorted(kept) == ['train', 'validation']
+  cached = photo_features.from_cache(run, prefix, datasets(data), decay)
+  assert sorted(cached) == ['train', 'validation']
   for split, dataset in datasets(data).items():
     computed = photo_features.from_photos(run, prefix, dataset, 7,
                                           moving_average_decay=decay)
-    for found in (kept[split], computed):
-      assert len(found.values) == len(found.logits) == PHOTOS[split]
-      assert found.positions.tolist() == list(range(PHOTOS[split]))
-    np.testing.assert_allclose(kept[split].values, computed.values, atol=1e-5)
-    np.testing.assert_allclose(kept[split].logits, computed.logits, atol=1e-5)
-    assert kept[split].labels.tolist() == computed.labels.tolist()
-    assert kept[split].filenames == computed.filenames
+    for features in (cached[split], computed):
+      assert len(features.values) == len(features.logits) == PHOTOS[split]
+      assert features.positions.tolist() == list(range(PHOTOS[split]))
+    np.testing.assert_allclose(cached[split].values, computed.values, atol=1e-5)
+    np.testing.assert_allclose(cached[split].logits, computed.logits, atol=1e-5)
+    assert cached[split].labels.tolist() == computed.labels.tolist()
+    assert cached[split].filenames == computed.filenames
     assert [CLASSES[label] for label in computed.labels] == [
         name.split('/')[0] for name in computed.filenames]
 
 
-def test_averages_give_other_logits_than_the_variables(data, run, checkpoint):
+def test_moving_averages_change_the_logits(data, run, checkpoint):
   plain, averaged = (
       photo_features.from_cache(run, checkpoint, datasets(data), decay)['train']
       for decay in (None, 0.9))
   assert np.abs(plain.logits - averaged.logits).max() > 1e-3
 
 
-def test_some_photos_of_cache_and_network_are_the_same(data, run, checkpoint):
-  some = np.array([0, 3, 17, 29])
-  kept = photo_features.from_cache(run, checkpoint, datasets(data), choose={
-      'train': lambda labels: some[:len(labels)]})
+def test_features_of_chosen_photos_are_equal_from_cache_and_photos(data, run,
+                                                                   checkpoint):
+  chosen = np.array([0, 3, 17, 29])
+  cached = photo_features.from_cache(run, checkpoint, datasets(data), choose={
+      'train': lambda labels: chosen[:len(labels)]})
   computed = photo_features.from_photos(
-      run, checkpoint, datasets(data)['train'], 3, keep=some)
-  every = photo_features.from_photos(run, checkpoint, datasets(data)['train'],
-                                     30)
-  for found in (kept['train'], computed):
-    np.testing.assert_allclose(found.values, every.values[some], atol=1e-5)
-    assert found.labels.tolist() == every.labels[some].tolist()
-    assert found.filenames == [every.filenames[place] for place in some]
-    assert found.positions.tolist() == some.tolist()
-  assert len(kept['validation'].values) == PHOTOS['validation']
+      run, checkpoint, datasets(data)['train'], 3, keep=chosen)
+  all_photos = photo_features.from_photos(run, checkpoint,
+                                          datasets(data)['train'], 30)
+  for got in (cached['train'], computed):
+    np.testing.assert_allclose(got.values, all_photos.values[chosen], atol=1e-5)
+    assert got.labels.tolist() == all_photos.labels[chosen].tolist()
+    assert got.filenames == [all_photos.filenames[position]
+                             for position in chosen]
+    assert got.positions.tolist() == chosen.tolist()
+  assert len(cached['validation'].values) == PHOTOS['validation']
 
 
 def _change_weights(train_dir, pattern):
-  """Writes the newest checkpoint again, with other values of a variable."""
+  """Changes the variables of the newest checkpoint that contain `pattern`."""
   prefix = checkpoints.newest(train_dir)
   reader = checkpoint_files.open_reader(prefix)
   with tf.Graph().as_default(), tf.Session() as session:
@@ -100,18 +102,18 @@ def test_cache_of_other_records_is_not_used(run, checkpoint, tmp_path):
 @pytest.mark.parametrize('change', [
     {'preprocessing_name': 'inception'}, {'image_size': 40},
     {'labels_offset': 1}, {'model_name': 'lenet'}])
-def test_cache_of_other_facts_is_not_used(data, run, checkpoint, change):
+def test_cache_of_other_settings_is_not_used(data, run, checkpoint, change):
   assert photo_features.from_cache(run._replace(**change), checkpoint,
                                    datasets(data)) is None
 
 
 @pytest.mark.parametrize('damage', ['{', '{}', '[]', None, 'no folder', 'less'])
-def test_cache_that_is_damaged_or_gone_is_not_used(data, run, train_dir,
-                                                   checkpoint, damage):
-  name = os.path.join(train_dir, 'features.json')
+def test_cache_that_is_damaged_or_missing_is_not_used(data, run, train_dir,
+                                                      checkpoint, damage):
+  path = os.path.join(train_dir, 'features.json')
   use = feature_cache.load_use(train_dir)
   if damage is None:
-    os.remove(name)
+    os.remove(path)
   elif damage == 'no folder':
     feature_cache.save_use(train_dir, use._replace(
         folders={split: '/no/where' for split in use.folders}))
@@ -119,6 +121,6 @@ def test_cache_that_is_damaged_or_gone_is_not_used(data, run, train_dir,
     feature_cache.save_use(train_dir, use._replace(
         folders={'train': use.folders['train']}))
   else:
-    with open(name, 'w') as stream:
+    with open(path, 'w') as stream:
       stream.write(damage)
   assert photo_features.from_cache(run, checkpoint, datasets(data)) is None

@@ -1,4 +1,4 @@
-"""Tests of cifarnet_preprocessing.py against slim's figures."""
+"""Tests of cifarnet_preprocessing.py: distortions are those of slim."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_train_is_standardised_and_has_the_size():
 
 
 def _offset(image):
-  """Row and column of the one bright pixel."""
+  """Returns row and column of the only bright pixel."""
   return np.unravel_index(image.mean(-1).argmax(), image.shape[:2])
 
 
@@ -45,7 +45,7 @@ def test_train_shifts_by_up_to_the_padding_and_flips():
       400)]
   rows = {row for row, _ in offsets}
   columns = {column for _, column in offsets}
-  assert rows == set(range(12, 21))  # 16 by 4 either way.
+  assert rows == set(range(12, 21))  # 16, shifted by up to 4 either way.
   assert columns == set(range(6, 15)) | set(range(31 - 14, 31 - 5))
   flipped = sum(column > 15 for _, column in offsets)
   assert 150 < flipped < 250
@@ -72,15 +72,15 @@ def test_train_pads_with_black():
 
 
 @pytest.mark.parametrize('height, width', [(10, 12), (10, 80), (80, 12)])
-def test_train_smaller_image_is_padded_up(height, width):
+def test_train_smaller_image_is_padded(height, width):
   image, = _draw(lambda: preprocessing.preprocess_for_train(
       tf.constant(_noise(height, width)), 32, 32))
   assert image.shape == (32, 32, 3)
   assert np.isfinite(image).all()
 
 
-def _slims_chain(photo, numbers):
-  """The distortions of five random numbers in [0, 1)."""
+def _preprocess_like_slim(photo, numbers):
+  """Returns a photo distorted like slim, by five random numbers in [0, 1)."""
   padded = np.pad(photo.astype('float32'), ((4, 4), (4, 4), (0, 0)), 'constant')
   top, left = int(numbers[0] * 9), int(numbers[1] * 9)
   image = padded[top:top + 32, left:left + 32]
@@ -92,9 +92,9 @@ def _slims_chain(photo, numbers):
 
 
 @pytest.mark.parametrize('number', range(6))
-def test_train_equals_slims_chain(number):
+def test_train_equals_slims_operations(number):
   photo = _noise(32, 32)
-  photo[:, :, 1] //= 2  # Contrast is of each channel by itself.
+  photo[:, :, 1] //= 2  # Contrast is adjusted per channel.
   with tf.Graph().as_default(), tf.Session() as session:
     seed = tf.constant([number, 1], tf.int64)
     draws = Draws(seed)
@@ -102,7 +102,8 @@ def test_train_equals_slims_chain(number):
         [draws.uniform(0.0, 1.0) for _ in range(5)],
         preprocessing.preprocess_image(tf.constant(photo), 32, 32,
                                        is_training=True, seed=seed)])
-  np.testing.assert_allclose(got, _slims_chain(photo, numbers), atol=1e-4)
+  np.testing.assert_allclose(got, _preprocess_like_slim(photo, numbers),
+                             atol=1e-4)
 
 
 def test_eval_crops_the_middle():
@@ -123,18 +124,18 @@ def test_eval_pads_a_smaller_image():
 
 @pytest.mark.parametrize('is_training', [False, True])
 def test_preprocess_image_summaries_are_optional(is_training):
-  for wanted, count in ((False, 0), (True, 2)):
+  for enabled, count in ((False, 0), (True, 2)):
     with tf.Graph().as_default(), tf.Session() as session:
       tf.set_random_seed(1)
       preprocessing.preprocess_image(tf.constant(_noise(32, 32)), 32, 32,
-                                     is_training, add_image_summaries=wanted)
+                                     is_training, add_image_summaries=enabled)
       summaries = tf.get_collection(tf.GraphKeys.SUMMARIES)
       assert len(summaries) == count
-      assert all(session.run(summaries)) or not wanted
+      assert all(session.run(summaries)) or not enabled
 
 
 @pytest.mark.parametrize('is_training', [False, True])
-def test_preprocess_image_takes_grey_images(is_training):
+def test_preprocess_image_accepts_grey_images(is_training):
   image, = _draw(lambda: preprocessing.preprocess_image(
       tf.constant(_noise(32, 32, 1)), 24, 24, is_training))
   assert image.shape == (24, 24, 1)

@@ -2,7 +2,7 @@
 
 The reference is slim's sequence of operations: the whole photo as float32,
 cropped, resized and recoloured by TensorFlow's own functions, with slim's
-figures repeated here. It draws the same random numbers.
+constants repeated here. It draws the same random numbers.
 """
 
 import numpy as np
@@ -12,9 +12,9 @@ from compat import tf
 from preprocessing import inception_preprocessing as preprocessing
 from preprocessing.draws import Draws
 
-# Least and greatest amount.
-FIGURES = {'brightness': (-32 / 255, 32 / 255), 'saturation': (0.5, 1.5),
-           'hue': (-0.2, 0.2), 'contrast': (0.5, 1.5)}
+# Minimum and maximum of each amount.
+RANGES = {'brightness': (-32 / 255, 32 / 255), 'saturation': (0.5, 1.5),
+          'hue': (-0.2, 0.2), 'contrast': (0.5, 1.5)}
 KERNELS = {'brightness': tf.image.adjust_brightness,
            'saturation': tf.image.adjust_saturation,
            'hue': tf.image.adjust_hue, 'contrast': tf.image.adjust_contrast}
@@ -61,13 +61,13 @@ def choices(numbers, fast_mode):
     names = names[:2]
   changes = []
   for name, number in zip(names, numbers[4 * order:]):
-    low, high = FIGURES[name]
+    low, high = RANGES[name]
     changes.append((name, low + number * (high - low)))
   return method, flipped, order, changes
 
 
 def reference(photo, window, method, flipped, changes):
-  """slim's chain, with TensorFlow's own functions."""
+  """Returns the result of slim's operations, by TensorFlow's functions."""
   top, left, height, width = window
   image = tf.image.convert_image_dtype(tf.constant(photo), tf.float32)
   image = image[top:top + height, left:left + width]
@@ -81,15 +81,16 @@ def reference(photo, window, method, flipped, changes):
 
 
 @pytest.mark.parametrize('fast_mode, count', [(True, 12), (False, 24)])
-def test_preprocess_for_train_equals_slims_chain(fast_mode, count):
+def test_preprocess_for_train_equals_slims_operations(fast_mode, count):
   seen = set()
   seeds = [[number, 7] for number in range(count)]
   for numbers, window, got in distort(seeds, fast_mode=fast_mode):
     method, flipped, order, changes = choices(numbers, fast_mode)
     seen.update([('method', method), ('flipped', flipped), ('order', order)])
     with tf.Graph().as_default(), tf.Session() as session:
-      wanted = session.run(reference(photo(), window, method, flipped, changes))
-    np.testing.assert_allclose(got, wanted, atol=2e-5, err_msg=str(
+      expected = session.run(
+          reference(photo(), window, method, flipped, changes))
+    np.testing.assert_allclose(got, expected, atol=2e-5, err_msg=str(
         (METHODS[method], flipped, changes)))
   assert len(seen) == (4 if fast_mode else 10), 'not every choice was seen'
 
@@ -106,36 +107,37 @@ def test_distort_color_has_slims_orders(order, fast_mode):
     seed = tf.constant([5, order], tf.int64)
     got = preprocessing.distort_color(tf.constant(image), order, fast_mode,
                                       draws=Draws(seed))
-    draws, wanted = Draws(seed), tf.constant(image)
+    draws, expected = Draws(seed), tf.constant(image)
     for name in names:
-      wanted = KERNELS[name](wanted, draws.uniform(*FIGURES[name]))
-    got, wanted = session.run([got, tf.clip_by_value(wanted, 0.0, 1.0)])
-  np.testing.assert_allclose(got, wanted, atol=2e-5)
+      expected = KERNELS[name](expected, draws.uniform(*RANGES[name]))
+    got, expected = session.run([got, tf.clip_by_value(expected, 0.0, 1.0)])
+  np.testing.assert_allclose(got, expected, atol=2e-5)
 
 
-@pytest.mark.parametrize('name', sorted(FIGURES))
-def test_amounts_are_spread_evenly_over_slims_figures(name):
+@pytest.mark.parametrize('name', sorted(RANGES))
+def test_amounts_are_spread_evenly_over_slims_ranges(name):
   change, low, high = preprocessing._DISTORTIONS[name]
-  assert (low, high) == pytest.approx(FIGURES[name], abs=1e-9)
+  assert (low, high) == pytest.approx(RANGES[name], abs=1e-9)
   with tf.Graph().as_default(), tf.Session() as session:
-    tf.set_random_seed(1)  # So that the counts do not depend on chance.
+    tf.set_random_seed(1)  # So that the counts are the same in each run.
     planes = [tf.constant([value]) for value in (0.8, 0.5, 0.5)]
     run = session.make_callable(
         tf.concat(change(planes, Draws().uniform(low, high)), 0))
     draws = np.array([run() for _ in range(500)])
-  # What the change leaves of 0.8, 0.5, 0.5 tells its amount. A plane of one
-  # pixel has no contrast, and a turn to either side leaves 0.5 in one channel.
+  # The amount follows from what a change makes of 0.8, 0.5, 0.5. A plane of one
+  # pixel has no contrast; a hue shift either way leaves 0.5 in one channel.
   amounts = {'brightness': draws[:, 0] - 0.8,
              'saturation': (0.8 - draws[:, 1]) / 0.3,
              'hue': (draws[:, 1] - draws[:, 2]) / 0.3 / 6,
              'contrast': np.linspace(low, high, 500)}[name]
-  if name == 'hue':  # Beyond a sixth the other channel is as large.
+  if name == 'hue':  # Beyond 1/6 another channel becomes as large.
     low, high = -1 / 6, 1 / 6
     amounts = amounts[np.abs(amounts) < 0.166]
     assert 0.75 < len(amounts) / 500 < 0.92
-  cuts = np.histogram(amounts, 5, (low, high))[0]
-  assert cuts.sum() == len(amounts)
-  assert cuts.min() > 0.13 * len(amounts) and cuts.max() < 0.27 * len(amounts)
+  counts = np.histogram(amounts, 5, (low, high))[0]
+  assert counts.sum() == len(amounts)
+  assert (counts.min() > 0.13 * len(amounts) and
+          counts.max() < 0.27 * len(amounts))
 
 
 def test_choices_are_made_equally_often():
@@ -152,14 +154,14 @@ def test_choices_are_made_equally_often():
     assert count.min() > 0.75 * count.mean(), name
 
 
-def test_window_and_the_rest_are_the_whole():
-  (_, (top, left, height, width), wanted), = distort([[3, 4]])
-  cut = photo()[top:top + height, left:left + width]
+def test_window_that_is_cropped_beforehand_gives_the_same_image():
+  (_, (top, left, height, width), expected), = distort([[3, 4]])
+  cropped = photo()[top:top + height, left:left + width]
   with tf.Graph().as_default(), tf.Session() as session:
     got = session.run(preprocessing.preprocess_image(
-        tf.constant(cut), HEIGHT, WIDTH, is_training=True, crop_image=False,
+        tf.constant(cropped), HEIGHT, WIDTH, is_training=True, crop_image=False,
         seed=tf.constant([3, 4], tf.int64)))
-  np.testing.assert_array_equal(got, wanted)
+  np.testing.assert_array_equal(got, expected)
 
 
 def test_float_photos_are_not_scaled_again():

@@ -1,4 +1,4 @@
-"""Tests of inception_preprocessing.py: distortions against slim's figures."""
+"""Tests of inception_preprocessing.py: distortions are those of slim."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from preprocessing import inception_preprocessing as preprocessing
 
 
 def _draw(build, count):
-  """Runs what `build` gives `count` times, with a seed."""
+  """Returns `count` values of the tensor that `build` makes, with a seed."""
   with tf.Graph().as_default(), tf.Session() as session:
     tf.set_random_seed(5)
     output = build()
@@ -16,13 +16,13 @@ def _draw(build, count):
 
 
 def _positions(height, width):
-  """A photo whose values say where they were: row, column and 0."""
+  """Returns a photo whose channels are the row, the column and 0."""
   rows, columns = np.mgrid[0:height, 0:width]
   return np.stack([rows / height, columns / width, 0 * rows],
                   -1).astype('float32')
 
 
-def test_crop_boxes_stay_inside_and_have_the_figures():
+def test_crop_boxes_are_inside_the_photo_and_have_slims_ranges():
   height, width = 240, 320
   photo = _positions(height, width)
   with tf.Graph().as_default(), tf.Session() as session:
@@ -37,20 +37,20 @@ def test_crop_boxes_stay_inside_and_have_the_figures():
     (top, left, bottom, right), = box[0].tolist()
     assert 0 <= top < bottom <= 1 and 0 <= left < right <= 1
     rows, columns = cropped.shape[:2]
-    # What is cut out is where the box says.
+    # The crop is the region of the box.
     np.testing.assert_array_equal(
         cropped, photo[round(top * height):round(bottom * height),
                        round(left * width):round(right * width)])
     areas.append(rows * columns / (height * width))
     aspects.append(columns / rows)
-  # The whole photo has 4/3, a little more than 1.33. Rounded to pixels.
+  # Crops are rounded to pixels; the whole photo has 4/3, just above 1.33.
   assert 0.72 < min(aspects) < 0.8 and 1.25 < max(aspects) < 1.38
-  # Covered must be 0.1 at least: that wins over the 0.05 of the area.
+  # min_object_covered 0.1 is a stricter bound than the least area, 0.05.
   assert 0.098 < min(areas) < 0.2 and 0.7 < max(areas) <= 1.0
   assert 0.35 < np.mean(areas) < 0.65
 
 
-def test_crop_own_figures_are_used():
+def test_crop_ranges_of_the_caller_are_used():
   with tf.Graph().as_default(), tf.Session() as session:
     box = tf.constant([0.0, 0.0, 1.0, 1.0], shape=[1, 1, 4])
     cropped, _ = preprocessing.distorted_bounding_box_crop(
@@ -62,7 +62,7 @@ def test_crop_own_figures_are_used():
     assert 0.09 < rows * columns / 1e4 < 0.21
 
 
-def test_crop_covers_a_share_of_the_object():
+def test_crop_covers_min_object_covered_of_the_object():
   with tf.Graph().as_default(), tf.Session() as session:
     tf.set_random_seed(5)
     target = tf.constant([0.0, 0.0, 0.2, 0.2], shape=[1, 1, 4])
@@ -74,7 +74,7 @@ def test_crop_covers_a_share_of_the_object():
     assert covered > 0.88 * 0.04
 
 
-def test_selector_gives_each_case_equally_often():
+def test_selector_selects_each_case_equally_often():
   draws = _draw(lambda: preprocessing.apply_with_random_selector(
       tf.constant(10), lambda x, case: x + case, 4), 400)
   counts = np.bincount(draws)[10:]
@@ -135,7 +135,7 @@ def test_preprocess_for_train_flips_half_of_the_photos():
   assert 70 < flipped < 130
 
 
-def test_preprocess_for_train_upside_is_kept():
+def test_preprocess_for_train_does_not_flip_upside_down():
   ramp = np.tile(np.linspace(50, 200, 64).astype('uint8')[:, None, None],
                  (1, 32, 3))
   for image in _draw(lambda: preprocessing.preprocess_for_train(
@@ -153,7 +153,7 @@ def test_preprocess_for_train_without_crop_keeps_the_corners():
     assert not bright[8:].any() and not bright[:, 8:-8].any()
 
 
-def test_preprocess_for_train_takes_boxes_of_the_caller():
+def test_preprocess_for_train_uses_boxes_of_the_caller():
   photo = np.zeros((100, 100, 3), 'uint8')
   photo[:20, :20] = 255
   draws = _draw(lambda: preprocessing.preprocess_for_train(
@@ -162,7 +162,7 @@ def test_preprocess_for_train_takes_boxes_of_the_caller():
   assert all((image > 0).any() for image in draws)
 
 
-def test_preprocess_for_train_fast_is_bilinear_only():
+def test_preprocess_for_train_fast_mode_resizes_only_bilinearly():
   for fast_mode, count in ((True, 1), (False, 4)):
     with tf.Graph().as_default() as graph:
       preprocessing.preprocess_for_train(tf.zeros([40, 40, 3], tf.uint8), 16,
@@ -173,16 +173,16 @@ def test_preprocess_for_train_fast_is_bilinear_only():
 
 
 def test_preprocess_for_train_summaries_are_optional():
-  for wanted, count in ((False, 0), (True, 3)):
+  for enabled, count in ((False, 0), (True, 3)):
     with tf.Graph().as_default(), tf.Session() as session:
       preprocessing.preprocess_for_train(
-          tf.zeros([40, 40, 3], tf.uint8), 16, 16, add_image_summaries=wanted)
+          tf.zeros([40, 40, 3], tf.uint8), 16, 16, add_image_summaries=enabled)
       summaries = tf.get_collection(tf.GraphKeys.SUMMARIES)
       assert len(summaries) == count
-      assert all(session.run(summaries)) or not wanted
+      assert all(session.run(summaries)) or not enabled
 
 
-def test_preprocess_for_eval_takes_the_middle():
+def test_preprocess_for_eval_crops_the_middle():
   photo = np.zeros((80, 80, 3), 'float32')
   photo[5:75, 5:75] = 1.0  # 0.875 of 80 is 70.
   image, = _draw(lambda: preprocessing.preprocess_for_eval(
@@ -190,21 +190,21 @@ def test_preprocess_for_eval_takes_the_middle():
   assert (image == 1.0).all()
 
 
-def _cut_converted_and_resized(image, height, width):
-  """Returns a photo preprocessed as slim does, all of it in float32."""
+def _preprocess_like_slim(image, height, width):
+  """Returns a photo preprocessed like slim, converted as a whole to float32."""
   image = tf.image.central_crop(image, 0.875)
   image = tf.image.convert_image_dtype(image, tf.float32)
   return (tf.image.resize_images(image, [height, width]) - 0.5) * 2.0
 
 
 @pytest.mark.parametrize('dtype', ['uint8', 'float32'])
-def test_preprocess_for_eval_large_photo_equals_slims_bit_by_bit(dtype):
+def test_preprocess_for_eval_photo_of_any_size_equals_slims_exactly(dtype):
   random = np.random.RandomState(4)
   with tf.Graph().as_default(), tf.Session() as session:
     image = tf.placeholder(dtype, [None, None, 3])
-    outputs = [of(image, 48, 40) for of in (
-        preprocessing.preprocess_for_eval, _cut_converted_and_resized)]
-    # Some of all pixels, then many, at both aspects, then one row.
+    outputs = [preprocess(image, 48, 40) for preprocess in (
+        preprocessing.preprocess_for_eval, _preprocess_like_slim)]
+    # Few pixels, then many, both portrait and landscape, then thin photos.
     for shape in [(48, 40), (130, 130), (147, 149), (700, 501), (403, 1999),
                   (2001, 35), (3, 9000), (1, 20000)]:
       photo = random.randint(0, 256, shape + (3,))
@@ -215,7 +215,7 @@ def test_preprocess_for_eval_large_photo_equals_slims_bit_by_bit(dtype):
 
 @pytest.mark.parametrize('options', [{'central_crop': False},
                                      {'central_fraction': None}])
-def test_preprocess_for_eval_without_crop_keeps_all(options):
+def test_preprocess_for_eval_without_crop_keeps_the_whole_photo(options):
   photo = np.random.RandomState(0).rand(20, 30, 3).astype('float32')
   image, = _draw(lambda: preprocessing.preprocess_for_eval(
       tf.constant(photo), 20, 30, **options), 1)
@@ -229,7 +229,8 @@ def test_preprocess_for_eval_without_size_does_not_resize():
 
 
 @pytest.mark.parametrize('is_training', [False, True])
-def test_preprocess_image_without_crop_reaches_both_modes(is_training):
+def test_preprocess_image_without_crop_keeps_the_corners_in_both_modes(
+    is_training):
   photo = np.zeros((32, 32, 3), 'uint8')
   photo[0, 0] = photo[0, -1] = 255
   image, = _draw(lambda: preprocessing.preprocess_image(

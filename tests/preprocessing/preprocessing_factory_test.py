@@ -16,7 +16,7 @@ from serving.model import inference_graph
 
 DATA = os.path.join(ROOT, 'tests', 'data', 'preprocessing')
 FAMILIES = sorted(preprocessing_factory.FAMILIES)
-# Results of slim's families.
+# Results of slim's own preprocessing.
 with open(os.path.join(DATA, 'eval.json')) as stream:
   SLIMS = json.load(stream)
 
@@ -70,14 +70,14 @@ def test_evaluation_equals_slims(family, in_pipeline):
 @pytest.mark.parametrize('family, options', [
     ('cifarnet', {}), ('inception', {}), ('inception', {'fast_mode': False}),
     ('vgg', {})])
-def test_training_differs_each_time(family, options, in_pipeline):
+def test_training_images_differ_each_time(family, options, in_pipeline):
   images = _preprocess(family, True, in_pipeline, count=3, **options)
   assert not (images[0] == images[1]).all()
   assert not (images[1] == images[2]).all()
 
 
 @pytest.mark.parametrize('family', FAMILIES)
-def test_training_seed_decides_all(family):
+def test_training_images_depend_only_on_the_seed(family):
   first, again, other = (
       _preprocess(family, True, False,
                   seed=np.array(seed, 'int64'))[0]
@@ -87,14 +87,16 @@ def test_training_seed_decides_all(family):
     assert (first == other).all() == (family == 'lenet')
 
 
-def test_fast_mode_is_of_inception_alone():
+def test_fast_mode_changes_only_inception():
   for family in SLIMS:
-    results = [_fixed(family, fast_mode) for fast_mode in (None, True, False)]
+    results = [_preprocess_seeded(family, fast_mode)
+               for fast_mode in (None, True, False)]
     np.testing.assert_array_equal(results[0], results[1])
     assert (results[1] == results[2]).all() == (family != 'inception')
 
 
-def _fixed(family, fast_mode):
+def _preprocess_seeded(family, fast_mode):
+  """Returns the photo preprocessed for training with a fixed seed."""
   facts = _facts(family)
   fn = preprocessing_factory.get_preprocessing(
       family, True, facts['size'], facts['size'], fast_mode=fast_mode)
@@ -103,12 +105,12 @@ def _fixed(family, fast_mode):
                           seed=tf.constant([1, 2], tf.int64)))
 
 
-def test_min_crop_area_is_the_least_window_and_what_is_cut():
+def test_min_crop_area_bounds_the_window_that_is_cropped():
   shape, seeds = np.array([40, 60]), [[1, number] for number in range(60)]
   areas = {}
-  for least in (None, 0.05, 0.7):
+  for min_area in (None, 0.05, 0.7):
     fn = preprocessing_factory.get_preprocessing('inception', True, 8, 8,
-                                                 min_crop_area=least)
+                                                 min_crop_area=min_area)
     with tf.Graph().as_default(), tf.Session() as session:
       seed = tf.placeholder(tf.int64, [2])
       image = tf.placeholder(tf.uint8, [40, 60, 3])
@@ -117,18 +119,18 @@ def test_min_crop_area_is_the_least_window_and_what_is_cut():
           (image, True), (tf.slice(image, tf.concat([window[:2], [0]], 0),
                                    tf.concat([window[2:], [3]], 0)), False)))
       photo = np.random.RandomState(0).randint(0, 256, [40, 60, 3])
-      found = [session.run((window, whole, part), {seed: value, image: photo})
+      draws = [session.run((window, whole, part), {seed: value, image: photo})
                for value in seeds]
-    areas[least] = [height * width / 2400 for (_, _, height, width), _, _ in
-                    found]
-    for _, from_whole, from_part in found:
+    areas[min_area] = [height * width / 2400 for (_, _, height, width), _, _ in
+                       draws]
+    for _, from_whole, from_part in draws:
       np.testing.assert_array_equal(from_whole, from_part)
   assert areas[None] == areas[0.05]
   assert min(areas[0.7]) >= 0.7 > min(areas[0.05])
   assert len(set(areas[0.7])) > 5
 
 
-def test_random_window_is_of_inceptions_training_alone():
+def test_random_window_exists_only_for_training_with_inception():
   for family in SLIMS:
     for is_training in (False, True):
       fn = preprocessing_factory.get_preprocessing(family, is_training)
@@ -143,7 +145,7 @@ def test_training_of_lenet_equals_evaluation(in_pipeline):
   np.testing.assert_array_equal(training, evaluation)
 
 
-def test_get_preprocessing_unknown_name_lists_the_known():
+def test_get_preprocessing_unknown_name_lists_the_known_names():
   with pytest.raises(InputError) as error:
     preprocessing_factory.get_preprocessing('inception_v9', False)
   assert "unknown preprocessing 'inception_v9'; known: alexnet_v2" in str(
@@ -158,7 +160,7 @@ def test_preprocessing_fn_without_a_size_is_refused(height, width):
       fn(tf.zeros([4, 4, 1], tf.uint8))
 
 
-def test_preprocessing_fn_size_of_the_call_wins():
+def test_preprocessing_fn_size_of_the_call_takes_precedence():
   with tf.Graph().as_default():
     fn = preprocessing_factory.get_preprocessing('lenet', False, 28, 20)
     image = tf.zeros([40, 40, 1], tf.uint8)
@@ -172,7 +174,7 @@ def test_preprocessing_fn_size_of_the_call_wins():
     ('nasnet_large', 'inception'), ('resnet_v2_50', 'inception'),
     ('resnet_v1_50', 'vgg'), ('vgg_16', 'vgg'), ('vgg', 'vgg'),
     ('cifarnet', 'cifarnet'), ('lenet', 'lenet')])
-def test_network_name_stands_for_its_family(name, family):
+def test_network_name_selects_its_family(name, family):
   assert preprocessing_factory.family_of(name) == family
   channels = _facts(family)['channels']
   results = []
@@ -184,7 +186,7 @@ def test_network_name_stands_for_its_family(name, family):
 
 
 def test_all_networks_of_slim_have_a_family():
-  # What issue 5 lists, beside the networks of the registry.
+  # Listed in issue 5, in addition to the networks of the registry.
   names = ('alexnet_v2 overfeat vgg_a vgg_16 vgg_19 inception_v1 inception_v2 '
            'inception_v3 inception_v4 inception_resnet_v2 resnet_v1_50 '
            'resnet_v1_101 resnet_v1_152 resnet_v1_200 resnet_v2_50 '
@@ -195,12 +197,12 @@ def test_all_networks_of_slim_have_a_family():
       SLIMS)
 
 
-def test_new_family_needs_its_row_alone(monkeypatch):
-  given = {}
+def test_new_family_needs_only_its_row(monkeypatch):
+  received = {}
 
   def preprocess_image(image, height, width, is_training, fast_mode=False,
                        seed=None):
-    given.update(is_training=is_training, fast_mode=fast_mode, seed=seed)
+    received.update(is_training=is_training, fast_mode=fast_mode, seed=seed)
     return tf.zeros([height, width, 3])
 
   def random_window(shape, seed):
@@ -219,6 +221,6 @@ def test_new_family_needs_its_row_alone(monkeypatch):
     assert session.run(fn.random_window([50, 60, 3], 7)).tolist() == [
         7, 0, 50, 60]
     info = inference_graph.build('cifarnet', ['a', 'b'], 30, 'new')
-  assert given == {'is_training': True, 'fast_mode': True, 'seed': 7}
+  assert received == {'is_training': True, 'fast_mode': True, 'seed': 7}
   assert tflite.describe_input(info) == (
       'of the upright photo the top, 40 pixels; (value - 8) / 2')

@@ -1,7 +1,7 @@
-"""Tests of the memory that preprocessing takes, at any aspect ratio.
+"""Tests of the peak memory of preprocessing, at any aspect ratio.
 
-They are measured in a process of its own, where nothing else has used memory
-yet, and whose memory is limited.
+It is measured in a separate process, in which nothing else has used memory yet,
+and whose memory is limited.
 """
 
 import io
@@ -23,22 +23,22 @@ FAMILIES = ('cifarnet', 'inception', 'lenet', 'vgg')
 SHAPES = [(245, 245), (490, 122), (77, 775), (2450, 24), (7, 7746),
           (20000, 3), (1, 60000), (60000, 1), (3000, 3000)]
 
-# Bytes a photo may take, beside those for each pixel.
+# Bytes that a photo may take in addition to those per pixel.
 FIXED_BYTES = 32 * 2 ** 20
 
-# Of a decoded JPEG, 3 and what libjpeg and the resized photo take; in training,
-# as much for the part that is cut out.
+# Bytes per pixel of a JPEG: 3 for the decoded photo, and those of libjpeg and
+# the resized photo; in training also 3 for the crop.
 EVALUATION_BYTES, TRAINING_BYTES = 4, 7
 
-# A side of large photos of other kinds, and the bytes that each of their pixels
-# may take: in the graph, where only what is transparent is encoded again, and
-# until it is a JPEG, of which Pillow needs 4 for the result.
+# Side of the large PNGs, and the bytes per pixel that they may take, by mode of
+# Pillow: in the graph, where only transparent photos are encoded again, and in
+# the conversion to JPEG, where Pillow needs 4 for the result.
 SIDE = 4000
 GRAPH_BYTES = {'L': 4, 'RGB': 5, 'RGBA': 11}
 NORMALIZED_BYTES = {'1': 6, 'L': 6, 'I;16': 9, 'RGB': 5, 'RGBA': 9, 'LA': 9}
 
-# What the process may take beside its libraries, so that a photo that takes
-# gigabytes fails here instead of filling the machine.
+# Memory that the process may take in addition to its libraries, so that a photo
+# that takes gigabytes fails here instead of filling the machine.
 LIMIT_BYTES = 10 ** 9
 
 
@@ -50,7 +50,7 @@ def memory(field):
 
 
 class Peak:
-  """Measures how much memory the body of a `with` took at most."""
+  """Measures the peak memory of the body of a `with` statement."""
 
   def __init__(self, trimmer):
     self._trimmer = trimmer
@@ -59,7 +59,7 @@ class Peak:
     self._trimmer._trim_now()
     self._start = memory('VmRSS')
     with open('/proc/self/clear_refs', 'w') as peak:
-      peak.write('5')  # VmHWM begins again.
+      peak.write('5')  # Resets VmHWM.
     return self
 
   def __exit__(self, *_):
@@ -67,7 +67,7 @@ class Peak:
 
 
 def png(mode):
-  """Returns a large PNG of a mode of Pillow's."""
+  """Returns the bytes of a large PNG of a Pillow mode."""
   from PIL import Image
   buffer = io.BytesIO()
   color = {4: (90, 160, 30, 128), 2: (90, 128), 3: (90, 160, 30), 1: 1}[
@@ -77,8 +77,11 @@ def png(mode):
 
 
 def measure():
-  """Prints as JSON {'JPEG': [[family, training?, height, width, bytes]],
-  'graph': {mode of a PNG: bytes}, 'normalized': the same}."""
+  """Prints the peaks in bytes as JSON.
+
+  {'JPEG': [[family, is_training, height, width, bytes]],
+   'graph': {mode of a PNG: bytes}, 'normalized': {mode of a PNG: bytes}}
+  """
   sys.path.insert(0, ROOT)
   from PIL import Image
 
@@ -101,11 +104,11 @@ def measure():
         encoded, preprocessing_factory.get_preprocessing(family, True), size,
         size, channels, seed)
   rows = []
-  # Each thread takes memory of its own, which should not depend on the machine.
+  # Each thread takes memory, so their number must not depend on the machine.
   config = tf.ConfigProto(intra_op_parallelism_threads=2,
                           inter_op_parallelism_threads=2)
   with tf.Session(config=config) as session:
-    for shape in SHAPES[:1] + SHAPES:  # The first time, threads start.
+    for shape in SHAPES[:1] + SHAPES:  # The first run starts threads.
       buffer = io.BytesIO()
       Image.new('RGB', shape[::-1], (90, 160, 30)).save(buffer, 'JPEG')
       if not rows:
@@ -115,43 +118,43 @@ def measure():
         with Peak(trimmer) as peak:
           session.run(output.op, {encoded: buffer.getvalue()})
         rows.append([family, is_training, *shape, peak.bytes])
-    found = {'JPEG': rows, 'graph': {}, 'normalized': {}}
+    peaks = {'JPEG': rows, 'graph': {}, 'normalized': {}}
     for mode in NORMALIZED_BYTES:
       data = png(mode)
       with Peak(trimmer) as peak:
         photos.normalize_photo(data)
-      found['normalized'][mode] = peak.bytes
+      peaks['normalized'][mode] = peak.bytes
       if mode in GRAPH_BYTES:
         with Peak(trimmer) as peak:
           session.run(outputs['inception', False].op, {encoded: data})
-        found['graph'][mode] = peak.bytes
-  print(json.dumps(found))
+        peaks['graph'][mode] = peak.bytes
+  print(json.dumps(peaks))
 
 
 @pytest.fixture(scope='module')
-def found():
-  done = subprocess.run(
+def peaks():
+  process = subprocess.run(
       [sys.executable, __file__], capture_output=True, text=True, timeout=300,
       env=dict(os.environ, PYTHONPATH=os.path.join(ROOT, 'tests')))
-  assert done.returncode == 0, done.stderr[-1000:]
-  return json.loads(done.stdout)
+  assert process.returncode == 0, process.stderr[-1000:]
+  return json.loads(process.stdout)
 
 
 @pytest.mark.slow
-def test_memory_of_a_photo_is_bounded_by_its_pixels_at_any_aspect(found):
-  rows = found['JPEG']
+def test_memory_of_a_photo_is_bounded_by_its_pixels_at_any_aspect(peaks):
+  rows = peaks['JPEG']
   assert len(rows) == 2 * len(FAMILIES) * (len(SHAPES) + 1)
   assert not [row for row in rows[2 * len(FAMILIES):] if row[4] > FIXED_BYTES +
               (TRAINING_BYTES if row[1] else EVALUATION_BYTES) * row[2] *
               row[3]]
 
 
-@pytest.mark.parametrize('where, limits', [('graph', GRAPH_BYTES),
+@pytest.mark.parametrize('stage, limits', [('graph', GRAPH_BYTES),
                                            ('normalized', NORMALIZED_BYTES)])
-def test_memory_of_a_png_is_bounded_by_its_pixels(found, where, limits):
-  assert found[where].keys() == limits.keys()
-  assert not {mode: most / SIDE ** 2 for mode, most in found[where].items()
-              if most > limits[mode] * SIDE ** 2 + FIXED_BYTES}
+def test_memory_of_a_png_is_bounded_by_its_pixels(peaks, stage, limits):
+  assert peaks[stage].keys() == limits.keys()
+  assert not {mode: peak / SIDE ** 2 for mode, peak in peaks[stage].items()
+              if peak > limits[mode] * SIDE ** 2 + FIXED_BYTES}
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Tests of vgg_preprocessing.py against slim's figures."""
+"""Tests of vgg_preprocessing.py: sizes, crops and means are those of slim."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def _draw(build, count=1):
 
 
 def _ramp(height, width):
-  """A photo whose values say where they are: 0 to 255 along each axis."""
+  """Returns a photo with a ramp from 0 to 255 along each axis."""
   rows, columns = np.mgrid[0:height, 0:width]
   return np.stack([rows * 255 / (height - 1), columns * 255 / (width - 1),
                    0 * rows], -1).astype('float32')
@@ -29,13 +29,13 @@ def _ramp(height, width):
 def test_train_shorter_side_is_in_the_range(low, high, shape):
   draws = _draw(lambda: preprocessing.preprocess_for_train(
       tf.constant(_ramp(*shape[:2])), 224, 224, low, high), 60)
-  # How much of the shorter side is seen tells its length.
+  # The part of the shorter side that is inside the crop gives its length.
   axis = int(np.argmin(shape[:2]))
   spans = np.array([np.ptp((image + MEANS)[..., axis]) for image in draws])
   sides = 223 * 255 / spans
   assert low - 3 < sides.min() and sides.max() < high + 3
   assert np.ptp(sides) >= 0.8 * (high - low)
-  # The longer side keeps the aspect.
+  # The aspect ratio is kept.
   longer = np.array([np.ptp((image + MEANS)[..., 1 - axis]) for image in draws])
   np.testing.assert_allclose(spans / longer, 4 / 3, rtol=0.03)
 
@@ -60,7 +60,7 @@ def test_train_subtracts_the_means_and_scales_nothing():
                                             (224, 224, 1)), rtol=1e-4)
 
 
-def test_train_range_upside_down_is_refused():
+def test_train_reversed_range_of_sides_is_refused():
   with tf.Graph().as_default():
     with pytest.raises(ValueError, match='resize_side_min 300 is above'):
       preprocessing.preprocess_for_train(tf.zeros([300, 300, 3]), 224, 224,
@@ -68,14 +68,14 @@ def test_train_range_upside_down_is_refused():
 
 
 @pytest.mark.parametrize('is_training', [False, True])
-def test_result_larger_than_the_side_is_filled(is_training):
+def test_output_larger_than_the_side_is_filled(is_training):
   image, = _draw(lambda: preprocessing.preprocess_image(
       tf.fill([100, 150, 3], tf.cast(200, tf.uint8)), 600, 520, is_training))
   assert image.shape == (600, 520, 3)
   np.testing.assert_allclose(image + MEANS, 200, rtol=1e-4)
 
 
-def test_eval_takes_the_middle():
+def test_eval_crops_the_middle():
   image, = _draw(lambda: preprocessing.preprocess_for_eval(
       tf.constant(_ramp(256, 512)), 224, 224, 256))
   image += np.array(MEANS)
@@ -99,8 +99,8 @@ def test_train_options_reach_preprocess_image():
   assert all(np.ptp(image[..., 0]) > 250 for image in draws)
 
 
-def _whole_then_cropped(image, is_training, seed):
-  """Returns a photo preprocessed as slim does: all of it resized, then cut."""
+def _preprocess_like_slim(image, is_training, seed):
+  """Returns a photo preprocessed like slim: all of it resized, then cropped."""
   shape = tf.to_float(tf.shape(image)[:2])
   draws = Draws(seed)
   side = 256 + draws.integer(257) if is_training else 256
@@ -113,28 +113,29 @@ def _whole_then_cropped(image, is_training, seed):
   return tf.slice(resized, offsets, [224, 224, 3]) - MEANS
 
 
-# Ordinary photos; then thin ones, where the whole is not resized.
+# Ordinary photos; then thin ones, which are not resized as a whole.
 @pytest.mark.parametrize('shapes', [
     [(256, 256), (480, 640), (640, 480), (37, 41), (333, 1000), (50, 200)],
     [(50, 201), (201, 50), (17, 300), (231, 11), (1, 9), (40, 3001)]])
-def test_photo_of_any_aspect_equals_the_whole_resized_then_cut(shapes):
+def test_photo_of_any_aspect_equals_the_whole_photo_resized_then_cropped(
+    shapes):
   random = np.random.RandomState(3)
   with tf.Graph().as_default(), tf.Session() as session:
     image = tf.placeholder(tf.uint8, [None, None, 3])
     seed = tf.placeholder(tf.int64, [2])
-    found, expected = [], []
+    outputs, expected = [], []
     for is_training in (False, True):
-      found.append(preprocessing.preprocess_image(
+      outputs.append(preprocessing.preprocess_image(
           image, 224, 224, is_training, seed=seed))
-      expected.append(_whole_then_cropped(image, is_training, seed))
+      expected.append(_preprocess_like_slim(image, is_training, seed))
     for shape in shapes:
       photo = random.randint(0, 256, shape + (3,))
       for number in range(3):
-        results, wanted = session.run((found, expected), {
+        values, expected_values = session.run((outputs, expected), {
             image: photo, seed: [number, shape[0]]})
-        np.testing.assert_array_equal(results, wanted, str(shape))
+        np.testing.assert_array_equal(values, expected_values, str(shape))
 
 
-def test_names_of_the_means_are_slims():
+def test_means_have_slims_names():
   assert [preprocessing._R_MEAN, preprocessing._G_MEAN,
           preprocessing._B_MEAN] == MEANS

@@ -21,7 +21,7 @@ def graph():
     (20, 16, None, 32),  # 16 would be less than 90 %.
     (11.2, 8, 8, 16), (12, 8, None, 16), (128000.0 * 0.01, 8, 8, 1280),
 ])
-def test_make_divisible_rounds_as_slim(v, divisor, min_value, expected):
+def test_make_divisible_rounds_like_slim(v, divisor, min_value, expected):
   assert conv_blocks.make_divisible(v, divisor, min_value) == expected
   assert mobilenet._make_divisible(v, divisor, min_value) == expected
   assert conv_blocks._make_divisible(v, divisor, min_value) == expected
@@ -45,18 +45,18 @@ def test_fixed_padding_keeps_the_size_of_a_valid_convolution(kernel_size, rate,
     (16, 2, 8, [8, 8]), (24, 2, 8, [16, 8]), (40, 3, 8, [16, 16, 8]),
     (64, 4, 8, [16, 16, 16, 16]), (5, 2, 1, [3, 2]),
 ])
-def test_split_divisible_is_even(num, num_ways, divisible_by, expected):
+def test_split_divisible_splits_evenly(num, num_ways, divisible_by, expected):
   assert conv_blocks._split_divisible(num, num_ways, divisible_by) == expected
 
 
 @pytest.mark.parametrize('num, num_ways', [(20, 2), (8, 2)])
-def test_split_divisible_impossible_is_refused(num, num_ways):
+def test_split_divisible_impossible_split_is_refused(num, num_ways):
   with pytest.raises(ValueError, match='%d channels .* %d parts .* 8' %
                      (num, num_ways)):
     conv_blocks._split_divisible(num, num_ways)
 
 
-def test_split_conv_part_reads_its_part_alone():
+def test_split_conv_part_reads_only_its_channels():
   images = tf.constant(nets_kit.seeded_image(4, 24))
   with slim.arg_scope([slim.conv2d], activation_fn=None):
     net = conv_blocks.split_conv(images, 16, 2, 'expand', normalizer_fn=None)
@@ -67,16 +67,17 @@ def test_split_conv_part_reads_its_part_alone():
   assert net.op.name == 'expand_concat'
   names = [o.name for o in net.graph.get_operations()]
   assert {'expand_part_0_output', 'expand_part_1_output'} <= set(names)
-  first, second = mobilenet_kit.run([tf.gradients(net[..., :8], images)[0],
-                        tf.gradients(net[..., 8:], images)[0]])
+  first, second = mobilenet_kit.run([
+      tf.gradients(net[..., :8], images)[0],
+      tf.gradients(net[..., 8:], images)[0]])
   assert abs(first[..., :16]).min() > 0 and not first[..., 16:].any()
   assert abs(second[..., 16:]).min() > 0 and not second[..., :16].any()
 
 
 @pytest.mark.parametrize('num_inputs, num_outputs, num_ways', [
     (24, 16, 1), (24, 16, 3), (8, 64, 2)])
-def test_split_conv_too_narrow_for_groups_is_one(num_inputs, num_outputs,
-                                                 num_ways):
+def test_split_conv_too_narrow_to_split_is_one_convolution(
+    num_inputs, num_outputs, num_ways):
   conv_blocks.split_conv(tf.zeros([1, 4, 4, num_inputs]), num_outputs, num_ways,
                          'expand')
   assert nets_kit.variable_shapes()['expand/weights'] == [
@@ -104,7 +105,7 @@ def test_split_separable_conv2d_has_the_names_of_mobilenet_v1(scope, prefix):
 @pytest.mark.parametrize('block', [conv_blocks.split_separable_conv2d,
                                    expanded_conv])
 @pytest.mark.parametrize('rate', [1, 2])
-def test_block_explicit_padding_equals_same_where_sizes_are_odd(block, rate):
+def test_block_explicit_padding_at_odd_sizes_equals_same_padding(block, rate):
   images = tf.constant(nets_kit.seeded_image(9, 8))
   nets = []
   for use_explicit_padding in (True, False):
@@ -134,15 +135,15 @@ def test_block_explicit_padding_equals_same_where_sizes_are_odd(block, rate):
      {'expand': [1, 1, 8, 10], 'depthwise': [3, 3, 10, 1],
       'project': [1, 1, 10, 16]}, 5),
 ])
-def test_expanded_conv_has_the_layers_asked_for(location, options, weights,
+def test_expanded_conv_has_the_requested_layers(location, options, weights,
                                                 size):
   net = expanded_conv(tf.zeros([1, 9, 9, 8]), 16, stride=2,
                       depthwise_location=location, **options)
   assert net.shape.as_list() == [1, size, size, 16]
   assert net.op.name == 'expanded_conv/output'
-  kinds = {'depthwise': 'depthwise_weights'}
+  weight_names = {'depthwise': 'depthwise_weights'}
   assert mobilenet_kit.weights() == {
-      'expanded_conv/%s/%s' % (layer, kinds.get(layer, 'weights')): shape
+      'expanded_conv/%s/%s' % (layer, weight_names.get(layer, 'weights')): shape
       for layer, shape in weights.items()}
 
 
@@ -164,8 +165,8 @@ def test_expanded_conv_outer_depthwise_is_not_activated(graph, location):
 @pytest.mark.parametrize('num_outputs, options, is_added', [
     (8, {}, True), (16, {}, False), (8, {'stride': 2}, False),
     (8, {'residual': False}, False)])
-def test_expanded_conv_adds_its_input_where_it_fits(num_outputs, options,
-                                                    is_added):
+def test_expanded_conv_adds_its_input_if_the_shapes_match(num_outputs, options,
+                                                          is_added):
   images = tf.constant(nets_kit.seeded_image(9, 8))
   endpoints = {}
   net = expanded_conv(images, num_outputs, endpoints=endpoints, **options)
@@ -182,7 +183,7 @@ def test_expanded_conv_adds_its_input_where_it_fits(num_outputs, options,
   np.testing.assert_allclose(net, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_expanded_conv_own_functions_are_called():
+def test_expanded_conv_custom_functions_are_called():
   images = tf.constant(nets_kit.seeded_image(5, 8))
   transformed = []
 
@@ -195,14 +196,14 @@ def test_expanded_conv_own_functions_are_called():
       residual=lambda input_tensor, output_tensor: output_tensor - input_tensor)
   assert len(transformed) == 1
   net, images = mobilenet_kit.run([net, images])
-  # Of zeros the projection makes its biases, the same at each position.
+  # The projection of zeros is its biases, the same at each position.
   biases = net + images
   assert abs(biases).max() > 0
   np.testing.assert_allclose(biases, np.tile(biases[:, :1, :1], (1, 5, 5, 1)),
                              atol=1e-6)
 
 
-def test_expanded_conv_groups_follow_the_arguments():
+def test_expanded_conv_is_split_as_the_arguments_request():
   expanded_conv(tf.zeros([1, 5, 5, 16]), 32, split_expansion=2,
                 split_projection=4, normalizer_fn=slim.batch_norm)
   assert {name: shape for name, shape in mobilenet_kit.weights().items()
@@ -226,7 +227,7 @@ def test_expanded_conv_bad_argument_is_a_type_error(options, message):
   assert tf.global_variables() == []
 
 
-def test_expanded_conv_takes_its_arg_scope():
+def test_expanded_conv_arg_scope_is_used():
   with slim.arg_scope([expanded_conv], expansion_size=12, kernel_size=(1, 5)):
     expanded_conv(tf.zeros([1, 5, 5, 4]), 4)
   shapes = mobilenet_kit.weights()

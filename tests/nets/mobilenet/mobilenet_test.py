@@ -26,22 +26,22 @@ SMALL = _spec(op(slim.conv2d, stride=2, num_outputs=8, kernel_size=[3, 3]),
               op(slim.conv2d, num_outputs=32, kernel_size=[1, 1]))
 
 
-def test_op_keeps_its_arguments_and_widths_function():
+def test_op_keeps_its_arguments_and_multiplier_function():
   layer = op(slim.conv2d, num_outputs=4, stride=2)
   assert layer.op is slim.conv2d
   assert layer.params == {'num_outputs': 4, 'stride': 2}
   assert layer.multiplier_func is mobilenet.depth_multiplier
 
-  def own(params, multiplier):
+  def custom(params, multiplier):
     params['num_outputs'] += multiplier
 
-  assert op(slim.conv2d, own).multiplier_func is own
-  layer = op(slim.conv2d, multiplier_transform=own, num_outputs=4)
-  assert layer.multiplier_func is own
+  assert op(slim.conv2d, custom).multiplier_func is custom
+  layer = op(slim.conv2d, multiplier_transform=custom, num_outputs=4)
+  assert layer.multiplier_func is custom
   assert layer.params == {'num_outputs': 4}
 
 
-def test_depth_multiplier_changes_num_outputs_alone():
+def test_depth_multiplier_changes_only_num_outputs():
   params = {'num_outputs': 32, 'stride': 2}
   mobilenet.depth_multiplier(params, 0.5)
   assert params == {'num_outputs': 16, 'stride': 2}
@@ -54,22 +54,22 @@ def test_depth_multiplier_changes_num_outputs_alone():
   assert params == {'stride': 2}
 
 
-def test_safe_arg_scope_leaves_none_out():
+def test_safe_arg_scope_omits_none_values():
   key = slim.arg_scope_func_key(slim.dropout)
   with mobilenet.safe_arg_scope([slim.dropout], keep_prob=None,
                                 is_training=False) as scope:
     assert scope[key] == {'is_training': False}
-  nothing = mobilenet.safe_arg_scope([slim.dropout], keep_prob=None)
-  assert isinstance(nothing, mobilenet.NoOpScope)
-  with nothing as scope:
+  no_op = mobilenet.safe_arg_scope([slim.dropout], keep_prob=None)
+  assert isinstance(no_op, mobilenet.NoOpScope)
+  with no_op as scope:
     assert scope is None
   with pytest.raises(KeyError):
-    with nothing:
+    with no_op:
       raise KeyError('not swallowed')
 
 
 @pytest.mark.parametrize('as_pairs', [False, True])
-def test_set_arg_scope_defaults_enters_all_in_order(as_pairs):
+def test_set_arg_scope_defaults_applies_all_in_order(as_pairs):
   defaults = {(slim.conv2d, slim.separable_conv2d): {'padding': 'VALID'},
               (slim.conv2d,): {'padding': 'SAME', 'stride': 2}}
   pairs = list(defaults.items()) if as_pairs else defaults
@@ -155,7 +155,7 @@ def test_base_has_slims_end_points_in_order():
       'Mobilenet/expanded_conv_1/expand', 'Mobilenet/expanded_conv_1/project']
 
 
-def test_base_second_call_has_end_points_of_its_own():
+def test_base_second_call_has_separate_end_points():
   images = tf.zeros([2, 33, 33, 3])
   first = mobilenet.mobilenet(images, conv_defs=SMALL)[1]
   second = mobilenet.mobilenet(images, conv_defs=SMALL, reuse=True)[1]
@@ -171,8 +171,8 @@ def test_base_final_endpoint_builds_nothing_after_it():
   assert net is end_points['layer_2']
   assert list(end_points) == ['layer_1', 'layer_2', 'layer_2/expansion_output',
                               'layer_2/depthwise_output', 'layer_2/output']
-  assert {name.split('/')[1] for name in mobilenet_kit.weights()} == {'Conv',
-                                                         'expanded_conv'}
+  assert {name.split('/')[1] for name in mobilenet_kit.weights()} == {
+      'Conv', 'expanded_conv'}
 
 
 def test_base_multiplier_scales_each_width():
@@ -183,9 +183,9 @@ def test_base_multiplier_scales_each_width():
   assert SMALL['spec'][0].params['num_outputs'] == 8
 
 
-# 33 x 33 has an odd number of rows at each stride: 33, 17, 9, 5. Then strides
-# sample the same pixels however the convolution is padded. Where there is a
-# stride the channels change, or without it a residual would be added.
+# 33 x 33 has an odd number of rows at each stride: 33, 17, 9, 5. Strides then
+# sample the same pixels with either padding. Layers with a stride also change
+# the number of channels, so that without the stride no residual is added.
 STRIDED = _spec(op(slim.conv2d, stride=2, num_outputs=8, kernel_size=[3, 3]),
                 op(expanded_conv, stride=2, num_outputs=16),
                 op(slim.conv2d, num_outputs=8, kernel_size=[1, 1]),
@@ -211,7 +211,7 @@ def strided():
 @pytest.mark.parametrize('explicit', [False, True])
 @pytest.mark.parametrize('output_stride, step', [(8, 1), (4, 2), (2, 4),
                                                  (1, 8)])
-def test_base_dilated_has_the_strided_outputs_among_its_own(
+def test_base_dilated_output_subsampled_equals_the_strided_output(
     strided, output_stride, step, explicit):
   dilated = _run_strided(output_stride=output_stride,
                          use_explicit_padding=explicit)
@@ -237,7 +237,7 @@ def test_base_overrides_come_after_defaults():
   assert shapes['Other/expanded_conv/expand/weights'] == [1, 1, 8, 24]
 
 
-def test_base_layer_that_cannot_be_built_is_named(monkeypatch):
+def test_base_layer_that_cannot_be_built_is_logged(monkeypatch):
   lines = []
   monkeypatch.setattr(tf.logging, 'error',
                       lambda message, *args: lines.append(message % args))
@@ -249,7 +249,7 @@ def test_base_layer_that_cannot_be_built_is_named(monkeypatch):
   assert "'kernel_size': [1, 1]" in lines[0]
 
 
-def test_network_no_classes_gives_the_pooled_features():
+def test_network_no_classes_returns_the_pooled_features():
   for num_classes in (None, 0):
     net, end_points = mobilenet.mobilenet(tf.zeros([2, 33, 33, 3]), num_classes,
                                           conv_defs=SMALL,
@@ -267,7 +267,7 @@ def test_network_base_only_has_no_pool():
   assert 'global_pool' not in end_points
 
 
-def test_network_prediction_fn_is_called_or_left_out():
+def test_network_prediction_fn_is_called_or_omitted():
   images = tf.zeros([2, 33, 33, 3])
   _, end_points = mobilenet.mobilenet(images, 5, None, conv_defs=SMALL)
   assert 'Predictions' not in end_points
@@ -310,33 +310,33 @@ def _updates_and_dropout(graph, build, **options):
     (None, {}, (0, False)),
     (None, {'is_training': True}, (12, True)),
 ])
-def test_network_is_training_gives_way_to_the_argument(graph, scope, options,
-                                                       expected):
+def test_network_is_training_argument_overrides_the_scope(graph, scope, options,
+                                                          expected):
   if scope is None:
-    found = _updates_and_dropout(graph, mobilenet.mobilenet, **options)
+    got = _updates_and_dropout(graph, mobilenet.mobilenet, **options)
   else:
     with slim.arg_scope(mobilenet.training_scope(**scope)):
-      found = _updates_and_dropout(graph, mobilenet.mobilenet, **options)
-  assert found == expected
+      got = _updates_and_dropout(graph, mobilenet.mobilenet, **options)
+  assert got == expected
 
 
 @pytest.mark.parametrize('is_training, updates', [(True, 16), (False, 0),
                                                   (None, 16)])
-def test_training_scope_is_training_holds_for_the_base(graph, is_training,
-                                                       updates):
+def test_training_scope_is_training_applies_to_the_base(graph, is_training,
+                                                        updates):
   with slim.arg_scope(mobilenet.training_scope(is_training)):
-    found = _updates_and_dropout(graph, mobilenet.mobilenet_base)
-  assert found == (updates, False)
+    got = _updates_and_dropout(graph, mobilenet.mobilenet_base)
+  assert got == (updates, False)
 
 
-@pytest.mark.parametrize('options, is_there', [
+@pytest.mark.parametrize('options, is_set', [
     ({}, True), ({'is_training': True}, True), ({'is_training': False}, True),
     ({'is_training': None}, False)])
-def test_training_scope_says_is_training_unless_none(options, is_there):
+def test_training_scope_sets_is_training_unless_none(options, is_set):
   scope = mobilenet.training_scope(**options)
   for function in (slim.batch_norm, slim.dropout):
     arguments = scope[slim.arg_scope_func_key(function)]
-    assert ('is_training' in arguments) == is_there
+    assert ('is_training' in arguments) == is_set
 
 
 def test_training_scope_options_reach_the_layers(graph):
@@ -346,17 +346,17 @@ def test_training_scope_options_reach_the_layers(graph):
     mobilenet.mobilenet(tf.zeros([2, 9, 9, 3]), 500, conv_defs=SMALL)
   assert scope[slim.arg_scope_func_key(slim.batch_norm)]['decay'] == 0.5
   assert scope[slim.arg_scope_func_key(slim.dropout)]['keep_prob'] == 0.25
-  # Depthwise weights have none.
+  # Depthwise weights have no regularization loss.
   losses = tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)
   assert len(losses) == len([name for name in mobilenet_kit.weights()
                              if name.endswith('/weights')]) == 7
   logits = [v for v in tf.trainable_variables()
             if v.op.name == 'Mobilenet/Logits/Conv2d_1c_1x1/weights'][0]
-  # Truncated at two deviations.
+  # Truncated at two standard deviations.
   assert 0.35 < mobilenet_kit.run(logits, seeded=False).std() < 0.5
 
 
-def test_training_scope_negative_stddev_is_xavier():
+def test_training_scope_negative_stddev_selects_xavier():
   with slim.arg_scope(mobilenet.training_scope(stddev=-1)):
     slim.conv2d(tf.zeros([1, 9, 9, 10]), 50, [1, 1])
   weights = mobilenet_kit.run(tf.trainable_variables()[0], seeded=False)

@@ -37,7 +37,7 @@ def _count(graph, kind):
 
 @pytest.fixture(scope='module')
 def whole():
-  """The whole network, built by slim's library with 16 channels in."""
+  """Yields (graph, logits, end points) of V2_DEF with 16 input channels."""
   with tf.Graph().as_default() as graph:
     logits, end_points = mobilenet.mobilenet(
         tf.placeholder(tf.float32, [10, 224, 224, 16]),
@@ -45,9 +45,9 @@ def whole():
     yield graph, logits, end_points
 
 
-def test_definition_builds_two_convolutions_a_bottleneck(whole):
+def test_definition_builds_two_convolutions_per_bottleneck(whole):
   graph, logits, end_points = whole
-  # The first has one, and there is one more for the logits.
+  # The first bottleneck has only one; the logits have one.
   assert _count(graph, 'Conv2D') == 2 * len(mobilenet_v2.V2_DEF['spec']) - 2
   for layer in range(2, 17):
     assert 'layer_%d/depthwise_output' % layer in end_points
@@ -66,14 +66,14 @@ def test_definition_end_points_have_slims_order(whole):
   assert end_points['layer_18/output'] is end_points['layer_18']
 
 
-def test_definition_says_as_little_as_slims():
+def test_definition_sets_the_same_parameters_as_slims():
   spec = mobilenet_v2.V2_DEF['spec']
   assert [op.params['num_outputs'] for op in spec] == (
       [32, 16] + [24] * 2 + [32] * 3 + [64] * 4 + [96] * 3 + [160] * 3 +
       [320, 1280])
   assert [op.params['stride'] for op in spec] == [2, 1, 2, 1, 2, 1, 1, 2, 1, 1,
                                                   1, 1, 1, 1, 2, 1, 1, 1, 1]
-  # The others follow the default of a caller's copy.
+  # The other layers use the default, which a caller's copy can change.
   assert [i for i, op in enumerate(spec) if 'expansion_size' in op.params] == [
       1]
 
@@ -104,7 +104,8 @@ def test_definition_overrides_split_the_expansion():
   spec['overrides'] = {(conv_blocks.expanded_conv,): dict(split_expansion=2)}
   with tf.Graph().as_default() as graph:
     mobilenet.mobilenet(tf.zeros([1, 32, 32, 16]), conv_defs=spec)
-    # Two ends, the first bottleneck and the logits have one, the others three.
+    # The first and last layers, the first bottleneck and the logits have one
+    # each, the other bottlenecks three.
     assert _count(graph, 'Conv2D') == 3 * len(spec['spec']) - 5
   assert 'overrides' not in mobilenet_v2.V2_DEF
 
@@ -138,7 +139,7 @@ def test_network_divisible_by_and_min_depth_bound_the_widths(
     assert _widths(graph) == widths
 
 
-def test_network_min_depth_of_the_arg_scope_holds_for_small_multipliers():
+def test_network_min_depth_of_the_arg_scope_applies_to_small_multipliers():
   with tf.Graph().as_default() as graph:
     with slim.arg_scope((mobilenet.depth_multiplier,), min_depth=32):
       mobilenet_v2.mobilenet(tf.zeros([1, 32, 32, 2]), conv_defs=TINY,
@@ -170,7 +171,7 @@ def test_network_finegrain_keeps_the_last_layers_width(multiplier, finegrain,
     (mobilenet_v2.mobilenet_v2_050, 16, 1280),
     (mobilenet_v2.mobilenet_v2_035, 16, 1280),
 ])
-def test_scaled_network_has_its_widths(network, first, last):
+def test_scaled_network_has_scaled_widths(network, first, last):
   assert network.default_image_size == 224
   with tf.Graph().as_default():
     _, end_points = network(tf.zeros([1, 32, 32, 3]), 5, conv_defs=TINY)
@@ -196,7 +197,7 @@ def test_network_bad_argument_is_refused(build, options, message):
 
 @pytest.mark.parametrize('conv_defs', [
     TINY, {'spec': TINY['spec'][:1] + TINY['spec'][-1:]}])
-def test_network_activation_fn_replaces_that_of_the_definition(conv_defs):
+def test_network_activation_fn_overrides_the_definition(conv_defs):
   with tf.Graph().as_default() as graph:
     mobilenet_v2.mobilenet(tf.zeros([1, 32, 32, 3]), conv_defs=conv_defs,
                            activation_fn=tf.nn.elu)
@@ -209,7 +210,7 @@ def test_network_activation_fn_replaces_that_of_the_definition(conv_defs):
   assert defaults[layers]['activation_fn'] is tf.nn.relu6
 
 
-def test_base_final_endpoint_and_scope_object_are_taken():
+def test_base_final_endpoint_and_scope_object_are_used():
   with tf.Graph().as_default():
     with tf.variable_scope('FeatureExtractor') as scope:
       net, end_points = mobilenet_v2.mobilenet_base(
@@ -227,8 +228,8 @@ def _updates():
 
 @pytest.mark.parametrize('outside', [None, True, False])
 @pytest.mark.parametrize('is_training', [True, False])
-def test_network_fn_trains_and_evaluates_whatever_is_outside(outside,
-                                                             is_training):
+def test_network_fn_is_training_overrides_the_outer_arg_scope(outside,
+                                                              is_training):
   network_fn = nets_factory.get_network_fn('mobilenet_v2', 5,
                                            is_training=is_training)
   with tf.Graph().as_default() as graph:
@@ -242,7 +243,7 @@ def test_network_fn_trains_and_evaluates_whatever_is_outside(outside,
     assert any('dropout' in op.name for op in dropout) == is_training
 
 
-def test_training_scope_alone_trains_and_evaluates():
+def test_training_scope_is_training_applies_to_the_network():
   with tf.Graph().as_default():
     with slim.arg_scope(mobilenet_v2.training_scope(is_training=False)):
       mobilenet_v2.mobilenet(tf.zeros([1, 32, 32, 3]), conv_defs=TINY)

@@ -29,7 +29,7 @@ NETWORKS = {
               nasnet.large_imagenet_config),
 }
 
-# With three cells.
+# End points of a network of three cells.
 END_POINTS = ['Stem', 'Cell_0', 'Reduction_Cell_0', 'Cell_1', 'AuxLogits',
               'Reduction_Cell_1', 'Cell_2', 'global_pool', 'Logits',
               'Predictions']
@@ -134,7 +134,7 @@ def test_arg_scope_has_the_published_values(name, weight_decay, decay, epsilon):
 
 
 @pytest.mark.parametrize('num_classes', [0, None])
-def test_network_no_classes_gives_the_pooled_features(num_classes):
+def test_network_no_classes_returns_the_pooled_features(num_classes):
   with tf.Graph().as_default():
     net, end_points = _build('cifar', _photos(), num_classes)
     assert net.op.name.startswith('final_layer/Mean')
@@ -158,7 +158,7 @@ def test_network_final_endpoint_builds_nothing_after_it(final_endpoint):
     assert last.name.split('/')[0] == net.op.name.split('/')[0]
 
 
-def test_network_stem_reads_no_pixel_beyond_the_border():
+def test_network_stem_convolution_has_valid_padding():
   with tf.Graph().as_default():
     net, _ = _build('mobile', _photos(1, 33), final_endpoint='Stem')
     assert net.shape.as_list() == [1, 4, 4, 4]  # 33, 16, 8, 4.
@@ -193,8 +193,9 @@ def test_network_aux_head_has_slims_variables():
     _build('mobile', _photos(1, 224), config=nasnet.mobile_imagenet_config())
     shapes = nets_kit.variable_shapes()
   scope = row.classifier_scopes[1] + '/'
-  found = {variable[len(scope):]: shape for variable, shape in shapes.items()
-           if variable.startswith('aux_')}
+  aux_shapes = {variable[len(scope):]: shape
+                for variable, shape in shapes.items()
+                if variable.startswith('aux_')}
   # The tiny cells have 2 * 44 channels there, slim's 6 * 2 * 44.
   expected = {'aux_logits/proj/weights': [1, 1, 88, 128],
               'aux_logits/Conv/weights': [4, 4, 128, 768],
@@ -202,11 +203,11 @@ def test_network_aux_head_has_slims_variables():
   for norm, width in (('aux_bn0', 128), ('aux_bn1', 768)):
     for part in ('beta', 'gamma', 'moving_mean', 'moving_variance'):
       expected['aux_logits/%s/%s' % (norm, part)] = [width]
-  assert found == expected
+  assert aux_shapes == expected
 
 
 @pytest.mark.parametrize('size', [None, 8])
-def test_network_aux_head_on_unfit_size_is_refused(size):
+def test_network_aux_head_at_unsuitable_size_is_refused(size):
   with tf.Graph().as_default():
     images = tf.placeholder(tf.float32, [1, size, size, 3])
     with pytest.raises(ValueError, match='use_aux_head 0 builds'):
@@ -214,16 +215,16 @@ def test_network_aux_head_on_unfit_size_is_refused(size):
 
 
 def test_network_channels_first_has_the_same_variables():
-  found = []
+  results = []
   for data_format in ('NHWC', 'NCHW'):
     with tf.Graph().as_default():
       _, end_points = _build('cifar', _photos(), config=_config(
           'cifar', data_format=data_format))
-      found.append((nets_kit.variable_shapes(),
-                    end_points['AuxLogits'].shape.as_list()))
+      results.append((nets_kit.variable_shapes(),
+                      end_points['AuxLogits'].shape.as_list()))
       shape = end_points['Cell_2'].shape.as_list()
       assert shape.index(32) == {'NHWC': 3, 'NCHW': 1}[data_format]
-  assert found[0] == found[1]
+  assert results[0] == results[1]
 
 
 def test_network_channels_first_stem_has_slims_shape():
@@ -266,7 +267,7 @@ def test_network_reuse_shares_the_variables():
     assert tf.global_variables() == before
 
 
-def test_network_leaves_the_config_as_it_was():
+def test_network_does_not_change_the_config():
   config = _config('cifar')
   before = config.values()
   with tf.Graph().as_default():
@@ -277,7 +278,7 @@ def test_network_leaves_the_config_as_it_was():
 
 @pytest.mark.parametrize('name, is_training, dropped', [
     ('cifar', True, 5), ('cifar', False, 0), ('mobile', True, 0)])
-def test_network_drops_paths_in_training_alone(name, is_training, dropped):
+def test_network_drops_paths_only_in_training(name, is_training, dropped):
   with tf.Graph().as_default():
     _build(name, _photos(), is_training=is_training,
            config=_config(name, dense_dropout_keep_prob=1.0))
@@ -292,7 +293,7 @@ def _logits_twice(session, logits, feed=None):
   return [session.run(logits, feed) for _ in range(2)]
 
 
-def test_network_current_step_decides_how_many_paths_are_dropped():
+def test_network_current_step_sets_how_many_paths_are_dropped():
   with tf.Graph().as_default(), tf.Session() as session:
     step = tf.placeholder(tf.int64, [])
     images = tf.constant(nets_kit.seeded_image(32, 3))
@@ -305,7 +306,7 @@ def test_network_current_step_decides_how_many_paths_are_dropped():
 
 
 @pytest.mark.parametrize('keep_prob, random', [(0.5, True), (1.0, False)])
-def test_network_dropout_keeps_the_share_of_the_config(keep_prob, random):
+def test_network_dropout_uses_the_keep_prob_of_the_config(keep_prob, random):
   with tf.Graph().as_default(), tf.Session() as session:
     config = _config('mobile', dense_dropout_keep_prob=keep_prob)
     logits, _ = _build('mobile', tf.constant(nets_kit.seeded_image(96, 3)),
@@ -327,8 +328,8 @@ def test_network_bounded_activation_replaces_every_relu(bounded):
 
 @pytest.mark.parametrize('skip, read, unread', [(0, 'Cell_0', 'Stem'),
                                                 (1, 'Stem', 'Cell_0')])
-def test_network_skip_reduction_layer_input_reads_one_further_back(skip, read,
-                                                                   unread):
+def test_network_skip_reduction_layer_input_reads_one_layer_further_back(
+    skip, read, unread):
   with tf.Graph().as_default():
     _, end_points = _build('cifar', _photos(), config=_config(
         'cifar', skip_reduction_layer_input=skip))
@@ -351,7 +352,7 @@ def test_network_filter_scaling_and_stem_follow_the_config():
   assert shapes['cell_stem_0/1x1/weights'] == [1, 1, 8, 2]
 
 
-def test_network_frozen_by_the_caller_updates_nothing():
+def test_network_trainable_scopes_of_the_caller_limit_the_updates():
   with tf.Graph().as_default(), slim.arg_scope([batch_norm],
                                                trainable_scopes=['aux_1']):
     _build('cifar', _photos())
@@ -382,7 +383,7 @@ def test_hparams_are_read_and_set_by_name():
     ('share', '0.5', "share must be of type float, got '0.5'"),
     ('name', 3, 'name must be of type str, got 3'),
     ('bounded', 1, 'bounded must be of type bool, got 1')])
-def test_hparams_unknown_name_or_other_type_is_refused(name, value, message):
+def test_hparams_unknown_name_or_wrong_type_is_refused(name, value, message):
   config = hparams.HParams(count=3, share=0.5, name='NHWC', bounded=False)
   before = config.values()
   with pytest.raises(ValueError, match=message):
@@ -402,13 +403,13 @@ def test_hparams_parse_sets_values_of_their_types():
     ('count', 'name=value'), ('counts=4', 'hyperparameter'),
     ('count=four', "count must be of type int, got 'four'"),
     ('bounded=maybe', 'bounded must be of type bool')])
-def test_hparams_parse_of_anything_else_is_refused(text, message):
+def test_hparams_parse_invalid_text_is_refused(text, message):
   config = hparams.HParams(count=3, bounded=False)
   with pytest.raises(ValueError, match=message):
     config.parse(text)
 
 
-def test_hparams_add_hparam_takes_a_new_name_only():
+def test_hparams_add_hparam_accepts_only_new_names():
   config = hparams.HParams(count=3)
   config.add_hparam('depth', 2)
   config.set_hparam('depth', 5)

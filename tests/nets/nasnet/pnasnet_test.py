@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 TINY = nasnet_utils.Cell(
     (nasnet_utils.Combination('max_pool_3x3', 0, 'none', 1),), output=(2,))
 
-# With three cells.
+# End points of a network of three cells.
 END_POINTS = ['Stem', 'Cell_0', 'Cell_1', 'AuxLogits', 'Cell_2', 'global_pool',
               'Logits', 'Predictions']
 
@@ -89,7 +89,7 @@ def test_network_has_the_published_values(name, size, filters, cells,
       'decay': 0.5, 'epsilon': 0.001, 'scale': True, 'fused': True}
 
 
-def test_network_mobile_default_config_is_the_small_one(tiny_cells):
+def test_network_mobile_default_config_is_mobile_imagenet_config(tiny_cells):
   with tf.Graph().as_default(), slim.arg_scope(
       pnasnet.pnasnet_mobile_arg_scope()):
     logits, end_points = pnasnet.build_pnasnet_mobile(_photos(), 7)
@@ -105,12 +105,12 @@ def test_network_stem_cells_have_slims_variables():
     assert net.shape.as_list() == [2, 12, 12, 5 * 4]
     shapes = nets_kit.variable_shapes()
   assert shapes['cell_stem_0/1x1/weights'] == [1, 1, 96, 2]
-  # An identity of the cell's own input has nothing to project.
+  # An identity that reads the cell's own input needs no projection.
   assert 'cell_stem_0/comb_iter_0/right/1x1/weights' in shapes
   assert 'cell_stem_1/comb_iter_0/right/1x1/weights' not in shapes
 
 
-def test_network_no_classes_gives_the_pooled_features(tiny_cells):
+def test_network_no_classes_returns_the_pooled_features(tiny_cells):
   with tf.Graph().as_default():
     net, end_points = _build('large', _photos(), None)
     assert net.op.name.startswith('final_layer/Mean')
@@ -121,7 +121,8 @@ def test_network_no_classes_gives_the_pooled_features(tiny_cells):
 
 @pytest.mark.parametrize('values, is_training', [({'use_aux_head': 0}, True),
                                                  ({}, False)])
-def test_network_without_aux_head_has_none(values, is_training, tiny_cells):
+def test_network_without_aux_head_has_no_auxiliary_logits(values, is_training,
+                                                          tiny_cells):
   with tf.Graph().as_default():
     _, end_points = _build('large', _photos(), is_training=is_training,
                            config=_config('large', **values))
@@ -146,7 +147,7 @@ def test_network_channels_first_stem_has_slims_shape(tiny_cells):
 
 @pytest.mark.parametrize('skip, read, unread', [(1, 'Cell_0', 'Stem'),
                                                 (0, 'Stem', 'Cell_0')])
-def test_network_skip_reduction_layer_input_moves_what_reductions_read(
+def test_network_skip_reduction_layer_input_selects_what_reductions_read(
     skip, read, unread, tiny_cells):
   with tf.Graph().as_default():
     _, end_points = _build('large', _photos(), config=_config(
@@ -157,8 +158,8 @@ def test_network_skip_reduction_layer_input_moves_what_reductions_read(
     assert 'cell_2' in readers[read] and 'cell_2' not in readers[unread]
 
 
-def test_network_consecutive_reductions_without_skip_fit(tiny_cells):
-  # The layer three back is four times as large then.
+def test_network_consecutive_reductions_without_skip_are_built(tiny_cells):
+  # The layer three steps back is then four times as large.
   with tf.Graph().as_default():
     _, end_points = _build('large', _photos(), is_training=False,
                            config=_config('large', num_cells=2,
