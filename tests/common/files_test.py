@@ -83,23 +83,23 @@ def test_replacing_waits_for_another_process_and_takes_over_if_it_dies(
 def test_replacing_on_a_full_disk_names_the_file(tmp_path, monkeypatch):
   path = str(tmp_path / 'a')
   monkeypatch.setattr(os, 'fsync', _raise_disk_full)
-  with pytest.raises(OSError, match='No space left') as raised:
+  with pytest.raises(OSError, match='No space left') as caught:
     files.write_bytes(path, b'x')
-  assert raised.value.filename == path and _names(tmp_path) == []
+  assert caught.value.filename == path and _names(tmp_path) == []
 
 
 def test_replacing_in_a_missing_folder_names_the_file(tmp_path):
   path = str(tmp_path / 'nowhere' / 'a')
-  with pytest.raises(FileNotFoundError) as raised:
+  with pytest.raises(FileNotFoundError) as caught:
     files.write_bytes(path, b'x')
-  assert raised.value.filename == path
+  assert caught.value.filename == path
 
 
 def test_replacing_error_about_another_file_keeps_its_name(tmp_path):
-  with pytest.raises(FileNotFoundError) as raised:
+  with pytest.raises(FileNotFoundError) as caught:
     with files.replacing(str(tmp_path / 'a')):
       files.sha256_of(str(tmp_path / 'b'))
-  assert raised.value.filename == str(tmp_path / 'b')
+  assert caught.value.filename == str(tmp_path / 'b')
 
 
 def test_write_text_failure_leaves_no_temporary_file(tmp_path, monkeypatch):

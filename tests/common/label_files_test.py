@@ -51,7 +51,7 @@ def test_read_invalid_file_error_names_the_problem(tmp_path, text, message):
     label_files.read(_write(tmp_path, text), 2)
 
 
-def test_read_missing_file_error_names_it(tmp_path):
+def test_read_missing_file_is_named_in_the_error(tmp_path):
   with pytest.raises(InputError, match='nowhere.label.*No such file'):
     label_files.read(str(tmp_path / 'nowhere.label'))
 
@@ -79,7 +79,7 @@ def test_write_line_break_in_name_is_refused(tmp_path):
   assert not list(tmp_path.iterdir())
 
 
-def test_write_unwritable_path_error_names_it(tmp_path):
+def test_write_unwritable_path_is_named_in_the_error(tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(InputError, match='cannot write .*a.label'):
     label_files.write(str(tmp_path / 'file' / 'a.label'), ['daisy'])

@@ -65,7 +65,7 @@ def test_locked_folder_is_unlocked_after_an_error(tmp_path):
     pass
 
 
-def test_locked_folder_missing_folder_error_names_it(tmp_path):
+def test_locked_folder_missing_folder_is_named_in_the_error(tmp_path):
   with pytest.raises(FileNotFoundError, match='nowhere'):
     with locks.locked_folder(str(tmp_path / 'nowhere')):
       pytest.fail('locked')

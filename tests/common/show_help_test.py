@@ -51,7 +51,7 @@ def test_flags_of_equals_the_flags_that_the_program_defines(program):
     expected = defined[name]
     assert flag.default == expected.default, name
     assert len(flag.help) >= 10, name
-    # absl puts the choices in front of the text.
+    # absl prepends the choices to the text.
     assert flag.help in expected.help, name
     assert flag.choices == list(
         getattr(expected.parser, 'enum_values', [])), name

@@ -1,4 +1,4 @@
-"""Tests of common/threads.py: order, and errors that end the work."""
+"""Tests of common/threads.py: order, and errors that stop the work."""
 
 import threading
 import time
