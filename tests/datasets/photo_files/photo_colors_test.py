@@ -112,10 +112,11 @@ def animated_webp(canvas, left, top, size, image):
   def chunk(name, content):
     return name + len(content).to_bytes(4, 'little') + content
 
-  place = three_bytes(left // 2, top // 2, size[0] - 1, size[1] - 1, 100)
+  frame = three_bytes(left // 2, top // 2, size[0] - 1, size[1] - 1, 100)
+  frame += b'\0' + image
   chunks = (chunk(b'VP8X', b'\2\0\0\0' + three_bytes(canvas[0] - 1,
                                                      canvas[1] - 1)) +
-            chunk(b'ANIM', bytes(6)) + chunk(b'ANMF', place + b'\0' + image))
+            chunk(b'ANIM', bytes(6)) + chunk(b'ANMF', frame))
   return chunk(b'RIFF', b'WEBP' + chunks)
 
 
