@@ -7,7 +7,7 @@ import sys
 
 from kits.helpers import ROOT
 
-SAY = '''
+LOGGING_PROGRAM = '''
 from compat import setup_logging, slim, tf
 setup_logging()
 from absl import logging as absl_logging
@@ -24,9 +24,10 @@ with tf.train.Coordinator().stop_on_exception():
 '''
 
 
-def test_console_has_each_line_once_and_no_notes_for_tensorflows_developers():
-  done = subprocess.run([sys.executable, '-c', SAY], cwd=ROOT, check=True,
-                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+def test_console_shows_each_line_once_without_internal_warnings():
+  done = subprocess.run(
+      [sys.executable, '-c', LOGGING_PROGRAM], cwd=ROOT, check=True,
+      stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
   assert done.stdout.decode().splitlines() == ['INFO:tensorflow:once']
 
 
@@ -37,7 +38,7 @@ def test_import_without_stderr_works():
   assert done.stdout == b'1\n'
 
 
-def test_import_that_crashes_natively_says_where(tmp_path):
+def test_import_native_crash_prints_a_traceback(tmp_path):
   (tmp_path / 'tensorflow').mkdir()
   (tmp_path / 'tensorflow' / '__init__.py').write_text(
       'import os\nos.abort()\n')
@@ -50,7 +51,7 @@ def test_import_that_crashes_natively_says_where(tmp_path):
   assert b'tensorflow/__init__.py' in done.stderr
 
 
-def test_environment_of_a_tensorflow_2_process_changes_nothing():
+def test_import_with_tf2_behavior_set_disables_eager_execution():
   done = subprocess.run(
       [sys.executable, '-c',
        'from compat import tf; print(tf.executing_eagerly())'],

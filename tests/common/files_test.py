@@ -15,7 +15,7 @@ from common.errors import InputError
 from kits.helpers import ROOT
 
 
-def _full(_):
+def _raise_disk_full(_):
   raise OSError(28, 'No space left on device')
 
 
@@ -23,7 +23,7 @@ def _names(folder):
   return sorted(os.listdir(str(folder)))
 
 
-def test_replacing_shows_the_old_file_until_the_end(tmp_path):
+def test_replacing_keeps_the_old_file_until_the_block_ends(tmp_path):
   path = tmp_path / 'a'
   path.write_bytes(b'old')
   with files.replacing(str(path)) as part:
@@ -34,7 +34,7 @@ def test_replacing_shows_the_old_file_until_the_end(tmp_path):
 
 
 @pytest.mark.parametrize('error', [KeyError('x'), KeyboardInterrupt()])
-def test_replacing_after_an_error_leaves_the_old_file_alone(tmp_path, error):
+def test_replacing_after_an_error_keeps_the_old_file(tmp_path, error):
   path = tmp_path / 'a'
   path.write_bytes(b'old')
   with pytest.raises(type(error)), files.replacing(str(path)) as part:
@@ -43,7 +43,7 @@ def test_replacing_after_an_error_leaves_the_old_file_alone(tmp_path, error):
   assert path.read_bytes() == b'old' and _names(tmp_path) == ['a']
 
 
-def test_replacing_can_seek_back_as_zip_files_do(tmp_path):
+def test_replacing_supports_seeking_back_for_zip_files(tmp_path):
   path = str(tmp_path / 'a.zip')
   with files.replacing(path) as part, zipfile.ZipFile(part, 'w') as archive:
     with archive.open('x', 'w') as member:  # Its size is written afterwards.
@@ -52,7 +52,7 @@ def test_replacing_can_seek_back_as_zip_files_do(tmp_path):
     assert archive.testzip() is None and archive.read('x') == b'content'
 
 
-def test_replacing_takes_what_a_library_writes_by_name(tmp_path):
+def test_replacing_accepts_content_written_by_file_name(tmp_path):
   path = tmp_path / 'a'
   (tmp_path / 'a.part').write_bytes(b'left by a killed process')
   with files.replacing(str(path)) as part, open(part.name, 'wb') as other:
@@ -63,63 +63,63 @@ def test_replacing_takes_what_a_library_writes_by_name(tmp_path):
 def test_replacing_waits_for_another_process_and_takes_over_if_it_dies(
     tmp_path):
   path = str(tmp_path / 'a')
-  other = subprocess.Popen(
+  process = subprocess.Popen(
       [sys.executable, '-c', 'import sys, time; from common import files\n'
        'with files.replacing(sys.argv[1]) as part:\n'
        '  part.write(b"x" * 100)\n  part.flush()\n  print(flush=True)\n'
        '  time.sleep(99)', path], cwd=ROOT, stdout=subprocess.PIPE)
-  other.stdout.readline()
+  process.stdout.readline()
   with concurrent.futures.ThreadPoolExecutor() as executor:
-    written = executor.submit(files.write_bytes, path, b'mine')
+    future = executor.submit(files.write_bytes, path, b'mine')
     with pytest.raises(concurrent.futures.TimeoutError):
-      written.result(timeout=0.3)
-    other.send_signal(signal.SIGKILL)
-    other.wait()
-    other.stdout.close()
-    written.result(timeout=20)
+      future.result(timeout=0.3)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    future.result(timeout=20)
   assert (tmp_path / 'a').read_bytes() == b'mine' and _names(tmp_path) == ['a']
 
 
 def test_replacing_on_a_full_disk_names_the_file(tmp_path, monkeypatch):
   path = str(tmp_path / 'a')
-  monkeypatch.setattr(os, 'fsync', _full)
-  with pytest.raises(OSError, match='No space left') as raised:
+  monkeypatch.setattr(os, 'fsync', _raise_disk_full)
+  with pytest.raises(OSError, match='No space left') as caught:
     files.write_bytes(path, b'x')
-  assert raised.value.filename == path and _names(tmp_path) == []
+  assert caught.value.filename == path and _names(tmp_path) == []
 
 
 def test_replacing_in_a_missing_folder_names_the_file(tmp_path):
   path = str(tmp_path / 'nowhere' / 'a')
-  with pytest.raises(FileNotFoundError) as raised:
+  with pytest.raises(FileNotFoundError) as caught:
     files.write_bytes(path, b'x')
-  assert raised.value.filename == path
+  assert caught.value.filename == path
 
 
-def test_replacing_keeps_the_name_of_another_file_in_an_error(tmp_path):
-  with pytest.raises(FileNotFoundError) as raised:
+def test_replacing_error_about_another_file_keeps_its_name(tmp_path):
+  with pytest.raises(FileNotFoundError) as caught:
     with files.replacing(str(tmp_path / 'a')):
       files.sha256_of(str(tmp_path / 'b'))
-  assert raised.value.filename == str(tmp_path / 'b')
+  assert caught.value.filename == str(tmp_path / 'b')
 
 
-def test_write_text_that_fails_leaves_nothing_aside(tmp_path, monkeypatch):
+def test_write_text_failure_leaves_no_temporary_file(tmp_path, monkeypatch):
   path = tmp_path / 'labels.txt'
   files.write_text(str(path), 'old\n')
-  monkeypatch.setattr(os, 'fsync', _full)
+  monkeypatch.setattr(os, 'fsync', _raise_disk_full)
   with pytest.raises(OSError, match='No space left'):
     files.write_text(str(path), 'new\n')
   assert _names(tmp_path) == ['labels.txt']
   assert path.read_text() == 'old\n'
 
 
-def test_write_text_takes_over_what_a_killed_process_left(tmp_path):
+def test_write_text_replaces_the_leftover_of_a_killed_process(tmp_path):
   (tmp_path / 'labels.txt.part').write_text('much longer than the text\n')
   files.write_text(str(tmp_path / 'labels.txt'), 'short \u849c\n')
   assert _names(tmp_path) == ['labels.txt']
   assert (tmp_path / 'labels.txt').read_bytes() == b'short \xe8\x92\x9c\n'
 
 
-def test_write_text_from_many_threads_leaves_one_of_the_texts(tmp_path):
+def test_write_text_from_many_threads_leaves_one_whole_text(tmp_path):
   path = str(tmp_path / 'labels.txt')
   texts = [('%d' % number) * 5000 * number for number in range(1, 9)]
   with concurrent.futures.ThreadPoolExecutor(8) as executor:
@@ -128,7 +128,7 @@ def test_write_text_from_many_threads_leaves_one_of_the_texts(tmp_path):
   assert (tmp_path / 'labels.txt').read_text() in texts
 
 
-def test_write_output_makes_the_folder(tmp_path):
+def test_write_output_creates_the_folder(tmp_path):
   files.write_output(str(tmp_path / 'new' / 'folder' / 'a'), b'\xff')
   assert (tmp_path / 'new' / 'folder' / 'a').read_bytes() == b'\xff'
   assert _names(tmp_path / 'new' / 'folder') == ['a']
@@ -136,8 +136,7 @@ def test_write_output_makes_the_folder(tmp_path):
 
 @pytest.mark.parametrize('name, reason', [
     ('file/a', 'Not a directory|File exists'), ('folder', 'Is a directory')])
-def test_write_output_that_cannot_be_written_is_an_input_error(tmp_path, name,
-                                                               reason):
+def test_write_output_unwritable_path_is_an_input_error(tmp_path, name, reason):
   (tmp_path / 'file').write_text('')
   (tmp_path / 'folder').mkdir()
   path = str(tmp_path / name)
@@ -147,7 +146,7 @@ def test_write_output_that_cannot_be_written_is_an_input_error(tmp_path, name,
   assert _names(tmp_path) == ['file', 'folder']
 
 
-def test_read_missing_file_is_an_input_error_with_the_kind_of_file(tmp_path):
+def test_read_missing_file_error_names_its_kind_and_path(tmp_path):
   (tmp_path / 'a').write_bytes(b'x')
   assert files.read(str(tmp_path / 'a'), 'photo --image') == b'x'
   with pytest.raises(InputError, match="^cannot read the photo --image '.*/b': "
@@ -156,7 +155,7 @@ def test_read_missing_file_is_an_input_error_with_the_kind_of_file(tmp_path):
 
 
 @pytest.mark.parametrize('size', [0, 3, 2 ** 20 + 1])
-def test_sha256_of_is_that_of_all_bytes(tmp_path, size):
+def test_sha256_of_covers_all_bytes(tmp_path, size):
   data = bytes(range(251)) * (size // 251 + 1)
   (tmp_path / 'a').write_bytes(data[:size])
   assert files.sha256_of(str(tmp_path / 'a')) == hashlib.sha256(

@@ -20,7 +20,7 @@ def _write(tmp_path, text):
     '\ufeff0:daisy\r\n1:tulip\r\n',
     '0:daisy\r1:\u3000tulip \r',
 ])
-def test_read_either_form_gives_names_by_index(tmp_path, text):
+def test_read_either_format_gives_names_by_index(tmp_path, text):
   assert label_files.read(_write(tmp_path, text), 2) == ['daisy', 'tulip']
 
 
@@ -46,17 +46,17 @@ def test_read_same_name_twice_is_accepted(tmp_path):
     ('daisy\n', 'has 1 classes, the network has 2 outputs'),
     (b'0:daisy\n1:\xff\n', 'is not UTF-8 at byte 10'),
 ])
-def test_read_bad_file_says_where(tmp_path, text, message):
+def test_read_invalid_file_error_names_the_problem(tmp_path, text, message):
   with pytest.raises(InputError, match=message):
     label_files.read(_write(tmp_path, text), 2)
 
 
-def test_read_missing_file_is_named(tmp_path):
+def test_read_missing_file_is_named_in_the_error(tmp_path):
   with pytest.raises(InputError, match='nowhere.label.*No such file'):
     label_files.read(str(tmp_path / 'nowhere.label'))
 
 
-def test_write_what_read_reads(tmp_path):
+def test_write_then_read_gives_the_same_names(tmp_path):
   path = str(tmp_path / 'new' / 'a.label')
   label_files.write(path, ['daisy', '蒲公英'])
   with open(path, encoding='utf-8') as file:
@@ -65,7 +65,7 @@ def test_write_what_read_reads(tmp_path):
   assert [p.name for p in (tmp_path / 'new').iterdir()] == ['a.label']
 
 
-def test_write_plain_names_are_read_too(tmp_path):
+def test_write_without_indices_then_read_gives_the_same_names(tmp_path):
   path = str(tmp_path / 'a.label')
   label_files.write(path, ['daisy', 'tulip'], indexed=False)
   with open(path, encoding='utf-8') as file:
@@ -79,7 +79,7 @@ def test_write_line_break_in_name_is_refused(tmp_path):
   assert not list(tmp_path.iterdir())
 
 
-def test_write_unwritable_place_is_named(tmp_path):
+def test_write_unwritable_path_is_named_in_the_error(tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(InputError, match='cannot write .*a.label'):
     label_files.write(str(tmp_path / 'file' / 'a.label'), ['daisy'])

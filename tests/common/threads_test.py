@@ -1,4 +1,4 @@
-"""Tests of common/threads.py: order, and errors that end the work."""
+"""Tests of common/threads.py: order, and errors that stop the work."""
 
 import threading
 import time
@@ -8,33 +8,33 @@ import pytest
 from common import threads
 
 
-def test_map_in_threads_keeps_the_order_and_uses_threads():
-  used = set()
+def test_map_in_threads_keeps_order_and_uses_several_threads():
+  thread_ids = set()
 
   def square(number):
-    used.add(threading.get_ident())
+    thread_ids.add(threading.get_ident())
     time.sleep(0.002 * (number % 3))
     return number * number
 
   numbers = list(range(1000))
   assert list(threads.map_in_threads(square, numbers, 'squared')) == [
       number * number for number in numbers]
-  assert len(used) > 1 and threading.get_ident() not in used
+  assert len(thread_ids) > 1 and threading.get_ident() not in thread_ids
 
 
 @pytest.mark.parametrize('error', [ValueError('odd'), SystemExit('killed')])
-def test_in_threads_error_ends_the_work(error):
-  begun = []
+def test_threads_error_stops_the_remaining_work(error):
+  started = []
 
   def work(number):
-    begun.append(number)
+    started.append(number)
     raise error
 
   for run in (lambda: list(threads.map_in_threads(work, range(10000), 'x')),
               lambda: threads.run_in_threads(work, range(10000))):
     with pytest.raises(type(error)):
       run()
-    count = len(begun)
+    count = len(started)
     assert count < 5000
     time.sleep(0.05)
-    assert len(begun) == count  # No thread runs on.
+    assert len(started) == count  # No thread is still running.

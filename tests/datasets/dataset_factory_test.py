@@ -23,7 +23,7 @@ from kits import dataset_kit
 
 @pytest.fixture(scope='module')
 def pets(tmp_path_factory):
-  """A converted folder: 20 photos, 16 to train on and 4."""
+  """Returns a converted folder: 16 photos for training, 4 for validation."""
   folder = tmp_path_factory.mktemp('data')
   dataset_kit.make_folder(folder / 'pets', {'cat': 10, 'dog': 10})
   convert_photos.convert(str(folder), 'pets', percent_validation=20,
@@ -32,7 +32,7 @@ def pets(tmp_path_factory):
 
 
 def read_with_provider(dataset, count):
-  """Reads records as slim's README does; returns lists of the three items."""
+  """Returns images, labels and file names, read as in slim's README."""
   with tf.Graph().as_default():
     provider = slim.dataset_data_provider.DatasetDataProvider(
         dataset, shuffle=False)
@@ -46,7 +46,7 @@ def read_with_provider(dataset, count):
   return tuple(zip(*rows))
 
 
-def test_get_dataset_has_what_slim_promises(pets):
+def test_get_dataset_has_the_attributes_of_slims_dataset(pets):
   dataset = dataset_factory.get_dataset('pets', 'train', str(pets))
   assert dataset.num_samples == 16
   assert dataset.num_classes == 2
@@ -59,7 +59,7 @@ def test_get_dataset_has_what_slim_promises(pets):
   assert sorted(dataset.decoder.list_items()) == ['filename', 'image', 'label']
 
 
-def test_get_dataset_works_with_the_data_provider_of_slim(pets):
+def test_get_dataset_works_with_slims_data_provider(pets):
   dataset = dataset_factory.get_dataset('pets', 'validation', str(pets))
   images, labels, filenames = read_with_provider(dataset, 4)
   assert len(set(filenames)) == 4
@@ -68,7 +68,7 @@ def test_get_dataset_works_with_the_data_provider_of_slim(pets):
     assert filename.decode('utf-8').split('/')[0] == ['cat', 'dog'][label]
 
 
-def test_get_dataset_takes_another_reader(pets):
+def test_get_dataset_accepts_another_reader(pets):
   class Reader(tf.TFRecordReader):
     pass
 
@@ -77,7 +77,7 @@ def test_get_dataset_takes_another_reader(pets):
   assert dataset.reader is Reader
 
 
-def test_get_dataset_file_pattern_of_slim_is_counted(pets):
+def test_get_dataset_files_of_slims_file_pattern_are_counted(pets):
   dataset = dataset_factory.get_dataset('pets', 'validation', str(pets),
                                         file_pattern='pets_%s-*')
   assert dataset.num_samples == 4 and len(dataset.data_sources) == 3
@@ -86,13 +86,14 @@ def test_get_dataset_file_pattern_of_slim_is_counted(pets):
   assert dataset.num_samples == 5
 
 
-def test_get_dataset_file_pattern_without_match_names_it(pets):
+def test_get_dataset_file_pattern_without_match_is_named_in_the_error(pets):
   with pytest.raises(InputError, match="no file in .* matches .*'cats_train-"):
     dataset_factory.get_dataset('pets', 'train', str(pets),
                                 file_pattern='cats_%s-*')
 
 
-def test_get_dataset_manifest_wins_over_labels_and_other_files(pets, tmp_path):
+def test_get_dataset_prefers_the_manifest_to_labels_and_other_files(
+    pets, tmp_path):
   for name, data in dataset_kit.file_contents(pets).items():
     (tmp_path / name).write_bytes(data)
   (tmp_path / 'labels.txt').write_text('0:wrong\n1:names\n')
@@ -102,13 +103,13 @@ def test_get_dataset_manifest_wins_over_labels_and_other_files(pets, tmp_path):
   assert dataset.num_samples == 16 and len(dataset.data_sources) == 3
 
 
-def test_get_dataset_unknown_split_names_the_known(pets):
+def test_get_dataset_unknown_split_lists_the_known_splits(pets):
   with pytest.raises(InputError,
                      match="split of .*'pets' 'test'; known: train, validatio"):
     dataset_factory.get_dataset('pets', 'test', str(pets))
 
 
-def test_get_dataset_missing_shard_is_named(pets, tmp_path):
+def test_get_dataset_missing_shard_is_named_in_the_error(pets, tmp_path):
   (tmp_path / 'pets.json').write_bytes((pets / 'pets.json').read_bytes())
   with pytest.raises(InputError, match=r'names 3 files that are missing.*'
                      r'pets_train-00000-of-00003\.tfrecord.*--dataset_name=pe'):
@@ -127,7 +128,7 @@ def test_get_dataset_not_converted_names_folder_and_command(tmp_path, folder):
 
 
 def slim_example(label):
-  """An Example with slim's keys only."""
+  """Returns an Example with slim's keys only."""
   encoded = dataset_kit.photo_bytes(label)
   return tf.train.Example(features=tf.train.Features(feature={
       'image/encoded': tf.train.Feature(
@@ -193,7 +194,7 @@ def test_get_dataset_imagenet_has_its_1001_names(tmp_path):
   dataset = dataset_factory.get_dataset('imagenet', 'train', str(tmp_path))
   assert dataset.num_classes == 1001
   assert dataset.labels_to_names[1] == 'tench'
-  # As slim's own imagenet files are named.
+  # The file names of slim's own ImageNet.
   dataset = dataset_factory.get_dataset('imagenet', 'train', str(tmp_path),
                                         file_pattern='%s-*')
   assert dataset.num_samples == 1
@@ -214,7 +215,7 @@ def test_get_labels_of_a_converted_folder(pets):
   assert dataset_factory.get_labels('pets', str(pets)) == ['cat', 'dog']
 
 
-def test_get_labels_imagenet_whatever_the_folder_holds(pets):
+def test_get_labels_imagenet_does_not_depend_on_the_folder(pets):
   labels = dataset_factory.get_labels('imagenet', str(pets))
   assert len(labels) == 1001
   assert labels[:3] == ['background', 'tench', 'goldfish']
@@ -224,7 +225,7 @@ def test_get_labels_imagenet_whatever_the_folder_holds(pets):
 @pytest.mark.parametrize('name', ['pets', 'flowers', 'mnist'])
 def test_get_labels_of_a_folder_without_the_data_set_is_an_error(
     tmp_path, name):
-  # They would be another data set's.
+  # These labels would be another data set's.
   (tmp_path / 'labels.txt').write_text('0:cow\n1:hen\n')
   for folder in (tmp_path, tmp_path / 'nowhere'):
     with pytest.raises(InputError, match='%r is not converted' % name):
@@ -237,7 +238,7 @@ def test_get_labels_of_records_without_names_says_what_is_missing(tmp_path):
     dataset_factory.get_labels('pets', str(tmp_path))
 
 
-def test_synsets_are_in_order_of_their_ids():
+def test_synsets_are_sorted_by_id():
   synsets = imagenet_names.synsets()
   assert [synset.label for synset in synsets] == list(range(1, 1001))
   ids = [synset.wordnet_id for synset in synsets]
@@ -262,7 +263,7 @@ def test_get_labels_of_slim_records_reads_any_label_file(tmp_path, text):
       'daisy', 'roses']
 
 
-def test_count_records_counts(tmp_path):
+def test_count_records_returns_the_number_of_records(tmp_path):
   path, = dataset_kit.make_shards(tmp_path, 'pets', 'train', [6])
   assert record_dataset.count_records(str(path)) == 6
   empty = tmp_path / 'empty'
@@ -278,7 +279,7 @@ def test_count_records_truncated_file_names_file_and_record(tmp_path, cut):
     record_dataset.count_records(str(path))
 
 
-def test_count_records_missing_file_is_named(tmp_path):
+def test_count_records_missing_file_is_named_in_the_error(tmp_path):
   with pytest.raises(InputError, match='cannot read .*nowhere'):
     record_dataset.count_records(str(tmp_path / 'nowhere'))
 
@@ -287,7 +288,8 @@ def test_count_records_missing_file_is_named(tmp_path):
     (b'version https://git-lfs.github.com/spec/v1', 'is it a TFRecord file'),
     (b'\x1f\x8b\x08\0\0\0\0\0\0\0\0\0\0', r'compressed \(gzip\): unpack it'),
     (b'short', 'it ends inside record 0')])
-def test_count_records_other_files_are_told_apart(tmp_path, data, message):
+def test_count_records_other_kind_of_file_is_named_in_the_error(
+    tmp_path, data, message):
   path = tmp_path / 'file'
   path.write_bytes(data)
   with pytest.raises(InputError, match='file is damaged: .*' + message):
@@ -313,24 +315,24 @@ def test_count_records_damaged_length_names_the_record(tmp_path):
     ('cifar10', 'cifar10_train.tfrecord', 'train', (10, 12, 3)),
     ('mnist', 'mnist_test.tfrecord', 'test', (10, 12, 1)),
     ('imagenet', 'validation-00000-of-00001', 'validation', (10, 12, 3))])
-def test_public_set_is_read_by_slims_file_names(tmp_path, name, file_name,
-                                                split, shape):
+def test_get_dataset_public_set_is_read_by_slims_file_names(
+    tmp_path, name, file_name, split, shape):
   dataset_kit.write_records(tmp_path / file_name, [slim_example(1)] * 3)
   (tmp_path / 'mnist_extra.tfrecord').write_bytes(b'')
   dataset = dataset_factory.get_dataset(name, split, str(tmp_path))
-  known = public_sets.PUBLIC_SETS[name]
+  spec = public_sets.PUBLIC_SETS[name]
   assert dataset.num_samples == 3  # Counted: this is not the full set.
-  assert dataset.num_classes == len(known.labels())
-  assert dataset.labels_to_names == dict(enumerate(known.labels()))
-  assert dataset.items_to_descriptions['image'] == known.image
+  assert dataset.num_classes == len(spec.labels())
+  assert dataset.labels_to_names == dict(enumerate(spec.labels()))
+  assert dataset.items_to_descriptions['image'] == spec.image
   images, labels, _ = read_with_provider(dataset, 2)
   assert images[0].shape == shape and labels == (1, 1)
 
 
-def test_public_set_rows_are_slims():
-  rows = {name: (known.split_sizes, len(known.labels()), known.labels()[:2])
-          for name, known in public_sets.PUBLIC_SETS.items()}
-  assert rows == {
+def test_public_sets_have_slims_sizes_and_labels():
+  facts = {name: (spec.split_sizes, len(spec.labels()), spec.labels()[:2])
+           for name, spec in public_sets.PUBLIC_SETS.items()}
+  assert facts == {
       'flowers': ({'train': 3320, 'validation': 350}, 5,
                   ['daisy', 'dandelion']),
       'cifar10': ({'train': 50000, 'test': 10000}, 10,
@@ -340,7 +342,7 @@ def test_public_set_rows_are_slims():
                    ['background', 'tench'])}
 
 
-def test_public_name_of_own_photos_has_their_classes(tmp_path):
+def test_get_dataset_own_photos_with_public_name_have_their_classes(tmp_path):
   dataset_kit.make_folder(tmp_path / 'mnist', {'cat': 3, 'dog': 3})
   convert_photos.convert(str(tmp_path), 'mnist', percent_validation=40)
   dataset = dataset_factory.get_dataset('mnist', 'train', str(tmp_path))
@@ -350,9 +352,13 @@ def test_public_name_of_own_photos_has_their_classes(tmp_path):
 
 
 def make_large_set(folder, monkeypatch, sizes):
-  """A set of slim's imagenet names whose full size is 20."""
-  known = public_sets.PUBLIC_SETS['imagenet']
-  monkeypatch.setitem(public_sets.PUBLIC_SETS, 'imagenet', known._replace(
+  """Writes shards with slim's ImageNet names, of a set whose full size is 20.
+
+  Returns:
+    List to which the path of each counted file is appended.
+  """
+  spec = public_sets.PUBLIC_SETS['imagenet']
+  monkeypatch.setitem(public_sets.PUBLIC_SETS, 'imagenet', spec._replace(
       split_sizes={'train': 20, 'validation': 5}))
   monkeypatch.setattr(split_files, 'COUNT_LIMIT', 10)
   for index, size in enumerate(sizes):
@@ -366,33 +372,39 @@ def make_large_set(folder, monkeypatch, sizes):
   return counted
 
 
-def test_public_set_that_is_full_is_not_counted(tmp_path, monkeypatch):
+def test_get_dataset_complete_public_set_is_not_fully_counted(
+    tmp_path, monkeypatch):
   counted = make_large_set(tmp_path, monkeypatch, [4, 4, 4, 4, 4])
   dataset = dataset_factory.get_dataset('imagenet', 'train', str(tmp_path))
   assert dataset.num_samples == 20 and len(counted) == 3
 
 
 @pytest.mark.parametrize('sizes', [[1, 4, 2, 4, 2], [4, 4, 4, 4]], ids=str)
-def test_public_set_that_is_a_part_is_counted(tmp_path, monkeypatch, sizes):
+def test_get_dataset_partial_public_set_is_counted(
+    tmp_path, monkeypatch, sizes):
   make_large_set(tmp_path, monkeypatch, sizes)
   dataset = dataset_factory.get_dataset('imagenet', 'train', str(tmp_path))
   assert dataset.num_samples == sum(sizes)
 
 
-# The cheap check before training.
+# The quick check before training.
 
 
-def copy_pets(pets, folder, **facts):
-  """Copies the data set; adds facts to the manifest's split train."""
+def copy_pets(pets, folder, **entries):
+  """Copies the data set, and adds entries to split train of its manifest.
+
+  Returns:
+    pathlib.Path of the second training shard.
+  """
   for name, data in dataset_kit.file_contents(pets).items():
     (folder / name).write_bytes(data)
   fields = json.loads((pets / 'pets.json').read_text(encoding='utf-8'))
-  fields['splits']['train'].update(facts)
+  fields['splits']['train'].update(entries)
   (folder / 'pets.json').write_text(json.dumps(fields), encoding='utf-8')
   return folder / 'pets_train-00001-of-00003.tfrecord'
 
 
-def test_get_dataset_cut_off_file_is_named_before_training(pets, tmp_path):
+def test_get_dataset_truncated_file_is_named_in_the_error(pets, tmp_path):
   path = copy_pets(pets, tmp_path)
   path.write_bytes(path.read_bytes()[:-9])
   with pytest.raises(InputError, match=r'00001-of-00003\.tfrecord is damaged: '
@@ -401,7 +413,8 @@ def test_get_dataset_cut_off_file_is_named_before_training(pets, tmp_path):
   assert dataset_factory.get_dataset('pets', 'validation', str(tmp_path))
 
 
-def test_get_dataset_other_number_than_the_manifest_names_file(pets, tmp_path):
+def test_get_dataset_record_count_unlike_manifest_names_the_file(
+    pets, tmp_path):
   path = copy_pets(pets, tmp_path)
   start = tfrecord_file.record_offsets(str(path))[2]
   path.write_bytes(path.read_bytes()[:start])
@@ -410,19 +423,19 @@ def test_get_dataset_other_number_than_the_manifest_names_file(pets, tmp_path):
     dataset_factory.get_dataset('pets', 'train', str(tmp_path))
 
 
-@pytest.mark.parametrize('facts, message', [
+@pytest.mark.parametrize('entries, message', [
     ({'shard_sizes': [5, 6, 5]}, r'00001-of-00003.tfrecord holds 5 records, '
      r'but the manifest .* says 6'),
     ({'shard_bytes': [1, 2, 3]}, r'00000-of-00003.tfrecord is damaged: it has '
      r'\d+ bytes, but the manifest .* says 1')])
-def test_get_dataset_facts_of_files_are_compared(pets, tmp_path, facts,
-                                                 message):
-  copy_pets(pets, tmp_path, **facts)
+def test_get_dataset_shard_unlike_manifest_is_refused(
+    pets, tmp_path, entries, message):
+  copy_pets(pets, tmp_path, **entries)
   with pytest.raises(InputError, match=message):
     dataset_factory.get_dataset('pets', 'train', str(tmp_path))
 
 
-def test_get_dataset_large_split_looks_at_the_start_of_files(
+def test_get_dataset_large_split_checks_only_the_start_of_files(
     pets, tmp_path, monkeypatch):
   monkeypatch.setattr(split_files, 'COUNT_LIMIT', 10)
   path = copy_pets(pets, tmp_path)
@@ -442,7 +455,8 @@ def test_check_of_1000_files_takes_less_than_a_second(tmp_path):
   for name in names:
     (tmp_path / name).write_bytes(data * 5)
   sources = [str(tmp_path / name) for name in names]
-  for size in (5000, split_files.COUNT_LIMIT + 1):  # Counted, and not.
+  # Records are counted for the first size, and not for the second.
+  for size in (5000, split_files.COUNT_LIMIT + 1):
     files = split_files.SplitFiles(sources, size,
                                    shard_bytes=[5 * len(data)] * 1000)
     start = time.process_time()

@@ -1,4 +1,4 @@
-"""Tests of datasets/decode_graph.py: the same pixels as outside of a graph."""
+"""Tests of datasets/decode_graph.py: the same pixels as outside a graph."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ OPAQUE = {
 
 @pytest.fixture(scope='module')
 def decode():
-  """Returns function(data, channels, how) -> uint8 pixels."""
+  """Yields a function (data, channels, decoder) -> uint8 pixels."""
   with tf.Graph().as_default() as graph, tf.Session() as session:
     encoded = tf.placeholder(tf.string, [])
     images = {channels: {
@@ -34,8 +34,8 @@ def decode():
               for channels in (1, 3)}
     assert images[3]['project'].shape.as_list() == [None, None, 3]
     graph.finalize()
-    yield lambda data, channels, how='project': session.run(
-        images[channels][how], {encoded: data})
+    yield lambda data, channels, decoder='project': session.run(
+        images[channels][decoder], {encoded: data})
 
 
 @pytest.mark.parametrize('channels', [1, 3])
@@ -44,8 +44,8 @@ def test_decode_rare_photo_gives_the_pixels_of_normalize_photo(decode, name,
                                                                channels):
   data = {**CMYK, **TRANSPARENT}[name]
   stored = photos.normalize_photo(data).encoded
-  found, wanted = (decode(encoded, channels) for encoded in (data, stored))
-  np.testing.assert_array_equal(found, wanted)
+  pixels, wanted = (decode(encoded, channels) for encoded in (data, stored))
+  np.testing.assert_array_equal(pixels, wanted)
 
 
 def test_decode_transparent_noise_gives_the_pixels_of_normalize_photo(decode):
@@ -81,8 +81,8 @@ def test_decode_truncated_photo_is_refused(decode, name):
     decode(OPAQUE[name][:300], 3)
 
 
-def test_photo_kit_transparent_pngs_say_something_else_to_tensorflow(decode):
-  """They are cases: without blending each differs from what is stored."""
+def test_transparent_pngs_decode_differently_in_tensorflow(decode):
+  """Without blending, the pixels of each file differ from those stored."""
   for name, data in TRANSPARENT.items():
     wanted = decode(photos.normalize_photo(data).encoded, 3).astype(int)
     assert np.abs(decode(data, 3, 'TensorFlow') - wanted).mean() > 20, name

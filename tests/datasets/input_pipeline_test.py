@@ -1,4 +1,4 @@
-"""Tests of datasets/input_pipeline.py: each record once, and its shape."""
+"""Tests of datasets/input_pipeline.py: records, shapes, labels and errors."""
 
 import collections
 import io
@@ -32,7 +32,7 @@ from kits.input_kit import (
 def test_photo_to_input_content_decides_the_format(kind):
   encoded = dataset_kit.photo_bytes(3, kind)
   wanted = np.asarray(Image.open(io.BytesIO(encoded))).astype(int)
-  # TensorFlow's and Pillow's JPEG decoders may round apart.
+  # TensorFlow's and Pillow's JPEG decoders may round differently.
   assert np.abs(decode(encoded) - wanted).max() <= (0 if kind == 'PNG' else 4)
 
 
@@ -86,7 +86,7 @@ def test_evaluation_batches_are_the_photos_in_order(tmp_path):
       assert np.array_equal(first[key], second[key])
 
 
-def test_evaluation_batches_one_channel(tmp_path):
+def test_evaluation_batches_of_one_channel_have_its_shape(tmp_path):
   batches = evaluate(make_dataset(tmp_path, [2]), channels=1)
   assert batches[0]['image'].shape == (2, 8, 8, 1)
 
@@ -95,7 +95,7 @@ def test_evaluation_batches_one_channel(tmp_path):
 
 
 @pytest.mark.parametrize('sizes', [[12], [1, 5, 6], [2] * 6], ids=str)
-def test_training_batches_each_record_once_an_epoch(tmp_path, sizes):
+def test_training_batches_have_each_record_once_per_epoch(tmp_path, sizes):
   dataset = make_dataset(tmp_path, sizes)
   batches = train(dataset, 9)  # 3 epochs of 12 records.
   for epoch in range(3):
@@ -130,7 +130,7 @@ def test_training_batches_labels_stay_with_their_photos(tmp_path):
       assert np.array_equal(image, evaluated[int(name)])
 
 
-def test_training_batches_seed_and_one_thread_repeat_themselves(tmp_path):
+def test_training_batches_with_seed_and_one_thread_are_reproducible(tmp_path):
   dataset = make_dataset(tmp_path, [6, 6])
   runs = [train(dataset, 6, num_threads=1, seed=seed,
                 preprocessing_fn=preprocess_randomly) for seed in (7, 7, 8)]
@@ -162,14 +162,14 @@ def test_training_batches_workers_share_the_records(tmp_path, sizes, workers):
     epoch = len(share)  # The first epoch holds each record of the share once.
     assert sorted(seen[:epoch]) == sorted(share)
     shares.append(share)
-  together = collections.Counter(name for share in shares for name in share)
-  assert together == {name: 1 for name in range(sum(sizes))}
+  counts = collections.Counter(name for share in shares for name in share)
+  assert counts == {name: 1 for name in range(sum(sizes))}
 
 
 @pytest.mark.parametrize('files, workers, opened', [
     (4, 2, 2), (5, 2, 5), (39, 2, 39), (41, 2, 21)])
-def test_training_batches_worker_opens_files_of_its_own(tmp_path, files,
-                                                        workers, opened):
+def test_training_batches_worker_opens_only_its_files_if_there_are_enough(
+    tmp_path, files, workers, opened):
   dataset = make_dataset(tmp_path, [2] * files)
   with tf.Graph().as_default():
     input_pipeline.training_batches(
@@ -185,7 +185,7 @@ def test_training_batches_fewer_records_than_workers_is_an_error(tmp_path):
     train(make_dataset(tmp_path, [1]), 1, num_shards=2)
 
 
-# Closes sessions while the pipeline works ahead; the argument is a pattern.
+# Closes sessions while the pipeline prefetches; the argument is a file pattern.
 CLOSE_SESSIONS = """
 import sys
 from kits import input_kit
@@ -202,7 +202,7 @@ def test_training_batches_may_be_closed_at_any_moment(tmp_path):
   make_dataset(tmp_path, [1] * 12)
   pythonpath = os.pathsep.join([
       helpers.ROOT, os.path.join(helpers.ROOT, 'tests')])
-  # A process of its own: TensorFlow's parallel interleave crashed here.
+  # In a separate process: TensorFlow's parallel interleave crashed here.
   done = subprocess.run(
       [sys.executable, '-c', CLOSE_SESSIONS, str(tmp_path / 'pets_train-*')],
       env=dict(os.environ, PYTHONPATH=pythonpath))
@@ -261,7 +261,7 @@ def test_labels_offset_that_leaves_no_class_is_an_error(tmp_path, offset):
       batches(dataset, labels_offset=offset)
 
 
-def test_old_record_without_file_name_has_an_empty_one(tmp_path):
+def test_old_record_without_file_name_has_an_empty_file_name(tmp_path):
   example = record_dataset.make_example(dataset_kit.photo_bytes(1), 10, 12, 0,
                                         'x')
   del example.features.feature['image/filename']
@@ -295,6 +295,7 @@ def damaged(tmp_path):
 
 
 def rewrite(path, change, number=2):
+  """Applies a function to the features of one record of a file."""
   examples = [tf.train.Example.FromString(data)
               for data in tf.python_io.tf_record_iterator(path)]
   change(examples[number].features.feature)
@@ -302,13 +303,13 @@ def rewrite(path, change, number=2):
 
 
 @pytest.mark.parametrize('batches', [evaluate, train])
-@pytest.mark.parametrize('inside', [1, 40])
-def test_damaged_record_is_named(damaged, batches, inside):
+@pytest.mark.parametrize('position', [1, 40])
+def test_damaged_record_is_named_in_the_error(damaged, batches, position):
   dataset, path, offsets = damaged
   with open(path, 'r+b') as target:
-    target.seek(offsets[2] + inside)
+    target.seek(offsets[2] + position)
     byte = target.read(1)
-    target.seek(offsets[2] + inside)
+    target.seek(offsets[2] + position)
     target.write(bytes([byte[0] ^ 1]))
   with pytest.raises(InputError) as caught:
     read_damaged(dataset, batches)
@@ -318,7 +319,7 @@ def test_damaged_record_is_named(damaged, batches, inside):
 
 
 @pytest.mark.parametrize('batches', [evaluate, train])
-def test_photo_that_cannot_be_decoded_is_named(damaged, batches):
+def test_photo_that_cannot_be_decoded_is_named_in_the_error(damaged, batches):
   dataset, path, _ = damaged
 
   def cut_off(feature):
@@ -332,7 +333,7 @@ def test_photo_that_cannot_be_decoded_is_named(damaged, batches):
   assert str(caught.value).startswith(path) and '\n' not in str(caught.value)
 
 
-def test_record_without_label_is_named(damaged):
+def test_record_without_label_is_named_in_the_error(damaged):
   dataset, path, offsets = damaged
   rewrite(path, lambda feature: feature.pop('image/class/label'))
   with pytest.raises(InputError, match=r'record 2 \(byte %d\): '
@@ -341,21 +342,21 @@ def test_record_without_label_is_named(damaged):
   assert str(caught.value).startswith(path)
 
 
-def test_file_that_is_gone_is_named(damaged):
+def test_record_file_that_is_gone_is_named_in_the_error(damaged):
   dataset, path, _ = damaged
   os.remove(path)
   with pytest.raises(InputError, match='the record file .*00001.* is gone'):
     read_damaged(dataset)
 
 
-def test_label_outside_is_one_line(damaged):
+def test_label_out_of_range_gives_one_line_error(damaged):
   dataset, _, _ = damaged
   dataset.num_classes = 1
   with pytest.raises(InputError, match='^label outside 0 to 0 .*of photo'):
     read_damaged(dataset)
 
 
-def test_label_outside_without_photo_name_gives_file_and_record(damaged):
+def test_label_out_of_range_without_photo_name_gives_file_and_record(damaged):
   dataset, path, offsets = damaged
   dataset.num_classes = 3
 
@@ -371,7 +372,7 @@ def test_label_outside_without_photo_name_gives_file_and_record(damaged):
       'label 7, expected 0 to 2' % (path, offsets[2]))
 
 
-def test_errors_of_other_nodes_stay_what_they_are():
+def test_errors_as_advice_does_not_change_errors_of_other_nodes():
   with tf.Graph().as_default(), tf.Session() as session:
     photo = tf.image.decode_jpeg(tf.placeholder_with_default(b'x', []))
     wrong = tf.reshape([1, 2], tf.placeholder_with_default([3], [1]))
@@ -381,7 +382,7 @@ def test_errors_of_other_nodes_stay_what_they_are():
           session.run(fetch)
 
 
-def test_record_that_reads_well_again_asks_for_the_disk(damaged):
+def test_damage_not_found_again_advises_to_check_the_disk(damaged):
   dataset, _, _ = damaged
   with tf.Graph().as_default():
     input_pipeline.evaluation_batches(dataset, preprocess, 8, 4)
@@ -391,7 +392,7 @@ def test_record_that_reads_well_again_asks_for_the_disk(damaged):
         raise tf.errors.DataLossError(None, None, 'corrupted at 3')
 
 
-def test_out_of_memory_is_one_line_and_a_full_disk_is_left_to_others():
+def test_errors_as_advice_shortens_out_of_memory_but_not_full_disk():
   with tf.Graph().as_default():
     with pytest.raises(InputError) as caught:
       with input_pipeline.errors_as_advice():

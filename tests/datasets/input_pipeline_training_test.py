@@ -13,7 +13,7 @@ from preprocessing import preprocessing_factory
 
 
 def smooth_photo(mode='RGB', **options):
-  """A JPEG (or PNG) whose colours change from pixel to pixel."""
+  """Returns a JPEG (or PNG) whose colours change from pixel to pixel."""
   random = np.random.RandomState(1)
   pixels = random.randint(0, 256, (14, 19, 3)).astype(np.uint8)
   image = Image.fromarray(pixels).resize((75, 53), Image.BICUBIC).convert(mode)
@@ -31,7 +31,7 @@ PHOTOS = {
 
 
 @pytest.mark.parametrize('kind', sorted(PHOTOS))
-def test_photo_to_input_decoded_part_is_that_of_the_whole(kind):
+def test_photo_to_input_decoded_part_equals_that_of_the_whole_photo(kind):
   encoded = smooth_photo(**PHOTOS[kind])
   preprocess_fn = preprocessing_factory.get_preprocessing('inception', True)
   with tf.Graph().as_default() as graph, tf.Session() as session:
@@ -50,8 +50,8 @@ def test_photo_to_input_decoded_part_is_that_of_the_whole(kind):
 @pytest.mark.parametrize('family, options', [
     ('inception', {}), ('inception', {'fast_mode': False}), ('vgg', {}),
     ('cifarnet', {}), ('lenet', {})], ids=str)
-def test_training_batches_seed_decides_all_with_many_threads(tmp_path, family,
-                                                             options):
+def test_training_batches_with_seed_and_many_threads_are_reproducible(
+    tmp_path, family, options):
   channels = 1 if family == 'lenet' else 3
   dataset = kit.make_dataset(tmp_path, [7, 6])
   runs = [kit.train(dataset, 8, num_threads=4, seed=seed, channels=channels,
@@ -61,13 +61,13 @@ def test_training_batches_seed_decides_all_with_many_threads(tmp_path, family,
     for key in first:
       assert np.array_equal(first[key], second[key])
   assert kit.names(runs[0]) != kit.names(runs[2])
-  # A photo differs from epoch to epoch, but where nothing is random.
+  # A photo differs from epoch to epoch, unless nothing is random.
   seen = {(name, image.tobytes()) for batch in runs[0]
           for name, image in zip(batch['filename'], batch['image'])}
   assert len(seen) == (13 if family == 'lenet' else 32)
 
 
-def test_training_batches_seed_is_the_same_for_two_iterators(tmp_path):
+def test_training_batches_with_seed_are_equal_for_two_iterators(tmp_path):
   with tf.Graph().as_default(), tf.Session() as session:
     fn = preprocessing_factory.get_preprocessing('inception', True)
     batches = input_pipeline.training_batches(
@@ -75,12 +75,12 @@ def test_training_batches_seed_is_the_same_for_two_iterators(tmp_path):
     first, second = [tf.data.make_one_shot_iterator(batches).get_next()
                      for _ in range(2)]
     for _ in range(6):
-      one, two = session.run([first, second])
-      for key in one:
-        assert np.array_equal(one[key], two[key])
+      first_batch, second_batch = session.run([first, second])
+      for key in first_batch:
+        assert np.array_equal(first_batch[key], second_batch[key])
 
 
-def test_training_batches_without_seed_distort_anew(tmp_path):
+def test_training_batches_without_seed_are_augmented_differently(tmp_path):
   dataset = kit.make_dataset(tmp_path, [1])
   fn = preprocessing_factory.get_preprocessing('inception', True)
   images = [image.tobytes() for _ in range(2)

@@ -18,13 +18,13 @@ from preprocessing import preprocessing_factory
 
 SHARDS = 1000
 STEPS = 5000
-# Steps after which buffers and pools have their size.
+# Steps after which buffers and pools have their final size.
 SETTLED = 1500
 
 
 @pytest.fixture
 def many_shards(tmp_path):
-  """1,000 files as slim's scripts leave them: 20 records each, no manifest."""
+  """Returns a folder like slim's: 1,000 shards of 20 records, no manifest."""
   path, = dataset_kit.make_shards(tmp_path, 'pets', 'once', [20])
   for number in range(SHARDS):
     shutil.copy(str(path), str(tmp_path / (
@@ -50,7 +50,7 @@ def test_1000_shards_give_their_first_batch_within_5_seconds(many_shards,
 
 @pytest.mark.slow
 def test_5000_steps_need_no_more_memory_than_2000(tmp_path):
-  """Reads a training run's resident memory as its log lines come."""
+  """Reads the resident memory of a training run at each of its log lines."""
   data = trained_kit.make_dataset(tmp_path)
   process = subprocess.Popen(
       [sys.executable, os.path.join(ROOT, 'train_image_classifier.py'),

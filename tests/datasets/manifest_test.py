@@ -24,12 +24,12 @@ def example(**changes):
   return manifest.Manifest(**fields)
 
 
-def test_load_after_save_gives_the_same_manifest(tmp_path):
+def test_load_after_save_returns_the_same_manifest(tmp_path):
   manifest.save(str(tmp_path), example())
   assert manifest.load(str(tmp_path), 'flowers') == example()
 
 
-def test_save_writes_readable_utf8_and_leaves_nothing_aside(tmp_path):
+def test_save_writes_readable_utf8_and_no_other_file(tmp_path):
   manifest.save(str(tmp_path), example())
   assert os.listdir(str(tmp_path)) == ['flowers.json']
   text = (tmp_path / 'flowers.json').read_bytes().decode('utf-8')
@@ -37,12 +37,12 @@ def test_save_writes_readable_utf8_and_leaves_nothing_aside(tmp_path):
   assert list(json.loads(text)) == list(manifest.Manifest._fields)
 
 
-def test_load_without_file_or_folder_gives_none(tmp_path):
+def test_load_without_file_or_folder_returns_none(tmp_path):
   assert manifest.load(str(tmp_path), 'flowers') is None
   assert manifest.load(str(tmp_path / 'nowhere'), 'flowers') is None
 
 
-def test_load_of_an_earlier_version_fills_in_what_it_lacks(tmp_path):
+def test_load_of_an_earlier_version_fills_in_missing_fields(tmp_path):
   fields = example()._asdict()
   for field in ('percent_test', 'digests', 'duplicates', 'pixels'):
     del fields[field]
@@ -51,7 +51,7 @@ def test_load_of_an_earlier_version_fills_in_what_it_lacks(tmp_path):
       percent_test=0, digests={}, duplicates=[], pixels={})
 
 
-def test_contradictions_are_the_duplicates_in_no_split():
+def test_contradictions_returns_the_duplicates_that_are_in_no_split():
   assert manifest.contradictions(example()) == [['daisy/c.jpg', '玫瑰/c.jpg']]
 
 
@@ -61,7 +61,7 @@ def test_load_of_unreadable_json_names_the_file(tmp_path):
     manifest.load(str(tmp_path), 'flowers')
 
 
-@pytest.mark.parametrize('content, lacking', [
+@pytest.mark.parametrize('content, message', [
     ([], r'the file is \[\], expected a table'),
     ({'name': 'flowers'}, "'labels' is missing, expected a list"),
     (dict(example()._asdict(), splits=[]), r"'splits' is \[\], expected a"),
@@ -71,13 +71,14 @@ def test_load_of_unreadable_json_names_the_file(tmp_path):
     (dict(example()._asdict(), files={'daisy/a.jpg': 3}),
      "'files' is {'daisy/a.jpg': 3}, expected a table of text"),
 ], ids=['list', 'no labels', 'splits is a list', 'no shards', 'text', 'file'])
-def test_load_of_another_json_names_what_lacks(tmp_path, content, lacking):
+def test_load_of_json_that_is_not_a_manifest_names_the_field(
+    tmp_path, content, message):
   (tmp_path / 'flowers.json').write_text(json.dumps(content))
-  with pytest.raises(InputError, match=lacking):
+  with pytest.raises(InputError, match=message):
     manifest.load(str(tmp_path), 'flowers')
 
 
-ODD_FIELDS = {
+INVALID_FIELDS = {
     'name': [3, None, '\ud800'],
     'labels': [[], 'daisy', [1, 2], ['daisy', None], ['\udfff'], {'daisy': 0}],
     'splits': [None, [], {'train': []}, {'train': 3}],
@@ -87,7 +88,7 @@ ODD_FIELDS = {
     'skipped': [{}, ['a/b'], [{'file': 'a/b'}], [{'file': 3, 'reason': ''}]],
     'duplicates': [{}, ['a/b'], [[]], [[3]]],
 }
-ODD_SPLIT_FIELDS = {
+INVALID_SPLIT_FIELDS = {
     'size': ['abc', -1, 1.5, None, True, 10 ** 400],
     'shards': [[], 'x', [3], [''], ['../x'], ['x\0'], ['..'], ['\ud800']],
     'class_counts': [[], {}, {'daisy': 1}, {'daisy': '1', '玫瑰': 0},
@@ -97,34 +98,34 @@ ODD_SPLIT_FIELDS = {
 }
 
 
-@pytest.mark.parametrize('field', sorted(ODD_FIELDS))
-def test_load_of_odd_field_names_file_field_and_value(tmp_path, field):
+@pytest.mark.parametrize('field', sorted(INVALID_FIELDS))
+def test_load_of_invalid_field_names_file_field_and_value(tmp_path, field):
   path = tmp_path / 'flowers.json'
-  for value in ODD_FIELDS[field]:
+  for value in INVALID_FIELDS[field]:
     path.write_text(json.dumps(dict(example()._asdict(), **{field: value})))
-    with pytest.raises(InputError) as raised:
+    with pytest.raises(InputError) as caught:
       manifest.load(str(tmp_path), 'flowers')
-    message = str(raised.value)
+    message = str(caught.value)
     assert message.startswith('%s is not a manifest' % path)
     assert ": '%s' is " % field in message and '\n' not in message
     assert len(message) < 400
 
 
-@pytest.mark.parametrize('field', sorted(ODD_SPLIT_FIELDS))
-def test_load_of_odd_split_names_file_split_and_field(tmp_path, field):
+@pytest.mark.parametrize('field', sorted(INVALID_SPLIT_FIELDS))
+def test_load_of_invalid_split_names_file_split_and_field(tmp_path, field):
   path = tmp_path / 'flowers.json'
-  for value in ODD_SPLIT_FIELDS[field]:
+  for value in INVALID_SPLIT_FIELDS[field]:
     entry = dict(example().splits['train'], **{field: value})
     path.write_text(json.dumps(example(splits={'train': entry})._asdict()))
-    with pytest.raises(InputError) as raised:
+    with pytest.raises(InputError) as caught:
       manifest.load(str(tmp_path), 'flowers')
-    message = str(raised.value)
+    message = str(caught.value)
     assert message.startswith('%s is not a manifest' % path)
     assert ": '%s' of split 'train' " % field in message
     assert '\n' not in message
 
 
-def test_load_of_sizes_and_bytes_a_shard_keeps_them(tmp_path):
+def test_load_keeps_records_and_bytes_of_each_shard(tmp_path):
   entry = dict(example().splits['train'], shard_sizes=[1], shard_bytes=[200])
   manifest.save(str(tmp_path), example(splits={'train': entry}))
   assert manifest.load(str(tmp_path), 'flowers').splits['train'] == entry

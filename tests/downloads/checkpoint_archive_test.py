@@ -26,20 +26,20 @@ def make_files(folder, version, name, value=1.0):
     session.run(variable.initializer)
     tf.train.Saver(write_version=version).save(
         session, str(folder / name), write_meta_graph=False, write_state=False)
-  found = {os.path.basename(path): open(path, 'rb').read()
-           for path in glob.glob(str(folder / name) + '*')}
-  for file in found:
+  contents = {os.path.basename(path): open(path, 'rb').read()
+              for path in glob.glob(str(folder / name) + '*')}
+  for file in contents:
     (folder / file).unlink()
-  return found
+  return contents
 
 
 @pytest.fixture
 def server(monkeypatch, tmp_path):
-  """Serves two V1 and two V2 archives as the published ones are."""
+  """Serves two V1 and two V2 archives with the layout of the published ones."""
   monkeypatch.setattr(fetch, 'WAITS', (0,) * 3)
   monkeypatch.setenv('no_proxy', '*')
-  made = tmp_path / 'made'
-  made.mkdir()
+  source_dir = tmp_path / 'made'
+  source_dir.mkdir()
   with download_kit.running() as kit:
     for name, version, prefix, value in (
         ('inception_v4', tf.train.SaverDef.V1, '', 4),
@@ -48,20 +48,20 @@ def server(monkeypatch, tmp_path):
         ('mobilenet_v1_1.0_192', tf.train.SaverDef.V2, './', 192)):
       network, row = nets_factory.find_checkpoint(name)
       archive = row.url.rpartition('/')[2]
-      files = make_files(made, version, row.file, value)
+      files = make_files(source_dir, version, row.file, value)
       files.update({'eval.graph': b'x', row.file + '.meta': b'x'})
       kit.files['/' + archive] = download_kit.tar_gz(
           {prefix + file: data for file, data in files.items()})
-      row_of_network = nets_factory.NETWORKS[network]
+      network_row = nets_factory.NETWORKS[network]
       monkeypatch.setitem(nets_factory.NETWORKS, network, (
-          row_of_network._replace(checkpoints=tuple(
+          network_row._replace(checkpoints=tuple(
               c._replace(url=kit.url + '/' + archive) if c == row else c
-              for c in row_of_network.checkpoints))))
+              for c in network_row.checkpoints))))
     yield kit
 
 
 def files_in(folder):
-  """Returns the names of the files there, without recorded checksums."""
+  """Returns the names of the files in a folder, except recorded checksums."""
   return sorted(name for name in os.listdir(str(folder))
                 if not name.endswith('.sha256'))
 
@@ -77,7 +77,7 @@ def download(name, folder):
                                      network)
 
 
-def test_download_single_file_checkpoint(server, tmp_path):
+def test_download_single_file_checkpoint_is_unpacked(server, tmp_path):
   server.behaviours[:] = [{'status': 503}, {'cut': 50}]
   folder = tmp_path / 'new' / 'checkpoints'
   prefix = download('inception_v4', str(folder))
@@ -87,19 +87,20 @@ def test_download_single_file_checkpoint(server, tmp_path):
   assert read_x(prefix) == 4
 
 
-def test_download_of_another_checksum_than_before_is_refused(server, tmp_path):
+def test_download_with_another_checksum_than_before_is_refused(
+    server, tmp_path):
   prefix = download('inception_v4', str(tmp_path))
   record = tmp_path / 'inception_v4_2016_09_09.tar.gz.sha256'
   os.remove(prefix)
   archive = '/inception_v4_2016_09_09.tar.gz'
-  # Still a sound archive: gzip notes the time of writing.
+  # Still a valid archive: gzip stores the time in byte 4.
   data = bytearray(server.files[archive])
   data[4] ^= 1
   server.files[archive] = bytes(data)
-  with pytest.raises(InputError) as raised:
+  with pytest.raises(InputError) as caught:
     download('inception_v4', str(tmp_path))
   assert ('as at its first download; remove %s to accept another file' %
-          record) in str(raised.value) and '\n' not in str(raised.value)
+          record) in str(caught.value) and '\n' not in str(caught.value)
   assert files_in(tmp_path) == ['made']
   record.unlink()
   assert read_x(download('inception_v4', str(tmp_path))) == 4
@@ -107,13 +108,15 @@ def test_download_of_another_checksum_than_before_is_refused(server, tmp_path):
       download_kit.sha256(bytes(data)), archive[1:])
 
 
-def test_download_other_name_in_the_archive(server, tmp_path):
+def test_download_checkpoint_with_other_name_in_the_archive_is_renamed(
+    server, tmp_path):
   prefix = download('inception_resnet_v2', str(tmp_path / 'c'))
   assert files_in(tmp_path / 'c') == ['inception_resnet_v2.ckpt']
   assert read_x(prefix) == 2
 
 
-def test_download_v2_checkpoint_has_the_networks_name_too(server, tmp_path):
+def test_download_v2_checkpoint_is_also_linked_by_the_networks_name(
+    server, tmp_path):
   folder = tmp_path / 'c'
   prefix = download('mobilenet_v1', str(folder))
   assert prefix == str(folder / 'mobilenet_v1.ckpt')
@@ -122,17 +125,17 @@ def test_download_v2_checkpoint_has_the_networks_name_too(server, tmp_path):
       ['mobilenet_v1.ckpt' + file for file in files] +
       ['mobilenet_v1_1.0_224.ckpt' + file for file in files])
   assert read_x(prefix) == 224
-  # Another one of the same network takes the name over; both stay.
+  # Another checkpoint of the network takes over its name; both are kept.
   assert download('mobilenet_v1_1.0_192', str(folder)) == prefix
   assert read_x(prefix) == 192
   assert read_x(str(folder / 'mobilenet_v1_1.0_224.ckpt')) == 224
-  # And back, without the network.
+  # The change back needs no download.
   del server.requests[:]
   download('mobilenet_v1_1.0_224', str(folder))
   assert read_x(prefix) == 224 and not server.requests
 
 
-def test_download_leaves_a_file_of_the_user_alone(server, tmp_path):
+def test_download_keeps_a_file_of_the_user(server, tmp_path):
   own = tmp_path / 'mobilenet_v1.ckpt.index'
   own.write_bytes(b'mine')
   prefix = download('mobilenet_v1', str(tmp_path))
@@ -158,7 +161,7 @@ def test_download_archive_of_the_user_is_used_and_kept(tmp_path, monkeypatch):
   assert archive.read_bytes() == data
 
 
-def test_download_checkpoint_of_another_name_is_taken_if_it_is_the_only_one(
+def test_download_only_checkpoint_of_an_archive_is_used_whatever_its_name(
     tmp_path):
   (tmp_path / 'vgg_16_2016_08_28.tar.gz').write_bytes(download_kit.tar_gz({
       'deep/' + name: data for name, data in make_files(
@@ -173,73 +176,73 @@ def test_download_checkpoint_of_another_name_is_taken_if_it_is_the_only_one(
     ({'vgg_16.ckpt.index': b'rubbish'}, 'vgg_16.ckpt in .* lacks files'),
     ({'/vgg_16.ckpt': b'x'}, 'leaves the folder'),
 ], ids=['none', 'two', 'damaged', 'half', 'hostile'])
-def test_download_archive_that_will_not_do_is_one_line(tmp_path, files,
-                                                       message):
+def test_download_unusable_archive_gives_one_line_error(
+    tmp_path, files, message):
   archive = tmp_path / 'vgg_16_2016_08_28.tar.gz'
   archive.write_bytes(download_kit.tar_gz(files))
-  with pytest.raises(InputError, match=message) as raised:
+  with pytest.raises(InputError, match=message) as caught:
     download('vgg_16', str(tmp_path))
-  assert '\n' not in str(raised.value)
+  assert '\n' not in str(caught.value)
   assert os.listdir(str(tmp_path)) == [archive.name]
 
 
-def killed(*_):
+def interrupt(*_):
   raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize('module,step', [
     (archives, 'unpack'), (checkpoint_archive, '_publish'),
     (checkpoint_archive.marks, 'remove_downloaded')], ids=str)
-def test_download_killed_starts_again_and_leaves_no_archive(
+def test_download_after_a_kill_restarts_and_leaves_no_archive(
     server, tmp_path, monkeypatch, module, step):
   with monkeypatch.context() as patch:
-    patch.setattr(module, step, killed)
+    patch.setattr(module, step, interrupt)
     with pytest.raises(KeyboardInterrupt):
       download('inception_v4', str(tmp_path / 'c'))
   assert checkpoints.is_checkpoint(str(tmp_path / 'c' / 'inception_v4.ckpt')) \
       == (step == 'remove_downloaded')
   del server.requests[:]
   assert read_x(download('inception_v4', str(tmp_path / 'c'))) == 4
-  assert not server.requests  # The archive had come already.
+  assert not server.requests  # The archive was downloaded before the kill.
   assert files_in(tmp_path / 'c') == ['inception_v4.ckpt']
 
 
-def test_download_while_another_one_unpacks_is_one_line(server, tmp_path,
-                                                        monkeypatch):
-  unpack, tried = archives.unpack, []
+def test_download_while_another_process_unpacks_gives_one_line_error(
+    server, tmp_path, monkeypatch):
+  unpack, messages = archives.unpack, []
 
-  def slow(*args):
+  def unpack_slowly(*args):
     with monkeypatch.context() as patch:
       patch.setattr(archives, 'unpack', unpack)
       with pytest.raises(InputError, match='another process is downloading the '
-                         'checkpoint .*mobilenet_v1_1.0_224.ckpt: ') as raised:
+                         'checkpoint .*mobilenet_v1_1.0_224.ckpt: ') as caught:
         download('mobilenet_v1', str(tmp_path / 'c'))
-      # Another one of the same network may come meanwhile.
+      # Another checkpoint of the network may be downloaded meanwhile.
       download('mobilenet_v1_1.0_192', str(tmp_path / 'c'))
-    tried.append(str(raised.value))
+    messages.append(str(caught.value))
     return unpack(*args)
 
-  monkeypatch.setattr(archives, 'unpack', slow)
+  monkeypatch.setattr(archives, 'unpack', unpack_slowly)
   assert read_x(download('mobilenet_v1', str(tmp_path / 'c'))) == 224
-  assert len(tried) == 1 and '\n' not in tried[0]
+  assert len(messages) == 1 and '\n' not in messages[0]
   files = files_in(tmp_path / 'c')
   assert len(files) == 6 and all(name.startswith('mob') for name in files)
 
 
-def test_download_data_cut_short_is_unpacked_again(server, tmp_path):
+def test_download_truncated_data_is_unpacked_again(server, tmp_path):
   folder = tmp_path / 'c'
   prefix = download('mobilenet_v1', str(folder))
   before = sorted(os.listdir(str(folder)))
   data = folder / 'mobilenet_v1_1.0_224.ckpt.data-00000-of-00001'
   os.truncate(str(data), 3)
-  # And a remnant that no longer belongs to it.
+  # A leftover file that no longer belongs to it.
   (folder / 'mobilenet_v1_1.0_224.ckpt.data-00001-of-00002').write_bytes(b'x')
   assert download('mobilenet_v1', str(folder)) == prefix
   assert read_x(prefix) == 224 and data.stat().st_size == 4
   assert sorted(os.listdir(str(folder))) == before
 
 
-def test_download_archive_with_data_cut_short_will_not_do(tmp_path):
+def test_download_archive_with_truncated_data_is_refused(tmp_path):
   files = make_files(tmp_path, tf.train.SaverDef.V2, 'vgg_16.ckpt')
   files['vgg_16.ckpt.data-00000-of-00001'] = b'abc'
   (tmp_path / 'vgg_16_2016_08_28.tar.gz').write_bytes(
@@ -249,39 +252,41 @@ def test_download_archive_with_data_cut_short_will_not_do(tmp_path):
   assert os.listdir(str(tmp_path)) == ['vgg_16_2016_08_28.tar.gz']
 
 
-def test_download_two_of_a_network_at_once_link_one_of_them(server, tmp_path):
+def test_download_two_checkpoints_of_a_network_in_parallel_links_one(
+    server, tmp_path):
   names = ['mobilenet_v1_1.0_192', 'mobilenet_v1_1.0_224']
-  done = []
+  prefixes = []
 
-  def again(name):
+  def download_repeatedly(name):
     for _ in range(40):
-      done.append(download(name, str(tmp_path / 'c')))
+      prefixes.append(download(name, str(tmp_path / 'c')))
 
   for name in names:
     download(name, str(tmp_path / 'c'))
-  threads = [threading.Thread(target=again, args=[name]) for name in names]
+  threads = [threading.Thread(target=download_repeatedly, args=[name])
+             for name in names]
   for thread in threads:
     thread.start()
   for thread in threads:
     thread.join()
-  assert done == [str(tmp_path / 'c' / 'mobilenet_v1.ckpt')] * 80
+  assert prefixes == [str(tmp_path / 'c' / 'mobilenet_v1.ckpt')] * 80
   links = {os.readlink(str(path)).partition('.ckpt')[0]
            for path in (tmp_path / 'c').glob('mobilenet_v1.ckpt*')}
   assert len(links) == 1 and links < set(names)
 
 
-def test_program_says_where_it_is_and_what_to_do(server, tmp_path, capsys):
+def test_program_prints_the_path_and_the_next_step(server, tmp_path, capsys):
   with parsed_flags(download_checkpoint.define_flags,
                     '--checkpoint_dir=%s' % tmp_path):
     download_checkpoint.main(['x', 'mobilenet_v1_1.0_192'])
     with pytest.raises(InputError, match='got 0 names, one is needed'):
       download_checkpoint.main(['x'])
-  shown = capsys.readouterr().out
-  assert shown.startswith('%s/mobilenet_v1.ckpt from http://' % tmp_path)
-  assert 'MODEL_NAME=mobilenet_v1 CHECKPOINT_PATH=' in shown
+  output = capsys.readouterr().out
+  assert output.startswith('%s/mobilenet_v1.ckpt from http://' % tmp_path)
+  assert 'MODEL_NAME=mobilenet_v1 CHECKPOINT_PATH=' in output
 
 
-def test_program_unknown_model_is_one_line_with_the_known():
+def test_program_unknown_model_error_lists_the_known_names():
   done = run_program('tools/download_checkpoint.py', 'nope')
   assert done.returncode == 1 and done.stdout == ''
   assert done.stderr.startswith("download_checkpoint.py: error: unknown "
@@ -291,13 +296,13 @@ def test_program_unknown_model_is_one_line_with_the_known():
     assert name in done.stderr
 
 
-def test_script_help_and_env_set_finds_what_it_brings(tmp_path):
+def test_script_shows_help_and_downloads_to_the_path_of_env_set(tmp_path):
   script = os.path.join(ROOT, 'scripts', 'download_checkpoint.sh')
-  shown = subprocess.run([script, '--help'], capture_output=True, text=True)
-  assert shown.returncode == 0
-  assert 'usage: scripts/download_checkpoint.sh [MODEL]' in shown.stdout
-  assert '--checkpoint_dir' in shown.stdout
-  # MODEL_NAME is what it brings without a name; the archive lies there.
+  help_run = subprocess.run([script, '--help'], capture_output=True, text=True)
+  assert help_run.returncode == 0
+  assert 'usage: scripts/download_checkpoint.sh [MODEL]' in help_run.stdout
+  assert '--checkpoint_dir' in help_run.stdout
+  # It defaults to MODEL_NAME, whose archive is already in the folder.
   (tmp_path / 'vgg_19_2016_08_28.tar.gz').write_bytes(download_kit.tar_gz(
       make_files(tmp_path, tf.train.SaverDef.V1, 'vgg_19.ckpt')))
   env = dict(os.environ, MODEL_NAME='vgg_19')
@@ -305,23 +310,23 @@ def test_script_help_and_env_set_finds_what_it_brings(tmp_path):
                         capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
   assert done.stdout.startswith('%s/vgg_19.ckpt from ' % tmp_path)
-  # The same names as the default of CHECKPOINT_PATH.
+  # The default of CHECKPOINT_PATH has the same file name.
   env.pop('CHECKPOINT_PATH', None)
-  where = subprocess.run(
+  checkpoint_path = subprocess.run(
       ['bash', '-euc', 'source %s/env_set.sh; echo "$CHECKPOINT_PATH"' % ROOT],
       env=env, capture_output=True, text=True, check=True).stdout.strip()
   with parsed_flags(download_checkpoint.define_flags) as values:
-    assert where == os.path.join(values.checkpoint_dir, 'vgg_19.ckpt')
+    assert checkpoint_path == os.path.join(values.checkpoint_dir, 'vgg_19.ckpt')
 
 
-@pytest.mark.parametrize('before', [['--checkpoint_dir=%s'],
-                                    ['--checkpoint_dir', '%s']], ids=str)
-def test_script_takes_a_name_behind_the_flags(tmp_path, before):
+@pytest.mark.parametrize('flags', [['--checkpoint_dir=%s'],
+                                   ['--checkpoint_dir', '%s']], ids=str)
+def test_script_accepts_a_name_after_the_flags(tmp_path, flags):
   (tmp_path / 'vgg_19_2016_08_28.tar.gz').write_bytes(download_kit.tar_gz(
       make_files(tmp_path, tf.train.SaverDef.V1, 'vgg_19.ckpt')))
   done = subprocess.run(
       [os.path.join(ROOT, 'scripts', 'download_checkpoint.sh')] +
-      [word.replace('%s', str(tmp_path)) for word in before] + ['vgg_19'],
+      [word.replace('%s', str(tmp_path)) for word in flags] + ['vgg_19'],
       env=dict(os.environ, MODEL_NAME='vgg_16'), capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
   assert done.stdout.startswith('%s/vgg_19.ckpt from ' % tmp_path)

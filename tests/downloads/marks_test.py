@@ -10,7 +10,7 @@ from downloads import marks
 
 @pytest.fixture
 def path(tmp_path):
-  """A file that was downloaded as another name and moved to its place."""
+  """Returns a file that was downloaded as `x.tgz.part` and then renamed."""
   path, part = str(tmp_path / 'x.tgz'), str(tmp_path / 'x.tgz.part')
   with open(part, 'wb') as stream:
     stream.write(b'content')
@@ -19,21 +19,20 @@ def path(tmp_path):
   return path
 
 
-def test_remove_downloaded_takes_the_download_and_its_mark(path, tmp_path):
+def test_remove_downloaded_removes_the_download_and_its_mark(path, tmp_path):
   assert marks.is_downloaded(path) and not marks.is_users_own(path)
   marks.remove_downloaded(path)
   assert os.listdir(str(tmp_path)) == []
   assert not marks.is_downloaded(path) and not marks.is_users_own(path)
-  marks.remove_downloaded(path)  # And again does no harm.
+  marks.remove_downloaded(path)  # A second call does nothing.
 
 
 @pytest.mark.parametrize('change', ['content', 'time', 'mark', 'half'])
-def test_remove_downloaded_keeps_what_the_user_put_there(path, tmp_path,
-                                                         change):
+def test_remove_downloaded_keeps_a_file_of_the_user(path, tmp_path, change):
   if change == 'content':
     with open(path, 'ab') as stream:
       stream.write(b'!')
-  elif change == 'time':  # Of the same length, by chance.
+  elif change == 'time':  # As if another file had the same length.
     os.utime(path, ns=(1, 1))
   elif change == 'mark':
     os.remove(path + '.downloaded')
@@ -44,12 +43,12 @@ def test_remove_downloaded_keeps_what_the_user_put_there(path, tmp_path,
   assert os.listdir(str(tmp_path)) == ['x.tgz']
 
 
-def test_is_users_own_knows_a_link_that_leads_nowhere(tmp_path):
+def test_is_users_own_broken_link_is_true(tmp_path):
   os.symlink('nowhere', str(tmp_path / 'x.tgz'))
   assert marks.is_users_own(str(tmp_path / 'x.tgz'))
 
 
-def test_mark_that_cannot_be_written_is_one_line(tmp_path):
+def test_mark_that_cannot_be_written_gives_one_line_error(tmp_path):
   (tmp_path / 'x.tgz.downloaded').mkdir()
   with pytest.raises(InputError, match='cannot write .*x.tgz.downloaded: '):
     marks.mark(str(tmp_path / 'x.tgz'), str(tmp_path))

@@ -7,17 +7,17 @@ from datasets.conversion import convert_flowers, public
 from kits import dataset_kit
 
 
-@pytest.mark.parametrize('more, is_whole', [
+@pytest.mark.parametrize('extra_files, is_whole', [
     ({}, True), ({'tulips/.DS_Store': b'x', 'roses/Thumbs.db': b'x',
                   '.ipynb_checkpoints/a.jpg': b'x'}, True),
     ({'tulips/mine.jpg': b'x'}, False), ({'mine/1.jpg': b'x'}, False)], ids=str)
-def test_is_whole_set_counts_photos_but_no_hidden_files(
-    tmp_path, monkeypatch, more, is_whole):
-  whole = public_sets.PUBLIC_SETS['flowers']._replace(
+def test_is_whole_set_counts_photos_and_ignores_hidden_files(
+    tmp_path, monkeypatch, extra_files, is_whole):
+  flowers = public_sets.PUBLIC_SETS['flowers']._replace(
       split_sizes={'train': 18, 'validation': 2})
-  monkeypatch.setitem(public_sets.PUBLIC_SETS, 'flowers', whole)
-  dataset_kit.make_folder(tmp_path, dict.fromkeys(whole.labels(), 4))
-  for file, data in more.items():
+  monkeypatch.setitem(public_sets.PUBLIC_SETS, 'flowers', flowers)
+  dataset_kit.make_folder(tmp_path, dict.fromkeys(flowers.labels(), 4))
+  for file, data in extra_files.items():
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_bytes(data)
   assert convert_flowers.is_whole_set(str(tmp_path)) == is_whole
@@ -26,9 +26,9 @@ def test_is_whole_set_counts_photos_but_no_hidden_files(
 @pytest.mark.parametrize('name, data', [
     ('mine.jpg', dataset_kit.photo_bytes(999)), ('.DS_Store', b'hidden')],
                          ids=['photo', 'hidden'])
-def test_convert_flowers_with_a_file_added_keeps_every_photo_in_its_split(
+def test_convert_flowers_with_added_file_keeps_every_photo_in_its_split(
     tmp_path, monkeypatch, name, data):
-  # Of 20 photos a kind slim's share would be 5, and the default's 2.
+  # Of 20 photos per class slim's share for validation is 5, the default's is 2.
   monkeypatch.setitem(public_sets.PUBLIC_SETS, 'flowers',
                       public_sets.PUBLIC_SETS['flowers']._replace(
                           split_sizes={'train': 75, 'validation': 25}))
@@ -43,8 +43,8 @@ def test_convert_flowers_with_a_file_added_keeps_every_photo_in_its_split(
   after = public.convert('flowers', str(tmp_path))
   assert after.percent_validation == before.percent_validation == 25
   assert {file: after.files[file] for file in before.files} == before.files
-  anew = public.convert('flowers', str(tmp_path), percent_validation=10,
-                        num_shards=3)
-  assert anew.splits['validation']['size'] == 10
+  changed = public.convert('flowers', str(tmp_path), percent_validation=10,
+                           num_shards=3)
+  assert changed.splits['validation']['size'] == 10
   again = public.convert('flowers', str(tmp_path))
   assert len(again.splits['train']['shards']) == again.num_shards == 3

@@ -52,7 +52,7 @@ def test_convert_record_has_slims_keys_and_values(converted):
   assert feature['image/object/bbox/xmin'].WhichOneof('kind') == 'float_list'
 
 
-def test_convert_boxes_go_to_their_photo(converted):
+def test_convert_boxes_are_stored_with_their_photo(converted):
   feature = read(converted, *TRAIN)['n01440764_0.JPEG']
   assert list(feature['image/object/bbox/label'].int64_list.value) == [1, 1]
   boxes = {side: list(feature['image/object/bbox/' + side].float_list.value)
@@ -61,19 +61,19 @@ def test_convert_boxes_go_to_their_photo(converted):
                    'xmax': [0.75, 0.5], 'ymax': [1.0, 0.625]}
 
 
-def test_convert_every_photo_once_shuffled_over_even_files(converted):
+def test_convert_photos_are_shuffled_evenly_over_the_shards(converted):
   sizes = [len(read(converted, name)) for name in TRAIN + VALIDATION]
   assert sizes == [4, 5, 4, 5, 2, 3]
   examples = read(converted, *TRAIN)
   assert len(examples) == 18
-  first = {name.split('_')[0] for name in read(converted, TRAIN[0])}
-  assert len(first) > 1
+  first_shard_ids = {name.split('_')[0] for name in read(converted, TRAIN[0])}
+  assert len(first_shard_ids) > 1
   for name, feature in examples.items():
     label = feature['image/class/label'].int64_list.value[0]
     assert label == LABELS[IDS.index(name.split('_')[0])]
 
 
-def test_convert_validation_classes_are_by_line(converted):
+def test_convert_validation_labels_follow_the_lines_of_the_file(converted):
   labels = {name: feature['image/class/label'].int64_list.value[0]
             for name, feature in read(converted, *VALIDATION).items()}
   assert labels == {'ILSVRC2012_val_%08d.JPEG' % (line + 1): LABELS[line % 3]
@@ -107,18 +107,18 @@ def test_get_dataset_reads_slims_files_without_manifest(converted, tmp_path):
   assert dataset.num_samples == 18 and dataset.num_classes == 1001
   reports = list(verify.verify(str(tmp_path), 'imagenet'))
   assert [report.num_records for report in reports] == [18, 5]
-  (tmp_path / TRAIN[0]).unlink()  # A part of the files is counted, as well.
+  (tmp_path / TRAIN[0]).unlink()  # The records of the other files are counted.
   dataset = dataset_factory.get_dataset('imagenet', 'train', str(tmp_path))
   assert dataset.num_samples == 14
 
 
-def test_convert_same_bytes_whatever_the_order_of_the_listing(
+def test_convert_reversed_listing_gives_the_same_bytes(
     tree, converted, tmp_path, monkeypatch):
-  scan = os.scandir
+  scandir = os.scandir
 
-  class Backwards:
+  class ReversedListing:
     def __init__(self, folder):
-      self.entries = reversed(sorted(scan(folder), key=lambda e: e.name))
+      self.entries = reversed(sorted(scandir(folder), key=lambda e: e.name))
 
     def __enter__(self):
       return self.entries
@@ -126,7 +126,7 @@ def test_convert_same_bytes_whatever_the_order_of_the_listing(
     def __exit__(self, *_):
       pass
 
-  monkeypatch.setattr(imagenet_source.os, 'scandir', Backwards)
+  monkeypatch.setattr(imagenet_source.os, 'scandir', ReversedListing)
   convert(tree, tmp_path)
   monkeypatch.undo()
   assert dataset_kit.file_contents(tmp_path) == (
@@ -140,7 +140,7 @@ def test_convert_validation_in_class_folders(tree, tmp_path):
   assert list(manifest.splits) == ['validation']
 
 
-def test_convert_bad_photos_are_mended_or_listed(tmp_path):
+def test_convert_bad_photos_are_repaired_or_listed(tmp_path):
   make_tree(tmp_path)
   folder = tmp_path / 'train' / IDS[0]
   (folder / 'n01440764_0.JPEG').write_bytes(dataset_kit.photo_bytes(1, 'PNG'))
@@ -168,7 +168,7 @@ def test_convert_bad_photos_are_mended_or_listed(tmp_path):
                                 num_decoded=0))[0].problems
 
 
-def test_convert_too_many_bad_photos_is_an_error_that_changes_nothing(tmp_path):
+def test_convert_too_many_bad_photos_fails_and_changes_nothing(tmp_path):
   make_tree(tmp_path)
   out = tmp_path / 'out'
   convert(tmp_path, out)
@@ -187,14 +187,14 @@ def test_convert_too_many_bad_photos_is_an_error_that_changes_nothing(tmp_path):
   assert after == before
 
 
-def test_convert_records_of_somebody_else_are_left_alone(tree, tmp_path):
+def test_convert_records_of_unknown_origin_are_kept(tree, tmp_path):
   (tmp_path / 'train-00000-of-01024').write_bytes(b'precious')
   with pytest.raises(InputError, match='1 record files of unknown origin'):
     convert(tree, tmp_path)
   assert [path.name for path in tmp_path.iterdir()] == ['train-00000-of-01024']
 
 
-def test_convert_labels_of_another_data_set_are_left_alone(tree, tmp_path):
+def test_convert_labels_of_another_data_set_are_kept(tree, tmp_path):
   (tmp_path / 'labels.txt').write_text('0:cat\n1:dog\n')
   convert(tree, tmp_path)
   assert (tmp_path / 'labels.txt').read_text() == '0:cat\n1:dog\n'
@@ -226,7 +226,7 @@ def test_convert_labels_of_another_data_set_are_left_alone(tree, tmp_path):
     (lambda tree: (tree / 'boxes.csv').write_bytes(b'\xff'),
      'cannot read the boxes'),
 ])
-def test_convert_wrong_input_is_one_line(tmp_path, change, message):
+def test_convert_invalid_input_gives_one_line_error(tmp_path, change, message):
   make_tree(tmp_path, photos=1)
   change(tmp_path)
   with pytest.raises(InputError, match=message) as caught:
@@ -240,28 +240,30 @@ def test_convert_wrong_input_is_one_line(tmp_path, change, message):
     (dict(validation_labels=None), 'are not in class folders: a file with'),
     (dict(num_train_shards=0), '0 record files of train'),
 ])
-def test_convert_wrong_arguments_are_refused(tree, tmp_path, kwargs, message):
+def test_convert_invalid_arguments_are_refused(tree, tmp_path, kwargs, message):
   with pytest.raises(InputError, match=message):
     convert(tree, tmp_path, **kwargs)
 
 
-def test_convert_target_that_is_a_file_is_named(tree, tmp_path):
+def test_convert_output_path_that_is_a_file_is_named_in_the_error(
+    tree, tmp_path):
   (tmp_path / 'out').write_text('')
   with pytest.raises(InputError, match='cannot write to .*out'):
     convert(tree, tmp_path / 'out')
 
 
-def test_list_validation_other_names_go_by_their_order(tmp_path):
+def test_list_validation_other_file_names_are_sorted(tmp_path):
   for name in 'cab':
     (tmp_path / (name + '.jpg')).write_bytes(b'x')
   path = tmp_path / '.classes'
   path.write_text('\n'.join(IDS) + '\n')
-  found = imagenet_source.list_validation(str(tmp_path), str(path))
-  assert [(os.path.basename(row.path), row.label) for row in found] == list(
-      zip(['a.jpg', 'b.jpg', 'c.jpg'], LABELS))
+  entries = imagenet_source.list_validation(str(tmp_path), str(path))
+  assert [(os.path.basename(entry.path), entry.label)
+          for entry in entries] == list(
+              zip(['a.jpg', 'b.jpg', 'c.jpg'], LABELS))
 
 
-def test_full_set_sizes_are_those_of_slim():
-  known = public_sets.PUBLIC_SETS['imagenet']
-  assert known.split_sizes == {'train': 1281167, 'validation': 50000}
-  assert len(known.labels()) == 1001
+def test_full_set_has_the_sizes_of_slim():
+  spec = public_sets.PUBLIC_SETS['imagenet']
+  assert spec.split_sizes == {'train': 1281167, 'validation': 50000}
+  assert len(spec.labels()) == 1001

@@ -1,4 +1,4 @@
-"""Tests of convert_imagenet.py: again after a kill, damage or an error."""
+"""Tests of convert_imagenet.py: repeated after a kill, damage or an error."""
 
 import os
 import shutil
@@ -31,8 +31,8 @@ from kits.imagenet_kit import (
 tree, converted = imagenet_kit.tree, imagenet_kit.converted
 
 
-def stop_moving(patch, folder, moved):
-  """Lets a conversion end when it has moved some files into a folder."""
+def stop_after_moves(patch, folder, moved):
+  """Makes a conversion stop after it has moved `moved` files into `folder`."""
   replace, moves = os.replace, []
 
   def move(source, target):
@@ -45,13 +45,13 @@ def stop_moving(patch, folder, moved):
   patch.setattr(convert_imagenet.os, 'replace', move)
 
 
-def mend(path, number):
-  """Writes a photo over what was none, later."""
+def repair(path, number):
+  """Replaces an unusable file by a photo with a later time stamp."""
   path.write_bytes(dataset_kit.photo_bytes(number))
   os.utime(str(path), ns=(0, path.stat().st_mtime_ns + 1))
 
 
-def test_convert_photos_mended_after_an_error_are_looked_at_again(tmp_path):
+def test_convert_photos_repaired_after_an_error_are_read_again(tmp_path):
   make_tree(tmp_path)
   bad = [tmp_path / 'train' / IDS[0] / ('n01440764_%d.JPEG' % number)
          for number in (1, 4)]
@@ -60,7 +60,7 @@ def test_convert_photos_mended_after_an_error_are_looked_at_again(tmp_path):
   for path, number in zip(bad, (1, 4)):
     with pytest.raises(InputError, match='photos cannot be used'):
       convert(tmp_path, tmp_path / 'out', max_bad_fraction=0)
-    mend(path, number)
+    repair(path, number)
   manifest = convert(tmp_path, tmp_path / 'out', max_bad_fraction=0)
   assert not manifest.skipped
   convert(tmp_path, tmp_path / 'whole')
@@ -68,21 +68,22 @@ def test_convert_photos_mended_after_an_error_are_looked_at_again(tmp_path):
       dataset_kit.file_contents(tmp_path / 'whole'))
 
 
-def test_convert_error_again_reads_only_what_was_bad(tmp_path, monkeypatch):
+def test_convert_after_an_error_reads_only_the_bad_photos_again(
+    tmp_path, monkeypatch):
   make_tree(tmp_path)
   (tmp_path / 'train' / IDS[0] / 'n01440764_1.JPEG').write_bytes(b'no photo')
   with pytest.raises(InputError, match='1 of 23 photos'):
     convert(tmp_path, tmp_path / 'out', max_bad_fraction=0)
-  monkeypatch.setattr(imagenet_shards, 'write', None)  # All is there.
-  read = []
+  monkeypatch.setattr(imagenet_shards, 'write', None)  # All shards exist.
+  read_paths = []
   read_photo = imagenet_shards._read_photo
   monkeypatch.setattr(imagenet_shards, '_read_photo',
-                      lambda path: read.append(path) or read_photo(path))
+                      lambda path: read_paths.append(path) or read_photo(path))
   convert(tmp_path, tmp_path / 'out', max_bad_fraction=1)
-  assert [os.path.basename(path) for path in read] == ['n01440764_1.JPEG']
+  assert [os.path.basename(path) for path in read_paths] == ['n01440764_1.JPEG']
 
 
-def test_convert_photo_mended_after_a_conversion_is_taken(tmp_path):
+def test_convert_photo_repaired_after_a_conversion_is_added(tmp_path):
   make_tree(tmp_path)
   bad = tmp_path / 'train' / IDS[0] / 'n01440764_1.JPEG'
   bad.write_bytes(b'no photo')
@@ -91,7 +92,7 @@ def test_convert_photo_mended_after_a_conversion_is_taken(tmp_path):
   before = {path.name: path.stat().st_ino for path in out.iterdir()}
   convert(tmp_path, out, max_bad_fraction=1)
   assert before == {path.name: path.stat().st_ino for path in out.iterdir()}
-  mend(bad, 1)
+  repair(bad, 1)
   assert not convert(tmp_path, out).skipped
   convert(tmp_path, tmp_path / 'whole')
   assert dataset_kit.file_contents(out) == (
@@ -99,21 +100,22 @@ def test_convert_photo_mended_after_a_conversion_is_taken(tmp_path):
 
 
 @pytest.mark.parametrize('moved', [1, 4])
-@pytest.mark.parametrize('former', [False, True])
-def test_convert_killed_in_moving_and_run_with_another_plan_mixes_nothing(
-    tree, tmp_path, monkeypatch, moved, former):
-  if former:
+@pytest.mark.parametrize('has_former', [False, True])
+def test_convert_killed_while_moving_then_other_num_shards_mixes_no_files(
+    tree, tmp_path, monkeypatch, moved, has_former):
+  if has_former:
     convert(tree, tmp_path, num_train_shards=3)
   with monkeypatch.context() as patch:
-    stop_moving(patch, tmp_path, moved)
+    stop_after_moves(patch, tmp_path, moved)
     with pytest.raises(KeyboardInterrupt):
       convert(tree, tmp_path)
   assert (tmp_path / TRAIN[0]).exists()
-  two = convert(tree, tmp_path, num_train_shards=2, validation_dir=None)
-  assert list(two.splits) == (['train', 'validation'] if former else ['train'])
+  second = convert(tree, tmp_path, num_train_shards=2, validation_dir=None)
+  assert list(second.splits) == (
+      ['train', 'validation'] if has_former else ['train'])
   assert [report.problems for report in verify.verify(
-      str(tmp_path), 'imagenet', num_decoded=0)] == [[]] * len(two.splits)
-  # What the killed run made of the other split is still of use.
+      str(tmp_path), 'imagenet', num_decoded=0)] == [[]] * len(second.splits)
+  # The shards that the killed run wrote of the other split are still used.
   convert(tree, tmp_path, train_dir=None)
   convert(tree, tmp_path / 'whole', num_train_shards=2)
   assert dataset_kit.file_contents(tmp_path) == (
@@ -122,32 +124,33 @@ def test_convert_killed_in_moving_and_run_with_another_plan_mixes_nothing(
       'whole']
 
 
-def test_convert_while_another_process_converts_is_one_line(tree, tmp_path):
+def test_convert_while_another_process_converts_gives_one_line_error(
+    tree, tmp_path):
   with converted_files.hold(str(tmp_path)):
     with pytest.raises(InputError, match='another process is converting'):
       convert(tree, tmp_path)
   assert not list(tmp_path.iterdir())
 
 
-def test_convert_again_keeps_what_is_there(tree, tmp_path):
+def test_convert_again_keeps_the_existing_files(tree, tmp_path):
   convert(tree, tmp_path)
   before = {path.name: path.stat().st_ino for path in tmp_path.iterdir()}
   convert(tree, tmp_path)
   assert before == {path.name: path.stat().st_ino
                     for path in tmp_path.iterdir()}
-  convert(tree, tmp_path, num_train_shards=2)  # Another plan: made anew.
+  convert(tree, tmp_path, num_train_shards=2)  # All shards are replaced.
   names = {path.name for path in tmp_path.iterdir()}
   assert 'train-00001-of-00002' in names and TRAIN[0] not in names
 
 
 @pytest.mark.parametrize('moved', [0, 3, 6])
-def test_convert_killed_run_goes_on_with_the_same_bytes(
+def test_convert_after_a_kill_continues_to_the_same_bytes(
     tree, converted, tmp_path, monkeypatch, moved):
-  """Stops it after two files, and again after some are in their place."""
+  """Stops after two shards are written, then after `moved` files are moved."""
   write_shard = imagenet_shards.write
   written = []
 
-  def write_two(path, *args):
+  def write_at_most_two(path, *args):
     if len(written) == 2:
       raise KeyboardInterrupt
     facts = write_shard(path, *args)
@@ -156,7 +159,7 @@ def test_convert_killed_run_goes_on_with_the_same_bytes(
 
   monkeypatch.setattr(convert_imagenet.threads, 'run_in_threads',
                       lambda function, items: list(map(function, items)))
-  monkeypatch.setattr(imagenet_shards, 'write', write_two)
+  monkeypatch.setattr(imagenet_shards, 'write', write_at_most_two)
   with pytest.raises(KeyboardInterrupt):
     convert(tree, tmp_path)
   with pytest.raises(InputError, match='not converted'):
@@ -168,19 +171,19 @@ def test_convert_killed_run_goes_on_with_the_same_bytes(
 
   monkeypatch.setattr(imagenet_shards, 'write', write_others)
   with monkeypatch.context() as patch:
-    stop_moving(patch, tmp_path, moved)
+    stop_after_moves(patch, tmp_path, moved)
     with pytest.raises(KeyboardInterrupt):
       convert(tree, tmp_path)
   with pytest.raises(InputError, match='not converted'):
     dataset_factory.get_dataset('imagenet', 'train', str(tmp_path))
-  monkeypatch.setattr(imagenet_shards, 'write', None)  # All is there.
+  monkeypatch.setattr(imagenet_shards, 'write', None)  # All shards exist.
   convert(tree, tmp_path)
   assert dataset_kit.file_contents(tmp_path) == (
       dataset_kit.file_contents(converted))
   assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
-KILLED = """
+CONVERT_PROGRAM = """
 import sys
 from datasets.conversion import convert_imagenet
 convert_imagenet.convert(sys.argv[1], train_dir=sys.argv[2],
@@ -190,24 +193,26 @@ convert_imagenet.convert(sys.argv[1], train_dir=sys.argv[2],
 
 @pytest.mark.slow
 @pytest.mark.engine('tf1')
-def test_convert_killed_by_signal_goes_on(tmp_path):
+def test_convert_after_sigkill_continues_to_the_same_bytes(tmp_path):
   make_tree(tmp_path, photos=400)
-  command = [sys.executable, '-c', KILLED, str(tmp_path / 'out'),
+  command = [sys.executable, '-c', CONVERT_PROGRAM, str(tmp_path / 'out'),
              str(tmp_path / 'train')]
   kwargs = dict(cwd=helpers.ROOT)
-  aside = tmp_path / 'out' / '.imagenet.converting'
-  kept = {}
-  for wanted in (1, 5):
+  work_dir = tmp_path / 'out' / '.imagenet.converting'
+  stamps_before = {}
+  for min_shards in (1, 5):
     process = subprocess.Popen(command, **kwargs)
     while process.poll() is None and (
-        not aside.exists() or len(list(aside.glob('train*.json'))) < wanted):
+        not work_dir.exists() or
+        len(list(work_dir.glob('train*.json'))) < min_shards):
       time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    now = {path.name: path.stat().st_mtime_ns for path in aside.glob('*.json')}
-    assert set(kept) <= set(now)
-    assert all(now[name] == stamp for name, stamp in kept.items())
-    kept = now
+    stamps = {path.name: path.stat().st_mtime_ns
+              for path in work_dir.glob('*.json')}
+    assert set(stamps_before) <= set(stamps)
+    assert all(stamps[name] == stamp for name, stamp in stamps_before.items())
+    stamps_before = stamps
   subprocess.run(command, check=True, **kwargs)
   convert_imagenet.convert(str(tmp_path / 'once'),
                            train_dir=str(tmp_path / 'train'),
@@ -217,8 +222,8 @@ def test_convert_killed_by_signal_goes_on(tmp_path):
 
 
 @pytest.mark.parametrize('damage', [cut, flip, overwrite, os.remove])
-def test_convert_damaged_file_alone_is_made_again(tmp_path, monkeypatch,
-                                                  damage):
+def test_convert_damaged_shard_alone_is_rewritten(
+    tmp_path, monkeypatch, damage):
   make_tree(tmp_path)
   (tmp_path / 'train' / IDS[0] / 'n01440764_1.JPEG').write_bytes(b'no photo')
   out = tmp_path / 'out'
@@ -248,7 +253,7 @@ def test_convert_leftover_of_a_run_killed_at_its_end_is_removed(
       '.imagenet.converting'}
 
 
-def test_convert_other_split_after_a_kill_in_moving_is_refused(
+def test_convert_other_split_after_a_kill_while_moving_is_refused(
     tree, tmp_path, monkeypatch):
   convert(tree, tmp_path)
   with monkeypatch.context() as patch:
@@ -268,7 +273,7 @@ def stop(*_, **__):
 
 
 class StopAt:
-  """Counts what changes folders, and stops before number `last`."""
+  """Counts the calls that change folders; raises at call number `last`."""
 
   def __init__(self, monkeypatch, last):
     self.count, self.last = 0, last
@@ -288,16 +293,16 @@ class StopAt:
 
 @pytest.mark.slow
 @pytest.mark.engine('tf1')
-@pytest.mark.parametrize('then', ['again', 'back'])
+@pytest.mark.parametrize('next_run', ['again', 'back'])
 @pytest.mark.parametrize('change', ['seed', 'num_train_shards', 'damage'])
-def test_convert_killed_anywhere_ends_with_the_same_bytes(
-    tmp_path, monkeypatch, change, then):
-  """Kills it wherever it changes the folder; then runs it or the former one."""
+def test_convert_killed_at_any_change_ends_with_the_same_bytes(
+    tmp_path, monkeypatch, change, next_run):
+  """Stops at each change of the folder, then repeats this or the former run."""
   make_tree(tmp_path, photos=2)
   monkeypatch.setattr(convert_imagenet.threads, 'run_in_threads',
                       lambda function, items: list(map(function, items)))
-  more = {} if change == 'damage' else {change: 3}
-  last_run = {'seed': 0, **(more if then == 'again' else {})}
+  changed_options = {} if change == 'damage' else {change: 3}
+  last_run = {'seed': 0, **(changed_options if next_run == 'again' else {})}
   convert(tmp_path, tmp_path / 'former', **last_run)
   expected = dataset_kit.file_contents(tmp_path / 'former')
   shutil.rmtree(str(tmp_path / 'former'))
@@ -308,12 +313,12 @@ def test_convert_killed_anywhere_ends_with_the_same_bytes(
     out = tmp_path / ('out%d' % last)
     shutil.copytree(str(tmp_path / 'former'), str(out))
     with monkeypatch.context() as patch:
-      stopping = StopAt(patch, last)
+      counter = StopAt(patch, last)
       try:
-        convert(tmp_path, out, **more)
+        convert(tmp_path, out, **changed_options)
       except KeyboardInterrupt:
         pass
-    if stopping.count < last:
+    if counter.count < last:
       break
     convert(tmp_path, out, **last_run)
     assert dataset_kit.file_contents(out) == expected, last

@@ -17,56 +17,57 @@ from kits.helpers import ROOT
 
 
 def die(monkeypatch, calls):
-  """Lets the process die before it moves or removes its n-th file.
+  """Makes the process die before it moves or removes its n-th file.
 
   Returns:
-    List that gets what was moved to or removed.
+    List to which the target of each move or removal is appended.
   """
-  done = []
+  targets = []
 
-  def or_die(function):
+  def with_limit(function):
     def wrapped(*paths, **kwargs):
-      done.append(paths[-1])
-      if len(done) == calls:
+      targets.append(paths[-1])
+      if len(targets) == calls:
         raise SystemExit('killed')
-      if len(done) < calls:  # The dead do not tidy up.
+      if len(targets) < calls:  # A killed process does not clean up.
         function(*paths, **kwargs)
     return wrapped
 
   for name in ('replace', 'remove'):
-    monkeypatch.setattr(os, name, or_die(getattr(os, name)))
-  return done
+    monkeypatch.setattr(os, name, with_limit(getattr(os, name)))
+  return targets
 
 
-# Four lists are written aside; one manifest and 3 files go; 6 files come.
+# 4 files are written to the work folder, the former manifest and 3 former files
+# are moved away or removed, and 6 files are moved to their places.
 _MOVES = 4 + 1 + 3 + 6
 
 
 @pytest.mark.parametrize('calls', range(1, _MOVES + 1))
 def test_convert_killed_with_photos_added_still_keeps_the_splits(
     tmp_path, monkeypatch, calls):
-  """The former manifest has moved aside, and is found there."""
+  """The former manifest is found in the work folder."""
   folder = make(tmp_path)
   turn_cats(tmp_path, convert(tmp_path))
   shutil.copytree(str(tmp_path), str(tmp_path / 'other'))
   add(folder, 'cat', range(30))
   add(tmp_path / 'other' / 'pets', 'cat', range(30))
   convert(tmp_path / 'other')
-  for call in (calls, min(calls, 9)):  # The second time less is to be done.
+  for call in (calls, min(calls, 9)):  # The second run has less to do.
     with monkeypatch.context() as patch:
-      done = die(patch, call)
+      targets = die(patch, call)
       with pytest.raises(SystemExit):
         convert(tmp_path)
       if call == _MOVES:
-        assert done[call - 1] == str(tmp_path / 'pets.json')
+        assert targets[call - 1] == str(tmp_path / 'pets.json')
   convert(tmp_path)
   assert (dataset_kit.file_contents(tmp_path) ==
           dataset_kit.file_contents(tmp_path / 'other'))
   assert not os.path.exists(dataset_factory.work_dir(str(tmp_path), 'pets'))
 
 
-# A process of its own loads TensorFlow once; its children are killed.
-KILLER = '''
+# A separate process loads TensorFlow once; its children are killed.
+KILLING_PROGRAM = '''
 import os, shutil, signal, sys, time
 from datasets.conversion import convert_photos
 
@@ -81,7 +82,7 @@ def contents(folder):
 source, target, moments = sys.argv[1], sys.argv[2], int(sys.argv[3])
 replace = os.replace
 
-def slow_replace(*paths):  # So that a share of the moments falls between moves.
+def slow_replace(*paths):  # So that some of the kills fall between moves.
   replace(*paths)
   time.sleep(0.02)
 
@@ -110,7 +111,7 @@ print(killed)
 
 
 @pytest.mark.slow
-def test_convert_killed_by_the_kernel_ends_in_the_same_bytes(tmp_path):
+def test_convert_killed_by_sigkill_ends_with_the_same_bytes(tmp_path):
   source = tmp_path / 'source'
   folder = make(source, {'cat': 20, 'dog': 20})
   convert(source, percent_validation=10)
@@ -119,13 +120,14 @@ def test_convert_killed_by_the_kernel_ends_in_the_same_bytes(tmp_path):
         dataset_kit.photo_bytes(1000 + number, size=(500, 300)))
   moments = 8
   done = subprocess.run(
-      [sys.executable, '-c', KILLER, str(source), str(tmp_path / 'target'),
-       str(moments)], cwd=ROOT, capture_output=True, text=True, timeout=120)
+      [sys.executable, '-c', KILLING_PROGRAM, str(source),
+       str(tmp_path / 'target'), str(moments)],
+      cwd=ROOT, capture_output=True, text=True, timeout=120)
   assert done.returncode == 0, done.stderr
   assert int(done.stdout) >= moments // 2
 
 
-def test_convert_while_another_process_does_is_an_error(tmp_path):
+def test_convert_while_another_process_converts_is_refused(tmp_path):
   folder = make(tmp_path)
   with converted_files.hold(str(folder)):
     with pytest.raises(InputError, match='another process is converting'):
@@ -133,23 +135,23 @@ def test_convert_while_another_process_does_is_an_error(tmp_path):
   assert len(convert(tmp_path).files) == 40
 
 
-def test_convert_that_fails_while_writing_leaves_nothing_aside(
-    tmp_path, monkeypatch):
-  """A full disk: the next step of the user needs the space."""
+def test_convert_write_failure_leaves_no_work_folder(tmp_path, monkeypatch):
+  """After a full disk the user needs the space."""
   make(tmp_path)
 
-  def full(*_):
+  def raise_disk_full(*_):
     raise OSError(28, 'No space left on device')
 
-  monkeypatch.setattr(converted_files.record_dataset, 'make_example', full)
+  monkeypatch.setattr(converted_files.record_dataset, 'make_example',
+                      raise_disk_full)
   with pytest.raises(InputError, match='cannot write to .*No space left'):
     convert(tmp_path)
   assert os.listdir(str(tmp_path)) == ['pets']
 
 
-def test_convert_killed_with_photos_saved_anew_still_keeps_the_splits(
+def test_convert_killed_with_resaved_photos_still_keeps_the_splits(
     tmp_path, monkeypatch):
-  """The former records, which tell the pixels, are gone by then."""
+  """The former records, with which pixels are compared, are deleted by then."""
   folder = make(tmp_path)
   before = convert(tmp_path)
   turn_cats(tmp_path, before)
@@ -159,12 +161,12 @@ def test_convert_killed_with_photos_saved_anew_still_keeps_the_splits(
     with pytest.raises(SystemExit):
       convert(tmp_path)
   after = convert(tmp_path).files
-  for file, new in renamed.items():
-    assert after[new] == before.files[file]
+  for file, new_file in renamed.items():
+    assert after[new_file] == before.files[file]
 
 
-def test_convert_full_disk_at_the_last_step_leaves_the_former_data(tmp_path):
-  """Record files of a photo each are small; the manifest is not."""
+def test_convert_full_disk_at_the_last_step_keeps_the_former_data(tmp_path):
+  """Record files of one photo each are small enough; the manifest is not."""
   make(tmp_path)
   convert(tmp_path, num_shards=28)
   before, limit = dataset_kit.file_contents(tmp_path), 4096
@@ -183,8 +185,8 @@ def test_convert_full_disk_at_the_last_step_leaves_the_former_data(tmp_path):
   assert sorted(os.listdir(str(tmp_path))) == sorted([*before, 'pets'])
 
 
-# Children of one process, so that all are at the last step at once.
-TOGETHER = '''
+# Children of one process, so that all are at the last step at the same time.
+PARALLEL_PROGRAM = '''
 import os, sys, time
 from datasets.conversion import convert_photos
 folder, names, rounds = sys.argv[1], sys.argv[2].split(','), int(sys.argv[3])
@@ -207,18 +209,18 @@ sys.exit(failed)
 '''
 
 
-def test_convert_two_data_sets_in_one_folder_at_once_gives_both(tmp_path):
+def test_convert_data_sets_in_one_folder_in_parallel_succeeds(tmp_path):
   names = ['pets', 'trees', 'stars', 'boats']
   for name in names:
     make(tmp_path, {name + ' a': 3, name + ' b': 3}, name)
   done = subprocess.run(
-      [sys.executable, '-c', TOGETHER, str(tmp_path), ','.join(names), '12'],
-      cwd=ROOT, capture_output=True, text=True, timeout=120)
+      [sys.executable, '-c', PARALLEL_PROGRAM, str(tmp_path), ','.join(names),
+       '12'], cwd=ROOT, capture_output=True, text=True, timeout=120)
   assert done.returncode == 0, done.stdout + done.stderr
   for name in names:
     assert dataset_factory.get_labels(name, str(tmp_path)) == [
         name + ' a', name + ' b']
     (tmp_path / (name + '.json')).unlink()
-  found = sorted(path.read_text() for path in tmp_path.glob('*labels.txt'))
-  assert found == ['0:%s a\n1:%s b\n' % (name, name) for name in sorted(names)]
+  texts = sorted(path.read_text() for path in tmp_path.glob('*labels.txt'))
+  assert texts == ['0:%s a\n1:%s b\n' % (name, name) for name in sorted(names)]
   assert not list(tmp_path.glob('.*')) and not list(tmp_path.glob('*.part'))

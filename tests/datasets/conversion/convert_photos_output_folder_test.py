@@ -23,7 +23,7 @@ def labels_of(folder, *names):
   return [dataset_factory.get_labels(name, str(folder)) for name in names]
 
 
-def test_convert_second_data_set_leaves_the_labels_of_the_first(tmp_path):
+def test_convert_second_data_set_keeps_the_labels_of_the_first(tmp_path):
   make(tmp_path)
   make(tmp_path, {'oak': 5, 'fir': 5, 'yew': 5}, 'trees')
   convert(tmp_path)
@@ -33,7 +33,7 @@ def test_convert_second_data_set_leaves_the_labels_of_the_first(tmp_path):
   assert (tmp_path / 'trees_labels.txt').read_text() == trees
   assert labels_of(tmp_path, 'pets', 'trees') == [['cat', 'dog'],
                                                   ['fir', 'oak', 'yew']]
-  # The first may still change its own.
+  # The first data set can still change its own labels.
   dataset_kit.make_folder(tmp_path / 'pets', {'emu': 5})
   for index, path in enumerate(sorted((tmp_path / 'pets' / 'emu').iterdir())):
     path.write_bytes(dataset_kit.photo_bytes(700 + index))
@@ -49,7 +49,7 @@ def test_convert_second_data_set_leaves_the_labels_of_the_first(tmp_path):
   assert not (tmp_path / 'trees_labels.txt').exists()
 
 
-def test_convert_labels_of_two_data_sets_stay_with_the_one_that_has_them(
+def test_convert_shared_labels_stay_with_the_data_set_that_still_has_them(
     tmp_path):
   for name in ('pets', 'strays'):
     make(tmp_path, {'cat': 5, 'dog': 5}, name)
@@ -64,7 +64,7 @@ def test_convert_labels_of_two_data_sets_stay_with_the_one_that_has_them(
 @pytest.mark.parametrize('record_file', [
     'flowers_train_00000-of-00005.tfrecord', 'cifar10_train.tfrecord',
     'train-00000-of-01024'])
-def test_convert_beside_records_of_slim_leaves_their_labels(
+def test_convert_next_to_records_of_slim_keeps_their_labels(
     tmp_path, record_file):
   (tmp_path / record_file).write_bytes(b'')
   (tmp_path / 'labels.txt').write_text('0:a\n1:b\n')
@@ -75,7 +75,7 @@ def test_convert_beside_records_of_slim_leaves_their_labels(
     assert (tmp_path / 'pets_labels.txt').read_text() == '0:cat\n1:dog\n'
 
 
-def test_convert_stale_labels_of_no_data_set_are_replaced(tmp_path):
+def test_convert_labels_that_no_data_set_uses_are_replaced(tmp_path):
   make(tmp_path)
   (tmp_path / 'labels.txt').write_text('0:a\n1:b\n')
   (tmp_path / 'notes.json').write_text('[]')
@@ -99,7 +99,7 @@ def test_convert_data_sets_named_like_each_others_files_do_not_mix(tmp_path):
 @pytest.mark.parametrize('folder', ['pets.json', 'pets_skipped.csv',
                                     'labels.txt', 'pets_labels.txt',
                                     'pets_train-00000-of-00001.tfrecord'])
-def test_convert_folder_named_like_an_output_is_one_clear_line(
+def test_convert_folder_named_like_an_output_file_gives_one_line_error(
     tmp_path, folder):
   make(tmp_path)
   (tmp_path / folder).mkdir()
@@ -108,7 +108,7 @@ def test_convert_folder_named_like_an_output_is_one_clear_line(
   assert sorted(os.listdir(str(tmp_path))) == sorted(['pets', folder])
 
 
-def test_convert_a_file_where_a_folder_should_be_is_one_clear_line(tmp_path):
+def test_convert_file_in_place_of_a_folder_gives_one_line_error(tmp_path):
   (tmp_path / 'pets').write_text('a file')
   with pytest.raises(InputError, match='a file instead of a folder of photos'):
     convert(tmp_path)

@@ -65,11 +65,11 @@ def test_convert_again_gives_the_same_bytes(tmp_path):
   assert dataset_kit.file_contents(tmp_path) == first
 
 
-def test_convert_does_not_depend_on_the_listing(tmp_path, monkeypatch):
+def test_convert_reversed_listing_gives_the_same_bytes(tmp_path, monkeypatch):
   make(tmp_path)
   convert_photos.convert(str(tmp_path), 'pets')
   first = dataset_kit.file_contents(tmp_path)
-  (tmp_path / 'pets.json').unlink()  # Nothing of the former run counts.
+  (tmp_path / 'pets.json').unlink()  # Nothing of the former run is reused.
   listdir = os.listdir
   monkeypatch.setattr(os, 'listdir',
                       lambda folder: sorted(listdir(folder), reverse=True))
@@ -77,7 +77,7 @@ def test_convert_does_not_depend_on_the_listing(tmp_path, monkeypatch):
   assert dataset_kit.file_contents(tmp_path) == first
 
 
-def test_convert_split_follows_the_content_not_the_name(tmp_path):
+def test_convert_split_depends_on_the_content_not_the_name(tmp_path):
   folder = make(tmp_path)
   before = convert_photos.convert(str(tmp_path), 'pets').files
   (tmp_path / 'pets.json').unlink()
@@ -103,7 +103,8 @@ def test_convert_with_another_seed_gives_another_split(tmp_path):
     (0, {'train': 60}), (1, {'train': 58, 'validation': 2}),
     (20, {'train': 48, 'validation': 12}),
     (99, {'train': 2, 'validation': 58})])
-def test_convert_percent_validation_is_kept_a_class(tmp_path, percent, sizes):
+def test_convert_percent_validation_holds_for_each_class(
+    tmp_path, percent, sizes):
   make(tmp_path, {'cat': 30, 'dog': 30})
   manifest = convert_photos.convert(str(tmp_path), 'pets',
                                     percent_validation=percent)
@@ -113,7 +114,7 @@ def test_convert_percent_validation_is_kept_a_class(tmp_path, percent, sizes):
     assert entry['class_counts']['cat'] == entry['class_counts']['dog']
 
 
-def test_convert_num_shards_deals_the_records_evenly(tmp_path):
+def test_convert_num_shards_distributes_the_records_evenly(tmp_path):
   make(tmp_path)
   manifest = convert_photos.convert(str(tmp_path), 'pets', num_shards=5)
   shards = manifest.splits['train']['shards']
@@ -121,11 +122,12 @@ def test_convert_num_shards_deals_the_records_evenly(tmp_path):
                     for index in range(5)]
   sizes = [len(read_records(tmp_path / shard)) for shard in shards]
   assert sum(sizes) == 27 and max(sizes) - min(sizes) <= 1
-  # Never a file without a record.
+  # No shard is empty.
   assert len(manifest.splits['validation']['shards']) == 3
 
 
-def test_convert_without_num_shards_goes_by_size(tmp_path, monkeypatch):
+def test_convert_without_num_shards_limits_the_size_of_each_shard(
+    tmp_path, monkeypatch):
   make(tmp_path)
   monkeypatch.setattr(convert_photos, 'SHARD_BYTES', 4000)
   manifest = convert_photos.convert(str(tmp_path), 'pets')
@@ -144,36 +146,37 @@ def test_convert_removes_only_its_own_former_files(tmp_path):
   for other in others:
     (tmp_path / other).write_bytes(b'mine')
   manifest = convert_photos.convert(str(tmp_path), 'pets', num_shards=2)
-  left = [name for name in sorted(os.listdir(str(tmp_path)))
-          if name not in ('pets', 'pets.json', 'pets_skipped.csv',
-                          'labels.txt')]
-  assert left == sorted(others + manifest.splits['train']['shards'] +
-                        manifest.splits['validation']['shards'])
+  names = [name for name in sorted(os.listdir(str(tmp_path)))
+           if name not in ('pets', 'pets.json', 'pets_skipped.csv',
+                           'labels.txt')]
+  assert names == sorted(others + manifest.splits['train']['shards'] +
+                         manifest.splits['validation']['shards'])
   for other in others:
     assert (tmp_path / other).read_bytes() == b'mine'
 
 
 class Killed(BaseException):
-  """Stands for kill -9: nothing of ours may catch it."""
+  """Simulates kill -9: nothing in the project may catch it."""
 
 
 @pytest.mark.parametrize('calls', range(5, 12))
-def test_convert_killed_anywhere_ends_in_the_same_bytes(
+def test_convert_killed_at_any_move_ends_with_the_same_bytes(
     tmp_path, monkeypatch, calls):
   make(tmp_path, {'cat': 4, 'dog': 4})
   convert_photos.convert(str(tmp_path), 'pets', num_shards=2)
   wanted = dataset_kit.file_contents(tmp_path)
   convert_photos.convert(str(tmp_path), 'pets', num_shards=1, seed=5)
-  replace, done = os.replace, []
+  replace, targets = os.replace, []
 
   def replace_or_die(source, target):
-    done.append(target)
-    if len(done) == calls:
+    targets.append(target)
+    if len(targets) == calls:
       raise Killed()
     replace(source, target)
 
   # The list of skipped files, labels.txt, the manifest and the former one are
-  # written aside, then 4 record files and the first three move to their places.
+  # written to the work folder, then 4 record files and the first three of these
+  # are moved to their places.
   monkeypatch.setattr(os, 'replace', replace_or_die)
   with pytest.raises(Killed):
     convert_photos.convert(str(tmp_path), 'pets', num_shards=2, seed=0)
@@ -202,7 +205,7 @@ def test_convert_killed_while_writing_keeps_the_former_data(
   assert dataset.num_samples == 27
 
 
-def test_convert_skips_and_lists_what_is_no_photo(tmp_path):
+def test_convert_skips_and_lists_files_that_are_not_photos(tmp_path):
   folder = make(tmp_path)
   good = dataset_kit.photo_bytes(99, size=(40, 40))
   (folder / 'cat' / 'png_in_truth.jpg').write_bytes(
@@ -232,7 +235,7 @@ def test_convert_skips_and_lists_what_is_no_photo(tmp_path):
   assert 'cat/png_in_truth.jpg' in manifest.files
 
 
-def test_convert_names_in_any_script_come_back(tmp_path):
+def test_convert_class_names_in_any_script_are_kept(tmp_path):
   folder = make(tmp_path, {'中文 名': 3, 'été': 3, '3:odd name ': 3})
   (folder / 'été' / 'ñ\n"x".jpg').write_bytes(dataset_kit.photo_bytes(50))
   manifest = convert_photos.convert(str(tmp_path), 'pets')
@@ -240,7 +243,7 @@ def test_convert_names_in_any_script_come_back(tmp_path):
   assert manifest.labels == labels
   assert dataset_factory.get_labels('pets', str(tmp_path)) == labels
   assert 'été/ñ\n"x".jpg' in manifest.files
-  (tmp_path / 'pets.json').unlink()  # labels.txt says the same.
+  (tmp_path / 'pets.json').unlink()  # labels.txt has the same names.
   assert dataset_factory.get_labels('pets', str(tmp_path)) == labels
 
 
@@ -265,7 +268,7 @@ def test_convert_file_name_that_is_not_utf8_is_skipped(tmp_path):
     (b'd3\xff', 'pets', r'dataset_dir is .*/d3\\xff, expected a name in UTF-8'),
     (b'd3', 'p\udcff', r'dataset_name is p\\xff, expected a name in UTF-8')],
     ids=['dataset_dir', 'dataset_name'])
-def test_convert_data_set_that_is_not_named_in_utf8_is_an_error(
+def test_convert_data_set_name_that_is_not_utf8_is_refused(
     tmp_path, folder, name, message):
   dataset_dir = os.path.join(str(tmp_path), os.fsdecode(folder))
   shutil.copytree(str(make(tmp_path)), os.path.join(dataset_dir, name))
@@ -274,7 +277,7 @@ def test_convert_data_set_that_is_not_named_in_utf8_is_an_error(
   assert os.listdir(dataset_dir) == [name]
 
 
-def test_convert_photo_that_changes_meanwhile_is_an_error(
+def test_convert_photo_that_changes_during_conversion_is_an_error(
     tmp_path, monkeypatch):
   folder = make(tmp_path)
   check_photos = photo_folder.check_photos
@@ -305,7 +308,8 @@ def test_convert_photo_that_changes_meanwhile_is_an_error(
 ], ids=['missing', 'empty', 'one class', 'empty class', 'one photo',
         'no photos', 'newline', 'spaces', 'invisible', 'space at the end',
         'Unicode form'])
-def test_convert_unusable_folder_is_one_clear_line(tmp_path, counts, message):
+def test_convert_unusable_folder_gives_one_line_error(
+    tmp_path, counts, message):
   if counts is not None:
     (tmp_path / 'pets').mkdir()
     dataset_kit.make_folder(tmp_path / 'pets', counts)
@@ -323,7 +327,7 @@ def test_convert_class_with_only_bad_files_names_the_first(tmp_path):
 
 
 @pytest.mark.parametrize('name', ['', '.', '..', '.x', 'a/b', 'a*', 'a\nb'])
-def test_convert_name_that_is_no_folder_name_is_refused(tmp_path, name):
+def test_convert_name_that_is_not_a_folder_name_is_refused(tmp_path, name):
   with pytest.raises(InputError, match='dataset_name is'):
     convert_photos.convert(str(tmp_path), name)
 
@@ -338,7 +342,8 @@ def test_convert_argument_out_of_range_is_refused(tmp_path, kwargs):
     convert_photos.convert(str(tmp_path), 'pets', **kwargs)
 
 
-def test_convert_into_a_file_that_stands_in_the_way_is_one_line(tmp_path):
+def test_convert_file_in_place_of_the_work_folder_gives_one_line_error(
+    tmp_path):
   make(tmp_path)
   (tmp_path / '.pets.converting').write_text('a file')
   with pytest.raises(InputError, match='cannot write to'):
@@ -347,7 +352,7 @@ def test_convert_into_a_file_that_stands_in_the_way_is_one_line(tmp_path):
 
 @pytest.fixture
 def public_path():
-  """A folder that any user of this machine can write to."""
+  """Yields a folder that any user of this machine can write to."""
   with tempfile.TemporaryDirectory() as folder:
     os.chmod(folder, 0o777)
     yield pathlib.Path(folder)
@@ -355,7 +360,7 @@ def public_path():
 
 @contextlib.contextmanager
 def as_nobody():
-  """Lets the body run without root's right to write everywhere."""
+  """Runs the body as user nobody if the tests run as root."""
   if os.getuid():
     yield
     return
@@ -366,7 +371,7 @@ def as_nobody():
     os.setresuid(0, 0, 0)
 
 
-def test_convert_photos_of_a_read_only_folder_go_elsewhere(public_path):
+def test_convert_read_only_photos_with_records_elsewhere_succeeds(public_path):
   source = make(public_path, name='input')
   records = public_path / 'records'
   for folder in (source, source / 'cat', source / 'dog'):
@@ -377,7 +382,7 @@ def test_convert_photos_of_a_read_only_folder_go_elsewhere(public_path):
       convert_photos.convert(str(source), 'pets', photos_dir=str(source))
     before = convert_photos.convert(str(records), 'pets',
                                     photos_dir=str(source))
-    # The folder is kept, as other settings are.
+    # The folder of photos is remembered, as other settings are.
     again = convert_photos.convert(str(records), 'pets')
   assert again == before and before.photos_dir == str(source)
   assert before.splits['train']['size'] == 27
@@ -402,13 +407,13 @@ def test_convert_records_inside_the_folder_of_photos_are_refused(tmp_path,
                      'photos, .*would be taken for a class'):
     convert_photos.convert(str(records), 'pets', **options)
   assert records.exists() == is_link
-  if not is_link:  # Beside the class folders they do no harm.
+  if not is_link:  # Records next to the class folders are accepted.
     assert convert_photos.convert(
         str(source), 'pets', photos_dir=str(source)).labels == ['cat', 'dog']
 
 
 def test_convert_linked_folder_of_photos_may_be_read_only(public_path):
-  """What quickstart.sh makes of --photos."""
+  """quickstart.sh makes such a link from --photos."""
   source = make(public_path, name='input')
   (public_path / 'data').mkdir(mode=0o777)
   (public_path / 'data').chmod(0o777)
@@ -419,14 +424,14 @@ def test_convert_linked_folder_of_photos_may_be_read_only(public_path):
                ) == 30
 
 
-def test_convert_photos_dir_while_another_process_does_is_an_error(tmp_path):
+def test_convert_photos_dir_while_another_process_converts_is_refused(tmp_path):
   source = make(tmp_path, name='input')
   with converted_files.hold_data_set(str(tmp_path), 'pets'):
     with pytest.raises(InputError, match='another process is converting'):
       convert_photos.convert(str(tmp_path), 'pets', photos_dir=str(source))
 
 
-def test_convert_photos_dir_that_is_gone_is_named(tmp_path):
+def test_convert_missing_photos_dir_is_named_in_the_error(tmp_path):
   source = make(tmp_path, name='input')
   records = tmp_path / 'records'
   before = convert_photos.convert(str(records), 'pets', photos_dir=str(source))
@@ -435,7 +440,7 @@ def test_convert_photos_dir_that_is_gone_is_named(tmp_path):
     convert_photos.convert(str(records), 'pets')
   assert split_files.command('pets', str(records)).endswith(
       ' on the photos in %s/<class>/' % source)
-  # Where the photos are put beside the records, these are taken.
+  # Photos next to the records are used instead.
   (tmp_path / 'moved').rename(records / 'pets')
   assert convert_photos.convert(str(records), 'pets') == before._replace(
       photos_dir='')

@@ -27,7 +27,7 @@ def sizes(manifest):
   return {split: entry['size'] for split, entry in manifest.splits.items()}
 
 
-def test_convert_added_photos_leave_the_old_in_their_splits(tmp_path):
+def test_convert_with_added_photos_keeps_the_old_in_their_splits(tmp_path):
   folder = make(tmp_path)
   before = convert(tmp_path)
   assert sizes(before) == {'train': 28, 'validation': 8, 'test': 4}
@@ -36,27 +36,28 @@ def test_convert_added_photos_leave_the_old_in_their_splits(tmp_path):
   after = convert(tmp_path)
   for file, split in before.files.items():
     assert after.files[file] == split
-  # Validation has more than its 10 of 50, test just its 5: all new ones train.
+  # Validation has more than its 10 of 50 and test has its 5, so all new photos
+  # are for training.
   assert {split: entry['class_counts'] for split, entry in
           after.splits.items()} == {
               'train': {'cat': 31, 'dog': 14},
               'validation': {'cat': 14, 'dog': 4}, 'test': {'cat': 5, 'dog': 2}}
 
 
-def test_convert_photo_is_known_by_content_or_by_name(tmp_path):
+def test_convert_photo_is_recognized_by_content_or_by_name(tmp_path):
   folder = make(tmp_path)
   before = convert(tmp_path).files
   cats = sorted(file for file in before if file.startswith('cat'))
   wanted = {}
   for index, file in enumerate(cats):
     path = folder / file
-    new = [file, 'cat/renamed %d.jpg' % index, 'dog/moved %d.jpg' % index][
+    new_file = [file, 'cat/renamed %d.jpg' % index, 'dog/moved %d.jpg' % index][
         index % 3]
     if index % 3:
-      path.rename(folder / new)
-    else:  # Another content under the old name.
+      path.rename(folder / new_file)
+    else:  # Other content under the old name.
       path.write_bytes(dataset_kit.photo_bytes(500 + index))
-    wanted[new] = before[file]
+    wanted[new_file] = before[file]
   after = convert(tmp_path).files
   assert {file: after[file] for file in wanted} == wanted
   assert set(wanted.values()) == {'train', 'validation', 'test'}
@@ -66,7 +67,7 @@ def test_convert_photo_is_known_by_content_or_by_name(tmp_path):
     ({'seed': 5}, 'seed was 0 and is 5'),
     ({'percent_validation': 30}, 'percent_validation was 20 and is 30'),
     ({'percent_test': 0}, 'percent_test was 10 and is 0')], ids=str)
-def test_convert_with_other_seed_or_percents_splits_anew(
+def test_convert_with_other_seed_or_percents_splits_again(
     tmp_path, caplog, change, message):
   folder = make(tmp_path)
   add(folder, 'cat', range(5))
@@ -84,7 +85,7 @@ def test_convert_with_other_seed_or_percents_splits_anew(
   assert dataset_kit.file_contents(tmp_path) == wanted
 
 
-def test_convert_options_left_out_are_those_of_the_former_conversion(tmp_path):
+def test_convert_omitted_options_default_to_the_former_conversion(tmp_path):
   folder = make(tmp_path)
   before = convert(tmp_path, seed=7)
   turn_cats(tmp_path, before)
@@ -95,15 +96,16 @@ def test_convert_options_left_out_are_those_of_the_former_conversion(tmp_path):
   assert sum(after.splits['test']['class_counts'].values()) > 4
   for file, split in before.files.items():
     assert after.files[file] == split
-  # Only the one that is given changes.
-  anew = convert_photos.convert(str(tmp_path), 'pets', percent_validation=30)
-  assert (anew.seed, anew.percent_validation, anew.percent_test) == (7, 30, 10)
-  assert anew.splits['validation']['class_counts'] == {'cat': 6, 'dog': 12}
+  # Only the given option changes.
+  changed = convert_photos.convert(str(tmp_path), 'pets', percent_validation=30)
+  assert (changed.seed, changed.percent_validation, changed.percent_test) == (
+      7, 30, 10)
+  assert changed.splits['validation']['class_counts'] == {'cat': 6, 'dog': 12}
   with pytest.raises(InputError, match='percent_validation is 95 and .* is 10'):
     convert_photos.convert(str(tmp_path), 'pets', percent_validation=95)
 
 
-def test_convert_num_shards_is_that_of_the_former_conversion(tmp_path):
+def test_convert_omitted_num_shards_defaults_to_the_former_conversion(tmp_path):
   make(tmp_path)
   assert len(convert(tmp_path, num_shards=3).splits['train']['shards']) == 3
   again = convert_photos.convert(str(tmp_path), 'pets')
@@ -113,7 +115,7 @@ def test_convert_num_shards_is_that_of_the_former_conversion(tmp_path):
   assert again.files == by_size.files
 
 
-def test_convert_first_time_splits_by_the_defaults(tmp_path):
+def test_convert_first_time_uses_the_default_percentages(tmp_path):
   make(tmp_path)
   first = convert_photos.convert(str(tmp_path), 'pets')
   assert (first.seed, first.percent_validation, first.percent_test) == (
@@ -121,9 +123,9 @@ def test_convert_first_time_splits_by_the_defaults(tmp_path):
   assert sizes(first) == {'train': 36, 'validation': 4}
 
 
-def test_convert_former_records_without_photo_files_decide_nothing(
+def test_convert_former_records_without_photo_files_are_ignored(
     tmp_path, caplog):
-  """mnist was downloaded, then a folder of own photos got that name."""
+  """For example MNIST was downloaded, then a photo folder got its name."""
   make(tmp_path)
   manifests.save(str(tmp_path), manifests.Manifest(
       'pets', ['zero', 'one'], {}, 5, 0, {}, []))
@@ -135,7 +137,7 @@ def test_convert_former_records_without_photo_files_decide_nothing(
   assert 'split again' not in caplog.text
 
 
-def test_convert_manifest_of_an_earlier_version_is_honoured(tmp_path):
+def test_convert_manifest_of_an_earlier_version_keeps_the_splits(tmp_path):
   folder = make(tmp_path)
   before = convert(tmp_path, percent_test=0)
   path = tmp_path / 'pets.json'
@@ -189,7 +191,7 @@ def test_convert_equal_pixels_share_a_split_and_are_listed(tmp_path):
   assert manifests.contradictions(manifest) == []
 
 
-def test_convert_copy_that_is_added_follows_the_old_photo(tmp_path):
+def test_convert_added_copy_joins_the_split_of_the_old_photo(tmp_path):
   folder = make(tmp_path)
   before = convert(tmp_path).files
   for file in before:
@@ -203,11 +205,12 @@ def test_convert_copy_that_is_added_follows_the_old_photo(tmp_path):
       assert after[file + ' copy'] == split
 
 
-def test_convert_photo_in_two_classes_is_left_out_and_reported(tmp_path):
+def test_convert_photo_in_two_classes_is_excluded_and_listed(tmp_path):
   folder = make(tmp_path)
   shutil.copy(str(folder / 'cat' / '003.jpg'), str(folder / 'dog' / 'x.jpg'))
   shutil.copy(str(folder / 'cat' / '003.jpg'), str(folder / 'cat' / 'y.jpg'))
-  manifest = convert(tmp_path, max_bad_fraction=0)  # They are not damaged.
+  # max_bad_fraction counts damaged files only.
+  manifest = convert(tmp_path, max_bad_fraction=0)
   same = ['cat/003.jpg', 'cat/y.jpg', 'dog/x.jpg']
   assert manifest.duplicates == [same]
   assert manifests.contradictions(manifest) == [same]
@@ -221,7 +224,8 @@ def test_convert_photo_in_two_classes_is_left_out_and_reported(tmp_path):
                               sorted(read_skipped(tmp_path).items())]
 
 
-def test_convert_class_whose_photos_are_all_in_another_is_an_error(tmp_path):
+def test_convert_class_whose_photos_are_all_in_another_class_is_an_error(
+    tmp_path):
   folder = make(tmp_path)
   (folder / 'copies').symlink_to(folder / 'cat')
   with pytest.raises(InputError, match=r"class 'cat' .*no usable photo "
@@ -259,15 +263,14 @@ def test_convert_too_many_bad_files_keeps_the_former_data(tmp_path):
 @pytest.mark.parametrize('counts, message', [
     ({'cat': 3, 'dog': 0}, "class 'dog' .* has no usable photo"),
     ({'cat': 20, 'dog': 1}, 'too few photos for the splits')], ids=str)
-def test_convert_that_fails_for_its_photos_lists_the_unusable_ones(
-    tmp_path, counts, message):
+def test_convert_failure_lists_the_unusable_photos(tmp_path, counts, message):
   folder = make(tmp_path, counts)
   (folder / 'dog' / 'bad.jpg').write_bytes(b'')
   (folder / 'dog' / 'worse.jpg').write_bytes(b'text')
   with pytest.raises(InputError, match=message):
     convert(tmp_path, max_bad_fraction=1)
   assert sorted(read_skipped(tmp_path)) == ['dog/bad.jpg', 'dog/worse.jpg']
-  # The list is of the last try, also when nothing is left to list.
+  # The list is that of the last attempt, even if it is empty.
   for name in ('bad.jpg', 'worse.jpg'):
     (folder / 'dog' / name).unlink()
   with pytest.raises(InputError, match=message):
@@ -275,7 +278,8 @@ def test_convert_that_fails_for_its_photos_lists_the_unusable_ones(
   assert read_skipped(tmp_path) == {}
 
 
-def test_program_without_flags_keeps_the_splits_of_the_former(tmp_path):
+def test_program_without_flags_keeps_the_splits_of_the_former_conversion(
+    tmp_path):
   make(tmp_path)
   before = convert(tmp_path, seed=3)
   done = run_program('download_and_convert_data.py', '--dataset_name=pets',

@@ -18,7 +18,7 @@ from kits.helpers import ROOT
 
 @pytest.fixture(scope='module')
 def sample(tmp_path_factory):
-  """Forty photos of each kind: {kind: list of [height, width, 3] arrays}."""
+  """Returns 40 photos per kind: {kind: list of [height, width, 3] arrays}."""
   folder = tmp_path_factory.mktemp('flowers')
   draw_flowers.draw_all(str(folder), per_class=40)
   return {kind: [np.asarray(Image.open(str(path)))
@@ -27,7 +27,7 @@ def sample(tmp_path_factory):
 
 
 def accuracy(sample, features):
-  """Cross-validated accuracy of a logistic regression on some features."""
+  """Returns the cross-validated accuracy of a logistic regression."""
   rows = [features(photo) for photos in sample.values() for photo in photos]
   kinds = [kind for kind, photos in sample.items() for _ in photos]
   model = pipeline.make_pipeline(
@@ -36,8 +36,8 @@ def accuracy(sample, features):
   return model_selection.cross_val_score(model, rows, kinds, cv=5).mean()
 
 
-def fineness(photo):
-  """What colour cannot show: edges at several widths, and their spread."""
+def edge_features(photo):
+  """Returns the mean and spread of edges at several widths, without colour."""
   grey = photo.astype(float).mean(-1)
   rows = []
   for step in (1, 2, 4, 8, 16):
@@ -46,7 +46,7 @@ def fineness(photo):
   return rows
 
 
-def test_draw_all_makes_five_kinds_of_flowers(sample):
+def test_draw_all_draws_five_kinds_of_flowers(sample):
   assert list(sample) == ['daisy', 'dandelion', 'roses', 'sunflowers', 'tulips']
   shape = (draw_flowers.HEIGHT, draw_flowers.WIDTH, 3)
   for photos in sample.values():
@@ -54,12 +54,12 @@ def test_draw_all_makes_five_kinds_of_flowers(sample):
     assert {photo.shape for photo in photos} == {shape}
 
 
-def test_draw_all_mean_color_says_little(sample):
+def test_draw_all_mean_color_does_not_separate_the_kinds(sample):
   assert accuracy(sample, lambda photo: photo.mean((0, 1))) < 0.6
 
 
-def test_draw_all_form_says_much(sample):
-  assert accuracy(sample, fineness) > 0.75
+def test_draw_all_edges_separate_the_kinds(sample):
+  assert accuracy(sample, edge_features) > 0.75
 
 
 def test_draw_all_photos_of_a_kind_differ(sample):
@@ -69,7 +69,7 @@ def test_draw_all_photos_of_a_kind_differ(sample):
     assert len({photo.tobytes() for photo in photos}) == len(photos)
 
 
-def test_draw_all_same_seed_same_bytes(tmp_path):
+def test_draw_all_same_seed_gives_the_same_bytes(tmp_path):
   contents = []
   for folder, seed in (('a', 3), ('b', 3), ('c', 4)):
     draw_flowers.draw_all(str(tmp_path / folder), per_class=2, seed=seed)
@@ -87,7 +87,7 @@ def test_draw_all_more_photos_keep_the_first_ones(tmp_path):
   assert set(few.items()) < set(more.items())
 
 
-def test_draw_all_into_a_file_is_one_clear_line(tmp_path):
+def test_draw_all_into_a_file_gives_one_line_error(tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(InputError, match='cannot write to .*file'):
     draw_flowers.draw_all(str(tmp_path / 'file'), per_class=1)
@@ -99,7 +99,7 @@ def run_program(*arguments):
       cwd=ROOT, capture_output=True, text=True, timeout=60)
 
 
-def test_program_draws_and_says_where(tmp_path):
+def test_program_draws_and_prints_the_folder(tmp_path):
   result = run_program('--output_dir=%s' % tmp_path, '--per_class=1')
   assert (result.returncode, result.stderr) == (0, '')
   assert str(tmp_path) in result.stdout

@@ -9,8 +9,8 @@ from datasets.photo_files import photos
 from kits.conversion_kit import add, as_png, convert, make, save_anew, turn_cats
 
 
-def turn_all(folder):
-  """Writes a manifest in which no photo is where its content would put it.
+def convert_and_turn_cats(folder):
+  """Converts, then writes a manifest in which each cat is in another split.
 
   Returns:
     {file: split}.
@@ -31,33 +31,33 @@ def with_comment(data, path):
   return 'jpg'
 
 
-@pytest.mark.parametrize('how', [as_png, with_comment])
-def test_convert_photo_saved_anew_without_loss_keeps_its_split(tmp_path, how):
+@pytest.mark.parametrize('save', [as_png, with_comment])
+def test_convert_photo_resaved_losslessly_keeps_its_split(tmp_path, save):
   folder = make(tmp_path)
-  before = turn_all(tmp_path)
-  renamed = save_anew(folder, how, 'anew')
+  before = convert_and_turn_cats(tmp_path)
+  renamed = save_anew(folder, save, 'anew')
   add(folder, 'cat', range(10))
   after = convert(tmp_path).files
   assert len(renamed) == 10 and len(after) == 50
-  for file, new in renamed.items():
-    assert after[new] == before[file]
+  for file, new_file in renamed.items():
+    assert after[new_file] == before[file]
   assert {before[file] for file in renamed} == {'train', 'validation', 'test'}
 
 
-def test_convert_photo_saved_anew_twice_keeps_its_split(tmp_path):
-  """The record of a PNG does not hold its pixels: the manifest does."""
+def test_convert_photo_resaved_twice_keeps_its_split(tmp_path):
+  """The record of a PNG has other pixels; the manifest has their digest."""
   folder = make(tmp_path)
   jpegs = {path.name: path.read_bytes() for path in (folder / 'cat').iterdir()}
-  before = turn_all(tmp_path)
+  before = convert_and_turn_cats(tmp_path)
   first = save_anew(folder, as_png, 'anew')
   middle = convert(tmp_path)
   assert sorted(middle.pixels) == sorted(first.values())
   second = save_anew(folder, as_bmp, 'anew')
   after = convert(tmp_path).files
-  for file, new in first.items():
-    assert after[second.get(new, new)] == before[file]
+  for file, new_file in first.items():
+    assert after[second.get(new_file, new_file)] == before[file]
   assert set(second) & set(first.values())
-  # And back to the JPEG that it was, under a third name.
+  # Then the original JPEG again, under a third name.
   for path in list((folder / 'cat').glob('anew*')):
     path.unlink()
   for file in first:
@@ -68,7 +68,7 @@ def test_convert_photo_saved_anew_twice_keeps_its_split(tmp_path):
 
 
 def test_convert_added_photos_are_not_decoded_twice(tmp_path, monkeypatch):
-  """Only where photos went may others be these, and only if they look alike."""
+  """Pixels are compared only if a photo is gone, and only with similar ones."""
   folder = make(tmp_path)
   convert(tmp_path)
   (folder / 'cat' / '000.jpg').unlink()
@@ -90,10 +90,10 @@ def test_convert_added_photos_are_not_decoded_twice(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('damage', ['gone', 'cut'])
-def test_convert_without_the_former_records_keeps_what_it_can(
+def test_convert_without_former_records_keeps_splits_of_unchanged_photos(
     tmp_path, damage):
   folder = make(tmp_path)
-  before = turn_all(tmp_path)
+  before = convert_and_turn_cats(tmp_path)
   for path in tmp_path.glob('*.tfrecord'):
     if damage == 'gone':
       path.unlink()

@@ -15,7 +15,7 @@ from datasets.conversion import (
 from downloads import marks
 from kits import public_kit
 
-server = public_kit.server  # The fixture.
+server = public_kit.server  # A fixture that pytest finds by this name.
 
 # {data set: (module of its last step, its archives)}
 SETS = {
@@ -26,22 +26,22 @@ SETS = {
 }
 
 
-def killed(*_, **__):
+def interrupt(*_, **__):
   raise KeyboardInterrupt
 
 
 def archives_in(folder, name):
-  """Returns the archives there, marks included."""
+  """Returns the names of the archives in `folder` and of their marks."""
   return sorted(file for file in os.listdir(str(folder))
                 if file.startswith(tuple(SETS[name][1])))
 
 
 @pytest.mark.parametrize('name', sorted(SETS))
-def test_convert_killed_the_next_run_removes_what_was_downloaded(
+def test_convert_after_a_kill_removes_the_downloaded_archives(
     server, tmp_path, monkeypatch, name):
   module, archives = SETS[name]
   with monkeypatch.context() as patch:
-    patch.setattr(module, 'convert', killed)
+    patch.setattr(module, 'convert', interrupt)
     with pytest.raises(KeyboardInterrupt):
       public.convert(name, str(tmp_path))
   assert archives_in(tmp_path, name) == sorted(
@@ -53,10 +53,10 @@ def test_convert_killed_the_next_run_removes_what_was_downloaded(
 
 
 @pytest.mark.parametrize('name', sorted(SETS))
-def test_convert_killed_while_removing_the_next_run_goes_on(
+def test_convert_killed_while_removing_archives_continues(
     server, tmp_path, monkeypatch, name):
   with monkeypatch.context() as patch:
-    patch.setattr(marks, 'remove_downloaded', killed)
+    patch.setattr(marks, 'remove_downloaded', interrupt)
     with pytest.raises(KeyboardInterrupt):
       public.convert(name, str(tmp_path))
   marks.remove_downloaded(str(tmp_path / SETS[name][1][0]))
@@ -67,7 +67,7 @@ def test_convert_killed_while_removing_the_next_run_goes_on(
 
 
 @pytest.mark.parametrize('name', sorted(SETS))
-def test_convert_archives_of_the_user_stay(server, tmp_path, name):
+def test_convert_archives_of_the_user_are_kept(server, tmp_path, name):
   for archive in SETS[name][1]:
     path = tmp_path / archive
     path.write_bytes(server.files['/' + archive])

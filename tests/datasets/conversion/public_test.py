@@ -34,9 +34,9 @@ server = public_kit.server  # A fixture that pytest finds by this name.
 
 
 def read_split(name, split, dataset_dir):
-  """Returns {published position: (pixels, label)} by slim's own provider."""
+  """Returns {published position: (pixels, label)}, read by slim's provider."""
   dataset = dataset_factory.get_dataset(name, split, dataset_dir)
-  found = {}
+  examples = {}
   with tf.Graph().as_default():
     provider = slim.dataset_data_provider.DatasetDataProvider(
         dataset, shuffle=False, num_epochs=1)
@@ -50,15 +50,16 @@ def read_split(name, split, dataset_dir):
         class_name, file = filename.decode('utf-8').split('/')
         assert dataset.labels_to_names[label] == class_name
         assert file.startswith(split + '_')
-        found[int(file.split('_')[1].split('.')[0])] = image, label
+        examples[int(file.split('_')[1].split('.')[0])] = image, label
       coordinator.request_stop()
       coordinator.join(threads)
-  return found
+  return examples
 
 
-def check_same(found, pixels, labels):
-  assert sorted(found) == list(range(len(labels)))
-  for index, (image, label) in found.items():
+def assert_same(examples, pixels, labels):
+  """Asserts that the examples of `read_split` have these pixels and labels."""
+  assert sorted(examples) == list(range(len(labels)))
+  for index, (image, label) in examples.items():
     assert label == labels[index]
     assert (image.reshape(pixels[index].shape) == pixels[index]).all()
 
@@ -70,22 +71,22 @@ def test_convert_mnist_downloads_and_keeps_every_pixel(server, tmp_path):
   assert {split: row['size'] for split, row in written.splits.items()} == {
       'train': 23, 'test': 10}
   assert written.splits['train']['class_counts']['two'] == 3
-  # The four archives are gone, now that the records are there.
+  # The four archives are deleted once the records are written.
   assert set(os.listdir(str(folder))) == {
       'labels.txt', 'mnist.json', 'mnist_skipped.csv'} | {
           'mnist_%s-0000%d-of-00002.tfrecord' % (split, shard)
           for split in ('test', 'train') for shard in (0, 1)}
   assert (folder / 'labels.txt').read_text().startswith('0:zero\n1:one\n')
   for split, arrays in DIGITS.items():
-    check_same(read_split('mnist', split, str(folder)), *arrays)
+    assert_same(read_split('mnist', split, str(folder)), *arrays)
 
 
 @pytest.mark.parametrize('name', ['cifar10', 'flowers', 'mnist'])
-def test_convert_file_of_another_checksum_is_refused(server, tmp_path, name):
+def test_convert_file_with_another_checksum_is_refused(server, tmp_path, name):
   changed = {'cifar10': convert_cifar10.ARCHIVE,
              'flowers': convert_flowers.ARCHIVE,
              'mnist': convert_mnist.FILES['train'][1][0]}[name]
-  # Of the same size, and a sound archive: gzip notes the time of writing.
+  # Still a valid archive of this size: gzip stores the time in byte 4.
   data = bytearray(server.files['/' + changed])
   data[4] ^= 1
   server.files['/' + changed] = bytes(data)
@@ -112,16 +113,16 @@ def test_convert_mnist_interrupted_ends_with_the_same_bytes(server, tmp_path,
   public.convert('mnist', str(tmp_path))
   before = dataset_kit.file_contents(tmp_path)
 
-  def killed(*_):
+  def interrupt(*_):
     raise KeyboardInterrupt
 
-  def killed_at_manifest(source, target, replace=os.replace):
-    return (killed if target.endswith('mnist.json') else replace)(source,
-                                                                  target)
+  def interrupt_at_manifest(source, target, replace=os.replace):
+    return (interrupt if target.endswith('mnist.json') else replace)(source,
+                                                                     target)
 
   for module, step, stop in (
-      (labelled_images, '_png', killed),
-      (converted_files.os, 'replace', killed_at_manifest)):
+      (labelled_images, '_png', interrupt),
+      (converted_files.os, 'replace', interrupt_at_manifest)):
     with monkeypatch.context() as patch:
       patch.setattr(module, step, stop)
       with pytest.raises(KeyboardInterrupt):
@@ -131,15 +132,15 @@ def test_convert_mnist_interrupted_ends_with_the_same_bytes(server, tmp_path,
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
-def test_convert_mnist_other_number_of_shards_is_made(server, tmp_path):
+def test_convert_mnist_with_other_num_shards_writes_them(server, tmp_path):
   public.convert('mnist', str(tmp_path))
   assert len(public.convert('mnist', str(tmp_path), num_shards=3)
              .splits['train']['shards']) == 3
-  # Also where the files have to be made again.
+  # Also if a file has to be written again.
   (tmp_path / 'mnist_train-00001-of-00003.tfrecord').unlink()
   assert len(public.convert('mnist', str(tmp_path))
              .splits['train']['shards']) == 3
-  # As the help of the flag says.
+  # 0 chooses the number by size, as the help of the flag says.
   for _ in range(2):
     assert len(public.convert('mnist', str(tmp_path), num_shards=0)
                .splits['train']['shards']) == 1
@@ -158,7 +159,7 @@ def test_convert_two_public_sets_in_one_folder_keep_their_labels(server,
     assert dataset.labels_to_names == dict(enumerate(labels))
 
 
-def test_convert_mnist_lost_record_file_is_made_again(server, tmp_path):
+def test_convert_mnist_missing_record_file_is_written_again(server, tmp_path):
   public.convert('mnist', str(tmp_path))
   before = dataset_kit.file_contents(tmp_path)
   (tmp_path / 'mnist_test-00000-of-00001.tfrecord').unlink()
@@ -174,19 +175,19 @@ def test_convert_mnist_files_of_the_user_are_used_and_kept(tmp_path,
   public.convert('mnist', str(tmp_path))
   for name, data in mnist_files().items():
     assert (tmp_path / name).read_bytes() == data
-  check_same(read_split('mnist', 'test', str(tmp_path)), *DIGITS['test'])
+  assert_same(read_split('mnist', 'test', str(tmp_path)), *DIGITS['test'])
 
 
-def test_convert_mnist_without_network_names_addresses_and_place(
+def test_convert_mnist_without_network_names_addresses_and_path(
     tmp_path, monkeypatch):
-  def no_name(*_, **__):
+  def fail_lookup(*_, **__):
     raise fetch.socket.gaierror(-2, 'Name or service not known')
 
-  monkeypatch.setattr(fetch.socket, 'getaddrinfo', no_name)
+  monkeypatch.setattr(fetch.socket, 'getaddrinfo', fail_lookup)
   monkeypatch.setenv('no_proxy', '*')
-  with pytest.raises(InputError) as raised:
+  with pytest.raises(InputError) as caught:
     public.convert('mnist', str(tmp_path))
-  message = str(raised.value)
+  message = str(caught.value)
   for part in ('https://storage.googleapis.com/cvdf-datasets/mnist/train-images',
                'https://ossci-datasets.s3.amazonaws.com/mnist/train-images-idx',
                'put it at %s' % (tmp_path / 'train-images-idx3-ubyte.gz')):
@@ -203,8 +204,8 @@ def test_convert_mnist_without_network_names_addresses_and_place(
      'not an IDX file of bytes in 3 dimensions'),
     ({'train': (DIGITS['train'][0][:0], DIGITS['train'][1][:0])},
      'holds no image')], ids=['count', 'label', 'dimensions', 'empty'])
-def test_convert_mnist_files_that_do_not_fit_are_one_line(tmp_path, digits,
-                                                          message):
+def test_convert_mnist_inconsistent_files_give_one_line_error(
+    tmp_path, digits, message):
   for name, data in mnist_files(dict(DIGITS, **digits)).items():
     (tmp_path / name).write_bytes(data)
   with pytest.raises(InputError, match=message):
@@ -212,7 +213,7 @@ def test_convert_mnist_files_that_do_not_fit_are_one_line(tmp_path, digits,
   assert sorted(os.listdir(str(tmp_path))) == sorted(mnist_files())
 
 
-def test_read_idx_shorter_than_its_header_says(tmp_path):
+def test_read_idx_shorter_than_its_header_says_is_refused(tmp_path):
   array = DIGITS['test'][1]
   path = tmp_path / 'x.gz'
   good = download_kit.gzip.decompress(download_kit.idx_gz(array))
@@ -232,10 +233,10 @@ def test_convert_cifar10_downloads_and_keeps_every_pixel(server, tmp_path):
       'cifar10_test-00000-of-00001.tfrecord',
       'cifar10_train-00000-of-00001.tfrecord', 'labels.txt']
   batches = [cifar_batch(number) for number in range(1, 6)]
-  check_same(read_split('cifar10', 'train', str(tmp_path)),
-             np.concatenate([pixels for pixels, _ in batches]),
-             np.concatenate([labels for _, labels in batches]))
-  check_same(read_split('cifar10', 'test', str(tmp_path)), *cifar_batch(6))
+  assert_same(read_split('cifar10', 'train', str(tmp_path)),
+              np.concatenate([pixels for pixels, _ in batches]),
+              np.concatenate([labels for _, labels in batches]))
+  assert_same(read_split('cifar10', 'test', str(tmp_path)), *cifar_batch(6))
 
 
 def test_convert_cifar10_red_is_the_first_plane(tmp_path):
@@ -255,7 +256,8 @@ def test_convert_cifar10_red_is_the_first_plane(tmp_path):
     ({'data_batch_3.bin': b'x' * 3074}, 'data_batch_3.bin has 3074 bytes'),
     ({'test_batch.bin': b'\n' + b'x' * 3072}, 'label 10, expected 0 to 9'),
 ])
-def test_convert_cifar10_other_archive_is_one_line(tmp_path, changes, message):
+def test_convert_cifar10_invalid_archive_gives_one_line_error(
+    tmp_path, changes, message):
   (tmp_path / convert_cifar10.ARCHIVE).write_bytes(cifar_archive(**changes))
   with pytest.raises(InputError, match=message):
     public.convert('cifar10', str(tmp_path))
@@ -271,7 +273,7 @@ def test_convert_flowers_downloads_unpacks_and_converts(server, tmp_path):
   assert not (tmp_path / convert_flowers.ARCHIVE).exists()
   dataset = dataset_factory.get_dataset('flowers', 'validation', str(tmp_path))
   assert (dataset.num_samples, dataset.num_classes) == (5, 5)
-  # Again: from the photos, and the same.
+  # The second conversion uses the unpacked photos and gives the same.
   del server.requests[:]
   assert public.convert('flowers', str(tmp_path),
                         percent_validation=25) == written
@@ -280,8 +282,8 @@ def test_convert_flowers_downloads_unpacks_and_converts(server, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.engine('tf1')
-def test_convert_flowers_whole_set_is_split_as_slim_does(server, tmp_path):
-  # The real set's photos a kind; small photos.
+def test_convert_flowers_complete_set_is_split_as_in_slim(server, tmp_path):
+  # As many photos per class as in the real set, but small ones.
   counts = dict(zip(public_sets.FLOWERS_LABELS, (633, 898, 641, 699, 799)))
   dataset_kit.make_folder(tmp_path / 'flowers', counts)
   written = public.convert('flowers', str(tmp_path))
@@ -293,12 +295,12 @@ def test_convert_flowers_whole_set_is_split_as_slim_does(server, tmp_path):
 
 
 def test_convert_flowers_killed_while_unpacking_starts_again(server, tmp_path):
-  aside = tmp_path / '.flowers.unpacking'
-  (aside / 'daisy').mkdir(parents=True)
-  (aside / 'daisy' / 'half.jpg').write_bytes(b'')
+  unpacking_dir = tmp_path / '.flowers.unpacking'
+  (unpacking_dir / 'daisy').mkdir(parents=True)
+  (unpacking_dir / 'daisy' / 'half.jpg').write_bytes(b'')
   (tmp_path / 'flowers').mkdir()
   public.convert('flowers', str(tmp_path), percent_validation=25)
-  assert not aside.exists()
+  assert not unpacking_dir.exists()
   assert len(os.listdir(str(tmp_path / 'flowers' / 'daisy'))) == 4
 
 
@@ -316,7 +318,7 @@ def test_convert_flowers_hostile_archive_leaves_nothing(server, tmp_path,
   assert os.listdir(str(folder)) == []
 
 
-def test_convert_flowers_archive_of_something_else_is_one_line(tmp_path):
+def test_convert_flowers_unrelated_archive_gives_one_line_error(tmp_path):
   (tmp_path / convert_flowers.ARCHIVE).write_bytes(
       download_kit.tar_gz({'x/1.jpg': b''}))
   with pytest.raises(InputError, match='holds no flower_photos/'):
@@ -334,13 +336,13 @@ def test_convert_folder_of_photos_with_a_public_name_is_converted(server, name,
 
 
 @pytest.mark.parametrize('name', sorted(public.CONVERTERS))
-def test_convert_while_another_process_converts_is_one_line(server, name,
-                                                            tmp_path):
+def test_convert_while_another_process_converts_gives_one_line_error(
+    server, name, tmp_path):
   with converted_files.hold(str(tmp_path)):
     with pytest.raises(InputError, match='another process is converting'):
       public.convert(name, str(tmp_path))
   assert not server.requests and not list(tmp_path.iterdir())
-  # And it is let go afterwards, an error or not.
+  # The lock is released afterwards, also after an error.
   (tmp_path / name).write_text('in the way')
   if name == 'flowers':
     with pytest.raises(InputError, match='a file instead of a folder'):
@@ -351,18 +353,18 @@ def test_convert_while_another_process_converts_is_one_line(server, name,
     pass
 
 
-def test_convert_folder_that_cannot_be_made_is_one_line(tmp_path):
+def test_convert_folder_that_cannot_be_made_gives_one_line_error(tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(InputError, match='cannot make the folder .*/file/data: '):
     public.convert('mnist', str(tmp_path / 'file' / 'data'))
 
 
-def test_convert_unknown_name_lists_the_known():
+def test_convert_unknown_name_lists_the_known_names():
   with pytest.raises(InputError, match="'cats'; known: cifar10, flowers, mn"):
     public.convert('cats', '/no/where')
 
 
-def test_photo_files_of_cifar10_are_png(server, tmp_path):
+def test_convert_cifar10_stores_png_photos(server, tmp_path):
   public.convert('cifar10', str(tmp_path))
   path = str(tmp_path / 'cifar10_test-00000-of-00001.tfrecord')
   record = next(tf.python_io.tf_record_iterator(path))

@@ -26,7 +26,7 @@ def decoded(data):
   return Image.open(io.BytesIO(data)).convert('RGB')
 
 
-def oriented(orientation):
+def exif(orientation):
   block = Image.Exif()
   block[0x0112] = orientation
   return block
@@ -39,8 +39,8 @@ def folder(tmp_path):
   return tmp_path
 
 
-def grouped(folder, **files):
-  """Groups files, cat unless a name begins with dog; returns sets of names."""
+def group_names(folder, **files):
+  """Returns the names of each group; `dog*` is in class dog, others in cat."""
   for name, data in files.items():
     (folder / ('dog' if name.startswith('dog') else 'cat') / name).write_bytes(
         data)
@@ -52,46 +52,47 @@ def grouped(folder, **files):
                 for members in groups)
 
 
-def test_group_photos_that_differ_stay_alone(folder):
-  assert grouped(folder, a=encode(noise(1)), b=encode(noise(2)),
-                 c=encode(noise(3), 'PNG'), d=encode(noise(4), 'BMP'),
-                 dog=encode(noise(5))) == [['a'], ['b'], ['c'], ['d'], ['dog']]
+def test_group_different_photos_are_separate(folder):
+  assert group_names(folder, a=encode(noise(1)), b=encode(noise(2)),
+                     c=encode(noise(3), 'PNG'), d=encode(noise(4), 'BMP'),
+                     dog=encode(noise(5))) == [
+                         ['a'], ['b'], ['c'], ['d'], ['dog']]
 
 
-def test_group_equal_bytes_are_together_over_classes(folder):
+def test_group_equal_bytes_are_grouped_across_classes(folder):
   data = encode(noise(1))
-  assert grouped(folder, a=data, b=data, dog=data, c=encode(noise(2))) == [
+  assert group_names(folder, a=data, b=data, dog=data, c=encode(noise(2))) == [
       ['a', 'b', 'dog'], ['c']]
 
 
-def test_group_other_bytes_of_the_same_jpeg_are_together(folder):
+def test_group_other_bytes_with_equal_pixels_are_grouped(folder):
   data = encode(noise(1))
   image = decoded(data)
   commented = data[:2] + b'\xff\xfe\x00\x04hi' + data[2:]
-  assert grouped(
+  assert group_names(
       folder, a=data, b=commented, c=data + b'film', dog=encode(image, 'PNG'),
       d=encode(image, 'TIFF', compression='tiff_lzw'), e=encode(noise(2))
   ) == [['a', 'b', 'c', 'd', 'dog'], ['e']]
 
 
-def test_group_packed_anew_without_loss_is_together(folder):
+def test_group_losslessly_recompressed_jpegs_are_grouped(folder):
   image = noise(1)
   files = {'plain': encode(image, optimize=False),
            'optimized': encode(image, optimize=True),
            'progressive': encode(image, progressive=True)}
   assert len(set(files.values())) == 3
-  assert grouped(folder, **files) == [['optimized', 'plain', 'progressive']]
+  assert group_names(folder, **files) == [['optimized', 'plain', 'progressive']]
 
 
-def test_group_photo_turned_by_exif_is_its_upright_copy(folder):
-  stored = encode(noise(1), exif=oriented(6))
+def test_group_photo_rotated_by_exif_joins_its_upright_copy(folder):
+  stored = encode(noise(1), exif=exif(6))
   upright = decoded(stored).transpose(Image.Transpose.ROTATE_270)
-  assert grouped(folder, a=stored, b=encode(upright, 'PNG'),
-                 c=encode(decoded(stored), 'PNG')) == [['a', 'b'], ['c']]
+  assert group_names(folder, a=stored, b=encode(upright, 'PNG'),
+                     c=encode(decoded(stored), 'PNG')) == [['a', 'b'], ['c']]
 
 
-def test_group_same_look_at_an_eighth_of_the_size_is_not_enough(folder):
-  """Equal averages of 8 x 8 pixels; only the full pixels differ."""
+def test_group_equal_looks_of_different_photos_are_separate(folder):
+  """Averages over 8 x 8 pixels are equal; only the full pixels differ."""
   lines = np.zeros((16, 16, 3), np.uint8)
   lines[::2] = 200
   turned = lines.transpose(1, 0, 2)
@@ -99,10 +100,10 @@ def test_group_same_look_at_an_eighth_of_the_size_is_not_enough(folder):
            'b': encode(Image.fromarray(turned), quality=100, subsampling=0)}
   assert (photos.inspect_photo(files['a']).look ==
           photos.inspect_photo(files['b']).look)
-  assert grouped(folder, **files) == [['a'], ['b']]
+  assert group_names(folder, **files) == [['a'], ['b']]
 
 
-def test_group_decodes_only_what_may_have_an_equal(folder, monkeypatch):
+def test_group_decodes_only_photos_with_equal_looks(folder, monkeypatch):
   """Decoding everything in full would halve the speed."""
   decoded_files = []
   pixels_digest = photos.pixels_digest
@@ -114,7 +115,8 @@ def test_group_decodes_only_what_may_have_an_equal(folder, monkeypatch):
   monkeypatch.setattr(photos, 'pixels_digest', spy)
   files = {'n%d' % seed: encode(noise(seed)) for seed in range(9)}
   twin = files['n3'] + b'film'
-  grouped(folder, png=encode(noise(20, (30, 16)), 'PNG'), twin=twin, **files)
+  group_names(folder, png=encode(noise(20, (30, 16)), 'PNG'), twin=twin,
+              **files)
   assert sorted(decoded_files) == sorted([files['n3'], twin])
 
 

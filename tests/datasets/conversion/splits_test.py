@@ -24,8 +24,8 @@ def assign(sizes, validation=10, test=0, seed=0, former=None):
 
 
 def counts(split_of):
-  found = collections.Counter(split_of.values())
-  return tuple(found[split] for split in splits.SPLITS)
+  split_counts = collections.Counter(split_of.values())
+  return tuple(split_counts[split] for split in splits.SPLITS)
 
 
 @pytest.mark.parametrize('count, percents, wanted', [
@@ -35,7 +35,7 @@ def counts(split_of):
     (100, (0, 20), (80, 0, 20)), (100, (10, 20), (70, 10, 20)),
     (3, (10, 10), (1, 1, 1)), (5, (98, 1), (1, 3, 1)),
     (2, (10, 10), (1, 0, 1)), (100, (9.6, 0), (90, 10, 0))])
-def test_assign_counts_a_class(count, percents, wanted):
+def test_assign_gives_the_counts_of_a_class(count, percents, wanted):
   assert counts(assign([1] * count, *percents)) == wanted
 
 
@@ -67,7 +67,7 @@ def test_assign_with_large_groups_leaves_no_split_empty(
   assert counts(assign(sizes, *percents)) == wanted
 
 
-def former_of(split_of):
+def former_lookup(split_of):
   by_digest = {file[len('cat/'):-len('.jpg')]: split
                for file, split in split_of.items()}
   return lambda photo: by_digest.get(photo.digest)
@@ -76,7 +76,7 @@ def former_of(split_of):
 @pytest.mark.parametrize('before, after', [(20, 21), (20, 60), (60, 20)])
 def test_assign_with_former_splits_moves_no_photo(before, after):
   first = assign([1] * before, 20, 10)
-  second = assign([1] * after, 20, 10, former=former_of(first))
+  second = assign([1] * after, 20, 10, former=former_lookup(first))
   for file in set(first) & set(second):
     assert second[file] == first[file]
   if after > before:
@@ -84,8 +84,8 @@ def test_assign_with_former_splits_moves_no_photo(before, after):
                               round(after * .1))
 
 
-def test_assign_group_that_was_trained_on_stays_in_training():
-  """A copy with other bytes was elsewhere, or is new."""
+def test_assign_group_with_a_former_training_photo_stays_in_training():
+  """Its copies with other bytes were in another split, or are new."""
   former = {'0_0': 'validation', '0_1': 'train', '1_1': 'test',
             '2_1': 'validation', '2_0': 'test'}
   split_of = assign([2, 2, 2] + [1] * 20, 10, 10,
@@ -96,7 +96,8 @@ def test_assign_group_that_was_trained_on_stays_in_training():
       assert split_of['cat/%d_%d.jpg' % (number, copy)] == split
 
 
-def check(sizes, was_kept=None, **percents):
+def check_cats(sizes, was_kept=None, **percents):
+  """Calls splits.check for cats in groups of `sizes`, and for 9 dogs."""
   percents = dict({'validation': 0, 'test': 0}, **percents)
   by_class = {'dog': [group(number, 1, 'dog') for number in range(9)],
               'cat': [group(number, size) for number, size in enumerate(sizes)]}
@@ -109,8 +110,8 @@ def check(sizes, was_kept=None, **percents):
 @pytest.mark.parametrize('sizes, percents', [
     ([1], {}), ([1, 1], {'validation': 1}), ([5, 5], {'test': 1}),
     ([1, 1, 1], {'validation': 50, 'test': 49})], ids=str)
-def test_check_with_enough_photos_is_content(sizes, percents):
-  check(sizes, **percents)
+def test_check_with_enough_photos_passes(sizes, percents):
+  check_cats(sizes, **percents)
 
 
 @pytest.mark.parametrize('sizes, percents, message', [
@@ -121,16 +122,16 @@ def test_check_with_enough_photos_is_content(sizes, percents):
 def test_check_with_too_few_photos_names_the_class(sizes, percents, message):
   message = '^/data/pets: .* splits ' + message
   with pytest.raises(InputError, match=message) as caught:
-    check(sizes, **percents)
+    check_cats(sizes, **percents)
   assert 'dog' not in str(caught.value)
 
 
-def test_check_after_a_former_conversion_says_how_to_split_anew():
+def test_check_after_a_former_conversion_says_how_to_split_again():
   with pytest.raises(InputError, match='delete /d/pets.json to split all'):
-    check([1], validation=1, was_kept='/d/pets.json')
+    check_cats([1], validation=1, was_kept='/d/pets.json')
 
 
-def test_check_names_few_of_many_classes():
+def test_check_with_many_classes_names_only_the_first_five():
   by_class = {'c%02d' % number: [group(0, 1, 'c%02d' % number)]
               for number in range(30)}
   split_of = {photo.file: 'train' for groups in by_class.values()

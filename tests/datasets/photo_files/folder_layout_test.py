@@ -46,8 +46,7 @@ def sizes(manifest):
 @pytest.mark.parametrize('train, validation, test', [
     ('train', 'val', 'test'), ('Train', 'Validation', 'Test'),
     ('Training', 'valid', 'Testing')])
-def test_convert_ready_made_splits_are_taken_as_they_are(
-    tmp_path, train, validation, test):
+def test_convert_ready_made_splits_are_kept(tmp_path, train, validation, test):
   make(tmp_path, (train, validation, test))
   manifest = convert(tmp_path)
   assert manifest.labels == CLASSES
@@ -91,9 +90,10 @@ def test_convert_percentage_of_a_ready_made_split_is_refused(
     convert(tmp_path, **{option: percent})
 
 
-def test_convert_equal_photos_over_splits_stay_in_the_last(tmp_path):
+def test_convert_equal_photos_in_several_splits_stay_in_the_last(tmp_path):
   folder = make(tmp_path)
-  # Of one in all three the test photo stays, of another the validation photo.
+  # Of a photo in all three splits only the test copy stays, of one in training
+  # and validation the validation copy, and within training both.
   for name in ('train', 'valid'):
     shutil.copy(str(folder / 'test/cat/0.jpg'),
                 str(folder / name / 'cat' / 'copy.jpg'))
@@ -112,7 +112,7 @@ def test_convert_equal_photos_over_splits_stay_in_the_last(tmp_path):
       ['train/dog/c.jpg', 'valid/dog/1.jpg']]
 
 
-def test_convert_photo_in_two_classes_over_splits_is_in_none(tmp_path):
+def test_convert_photo_in_two_classes_of_two_splits_is_excluded(tmp_path):
   folder = make(tmp_path)
   shutil.copy(str(folder / 'test/cat/0.jpg'), str(folder / 'train/dog/x.jpg'))
   manifest = convert(tmp_path)
@@ -121,7 +121,7 @@ def test_convert_photo_in_two_classes_over_splits_is_in_none(tmp_path):
   assert sizes(manifest) == {'train': 20, 'validation': 20, 'test': 19}
 
 
-def test_convert_class_that_train_lacks_is_an_error(tmp_path):
+def test_convert_class_missing_in_train_is_an_error(tmp_path):
   folder = make(tmp_path)
   (folder / 'test' / 'cat').rename(folder / 'test' / 'Cat')
   with pytest.raises(InputError, match=r"no training photos of 1 classes: 'Cat"
@@ -130,7 +130,7 @@ def test_convert_class_that_train_lacks_is_an_error(tmp_path):
     convert(tmp_path)
 
 
-def test_convert_class_that_validation_lacks_is_a_warning(tmp_path, log):
+def test_convert_class_missing_in_validation_is_a_warning(tmp_path, log):
   folder = make(tmp_path)
   shutil.rmtree(str(folder / 'valid' / 'cat'))
   manifest = convert(tmp_path)
@@ -138,7 +138,7 @@ def test_convert_class_that_validation_lacks_is_a_warning(tmp_path, log):
   assert manifest.splits['validation']['class_counts'] == {'cat': 0, 'dog': 10}
 
 
-def test_convert_ready_made_again_keeps_splits_and_what_is_drawn(tmp_path):
+def test_convert_ready_made_again_keeps_splits_and_drawn_photos(tmp_path):
   folder = make(tmp_path, ('train', 'test'))
   before = convert(tmp_path, percent_validation=30, seed=3)
   drawn = [file for file, split in before.files.items()
@@ -148,7 +148,7 @@ def test_convert_ready_made_again_keeps_splits_and_what_is_drawn(tmp_path):
     for number in range(10):
       (folder / split / 'cat' / ('new %d.jpg' % number)).write_bytes(
           dataset_kit.photo_bytes(9000 + len(split) * 100 + number))
-  # From one folder to the other: the folder decides, not the former split.
+  # The split of a moved photo depends on its folder, not on its former split.
   (folder / 'test/dog/0.jpg').rename(folder / 'train/dog/was test.jpg')
   after = convert(tmp_path)
   assert {file: after.files[file] for file in before.files
@@ -159,7 +159,7 @@ def test_convert_ready_made_again_keeps_splits_and_what_is_drawn(tmp_path):
   assert sizes(after) == {'train': 22, 'validation': 9, 'test': 29}
 
 
-def test_convert_layout_that_changed_splits_again(tmp_path, log):
+def test_convert_after_a_change_of_layout_splits_again(tmp_path, log):
   folder = make(tmp_path)
   convert(tmp_path)
   shutil.rmtree(str(folder / 'valid'))
@@ -169,7 +169,7 @@ def test_convert_layout_that_changed_splits_again(tmp_path, log):
   assert sizes(manifest) == {'train': 18, 'validation': 2, 'test': 20}
 
 
-def test_convert_flat_test_beside_classes_is_not_a_class(tmp_path, log):
+def test_convert_flat_test_folder_next_to_classes_is_not_a_class(tmp_path, log):
   folder = tmp_path / 'pets'
   dataset_kit.make_folder(folder, {'cat': 10, 'dog': 10})
   add_flat(folder, 'Test')
@@ -178,13 +178,14 @@ def test_convert_flat_test_beside_classes_is_not_a_class(tmp_path, log):
   assert manifest.skipped[0]['file'] == 'Test'
   assert 'Test: not a class' in log.text
   assert '--photos_layout=classes' in log.text
-  # As asked for, and kept by the next conversion.
+  # It is a class on request, and the next conversion remembers that.
   assert convert(tmp_path, photos_layout='classes').labels == [
       'Test', 'cat', 'dog']
   assert convert(tmp_path).labels == ['Test', 'cat', 'dog']
 
 
-def test_convert_flat_test_beside_ready_made_splits_is_not_used(tmp_path):
+def test_convert_flat_test_folder_next_to_ready_made_splits_is_not_used(
+    tmp_path):
   folder = make(tmp_path, ('train',))
   add_flat(folder, 'test')
   manifest = convert(tmp_path)
@@ -193,7 +194,7 @@ def test_convert_flat_test_beside_ready_made_splits_is_not_used(tmp_path):
       {'file': 'test', 'reason': 'not used: it holds no class folders'}]
 
 
-def test_convert_class_called_train_is_a_class(tmp_path):
+def test_convert_class_named_train_is_a_class(tmp_path):
   for name in ('bus', 'train', 'car'):
     add_flat(tmp_path / 'pets', name)
   assert convert(tmp_path).labels == ['bus', 'car', 'train']
@@ -205,7 +206,7 @@ def test_convert_class_called_train_is_a_class(tmp_path):
     (['bus', 'car'], ['train'], 'holds train/ with folders in them'),
     ([], ['val', 'test'], 'holds test/ and val/ with folders in them')],
                          ids=str)
-def test_convert_unclear_layout_is_refused_with_the_way_out(
+def test_convert_ambiguous_layout_error_names_the_flag(
     tmp_path, flat, nested, message):
   make(tmp_path, nested)
   for name in flat:
@@ -216,13 +217,13 @@ def test_convert_unclear_layout_is_refused_with_the_way_out(
     assert convert(tmp_path, photos_layout='classes').labels == sorted(flat)
 
 
-def test_find_splits_beside_other_folders_names_what_is_not_used(tmp_path):
+def test_find_splits_next_to_other_folders_lists_the_unused(tmp_path):
   folder = make(tmp_path, ('train', 'val'))
   (folder / 'docs').mkdir()
   (folder / 'train' / 'README').write_text('one file')
-  found = folder_layout.find(str(folder), ['docs', 'train', 'val'])
-  assert list(found.splits) == ['train', 'validation']
-  assert found.unused == {
+  layout = folder_layout.find(str(folder), ['docs', 'train', 'val'])
+  assert list(layout.splits) == ['train', 'validation']
+  assert layout.unused == {
       'docs': 'not used: it is not one of the ready-made splits'}
 
 
@@ -232,7 +233,7 @@ def test_find_two_folders_for_one_split_is_an_error(tmp_path):
     folder_layout.find(str(folder), ['train', 'val', 'valid'])
 
 
-def test_find_splits_asked_for_are_taken_among_many_other_files(tmp_path):
+def test_find_requested_splits_are_used_among_many_other_files(tmp_path):
   folder = make(tmp_path, ('train', 'test'))
   for number in range(5):
     (folder / 'train' / ('list %d.txt' % number)).write_text('a list')
@@ -244,13 +245,13 @@ def test_find_splits_asked_for_are_taken_among_many_other_files(tmp_path):
       'train': 'train', 'test': 'test'}
 
 
-def test_find_splits_asked_for_without_train_is_an_error(tmp_path):
+def test_find_requested_splits_without_train_is_an_error(tmp_path):
   folder = make(tmp_path, ('val', 'test'))
   with pytest.raises(InputError, match='no train/ with class folders'):
     folder_layout.find(str(folder), ['test', 'val'], 'splits')
 
 
-def test_program_says_what_it_understood(tmp_path, log, capsys):
+def test_program_prints_the_layout_that_it_uses(tmp_path, log, capsys):
   folder = make(tmp_path, ('train', 'test'))
   shutil.copy(str(folder / 'test/cat/0.jpg'), str(folder / 'train/cat/x.jpg'))
   with parsed_flags(download_and_convert_data.define_flags,
@@ -258,8 +259,8 @@ def test_program_says_what_it_understood(tmp_path, log, capsys):
     download_and_convert_data.main([])
   line = ('ready-made splits: train/ is train, test/ is test; drawn from '
           'train/: 10 % for validation\n')
-  said = capsys.readouterr().out
-  assert line in said and '%s: %s' % (folder, line) in log.text
+  output = capsys.readouterr().out
+  assert line in output and '%s: %s' % (folder, line) in log.text
   assert ('same photo in several splits, kept in the last of training, '
           'validation and test: 1\n  test/cat/0.jpg, train/cat/x.jpg\n'
-          ) in said
+          ) in output

@@ -8,8 +8,8 @@ from datasets.photo_files import formats
 from kits import service_kit as kit
 
 PHOTO = kit.photo()
-# Whole files or their beginnings.
-NAMES = [
+# Complete files, or their first bytes.
+CASES = [
     (PHOTO, 'JPEG'), (kit.photo('PNG'), 'PNG'), (kit.photo('GIF'), 'GIF'),
     (kit.photo('BMP'), 'BMP'), (kit.photo('TIFF'), 'TIFF'),
     (b'MM\0*\0\0\0\x08', 'TIFF'), (b'II+\0\x08\0\0\0', 'BigTIFF'),
@@ -34,11 +34,11 @@ NAMES = [
     ('只有文字'.encode() * 200, 'Plain text'),
     (b'', None), (b'\xff\xd8', None), (b'\x89PNG\n\x1a\n', None),
     (b'\x7fELF', None), (b'\0', None), (b' ', None),
-    (b' ' + PHOTO, None),  # Decoders do not take it either.
+    (b' ' + PHOTO, None),  # Decoders do not accept it either.
     (b'caf\xe9 au lait', None),  # Latin-1 could be anything.
 ]
 
 
-@pytest.mark.parametrize('data, name', NAMES, ids=kit.short)
-def test_name_of_first_bytes_decides(data, name):
+@pytest.mark.parametrize('data, name', CASES, ids=kit.short)
+def test_name_of_returns_the_format_of_the_first_bytes(data, name):
   assert formats.name_of(data) == name

@@ -21,20 +21,21 @@ def encode(image, **options):
   return buffer.getvalue()
 
 
-def test_normalize_photo_jpeg_that_lost_data_is_refused():
+def test_normalize_photo_jpeg_with_missing_data_is_refused():
   data = encode(noise(0, 200, 300))
   for cut in (3000, 6000, len(data) // 2):
     start = len(data) // 3
     damaged = data[:start] + data[start + cut:]
     with tf.Graph().as_default(), tf.Session() as session:
-      image = session.run(tf.image.decode_jpeg(damaged))  # It does not mind.
+      # TensorFlow accepts the file.
+      image = session.run(tf.image.decode_jpeg(damaged))
     assert image.shape == (200, 300, 3)
     with pytest.raises(PhotoError, match='truncated'):
       normalize_photo(damaged)
 
 
 @pytest.mark.parametrize('mode', ['L', 'CMYK'])
-def test_normalize_photo_that_is_written_anew_is_checked_as_well(mode):
+def test_normalize_photo_jpeg_to_be_reencoded_is_checked_too(mode):
   data = encode(noise(0, 200, 300).convert(mode))
   middle = len(data) // 2
   assert normalize_photo(data).width == 300
@@ -46,8 +47,8 @@ def test_normalize_photo_that_is_written_anew_is_checked_as_well(mode):
     {}, {'quality': 1}, {'quality': 100}, {'subsampling': 0},
     {'optimize': True}, {'progressive': True}, {'restart_marker_blocks': 1},
     {'restart_marker_rows': 1}], ids=str)
-def test_normalize_photo_whole_jpeg_of_any_size_is_accepted(options):
-  """libjpeg looks ahead of the last block, by another number of bits each."""
+def test_normalize_photo_complete_jpeg_of_any_size_is_accepted(options):
+  """libjpeg reads past the last block, by a number of bits that varies."""
   for seed in range(60):
     for image in (noise(seed, seed % 35 + 1, seed % 19 + 1),
                   Image.new('RGB', (seed + 1, 60 - seed), (seed, 99, 3))):

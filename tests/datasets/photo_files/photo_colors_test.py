@@ -10,18 +10,18 @@ from datasets.photo_files import photos, webp
 from datasets.photo_files.photos import PhotoError, normalize_photo
 from kits import photo_kit as kit
 
-can_read_webp = pytest.mark.skipif(
+needs_webp = pytest.mark.skipif(
     not photos.can_read('WebP'), reason='this libwebp is not safe')
 
 
 def decode(data):
-  """Returns the `[height, width, 3]` pixels of what a file becomes."""
+  """Returns the `[height, width, 3]` pixels of a file after normalization."""
   encoded = normalize_photo(data).encoded
   return np.asarray(Image.open(io.BytesIO(encoded))).astype(int)
 
 
 def with_xmp(kind, orientation=None):
-  """Returns a photo 40 wide and 20 high whose XMP says that it lies."""
+  """Returns a photo 40 wide and 20 high whose XMP says that it is rotated."""
   image = kit.smooth(40, 20)
   options = {'exif': kit.exif(orientation)} if orientation else {}
   if kind == 'JPEG':
@@ -35,17 +35,17 @@ def with_xmp(kind, orientation=None):
   exif_chunk = b''
   if orientation:
     exif_chunk = kit.chunk(b'eXIf', kit.exif(orientation)[6:])
-  more = kit.xmp_of_png() + exif_chunk
+  metadata = kit.xmp_of_png() + exif_chunk
   return kit.png(40, 20, 8, 2, image.tobytes(),
-                 **{'before' if kind == 'PNG' else 'after': more})
+                 **{'before' if kind == 'PNG' else 'after': metadata})
 
 
 KINDS = ['JPEG', 'PNG', 'PNG, at its end', 'TIFF',
-         pytest.param('WebP', marks=can_read_webp)]
+         pytest.param('WebP', marks=needs_webp)]
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_normalize_photo_orientation_in_xmp_alone_turns_nothing(kind):
+def test_normalize_photo_orientation_in_xmp_alone_is_ignored(kind):
   data = with_xmp(kind)
   assert kit.XMP in data
   photo = normalize_photo(data)
@@ -54,68 +54,70 @@ def test_normalize_photo_orientation_in_xmp_alone_turns_nothing(kind):
 
 
 @pytest.mark.parametrize('kind', [kind for kind in KINDS if kind != 'TIFF'])
-def test_normalize_photo_orientation_in_exif_beside_xmp_turns(kind):
-  upright = with_xmp(kind, 8)
-  photo = normalize_photo(upright)
+def test_normalize_photo_orientation_in_exif_next_to_xmp_is_applied(kind):
+  data = with_xmp(kind, 8)
+  photo = normalize_photo(data)
   assert (photo.height, photo.width) == (40, 20)
   expected = np.rot90(np.asarray(kit.smooth(40, 20)).astype(int))
-  assert np.abs(decode(upright) - expected).mean() < 10
+  assert np.abs(decode(data) - expected).mean() < 10
 
 
-def test_normalize_photo_bmp_with_no_alpha_at_all_is_opaque():
+def test_normalize_photo_bmp_with_all_zero_alpha_is_opaque():
   pixels = np.asarray(kit.smooth().convert('RGBA')).copy()
   expected = pixels[..., :3].astype(int)
   pixels[..., 3] = 0
   assert np.abs(decode(kit.bmp32(pixels)) - expected).mean() < 3
-  # With an alpha channel that is used, it counts.
+  # An alpha channel that is not all zero is used.
   pixels[:30, :, 3] = 255
-  found = decode(kit.bmp32(pixels))
-  assert found[36:].min() >= 250
-  assert np.abs(found[:28] - expected[:28]).mean() < 3
+  decoded = decode(kit.bmp32(pixels))
+  assert decoded[36:].min() >= 250
+  assert np.abs(decoded[:28] - expected[:28]).mean() < 3
 
 
 @pytest.mark.parametrize('left, top', [(0, 0), (12, 5)])
 def test_normalize_photo_gif_is_white_outside_its_first_frame(left, top):
   frame = Image.new('P', (20, 10), 1)
   frame.putpalette([0, 0, 0, 250, 10, 20])
-  found = decode(kit.small_frame_gif((48, 40), left, top, frame))
-  assert found.shape == (40, 48, 3)
-  inside = found[top:top + 10, left:left + 20]
+  pixels = decode(kit.small_frame_gif((48, 40), left, top, frame))
+  assert pixels.shape == (40, 48, 3)
+  inside = pixels[top:top + 10, left:left + 20]
   assert np.abs(inside[2:-2, 2:-2] - [250, 10, 20]).max() <= 12
-  assert found[20:].min() >= 250 and found[:, 38:].min() >= 250
+  assert pixels[20:].min() >= 250 and pixels[:, 38:].min() >= 250
 
 
-@can_read_webp
+@needs_webp
 def test_normalize_photo_webp_is_white_outside_its_first_frame():
   still = kit.encode(Image.new('RGB', (20, 10), (250, 10, 20)), 'WEBP')
-  found = decode(animated_webp((48, 40), 12, 4, (20, 10), still[12:]))
-  assert found.shape == (40, 48, 3)
-  assert np.abs(found[7:12, 15:28] - [250, 10, 20]).max() <= 16
-  assert found[24:].min() >= 250 and found[:4, :4].min() >= 250
+  pixels = decode(animated_webp((48, 40), 12, 4, (20, 10), still[12:]))
+  assert pixels.shape == (40, 48, 3)
+  assert np.abs(pixels[7:12, 15:28] - [250, 10, 20]).max() <= 16
+  assert pixels[24:].min() >= 250 and pixels[:4, :4].min() >= 250
 
 
-def test_webp_first_frame_is_not_searched_in_endless_chunks():
+def test_webp_first_frame_is_not_searched_in_too_many_chunks():
   data = animated_webp((48, 40), 12, 4, (20, 10), b'')
   assert webp.first_frame(data) == (12, 4, 32, 14)
   empty = b'ABCD' + bytes(4)
-  start = 12 + 18  # After the container's head and VP8X.
+  start = 12 + 18  # After the header of the container and VP8X.
   assert webp.first_frame(data[:start] + 5 * empty + data[start:]) == (
       12, 4, 32, 14)
   assert webp.first_frame(data[:start] + 10 ** 5 * empty + data[start:]) is None
 
 
 def animated_webp(canvas, left, top, size, image):
-  """Returns a WebP animation of one frame, from the chunk of a still one."""
-  def three(*values):
+  """Returns a WebP animation of one frame, from the chunk of a still photo."""
+  def three_bytes(*values):
     return b''.join(value.to_bytes(3, 'little') for value in values)
 
-  def riff(name, content):
+  def chunk(name, content):
     return name + len(content).to_bytes(4, 'little') + content
 
-  frame = three(left // 2, top // 2, size[0] - 1, size[1] - 1, 100) + b'\0'
-  chunks = (riff(b'VP8X', b'\2\0\0\0' + three(canvas[0] - 1, canvas[1] - 1)) +
-            riff(b'ANIM', bytes(6)) + riff(b'ANMF', frame + image))
-  return riff(b'RIFF', b'WEBP' + chunks)
+  frame = three_bytes(left // 2, top // 2, size[0] - 1, size[1] - 1, 100)
+  frame += b'\0' + image
+  chunks = (chunk(b'VP8X', b'\2\0\0\0' + three_bytes(canvas[0] - 1,
+                                                     canvas[1] - 1)) +
+            chunk(b'ANIM', bytes(6)) + chunk(b'ANMF', frame))
+  return chunk(b'RIFF', b'WEBP' + chunks)
 
 
 @pytest.mark.parametrize('photometric', [1, 2])
@@ -137,37 +139,37 @@ def test_normalize_photo_12_bits_stored_in_16_are_refused(photometric):
 
 def test_normalize_photo_tiff_of_12_bits_keeps_its_scale():
   grey = np.asarray(kit.smooth().convert('L')).astype(int)
-  found = decode(kit.tiff(grey * 16, bits=12))
-  assert np.abs(found - grey[..., None]).mean() < 2
+  pixels = decode(kit.tiff(grey * 16, bits=12))
+  assert np.abs(pixels - grey[..., None]).mean() < 2
 
 
-def test_normalize_photo_tiff_whose_0_is_white_is_no_negative():
+def test_normalize_photo_tiff_whose_0_is_white_is_not_inverted():
   grey = np.asarray(kit.smooth().convert('L')).astype(int)
-  found = decode(kit.tiff(65535 - grey * 257, photometric=0))
-  assert np.abs(found - grey[..., None]).mean() < 2
+  pixels = decode(kit.tiff(65535 - grey * 257, photometric=0))
+  assert np.abs(pixels - grey[..., None]).mean() < 2
 
 
 @pytest.mark.parametrize('name', sorted(kit.transparent_pngs()))
 def test_normalize_photo_png_is_white_where_it_is_transparent(name):
-  found = decode(kit.transparent_pngs()[name])
-  assert found[:, 2:14].min() >= 250
-  assert found[:, 34:].min() <= 210
+  pixels = decode(kit.transparent_pngs()[name])
+  assert pixels[:, 2:14].min() >= 250
+  assert pixels[:, 34:].min() <= 210
 
 
-@can_read_webp
+@needs_webp
 @pytest.mark.parametrize('options', [
     {}, {'lossless': True}, {'exif': kit.exif(6)}], ids=str)
 def test_normalize_photo_webp_becomes_a_jpeg(options):
   image = kit.smooth()
-  found = decode(kit.encode(image, 'WEBP', quality=95, **options))
+  pixels = decode(kit.encode(image, 'WEBP', quality=95, **options))
   wanted = np.asarray(image).astype(int)
   if 'exif' in options:
     wanted = np.rot90(wanted, -1)
-  assert np.abs(found - wanted).mean() < 4
+  assert np.abs(pixels - wanted).mean() < 4
 
 
-@can_read_webp
-def test_normalize_photo_webp_takes_the_first_frame_on_white():
+@needs_webp
+def test_normalize_photo_animated_webp_gives_its_first_frame_on_white():
   clear = kit.smooth().convert('RGBA')
   clear.putalpha(Image.new('L', clear.size, 0))
   data = kit.encode(clear, 'WEBP', save_all=True, lossless=True,
@@ -175,8 +177,8 @@ def test_normalize_photo_webp_takes_the_first_frame_on_white():
   assert decode(data).min() >= 253
 
 
-@can_read_webp
-def test_normalize_photo_webp_cut_anywhere_is_refused():
+@needs_webp
+def test_normalize_photo_webp_truncated_anywhere_is_refused():
   for options in ({}, {'lossless': True}, {'exif': kit.exif(6)}):
     data = kit.encode(kit.smooth(30, 20), 'WEBP', **options)
     for end in range(len(data)):
@@ -184,16 +186,16 @@ def test_normalize_photo_webp_cut_anywhere_is_refused():
         normalize_photo(data[:end])
 
 
-@can_read_webp
+@needs_webp
 def test_normalize_photo_webp_too_large_is_refused_before_it_is_opened(
     monkeypatch):
   data = kit.encode(kit.smooth(), 'WEBP')
   assert normalize_photo(data, max_pixels=80 * 60).width == 80
 
-  def no_opening(source):
-    raise AssertionError('the picture is allocated')
+  def fail_to_open(source):
+    raise AssertionError('the picture was opened')
 
-  monkeypatch.setitem(photos._READERS, 'WebP', no_opening)
+  monkeypatch.setitem(photos._READERS, 'WebP', fail_to_open)
   with pytest.raises(PhotoError, match='80 x 60 pixels.*limit of 4799'):
     normalize_photo(data, max_pixels=80 * 60 - 1)
 
@@ -209,13 +211,13 @@ def test_webp_size_of_each_layout_is_that_of_the_picture(options):
 
 @pytest.mark.parametrize('version, is_safe', [
     ('1.3.2', True), ('1.10.0', True), ('1.3.0', False), (None, False)])
-def test_webp_is_read_by_versions_without_the_known_hole(monkeypatch, version,
-                                                         is_safe):
+def test_webp_is_read_only_by_versions_without_the_vulnerability(
+    monkeypatch, version, is_safe):
   monkeypatch.setattr(webp.features, 'version', lambda name: version)
   assert (webp.find_reader() is not None) == is_safe
 
 
-def test_normalize_photo_webp_that_is_not_read_is_refused_with_advice(
+def test_normalize_photo_webp_without_reader_is_refused_with_advice(
     monkeypatch):
   monkeypatch.delitem(photos._READERS, 'WebP', raising=False)
   with pytest.raises(PhotoError) as caught:
@@ -224,7 +226,7 @@ def test_normalize_photo_webp_that_is_not_read_is_refused_with_advice(
       'WebP is not accepted: save the photo as JPEG or PNG')
 
 
-def test_normalize_photo_heic_is_read_where_pillow_heif_is_installed():
+def test_normalize_photo_heic_is_read_if_pillow_heif_is_installed():
   pillow_heif = pytest.importorskip('pillow_heif')
   stream = io.BytesIO()
   pillow_heif.from_pillow(kit.smooth()).save(stream, quality=95)

@@ -35,14 +35,14 @@ def encode(image, kind, **kwargs):
   return buffer.getvalue()
 
 
-def oriented(orientation):
+def exif(orientation):
   block = Image.Exif()
   block[0x0112] = orientation
   return block
 
 
 def photo_kinds(rng):
-  """Returns a photo of each accepted kind, as bytes, of its own content."""
+  """Returns one photo of each accepted kind, as bytes, with random content."""
   size = rng.randint(1, 60), rng.randint(1, 60)
   pixels = np.random.RandomState(rng.randrange(2 ** 32)).randint(
       0, 256, (size[1], size[0], 4)).astype(np.uint8)
@@ -53,7 +53,7 @@ def photo_kinds(rng):
       encode(image, 'JPEG'), encode(image, 'JPEG', progressive=True),
       encode(image, 'JPEG', subsampling=0, quality=rng.randint(1, 100)),
       encode(image.convert('L'), 'JPEG'), encode(image.convert('CMYK'), 'JPEG'),
-      encode(image, 'JPEG', exif=oriented(rng.randint(1, 8))),
+      encode(image, 'JPEG', exif=exif(rng.randint(1, 8))),
       encode(image, 'PNG'), encode(alpha, 'PNG'),
       encode(alpha.convert('LA'), 'PNG'), encode(image.convert('1'), 'PNG'),
       encode(Image.fromarray(deep), 'PNG'),
@@ -82,7 +82,7 @@ def png(width, height, *chunks):
 
 
 def bombs(rng):
-  """Returns small files that promise, or hold, very many pixels or bytes."""
+  """Returns small files that declare or unpack to very many pixels or bytes."""
   jpeg = bytearray(encode(Image.new('RGB', (9, 9)), 'JPEG'))
   start_of_frame = jpeg.index(b'\xff\xc0')
   jpeg[start_of_frame + 5:start_of_frame + 9] = b'\xff' * 4
@@ -121,14 +121,14 @@ def not_photos(rng):
 def damage(data, rng):
   """Returns a photo that was cut, changed or extended at random."""
   data = bytearray(data)
-  how = rng.randrange(6)
-  if how == 0:
+  kind = rng.randrange(6)
+  if kind == 0:
     return bytes(data[:rng.randrange(len(data))])
-  if how == 1:
+  if kind == 1:
     return bytes(data[:len(data) - rng.randint(1, 9)])
-  if how == 2:
+  if kind == 2:
     return bytes(data) + bytes(rng.getrandbits(8) for _ in range(50))
-  if how == 3:  # In the header, where the sizes are.
+  if kind == 3:  # In the header, where the sizes are.
     data[rng.randrange(min(len(data), 60))] = rng.randrange(256)
   for _ in range(rng.randint(1, 8)):
     data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
@@ -139,8 +139,8 @@ def contents(rng):
   """Yields NUM_FILES contents, hostile ones and a few good ones."""
   count = 0
   while True:
-    good = photo_kinds(rng)
-    for data in (good[::4] + [damage(data, rng) for data in good * 2] +
+    photos = photo_kinds(rng)
+    for data in (photos[::4] + [damage(data, rng) for data in photos * 2] +
                  bombs(rng) + not_photos(rng)):
       if count == NUM_FILES:
         return
@@ -152,18 +152,18 @@ def make_files(root, rng):
   """Writes the contents under odd names into class folders."""
   for name in CLASSES:
     os.makedirs(str(root / name))
-    for number in range(3):  # Each class has something to learn from.
+    for number in range(3):  # Each class has a few usable photos.
       image = Image.new('RGB', (20 + number, 20), (CLASSES.index(name), 0, 0))
       (root / name / ('good %d.jpg' % number)).write_bytes(
           encode(image, 'JPEG'))
   for index, data in enumerate(contents(rng)):
-    odd = NAMES[index // len(CLASSES)] if index < len(CLASSES) * len(
+    file_name = NAMES[index // len(CLASSES)] if index < len(CLASSES) * len(
         NAMES) else '%d%s' % (index, rng.choice(ENDINGS))
-    (root / CLASSES[index % len(CLASSES)] / odd).write_bytes(data)
+    (root / CLASSES[index % len(CLASSES)] / file_name).write_bytes(data)
 
 
 def make_traps(root):
-  """Adds what is no regular file, or lies where no photo should lie."""
+  """Adds entries that are not regular files, and photos in wrong places."""
   cat, photo = root / 'cat', (root / 'dog' / 'good 0.jpg').read_bytes()
   (cat / 'folder.jpg').mkdir()
   (root / 'dog' / 'nested' / 'in').mkdir(parents=True)
@@ -183,12 +183,12 @@ def make_traps(root):
   (root / 'loose.jpg').write_bytes(photo)
   os.mkfifo(str(cat / 'pipe.jpg'))
   with socket.socket(socket.AF_UNIX) as listener:
-    here = os.getcwd()
+    cwd = os.getcwd()
     os.chdir(str(cat))  # The path of a socket must be short.
     try:
       listener.bind('socket.jpg')
     finally:
-      os.chdir(here)
+      os.chdir(cwd)
   for hidden in ('.hidden.jpg', 'Thumbs.db', '._good 0.jpg'):
     (cat / hidden).write_bytes(photo)
   (root / '.git').mkdir()
@@ -196,28 +196,32 @@ def make_traps(root):
   with open(os.path.join(os.fsencode(str(cat)), b'\xff\xfe.jpg'), 'wb') as file:
     file.write(photo)
   (cat / 'secret.jpg').write_bytes(b'secret' + photo)
-  (cat / 'secret.jpg').chmod(0)  # Root reads it all the same.
-  with open(str(cat / 'huge.jpg'), 'wb') as file:  # Takes no space.
+  (cat / 'secret.jpg').chmod(0)  # Root can read it nevertheless.
+  with open(str(cat / 'huge.jpg'), 'wb') as file:  # Sparse: takes no space.
     file.write(photo)
     file.truncate(2 ** 40)
 
 
 def all_files(root):
-  """Returns what the report must have, as it writes names."""
-  found = set()
+  """Returns the paths that the report must list, in its form."""
+  paths = set()
   for folder, folders, files in os.walk(str(root)):
     links = [name for name in folders
              if os.path.islink(os.path.join(folder, name))]
     empty = [] if folders or files else ['']
     for name in files + links + empty:
       path = os.path.relpath(os.path.join(folder, name).rstrip('/'), str(root))
-      found.add(os.fsencode(path).decode('utf-8', 'backslashreplace'))
-  return found
+      paths.add(os.fsencode(path).decode('utf-8', 'backslashreplace'))
+  return paths
 
 
 @pytest.fixture(scope='module')
 def converted(tmp_path_factory):
-  """A converted hostile folder: dataset_dir, program, manifest, list."""
+  """Converts a hostile folder.
+
+  Returns:
+    (dataset_dir, finished process, manifest, rows of the list of skipped files)
+  """
   folder = tmp_path_factory.mktemp('hostile')
   make_files(folder / 'odd', random.Random(0))
   make_traps(folder / 'odd')
@@ -233,7 +237,7 @@ def converted(tmp_path_factory):
   return folder, done, manifests.load(str(folder), 'odd'), skipped
 
 
-def test_convert_hostile_files_says_nothing_but_the_summary(converted):
+def test_convert_hostile_files_print_only_the_summary(converted):
   _, done, manifest, _ = converted
   assert done.stderr == ''
   assert done.stdout.splitlines()[0].split() == [
@@ -242,7 +246,7 @@ def test_convert_hostile_files_says_nothing_but_the_summary(converted):
   assert '\x1b' not in done.stdout and '\r' not in done.stdout
 
 
-def test_convert_hostile_files_accounts_for_every_file(converted):
+def test_convert_hostile_files_are_all_accounted_for(converted):
   folder, _, manifest, skipped = converted
   listed = [row['file'] for row in skipped]
   assert sorted(listed + list(manifest.files)) == sorted(
@@ -291,7 +295,8 @@ def test_convert_hostile_files_accepted_ones_decode_in_tensorflow(converted):
                                  for file in manifest.files)
 
 
-def test_convert_hostile_files_without_leave_is_one_line(converted):
+def test_convert_hostile_files_above_bad_fraction_give_one_line_error(
+    converted):
   folder, _, _, _ = converted
   before = (folder / 'odd.json').read_bytes()
   done = run_program(
@@ -305,17 +310,17 @@ def test_convert_hostile_files_without_leave_is_one_line(converted):
   assert (folder / 'odd.json').read_bytes() == before
 
 
-def test_list_photos_of_folders_too_deep_for_a_path_ends(tmp_path):
+def test_list_photos_of_folders_too_deep_for_a_path_reports_them(tmp_path):
   (tmp_path / 'dog').mkdir()
   (tmp_path / 'cat').mkdir()
-  here = os.getcwd()
+  cwd = os.getcwd()
   try:
     os.chdir(str(tmp_path / 'cat'))
     for _ in range(30):
       os.mkdir('d' * 200)
       os.chdir('d' * 200)
   finally:
-    os.chdir(here)
+    os.chdir(cwd)
   listing = photo_folder.list_photos(str(tmp_path))
   assert [entry['reason'] for entry in listing.skipped] == [
       'cannot be listed: File name too long']

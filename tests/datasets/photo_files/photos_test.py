@@ -17,7 +17,7 @@ from kits.helpers import ROOT
 
 
 def scene(width=48, height=32):
-  """A picture whose corners differ: red, green, blue and black."""
+  """Returns a picture whose corners differ: red, green, blue and black."""
   pixels = np.zeros((height, width, 3), np.uint8)
   pixels[:height // 2, :width // 2, 0] = 255
   pixels[:height // 2, width // 2:, 1] = 255
@@ -32,7 +32,7 @@ def encode(image, kind, **kwargs):
 
 
 def decode(photo):
-  """The pixels of a Photo; checks that it is what a Photo promises."""
+  """Returns the pixels of a Photo, after checks of its format and size."""
   image = Image.open(io.BytesIO(photo.encoded))
   assert image.format == 'JPEG' and image.mode == 'RGB'
   assert image.size == (photo.width, photo.height)
@@ -41,7 +41,7 @@ def decode(photo):
 
 
 def assert_close(photo, image, tolerance=4):
-  """Compares the middle of each quarter: JPEG smears over the edges."""
+  """Asserts that the middle of each quarter is close: JPEG blurs the edges."""
   pixels, wanted = decode(photo), np.asarray(image.convert('RGB')).astype(int)
   assert pixels.shape == wanted.shape
   height, width = wanted.shape[:2]
@@ -60,7 +60,7 @@ def exif(orientation):
     {}, {'progressive': True}, {'subsampling': 0}, {'exif': exif(1)},
     {'comment': b'hello'}],
     ids=['plain', 'progressive', 'subsampling', 'exif', 'comment'])
-def test_normalize_photo_plain_jpeg_comes_back_byte_for_byte(kwargs):
+def test_normalize_photo_plain_jpeg_is_kept_byte_for_byte(kwargs):
   data = encode(scene(), 'JPEG', **kwargs)
   photo = normalize_photo(data)
   assert photo.encoded == data
@@ -68,7 +68,7 @@ def test_normalize_photo_plain_jpeg_comes_back_byte_for_byte(kwargs):
 
 
 def test_normalize_photo_jpeg_with_bytes_after_its_end_is_kept():
-  # A film that a telephone appends may hold any marker.
+  # A video that a phone appends may contain any marker.
   data = encode(scene(), 'JPEG') + b'\0trailer \xff\xda of \xff\xd8\xff' * 9
   assert normalize_photo(data).encoded == data
 
@@ -85,7 +85,7 @@ def test_normalize_photo_compressed_tiff_is_read():
 
 
 def test_normalize_photo_big_endian_tiff_is_read():
-  """Two grey pixels, written by hand: Pillow writes the other byte order."""
+  """Writes two grey pixels by hand: Pillow writes the other byte order."""
   short, long = 3, 4
   rows = ((256, long, 2), (257, long, 1), (258, short, 8), (259, short, 1),
           (262, short, 1), (273, long, 98), (279, long, 2))
@@ -117,7 +117,7 @@ def test_normalize_photo_cmyk_jpeg_becomes_rgb():
   assert_close(photo, scene(), tolerance=8)
 
 
-def test_normalize_photo_adobe_rgb_channels_are_written_anew():
+def test_normalize_photo_adobe_rgb_channels_are_reencoded():
   # Adobe's marker, transform 0: the three channels are RGB, not YCbCr.
   plain = encode(Image.new('RGB', (16, 16), (120, 120, 120)), 'JPEG')
   marker = b'\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00'
@@ -130,7 +130,7 @@ def test_normalize_photo_adobe_rgb_channels_are_written_anew():
 
 
 @pytest.mark.parametrize('mode', ['RGBA', 'LA', 'PA'])
-def test_normalize_photo_transparency_lies_on_white(mode):
+def test_normalize_photo_transparency_is_blended_with_white(mode):
   image = scene().convert('RGBA')
   image.putalpha(Image.new('L', image.size, 0))
   if mode == 'PA':  # A palette with one transparent color.
@@ -162,7 +162,7 @@ def test_normalize_photo_float_tiff_spans_black_to_white():
   assert pixels.min() <= 4 and pixels.max() >= 251
 
 
-def test_normalize_photo_float_tiff_without_numbers_is_refused():
+def test_normalize_photo_float_tiff_of_nans_is_refused():
   values = np.full((8, 8), np.nan, np.float32)
   with pytest.raises(PhotoError, match='not numbers'):
     normalize_photo(encode(Image.fromarray(values), 'TIFF'))
@@ -173,7 +173,7 @@ def test_normalize_photo_one_bit_becomes_rgb():
   assert decode(photo).min() >= 253
 
 
-# What a camera that was held so stores: the inverse of what puts it upright.
+# How a rotated camera stores a photo: the inverse of what turns it upright.
 STORED = {
     1: None, 2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
@@ -183,7 +183,7 @@ STORED = {
 
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'TIFF'])
 @pytest.mark.parametrize('orientation', sorted(STORED))
-def test_normalize_photo_rotated_by_exif_comes_out_upright(orientation, kind):
+def test_normalize_photo_rotated_by_exif_becomes_upright(orientation, kind):
   stored = scene()
   if STORED[orientation] is not None:
     stored = stored.transpose(STORED[orientation])
@@ -194,7 +194,7 @@ def test_normalize_photo_rotated_by_exif_comes_out_upright(orientation, kind):
   assert np.abs(pixels - wanted)[8::16, 12::24].max() <= 8
 
 
-def test_normalize_photo_unknown_orientation_is_taken_as_upright():
+def test_normalize_photo_unknown_orientation_is_treated_as_upright():
   data = encode(scene(), 'JPEG', exif=exif(9))
   assert normalize_photo(data).encoded == data
 
@@ -215,13 +215,13 @@ def reason_of_damaged(name):
     (b'\0\0\0\x18ftypavif' + b'\0' * 40, 'AVIF.*save the photo as JPEG'),
     (b'\xff\xd8\xff', 'damaged header'),
 ], ids=lambda value: repr(value[:12]))
-def test_normalize_photo_not_accepted_says_why(data, reason):
+def test_normalize_photo_unaccepted_file_error_gives_the_reason(data, reason):
   with pytest.raises(PhotoError, match=reason):
     normalize_photo(data)
 
 
 @pytest.mark.parametrize('progressive', [False, True])
-def test_normalize_photo_jpeg_cut_anywhere_is_refused(progressive):
+def test_normalize_photo_jpeg_truncated_anywhere_is_refused(progressive):
   noise = np.random.RandomState(0).randint(0, 256, (40, 40, 3), np.uint8)
   data = encode(Image.fromarray(noise), 'JPEG', progressive=progressive)
   ends = list(range(0, len(data) - 40, 97)) + list(range(len(data) - 40,
@@ -233,7 +233,7 @@ def test_normalize_photo_jpeg_cut_anywhere_is_refused(progressive):
 
 @pytest.mark.parametrize('tail', [b'', b'\0' * 50])
 def test_normalize_photo_jpeg_without_end_marker_is_refused(tail):
-  """Pillow alone decodes this one; TensorFlow does not."""
+  """Pillow decodes this file; TensorFlow does not."""
   noise = np.random.RandomState(0).randint(0, 256, (64, 67, 3), np.uint8)
   data = encode(Image.fromarray(noise), 'JPEG', subsampling=0)
   assert data[-2:] == b'\xff\xd9'
@@ -245,8 +245,9 @@ def test_normalize_photo_jpeg_without_end_marker_is_refused(tail):
     (b'\xff\xfe\x00\x08', None), (b'\xff\xd3', None),
     (b'\xff\xfe\xff\xff', 'no end marker'), (b'\xff\xc0\x00\x08', 'marker c0'),
     (b'\xff\x02', 'marker 02')], ids=str)
-def test_normalize_photo_jpeg_with_marker_amid_its_data(marker, reason):
-  """TensorFlow refuses what Pillow takes for a comment up to the end."""
+def test_normalize_photo_jpeg_with_marker_in_its_data_decodes_or_is_refused(
+    marker, reason):
+  """TensorFlow refuses markers that Pillow reads as a comment up to the end."""
   noise = np.random.RandomState(0).randint(0, 256, (64, 67, 3), np.uint8)
   data = encode(Image.fromarray(noise), 'JPEG')
   data = data[:-60] + marker + data[-60:]
@@ -295,12 +296,12 @@ def test_normalize_photo_damaged_bytes_give_a_photo_or_a_reason():
           photo.height, photo.width, 3]
 
 
-def test_normalize_photo_pixel_limit_is_read_before_decoding():
+def test_normalize_photo_pixel_limit_is_checked_before_decoding():
   data = encode(scene(), 'PNG')
   assert normalize_photo(data, max_pixels=48 * 32).width == 48
   with pytest.raises(PhotoError, match='48 x 32 pixels.*limit of 1535'):
     normalize_photo(data, max_pixels=48 * 32 - 1)
-  # A header that promises 60,000 x 60,000 pixels and holds none.
+  # A file whose header declares 60,000 x 60,000 pixels and that has none.
   bomb = data[:16] + struct.pack('>II', 60000, 60000) + data[24:29]
   bomb += struct.pack('>I', zlib.crc32(bomb[12:29])) + data[33:]
   with pytest.raises(PhotoError, match='60000 x 60000'):
@@ -308,7 +309,7 @@ def test_normalize_photo_pixel_limit_is_read_before_decoding():
 
 
 def test_normalize_photo_large_or_odd_exif_prints_nothing():
-  """In a process of its own: pytest sets warning filters itself."""
+  """Runs in a separate process: pytest sets its own warning filters."""
   code = '''
 import io, sys
 from PIL import Image
@@ -327,12 +328,12 @@ normalize_photo(buffer.getvalue())
   assert (result.returncode, result.stdout) == (0, b'')
 
 
-def test_normalize_photo_truncated_files_stay_refused_in_pillow():
+def test_normalize_photo_keeps_the_limits_of_pillow():
   assert ImageFile.LOAD_TRUNCATED_IMAGES is False
   assert Image.MAX_IMAGE_PIXELS and photos.MAX_PIXELS > 10 ** 8
 
 
-def test_pixels_digest_tells_pixels_and_size_whatever_is_hashed_at_a_time(
+def test_pixels_digest_depends_on_pixels_and_size_but_not_on_the_chunk_size(
     monkeypatch):
   data = encode(scene(), 'PNG')
   digest = photos.pixels_digest(data)
@@ -346,7 +347,7 @@ def test_pixels_digest_tells_pixels_and_size_whatever_is_hashed_at_a_time(
   assert photos.pixels_digest(encode(changed, 'PNG')) != digest
 
 
-def test_check_head_refuses_what_need_not_be_read():
+def test_check_head_refuses_files_that_need_not_be_read():
   head = encode(scene(), 'PNG')[:photos.HEAD_BYTES]
   photos.check_head(head, 10 ** 7)
   with pytest.raises(PhotoError, match='more than the limit of 67108872 for'):
