@@ -75,7 +75,7 @@ def test_flags_and_timeouts_agree_with_the_server():
   assert grace > pause + drain
 
 
-def test_dockerfile_runs_as_non_root_with_pinned_packages():
+def test_image_runs_as_non_root_with_pinned_packages():
   assert STEPS[0] == ('FROM', 'python:3.11-slim')
   assert not re.match('0|root', dict(STEPS)['USER'])
   assert [text for name, text in STEPS if name == 'RUN'] == [
