@@ -1,6 +1,7 @@
-"""Tests of deploy/: consistent with the server, and accepted by systemd.
+"""Tests of deploy/: consistency with the server, and the checks of systemd.
 
-IMAGE_TEST=1 also follows the Dockerfile in a clean Debian: docs/deploy.md.
+IMAGE_TEST=1 also runs the steps of the Dockerfile in a clean Debian, see
+docs/deploy.md.
 """
 
 import ast
@@ -28,14 +29,14 @@ def read(*names):
 MANIFEST = read('deploy', 'kubernetes.yaml')
 MANIFEST_FLAGS = re.findall(r'- (--\S+)', MANIFEST)
 UNIT = read('deploy', 'classifier.service')
-# The instructions of the Dockerfile: pairs of name and text.
+# The instructions of the Dockerfile: pairs of name and arguments.
 STEPS = re.findall(r'(?m)^([A-Z]+) (.*)', read('deploy', 'Dockerfile').replace(
     '\\\n', ''))
 ENTRY_POINT = json.loads(dict(STEPS)['ENTRYPOINT'])
 
 
 def copy_sources(target):
-  """Copies what .dockerignore, a list of what is allowed, leaves."""
+  """Copies the files that .dockerignore, an allowlist, admits."""
   lines = re.findall('(?m)^[^#\n].*', read('.dockerignore'))
   assert (lines[0], lines[-1]) == ('*', '**/__pycache__')
   for line in lines[1:-1]:
@@ -60,27 +61,28 @@ def model(tmp_path):
   return folder
 
 
-def test_flags_and_times_are_the_servers():
-  defined = read('server.py')
-  used = re.findall(r'--(\w+)', ' '.join(
+def test_flags_and_timeouts_agree_with_the_server():
+  server_source = read('server.py')
+  used_flags = re.findall(r'--(\w+)', ' '.join(
       re.findall('(?m)^ExecStart=.*', UNIT) + ENTRY_POINT + MANIFEST_FLAGS))
-  assert len(used) >= 8
-  assert set(used) <= set(re.findall(r"DEFINE_\w+\(\s*'(\w+)'", defined))
-  drain = float(re.search(r"'drain_secs', ([\d.]+)", defined).group(1))
+  assert len(used_flags) >= 8
+  assert set(used_flags) <= set(
+      re.findall(r"DEFINE_\w+\(\s*'(\w+)'", server_source))
+  drain = float(re.search(r"'drain_secs', ([\d.]+)", server_source).group(1))
   assert int(re.search(r'TimeoutStopSec=(\d+)', UNIT).group(1)) > drain
   pause, grace = [int(re.search(pattern, MANIFEST).group(1)) for pattern in (
       r"\[sleep, '(\d+)'\]", r'terminationGracePeriodSeconds: (\d+)')]
   assert grace > pause + drain
 
 
-def test_image_is_not_of_root_and_has_the_pinned_packages():
+def test_image_runs_as_non_root_with_pinned_packages():
   assert STEPS[0] == ('FROM', 'python:3.11-slim')
   assert not re.match('0|root', dict(STEPS)['USER'])
   assert [text for name, text in STEPS if name == 'RUN'] == [
       'pip install --no-cache-dir -r requirements.txt']
 
 
-def test_probes_are_of_addresses_that_the_server_has():
+def test_probes_request_existing_routes():
   probes = re.findall(r'(\w+)Probe:\n\s+httpGet: {path: (\S+),', MANIFEST)
   assert probes == [('startup', '/readyz'), ('liveness', '/healthz'),
                     ('readiness', '/readyz')]
@@ -91,17 +93,17 @@ def test_probes_are_of_addresses_that_the_server_has():
 
 @pytest.mark.skipif(not shutil.which('systemd-analyze'),
                     reason='needs systemd-analyze on the path')
-# The threshold is 10 times the exposure, which is at most 10.
+# The threshold is in tenths: an exposure of at most 1.5 out of 10.
 @pytest.mark.parametrize('check', ['verify', 'security --offline=true '
                                    '--threshold=15'])
 def test_systemd_accepts_the_unit(tmp_path, check):
   unit = tmp_path / 'classifier.service'
   unit.write_text(UNIT.replace('/opt/classifier/.venv-tf2/bin/python',
                                sys.executable))
-  done = subprocess.run(['systemd-analyze', *check.split(), str(unit)],
-                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-  assert done.returncode == 0, done.stdout.decode()
-  assert check != 'verify' or not done.stdout, done.stdout.decode()
+  result = subprocess.run(['systemd-analyze', *check.split(), str(unit)],
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+  assert result.returncode == 0, result.stdout.decode()
+  assert check != 'verify' or not result.stdout, result.stdout.decode()
 
 
 def imported_files(name):
@@ -109,12 +111,12 @@ def imported_files(name):
   path = os.path.join(ROOT, *name.split('.'))
   if os.path.isdir(path):
     path = os.path.join(path, '__init__')
-  found, todo = set(), [path + '.py']
-  while todo:
-    path = todo.pop()
-    if path in found or not os.path.isfile(path):
+  paths, pending = set(), [path + '.py']
+  while pending:
+    path = pending.pop()
+    if path in paths or not os.path.isfile(path):
       continue
-    found.add(path)
+    paths.add(path)
     with open(path, encoding='utf-8') as file:
       tree = ast.parse(file.read())
     for node in ast.walk(tree):
@@ -126,20 +128,20 @@ def imported_files(name):
                                  for alias in node.names]
       for name in names:
         base = os.path.join(ROOT, *name.split('.'))
-        todo += [base + '.py', os.path.join(base, '__init__.py')]
-  return {os.path.relpath(path, ROOT) for path in found}
+        pending += [base + '.py', os.path.join(base, '__init__.py')]
+  return {os.path.relpath(path, ROOT) for path in paths}
 
 
-def test_image_has_the_packages_that_the_server_imports_and_no_others():
-  needed = {path.split(os.sep)[0] for path in imported_files('server')}
+def test_image_packages_are_those_that_the_server_imports():
+  imported = {path.split(os.sep)[0] for path in imported_files('server')}
   copied = {line[1:] for line in read('.dockerignore').split('\n')
             if line.startswith('!') and not line.startswith('!requirements')}
-  assert 'serving' in needed
-  assert copied == needed
+  assert 'serving' in imported
+  assert copied == imported
 
 
 @pytest.mark.slow
-def test_image_has_all_that_the_server_needs(tmp_path, model):
+def test_image_files_are_sufficient_to_serve(tmp_path, model):
   folder = tmp_path / 'app'
   folder.mkdir()
   copy_sources(folder)
@@ -155,7 +157,8 @@ def test_image_has_all_that_the_server_needs(tmp_path, model):
       server.kill()
 
 
-# Read-only but for /tmp, with the folder of the model, in a network of its own.
+# Runs a command in the image: read-only except for /tmp, with the folder of the
+# model, in a separate network.
 _CONTAINER = '''
 set -e
 ip link set lo up
@@ -177,49 +180,49 @@ print(connection.getresponse().read().decode())
 '''
 
 
-@pytest.mark.skipif(not os.environ.get('IMAGE_TEST'), reason='IMAGE_TEST=1, as '
-                    'root: makes a Debian and downloads 600 MB')
-def test_steps_of_the_dockerfile_make_what_serves(tmp_path, model):
+@pytest.mark.skipif(not os.environ.get('IMAGE_TEST'), reason='needs '
+                    'IMAGE_TEST=1 and root; installs Debian, downloads 600 MB')
+def test_dockerfile_steps_build_a_working_server(tmp_path, model):
   root, run = tmp_path / 'root', subprocess.check_call
   run(['debootstrap', '--variant=minbase',
        '--include=ca-certificates,python3-venv', 'bookworm', str(root)])
-  # pip and python are where python:3.11-slim has them.
+  # python and pip have the same paths as in python:3.11-slim.
   run(['chroot', str(root), 'python3', '-m', 'venv', '/usr/local'])
   for name in ('/etc/resolv.conf', '/etc/ssl/certs/ca-certificates.crt'):
     shutil.copy(name, str(root) + name)
   (root / 'model').mkdir()
-  work = root / dict(STEPS)['WORKDIR'][1:]
-  work.mkdir()
-  inside = ['env', '-i', '--chdir=' + dict(STEPS)['WORKDIR'],
-            'PATH=/usr/local/bin:/usr/bin:/bin:/sbin']
-  for name, text in STEPS:
-    if name == 'COPY' and text == '. .':
-      copy_sources(work)
+  work_folder = root / dict(STEPS)['WORKDIR'][1:]
+  work_folder.mkdir()
+  in_image = ['env', '-i', '--chdir=' + dict(STEPS)['WORKDIR'],
+              'PATH=/usr/local/bin:/usr/bin:/bin:/sbin']
+  for name, arguments in STEPS:
+    if name == 'COPY' and arguments == '. .':
+      copy_sources(work_folder)
     elif name == 'COPY':
-      source, target = text.split()
-      shutil.copy(os.path.join(ROOT, source), str(work / target))
+      source, target = arguments.split()
+      shutil.copy(os.path.join(ROOT, source), str(work_folder / target))
     elif name == 'RUN':
-      run(['chroot', str(root), *inside, 'sh', '-c', text])
+      run(['chroot', str(root), *in_image, 'sh', '-c', arguments])
     elif name == 'USER':
-      user, group = text.split(':')
-      inside += ['setpriv', '--reuid=' + user, '--regid=' + group,
-                 '--clear-groups', '--no-new-privs', '--bounding-set=-all',
-                 '--inh-caps=-all']
+      user, group = arguments.split(':')
+      in_image += ['setpriv', '--reuid=' + user, '--regid=' + group,
+                   '--clear-groups', '--no-new-privs', '--bounding-set=-all',
+                   '--inh-caps=-all']
     else:
       assert name in ('FROM', 'WORKDIR', 'EXPOSE', 'HEALTHCHECK', 'ENTRYPOINT')
   with subprocess.Popen(
       ['unshare', '--mount', '--net', 'sh', '-c', _CONTAINER, 'sh', str(root),
-       str(model), *inside, *ENTRY_POINT], stdout=subprocess.PIPE) as server:
+       str(model), *in_image, *ENTRY_POINT], stdout=subprocess.PIPE) as server:
     try:
       assert server.stdout.readline() == b'listening on port 5001\n'
-      enter = ['nsenter', '--target=%d' % server.pid, '--mount', '--net',
-               'chroot', str(root)]
+      in_container = ['nsenter', '--target=%d' % server.pid, '--mount', '--net',
+                      'chroot', str(root)]
       check = dict(STEPS)['HEALTHCHECK'].partition('CMD ')[2]
-      run([*enter, *inside, *json.loads(check)])
-      reply = json.loads(subprocess.check_output(
-          [*enter, *inside, 'python', '-c', _UPLOAD]).decode())
-      assert len(reply['photos'][0]['classes']) > 1
-      assert subprocess.call([*enter, 'touch', '/app/written']) != 0
+      run([*in_container, *in_image, *json.loads(check)])
+      result = json.loads(subprocess.check_output(
+          [*in_container, *in_image, 'python', '-c', _UPLOAD]).decode())
+      assert len(result['photos'][0]['classes']) > 1
+      assert subprocess.call([*in_container, 'touch', '/app/written']) != 0
       server.terminate()
       assert server.wait(40) == 0
     finally:

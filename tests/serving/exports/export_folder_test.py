@@ -1,4 +1,4 @@
-"""Tests of export_folder.py: replaced files, all of the same training step."""
+"""Tests of export_folder.py: kept copies, and files of different steps."""
 
 import os
 
@@ -14,12 +14,12 @@ INFO = graph_info.GraphInfo(
     image_size=28, channels=1, preprocessing_name='lenet', input='input:0',
     input_kind='float', logits='l:0', predictions='p:0', features='f:0',
     checkpoint='model.ckpt-280', global_step=280)
-# As written before graphs held their step.
+# As in graphs written before GraphInfo had global_step.
 OLDER = INFO._replace(global_step=None)
 
 
 def write_frozen(folder, info=INFO):
-  """Writes what stands for my_x_freeze.pb and its labels; returns the paths."""
+  """Writes a fake my_x_freeze.pb and its labels; returns their paths."""
   graph_def = tf.GraphDef()
   graph_info.attach(graph_def, info)
   path, labels = folder / 'my_x_freeze.pb', folder / 'my_x_freeze.label'
@@ -29,7 +29,7 @@ def write_frozen(folder, info=INFO):
 
 
 def write_tflite(folder, info=INFO):
-  """Writes what stands for my_x.tflite and what goes with it."""
+  """Writes a fake my_x.tflite, its labels and its info; returns its path."""
   model, labels, info_file = export_folder.tflite_files(
       str(folder / 'my_x.tflite'))
   for path, data in ((model, b'model'), (labels, b'a\nb\n'),
@@ -45,43 +45,44 @@ def write_tflite(folder, info=INFO):
                                'temperature': 2.0}),
     ('the classes c', {'labels': ['a', 'b', 'c']}),
 ])
-def test_keep_former_copies_a_graph_that_offered_more(tmp_path, lost, change):
-  former = INFO._replace(**change)
-  paths = write_frozen(tmp_path, former)
+def test_keep_previous_graph_with_more_outputs_is_copied(tmp_path, lost,
+                                                         change):
+  previous = INFO._replace(**change)
+  paths = write_frozen(tmp_path, previous)
   before = (tmp_path / 'my_x_freeze.pb').read_bytes()
-  for _ in range(2):  # The second finds its copy.
-    said = export_folder.keep_previous(
+  for _ in range(2):  # The second call finds the copy.
+    message = export_folder.keep_previous(
         paths, export_folder.read_frozen(paths[0]), INFO, {'Known': 'because'})
-    assert said == (
+    assert message == (
         '%s had %s, which the new one lacks; the former one is kept: %s, %s' %
         (paths[0], lost, tmp_path / 'my_x_freeze_step280.pb',
          tmp_path / 'my_x_freeze_step280.label'))
   assert (tmp_path / 'my_x_freeze_step280.pb').read_bytes() == before
   assert (tmp_path / 'my_x_freeze_step280.label').read_text() == repr(
-      former.labels)
+      previous.labels)
   assert len(os.listdir(str(tmp_path))) == 4
-  # Another one of that step does not replace the copy.
-  paths = write_frozen(tmp_path, former._replace(image_size=32))
+  # A different graph of the same step does not replace the copy.
+  paths = write_frozen(tmp_path, previous._replace(image_size=32))
   assert 'my_x_freeze_step280_2.pb' in export_folder.keep_previous(
-      paths, former, INFO)
+      paths, previous, INFO)
 
 
-def test_keep_former_of_a_graph_that_offers_no_less_copies_nothing(tmp_path):
+def test_keep_previous_graph_without_more_outputs_is_not_copied(tmp_path):
   paths = write_frozen(tmp_path)
-  more = INFO._replace(known='k:0', labels=['b', 'a', 'c'])
-  for former in (None, INFO):
-    assert export_folder.keep_previous(paths, former, more) is None
+  new_info = INFO._replace(known='k:0', labels=['b', 'a', 'c'])
+  for previous in (None, INFO):
+    assert export_folder.keep_previous(paths, previous, new_info) is None
   assert len(os.listdir(str(tmp_path))) == 2
 
 
-def test_keep_former_that_cannot_be_written_is_an_input_error(tmp_path):
+def test_keep_previous_unwritable_copy_is_an_input_error(tmp_path):
   paths = write_frozen(tmp_path, INFO._replace(known='k:0'))
   os.mkdir(str(tmp_path / 'my_x_freeze_step280.pb.part'))
   with pytest.raises(InputError, match='cannot write .*_step280.pb'):
     export_folder.keep_previous(paths, INFO._replace(known='k:0'), INFO)
 
 
-def test_read_frozen_of_what_is_no_graph_of_ours_is_none(tmp_path):
+def test_read_frozen_missing_or_foreign_file_returns_none(tmp_path):
   path = tmp_path / 'a.pb'
   assert export_folder.read_frozen(str(path)) is None
   for data in (b'', b'no graph', tf.GraphDef().SerializeToString()):
@@ -89,15 +90,16 @@ def test_read_frozen_of_what_is_no_graph_of_ours_is_none(tmp_path):
     assert export_folder.read_frozen(str(path)) is None
 
 
-@pytest.mark.parametrize('former', [INFO, OLDER])
-def test_frozen_graph_of_another_step_sets_the_tflite_model_aside(tmp_path,
-                                                                  former):
-  model = write_tflite(tmp_path, former)
+@pytest.mark.parametrize('previous', [INFO, OLDER])
+def test_rename_outdated_tflite_model_of_another_step_is_renamed(
+    tmp_path, previous):
+  model = write_tflite(tmp_path, previous)
   frozen = str(tmp_path / 'my_x_freeze.pb')
   assert export_folder.rename_outdated(frozen, INFO) == []
   assert os.path.exists(model)
-  said, = export_folder.rename_outdated(frozen, INFO._replace(global_step=680))
-  assert said == (
+  message, = export_folder.rename_outdated(
+      frozen, INFO._replace(global_step=680))
+  assert message == (
       '%s was of step 280, and %s is of step 680: it is called %s now; '
       'scripts/export_tflite.sh writes one of the same step' % (
           model, frozen, tmp_path / 'my_x_step280.tflite'))
@@ -106,29 +108,30 @@ def test_frozen_graph_of_another_step_sets_the_tflite_model_aside(tmp_path,
       'my_x_step280.tflite']
 
 
-def test_frozen_graph_sets_a_tflite_model_of_unknown_step_aside(tmp_path):
+def test_rename_outdated_tflite_model_of_unknown_step_is_renamed(tmp_path):
   os.remove(export_folder.tflite_files(write_tflite(tmp_path))[2])
-  said, = export_folder.rename_outdated(str(tmp_path / 'my_x_freeze.pb'), INFO)
-  assert 'my_x.tflite was of step unknown, and ' in said
+  message, = export_folder.rename_outdated(str(tmp_path / 'my_x_freeze.pb'),
+                                           INFO)
+  assert 'my_x.tflite was of step unknown, and ' in message
   assert sorted(os.listdir(str(tmp_path))) == [
       'my_x_former.tflite', 'my_x_labels_former.txt']
 
 
-def test_frozen_graph_of_another_step_names_the_saved_model(tmp_path):
+def test_rename_outdated_saved_model_of_another_step_is_reported(tmp_path):
   version = tmp_path / 'saved_model' / 'my_x' / '3'
   (version / 'assets.extra').mkdir(parents=True)
   (version / 'assets.extra' / 'info.json').write_bytes(graph_info.to_json(INFO))
   frozen = str(tmp_path / 'my_x_freeze.pb')
   assert saved_model.read_info(str(version.parent)) == INFO
   assert export_folder.rename_outdated(frozen, INFO) == []
-  said, = export_folder.rename_outdated(frozen, INFO._replace(global_step=680))
+  message, = export_folder.rename_outdated(
+      frozen, INFO._replace(global_step=680))
   assert 'is of step 280, and %s is of step 680; scripts/export_saved_model' % (
-      frozen) in said
+      frozen) in message
   assert version.exists()
 
 
-def test_tflite_model_of_another_step_than_the_frozen_graph_is_refused(
-    tmp_path):
+def test_check_tflite_step_other_than_of_the_frozen_graph_is_refused(tmp_path):
   model = str(tmp_path / 'my_x.tflite')
   export_folder.check_tflite(model, 680)
   frozen, _ = write_frozen(tmp_path)

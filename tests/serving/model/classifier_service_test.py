@@ -1,4 +1,4 @@
-"""Tests of classifier_service.py: answers, and the change to a newer graph."""
+"""Tests of classifier_service.py: predictions, and reloading of the graph."""
 
 import gc
 import hashlib
@@ -40,87 +40,92 @@ def path(graphs, tmp_path):
 
 @pytest.fixture
 def serve(path, monkeypatch):
-  """Makes Services of `path` that look often; all are closed at the end."""
+  """Function that makes a Service of `path`, which checks it frequently.
+
+  Closes all services at the end.
+  """
   monkeypatch.setattr(classifier_service, '_STABLE_SECS', 0.15)
-  made = []
+  services = []
 
   def serve(**options):
     options.setdefault('reload_secs', 0.05)
-    made.append(load_kit.serve(path, **options))
-    return made[-1]
+    services.append(load_kit.serve(path, **options))
+    return services[-1]
 
   yield serve
-  for service in made:
+  for service in services:
     assert service.close(20)
 
 
-def alone(path, photo):
-  """Returns the scores of a photo that is alone with the graph."""
+def classify_alone(path, photo):
+  """Returns the scores of one photo, classified without a Service."""
   classifier = Classifier.from_frozen_graph(str(path))
   scores, = classifier.classify([photo])
   classifier.close()
   return scores
 
 
-def swaps(service):
+def swap_count(service):
   return service.counts()['swaps']
 
 
-def failed(service):
+def failed_swap_count(service):
   return service.counts()['failed_swaps']
 
 
-def test_service_answers_as_the_classifier_alone(serve, graphs):
+def test_predict_each_agrees_with_the_classifier(serve, graphs):
   photos = [kit.make_photo(seed) for seed in range(5)]
   photos.insert(2, b'text')
-  answers = serve(batch_size=4).predict_each(photos)
-  assert isinstance(answers[2], PhotoError)
-  for photo, answer in zip(photos, answers):
+  predictions = serve(batch_size=4).predict_each(photos)
+  assert isinstance(predictions[2], PhotoError)
+  for photo, prediction in zip(photos, predictions):
     if photo != b'text':
-      np.testing.assert_allclose(answer.scores, alone(graphs[0], photo),
-                                 atol=1e-5)
-      assert answer.labels == kit.LABELS
-      assert answer.sha256 == hashlib.sha256(graphs[0].read_bytes()).hexdigest()
+      np.testing.assert_allclose(
+          prediction.scores, classify_alone(graphs[0], photo), atol=1e-5)
+      assert prediction.labels == kit.LABELS
+      assert prediction.sha256 == hashlib.sha256(
+          graphs[0].read_bytes()).hexdigest()
 
 
-def test_service_measures_photos_and_batches(serve):
-  seen = []
-  service = serve(batch_size=2, observe=lambda *pair: seen.append(pair))
+def test_service_observes_metrics_of_photos_and_batches(serve):
+  observed = []
+  service = serve(batch_size=2,
+                  observe=lambda name, value: observed.append((name, value)))
   service.predict_each([kit.make_photo(0), b'text', kit.make_photo(1)])
-  found = {name: [value for other, value in seen if other == name]
-           for name, _ in seen}
-  assert found['classifier_photo_pixels'] == [40 * 52] * 2
-  assert len(found['classifier_decode_duration_seconds']) == 3
-  assert sum(found['classifier_batch_size']) == 2
-  assert len(found['classifier_queue_duration_seconds']) == 2
-  assert found.pop('classifier_forward_duration_seconds')[0] > 0
-  assert len(found) == 4
+  values_by_name = {name: [value for other, value in observed if other == name]
+                    for name, _ in observed}
+  assert values_by_name['classifier_photo_pixels'] == [40 * 52] * 2
+  assert len(values_by_name['classifier_decode_duration_seconds']) == 3
+  assert sum(values_by_name['classifier_batch_size']) == 2
+  assert len(values_by_name['classifier_queue_duration_seconds']) == 2
+  assert values_by_name.pop('classifier_forward_duration_seconds')[0] > 0
+  assert len(values_by_name) == 4
 
 
-def test_service_says_what_it_serves(serve, path):
-  facts = serve().model_info()
+def test_model_info_describes_the_served_graph(serve, path):
+  info = serve().model_info()
   data = path.read_bytes()
-  assert facts.pop('loaded_at').startswith('20')
-  assert facts == dict(
+  assert info.pop('loaded_at').startswith('20')
+  assert info == dict(
       name='cifarnet', classes=kit.LABELS, image_size=32, file='served.pb',
       bytes=len(data), sha256=hashlib.sha256(data).hexdigest(),
       checkpoint='model.ckpt-7', known=False, evaluation=None)
 
 
-def test_service_refuses_a_photo_of_too_many_pixels(serve):
-  answer, = serve(max_pixels=40 * 51).predict_each([kit.make_photo(0)])
-  assert 'more than the limit of 2040' in str(answer)
+def test_predict_each_photo_with_too_many_pixels_is_refused(serve):
+  error, = serve(max_pixels=40 * 51).predict_each([kit.make_photo(0)])
+  assert 'more than the limit of 2040' in str(error)
 
 
 def test_service_large_photos_do_not_share_a_batch(serve, monkeypatch):
   sizes = []
   predict = Classifier.predict_prepared
 
-  def noting(self, prepared):
+  def recording_predict(self, prepared):
     sizes.append(len(prepared))
     return predict(self, prepared)
 
-  monkeypatch.setattr(Classifier, 'predict_prepared', noting)
+  monkeypatch.setattr(Classifier, 'predict_prepared', recording_predict)
   small, large = kit.make_photo(0), kit.make_photo(0, height=80, width=100)
   service = serve(max_pixels=80 * 100)
   sizes.clear()
@@ -130,7 +135,7 @@ def test_service_large_photos_do_not_share_a_batch(serve, monkeypatch):
 
 
 @pytest.mark.parametrize('limit', ['_SMALL_PIXELS', '_LARGE_PIXELS'])
-def test_service_waiting_large_photos_leave_small_ones_a_decoder(
+def test_service_waiting_large_photos_leave_a_decode_slot_for_small_ones(
     serve, monkeypatch, limit):
   monkeypatch.setattr(classifier_service, limit, 80 * 100 - 1)
   monkeypatch.setattr(os, 'cpu_count', lambda: 1)
@@ -139,39 +144,39 @@ def test_service_waiting_large_photos_leave_small_ones_a_decoder(
   decoding, go = threading.Event(), threading.Event()
   prepare = classifier_service.prepare
 
-  def slowly(data, max_pixels):
+  def prepare_slowly(data, max_pixels):
     if data == large:
       decoding.set()
       assert go.wait(20)
     return prepare(data, max_pixels)
 
-  monkeypatch.setattr(classifier_service, 'prepare', slowly)
-  answers = []
+  monkeypatch.setattr(classifier_service, 'prepare', prepare_slowly)
+  predictions = []
   clients = [threading.Thread(
-      target=lambda: answers.extend(service.predict_each([large])))
+      target=lambda: predictions.extend(service.predict_each([large])))
       for _ in range(2)]
   for client in clients:
     client.start()
   assert decoding.wait(20)
   load_kit.wait_until(lambda: service.counts()['queue_length'] == 2)
   finished = threading.Event()
-  other = threading.Thread(target=lambda: (service.predict_each([small]),
-                                           finished.set()))
-  other.start()
+  small_client = threading.Thread(target=lambda: (service.predict_each([small]),
+                                                  finished.set()))
+  small_client.start()
   in_time = finished.wait(5)
   go.set()
-  for thread in [*clients, other]:
+  for thread in [*clients, small_client]:
     thread.join(20)
   assert in_time
-  assert len(answers) == 2
+  assert len(predictions) == 2
 
 
-def test_places_go_to_first_photos_of_requests_before_second_ones():
-  places, order, go = deadlines.DecodeSlots(1), [], threading.Event()
-  endless = deadlines.Deadline()
+def test_decode_slots_go_to_first_photos_of_requests_first():
+  slots, order, go = deadlines.DecodeSlots(1), [], threading.Event()
+  no_deadline = deadlines.Deadline()
 
   def decode(name, index):
-    with places.take(index, endless):
+    with slots.take(index, no_deadline):
       order.append(name)
       assert go.wait(20)
 
@@ -180,50 +185,51 @@ def test_places_go_to_first_photos_of_requests_before_second_ones():
     thread.start()
     return thread
 
-  threads = [start('has the place', 0)]
+  threads = [start('holds the slot', 0)]
   load_kit.wait_until(lambda: order)
   for number, (name, index) in enumerate([('third', 2), ('second', 1),
                                           ('first', 0), ('later', 0)], 1):
     threads.append(start(name, index))
-    load_kit.wait_until(lambda n=number: len(places._waiting) == n)
+    load_kit.wait_until(lambda n=number: len(slots._waiting) == n)
   with pytest.raises(deadlines.TimedOut):
-    with places.take(0, deadlines.Deadline(0.01)):
+    with slots.take(0, deadlines.Deadline(0.01)):
       pass
   go.set()
   for thread in threads:
     thread.join(20)
-  assert order == ['has the place', 'first', 'later', 'second', 'third']
+  assert order == ['holds the slot', 'first', 'later', 'second', 'third']
 
 
-def test_service_client_that_leaves_before_its_turn_is_not_decoded(
-    serve, monkeypatch):
+def test_service_photo_of_a_disconnected_client_is_not_decoded(serve,
+                                                               monkeypatch):
   monkeypatch.setattr('serving.model.deadlines._CHECK_SECS', 0.01)
   monkeypatch.setattr(os, 'cpu_count', lambda: 1)
   service, decoded = serve(), []
-  decoding, go, gone = threading.Event(), threading.Event(), threading.Event()
+  decoding, go = threading.Event(), threading.Event()
+  disconnected = threading.Event()
 
-  def slowly(data, max_pixels):
+  def prepare_slowly(data, max_pixels):
     decoded.append(data)
     decoding.set()
     assert go.wait(20)
     return PhotoError('of no concern')
 
-  monkeypatch.setattr(classifier_service, 'prepare', slowly)
+  monkeypatch.setattr(classifier_service, 'prepare', prepare_slowly)
   first = threading.Thread(target=service.predict_each, args=([b'first'],))
   first.start()
   assert decoding.wait(20)
   errors = []
 
-  def leave():
+  def predict_and_leave():
     with pytest.raises(deadlines.ClientDisconnected) as caught:
       service.predict_each([b'second'], deadlines.Deadline(
-          is_disconnected=gone.is_set))
+          is_disconnected=disconnected.is_set))
     errors.append(caught.value)
 
-  second = threading.Thread(target=leave)
+  second = threading.Thread(target=predict_and_leave)
   second.start()
   load_kit.wait_until(lambda: service.counts()['queue_length'] == 2)
-  gone.set()
+  disconnected.set()
   second.join(20)
   go.set()
   first.join(20)
@@ -232,11 +238,11 @@ def test_service_client_that_leaves_before_its_turn_is_not_decoded(
   assert service.counts()['left'] == 1
 
 
-def test_service_graph_is_tried_before_the_first_request(path, monkeypatch):
-  def damaged(self):
+def test_service_graph_with_nan_scores_is_refused_at_startup(path, monkeypatch):
+  def nan_scores(self):
     return np.full([5], np.nan, np.float32)
 
-  monkeypatch.setattr(Classifier, 'warm_up', damaged)
+  monkeypatch.setattr(Classifier, 'warm_up', nan_scores)
   with pytest.raises(InputError, match='are not probabilities'):
     load_kit.serve(path)
 
@@ -246,146 +252,147 @@ def test_service_graph_is_tried_before_the_first_request(path, monkeypatch):
     ([1.5, -0.5, 0, 0, 0], 'not probabilities: .*smallest -0.5'),
     ([0.5, 0.5], 'gives 2 scores per photo, but has 5 labels'),
 ])
-def test_check_scores_that_are_no_shares_are_refused(path, monkeypatch, scores,
-                                                     message):
+def test_service_graph_with_scores_not_probabilities_is_refused(
+    path, monkeypatch, scores, message):
   monkeypatch.setattr(Classifier, 'warm_up',
                       lambda self: np.array(scores, np.float32))
   with pytest.raises(InputError, match=message):
     load_kit.serve(path)
 
 
-def test_change_is_answered_with_from_then_on(serve, path, graphs):
+def test_reload_changed_graph_serves_later_requests(serve, path, graphs):
   service = serve()
   photo = kit.make_photo(1)
-  before = service.model_info()
+  info_before = service.model_info()
   load_kit.put(graphs[1], path)
-  load_kit.wait_until(lambda: swaps(service))
+  load_kit.wait_until(lambda: swap_count(service))
   assert service.labels == OTHER_LABELS
-  answer, = service.predict_each([photo])
-  assert answer.labels == OTHER_LABELS
-  assert answer.sha256 == service.model_info()['sha256']
-  np.testing.assert_allclose(answer.scores, alone(graphs[1], photo), atol=1e-5)
+  prediction, = service.predict_each([photo])
+  assert prediction.labels == OTHER_LABELS
+  assert prediction.sha256 == service.model_info()['sha256']
+  np.testing.assert_allclose(
+      prediction.scores, classify_alone(graphs[1], photo), atol=1e-5)
   assert service.model_info()['classes'] == OTHER_LABELS
-  assert service.model_info()['sha256'] != before['sha256']
-  assert failed(service) == 0
+  assert service.model_info()['sha256'] != info_before['sha256']
+  assert failed_swap_count(service) == 0
 
 
-def test_change_under_load_fails_no_request(serve, path, graphs):
+def test_reload_under_load_fails_no_request(serve, path, graphs):
   service = serve(batch_size=3, window_secs=0.001)
   photos = [kit.make_photo(seed) for seed in range(4)]
-  expected = {tuple(labels): [alone(graph, photo) for photo in photos]
+  expected = {tuple(labels): [classify_alone(graph, photo) for photo in photos]
               for graph, labels in zip(graphs, (kit.LABELS, OTHER_LABELS))}
-  stop, errors, seen = threading.Event(), [], []
+  stop, errors, label_counts = threading.Event(), [], []
 
   def client():
     while not stop.is_set():
       try:
-        answers = service.predict_each(photos)
-        for index, answer in enumerate(answers):
-          wanted = expected[tuple(answer.labels)][index]
-          assert np.abs(answer.scores - wanted).max() < 1e-5
-          seen.append(len(answer.labels))
-      except Exception as error:  # Whatever it is, no client may see it.
+        predictions = service.predict_each(photos)
+        for index, prediction in enumerate(predictions):
+          expected_scores = expected[tuple(prediction.labels)][index]
+          assert np.abs(prediction.scores - expected_scores).max() < 1e-5
+          label_counts.append(len(prediction.labels))
+      except Exception as error:  # No client may get any kind of error.
         errors.append(error)
         return
 
   clients = [threading.Thread(target=client) for _ in range(6)]
   for thread in clients:
     thread.start()
-  for turn in range(1, 4):
-    load_kit.put(graphs[turn % 2], path)
-    load_kit.wait_until(lambda turn=turn: swaps(service) == turn)
-  count = len(seen)
-  load_kit.wait_until(lambda: len(seen) > count + 50)
+  for number in range(1, 4):
+    load_kit.put(graphs[number % 2], path)
+    load_kit.wait_until(lambda number=number: swap_count(service) == number)
+  count = len(label_counts)
+  load_kit.wait_until(lambda: len(label_counts) > count + 50)
   stop.set()
   for thread in clients:
     thread.join(20)
   assert errors == []
-  assert set(seen) == {3, 5}
-  assert failed(service) == 0
+  assert set(label_counts) == {3, 5}
+  assert failed_swap_count(service) == 0
 
 
-def test_change_waits_for_the_batch_that_runs(serve, path, graphs,
-                                              monkeypatch):
-  go, running, closed_while = threading.Event(), threading.Event(), []
+def test_reload_waits_for_the_running_batch(serve, path, graphs, monkeypatch):
+  go, running, running_at_close = threading.Event(), threading.Event(), []
   predict, close = Classifier.predict_prepared, Classifier.close
 
   def slow_predict(self, prepared):
     running.set()
     assert go.wait(20)
-    found = predict(self, prepared)
+    results = predict(self, prepared)
     running.clear()
-    return found
+    return results
 
-  def noting_close(self):
-    closed_while.append(running.is_set())
+  def recording_close(self):
+    running_at_close.append(running.is_set())
     close(self)
 
   service = serve(window_secs=0)
   monkeypatch.setattr(Classifier, 'predict_prepared', slow_predict)
   monkeypatch.setattr(Classifier, 'warm_up',
                       lambda self: np.array([1, 0, 0], np.float32))
-  monkeypatch.setattr(Classifier, 'close', noting_close)
-  answers = []
-  client = threading.Thread(target=lambda: answers.extend(
+  monkeypatch.setattr(Classifier, 'close', recording_close)
+  predictions = []
+  client = threading.Thread(target=lambda: predictions.extend(
       service.predict_each([kit.make_photo(0)])))
   client.start()
   assert running.wait(20)
   load_kit.put(graphs[1], path)
   time.sleep(2)
-  assert (service.labels, closed_while) == (kit.LABELS, [])
+  assert (service.labels, running_at_close) == (kit.LABELS, [])
   go.set()
   client.join(20)
-  load_kit.wait_until(lambda: swaps(service))
-  assert answers[0].labels == kit.LABELS
-  assert (service.labels, closed_while) == (OTHER_LABELS, [False])
+  load_kit.wait_until(lambda: swap_count(service))
+  assert predictions[0].labels == kit.LABELS
+  assert (service.labels, running_at_close) == (OTHER_LABELS, [False])
 
 
-def test_change_frees_the_former_graph(serve, path, graphs):
+def test_reload_frees_the_previous_graph(serve, path, graphs):
   service = serve()
-  former = weakref.ref(service._current.classifier)
+  previous = weakref.ref(service._current.classifier)
   graph = weakref.ref(service._current.classifier._session.graph)
   load_kit.put(graphs[1], path)
-  load_kit.wait_until(lambda: swaps(service))
+  load_kit.wait_until(lambda: swap_count(service))
   gc.collect()
-  assert former() is None
+  assert previous() is None
   assert graph() is None
 
 
-@pytest.mark.parametrize('make, reason', [
+@pytest.mark.parametrize('damage, reason', [
     (lambda data: b'\xff\xff no graph', 'neither binary nor text'),
     (lambda data: data[:len(data) // 2], ''),
     (lambda data: b'', 'contains no graph'),
 ])
-def test_change_broken_file_is_refused_once(serve, path, graphs, log, make,
-                                            reason):
+def test_reload_broken_file_is_rejected_once(serve, path, graphs, log, damage,
+                                             reason):
   service = serve()
-  present = service.model_info()
-  path.write_bytes(make(graphs[1].read_bytes()))
-  load_kit.wait_until(lambda: failed(service))
+  info_before = service.model_info()
+  path.write_bytes(damage(graphs[1].read_bytes()))
+  load_kit.wait_until(lambda: failed_swap_count(service))
   time.sleep(0.5)
-  assert (failed(service), swaps(service)) == (1, 0)
+  assert (failed_swap_count(service), swap_count(service)) == (1, 0)
   lines = [line for line in log.text.splitlines() if 'rejected the' in line]
   assert len(lines) == 1
   assert reason in lines[0]
-  assert service.model_info() == present
+  assert service.model_info() == info_before
   assert service.predict_each([kit.make_photo(0)])[0].labels == kit.LABELS
   assert service.is_ready()
   load_kit.put(graphs[1], path)
-  load_kit.wait_until(lambda: swaps(service))
+  load_kit.wait_until(lambda: swap_count(service))
   assert service.labels == OTHER_LABELS
 
 
-def test_change_wrong_scores_are_refused(serve, path, graphs, monkeypatch):
+def test_reload_graph_with_wrong_scores_is_rejected(serve, path, graphs,
+                                                    monkeypatch):
   service = serve()
   monkeypatch.setattr(Classifier, 'warm_up',
                       lambda self: np.zeros([3], np.float32))
   load_kit.put(graphs[1], path)
-  load_kit.wait_until(lambda: failed(service))
+  load_kit.wait_until(lambda: failed_swap_count(service))
   assert service.labels == kit.LABELS
 
 
-def test_change_half_written_file_is_waited_for(serve, path, graphs):
+def test_reload_waits_until_the_file_is_complete(serve, path, graphs):
   service = serve()
   data = graphs[1].read_bytes()
   step = len(data) // 12
@@ -394,12 +401,12 @@ def test_change_half_written_file_is_waited_for(serve, path, graphs):
       file.write(data[start:start + step])
       file.flush()
       time.sleep(0.05)
-  load_kit.wait_until(lambda: swaps(service))
-  assert failed(service) == 0
+  load_kit.wait_until(lambda: swap_count(service))
+  assert failed_swap_count(service) == 0
   assert service.labels == OTHER_LABELS
 
 
-def test_change_while_it_is_read_is_not_taken(path, graphs, serve):
+def test_reload_file_replaced_while_loading_is_rejected(path, graphs, serve):
   loads = []
 
   def load():
@@ -411,26 +418,27 @@ def test_change_while_it_is_read_is_not_taken(path, graphs, serve):
 
   service = serve(load=load)
   load_kit.put(graphs[1], path)
-  load_kit.wait_until(lambda: swaps(service))
-  assert (failed(service), service.labels) == (1, kit.LABELS)
+  load_kit.wait_until(lambda: swap_count(service))
+  assert (failed_swap_count(service), service.labels) == (1, kit.LABELS)
 
 
-def test_change_file_that_is_gone_changes_nothing(serve, path):
+def test_reload_deleted_file_keeps_the_loaded_graph(serve, path):
   service = serve()
   os.remove(str(path))
   time.sleep(0.5)
-  assert (failed(service), swaps(service)) == (0, 0)
+  assert (failed_swap_count(service), swap_count(service)) == (0, 0)
   assert service.predict_each([kit.make_photo(0)])[0].labels == kit.LABELS
 
 
-def test_change_without_reload_is_not_looked_for(serve, path, graphs):
+def test_reload_disabled_keeps_the_loaded_graph(serve, path, graphs):
   service = serve(reload_secs=0)
   load_kit.put(graphs[1], path)
   time.sleep(0.5)
-  assert (service.labels, swaps(service)) == (kit.LABELS, 0)
+  assert (service.labels, swap_count(service)) == (kit.LABELS, 0)
 
 
-def test_change_of_the_label_file_is_seen(path, tmp_path, monkeypatch):
+def test_reload_changed_label_file_changes_the_labels(path, tmp_path,
+                                                      monkeypatch):
   monkeypatch.setattr(classifier_service, '_STABLE_SECS', 0.1)
   label_file = tmp_path / 'names.label'
   label_file.write_text('a\nb\nc\nd\ne\n')
@@ -438,14 +446,14 @@ def test_change_of_the_label_file_is_seen(path, tmp_path, monkeypatch):
       lambda: Classifier.from_frozen_graph(str(path), str(label_file)),
       str(path), str(label_file)), reload_secs=0.05)
   label_file.write_text('a\nb\nc\n')
-  load_kit.wait_until(lambda: failed(service))
+  load_kit.wait_until(lambda: failed_swap_count(service))
   label_file.write_text('v\nw\nx\ny\nz\n')
-  load_kit.wait_until(lambda: swaps(service))
+  load_kit.wait_until(lambda: swap_count(service))
   assert service.labels == ['v', 'w', 'x', 'y', 'z']
   assert service.close(20)
 
 
-def test_close_refuses_what_comes_after(serve):
+def test_close_refuses_later_requests(serve):
   service = serve()
   assert service.is_ready()
   service.begin_shutdown()
@@ -461,7 +469,7 @@ def write_lines(path, *lines):
   path.write_text(''.join(line + '\n' for line in lines))
 
 
-def test_evaluation_is_the_last_of_the_same_checkpoint(tmp_path):
+def test_read_evaluation_returns_the_last_of_the_checkpoint(tmp_path):
   graph = str(tmp_path / 'export' / 'g.pb')
   os.makedirs(os.path.dirname(graph))
 
@@ -478,18 +486,19 @@ def test_evaluation_is_the_last_of_the_same_checkpoint(tmp_path):
   assert evaluations.read_evaluation(graph, None) is None
 
 
-@pytest.mark.parametrize('splits, told', [
+@pytest.mark.parametrize('splits, index', [
     (['test', 'validation', 'train'], 0), (['train', 'validation'], 1),
     (['train'], 0), (['validation', 'test', 'test'], 2)])
-def test_evaluation_on_test_photos_goes_before_others(tmp_path, splits, told):
+def test_read_evaluation_prefers_the_test_split(tmp_path, splits, index):
   lines = [dict(checkpoint='model.ckpt-7', split=split, photos=photos)
            for photos, split in enumerate(splits)]
   write_lines(tmp_path / 'metrics.jsonl', *map(json.dumps, lines))
-  found = evaluations.read_evaluation(str(tmp_path / 'g.pb'), 'model.ckpt-7')
-  assert found == dict(split=splits[told], photos=told)
+  evaluation = evaluations.read_evaluation(str(tmp_path / 'g.pb'),
+                                           'model.ckpt-7')
+  assert evaluation == dict(split=splits[index], photos=index)
 
 
-def test_evaluation_of_the_best_checkpoint_is_found(tmp_path):
+def test_read_evaluation_of_the_best_checkpoint_is_found(tmp_path):
   graph = str(tmp_path / 'export' / 'g.pb')
   os.makedirs(os.path.dirname(graph))
   write_lines(tmp_path / 'train' / 'best' / 'best.json',

@@ -27,7 +27,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def frozen(tmp_path_factory, trained):
-  """Paths of frozen graphs by kind; 'foreign' is as slim leaves them."""
+  """Paths of frozen graphs by kind; 'foreign': as slim's scripts write it."""
   folder = tmp_path_factory.mktemp('frozen')
   paths = {}
   for kind, input_kind, batch_size in (
@@ -68,77 +68,79 @@ def test_classify_frozen_graph_agrees_with_checkpoint(frozen, label_file,
   classifier = Classifier.from_frozen_graph(
       frozen[kind], label_file if kind == 'foreign' else None)
   assert classifier.labels == kit.LABELS
-  found = classifier.classify(PHOTOS)
-  assert (found.shape, found.dtype) == ((5, 5), np.float32)
-  np.testing.assert_allclose(found, scores, atol=1e-5)
-  np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
+  actual = classifier.classify(PHOTOS)
+  assert (actual.shape, actual.dtype) == ((5, 5), np.float32)
+  np.testing.assert_allclose(actual, scores, atol=1e-5)
+  np.testing.assert_allclose(actual.sum(axis=1), 1, atol=1e-5)
   assert len(set(scores.argmax(axis=1))) > 1, 'photos must differ'
 
 
 @pytest.mark.parametrize('batch_size', [1, 2, 16])
-def test_classify_any_batch_size_gives_the_same(frozen, scores, batch_size):
+def test_classify_any_batch_size_returns_the_same_scores(frozen, scores,
+                                                         batch_size):
   classifier = Classifier.from_frozen_graph(frozen['encoded'],
                                             batch_size=batch_size)
   np.testing.assert_allclose(classifier.classify(PHOTOS), scores, atol=1e-5)
   assert classifier.classify([]).shape == (0, 5)
 
 
-def test_classify_each_bad_photo_spoils_only_itself(frozen, scores):
+def test_classify_each_bad_photo_fails_that_photo_only(frozen, scores):
   classifier = Classifier.from_frozen_graph(frozen['encoded'])
-  found = classifier.classify_each([PHOTOS[0], b'', PHOTOS[1],
-                                    PHOTOS[2][:200], b'text', PHOTOS[2]])
-  assert [isinstance(f, PhotoError) for f in found] == [
+  results = classifier.classify_each([PHOTOS[0], b'', PHOTOS[1],
+                                      PHOTOS[2][:200], b'text', PHOTOS[2]])
+  assert [isinstance(result, PhotoError) for result in results] == [
       False, True, False, True, True, False]
-  np.testing.assert_allclose(np.stack(found[0::2][:2] + found[5:]), scores[:3],
-                             atol=1e-5)
+  np.testing.assert_allclose(np.stack(results[0::2][:2] + results[5:]),
+                             scores[:3], atol=1e-5)
   with pytest.raises(PhotoError, match='empty'):
     classifier.classify([PHOTOS[0], b''])
 
 
-def test_classify_each_photo_only_tensorflow_refuses(frozen, scores,
-                                                     monkeypatch):
+def test_classify_each_photo_refused_only_by_tensorflow_is_an_error(
+    frozen, scores, monkeypatch):
   classifier = Classifier.from_frozen_graph(frozen['encoded'])
   monkeypatch.setattr('datasets.photo_files.photos.normalize_photo',
                       lambda data, _: Photo(data, 40, 52))
-  cut = PHOTOS[3][:PHOTOS[3].rfind(b'\xff\xda') + 12]
-  found = classifier.classify_each([PHOTOS[0], cut, PHOTOS[1]])
-  assert isinstance(found[1], PhotoError)
-  np.testing.assert_allclose([found[0], found[2]], scores[:2], atol=1e-5)
+  truncated = PHOTOS[3][:PHOTOS[3].rfind(b'\xff\xda') + 12]
+  results = classifier.classify_each([PHOTOS[0], truncated, PHOTOS[1]])
+  assert isinstance(results[1], PhotoError)
+  np.testing.assert_allclose([results[0], results[2]], scores[:2], atol=1e-5)
 
 
-def test_classify_turned_photo_as_the_upright_one(frozen):
+def test_classify_rotated_photo_follows_its_exif_orientation(frozen):
   classifier = Classifier.from_frozen_graph(frozen['encoded'])
   upright = Image.open(io.BytesIO(PHOTOS[0]))
-  lying = upright.transpose(Image.ROTATE_90)
+  rotated = upright.transpose(Image.ROTATE_90)
   exif = Image.Exif()
-  exif[0x0112] = 6  # Turn by 90 degrees clockwise to see it upright.
+  exif[0x0112] = 6  # Rotate by 90 degrees clockwise to display.
   streams = [io.BytesIO(), io.BytesIO()]
-  lying.save(streams[0], 'JPEG', quality=100, exif=exif)
-  lying.save(streams[1], 'JPEG', quality=100)
-  found = classifier.classify([PHOTOS[0]] + [s.getvalue() for s in streams])
-  np.testing.assert_allclose(found[1], found[0], atol=0.1)
-  assert np.abs(found[2] - found[0]).max() > 0.2
+  rotated.save(streams[0], 'JPEG', quality=100, exif=exif)
+  rotated.save(streams[1], 'JPEG', quality=100)
+  actual = classifier.classify(
+      [PHOTOS[0]] + [stream.getvalue() for stream in streams])
+  np.testing.assert_allclose(actual[1], actual[0], atol=0.1)
+  assert np.abs(actual[2] - actual[0]).max() > 0.2
 
 
-def test_classify_from_many_threads_mixes_nothing_up(frozen, scores):
+def test_classify_from_many_threads_returns_their_own_scores(frozen, scores):
   classifier = Classifier.from_frozen_graph(frozen['float'])
-  wrong = []
+  wrong_indices = []
 
   def work(index):
     for _ in range(5):
-      found = classifier.classify([PHOTOS[index]])[0]
-      if np.abs(found - scores[index]).max() > 1e-5:
-        wrong.append(index)
+      actual = classifier.classify([PHOTOS[index]])[0]
+      if np.abs(actual - scores[index]).max() > 1e-5:
+        wrong_indices.append(index)
 
   threads = [threading.Thread(target=work, args=(i,)) for i in range(5)]
   for thread in threads:
     thread.start()
   for thread in threads:
     thread.join()
-  assert not wrong
+  assert not wrong_indices
 
 
-def test_warm_up_runs_the_network(frozen):
+def test_close_after_warm_up_refuses_to_classify(frozen):
   classifier = Classifier.from_frozen_graph(frozen['fixed'])
   classifier.warm_up()
   classifier.close()
@@ -146,7 +148,8 @@ def test_warm_up_runs_the_network(frozen):
     classifier.classify(PHOTOS)
 
 
-def test_from_frozen_graph_label_file_goes_before_the_graph(frozen, tmp_path):
+def test_from_frozen_graph_label_file_overrides_labels_of_the_graph(
+    frozen, tmp_path):
   path = tmp_path / 'a.label'
   path.write_text('a\nb\nc\nd\ne\n')
   classifier = Classifier.from_frozen_graph(frozen['encoded'], str(path))
@@ -157,20 +160,21 @@ def test_from_frozen_graph_label_file_goes_before_the_graph(frozen, tmp_path):
       Classifier.from_frozen_graph(frozen[kind], str(path))
 
 
-def test_classify_graph_that_leaves_its_outputs_open(tmp_path):
+def test_classify_graph_with_unknown_number_of_outputs(tmp_path):
   path = str(graph_kit.write(tmp_path))
   stream = io.BytesIO()
   Image.new('RGB', (40, 30), (20, 200, 30)).save(stream, 'JPEG')
   classifier = Classifier.from_frozen_graph(path)
-  answer, = classifier.predict_each([stream.getvalue()])
-  assert classifier.labels[answer.scores.argmax()] == 'tulip' and answer.known
+  prediction, = classifier.predict_each([stream.getvalue()])
+  assert classifier.labels[prediction.scores.argmax()] == 'tulip'
+  assert prediction.known
   label_files.write(str(tmp_path / 'two.label'), ['a', 'b'])
   classifier = Classifier.from_frozen_graph(path, str(tmp_path / 'two.label'))
   with pytest.raises(InputError, match='has 2 classes, .* 3 outputs'):
     classifier.classify([stream.getvalue()])
 
 
-def test_from_frozen_graph_labels_of_another_export_are_refused(tmp_path):
+def test_from_frozen_graph_labels_in_another_order_are_refused(tmp_path):
   path = str(graph_kit.write(tmp_path))
   labels = str(tmp_path / 'other.label')
   label_files.write(labels, ['rose', 'daisy', 'tulip'])
@@ -181,7 +185,7 @@ def test_from_frozen_graph_labels_of_another_export_are_refused(tmp_path):
   assert Classifier.from_frozen_graph(path, labels).labels[1] == 'Tulpe'
 
 
-def test_from_frozen_graph_bad_file_is_refused(tmp_path):
+def test_from_frozen_graph_invalid_file_is_refused(tmp_path):
   path = tmp_path / 'a.pb'
   with pytest.raises(InputError, match='frozen graph .*a.pb.*No such file'):
     Classifier.from_frozen_graph(str(path))
@@ -198,8 +202,8 @@ def test_from_frozen_graph_unfrozen_is_refused(tmp_path):
   with tf.Graph().as_default() as graph:
     info = inference_graph.build('cifarnet', kit.LABELS)
     plain = graph.as_graph_def()
-    noted = inference_graph.to_graph_def(info)
-  for graph_def in (plain, noted):
+    with_info = inference_graph.to_graph_def(info)
+  for graph_def in (plain, with_info):
     files.write_bytes(path, graph_def.SerializeToString())
     with pytest.raises(InputError, match='not frozen.*--frozen_file'):
       Classifier.from_frozen_graph(path)
@@ -208,7 +212,7 @@ def test_from_frozen_graph_unfrozen_is_refused(tmp_path):
 @pytest.mark.parametrize('flag, value', [
     ('model_name', 'lenet'), ('image_size', 64), ('preprocessing_name', 'vgg'),
 ])
-def test_from_frozen_graph_contradiction_is_refused(frozen, flag, value):
+def test_from_frozen_graph_contradicting_flag_is_refused(frozen, flag, value):
   with pytest.raises(InputError, match='--%s=%s contradicts' % (flag, value)):
     Classifier.from_frozen_graph(frozen['encoded'], **{flag: value})
 
@@ -218,7 +222,8 @@ def test_from_frozen_graph_foreign_needs_labels(frozen):
     Classifier.from_frozen_graph(frozen['foreign'])
 
 
-def test_from_frozen_graph_foreign_of_imagenet_size_gets_its_names(tmp_path):
+def test_from_frozen_graph_foreign_with_1000_outputs_gets_imagenet_names(
+    tmp_path):
   path = str(tmp_path / 'a.pb')
   with tf.Graph().as_default() as graph:
     images = tf.placeholder(tf.float32, [None, None, None, 3], 'anything')
@@ -244,8 +249,8 @@ def test_from_frozen_graph_foreign_of_imagenet_size_gets_its_names(tmp_path):
     ('two', 'must end in one softmax, found: a, b'),
     ('no_input', 'no placeholder `input`.*: none'),
 ])
-def test_from_frozen_graph_foreign_unknown_shape_is_refused(tmp_path, change,
-                                                            message):
+def test_from_frozen_graph_foreign_unsupported_input_or_output_is_refused(
+    tmp_path, change, message):
   with tf.Graph().as_default() as graph:
     shape = {'flat': [None, 12], 'oblong': [None, 8, 9, 3]}.get(
         change, [None, 8, 8, 3])
@@ -266,7 +271,8 @@ def test_from_frozen_graph_foreign_unknown_shape_is_refused(tmp_path, change,
     Classifier.from_frozen_graph(path, None, 'cifarnet')
 
 
-def test_from_checkpoint_without_run_needs_name_and_labels(tmp_path, scores):
+def test_from_checkpoint_without_run_json_needs_network_and_labels(
+    tmp_path, scores):
   prefix = kit.save_checkpoint(tmp_path, 'cifarnet', with_run=False)
   with pytest.raises(InputError, match='no run.json.*--model_name'):
     Classifier.from_checkpoint(prefix)
@@ -281,13 +287,14 @@ def test_from_checkpoint_without_run_needs_name_and_labels(tmp_path, scores):
   np.testing.assert_allclose(classifier.classify(PHOTOS), scores, atol=1e-5)
 
 
-def test_from_checkpoint_other_network_than_the_run_is_refused(trained):
+def test_from_checkpoint_network_other_than_in_run_json_is_refused(trained):
   with pytest.raises(InputError, match='--model_name=lenet contradicts'):
     Classifier.from_checkpoint(trained, 'lenet')
 
 
 @pytest.mark.parametrize('size', [1000, 1001])
-def test_from_checkpoint_published_one_knows_imagenet(tmp_path, size):
+def test_from_checkpoint_published_checkpoint_gets_imagenet_names(
+    tmp_path, size):
   prefix = kit.save_checkpoint(tmp_path, 'lenet', ['x'] * size, 28,
                                with_run=False)
   classifier = Classifier.from_checkpoint(prefix, 'lenet')
@@ -295,8 +302,8 @@ def test_from_checkpoint_published_one_knows_imagenet(tmp_path, size):
   assert classifier.classify(PHOTOS[:1]).shape == (1, size)
 
 
-def test_prepare_reason_holds_nothing_of_the_photo():
+def test_prepare_error_holds_no_reference_to_the_photo():
   data = kit.make_photo(0)
-  reason = prepare(data[:len(data) // 2], 10 ** 6)
-  assert isinstance(reason, PhotoError) and str(reason)
-  assert reason.__traceback__ is reason.__context__ is reason.__cause__ is None
+  error = prepare(data[:len(data) // 2], 10 ** 6)
+  assert isinstance(error, PhotoError) and str(error)
+  assert error.__traceback__ is error.__context__ is error.__cause__ is None

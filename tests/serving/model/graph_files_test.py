@@ -1,4 +1,4 @@
-"""Tests of serving/model/graph_files.py: which graphs are loaded from files."""
+"""Tests of serving/model/graph_files.py: operations allowed in graph files."""
 
 import pytest
 from tensorflow.python.framework import op_def_registry
@@ -13,8 +13,8 @@ from serving.model import classifier_service, graph_files
 from serving.model.classifier import Classifier
 from tools import classify_image, export_saved_model, label_image
 
-# Of OPERATIONS, those that the registry calls stateful. They have the state of
-# a step, or of a random generator, and reach nothing outside the graph.
+# Those of OPERATIONS that TensorFlow registers as stateful. Their state is that
+# of a step or of a random generator; they have no effect outside the graph.
 STATEFUL = {
     'Assert', 'Case', 'CheckNumerics', 'CheckNumericsV2', 'If', 'RandomShuffle',
     'RandomStandardNormal', 'RandomUniform', 'RandomUniformInt',
@@ -26,12 +26,12 @@ STATEFUL = {
 
 @pytest.fixture
 def colors(tmp_path):
-  """Path of a frozen graph that can be used."""
+  """Path of a valid frozen graph."""
   return graph_kit.write(tmp_path, has_shape=True)
 
 
 def add_write_file(path, target, op='WriteFile'):
-  """Lets a frozen graph write a file, each time it classifies."""
+  """Changes a frozen graph so that it writes a file at each classification."""
   graph_def = tf.GraphDef.FromString(path.read_bytes())
   with tf.Graph().as_default() as graph:
     tf.write_file(str(target), 'owned', name='evil')
@@ -46,7 +46,7 @@ def add_write_file(path, target, op='WriteFile'):
   path.write_bytes(graph_def.SerializeToString())
 
 
-def test_read_frozen_unlisted_operation_is_named_with_node_and_flag(
+def test_read_frozen_unlisted_operation_error_names_node_and_flag(
     colors, tmp_path):
   add_write_file(colors, tmp_path / 'target')
   with pytest.raises(InputError) as raised:
@@ -58,7 +58,7 @@ def test_read_frozen_unlisted_operation_is_named_with_node_and_flag(
   assert graph_files.read_frozen(str(colors), 'graph', ['WriteFile']).node
 
 
-def test_read_frozen_functions_are_searched(colors):
+def test_read_frozen_unlisted_operation_in_a_function_is_refused(colors):
   graph_def = tf.GraphDef.FromString(colors.read_bytes())
   function = graph_def.library.function.add()
   function.signature.name = 'later'
@@ -69,7 +69,7 @@ def test_read_frozen_functions_are_searched(colors):
     graph_files.read_frozen(str(colors), 'graph')
 
 
-def test_read_frozen_many_operations_with_odd_names_are_one_line(colors):
+def test_read_frozen_error_with_many_odd_names_is_one_line(colors):
   graph_def = tf.GraphDef.FromString(colors.read_bytes())
   for number in range(12):
     graph_def.node.add(name='a\nb', op='Op\n%02d' % number)
@@ -78,13 +78,13 @@ def test_read_frozen_many_operations_with_odd_names_are_one_line(colors):
     graph_files.read_frozen(str(colors), 'graph')
   message = str(raised.value)
   assert '\n' not in message and r"Op\n07 (node 'a\nb'), 4 others" in message
-  assert '--allowed_ops' not in message  # A shell might run such a name.
+  assert '--allowed_ops' not in message  # A shell could run part of a name.
 
 
 @pytest.mark.parametrize('program', ['classify_image', 'label_image',
                                      'export_saved_model', 'server'])
-def test_program_refuses_a_graph_that_writes_a_file(
-    colors, tmp_path, program, capsys):
+def test_program_graph_that_writes_a_file_is_refused(colors, tmp_path, program,
+                                                     capsys):
   target, photo = tmp_path / 'target', tmp_path / 'photo.jpg'
   photo.write_bytes(kit.make_photo(1))
   add_write_file(colors, target)
@@ -112,8 +112,8 @@ def test_program_refuses_a_graph_that_writes_a_file(
   assert target.exists() == (program != 'export_saved_model')
 
 
-def test_service_goes_on_with_the_graph_before_one_that_writes_a_file(
-    colors, tmp_path, monkeypatch):
+def test_service_keeps_its_graph_if_the_new_one_writes_a_file(colors, tmp_path,
+                                                              monkeypatch):
   monkeypatch.setattr(classifier_service, '_STABLE_SECS', 0.05)
   target, other = tmp_path / 'target', tmp_path / 'other'
   service = load_kit.serve(colors, reload_secs=0.05)
@@ -123,25 +123,25 @@ def test_service_goes_on_with_the_graph_before_one_that_writes_a_file(
     add_write_file(evil, target)
     load_kit.put(evil, colors)
     load_kit.wait_until(lambda: service.counts()['failed_swaps'] == 1)
-    answer, = service.predict_each([kit.make_photo(1)])
-    assert answer.labels == list(graph_kit.LABELS)
+    prediction, = service.predict_each([kit.make_photo(1)])
+    assert prediction.labels == list(graph_kit.LABELS)
     assert service.counts()['swaps'] == 0 and not target.exists()
   finally:
     assert service.close(20)
 
 
-def test_operations_are_stateful_only_where_that_is_harmless():
-  get = getattr(op_def_registry, 'get', None) or (
+def test_operations_that_are_stateful_are_harmless():
+  get_op_def = getattr(op_def_registry, 'get', None) or (
       op_def_registry.get_registered_ops().get)
-  found = {name: get(name) for name in graph_files.OPERATIONS}
-  missing = sorted(name for name, op_def in found.items() if op_def is None)
-  # 2.21 has all of them. 1.15 loads some when they are first needed.
+  op_defs = {name: get_op_def(name) for name in graph_files.OPERATIONS}
+  missing = sorted(name for name, op_def in op_defs.items() if op_def is None)
+  # TensorFlow 2.21 has all of them; 1.15 loads some on first use.
   assert len(missing) <= (9 if tf.__version__.startswith('1.') else 0), missing
-  assert {name for name, op_def in found.items()
+  assert {name for name, op_def in op_defs.items()
           if op_def is not None and op_def.is_stateful} <= STATEFUL
 
 
-def test_graph_of_another_tensorflow_is_judged_before_it_is_imported(
+def test_from_frozen_graph_checks_unknown_operations_before_import(
     colors, tmp_path):
   add_write_file(colors, tmp_path / 'target', op='WriteFileV9')
   with pytest.raises(InputError, match='--allowed_ops=WriteFileV9'):

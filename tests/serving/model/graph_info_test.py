@@ -1,4 +1,4 @@
-"""Tests of serving/model/graph_info.py: a round trip, and damaged notes."""
+"""Tests of serving/model/graph_info.py: a round trip, and damaged metadata."""
 
 import json
 
@@ -14,7 +14,7 @@ INFO = graph_info.GraphInfo(
     input_kind='float', logits='l:0', predictions='p:0', features='f:0',
     checkpoint=None)
 
-# Those of the notes that calibration came with.
+# The fields when calibration was added.
 OLD_FIELDS = (
     'format', 'model_name', 'labels', 'labels_offset', 'image_size', 'channels',
     'preprocessing_name', 'input', 'input_kind', 'logits', 'predictions',
@@ -28,7 +28,7 @@ def _with_text(text):
   return graph_def
 
 
-def test_attach_what_read_reads_after_serializing():
+def test_attach_info_is_read_back_after_serializing():
   graph_def = tf.GraphDef()
   graph_def.node.add(name='other', op='NoOp')
   graph_info.attach(graph_def, INFO._replace(checkpoint='old'))
@@ -38,7 +38,7 @@ def test_attach_what_read_reads_after_serializing():
   assert [node.name for node in copy.node] == ['other', 'classifier/info']
 
 
-def test_attach_gives_a_constant_that_runs():
+def test_attach_adds_a_constant_that_can_be_run():
   graph_def = tf.GraphDef()
   graph_info.attach(graph_def, INFO)
   with tf.Graph().as_default(), tf.Session() as session:
@@ -47,14 +47,14 @@ def test_attach_gives_a_constant_that_runs():
   assert json.loads(text.decode('utf-8'))['labels'] == ['ä', '<b>']
 
 
-def test_read_note_of_before_calibration_existed_has_none():
+def test_read_info_older_than_calibration_has_none():
   fields = INFO._asdict()
   del fields['calibrated_predictions'], fields['temperature']
   assert graph_info.read(_with_text(json.dumps(fields))) == INFO
   assert INFO.calibrated_predictions is INFO.temperature is None
 
 
-def test_read_note_of_before_graphs_knew_photos_has_none():
+def test_read_info_older_than_ood_detection_has_none():
   fields = {name: value for name, value in INFO._asdict().items()
             if name in OLD_FIELDS}
   info = graph_info.read(_with_text(json.dumps(fields)))
@@ -62,7 +62,7 @@ def test_read_note_of_before_graphs_knew_photos_has_none():
   assert info.known is info.similarity is info.threshold is info.cosines is None
 
 
-def test_attach_keeps_what_is_known():
+def test_attach_keeps_the_ood_fields():
   info = INFO._replace(similarity='s:0', known_score='k:0', known='b:0',
                        cosines='c:0', bank_filenames='n:0', bank_labels='l:0',
                        threshold=-1.25, threshold_photos=21)
@@ -71,7 +71,7 @@ def test_attach_keeps_what_is_known():
   assert graph_info.read(graph_def) == info
 
 
-def test_read_graph_without_note_gives_none():
+def test_read_graph_without_info_returns_none():
   assert graph_info.read(tf.GraphDef()) is None
 
 
@@ -85,6 +85,6 @@ def test_read_graph_without_note_gives_none():
     (json.dumps(dict(INFO._asdict(), input_kind='x')), "input_kind is 'x'"),
     (json.dumps(dict(INFO._asdict(), temperature='2')), "temperature is '2'"),
 ])
-def test_read_damaged_note_is_refused(text, message):
+def test_read_damaged_info_is_refused(text, message):
   with pytest.raises(InputError, match=message):
     graph_info.read(_with_text(text))

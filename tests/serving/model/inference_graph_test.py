@@ -1,6 +1,5 @@
 """Tests of inference_graph.py: nodes, both kinds of inputs, freezing."""
 
-
 import numpy as np
 import pytest
 
@@ -30,7 +29,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def mobilenet(tmp_path_factory):
-  """As trained, with batch norm; its moving averages are all zero."""
+  """Checkpoint of a network with batch norm; its moving averages are zero."""
   return kit.save_checkpoint(tmp_path_factory.mktemp('mobilenet'), decay=0.99)
 
 
@@ -49,7 +48,7 @@ def _run(graph_def, outputs, feed):
 
 
 def _scores_from_checkpoint(prefix, photos):
-  """Scores as evaluation computes them: its pipeline, the checkpoint."""
+  """Returns the scores that evaluation computes, and its input images."""
   preprocess = preprocessing_factory.get_preprocessing('inception', False)
   with tf.Graph().as_default(), tf.Session() as session:
     images = tf.stack([
@@ -63,7 +62,7 @@ def _scores_from_checkpoint(prefix, photos):
 
 
 @pytest.mark.parametrize('name', sorted(OUTPUT_NODES))
-def test_build_nodes_keep_slims_names(name):
+def test_build_output_nodes_have_the_names_of_slim(name):
   with tf.Graph().as_default() as graph:
     info = inference_graph.build(name, ['class %d' % i for i in range(11)])
     shape = graph.get_tensor_by_name(info.input).shape.as_list()
@@ -95,7 +94,7 @@ def test_build_network_without_predictions_gets_softmax(monkeypatch):
     ('float', 1, [1, 32, 32, 3]), ('float', None, [None, 32, 32, 3]),
     ('encoded', None, None),
 ])
-def test_build_input_has_the_shape_asked_for(input_kind, batch_size, shape):
+def test_build_input_has_the_requested_shape(input_kind, batch_size, shape):
   with tf.Graph().as_default() as graph:
     info = inference_graph.build('cifarnet', kit.LABELS, input_kind=input_kind,
                                  batch_size=batch_size)
@@ -106,7 +105,7 @@ def test_build_input_has_the_shape_asked_for(input_kind, batch_size, shape):
     assert logits.shape.as_list() == [batch_size, 5]
 
 
-def test_build_bad_arguments_are_refused():
+def test_build_invalid_arguments_are_refused():
   with tf.Graph().as_default():
     with pytest.raises(InputError, match="'video'; known: float, encoded"):
       inference_graph.build('cifarnet', ['a'], input_kind='video')
@@ -117,7 +116,7 @@ def test_build_bad_arguments_are_refused():
 
 
 @pytest.mark.slow
-def test_freeze_agrees_with_checkpoint_for_every_input(mobilenet):
+def test_freeze_agrees_with_checkpoint_for_every_input_kind(mobilenet):
   photos = [kit.make_photo(seed) for seed in range(3)]
   photos.append(kit.make_photo(4, 'PNG', 33, 90))
   expected, images = _scores_from_checkpoint(mobilenet, photos)
@@ -133,7 +132,7 @@ def test_freeze_agrees_with_checkpoint_for_every_input(mobilenet):
     np.testing.assert_allclose(scores, expected, atol=1e-5)
 
 
-def test_freeze_keeps_outputs_and_note_and_no_variables(trained):
+def test_freeze_keeps_outputs_and_info_but_no_variables(trained):
   graph_def = _freeze(trained, 'encoded', labels_offset=1)
   info = graph_info.read(graph_def)
   assert info.labels == kit.LABELS
@@ -144,11 +143,11 @@ def test_freeze_keeps_outputs_and_note_and_no_variables(trained):
   np.testing.assert_allclose(
       predictions, np.exp(logits) / np.exp(logits).sum(), atol=1e-6)
   assert features.shape == (1, 192)
-  kinds = {node.op for node in graph_def.node}
-  assert not kinds & {'VariableV2', 'VarHandleOp', 'Assign', 'SaveV2'}
+  op_types = {node.op for node in graph_def.node}
+  assert not op_types & {'VariableV2', 'VarHandleOp', 'Assign', 'SaveV2'}
 
 
-def test_freeze_with_a_temperature_adds_scores_and_leaves_predictions(trained):
+def test_freeze_with_temperature_adds_scores_and_keeps_predictions(trained):
   plain, graph_def = (_freeze(trained, 'encoded', temperature=t)
                       for t in (None, 2.5))
   info = graph_info.read(graph_def)
@@ -168,14 +167,14 @@ def test_freeze_with_a_temperature_adds_scores_and_leaves_predictions(trained):
       _run(plain, info.predictions, photos), predictions)
 
 
-def test_freeze_moving_averages_on_request(mobilenet):
+def test_freeze_with_decay_uses_moving_averages(mobilenet):
   graph_def = _freeze(mobilenet, 'encoded', name='mobilenet_v1_025', decay=0.99)
   scores = _run(graph_def, graph_info.read(graph_def).predictions,
                 kit.make_photo(1))
   np.testing.assert_allclose(scores, [[0.2] * 5], atol=1e-6)
 
 
-def test_freeze_train_directory_takes_newest(tmp_path):
+def test_freeze_train_directory_uses_newest_checkpoint(tmp_path):
   kit.save_checkpoint(tmp_path, 'cifarnet', step=7)
   kit.save_checkpoint(tmp_path, 'cifarnet', step=12)
   info = graph_info.read(_freeze(str(tmp_path), 'float'))
@@ -187,13 +186,13 @@ def test_freeze_missing_checkpoint_is_named(tmp_path):
     _freeze(str(tmp_path / 'nothing.ckpt'), 'float')
 
 
-def test_freeze_other_number_of_classes_says_so(trained):
+def test_freeze_other_number_of_classes_is_refused(trained):
   with pytest.raises(InputError, match='trained for 5 classes, the labels '
                      'name 3.*--dataset_name'):
     _freeze(trained, 'float', labels=['a', 'b', 'c'])
 
 
-def test_freeze_other_network_names_variables_and_flag(trained, mobilenet):
+def test_freeze_other_network_error_names_variable_and_flag(trained, mobilenet):
   with pytest.raises(InputError, match='lacks MobilenetV1/Conv2d_0/.*'
                      '--model_name'):
     _freeze(trained, 'float', name='mobilenet_v1_025')
@@ -202,7 +201,7 @@ def test_freeze_other_network_names_variables_and_flag(trained, mobilenet):
     _freeze(mobilenet, 'float', name='mobilenet_v1_050')
 
 
-def test_freeze_missing_averages_name_the_flag(trained):
+def test_freeze_missing_moving_averages_error_names_the_flag(trained):
   with pytest.raises(InputError, match='ExponentialMovingAverage.*omit '
                      '--moving_average_decay'):
     _freeze(trained, 'float', decay=0.9)

@@ -32,49 +32,51 @@ def client(service):
                          MAX_PIXELS=10000)
 
 
-def check(answer, path, method='get'):
-  """Asserts that an answer is one that the OpenAPI file describes.
+def check(response, path, method='get'):
+  """Asserts that the OpenAPI file describes a response.
 
   Returns:
-    Its JSON, or its text where it is none.
+    Its JSON, or its text if it is not JSON.
   """
-  described = OPENAPI['paths'][path][method]['responses'][
-      str(answer.status_code)]
-  schema = dict(described['content'][answer.mimetype]['schema'],
+  description = OPENAPI['paths'][path][method]['responses'][
+      str(response.status_code)]
+  schema = dict(description['content'][response.mimetype]['schema'],
                 components=OPENAPI['components'])
-  value = answer.get_data(as_text=True)
-  if answer.mimetype == 'application/json':
+  value = response.get_data(as_text=True)
+  if response.mimetype == 'application/json':
     value = json.loads(value, parse_constant=lambda word: pytest.fail(word))
   jsonschema.Draft202012Validator(schema).validate(value)
-  for name, header in described.get('headers', {}).items():
-    if name in answer.headers and 'const' in header['schema']:
-      assert answer.headers[name] == header['schema']['const']
+  for name, header in description.get('headers', {}).items():
+    if name in response.headers and 'const' in header['schema']:
+      assert response.headers[name] == header['schema']['const']
   return value
 
 
 def classify(client, *data, **options):
+  """Posts photos; returns the response and its JSON, both checked."""
   query = options.pop('query', '')
-  answer = kit.post_form(client, '/api/classify' + query, *data, **options)
-  return answer, check(answer, '/api/classify', 'post')
+  response = kit.post_form(client, '/api/classify' + query, *data, **options)
+  return response, check(response, '/api/classify', 'post')
 
 
 def gzipped(data):
-  packer = zlib.compressobj(wbits=31)  # No time, as gzip.compress has.
+  packer = zlib.compressobj(wbits=31)  # Has no timestamp.
   return packer.compress(data) + packer.flush()
 
 
-def test_classify_form_answers_every_class_largest_first(client, service):
-  answer, reply = classify(client, kit.photo())
-  assert answer.status_code == 200
-  assert reply['photos'] == [{
+def test_classify_form_returns_every_class_by_probability(client, service):
+  response, result = classify(client, kit.photo())
+  assert response.status_code == 200
+  assert result['photos'] == [{
       'classes': ['tulip', 'daisy', 'rose'], 'model_sha256': '0' * 64,
       'probabilities': [pytest.approx(p) for p in (0.7, 0.2, 0.1)]}]
-  assert reply['photos'][0]['probabilities'][0] == float(service.scores[1])
-  assert 0 <= reply['milliseconds'] < 10000
+  assert result['photos'][0]['probabilities'][0] == float(service.scores[1])
+  assert 0 <= result['milliseconds'] < 10000
 
 
 @pytest.mark.parametrize('known', [True, False])
-def test_classify_graph_that_knows_tells_it(client, service, known):
+def test_classify_graph_with_ood_detection_returns_known(client, service,
+                                                         known):
   service.known = known
   photo, = classify(client, kit.photo())[1]['photos']
   assert (photo['known'], photo['similarity']) == (known, 0.5)
@@ -83,19 +85,20 @@ def test_classify_graph_that_knows_tells_it(client, service, known):
 @pytest.mark.parametrize('kind', [
     None, 'image/jpeg', 'application/octet-stream', 'text/html',
     'application/x-www-form-urlencoded'])
-def test_classify_raw_bytes_of_any_type_are_a_photo(client, service, kind):
-  answer = client.post('/api/classify', data=kit.photo('PNG'),
-                       content_type=kind)
-  assert len(check(answer, '/api/classify', 'post')['photos']) == 1
+def test_classify_raw_bytes_of_any_content_type_are_a_photo(client, service,
+                                                            kind):
+  response = client.post('/api/classify', data=kit.photo('PNG'),
+                         content_type=kind)
+  assert len(check(response, '/api/classify', 'post')['photos']) == 1
   assert service.seen == [kit.photo('PNG')]
 
 
-def test_classify_several_answers_in_order_with_errors_in_place(client):
-  answer, reply = classify(client, b'words', kit.photo(), b'')
-  assert answer.status_code == 200
-  assert reply['photos'][0]['error']['code'] == 'not_a_photo'
-  assert reply['photos'][1]['classes'][0] == 'tulip'
-  assert reply['photos'][2]['error']['code'] == 'empty_file'
+def test_classify_several_photos_returns_results_and_errors_in_order(client):
+  response, result = classify(client, b'words', kit.photo(), b'')
+  assert response.status_code == 200
+  assert result['photos'][0]['error']['code'] == 'not_a_photo'
+  assert result['photos'][1]['classes'][0] == 'tulip'
+  assert result['photos'][2]['error']['code'] == 'empty_file'
 
 
 @pytest.mark.parametrize('query, count', [
@@ -110,30 +113,30 @@ def test_classify_top_limits_the_classes(client, query, count):
 @pytest.mark.parametrize('top', [
     '0', '-1', 'x', '', '1.5', '9' * 5000, '0' * 5000, '%00', '²', '1000000',
     '2&top=3'])
-def test_classify_top_that_is_no_number_is_refused(client, top):
-  answer, reply = classify(client, kit.photo(), query='?top=' + top)
-  assert answer.status_code == 400
-  assert reply['error']['code'] == 'bad_parameter'
+def test_classify_top_invalid_value_is_refused(client, top):
+  response, result = classify(client, kit.photo(), query='?top=' + top)
+  assert response.status_code == 400
+  assert result['error']['code'] == 'bad_parameter'
 
 
-def test_classify_top_in_a_field_of_the_form_limits_the_classes(client):
+def test_classify_top_in_a_form_field_limits_the_classes(client):
   body = kit.part(b'2', name=b'top', filename=None) + kit.form(kit.photo())
   for query, status in (('', 200), ('?top=2', 200), ('?top=3', 400)):
-    answer = client.post('/api/classify' + query, data=body,
-                         content_type=kit.form_type())
-    reply = check(answer, '/api/classify', 'post')
-    assert answer.status_code == status
+    response = client.post('/api/classify' + query, data=body,
+                           content_type=kit.form_type())
+    result = check(response, '/api/classify', 'post')
+    assert response.status_code == status
     if status == 200:
-      assert len(reply['photos'][0]['classes']) == 2
+      assert len(result['photos'][0]['classes']) == 2
     else:
-      assert reply['error']['code'] == 'bad_parameter'
+      assert result['error']['code'] == 'bad_parameter'
 
 
 @pytest.mark.parametrize('parts, code, message', [
     # curl -F photo=@rose.jpg
     ([kit.part(kit.photo(), name=b'photo')], 'wrong_field',
      'The field "photo" is not known: photos belong in the field "file".'),
-    # A photo that is left out would be missed.
+    # Ignoring the second photo would go unnoticed.
     ([kit.part(kit.photo()), kit.part(kit.photo(), name=b'file2')],
      'wrong_field', 'The field "file2" is not known: .*'),
     # curl -F file=rose.jpg, -F photo=rose.jpg
@@ -147,12 +150,12 @@ def test_classify_top_in_a_field_of_the_form_limits_the_classes(client):
      'The field "<a b>x{75}…" is not known: .*'),
     ([kit.part(b'', filename=b'')], 'no_photo', '.*choose one first.'),
 ], ids=kit.short)
-def test_classify_form_without_a_photo_names_the_field(client, parts, code,
-                                                       message):
-  answer = client.post('/api/classify', content_type=kit.form_type(),
-                       data=b''.join(parts) + b'--%s--\r\n' % kit.BOUNDARY)
-  error = check(answer, '/api/classify', 'post')['error']
-  assert (answer.status_code, error['code']) == (400, code)
+def test_classify_form_without_a_photo_error_names_the_field(client, parts,
+                                                             code, message):
+  response = client.post('/api/classify', content_type=kit.form_type(),
+                         data=b''.join(parts) + b'--%s--\r\n' % kit.BOUNDARY)
+  error = check(response, '/api/classify', 'post')['error']
+  assert (response.status_code, error['code']) == (400, code)
   assert re.fullmatch(message, error['message'])
 
 
@@ -170,22 +173,21 @@ def test_classify_form_without_a_photo_names_the_field(client, parts, code,
     (b'a.jpg', kit.photo(size=(101, 100)), 'a.jpg: The photo has 101 x .*'),
     (b'a.jpg', kit.photo() + b'\0' * 2 ** 20, 'a.jpg: The photo is larger .*'),
 ], ids=kit.short)
-def test_classify_unusable_photo_names_file_and_format(client, name, data,
-                                                       message):
+def test_classify_invalid_photo_error_names_file_and_format(client, name, data,
+                                                            message):
   body = kit.part(data, filename=name)
   for parts in (body, kit.part(kit.photo()) + body):
-    answer = client.post('/api/classify', content_type=kit.form_type(),
-                         data=parts + b'--%s--\r\n' % kit.BOUNDARY)
-    reply = check(answer, '/api/classify', 'post')
-    error = reply['error'] if parts == body else reply['photos'][1]['error']
+    response = client.post('/api/classify', content_type=kit.form_type(),
+                           data=parts + b'--%s--\r\n' % kit.BOUNDARY)
+    result = check(response, '/api/classify', 'post')
+    error = result['error'] if parts == body else result['photos'][1]['error']
     assert re.fullmatch(message, error['message'])
 
 
-def test_classify_photo_that_the_decoder_refuses_names_the_file(client,
-                                                                service):
+def test_classify_undecodable_photo_error_names_the_file(client, service):
   service.error = PhotoError('cut off')
-  reply = classify(client, kit.photo())[1]
-  assert reply['error']['message'].startswith('a.jpg: This photo cannot be ')
+  result = classify(client, kit.photo())[1]
+  assert result['error']['message'].startswith('a.jpg: This photo cannot be ')
 
 
 @pytest.mark.parametrize('data, kind, name', [
@@ -196,36 +198,36 @@ def test_classify_photo_that_the_decoder_refuses_names_the_file(client,
     # curl -d file=@rose.jpg
     (b'file=@rose.jpg', 'application/x-www-form-urlencoded', 'Plain text'),
 ], ids=kit.short)
-def test_classify_body_that_is_no_photo_names_its_format(client, data, kind,
-                                                         name):
-  answer = client.post('/api/classify', data=data, content_type=kind)
-  error = check(answer, '/api/classify', 'post')['error']
-  assert (answer.status_code, error['code']) == (415, 'not_a_photo')
+def test_classify_body_not_a_photo_error_names_its_format(client, data, kind,
+                                                          name):
+  response = client.post('/api/classify', data=data, content_type=kind)
+  error = check(response, '/api/classify', 'post')['error']
+  assert (response.status_code, error['code']) == (415, 'not_a_photo')
   assert error['message'].startswith(name + ' is not accepted: send the photo ')
 
 
 @pytest.mark.parametrize('coding', ['gzip', 'br', 'identity, gzip'])
 def test_classify_compressed_body_is_refused_by_its_header(client, coding):
-  answer = client.post('/api/classify', data=gzipped(kit.photo()),
-                       headers={'Content-Encoding': coding})
-  error = check(answer, '/api/classify', 'post')['error']
-  assert (answer.status_code, error['code']) == (415, 'bad_encoding')
+  response = client.post('/api/classify', data=gzipped(kit.photo()),
+                         headers={'Content-Encoding': coding})
+  error = check(response, '/api/classify', 'post')['error']
+  assert (response.status_code, error['code']) == (415, 'bad_encoding')
   assert 'Content-Encoding: ' + coding in error['message']
-  assert answer.headers['Accept-Encoding'] == 'identity'
+  assert response.headers['Accept-Encoding'] == 'identity'
 
 
-def test_classify_form_without_boundary_says_so(client):
-  # What a client sends whose caller has set the header by hand.
-  answer = client.post('/api/classify', data=kit.form(kit.photo()),
-                       content_type='multipart/form-data')
-  error = check(answer, '/api/classify', 'post')['error']
+def test_classify_form_without_boundary_is_refused(client):
+  # Sent by clients whose caller sets the header by hand.
+  response = client.post('/api/classify', data=kit.form(kit.photo()),
+                         content_type='multipart/form-data')
+  error = check(response, '/api/classify', 'post')['error']
   assert error['code'] == 'no_boundary' and 'boundary' in error['message']
 
 
 def test_classify_from_another_site_is_refused(client, service):
-  answer, reply = classify(client, kit.photo(),
-                           headers={'Origin': 'http://evil.example'})
-  assert (answer.status_code, reply['error']['code']) == (403, 'cross_site')
+  response, result = classify(client, kit.photo(),
+                              headers={'Origin': 'http://evil.example'})
+  assert (response.status_code, result['error']['code']) == (403, 'cross_site')
   assert not service.seen
 
 
@@ -241,10 +243,10 @@ def test_classify_from_another_site_is_refused(client, service):
     (kit.photo(size=(101, 100)), 422, 'too_many_pixels'),
     (kit.photo('PNG', size=(101, 100)), 422, 'too_many_pixels'),
 ], ids=kit.short)
-def test_classify_only_photo_unusable_is_refused(client, service, data, status,
-                                                 code):
-  answer, reply = classify(client, data)
-  assert (answer.status_code, reply['error']['code']) == (status, code)
+def test_classify_single_invalid_photo_is_refused(client, service, data, status,
+                                                  code):
+  response, result = classify(client, data)
+  assert (response.status_code, result['error']['code']) == (status, code)
   assert not service.seen
 
 
@@ -257,20 +259,20 @@ def test_classify_only_photo_unusable_is_refused(client, service, data, status,
     (ClientDisconnected(), 499, 'client_left', None),
     (RuntimeError('in /home/somebody'), 500, 'our_mistake', None),
 ])
-def test_classify_service_that_fails_says_so_in_json(client, service, error,
-                                                     status, code, retry):
+def test_classify_error_of_the_service_is_returned_as_json(
+    client, service, error, status, code, retry):
   service.error = error
-  answer, reply = classify(client, kit.photo())
-  assert (answer.status_code, reply['error']['code']) == (status, code)
-  assert answer.headers.get('Retry-After') == retry
-  assert 'somebody' not in reply['error']['message']
+  response, result = classify(client, kit.photo())
+  assert (response.status_code, result['error']['code']) == (status, code)
+  assert response.headers.get('Retry-After') == retry
+  assert 'somebody' not in result['error']['message']
 
 
-def test_classify_sentence_follows_the_language(client):
-  reply = classify(client, b'x', headers={'Accept-Language': 'zh-CN'})[1]
-  assert reply['error'] == {'code': 'not_a_photo',
-                            'message': 'a.jpg：不接受纯文本：'
-                                       '请发送 JPEG 或 PNG 格式的照片。'}
+def test_classify_error_message_follows_accept_language(client):
+  result = classify(client, b'x', headers={'Accept-Language': 'zh-CN'})[1]
+  assert result['error'] == {'code': 'not_a_photo',
+                             'message': 'a.jpg：不接受纯文本：'
+                                        '请发送 JPEG 或 PNG 格式的照片。'}
 
 
 @pytest.mark.parametrize('method, path, status, code', [
@@ -279,10 +281,12 @@ def test_classify_sentence_follows_the_language(client):
     ('get', '/api/nothing', 404, 'not_found'),
     ('get', '/api/', 404, 'not_found'), ('get', '/api', 404, 'not_found'),
 ])
-def test_api_errors_of_the_path_are_json(client, method, path, status, code):
-  answer = getattr(client, method)(path)
-  assert (answer.status_code, answer.json['error']['code']) == (status, code)
-  assert set(answer.json['error']) == {'code', 'message'}
+def test_api_wrong_path_or_method_returns_json(client, method, path, status,
+                                               code):
+  response = getattr(client, method)(path)
+  assert response.status_code == status
+  assert response.json['error']['code'] == code
+  assert set(response.json['error']) == {'code', 'message'}
 
 
 @pytest.mark.parametrize('header, status', [
@@ -290,38 +294,39 @@ def test_api_errors_of_the_path_are_json(client, method, path, status, code):
     ('Bearer', 401), ('Bearer s3cret2', 401), ('Bearer \xff\xfe', 401),
     ('Bearer s3cret', 200), ('bearer s3cret', 200),
 ])
-def test_token_is_wanted_by_classify_and_model(service, header, status):
+def test_token_is_required_by_classify_and_model_only(service, header, status):
   client = kit.make_client(service, API_TOKEN='s3cret')
   headers = {} if header is None else {'Authorization': header}
-  answers = [classify(client, kit.photo(), headers=headers)[0],
-             client.get('/api/model', headers=headers)]
-  check(answers[1], '/api/model')
-  assert [answer.status_code for answer in answers] == [status] * 2
+  responses = [classify(client, kit.photo(), headers=headers)[0],
+               client.get('/api/model', headers=headers)]
+  check(responses[1], '/api/model')
+  assert [response.status_code for response in responses] == [status] * 2
   if status == 401:
     assert not service.seen
-    assert answers[0].headers['WWW-Authenticate'] == 'Bearer'
-  others = ['/', '/healthz', '/readyz', '/metrics', '/api/openapi.json']
-  assert [client.get(path).status_code for path in others] == [200] * 5
+    assert responses[0].headers['WWW-Authenticate'] == 'Bearer'
+  open_paths = ['/', '/healthz', '/readyz', '/metrics', '/api/openapi.json']
+  assert [client.get(path).status_code for path in open_paths] == [200] * 5
   assert kit.post_form(client, '/', kit.photo()).status_code == 200
 
 
-def test_model_tells_facts_without_paths(client):
-  facts = check(client.get('/api/model'), '/api/model')
-  assert (facts['file'], facts['checkpoint']) == ('a.pb', 'model.ckpt-7')
-  assert facts['evaluation'] == {'accuracy': 0.5, 'loss': None,
-                                 'file': 'best.json'}
+def test_model_returns_file_names_without_folders(client):
+  info = check(client.get('/api/model'), '/api/model')
+  assert (info['file'], info['checkpoint']) == ('a.pb', 'model.ckpt-7')
+  assert info['evaluation'] == {'accuracy': 0.5, 'loss': None,
+                                'file': 'best.json'}
 
 
-def test_health_and_readiness(client, service):
+def test_readyz_follows_the_service_and_healthz_does_not(client, service):
   assert check(client.get('/healthz'), '/healthz') == 'ok'
   assert check(client.get('/readyz'), '/readyz') == 'ready'
   service.ready = False
-  answer = client.get('/readyz')
-  assert answer.status_code == 503 and check(answer, '/readyz') == 'not ready'
+  response = client.get('/readyz')
+  assert response.status_code == 503
+  assert check(response, '/readyz') == 'not ready'
   assert client.get('/healthz').status_code == 200
 
 
-def test_openapi_is_served_and_describes_every_address(client):
+def test_openapi_is_served_and_describes_every_route(client):
   assert check(client.get('/api/openapi.json'), '/api/openapi.json') == OPENAPI
   rules = {rule.rule: rule.methods - {'HEAD', 'OPTIONS'}
            for rule in client.application.url_map.iter_rules()}

@@ -12,7 +12,7 @@ import sys
 from kits import service_kit as kit
 from serving.web.app import create_app
 
-# Those that the code, Flask or Werkzeug reads; the test notices others.
+# Headers that the code, Flask or Werkzeug reads; the test fails for others.
 HEADERS = (
     'HTTP_ACCEPT', 'HTTP_ACCEPT_LANGUAGE', 'HTTP_AUTHORIZATION',
     'HTTP_CONNECTION', 'HTTP_CONTENT_ENCODING', 'HTTP_COOKIE', 'HTTP_HOST',
@@ -36,54 +36,54 @@ VALUES = (
     _FORM + '=\xe4', _FORM + "*=no''%ff", _FORM + "*=utf-16''%ff%fe",
     _FORM + '=' + 'x' * 9000, 'text/html; charset=no-such')
 
-# Together they read all of these headers.
+# Together, these routes read all HEADERS.
 ROUTES = (('GET', '/'), ('POST', '/'), ('GET', '/static/page.js'),
           ('POST', '/api/classify'))
 
 
 class _Environ(dict):
-  """A WSGI environment that remembers which keys were asked for."""
+  """A WSGI environment that adds the keys that are read to a set."""
 
-  def __init__(self, asked, values):
+  def __init__(self, read_keys, values):
     super().__init__(values)
-    self._asked = asked
+    self._read_keys = read_keys
 
   def __getitem__(self, key):
-    self._asked.add(key)
+    self._read_keys.add(key)
     return super().__getitem__(key)
 
   def __contains__(self, key):
-    self._asked.add(key)
+    self._read_keys.add(key)
     return super().__contains__(key)
 
   def get(self, key, default=None):
-    self._asked.add(key)
+    self._read_keys.add(key)
     return super().get(key, default)
 
 
-def _answer(app, environ):
-  """Returns status and headers of an answer."""
-  answers = []
-  body = app(environ, lambda *answer: answers.append(answer[:2]))
+def _respond(app, environ):
+  """Returns the status and the headers of a response."""
+  starts = []
+  body = app(environ, lambda *start: starts.append(start[:2]))
   b''.join(body)
   body.close()
-  return answers[-1]
+  return starts[-1]
 
 
-def test_hostile_headers_are_never_a_5xx(caplog, capsys):
-  draw, asked = random.Random(17), set()
+def test_hostile_headers_never_cause_a_5xx(caplog, capsys):
+  draw, read_keys = random.Random(17), set()
   apps = [create_app(kit.FakeService(), config) for config in (
       {}, {'API_TOKEN': 'b', 'RATE_LIMIT': 1, 'ACCESS_LOG': 'json',
            'TRUSTED_PROXY': '10.0.0.1'})]
   pairs = list(itertools.product(HEADERS, VALUES))
   draw.shuffle(pairs)
-  # Each value of each header is in some request, beside two others, and Origin,
-  # which is compared with Host, beside each other value.
+  # Random groups of three pairs. Each value of Origin is also sent with a Host,
+  # because the two are compared.
   requests = [dict(pairs[start:start + 3]) for start in range(0, len(pairs), 3)]
   requests += [{'HTTP_ORIGIN': value, 'HTTP_HOST': draw.choice(VALUES)}
                for value in VALUES]
   for headers, (method, path) in itertools.product(requests, ROUTES):
-    environ = _Environ(asked, {
+    environ = _Environ(read_keys, {
         'REQUEST_METHOD': method, 'SCRIPT_NAME': '', 'PATH_INFO': path,
         'QUERY_STRING': '', 'SERVER_NAME': 'a', 'SERVER_PORT': '1',
         'SERVER_PROTOCOL': 'HTTP/1.1', 'HTTP_HOST': 'a',
@@ -92,13 +92,14 @@ def test_hostile_headers_are_never_a_5xx(caplog, capsys):
         'wsgi.input': io.BytesIO(), 'wsgi.errors': sys.stderr,
         'wsgi.input_terminated': True})
     environ.update(headers)
-    status, answer_headers = _answer(draw.choice(apps), environ)
+    status, response_headers = _respond(draw.choice(apps), environ)
     assert status[0] in '234', (status, path, headers)
-    for _, value in answer_headers:
+    for _, value in response_headers:
       assert not set('\r\n') & set(value)
       value.encode('latin-1')
   assert 'Traceback' not in caplog.text
   lines = list(map(json.loads, capsys.readouterr().out.splitlines()))
   assert len(lines) > len(requests)
-  read = {key for key in asked if key.startswith(('HTTP_', 'CONTENT_'))}
-  assert read <= set(HEADERS), read - set(HEADERS)
+  read_headers = {key for key in read_keys
+                  if key.startswith(('HTTP_', 'CONTENT_'))}
+  assert read_headers <= set(HEADERS), read_headers - set(HEADERS)

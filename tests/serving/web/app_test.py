@@ -1,4 +1,4 @@
-"""Tests of serving/web/app.py: the pages, with a service without a network."""
+"""Tests of serving/web/app.py: the HTML pages, with a fake service."""
 
 import base64
 import io
@@ -39,7 +39,7 @@ def rows_of(text):
                     r'<td class="percent">(.*?)</td>', text)
 
 
-def test_form_shows_field_and_labels(client):
+def test_form_shows_file_field_and_labels(client):
   page = client.get('/')
   text = page.get_data(as_text=True)
   assert page.status_code == 200
@@ -49,7 +49,7 @@ def test_form_shows_field_and_labels(client):
 
 
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
-def test_upload_photo_gives_scores_largest_first(client, service, kind):
+def test_upload_photo_shows_largest_scores_first(client, service, kind):
   page = post(client, kit.photo(kind))
   text = page.get_data(as_text=True)
   assert page.status_code == 200
@@ -57,18 +57,18 @@ def test_upload_photo_gives_scores_largest_first(client, service, kind):
   assert rows_of(text) == [('tulip', '70.0 %'), ('daisy', '20.0 %')]
   assert re.findall(r'<progress max="1" value="([\d.]+)"', text) == [
       '0.700000', '0.200000']
-  assert '<h1>tulip</h1>' in text and 'None of' not in visible(text)
+  assert '<h1>tulip</h1>' in text and 'None of' not in visible_text(text)
 
 
-def visible(text):
-  """Returns a page without what stands in its tags."""
+def visible_text(text):
+  """Returns the text of a page without its tags."""
   return re.sub(r'(?s)<[^>]*>', ' ', text)
 
 
-def test_upload_unknown_photo_says_none_of_above_the_scores(client, service):
+def test_upload_unknown_photo_shows_none_of_above_the_scores(client, service):
   service.known = True
   text = post(client, kit.photo()).get_data(as_text=True)
-  assert 'None of' not in visible(text)
+  assert 'None of' not in visible_text(text)
   service.known = False
   text = post(client, kit.photo()).get_data(as_text=True)
   assert '<h1>None of: daisy, tulip, rose</h1>' in text
@@ -76,7 +76,7 @@ def test_upload_unknown_photo_says_none_of_above_the_scores(client, service):
   assert rows_of(text)[0] == ('tulip', '70.0 %')
 
 
-def test_upload_several_gives_a_card_each_and_says_which_failed(client):
+def test_upload_several_photos_shows_one_card_per_photo(client):
   page = post(client, kit.photo(), b'words', kit.photo('PNG'))
   text = page.get_data(as_text=True)
   assert page.status_code == 200
@@ -88,20 +88,20 @@ def test_upload_several_gives_a_card_each_and_says_which_failed(client):
 
 def test_upload_page_shows_the_photo_upright_and_without_metadata(client):
   exif = Image.Exif()
-  exif[0x0112] = 6  # Shown turned by 90 degrees.
+  exif[0x0112] = 6  # Displayed rotated by 90 degrees.
   exif[0x010e] = 'SECRETPLACE'
   data = kit.photo(size=(40, 20), exif=exif, comment=b'SECRETPLACE')
   assert b'SECRETPLACE' in data
   text = post(client, data).get_data(as_text=True)
-  shown = base64.b64decode(re.search(
+  preview = base64.b64decode(re.search(
       r'<img class="photo" src="data:image/jpeg;base64,([^"]+)"',
       text).group(1))
-  image = Image.open(io.BytesIO(shown))
+  image = Image.open(io.BytesIO(preview))
   assert image.size == (20, 40)
-  assert b'SECRETPLACE' not in shown and not image.getexif()
+  assert b'SECRETPLACE' not in preview and not image.getexif()
 
 
-def test_none_of_many_classes_names_some():
+def test_none_of_text_thirteen_classes_or_more_counts_the_others():
   labels = ['c%d' % number for number in range(14)]
   assert score_table.none_of_text(labels[:12]).endswith('c10, c11')
   assert score_table.none_of_text(labels).endswith('c11 and 2 others')
@@ -119,7 +119,7 @@ def test_upload_unknown_photo_escapes_the_classes():
     b'<script>alert(1)</script>.jpg', b'x\x00.jpg', b'\xff\xfe',
     b'a\\"; name=\\"b',
 ], ids=kit.short)
-def test_upload_absurd_name_is_never_shown(client, service, name):
+def test_upload_hostile_file_name_is_not_shown(client, service, name):
   body = kit.part(kit.photo(), filename=name) + b'--%s--' % kit.BOUNDARY
   page = client.post('/', data=body, content_type=kit.form_type())
   assert page.status_code == 200 and service.seen == [kit.photo()]
@@ -137,7 +137,7 @@ def test_upload_labels_with_markup_are_escaped():
     assert '&lt;script&gt;alert(1)&lt;/script&gt;' in text
 
 
-def test_upload_undecodable_photo_is_refused_without_our_words(client, service):
+def test_upload_undecodable_photo_is_refused_without_internals(client, service):
   service.error = PhotoError('<_io.BytesIO object at 0x7f00>')
   page = post(client, kit.photo())
   text = page.get_data(as_text=True)
@@ -159,12 +159,12 @@ def test_upload_too_large_is_refused(client, service, size):
     (RuntimeError('secret detail in /home/somebody'), 500, 'Please try again',
      None),
 ])
-def test_upload_that_cannot_be_served_gives_a_page(
+def test_upload_error_of_the_service_shows_a_page(
     client, service, monkeypatch, error, status, sentence, retry):
   monkeypatch.setenv('FLASK_DEBUG', '1')
   service.error = error
-  for maker in (client, kit.make_client(service)):
-    page = post(maker, kit.photo())
+  for each_client in (client, kit.make_client(service)):
+    page = post(each_client, kit.photo())
     text = page.get_data(as_text=True)
     assert page.status_code == status and page.mimetype == 'text/html'
     assert sentence in text and page.headers.get('Retry-After') == retry
@@ -174,7 +174,7 @@ def test_upload_that_cannot_be_served_gives_a_page(
 @pytest.mark.parametrize('site, status', [
     ('cross-site', 403), ('same-site', 403), ('same-origin', 200),
     ('none', 200)])
-def test_upload_from_a_foreign_page_is_refused(client, site, status):
+def test_upload_from_another_site_is_refused(client, site, status):
   page = post(client, kit.photo(), headers={
       'Sec-Fetch-Site': site, 'Origin': 'https://evil.example',
       'Host': 'photos.example'})
@@ -201,14 +201,14 @@ def test_upload_from_a_foreign_page_is_refused(client, site, status):
     ('http://photos.example', '127.0.0.1:5001', 403),  # nginx's default
     ('null', 'photos.example', 403), ('null', '', 403), ('', '', 403),
     ('http://[', 'a', 403), ('http://a:b', 'a:b', 403)])
-def test_upload_origin_must_be_that_of_the_host(client, origin, host, status):
+def test_upload_origin_must_match_the_host(client, origin, host, status):
   page = post(client, kit.photo(), headers={'Origin': origin, 'Host': host})
   assert page.status_code == status
 
 
 @pytest.mark.parametrize('origin', ['null', 'http://photos.example'])
-def test_upload_with_the_cookie_of_the_page_is_taken_from_any_host(client,
-                                                                   origin):
+def test_upload_with_the_cookie_of_the_page_is_accepted_from_any_host(
+    client, origin):
   headers = {'Origin': origin, 'Host': 'upstream'}
   assert post(client, kit.photo(), headers=headers).status_code == 403
   cookie = client.get('/', headers={'Host': 'upstream'}).headers['Set-Cookie']
@@ -216,12 +216,12 @@ def test_upload_with_the_cookie_of_the_page_is_taken_from_any_host(client,
                                      'SameSite=Strict'}
   headers['Cookie'] = 'own_page=1'
   assert post(client, kit.photo(), headers=headers).status_code == 200
-  # It cannot overrule what the browser says itself.
+  # The cookie does not override Sec-Fetch-Site.
   headers['Sec-Fetch-Site'] = 'cross-site'
   assert post(client, kit.photo(), headers=headers).status_code == 403
 
 
-def test_form_over_https_sets_no_cookie(client):
+def test_form_requested_with_sec_fetch_site_sets_no_cookie(client):
   page = client.get('/', headers={'Sec-Fetch-Site': 'none'})
   assert 'Set-Cookie' not in page.headers
 
@@ -229,44 +229,44 @@ def test_form_over_https_sets_no_cookie(client):
 @pytest.mark.parametrize('accept', [
     'application/json', 'application/json, text/plain, */*',
     'text/html;q=0.5, application/json', 'application/*'])
-def test_upload_by_a_script_gets_json(client, accept):
-  answer = post(client, kit.photo(), headers={'Accept': accept})
-  assert answer.json['photos'][0]['classes'] == ['tulip', 'daisy']
-  bad = post(client, b'words', headers={'Accept': accept})
-  assert bad.status_code == 415
-  assert bad.json['error']['code'] == 'not_a_photo'
+def test_upload_preferring_json_gets_json(client, accept):
+  response = post(client, kit.photo(), headers={'Accept': accept})
+  assert response.json['photos'][0]['classes'] == ['tulip', 'daisy']
+  refusal = post(client, b'words', headers={'Accept': accept})
+  assert refusal.status_code == 415
+  assert refusal.json['error']['code'] == 'not_a_photo'
 
 
 @pytest.mark.parametrize('accept', [
     '*/*', 'text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8',
     'text/html, application/json', 'image/*', '', ';;q=x'])
-def test_upload_by_others_gets_a_page(client, accept):
+def test_upload_not_preferring_json_gets_a_page(client, accept):
   for data in (kit.photo(), b'words'):
-    answer = post(client, data, headers={'Accept': accept})
-    assert answer.mimetype == 'text/html'
+    response = post(client, data, headers={'Accept': accept})
+    assert response.mimetype == 'text/html'
 
 
 @pytest.mark.parametrize('path, base', [
     ('/', './'), ('/nowhere', './'), ('/a/b', '../'), ('/a/b/', '../../')])
-def test_pages_addresses_are_relative_to_the_first_page(client, path, base):
+def test_pages_links_are_relative_to_the_first_page(client, path, base):
   for prefix in ('', '/flowers'):
     text = client.get(path, environ_overrides={
         'SCRIPT_NAME': prefix}).get_data(as_text=True)
-    found = re.findall(r'\b(?:href|src|action)="([^"]*)"', text)
-    assert sorted(found) == sorted([
+    links = re.findall(r'\b(?:href|src|action)="([^"]*)"', text)
+    assert sorted(links) == sorted([
         base, base + 'static/icon.svg', base + 'static/page.js',
         base + 'static/style.css'])
 
 
-def test_prefix_without_slash_leads_to_the_page(client):
-  answer = client.get('/', environ_overrides={
+def test_prefix_without_slash_redirects_to_the_page(client):
+  response = client.get('/', environ_overrides={
       'SCRIPT_NAME': '/all/flowers', 'PATH_INFO': ''})
-  assert answer.status_code == 308
-  # Relative, because a proxy may have more in front of it.
-  assert answer.headers['Location'] == 'flowers/'
+  assert response.status_code == 308
+  # Relative, because a proxy may add another prefix.
+  assert response.headers['Location'] == 'flowers/'
 
 
-def test_upload_unusable_file_is_named_on_the_page(client):
+def test_upload_invalid_file_is_named_on_the_page(client):
   body = (kit.part(b'\0\0\0\x1cftypavif', filename=b'<b>.avif') +
           kit.form(kit.photo()))
   for language, sentence in (
@@ -278,13 +278,13 @@ def test_upload_unusable_file_is_named_on_the_page(client):
     assert sentence in page.get_data(as_text=True)
 
 
-def test_form_offers_the_formats_that_are_accepted(client):
+def test_form_lists_the_accepted_formats(client):
   text = client.get('/').get_data(as_text=True)
   names = ['JPEG', 'PNG', *filter(photos.can_read, ('WebP', 'HEIC'))]
   types = ','.join('image/' + name.lower() for name in names)
   assert 'accept="%s"' % types in text
-  limits = ' or '.join(', '.join(names).rsplit(', ', 1))
-  assert limits + ', up to 1 MB each' in text
+  sentence = ' or '.join(', '.join(names).rsplit(', ', 1))
+  assert sentence + ', up to 1 MB each' in text
 
 
 @pytest.mark.parametrize('config, english, chinese', [
@@ -292,8 +292,8 @@ def test_form_offers_the_formats_that_are_accepted(client):
     ({'KEEP_UPLOADS': True}, 'are kept on this server for at most 30 days',
      '最多保存 30 天'),
     ({'KEEP_UPLOADS': True, 'KEEP_DAYS': 1}, 'at most 1 day,', ' 1 天')])
-def test_pages_say_whether_photos_are_kept(service, tmp_path, config, english,
-                                           chinese):
+def test_pages_state_whether_photos_are_kept(service, tmp_path, config, english,
+                                             chinese):
   client = kit.make_client(service, UPLOAD_FOLDER=str(tmp_path), **config)
   for language, sentence in (('en', english), ('zh', chinese)):
     headers = {'Accept-Language': language}
@@ -302,15 +302,15 @@ def test_pages_say_whether_photos_are_kept(service, tmp_path, config, english,
       assert sentence in page.get_data(as_text=True)
 
 
-def test_upload_webp_is_answered_where_photos_read_it(client):
-  answer = client.post('/', data=kit.form(kit.photo('WEBP')),
-                       content_type=kit.form_type(),
-                       headers={'Accept': 'application/json'})
+def test_upload_webp_is_classified_if_it_can_be_read(client):
+  response = client.post('/', data=kit.form(kit.photo('WEBP')),
+                         content_type=kit.form_type(),
+                         headers={'Accept': 'application/json'})
   if photos.can_read('WebP'):
-    assert answer.json['photos'][0]['classes']
+    assert response.json['photos'][0]['classes']
   else:
-    assert answer.status_code == 415
-    assert answer.json['error']['message'] == (
+    assert response.status_code == 415
+    assert response.json['error']['message'] == (
         'a.jpg: WebP is not accepted: save the photo as JPEG or PNG.')
 
 
@@ -319,7 +319,7 @@ def test_upload_webp_is_answered_where_photos_read_it(client):
     ('en-GB,zh;q=0.5', 'en'), ('fr', 'en'), ('de,zh;q=0.1', 'zh'), ('', 'en'),
     ('%' * 500, 'en'), ('en;q=zzz', 'en'),
 ])
-def test_pages_speak_the_language_of_the_browser(client, accepted, language):
+def test_pages_language_follows_accept_language(client, accepted, language):
   headers = {'Accept-Language': accepted}
   for page in (client.get('/', headers=headers),
                post(client, b'x', headers=headers),
@@ -330,7 +330,7 @@ def test_pages_speak_the_language_of_the_browser(client, accepted, language):
     assert 'Accept-Language' in page.headers['Vary']
 
 
-def test_texts_say_the_same_in_every_language():
+def test_texts_contain_the_same_values_in_every_language():
   values = re.compile(r'%(?:\(\w+\))?[sd]')
   for key, english in texts.for_language('en').items():
     chinese = texts.for_language('zh')[key]
@@ -354,13 +354,13 @@ def test_texts_say_the_same_in_every_language():
     '/uploads/' + '0' * 32 + '.jpg', '/%00', '/static/../app.py',
     '/static/..%2fapp.py', '/static/', '/console', '/static/openapi.json/..',
 ])
-def test_other_path_is_not_found(client, path):
+def test_unknown_path_is_not_found(client, path):
   page = client.get(path)
   assert page.status_code == 404
   assert 'nothing at this address' in page.get_data(as_text=True)
 
 
-def test_pages_carry_security_headers_and_load_nothing_foreign(client):
+def test_pages_have_security_headers_and_no_external_content(client):
   pages = [client.get('/'), post(client, kit.photo()), client.get('/nowhere'),
            client.post('/'), client.get('/healthz'),
            client.get('/static/style.css'), client.get('/static/page.js')]
@@ -380,43 +380,42 @@ def test_pages_carry_security_headers_and_load_nothing_foreign(client):
     assert not re.search(r'<[^>]* on\w+=', text)
 
 
-def test_methods_that_are_not_there_are_refused(client):
-  answer = client.put('/')
-  assert answer.status_code == 405 and 'POST' in answer.headers['Allow']
+def test_unsupported_method_is_refused(client):
+  response = client.put('/')
+  assert response.status_code == 405 and 'POST' in response.headers['Allow']
 
 
-def test_page_false_leaves_the_api_only(service):
+def test_page_false_serves_the_api_only(service):
   client = kit.make_client(service, PAGE=False)
-  for answer in (client.get('/'), post(client, kit.photo())):
-    assert answer.status_code == 404
-    assert answer.json['error']['code'] == 'not_found'
+  for response in (client.get('/'), post(client, kit.photo())):
+    assert response.status_code == 404
+    assert response.json['error']['code'] == 'not_found'
   assert kit.post_form(client, '/api/classify', kit.photo()).status_code == 200
 
 
-def test_process_of_the_app_has_no_debugger():
+def test_app_in_debug_mode_loads_no_debugger():
   code = ('import sys; sys.path.insert(0, "tests");'
           'from kits import service_kit as kit;'
           'client = kit.make_client(kit.FakeService());'
           'assert kit.post_form(client, "/", kit.photo()).status_code == 200;'
           'print([m for m in sys.modules if m.startswith("werkzeug.debug") or '
           'm in ("pdb", "bdb", "code")])')
-  said = subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True,
-                        stdout=subprocess.PIPE,
-                        env=dict(os.environ, FLASK_DEBUG='1')).stdout
-  assert b'werkzeug.debug' not in said
+  output = subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True,
+                          stdout=subprocess.PIPE,
+                          env=dict(os.environ, FLASK_DEBUG='1')).stdout
+  assert b'werkzeug.debug' not in output
 
 
 @pytest.mark.parametrize('count, expected', [
     (1, ['b']), (3, ['b', 'a', 'c']), (9, ['b', 'a', 'c', 'd']),
     (None, ['b', 'a', 'c', 'd']),
 ])
-def test_top_rows_are_sorted_and_equal_scores_keep_their_order(count,
-                                                              expected):
+def test_top_rows_are_sorted_and_ties_keep_their_order(count, expected):
   scores = np.array([0.2, 0.5, 0.2, 0.1], np.float32)
   rows = score_table.top_rows(scores, list('abcd'), count)
   assert [row.label for row in rows] == expected
 
 
-def test_none_of_many_classes_names_twelve():
-  said = score_table.none_of_text([str(n) for n in range(15)])
-  assert said == 'none of: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 3 others'
+def test_none_of_text_many_classes_names_twelve():
+  text = score_table.none_of_text([str(n) for n in range(15)])
+  assert text == 'none of: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 3 others'

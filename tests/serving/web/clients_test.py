@@ -10,17 +10,17 @@ from serving.web import clients
 from serving.web.refusals import Refused
 
 
-def bearer(tokens, word):
+def accepts(tokens, word):
   return tokens.match('Bearer ' + word) is not None
 
 
-def test_token_is_taken_from_the_flag_or_a_file(tmp_path):
+def test_tokens_are_read_from_the_flag_or_a_file(tmp_path):
   path = tmp_path / 'token'
   path.write_text('first\n\n  second \n')
   for value, words in (('abc', ['abc']), ('@%s' % path, ['first', 'second'])):
     tokens = clients.Tokens(value)
-    assert tokens.required and not bearer(tokens, 'other')
-    assert all(bearer(tokens, word) for word in words)
+    assert tokens.required and not accepts(tokens, 'other')
+    assert all(accepts(tokens, word) for word in words)
     assert len({tokens.match('bearer ' + word) for word in words}) == len(words)
     assert tokens.match(words[0]) is tokens.match('Basic ' + words[0]) is None
   assert not clients.Tokens(None).required
@@ -28,7 +28,7 @@ def test_token_is_taken_from_the_flag_or_a_file(tmp_path):
 
 @pytest.mark.parametrize('value', ['', 'two words', 'line\nbreak', '中文'])
 @pytest.mark.parametrize('is_file', [False, True])
-def test_token_that_no_header_can_hold_is_refused(value, is_file, tmp_path):
+def test_tokens_invalid_in_a_header_are_refused(value, is_file, tmp_path):
   if is_file:
     (tmp_path / 'a').write_text(value.replace('\n', ' '), encoding='utf-8')
     value = '@%s' % (tmp_path / 'a')
@@ -36,13 +36,13 @@ def test_token_that_no_header_can_hold_is_refused(value, is_file, tmp_path):
     clients.Tokens(value)
 
 
-def test_token_file_that_is_missing_is_named(tmp_path):
+def test_tokens_missing_file_is_named(tmp_path):
   with pytest.raises(InputError, match='cannot read .*none'):
     clients.Tokens('@%s' % (tmp_path / 'none'))
 
 
-def test_tokens_of_a_changed_file_count_at_once(tmp_path, caplog):
-  path, aside = tmp_path / 'tokens', tmp_path / 'aside'
+def test_tokens_changed_file_is_read_again_immediately(tmp_path, caplog):
+  path, new_file = tmp_path / 'tokens', tmp_path / 'aside'
   path.write_text('old\n')
   client = kit.make_client(kit.FakeService(), API_TOKEN='@%s' % path)
 
@@ -54,11 +54,11 @@ def test_tokens_of_a_changed_file_count_at_once(tmp_path, caplog):
   assert statuses() == [200, 401]
   path.write_text('old\nnew\n')
   assert statuses() == [200, 200]
-  aside.write_text('new\n')
-  os.replace(str(aside), str(path))
+  new_file.write_text('new\n')
+  os.replace(str(new_file), str(path))
   assert statuses() == [401, 200]
-  for breaks in (lambda: path.write_text('two words\n'), path.unlink):
-    breaks()
+  for damage in (lambda: path.write_text('two words\n'), path.unlink):
+    damage()
     assert statuses() == [401, 200]
   path.write_text('old\n\n')
   assert statuses() == [200, 401]
@@ -75,8 +75,8 @@ def test_tokens_of_a_changed_file_count_at_once(tmp_path, caplog):
     ('10.0.0.1', 'a\nb', '10.0.0.1'),
     ('10.0.0.2', '1.2.3.4', '10.0.0.2'),
 ])
-def test_address_is_that_which_the_trusted_proxy_tells(peer, forwarded,
-                                                       address):
+def test_client_address_is_taken_from_the_trusted_proxy_only(peer, forwarded,
+                                                             address):
   environ = {'REMOTE_ADDR': peer, 'HTTP_X_FORWARDED_FOR': forwarded}
   assert clients.client_address(environ, '10.0.0.1') == address
   assert clients.client_address(environ) == clients.normalize_address(peer)
@@ -89,7 +89,7 @@ class Clock:
     return self.now
 
 
-def test_rate_limit_comes_back_after_the_seconds_that_it_tells():
+def test_rate_limit_ends_after_the_seconds_in_retry_after():
   clock = Clock()
   limit = clients.RateLimit(7, clock)
 
@@ -108,21 +108,21 @@ def test_rate_limit_comes_back_after_the_seconds_that_it_tells():
   clock.now += 1
   assert retry_after('1.1.1.1', 1) == 0
   assert retry_after('1.1.1.1', 1) > 0
-  # More than a minute's photos: after a silent minute, and they count.
+  # More photos than per minute: accepted after an inactive minute, and counted.
   clock.now += 60
   assert retry_after('1.1.1.1', 14) == 0
   assert retry_after('1.1.1.1', 1) == 69
-  # What is given back can be used at once, and never more than a minute's.
+  # Returned photos can be used immediately, but no more than those of a minute.
   limit.take('1.1.1.3', 7)
   limit.take('1.1.1.3', -2)
   assert [retry_after('1.1.1.3', 1) for _ in range(3)] == [0, 0, 9]
-  # A customer has a whole network of IPv6 addresses.
+  # All IPv6 addresses of one customer share a limit.
   assert retry_after('2001:db8::1', 7) == 0
   assert retry_after('2001:db8::ffff:1', 1) > 0
   assert retry_after('2001:db8:0:1::1', 1) == 0
 
 
-def test_rate_limit_forgets_the_clients_silent_for_longest(monkeypatch):
+def test_rate_limit_forgets_the_clients_inactive_longest(monkeypatch):
   monkeypatch.setattr(clients, '_MOST_CLIENTS', 3)
   limit = clients.RateLimit(1)
   for number in range(50):
@@ -134,7 +134,7 @@ def test_rate_limit_forgets_the_clients_silent_for_longest(monkeypatch):
   limit.take('10.0.0.1', 1)
 
 
-def test_rate_limit_counts_photos_of_the_page_and_of_each_token(tmp_path):
+def test_rate_limit_counts_photos_per_address_and_per_token(tmp_path):
   path = tmp_path / 'tokens'
   path.write_text('a\nb\n')
   client = kit.make_client(kit.FakeService(), API_TOKEN='@%s' % path,
@@ -146,10 +146,10 @@ def test_rate_limit_counts_photos_of_the_page_and_of_each_token(tmp_path):
 
   api = '/api/classify'
   assert post(api, 3, Authorization='Bearer a').status_code == 200
-  answer = post(api, 1, Authorization='Bearer a')
-  assert (answer.status_code, answer.json['error']['code']) == (
+  response = post(api, 1, Authorization='Bearer a')
+  assert (response.status_code, response.json['error']['code']) == (
       429, 'too_many_requests')
-  assert 1 <= int(answer.headers['Retry-After']) <= 20
+  assert 1 <= int(response.headers['Retry-After']) <= 20
   assert post(api, 2, Authorization='Bearer b').status_code == 200
   assert post('/', 3, X_Forwarded_For='1.1.1.1').status_code == 200
   assert post('/', 1, X_Forwarded_For='1.1.1.1').status_code == 429

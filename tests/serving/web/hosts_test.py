@@ -18,12 +18,12 @@ def status(host, allowed, path='/'):
 
 
 @pytest.mark.parametrize('host', LOCAL)
-def test_check_addresses_and_localhost_are_always_answered(host):
+def test_check_addresses_and_localhost_are_always_allowed(host):
   assert status(host, []) == status(host, ['a.example']) == 200
 
 
 @pytest.mark.parametrize('host', FOREIGN)
-def test_check_other_names_are_refused(host):
+def test_check_names_not_in_allowed_hosts_are_refused(host):
   assert status(host, []) == status(host, ['a.example']) == 421
   assert status(host, ['.a.example']) == 421
   assert status(host, ['*']) < 421
@@ -32,17 +32,17 @@ def test_check_other_names_are_refused(host):
 @pytest.mark.parametrize('host, allowed', [
     ('a.example', 'a.example'), ('A.example:8080', 'a.example'),
     ('a.example', '.a.example'), ('b.c.a.example', '.a.example')])
-def test_check_allowed_names_are_answered(host, allowed):
+def test_check_names_in_allowed_hosts_are_allowed(host, allowed):
   assert status(host, ['other', allowed]) == 200
 
 
 @pytest.mark.parametrize('path', ['/', '/api/model', '/metrics', '/nowhere',
                                   '/static/page.js', '/api/openapi.json'])
-def test_wrong_host_reads_nothing_of_the_server(path):
+def test_wrong_host_gets_an_error_for_every_path(path):
   client = kit.make_client(kit.FakeService(), ALLOWED_HOSTS=[])
-  answer = client.get(path, headers={'Host': 'evil.example:5001',
-                                     'Accept': 'text/html'})
-  assert answer.status_code == 421
-  assert answer.json == {'error': {'code': 'wrong_host', 'message': (
+  response = client.get(path, headers={'Host': 'evil.example:5001',
+                                       'Accept': 'text/html'})
+  assert response.status_code == 421
+  assert response.json == {'error': {'code': 'wrong_host', 'message': (
       'This server does not answer under the name "evil.example:5001"; its '
       'flag --allowed_hosts can allow it.')}}

@@ -1,4 +1,4 @@
-"""Tests of serving/web/logs.py: injection, formats, ids and the access log."""
+"""Tests of serving/web/logs.py: injection, formats, ids, the access log."""
 
 import io
 import json
@@ -19,8 +19,8 @@ from serving.web.app import create_app
 FORGED = 'ERROR:tensorflow:all is well'
 
 
-class Lines(logging.StreamHandler):
-  """Keeps the lines that are logged, as they are written."""
+class LinesHandler(logging.StreamHandler):
+  """Handler that keeps the formatted lines."""
 
   def __init__(self):
     super().__init__()
@@ -32,8 +32,8 @@ class Lines(logging.StreamHandler):
 
 @pytest.fixture
 def lines():
-  """The lines of TensorFlow's logger and of the application's."""
-  handler = Lines()
+  """List of the lines that TensorFlow and the application log."""
+  handler = LinesHandler()
   loggers = [logging.getLogger(name)
              for name in ('tensorflow', 'serving.web.app')]
   verbosity = tf.logging.get_verbosity()
@@ -46,18 +46,19 @@ def lines():
   tf.logging.set_verbosity(verbosity)
 
 
-@pytest.mark.parametrize('letters', [
+@pytest.mark.parametrize('characters', [
     '%0a', '%0d%0a', '%e2%80%a8', '%c2%85', '%1b%5b2K%0b', '%00'])
-def test_debug_lines_cannot_be_forged_by_a_path(lines, letters):
+def test_debug_line_of_a_path_with_control_characters_is_one_line(
+    lines, characters):
   client = kit.make_client(kit.FakeService())
   with logs.one_line_each():
-    client.get('/a%s%s' % (letters, FORGED))
+    client.get('/a%s%s' % (characters, FORGED))
   assert len(lines) == 1
   assert re.search(FORGED + ' 404 NOT FOUND request_id=[0-9a-f]{32}$', lines[0])
   assert lines[0].isprintable()
 
 
-def test_traceback_cannot_be_forged_by_what_a_visitor_sent(lines):
+def test_traceback_with_control_characters_is_escaped_and_indented(lines):
   service = kit.FakeService()
   service.error = RuntimeError('bad: a\n\x1b[2K' + FORGED)
   client = kit.make_client(service)
@@ -69,10 +70,10 @@ def test_traceback_cannot_be_forged_by_what_a_visitor_sent(lines):
   assert all(line.startswith('  ') for line in lines)
 
 
-def test_lines_of_others_keep_what_they_say(lines):
+def test_other_lines_keep_their_text(lines):
   with logs.one_line_each():
     tf.logging.warning('cannot keep %r: %d %%, %s', 'a b', 5, '花é')
-  tf.logging.warning('two\nlines')  # Of training.
+  tf.logging.warning('two\nlines')  # Outside the server, as in training.
   assert lines == ["cannot keep 'a b': 5 %, 花é", 'two', 'lines']
 
 
@@ -93,16 +94,16 @@ TRACE = '0123456789abcdef0123456789abcdef'
     ({'traceparent': TRACE}, None),
 ])
 @pytest.mark.parametrize('path', ['/healthz', '/nowhere', '/api/classify'])
-def test_request_id_is_given_back_or_made(path, headers, expected):
-  answer = kit.make_client(kit.FakeService()).get(path, headers=headers)
-  found, = answer.headers.getlist('X-Request-Id')
+def test_request_id_is_returned_or_generated(path, headers, expected):
+  response = kit.make_client(kit.FakeService()).get(path, headers=headers)
+  request_id, = response.headers.getlist('X-Request-Id')
   if expected is None:
-    assert re.fullmatch('[0-9a-f]{32}', found)
+    assert re.fullmatch('[0-9a-f]{32}', request_id)
   else:
-    assert found == expected
+    assert request_id == expected
 
 
-def test_lines_of_a_request_have_its_id_and_others_have_none(lines):
+def test_lines_of_a_request_and_no_others_have_its_id(lines):
   service = kit.FakeService()
   service.error = RuntimeError('bad')
   client = kit.make_client(service)
@@ -135,8 +136,8 @@ def test_lines_of_the_session_have_the_id_of_the_request(lines):
 
 
 @pytest.fixture
-def access(monkeypatch):
-  """Makes a test client that writes an access log; gives it and the stream."""
+def make_logging_client(monkeypatch):
+  """Function that makes a test client and the stream of its access log."""
   def make(kind):
     stream = io.StringIO()
     monkeypatch.setattr(logs.sys, 'stdout', stream)
@@ -148,8 +149,8 @@ COMMON = (r'127\.0\.0\.1 - - \[\d\d/[A-Z][a-z]{2}/20\d\d:\d\d:\d\d:\d\d '
           r'\+0000\] "%s HTTP/1\.1" %s\n')
 
 
-def test_access_log_in_common_format(access):
-  client, stream = access('common')
+def test_access_log_in_common_format_has_all_requests(make_logging_client):
+  client, stream = make_logging_client('common')
   size = len(client.get('/healthz').data)
   client.head('/healthz')
   client.get('/a%0a%22%5c%e2%80%a8b?token=s3cret')
@@ -161,21 +162,22 @@ def test_access_log_in_common_format(access):
       COMMON % ('POST /api/classify', r'200 \d+'), stream.getvalue())
 
 
-def test_access_log_in_json_has_no_names_and_no_query(access):
-  client, stream = access('json')
-  answer = kit.post_form(client, '/api/classify?top=1', kit.photo(),
-                         headers={'X-Request-Id': 'a-3'})
-  facts = json.loads(stream.getvalue())
-  assert facts.pop('time').startswith('20')
-  assert 0 < facts.pop('duration_seconds') < 60
-  assert facts == {
+def test_access_log_in_json_has_no_file_names_and_no_query(make_logging_client):
+  client, stream = make_logging_client('json')
+  response = kit.post_form(client, '/api/classify?top=1', kit.photo(),
+                           headers={'X-Request-Id': 'a-3'})
+  entry = json.loads(stream.getvalue())
+  assert entry.pop('time').startswith('20')
+  assert 0 < entry.pop('duration_seconds') < 60
+  assert entry == {
       'remote_addr': '127.0.0.1', 'method': 'POST', 'path': '/api/classify',
-      'protocol': 'HTTP/1.1', 'status': 200, 'bytes': len(answer.data),
+      'protocol': 'HTTP/1.1', 'status': 200, 'bytes': len(response.data),
       'request_id': 'a-3'}
 
 
-def test_access_log_that_cannot_be_written_stops_nothing(access, lines):
-  client, stream = access('json')
+def test_access_log_not_writable_does_not_stop_the_server(make_logging_client,
+                                                          lines):
+  client, stream = make_logging_client('json')
   stream.close()
   assert [client.get('/healthz').status_code for _ in range(3)] == [200] * 3
   assert sum('cannot write the access log' in line for line in lines) == 1
@@ -186,30 +188,31 @@ def test_access_log_that_cannot_be_written_stops_nothing(access, lines):
     (b'GET / HTTP/1.1\r\nHost: a\r\nX-Request-Id: a-4\r\na: ' + b'b' * 40000 +
      b'\r\n\r\n', '-', 431),
 ], ids=kit.short)
-def test_refusals_before_the_application_are_in_the_access_log(
-    monkeypatch, data, request_line, status):
+def test_access_log_has_refusals_before_the_application(monkeypatch, data,
+                                                        request_line, status):
   stream = io.StringIO()
   monkeypatch.setattr(logs.sys, 'stdout', stream)
-  running = load_kit.Running(create_app(kit.FakeService(),
-                                        {'ACCESS_LOG': 'common'}))
-  with socket.create_connection(running.address, 15) as client:
+  server = load_kit.Running(create_app(kit.FakeService(),
+                                       {'ACCESS_LOG': 'common'}))
+  with socket.create_connection(server.address, 15) as client:
     client.sendall(data)
     head, _, body = b''.join(iter(lambda: client.recv(65536), b'')).partition(
         b'\r\n\r\n')
-  running.stop()
-  assert running.join() == [0]
-  found = re.findall(rb'\r\nX-Request-Id: (.+)', head)
-  assert len(found) == 1 and (status == 431 or found[0].strip() == b'a-4')
+  server.stop()
+  assert server.join() == [0]
+  request_ids = re.findall(rb'\r\nX-Request-Id: (.+)', head)
+  assert len(request_ids) == 1
+  assert status == 431 or request_ids[0].strip() == b'a-4'
   assert stream.getvalue().startswith('127.0.0.1 - - [')
   assert stream.getvalue().endswith('] "%s" %d %d\n' % (
       request_line, status, len(body)))
 
 
-def test_native_lines_are_objects_in_a_json_log():
-  shown = subprocess.run(
+def test_native_lines_in_a_json_log_are_json():
+  output = subprocess.run(
       ['sed', '-u', logs._NATIVE['json']], env={'LC_ALL': 'C'},
       input=b'Corrupt "JPEG" \\ data: \t\x1b[2K \xff\xe2\n', check=True,
       stdout=subprocess.PIPE).stdout
-  assert json.loads(shown.decode('ascii')) == {
+  assert json.loads(output.decode('ascii')) == {
       'level': 'INFO', 'logger': 'native code',
       'message': 'Corrupt  JPEG    data:   [2K ??'}

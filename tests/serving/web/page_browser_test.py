@@ -1,7 +1,7 @@
 """Tests of the page in headless Chromium: uploads, drops and pastes.
 
 The server is server.py with a graph that classifies colours.
-RENEW_SCREENSHOTS=1 writes docs/screenshots again.
+RENEW_SCREENSHOTS=1 updates docs/screenshots.
 """
 
 import base64
@@ -27,7 +27,7 @@ DONE = CARDS + ' == %d && !document.querySelector("#cards .status")'
 
 @pytest.fixture(scope='module')
 def address(tmp_path_factory):
-  """A server on a free port, for all tests of this file."""
+  """URL of a server on a free port, for all tests of this file."""
   graph = graph_kit.write(tmp_path_factory.mktemp('graph'))
   with load_kit.Process('--model_name=%s' % graph) as server:
     server.wait_until_it_listens()
@@ -36,7 +36,7 @@ def address(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-  """Photos of one colour each, and a file that is none."""
+  """Folder with photos of one colour each, and a text file."""
   folder = tmp_path_factory.mktemp('photos')
   for name, color in (('red', (220, 30, 50)), ('green', (30, 160, 60)),
                       ('blue', (40, 60, 220)), ('grey', (128, 128, 128))):
@@ -46,10 +46,10 @@ def folder(tmp_path_factory):
   return folder
 
 
-def shown(browser):
-  """Returns of each card: its heading or error, labels and bar values."""
+def read_cards(browser):
+  """Returns heading or error, labels, bars and picture width of each card."""
   return browser.value('''Array.from(document.querySelectorAll(".card"), c => ({
-      said: c.querySelector("h1,h2,h3,.error").textContent,
+      heading: c.querySelector("h1,h2,h3,.error").textContent,
       labels: Array.from(c.querySelectorAll("th"), e => e.textContent),
       bars: Array.from(c.querySelectorAll("progress"), e => e.value),
       widths: Array.from(c.querySelectorAll("progress"),
@@ -58,8 +58,8 @@ def shown(browser):
       }))''')
 
 
-def clean(browser, address):
-  """Asserts that nothing went wrong and nothing left for elsewhere."""
+def assert_no_complaints(browser, address):
+  """Asserts that there were no errors and no requests to other servers."""
   assert browser.complaints == []
   assert browser.requests
   for url in browser.requests:
@@ -67,7 +67,7 @@ def clean(browser, address):
                            'about:blank')), url
 
 
-def keep_screenshot(browser, name):
+def renew_screenshot(browser, name):
   if os.environ.get('RENEW_SCREENSHOTS'):
     browser.screenshot(os.path.join(ROOT, 'docs', 'screenshots', name))
 
@@ -76,11 +76,11 @@ def test_chosen_photo_shows_bars_without_reloading(address, folder):
   with browser_kit.Browser() as browser:
     browser.open(address)
     browser.value('window.marked = 1')
-    keep_screenshot(browser, 'page.png')
+    renew_screenshot(browser, 'page.png')
     browser.choose('#file', folder / 'red.jpg')
     browser.wait_for(DONE % 1)
-    card, = shown(browser)
-    assert card['said'] == card['labels'][0] == 'daisy'
+    card, = read_cards(browser)
+    assert card['heading'] == card['labels'][0] == 'daisy'
     assert card['labels'][1:] and card['picture'] == 640
     assert card['bars'] == sorted(card['bars'], reverse=True)
     assert sum(card['bars']) == pytest.approx(1, abs=1e-5)
@@ -88,22 +88,24 @@ def test_chosen_photo_shows_bars_without_reloading(address, folder):
     assert browser.value('window.marked') == 1
     browser.choose('#file', folder / 'blue.jpg')
     browser.wait_for(DONE % 2)
-    assert [card['said'] for card in shown(browser)] == ['rose', 'daisy']
-    keep_screenshot(browser, 'result.png')
-    clean(browser, address)
+    assert [card['heading'] for card in read_cards(browser)] == [
+        'rose', 'daisy']
+    renew_screenshot(browser, 'result.png')
+    assert_no_complaints(browser, address)
 
 
-def test_two_photos_dropped_get_a_card_each_in_order(address, folder):
+def test_dropped_photos_get_one_card_each_in_order(address, folder):
   with browser_kit.Browser() as browser:
     browser.open(address)
     browser.drop(300, 300, folder / 'green.jpg', folder / 'blue.jpg')
     browser.wait_for(DONE % 2)
-    assert [card['said'] for card in shown(browser)] == ['tulip', 'rose']
+    assert [card['heading'] for card in read_cards(browser)] == [
+        'tulip', 'rose']
     assert not browser.value('document.body.className')
-    clean(browser, address)
+    assert_no_complaints(browser, address)
 
 
-def test_photo_pasted_is_classified(address, folder):
+def test_pasted_photo_is_classified(address, folder):
   data = base64.b64encode((folder / 'green.jpg').read_bytes()).decode()
   with browser_kit.Browser() as browser:
     browser.open(address)
@@ -115,37 +117,37 @@ def test_photo_pasted_is_classified(address, folder):
             clipboardData: data, bubbles: true, cancelable: true}));
         }''' % data)
     browser.wait_for(DONE % 1)
-    assert shown(browser)[0]['said'] == 'tulip'
-    clean(browser, address)
+    assert read_cards(browser)[0]['heading'] == 'tulip'
+    assert_no_complaints(browser, address)
 
 
-def test_photo_that_is_none_of_the_classes_says_so(address, folder):
+def test_unknown_photo_shows_none_of_the_classes(address, folder):
   with browser_kit.Browser() as browser:
     browser.open(address)
     browser.choose('#file', folder / 'grey.jpg')
     browser.wait_for(DONE % 1)
-    card, = shown(browser)
-    assert card['said'] == 'None of: daisy, tulip, rose'
+    card, = read_cards(browser)
+    assert card['heading'] == 'None of: daisy, tulip, rose'
     assert len(card['bars']) == 3
-    keep_screenshot(browser, 'unknown.png')
-    clean(browser, address)
+    renew_screenshot(browser, 'unknown.png')
+    assert_no_complaints(browser, address)
 
 
-def test_files_of_other_formats_are_refused_on_their_cards(address, folder):
+def test_files_of_other_formats_show_an_error_on_their_cards(address, folder):
   (folder / 'red.gif').write_bytes(kit.photo('GIF', size=(640, 480)))
   with browser_kit.Browser() as browser:
     browser.open(address)
     browser.choose('#file', folder / 'notes.txt', folder / 'red.gif',
                    folder / 'red.jpg')
     browser.wait_for(DONE % 3)
-    text, gif, photo = shown(browser)
-    assert text['said'].startswith('notes.txt: Plain text is not accepted')
-    assert gif['said'].startswith('red.gif: GIF is not accepted')
-    assert not text['picture'] and photo['said'] == 'daisy'
+    text, gif, photo = read_cards(browser)
+    assert text['heading'].startswith('notes.txt: Plain text is not accepted')
+    assert gif['heading'].startswith('red.gif: GIF is not accepted')
+    assert not text['picture'] and photo['heading'] == 'daisy'
     gif_width, photo_width = browser.value(
         'Array.from(document.images, image => image.width)')
     assert gif_width == photo_width
-    # The browser itself notes every answer of 4xx; nothing else may be there.
+    # The browser logs every 4xx response; there must be no other complaints.
     assert [re.search(r'status of (\d+)', text).group(1)
             for text in browser.complaints] == ['415', '415']
 
@@ -156,10 +158,10 @@ def test_page_on_a_phone_in_chinese_fits_its_width(address, folder):
     assert browser.value('document.documentElement.lang') == 'zh'
     browser.choose('#file', folder / 'grey.jpg')
     browser.wait_for(DONE % 1)
-    assert shown(browser)[0]['said'] == '都不是：daisy、tulip、rose'
+    assert read_cards(browser)[0]['heading'] == '都不是：daisy、tulip、rose'
     assert browser.value('document.documentElement.scrollWidth') <= 360
     assert browser.value('document.querySelector("button").offsetHeight') >= 44
-    clean(browser, address)
+    assert_no_complaints(browser, address)
 
 
 def test_page_on_a_phone_fits_its_width(address, folder):
@@ -168,8 +170,8 @@ def test_page_on_a_phone_fits_its_width(address, folder):
     browser.choose('#file', folder / 'red.jpg', folder / 'grey.jpg')
     browser.wait_for(DONE % 2)
     assert browser.value('document.documentElement.scrollWidth') <= 360
-    keep_screenshot(browser, 'phone.png')
-    clean(browser, address)
+    renew_screenshot(browser, 'phone.png')
+    assert_no_complaints(browser, address)
 
 
 def test_page_without_javascript_uploads_and_shows_bars(address, folder):
@@ -186,8 +188,8 @@ def test_page_without_javascript_uploads_and_shows_bars(address, folder):
     assert len(re.findall(r'<progress max="1" value="[\d.]+"', html)) == 3
     assert 'src="data:image/jpeg;base64,' in html
     assert html.count('notes.txt: Plain text is not accepted') == 1
-    keep_screenshot(browser, 'without-javascript.png')
-    clean(browser, address)
+    renew_screenshot(browser, 'without-javascript.png')
+    assert_no_complaints(browser, address)
 
 
 def test_page_without_javascript_refuses_a_text_file(address, folder):
@@ -200,11 +202,11 @@ def test_page_without_javascript_refuses_a_text_file(address, folder):
     assert 'notes.txt: Plain text is not' in html and '<progress' not in html
 
 
-def test_server_that_does_not_answer_is_told(address, folder):
+def test_server_that_does_not_respond_shows_an_error(address, folder):
   with browser_kit.Browser() as browser:
     browser.open(address)
     browser.ask('Network.emulateNetworkConditions', offline=True, latency=0,
                 downloadThroughput=-1, uploadThroughput=-1)
     browser.choose('#file', folder / 'red.jpg')
     browser.wait_for(DONE % 1)
-    assert 'does not respond' in shown(browser)[0]['said']
+    assert 'does not respond' in read_cards(browser)[0]['heading']

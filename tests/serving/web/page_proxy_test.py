@@ -2,7 +2,7 @@
 
 Chromium resolves every name below .example to this machine, but does not treat
 it as localhost: over http it sends no Sec-Fetch-Site, as to any other server.
-The application is the real one, with a service that needs no network.
+The application is the real one, with a fake service.
 """
 
 import http.client
@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.slow] + [
 
 _SHIPPED_NAME = 'photos.example.org'  # In deploy/nginx.conf.
 
-# What nginx sends as Host, by the name that it is asked for.
+# Lines of the configuration of nginx by server name: which Host it sends.
 HOSTS = {
     'default.example': '',  # Host: 127.0.0.1:<port of the server>
     'portless.example': 'proxy_set_header Host $host;',
@@ -76,7 +76,7 @@ _SERVER = '''
   }
 '''
 
-# As another site would: a form that is sent without its visitor.
+# Sends a form as another site could, without a click of the user.
 _ATTACK = '''{
   const form = document.createElement('form');
   form.method = 'post';
@@ -99,24 +99,24 @@ _ATTACK = '''{
 
 
 class Ports:
-  """Where everything listens.
+  """Ports of nginx and of the servers.
 
   Attributes:
     http, https: of nginx.
     plain, prefixed: of the server without and with --url_prefix=/kept.
-    folder: of nginx' files.
+    folder: of nginx's files.
   """
 
   def __init__(self, plain, prefixed, folder):
     self.plain, self.prefixed, self.folder = plain, prefixed, folder
-    with socket.socket() as one, socket.socket() as other:
-      for free in (one, other):
+    with socket.socket() as first, socket.socket() as second:
+      for free in (first, second):
         free.bind(('127.0.0.1', 0))
-      self.http, self.https = one.getsockname()[1], other.getsockname()[1]
+      self.http, self.https = first.getsockname()[1], second.getsockname()[1]
 
-  def address(self, way):
-    """Returns the address that '<scheme or direct> <host> <path>' means."""
-    scheme, host, path = way.split(' ')
+  def address(self, route):
+    """Returns the URL of a route, '<scheme or direct> <host> <path>'."""
+    scheme, host, path = route.split(' ')
     if scheme == 'direct':
       port = self.prefixed if path == '/kept/' else self.plain
       return 'http://%s:%d%s' % (host, port, path)
@@ -130,7 +130,7 @@ def service():
 
 @pytest.fixture(scope='module')
 def ports(service, tmp_path_factory):
-  """Two servers, and nginx in front of them."""
+  """Starts two servers and nginx in front of them; yields their Ports."""
   folder = tmp_path_factory.mktemp('nginx')
   app = create_app(service, {'NUM_TOP_PREDICTIONS': 2,
                              'ALLOWED_HOSTS': ['.example', _SHIPPED_NAME]})
@@ -140,7 +140,7 @@ def ports(service, tmp_path_factory):
       ['openssl', 'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '2',
        '-subj', '/CN=whole.example', '-keyout', str(folder / 'key.pem'), '-out',
        str(folder / 'cert.pem')], check=True, stderr=subprocess.DEVNULL)
-  # Last, so that nobody else takes the free ports meanwhile.
+  # Chosen last, so that no other process takes the free ports meanwhile.
   ports = Ports(plain.address[1], prefixed.address[1], str(folder))
   listen = 'listen 127.0.0.1:%d; listen 127.0.0.1:%d ssl;' % (
       ports.http, ports.https)
@@ -154,7 +154,7 @@ def ports(service, tmp_path_factory):
   subprocess.run(command + ['-t'], check=True)
   nginx = subprocess.Popen(command)
   try:
-    load_kit.wait_until(lambda: _is_open(ports.https) or nginx.poll())
+    load_kit.wait_until(lambda: _is_listening(ports.https) or nginx.poll())
     assert nginx.poll() is None
     yield ports
   finally:
@@ -180,7 +180,7 @@ def _shipped(folder, ports, listen):
   return text
 
 
-def _is_open(port):
+def _is_listening(port):
   with socket.socket() as client:
     return client.connect_ex(('127.0.0.1', port)) == 0
 
@@ -218,14 +218,14 @@ def visit(browser, address):
 
 
 def check(browser, address):
-  """Asserts that nothing failed, and that all went below the address."""
+  """Asserts that all requests succeeded and went to URLs below `address`."""
   assert browser.complaints == []
   assert len(browser.requests) > 2
   for url in browser.requests:
     assert url.startswith((address, 'blob:', 'data:')), url
 
 
-WAYS = [
+ROUTES = [
     'direct whole.example /', 'direct whole.example /kept/',
     'http default.example /', 'http default.example /flowers/',
     'http default.example /kept/', 'http portless.example /',
@@ -235,9 +235,9 @@ WAYS = [
 ]
 
 
-@pytest.mark.parametrize('way', WAYS)
-def test_page_of_another_host_classifies(ports, scripted, photo, way):
-  address = ports.address(way)
+@pytest.mark.parametrize('route', ROUTES)
+def test_page_by_any_route_classifies(ports, scripted, photo, route):
+  address = ports.address(route)
   visit(scripted, address)
   scripted.choose('#file', photo)
   scripted.wait_for('document.querySelector("#cards .card") && '
@@ -248,10 +248,10 @@ def test_page_of_another_host_classifies(ports, scripted, photo, way):
   check(scripted, address)
 
 
-@pytest.mark.parametrize('way', WAYS)
-def test_page_of_another_host_classifies_without_scripts(ports, unscripted,
-                                                         photo, way):
-  address = ports.address(way)
+@pytest.mark.parametrize('route', ROUTES)
+def test_page_by_any_route_classifies_without_scripts(ports, unscripted, photo,
+                                                      route):
+  address = ports.address(route)
   visit(unscripted, address)
   unscripted.choose('#file', photo)
   unscripted.click('button')
@@ -261,11 +261,11 @@ def test_page_of_another_host_classifies_without_scripts(ports, unscripted,
   check(unscripted, address)
 
 
-@pytest.mark.parametrize('way', ['direct whole.example /',
-                                 'http portless.example /flowers/'])
-def test_page_whose_host_is_passed_on_needs_no_cookie(ports, unscripted, photo,
-                                                      way):
-  visit(unscripted, ports.address(way))
+@pytest.mark.parametrize('route', ['direct whole.example /',
+                                   'http portless.example /flowers/'])
+def test_page_behind_a_proxy_that_passes_the_host_needs_no_cookie(
+    ports, unscripted, photo, route):
+  visit(unscripted, ports.address(route))
   unscripted.ask('Network.clearBrowserCookies')
   unscripted.choose('#file', photo)
   unscripted.click('button')
@@ -273,23 +273,24 @@ def test_page_whose_host_is_passed_on_needs_no_cookie(ports, unscripted, photo,
   assert '<h1>tulip</h1>' in unscripted.html()
 
 
-@pytest.mark.parametrize('way, policy', [
+@pytest.mark.parametrize('route, policy', [
     ('direct whole.example /', 'no-referrer'),
     ('http default.example /', 'no-referrer'),
     ('http default.example /kept/', 'unsafe-url'),
     ('http portless.example /flowers/', 'unsafe-url'),
     ('https default.example /', 'no-referrer')])
-def test_form_of_another_site_is_refused(ports, service, scripted, way, policy):
-  visit(scripted, ports.address(way))  # Its cookie is there, where it has one.
+def test_form_of_another_site_is_refused(ports, service, scripted, route,
+                                         policy):
+  visit(scripted, ports.address(route))  # Sets the cookie if there is one.
   scripted.open(ports.address('http evil.other /'))
   service.seen.clear()
-  scripted.value(_ATTACK % (ports.address(way), policy))
+  scripted.value(_ATTACK % (ports.address(route), policy))
   scripted.wait_loaded()
   assert 'Photos are only accepted from' in scripted.html()
   assert not service.seen
 
 
-def test_prefix_without_slash_leads_to_the_page(ports, unscripted):
+def test_prefix_without_slash_redirects_to_the_page(ports, unscripted):
   unscripted.open(ports.address('http default.example /kept'))
   history = unscripted.ask('Page.getNavigationHistory')
   assert history['entries'][history['currentIndex']]['url'] == ports.address(
@@ -298,17 +299,17 @@ def test_prefix_without_slash_leads_to_the_page(ports, unscripted):
 
 
 @pytest.mark.parametrize('path', ['/', '/flowers/', '/kept/'])
-def test_openapi_names_the_server_below_its_prefix(ports, path):
-  described = 'http://127.0.0.1:%d%sapi/openapi.json' % (ports.http, path)
-  with urllib.request.urlopen(described) as answer:
-    server = urllib.parse.urljoin(
-        described, json.loads(answer.read().decode())['servers'][0]['url'])
+def test_openapi_server_url_includes_the_prefix(ports, path):
+  openapi_url = 'http://127.0.0.1:%d%sapi/openapi.json' % (ports.http, path)
+  with urllib.request.urlopen(openapi_url) as response:
+    server_url = urllib.parse.urljoin(
+        openapi_url, json.loads(response.read().decode())['servers'][0]['url'])
   request = urllib.request.Request(
-      server + 'api/classify?top=1', kit.photo(),
+      server_url + 'api/classify?top=1', kit.photo(),
       {'Content-Type': 'application/octet-stream'})
-  with urllib.request.urlopen(request) as answer:
-    reply = json.loads(answer.read().decode())
-  assert reply['photos'][0]['classes'] == ['tulip']
+  with urllib.request.urlopen(request) as response:
+    result = json.loads(response.read().decode())
+  assert result['photos'][0]['classes'] == ['tulip']
 
 
 def connect(ports, last_byte=1):
@@ -317,64 +318,65 @@ def connect(ports, last_byte=1):
       '127.0.0.%d' % last_byte, 0))
 
 
-def ask(connection, method, path, body=None):
-  """Asks behind deploy/nginx.conf; returns the answer and its text."""
+def send(connection, method, path, body=None):
+  """Sends a request by deploy/nginx.conf; returns the response and its text."""
   connection.request(method, path, body, {
       'Host': _SHIPPED_NAME, 'X-Request-Id': 'mine',
       'Content-Type': 'application/octet-stream'})
-  answer = connection.getresponse()
-  return answer, answer.read().decode()
+  response = connection.getresponse()
+  return response, response.read().decode()
 
 
-def assert_too_many(answer, text):
-  assert answer.status == 429
-  assert answer.headers['Retry-After'] == '1'
+def assert_rate_limited(response, text):
+  assert response.status == 429
+  assert response.headers['Retry-After'] == '1'
   assert json.loads(text)['error']['code'] == 'too_many_requests'
 
 
-def test_shipped_configuration_names_requests_and_logs_them(ports):
-  answer, text = ask(connect(ports), 'GET', '/?secret')
-  assert answer.status == 200 and 'id="upload"' in text
-  request_id = answer.headers['X-Request-Id']
+def test_shipped_configuration_logs_its_own_request_ids(ports):
+  response, text = send(connect(ports), 'GET', '/?secret')
+  assert response.status == 200 and 'id="upload"' in text
+  request_id = response.headers['X-Request-Id']
   assert len(request_id) == 32
 
-  def logged():  # After the answer.
+  def logged_requests():  # nginx logs after the response.
     with open(os.path.join(ports.folder, 'access.log')) as file:
       lines = [json.loads(line) for line in file.readlines()]
     return [(line['path'], line['status']) for line in lines
             if line['request_id'] == request_id]
 
-  load_kit.wait_until(logged)
-  assert logged() == [('/', 200)]
+  load_kit.wait_until(logged_requests)
+  assert logged_requests() == [('/', 200)]
 
 
 @pytest.mark.parametrize('last_byte, status', [(1, 200), (2, 403)])
-def test_shipped_configuration_shows_metrics_to_this_machine(
-    ports, last_byte, status):
-  assert ask(connect(ports, last_byte), 'GET', '/metrics')[0].status == status
+def test_shipped_configuration_shows_metrics_to_localhost_only(ports, last_byte,
+                                                               status):
+  assert send(connect(ports, last_byte), 'GET', '/metrics')[0].status == status
 
 
-def test_shipped_configuration_limits_uploads_not_pages(ports):
+def test_shipped_configuration_limits_uploads_but_not_pages(ports):
   connection = connect(ports, 3)
-  answers = []
-  while not answers or answers[-1][0].status == 200:
-    assert len(answers) < 500
-    answers.append(ask(connection, 'POST', '/api/classify', kit.photo()))
-  assert len(answers) > 20
-  assert_too_many(*answers[-1])
-  assert ask(connection, 'GET', '/')[0].status == 200
+  responses = []
+  while not responses or responses[-1][0].status == 200:
+    assert len(responses) < 500
+    responses.append(send(connection, 'POST', '/api/classify', kit.photo()))
+  assert len(responses) > 20
+  assert_rate_limited(*responses[-1])
+  assert send(connection, 'GET', '/')[0].status == 200
 
 
-def test_shipped_configuration_limits_requests_of_an_address(ports):
+def test_shipped_configuration_limits_parallel_requests_per_address(ports):
   connections = [connect(ports, 4) for _ in range(30)]
   for connection in connections:  # None of them sends its body.
     connection.putrequest('GET', '/', skip_host=True)
     connection.putheader('Host', _SHIPPED_NAME)
     connection.putheader('Content-Length', '1')
     connection.endheaders()
-  refused, _, _ = select.select([one.sock for one in connections], [], [], 20)
-  connection, = [one for one in connections if one.sock is refused[0]]
-  answer = connection.getresponse()
-  assert_too_many(answer, answer.read().decode())
+  sockets = {connection.sock: connection for connection in connections}
+  refused, _, _ = select.select(list(sockets), [], [], 20)
+  connection = sockets[refused[0]]
+  response = connection.getresponse()
+  assert_rate_limited(response, response.read().decode())
   for connection in connections:
     connection.close()

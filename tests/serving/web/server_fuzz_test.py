@@ -1,6 +1,6 @@
 """Tests of server.py: 2,000 invalid uploads are refused and leave no files.
 
-FUZZ_SEED selects other uploads, FUZZ_UPLOADS their number.
+FUZZ_SEED sets the random seed, FUZZ_UPLOADS the number of uploads.
 """
 
 import collections
@@ -27,19 +27,19 @@ pytestmark = pytest.mark.slow
 SEED = int(os.environ.get('FUZZ_SEED', '8'))
 UPLOADS = int(os.environ.get('FUZZ_UPLOADS', '2000'))
 CLIENTS = 4
-# Clients that send a byte now and then during all of it.
-SLOW = 20
-# Seconds for one answer, on a machine that others use as well.
-PATIENCE = 60
+# Number of clients that send single bytes during the whole test.
+SLOW_CLIENTS = 20
+# Maximum seconds for one response, on a shared machine.
+RESPONSE_SECS = 60
 
-# What tells of the inside.
-SECRETS = (b'Traceback', b'File "', b'/site-packages', b'BytesIO', b'0x7f',
-           ROOT.encode(), b'werkzeug')
+# Strings that would reveal internals.
+INTERNALS = (b'Traceback', b'File "', b'/site-packages', b'BytesIO', b'0x7f',
+             ROOT.encode(), b'werkzeug')
 
 
 @pytest.fixture
 def process(tmp_path):
-  """server.py; its temporary files would be in tmp_path/temporary."""
+  """Process of server.py, with tmp_path/temporary for temporary files."""
   graph = graph_kit.write(tmp_path)
   temporary = tmp_path / 'temporary'
   temporary.mkdir()
@@ -53,19 +53,20 @@ def process(tmp_path):
 
 @pytest.fixture(scope='module')
 def photos():
-  """Photos of noise in several codings; every byte of them matters."""
-  draw = np.random.RandomState(SEED)
-  found = []
+  """List of encoded photos of noise; nearly all their bytes are image data."""
+  random_state = np.random.RandomState(SEED)
+  contents = []
   for options in (dict(format='JPEG'), dict(format='JPEG', progressive=True),
                   dict(format='PNG'), dict(format='JPEG', comment=b'c' * 99)):
-    pixels = draw.randint(0, 256, [96, 128, 3]).astype(np.uint8)
+    pixels = random_state.randint(0, 256, [96, 128, 3]).astype(np.uint8)
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, **options)
-    found.append(stream.getvalue())
-  return found
+    contents.append(stream.getvalue())
+  return contents
 
 
 def request(path, upload):
+  """Returns the bytes of the HTTP request of an upload."""
   lines = [b'POST %s HTTP/1.1' % path, b'Host: localhost', b'Connection: close']
   lines += upload.headers
   if not any(line.startswith(b'Content-Length') for line in upload.headers):
@@ -73,69 +74,69 @@ def request(path, upload):
   return b'\r\n'.join(lines) + b'\r\n\r\n' + upload.body
 
 
-def answer(port, data):
-  """Sends bytes; returns status and body of the answer, None where it was cut.
+def exchange(port, data):
+  """Sends bytes; returns the status and the body of the response.
 
-  A server that closes with something unread resets the connection, and the
-  answer may be lost on the way.
+  The status is None if there is no response: a server that closes a connection
+  before it has read everything resets it, and the response may be lost.
   """
-  with socket.create_connection(('127.0.0.1', port), PATIENCE) as client:
+  with socket.create_connection(('127.0.0.1', port), RESPONSE_SECS) as client:
     try:
       client.sendall(data)
     except (BrokenPipeError, ConnectionResetError):
-      pass  # It has heard enough, and may have said so.
-    got = b''
+      pass  # The server closed early, perhaps after a response.
+    response = b''
     try:
-      for some in iter(lambda: client.recv(65536), b''):
-        got += some
+      for data_part in iter(lambda: client.recv(65536), b''):
+        response += data_part
     except ConnectionResetError:
       pass
-  if not got:
+  if not response:
     return None, b''
-  head, _, body = got.partition(b'\r\n\r\n')
+  head, _, body = response.partition(b'\r\n\r\n')
   return int(head.split(b' ', 2)[1]), body
 
 
-def try_one(port, number, photos):
-  """Sends upload `number`; returns its kind, the status and what is wrong."""
+def try_upload(port, number, photos):
+  """Sends upload `number`; returns its kind, the status, and any failure."""
   draw = random.Random(SEED * 10 ** 6 + number)
   kind, upload = upload_kit.draw_upload(draw, photos)
   path = draw.choice((b'/', b'/api/classify'))
   data = request(path, upload)
   if not upload.statuses:
-    with socket.create_connection(('127.0.0.1', port), PATIENCE) as client:
+    with socket.create_connection(('127.0.0.1', port), RESPONSE_SECS) as client:
       client.sendall(data)
     return kind, None, None
   start = time.monotonic()
-  status, body = answer(port, data)
-  wrong = None
+  status, body = exchange(port, data)
+  failure = None
   if status not in upload.statuses:
-    wrong = 'status'
-  elif any(secret in body for secret in SECRETS):
-    wrong = 'tells of the inside'
-  elif time.monotonic() - start > PATIENCE:
-    wrong = 'slow'
-  # What waitress refuses itself does not get as far as our JSON.
+    failure = 'status'
+  elif any(internal in body for internal in INTERNALS):
+    failure = 'reveals internals'
+  elif time.monotonic() - start > RESPONSE_SECS:
+    failure = 'slow'
+  # Requests that waitress itself refuses get no JSON.
   elif path != b'/' and b'(generated by ' not in body:
     try:
-      reply = json.loads(body.decode())
+      result = json.loads(body.decode())
     except ValueError:
-      reply = {}
-    if not reply or ('error' in reply) != (status != 200):
-      wrong = 'no code'
-  return kind, status, wrong and (number, kind, status, wrong, body[:200])
+      result = {}
+    if not result or ('error' in result) != (status != 200):
+      failure = 'no code'
+  return kind, status, failure and (number, kind, status, failure, body[:200])
 
 
-def assert_answers_right(port):
-  """Asserts that good photos get their own answers, alone and together."""
+def assert_classifies_correctly(port):
+  """Asserts that photos in one request get their own classes, in order."""
   colors = (('daisy', (220, 30, 30)), ('tulip', (30, 200, 40)),
             ('rose', (20, 40, 230)))
   contents = [kit.photo(size=(64, 64), color=color) for _, color in colors]
   upload = upload_kit.form(kit.form(*contents))
-  status, body = answer(port, request(b'/api/classify?top=1', upload))
+  status, body = exchange(port, request(b'/api/classify?top=1', upload))
   assert status == 200
-  reply = json.loads(body.decode())
-  assert [photo['classes'] for photo in reply['photos']] == [
+  result = json.loads(body.decode())
+  assert [photo['classes'] for photo in result['photos']] == [
       [label] for label, _ in colors]
 
 
@@ -151,78 +152,83 @@ def open_files(process):
 
 
 def memory(process):
+  """Returns the resident memory of the server in bytes."""
   return psutil.Process(process.process.pid).memory_info().rss
 
 
-def run(process, photos, numbers):
+def run_uploads(process, photos, numbers):
   """Sends uploads; returns how often each kind got each status."""
-  seen, wrong = collections.Counter(), []
+  counts, failures = collections.Counter(), []
   with concurrent.futures.ThreadPoolExecutor(CLIENTS) as pool:
-    for kind, status, what in pool.map(
-        lambda number: try_one(process.port, number, photos), numbers):
-      seen[kind, status] += 1
-      if what:
-        wrong.append(what)
-  assert not wrong, wrong[:5]
-  return seen
+    for kind, status, failure in pool.map(
+        lambda number: try_upload(process.port, number, photos), numbers):
+      counts[kind, status] += 1
+      if failure:
+        failures.append(failure)
+  assert not failures, failures[:5]
+  return counts
 
 
-def test_server_bad_uploads_are_refused_and_leave_nothing(process, photos,
-                                                          tmp_path):
-  assert_answers_right(process.port)
-  before, held, files = memory(process), open_files(process), files_below(
-      tmp_path)
-  slow = [socket.create_connection(('127.0.0.1', process.port))
-          for _ in range(SLOW)]
-  for client in slow:
+def test_server_bad_uploads_are_refused_without_leaks(process, photos,
+                                                      tmp_path):
+  assert_classifies_correctly(process.port)
+  memory_before, open_before = memory(process), open_files(process)
+  files_before = files_below(tmp_path)
+  slow_clients = [socket.create_connection(('127.0.0.1', process.port))
+                  for _ in range(SLOW_CLIENTS)]
+  for client in slow_clients:
     client.sendall(b'POST /api/classify HTTP/1.1\r\nHost: a\r\n'
                    b'Content-Length: 999999\r\n\r\n\xff\xd8')
-  seen, step = collections.Counter(), max(1, UPLOADS // 10)
+  counts, step = collections.Counter(), max(1, UPLOADS // 10)
   for start in range(0, UPLOADS, step):
-    seen += run(process, photos, range(start, min(start + step, UPLOADS)))
-    for client in slow:
+    counts += run_uploads(process, photos,
+                          range(start, min(start + step, UPLOADS)))
+    for client in slow_clients:
       client.sendall(b'\xff')
-    assert_answers_right(process.port)
-    assert files_below(tmp_path) == files and open_files(process) == held
-  for client in slow:
+    assert_classifies_correctly(process.port)
+    assert files_below(tmp_path) == files_before
+    assert open_files(process) == open_before
+  for client in slow_clients:
     client.close()
-  assert sum(seen.values()) == UPLOADS
-  assert {kind for kind, _ in seen} == {k.__name__ for k in upload_kit.KINDS}
+  assert sum(counts.values()) == UPLOADS
+  assert {kind for kind, _ in counts} == {
+      function.__name__ for function in upload_kit.KINDS}
   assert all(kind == 'flipped' or status is None or 400 <= status < 500
-             for kind, status in seen)
-  # What is free goes back at most every 10 s.
-  after = memory_at_rest(process, 1.02 * before)
+             for kind, status in counts)
+  # The server returns free memory at most every 10 s.
+  memory_after = memory_at_rest(process, 1.02 * memory_before)
   print('\n%d uploads; memory %.0f MB before, %.0f MB after' %
-        (UPLOADS, before / 1e6, after / 1e6))
-  for (kind, status), count in sorted(seen.items(), key=str):
+        (UPLOADS, memory_before / 1e6, memory_after / 1e6))
+  for (kind, status), count in sorted(counts.items(), key=str):
     print('%12s %s: %d' % (kind, status, count))
-  assert after <= 1.1 * before, (before, after)
-  assert_answers_right(process.port)
+  assert memory_after <= 1.1 * memory_before, (memory_before, memory_after)
+  assert_classifies_correctly(process.port)
   assert process.process.poll() is None
   assert not [line for line in process.lines if 'ERROR' in line]
 
 
 def worst_photos():
-  """Yields kind, photo, and bytes for each of its pixels that it may take.
+  """Yields kind, photo, and the maximum memory in bytes per pixel.
 
-  All have as many pixels as the server accepts.
+  All have the maximum number of pixels that the server accepts.
   """
   size = (8000, 8000)
   grey = Image.linear_gradient('L').resize(size)
   yield 'JPEG', kit.photo(size=size), 4
-  # 6 for its coefficients, while it is decoded.
+  # This includes 6 for the coefficients during decoding.
   yield 'progressive JPEG', kit.photo(size=size, progressive=True,
                                       subsampling=0), 10
-  for mode, image, most in (('1', Image.new('1', size, 1), 6),
-                            ('RGBA', Image.merge('RGBA', [grey] * 4), 9),
-                            ('I;16', Image.new('I;16', size, 40000), 9)):
+  for mode, image, bytes_per_pixel in (
+      ('1', Image.new('1', size, 1), 6),
+      ('RGBA', Image.merge('RGBA', [grey] * 4), 9),
+      ('I;16', Image.new('I;16', size, 40000), 9)):
     stream = io.BytesIO()
     image.save(stream, 'PNG', compress_level=1)
-    yield 'PNG ' + mode, stream.getvalue(), most
+    yield 'PNG ' + mode, stream.getvalue(), bytes_per_pixel
 
 
 def peak(process):
-  """Returns the most memory since `clear_peak`, in bytes."""
+  """Returns the peak of the memory since `clear_peak`, in bytes."""
   with open('/proc/%d/status' % process.process.pid) as status:
     line, = [line for line in status if line.startswith('VmHWM:')]
   return int(line.split()[1]) * 1024
@@ -233,32 +239,31 @@ def clear_peak(process):
     file.write('5')
 
 
-def memory_at_rest(process, most):
-  """Returns the memory, once it is no more than `most` or 20 s have passed."""
+def memory_at_rest(process, limit):
+  """Returns the memory once it is at most `limit` or 20 s have passed."""
   end = time.monotonic() + 20
-  while memory(process) > most and time.monotonic() < end:
+  while memory(process) > limit and time.monotonic() < end:
     time.sleep(.2)
   return memory(process)
 
 
-def test_server_worst_photos_take_no_more_than_they_may_and_give_it_back(
-    tmp_path):
-  # On: as TensorFlow 2 has it on newer processors.
+def test_server_worst_photos_take_limited_memory_and_free_it(tmp_path):
+  # oneDNN is enabled as TensorFlow 2 does on newer processors.
   with load_kit.Process('--model_name=%s' % graph_kit.write(tmp_path),
                         TF_ENABLE_ONEDNN_OPTS='1') as process:
     process.wait_until_it_listens()
     for _ in range(2):
-      assert_answers_right(process.port)
+      assert_classifies_correctly(process.port)
     before = memory(process)
-    for name, data, most in worst_photos():
+    for name, data, bytes_per_pixel in worst_photos():
       clear_peak(process)
       upload = upload_kit.Upload([b'Content-Type: image/jpeg'], data, None)
-      status, body = answer(process.port, request(b'/api/classify', upload))
+      status, body = exchange(process.port, request(b'/api/classify', upload))
       assert status == 200, (name, body)
       taken = peak(process) - before
       after = memory_at_rest(process, 1.1 * before)
       print('\n%16s: %.2f MB; memory %.0f MB before, %.0f MB more for it, '
             '%.0f MB after' % (name, len(data) / 1e6, before / 1e6,
                                taken / 1e6, after / 1e6))
-      assert taken <= most * 8000 ** 2, name
+      assert taken <= bytes_per_pixel * 8000 ** 2, name
       assert after <= 1.1 * before, name

@@ -1,4 +1,4 @@
-"""Tests of server.py: a third client beside two that send the worst photos."""
+"""Tests of server.py: other clients while two send the most costly photos."""
 
 import json
 import urllib.request
@@ -22,7 +22,7 @@ def process(tmp_path_factory):
 
 @pytest.mark.parametrize('name, count', [
     ('PNG, 1 bit', 1), ('PNG, 1 bit', 16), ('PNG, alpha', 1)])
-def test_other_client_is_answered_beside_two_attackers(process, name, count):
+def test_other_client_during_an_attack_is_answered(process, name, count):
   kind, = (kind for kind in hostile_load.kinds([name]) if kind.photos == count)
   requests = [server_load.to_request(kit.make_photo(0))]
   effect = hostile_load.measure(process.process.pid, process.port, kind,
@@ -31,28 +31,28 @@ def test_other_client_is_answered_beside_two_attackers(process, name, count):
   assert effect.p95 < 3
 
 
-def counts(port):
-  """Returns the values of /metrics without labels by name."""
+def read_counters(port):
+  """Returns the metrics without labels: {name: value}."""
   address = 'http://127.0.0.1:%d/metrics' % port
-  with urllib.request.urlopen(address, timeout=30) as reply:
-    lines = reply.read().decode().splitlines()
+  with urllib.request.urlopen(address, timeout=30) as response:
+    lines = response.read().decode().splitlines()
   return {line.split()[0]: float(line.split()[1]) for line in lines
           if not line.startswith('#') and '{' not in line}
 
 
-def test_clients_that_left_are_not_classified(process):
+def test_photos_of_disconnected_clients_are_not_classified(process):
   kind = next(hostile_load.kinds(['PNG, 1 bit']))
-  before = counts(process.port)['classifier_photos_total']
+  before = read_counters(process.port)['classifier_photos_total']
   for _ in range(20):
     with server_load.connect(process.port) as client:
       client.sendall(kind.request)
   load_kit.wait_until(
-      lambda: not counts(process.port)['classifier_queue_length'], 60)
-  # Some may be decoded before their client leaves.
-  assert counts(process.port)['classifier_photos_total'] - before < 5
+      lambda: not read_counters(process.port)['classifier_queue_length'], 60)
+  # Some may be decoded before their client disconnects.
+  assert read_counters(process.port)['classifier_photos_total'] - before < 5
 
 
-def test_deadline_of_a_request_is_that_of_the_flag(tmp_path):
+def test_request_timeout_flag_sets_the_deadline(tmp_path):
   graph = graph_kit.write(tmp_path)
   kind = next(hostile_load.kinds(['PNG, RGB']))
   with load_kit.Process('--model_name=%s' % graph,

@@ -19,13 +19,12 @@ LABEL = re.compile(r'([a-z0-9]+)="((?:[^"\\\n]|\\[\\"n])*)"(?:,|$)')
 
 
 def parse(text):
-  """Parses the page as Prometheus does; fails where it is not valid.
+  """Parses a metrics page as Prometheus does; fails if it is not valid.
 
   Returns:
-    Values by name and the values of its labels, all of them strings but the
-    values, which are floats.
+    {(name, values of the labels...): value as a float}.
   """
-  found, kinds, name, has_help = {}, {}, None, set()
+  samples, kinds, name, has_help = {}, {}, None, set()
   assert text.endswith('\n') and '\n\n' not in text
   for line in text.splitlines():
     words = line.split(' ', 3)
@@ -44,26 +43,26 @@ def parse(text):
           ('',))
       assert not LABEL.sub('', labels or '')
       key = (full, *(text for _, text in LABEL.findall(labels or '')))
-      assert key not in found
-      found[key] = float(value)
-  for (full, *labels), value in found.items():
+      assert key not in samples
+      samples[key] = float(value)
+  for (full, *labels), value in samples.items():
     if full.endswith('_bucket') and labels[-1] == '+Inf':
       name = full[:-len('_bucket')]
-      counts = [count for key, count in found.items()
+      counts = [count for key, count in samples.items()
                 if key[:-1] == (full, *labels[:-1])]
       assert counts == sorted(counts) and counts[-1] == value
-      assert found[(name + '_count', *labels[:-1])] == value
+      assert samples[(name + '_count', *labels[:-1])] == value
     if full.endswith('_total'):
       assert value >= 0
   assert set(kinds.values()) == {'counter', 'gauge', 'histogram'}
-  return found
+  return samples
 
 
-def read(client):
-  """Returns what `parse` does of /metrics."""
-  answer = client.get('/metrics')
-  assert answer.content_type == 'text/plain; version=0.0.4; charset=utf-8'
-  return parse(answer.get_data(as_text=True))
+def read_samples(client):
+  """Returns the parsed samples of /metrics."""
+  response = client.get('/metrics')
+  assert response.content_type == 'text/plain; version=0.0.4; charset=utf-8'
+  return parse(response.get_data(as_text=True))
 
 
 @pytest.fixture
@@ -79,67 +78,67 @@ def test_requests_are_counted_by_route_and_status(client):
     client.get('/nowhere/%d' % number)
   client.get('/static/page.js')
   client.open('/healthz', method='BREW')
-  found = read(client)
+  samples = read_samples(client)
   name = 'http_request_duration_seconds'
-  assert found[name + '_count', 'POST', '/api/classify', '200'] == 3
-  assert found[name + '_count', 'POST', '/api/classify', '400'] == 1
-  assert found[name + '_count', 'GET', 'other', '404'] == 30
-  assert found[name + '_count', 'GET', '/static/<path:filename>', '200'] == 1
-  assert found[name + '_count', 'other', 'other', '405'] == 1
-  assert 0 < found[name + '_sum', 'POST', '/api/classify', '200'] < 60
-  assert found['classifier_http_requests_total', '/api/classify', '200'] == 3
-  assert not [key for key in found if 'nowhere' in ''.join(key)]
+  assert samples[name + '_count', 'POST', '/api/classify', '200'] == 3
+  assert samples[name + '_count', 'POST', '/api/classify', '400'] == 1
+  assert samples[name + '_count', 'GET', 'other', '404'] == 30
+  assert samples[name + '_count', 'GET', '/static/<path:filename>', '200'] == 1
+  assert samples[name + '_count', 'other', 'other', '405'] == 1
+  assert 0 < samples[name + '_sum', 'POST', '/api/classify', '200'] < 60
+  assert samples['classifier_http_requests_total', '/api/classify', '200'] == 3
+  assert not [key for key in samples if 'nowhere' in ''.join(key)]
 
 
-def test_numbers_of_service_and_model_are_on_the_page(client):
-  found = read(client)
-  assert found['classifier_queue_length',] == 3
-  assert found['classifier_photos_total',] == 11
-  assert found['classifier_failed_swaps_total',] == 0
-  assert found['classifier_model_info', '0' * 64, 'model.ckpt-7',
-               'inception_v4'] == 1
+def test_metrics_of_service_and_model_are_on_the_page(client):
+  samples = read_samples(client)
+  assert samples['classifier_queue_length',] == 3
+  assert samples['classifier_photos_total',] == 11
+  assert samples['classifier_failed_swaps_total',] == 0
+  assert samples['classifier_model_info', '0' * 64, 'model.ckpt-7',
+                 'inception_v4'] == 1
   for name in ('queue_duration_seconds', 'decode_duration_seconds',
                'forward_duration_seconds', 'batch_size', 'photo_pixels'):
-    assert found['classifier_%s_count' % name,] == 0
+    assert samples['classifier_%s_count' % name,] == 0
 
 
-def test_numbers_of_the_process_are_those_of_the_system(client):
-  found = read(client)
+def test_metrics_of_the_process_agree_with_psutil(client):
+  samples = read_samples(client)
   process = psutil.Process()
-  assert found['process_resident_memory_bytes',] == pytest.approx(
+  assert samples['process_resident_memory_bytes',] == pytest.approx(
       process.memory_info().rss, rel=.1)
-  # psutil counts the folder that it lists.
-  assert found['process_open_fds',] == process.num_fds() - 1
-  assert found['process_max_fds',] == process.rlimit(psutil.RLIMIT_NOFILE)[0]
-  assert found['process_cpu_seconds_total',] == pytest.approx(
+  # psutil also counts the folder that it reads them from.
+  assert samples['process_open_fds',] == process.num_fds() - 1
+  assert samples['process_max_fds',] == process.rlimit(psutil.RLIMIT_NOFILE)[0]
+  assert samples['process_cpu_seconds_total',] == pytest.approx(
       sum(process.cpu_times()[:2]), abs=1)
-  assert found['process_start_time_seconds',] == pytest.approx(
+  assert samples['process_start_time_seconds',] == pytest.approx(
       process.create_time(), abs=2)
 
 
-def test_buckets_count_what_is_not_above_their_bound():
-  numbers = metrics.Metrics()
+def test_buckets_count_values_up_to_their_bound():
+  registry = metrics.Metrics()
   for pixels in (1, 1e4, 10001, 1e9):
-    numbers.observe('classifier_photo_pixels', pixels)
-  found = parse(numbers.render({}, {}))
+    registry.observe('classifier_photo_pixels', pixels)
+  samples = parse(registry.render({}, {}))
   bucket = 'classifier_photo_pixels_bucket'
-  assert [found[bucket, bound] for bound in (
+  assert [samples[bucket, bound] for bound in (
       '10000', '100000', '100000000', '+Inf')] == [2, 3, 3, 4]
-  assert found['classifier_photo_pixels_sum',] == 1e9 + 20002
+  assert samples['classifier_photo_pixels_sum',] == 1e9 + 20002
 
 
 def test_labels_are_escaped():
   text = metrics.Metrics().render({}, {'name': 'a"b\\c\nd', 'sha256': None})
-  found = parse(text)
-  assert found['classifier_model_info', '', '', r'a\"b\\c\nd'] == 1
+  samples = parse(text)
+  assert samples['classifier_model_info', '', '', r'a\"b\\c\nd'] == 1
 
 
 def test_refusals_are_counted_by_reason(client):
   kit.post_form(client, '/api/classify', b'')
   kit.post_form(client, '/', kit.photo(), b'words', kit.photo()[:30])
   client.get('/nowhere')
-  found = read(client)
-  assert {key[1:]: value for key, value in found.items()
+  samples = read_samples(client)
+  assert {key[1:]: value for key, value in samples.items()
           if key[0] == 'classifier_refusals_total'} == {
               ('empty_file', '400'): 1, ('not_a_photo', '415'): 1,
               ('unreadable_photo', '422'): 1, ('not_found', '404'): 1}
@@ -155,40 +154,40 @@ def test_refusals_are_counted_by_reason(client):
 def test_refusals_before_the_application_are_counted(request_bytes, method,
                                                      status, reason):
   app = create_app(kit.FakeService())
-  running = load_kit.Running(app)
-  with socket.create_connection(running.address, 15) as client:
+  server = load_kit.Running(app)
+  with socket.create_connection(server.address, 15) as client:
     client.sendall(request_bytes)
-    answer = b''.join(iter(lambda: client.recv(65536), b''))
-  running.stop()
-  assert answer.startswith(b'HTTP/1.0 ' + status.encode()) or (
-      answer.startswith(b'HTTP/1.1 ' + status.encode()))
-  found = parse(app_state.of_app(app).metrics.render({}, {}))
-  assert found['classifier_refusals_total', reason, status] == 1
-  assert found['http_request_duration_seconds_count', method, 'other',
-               status] == 1
-  assert running.join() == [0]
+    response = b''.join(iter(lambda: client.recv(65536), b''))
+  server.stop()
+  assert response.startswith(b'HTTP/1.0 ' + status.encode()) or (
+      response.startswith(b'HTTP/1.1 ' + status.encode()))
+  samples = parse(app_state.of_app(app).metrics.render({}, {}))
+  assert samples['classifier_refusals_total', reason, status] == 1
+  assert samples['http_request_duration_seconds_count', method, 'other',
+                 status] == 1
+  assert server.join() == [0]
 
 
 def test_refusals_have_known_reasons_only():
-  numbers = metrics.Metrics()
+  registry = metrics.Metrics()
   for status in (400, 404, 413, 431, 500, 503):
-    numbers.observe_refusal(refusals.from_status(status, 1))
-  reasons = {key[1] for key in parse(numbers.render({}, {}))
+    registry.observe_refusal(refusals.from_status(status, 1))
+  reasons = {key[1] for key in parse(registry.render({}, {}))
              if key[0] == 'classifier_refusals_total'}
   assert reasons <= set(refusals.STATUS)
 
 
-def test_batches_are_measured():
-  numbers = metrics.Metrics()
+def test_batches_are_observed():
+  registry = metrics.Metrics()
   batcher = Batcher(lambda batch: batch, window_secs=.05,
-                    observe=numbers.observe)
+                    observe=registry.observe)
   assert batcher.submit([1, 2, 3], lambda photo: photo) == [1, 2, 3]
   assert batcher.close(20)
-  found = parse(numbers.render({}, {}))
-  assert found['classifier_batch_size_sum',] == 3
-  assert found['classifier_batch_size_count',] == 1
-  assert found['classifier_forward_duration_seconds_count',] == 1
-  assert found['classifier_queue_duration_seconds_count',] == 3
+  samples = parse(registry.render({}, {}))
+  assert samples['classifier_batch_size_sum',] == 3
+  assert samples['classifier_batch_size_count',] == 1
+  assert samples['classifier_forward_duration_seconds_count',] == 1
+  assert samples['classifier_queue_duration_seconds_count',] == 3
 
 
 def test_docs_name_every_metric(client):

@@ -13,8 +13,9 @@ from kits import service_kit as kit
 FORM = (b'POST %s HTTP/1.1\r\nHost: a\r\nConnection: close\r\n'
         b'Content-Type: multipart/form-data; %s\r\nContent-Length: 4\r\n\r\n'
         b'abcd')
-SAFE = (b'Content-Security-Policy: default-src', b'X-Frame-Options: DENY',
-        b'X-Content-Type-Options: nosniff')
+SECURITY_HEADERS = (
+    b'Content-Security-Policy: default-src', b'X-Frame-Options: DENY',
+    b'X-Content-Type-Options: nosniff')
 
 
 @pytest.fixture(scope='module')
@@ -33,15 +34,16 @@ def port(process):
 
 
 def exchange(port, data):
-  """Returns the status, the head and the body of the answer."""
+  """Sends bytes; returns the status, the head and the body of the response."""
   with socket.create_connection(('127.0.0.1', port), 30) as client:
     client.sendall(data)
-    got = b''.join(iter(lambda: client.recv(65536), b''))
-  head, _, body = got.partition(b'\r\n\r\n')
+    response = b''.join(iter(lambda: client.recv(65536), b''))
+  head, _, body = response.partition(b'\r\n\r\n')
   return int(head.split(b' ', 2)[1]), head, body
 
 
-def get(path, *headers):
+def get_request(path, *headers):
+  """Returns the bytes of a GET request."""
   lines = [b'GET %s HTTP/1.1' % path, b'Connection: close', *headers]
   if not any(line.startswith(b'Host:') for line in headers):
     lines.append(b'Host: a')
@@ -54,15 +56,16 @@ def get(path, *headers):
     b'X-Script-Name: /evil', b'X-Forwarded-Port: 9', b'X-Original-URL: /a',
     b'X-Rewrite-URL: /a', b'X-HTTP-Method-Override: DELETE',
     b'Forwarded: for=1.2.3.4;host=evil.example;proto=https'], ids=kit.short)
-def test_proxy_header_of_a_stranger_changes_nothing(port, header):
-  status, _, page = exchange(port, get(b'/'))
-  assert exchange(port, get(b'/', header))[::2] == (status, page)
-  # Nor does it make another host or another site look like this one.
-  host = header.replace(b'evil.example', b'a')
-  assert exchange(port, get(b'/', b'Host: evil.example', host))[0] == 421
-  other = b'Origin: http://evil.example\r\n' + header + b'\r\nConnection: '
+def test_proxy_header_of_an_untrusted_client_is_ignored(port, header):
+  status, _, page = exchange(port, get_request(b'/'))
+  assert exchange(port, get_request(b'/', header))[::2] == (status, page)
+  # It does not disguise another host or another site either.
+  header_for_a = header.replace(b'evil.example', b'a')
+  request = get_request(b'/', b'Host: evil.example', header_for_a)
+  assert exchange(port, request)[0] == 421
+  origin = b'Origin: http://evil.example\r\n' + header + b'\r\nConnection: '
   form = FORM % (b'/', b'boundary=a')
-  assert exchange(port, form.replace(b'Connection: ', other))[0] == 403
+  assert exchange(port, form.replace(b'Connection: ', origin))[0] == 403
 
 
 @pytest.mark.parametrize('path', [b'/', b'/static/page.js', b'/api/model',
@@ -75,11 +78,11 @@ def test_proxy_header_of_a_stranger_changes_nothing(port, header):
     b'Accept-Language: ;;q=x,*;q=-1', b'Accept: \xff', b'Cookie: a=\xff;=;',
     b'Authorization: Basic \xff', b'Origin: http://[', b'Expect: x',
     b'Forwarded: for=\xff', b'X-Forwarded-Host: <b>'], ids=kit.short)
-def test_get_with_an_odd_header_is_never_our_mistake(port, path, header):
-  status, head, body = exchange(port, get(path, header))
+def test_get_with_an_invalid_header_is_never_a_5xx(port, path, header):
+  status, head, body = exchange(port, get_request(path, header))
   assert status < 500, (status, body)
   assert b'waitress' not in head + body and b'<b>' not in body
-  for line in SAFE:
+  for line in SECURITY_HEADERS:
     assert line in head
 
 
@@ -101,17 +104,18 @@ def test_get_with_an_odd_header_is_never_our_mistake(port, path, header):
     (b'POST /api/classify HTTP/1.1\r\nHost: a\r\nOrigin: http://a\r\n'
      b'Connection: close\r\nContent-Length: 4\r\n\r\nabcd', 415),
 ], ids=kit.short)
-def test_odd_request_is_refused_in_json_with_safe_headers(port, data, status):
-  found, head, body = exchange(port, data)
-  assert found == status, body
+def test_invalid_request_is_refused_in_json_with_security_headers(
+    port, data, status):
+  response_status, head, body = exchange(port, data)
+  assert response_status == status, body
   error = json.loads(body.decode())['error']
   assert re.fullmatch('[a-z_]+', error['code']) and error['message']
-  for line in SAFE:
+  for line in SECURITY_HEADERS:
     assert line in head
 
 
 @pytest.mark.parametrize('chunked', [False, True])
-def test_upload_far_too_large_gets_its_answer(port, chunked):
+def test_upload_far_too_large_gets_a_413(port, chunked):
   size, piece = 50 * 2 ** 20, bytes(2 ** 20)
   with socket.create_connection(('127.0.0.1', port), 60) as client:
     client.sendall(b'POST /api/classify HTTP/1.1\r\nHost: a\r\n'
@@ -123,13 +127,13 @@ def test_upload_far_too_large_gets_its_answer(port, chunked):
                      else piece)
     if chunked:
       client.sendall(b'0\r\n\r\n')
-    got = b''.join(iter(lambda: client.recv(65536), b''))
-  assert got.startswith(b'HTTP/1.1 413 ')
-  assert b'"code": "request_too_large"' in got.replace(b'":"', b'": "')
-  assert b'32 MB' in got
+    response = b''.join(iter(lambda: client.recv(65536), b''))
+  assert response.startswith(b'HTTP/1.1 413 ')
+  assert b'"code": "request_too_large"' in response.replace(b'":"', b'": "')
+  assert b'32 MB' in response
 
 
-def test_photo_that_libjpeg_complains_of_leaves_a_marked_line(process):
+def test_warning_of_libjpeg_is_logged_as_native_code(process):
   photo = kit.photo(size=(64, 64))
   photo = photo[:-2] + bytes(range(1, 99)) + photo[-2:]
   assert load_kit.upload(process.port, photo)[0] == 200
@@ -141,7 +145,8 @@ def test_photo_that_libjpeg_complains_of_leaves_a_marked_line(process):
 @pytest.mark.parametrize('host, status', [
     (b'rebound.example', 421), (b'[', 421), (b'a', 200), (b'localhost:80', 200),
     (b'127.0.0.1:5001', 200)], ids=kit.short)
-def test_host_of_another_name_is_refused(port, host, status):
-  found, _, body = exchange(port, get(b'/api/model', b'Host: ' + host))
-  assert found == status, body
+def test_host_with_another_name_is_refused(port, host, status):
+  response_status, _, body = exchange(
+      port, get_request(b'/api/model', b'Host: ' + host))
+  assert response_status == status, body
   assert (status == 200) == (b'rose' in body)
