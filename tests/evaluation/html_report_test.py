@@ -148,7 +148,7 @@ def test_page_without_test_photos_calls_validation_optimistic():
   assert 'uses the same photos, so it is optimistic' in text
 
 
-def test_page_without_chosen_checkpoint_calls_nothing_optimistic():
+def test_page_without_choice_on_its_photos_calls_nothing_optimistic():
   for split in ('validation', 'test'):
     text = _Page(html_report.render(make_report(split, fitted=False))).text
     assert 'Optimistic' not in text

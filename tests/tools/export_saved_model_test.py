@@ -33,23 +33,24 @@ import sys
 import numpy as np
 import tensorflow
 tf = tensorflow.compat.v1
-api, path, out = sys.argv[1:4]
+api, path, path_of_outputs = sys.argv[1:4]
 photos = [open(name, 'rb').read() for name in sys.argv[4:]]
 if api == 'session':
   with tf.Session(graph=tf.Graph()) as session:
     loaded = tf.saved_model.loader.load(session, ['serve'], path)
     signature = loaded.signature_def['serving_default']
-    found = session.run(
+    outputs = session.run(
         {name: output.name for name, output in signature.outputs.items()},
         {signature.inputs['image_bytes'].name: photos})
 else:
   tf.enable_v2_behavior()
   loaded = tensorflow.compat.v2.saved_model.load(path)
-  found = loaded.signatures['serving_default'](image_bytes=tf.constant(photos))
-  found = {name: value.numpy() for name, value in found.items()}
+  outputs = loaded.signatures['serving_default'](
+      image_bytes=tf.constant(photos))
+  outputs = {name: value.numpy() for name, value in outputs.items()}
 assert not [name for name in ('compat', 'serving') if name in sys.modules]
-found['classes'] = found['classes'].astype('S')
-np.savez(out, **found)
+outputs['classes'] = outputs['classes'].astype('S')
+np.savez(path_of_outputs, **outputs)
 '''
 
 # plain, float, fixed, known, known_float: paths of frozen graphs.
@@ -231,10 +232,10 @@ def check_process_loads(python, api, path, folder):
   names = kit.write_photos(folder, 3)
   version = export(path, folder / 'versions')
   completed = subprocess.run(
-      [python, '-I', '-c', LOAD, api, version, str(folder / 'found.npz'),
+      [python, '-I', '-c', LOAD, api, version, str(folder / 'outputs.npz'),
        *names], cwd='/', capture_output=True, text=True)
   assert completed.returncode == 0, completed.stderr
-  outputs = np.load(str(folder / 'found.npz'))
+  outputs = np.load(str(folder / 'outputs.npz'))
   predictions = Classifier.from_frozen_graph(path).predict_each(PHOTOS[:3])
   np.testing.assert_allclose(outputs['probabilities'],
                              [row.scores for row in predictions], atol=1e-5)

@@ -65,18 +65,18 @@ def test_graph_with_info_has_scores_of_classifier(folder, capsys, graph):
   assert [rows[index][0] for index in range(5)] == kit.LABELS
 
 
-@pytest.mark.parametrize('graph,given,mean,std', [
+@pytest.mark.parametrize('graph,scale_flags,mean,std', [
     ('foreign', ['--input_width=32', '--input_height=32'], 0, 255),
     ('foreign', ['--input_mean=127.5', '--input_std=64'], 127.5, 64),
     ('float', ['--input_mean=100', '--input_std=50'], 100, 50),
     ('float', ['--input_mean=128'], 128, 255),
 ], ids=str)
 def test_photo_is_scaled_like_in_tensorflows_sample(
-    folder, capsys, graph, given, mean, std):
+    folder, capsys, graph, scale_flags, mean, std):
   output = 'CifarNet/Predictions/Reshape_1'
   output_flags = ['--labels=%s' % (folder / 'labels.txt'),
                   '--output_layer=' + output]
-  rows = label(folder, capsys, graph, *output_flags, *given)
+  rows = label(folder, capsys, graph, *output_flags, *scale_flags)
   pixels = np.array(Image.open(str(folder / 'photo.jpg')), np.float32)
   with tf.Graph().as_default() as g, tf.Session() as session:
     tf.import_graph_def(tf.GraphDef.FromString(

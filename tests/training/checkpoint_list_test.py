@@ -23,12 +23,12 @@ NAMES = [OLDEST, 'old.ckpt-2', 'old.ckpt-3', 'model.ckpt-0', 'model.ckpt-1']
 
 
 def write_list(folder, names, place):
-  """Writes the list of a folder with the absolute paths of a run at `place`.
+  """Writes a folder's list of checkpoints, as if the folder were at `place`.
 
   Args:
     folder: folder that the list is written to.
     names: names of checkpoints, oldest first.
-    place: absolute path of the folder that the list names.
+    place: folder of the absolute paths in the list.
   """
   paths = [os.path.join(str(place), name) for name in names]
   tf.train.update_checkpoint_state(str(folder), paths[-1], paths)

@@ -50,7 +50,7 @@ def tiny():
 
 
 def record_rates(monkeypatch, stop_after=None):
-  """Records the steps of training that follows.
+  """Records the learning rates of the training steps that follow.
 
   Args:
     monkeypatch: a pytest.MonkeyPatch.
@@ -178,7 +178,7 @@ def test_stopped_run_resumes_at_its_step_and_learning_rate(
   shutil.copytree(str(old), str(folder))
   newest = checkpoints.newest(str(folder))
   rates = record_rates(monkeypatch)
-  accuracies = iter([1.1, 0.5])  # 1.1 is more than any other step has.
+  accuracies = iter([1.1, 0.5])  # No other step has 1.1.
   monkeypatch.setattr(validation, 'measure', lambda logits, labels: (
       next(accuracies), 0.0))
   train(data, folder, *HEAD, *ALL, '--evaluate_every_n_steps=2')
@@ -308,7 +308,7 @@ def test_run_killed_before_finetune_all_json_starts_finetuning_again(
   assert checkpoints.read_global_step(newest) == 2
 
 
-def test_head_checkpoint_is_intact_while_first_checkpoint_is_written(
+def test_head_checkpoint_is_intact_while_finetuning_writes_its_first(
     data, tmp_path, monkeypatch):
   flags = [*HEAD, '--max_number_of_steps=1']
   head = train(data, tmp_path, *flags)

@@ -164,7 +164,7 @@ def test_cache_views_are_augmented_except_the_first(
   np.testing.assert_array_equal(caches[2][9], caches[0][9])
   plain, views = caches[0][21], caches[2][63].reshape([3, 21, 256])
   np.testing.assert_array_equal(views[0], plain)
-  # Features of the same photos, but different ones.
+  # The other views have different features of the same photos.
   for view in views[1:]:
     differences = np.linalg.norm(view[:, None] - plain[None], axis=2)
     assert (np.diag(differences) > 0).all()

@@ -134,15 +134,16 @@ def test_run_without_evaluate_every_n_steps_is_not_evaluated(data, tmp_path):
   assert not (tmp_path / 'best').exists()
 
 
-@pytest.mark.parametrize('more', [
+@pytest.mark.parametrize('more_flags', [
     [], ['--cache_features', '--train_classifier_only']], ids=str)
 def test_dataset_without_validation_photos_raises_one_line_error(
-    tmp_path, more):
+    tmp_path, more_flags):
   data = make_dataset(tmp_path / 'data', percent_validation=0)
   with pytest.raises(InputError, match=r"--evaluate_every_n_steps=2: data set "
                      r"'colours' in \S+ has no validation photos; convert it "
                      r'with --percent_validation') as caught:
-    train(data, tmp_path / 'run', *PLAIN, '--evaluate_every_n_steps=2', *more)
+    train(data, tmp_path / 'run', *PLAIN, '--evaluate_every_n_steps=2',
+          *more_flags)
   assert '\n' not in str(caught.value)
   assert not glob.glob(str(tmp_path / 'run' / 'model.ckpt*'))
 

@@ -38,7 +38,7 @@ class Evaluations:
 
 @pytest.fixture
 def make_run(tmp_path):
-  """A function that makes the Evaluations of a process from a step on."""
+  """A function that makes the Evaluations of a process from a given step."""
   with tf.Graph().as_default():
     yield lambda from_step=0: Evaluations(tmp_path, from_step)
 
