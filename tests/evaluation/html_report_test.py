@@ -1,4 +1,4 @@
-"""Tests of html_report.py: page, charts, curves, facts and wrong photos."""
+"""Tests of html_report.py: page, charts, curves, run facts, wrong photos."""
 
 import html.parser
 import json
@@ -31,7 +31,7 @@ DIGEST = 'ab' * 32
 
 
 def make_result(name, photos=60, names=None, seed=3):
-  """A SplitResult of random logits; most photos are right."""
+  """Returns a SplitResult of random logits; most predictions are right."""
   names = names or NAMES
   rng = np.random.RandomState(seed)
   labels = np.arange(photos) % len(names)
@@ -46,17 +46,17 @@ def make_result(name, photos=60, names=None, seed=3):
 
 
 def make_report(*splits, fitted=True, names=None, **changes):
-  """A Report on results of `splits`."""
+  """Returns a Report on results of `splits`."""
   results = [make_result(split, names=names, seed=seed)
              for seed, split in enumerate(splits)]
   wrong = wrong_photos.find(results, 5)
-  found = calibration.Calibration(1.5, 0.2, 0.1, 'validation', 60, 40, DIGEST,
-                                  None)
+  fit = calibration.Calibration(1.5, 0.2, 0.1, 'validation', 60, 40, DIGEST,
+                                None)
   report = html_report.Report(
       run=run_info.RunInfo('lenet', names or NAMES, 0, 28, 'lenet', 'my & set',
                            '/data', None),
       checkpoint='/x/model.ckpt-40', chosen=None, results=results,
-      calibration=found if fitted else None, calibration_note='no reason <b>',
+      calibration=fit if fitted else None, calibration_note='no reason <b>',
       curves=curves.Curves([(0, 2.0), (10, 1.0)], [(5, 1.5)], [(5, 0.5)], []),
       wrong=wrong, pictures=[wrong_photos.uri('image/jpeg', b'x')] * len(wrong),
       ood=refused_photos.OodResults(note='no <photos>'),
@@ -68,7 +68,7 @@ def make_report(*splits, fitted=True, names=None, **changes):
 
 
 def make_ood(results):
-  """OodResults of a bank with odd names; the lowest 3 photos a split."""
+  """Returns OodResults of a bank with odd names, 3 photos per split refused."""
   names = ['daisy/<b>near</b>.jpg', '', 'z/2.jpg']
   bank = reference_bank.assemble(np.eye(3), [0, 1, 2])._replace(
       filenames=names, threshold=-1.5, photos=60, split='validation')
@@ -115,19 +115,19 @@ class _Page(html.parser.HTMLParser):
     self.text += data
 
 
-def test_page_needs_nothing_beside_itself_and_escapes_every_name():
+def test_page_is_self_contained_and_escapes_names():
   text = html_report.render(make_report('validation', 'test'))
   page = _Page(text)
   assert not {'script', 'link', 'iframe', 'object', 'i', 'b'} & set(page.tags)
   assert len(page.addresses) == 5
   assert all(address.startswith('data:image/') for address in page.addresses)
   assert not re.search(r'url\(|@import|https?:', text)
-  for shown in NAMES + ['a/<b>.jpg', '</td><b>', 'my & set', 'too & small',
-                        'validation: validation/<i>']:
-    assert shown in page.text, shown
+  for name in NAMES + ['a/<b>.jpg', '</td><b>', 'my & set', 'too & small',
+                       'validation: validation/<i>']:
+    assert name in page.text, name
 
 
-def test_page_reports_test_and_calls_only_validation_optimistic():
+def test_page_with_test_photos_calls_only_validation_optimistic():
   report = make_report('validation', 'test',
                        chosen='the checkpoint is the best on these photos')
   text = _Page(html_report.render(report)).text
@@ -139,7 +139,7 @@ def test_page_reports_test_and_calls_only_validation_optimistic():
   assert 'so it is optimistic' not in text
 
 
-def test_page_without_test_photos_says_what_is_optimistic():
+def test_page_without_test_photos_calls_validation_optimistic():
   report = make_report('validation', chosen='the checkpoint is the best')
   text = _Page(html_report.render(report)).text
   assert 'of the 60 validation photos are right' in text
@@ -148,14 +148,14 @@ def test_page_without_test_photos_says_what_is_optimistic():
   assert 'uses the same photos, so it is optimistic' in text
 
 
-def test_page_where_nothing_was_chosen_calls_nothing_optimistic():
+def test_page_without_choice_on_its_photos_calls_nothing_optimistic():
   for split in ('validation', 'test'):
     text = _Page(html_report.render(make_report(split, fitted=False))).text
     assert 'Optimistic' not in text
     assert 'No temperature: no reason <b>.' in text
 
 
-def test_page_of_a_bare_run_says_what_is_not_there():
+def test_page_of_bare_run_names_what_is_missing():
   report = make_report(
       'test', fitted=False, curves=curves.Curves([], [], [], ['/x/events.1']),
       wrong=[], pictures=[], flags=[], flags_note='No flags noted.',
@@ -168,7 +168,7 @@ def test_page_of_a_bare_run_says_what_is_not_there():
   assert 'Accepting only high scores' not in text
 
 
-def test_page_of_many_classes_has_a_picture_as_matrix():
+def test_page_of_many_classes_has_confusion_matrix_as_picture():
   text = html_report.render(make_report(
       'validation', names=['class %d' % i for i in range(50)]))
   page = _Page(text)
@@ -176,19 +176,19 @@ def test_page_of_many_classes_has_a_picture_as_matrix():
   assert 'class="matrix"' not in text
 
 
-def test_page_of_names_that_utf8_cannot_hold_can_be_written():
+def test_page_with_names_that_are_not_utf8_can_be_encoded():
   text = html_report.render(make_report('test', names=['a\udc80', 'b']))
   assert 'a\\udc80' in text.encode('utf-8').decode('utf-8')
 
 
-def test_page_shows_what_is_refused_and_the_nearest_photos():
+def test_page_shows_refused_photos_and_their_nearest_photos():
   report = make_report('validation', 'test')
   report = report._replace(ood=make_ood(report.results))
   text = html_report.render(report)
   page = _Page(text)
   assert not {'script', 'b', 'i'} & set(page.tags)
   assert page.text.count('refused, similarity') == 4
-  # Each with those of the bank, nearest first; one picture is not there.
+  # Each with photos of the bank, nearest first, one without a picture.
   assert page.text.count('train: daisy/<b>near</b>.jpg') == 4
   assert page.text.count('train: record 1') == 4
   assert page.text.count('cannot be shown') == 4
@@ -220,14 +220,14 @@ def test_refused_photos_are_those_of_the_lowest_scores():
     assert photo.predicted == counted.probabilities[photo.position].argmax()
 
 
-def test_page_without_a_bank_says_why():
+def test_page_without_bank_gives_reason():
   text = _Page(html_report.render(make_report('test'))).text
   assert 'Not computed: no <photos>.' in text
 
 
 def test_class_rows_have_wilson_intervals_of_precision_and_recall():
-  found = metrics.compute([0, 0, 0, 1], np.eye(3)[[0, 0, 1, 1]], NAMES)
-  rows = html_report.class_rows(found, {'daisy': 7})
+  computed = metrics.compute([0, 0, 0, 1], np.eye(3)[[0, 0, 1, 1]], NAMES)
+  rows = html_report.class_rows(computed, {'daisy': 7})
   assert (rows[0]['precision'], rows[0]['recall']) == (1.0, 2 / 3)
   assert rows[0]['precision_interval'] == metrics.wilson_interval(2, 2)
   assert rows[0]['recall_interval'] == metrics.wilson_interval(2, 3)
@@ -240,21 +240,22 @@ def test_threshold_rows_choose_on_validation_and_count_on_test():
   report = make_report('validation', 'test')
   rows = html_report.threshold_rows(report)
   assert [row['calibrated'] for row in rows] == [False] * 3 + [True] * 3
-  base, test = report.results
+  validation, test = report.results
   row = rows[1]
   chosen = calibration.choose_threshold(
-      *calibration.scores_of(base.counted.probabilities, base.counted.labels),
+      *calibration.scores_of(validation.counted.probabilities,
+                             validation.counted.labels),
       target=0.95)
   assert row['threshold'] == pytest.approx(chosen.threshold)
   scores, right = calibration.scores_of(test.counted.probabilities,
                                         test.counted.labels)
-  taken = scores >= row['threshold']
-  assert row['accepted'] == pytest.approx(np.mean(taken))
-  assert row['accuracy'] == pytest.approx(np.mean(right[taken]))
+  accepted = scores >= row['threshold']
+  assert row['accepted'] == pytest.approx(np.mean(accepted))
+  assert row['accuracy'] == pytest.approx(np.mean(right[accepted]))
 
 
 def points_of(line):
-  """Returns the (x, y) of a <polyline>."""
+  """Returns the points of a <polyline>: [(x, y)]."""
   return [tuple(map(float, pair.split(',')))
           for pair in line.getAttribute('points').split()]
 
@@ -262,7 +263,7 @@ def points_of(line):
 @pytest.mark.parametrize('points', [
     [(0, 1.0)], [(0, 1.0), (1, 1.0)], [(7, math.nan), (8, -3e-7), (9, 0.0)],
     [(0, 1e30), (1, -1e30)]])
-def test_line_chart_of_odd_values_is_sound_xml(points):
+def test_line_chart_of_odd_values_is_well_formed_xml(points):
   text = charts.line_chart([('<a>', points)], 'a "title" & <more>', 'step')
   root = xml.dom.minidom.parseString(text).documentElement
   assert root.getAttribute('aria-label') == 'a "title" & <more>'
@@ -271,7 +272,7 @@ def test_line_chart_of_odd_values_is_sound_xml(points):
                for number in point)
 
 
-def test_line_chart_puts_points_where_they_belong():
+def test_line_chart_places_points_in_proportion():
   text = charts.line_chart([('a', [(0, 0.0), (50, 0.5), (100, 1.0)])], 't', 'x')
   root = xml.dom.minidom.parseString(text).documentElement
   line = next(line for line in root.getElementsByTagName('polyline')
@@ -284,27 +285,28 @@ def test_line_chart_puts_points_where_they_belong():
     assert word in words
 
 
-def test_line_chart_of_a_long_curve_stays_small_and_keeps_its_end():
-  row = [(step, math.sin(step)) for step in range(100000)]
-  text = charts.line_chart([('a', row)], 't', 'x')
+def test_line_chart_of_long_curve_stays_small_and_keeps_its_end():
+  points = [(step, math.sin(step)) for step in range(100000)]
+  text = charts.line_chart([('a', points)], 't', 'x')
   assert len(text) < 20000
   assert '%.1f,' % 628 in text
 
 
-def test_line_chart_leaves_a_gap_where_a_value_is_not_finite():
-  row = [(0, 1.0), (1, 2.0), (2, math.nan), (3, 1.0), (4, math.inf), (5, 2.0)]
-  text = charts.line_chart([('a', row)], 't', 'x')
+def test_line_chart_has_gap_where_value_is_not_finite():
+  points = [(0, 1.0), (1, 2.0), (2, math.nan), (3, 1.0), (4, math.inf),
+            (5, 2.0)]
+  text = charts.line_chart([('a', points)], 't', 'x')
   assert text.count('stroke="%s"' % charts.COLOURS[0]) == 3
 
 
-def test_line_chart_without_a_point_is_refused():
+def test_line_chart_without_points_or_with_4_curves_raises():
   with pytest.raises(ValueError, match="no point to draw in 't'"):
     charts.line_chart([('a', [(1, math.nan)])], 't', 'x')
   with pytest.raises(ValueError, match='4 curves, at most 3'):
     charts.line_chart([('a', [(1, 1.0)])] * 4, 't', 'x')
 
 
-def test_histogram_counts_shares_of_each_list_and_marks_the_threshold():
+def test_histogram_shows_shares_of_each_list_and_marks_threshold():
   text = charts.histogram([('a', [0.0, 0.0, 0.0, 1.0]), ('b', [1.0, math.nan])],
                           't', 'x', mark=0.5, num_bins=2)
   root = xml.dom.minidom.parseString(text).documentElement
@@ -322,7 +324,7 @@ def test_histogram_counts_shares_of_each_list_and_marks_the_threshold():
 
 
 @pytest.mark.parametrize('values', [[0.5], [0.5] * 9, [-1e30, 1e30]])
-def test_histogram_of_odd_values_is_sound_xml(values):
+def test_histogram_of_odd_values_is_well_formed_xml(values):
   text = charts.histogram([('<a>', values)], 'a & b', 'x', mark=values[0])
   root = xml.dom.minidom.parseString(text).documentElement
   for line in root.getElementsByTagName('polyline'):
@@ -330,12 +332,12 @@ def test_histogram_of_odd_values_is_sound_xml(values):
                for number in point)
 
 
-def test_histogram_without_a_value_is_refused():
+def test_histogram_without_values_raises():
   with pytest.raises(ValueError, match="no value to draw in 't'"):
     charts.histogram([('a', [math.nan])], 't', 'x')
 
 
-def test_reliability_chart_has_a_bar_as_high_as_the_accuracy():
+def test_reliability_chart_bar_has_height_of_accuracy():
   probabilities = np.array([[0.8, 0.2]] * 4)
   bins = calibration.reliability(probabilities, [0, 0, 0, 1])
   root = xml.dom.minidom.parseString(
@@ -360,19 +362,20 @@ def write_events(path, points, tag='total_loss_1'):
   return path
 
 
-def test_curves_of_a_killed_run_leave_out_the_steps_that_were_lost(tmp_path):
-  # In the order of the seconds in their names, not of the names as text.
+def test_curves_of_killed_run_omit_lost_steps(tmp_path):
+  # Files are in the order of the seconds in their names, not alphabetical.
   write_events(tmp_path / 'events.out.tfevents.999.x', [(0, 4.0), (10, 3.0)])
   write_events(tmp_path / 'events.out.tfevents.1000.x',
                [(10, 2.5), (20, 2.0), (30, 1.0)])
   write_events(tmp_path / 'events.out.tfevents.2000.x', [(15, 2.25), (25, 1.5)])
-  found = curves.read(str(tmp_path))
-  assert found.training_loss == [(0, 4.0), (10, 2.5), (15, 2.25), (25, 1.5)]
-  assert found.validation_accuracy == found.damaged == []
+  run_curves = curves.read(str(tmp_path))
+  assert run_curves.training_loss == [
+      (0, 4.0), (10, 2.5), (15, 2.25), (25, 1.5)]
+  assert run_curves.validation_accuracy == run_curves.damaged == []
 
 
 @pytest.mark.parametrize('damage', ['cut', 'flipped'])
-def test_curves_of_a_damaged_event_file_have_what_came_before(tmp_path, damage):
+def test_curves_of_damaged_event_file_end_before_damage(tmp_path, damage):
   path = write_events(tmp_path / 'events.out.tfevents.5.x',
                       [(step, float(step)) for step in range(20)])
   data = bytearray(path.read_bytes())
@@ -381,31 +384,31 @@ def test_curves_of_a_damaged_event_file_have_what_came_before(tmp_path, damage):
   else:
     data[len(data) // 2] ^= 255
   path.write_bytes(data)
-  found = curves.read(str(tmp_path))
-  assert 5 <= len(found.training_loss) < 20
-  assert found.training_loss[:5] == [(step, float(step)) for step in range(5)]
+  run_curves = curves.read(str(tmp_path))
+  assert 5 <= len(run_curves.training_loss) < 20
+  assert run_curves.training_loss[:5] == [
+      (step, float(step)) for step in range(5)]
   if damage == 'flipped':
-    assert found.damaged == [str(path)]
+    assert run_curves.damaged == [str(path)]
 
 
-def test_curves_of_validation_come_from_its_file_and_survive_half_a_line(
-    tmp_path):
+def test_curves_of_validation_are_read_despite_incomplete_line(tmp_path):
   lines = [{'step': 20, 'accuracy': 0.7, 'loss': 0.9},
            {'step': 10, 'accuracy': 0.5, 'loss': 1.5}]
   (tmp_path / 'validation.jsonl').write_text(
       ''.join(json.dumps(line) + '\n' for line in lines) + '{"step": 3')
   write_events(tmp_path / 'events.out.tfevents.5.x', [(1, 0.1)],
                'validation/Accuracy')
-  found = curves.read(str(tmp_path))
-  assert found.validation_accuracy == [(10, 0.5), (20, 0.7)]
-  assert found.validation_loss == [(10, 1.5), (20, 0.9)]
-  assert found.damaged == [str(tmp_path / 'validation.jsonl')]
+  run_curves = curves.read(str(tmp_path))
+  assert run_curves.validation_accuracy == [(10, 0.5), (20, 0.7)]
+  assert run_curves.validation_loss == [(10, 1.5), (20, 0.9)]
+  assert run_curves.damaged == [str(tmp_path / 'validation.jsonl')]
   (tmp_path / 'validation.jsonl').unlink()
   assert curves.read(str(tmp_path)).validation_accuracy == [
       (1, pytest.approx(0.1))]
 
 
-def test_curves_of_training_are_means_filled_up_with_single_steps(tmp_path):
+def test_curves_of_training_are_means_supplemented_by_single_steps(tmp_path):
   write_events(tmp_path / 'events.out.tfevents.5.x',
                [(1, 3.0), (3, 2.5), (9, 2.0)])
   lines = [{'step': step, 'train_loss': 1.0 / step} for step in (2, 4)]
@@ -417,36 +420,36 @@ def test_curves_of_training_are_means_filled_up_with_single_steps(tmp_path):
     assert curves.read(str(tmp_path)).training_loss == expected
 
 
-def test_curves_of_a_plain_run_come_from_the_evaluations_of_validation(
-    tmp_path):
+def test_curves_of_plain_run_come_from_evaluations_of_validation(tmp_path):
   lines = [{'global_step': 5, 'accuracy': 0.5, 'split': 'validation'},
            {'global_step': 6, 'accuracy': 0.9, 'split': 'train'}]
   (tmp_path / 'metrics.jsonl').write_text(
       ''.join(json.dumps(line) + '\n' for line in lines))
-  found = curves.read(str(tmp_path / 'no'), str(tmp_path))
-  assert found == curves.Curves([], [], [(5, 0.5)], [])
+  run_curves = curves.read(str(tmp_path / 'no'), str(tmp_path))
+  assert run_curves == curves.Curves([], [], [(5, 0.5)], [])
 
 
-def test_wrong_photos_are_those_of_the_highest_scores_over_all_splits():
+def test_find_wrong_photos_returns_highest_scores_of_all_splits():
   results = [make_result('validation'), make_result('test', seed=5)]
-  found = wrong_photos.find(results, 1000)
-  assert len(found) == sum(r.metrics.photos - np.trace(r.metrics.confusion)
-                           for r in results)
-  assert {photo.split for photo in found} == {'validation', 'test'}
-  assert [p.score for p in found] == sorted((p.score for p in found),
-                                            reverse=True)
-  assert all(p.label != p.predicted and p.score >= p.label_score for p in found)
-  assert wrong_photos.find(results, 3) == found[:3]
+  photos = wrong_photos.find(results, 1000)
+  assert len(photos) == sum(r.metrics.photos - np.trace(r.metrics.confusion)
+                            for r in results)
+  assert {photo.split for photo in photos} == {'validation', 'test'}
+  assert [p.score for p in photos] == sorted((p.score for p in photos),
+                                             reverse=True)
+  assert all(p.label != p.predicted and p.score >= p.label_score
+             for p in photos)
+  assert wrong_photos.find(results, 3) == photos[:3]
   assert wrong_photos.find(results, 0) == []
 
 
-def test_read_photos_finds_records_by_their_number_over_all_files(tmp_path):
+def test_read_photos_finds_records_by_number_across_files(tmp_path):
   paths = dataset_kit.make_shards(tmp_path, 'x', 'test', [3, 1, 4])
-  found = dict(wrong_photos.read_photos(map(str, paths), [7, 0, 3]))
-  assert found == {n: dataset_kit.photo_bytes(n) for n in (0, 3, 7)}
+  photos = dict(wrong_photos.read_photos(map(str, paths), [7, 0, 3]))
+  assert photos == {n: dataset_kit.photo_bytes(n) for n in (0, 3, 7)}
 
 
-def test_read_photos_leaves_a_damaged_record_out(tmp_path):
+def test_read_photos_omits_damaged_record(tmp_path):
   path, = dataset_kit.make_shards(tmp_path, 'x', 'test', [3])
   data = bytearray(path.read_bytes())
   data[100] ^= 255
@@ -455,13 +458,13 @@ def test_read_photos_leaves_a_damaged_record_out(tmp_path):
 
 
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
-def test_data_uri_is_a_small_jpeg(kind):
+def test_data_uri_is_small_jpeg(kind):
   text = wrong_photos.data_uri(dataset_kit.photo_bytes(1, kind, (900, 300)))
   assert text.startswith('data:image/jpeg;base64,/9j/')
   assert len(text) < 30000
 
 
-def test_data_uri_of_no_photo_is_none():
+def test_data_uri_of_unreadable_photo_is_none():
   assert wrong_photos.data_uri(None) is None
   assert wrong_photos.data_uri(b'no photo') is None
   assert wrong_photos.data_uri(dataset_kit.photo_bytes(1)[:200]) is None
@@ -472,16 +475,15 @@ def test_data_uri_of_no_photo_is_none():
     ('[]', [], 'holds no table'),
     ('{"b": 0.5, "a": "x", "c": null, "d": [1]}',
      [('a', 'x'), ('b', '0.5'), ('c', 'null'), ('d', '[1]')], None)])
-def test_flags_of_a_run_are_read_or_what_is_wrong_is_said(tmp_path, text, rows,
-                                                          note):
+def test_read_flags_returns_rows_or_note(tmp_path, text, rows, note):
   if text is not None:
     (tmp_path / 'flags.json').write_text(text)
-  found, said = run_facts.read_flags(str(tmp_path))
-  assert found == rows
-  assert said is note or note in said
+  actual_rows, actual_note = run_facts.read_flags(str(tmp_path))
+  assert actual_rows == rows
+  assert actual_note is note or note in actual_note
 
 
-def test_skipped_files_come_from_their_list_or_else_the_manifest(tmp_path):
+def test_read_skipped_uses_list_or_else_manifest(tmp_path):
   folder = str(tmp_path)
   assert run_facts.read_skipped(folder, 'x') == run_facts.Skipped([], [], None)
   manifest.save(folder, manifest.Manifest(
@@ -489,7 +491,7 @@ def test_skipped_files_come_from_their_list_or_else_the_manifest(tmp_path):
   assert run_facts.read_skipped(folder, 'x').reasons == [('empty', 1)]
   (tmp_path / 'x_skipped.csv').write_text(
       'file,reason\n"a/2.jpg","cut, off"\n"a/3.jpg","cut, off"\n"b","small"\n')
-  found = run_facts.read_skipped(folder, 'x')
-  assert found.reasons == [('cut, off', 2), ('small', 1)]
-  assert found.files[1] == ('a/3.jpg', 'cut, off')
-  assert found.origin == str(tmp_path / 'x_skipped.csv')
+  skipped = run_facts.read_skipped(folder, 'x')
+  assert skipped.reasons == [('cut, off', 2), ('small', 1)]
+  assert skipped.files[1] == ('a/3.jpg', 'cut, off')
+  assert skipped.origin == str(tmp_path / 'x_skipped.csv')

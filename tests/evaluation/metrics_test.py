@@ -16,34 +16,34 @@ def random_case(classes=7, photos=300):
 def test_compute_agrees_with_scikit_learn():
   labels, probabilities = random_case()
   names = list('abcdefg')
-  found = metrics.compute(labels, probabilities, names)
+  computed = metrics.compute(labels, probabilities, names)
   predicted = probabilities.argmax(axis=1)
-  assert found.photos == 300
-  assert found.accuracy == pytest.approx(
+  assert computed.photos == 300
+  assert computed.accuracy == pytest.approx(
       sklearn_metrics.accuracy_score(labels, predicted))
-  assert found.recall_5 == pytest.approx(
+  assert computed.recall_5 == pytest.approx(
       sklearn_metrics.top_k_accuracy_score(labels, probabilities, k=5))
   np.testing.assert_array_equal(
-      found.confusion, sklearn_metrics.confusion_matrix(labels, predicted))
+      computed.confusion, sklearn_metrics.confusion_matrix(labels, predicted))
   precision, recall, _, present = (
       sklearn_metrics.precision_recall_fscore_support(labels, predicted))
-  assert [c.precision for c in found.classes] == pytest.approx(precision)
-  assert [c.recall for c in found.classes] == pytest.approx(recall)
-  assert [c.photos for c in found.classes] == list(present)
+  assert [c.precision for c in computed.classes] == pytest.approx(precision)
+  assert [c.recall for c in computed.classes] == pytest.approx(recall)
+  assert [c.photos for c in computed.classes] == list(present)
 
 
 def test_class_metrics_without_prediction_or_photo_is_none():
   confusion = metrics.confusion_matrix([0, 0, 1], [0, 0, 0], 3)
-  found = metrics.class_metrics(confusion, ['a', 'b', 'c'])
-  assert (found[0].precision, found[0].recall) == (pytest.approx(2 / 3), 1.0)
-  assert (found[1].precision, found[1].recall) == (None, 0.0)
-  assert (found[2].precision, found[2].recall) == (None, None)
+  rows = metrics.class_metrics(confusion, ['a', 'b', 'c'])
+  assert (rows[0].precision, rows[0].recall) == (pytest.approx(2 / 3), 1.0)
+  assert (rows[1].precision, rows[1].recall) == (None, 0.0)
+  assert (rows[2].precision, rows[2].recall) == (None, None)
 
 
 def test_recall_at_equal_probabilities_gives_no_credit():
-  same = np.full([4, 10], 0.1)
-  assert metrics.recall_at([9, 9, 9, 9], same, 5) == 0.0
-  assert metrics.recall_at([0, 4, 5, 9], same, 5) == 0.5
+  probabilities = np.full([4, 10], 0.1)
+  assert metrics.recall_at([9, 9, 9, 9], probabilities, 5) == 0.0
+  assert metrics.recall_at([0, 4, 5, 9], probabilities, 5) == 0.5
 
 
 def test_recall_at_with_few_classes_is_one():
@@ -62,8 +62,8 @@ def test_wilson_interval_matches_published_figures():
                                   (15, 148, 0.0624, 0.1605),
                                   (0, 20, 0.0, 0.1611),
                                   (1, 29, 0.0061, 0.1718)):
-    found = metrics.wilson_interval(right, total)
-    assert found == pytest.approx((low, high), abs=5e-5)
+    interval = metrics.wilson_interval(right, total)
+    assert interval == pytest.approx((low, high), abs=5e-5)
 
 
 def test_wilson_interval_all_right_ends_at_one():

@@ -16,7 +16,7 @@ NAMES = ['daisy', '蒲公英', 'a "quoted", name']
 
 
 def counted(photos=6):
-  """Six photos, two of each class, the last one wrong."""
+  """Returns the Counted of two photos per class, the last one wrong."""
   labels = np.array([0, 0, 1, 1, 2, 2])[:photos]
   probabilities = np.eye(3, dtype=np.float32)[labels] * 0.8 + 0.1
   probabilities[-1] = [0.7, 0.2, 0.1]
@@ -28,7 +28,7 @@ def metrics_of(case):
   return metrics.compute(case.labels, case.probabilities, NAMES)
 
 
-def test_print_metrics_has_slims_form_and_a_row_a_class():
+def test_print_metrics_has_slims_format_and_one_row_per_class():
   stream = io.StringIO()
   report.print_metrics(metrics_of(counted()), stream)
   lines = stream.getvalue().split('\n')
@@ -41,10 +41,11 @@ def test_print_metrics_has_slims_form_and_a_row_a_class():
                   ['a "quoted", name', '1.000', '0.500', '2']]
 
 
-def test_print_metrics_of_many_classes_points_to_the_file():
-  many = metrics.compute([0], np.eye(1, 1001), [str(i) for i in range(1001)])
+def test_print_metrics_of_many_classes_refers_to_file():
+  many_classes = metrics.compute([0], np.eye(1, 1001),
+                                 [str(i) for i in range(1001)])
   stream = io.StringIO()
-  report.print_metrics(many, stream)
+  report.print_metrics(many_classes, stream)
   assert 'metrics.jsonl' in stream.getvalue()
   assert stream.getvalue().count('\n') < 6
 
@@ -54,27 +55,27 @@ def test_write_appends_metrics_and_writes_predictions_and_picture(tmp_path):
   with tf.Graph().as_default():
     with report.EventFile(str(tmp_path)) as writer:
       for _ in range(2):
-        files = report.write(str(tmp_path), case, metrics_of(case), NAMES,
+        paths = report.write(str(tmp_path), case, metrics_of(case), NAMES,
                              'validation', writer)
-  assert [f.split('/')[-1] for f in files] == [
+  assert [path.split('/')[-1] for path in paths] == [
       'metrics.jsonl', 'predictions-validation-40.csv',
       'confusion-validation-40.png']
   lines = (tmp_path / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()
-  found = [json.loads(line) for line in lines]
-  assert [f['accuracy'] for f in found] == [5 / 6, 5 / 6]
-  assert found[0]['classes'][2] == {'label': NAMES[2], 'precision': 1.0,
-                                    'recall': 0.5, 'photos': 2}
-  with open(files[1], encoding='utf-8', newline='') as stream:
+  evaluations = [json.loads(line) for line in lines]
+  assert [row['accuracy'] for row in evaluations] == [5 / 6, 5 / 6]
+  assert evaluations[0]['classes'][2] == {'label': NAMES[2], 'precision': 1.0,
+                                          'recall': 0.5, 'photos': 2}
+  with open(paths[1], encoding='utf-8', newline='') as stream:
     rows = list(csv.DictReader(stream))
   assert len(rows) == 6
   assert rows[5] == {'file': 'c/5.jpg', 'label': NAMES[2],
                      'predicted': 'daisy', 'correct': '0',
                      'probability': '0.700000',
                      'label_probability': '0.100000'}
-  assert Image.open(files[2]).format == 'PNG'
+  assert Image.open(paths[2]).format == 'PNG'
 
 
-def test_write_gives_tensorboard_curves_of_their_own_to_each_split(tmp_path):
+def test_write_gives_each_split_its_own_tensorboard_curves(tmp_path):
   case = counted()
   with tf.Graph().as_default():
     with report.EventFile(str(tmp_path)) as writer:
@@ -97,7 +98,7 @@ def test_write_gives_tensorboard_curves_of_their_own_to_each_split(tmp_path):
   assert png.startswith(b'\x89PNG')
 
 
-def test_confusion_png_shows_the_cells():
+def test_confusion_png_shows_cells():
   names = ['a', 'b']
   right = confusion_plot.to_png(np.array([[9, 0], [0, 9]]), names, 't')
   wrong = confusion_plot.to_png(np.array([[0, 9], [9, 0]]), names, 't')

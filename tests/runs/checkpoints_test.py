@@ -16,24 +16,24 @@ from kits.checkpoint_kit import write_checkpoints
 from runs import checkpoints
 
 
-def test_newest_goes_by_tensorflows_list_not_by_name(tmp_path):
+def test_newest_follows_tensorflows_list_instead_of_names(tmp_path):
   prefixes = write_checkpoints(tmp_path, [900, 1000, 20])
   assert checkpoints.newest(str(tmp_path)) == prefixes[-1]
 
 
-def test_newest_skips_a_checkpoint_whose_files_are_gone(tmp_path):
+def test_newest_skips_checkpoint_without_index(tmp_path):
   prefixes = write_checkpoints(tmp_path, [1, 2])
   os.remove(prefixes[1] + '.index')
   assert checkpoints.newest(str(tmp_path)) == prefixes[0]
 
 
-def test_newest_skips_a_checkpoint_without_its_data(tmp_path):
+def test_newest_skips_checkpoint_without_data(tmp_path):
   prefixes = write_checkpoints(tmp_path, [1, 2])
   os.remove(prefixes[1] + '.data-00000-of-00001')
   assert checkpoints.newest(str(tmp_path)) == prefixes[0]
 
 
-def test_newest_skips_a_checkpoint_whose_data_is_cut_short(tmp_path):
+def test_newest_skips_checkpoint_with_truncated_data(tmp_path):
   prefixes = write_checkpoints(tmp_path, [1, 2])
   data = prefixes[1] + '.data-00000-of-00001'
   os.truncate(data, os.path.getsize(data) - 1)
@@ -44,27 +44,27 @@ def test_newest_skips_a_checkpoint_whose_data_is_cut_short(tmp_path):
     checkpoint_files.open_reader(prefixes[1])
 
 
-def test_newest_without_list_goes_by_step(tmp_path):
+def test_newest_without_list_takes_highest_step(tmp_path):
   prefixes = write_checkpoints(tmp_path, [1000, 900])
   os.remove(str(tmp_path / 'checkpoint'))
   assert checkpoints.newest(str(tmp_path)) == prefixes[0]
 
 
-def test_newest_in_a_moved_folder_finds_the_moved_files(tmp_path):
+def test_newest_in_moved_folder_finds_moved_files(tmp_path):
   write_checkpoints(tmp_path / 'old', [7])
   shutil.move(str(tmp_path / 'old'), str(tmp_path / 'new'))
   assert checkpoints.newest(str(tmp_path / 'new')) == str(
       tmp_path / 'new' / 'model.ckpt-7')
 
 
-def test_newest_in_a_copied_folder_finds_the_copied_files(tmp_path):
+def test_newest_in_copied_folder_finds_copied_files(tmp_path):
   write_checkpoints(tmp_path / 'old', [7])
   shutil.copytree(str(tmp_path / 'old'), str(tmp_path / 'new'))
   assert checkpoints.newest(str(tmp_path / 'new')) == str(
       tmp_path / 'new' / 'model.ckpt-7')
 
 
-def test_newest_and_resolve_leave_the_place_that_the_list_names_alone(
+def test_newest_and_resolve_ignore_the_folder_that_the_list_names(
     tmp_path, monkeypatch):
   monkeypatch.setattr(checkpoints, 'COPY_PATIENCE_SECS', 0.1)
   write_checkpoints(tmp_path / 'old', [7, 8])
@@ -76,7 +76,8 @@ def test_newest_and_resolve_leave_the_place_that_the_list_names_alone(
 
 
 @pytest.mark.parametrize('name', ['a[b]', 'a[', 'a\\b', 'a*', 'a?', 'a[b]/c'])
-def test_newest_and_resolve_path_that_is_a_pattern_is_refused(tmp_path, name):
+def test_newest_and_resolve_path_with_pattern_characters_raise_input_error(
+    tmp_path, name):
   folder = tmp_path / name
   folder.mkdir(parents=True)
   message = re.escape(
@@ -90,7 +91,7 @@ def test_newest_and_resolve_path_that_is_a_pattern_is_refused(tmp_path, name):
     checkpoints.resolve(str(folder / 'model.ckpt-1'))
 
 
-def test_checkpoints_in_a_folder_with_an_unusual_name_are_found(tmp_path):
+def test_checkpoints_in_folder_with_unusual_name_are_found(tmp_path):
   folder = tmp_path / 'a]b, {c}!@%d #\'"$;&()'
   prefixes = write_checkpoints(folder, [1, 2])
   assert checkpoints.newest(str(folder)) == prefixes[1]
@@ -101,7 +102,7 @@ def test_checkpoints_in_a_folder_with_an_unusual_name_are_found(tmp_path):
 
 
 @pytest.mark.parametrize('content', [None, '', 'model_checkpoint_path: "mo'])
-def test_newest_in_an_empty_or_half_written_folder_returns_none(
+def test_newest_in_folder_without_checkpoints_returns_none(
     tmp_path, content):
   if content is not None:
     (tmp_path / 'checkpoint').write_text(content)
@@ -129,46 +130,47 @@ def copy_slowly(source, target, pause):
     ('checkpoint', '.data-00000-of-00001', '.index'),
     ('checkpoint', '.index', '.data-00000-of-00001'),
     ('.index', 'checkpoint', '.data-00000-of-00001')])
-def test_resolve_waits_for_a_checkpoint_that_is_being_copied(
+def test_resolve_waits_for_checkpoint_that_is_being_copied(
     tmp_path, monkeypatch, order):
   monkeypatch.setattr(checkpoints, 'COPY_PATIENCE_SECS', 3.0)
   monkeypatch.setattr(checkpoints, '_LOOK_SECS', 0.01)
-  write_checkpoints(tmp_path / 'there', [1, 2])
-  # On another machine, where the absolute paths of the list lead nowhere.
+  write_checkpoints(tmp_path / 'original', [1, 2])
+  # As on another machine, where the paths in the list do not exist.
   source, target = tmp_path / 'source', tmp_path / 'target'
-  (tmp_path / 'there').rename(source)
+  (tmp_path / 'original').rename(source)
   target.mkdir()
   for name in os.listdir(str(source)):
     if 'ckpt-1' in name:
       shutil.copy(str(source / name), str(target / name))
-  begun = threading.Event()
+  list_copied = threading.Event()
 
   def copy():
     for name in order:
       name = name if name == 'checkpoint' else 'model.ckpt-2' + name
       copy_slowly(str(source / name), str(target / name), 0.05)
       if name == 'checkpoint':
-        begun.set()
+        list_copied.set()
 
-  copying = threading.Thread(target=copy)
-  copying.start()
-  begun.wait(20)
+  copy_thread = threading.Thread(target=copy)
+  copy_thread.start()
+  list_copied.wait(20)
   assert checkpoints.newest(str(target)) == str(target / 'model.ckpt-1')
   assert checkpoints.resolve(str(target)) == str(target / 'model.ckpt-2')
   assert checkpoint_files.is_complete(str(target / 'model.ckpt-2'))
-  copying.join()
+  copy_thread.join()
 
 
-def test_resolve_takes_an_older_one_where_the_newest_stands_still(
+def test_resolve_falls_back_when_newest_stays_incomplete(
     tmp_path, monkeypatch):
   monkeypatch.setattr(checkpoints, 'COPY_PATIENCE_SECS', 0.1)
   first, second = write_checkpoints(tmp_path, [1, 2])
   os.truncate(second + '.data-00000-of-00001', 5)
   assert checkpoints.resolve(str(tmp_path)) == first
-  assert checkpoints.resolve(second) == second  # Asked for by name.
+  assert checkpoints.resolve(second) == second  # Requested by name.
 
 
-def test_resolve_takes_the_best_one_where_training_keeps_one(tmp_path, log):
+def test_resolve_takes_best_checkpoint_unless_newest_is_requested(
+    tmp_path, log):
   first, last = write_checkpoints(tmp_path, [1, 9])
   best, = write_checkpoints(tmp_path / 'best', [4])
   train_dir = str(tmp_path)
@@ -178,12 +180,12 @@ def test_resolve_takes_the_best_one_where_training_keeps_one(tmp_path, log):
     assert checkpoints.find(train_dir, which) == expected
     assert ('Using the best checkpoint, %s;' % best in log.text) == (
         expected == best)
-    # One checkpoint, and the folder of the best itself, are what they are.
+    # A path of a checkpoint, or of the folder best/, leaves no choice.
     assert checkpoints.resolve(first, which) == first
   assert checkpoints.resolve(str(tmp_path / 'best')) == best
 
 
-def test_resolve_without_a_best_one_takes_the_newest(tmp_path):
+def test_resolve_without_best_checkpoint_takes_newest(tmp_path):
   _, last = write_checkpoints(tmp_path, [1, 9])
   for _ in range(2):
     assert checkpoints.resolve(str(tmp_path)) == last
@@ -196,7 +198,7 @@ def test_resolve_without_a_best_one_takes_the_newest(tmp_path):
 
 
 @pytest.mark.parametrize('missing', ['.index', '.data-00000-of-00001'])
-def test_resolve_does_not_fall_back_from_a_best_one_that_is_half_copied(
+def test_resolve_incomplete_best_checkpoint_does_not_fall_back_to_newest(
     tmp_path, monkeypatch, missing):
   monkeypatch.setattr(checkpoints, 'COPY_PATIENCE_SECS', 0.1)
   write_checkpoints(tmp_path, [9])
@@ -207,14 +209,14 @@ def test_resolve_does_not_fall_back_from_a_best_one_that_is_half_copied(
     checkpoints.resolve(str(tmp_path))
 
 
-def test_resolve_takes_the_single_file_of_2016(tmp_path):
+def test_resolve_takes_single_file_checkpoint_of_2016(tmp_path):
   prefix, = write_checkpoints(tmp_path, [5], tf.train.SaverDef.V1)
   assert os.path.isfile(prefix)
   assert checkpoints.resolve(prefix) == prefix
   assert checkpoints.read_global_step(prefix) == 5
 
 
-def test_resolve_without_checkpoint_names_the_path(tmp_path):
+def test_resolve_without_checkpoint_names_path(tmp_path):
   with pytest.raises(InputError, match='no checkpoint in the folder'):
     checkpoints.resolve(str(tmp_path))
   with pytest.raises(InputError, match='no checkpoint at .*other'):
@@ -223,7 +225,7 @@ def test_resolve_without_checkpoint_names_the_path(tmp_path):
     checkpoints.resolve('')
 
 
-def test_read_global_step_without_one_goes_by_name(tmp_path):
+def test_read_global_step_without_variable_uses_file_name(tmp_path):
   with tf.Graph().as_default(), tf.Session() as session:
     weights = tf.get_variable('weights', [1])
     session.run(weights.initializer)
@@ -232,7 +234,7 @@ def test_read_global_step_without_one_goes_by_name(tmp_path):
   assert checkpoints.read_global_step(prefix) == 42
 
 
-def test_variables_to_restore_maps_averages_of_the_model_only():
+def test_variables_to_restore_maps_averages_of_model_variables_only():
   with tf.Graph().as_default():
     weights = slim.model_variable('net/weights', shape=[2])
     assert checkpoints.variables_to_restore() == {'net/weights': weights}
@@ -240,7 +242,7 @@ def test_variables_to_restore_maps_averages_of_the_model_only():
         'net/weights/ExponentialMovingAverage': weights}
 
 
-def test_check_fits_names_missing_and_other_shapes(tmp_path):
+def test_check_fits_names_missing_variables_and_different_shapes(tmp_path):
   prefix, = write_checkpoints(tmp_path, [1])
   with tf.Graph().as_default():
     same = tf.get_variable('net/weights', [2, 3])

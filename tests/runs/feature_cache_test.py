@@ -40,7 +40,7 @@ def _fill(cache, step=3):
               cache.num_photos)
 
 
-def test_cache_filled_gives_what_was_put_in(tmp_path):
+def test_cache_filled_returns_appended_rows(tmp_path):
   cache = _cache(tmp_path, views=2)
   assert not cache.is_complete()
   _fill(cache)
@@ -48,15 +48,15 @@ def test_cache_filled_gives_what_was_put_in(tmp_path):
   assert cache.is_complete()
   assert cache.labels().tolist() == [0, 1, 2, 0, 1, 2, 0, 1, 2, 0]
   assert cache.filenames()[9] == '写/9\n.jpg' and len(cache.filenames()) == 10
-  for found, wanted in zip(cache.features(), _rows(0, 20)):
-    np.testing.assert_array_equal(found, wanted)
+  for actual, expected in zip(cache.features(), _rows(0, 20)):
+    np.testing.assert_array_equal(actual, expected)
   on_disk = sum(os.path.getsize(os.path.join(cache.folder, name))
                 for name in os.listdir(cache.folder)
                 if name.startswith(('features', 'labels')))
   assert on_disk == cache.num_bytes == 20 * (17 * 4 + 8)
 
 
-def test_cache_batches_are_the_first_views_in_order(tmp_path):
+def test_cache_batches_are_first_views_in_order(tmp_path):
   cache = _cache(tmp_path, views=2)
   _fill(cache)
   batches = list(cache.batches(4))
@@ -67,8 +67,8 @@ def test_cache_batches_are_the_first_views_in_order(tmp_path):
 
 
 @pytest.mark.parametrize('memory', [17 * 4 * 4, 1 << 20])
-def test_cache_training_batches_have_each_row_once_an_epoch(tmp_path, memory,
-                                                            monkeypatch):
+def test_cache_training_batches_have_each_row_once_per_epoch(
+    tmp_path, memory, monkeypatch):
   monkeypatch.setattr(feature_cache, '_SHUFFLE_BYTES', memory)
   cache = _cache(tmp_path, photos=9, views=2)
   _fill(cache)
@@ -78,16 +78,16 @@ def test_cache_training_batches_have_each_row_once_an_epoch(tmp_path, memory,
     rows = []
     for _ in range(3):
       batch = next(batches)
-      found = batch.features[1][:, 0].astype(int)
-      np.testing.assert_array_equal(batch.features[0][:, 0, 0, 0], found)
-      np.testing.assert_array_equal(batch.labels, found % 9 % 3)
-      rows += found.tolist()
+      row_numbers = batch.features[1][:, 0].astype(int)
+      np.testing.assert_array_equal(batch.features[0][:, 0, 0, 0], row_numbers)
+      np.testing.assert_array_equal(batch.labels, row_numbers % 9 % 3)
+      rows += row_numbers.tolist()
     assert sorted(rows) == list(range(18))
     epochs.append(rows)
   assert epochs[0] != epochs[1] != list(range(18))
 
 
-def test_cache_training_batches_of_a_seed_are_the_same(tmp_path):
+def test_cache_training_batches_with_same_seed_are_equal(tmp_path):
   cache = _cache(tmp_path)
   _fill(cache)
   first, second, other = [
@@ -96,7 +96,7 @@ def test_cache_training_batches_of_a_seed_are_the_same(tmp_path):
   assert first == second != other
 
 
-def test_cache_batch_larger_than_the_split_goes_on_in_the_next_epoch(tmp_path):
+def test_cache_batch_larger_than_split_continues_in_next_epoch(tmp_path):
   cache = _cache(tmp_path, photos=3)
   _fill(cache)
   batch = next(cache.training_batches(8, np.random.RandomState(0)))
@@ -104,7 +104,7 @@ def test_cache_batch_larger_than_the_split_goes_on_in_the_next_epoch(tmp_path):
   assert sum(counts) == 8 and min(counts) >= 2
 
 
-def test_cache_interrupted_goes_on_after_the_counted_rows(tmp_path):
+def test_cache_interrupted_continues_after_saved_rows(tmp_path):
   cache = _cache(tmp_path)
   with pytest.raises(KeyboardInterrupt):
     with cache.fill() as writer:
@@ -119,7 +119,7 @@ def test_cache_interrupted_goes_on_after_the_counted_rows(tmp_path):
   assert len(cache.filenames()) == 10
 
 
-def test_cache_killed_before_the_count_drops_the_uncounted_rows(tmp_path):
+def test_cache_killed_before_save_drops_unsaved_rows(tmp_path):
   cache = _cache(tmp_path)
   with cache.fill() as writer:
     _append(writer, 4)
@@ -139,7 +139,7 @@ def test_cache_killed_before_the_count_drops_the_uncounted_rows(tmp_path):
 
 @pytest.mark.parametrize('name', ['features-0.f32', 'features-1.f32',
                                   'labels.i64', 'rows.json', 'key.json'])
-def test_cache_truncated_is_not_used_and_made_again(tmp_path, name):
+def test_cache_with_truncated_file_is_filled_again(tmp_path, name):
   cache = _cache(tmp_path)
   _fill(cache)
   path = os.path.join(cache.folder, name)
@@ -153,26 +153,26 @@ def test_cache_truncated_is_not_used_and_made_again(tmp_path, name):
 
 @pytest.mark.parametrize('change', [
     dict(network='other'), dict(photos=11), dict(views=2)])
-def test_cache_of_another_key_is_another_one(tmp_path, change):
+def test_cache_with_different_key_is_not_shared(tmp_path, change):
   _fill(_cache(tmp_path))
   assert _cache(tmp_path).is_complete()
   assert not _cache(tmp_path, **change).is_complete()
 
 
-def test_cache_that_does_not_fit_the_disk_is_refused_beforehand(tmp_path):
+def test_check_room_for_cache_larger_than_disk_raises_input_error(tmp_path):
   cache = _cache(tmp_path / 'not' / 'yet', photos=10 ** 15)
   with pytest.raises(InputError, match='MB are free; .*feature_cache_dir'):
     feature_cache.check_room([cache])
   feature_cache.check_room([_cache(tmp_path)])
 
 
-def test_cache_folder_that_cannot_be_made_is_one_clear_error(tmp_path):
+def test_cache_folder_that_cannot_be_created_raises_input_error(tmp_path):
   (tmp_path / 'file').write_bytes(b'')
   with pytest.raises(InputError, match='cannot write to the feature cache'):
     _fill(_cache(tmp_path / 'file'))
 
 
-def test_cache_full_disk_is_one_clear_error(tmp_path):
+def test_cache_on_full_disk_raises_input_error(tmp_path):
   cache = _cache(tmp_path)
 
   def fail():
@@ -186,40 +186,40 @@ def test_cache_full_disk_is_one_clear_error(tmp_path):
   assert cache.rows() == 4
 
 
-def test_cache_waits_for_another_process_until_it_is_asked_to_stop(
+def test_cache_waits_for_another_process_until_stop_is_requested(
     tmp_path, monkeypatch, caplog):
   monkeypatch.setattr(feature_cache, '_WAIT_SECS', 0.01)
   caplog.set_level(logging.INFO, logger='tensorflow')
   tf.logging.set_verbosity('INFO')
-  asked = iter([False, False, True])
+  stop_requests = iter([False, False, True])
   with _cache(tmp_path).fill() as writer:
-    with _cache(tmp_path).fill(lambda: next(asked)) as other:
-      assert other is None
+    with _cache(tmp_path).fill(lambda: next(stop_requests)) as second_writer:
+      assert second_writer is None
     _append(writer, 10)
   assert caplog.text.count('Another process is filling') == 1
   with _cache(tmp_path).fill() as writer:
     assert writer.rows == 10
 
 
-def test_fingerprint_records_changes_with_the_data(tmp_path):
+def test_fingerprint_records_changes_with_data(tmp_path):
   def write(name, *records):
     with tf.python_io.TFRecordWriter(str(tmp_path / name)) as writer:
       for record in records:
         writer.write(record)
     return str(tmp_path / name)
 
-  one = write('one', b'abc', b'def')
-  prints = [feature_cache.fingerprint_records(paths) for paths in (
-      [one], [write('same', b'abc', b'def')], [write('other', b'abd', b'def')],
-      [write('order', b'def', b'abc')], [write('first', b'abc'), one])]
-  assert prints[0] == prints[1]
-  assert len(set(prints)) == 4
+  path = write('one', b'abc', b'def')
+  fingerprints = [feature_cache.fingerprint_records(paths) for paths in (
+      [path], [write('same', b'abc', b'def')], [write('other', b'abd', b'def')],
+      [write('order', b'def', b'abc')], [write('first', b'abc'), path])]
+  assert fingerprints[0] == fingerprints[1]
+  assert len(set(fingerprints)) == 4
   with pytest.raises(InputError, match='gone'):
     feature_cache.fingerprint_records([str(tmp_path / 'gone')])
 
 
 def test_fingerprint_values_changes_with_name_shape_and_value():
   value = np.arange(6, dtype=np.float32)
-  prints = {feature_cache.fingerprint_values([pair]) for pair in (
+  fingerprints = {feature_cache.fingerprint_values([pair]) for pair in (
       ('a', value), ('b', value), ('a', value.reshape(2, 3)), ('a', value + 1))}
-  assert len(prints) == 4
+  assert len(fingerprints) == 4

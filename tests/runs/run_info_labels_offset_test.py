@@ -1,6 +1,7 @@
-"""Tests of runs/run_info.py: the labels offset is given once, in training.
+"""Tests of runs/run_info.py: the labels offset is given in training only.
 
-VGG and ResNet V1 have 1000 classes, ImageNet's records 1001 with `background`.
+VGG and ResNet V1 have 1000 classes; ImageNet's records have 1001, with
+`background`.
 """
 
 import csv
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-  """A few photos of ImageNet in data/, a run on them in train/."""
+  """A folder with a few ImageNet photos in data/ and their run in train/."""
   folder = tmp_path_factory.mktemp('imagenet')
   (folder / 'photos').mkdir()
   imagenet_kit.make_tree(folder / 'photos')
@@ -43,21 +44,21 @@ def evaluate(folder, *flags):
     eval_image_classifier.main([])
 
 
-def test_run_keeps_the_offset_and_its_first_class_is_tench(folder):
+def test_run_info_keeps_offset_and_first_class_is_tench(folder):
   run = run_info.load(str(folder / 'train'))
   assert run.labels_offset == 1
   assert len(run.labels) == 1000 and run.labels[0] == 'tench'
 
 
-def test_evaluation_uses_the_offset_of_the_run(folder):
+def test_evaluation_uses_offset_of_run(folder):
   evaluate(folder)
   rows, = [list(csv.DictReader(path.read_text().splitlines()))
            for path in (folder / 'eval').glob('predictions-*.csv')]
-  # Labels 1, 135 and 518 of the records, less 1.
+  # Labels 1, 135 and 518 of the records, minus 1.
   assert {row['label'] for row in rows} == {'tench', 'crane'}
 
 
-def test_export_classification_and_server_use_the_offset(folder, capsys):
+def test_export_classification_and_server_use_offset_of_run(folder, capsys):
   frozen = str(folder / 'a.pb')
   assert serving_kit.run(
       export_inference_graph, '--checkpoint_path=%s' % (folder / 'train'),
@@ -66,9 +67,10 @@ def test_export_classification_and_server_use_the_offset(folder, capsys):
   assert exported.labels[0] == 'tench' and len(exported.labels) == 1000
   assert exported.info.labels_offset == 1
   photo = serving_kit.make_photo(1)
-  of_run = Classifier.from_checkpoint(str(folder / 'train'))
-  assert of_run.labels == exported.labels
-  assert abs(of_run.classify([photo]) - exported.classify([photo])).max() < 1e-5
+  trained = Classifier.from_checkpoint(str(folder / 'train'))
+  assert trained.labels == exported.labels
+  differences = trained.classify([photo]) - exported.classify([photo])
+  assert abs(differences).max() < 1e-5
   with serving_kit.parsed_flags(server, '--model_name=' + frozen):
     service = server.service_from_flags()
     assert service.labels == exported.labels
@@ -77,12 +79,13 @@ def test_export_classification_and_server_use_the_offset(folder, capsys):
   capsys.readouterr()
   serving_kit.run(classify_image, '--frozen_graph=' + frozen, '--format=csv',
                   '--num_top_predictions=1000', str(folder / 'photo.jpg'))
-  shown = [row[2] for row in csv.reader(capsys.readouterr().out.splitlines())]
-  assert 'background' not in shown and len(shown) == 1 + 1000
+  rows = csv.reader(capsys.readouterr().out.splitlines())
+  printed_labels = [row[2] for row in rows]
+  assert 'background' not in printed_labels and len(printed_labels) == 1 + 1000
 
 
 @pytest.mark.parametrize('given', ['0', '2'])
-def test_other_offset_is_an_error_that_names_the_flag(folder, given):
+def test_different_offset_raises_error_that_names_flag(folder, given):
   flag = '--labels_offset=' + given
   message = flag + ', but the run in .*train'
   with pytest.raises(InputError, match=message):
@@ -97,7 +100,8 @@ def test_other_offset_is_an_error_that_names_the_flag(folder, given):
           flag, '--max_number_of_steps=2')
 
 
-def test_published_checkpoint_of_1000_classes_names_the_flag(folder, tmp_path):
+def test_published_checkpoint_of_1000_classes_without_offset_names_flag(
+    folder, tmp_path):
   prefix = serving_kit.save_checkpoint(
       tmp_path, 'cifarnet', ['%d' % number for number in range(1000)],
       with_run=False)

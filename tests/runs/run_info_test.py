@@ -11,13 +11,13 @@ INFO = run_info.RunInfo('lenet', ['a', '花'], 1, 28, 'lenet', 'digits', '/data'
                         None)
 
 
-def test_save_then_load_returns_the_same_facts(tmp_path):
+def test_save_then_load_returns_same_run_info(tmp_path):
   folder = str(tmp_path / 'new' / 'run')
   run_info.save(folder, INFO)
   assert run_info.load(folder) == INFO
 
 
-def test_load_of_an_older_run_takes_defaults(tmp_path):
+def test_load_file_of_older_version_takes_defaults(tmp_path):
   facts = dict(INFO._asdict())
   del facts['checkpoint_path']
   (tmp_path / 'run.json').write_text(json.dumps(facts))
@@ -29,15 +29,15 @@ def test_load_without_file_returns_none(tmp_path):
 
 
 @pytest.mark.parametrize('text', ['', '[]', '{"model_name": "lenet"}'])
-def test_load_damaged_file_names_it(tmp_path, text):
+def test_load_damaged_file_names_file(tmp_path, text):
   (tmp_path / 'run.json').write_text(text)
   with pytest.raises(InputError, match='run.json is damaged'):
     run_info.load(str(tmp_path))
 
 
-def test_is_best_needs_the_note_or_a_run_around_the_folder(tmp_path):
+def test_is_best_needs_best_json_or_run_in_parent_folder(tmp_path):
   prefix = str(tmp_path / 'run' / 'best' / 'model.ckpt-1')
-  # A run may be called best.
+  # A train directory may be named best.
   run_info.save(str(tmp_path / 'run' / 'best'), INFO)
   assert not run_info.is_best(prefix)
   run_info.save(str(tmp_path / 'run'), INFO)
@@ -50,27 +50,27 @@ def test_is_best_needs_the_note_or_a_run_around_the_folder(tmp_path):
 
 
 @pytest.mark.parametrize('labels', [['a'], ['花', 'a'], ['a', '花', 'c'], []])
-def test_check_classes_that_differ_raises_the_described_error(labels):
+def test_check_classes_that_differ_raises_described_error(labels):
   with pytest.raises(InputError) as caught:
     run_info.check_classes(INFO, labels, '{} is not {}'.format)
   assert str(caught.value) == 'a, 花 is not ' + ', '.join(labels)
 
 
-def test_check_classes_of_the_run_passes():
+def test_check_classes_equal_to_those_of_run_passes():
   run_info.check_classes(INFO, ['a', '花'], '{} {}'.format)
 
 
-@pytest.mark.parametrize('given, of_run, is_best, expected', [
+@pytest.mark.parametrize('given, run_decay, is_best, expected', [
     (None, None, True, None),
     (None, 0.9, False, None),
     (None, 0.9, True, 0.9),
     (0.5, 0.9, True, 0.5),
     (0.0, 0.9, True, 0.0)])
-def test_choose_decay_is_the_given_one_or_that_of_a_best_checkpoint(
-    tmp_path, given, of_run, is_best, expected):
+def test_choose_decay_returns_given_value_or_that_of_best_checkpoint(
+    tmp_path, given, run_decay, is_best, expected):
   if is_best:
     (tmp_path / 'best.json').write_text('{}')
   assert run_info.choose_decay(
-      given, INFO._replace(moving_average_decay=of_run),
+      given, INFO._replace(moving_average_decay=run_decay),
       str(tmp_path / 'model.ckpt-1')) == expected
   assert run_info.choose_decay(given, None, 'nowhere') == given

@@ -47,14 +47,14 @@ def expected(train_dir):
 def _read_csv(text):
   rows = list(csv.reader(io.StringIO(text)))
   assert rows[0] == ['file', 'rank', 'label', 'score', 'known', 'similarity']
-  # These graphs do not say; tests/ood/detector_test.py has others.
+  # These graphs have no reference bank; tests/ood/detector_test.py has some.
   assert all(row[4:] == ['', ''] for row in rows[1:])
   return rows[1:]
 
 
 @pytest.mark.parametrize('source', ['frozen', 'train_dir'])
-def test_main_csv_has_every_photo_and_score(source, request, tmp_path, capsys,
-                                            expected):
+def test_main_csv_has_each_photo_and_score(source, request, tmp_path, capsys,
+                                           expected):
   path = request.getfixturevalue(source)
   flag = {'frozen': 'frozen_graph', 'train_dir': 'checkpoint_path'}[source]
   paths = kit.write_photos(tmp_path, 4)
@@ -64,11 +64,11 @@ def test_main_csv_has_every_photo_and_score(source, request, tmp_path, capsys,
   rows = _read_csv(capsys.readouterr().out)
   assert [row[0] for row in rows] == [p for p in paths for _ in range(5)]
   for index in range(4):
-    found = rows[5 * index:5 * index + 5]
+    photo_rows = rows[5 * index:5 * index + 5]
     order = np.argsort(-expected[index])
-    assert [row[1] for row in found] == ['1', '2', '3', '4', '5']
-    assert [row[2] for row in found] == [kit.LABELS[i] for i in order]
-    np.testing.assert_allclose([float(row[3]) for row in found],
+    assert [row[1] for row in photo_rows] == ['1', '2', '3', '4', '5']
+    assert [row[2] for row in photo_rows] == [kit.LABELS[i] for i in order]
+    np.testing.assert_allclose([float(row[3]) for row in photo_rows],
                                expected[index][order], atol=1e-5)
 
 
@@ -86,26 +86,26 @@ def calibrated_dir(tmp_path_factory):
 
 @pytest.mark.parametrize('flag', ['--frozen_graph=%s/a.pb',
                                   '--checkpoint_path=%s'])
-def test_main_gives_calibrated_scores_only_when_asked(
+def test_main_prints_calibrated_scores_only_with_flag(
     flag, calibrated_dir, tmp_path, capsys, expected):
   path, = kit.write_photos(tmp_path, 1)
-  found = []
-  for more in ((), ('--calibrated',)):
+  scores_of_calls = []
+  for more_flags in ((), ('--calibrated',)):
     capsys.readouterr()
-    kit.run(program, flag % calibrated_dir, '--format=csv', path, *more)
+    kit.run(program, flag % calibrated_dir, '--format=csv', path, *more_flags)
     rows = _read_csv(capsys.readouterr().out)
-    found.append({row[2]: float(row[3]) for row in rows})
-  plain, mended = (np.array([scores[name] for name in kit.LABELS])
-                   for scores in found)
+    scores_of_calls.append({row[2]: float(row[3]) for row in rows})
+  plain, calibrated = (np.array([scores[name] for name in kit.LABELS])
+                       for scores in scores_of_calls)
   np.testing.assert_allclose(plain, expected[0], atol=1e-5)
   roots = expected[0] ** (1 / 3)
-  np.testing.assert_allclose(mended, roots / roots.sum(), atol=1e-5)
+  np.testing.assert_allclose(calibrated, roots / roots.sum(), atol=1e-5)
 
 
 @pytest.mark.parametrize('source,message', [
     ('frozen', 'the graph has no calibrated scores'),
     ('train_dir', 'calibration.json does not exist; ./report.sh fits one')])
-def test_main_calibrated_without_a_temperature_is_refused(
+def test_main_calibrated_without_temperature_raises_input_error(
     source, message, request, tmp_path):
   flag = {'frozen': 'frozen_graph', 'train_dir': 'checkpoint_path'}[source]
   with pytest.raises(InputError, match='--calibrated: .*' + message):
@@ -133,22 +133,22 @@ def test_main_bad_photos_are_reported_and_others_classified(frozen, tmp_path,
 
 
 def test_main_json_is_one_list(frozen, tmp_path, capsys, expected):
-  odd = tmp_path / 'with "quotes", commas\nand 花.jpg'
-  odd.write_bytes(kit.make_photo(0))
+  path = tmp_path / 'with "quotes", commas\nand 花.jpg'
+  path.write_bytes(kit.make_photo(0))
   capsys.readouterr()
   kit.run(program, '--frozen_graph=' + frozen, '--format=json',
-          '--num_top_predictions=2', str(odd), str(odd))
-  found = json.loads(capsys.readouterr().out)
-  assert [photo['file'] for photo in found] == [str(odd)] * 2
+          '--num_top_predictions=2', str(path), str(path))
+  photos = json.loads(capsys.readouterr().out)
+  assert [photo['file'] for photo in photos] == [str(path)] * 2
   order = np.argsort(-expected[0])[:2]
-  assert [p['label'] for p in found[0]['predictions']] == [
+  assert [p['label'] for p in photos[0]['predictions']] == [
       kit.LABELS[i] for i in order]
-  np.testing.assert_allclose([p['score'] for p in found[0]['predictions']],
+  np.testing.assert_allclose([p['score'] for p in photos[0]['predictions']],
                              expected[0][order], atol=1e-5)
 
 
-def test_main_json_without_one_good_photo_is_an_empty_list(frozen, tmp_path,
-                                                           capsys):
+def test_main_json_without_readable_photo_is_empty_list(frozen, tmp_path,
+                                                        capsys):
   (tmp_path / 'a').write_text('no photo')
   capsys.readouterr()
   assert kit.run(program, '--frozen_graph=' + frozen, '--format=json',
@@ -156,7 +156,7 @@ def test_main_json_without_one_good_photo_is_an_empty_list(frozen, tmp_path,
   assert json.loads(capsys.readouterr().out) == []
 
 
-def test_main_table_shows_the_best_first(frozen, tmp_path, capsys, expected):
+def test_main_table_shows_best_class_first(frozen, tmp_path, capsys, expected):
   path, = kit.write_photos(tmp_path, 1)
   capsys.readouterr()
   kit.run(program, '--frozen_graph=' + frozen, '--num_top_predictions=2', path)
@@ -166,7 +166,7 @@ def test_main_table_shows_the_best_first(frozen, tmp_path, capsys, expected):
       for i in (first, second)]
 
 
-def test_main_odd_names_in_csv_are_quoted(frozen, tmp_path, capsys):
+def test_main_csv_quotes_odd_names(frozen, tmp_path, capsys):
   path = tmp_path / 'a,"b"\nc.jpg'
   path.write_bytes(kit.make_photo(0))
   capsys.readouterr()
@@ -181,12 +181,12 @@ def test_find_photos_walks_folders_in_order(tmp_path):
     path = tmp_path / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b'')
-  found = program.find_photos([str(tmp_path), str(tmp_path / 'c.jpg')])
-  assert [os.path.relpath(path, str(tmp_path)) for path in found] == [
+  found_paths = program.find_photos([str(tmp_path), str(tmp_path / 'c.jpg')])
+  assert [os.path.relpath(path, str(tmp_path)) for path in found_paths] == [
       'c.jpg', 'a/x/1.png', 'b/10.jpg', 'b/2.jpg', 'c.jpg']
 
 
-def test_find_photos_nothing_is_refused(tmp_path):
+def test_find_photos_without_photos_raises_input_error(tmp_path):
   with pytest.raises(InputError, match='give files or folders, got none'):
     program.find_photos([])
   with pytest.raises(InputError, match='no photos: .*%s' % tmp_path.name):
@@ -204,51 +204,53 @@ def test_find_photos_nothing_is_refused(tmp_path):
     (('--checkpoint_path=a', '--dataset_name=b'), 'needs --dataset_dir'),
     (('--frozen_graph=/nowhere.pb',), "frozen graph '/nowhere.pb'"),
 ])
-def test_classifier_flags_that_do_not_go_together(arguments, message):
+def test_classifier_from_flags_that_do_not_fit_raises_input_error(
+    arguments, message):
   with kit.parsed_flags(program, *arguments):
     with pytest.raises(InputError, match=message):
       program.classifier_from_flags()
 
 
-def test_classifier_labels_of_file_or_data_set(train_dir, tmp_path):
+def test_classifier_from_flags_takes_labels_from_file_or_dataset(
+    train_dir, tmp_path):
   (tmp_path / 'l.txt').write_text('a\nb\nc\nd\ne\n')
   manifest.save(str(tmp_path), manifest.Manifest(
       'letters', list('vwxyz'), {}, 0, 10, {}, []))
-  found = []
+  labels = []
   for arguments in (['--label_file=%s' % (tmp_path / 'l.txt')],
                     ['--dataset_name=letters', '--dataset_dir=%s' % tmp_path]):
     with kit.parsed_flags(program, '--checkpoint_path=' + train_dir,
                           *arguments):
-      found.append(''.join(program.classifier_from_flags().labels))
-  assert found == ['abcde', 'vwxyz']
+      labels.append(''.join(program.classifier_from_flags().labels))
+  assert labels == ['abcde', 'vwxyz']
 
 
 @pytest.mark.slow
-def test_program_runs_alone_with_names_that_are_no_utf8(frozen, tmp_path):
+def test_program_handles_file_names_that_are_not_utf8(frozen, tmp_path):
   name = os.fsencode(str(tmp_path)) + b'/caf\xe9.jpg'
   with open(name, 'wb') as file:
     file.write(kit.make_photo(0))
-  done = subprocess.run(
+  completed = subprocess.run(
       [sys.executable, os.path.join(ROOT, 'classify_image.py'),
        '--frozen_graph=' + frozen, '--format=csv', '--num_top_predictions=1',
        name, str(tmp_path / 'empty')],
       capture_output=True, check=False)
-  assert done.returncode == 1
-  assert done.stderr.decode().splitlines() == [
+  assert completed.returncode == 1
+  assert completed.stderr.decode().splitlines() == [
       'classify_image.py: error: no such file or folder: %s' %
       (tmp_path / 'empty')]
   (tmp_path / 'empty').write_bytes(b'')
-  done = subprocess.run(done.args, capture_output=True, check=False)
-  assert done.returncode == 1
-  assert done.stdout.splitlines()[1].startswith(name + b',1,')
-  assert done.stderr.decode().splitlines() == [
+  completed = subprocess.run(completed.args, capture_output=True, check=False)
+  assert completed.returncode == 1
+  assert completed.stdout.splitlines()[1].startswith(name + b',1,')
+  assert completed.stderr.decode().splitlines() == [
       '%s: the file is empty' % (tmp_path / 'empty')]
-  # A terminal without umlauts: the byte as it came in, the letter as a number.
+  # On an ASCII terminal the invalid byte is unchanged, the umlaut is escaped.
   (tmp_path / '\xfc.jpg').write_bytes(kit.make_photo(0))
-  done = subprocess.run([*done.args, str(tmp_path / '\xfc.jpg')],
-                        env=dict(os.environ, PYTHONIOENCODING='ascii'),
-                        capture_output=True, check=False)
-  assert b'Traceback' not in done.stderr
-  rows = done.stdout.splitlines()[1:]
+  completed = subprocess.run([*completed.args, str(tmp_path / '\xfc.jpg')],
+                             env=dict(os.environ, PYTHONIOENCODING='ascii'),
+                             capture_output=True, check=False)
+  assert b'Traceback' not in completed.stderr
+  rows = completed.stdout.splitlines()[1:]
   assert rows[0].startswith(name + b',1,')
   assert rows[1].startswith(os.fsencode(str(tmp_path)) + b'/\\xfc.jpg,1,')

@@ -27,29 +27,30 @@ from tools import export_saved_model as program
 PHOTOS = [kit.make_photo(seed) for seed in range(6)]
 NETWORK = 'mobilenet_v1_025'
 
-# Loads a version where there is nothing but TensorFlow.
+# Loads a version in a process that has only TensorFlow.
 LOAD = '''
 import sys
 import numpy as np
 import tensorflow
 tf = tensorflow.compat.v1
-how, path, out = sys.argv[1:4]
+api, path, path_of_outputs = sys.argv[1:4]
 photos = [open(name, 'rb').read() for name in sys.argv[4:]]
-if how == 'session':
+if api == 'session':
   with tf.Session(graph=tf.Graph()) as session:
     loaded = tf.saved_model.loader.load(session, ['serve'], path)
     signature = loaded.signature_def['serving_default']
-    found = session.run(
+    outputs = session.run(
         {name: output.name for name, output in signature.outputs.items()},
         {signature.inputs['image_bytes'].name: photos})
 else:
   tf.enable_v2_behavior()
   loaded = tensorflow.compat.v2.saved_model.load(path)
-  found = loaded.signatures['serving_default'](image_bytes=tf.constant(photos))
-  found = {name: value.numpy() for name, value in found.items()}
+  outputs = loaded.signatures['serving_default'](
+      image_bytes=tf.constant(photos))
+  outputs = {name: value.numpy() for name, value in outputs.items()}
 assert not [name for name in ('compat', 'serving') if name in sys.modules]
-found['classes'] = found['classes'].astype('S')
-np.savez(out, **found)
+outputs['classes'] = outputs['classes'].astype('S')
+np.savez(path_of_outputs, **outputs)
 '''
 
 # plain, float, fixed, known, known_float: paths of frozen graphs.
@@ -78,7 +79,7 @@ def graphs(tmp_path_factory):
 
 
 def make_bank(path):
-  """Returns a Bank of three photos that knows these, and not all others."""
+  """Returns a Bank of three photos that knows these but not all others."""
   graph_def = graph_files.read_frozen(path, 'graph')
   info = graph_info.read(graph_def)
   with tf.Graph().as_default(), tf.Session() as session:
@@ -88,8 +89,9 @@ def make_bank(path):
   features = features.reshape([len(PHOTOS), -1])
   bank = reference_bank.assemble(features[:3], [0, 1, 2])._replace(
       filenames=['daisy/secret_%d.jpg' % number for number in range(3)])
-  found = reference_bank.similarities(bank, features)
-  return reference_bank.set_threshold(bank, found, logits, 'validation', 0.5)
+  similarities = reference_bank.similarities(bank, features)
+  return reference_bank.set_threshold(bank, similarities, logits, 'validation',
+                                      0.5)
 
 
 def export(path, folder, **options):
@@ -114,7 +116,7 @@ def load(session, version):
 
 
 def rotated_photo():
-  """Returns a JPEG whose EXIF block says that it lies on its side."""
+  """Returns a JPEG that its EXIF block says to rotate by 90 degrees."""
   image = Image.open(io.BytesIO(kit.make_photo(1, height=70, width=110)))
   exif = Image.Exif()
   exif[0x0112] = 6
@@ -123,53 +125,56 @@ def rotated_photo():
   return stream.getvalue()
 
 
-@pytest.mark.parametrize('at_once', [1, 6])
+@pytest.mark.parametrize('batch_size', [1, 6])
 @pytest.mark.parametrize('kind', ['plain', 'float'])
-def test_saved_model_has_the_scores_of_the_classifier(graphs, tmp_path, kind,
-                                                      at_once):
+def test_saved_model_scores_equal_those_of_classifier(graphs, tmp_path, kind,
+                                                      batch_size):
   path = getattr(graphs, kind)
   expected = Classifier.from_frozen_graph(path).classify(PHOTOS)
   assert np.ptp(expected, axis=0).max() > 0.01, 'photos must differ'
   version = export(path, tmp_path)
-  found = [serve(version, PHOTOS[start:start + at_once])
-           for start in range(0, len(PHOTOS), at_once)]
-  assert set(found[0]) == {'classes', 'probabilities'}
+  outputs = [serve(version, PHOTOS[start:start + batch_size])
+             for start in range(0, len(PHOTOS), batch_size)]
+  assert set(outputs[0]) == {'classes', 'probabilities'}
   np.testing.assert_allclose(
-      np.concatenate([part['probabilities'] for part in found]), expected,
+      np.concatenate([output['probabilities'] for output in outputs]), expected,
       atol=1e-5)
-  for part in found:
-    assert part['probabilities'].dtype == np.float32
-    assert [[name.decode() for name in row] for row in part['classes']] == (
-        [kit.LABELS] * at_once)
+  for output in outputs:
+    assert output['probabilities'].dtype == np.float32
+    assert [[name.decode() for name in row] for row in output['classes']] == (
+        [kit.LABELS] * batch_size)
 
 
 @pytest.mark.parametrize('kind', ['plain', 'float'])
-def test_saved_model_sees_transparent_and_cmyk_photos_as_the_classifier_does(
+def test_saved_model_scores_transparent_and_cmyk_photos_like_classifier(
     graphs, tmp_path, kind):
   path = getattr(graphs, kind)
-  rare = [*photo_kit.transparent_pngs().values(),
-          *photo_kit.cmyk_jpegs().values()]
-  found = serve(export(path, tmp_path), rare)['probabilities']
+  rare_photos = [*photo_kit.transparent_pngs().values(),
+                 *photo_kit.cmyk_jpegs().values()]
+  scores = serve(export(path, tmp_path), rare_photos)['probabilities']
   np.testing.assert_allclose(
-      found, Classifier.from_frozen_graph(path).classify(rare), atol=1e-5)
+      scores, Classifier.from_frozen_graph(path).classify(rare_photos),
+      atol=1e-5)
 
 
 @pytest.mark.parametrize('kind', ['known', 'known_float'])
-def test_saved_model_knows_what_the_classifier_knows(graphs, tmp_path, kind):
+def test_saved_model_known_and_similarity_equal_those_of_classifier(
+    graphs, tmp_path, kind):
   path = getattr(graphs, kind)
-  answers = Classifier.from_frozen_graph(path).predict_each(PHOTOS)
-  found = serve(export(path, tmp_path), PHOTOS)
-  assert found['known'].dtype == bool
-  assert found['known'].tolist() == [answer.known for answer in answers]
-  assert set(found['known'].tolist()) == {True, False}
-  np.testing.assert_allclose(found['similarity'],
-                             [answer.similarity for answer in answers],
+  predictions = Classifier.from_frozen_graph(path).predict_each(PHOTOS)
+  outputs = serve(export(path, tmp_path), PHOTOS)
+  assert outputs['known'].dtype == bool
+  assert outputs['known'].tolist() == [row.known for row in predictions]
+  assert set(outputs['known'].tolist()) == {True, False}
+  np.testing.assert_allclose(outputs['similarity'],
+                             [row.similarity for row in predictions],
                              atol=1e-5)
-  np.testing.assert_allclose(found['probabilities'],
-                             [answer.scores for answer in answers], atol=1e-5)
+  np.testing.assert_allclose(outputs['probabilities'],
+                             [row.scores for row in predictions], atol=1e-5)
 
 
-def test_saved_model_says_nothing_of_the_training_photos(graphs, tmp_path):
+def test_saved_model_does_not_contain_names_of_training_photos(
+    graphs, tmp_path):
   version = export(graphs.known, tmp_path)
   with open(graphs.known, 'rb') as stream:
     assert b'secret_1.jpg' in stream.read()
@@ -182,16 +187,17 @@ def test_saved_model_says_nothing_of_the_training_photos(graphs, tmp_path):
       'model.ckpt-7', kit.LABELS, None, 'image_bytes:0')
 
 
-def test_calibrated_scores_are_those_of_the_classifier(graphs, tmp_path):
+def test_saved_model_calibrated_scores_equal_those_of_classifier(
+    graphs, tmp_path):
   expected = Classifier.from_frozen_graph(
       graphs.plain, calibrated=True).classify(PHOTOS)
-  found = serve(export(graphs.plain, tmp_path, calibrated=True), PHOTOS)
-  np.testing.assert_allclose(found['probabilities'], expected, atol=1e-5)
+  outputs = serve(export(graphs.plain, tmp_path, calibrated=True), PHOTOS)
+  np.testing.assert_allclose(outputs['probabilities'], expected, atol=1e-5)
   plain = serve(export(graphs.plain, tmp_path), PHOTOS)['probabilities']
   assert np.abs(plain - expected).max() > 0.01
 
 
-def test_graph_of_one_size_of_batch_keeps_it(graphs, tmp_path):
+def test_saved_model_of_graph_with_fixed_batch_size_keeps_it(graphs, tmp_path):
   version = export(graphs.fixed, tmp_path)
   with tf.Session(graph=tf.Graph()) as session:
     signature = load(session, version)
@@ -201,7 +207,7 @@ def test_graph_of_one_size_of_batch_keeps_it(graphs, tmp_path):
                              expected, atol=1e-5)
 
 
-def test_signature_is_for_tensorflow_serving(graphs, tmp_path):
+def test_saved_model_signature_suits_tensorflow_serving(graphs, tmp_path):
   with tf.Session(graph=tf.Graph()) as session:
     signature = load(session, export(graphs.known, tmp_path))
   assert signature.method_name == 'tensorflow/serving/predict'
@@ -215,39 +221,40 @@ def test_signature_is_for_tensorflow_serving(graphs, tmp_path):
       'similarity': ('float32', [-1])}
 
 
-@pytest.mark.parametrize('how', ['session', 'eager'])
-def test_process_with_tensorflow_alone_loads_it(graphs, tmp_path, how):
-  run_alone(sys.executable, how, graphs.known_float, tmp_path)
+@pytest.mark.parametrize('api', ['session', 'eager'])
+def test_saved_model_loads_in_process_with_only_tensorflow(
+    graphs, tmp_path, api):
+  check_process_loads(sys.executable, api, graphs.known_float, tmp_path)
 
 
-def run_alone(python, how, path, folder):
-  """Exports here, loads in a process of its own, compares."""
+def check_process_loads(python, api, path, folder):
+  """Exports a graph, loads it in a separate process and compares outputs."""
   names = kit.write_photos(folder, 3)
   version = export(path, folder / 'versions')
-  done = subprocess.run(
-      [python, '-I', '-c', LOAD, how, version, str(folder / 'found.npz'),
+  completed = subprocess.run(
+      [python, '-I', '-c', LOAD, api, version, str(folder / 'outputs.npz'),
        *names], cwd='/', capture_output=True, text=True)
-  assert done.returncode == 0, done.stderr
-  found = np.load(str(folder / 'found.npz'))
-  answers = Classifier.from_frozen_graph(path).predict_each(PHOTOS[:3])
-  np.testing.assert_allclose(found['probabilities'],
-                             [answer.scores for answer in answers], atol=1e-5)
-  assert found['known'].tolist() == [answer.known for answer in answers]
-  assert found['classes'][2][4] == b'tulips'
+  assert completed.returncode == 0, completed.stderr
+  outputs = np.load(str(folder / 'outputs.npz'))
+  predictions = Classifier.from_frozen_graph(path).predict_each(PHOTOS[:3])
+  np.testing.assert_allclose(outputs['probabilities'],
+                             [row.scores for row in predictions], atol=1e-5)
+  assert outputs['known'].tolist() == [row.known for row in predictions]
+  assert outputs['classes'][2][4] == b'tulips'
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('how', ['session', 'eager'])
+@pytest.mark.parametrize('api', ['session', 'eager'])
 @pytest.mark.parametrize('kind', ['known', 'known_float'])
-def test_other_engine_loads_it(graphs, tmp_path, kind, how):
-  other = '.venv' if sys.prefix.endswith('-tf2') else '.venv-tf2'
-  python = os.path.join(ROOT, other, 'bin', 'python')
+def test_saved_model_loads_on_other_engine(graphs, tmp_path, kind, api):
+  other_environment = '.venv' if sys.prefix.endswith('-tf2') else '.venv-tf2'
+  python = os.path.join(ROOT, other_environment, 'bin', 'python')
   if not os.path.exists(python):
     pytest.skip('needs both engines: ENGINE=... ./setup.sh')
-  run_alone(python, how, getattr(graphs, kind), tmp_path)
+  check_process_loads(python, api, getattr(graphs, kind), tmp_path)
 
 
-def test_what_the_classifier_does_before_the_graph_is_left_to_the_client(
+def test_saved_model_leaves_rotation_and_other_formats_to_client(
     graphs, tmp_path):
   classifier = Classifier.from_frozen_graph(graphs.plain)
   version = export(graphs.plain, tmp_path)
@@ -266,7 +273,8 @@ def test_what_the_classifier_does_before_the_graph_is_left_to_the_client(
   serve(version, [kit.make_photo(0, 'PNG')])
 
 
-def test_versions_are_counted_on_and_never_replaced(graphs, tmp_path):
+def test_write_numbers_versions_upwards_and_never_replaces_them(
+    graphs, tmp_path):
   folder = tmp_path / 'a' / 'model'
   assert export(graphs.plain, folder) == str(folder / '1')
   assert export(graphs.plain, folder, version=40) == str(folder / '40')
@@ -280,7 +288,7 @@ def test_versions_are_counted_on_and_never_replaced(graphs, tmp_path):
   assert sorted(os.listdir(str(folder))) == ['1', '40', '41', '99x', 'notes']
 
 
-def test_killed_export_leaves_no_version(graphs, tmp_path):
+def test_write_killed_leaves_no_version(graphs, tmp_path):
   script = ('import os, signal; from serving.exports import saved_model\n'
             'from serving.model import graph_files\n'
             'def rename(old, new):\n'
@@ -289,23 +297,23 @@ def test_killed_export_leaves_no_version(graphs, tmp_path):
             'os.rename = rename\n'
             'saved_model.write(graph_files.read_frozen(%r, "graph"), %r)\n' % (
                 graphs.plain, str(tmp_path)))
-  done = subprocess.run([sys.executable, '-uc', script], cwd=ROOT,
-                        capture_output=True, text=True)
-  assert done.returncode == -9 and 'saved_model.pb' in done.stdout
-  left = os.listdir(str(tmp_path))
-  assert '.1.tmp' in left
-  # TensorFlow Serving takes what is named by a number, and nothing else.
-  assert not [name for name in left if name.isdigit()]
+  completed = subprocess.run([sys.executable, '-uc', script], cwd=ROOT,
+                             capture_output=True, text=True)
+  assert completed.returncode == -9 and 'saved_model.pb' in completed.stdout
+  names = os.listdir(str(tmp_path))
+  assert '.1.tmp' in names
+  # TensorFlow Serving loads only folders with a number as their name.
+  assert not [name for name in names if name.isdigit()]
   export(graphs.plain, tmp_path, version=7)
   assert os.listdir(str(tmp_path)) == ['7']
 
 
-@pytest.mark.parametrize('error, said', [
+@pytest.mark.parametrize('error, reason', [
     (tf.errors.ResourceExhaustedError(None, None, 'x; No space left\nat'),
      'x; No space left'),
     (PermissionError(13, 'Permission denied'), 'Permission denied')])
-def test_write_that_fails_leaves_nothing(graphs, tmp_path, monkeypatch, error,
-                                         said):
+def test_write_failing_leaves_nothing(
+    graphs, tmp_path, monkeypatch, error, reason):
   def save(path, *_):
     os.makedirs(path)
     raise error
@@ -313,11 +321,11 @@ def test_write_that_fails_leaves_nothing(graphs, tmp_path, monkeypatch, error,
   monkeypatch.setattr(saved_model, '_save', save)
   with pytest.raises(InputError) as raised:
     export(graphs.plain, tmp_path)
-  assert str(raised.value) == 'cannot write %s: %s' % (tmp_path / '1', said)
+  assert str(raised.value) == 'cannot write %s: %s' % (tmp_path / '1', reason)
   assert os.listdir(str(tmp_path)) == []
 
 
-def test_main_prints_what_goes_in_and_what_comes_out(graphs, tmp_path, capsys):
+def test_main_prints_inputs_and_outputs(graphs, tmp_path, capsys):
   assert kit.run(program, '--frozen_file=' + graphs.known,
                  '--saved_model_dir=%s' % (tmp_path / 'm')) == 0
   lines = [line.split() for line in capsys.readouterr().out.splitlines()]
@@ -341,7 +349,8 @@ def test_main_prints_what_goes_in_and_what_comes_out(graphs, tmp_path, capsys):
      '--calibrated: the graph has no calibrated scores; ./report.sh'),
     (['--frozen_file=PLAIN', '--saved_model_dir=FILE'], 'cannot write .*FILE'),
 ])
-def test_main_with_a_mistake_is_one_line(graphs, tmp_path, flags, message):
+def test_main_with_wrong_flags_raises_one_line_error(
+    graphs, tmp_path, flags, message):
   graph_def = graph_files.read_frozen(graphs.plain, 'graph')
   info = graph_info.read(graph_def)
   graph_info.attach(graph_def, info._replace(calibrated_predictions=None))
@@ -358,13 +367,13 @@ def test_main_with_a_mistake_is_one_line(graphs, tmp_path, flags, message):
   assert '\n' not in str(error.value)
 
 
-def test_main_refuses_the_graph_of_another_checkpoint_than_the_runs(
+def test_main_with_graph_of_another_step_than_run_raises_input_error(
     graphs, tmp_path):
   folder = tmp_path / 'm'
   flags = ['--frozen_file=' + graphs.plain, '--saved_model_dir=%s' % folder]
   train_dir = os.path.join(os.path.dirname(graphs.plain), 'train')
   kit.run(program, '--checkpoint_path=' + train_dir, *flags)
-  kit.run(program, '--checkpoint_path=%s' % tmp_path, *flags)  # None there.
+  kit.run(program, '--checkpoint_path=%s' % tmp_path, *flags)  # No run.
   assert saved_model.versions(str(folder)) == [1, 2]
   kit.save_checkpoint(tmp_path / 'best', NETWORK, step=9)
   kit.run(program, '--checkpoint_path=' + train_dir, *flags)
@@ -374,24 +383,25 @@ def test_main_refuses_the_graph_of_another_checkpoint_than_the_runs(
   assert saved_model.versions(str(folder)) == [1, 2, 3]
 
 
-def test_version_says_its_step_and_main_what_it_lacks(graphs, tmp_path, caplog):
+def test_main_writes_step_and_logs_outputs_that_version_lacks(
+    graphs, tmp_path, caplog):
   folder = str(tmp_path / 'm')
-  for name, more, lost in ((graphs.known, ['--calibrated'], None),
-                           (graphs.plain, [],
-                            'Known and CalibratedPredictions'),
-                           (graphs.plain, [], None)):
+  for name, more_flags, lost_outputs in ((graphs.known, ['--calibrated'], None),
+                                         (graphs.plain, [],
+                                          'Known and CalibratedPredictions'),
+                                         (graphs.plain, [], None)):
     caplog.clear()
     kit.run(program, '--frozen_file=' + name, '--saved_model_dir=' + folder,
-            *more)
+            *more_flags)
     assert saved_model.read_info(folder).global_step == 7
     assert [message for message in caplog.messages if 'lacks' in message] == (
         ['%s/2 lacks what the previous version has: %s; that version is kept' %
-         (folder, lost)] if lost else [])
+         (folder, lost_outputs)] if lost_outputs else [])
 
 
 @pytest.fixture
 def project(tmp_path):
-  """The script among scripts that only note how they are called."""
+  """A copy of scripts/ with programs that only record how they are called."""
   shutil.copytree(os.path.join(ROOT, 'scripts'), str(tmp_path / 'scripts'))
   shutil.copy(os.path.join(ROOT, 'env_set.sh'), str(tmp_path))
   for name in ('setup.sh', 'export_freeze.sh', '.venv/bin/python',
@@ -404,26 +414,26 @@ def project(tmp_path):
   return tmp_path
 
 
-@pytest.mark.parametrize('graph_there, variables, flags, frozen', [
+@pytest.mark.parametrize('graph_exists, variables, flags, frozen_checkpoint', [
     (True, {}, [], None),
     (False, {}, [], 'rule'),
     (True, {'CHECKPOINT': 'newest'}, [], 'newest'),
     (False, {}, ['--frozen_file=/mine.pb', '--version=3'], None),
 ])
-def test_script_freezes_where_it_must(project, graph_there, variables, flags,
-                                      frozen):
-  if graph_there:
+def test_script_freezes_only_when_needed(
+    project, graph_exists, variables, flags, frozen_checkpoint):
+  if graph_exists:
     (project / 'my_lenet_freeze.pb').write_text('')
   env = dict(os.environ, MODEL_NAME='lenet', EXPORT_DIR=str(project),
              CALLS=str(project / 'calls'), **variables)
-  done = subprocess.run(
+  completed = subprocess.run(
       [str(project / 'scripts' / 'export_saved_model.sh'), *flags], env=env,
       capture_output=True, text=True)
-  assert done.returncode == 0, done.stderr
+  assert completed.returncode == 0, completed.stderr
   calls = [line.split() for line in (project / 'calls').read_text().split('\n')
            if line and not line.startswith('setup.sh')]
-  called = [call[1] for call in calls if call[0] == 'export_freeze.sh']
-  assert called == ([frozen] if frozen else [])
+  frozen = [call[1] for call in calls if call[0] == 'export_freeze.sh']
+  assert frozen == ([frozen_checkpoint] if frozen_checkpoint else [])
   assert calls[-1][0] == 'python'
   which = ['--which_checkpoint=newest'] if variables else []
   assert calls[-1][2:] == [

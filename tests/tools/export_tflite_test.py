@@ -30,10 +30,11 @@ pytestmark = pytest.mark.slow
 
 NETWORK = 'mobilenet_v1_025'
 
-# data: dataset_dir. train_dir: of the checkpoint. path: of the model. printed:
-# what the program said. model: its bytes. graph_def: the frozen graph.
+# data: dataset_dir. train_dir: folder of the checkpoint. path: of the model.
+# completed: the process that exported it. model: its bytes. graph_def: the
+# frozen graph.
 Exported = collections.namedtuple(
-    'Exported', 'data train_dir path printed model graph_def')
+    'Exported', 'data train_dir path completed model graph_def')
 
 
 def save_run(folder, data, **changes):
@@ -45,7 +46,7 @@ def save_run(folder, data, **changes):
 
 
 def freeze(train_dir, name=NETWORK, labels=CLASSES):
-  """Returns the frozen graph with float input and a batch of one."""
+  """Returns the frozen graph with float input and batch size 1."""
   with tf.Graph().as_default():
     info = inference_graph.build(name, labels, kit.SIZE, batch_size=1)
     return inference_graph.freeze(info, train_dir)
@@ -57,50 +58,50 @@ def exported(tmp_path_factory):
   data = trained_kit.make_dataset(folder / 'data')
   train_dir = save_run(folder / 'train', data)
   path = folder / 'out' / 'my.tflite'
-  done = subprocess.run(
+  completed = subprocess.run(
       [sys.executable, os.path.join(ROOT, 'tools', 'export_tflite.py'),
        '--checkpoint_path=' + train_dir, '--tflite_file=%s' % path],
       cwd='/', capture_output=True, text=True)
-  assert done.returncode == 0, done.stderr
-  return Exported(data, train_dir, str(path), done, path.read_bytes(),
+  assert completed.returncode == 0, completed.stderr
+  return Exported(data, train_dir, str(path), completed, path.read_bytes(),
                   freeze(train_dir))
 
 
 def validation_photos(data):
-  """Returns the validation photos, bytes, and their labels."""
+  """Returns the validation photos as bytes, and their labels."""
   dataset = dataset_factory.get_dataset(NAME, 'validation', data)
-  found = []
+  records = []
   for source in dataset.data_sources:
     for record in tf.python_io.tf_record_iterator(source):
       feature = tf.train.Example.FromString(record).features.feature
-      found.append((feature['image/encoded'].bytes_list.value[0],
-                    feature['image/class/label'].int64_list.value[0]))
-  return [encoded for encoded, _ in found], [label for _, label in found]
+      records.append((feature['image/encoded'].bytes_list.value[0],
+                      feature['image/class/label'].int64_list.value[0]))
+  return [encoded for encoded, _ in records], [label for _, label in records]
 
 
 def interpret(model, encoded, size=kit.SIZE):
-  """Returns the scores of photos, with the interpreter as an app has it."""
+  """Returns the scores of photos from the interpreter, like an app."""
   with compat.tflite_tools() as lite:
     interpreter = lite.Interpreter(model_content=model)
     interpreter.allocate_tensors()
-  taken, = interpreter.get_input_details()
-  given, = interpreter.get_output_details()
-  assert taken['shape'].tolist() == [1, size, size, 3]
-  assert taken['dtype'] == given['dtype'] == np.float32
-  rows = []
+  input_details, = interpreter.get_input_details()
+  output_details, = interpreter.get_output_details()
+  assert input_details['shape'].tolist() == [1, size, size, 3]
+  assert input_details['dtype'] == output_details['dtype'] == np.float32
+  scores = []
   with tf.Graph().as_default(), tf.Session() as session:
     photo = tf.placeholder(tf.string, [1])
     image = inference_graph.photos_to_images(photo, 'inception', size, 3)
     for data in encoded:
-      interpreter.set_tensor(taken['index'],
+      interpreter.set_tensor(input_details['index'],
                              session.run(image, {photo: [data]}))
       interpreter.invoke()
-      rows.append(interpreter.get_tensor(given['index'])[0])
-  return np.array(rows)
+      scores.append(interpreter.get_tensor(output_details['index'])[0])
+  return np.array(scores)
 
 
 @pytest.mark.slow
-def test_model_has_the_scores_of_the_classifier(exported):
+def test_model_scores_equal_those_of_classifier(exported):
   encoded, _ = validation_photos(exported.data)
   expected = Classifier.from_checkpoint(exported.train_dir).classify(encoded)
   assert np.ptp(expected, axis=0).max() > 0.01, 'photos must differ'
@@ -108,45 +109,51 @@ def test_model_has_the_scores_of_the_classifier(exported):
                              atol=1e-4)
 
 
-def test_main_prints_the_accuracies_that_are_counted_elsewhere(exported):
+def test_main_prints_accuracies_of_model_and_graph(exported):
   encoded, labels = validation_photos(exported.data)
-  model = np.mean(interpret(exported.model, encoded).argmax(axis=1) == labels)
-  graph = np.mean(Classifier.from_checkpoint(exported.train_dir).classify(
-      encoded).argmax(axis=1) == labels)
-  assert 0 < graph < 1, 'a count that is wrong must show'
-  last = exported.printed.stdout.splitlines()[-1]
+  model_scores = interpret(exported.model, encoded)
+  model_accuracy = np.mean(model_scores.argmax(axis=1) == labels)
+  graph_scores = Classifier.from_checkpoint(exported.train_dir).classify(
+      encoded)
+  graph_accuracy = np.mean(graph_scores.argmax(axis=1) == labels)
+  assert 0 < graph_accuracy < 1, '0 or 1 could hide a wrong count'
+  last_line = exported.completed.stdout.splitlines()[-1]
   assert re.match(
       r'Accuracy on 9 validation photos: TensorFlow Lite %.4f, graph %.4f; '
       r'photos with different answers: 0; probabilities differ by at most '
-      r'\d\.\de-(0[5-9]|1\d)$' % (model, graph), last), last
+      r'\d\.\de-(0[5-9]|1\d)$' % (model_accuracy, graph_accuracy),
+      last_line), last_line
 
 
-def test_main_writes_labels_as_apps_read_them_and_nothing_else(exported):
+def test_main_writes_model_info_and_labels_only(exported):
   folder = os.path.dirname(exported.path)
   assert sorted(os.listdir(folder)) == ['my.tflite', 'my_info.json',
                                         'my_labels.txt']
   assert export_folder.read_tflite(exported.path).global_step == 7
   with open(os.path.join(folder, 'my_labels.txt')) as stream:
     assert stream.read() == 'blue\ngreen\nred\n'
-  lines = exported.printed.stdout.splitlines()
+  lines = exported.completed.stdout.splitlines()
   assert lines[0].startswith('Wrote %s: TensorFlow Lite model of model.ckpt-7, '
                              % exported.path)
   assert lines[3] == (
       '  in   float32 [1, 32, 32, 3]: of the upright photo the middle 87.5 % '
       'of height and width, resized; (value - 127.5) / 127.5')
-  # Of the export, but none of the converters' many notes.
-  for line in exported.printed.stderr.splitlines():
+  # The messages of the export are printed, those of the converter are not.
+  for line in exported.completed.stderr.splitlines():
     assert re.match('INFO:tensorflow:(Restoring|Froze|Converted) ', line), line
 
 
-def test_compare_counts_where_the_two_disagree(exported, monkeypatch):
+def test_compare_counts_photos_with_different_predictions(
+    exported, monkeypatch):
   encoded, labels = validation_photos(exported.data)
-  by_graph = Classifier.from_checkpoint(exported.train_dir).classify(encoded)
-  by_model = np.random.RandomState(0).dirichlet([1] * 3, 9).astype(np.float32)
-  answers = iter(by_model)
+  graph_scores = Classifier.from_checkpoint(exported.train_dir).classify(
+      encoded)
+  model_scores = np.random.RandomState(0).dirichlet([1] * 3, 9).astype(
+      np.float32)
+  scores_by_photo = iter(model_scores)
 
   class Model:
-    """Stands in for one that the conversion has spoilt."""
+    """Stands in for a model that the conversion has damaged."""
 
     def __init__(self, content):
       assert content == exported.model
@@ -154,30 +161,31 @@ def test_compare_counts_where_the_two_disagree(exported, monkeypatch):
     @staticmethod
     def scores(image):
       assert image.shape == (1, kit.SIZE, kit.SIZE, 3)
-      return next(answers)[np.newaxis]
+      return next(scores_by_photo)[np.newaxis]
 
   monkeypatch.setattr(tflite, 'Model', Model)
-  found = tflite.compare(
+  comparison = tflite.compare(
       exported.graph_def, exported.model,
       dataset_factory.get_dataset(NAME, 'validation', exported.data))
   correct = [np.sum(scores.argmax(axis=1) == labels)
-             for scores in (by_graph, by_model)]
-  disagreed = np.sum(by_model.argmax(axis=1) != by_graph.argmax(axis=1))
-  assert 0 < disagreed < 9 and correct[0] != correct[1]
-  assert found[:4] == (9, correct[0], correct[1], disagreed)
-  assert found.largest_difference == pytest.approx(
-      np.abs(by_model - by_graph).max(), abs=1e-5)
+             for scores in (graph_scores, model_scores)]
+  num_different = np.sum(
+      model_scores.argmax(axis=1) != graph_scores.argmax(axis=1))
+  assert 0 < num_different < 9 and correct[0] != correct[1]
+  assert comparison[:4] == (9, correct[0], correct[1], num_different)
+  assert comparison.largest_difference == pytest.approx(
+      np.abs(model_scores - graph_scores).max(), abs=1e-5)
 
 
 def run_main(monkeypatch, exported, tmp_path, *flags, train_dir=None):
-  """Runs the program on a model that is converted already."""
+  """Runs the program with the exported model in place of a conversion."""
   monkeypatch.setattr(tflite, 'convert', lambda graph_def: exported.model)
   return kit.run(program, '--checkpoint_path=' + (train_dir or
                                                   exported.train_dir),
                  '--tflite_file=%s' % (tmp_path / 'a.tflite'), *flags)
 
 
-def test_main_keeps_the_model_of_more_classes_and_refuses_another_step(
+def test_main_keeps_model_with_more_classes_and_rejects_another_step(
     exported, tmp_path, monkeypatch, caplog):
   path = tmp_path / 'a.tflite'
   run_main(monkeypatch, exported, tmp_path, '--max_photos=1')
@@ -198,8 +206,8 @@ def test_main_keeps_the_model_of_more_classes_and_refuses_another_step(
   assert not path.exists()
 
 
-def test_max_photos_are_the_first_and_the_line_says_so(exported, tmp_path,
-                                                       monkeypatch, capsys):
+def test_main_max_photos_takes_the_first_and_prints_number(exported, tmp_path,
+                                                           monkeypatch, capsys):
   run_main(monkeypatch, exported, tmp_path, '--max_photos=4')
   encoded, labels = validation_photos(exported.data)
   correct = np.mean(interpret(exported.model, encoded[:4]).argmax(axis=1) ==
@@ -210,21 +218,20 @@ def test_max_photos_are_the_first_and_the_line_says_so(exported, tmp_path,
   assert 'Accuracy on 9 validation photos: ' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize('flags, said', [
+@pytest.mark.parametrize('flags, reason', [
     (['--dataset_dir=/no/where'],
      "data set 'colours' in /no/where has no validation or test photos"),
     (['--dataset_split_name=test'],
      "data set 'colours' in DATA has no test photos")])
-def test_without_validation_photos_the_model_is_written_and_it_says_so(
-    exported, tmp_path, monkeypatch, capsys, flags, said):
+def test_main_without_validation_photos_writes_model_and_prints_reason(
+    exported, tmp_path, monkeypatch, capsys, flags, reason):
   assert run_main(monkeypatch, exported, tmp_path, *flags) == 0
   assert capsys.readouterr().out.splitlines()[-1] == (
-      'Accuracy not measured: ' + said.replace('DATA', exported.data))
+      'Accuracy not measured: ' + reason.replace('DATA', exported.data))
   assert (tmp_path / 'a.tflite').read_bytes() == exported.model
 
 
-def test_progress_is_shown_while_photos_are_compared(exported, monkeypatch,
-                                                     capsys):
+def test_compare_shows_progress(exported, monkeypatch, capsys):
   monkeypatch.setattr(progress, '_LINE_SECONDS', 0)
   tflite.compare(exported.graph_def, exported.model,
                  dataset_factory.get_dataset(NAME, 'validation', exported.data))
@@ -240,8 +247,8 @@ def test_progress_is_shown_while_photos_are_compared(exported, monkeypatch,
     (['--dataset_name=other', '--dataset_dir=OUT'],
      r'the network has the classes blue, green, red and other has'),
 ])
-def test_main_with_a_mistake_writes_nothing(exported, tmp_path, monkeypatch,
-                                            flags, message):
+def test_main_with_wrong_flags_writes_nothing(exported, tmp_path, monkeypatch,
+                                              flags, message):
   trained_kit.make_photos(tmp_path / 'other', 4)
   os.rename(str(tmp_path / 'other' / 'red'), str(tmp_path / 'other' / 'black'))
   trained_kit.convert_photos.convert(str(tmp_path), 'other',
@@ -253,7 +260,7 @@ def test_main_with_a_mistake_writes_nothing(exported, tmp_path, monkeypatch,
   assert not (tmp_path / 'a.tflite').exists()
 
 
-def test_checkpoint_without_a_run_needs_the_network_and_has_imagenets_names(
+def test_main_checkpoint_without_run_needs_model_name_and_has_imagenet_labels(
     exported, tmp_path, monkeypatch, capsys):
   labels = dataset_factory.get_labels('imagenet', None)
   prefix = kit.save_checkpoint(tmp_path, 'cifarnet', labels, with_run=False)
@@ -266,12 +273,13 @@ def test_checkpoint_without_a_run_needs_the_network_and_has_imagenets_names(
              '--labels_offset=1', train_dir=prefix)
   run_main(monkeypatch, exported, tmp_path, '--model_name=cifarnet',
            train_dir=prefix)
-  shown = capsys.readouterr().out
-  assert "Accuracy not measured: data set 'imagenet' in no folder" in shown
+  output = capsys.readouterr().out
+  assert "Accuracy not measured: data set 'imagenet' in no folder" in output
   assert (tmp_path / 'a_labels.txt').read_text().split('\n') == labels + ['']
 
 
-def test_operation_that_lite_lacks_is_named_in_one_line(tmp_path, monkeypatch):
+def test_convert_unsupported_operation_is_named_in_one_line(
+    tmp_path, monkeypatch):
   def network_fn(images):
     net = tf.reshape(slim.avg_pool2d(images, 4, 4), [1, 8, 24])
     net = tf.matmul(net, net, transpose_b=True)
@@ -290,24 +298,24 @@ def test_operation_that_lite_lacks_is_named_in_one_line(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('name', sorted(preprocessing_factory.FAMILIES))
-def test_scaling_is_what_preprocessing_does(name):
-  """A photo of the input's size and one colour, but for one value."""
+def test_family_scaling_equals_preprocessing(name):
+  """Preprocesses a photo of one colour, for cifarnet with one other pixel."""
   channels = 1 if name == 'lenet' else 3
   image = np.full([32, 32, channels], (200, 90, 10)[:channels], np.uint8)
   if name == 'cifarnet':
     image[3, 4] = 7
   with tf.Graph().as_default(), tf.Session() as session:
-    found = session.run(preprocessing_factory.get_preprocessing(name, False)(
+    actual = session.run(preprocessing_factory.get_preprocessing(name, False)(
         tf.constant(image), 32, 32))
   scaling = preprocessing_factory.FAMILIES[name].scaling
   mean, deviation = scaling.mean, scaling.deviation
   if mean is None:
     mean, deviation = image.mean(), image.std()
-  np.testing.assert_allclose(found, (image - np.float64(mean)) / deviation,
+  np.testing.assert_allclose(actual, (image - np.float64(mean)) / deviation,
                              atol=1e-4)
 
 
-def test_describe_input_has_the_numbers_of_the_family():
+def test_describe_input_has_numbers_of_family():
   def describe(name, size=224):
     with tf.Graph().as_default():
       return tflite.describe_input(inference_graph.build(
@@ -323,8 +331,8 @@ def test_describe_input_has_the_numbers_of_the_family():
   assert "the image's standard deviation" in describe('cifarnet')
 
 
-# One of each kind of layers. TFLITE_NETWORKS=vgg_a,lenet tries others; in
-# November 2026 one network of each of the sixteen families converted.
+# One network for each kind of layers. TFLITE_NETWORKS=vgg_a,lenet tests others;
+# in November 2026 one network of each of the sixteen families converted.
 FAMILIES = os.environ.get(
     'TFLITE_NETWORKS', 'inception_v1,mobilenet_v2,nasnet_mobile,resnet_v1_50'
 ).split(',')
@@ -332,8 +340,8 @@ FAMILIES = os.environ.get(
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', FAMILIES)
-def test_every_family_converts_and_gives_the_graphs_logits(name, tmp_path):
-  """Not its probabilities: with weights of no training some are 0 and 1."""
+def test_convert_network_of_each_kind_keeps_logits(name, tmp_path):
+  """Compares logits: with untrained weights some probabilities are 0 or 1."""
   row = nets_factory.get_network(name)
   with tf.Graph().as_default(), tf.Session() as session:
     images = tf.zeros([1, row.image_size, row.image_size, row.channels])
@@ -353,7 +361,7 @@ def test_every_family_converts_and_gives_the_graphs_logits(name, tmp_path):
     tf.import_graph_def(graph_def, name='')
     expected = np.array([session.run(info.logits, {info.input: image})
                          for image in images])
-  found = np.array([model.scores(image) for image in images])
+  actual = np.array([model.scores(image) for image in images])
   assert np.ptp(expected, axis=-1).min() > 0.1
-  np.testing.assert_allclose(found, expected,
+  np.testing.assert_allclose(actual, expected,
                              atol=1e-4 * np.abs(expected).max())

@@ -17,7 +17,7 @@ from tools import inspect_checkpoint
 
 def save(path, model_name, num_classes, version=tf.train.SaverDef.V2,
          averages=False, leave_out=()):
-  """Saves a network's initial variables and a global step."""
+  """Saves a network's initial variables and a step; returns the checkpoint."""
   row = nets_factory.get_network(model_name)
   with tf.Graph().as_default(), tf.Session() as session:
     tf.set_random_seed(1)
@@ -27,8 +27,8 @@ def save(path, model_name, num_classes, version=tf.train.SaverDef.V2,
     if averages:
       tf.train.ExponentialMovingAverage(0.9).apply(slim.get_model_variables())
     session.run(tf.global_variables_initializer())
-    wanted = [v for v in tf.global_variables() if v.op.name not in leave_out]
-    saver = tf.train.Saver(wanted, write_version=version)
+    variables = [v for v in tf.global_variables() if v.op.name not in leave_out]
+    saver = tf.train.Saver(variables, write_version=version)
     return saver.save(session, str(path), write_meta_graph=False)
 
 
@@ -38,42 +38,42 @@ def inspect(*arguments):
     return inspect_checkpoint.main([])
 
 
-def of_lenet(name):
+def lenet_variable(name):
   return 'LeNet/' + name
 
 
-def test_compare_finds_the_classes_of_the_checkpoint(tmp_path):
+def test_compare_finds_number_of_classes_of_checkpoint(tmp_path):
   prefix = save(tmp_path / 'x.ckpt', 'lenet', 7)
-  found = fit.compare(prefix, 'lenet')
-  assert found.classes == 7
-  assert len(found.matched) == 8 and found.unused == ['global_step']
-  assert not found.missing and not found.differing
+  comparison = fit.compare(prefix, 'lenet')
+  assert comparison.classes == 7
+  assert len(comparison.matched) == 8 and comparison.unused == ['global_step']
+  assert not comparison.missing and not comparison.differing
 
 
 def test_compare_sorts_variables_by_how_they_fit(tmp_path):
   prefix = save(tmp_path / 'x.ckpt', 'lenet', 7, averages=True,
                 leave_out=['LeNet/conv1/biases'])
-  found = fit.compare(prefix, 'lenet', num_classes=5)
-  assert found.missing == ['LeNet/conv1/biases']
-  assert found.differing == [
+  comparison = fit.compare(prefix, 'lenet', num_classes=5)
+  assert comparison.missing == ['LeNet/conv1/biases']
+  assert comparison.differing == [
       ('LeNet/fc4/biases', [7], [5]),
       ('LeNet/fc4/weights', [1024, 7], [1024, 5])]
-  assert found.matched == [of_lenet(name) for name in (
+  assert comparison.matched == [lenet_variable(name) for name in (
       'conv1/weights', 'conv2/biases', 'conv2/weights', 'fc3/biases',
       'fc3/weights')]
-  kinds = fit.kinds_of_unused(found.unused)
+  kinds = fit.kinds_of_unused(comparison.unused)
   assert kinds['global step'] == ['global_step']
   assert len(kinds['moving averages']) == 8 and len(kinds) == 2
 
 
-def test_kinds_of_unused_knows_the_optimizers():
+def test_kinds_of_unused_recognizes_optimizer_variables():
   assert fit.kinds_of_unused(['a/weights/Adam_1', 'a/RMSProp', 'beta1']) == {
       "an optimizer's": ['a/weights/Adam_1', 'a/RMSProp'], 'others': ['beta1']}
 
 
 @pytest.mark.parametrize('name', ['cifarnet', 'lenet', 'mobilenet_v1_025'])
-def test_compare_no_layer_has_as_many_channels_as_the_probe(name):
-  # Else that layer would be taken for the classifier.
+def test_compare_probe_size_occurs_only_in_classifier(name):
+  # Otherwise another layer would be taken for the classifier.
   row = nets_factory.get_network(name)
   shapes = fit._variable_shapes(name)
   dependent = [variable for variable, shape in shapes.items()
@@ -83,7 +83,7 @@ def test_compare_no_layer_has_as_many_channels_as_the_probe(name):
              for variable in dependent)
 
 
-def test_program_fitting_checkpoint_gets_the_flags(tmp_path, capsys):
+def test_program_for_fitting_checkpoint_prints_flags(tmp_path, capsys):
   prefix = save(tmp_path / 'x.ckpt', 'mobilenet_v1_025', 1001)
   assert inspect('--model_name=mobilenet_v1_025',
                  '--checkpoint_path=' + prefix) == 0
@@ -93,71 +93,74 @@ def test_program_fitting_checkpoint_gets_the_flags(tmp_path, capsys):
       'matched: 137', 'missing, in the network only: 0',
       'differently shaped: 0',
       'unused, in the checkpoint only: 1; global step: 1']
-  which = '  --model_name=mobilenet_v1_025 --checkpoint_path=' + prefix
-  assert which + ' --checkpoint_exclude_scopes=MobilenetV1/Logits' in lines
-  assert lines[-2:] == [which + ' --labels_offset=0',
+  common_flags = '  --model_name=mobilenet_v1_025 --checkpoint_path=' + prefix
+  assert (common_flags +
+          ' --checkpoint_exclude_scopes=MobilenetV1/Logits') in lines
+  assert lines[-2:] == [common_flags + ' --labels_offset=0',
                         '  (on ImageNet: with the background class 0)']
 
 
-def test_program_1000_classes_want_an_offset(tmp_path, capsys):
+def test_program_for_1000_classes_prints_labels_offset(tmp_path, capsys):
   prefix = save(tmp_path / 'x.ckpt', 'cifarnet', 1000, averages=True)
   assert inspect('--model_name=cifarnet', '--checkpoint_path=' + prefix) == 0
-  shown = capsys.readouterr().out
-  assert '--labels_offset=1' in shown
-  assert '--moving_average_decay' in shown
+  output = capsys.readouterr().out
+  assert '--labels_offset=1' in output
+  assert '--moving_average_decay' in output
 
 
-def test_program_what_is_missing_outside_the_classifier_gets_its_flag(tmp_path,
-                                                                      capsys):
+def test_program_for_missing_backbone_variable_prints_its_flag(tmp_path,
+                                                               capsys):
   prefix = save(tmp_path / 'x.ckpt', 'lenet', 7, leave_out=['LeNet/fc3/biases'])
   assert inspect('--model_name=lenet', '--checkpoint_path=' + prefix,
                  '--num_classes=3') == 0
-  shown = capsys.readouterr().out
-  assert '  LeNet/fc3/biases\n' in shown
-  assert '  LeNet/fc4/biases: [7] in the checkpoint, [3] in the net' in shown
-  assert '--ignore_missing_vars' in shown
-  assert '--labels_offset' not in shown
+  output = capsys.readouterr().out
+  assert '  LeNet/fc3/biases\n' in output
+  assert '  LeNet/fc4/biases: [7] in the checkpoint, [3] in the net' in output
+  assert '--ignore_missing_vars' in output
+  assert '--labels_offset' not in output
 
 
 @pytest.mark.slow
-def test_program_long_lists_are_cut_unless_all(tmp_path, capsys):
+def test_program_shortens_long_lists_unless_all_is_given(tmp_path, capsys):
   prefix = save(tmp_path / 'x.ckpt', 'mobilenet_v1_025', 3)
   arguments = ('--model_name=mobilenet_v1_050', '--checkpoint_path=' + prefix)
   assert inspect(*arguments) == 1  # The biases of the classifier fit.
-  short = capsys.readouterr().out
-  assert 'more; --all lists them' in short
-  assert short.splitlines()[-1] == (
+  short_output = capsys.readouterr().out
+  assert 'more; --all lists them' in short_output
+  assert short_output.splitlines()[-1] == (
       'it does not fit mobilenet_v1_050; it fits mobilenet_v1_025: give '
       '--model_name=mobilenet_v1_025')
-  assert '--checkpoint_exclude_scopes' not in short
+  assert '--checkpoint_exclude_scopes' not in short_output
   inspect(*arguments, '--all')
-  long = capsys.readouterr().out
-  assert 'more; --all' not in long
-  assert long.count(' in the checkpoint, [') >= 130
+  full_output = capsys.readouterr().out
+  assert 'more; --all' not in full_output
+  assert full_output.count(' in the checkpoint, [') >= 130
 
 
-def test_program_checkpoint_of_another_network_names_it(tmp_path, capsys):
+def test_program_for_checkpoint_of_another_network_names_it(tmp_path, capsys):
   prefix = save(tmp_path / 'x.ckpt', 'lenet', 7)
   assert inspect('--model_name=cifarnet', '--checkpoint_path=' + prefix) == 1
   assert capsys.readouterr().out.splitlines()[-1] == (
       'it does not fit cifarnet; it fits lenet: give --model_name=lenet')
 
 
-def test_program_checkpoint_of_no_known_network_gets_no_flags(tmp_path, capsys):
-  # One of eight is too few to go by.
+def test_program_for_checkpoint_of_unknown_network_prints_no_flags(
+    tmp_path, capsys):
+  # One matching variable of eight is too few.
   prefix = save(tmp_path / 'x.ckpt', 'lenet', 7, leave_out=[
-      of_lenet(name) for name in ('conv1/weights', 'conv2/weights',
-                                  'conv2/biases', 'fc3/weights', 'fc3/biases')])
+      lenet_variable(name) for name in (
+          'conv1/weights', 'conv2/weights', 'conv2/biases', 'fc3/weights',
+          'fc3/biases')])
   assert inspect('--model_name=lenet', '--checkpoint_path=' + prefix) == 1
-  shown = capsys.readouterr().out
-  assert shown.splitlines()[-1] == (
+  output = capsys.readouterr().out
+  assert output.splitlines()[-1] == (
       'it fits neither lenet nor another network of nets/networks.py')
-  assert '--checkpoint_path' not in shown
+  assert '--checkpoint_path' not in output
 
 
-def flags_after(shown, title):
+def flags_after(output, title):
   """Returns the flags on the line after the one that begins with `title`."""
-  lines = shown.splitlines()
+  lines = output.splitlines()
   index, = [index for index, line in enumerate(lines) if line.startswith(title)]
   return shlex.split(lines[index + 1])
 
@@ -171,18 +174,18 @@ def flags_after(shown, title):
      'to fine-tune'),
     ('cifarnet', 3, [], 'to continue with its 3 classes')],
                          ids=['missing', 'headless', 'same classes'])
-def test_program_flags_that_are_shown_start_a_training(
+def test_program_printed_flags_start_training(
     tmp_path, capsys, model_name, classes, leave_out, title):
   (tmp_path / 'a b').mkdir()
   prefix = save(tmp_path / 'a b' / 'x.ckpt', model_name, classes,
                 leave_out=leave_out)
   assert inspect('--model_name=' + model_name,
                  '--checkpoint_path=' + prefix) == 0
-  shown = flags_after(capsys.readouterr().out, title)
-  trained = trained_kit.train(
-      trained_kit.make_dataset(tmp_path), tmp_path / 'train', *shown,
+  printed_flags = flags_after(capsys.readouterr().out, title)
+  checkpoint = trained_kit.train(
+      trained_kit.make_dataset(tmp_path), tmp_path / 'train', *printed_flags,
       '--train_image_size=32', '--max_number_of_steps=1')
-  assert trained.endswith('model.ckpt-1')
+  assert checkpoint.endswith('model.ckpt-1')
 
 
 @pytest.mark.parametrize('arguments,message', [
@@ -191,13 +194,13 @@ def test_program_flags_that_are_shown_start_a_training(
     (['--model_name=lenet5', '--checkpoint_path=x'], "network 'lenet5'; known"),
     (['--model_name=lenet', '--checkpoint_path=/no/x'], 'no checkpoint at /no'),
 ])
-def test_program_mistakes_are_input_errors(arguments, message):
+def test_program_with_wrong_flags_raises_input_error(arguments, message):
   with pytest.raises(InputError, match=message):
     inspect(*arguments)
 
 
 @pytest.mark.slow
-def test_program_damaged_checkpoint_is_an_input_error(tmp_path):
+def test_program_for_damaged_checkpoint_raises_input_error(tmp_path):
   (tmp_path / 'x.ckpt').write_bytes(b'rubbish' * 1000)
   with pytest.raises(InputError, match='x.ckpt cannot be read') as raised:
     inspect('--model_name=lenet', '--checkpoint_path=%s' % (tmp_path /
@@ -205,10 +208,10 @@ def test_program_damaged_checkpoint_is_an_input_error(tmp_path):
   assert '\n' not in str(raised.value)
 
 
-def test_program_runs_by_itself():
-  done = run_program('tools/inspect_checkpoint.py', '--model_name=lenet')
-  assert done.returncode == 1 and done.stderr.count('\n') == 1
-  assert '--checkpoint_path is needed' in done.stderr
+def test_program_runs_as_script():
+  completed = run_program('tools/inspect_checkpoint.py', '--model_name=lenet')
+  assert completed.returncode == 1 and completed.stderr.count('\n') == 1
+  assert '--checkpoint_path is needed' in completed.stderr
 
 
 @pytest.mark.slow
@@ -219,15 +222,15 @@ def test_single_file_checkpoint_is_inspected_and_fine_tuned(tmp_path, capsys):
   assert not (tmp_path / 'old.ckpt.index').exists()
   assert inspect('--model_name=mobilenet_v1_025', '--num_classes=3',
                  '--checkpoint_path=' + prefix) == 0
-  shown = capsys.readouterr().out
-  assert 'matched: 135' in shown and 'differently shaped: 2' in shown
+  output = capsys.readouterr().out
+  assert 'matched: 135' in output and 'differently shaped: 2' in output
   dataset_dir = trained_kit.make_dataset(tmp_path)
-  trained = trained_kit.train(
+  checkpoint = trained_kit.train(
       dataset_dir, tmp_path / 'train', *trained_kit.MOBILENET,
-      *flags_after(shown, 'to fine-tune'),
+      *flags_after(output, 'to fine-tune'),
       '--trainable_scopes=MobilenetV1/Logits', '--max_number_of_steps=2')
   before = trained_kit.read_variables(prefix)
-  after = trained_kit.read_variables(trained)
+  after = trained_kit.read_variables(checkpoint)
   frozen = [name for name in before if name.startswith('MobilenetV1/Conv2d_')]
   assert len(frozen) == 135
   for name in frozen:
@@ -236,7 +239,7 @@ def test_single_file_checkpoint_is_inspected_and_fine_tuned(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_program_data_cut_short_is_one_line(tmp_path):
+def test_program_for_truncated_data_raises_one_line_error(tmp_path):
   prefix = save(tmp_path / 'x.ckpt', 'lenet', 7)
   os.truncate(prefix + '.data-00000-of-00001', 1000)
   with pytest.raises(InputError, match='x.ckpt cannot be read: its data has '

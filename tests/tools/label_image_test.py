@@ -21,7 +21,7 @@ from tools import label_image
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-  """Frozen graphs of one network: encoded.pb, float.pb, fixed.pb, photo.jpg."""
+  """A folder with frozen graphs of one network, photo.jpg and labels.txt."""
   folder = tmp_path_factory.mktemp('graphs')
   kit.save_checkpoint(folder / 'train', 'cifarnet')
   for name, flags in (('encoded', ['--input_type=encoded']), ('float', []),
@@ -39,15 +39,15 @@ def folder(tmp_path_factory):
 
 
 def label(folder, capsys, graph, *flags):
-  """Returns {index: (label, score)} of what is printed, best first."""
+  """Returns {index: (label, score)} of the printed lines, best first."""
   capsys.readouterr()
   assert kit.run(label_image, '--image=%s' % (folder / 'photo.jpg'),
                  '--graph=%s' % (folder / (graph + '.pb')), *flags) == 0
   lines = capsys.readouterr().out.splitlines()
-  found = [re.match(r'^(\w+) \((\d+)\): (\S+)$', line) for line in lines]
-  assert all(found), lines
+  matches = [re.match(r'^(\w+) \((\d+)\): (\S+)$', line) for line in lines]
+  assert all(matches), lines
   return {int(index): (name, float(value))
-          for name, index, value in (match.groups() for match in found)}
+          for name, index, value in (match.groups() for match in matches)}
 
 
 def scores_of(rows):
@@ -55,8 +55,7 @@ def scores_of(rows):
 
 
 @pytest.mark.parametrize('graph', ['encoded', 'float', 'fixed'])
-def test_graph_with_its_note_is_labelled_as_in_evaluation(folder, capsys,
-                                                          graph):
+def test_graph_with_info_has_scores_of_classifier(folder, capsys, graph):
   rows = label(folder, capsys, graph)
   photo = (folder / 'photo.jpg').read_bytes()
   expected = Classifier.from_frozen_graph(
@@ -66,17 +65,18 @@ def test_graph_with_its_note_is_labelled_as_in_evaluation(folder, capsys,
   assert [rows[index][0] for index in range(5)] == kit.LABELS
 
 
-@pytest.mark.parametrize('graph,given,mean,std', [
+@pytest.mark.parametrize('graph,scale_flags,mean,std', [
     ('foreign', ['--input_width=32', '--input_height=32'], 0, 255),
     ('foreign', ['--input_mean=127.5', '--input_std=64'], 127.5, 64),
     ('float', ['--input_mean=100', '--input_std=50'], 100, 50),
     ('float', ['--input_mean=128'], 128, 255),
 ], ids=str)
-def test_photo_is_prepared_the_samples_way(folder, capsys, graph, given, mean,
-                                           std):
+def test_photo_is_scaled_like_in_tensorflows_sample(
+    folder, capsys, graph, scale_flags, mean, std):
   output = 'CifarNet/Predictions/Reshape_1'
-  names = ['--labels=%s' % (folder / 'labels.txt'), '--output_layer=' + output]
-  rows = label(folder, capsys, graph, *names, *given)
+  output_flags = ['--labels=%s' % (folder / 'labels.txt'),
+                  '--output_layer=' + output]
+  rows = label(folder, capsys, graph, *output_flags, *scale_flags)
   pixels = np.array(Image.open(str(folder / 'photo.jpg')), np.float32)
   with tf.Graph().as_default() as g, tf.Session() as session:
     tf.import_graph_def(tf.GraphDef.FromString(
@@ -86,11 +86,11 @@ def test_photo_is_prepared_the_samples_way(folder, capsys, graph, given, mean,
                            {'input:0': (image - mean) / std})[0]
   # Pillow and TensorFlow round a decoded pixel differently by 1.
   np.testing.assert_allclose(scores_of(rows), expected, atol=0.02)
-  others = label(folder, capsys, 'float')
-  assert np.abs(np.subtract(scores_of(others), expected)).max() > 0.03
+  default_rows = label(folder, capsys, 'float')
+  assert np.abs(np.subtract(scores_of(default_rows), expected)).max() > 0.03
 
 
-def test_logits_can_be_asked_for(folder, capsys):
+def test_output_layer_can_be_the_logits(folder, capsys):
   rows = label(folder, capsys, 'float', '--num_top_predictions=2',
                '--output_layer=CifarNet/logits/BiasAdd')
   plain = scores_of(label(folder, capsys, 'float'))
@@ -99,7 +99,7 @@ def test_logits_can_be_asked_for(folder, capsys):
   np.testing.assert_allclose(high - low, np.log(best / second), rtol=1e-3)
 
 
-def test_scores_after_the_temperature_can_be_asked_for(tmp_path, capsys):
+def test_output_layer_can_be_the_calibrated_scores(tmp_path, capsys):
   prefix = kit.save_checkpoint(tmp_path / 'train', 'cifarnet')
   calibration.save(prefix, calibration.Calibration(
       3.0, 0.2, 0.1, 'validation', 12, 7, checkpoints.digest(prefix), None))
@@ -107,11 +107,14 @@ def test_scores_after_the_temperature_can_be_asked_for(tmp_path, capsys):
           '--frozen_file=%s' % (tmp_path / 'a.pb'))
   (tmp_path / 'photo.jpg').write_bytes(kit.make_photo(3))
   plain = label(tmp_path, capsys, 'a')
-  mended = label(tmp_path, capsys, 'a', '--output_layer=CalibratedPredictions')
-  assert list(mended.items())[0][1][0] == list(plain.items())[0][1][0]
+  calibrated = label(tmp_path, capsys, 'a',
+                     '--output_layer=CalibratedPredictions')
+  assert list(calibrated.items())[0][1][0] == list(plain.items())[0][1][0]
   roots = np.power(scores_of(plain), 1 / 3)
-  np.testing.assert_allclose(scores_of(mended), roots / roots.sum(), atol=1e-5)
-  assert np.abs(np.subtract(scores_of(mended), scores_of(plain))).max() > 0.01
+  np.testing.assert_allclose(scores_of(calibrated), roots / roots.sum(),
+                             atol=1e-5)
+  differences = np.subtract(scores_of(calibrated), scores_of(plain))
+  assert np.abs(differences).max() > 0.01
 
 
 @pytest.mark.parametrize('graph,flags,message', [
@@ -134,7 +137,7 @@ def test_scores_after_the_temperature_can_be_asked_for(tmp_path, capsys):
     ('float', ['--image='], '--image is needed'),
     ('float', ['--image=/nowhere.jpg'], '/nowhere.jpg'),
 ], ids=str)
-def test_mistakes_are_one_line(folder, graph, flags, message):
+def test_wrong_flags_raise_one_line_error(folder, graph, flags, message):
   with pytest.raises(InputError, match=re.escape(message)
                      if '.*' not in message else message) as caught:
     kit.run(label_image, '--image=%s' % (folder / 'photo.jpg'),
@@ -142,7 +145,7 @@ def test_mistakes_are_one_line(folder, graph, flags, message):
   assert '\n' not in str(caught.value)
 
 
-def test_graph_of_imagenets_size_needs_no_labels(tmp_path, capsys):
+def test_graph_with_1001_classes_uses_imagenets_labels(tmp_path, capsys):
   with tf.Graph().as_default() as graph:
     images = tf.placeholder(tf.float32, [None, None, None, 3], name='input')
     logits = tf.reduce_sum(images, [1, 2, 3], keepdims=True)[:, 0, 0]
@@ -156,11 +159,11 @@ def test_graph_of_imagenets_size_needs_no_labels(tmp_path, capsys):
   assert capsys.readouterr().out == 'great_white_shark (3): 1\n'
 
 
-def test_program_with_a_text_for_a_photo_is_one_line(folder):
-  done = run_program('tools/label_image.py',
-                     '--image=%s' % (folder / 'labels.txt'),
-                     '--graph=%s' % (folder / 'float.pb'))
-  assert done.returncode == 1
-  last = done.stderr.strip().split('\n')[-1]
-  assert last.startswith('label_image.py: error: ')
-  assert 'Traceback' not in done.stderr
+def test_program_with_text_file_as_photo_prints_one_line_error(folder):
+  completed = run_program('tools/label_image.py',
+                          '--image=%s' % (folder / 'labels.txt'),
+                          '--graph=%s' % (folder / 'float.pb'))
+  assert completed.returncode == 1
+  last_line = completed.stderr.strip().split('\n')[-1]
+  assert last_line.startswith('label_image.py: error: ')
+  assert 'Traceback' not in completed.stderr

@@ -1,4 +1,4 @@
-"""Tests of tools/list_models.py, and of the facts in its rows."""
+"""Tests of tools/list_models.py, and of the figures in its rows."""
 
 import csv
 import io
@@ -15,19 +15,19 @@ from tools import list_models
 
 
 def output_of(capsys, *arguments):
-  """Runs the program in this process; returns what it prints."""
+  """Runs the program in this process; returns its output."""
   with parsed_flags(list_models.define_flags, *arguments):
     assert not list_models.main([])
   return capsys.readouterr().out
 
 
-# registry_test.py counts those of all others, from the graphs that it has.
+# registry_test.py counts the costs of all other networks.
 @pytest.mark.slow
 @pytest.mark.engine('tf1')
 @pytest.mark.parametrize('name', [
     name for name, row in sorted(nets_factory.NETWORKS.items())
     if row.image_size != row.function.default_image_size])
-def test_costs_at_another_size_than_slims_are_those_of_the_graph(name):
+def test_costs_at_another_size_than_slims_equal_those_of_graph(name):
   row = nets_factory.get_network(name)
   cost = nets_factory.NETWORKS[name].cost
   with tf.Graph().as_default():
@@ -41,13 +41,13 @@ def test_costs_at_another_size_than_slims_are_those_of_the_graph(name):
     ('mobilenet_v2', 3.5, 300), ('nasnet_mobile', 5.3, 564),
     ('nasnet_large', 88.9, 23800), ('pnasnet_large', 86.1, 25000),
 ])
-def test_costs_agree_with_the_papers(name, parameters, multiply_adds):
+def test_costs_agree_with_papers(name, parameters, multiply_adds):
   cost = nets_factory.NETWORKS[name].cost
   assert cost.parameters / 1e6 == pytest.approx(parameters, rel=0.012)
   assert cost.multiply_adds / 1e6 == pytest.approx(multiply_adds, rel=0.005)
 
 
-def test_count_takes_every_kind_of_layer():
+def test_count_includes_each_kind_of_layer():
   with tf.Graph().as_default():
     images = tf.zeros([1, 6, 6, 2])
     kernel = tf.get_variable('kernel', [3, 3, 2, 5])
@@ -62,26 +62,26 @@ def test_count_takes_every_kind_of_layer():
         90 + 90 + 40, 3 * 3 * 5 * 18 + 10 * 9 + 10 * 4)
 
 
-def test_every_row_has_its_figures():
+def test_networks_all_have_costs():
   for name, row in nets_factory.NETWORKS.items():
     assert row.cost, name
 
 
-def test_accuracy_falls_with_the_size_and_the_width():
+def test_published_accuracy_falls_with_size_and_width():
   for network in ('mobilenet_v1', 'mobilenet_v2'):
     rows = [nets_factory.find_checkpoint(name)[1]
             for name in nets_factory.checkpoint_names()]
-    known = {tuple(map(float, row.name.rsplit('_', 2)[1:])): (
+    accuracies = {tuple(map(float, row.name.rsplit('_', 2)[1:])): (
         row.top_1, row.top_5) for row in rows if row.name.startswith(network)}
-    for (width, size), (top_1, top_5) in known.items():
-      for (other_width, other_size), (other_1, other_5) in known.items():
+    for (width, size), (top_1, top_5) in accuracies.items():
+      for (other_width, other_size), (other_1, other_5) in accuracies.items():
         if (other_width, other_size) == (width, size):
           continue
         if other_width <= width and other_size <= size:
           assert other_1 < top_1 and other_5 < top_5
 
 
-def test_table_has_a_line_a_network(capsys):
+def test_table_has_one_line_per_network(capsys):
   lines = output_of(capsys).splitlines()
   assert [line.split()[0] for line in lines[1:]] == sorted(
       nets_factory.NETWORKS)
@@ -96,18 +96,18 @@ def test_table_has_a_line_a_network(capsys):
                           'lenet', '-', 'LeNet/fc4']
 
 
-def test_details_name_every_checkpoint_of_the_network(capsys):
-  shown = output_of(capsys, '--model_name=mobilenet_v1_025')
+def test_details_name_each_checkpoint_of_network(capsys):
+  output = output_of(capsys, '--model_name=mobilenet_v1_025')
   for size in (224, 192, 160, 128):
-    assert 'mobilenet_v1_0.25_%d.tgz' % size in shown
-  assert '--checkpoint_exclude_scopes=MobilenetV1/Logits\n' in shown
-  assert '0.47 M with 1001 classes' in shown
-  assert '--labels_offset' not in shown
+    assert 'mobilenet_v1_0.25_%d.tgz' % size in output
+  assert '--checkpoint_exclude_scopes=MobilenetV1/Logits\n' in output
+  assert '0.47 M with 1001 classes' in output
+  assert '--labels_offset' not in output
   assert '--labels_offset=1' in output_of(capsys, '--model_name=vgg_16')
   assert 'no checkpoint' in output_of(capsys, '--model_name=cifarnet')
 
 
-def test_json_and_csv_hold_the_exact_numbers(capsys):
+def test_json_and_csv_have_exact_numbers(capsys):
   models = json.loads(output_of(capsys, '--format=json'))
   assert [model['name'] for model in models] == sorted(nets_factory.NETWORKS)
   model, = json.loads(output_of(capsys, '--format=json', '--model_name=vgg_16'))
@@ -118,21 +118,22 @@ def test_json_and_csv_hold_the_exact_numbers(capsys):
       'top_1': 71.5, 'top_5': 89.8}]
   rows = list(csv.DictReader(io.StringIO(output_of(capsys, '--format=csv'))))
   assert len(rows) == len(models)
-  found = {row['name']: row for row in rows}
-  assert found['nasnet_mobile']['classifier_scopes'] == ','.join(
+  rows_by_name = {row['name']: row for row in rows}
+  assert rows_by_name['nasnet_mobile']['classifier_scopes'] == ','.join(
       nets_factory.get_network('nasnet_mobile').classifier_scopes)
-  assert found['lenet']['top_1'] == ''
-  assert int(found['vgg_16']['parameters']) == 138357544
+  assert rows_by_name['lenet']['top_1'] == ''
+  assert int(rows_by_name['vgg_16']['parameters']) == 138357544
 
 
-def test_unknown_name_lists_the_known():
+def test_unknown_name_lists_known_networks():
   with parsed_flags(list_models.define_flags, '--model_name=vgg16'):
     with pytest.raises(InputError, match="network 'vgg16'; known: alexnet_v2"):
       list_models.main([])
 
 
-def test_program_runs_by_itself():
-  done = run_program('tools/list_models.py', '--model_name=')
-  assert done.returncode == 1 and done.stdout == ''
-  assert done.stderr.startswith("list_models.py: error: unknown network ''")
-  assert done.stderr.count('\n') == 1
+def test_program_runs_as_script():
+  completed = run_program('tools/list_models.py', '--model_name=')
+  assert completed.returncode == 1 and completed.stdout == ''
+  assert completed.stderr.startswith(
+      "list_models.py: error: unknown network ''")
+  assert completed.stderr.count('\n') == 1

@@ -1,4 +1,4 @@
-"""Tests of make_report.py and report.sh: the page of a run, its temperature."""
+"""Tests of make_report.py and report.sh: report and temperature of a run."""
 
 import base64
 import io
@@ -30,7 +30,10 @@ from tools import make_report as program
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-  """Photos of which a third lie under a wrong class: 12 validation, 9 test."""
+  """A data set with 4 of 10 photos of each class under a wrong class.
+
+  It has 12 validation photos and 9 test photos.
+  """
   folder = tmp_path_factory.mktemp('data')
   make_photos(folder / NAME)
   for number in range(4):
@@ -55,34 +58,34 @@ def finished(data, tmp_path_factory):
 
 @pytest.fixture
 def run(finished, tmp_path):
-  """A copy of it."""
+  """A copy of the train directory `finished`."""
   shutil.copytree(finished, str(tmp_path / 'train'))
   return str(tmp_path / 'train')
 
 
-def page_of(train_dir):
+def read_page(train_dir):
   with open(os.path.join(train_dir, 'report.html'), encoding='utf-8') as stream:
     return stream.read()
 
 
-def evaluated(train_dir, eval_dir, split):
-  """Returns the line that eval_image_classifier.py writes of a split."""
+def evaluate(train_dir, eval_dir, split):
+  """Evaluates a split; returns the metrics that the program writes."""
   kit.run(eval_image_classifier, '--checkpoint_path=%s' % train_dir,
           '--eval_dir=%s' % eval_dir, '--dataset_split_name=%s' % split)
   with open(os.path.join(str(eval_dir), 'metrics.jsonl')) as stream:
     return json.loads(stream.read().splitlines()[-1])
 
 
-def test_report_agrees_with_evaluation_and_shows_the_wrong_photos(
+def test_report_agrees_with_evaluation_and_shows_wrong_photos(
     data, run, tmp_path, capsys):
   assert kit.run(program, '--train_dir=' + run, '--batch_size=5',
                  '--num_refused=0') == 0
-  test = evaluated(run, tmp_path / 'eval', 'test')
-  validation = evaluated(run, tmp_path / 'eval', 'validation')
+  test = evaluate(run, tmp_path / 'eval', 'test')
+  validation = evaluate(run, tmp_path / 'eval', 'validation')
   assert (validation['photos'], test['photos']) == (12, 9)
   assert 'accuracy %.4f on 9 test photos' % test['accuracy'] in (
       capsys.readouterr().out)
-  page = page_of(run)
+  page = read_page(run)
   for line in (validation, test):
     assert '<td>%s</td><td>%d</td><td>%.1f %%</td>' % (
         line['split'], line['photos'], 100 * line['accuracy']) in page
@@ -95,39 +98,39 @@ def test_report_agrees_with_evaluation_and_shows_the_wrong_photos(
   assert len(names) == len(pictures) == wrong > 0
   # Each picture is the photo of that name.
   for (_, name), picture in zip(names, pictures):
-    shown = Image.open(io.BytesIO(base64.b64decode(picture)))
+    image = Image.open(io.BytesIO(base64.b64decode(picture)))
     photo = Image.open(os.path.join(data, NAME, name))
-    assert shown.size == photo.size
-    difference = np.asarray(shown, int).mean((0, 1)) - (
+    assert image.size == photo.size
+    difference = np.asarray(image, int).mean((0, 1)) - (
         np.asarray(photo, int).mean((0, 1)))
     assert abs(difference).max() < 3
 
 
-def test_report_fits_the_temperature_on_validation_for_the_export(
+def test_report_fits_temperature_on_validation_for_export(
     data, run, tmp_path, caplog):
   assert kit.run(program, '--train_dir=' + run) == 0
   checkpoint = checkpoints.newest(run)
-  found = calibration.load(checkpoint)
-  assert (found.split, found.photos) == ('validation', 12)
+  fitted = calibration.load(checkpoint)
+  assert (fitted.split, fitted.photos) == ('validation', 12)
   results = run_results.measure(run_info.load(run), checkpoint, NAME, data, 12)
-  base = results[0].counted
-  assert found.temperature == pytest.approx(
-      calibration.fit_temperature(base.logits, base.labels), rel=1e-4)
+  counted = results[0].counted
+  assert fitted.temperature == pytest.approx(
+      calibration.fit_temperature(counted.logits, counted.labels), rel=1e-4)
   frozen = str(tmp_path / 'a.pb')
   kit.run(export_inference_graph, '--checkpoint_path=' + run,
           '--input_type=encoded', '--frozen_file=' + frozen)
-  path = os.path.join(data, NAME, base.filenames[0])
+  path = os.path.join(data, NAME, counted.filenames[0])
   with open(path, 'rb') as stream:
     photo = stream.read()
-  for calibrated, temperature in ((False, 1.0), (True, found.temperature)):
+  for calibrated, temperature in ((False, 1.0), (True, fitted.temperature)):
     scores = Classifier.from_frozen_graph(
         frozen, calibrated=calibrated).classify([photo])
     np.testing.assert_allclose(
-        scores, calibration.softmax(base.logits[:1], temperature), atol=1e-5)
+        scores, calibration.softmax(counted.logits[:1], temperature), atol=1e-5)
 
 
 @pytest.mark.slow
-def test_report_takes_the_best_checkpoint_and_calls_validation_optimistic(
+def test_report_takes_best_checkpoint_and_calls_validation_optimistic(
     run, tmp_path):
   best = os.path.join(run, 'best')
   os.makedirs(best)
@@ -139,20 +142,20 @@ def test_report_takes_the_best_checkpoint_and_calls_validation_optimistic(
   with open(os.path.join(run, 'flags.json'), 'w') as stream:
     json.dump({'learning_rate': 0.0003, 'note': '<b>'}, stream)
   assert kit.run(program, '--train_dir=' + run) == 0
-  page = page_of(run)
+  page = read_page(run)
   assert 'Checkpoint %s,' % prefix in page
   assert 'Optimistic: the checkpoint is the one that was best on these' in page
   assert '--note</td><td class="text">&lt;b&gt;</td>' in page
   assert os.path.exists(os.path.join(best, 'calibration.json'))
   assert not os.path.exists(os.path.join(run, 'calibration.json'))
-  # The export takes the same one, and so has its temperature.
+  # The export takes the same checkpoint, with its temperature.
   frozen = str(tmp_path / 'a_freeze.pb')
   kit.run(export_inference_graph, '--checkpoint_path=' + run, '--known=off',
           '--frozen_file=' + frozen)
   info = export_folder.read_frozen(frozen)
   assert info.global_step == 60
   assert info.temperature == calibration.load(prefix).temperature
-  # The newest is still there for whoever names it.
+  # The newest checkpoint can still be requested.
   other = tmp_path / 'other.html'
   kit.run(program, '--train_dir=' + run, '--which_checkpoint=newest',
           '--output_file=%s' % other, '--nocalibrate', '--num_wrong=1',
@@ -165,16 +168,16 @@ def test_report_takes_the_best_checkpoint_and_calls_validation_optimistic(
   assert not os.path.exists(os.path.join(run, 'calibration.json'))
 
 
-def test_report_of_training_that_validation_ended_is_optimistic(run):
+def test_report_of_training_ended_by_validation_is_optimistic(run):
   with open(os.path.join(run, 'validation.jsonl'), 'w') as stream:
     stream.write('{"step": 5, "accuracy": 0.5, "loss": 1.0}\n')
   kit.run(program, '--train_dir=' + run, '--nocalibrate')
-  page = page_of(run)
+  page = read_page(run)
   assert 'Optimistic: training ended by its accuracy on these photos.' in page
   assert 'Validation accuracy by step' in page
 
 
-def test_measure_counts_each_split_as_its_records_are(data, run):
+def test_measure_counts_each_split_in_order_of_records(data, run):
   results = run_results.measure(run_info.load(run), checkpoints.newest(run),
                                 NAME, data, batch_size=5)
   assert [result.name for result in results] == ['validation', 'test']
@@ -186,12 +189,12 @@ def test_measure_counts_each_split_as_its_records_are(data, run):
     np.testing.assert_allclose(
         calibration.softmax(result.counted.logits),
         result.counted.probabilities, atol=1e-5)
-  files = [set(result.counted.filenames) for result in results]
-  assert [len(names) for names in files] == [12, 9]
-  assert not files[0] & files[1]
+  filenames = [set(result.counted.filenames) for result in results]
+  assert [len(names) for names in filenames] == [12, 9]
+  assert not filenames[0] & filenames[1]
 
 
-def test_report_of_a_temperature_that_cannot_be_fitted_goes_on(
+def test_report_without_possible_temperature_is_written(
     run, monkeypatch, caplog):
   def refuse(*_):
     raise calibration.NoTemperature('all 12 photos are right')
@@ -200,7 +203,7 @@ def test_report_of_a_temperature_that_cannot_be_fitted_goes_on(
   caplog.set_level(logging.INFO, logger='tensorflow')
   assert kit.run(program, '--train_dir=' + run) == 0
   assert 'No temperature: all 12 photos are right' in caplog.text
-  assert 'No temperature: all 12 photos are right.' in page_of(run)
+  assert 'No temperature: all 12 photos are right.' in read_page(run)
   assert not os.path.exists(os.path.join(run, 'calibration.json'))
 
 
@@ -217,8 +220,8 @@ def test_report_of_a_temperature_that_cannot_be_fitted_goes_on(
     (('--train_dir=RUN', '--dataset_name=bare', '--dataset_dir=OTHER'),
      'neither a validation nor a test split: convert it with --percent_valid'),
 ])
-def test_report_with_a_mistake_is_an_input_error(finished, tmp_path, arguments,
-                                                 message):
+def test_report_with_wrong_flags_raises_input_error(
+    finished, tmp_path, arguments, message):
   (tmp_path / 'empty').mkdir()
   if '--dataset_dir=OTHER' in arguments:
     for name, percent in (('other', 40), ('bare', 0)):
@@ -236,18 +239,18 @@ def test_report_with_a_mistake_is_an_input_error(finished, tmp_path, arguments,
   assert '\n' not in str(caught.value)
 
 
-def test_report_of_a_checkpoint_without_run_json_is_one_line(tmp_path):
+def test_report_of_checkpoint_without_run_json_prints_one_line_error(tmp_path):
   prefix = kit.save_checkpoint(tmp_path, 'cifarnet', with_run=False)
-  done = run_program('tools/make_report.py', '--checkpoint_path=' + prefix)
-  assert (done.returncode, done.stderr) == (
+  completed = run_program('tools/make_report.py', '--checkpoint_path=' + prefix)
+  assert (completed.returncode, completed.stderr) == (
       1, 'make_report.py: error: %s is missing: the report needs what '
       'training recorded\n' % (tmp_path / 'run.json'))
 
 
 @pytest.mark.slow
-def test_script_writes_the_report_of_the_run_in_train_dir(data, run):
-  done = run_script('report.sh', '--num_wrong=0', env=dict(
+def test_script_writes_report_of_run_in_train_dir(data, run):
+  completed = run_script('report.sh', '--num_wrong=0', env=dict(
       os.environ, MODEL_NAME='cifarnet', DATASET_NAME=NAME, DATASET_DIR=data,
       TRAIN_DIR=run, EVAL_DIR='/no/where', BATCH_SIZE='4'))
-  assert 'Wrote %s/report.html: accuracy' % run in done.stdout
-  assert '(--num_wrong=0)' in page_of(run)
+  assert 'Wrote %s/report.html: accuracy' % run in completed.stdout
+  assert '(--num_wrong=0)' in read_page(run)

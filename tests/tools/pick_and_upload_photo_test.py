@@ -18,7 +18,7 @@ PAGE = ('<html><head><title>no</title></head><body><p>red &amp; round</p>'
 
 @pytest.fixture
 def server():
-  """A server that keeps the bodies it gets and answers with PAGE."""
+  """A server that records the bodies of requests and answers with PAGE."""
 
   class Handler(http.server.BaseHTTPRequestHandler):
 
@@ -43,7 +43,7 @@ def server():
   server.server_close()
 
 
-def test_upload_posts_the_bytes_in_the_field_file(server, tmp_path):
+def test_upload_posts_photo_as_field_file(server, tmp_path):
   photo = tmp_path / 'a "b" 花.jpg'
   photo.write_bytes(colour_photo(0, 0))
   assert upload_photo.upload(server.url, str(photo)) == (200, PAGE)
@@ -59,7 +59,7 @@ def test_upload_refused_returns_status_and_page(server, tmp_path):
   assert upload_photo.upload(server.url, str(tmp_path / 'x')) == (415, PAGE)
 
 
-def test_upload_without_photo_or_server_names_the_flag(server, tmp_path):
+def test_upload_without_photo_or_server_names_flag(server, tmp_path):
   with pytest.raises(InputError, match='--photo=.*/no.jpg: No such file'):
     upload_photo.upload(server.url, str(tmp_path / 'no.jpg'))
   (tmp_path / 'x').write_bytes(b'text')
@@ -67,11 +67,11 @@ def test_upload_without_photo_or_server_names_the_flag(server, tmp_path):
     upload_photo.upload('http://127.0.0.1:1/', str(tmp_path / 'x'))
 
 
-def test_visible_text_is_what_the_page_shows():
+def test_visible_text_omits_title_and_scripts():
   assert upload_photo.visible_text(PAGE) == ['red & round', '97 %']
 
 
-def test_pick_takes_a_validation_photo_that_the_page_accepts(tmp_path):
+def test_pick_takes_validation_photo_that_page_accepts(tmp_path):
   folder = make_dataset(tmp_path)
   manifest = manifests.path(folder, NAME)
   files = manifests.load_file(manifest).files
@@ -83,28 +83,28 @@ def test_pick_takes_a_validation_photo_that_the_page_accepts(tmp_path):
       'validation', str(tmp_path / NAME / second))
 
 
-@pytest.mark.parametrize('left', ['test', 'train'])
-def test_pick_of_another_split_is_said(tmp_path, capsys, left):
+@pytest.mark.parametrize('other_split', ['test', 'train'])
+def test_pick_from_another_split_prints_its_name(tmp_path, capsys, other_split):
   folder = make_dataset(tmp_path)
   manifest = manifests.path(folder, NAME)
-  former = manifests.load_file(manifest)
-  manifests.save_file(manifest, former._replace(files={
-      name: left if split == 'validation' else 'train'
-      for name, split in former.files.items()}))
+  original = manifests.load_file(manifest)
+  manifests.save_file(manifest, original._replace(files={
+      name: other_split if split == 'validation' else 'train'
+      for name, split in original.files.items()}))
   with parsed_flags(pick_photo.define_flags, '--manifest=' + manifest):
     pick_photo.main([])
   printed = capsys.readouterr()
   assert os.path.isfile(printed.out.rstrip('\n'))
   assert printed.err == ('The page accepts no validation photo: this one is of '
-                         'the split %s\n' % left)
+                         'the split %s\n' % other_split)
 
 
-def test_pick_without_a_manifest_names_it(tmp_path):
+def test_pick_missing_manifest_names_path(tmp_path):
   with pytest.raises(InputError, match='^--manifest=.*/no.json: no such file'):
     pick_photo.pick(str(tmp_path / 'no.json'))
 
 
-def test_pick_without_such_a_photo_says_so(tmp_path):
+def test_pick_without_accepted_photo_raises_input_error(tmp_path):
   folder = make_dataset(tmp_path)
   for name in manifests.load(folder, NAME).files:
     (tmp_path / NAME / name).unlink()

@@ -40,13 +40,13 @@ def start(data, folder, *arguments, prefix=(), logs='logs'):
 
 
 def read_until(process, pattern):
-  """Returns what a launcher prints up to a line with the pattern."""
-  shown = ''
+  """Returns the output of a launcher up to a line that matches a pattern."""
+  output = ''
   for line in process.stdout:
-    shown += line
+    output += line
     if re.search(pattern, line):
-      return shown
-  raise AssertionError(shown)
+      return output
+  raise AssertionError(output)
 
 
 def last_step(folder):
@@ -55,23 +55,23 @@ def last_step(folder):
 
 
 def pid_of(folder, name):
-  """Returns the process id of a task that runs."""
-  found = subprocess.run(
+  """Returns the process id of a running task."""
+  completed = subprocess.run(
       ['pgrep', '-f', 'train_dir=%s .*--job_name=%s --task=%s' % (
           folder / 'train', *name.split('-'))], capture_output=True, text=True)
-  pid, = found.stdout.split()
+  pid, = completed.stdout.split()
   return int(pid)
 
 
 @pytest.mark.slow
-def test_sigterm_leaves_a_last_checkpoint_and_no_process(data, tmp_path):
+def test_sigterm_saves_last_checkpoint_and_leaves_no_process(data, tmp_path):
   launcher = start(data, tmp_path)
-  shown = read_until(launcher, r'global step [3-9]\d')
-  step = int(re.findall(r'global step (\d+)', shown)[-1])
+  output = read_until(launcher, r'global step [3-9]\d')
+  step = int(re.findall(r'global step (\d+)', output)[-1])
   launcher.send_signal(signal.SIGTERM)
-  shown = launcher.stdout.read()
-  assert launcher.wait() == 0, shown
-  assert 'SIGTERM: stopping after this step' in shown
+  output = launcher.stdout.read()
+  assert launcher.wait() == 0, output
+  assert 'SIGTERM: stopping after this step' in output
   assert last_step(tmp_path) >= step
   for name in ('ps-0', 'worker-0', 'worker-1'):
     log = (tmp_path / 'logs' / (name + '.log')).read_text()
@@ -81,7 +81,7 @@ def test_sigterm_leaves_a_last_checkpoint_and_no_process(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_worker_killed_is_started_again_and_the_chief_killed_ends_all(
+def test_killed_worker_is_restarted_and_killed_chief_ends_all_tasks(
     data, tmp_path):
   launcher = start(data, tmp_path, '--restarts=1')
   read_until(launcher, r'global step [3-9]\d')
@@ -95,23 +95,23 @@ def test_worker_killed_is_started_again_and_the_chief_killed_ends_all(
     launcher.stdout.readline()
     assert time.monotonic() < end
   os.kill(pid_of(tmp_path, 'worker-0'), signal.SIGKILL)
-  shown = launcher.stdout.read()
+  output = launcher.stdout.read()
   assert launcher.wait() == 137
   assert re.search(r'run_cluster: worker 0 at \S+ ended with status 137; the '
-                   r'last lines of \S+/worker-0.log are above\n', shown)
+                   r'last lines of \S+/worker-0.log are above\n', output)
   assert not subprocess.run(['pgrep', '-f', str(tmp_path / 'train')],
                             capture_output=True).stdout
 
   step = last_step(tmp_path)
   launcher = start(data, tmp_path, '--max_number_of_steps=%d' % (step + 20))
-  shown = launcher.stdout.read()
-  assert launcher.wait() == 0, shown
-  assert 'Resuming from ' in shown and last_step(tmp_path) >= step + 20
+  output = launcher.stdout.read()
+  assert launcher.wait() == 0, output
+  assert 'Resuming from ' in output and last_step(tmp_path) >= step + 20
 
 
 @pytest.fixture
 def machines():
-  """Two network namespaces joined by a cable: a prefix and an address each."""
+  """Two connected network namespaces: [(command prefix, address)]."""
   names = ['cl%d%s' % (os.getpid(), side) for side in 'ab']
   with contextlib.ExitStack() as stack:
 
@@ -120,7 +120,7 @@ def machines():
                             env=dict(os.environ, PATH=PATH),
                             capture_output=True, text=True)
 
-    found = []
+    namespaces = []
     try:
       for name in names:
         ip('netns', 'add', name)
@@ -132,28 +132,29 @@ def machines():
         ip('-n', name, 'link', 'set', 'lo', 'up')
         ip('-n', name, 'address', 'add', address + '/24', 'dev', 'v0')
         ip('-n', name, 'link', 'set', 'v0', 'up')
-        found.append((['ip', 'netns', 'exec', name], address))
+        namespaces.append((['ip', 'netns', 'exec', name], address))
     except (OSError, subprocess.CalledProcessError) as error:
       pytest.skip('no network namespaces here: %s' % (
           getattr(error, 'stderr', None) or error))
-    yield found
+    yield namespaces
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('flags', [[], ['--sync_replicas']],
                          ids=['asynchronous', 'synchronous'])
-def test_two_machines_train_by_the_same_command(data, tmp_path, machines,
-                                                flags):
-  (here, a), (there, b) = machines
-  command = ['--ps_hosts=%s:2222' % a, '--max_number_of_steps=50', *flags,
-             '--worker_hosts=%s:2223,%s:2223' % (a, b)]
+def test_two_machines_train_with_the_same_command(data, tmp_path, machines,
+                                                  flags):
+  (prefix_a, address_a), (prefix_b, address_b) = machines
+  command = ['--ps_hosts=%s:2222' % address_a, '--max_number_of_steps=50',
+             *flags,
+             '--worker_hosts=%s:2223,%s:2223' % (address_a, address_b)]
   launchers = [start(data, tmp_path, *command, prefix=prefix, logs=logs)
-               for prefix, logs in ((here, 'a'), (there, 'b'))]
-  shown = [launcher.communicate()[0] for launcher in launchers]
-  assert [launcher.wait() for launcher in launchers] == [0, 0], shown
+               for prefix, logs in ((prefix_a, 'a'), (prefix_b, 'b'))]
+  outputs = [launcher.communicate()[0] for launcher in launchers]
+  assert [launcher.wait() for launcher in launchers] == [0, 0], outputs
   assert sorted(os.listdir(str(tmp_path / 'a'))) == ['ps-0.log', 'worker-0.log']
   assert os.listdir(str(tmp_path / 'b')) == ['worker-1.log']
-  assert 'the chief is worker 0 at %s:2223' % a in shown[1]
+  assert 'the chief is worker 0 at %s:2223' % address_a in outputs[1]
   logs = [(tmp_path / machine / ('worker-%d.log' % index)).read_text()
           for index, machine in enumerate('ab')]
   assert cluster_kit.loss_fell(*logs)
@@ -162,26 +163,26 @@ def test_two_machines_train_by_the_same_command(data, tmp_path, machines,
 
 
 @pytest.mark.slow
-def test_two_machines_one_of_which_is_not_started_is_one_line(
+def test_two_machines_with_one_not_started_print_one_line_error(
     data, tmp_path, machines):
-  (here, a), (_, b) = machines
-  launcher = start(data, tmp_path, '--ps_hosts=%s:2222' % a,
-                   '--worker_hosts=%s:2223,%s:2223' % (a, b),
-                   '--startup_timeout=5', prefix=here)
-  shown = launcher.communicate()[0]
+  (prefix_a, address_a), (_, address_b) = machines
+  launcher = start(data, tmp_path, '--ps_hosts=%s:2222' % address_a,
+                   '--worker_hosts=%s:2223,%s:2223' % (address_a, address_b),
+                   '--startup_timeout=5', prefix=prefix_a)
+  output = launcher.communicate()[0]
   assert launcher.wait() == 1
-  assert 'Traceback' not in shown
+  assert 'Traceback' not in output
   assert re.search(r'no answer within --startup_timeout=5 s from (.*, )?worker '
-                   r'1 at %s:2223 \(Connection refused\)$' % b,
-                   shown.splitlines()[-1])
+                   r'1 at %s:2223 \(Connection refused\)$' % address_b,
+                   output.splitlines()[-1])
 
 
-def test_this_machine_is_no_machine_of_the_other_namespaces(machines):
-  (here, a), (_, b) = machines
-  assert not hosts.is_here(a)
-  asked = subprocess.run(
-      [*here, sys.executable, '-c',
+def test_is_here_accepts_only_addresses_of_own_namespace(machines):
+  (prefix_a, address_a), (_, address_b) = machines
+  assert not hosts.is_here(address_a)
+  completed = subprocess.run(
+      [*prefix_a, sys.executable, '-c',
        'from deployment import hosts; print(hosts.is_here(%r), '
-       'hosts.is_here(%r))' % (a, b)],
+       'hosts.is_here(%r))' % (address_a, address_b)],
       cwd=ROOT, env=dict(os.environ, PATH=PATH), capture_output=True, text=True)
-  assert asked.stdout == 'True False\n', asked.stderr
+  assert completed.stdout == 'True False\n', completed.stderr

@@ -28,11 +28,11 @@ def plan(folder, ps=1, workers=2, **changes):
       str(folder / 'logs'), 60.0, False, 0)._replace(**changes)
 
 
-def left_over(folder):
-  """Returns the processes of a plan's folder that still run."""
-  found = subprocess.run(['pgrep', '-f', str(folder / 'train')],
-                         capture_output=True, text=True)
-  return found.stdout.split()
+def running_processes(folder):
+  """Returns the ids of the processes of a plan that still run."""
+  completed = subprocess.run(['pgrep', '-f', str(folder / 'train')],
+                             capture_output=True, text=True)
+  return completed.stdout.split()
 
 
 def log(folder, name):
@@ -47,7 +47,7 @@ def wait_for(condition, seconds=120):
 
 
 def finish_when(folder, condition):
-  """Has the fake chief end when a condition holds; returns the thread."""
+  """Starts a thread that ends the fake chief when a condition holds."""
 
   def watch():
     wait_for(condition)
@@ -58,37 +58,37 @@ def finish_when(folder, condition):
   return thread
 
 
-def test_launcher_ends_with_the_chief_and_shows_its_log(tmp_path, capfd):
-  made = plan(tmp_path)
+def test_launcher_ends_with_chief_and_prints_its_log(tmp_path, capfd):
+  cluster_plan = plan(tmp_path)
+  cluster = hosts.parse(cluster_plan.ps_hosts, cluster_plan.worker_hosts)
   finish_when(tmp_path, lambda: all(
-      hosts.why_silent(task) is None
-      for task in hosts.parse(made.ps_hosts, made.worker_hosts).tasks))
-  assert launch.Launcher(made).run() == 0
-  shown = capfd.readouterr().out
-  assert '[worker-0] worker-0 ends\n' in shown
-  assert '[worker-1]' not in shown
+      hosts.why_silent(task) is None for task in cluster.tasks))
+  assert launch.Launcher(cluster_plan).run() == 0
+  output = capfd.readouterr().out
+  assert '[worker-0] worker-0 ends\n' in output
+  assert '[worker-1]' not in output
   for name in ('ps-0', 'worker-0', 'worker-1'):
     assert log(tmp_path, name) == '%s began\n%s%s ends\n' % (
         name, 'worker-0 saves\n' * (name == 'worker-0'), name)
-  assert not left_over(tmp_path)
+  assert not running_processes(tmp_path)
 
 
-def test_launcher_chief_with_nothing_to_do_is_no_task_that_is_missing(tmp_path):
-  made = plan(tmp_path)
+def test_launcher_chief_with_nothing_to_do_is_not_a_missing_task(tmp_path):
+  cluster_plan = plan(tmp_path)
   (tmp_path / 'train' / 'done').write_text('')
-  assert launch.Launcher(made).run() == 0
-  assert not left_over(tmp_path)
+  assert launch.Launcher(cluster_plan).run() == 0
+  assert not running_processes(tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name,status,code,synchronous', [
     ('worker-0', '3', 3, False), ('ps-0', '4', 4, False),
     ('worker-0', '-1', 137, False), ('worker-1', '5', 5, True)])
-def test_launcher_task_that_is_needed_fails_ends_all_with_its_code(
+def test_launcher_failure_of_needed_task_ends_all_with_its_status(
     tmp_path, capfd, name, status, code, synchronous):
-  made = plan(tmp_path, is_synchronous=synchronous)
+  cluster_plan = plan(tmp_path, is_synchronous=synchronous)
   (tmp_path / 'train' / name).write_text(status)
-  assert launch.Launcher(made).run() == code
+  assert launch.Launcher(cluster_plan).run() == code
   out, err = capfd.readouterr()
   assert name + ' has a reason to fail\n' in out + err
   assert re.search(r'%s at \S+ ended with status %d; the last lines of %s' % (
@@ -96,100 +96,101 @@ def test_launcher_task_that_is_needed_fails_ends_all_with_its_code(
       tmp_path / 'logs' / (name + '.log')), err)
   if name != 'worker-0':
     assert 'worker-0 saves' in log(tmp_path, 'worker-0')
-  assert not left_over(tmp_path)
+  assert not running_processes(tmp_path)
 
 
-def test_launcher_worker_that_fails_leaves_the_others(tmp_path, capfd):
-  made = plan(tmp_path, workers=3)
+def test_launcher_failing_worker_does_not_end_others(tmp_path, capfd):
+  cluster_plan = plan(tmp_path, workers=3)
   (tmp_path / 'train' / 'worker-2').write_text('5')
-  shown = []
-  original = launch._say
+  messages = []
+  original_say = launch._say
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(launch, '_say', lambda text: (shown.append(text),
-                                                original(text)))
+    patch.setattr(launch, '_say', lambda text: (messages.append(text),
+                                                original_say(text)))
     finish_when(tmp_path,
-                lambda: any('others continue' in text for text in shown))
-    assert launch.Launcher(made).run() == 0
+                lambda: any('others continue' in text for text in messages))
+    assert launch.Launcher(cluster_plan).run() == 0
   assert re.search(r'worker 2 at \S+ ended with status 5 \(%s\): the others '
                    'continue\n' % (tmp_path / 'logs' / 'worker-2.log'),
                    capfd.readouterr().out)
-  assert not left_over(tmp_path)
+  assert not running_processes(tmp_path)
 
 
-def test_launcher_starts_a_worker_again_as_often_as_asked(tmp_path, capfd):
-  made = plan(tmp_path, restarts=2)
+def test_launcher_restarts_worker_given_number_of_times(tmp_path, capfd):
+  cluster_plan = plan(tmp_path, restarts=2)
   (tmp_path / 'train' / 'worker-1').write_text('5 -1')
   finish_when(tmp_path, lambda: (
       (tmp_path / 'logs' / 'worker-1.log').exists() and
       log(tmp_path, 'worker-1').count('began') == 3))
-  assert launch.Launcher(made).run() == 0
-  shown = capfd.readouterr().out
-  assert 'status 5' in shown and 'started again, 1 restarts left' in shown
-  assert 'status 137' in shown and 'started again, 0 restarts left' in shown
+  assert launch.Launcher(cluster_plan).run() == 0
+  output = capfd.readouterr().out
+  assert 'status 5' in output and 'started again, 1 restarts left' in output
+  assert 'status 137' in output and 'started again, 0 restarts left' in output
   assert log(tmp_path, 'worker-1').endswith('began\nworker-1 ends\n')
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
-def test_launcher_passes_a_signal_on_to_the_chief_first(tmp_path, number):
-  made = plan(tmp_path)
+@pytest.mark.parametrize('signal_number', [signal.SIGTERM, signal.SIGINT])
+def test_launcher_forwards_signal_to_chief_first(tmp_path, signal_number):
+  cluster_plan = plan(tmp_path)
   process = subprocess.Popen(
       [sys.executable, '-c', 'import sys; sys.path.insert(0, %r)\n'
        'from deployment import launch\n'
        'sys.exit(launch.Launcher(launch.Plan(*%r)).run())' % (
-           ROOT, tuple(made))],
+           ROOT, tuple(cluster_plan))],
       stdout=subprocess.PIPE, text=True)
   for line in process.stdout:
     if 'tasks answer' in line:
       break
-  process.send_signal(number)
-  shown = process.stdout.read()
+  process.send_signal(signal_number)
+  output = process.stdout.read()
   assert process.wait() == 0
-  assert '[worker-0] worker-0 saves\n' in shown
-  # The others were not asked, they saw the end.
+  assert '[worker-0] worker-0 saves\n' in output
+  # The others got no signal: they ended after the chief.
   assert log(tmp_path, 'worker-1') == 'worker-1 began\nworker-1 ends\n'
-  assert not left_over(tmp_path)
+  assert not running_processes(tmp_path)
 
 
-def test_launcher_task_that_does_not_answer_is_named_and_all_end(tmp_path):
-  made = plan(tmp_path)
-  silent, = hosts.free_ports(1)
-  made = made._replace(
-      worker_hosts=made.worker_hosts.split(',')[0] + ',127.0.0.1:%d' % silent,
+def test_launcher_silent_task_is_named_and_all_tasks_end(tmp_path):
+  cluster_plan = plan(tmp_path)
+  silent_port, = hosts.free_ports(1)
+  cluster_plan = cluster_plan._replace(
+      worker_hosts='%s,127.0.0.1:%d' % (
+          cluster_plan.worker_hosts.split(',')[0], silent_port),
       startup_timeout=5.0)
-  launcher = launch.Launcher(made)
-  # As if it were on another machine.
+  launcher = launch.Launcher(cluster_plan)
+  # Worker 1 is not started, as if it were on another machine.
   launcher._tasks = launcher._tasks[:2]
-  begun = time.monotonic()
+  start = time.monotonic()
   with pytest.raises(InputError) as caught:
     launcher.run()
   assert str(caught.value) == (
       'no answer within --startup_timeout=5 s from worker 1 at 127.0.0.1:%d '
-      '(Connection refused)' % silent)
-  assert time.monotonic() - begun < 60
-  assert not left_over(tmp_path)
+      '(Connection refused)' % silent_port)
+  assert time.monotonic() - start < 60
+  assert not running_processes(tmp_path)
 
 
-def test_launcher_taken_port_is_named_before_anything_starts(tmp_path):
-  made = plan(tmp_path)
-  port = int(made.worker_hosts.rpartition(':')[2])
-  with socket.socket() as taken:
-    taken.bind(('127.0.0.1', port))
-    taken.listen(1)
+def test_launcher_port_in_use_is_named_before_anything_starts(tmp_path):
+  cluster_plan = plan(tmp_path)
+  port = int(cluster_plan.worker_hosts.rpartition(':')[2])
+  with socket.socket() as listener:
+    listener.bind(('127.0.0.1', port))
+    listener.listen(1)
     with pytest.raises(InputError, match='^port %d of worker 1 at 127.0.0.1:%d '
                        'is not free: Address already in use$' % (port, port)):
-      launch.Launcher(made)
+      launch.Launcher(cluster_plan)
   assert not (tmp_path / 'logs').exists()
 
 
-def test_launcher_hosts_of_other_machines_alone_are_refused(tmp_path):
-  # 192.0.2.0/24 is for documentation only, and no machine's.
+def test_launcher_without_host_on_this_machine_raises_input_error(tmp_path):
+  # 192.0.2.0/24 is reserved for documentation: no machine has it.
   with pytest.raises(InputError, match='^none of the hosts is this machine '
                      r'\(.*\): 192.0.2.77$'):
     launch.Launcher(plan(tmp_path)._replace(
         ps_hosts='192.0.2.77:2222', worker_hosts='192.0.2.77:2223'))
 
 
-def test_launcher_two_names_of_one_port_are_refused(tmp_path):
+def test_launcher_tasks_on_the_same_port_raise_input_error(tmp_path):
   with pytest.raises(InputError, match='^ps 0 at 127.0.0.1:2222 and worker 0 '
                      'at localhost:2222 have the same port on this machine$'):
     launch.Launcher(plan(tmp_path)._replace(
@@ -201,13 +202,13 @@ LISTS = ['--ps_hosts=a:1', '--worker_hosts=a:2,b:3']
 
 
 def plan_of(monkeypatch, *flags):
-  """Returns the Plan that run_cluster.py makes of its flags."""
-  made = []
+  """Returns the Plan that run_cluster.py makes from its flags."""
+  plans = []
 
   class Recorder:
 
-    def __init__(self, found):
-      made.append(found)
+    def __init__(self, cluster_plan):
+      plans.append(cluster_plan)
 
     def run(self):
       return 7
@@ -215,36 +216,39 @@ def plan_of(monkeypatch, *flags):
   monkeypatch.setattr(launch, 'Launcher', Recorder)
   with parsed_flags(run_cluster.define_flags, *DATA, *flags):
     assert run_cluster.main([]) == 7
-  return made[0]
+  return plans[0]
 
 
-def test_run_cluster_passes_on_what_was_given_and_no_more(monkeypatch):
-  found = plan_of(monkeypatch, *LISTS, '--sync_replicas', '--restarts=2',
-                  '--learning_rate=0.5', '--nofast_mode', '--trainable_scopes=')
-  assert found.flags == [
+def test_run_cluster_passes_on_only_given_flags(monkeypatch):
+  cluster_plan = plan_of(monkeypatch, *LISTS, '--sync_replicas', '--restarts=2',
+                         '--learning_rate=0.5', '--nofast_mode',
+                         '--trainable_scopes=')
+  assert cluster_plan.flags == [
       '--dataset_dir=/d', '--nofast_mode', '--learning_rate=0.5',
       '--sync_replicas', '--train_dir=/t/train', '--trainable_scopes=']
-  assert (found.ps_hosts, found.worker_hosts) == ('a:1', 'a:2,b:3')
-  assert found.is_synchronous and found.restarts == 2
-  assert found.log_dir == '/t/logs' and found.startup_timeout == 120
+  assert cluster_plan.ps_hosts == 'a:1'
+  assert cluster_plan.worker_hosts == 'a:2,b:3'
+  assert cluster_plan.is_synchronous and cluster_plan.restarts == 2
+  assert cluster_plan.log_dir == '/t/logs'
+  assert cluster_plan.startup_timeout == 120
 
 
-def test_run_cluster_takes_the_lists_of_a_file(monkeypatch, tmp_path):
+def test_run_cluster_reads_lists_from_file(monkeypatch, tmp_path):
   (tmp_path / 'hosts').write_text('ps a:1\n\n# all\nworker a:2  # the chief\n'
                                   'worker b:3\n')
-  found = plan_of(monkeypatch, '--hosts=%s' % (tmp_path / 'hosts'),
-                  '--task_logs=/l')
-  assert (found.ps_hosts, found.worker_hosts) == ('a:1', 'a:2,b:3')
-  assert found.log_dir == '/l'
+  cluster_plan = plan_of(monkeypatch, '--hosts=%s' % (tmp_path / 'hosts'),
+                         '--task_logs=/l')
+  assert cluster_plan.ps_hosts == 'a:1'
+  assert cluster_plan.worker_hosts == 'a:2,b:3'
+  assert cluster_plan.log_dir == '/l'
 
 
-def test_run_cluster_without_hosts_takes_free_ports_of_this_machine(
-    monkeypatch):
-  found = plan_of(monkeypatch, '--num_ps=2', '--num_workers=3')
-  both = hosts.parse(found.ps_hosts, found.worker_hosts)
-  assert (len(both.ps), len(both.workers)) == (2, 3)
-  assert hosts.of_this_machine(both) == both.tasks
-  hosts.check_free(both.tasks)
+def test_run_cluster_without_hosts_uses_free_local_ports(monkeypatch):
+  cluster_plan = plan_of(monkeypatch, '--num_ps=2', '--num_workers=3')
+  cluster = hosts.parse(cluster_plan.ps_hosts, cluster_plan.worker_hosts)
+  assert (len(cluster.ps), len(cluster.workers)) == (2, 3)
+  assert hosts.of_this_machine(cluster) == cluster.tasks
+  hosts.check_free(cluster.tasks)
 
 
 @pytest.mark.parametrize('flags,message', [
@@ -259,8 +263,8 @@ def test_run_cluster_without_hosts_takes_free_ports_of_this_machine(
      'got --worker_replicas=2, --num_ps_tasks=1: give --nocache_features'),
     ([*LISTS, '--finetune_all_steps=3'], '--finetune_all_steps=3 needs a'),
 ])
-def test_run_cluster_with_a_mistake_is_an_input_error(monkeypatch, flags,
-                                                      message):
+def test_run_cluster_with_wrong_flags_raises_input_error(monkeypatch, flags,
+                                                         message):
   with pytest.raises(InputError) as caught:
     plan_of(monkeypatch, *flags)
   assert str(caught.value).startswith(message)
@@ -268,25 +272,25 @@ def test_run_cluster_with_a_mistake_is_an_input_error(monkeypatch, flags,
 
 
 def test_run_cluster_unknown_flag_is_fatal_before_anything_starts(tmp_path):
-  done = run_program('tools/run_cluster.py',
-                     '--train_dir=%s' % (tmp_path / 'train'),
-                     '--lerning_rate=1')
-  assert done.returncode == 1
-  assert "Unknown command line flag 'lerning_rate'" in done.stderr
+  completed = run_program('tools/run_cluster.py',
+                          '--train_dir=%s' % (tmp_path / 'train'),
+                          '--lerning_rate=1')
+  assert completed.returncode == 1
+  assert "Unknown command line flag 'lerning_rate'" in completed.stderr
   assert not os.listdir(str(tmp_path))
 
 
-def test_run_cluster_script_passes_its_variables_and_refuses_train_dir(
+def test_run_cluster_script_passes_its_variables_and_rejects_train_dir(
     tmp_path):
   script = os.path.join(ROOT, 'scripts', 'run_cluster.sh')
   env = dict(os.environ, TRAIN_DIR=str(tmp_path / 'run'), CHECKPOINT_PATH='',
              MODEL_NAME='lenet', NUM_PS='1', NUM_WORKERS='0')
-  done = subprocess.run([script], env=env, capture_output=True, text=True)
-  assert done.returncode == 1
-  assert '--num_workers' in done.stderr
-  done = subprocess.run([script, '--train_dir=/x'], env=env,
-                        capture_output=True, text=True)
-  assert done.returncode == 1
-  assert done.stderr == (
+  completed = subprocess.run([script], env=env, capture_output=True, text=True)
+  assert completed.returncode == 1
+  assert '--num_workers' in completed.stderr
+  completed = subprocess.run([script, '--train_dir=/x'], env=env,
+                             capture_output=True, text=True)
+  assert completed.returncode == 1
+  assert completed.stderr == (
       'run_cluster.sh: error: give TRAIN_DIR=/x in front of the command: '
       './stop_train.sh and ./run_eval.sh read it, too\n')

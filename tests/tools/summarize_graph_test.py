@@ -15,26 +15,26 @@ from tools import summarize_graph
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-  """plain.pb and plain.pbtxt with variables, frozen.pb; all of MobileNet."""
+  """A folder with plain.pb, plain.pbtxt and frozen.pb of one MobileNet."""
   folder = tmp_path_factory.mktemp('graphs')
   kit.save_checkpoint(folder / 'train')
-  for name, more in (('plain.pb', []),
-                     ('plain.pbtxt', ['--write_text_graphdef'])):
+  for name, more_flags in (('plain.pb', []),
+                           ('plain.pbtxt', ['--write_text_graphdef'])):
     kit.run(export_inference_graph, '--checkpoint_path=%s' % (folder / 'train'),
             '--output_file=%s' % (folder / name),
-            '--frozen_file=%s' % (folder / 'frozen.pb'), *more)
+            '--frozen_file=%s' % (folder / 'frozen.pb'), *more_flags)
   return folder
 
 
-def summary_of(capsys, path, *more):
-  """Returns the lines that are printed for a graph."""
+def summary_of(capsys, path, *more_flags):
+  """Returns the printed lines for a graph."""
   capsys.readouterr()
-  assert kit.run(summarize_graph, '--in_graph=%s' % path, *more) == 0
+  assert kit.run(summarize_graph, '--in_graph=%s' % path, *more_flags) == 0
   return capsys.readouterr().out.splitlines()
 
 
 def parameters_of(model_name, num_classes):
-  """Returns the sizes of all variables that inference needs, added up."""
+  """Returns the number of variables of inference, and of their values."""
   row = nets_factory.get_network(model_name)
   with tf.Graph().as_default():
     nets_factory.get_network_fn(model_name, num_classes)(
@@ -43,19 +43,19 @@ def parameters_of(model_name, num_classes):
   return len(sizes), sum(sizes)
 
 
-def test_frozen_graph_is_told_line_by_line(folder, capsys):
+def test_summary_of_frozen_graph_has_each_line(folder, capsys):
   lines = summary_of(capsys, folder / 'frozen.pb')
   assert lines[0] == ('Found 1 possible inputs: (name=input, type=float(1), '
                       'shape=[?,32,32,3])')
   assert lines[1] == 'No variables spotted.'
   assert lines[2] == ('Found 1 possible outputs: '
                       '(name=MobilenetV1/Predictions/Reshape_1, op=Reshape)')
-  found = re.match(r'Found (\S+) \((\d+)\) const parameters, 0 \(0\) variable '
+  match = re.match(r'Found (\S+) \((\d+)\) const parameters, 0 \(0\) variable '
                    r'parameters, and 0 control_edges$', lines[3])
   _, parameters = parameters_of('mobilenet_v1_025', len(kit.LABELS))
-  # Beside the weights only a few shapes and the note are constants.
-  assert parameters < int(found.group(2)) < parameters + 100
-  assert found.group(1) == '%.2fk' % (int(found.group(2)) / 1000)
+  # Apart from the weights, only a few shapes and the info are constants.
+  assert parameters < int(match.group(2)) < parameters + 100
+  assert match.group(1) == '%.2fk' % (int(match.group(2)) / 1000)
   assert lines[4].startswith('Op types used: ')
   counts = [part.split() for part in lines[4][len('Op types used: '):].split(
       ', ')]
@@ -70,7 +70,7 @@ def test_frozen_graph_is_told_line_by_line(folder, capsys):
   assert len(lines) == 6
 
 
-def test_graph_with_variables_lists_them(folder, capsys):
+def test_summary_of_graph_with_variables_lists_them(folder, capsys):
   lines = summary_of(capsys, folder / 'plain.pb')
   number, parameters = parameters_of('mobilenet_v1_025', len(kit.LABELS))
   assert lines[1].startswith(
@@ -81,12 +81,12 @@ def test_graph_with_variables_lists_them(folder, capsys):
   assert '(0) variable parameters' not in lines[3]
 
 
-def test_text_is_read_as_binary_is(folder, capsys):
+def test_summary_of_text_equals_that_of_binary(folder, capsys):
   assert (summary_of(capsys, folder / 'plain.pbtxt') ==
           summary_of(capsys, folder / 'plain.pb'))
 
 
-def test_structure_has_each_node_with_its_inputs(folder, capsys):
+def test_print_structure_has_each_node_with_its_inputs(folder, capsys):
   lines = summary_of(capsys, folder / 'frozen.pb', '--print_structure')[6:]
   graph_def = tf.GraphDef.FromString((folder / 'frozen.pb').read_bytes())
   assert len(lines) == len(graph_def.node)
@@ -98,7 +98,7 @@ def test_structure_has_each_node_with_its_inputs(folder, capsys):
                             '[input, MobilenetV1/Conv2d_0/weights')
 
 
-def test_odd_graphs_are_counted_right(tmp_path, capsys):
+def test_summary_counts_inputs_outputs_and_control_edges(tmp_path, capsys):
   with tf.Graph().as_default() as graph:
     first = tf.placeholder(tf.string, name='first')
     second = tf.placeholder(tf.int32, [], name='second')
@@ -122,7 +122,7 @@ def test_odd_graphs_are_counted_right(tmp_path, capsys):
 @pytest.mark.parametrize('number,text', [
     (0, '0'), (999, '999'), (1000, '1.00k'), (23853718, '23.85M'),
     (999999, '1.00M'), (138e9, '138.00B'), (5e15, '5000.00T')])
-def test_human_numbers(number, text):
+def test_human_abbreviates_large_numbers(number, text):
   assert summarize_graph.human(number) == text
 
 
@@ -130,7 +130,7 @@ def test_human_numbers(number, text):
     (None, 'No such file'), (b'', 'contains no graph'),
     (b'\xff' * 50, 'not a GraphDef, neither binary nor text'),
     (b'node { nam: 3 }', 'not a GraphDef, neither binary nor text')], ids=str)
-def test_no_graph_is_one_line(tmp_path, content, message):
+def test_file_without_graph_raises_input_error(tmp_path, content, message):
   path = tmp_path / 'a.pb'
   if content is not None:
     path.write_bytes(content)

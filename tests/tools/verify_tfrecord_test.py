@@ -17,13 +17,13 @@ from kits import dataset_kit, helpers
 
 @pytest.fixture
 def pets(tmp_path):
-  """A folder of slim's kind: 9 + 8 records for train, 5 for test."""
+  """A data set without manifest, like slim's: 9 + 8 train, 5 test records."""
   dataset_kit.make_shards(tmp_path, 'pets', 'train', [9, 8])
   (tmp_path / 'pets_test.tmp').write_bytes(b'')
   paths = dataset_kit.make_shards(tmp_path, 'birds', 'test', [5])
   examples = [tf.train.Example.FromString(data)
               for data in tf.python_io.tf_record_iterator(str(paths[0]))]
-  for example in examples:  # The names are those of pets, too.
+  for example in examples:  # Their names are also names of pets.
     del example.features.feature['image/filename']
   dataset_kit.write_records(
       tmp_path / 'pets_test_00000-of-00001.tfrecord', examples)
@@ -68,7 +68,7 @@ def problems(folder, name='pets', **kwargs):
 # Checksums.
 
 
-def test_masked_crc32c_is_what_tensorflow_writes(tmp_path):
+def test_masked_crc32c_equals_what_tensorflow_writes(tmp_path):
   path = str(tmp_path / 'records')
   contents = [b'', b'a', b'abc', bytes(1001), os.urandom(70000)]
   with tf.python_io.TFRecordWriter(path) as writer:
@@ -90,10 +90,10 @@ def test_masked_crc32c_is_what_tensorflow_writes(tmp_path):
     assert {record.problem for record in records} == {None}
 
 
-# All is well.
+# Data sets without problems.
 
 
-def test_verify_slims_records_without_manifest(pets):
+def test_verify_slims_records_without_manifest_has_no_problems(pets):
   test, train = verify.verify(str(pets), 'pets')
   assert (test.split, test.num_files, test.num_records) == ('test', 1, 5)
   assert (train.split, train.num_files, train.num_records) == ('train', 2, 17)
@@ -103,37 +103,39 @@ def test_verify_slims_records_without_manifest(pets):
   assert not test.problems and not train.problems
 
 
-def test_verify_converted_folder_is_well(converted):
+def test_verify_converted_folder_has_no_problems(converted):
   reports = list(verify.verify(str(converted), 'pets', num_decoded=0))
   assert [(report.split, report.num_records, report.num_decoded,
            report.problems) for report in reports] == [
                ('train', 16, 16, []), ('validation', 4, 4, [])]
 
 
-@pytest.mark.parametrize('num_decoded, wanted', [(3, 3), (16, 16), (99, 16)])
-def test_verify_decodes_as_many_photos_as_asked(converted, num_decoded, wanted):
+@pytest.mark.parametrize('num_decoded, expected', [(3, 3), (16, 16), (99, 16)])
+def test_verify_decodes_requested_number_of_photos(
+    converted, num_decoded, expected):
   train, = verify.verify(str(converted), 'pets', 'train', num_decoded)
-  assert train.num_decoded == wanted
+  assert train.num_decoded == expected
 
 
-# What is wrong is named.
+# Data sets with problems.
 
 
-def test_verify_each_flipped_bit_is_found_in_its_record(converted, tmp_path):
+def test_verify_flipped_bit_is_found_in_its_record(converted, tmp_path):
   copy(converted, tmp_path)
   path = shard(tmp_path)
-  whole, starts = path.read_bytes(), offsets(path)
+  content, starts = path.read_bytes(), offsets(path)
   start, end = starts[3], starts[4]
   for position in (start, start + 9, start + 12, end - 5, end - 1):
     flip(path, position)
-    found = problems(tmp_path, split_name='train')
-    assert found[0].startswith('pets_train-00001-of-00002.tfrecord, record 3 '
-                               '(byte %d)' % start), position
+    messages = problems(tmp_path, split_name='train')
+    assert messages[0].startswith(
+        'pets_train-00001-of-00002.tfrecord, record 3 (byte %d)' %
+        start), position
     in_length = position < start + 12
     assert ('its length is damaged' if in_length else
-            'its data are damaged') in found[0]
-    assert len(found) == (2 if in_length else 1)
-    path.write_bytes(whole)
+            'its data are damaged') in messages[0]
+    assert len(messages) == (2 if in_length else 1)
+    path.write_bytes(content)
 
 
 def test_verify_two_damaged_records_are_both_named(pets):
@@ -148,17 +150,17 @@ def test_verify_two_damaged_records_are_both_named(pets):
 
 
 @pytest.mark.parametrize('cut', [1, 300, 'header'])
-def test_verify_file_that_was_cut_off(pets, cut):
+def test_verify_truncated_file_names_its_last_record(pets, cut):
   path = shard(pets)
   starts = offsets(path)
-  keep = starts[7] + 5 if cut == 'header' else path.stat().st_size - cut
-  path.write_bytes(path.read_bytes()[:keep])
+  size = starts[7] + 5 if cut == 'header' else path.stat().st_size - cut
+  path.write_bytes(path.read_bytes()[:size])
   assert problems(pets) == [
       'pets_train-00001-of-00002.tfrecord, record 7 (byte %d): the file ends '
       'inside it' % starts[7]]
 
 
-def test_verify_tail_of_zeros_is_no_row_of_empty_records(pets):
+def test_verify_tail_of_zeros_is_one_damaged_record(pets):
   end = shard(pets).stat().st_size
   with open(str(shard(pets)), 'ab') as target:
     target.write(bytes(160))
@@ -167,14 +169,14 @@ def test_verify_tail_of_zeros_is_no_row_of_empty_records(pets):
       'damaged: the 160 bytes from there on cannot be read' % end]
 
 
-def test_verify_compressed_file_says_so(pets):
+def test_verify_compressed_file_is_named_as_such(pets):
   shard(pets).write_bytes(gzip.compress(shard(pets).read_bytes()))
   assert problems(pets) == ['pets_train-00001-of-00002.tfrecord, record 0 '
                             '(byte 0): it is compressed (gzip): unpack it']
 
 
 def rewrite(path, change, number=4):
-  """Lets `change` change the Example of one record."""
+  """Applies `change` to the features of one record of a file."""
   examples = [tf.train.Example.FromString(data)
               for data in tf.python_io.tf_record_iterator(str(path))]
   change(examples[number].features.feature)
@@ -216,13 +218,14 @@ JPEG = dataset_kit.photo_bytes(5)
 ])
 def test_verify_record_with_wrong_content_is_named(pets, change, message):
   rewrite(shard(pets), change)
-  found, = problems(pets)
-  assert found.startswith('pets_train-00001-of-00002.tfrecord, record 4 (byte '
-                          '%d)' % offsets(shard(pets))[4])
-  assert message in found
+  problem, = problems(pets)
+  assert problem.startswith(
+      'pets_train-00001-of-00002.tfrecord, record 4 (byte %d)' %
+      offsets(shard(pets))[4])
+  assert message in problem
 
 
-def test_verify_record_that_is_no_example(pets):
+def test_verify_record_that_is_not_an_example_is_named(pets):
   with tf.python_io.TFRecordWriter(str(shard(pets))) as writer:
     writer.write(b'junk\xff')
   assert problems(pets) == [
@@ -230,26 +233,28 @@ def test_verify_record_that_is_no_example(pets):
       'tf.train.Example']
 
 
-def test_verify_equal_base_names_are_no_problem_equal_photos_are(pets):
-  """Names as ImageNet's records have them, of photos in several folders."""
+def test_verify_equal_names_are_a_problem_only_with_equal_photos(pets):
+  """ImageNet's records have base names, of photos in several folders."""
   rewrite(shard(pets), set_bytes('image/filename', b'2'))
   assert not problems(pets)
   rewrite(shard(pets), set_bytes('image/encoded', dataset_kit.photo_bytes(2)))
-  found, = problems(pets)
-  assert found == (
+  problem, = problems(pets)
+  assert problem == (
       "pets_train-00001-of-00002.tfrecord, record 4 (byte %d), photo '2': a "
       'photo of this name is in pets_train-00000-of-00002.tfrecord, record 2, '
       'as well' % offsets(shard(pets))[4])
 
 
-def test_verify_odd_manifest_is_one_line(converted, tmp_path):
+def test_program_with_invalid_manifest_prints_one_line_error(
+    converted, tmp_path):
   copy(converted, tmp_path)
   path = tmp_path / 'pets.json'
   path.write_text(path.read_text().replace('"size": 16', '"size": "abc"'))
-  done = helpers.run_program('tools/verify_tfrecord.py', '--dataset_name=pets',
-                             '--dataset_dir=%s' % tmp_path)
-  assert done.returncode == 1 and done.stderr.count('\n') == 1
-  assert "'size' of split 'train' is 'abc'" in done.stderr
+  completed = helpers.run_program(
+      'tools/verify_tfrecord.py', '--dataset_name=pets',
+      '--dataset_dir=%s' % tmp_path)
+  assert completed.returncode == 1 and completed.stderr.count('\n') == 1
+  assert "'size' of split 'train' is 'abc'" in completed.stderr
 
 
 def test_verify_photo_in_two_splits_is_found(converted, tmp_path):
@@ -258,17 +263,17 @@ def test_verify_photo_in_two_splits_is_found(converted, tmp_path):
   name = next(file for file, split in manifest.load(
       str(tmp_path), 'pets').files.items() if split == 'train')
   rewrite(path, set_bytes('image/filename', name.encode()), number=0)
-  found, = problems(tmp_path)
-  assert 'photo %r: a photo of this name is in pets_train-' % name in found
+  problem, = problems(tmp_path)
+  assert 'photo %r: a photo of this name is in pets_train-' % name in problem
 
 
-def test_verify_sample_does_not_decode_all(pets):
+def test_verify_num_decoded_limits_decoding(pets):
   rewrite(shard(pets), set_bytes('image/encoded', b'no photo'), number=3)
   assert not problems(pets, num_decoded=1)
   assert problems(pets, num_decoded=0)
 
 
-def test_verify_missing_shards(converted, pets, tmp_path_factory):
+def test_verify_missing_shards_are_named(converted, pets, tmp_path_factory):
   folder = tmp_path_factory.mktemp('copy')
   copy(converted, folder)
   shard(folder).unlink()
@@ -280,7 +285,7 @@ def test_verify_missing_shards(converted, pets, tmp_path_factory):
                             'pets_train-00001-of-00002.tfrecord exist']
 
 
-def test_verify_lost_record_is_noticed_by_the_manifest(converted, tmp_path):
+def test_verify_lost_records_are_noticed_by_manifest(converted, tmp_path):
   copy(converted, tmp_path)
   path = shard(tmp_path)
   path.write_bytes(path.read_bytes()[:offsets(path)[5]])
@@ -289,17 +294,17 @@ def test_verify_lost_record_is_noticed_by_the_manifest(converted, tmp_path):
       'pets_train-00001-of-00002.tfrecord holds 5 of them']
 
 
-def test_verify_unknown_names_are_errors(pets):
+def test_verify_unknown_names_raise_input_error(pets):
   with pytest.raises(InputError, match="'cows' is not converted"):
     list(verify.verify(str(pets), 'cows'))
   with pytest.raises(InputError, match="'dev'; known: test, train"):
     list(verify.verify(str(pets), 'pets', 'dev'))
 
 
-# When training meets it.
+# The first problem, as training looks for it.
 
 
-def test_first_problem_does_not_mind_sizes_and_labels(pets):
+def test_first_problem_ignores_sizes_and_labels(pets):
   rewrite(shard(pets, 0), set_int('image/height', 99))
   rewrite(shard(pets), set_int('image/class/label', 99))
   files = [str(shard(pets, index)) for index in (0, 1)]
@@ -312,12 +317,13 @@ def test_first_problem_does_not_mind_sizes_and_labels(pets):
 # The program.
 
 
-def test_program_tells_the_problems_and_ends_with_1(pets):
+def test_program_prints_problems_and_exits_with_1(pets):
   flip(shard(pets), offsets(shard(pets))[3] + 30)
-  done = helpers.run_program('tools/verify_tfrecord.py', '--dataset_name=pets',
-                             '--dataset_dir=%s' % pets)
-  lines = done.stdout.splitlines()
-  assert done.returncode == 1 and 'Traceback' not in done.stderr
+  completed = helpers.run_program(
+      'tools/verify_tfrecord.py', '--dataset_name=pets',
+      '--dataset_dir=%s' % pets)
+  lines = completed.stdout.splitlines()
+  assert completed.returncode == 1 and 'Traceback' not in completed.stderr
   assert lines[0].startswith('test: 5 records in 1 files, ')
   assert lines[0].endswith(', 5 photos decoded: all well')
   assert lines[1].startswith('%s, record 3 (byte ' % shard(pets))
@@ -325,15 +331,15 @@ def test_program_tells_the_problems_and_ends_with_1(pets):
   assert lines[2].endswith('PROBLEMS: 1') and len(lines) == 3
 
 
-def test_program_all_well_ends_with_0(converted):
-  done = helpers.run_program(
+def test_program_without_problems_exits_with_0(converted):
+  completed = helpers.run_program(
       'tools/verify_tfrecord.py', '--dataset_name=pets',
       '--dataset_dir=%s' % converted, '--dataset_split_name=train')
-  assert (done.returncode, done.stderr) == (0, '')
-  assert done.stdout.startswith('train: 16 records in 2 files, ')
+  assert (completed.returncode, completed.stderr) == (0, '')
+  assert completed.stdout.startswith('train: 16 records in 2 files, ')
 
 
-def test_format_report_shows_so_many_problems_and_one_line_each():
+def test_format_report_limits_problems_and_prints_one_line_each():
   from tools import verify_tfrecord
   rows = [record_check.Problem('x', index, 0, 'a\nb', 'bad\nphoto')
           for index in range(5)]
@@ -347,7 +353,7 @@ def test_format_report_shows_so_many_problems_and_one_line_each():
   assert len(verify_tfrecord.format_report(report, 0).splitlines()) == 6
 
 
-def test_make_example_round_trip_of_other_formats(tmp_path):
+def test_check_file_accepts_png_of_make_example(tmp_path):
   png = dataset_kit.photo_bytes(1, 'PNG')
   example = record_dataset.make_example(png, 10, 12, 1, 'a', b'png')
   dataset_kit.write_records(tmp_path / 'one', [example])

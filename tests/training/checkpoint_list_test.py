@@ -13,7 +13,7 @@ from kits.run_kit import listed_paths, tiny_networks
 from kits.trained_kit import make_dataset, read_variables, train
 from training import checkpoint_list
 
-# The weights stay as they are, so that runs are told apart by them.
+# Training does not change the weights, so they identify the run.
 FLAGS = ['--learning_rate=0', '--optimizer=sgd']
 WEIGHTS = 'Head/logits/weights'
 
@@ -23,12 +23,12 @@ NAMES = [OLDEST, 'old.ckpt-2', 'old.ckpt-3', 'model.ckpt-0', 'model.ckpt-1']
 
 
 def write_list(folder, names, place):
-  """Writes the list of a folder as a run at `place` did in the past.
+  """Writes a folder's list of checkpoints, as if the folder were at `place`.
 
   Args:
-    folder: where the list goes.
+    folder: folder that the list is written to.
     names: names of checkpoints, oldest first.
-    place: absolute path of the folder at that time.
+    place: folder of the absolute paths in the list.
   """
   paths = [os.path.join(str(place), name) for name in names]
   tf.train.update_checkpoint_state(str(folder), paths[-1], paths)
@@ -36,14 +36,14 @@ def write_list(folder, names, place):
 
 
 def copy_run(template, target, place):
-  """Copies a run, with the lists of a run at `place`."""
+  """Copies a run and writes its lists with absolute paths under `place`."""
   shutil.copytree(str(template), str(target))
   write_list(target, NAMES, place)
   write_list(target / 'best', ['model.ckpt-1'], place / 'best')
 
 
 def snapshot(folder):
-  """Returns {path of each file: (bytes, time of the last change)}."""
+  """Returns {path of each file: (size in bytes, modification time in ns)}."""
   return {path: (path.stat().st_size, path.stat().st_mtime_ns)
           for path in folder.rglob('*') if path.is_file()}
 
@@ -72,25 +72,26 @@ def train_one_step_more(data, folder):
     return train(data, folder, *FLAGS, '--max_number_of_steps=2')
 
 
-def test_training_in_a_copy_leaves_the_original_alone(data, template, tmp_path):
+def test_training_in_copied_folder_leaves_original_unchanged(
+    data, template, tmp_path):
   original, copy = tmp_path / 'c1', tmp_path / 'c2'
   copy_run(template, original, original)
   shutil.copytree(str(original), str(copy))
   before = snapshot(original)
   assert train_one_step_more(data, copy) == str(copy / 'model.ckpt-2')
   assert snapshot(original) == before
-  # The sixth one, so the oldest is deleted: of its own ones.
+  # It is the sixth checkpoint, so the oldest one in the copy is deleted.
   assert not (copy / (OLDEST + '.index')).exists()
   assert listed_paths(copy) == NAMES[1:] + ['model.ckpt-2']
   assert listed_paths(copy / 'best') == ['model.ckpt-1']
 
 
 @pytest.mark.parametrize('old_place', ['nothing', 'another run', 'a link'])
-def test_training_in_a_renamed_folder_goes_on_with_its_own_weights(
+def test_training_in_renamed_folder_continues_from_its_own_weights(
     data, template, tmp_path, old_place):
   old, folder = tmp_path / 'old', tmp_path / 'new'
   copy_run(template, folder, old)
-  own = read_variables(str(folder / 'model.ckpt-1'))[WEIGHTS]
+  expected = read_variables(str(folder / 'model.ckpt-1'))[WEIGHTS]
   if old_place == 'a link':
     old.symlink_to(folder)
   elif old_place == 'another run':
@@ -98,13 +99,13 @@ def test_training_in_a_renamed_folder_goes_on_with_its_own_weights(
     write_other_weights(str(old / 'model.ckpt-1'))
   newest = train_one_step_more(data, folder)
   assert newest == str(folder / 'model.ckpt-2')
-  np.testing.assert_array_equal(read_variables(newest)[WEIGHTS], own)
+  np.testing.assert_array_equal(read_variables(newest)[WEIGHTS], expected)
   assert listed_paths(folder) == NAMES[1:] + ['model.ckpt-2']
   assert listed_paths(folder / 'best') == ['model.ckpt-1']
 
 
 def write_other_weights(prefix):
-  """Adds 1 to each variable of a checkpoint but the step."""
+  """Adds 1 to each variable of a checkpoint except the step."""
   values = read_variables(prefix)
   with tf.Graph().as_default(), tf.Session() as session:
     variables = [tf.Variable(value + (name != 'global_step'), name=name)
@@ -113,19 +114,19 @@ def write_other_weights(prefix):
     tf.train.Saver().save(session, prefix, write_state=False)
 
 
-def test_training_without_list_goes_on_from_the_newest(
+def test_training_without_list_continues_from_newest_checkpoint(
     data, template, tmp_path):
   folder = shutil.copytree(str(template), str(tmp_path / 'run'))
   os.remove(os.path.join(folder, 'checkpoint'))
-  own = read_variables(os.path.join(folder, 'model.ckpt-1'))[WEIGHTS]
+  expected = read_variables(os.path.join(folder, 'model.ckpt-1'))[WEIGHTS]
   newest = train_one_step_more(data, folder)
-  np.testing.assert_array_equal(read_variables(newest)[WEIGHTS], own)
+  np.testing.assert_array_equal(read_variables(newest)[WEIGHTS], expected)
 
 
-# The list alone.
+# Repairs of the list, without training.
 
 
-def test_repair_own_list_is_not_written_again(tmp_path, log):
+def test_repair_already_repaired_list_is_not_rewritten(tmp_path, log):
   write_checkpoints(tmp_path, [1, 2])
   write_list(tmp_path, ['model.ckpt-1', 'model.ckpt-2'], tmp_path)
   checkpoint_list.repair(str(tmp_path))
@@ -138,7 +139,7 @@ def test_repair_own_list_is_not_written_again(tmp_path, log):
                                                before.st_mtime_ns)
 
 
-def test_repair_relative_train_dir_has_the_same_list(tmp_path, monkeypatch):
+def test_repair_relative_train_dir_gives_the_same_list(tmp_path, monkeypatch):
   write_checkpoints(tmp_path / 'a' / 'run', [1, 2])
   monkeypatch.chdir(str(tmp_path))
   write_list('a/run', ['model.ckpt-1', 'model.ckpt-2'], tmp_path / 'elsewhere')
@@ -146,7 +147,8 @@ def test_repair_relative_train_dir_has_the_same_list(tmp_path, monkeypatch):
   assert listed_paths('a/run') == ['model.ckpt-1', 'model.ckpt-2']
 
 
-def test_repair_incomplete_newest_goes_on_from_the_one_before(tmp_path, log):
+def test_repair_incomplete_newest_checkpoint_falls_back_to_previous(
+    tmp_path, log):
   first, second = write_checkpoints(tmp_path, [1, 2])
   os.remove(second + '.index')
   checkpoint_list.repair(str(tmp_path))
@@ -155,7 +157,7 @@ def test_repair_incomplete_newest_goes_on_from_the_one_before(tmp_path, log):
       second, first) in log.text
 
 
-def test_repair_list_without_any_checkpoint_is_refused_and_kept(tmp_path):
+def test_repair_list_without_checkpoint_files_raises_and_keeps_list(tmp_path):
   write_checkpoints(tmp_path / 'old', [1, 2])
   (tmp_path / 'new').mkdir()
   write_list(tmp_path / 'new', ['model.ckpt-1', 'model.ckpt-2'],
@@ -168,7 +170,7 @@ def test_repair_list_without_any_checkpoint_is_refused_and_kept(tmp_path):
 
 
 @pytest.mark.parametrize('content', ['', 'model_checkpoint_path: "mo'])
-def test_repair_damaged_list_names_what_is_there_or_goes(tmp_path, content):
+def test_repair_damaged_list_is_rebuilt_or_removed(tmp_path, content):
   path = tmp_path / 'checkpoint'
   path.write_text(content)
   checkpoint_list.repair(str(tmp_path))
@@ -180,14 +182,14 @@ def test_repair_damaged_list_names_what_is_there_or_goes(tmp_path, content):
 
 
 @pytest.mark.parametrize('kind', ['file', 'link to nowhere', 'read-only'])
-def test_repair_best_that_cannot_be_written_is_one_line(tmp_path, monkeypatch,
-                                                        kind):
+def test_repair_unwritable_best_folder_raises_input_error(
+    tmp_path, monkeypatch, kind):
   write_checkpoints(tmp_path, [1])
   if kind == 'file':
     (tmp_path / 'best').write_text('')
   elif kind == 'link to nowhere':
     (tmp_path / 'best').symlink_to('nowhere')
-  else:  # The tests may be run by root, who may write to all.
+  else:  # Not by chmod: the tests may run as root, which ignores modes.
     (tmp_path / 'best').mkdir()
     monkeypatch.setattr(os, 'access', lambda *_: False)
   with pytest.raises(InputError, match='cannot keep the best checkpoint: %s: ' %
@@ -195,7 +197,7 @@ def test_repair_best_that_cannot_be_written_is_one_line(tmp_path, monkeypatch,
     checkpoint_list.repair(str(tmp_path))
 
 
-def test_repair_that_fails_leaves_the_list_whole(tmp_path, monkeypatch):
+def test_repair_failing_leaves_list_unchanged(tmp_path, monkeypatch):
   write_checkpoints(tmp_path, [1])
   write_list(tmp_path, ['model.ckpt-1'], tmp_path / 'old')
   before = (tmp_path / 'checkpoint').read_bytes()

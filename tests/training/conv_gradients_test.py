@@ -8,7 +8,13 @@ from training import conv_gradients
 
 
 def gradients(build, inputs, ours):
-  """Returns gradients of input and kernels, and the types of the operations."""
+  """Returns the gradients of input and variables, and the operation types.
+
+  Args:
+    build: function from images to the output of a layer.
+    inputs: array of images.
+    ours: whether the gradients of conv_gradients.py are used.
+  """
   with tf.Graph().as_default() as graph:
     tf.set_random_seed(1)
     images = tf.placeholder(tf.float32, [None] + list(inputs.shape[1:]))
@@ -19,14 +25,15 @@ def gradients(build, inputs, ours):
       net = build(images)
     weights = tf.constant(
         np.random.RandomState(2).randn(*net.shape.as_list()[1:]), tf.float32)
-    found = tf.gradients(net * weights, [images] + tf.trainable_variables())
+    gradient_tensors = tf.gradients(
+        net * weights, [images] + tf.trainable_variables())
     with tf.Session() as session:
       session.run(tf.global_variables_initializer())
-      types = {op.type for op in graph.get_operations()}
-      return session.run(found, {images: inputs}), types
+      op_types = {op.type for op in graph.get_operations()}
+      return session.run(gradient_tensors, {images: inputs}), op_types
 
 
-# Dilated by 2, 5 x 5 pixels are four images of 3 x 3.
+# A dilated convolution splits 5 x 5 pixels into four images of 3 x 3.
 LAYERS = {
     'full window': dict(kernel_size=5, padding='VALID'),
     'full window with a stride': dict(kernel_size=5, padding='VALID', stride=2),
@@ -38,17 +45,17 @@ LAYERS = {
 
 
 @pytest.mark.parametrize('name', LAYERS)
-def test_gradients_are_tensorflows(name):
+def test_fast_full_windows_gradients_equal_tensorflows(name):
   images = np.random.RandomState(0).randn(4, 5, 5, 6).astype(np.float32)
 
   def build(net):
     return slim.conv2d(net, 7, scope='layer', **LAYERS[name])
 
   expected, _ = gradients(build, images, ours=False)
-  found, types = gradients(build, images, ours=True)
-  assert len(found) == len(expected) == 3
-  for one, other in zip(found, expected):
-    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
-  full = name.startswith('full')
-  assert ('Conv2DBackpropInput' in types) != full
-  assert ('MatMul' in types) == full
+  actual, op_types = gradients(build, images, ours=True)
+  assert len(actual) == len(expected) == 3
+  for ours, theirs in zip(actual, expected):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+  is_full_window = name.startswith('full')
+  assert ('Conv2DBackpropInput' in op_types) != is_full_window
+  assert ('MatMul' in op_types) == is_full_window

@@ -34,12 +34,12 @@ ALL = ['--finetune_all_steps=%d' % ALL_STEPS,
        '--finetune_all_learning_rate=%g' % RATE]
 
 
-OF_THE_OPTIMIZER = re.compile('/Adam(_1)?$|^beta[12]_power$')
+OPTIMIZER_VARIABLE = re.compile('/Adam(_1)?$|^beta[12]_power$')
 
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-  """30 photos, 3 classes, 9 of the photos for validation."""
+  """A data set of 30 photos in 3 classes, 9 of them for validation."""
   return make_dataset(tmp_path_factory.mktemp('data'))
 
 
@@ -49,28 +49,32 @@ def tiny():
     yield
 
 
-def note_rates(monkeypatch, stop_after=None):
-  """Returns a list that is filled with (global step, learning rate) of steps.
+def record_rates(monkeypatch, stop_after=None):
+  """Records the learning rates of the training steps that follow.
 
   Args:
     monkeypatch: a pytest.MonkeyPatch.
-    stop_after: number of steps after which this process is asked to stop.
-  """
-  rates, take = [], loop.TrainStep.take
+    stop_after: number of steps after which training is asked to stop.
 
-  def noting_take(self, session, train_op, global_step, train_step_kwargs):
+  Returns:
+    A list, to which each step appends (global step, learning rate).
+  """
+  rates, original_take = [], loop.TrainStep.take
+
+  def recording_take(self, session, train_op, global_step, train_step_kwargs):
     rates.append(session.run(
         (global_step, 'cosine_decay_learning_rate:0')))
     if len(rates) == stop_after:
       self._stop.signal = 'SIGTERM'
-    return take(self, session, train_op, global_step, train_step_kwargs)
+    return original_take(self, session, train_op, global_step,
+                         train_step_kwargs)
 
-  monkeypatch.setattr(loop.TrainStep, 'take', noting_take)
+  monkeypatch.setattr(loop.TrainStep, 'take', recording_take)
   return rates
 
 
 def cosine(steps, first, number_of_steps):
-  """Returns what note_rates should find."""
+  """Returns the (global step, learning rate) of steps with cosine decay."""
   return [(step, pytest.approx(RATE / 2 * (1 + np.cos(
       np.pi * (step - first) / number_of_steps)), rel=1e-5))
           for step in steps]
@@ -78,9 +82,9 @@ def cosine(steps, first, number_of_steps):
 
 @pytest.fixture(scope='module')
 def cached(data, tmp_path_factory):
-  """(train directory, its learning rates) of a run whose best is at step 2.
+  """(train directory, recorded rates) of a cached run with its best at step 2.
 
-  The accuracies are made up: as they are, they decide what is the best.
+  The accuracies are made up, so that it is known which step is the best.
   """
   folder = tmp_path_factory.mktemp('cached')
   accuracies = iter([0.9, 0.5, 0.8, 0.8, 0.8])
@@ -88,13 +92,13 @@ def cached(data, tmp_path_factory):
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(validation, 'measure', lambda logits, labels: (
         next(accuracies), measure(logits, labels)[1]))
-    rates = note_rates(patch)
+    rates = record_rates(patch)
     train(data, folder, *HEAD, *ALL, '--cache_features',
           '--evaluate_every_n_steps=2')
   return folder, rates
 
 
-def test_cached_run_goes_on_with_the_best_weights_at_the_newest_step(cached):
+def test_cached_run_finetunes_best_weights_from_newest_step(cached):
   folder, _ = cached
   assert validation_history.read_best(str(folder / 'best'))['step'] == 2
   assert listed_paths(folder / 'best') == ['model.ckpt-2']
@@ -103,45 +107,46 @@ def test_cached_run_goes_on_with_the_best_weights_at_the_newest_step(cached):
   first = read_variables(str(folder / 'model-all.ckpt-4'))
   chosen = read_variables(checkpoints.newest(str(folder / 'best')))
   assert (first.pop('global_step'), chosen.pop('global_step')) == (4, 2)
-  model = [name for name in chosen if not OF_THE_OPTIMIZER.search(name)]
+  model = [name for name in chosen if not OPTIMIZER_VARIABLE.search(name)]
   assert len(model) == 12
   for name in model:
     np.testing.assert_array_equal(first[name], chosen[name], name)
-  # The optimizer knows nothing yet.
+  # Adam starts with zero moments.
   adam = [name for name in first if name.endswith(('/Adam', '/Adam_1'))]
   assert len(adam) == 2 * 8
   assert not any(first[name].any() for name in adam)
 
 
-def test_cached_run_changes_all_weights_and_no_moving_statistics(cached):
+def test_cached_run_changes_all_weights_but_no_moving_statistics(cached):
   folder, _ = cached
   first, last = (read_variables(str(folder / name))
                  for name in ('model-all.ckpt-4', 'model.ckpt-10'))
   assert last['global_step'] == HEAD_STEPS + ALL_STEPS
-  model = {name for name in last if not OF_THE_OPTIMIZER.search(name)}
-  same = {name for name in model if np.array_equal(first[name], last[name])}
-  assert same == {
+  model = {name for name in last if not OPTIMIZER_VARIABLE.search(name)}
+  unchanged = {name for name in model
+               if np.array_equal(first[name], last[name])}
+  assert unchanged == {
       '%s/BatchNorm/moving_%s' % (layer, kind)
       for layer in ('Backbone/conv', 'Head/fc')
       for kind in ('mean', 'variance')}
   assert len(model) == 12 + len({'global_step'})
 
 
-def test_cached_run_learning_rate_falls_along_a_cosine_to_0(cached):
+def test_cached_run_learning_rate_decays_along_cosine(cached):
   _, rates = cached
-  # The head's steps are not slim's, and its learning rate is another.
+  # Only the steps on all layers are recorded: the head's are HeadSteps.
   assert rates == cosine(range(4, 10), HEAD_STEPS, ALL_STEPS)
   assert rates[0][1] == pytest.approx(RATE)
 
 
-def test_cached_run_goes_on_with_the_list_of_evaluations(cached):
+def test_cached_run_appends_to_evaluations_of_head(cached):
   folder, _ = cached
   assert [(line['step'], line['accuracy']) for line in evaluations(folder)
          ] == [(2, 0.9), (4, 0.5), (6, 0.8), (8, 0.8), (10, 0.8)]
 
 
 @pytest.mark.parametrize('flags', [[], ALL], ids=['', '--finetune_all_steps'])
-def test_complete_run_has_nothing_to_do(data, cached, log, flags):
+def test_complete_run_trained_again_has_nothing_to_do(data, cached, log, flags):
   folder, _ = cached
   newest = checkpoints.newest(str(folder))
   before = os.stat(newest + '.index').st_mtime_ns
@@ -154,26 +159,26 @@ def test_complete_run_has_nothing_to_do(data, cached, log, flags):
 
 @pytest.fixture(scope='module')
 def stopped(data, tmp_path_factory):
-  """(train directory, its rates): plain, stopped after 2 of all 6 steps."""
+  """(train directory, recorded rates) of a plain run stopped at step 6."""
   folder = tmp_path_factory.mktemp('stopped')
   with pytest.MonkeyPatch.context() as patch:
-    # The head's steps have no cosine.
-    rates = note_rates(patch, stop_after=HEAD_STEPS + 2)
+    # The tensor that record_rates reads exists only with cosine decay.
+    rates = record_rates(patch, stop_after=HEAD_STEPS + 2)
     train(data, folder, *HEAD, *ALL, '--evaluate_every_n_steps=2',
           '--learning_rate_decay_type=cosine')
   return folder, rates
 
 
-def test_stopped_run_goes_on_where_it_was(data, stopped, tmp_path, monkeypatch,
-                                          log):
+def test_stopped_run_resumes_at_its_step_and_learning_rate(
+    data, stopped, tmp_path, monkeypatch, log):
   old, rates = stopped
   assert [step for step, _ in rates] == [0, 1, 2, 3, 4, 5]
   assert checkpoints.read_global_step(checkpoints.newest(str(old))) == 6
   folder = tmp_path / 'run'
   shutil.copytree(str(old), str(folder))
   newest = checkpoints.newest(str(folder))
-  rates = note_rates(monkeypatch)
-  accuracies = iter([1.1, 0.5])  # More than any other has.
+  rates = record_rates(monkeypatch)
+  accuracies = iter([1.1, 0.5])  # No other step has 1.1.
   monkeypatch.setattr(validation, 'measure', lambda logits, labels: (
       next(accuracies), 0.0))
   train(data, folder, *HEAD, *ALL, '--evaluate_every_n_steps=2')
@@ -181,7 +186,7 @@ def test_stopped_run_goes_on_where_it_was(data, stopped, tmp_path, monkeypatch,
   assert 'Resuming from ' + newest in log.text
   assert 'Fine-tuning all layers' not in log.text
   assert [line['step'] for line in evaluations(folder)] == [2, 4, 6, 8, 10]
-  # The best may be one of all layers.
+  # The best checkpoint may be from the steps on all layers.
   assert validation_history.read_best(str(folder / 'best'))['step'] == 8
   in_best = read_variables(checkpoints.newest(str(folder / 'best')))
   assert in_best['global_step'] == 8
@@ -190,10 +195,10 @@ def test_stopped_run_goes_on_where_it_was(data, stopped, tmp_path, monkeypatch,
 
 @pytest.fixture(scope='module')
 def board(data, cached, stopped, tmp_path_factory):
-  """TensorBoard on three runs, and on a scalar in EVAL_DIR.
+  """TensorBoard on three runs in train/ and on a scalar in eval/.
 
-  The third is the stopped one as if it had been killed: with the checkpoint of
-  step 4 as its last. It took one more step.
+  `killed` is a copy of the stopped run, resumed as if it had been killed: from
+  the checkpoint of step 4, for one step.
   """
   output = tmp_path_factory.mktemp('tensorboard') / 'a, b:c'
   for name, (folder, _) in (('cached', cached), ('stopped', stopped),
@@ -211,7 +216,7 @@ def board(data, cached, stopped, tmp_path_factory):
 
 
 def test_tensorboard_has_a_run_for_each_folder_under_train_and_eval(board):
-  # best/ and the rest of the folders have no events.
+  # The folders in a train directory, such as best/, have no events.
   wait_for(lambda: len(board.runs()) > 3)
   assert board.runs() == ['eval', 'train/cached', 'train/killed',
                           'train/stopped']
@@ -232,21 +237,21 @@ def test_tensorboard_has_all_curves_of_a_run(board, run, evaluated):
 
 
 @pytest.mark.parametrize('run', ['cached', 'stopped'])
-def test_tensorboard_has_photos_from_the_first_step_on(board, run):
+def test_tensorboard_has_photos_from_the_first_step(board, run):
   step, picture = board.wait_for_picture('train/' + run, 'photos/image')
   assert step <= 1
   assert picture.startswith(b'\x89PNG')
 
 
-def test_tensorboard_listens_on_the_address_of_tensorboard_host(board):
+def test_tensorboard_listens_only_on_tensorboard_host(board):
   assert board.answers_at('127.0.0.1')
   assert not board.answers_at('127.0.0.2')
 
 
-def test_stopped_run_takes_as_many_steps_as_before_and_then_more(
+def test_stopped_run_keeps_number_of_steps_unless_flag_raises_it(
     data, stopped, tmp_path, monkeypatch):
   folder = shutil.copytree(str(stopped[0]), str(tmp_path / 'run'))
-  rates = note_rates(monkeypatch)
+  rates = record_rates(monkeypatch)
   train(data, folder, *HEAD, '--finetune_all_learning_rate=%g' % RATE)
   assert rates == cosine(range(6, 10), HEAD_STEPS, ALL_STEPS)
   rates.clear()
@@ -254,8 +259,8 @@ def test_stopped_run_takes_as_many_steps_as_before_and_then_more(
   assert rates == cosine(range(10, 12), HEAD_STEPS, 8)
 
 
-def test_stopped_run_with_another_optimizer_is_one_line(data, stopped,
-                                                        tmp_path):
+def test_stopped_run_with_another_optimizer_raises_one_line_error(
+    data, stopped, tmp_path):
   folder = shutil.copytree(str(stopped[0]), str(tmp_path / 'run'))
   with pytest.raises(InputError, match='lacks .*; give the --optimizer, '
                     ) as caught:
@@ -263,7 +268,7 @@ def test_stopped_run_with_another_optimizer_is_one_line(data, stopped,
   assert '\n' not in str(caught.value)
 
 
-def test_checkpoint_is_evaluated_as_it_was_meanwhile(stopped, tmp_path):
+def test_checkpoint_evaluates_as_it_did_during_training(stopped, tmp_path):
   folder, _ = stopped
   line = evaluations(folder)[-1]
   assert line['step'] == 6
@@ -271,10 +276,10 @@ def test_checkpoint_is_evaluated_as_it_was_meanwhile(stopped, tmp_path):
       9, pytest.approx(line['accuracy']), pytest.approx(line['loss'], rel=1e-3))
 
 
-def test_run_stopped_before_the_end_of_the_head_is_not_finetuned(
+def test_run_stopped_during_head_steps_is_not_finetuned(
     data, tmp_path, monkeypatch):
   with monkeypatch.context() as patch:
-    note_rates(patch, stop_after=2)
+    record_rates(patch, stop_after=2)
     flags = [*HEAD, '--finetune_all_steps=1',
              '--learning_rate_decay_type=cosine']
     newest = train(data, tmp_path, *flags)
@@ -285,7 +290,7 @@ def test_run_stopped_before_the_end_of_the_head_is_not_finetuned(
 
 
 @pytest.mark.slow
-def test_run_killed_between_checkpoint_and_note_begins_again(
+def test_run_killed_before_finetune_all_json_starts_finetuning_again(
     data, tmp_path, monkeypatch):
   flags = [*HEAD, '--max_number_of_steps=1', '--finetune_all_steps=1']
   write = finetune_all._write_first_checkpoint
@@ -303,14 +308,14 @@ def test_run_killed_between_checkpoint_and_note_begins_again(
   assert checkpoints.read_global_step(newest) == 2
 
 
-def test_head_is_whole_while_the_first_checkpoint_is_written(
+def test_head_checkpoint_is_intact_while_finetuning_writes_its_first(
     data, tmp_path, monkeypatch):
   flags = [*HEAD, '--max_number_of_steps=1']
   head = train(data, tmp_path, *flags)
   before = read_variables(head)
 
   def save_and_die(self, *args, **kwargs):
-    # Renamed: the data, and not yet the index.
+    # The data file has been renamed, the index not yet.
     prefix = '%s-%d' % (args[1], 1)
     with open(prefix + '.data-00000-of-00001', 'wb') as file:
       file.write(b'of other variables' * 10000)
@@ -328,7 +333,7 @@ def test_head_is_whole_while_the_first_checkpoint_is_written(
 @pytest.mark.parametrize('cache', [
     '--cache_features',
     pytest.param('--nocache_features', marks=pytest.mark.slow)])
-def test_run_without_validation_photos_goes_on_with_the_newest_weights(
+def test_run_without_validation_photos_finetunes_newest_weights(
     tmp_path, log, cache):
   data = make_dataset(tmp_path / 'data', percent_validation=0)
   folder = tmp_path / 'run'
@@ -343,7 +348,7 @@ def test_run_without_validation_photos_goes_on_with_the_newest_weights(
   assert not np.array_equal(first[name], last[name])
 
 
-def test_run_without_its_checkpoints_is_one_line(tmp_path):
+def test_run_without_checkpoints_raises_input_error(tmp_path):
   beginning = finetune_all.Beginning(steps=300, from_step=600, weights='gone')
   (tmp_path / 'finetune_all.json').write_text(json.dumps(beginning._asdict()))
   run = types.SimpleNamespace(

@@ -39,16 +39,16 @@ CACHED = ['--cache_features', '--train_classifier_only', *MOBILENET,
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-  """30 photos, 3 classes, 9 of the photos for validation.
+  """A data set of 30 photos in 3 classes, 9 of them for validation.
 
-  Only paths to checkpoints must not have these characters.
+  The characters of its folder are forbidden only in paths of checkpoints.
   """
   return make_dataset(tmp_path_factory.mktemp('data') / 'a[b]*?\\c, d')
 
 
 @pytest.fixture(scope='module')
 def published(data, tmp_path_factory):
-  """A checkpoint to start from."""
+  """A checkpoint to fine-tune, in place of a published one."""
   return train(data, tmp_path_factory.mktemp('published'), *MOBILENET,
                '--optimizer=adam', '--learning_rate=0.01',
                '--batch_norm_decay=0.9', '--max_number_of_steps=60',
@@ -57,7 +57,7 @@ def published(data, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def run(data, published, tmp_path_factory):
-  """The train directory of a run of 40 steps, evaluated each 10."""
+  """The train directory of a run of 40 steps, evaluated every 10 steps."""
   folder = tmp_path_factory.mktemp('run')
   train(data, folder, *CACHED, '--checkpoint_path=' + published,
         '--max_number_of_steps=40', '--evaluate_every_n_steps=10')
@@ -65,7 +65,8 @@ def run(data, published, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_checkpoint_is_that_of_an_uncached_run(data, published, run, tmp_path):
+def test_checkpoint_has_variables_of_uncached_run_and_changes_only_head(
+    data, published, run, tmp_path):
   plain = train(data, tmp_path, *CACHED, '--nocache_features',
                 '--checkpoint_path=' + published, '--max_number_of_steps=1')
   cached, start = (read_variables(path) for path in (
@@ -79,7 +80,8 @@ def test_checkpoint_is_that_of_an_uncached_run(data, published, run, tmp_path):
       name for name in cached if HEAD.match(name) and name in start}
 
 
-def test_best_checkpoint_is_evaluated_as_it_was_meanwhile(data, run, tmp_path):
+def test_best_checkpoint_evaluates_as_it_did_during_training(
+    data, run, tmp_path):
   with open(str(run / 'validation.jsonl')) as file:
     lines = [json.loads(line) for line in file]
   assert [line['step'] for line in lines] == [10, 20, 30, 40]
@@ -88,7 +90,7 @@ def test_best_checkpoint_is_evaluated_as_it_was_meanwhile(data, run, tmp_path):
   names = [os.path.basename(path)
            for path in glob.glob(str(run / 'best' / '*.index'))]
   assert names == ['model.ckpt-%d.index' % expected['step']]
-  # Names alone: a copy of the run has the same lists.
+  # The paths are relative, so that the lists are valid in a copy of the run.
   assert listed_paths(run / 'best') == ['model.ckpt-%d' % expected['step']]
   assert listed_paths(run) == ['model.ckpt-0', 'model.ckpt-40']
   assert run_info.load(str(run / 'best')) == run_info.load(str(run))
@@ -98,8 +100,8 @@ def test_best_checkpoint_is_evaluated_as_it_was_meanwhile(data, run, tmp_path):
                     '--dataset_split_name=validation'):
     eval_image_classifier.main([])
   with open(str(tmp_path / 'metrics.jsonl')) as file:
-    found = json.loads(file.readline())
-  assert found['accuracy'] == pytest.approx(expected['accuracy'])
+    metrics = json.loads(file.readline())
+  assert metrics['accuracy'] == pytest.approx(expected['accuracy'])
 
 
 def test_run_learns_the_photos(run):
@@ -107,19 +109,20 @@ def test_run_learns_the_photos(run):
 
 
 @pytest.mark.slow
-def test_features_are_computed_once(data, published, run, tmp_path, log):
+def test_features_are_computed_once_per_checkpoint(
+    data, published, run, tmp_path, log):
   train(data, tmp_path / 'again', *CACHED, '--checkpoint_path=' + published,
         '--max_number_of_steps=1')
   assert 'Features of 21 train photos: ' in log.text
   assert 'Computing the features' not in log.text
   log.clear()
-  # Those of another checkpoint are others.
+  # Another checkpoint gives other features.
   train(data, tmp_path / 'other', *CACHED, '--max_number_of_steps=1')
   assert 'Computing the features of 21 train photos, once, into' in log.text
 
 
 @pytest.mark.slow
-def test_training_that_no_longer_gets_better_ends_and_stays_ended(
+def test_training_without_improvement_stops_and_stays_stopped(
     data, published, tmp_path, log):
   arguments = [*CACHED, '--learning_rate=0', '--checkpoint_path=' + published,
                '--evaluate_every_n_steps=5', '--early_stop_evals=3']
@@ -135,7 +138,8 @@ def test_training_that_no_longer_gets_better_ends_and_stays_ended(
 
 
 @pytest.mark.slow
-def test_run_without_validation_photos_ends_by_itself(published, tmp_path, log):
+def test_run_without_validation_photos_ends_at_default_step(
+    published, tmp_path, log):
   data = make_dataset(tmp_path / 'data', percent_validation=0)
   newest = train(data, tmp_path / 'run', *CACHED, '--batch_size=30',
                  '--checkpoint_path=' + published)
@@ -145,7 +149,7 @@ def test_run_without_validation_photos_ends_by_itself(published, tmp_path, log):
 
 
 @pytest.mark.slow
-def test_views_are_augmented_and_the_photo_itself_is_the_first(
+def test_cache_views_are_augmented_except_the_first(
     data, published, tmp_path):
   caches = {}
   for views in (0, 2):
@@ -160,7 +164,7 @@ def test_views_are_augmented_and_the_photo_itself_is_the_first(
   np.testing.assert_array_equal(caches[2][9], caches[0][9])
   plain, views = caches[0][21], caches[2][63].reshape([3, 21, 256])
   np.testing.assert_array_equal(views[0], plain)
-  # Of the same photos, and yet others.
+  # The other views have different features of the same photos.
   for view in views[1:]:
     differences = np.linalg.norm(view[:, None] - plain[None], axis=2)
     assert (np.diag(differences) > 0).all()
@@ -174,7 +178,8 @@ def test_views_are_augmented_and_the_photo_itself_is_the_first(
     (['--num_clones=2'], 'got --num_clones=2; give --nocache_features'),
     (['--trainable_scopes=Nothing'], "'Nothing' matches no variable"),
 ], ids=str)
-def test_mistakes_are_one_line(data, published, tmp_path, flags, message):
+def test_wrong_flags_raise_one_line_error(
+    data, published, tmp_path, flags, message):
   with pytest.raises(InputError, match=message) as caught:
     train(data, tmp_path, *CACHED, '--checkpoint_path=' + published,
           '--max_number_of_steps=1', *flags)
@@ -182,14 +187,14 @@ def test_mistakes_are_one_line(data, published, tmp_path, flags, message):
   assert not glob.glob(str(tmp_path / 'model.ckpt*'))
 
 
-def cannot_write_caches(folder):
+def reason_caches_not_writable(folder):
   return 'a CD' if 'caches' in folder else None
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('is_full', [False, True])
 @pytest.mark.parametrize('has_others', [False, True])
-def test_cache_that_cannot_be_written_is_said_before_training_begins(
+def test_unwritable_cache_raises_before_training_begins(
     data, published, tmp_path, log, monkeypatch, is_full, has_others):
   (tmp_path / 'caches').mkdir()
   if has_others:
@@ -199,29 +204,31 @@ def test_cache_that_cannot_be_written_is_said_before_training_begins(
                         lambda folder: types.SimpleNamespace(free=0))
     message = 'the features of 30 photos need .* but 0.0 MB are free'
   else:
-    monkeypatch.setattr(folders, 'reason_not_writable', cannot_write_caches)
+    monkeypatch.setattr(folders, 'reason_not_writable',
+                        reason_caches_not_writable)
     message = '^cannot write to the feature cache .*: a CD; --feature_cache_dir'
   with pytest.raises(InputError, match=message):
     train(data, tmp_path / 'run', *CACHED, '--checkpoint_path=' + published,
           '--feature_cache_dir=%s' % (tmp_path / 'caches'))
   # The line that run_train.sh waits for.
   assert 'Training on ' not in log.text
-  if not has_others:  # Before the first checkpoint, too.
+  if not has_others:  # Nor has the first checkpoint been written.
     assert not (tmp_path / 'run').exists()
 
 
-def test_cache_that_is_complete_needs_no_room(data, published, tmp_path,
-                                              monkeypatch):
+def test_complete_cache_need_not_be_writable(data, published, tmp_path,
+                                             monkeypatch):
   flags = [*CACHED, '--checkpoint_path=' + published,
            '--feature_cache_dir=%s' % (tmp_path / 'caches'),
            '--max_number_of_steps=1']
   train(data, tmp_path / 'first', *flags)
-  monkeypatch.setattr(folders, 'reason_not_writable', cannot_write_caches)
+  monkeypatch.setattr(folders, 'reason_not_writable',
+                      reason_caches_not_writable)
   assert train(data, tmp_path / 'second', *flags)
 
 
 def gradients_of(data, arguments, cached):
-  """Returns the gradients of the head on a batch, by photos or by features."""
+  """Returns the head's gradients on a batch of photos or cached features."""
   config = train_config(*train_arguments(data, '/nowhere', *arguments))
   row = nets_factory.get_network(config.model_name)
   info = run_info.RunInfo(
@@ -255,11 +262,11 @@ def gradients_of(data, arguments, cached):
         'inception_v3', 'inception_resnet_v2', 'nasnet_mobile', 'mobilenet_v2',
         'resnet_v2_50', 'vgg_a')),
 ], ids=lambda arguments: arguments[0])
-def test_gradients_by_features_equal_those_by_photos(data, arguments):
-  by_photos = gradients_of(data, arguments, cached=False)
-  by_features = gradients_of(data, arguments, cached=True)
-  assert by_photos and len(by_photos) == len(by_features)
-  for expected, found in zip(by_photos, by_features):
+def test_head_gradients_from_features_equal_those_from_photos(data, arguments):
+  from_photos = gradients_of(data, arguments, cached=False)
+  from_features = gradients_of(data, arguments, cached=True)
+  assert from_photos and len(from_photos) == len(from_features)
+  for expected, actual in zip(from_photos, from_features):
     largest = np.abs(expected).max()
     assert largest > 0
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * largest)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-4 * largest)

@@ -24,39 +24,42 @@ STATISTICS = {'BatchNorm/moving_mean', 'BatchNorm/moving_variance'}
 
 
 def averaged(monkeypatch, *arguments, scopes=()):
-  """Returns names of the variables that have averages, and of the others."""
+  """Returns names of model variables with averages, and of those without."""
   with network_kit.training(monkeypatch, '--moving_average_decay=0.9',
                              *arguments, scopes=scopes):
     names = {v.op.name for v in tf.global_variables()}
-    of_model = {v.op.name for v in slim.get_model_variables()}
-  found = {name[:-len(AVERAGE)] for name in names if name.endswith(AVERAGE)}
-  assert found <= of_model
-  return found, of_model - found
+    model_names = {v.op.name for v in slim.get_model_variables()}
+  averaged_names = {name[:-len(AVERAGE)] for name in names
+                    if name.endswith(AVERAGE)}
+  assert averaged_names <= model_names
+  return averaged_names, model_names - averaged_names
 
 
-def test_averages_with_all_trained_cover_the_model_as_slims(monkeypatch):
-  found, others = averaged(monkeypatch)
-  assert len(found) == 12 and not others
-  assert 'Backbone/conv/BatchNorm/moving_mean' in found
-
-
-def test_averages_with_a_frozen_backbone_cover_the_head_alone(monkeypatch):
-  found, others = averaged(monkeypatch, scopes=['Head/fc'])
-  assert found == {'Head/fc/' + name for name in (
-      'weights', 'BatchNorm/beta', *STATISTICS)}
-  assert {name.split('/')[0] for name in others} == {'Backbone', 'Aux', 'Head'}
-
-
-def test_averages_cover_statistics_that_drift_below_what_is_trained(
+def test_averages_without_frozen_layers_cover_whole_model_like_slims(
     monkeypatch):
-  found, _ = averaged(monkeypatch, '--train_frozen_batch_norm',
-                      scopes=['Aux'])
-  assert found == {'Aux/logits/weights', 'Aux/logits/biases'} | {
+  averaged_names, other_names = averaged(monkeypatch)
+  assert len(averaged_names) == 12 and not other_names
+  assert 'Backbone/conv/BatchNorm/moving_mean' in averaged_names
+
+
+def test_averages_with_frozen_backbone_cover_only_the_head(monkeypatch):
+  averaged_names, other_names = averaged(monkeypatch, scopes=['Head/fc'])
+  assert averaged_names == {'Head/fc/' + name for name in (
+      'weights', 'BatchNorm/beta', *STATISTICS)}
+  assert {name.split('/')[0] for name in other_names} == {
+      'Backbone', 'Aux', 'Head'}
+
+
+def test_averages_with_train_frozen_batch_norm_cover_its_statistics(
+    monkeypatch):
+  averaged_names, _ = averaged(monkeypatch, '--train_frozen_batch_norm',
+                               scopes=['Aux'])
+  assert averaged_names == {'Aux/logits/weights', 'Aux/logits/biases'} | {
       layer + name for layer in ('Backbone/conv/', 'Head/fc/')
       for name in STATISTICS}
 
 
-def test_averages_follow_what_the_steps_do(monkeypatch):
+def test_averages_after_steps_are_between_old_and_new_weights(monkeypatch):
   with network_kit.training(
       monkeypatch, '--moving_average_decay=0.5', '--optimizer=sgd',
       '--learning_rate_decay_type=fixed', scopes=['Aux']) as graph:
@@ -78,7 +81,7 @@ def write_checkpoint(folder, names_of, fill=0.5):
 
   Args:
     folder: pathlib.Path.
-    names_of: function of a variable's name that gives the names it is saved by.
+    names_of: function from a variable's name to the names it is saved under.
     fill: value of each average.
 
   Returns:
@@ -101,29 +104,30 @@ def build_cifarnet():
   nets_factory.get_network_fn('cifarnet', 3)(tf.zeros([1, 32, 32, 3]))
 
 
-def of_head(name):
-  """As a run with a frozen backbone saves it: an average of the classifier."""
+def with_head_averages(name):
+  """Returns the names that a run with a frozen backbone saves."""
   return [name, name + AVERAGE] if 'logits' in name else [name]
 
 
-def of_all(name):
-  """As slim saves it."""
+def with_all_averages(name):
+  """Returns the names that slim saves."""
   return [name, name + AVERAGE]
 
 
-def of_none(name):
+def without_averages(name):
   return [name]
 
 
 @pytest.mark.parametrize('names_of,expected', [
-    (of_head, {'CifarNet/logits/weights' + AVERAGE, 'CifarNet/conv1/weights'}),
-    (of_all, {'CifarNet/logits/weights' + AVERAGE,
-              'CifarNet/conv1/weights' + AVERAGE}),
-    # Not a word of plain names: averages were asked for and there are none.
-    (of_none, {'CifarNet/logits/weights' + AVERAGE,
-               'CifarNet/conv1/weights' + AVERAGE}),
+    (with_head_averages, {'CifarNet/logits/weights' + AVERAGE,
+                          'CifarNet/conv1/weights'}),
+    (with_all_averages, {'CifarNet/logits/weights' + AVERAGE,
+                         'CifarNet/conv1/weights' + AVERAGE}),
+    # Without any average, no variable is read by its plain name.
+    (without_averages, {'CifarNet/logits/weights' + AVERAGE,
+                        'CifarNet/conv1/weights' + AVERAGE}),
 ])
-def test_with_plain_names_takes_averages_where_there_are(
+def test_with_plain_names_takes_averages_where_checkpoint_has_them(
     tmp_path, names_of, expected):
   prefix = write_checkpoint(tmp_path, names_of)
   with tf.Graph().as_default():
@@ -137,9 +141,10 @@ def test_with_plain_names_takes_averages_where_there_are(
     assert checkpoints.with_plain_names(prefix, plain) == plain
 
 
-def test_with_plain_names_what_has_neither_is_still_an_error(tmp_path):
+def test_with_plain_names_variable_with_neither_name_raises(tmp_path):
   prefix = write_checkpoint(
-      tmp_path, lambda name: [] if 'conv1' in name else of_head(name))
+      tmp_path,
+      lambda name: [] if 'conv1' in name else with_head_averages(name))
   with tf.Graph().as_default():
     build_cifarnet()
     mapping = checkpoints.with_plain_names(
@@ -158,8 +163,8 @@ def frozen_constants(prefix):
           for node in graph_def.node if node.op == 'Const'}
 
 
-def test_freeze_takes_averages_of_the_head_and_the_trunk_itself(tmp_path):
-  prefix = write_checkpoint(tmp_path, of_head)
+def test_freeze_takes_averages_of_head_and_plain_backbone(tmp_path):
+  prefix = write_checkpoint(tmp_path, with_head_averages)
   constants = frozen_constants(prefix)
   assert (constants['CifarNet/logits/weights'] == 0.5).all()
   np.testing.assert_array_equal(
@@ -167,18 +172,18 @@ def test_freeze_takes_averages_of_the_head_and_the_trunk_itself(tmp_path):
       checkpoint_files.open_reader(prefix).get_tensor('CifarNet/conv1/weights'))
 
 
-def test_freeze_takes_slims_averages_of_all(tmp_path):
-  constants = frozen_constants(write_checkpoint(tmp_path, of_all))
+def test_freeze_takes_averages_of_all_layers(tmp_path):
+  constants = frozen_constants(write_checkpoint(tmp_path, with_all_averages))
   for layer in 'conv1', 'fc3', 'logits':
     assert (constants['CifarNet/%s/weights' % layer] == 0.5).all()
 
 
 @pytest.mark.slow
-def test_evaluation_counts_checkpoints_with_some_and_with_all_averages(
+def test_evaluation_reads_checkpoints_with_some_and_with_all_averages(
     tmp_path):
   data = make_dataset(tmp_path / 'data')
   prefixes = []
-  for names_of in of_head, of_all:
+  for names_of in with_head_averages, with_all_averages:
     folder = tmp_path / names_of.__name__
     folder.mkdir()
     prefixes.append(write_checkpoint(folder, names_of))
@@ -191,7 +196,7 @@ def test_evaluation_counts_checkpoints_with_some_and_with_all_averages(
     counted = [evaluation_loop.count(built, prefix) for prefix in prefixes]
     size = len(graph.get_operations())
     again = evaluation_loop.count(built, prefixes[0])
-    # A loop over the checkpoints of a long run does not grow.
+    # The graph does not grow when many checkpoints are evaluated.
     assert len(graph.get_operations()) == size
   # Equal averages in the classifier: all classes are equally likely.
   np.testing.assert_allclose(counted[1].probabilities, 1 / 3, rtol=1e-5)
@@ -199,62 +204,62 @@ def test_evaluation_counts_checkpoints_with_some_and_with_all_averages(
   np.testing.assert_array_equal(again.probabilities, counted[0].probabilities)
 
 
-class Watched(loop.TrainStep):
-  """Notes what was printed as the loss, and all losses at that time."""
+class RecordingStep(loop.TrainStep):
+  """Records each printed loss, and the sum of all losses at that time."""
 
-  def __init__(self, stop, losses, noted):
+  def __init__(self, stop, losses, recorded):
     super().__init__(stop)
     self._losses = losses
-    self._noted = noted
+    self._recorded = recorded
 
   def take(self, session, train_op, global_step, train_step_kwargs):
     parts = session.run(self._losses)
     loss, done = super().take(session, train_op, global_step,
                               train_step_kwargs)
-    self._noted.append((loss, sum(parts)))
+    self._recorded.append((loss, sum(parts)))
     return loss, done
 
 
-def trunk_weights():
-  """Returns the frozen weights of the default graph that have a loss."""
+def backbone_weights():
+  """Returns the frozen weights, which are regularized."""
   weights, = [v for v in tf.model_variables()
               if v.op.name == 'Backbone/conv/weights']
   return weights
 
 
-def test_frozen_losses_are_in_the_loss_and_of_the_weights_that_were_read(
+def test_frozen_losses_are_in_the_loss_and_use_restored_weights(
     monkeypatch, tmp_path):
-  noted = []
+  recorded = []
   with network_kit.training(
       monkeypatch, '--weight_decay=0.1', '--learning_rate=0.01',
       '--optimizer=sgd', scopes=['Head', 'Aux']) as graph:
-    weights = trunk_weights()
+    weights = backbone_weights()
     losses = tf.losses.get_losses() + tf.losses.get_regularization_losses()
-    # As if a published checkpoint were read: it comes after initial values.
+    # Like a published checkpoint: it is read after the initial values.
     loop.run(
         graph, str(tmp_path), number_of_steps=2,
         init_fn=lambda session: weights.load(
             np.full(weights.shape, 3.0, np.float32), session),
-        make_step=lambda stop: Watched(stop, losses, noted),
+        make_step=lambda stop: RecordingStep(stop, losses, recorded),
         session_config=tf.ConfigProto(allow_soft_placement=True))
-  assert len(noted) == 2
-  for loss, parts in noted:
+  assert len(recorded) == 2
+  for loss, parts in recorded:
     assert loss == pytest.approx(parts, rel=1e-6)
     assert loss > 0.1 * 0.5 * 9 * 108  # L2 of 108 weights of 3.
-  assert noted[0][0] != noted[1][0]
+  assert recorded[0][0] != recorded[1][0]
   assert len(glob.glob(str(tmp_path / 'model.ckpt-2.index'))) == 1
   names = checkpoint_files.open_reader(
       str(tmp_path / 'model.ckpt-2')).get_variable_to_shape_map()
   assert not [name for name in names if 'frozen' in name]
 
 
-def test_frozen_losses_are_not_computed_at_each_step(monkeypatch):
+def test_frozen_losses_are_not_computed_in_each_step(monkeypatch):
   with network_kit.training(monkeypatch, '--weight_decay=0.1',
                              scopes=['Head']) as graph:
-    needed = set(frozen_backbone.ancestors([graph.train_op]))
+    needed_ops = set(frozen_backbone.ancestors([graph.train_op]))
     computed = [loss.op.name.split('/')[0]
                 for loss in tf.losses.get_regularization_losses()
-                if loss.op in needed]
+                if loss.op in needed_ops]
     assert computed == ['Head', 'Head']
     with network_kit.session() as session:
       expected = session.run(tf.add_n([
@@ -263,7 +268,7 @@ def test_frozen_losses_are_not_computed_at_each_step(monkeypatch):
       assert session.run(graph.frozen_loss) == pytest.approx(expected)
 
 
-def test_frozen_losses_of_a_network_trained_whole_are_none(monkeypatch):
+def test_frozen_losses_without_frozen_layers_are_none(monkeypatch):
   with network_kit.training(monkeypatch, '--weight_decay=0.1') as graph:
     assert graph.frozen_loss is None
 

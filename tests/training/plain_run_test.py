@@ -20,7 +20,7 @@ PLAIN = ['--nocache_features', '--optimizer=adam', '--learning_rate=0.001']
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-  """30 photos, 3 classes, 9 of the photos for validation."""
+  """A data set of 30 photos in 3 classes, 9 of them for validation."""
   return make_dataset(tmp_path_factory.mktemp('data'))
 
 
@@ -32,23 +32,23 @@ def tiny():
 
 @pytest.fixture(scope='module')
 def run(data, tmp_path_factory):
-  """(train directory, losses of the steps) of 5 steps, evaluated each 2."""
+  """(train directory, loss of each step) of 5 steps, evaluated every 2."""
   folder = tmp_path_factory.mktemp('run')
-  losses, take = [], loop.TrainStep.take
+  losses, original_take = [], loop.TrainStep.take
 
-  def noting_take(*arguments):
-    loss, last = take(*arguments)
+  def recording_take(*arguments):
+    loss, done = original_take(*arguments)
     losses.append(loss)
-    return loss, last
+    return loss, done
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(loop.TrainStep, 'take', noting_take)
+    patch.setattr(loop.TrainStep, 'take', recording_take)
     train(data, folder, *PLAIN, '--max_number_of_steps=5',
           '--evaluate_every_n_steps=2')
   return folder, losses
 
 
-def test_evaluations_are_at_every_second_step_and_the_last(run):
+def test_evaluations_are_at_every_second_step_and_at_the_last(run):
   folder, losses = run
   lines = evaluations(folder)
   assert [line['step'] for line in lines] == [2, 4, 5]
@@ -57,7 +57,7 @@ def test_evaluations_are_at_every_second_step_and_the_last(run):
       [np.mean(losses[:2]), np.mean(losses[2:4]), losses[4]])
 
 
-def test_best_checkpoint_is_the_best_and_evaluated_as_it_was_meanwhile(
+def test_best_checkpoint_is_best_and_evaluates_as_it_did_during_training(
     run, tmp_path):
   folder, _ = run
   expected = max(evaluations(folder),
@@ -73,7 +73,7 @@ def test_best_checkpoint_is_the_best_and_evaluated_as_it_was_meanwhile(
 
 
 @pytest.mark.slow
-def test_moving_averages_are_what_is_evaluated(data, tmp_path):
+def test_evaluation_during_training_uses_moving_averages(data, tmp_path):
   averages = '--moving_average_decay=0.5'
   newest = train(data, tmp_path / 'run', *PLAIN, averages,
                  '--max_number_of_steps=4', '--evaluate_every_n_steps=4')
@@ -81,44 +81,44 @@ def test_moving_averages_are_what_is_evaluated(data, tmp_path):
   _, accuracy, loss = evaluate(newest, tmp_path / 'averages', averages)
   assert (accuracy, loss) == (pytest.approx(line['accuracy']),
                               pytest.approx(line['loss'], rel=1e-3))
-  # The plain variables have another.
-  _, _, other = evaluate(newest, tmp_path / 'plain')
-  assert abs(other - loss) > 0.01 * loss
+  # The plain variables have another loss.
+  _, _, plain_loss = evaluate(newest, tmp_path / 'plain')
+  assert abs(plain_loss - loss) > 0.01 * loss
   # The best checkpoint was chosen by its averages.
   _, _, best_loss = evaluate(tmp_path / 'run' / 'best', tmp_path / 'best')
   assert best_loss == pytest.approx(loss)
   _, _, best_loss = evaluate(tmp_path / 'run' / 'best', tmp_path / 'best',
                              '--moving_average_decay=0')
-  assert best_loss == pytest.approx(other)
+  assert best_loss == pytest.approx(plain_loss)
 
 
-# With batch norm in inference mode nothing changes at all.
+# The learning rate is 0 and batch norm in inference mode: nothing changes.
 UNCHANGING = [*PLAIN, TINY_HEAD, '--learning_rate=0', '--early_stop_evals=3',
               '--evaluate_every_n_steps=2', '--max_number_of_steps=20']
 
 
 @pytest.fixture(scope='module')
-def ended(data, tmp_path_factory):
-  """The train directory of a run that did not get better."""
-  folder = tmp_path_factory.mktemp('ended')
+def stopped(data, tmp_path_factory):
+  """The train directory of a run that stopped without improvement."""
+  folder = tmp_path_factory.mktemp('stopped')
   train(data, folder, *UNCHANGING)
   return folder
 
 
-def test_run_that_no_longer_gets_better_ends_and_stays_ended(data, ended, log):
-  newest = checkpoints.newest(str(ended))
-  # The first evaluation is the best, three more are not better.
+def test_run_without_improvement_stops_and_stays_stopped(data, stopped, log):
+  newest = checkpoints.newest(str(stopped))
+  # The first evaluation is the best, the three after it are no better.
   assert checkpoints.read_global_step(newest) == 8
-  assert validation_history.read_best(str(ended / 'best'))['step'] == 2
-  assert train(data, ended, *UNCHANGING) == newest
+  assert validation_history.read_best(str(stopped / 'best'))['step'] == 2
+  assert train(data, stopped, *UNCHANGING) == newest
   assert 'Nothing to do: the best validation accuracy, ' in log.text
   assert '--early_stop_evals=0 continues' in log.text
 
 
-def test_run_that_has_ended_goes_on_when_it_is_not_to_end(data, ended, tmp_path,
-                                                          log):
+def test_stopped_run_with_early_stop_evals_0_continues(
+    data, stopped, tmp_path, log):
   folder = tmp_path / 'run'
-  shutil.copytree(str(ended), str(folder))
+  shutil.copytree(str(stopped), str(folder))
   train(data, folder, *UNCHANGING, '--early_stop_evals=0',
         '--max_number_of_steps=11')
   assert [line['step'] for line in evaluations(folder)] == [
@@ -128,31 +128,33 @@ def test_run_that_has_ended_goes_on_when_it_is_not_to_end(data, ended, tmp_path,
 
 
 @pytest.mark.slow
-def test_run_with_validation_photos_is_not_evaluated_unasked(data, tmp_path):
+def test_run_without_evaluate_every_n_steps_is_not_evaluated(data, tmp_path):
   train(data, tmp_path, *PLAIN, '--max_number_of_steps=2')
   assert not (tmp_path / 'validation.jsonl').exists()
   assert not (tmp_path / 'best').exists()
 
 
-@pytest.mark.parametrize('more', [
+@pytest.mark.parametrize('more_flags', [
     [], ['--cache_features', '--train_classifier_only']], ids=str)
-def test_data_set_without_validation_photos_is_one_line(tmp_path, more):
+def test_dataset_without_validation_photos_raises_one_line_error(
+    tmp_path, more_flags):
   data = make_dataset(tmp_path / 'data', percent_validation=0)
   with pytest.raises(InputError, match=r"--evaluate_every_n_steps=2: data set "
                      r"'colours' in \S+ has no validation photos; convert it "
                      r'with --percent_validation') as caught:
-    train(data, tmp_path / 'run', *PLAIN, '--evaluate_every_n_steps=2', *more)
+    train(data, tmp_path / 'run', *PLAIN, '--evaluate_every_n_steps=2',
+          *more_flags)
   assert '\n' not in str(caught.value)
   assert not glob.glob(str(tmp_path / 'run' / 'model.ckpt*'))
 
 
-def test_damaged_validation_photo_is_one_line(data, tmp_path):
+def test_damaged_validation_photo_raises_one_line_error(data, tmp_path):
   folder = shutil.copytree(data, str(tmp_path / 'data'))
   path, = glob.glob(os.path.join(folder, '*_validation-*.tfrecord'))
   records = list(tf.python_io.tf_record_iterator(path))
   with tf.python_io.TFRecordWriter(path) as writer:
     for record in records:
-      # The head of the JPEG, its size among it, stays.
+      # The photo still starts like a JPEG, but cannot be decoded.
       example = tf.train.Example.FromString(record)
       encoded = example.features.feature['image/encoded'].bytes_list
       encoded.value[0] = encoded.value[0][:30] + b'\0' * (
@@ -173,8 +175,8 @@ def test_damaged_validation_photo_is_one_line(data, tmp_path):
     (['--finetune_all_steps=3', '--evaluate_every_n_steps=3',
       '--early_stop_evals=0'], 'which has no end'),
 ], ids=str)
-def test_flags_that_do_nothing_together_are_one_line(data, tmp_path, flags,
-                                                     message):
+def test_flags_that_exclude_each_other_raise_one_line_error(
+    data, tmp_path, flags, message):
   with pytest.raises(InputError, match=message) as caught:
     train(data, tmp_path / 'run', *PLAIN, *flags)
   assert '\n' not in str(caught.value)

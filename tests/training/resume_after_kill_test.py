@@ -22,7 +22,7 @@ from runs import checkpoints
 from training import loop
 
 SAVE_SECS = 2
-# What a busy machine may take beyond that from a step to its checkpoint.
+# Additional time that a busy machine may need to save a step.
 SLACK_SECS = 8
 # KILLS=40 ./run_tests.sh --full -k killed_training kills it more often.
 KILLS = int(os.environ.get('KILLS', '8'))
@@ -40,7 +40,7 @@ def published(data, tmp_path_factory):
 
 
 class Trainer:
-  """A training in a process, and when it said what."""
+  """A training process, its log, and the times of its steps."""
 
   def __init__(self, arguments):
     self.steps = []  # (time, global step).
@@ -55,12 +55,12 @@ class Trainer:
   def _read(self):
     for line in self._process.stdout:
       self.log += line
-      found = re.search(r'global step (\d+): loss', line)
-      if found:
-        self.steps.append((time.monotonic(), int(found.group(1))))
+      match = re.search(r'global step (\d+): loss', line)
+      if match:
+        self.steps.append((time.monotonic(), int(match.group(1))))
 
   def wait_for_steps(self, seconds=120):
-    """Waits until it trains."""
+    """Waits until the first step is logged."""
     end = time.monotonic() + seconds
     while not self.steps and time.monotonic() < end:
       assert self._process.poll() is None, self.log
@@ -68,12 +68,12 @@ class Trainer:
     assert self.steps, self.log
 
   def kill(self):
-    """Kills it with SIGKILL; returns when."""
-    now = time.monotonic()
+    """Kills the process with SIGKILL; returns the time."""
+    killed_at = time.monotonic()
     self._process.kill()
     self._process.wait()
     self._reader.join()
-    return now
+    return killed_at
 
 
 def read_all(prefix):
@@ -85,12 +85,12 @@ def read_all(prefix):
 
 
 @pytest.mark.slow
-def test_killed_training_goes_back_no_further_than_the_save_interval(
+def test_killed_training_resumes_within_save_interval(
     data, published, tmp_path):
   rng = random.Random(0)
   before = -1
-  # On features and on photos by turns would be another run: half of the kills
-  # each, in folders of their own.
+  # A run is either cached or plain: each has its own folder and half of the
+  # kills.
   for cached in (True, False):
     folder = tmp_path / ('cached' if cached else 'plain')
     arguments = train_arguments(
@@ -102,18 +102,18 @@ def test_killed_training_goes_back_no_further_than_the_save_interval(
     before = -1
     for _ in range(KILLS // 2):
       trainer = Trainer(arguments)
-      moment = rng.uniform(0, 3 * SAVE_SECS)
-      if moment > SAVE_SECS / 2:  # The others are killed while they start.
+      delay = rng.uniform(0, 3 * SAVE_SECS)
+      if delay > SAVE_SECS / 2:  # The others are killed while they start.
         trainer.wait_for_steps()
-      time.sleep(moment)
+      time.sleep(delay)
       killed_at = trainer.kill()
       newest = checkpoints.newest(str(folder))
       assert newest or before == -1
       step = read_all(newest) if newest else -1
       assert step >= before
-      safe = [number for moment, number in trainer.steps
-              if moment < killed_at - SAVE_SECS - SLACK_SECS]
-      assert step >= max(safe, default=-1)
+      safe_steps = [number for moment, number in trainer.steps
+                    if moment < killed_at - SAVE_SECS - SLACK_SECS]
+      assert step >= max(safe_steps, default=-1)
       before = step
   assert before > 0
 
@@ -124,25 +124,25 @@ def test_killed_training_goes_back_no_further_than_the_save_interval(
     tf.errors.ResourceExhaustedError(
         None, None, '/x/model.ckpt-2.index; No space left on device'),
     RuntimeError('/x/events.out.tfevents.1; No space left on device')], ids=str)
-def test_full_disk_message_says_where_training_goes_on(tmp_path, error):
+def test_full_disk_message_names_checkpoint_to_resume_from(tmp_path, error):
   with pytest.raises(InputError) as caught:
     with loop.full_disk_as_advice(str(tmp_path)):
       raise error
-  begin = 'no space is left on the disk of %s; make room and start again: ' % (
+  advice = 'no space is left on the disk of %s; make room and start again: ' % (
       tmp_path)
-  assert str(caught.value) == begin + 'no checkpoint has been written yet'
+  assert str(caught.value) == advice + 'no checkpoint has been written yet'
   prefix, = write_checkpoints(tmp_path, [1])
   with pytest.raises(InputError) as caught:
     with loop.full_disk_as_advice(str(tmp_path)):
       raise error
-  assert str(caught.value) == begin + 'training resumes from ' + prefix
+  assert str(caught.value) == advice + 'training resumes from ' + prefix
 
 
-# Three checkpoints of cifarnet, 19 MB each with adam's slots, fit into the
-# first disk, and none into the second.
+# With Adam's slots, a checkpoint of cifarnet has 19 MB: three fit on the first
+# disk, and none on the second.
 @pytest.mark.slow
 @pytest.mark.parametrize('size,fits', [('75m', True), ('10m', False)])
-def test_full_disk_is_one_line_and_the_last_good_checkpoint_stays(
+def test_full_disk_prints_one_line_error_and_keeps_last_checkpoint(
     data, tmp_path, size, fits):
   disk = tmp_path / 'disk'
   disk.mkdir()
@@ -153,19 +153,19 @@ def test_full_disk_is_one_line_and_the_last_good_checkpoint_stays(
                    check=True, capture_output=True)
   except (OSError, subprocess.CalledProcessError):
     pytest.skip('a file system of a few MB cannot be mounted here')
-  # What is there in the end is copied out of the mount.
+  # Only the process sees the mount, so it copies the run out of it.
   saved = tmp_path / 'saved'
   script = ('"$0" "$@"; status=$?; cp -r %s %s; exit $status' %
             (disk / 'run', saved))
-  done = subprocess.run(
+  completed = subprocess.run(
       [*mount[:4], mount[4] % size, str(disk), 'sh', '-c', script,
        sys.executable, os.path.join(ROOT, 'train_image_classifier.py'),
        *train_arguments(data, disk / 'run', '--optimizer=adam',
                         '--save_interval_secs=1')],
       capture_output=True, text=True, timeout=300)
-  assert done.returncode == 1, done.stderr
-  assert 'Traceback' not in done.stderr
-  reason = done.stderr.strip().split('\n')[-1]
+  assert completed.returncode == 1, completed.stderr
+  assert 'Traceback' not in completed.stderr
+  reason = completed.stderr.strip().split('\n')[-1]
   assert 'no space is left on the disk of %s; ' % (disk / 'run') in reason
   newest = checkpoints.newest(str(saved))
   if fits:
@@ -178,11 +178,11 @@ def test_full_disk_is_one_line_and_the_last_good_checkpoint_stays(
 
 
 @pytest.mark.slow
-def test_checkpoint_that_cannot_be_read_is_noticed_by_this_test(
+def test_read_all_of_damaged_checkpoint_raises(
     published, tmp_path):
-  for path in os.listdir(os.path.dirname(published)):
-    if 'ckpt-1.' in path:
-      shutil.copy(os.path.join(os.path.dirname(published), path), str(tmp_path))
+  for name in os.listdir(os.path.dirname(published)):
+    if 'ckpt-1.' in name:
+      shutil.copy(os.path.join(os.path.dirname(published), name), str(tmp_path))
   prefix = str(tmp_path / 'model.ckpt-1')
   assert read_all(prefix) == 1
   with open(prefix + '.data-00000-of-00001', 'r+b') as file:

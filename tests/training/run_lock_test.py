@@ -22,6 +22,7 @@ with run_lock.hold(sys.argv[1]):
 
 @pytest.fixture
 def other_process(tmp_path):
+  """A process that holds the lock of tmp_path."""
   process = subprocess.Popen([sys.executable, '-c', HOLDER, str(tmp_path)],
                              cwd=ROOT, stdout=subprocess.PIPE)
   assert process.stdout.readline() == b'held\n'
@@ -30,7 +31,7 @@ def other_process(tmp_path):
   process.wait()
 
 
-def test_hold_second_process_is_refused_with_the_first_ones_id(
+def test_hold_by_second_process_raises_with_id_of_first(
     tmp_path, other_process):
   with pytest.raises(InputError,
                      match='process %d already trains' % other_process.pid):
@@ -38,7 +39,7 @@ def test_hold_second_process_is_refused_with_the_first_ones_id(
       pass
 
 
-def test_hold_after_kill_9_is_free_again(tmp_path, other_process):
+def test_hold_after_holder_is_killed_succeeds(tmp_path, other_process):
   other_process.send_signal(signal.SIGKILL)
   other_process.wait()
   with run_lock.hold(str(tmp_path)):
@@ -46,7 +47,7 @@ def test_hold_after_kill_9_is_free_again(tmp_path, other_process):
   assert not os.listdir(str(tmp_path))
 
 
-def test_hold_of_a_run_that_writes_nothing_leaves_no_folder(tmp_path):
+def test_hold_of_run_that_writes_nothing_removes_its_folders(tmp_path):
   (tmp_path / 'output').mkdir()
   train_dir = tmp_path / 'output' / 'flowers' / 'train'
   with pytest.raises(InputError, match='no checkpoint'):
@@ -58,7 +59,7 @@ def test_hold_of_a_run_that_writes_nothing_leaves_no_folder(tmp_path):
   assert os.listdir(str(train_dir)) == ['run.json']
 
 
-def test_hold_folder_that_cannot_be_made_names_the_flag(tmp_path):
+def test_hold_folder_that_cannot_be_created_names_flag(tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(InputError, match='--train_dir=.*file/run'):
     with run_lock.hold(str(tmp_path / 'file' / 'run')):

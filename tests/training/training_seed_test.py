@@ -1,4 +1,4 @@
-"""Tests of --seed: equal bits with --session_threads=1."""
+"""Tests of --seed: bitwise equal runs with --session_threads=1."""
 
 import pytest
 
@@ -18,16 +18,16 @@ SEED = ['--seed=1', '--session_threads=1']
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-  """30 photos, 3 classes, 9 of the photos for validation."""
+  """A data set of 30 photos in 3 classes, 9 of them for validation."""
   return make_dataset(tmp_path_factory.mktemp('data'))
 
 
-def differing(one, other):
+def differing(first, second):
   """Returns names of the variables whose bits differ in two checkpoints."""
-  one, other = read_variables(one), read_variables(other)
-  assert sorted(one) == sorted(other) and 'global_step' in one
-  return {name for name, value in one.items()
-          if value.tobytes() != other[name].tobytes()}
+  first, second = read_variables(first), read_variables(second)
+  assert sorted(first) == sorted(second) and 'global_step' in first
+  return {name for name, value in first.items()
+          if value.tobytes() != second[name].tobytes()}
 
 
 QUICK = {
@@ -38,18 +38,18 @@ QUICK = {
 
 
 @pytest.fixture(scope='module', params=sorted(QUICK))
-def one(request, data, tmp_path_factory):
-  """Flags of a run of CifarNet, which has dropout, and its last checkpoint."""
-  folder = tmp_path_factory.mktemp('one')
+def base_run(request, data, tmp_path_factory):
+  """(flags, newest checkpoint) of a run of CifarNet, which has dropout."""
+  folder = tmp_path_factory.mktemp('base_run')
   flags = [*SEED, *QUICK[request.param], '--max_number_of_steps=5']
   return flags, train(data, folder, *flags,
                       '--feature_cache_dir=%s' % (folder / 'features'))
 
 
 @pytest.mark.slow
-def test_same_seed_gives_the_same_bits_whenever_there_are_summaries(
-    data, one, tmp_path, monkeypatch):
-  flags, newest = one
+def test_same_seed_gives_same_bits_with_summaries_at_every_step(
+    data, base_run, tmp_path, monkeypatch):
+  flags, newest = base_run
   make = summaries.Summaries
   monkeypatch.setattr(summaries, 'Summaries',
                       lambda *arguments: make(*arguments[:-1], secs=0))
@@ -59,9 +59,9 @@ def test_same_seed_gives_the_same_bits_whenever_there_are_summaries(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('one', ['plain'], indirect=True)
-def test_another_seed_gives_other_bits(data, one, tmp_path):
-  flags, newest = one
+@pytest.mark.parametrize('base_run', ['plain'], indirect=True)
+def test_different_seed_gives_different_bits(data, base_run, tmp_path):
+  flags, newest = base_run
   changed = differing(newest, train(
       data, tmp_path / 'run', *flags, '--seed=2',
       '--feature_cache_dir=%s' % (tmp_path / 'features')))
@@ -69,15 +69,15 @@ def test_another_seed_gives_other_bits(data, one, tmp_path):
 
 
 def run_in_process(data, folder, *flags):
-  """Trains in a process of its own; returns the newest checkpoint."""
-  done = run_program('train_image_classifier.py', *train_arguments(
+  """Trains in a separate process; returns the newest checkpoint."""
+  completed = run_program('train_image_classifier.py', *train_arguments(
       data, folder, *flags, '--feature_cache_dir=%s' % (folder / 'features')))
-  assert done.returncode == 0, done.stderr
+  assert completed.returncode == 0, completed.stderr
   return checkpoints.newest(str(folder))
 
 
 CHECKPOINT = '--checkpoint_path'
-WAYS = {
+RUN_KINDS = {
     'plain from scratch': [
         *MOBILENET, '--nofast_mode', '--evaluate_every_n_steps=10',
         '--moving_average_decay=0.9', '--mixup_alpha=0.2',
@@ -93,19 +93,19 @@ WAYS = {
 
 @pytest.fixture(scope='module')
 def published(data, tmp_path_factory):
-  """A checkpoint to start from."""
+  """A checkpoint to fine-tune, in place of a published one."""
   return train(data, tmp_path_factory.mktemp('published'),
                '--max_number_of_steps=2')
 
 
-@pytest.mark.parametrize('way', slow_by_turns(WAYS))
-def test_same_seed_in_two_processes_gives_the_same_bits(
-    data, published, tmp_path, way):
+@pytest.mark.parametrize('kind', slow_by_turns(RUN_KINDS))
+def test_same_seed_in_two_processes_gives_same_bits(
+    data, published, tmp_path, kind):
   flags = [flag + '=' + published if flag == CHECKPOINT else flag
-           for flag in WAYS[way]]
+           for flag in RUN_KINDS[kind]]
   flags = [*SEED, '--optimizer=adam', '--max_number_of_steps=20', *flags]
-  one = run_in_process(data, tmp_path / 'one', *flags)
-  # Summaries and checkpoints come when the clock says so.
-  two = run_in_process(data, tmp_path / 'two', *flags,
-                       '--save_summaries_secs=1', '--save_interval_secs=1')
-  assert differing(one, two) == set()
+  first = run_in_process(data, tmp_path / 'one', *flags)
+  # Summaries and checkpoints are written at other steps.
+  second = run_in_process(data, tmp_path / 'two', *flags,
+                          '--save_summaries_secs=1', '--save_interval_secs=1')
+  assert differing(first, second) == set()

@@ -30,7 +30,8 @@ def save_network(folder, classes, version=tf.train.SaverDef.V2, width=4):
 
 @pytest.mark.parametrize('version',
                          [tf.train.SaverDef.V1, tf.train.SaverDef.V2])
-def test_init_fn_both_formats_read_all_but_the_excluded(tmp_path, version):
+def test_init_fn_reads_all_but_excluded_variables_in_both_formats(
+    tmp_path, version):
   checkpoint = save_network(tmp_path, 5, version)
   with tf.Graph().as_default(), tf.Session() as session:
     small_network(3)
@@ -52,7 +53,7 @@ def test_init_fn_both_formats_read_all_but_the_excluded(tmp_path, version):
     (['Net/nothing'], False, 5, 4, "'Net/nothing' matches no variable"),
     (['Net'], False, 5, 4, 'excludes every variable'),
 ])
-def test_init_fn_that_does_not_fit_names_variable_and_flag(
+def test_init_fn_mismatched_checkpoint_names_variable_and_flag(
     tmp_path, exclude, ignore, classes, width, message):
   checkpoint = save_network(tmp_path, 5)
   with tf.Graph().as_default():
@@ -72,7 +73,7 @@ def test_init_fn_missing_variables_are_named_or_ignored(tmp_path):
     assert callable(warm_start.init_fn(checkpoint, [], True))
 
 
-def test_init_fn_of_another_network_says_so(tmp_path):
+def test_init_fn_checkpoint_of_another_network_raises_input_error(tmp_path):
   checkpoint = save_network(tmp_path, 5)
   with tf.Graph().as_default():
     slim.model_variable('Other/weights', shape=[1])
@@ -80,7 +81,7 @@ def test_init_fn_of_another_network_says_so(tmp_path):
       warm_start.init_fn(checkpoint, [], True)
 
 
-def test_init_fn_missing_checkpoint_names_the_path(tmp_path):
+def test_init_fn_missing_checkpoint_names_path(tmp_path):
   with tf.Graph().as_default():
     with pytest.raises(InputError, match='no checkpoint at .*nowhere'):
       warm_start.init_fn(str(tmp_path / 'nowhere'), [], False)
@@ -88,7 +89,7 @@ def test_init_fn_missing_checkpoint_names_the_path(tmp_path):
       warm_start.init_fn(str(tmp_path), [], False, which_checkpoint='best')
 
 
-def test_variables_to_train_takes_scopes_from_the_start_of_the_name():
+def test_variables_to_train_matches_scopes_at_start_of_name():
   with tf.Graph().as_default():
     small_network(2)
     names = {v.op.name for v in warm_start.variables_to_train(['Net/logits'])}
