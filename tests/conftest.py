@@ -1,4 +1,4 @@
-"""Puts the project's root on the path, and keeps slow tests behind --full."""
+"""Adds the project's root to sys.path; runs slow tests only with --full."""
 
 import logging
 import os
@@ -10,7 +10,7 @@ import pytest
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
-# Scripts that tests start run on the engine that the tests run on.
+# Scripts started by tests use the engine that runs the tests.
 os.environ['ENGINE'] = 'tf2' if sys.prefix.endswith('-tf2') else 'tf1'
 
 
@@ -18,14 +18,14 @@ def pytest_addoption(parser):
   parser.addoption('--full', action='store_true',
                    help='also run the tests marked slow')
   parser.addoption('--by_turns', action='store_true',
-                   help='of the tests marked slow, run half on each engine')
+                   help='run half of the tests marked slow on each engine')
 
 
 def pytest_configure(config):
   config.addinivalue_line('markers', 'slow: runs only with --full')
   config.addinivalue_line(
-      'markers', 'engine(name): the engine has no part in it, or one of both '
-      'will do: runs on this one, tf1 or tf2, only')
+      'markers', 'engine(name): runs on this engine only, tf1 or tf2: the test '
+      'does not depend on the engine, or one of them is enough')
 
 
 def pytest_collection_modifyitems(config, items):
@@ -34,13 +34,13 @@ def pytest_collection_modifyitems(config, items):
     engine = mark and mark.args[0]
     by_turns = config.getoption('--by_turns') and 'slow' in item.keywords
     if by_turns and not engine:
-      # A module whose slow tests share a long fixture is run on one engine.
+      # Slow tests of a module that share a slow fixture run on one engine.
       name = (item.nodeid.split('::')[0]
               if getattr(item.module, 'ONE_ENGINE_BY_TURNS', False)
               else item.nodeid)
       engine = ('tf1', 'tf2')[zlib.crc32(name.encode()) % 2]
     if engine not in (None, os.environ['ENGINE']):
-      item.add_marker(pytest.mark.skip(reason='runs on %s alone' % engine))
+      item.add_marker(pytest.mark.skip(reason='runs on %s only' % engine))
   if config.getoption('--full'):
     return
   for item in items:
@@ -50,15 +50,15 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(scope='session')
 def shared():
-  """The folder SHARED_DIR; skips the test where the variable is not set."""
-  from kits import helpers  # (It needs the path.)
+  """Returns the folder SHARED_DIR; skips the test if it is not set."""
+  from kits import helpers  # Needs the sys.path set above.
   return helpers.shared_folder()
 
 
 @pytest.fixture
 def log(caplog):
-  """pytest's caplog, with TensorFlow's INFO lines."""
-  from compat import tf  # Not for tests that need no TensorFlow.
+  """Returns pytest's caplog, which also records TensorFlow's INFO lines."""
+  from compat import tf  # Only for tests that use this fixture.
   caplog.set_level(logging.INFO, logger='tensorflow')
   tf.logging.set_verbosity('INFO')
   return caplog

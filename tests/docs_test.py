@@ -9,8 +9,8 @@ import pytest
 
 from kits.helpers import ROOT
 
-# Written by the scripts, or not of this project.
-_OTHER = {'checkpoints', 'data', 'output', 'shared'}
+# Folders that the scripts write, or that are not part of this project.
+_SKIPPED_FOLDERS = {'checkpoints', 'data', 'output', 'shared'}
 
 _FENCED = re.compile(r'^ *(```|~~~).*?^ *\1 *$', re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r'(`+)(?!`).*?(?<!`)\1(?!`)', re.DOTALL)
@@ -28,7 +28,7 @@ def markdown_files(root):
   paths = []
   for folder, folders, names in os.walk(root):
     folders[:] = [name for name in folders if name[0] != '.' and not (
-        folder == root and name in _OTHER)]
+        folder == root and name in _SKIPPED_FOLDERS)]
     paths += [os.path.join(folder, name) for name in names
               if name.endswith('.md')]
   return sorted(paths)
@@ -47,26 +47,26 @@ def targets(path):
 
 
 def anchors(path):
-  """Returns the anchors of a Markdown file's headings, as GitHub makes them."""
+  """Returns a Markdown file's anchors; those of headings as on GitHub."""
   text = read(path)
-  found = set(_ANCHOR.findall(text))
+  slugs = set(_ANCHOR.findall(text))
   for heading in _HEADING.findall(text):
     heading = re.sub(r'!?\[([^\]]*)\]\([^)]*\)', r'\1', heading)
     slug = re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-')
     anchor, number = slug, 0
-    while anchor in found:  # A heading that is there twice.
+    while anchor in slugs:  # A repeated heading.
       number += 1
       anchor = '%s-%d' % (slug, number)
-    found.add(anchor)
-  return found
+    slugs.add(anchor)
+  return slugs
 
 
 def broken_links(path, root):
-  """Returns the relative links of a Markdown file that lead nowhere."""
+  """Returns the broken relative links of a Markdown file."""
   broken = []
   for target in targets(path):
     if re.match(r'[a-z][a-z0-9+.-]*:|//', target, re.IGNORECASE):
-      continue  # Another site's; no network in the tests.
+      continue  # An external link; tests do not use the network.
     file, _, anchor = unquote(target).partition('#')
     other = os.path.normpath(os.path.join(os.path.dirname(path), file))
     if not file:
@@ -80,7 +80,7 @@ def broken_links(path, root):
 
 @pytest.mark.parametrize('path', [os.path.relpath(path, ROOT)
                                   for path in markdown_files(ROOT)])
-def test_relative_links_and_anchors_lead_somewhere(path):
+def test_markdown_relative_links_and_anchors_exist(path):
   assert broken_links(os.path.join(ROOT, path), ROOT) == []
 
 
@@ -105,7 +105,7 @@ def test_readme_has_at_most_170_lines():
     '[a][b]\n\n[b]: gone.md', '<img src="gone.png">',
     '[![a](photo.png)](gone.md)', '[![a](gone.png)](other.md)',
     '| [a](gone.md "title") |'])
-def test_broken_link_is_found(tmp_path, link):
+def test_broken_links_lists_a_broken_link(tmp_path, link):
   (tmp_path / 'other.md').write_text('# First\n## Twice\n## Twice\n')
   (tmp_path / 'photo.png').write_bytes(b'')
   outside = tmp_path.parent / 'outside.md'
@@ -123,7 +123,7 @@ def test_broken_link_is_found(tmp_path, link):
     '[a][b]\n\n[b]: other.md', '[![a](photo.png)](other.md)',
     '[a](https://example.org/gone)', 'a `[b](gone.md)` c',
     '```sh\n[a](gone.md)\n```', 'mail: [a](mailto:a@example.org)'])
-def test_link_that_leads_somewhere_is_accepted(tmp_path, link):
+def test_broken_links_omits_a_working_link(tmp_path, link):
   (tmp_path / 'other.md').write_text(
       '# Other\n## What run_it.sh does\n## `slim`\'s [two](gone) ways\n'
       '## Twice\n## Twice\n<a id="here"></a>\n## 照片 一\n', encoding='utf-8')

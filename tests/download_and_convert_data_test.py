@@ -21,7 +21,7 @@ def run_program(*arguments):
        *arguments], capture_output=True, text=True, timeout=60)
 
 
-def test_program_converts_and_prints_what_it_did(tmp_path):
+def test_program_folder_of_photos_is_converted_and_summarized(tmp_path):
   dataset_kit.make_folder(tmp_path / 'pets', {'cat': 10, 'dog': 15})
   (tmp_path / 'pets' / 'cat' / 'no\nphoto.jpg').write_text('text')
   result = run_program('--dataset_name=pets', '--dataset_dir=%s' % tmp_path,
@@ -40,8 +40,8 @@ def test_program_converts_and_prints_what_it_did(tmp_path):
       '  pets_validation-00000-of-00002.tfrecord to '
       'pets_validation-00001-of-00002.tfrecord',
       '  labels.txt', '  pets_skipped.csv', '  pets.json']
-  written = manifest.load(str(tmp_path), 'pets')
-  assert (written.seed, written.percent_validation) == (5, 20)
+  saved = manifest.load(str(tmp_path), 'pets')
+  assert (saved.seed, saved.percent_validation) == (5, 20)
   dataset = dataset_factory.get_dataset('pets', 'train', str(tmp_path))
   assert dataset.num_samples == 20
 
@@ -56,7 +56,7 @@ def test_program_missing_flag_is_named_in_one_line(arguments, flag):
   assert result.stderr.count('\n') == 1 and flag in result.stderr
 
 
-def test_program_missing_folder_is_one_line(tmp_path):
+def test_program_missing_folder_is_one_line_error(tmp_path):
   result = run_program('--dataset_name=pets', '--dataset_dir=%s' % tmp_path)
   assert result.returncode == 1 and result.stdout == ''
   assert result.stderr.count('\n') == 1
@@ -65,7 +65,7 @@ def test_program_missing_folder_is_one_line(tmp_path):
 
 @pytest.mark.parametrize('flag, name', [
     ('dataset_dir', 'mnist'), ('dataset_name', 'pets')])
-def test_program_name_that_is_not_utf8_is_one_line(tmp_path, flag, name):
+def test_program_non_utf8_name_is_one_line_error(tmp_path, flag, name):
   arguments = {'dataset_name': name, 'dataset_dir': str(tmp_path / 'data')}
   arguments[flag] += '\udcff'
   result = run_program(*('--%s=%s' % row for row in arguments.items()))
@@ -75,7 +75,7 @@ def test_program_name_that_is_not_utf8_is_one_line(tmp_path, flag, name):
   assert os.listdir(str(tmp_path)) == []
 
 
-def test_program_prints_what_stdout_cannot_encode_as_numbers(
+def test_program_text_that_stdout_cannot_encode_is_escaped(
     tmp_path, monkeypatch):
   dataset_kit.make_folder(tmp_path / 'pets', {'中文': 3, 'a\x1b[31mb': 3})
   (tmp_path / 'pets' / '中文' / '坏.jpg').write_bytes(b'')
@@ -91,13 +91,13 @@ def test_program_prints_what_stdout_cannot_encode_as_numbers(
   assert manifest.load(str(tmp_path), 'pets').labels == ['a\x1b[31mb', '中文']
 
 
-def test_program_test_split_and_same_photos_are_reported(tmp_path):
+def test_program_reports_test_split_and_duplicate_photos(tmp_path):
   folder = tmp_path / 'pets'
   dataset_kit.make_folder(folder, {'cat': 20, 'dog': 20})
-  same = (folder / 'cat' / '000.jpg').read_bytes()
-  (folder / 'dog' / 'a\tb.jpg').write_bytes(same)
-  same = (folder / 'cat' / '001.jpg').read_bytes()
-  (folder / 'cat' / 'b.jpg').write_bytes(same)
+  data = (folder / 'cat' / '000.jpg').read_bytes()
+  (folder / 'dog' / 'a\tb.jpg').write_bytes(data)
+  data = (folder / 'cat' / '001.jpg').read_bytes()
+  (folder / 'cat' / 'b.jpg').write_bytes(data)
   result = run_program('--dataset_name=pets', '--dataset_dir=%s' % tmp_path,
                        '--percent_test=20', '--max_bad_fraction=0')
   assert (result.returncode, result.stderr) == (0, '')
@@ -115,7 +115,7 @@ def test_program_test_split_and_same_photos_are_reported(tmp_path):
       '  cat/001.jpg, cat/b.jpg']
 
 
-def test_program_too_many_bad_files_is_one_line(tmp_path):
+def test_program_too_many_bad_files_is_one_line_error(tmp_path):
   dataset_kit.make_folder(tmp_path / 'pets', {'cat': 5, 'dog': 5})
   (tmp_path / 'pets' / 'cat' / 'no\nphoto.jpg').write_text('text')
   result = run_program('--dataset_name=pets', '--dataset_dir=%s' % tmp_path)
@@ -129,17 +129,17 @@ def test_summary_names_the_labels_file_that_was_written(tmp_path):
                         ('trees', {'fir': 2, 'oak': 2})):
     dataset_kit.make_folder(tmp_path / name, classes)
     converted = convert_photos.convert(str(tmp_path), name)
-    lines = download_and_convert_data.summary(converted, str(tmp_path))
-    own = {'pets': '  labels.txt', 'trees': '  trees_labels.txt'}[name]
-    assert [line for line in lines.splitlines()
-            if line.endswith('labels.txt')] == [own]
+    text = download_and_convert_data.summary(converted, str(tmp_path))
+    expected = {'pets': '  labels.txt', 'trees': '  trees_labels.txt'}[name]
+    assert [line for line in text.splitlines()
+            if line.endswith('labels.txt')] == [expected]
 
 
-def test_summary_names_the_folder_of_photos_that_was_kept(tmp_path):
+def test_summary_names_the_photos_dir_of_the_former_conversion(tmp_path):
   dataset_kit.make_folder(tmp_path / 'photos', {'cat': 2, 'dog': 2})
   records = str(tmp_path / 'records')
   convert_photos.convert(records, 'pets', photos_dir=str(tmp_path / 'photos'))
-  (tmp_path / 'records' / 'pets').mkdir()  # Not the one that is used.
+  (tmp_path / 'records' / 'pets').mkdir()  # Not read.
   kept = convert_photos.convert(records, 'pets')
   assert 'photos read from %s\n' % (tmp_path / 'photos') in (
       download_and_convert_data.summary(kept, records))
@@ -150,16 +150,16 @@ def test_summary_shortens_a_long_list_of_skipped_files(tmp_path):
   for index in range(30):
     (tmp_path / 'pets' / 'cat' / ('%d.txt' % index)).write_text('text')
   converted = convert_photos.convert(str(tmp_path), 'pets', max_bad_fraction=1)
-  lines = download_and_convert_data.summary(converted, str(tmp_path))
-  assert lines.count('not a photo') == 20
-  assert 'skipped files: 30' in lines
-  assert '  and 10 more, listed in pets_skipped.csv' in lines
+  text = download_and_convert_data.summary(converted, str(tmp_path))
+  assert text.count('not a photo') == 20
+  assert 'skipped files: 30' in text
+  assert '  and 10 more, listed in pets_skipped.csv' in text
 
 
 # Public data sets.
 
 
-def test_program_imagenet_comes_from_the_folders_of_its_flags(tmp_path):
+def test_program_imagenet_is_converted_from_the_folders_in_its_flags(tmp_path):
   imagenet_kit.make_tree(tmp_path)
   out = tmp_path / 'records'
   out.mkdir()
@@ -194,14 +194,14 @@ def test_program_imagenet_comes_from_the_folders_of_its_flags(tmp_path):
     (['--dataset_name=cifar10', '--num_shards=2', '--seed=0'],
      '--seed is for folders of photos, flowers and imagenet; '),
 ], ids=str)
-def test_program_flags_that_the_converter_does_not_take_are_one_line(
+def test_program_flag_of_another_converter_is_one_line_error(
     tmp_path, arguments, message):
   result = run_program('--dataset_dir=%s' % tmp_path, *arguments)
   assert result.returncode == 1
   assert message in result.stderr and result.stderr.count('\n') == 1
 
 
-def test_program_flowers_without_flags_have_slims_split(tmp_path, monkeypatch):
+def test_program_flowers_passes_only_explicit_flags(tmp_path, monkeypatch):
   calls = []
 
   def convert(name, dataset_dir, **options):
@@ -210,24 +210,24 @@ def test_program_flowers_without_flags_have_slims_split(tmp_path, monkeypatch):
 
   dataset_kit.make_folder(tmp_path / 'pets', {'cat': 10, 'dog': 15})
   monkeypatch.setattr(public, 'convert', convert)
-  for more, options in (([], {}), (['--imagenet_train_dir='], {}),
-                        (['--percent_validation=10', '--seed=0'],
-                                   {'percent_validation': 10, 'seed': 0})):
+  for extra, options in (([], {}), (['--imagenet_train_dir='], {}),
+                         (['--percent_validation=10', '--seed=0'],
+                          {'percent_validation': 10, 'seed': 0})):
     with parsed_flags(download_and_convert_data.define_flags,
                       '--dataset_name=flowers',
-                      '--dataset_dir=%s' % tmp_path, *more):
+                      '--dataset_dir=%s' % tmp_path, *extra):
       download_and_convert_data.main([])
     assert calls.pop() == ('flowers', str(tmp_path), options)
 
 
-def test_program_folder_of_photos_called_imagenet_is_converted(tmp_path):
+def test_program_folder_of_photos_named_imagenet_is_converted(tmp_path):
   dataset_kit.make_folder(tmp_path / 'imagenet', {'cat': 10, 'dog': 15})
   result = run_program('--dataset_name=imagenet', '--dataset_dir=%s' % tmp_path)
   assert result.returncode == 0, result.stderr
   assert manifest.load(str(tmp_path), 'imagenet').labels == ['cat', 'dog']
 
 
-def test_program_flags_fit_a_folder_of_photos_of_any_name(tmp_path):
+def test_program_photo_folder_named_like_public_set_takes_photo_flags(tmp_path):
   for name in ('mnist', 'imagenet'):
     dataset_kit.make_folder(tmp_path / name, {'cat': 10, 'dog': 15})
     with parsed_flags(download_and_convert_data.define_flags,
@@ -239,7 +239,8 @@ def test_program_flags_fit_a_folder_of_photos_of_any_name(tmp_path):
     assert splits['validation']['size'] == 10
 
 
-# The program, with another address, size and checksum and without waiting.
+# Runs the program with the address, size and checksum given as arguments, and
+# does not wait between retries.
 PUBLIC_PROGRAM = """
 import sys
 sys.path.insert(0, %r)
@@ -265,7 +266,7 @@ flags.run(download_and_convert_data.main)
     ('gone', ': HTTP 404 Not Found); get it another way, put it at '),
     ('network', 'http://no.invalid/cifar-10-binary.tar.gz: '),
 ])
-def test_program_download_that_fails_is_one_line_and_leaves_no_record(
+def test_program_failed_download_is_one_line_error_and_leaves_no_file(
     tmp_path, monkeypatch, case, message):
   monkeypatch.setenv('no_proxy', '*')
   archive = {'size': b'123', 'gone': None,
@@ -282,14 +283,14 @@ def test_program_download_that_fails_is_one_line_and_leaves_no_record(
          download_kit.sha256(archive or b''), '--dataset_name=cifar10',
          '--dataset_dir=%s' % (tmp_path / 'data')],
         capture_output=True, text=True)
-  written = sorted(os.listdir(str(tmp_path / 'data')))
+  files = sorted(os.listdir(str(tmp_path / 'data')))
   if message is None:
     assert done.returncode == 0, done.stderr
     assert 'trying again' in done.stderr and 'Resuming' in done.stderr
-    assert 'cifar10.json' in written and len(written) == 5
+    assert 'cifar10.json' in files and len(files) == 5
     return
   assert done.returncode == 1 and 'Traceback' not in done.stderr
   errors = [line for line in done.stderr.splitlines() if ': error: ' in line]
   assert message in errors[0] and len(errors) == 1
   assert done.stderr.splitlines()[-1] == errors[0]
-  assert not written and os.listdir(str(tmp_path)) == ['data']
+  assert not files and os.listdir(str(tmp_path)) == ['data']

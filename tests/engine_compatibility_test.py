@@ -1,4 +1,4 @@
-"""Tests of both engines: files that one wrote are used by the other."""
+"""Tests of both engines: each uses the files that the other wrote."""
 
 import csv
 import json
@@ -19,7 +19,7 @@ from kits.trained_kit import (
 
 PYTHONS = {'tf1': os.path.join(ROOT, '.venv', 'bin', 'python'),
            'tf2': os.path.join(ROOT, '.venv-tf2', 'bin', 'python')}
-# As tests run them: the quickest run that has batch norm and slots of Adam.
+# The fastest run with batch norm and Adam slots.
 TRAINING = [*MOBILENET, '--optimizer=adam', '--learning_rate=0.01',
             '--batch_norm_decay=0.9']
 
@@ -29,7 +29,7 @@ TRAINING = [*MOBILENET, '--optimizer=adam', '--learning_rate=0.01',
                  id=' then '.join(names))
     for names in (('tf1', 'tf2'), ('tf2', 'tf1'))])
 def engines(request):
-  """The names of both engines, each before the other once."""
+  """Returns the names of both engines, in each order."""
   for engine in request.param:
     if not os.path.exists(PYTHONS[engine]):
       pytest.skip('needs both engines: ENGINE=%s ./setup.sh' % engine)
@@ -37,7 +37,7 @@ def engines(request):
 
 
 def run(engine, program, *arguments):
-  """Runs a program of the root; returns its output, errors in between."""
+  """Runs a program in the root; returns its stdout and stderr as one text."""
   done = subprocess.run(
       [PYTHONS[engine], os.path.join(ROOT, program), *map(str, arguments)],
       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -51,16 +51,16 @@ def read_predictions(eval_dir, step):
     return list(csv.DictReader(stream))
 
 
-def scores_of(engine, frozen, photos):
-  """Returns {(file, label): score} of a frozen graph."""
-  shown = run(engine, 'tools/classify_image.py', '--frozen_graph=%s' % frozen,
-              '--format=json', photos)
+def frozen_graph_scores(engine, frozen, photos):
+  """Returns {(file, label): score} of photos, from a frozen graph."""
+  output = run(engine, 'tools/classify_image.py', '--frozen_graph=%s' % frozen,
+               '--format=json', photos)
   return {(photo['file'], row['label']): row['score']
-          for photo in json.loads(shown) for row in photo['predictions']}
+          for photo in json.loads(output) for row in photo['predictions']}
 
 
 @pytest.mark.slow
-def test_engines_use_what_the_other_wrote(engines, tmp_path):
+def test_engines_use_each_others_files(engines, tmp_path):
   first, second = engines
   data, train_dir = str(tmp_path), tmp_path / 'train'
   make_photos(tmp_path / NAME)
@@ -69,7 +69,7 @@ def test_engines_use_what_the_other_wrote(engines, tmp_path):
   run(first, 'train_image_classifier.py', *train_arguments(
       data, train_dir, *TRAINING, '--max_number_of_steps=10'))
 
-  # The second evaluates as the first does, and goes on.
+  # The second evaluates like the first, and continues the training.
   predictions = []
   for engine in engines:
     eval_dir = tmp_path / ('eval on ' + engine)
@@ -78,29 +78,29 @@ def test_engines_use_what_the_other_wrote(engines, tmp_path):
         '--checkpoint_path=%s' % train_dir, '--eval_dir=%s' % eval_dir)
     predictions.append(read_predictions(eval_dir, 10))
   assert len(predictions[0]) == 9
-  for here, there in zip(*predictions):
-    assert here['file'] == there['file']
+  for first_row, second_row in zip(*predictions):
+    assert first_row['file'] == second_row['file']
     for column in ('probability', 'label_probability'):
-      assert float(here[column]) == pytest.approx(float(there[column]),
-                                                  rel=1e-3)
+      assert float(first_row[column]) == pytest.approx(
+          float(second_row[column]), rel=1e-3)
   log = run(second, 'train_image_classifier.py', *train_arguments(
       data, train_dir, *TRAINING, '--max_number_of_steps=20'))
   assert 'model.ckpt-10' in log and 'global step 20:' in log
   assert not re.search(r'global step \d:', log)
 
-  # The first freezes what the second trained, and the second answers with it.
+  # The first freezes what the second trained, and the second serves it.
   frozen = tmp_path / 'frozen.pb'
   run(first, 'export_inference_graph.py', '--checkpoint_path=%s' % train_dir,
       '--input_type=encoded', '--frozen_file=%s' % frozen)
   photos = tmp_path / NAME / 'red'
-  scores = [scores_of(engine, frozen, photos) for engine in engines]
+  scores = [frozen_graph_scores(engine, frozen, photos) for engine in engines]
   assert len(scores[0]) == 10 * len(CLASSES)
   assert scores[1] == pytest.approx(scores[0], rel=1e-3)
   assert_serves(second, frozen, photos / '00.jpg')
 
 
 def assert_serves(engine, frozen, photo):
-  """Starts the server of an engine, and uploads a photo to it."""
+  """Asserts that the server classifies an uploaded photo on an engine."""
   server = subprocess.Popen(
       [PYTHONS[engine], os.path.join(ROOT, 'server.py'), '--port=0',
        '--model_dir=%s' % frozen.parent, '--model_name=' + frozen.name,

@@ -28,25 +28,25 @@ PROGRAM = 'eval_image_classifier.py'
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-  """30 photos, 3 classes, 12 of the photos for validation."""
+  """Returns a dataset_dir: 30 photos of 3 classes, 12 for validation."""
   return make_dataset(tmp_path_factory.mktemp('data'), percent_validation=40)
 
 
 @pytest.fixture(scope='module')
 def run(data, tmp_path_factory):
-  """The train directory of a short run."""
+  """Returns the train directory of a short run."""
   folder = str(tmp_path_factory.mktemp('run'))
   train(data, folder, '--max_number_of_steps=8', '--optimizer=adam',
         '--learning_rate=0.0001', '--moving_average_decay=0.9')
   return folder
 
 
-def evaluate(checkpoint_path, eval_dir, *more):
+def evaluate(checkpoint_path, eval_dir, *flags):
   """Evaluates the validation photos in this process."""
   with parsed_flags(eval_image_classifier.define_flags,
                     '--checkpoint_path=%s' % checkpoint_path,
                     '--eval_dir=%s' % eval_dir,
-                    '--dataset_split_name=validation', *more):
+                    '--dataset_split_name=validation', *flags):
     eval_image_classifier.main([])
 
 
@@ -62,9 +62,9 @@ def read_predictions(eval_dir, step, split='validation'):
     return list(csv.DictReader(stream))
 
 
-def test_evaluation_counts_each_photo_once_whatever_the_batch(
+def test_evaluation_counts_each_photo_once_for_any_batch_size(
     run, tmp_path, log, capsys):
-  # By flags of run.json alone: 12 photos in batches of 5, 5 and 2.
+  # All else is read from run.json: 12 photos in batches of 5, 5 and 2.
   evaluate(run, tmp_path, '--batch_size=5')
   assert re.findall(r'Evaluation \[\d/\d\]', log.text) == [
       'Evaluation [1/3]', 'Evaluation [2/3]', 'Evaluation [3/3]']
@@ -74,23 +74,23 @@ def test_evaluation_counts_each_photo_once_whatever_the_batch(
   assert all(row['label'] == row['file'].split('/')[0] for row in rows)
   result, = read_results(tmp_path)
   assert result['photos'] == 12
-  right = sum(row['label'] == row['predicted'] for row in rows)
-  assert result['accuracy'] == pytest.approx(right / 12)
-  printed = capsys.readouterr().out
-  assert printed.startswith('eval/Accuracy[%.4g]\neval/Recall_5[1]\n' %
-                            result['accuracy'])
+  num_correct = sum(row['label'] == row['predicted'] for row in rows)
+  assert result['accuracy'] == pytest.approx(num_correct / 12)
+  stdout = capsys.readouterr().out
+  assert stdout.startswith('eval/Accuracy[%.4g]\neval/Recall_5[1]\n' %
+                           result['accuracy'])
   evaluate(run, tmp_path / 'other', '--batch_size=12')
-  other = read_predictions(tmp_path / 'other', 8)
+  other_rows = read_predictions(tmp_path / 'other', 8)
   for key in ('file', 'predicted'):
-    assert [row[key] for row in other] == [row[key] for row in rows]
-  assert [float(row['probability']) for row in other] == pytest.approx(
+    assert [row[key] for row in other_rows] == [row[key] for row in rows]
+  assert [float(row['probability']) for row in other_rows] == pytest.approx(
       [float(row['probability']) for row in rows], abs=2e-6)
 
 
 @pytest.mark.parametrize('wanted,split', [
     ('validation,test', 'validation'), ('test, validation', 'validation'),
     ('train,validation', 'train')])
-def test_evaluation_of_several_splits_takes_the_first_there_is(
+def test_evaluation_of_several_splits_uses_the_first_that_exists(
     run, tmp_path, log, wanted, split):
   evaluate(run, tmp_path, '--dataset_split_name=' + wanted)
   result, = read_results(tmp_path)
@@ -100,20 +100,20 @@ def test_evaluation_of_several_splits_takes_the_first_there_is(
       split, result['photos']) in log.text
 
 
-def test_evaluation_of_splits_that_are_not_there_lists_what_is(run, tmp_path):
+def test_evaluation_unknown_splits_error_lists_the_known_splits(run, tmp_path):
   for wanted in ('test', 'test,dev'):
     with pytest.raises(InputError, match="split of data set 'colours' '%s'; "
                        'known: train, validation' % wanted):
       evaluate(run, tmp_path, '--dataset_split_name=' + wanted)
 
 
-def test_evaluation_of_data_that_is_not_converted_says_so(run, tmp_path):
+def test_evaluation_unconverted_data_set_is_an_input_error(run, tmp_path):
   with pytest.raises(InputError, match='is not converted'):
     evaluate(run, tmp_path, '--dataset_split_name=validation,test',
              '--dataset_dir=%s' % tmp_path)
 
 
-def test_evaluation_agrees_with_the_network_run_photo_by_photo(
+def test_evaluation_matches_the_network_run_photo_by_photo(
     data, run, tmp_path):
   evaluate(run, tmp_path)
   expected = {row['file']: (row['predicted'], float(row['probability']))
@@ -139,7 +139,7 @@ def test_evaluation_agrees_with_the_network_run_photo_by_photo(
   assert not expected
 
 
-def test_evaluation_of_moving_averages_differs_from_the_plain_variables(
+def test_evaluation_moving_averages_differ_from_plain_variables(
     run, tmp_path, log):
   evaluate(run, tmp_path / 'plain')
   assert '--moving_average_decay=0.9 uses them' in log.text
@@ -150,7 +150,7 @@ def test_evaluation_of_moving_averages_differs_from_the_plain_variables(
   assert plain != pytest.approx(averages, abs=1e-4)
 
 
-def test_evaluation_max_num_batches_counts_only_those(run, tmp_path):
+def test_evaluation_max_num_batches_limits_the_photos(run, tmp_path):
   evaluate(run, tmp_path, '--batch_size=5', '--max_num_batches=2')
   assert read_results(tmp_path)[0]['photos'] == 10
 
@@ -164,7 +164,7 @@ def test_evaluation_max_num_batches_counts_only_those(run, tmp_path):
     ('--labels_offset=1', '--labels_offset=1, but the run in'),
     ('--eval_dir=FILE/x/y', 'cannot write to --eval_dir=FILE/x/y: FILE: Not a'),
 ])
-def test_evaluation_with_a_wrong_flag_is_an_input_error(
+def test_evaluation_wrong_flag_is_an_input_error(
     run, tmp_path, flag, message):
   file = tmp_path / 'file'
   file.write_text('')
@@ -175,7 +175,7 @@ def test_evaluation_with_a_wrong_flag_is_an_input_error(
   assert os.listdir(str(tmp_path)) == ['file']
 
 
-def test_evaluation_of_a_run_on_other_classes_names_them(run, tmp_path):
+def test_evaluation_run_on_other_classes_error_names_the_classes(run, tmp_path):
   shutil.copytree(str(run), str(tmp_path / 'run'))
   info = run_info.load(str(run))
   run_info.save(str(tmp_path / 'run'), info._replace(labels=['red', 'green']))
@@ -184,7 +184,7 @@ def test_evaluation_of_a_run_on_other_classes_names_them(run, tmp_path):
     evaluate(tmp_path / 'run', tmp_path)
 
 
-def test_evaluation_once_of_an_empty_folder_is_one_line(tmp_path):
+def test_evaluation_once_of_empty_folder_is_one_line_error(tmp_path):
   done = run_program(PROGRAM, '--checkpoint_path=%s' % tmp_path,
                      '--eval_dir=%s' % tmp_path)
   assert (done.returncode, done.stderr) == (
@@ -192,7 +192,7 @@ def test_evaluation_once_of_an_empty_folder_is_one_line(tmp_path):
       tmp_path)
 
 
-def test_evaluation_when_records_are_fewer_than_the_manifest_says_so(
+def test_evaluation_fewer_records_than_in_manifest_is_an_input_error(
     data, run, tmp_path, monkeypatch):
   shutil.copytree(data, str(tmp_path / 'data'))
   dataset = dataset_factory.get_dataset(NAME, 'validation',
@@ -204,7 +204,7 @@ def test_evaluation_when_records_are_fewer_than_the_manifest_says_so(
   flag = '--dataset_dir=%s' % (tmp_path / 'data')
   with pytest.raises(InputError, match='hold 11 records, but the .* says 12'):
     evaluate(run, tmp_path, flag)
-  # A split that is too large to be counted first.
+  # A split that is too large to be counted before the evaluation.
   monkeypatch.setattr(split_files, 'COUNT_LIMIT', 1)
   with pytest.raises(InputError, match='hold 11 photos but their .* 12'):
     evaluate(run, tmp_path, flag)
@@ -216,31 +216,32 @@ def test_wait_for_checkpoint_times_out_on_a_missing_folder(tmp_path, log):
   assert 'Timed-out waiting for a checkpoint.' in log.text
 
 
-def test_polling_goes_over_to_the_best_as_soon_as_there_is_one(tmp_path, log):
-  """Training saves, then keeps a best one, then better and newer ones."""
-  steps = [lambda: write_checkpoints(tmp_path / 'best', [20]),
+def test_polling_switches_to_best_checkpoints_once_one_exists(tmp_path, log):
+  """Saves a best checkpoint, then newer and better ones, while polling."""
+  saves = [lambda: write_checkpoints(tmp_path / 'best', [20]),
            lambda: (write_checkpoints(tmp_path, [30]),
                     write_checkpoints(tmp_path / 'best', [40])),
            lambda: write_checkpoints(tmp_path, [50])]
   write_checkpoints(tmp_path, [1])
-  seen = []
+  evaluated = []
 
   def evaluate(checkpoint):
-    seen.append(os.path.relpath(checkpoint, str(tmp_path)))
-    steps[len(seen) - 1]()
+    evaluated.append(os.path.relpath(checkpoint, str(tmp_path)))
+    saves[len(evaluated) - 1]()
 
   first = loop.wait_for_checkpoint(str(tmp_path))
   loop.poll(str(tmp_path), first, evaluate, 0, timeout_secs=0)
-  assert seen == ['model.ckpt-1', 'best/model.ckpt-20', 'best/model.ckpt-40']
+  assert evaluated == [
+      'model.ckpt-1', 'best/model.ckpt-20', 'best/model.ckpt-40']
   assert 'Only a checkpoint that is better' in log.text
 
   log.clear()
-  del seen[:]
-  steps = [lambda: write_checkpoints(tmp_path, [60]),
+  del evaluated[:]
+  saves = [lambda: write_checkpoints(tmp_path, [60]),
            lambda: write_checkpoints(tmp_path / 'best', [70])]
   first = loop.wait_for_checkpoint(str(tmp_path), which='newest')
   loop.poll(str(tmp_path), first, evaluate, 0, 0, 'newest')
-  assert seen == ['model.ckpt-50', 'model.ckpt-60']
+  assert evaluated == ['model.ckpt-50', 'model.ckpt-60']
   assert 'Only a checkpoint' not in log.text
 
 
@@ -259,18 +260,18 @@ def test_evaluation_of_two_splits_keeps_the_files_of_both(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_polling_takes_the_newest_then_each_new_one_and_survives_a_broken_one(
+def test_polling_evaluates_each_new_checkpoint_and_retries_a_damaged_one(
     run, tmp_path, log):
-  """The folder is missing at first, then one checkpoint is damaged."""
+  """At first the folder is missing; later one checkpoint is damaged."""
   train_dir = tmp_path / 'train'
   source = checkpoints.newest(run)
 
-  def appear(step, broken=False):
+  def add_checkpoint(step, damaged=False):
     for suffix in ('.index', '.data-00000-of-00001'):
       target = str(train_dir / ('model.ckpt-%d' % step)) + suffix
       shutil.copy(source + suffix, target)
-      if broken and suffix != '.index':
-        # Of its whole length: a shorter one is not taken for complete.
+      if damaged and suffix != '.index':
+        # Keeps its length: a shorter file would count as incomplete.
         with open(target, 'r+b') as file:
           file.write(bytes(os.path.getsize(target)))
     (train_dir / 'checkpoint').write_text(
@@ -282,19 +283,19 @@ def test_polling_takes_the_newest_then_each_new_one_and_survives_a_broken_one(
       time.sleep(0.1)
     assert condition()
 
-  def write():
+  def add_checkpoints():
     time.sleep(1.5)
     train_dir.mkdir()
     shutil.copy(run_info.path(run), str(train_dir))
-    appear(8)
+    add_checkpoint(8)
     wait_until(lambda: 'Wrote' in log.text)
-    appear(50, broken=True)
+    add_checkpoint(50, damaged=True)
     wait_until(lambda: 'trying again' in log.text)
-    appear(50)
+    add_checkpoint(50)
     wait_until(lambda: log.text.count('Wrote') == 2)
-    appear(60)
+    add_checkpoint(60)
 
-  writer = threading.Thread(target=write)
+  writer = threading.Thread(target=add_checkpoints)
   writer.start()
   evaluate(train_dir, tmp_path / 'eval', '--eval_interval_secs=0',
            '--eval_timeout_secs=6')

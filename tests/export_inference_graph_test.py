@@ -17,7 +17,7 @@ from runs import checkpoints
 from serving.model import graph_info
 
 
-def exported():
+def export_from_flags():
   return program.export_from_flags(program.checkpoint_from_flags())
 
 
@@ -38,7 +38,7 @@ def _save_data_set(folder, labels):
       'flowers', labels, {}, 0, 10, {}, []))
 
 
-def test_main_graph_only_is_slims(tmp_path):
+def test_main_output_file_alone_writes_slims_graph(tmp_path):
   path = tmp_path / 'a.pb'
   assert kit.run(program, '--model_name=cifarnet',
                  '--output_file=%s' % path) == 0
@@ -67,14 +67,14 @@ def test_main_train_directory_needs_no_other_flag(tmp_path, train_dir, capsys):
       'cifarnet', kit.LABELS, 'encoded')
   label_path = path.parent / 'my_cifarnet_freeze.label'
   assert label_path.read_text().startswith('0:daisy\n1:dandelion\n')
-  printed = capsys.readouterr().out
-  for words in ('Wrote %s: graph' % path, 'frozen graph of model.ckpt-7',
-                '5 labels', 'CifarNet/logits/BiasAdd',
-                'CifarNet/Predictions/Reshape_1'):
-    assert words in printed
+  stdout = capsys.readouterr().out
+  for text in ('Wrote %s: graph' % path, 'frozen graph of model.ckpt-7',
+               '5 labels', 'CifarNet/logits/BiasAdd',
+               'CifarNet/Predictions/Reshape_1'):
+    assert text in stdout
 
 
-def test_main_with_a_temperature_fitted_for_these_weights_adds_an_output(
+def test_main_temperature_fitted_for_these_weights_adds_an_output(
     tmp_path, capsys, caplog):
   prefix = kit.save_checkpoint(tmp_path / 'train', 'cifarnet')
   calibration.save(prefix, calibration.Calibration(
@@ -89,7 +89,7 @@ def test_main_with_a_temperature_fitted_for_these_weights_adds_an_output(
         1.75, 'CalibratedPredictions:0')
   assert 'CalibratedPredictions (temperature 1.75)' in capsys.readouterr().out
   assert 'fitted on 12 photos of split validation' in caplog.text
-  # Other weights under the same name: exported without, in one line.
+  # A temperature of other weights, saved under the same name, is not exported.
   with open(prefix + '.index', 'rb') as stream:
     old = stream.read()
   kit.save_checkpoint(tmp_path / 'train', 'cifarnet', labels=list('abcde'),
@@ -101,7 +101,7 @@ def test_main_with_a_temperature_fitted_for_these_weights_adds_an_output(
   assert 'of other weights (step 7); ./report.sh fits one' in caplog.text
 
 
-def test_main_names_given_are_used(tmp_path, train_dir):
+def test_main_given_file_names_are_used(tmp_path, train_dir):
   assert kit.run(program, '--checkpoint_path=' + train_dir,
                  '--frozen_file=%s' % (tmp_path / 'f.pb'),
                  '--label_file=%s' % (tmp_path / 'l.txt')) == 0
@@ -109,7 +109,7 @@ def test_main_names_given_are_used(tmp_path, train_dir):
   assert label_files.read(str(tmp_path / 'l.txt')) == kit.LABELS
 
 
-def test_main_failing_leaves_old_files(tmp_path, train_dir):
+def test_main_failure_keeps_old_files(tmp_path, train_dir):
   path = tmp_path / 'f.pb'
   path.write_text('old')
   _save_data_set(tmp_path, ['a', 'b'])
@@ -121,7 +121,7 @@ def test_main_failing_leaves_old_files(tmp_path, train_dir):
   assert sorted(os.listdir(str(tmp_path))) == ['f.pb', 'flowers.json']
 
 
-def test_main_text_graph_is_text(tmp_path):
+def test_main_write_text_graphdef_writes_text(tmp_path):
   path = tmp_path / 'a.pbtxt'
   kit.run(program, '--model_name=lenet', '--output_file=%s' % path,
           '--write_text_graphdef')
@@ -130,14 +130,14 @@ def test_main_text_graph_is_text(tmp_path):
 
 
 def test_main_is_training_keeps_dropout(tmp_path):
-  found = []
+  has_dropout = []
   for flag in ('--is_training', '--nois_training'):
     path = tmp_path / 'a.pb'
     kit.run(program, '--model_name=cifarnet', flag, '--output_file=%s' % path)
     nodes = tf.GraphDef.FromString(path.read_bytes()).node
-    found.append(any('dropout' in node.name.lower() and
-                     node.op == 'RandomUniform' for node in nodes))
-  assert found == [True, False]
+    has_dropout.append(any('dropout' in node.name.lower() and
+                           node.op == 'RandomUniform' for node in nodes))
+  assert has_dropout == [True, False]
 
 
 @pytest.mark.parametrize('arguments, size', [
@@ -147,9 +147,9 @@ def test_main_is_training_keeps_dropout(tmp_path):
     (('--default_image_size=224',), 224),
     (('--default_image_size=40', '--image_size=48'), 48),
 ])
-def test_export_size_of_flags_goes_before_the_run(train_dir, arguments, size):
+def test_export_size_flags_override_the_run(train_dir, arguments, size):
   with kit.parsed_flags(program, '--checkpoint_path=' + train_dir, *arguments):
-    assert exported().image_size == size
+    assert export_from_flags().image_size == size
 
 
 @pytest.mark.parametrize('arguments, first, count', [
@@ -159,12 +159,12 @@ def test_export_size_of_flags_goes_before_the_run(train_dir, arguments, size):
     (('--dataset_name=flowers', '--dataset_dir=DIR', '--labels_offset=1'),
      'y', 2),
 ])
-def test_export_labels_of_data_set_without_a_run(tmp_path, arguments, first,
-                                                 count):
+def test_export_without_a_run_has_the_labels_of_the_data_set(
+    tmp_path, arguments, first, count):
   _save_data_set(tmp_path, ['x', 'y', 'z'])
-  arguments = [a.replace('DIR', str(tmp_path)) for a in arguments]
+  arguments = [flag.replace('DIR', str(tmp_path)) for flag in arguments]
   with kit.parsed_flags(program, '--model_name=lenet', *arguments):
-    labels = exported().labels
+    labels = export_from_flags().labels
   assert (labels[0], len(labels)) == (first, count)
 
 
@@ -172,14 +172,14 @@ def test_export_of_the_runs_data_set_needs_no_folder(train_dir):
   with kit.parsed_flags(program, '--checkpoint_path=' + train_dir,
                         '--dataset_name=my_flower_5', '--dataset_dir=/nowhere',
                         '--preprocessing_name=vgg', '--model_name=cifarnet'):
-    export = exported()
+    export = export_from_flags()
   assert export.labels == kit.LABELS
   assert export.preprocessing_name == 'vgg'
 
 
-def test_export_for_app_is_a_batch_of_one():
+def test_export_for_app_has_batch_size_one():
   with kit.parsed_flags(program, '--for_app', '--model_name=lenet'):
-    export = exported()
+    export = export_from_flags()
   assert (export.batch_size, export.input_kind) == (1, 'float')
 
 
@@ -195,11 +195,11 @@ def test_export_for_app_is_a_batch_of_one():
     (('--dataset_name=flowers', '--dataset_dir=/nowhere'), 'flowers'),
     (('--labels_offset=1001',), '--labels_offset=1001 leaves none of the 1001'),
 ])
-def test_export_contradicting_flags_are_refused(train_dir, arguments, message):
-  arguments = [a.replace('TRAIN', train_dir) for a in arguments]
+def test_export_contradictory_flags_are_refused(train_dir, arguments, message):
+  arguments = [flag.replace('TRAIN', train_dir) for flag in arguments]
   with kit.parsed_flags(program, *arguments):
     with pytest.raises(InputError, match=message):
-      exported()
+      export_from_flags()
 
 
 @pytest.mark.parametrize('arguments, message', [
@@ -211,7 +211,7 @@ def test_export_contradicting_flags_are_refused(train_dir, arguments, message):
     (('--checkpoint_path=c', '--frozen_file=a', '--output_file=./a'),
      'are both ./a'),
 ])
-def test_paths_useless_flags_are_refused(arguments, message):
+def test_paths_missing_or_useless_flags_are_refused(arguments, message):
   with kit.parsed_flags(program, *arguments):
     with pytest.raises(InputError, match=message):
       program.paths_from_flags()

@@ -18,12 +18,12 @@ from tools import list_models
 with open(os.path.join(ROOT, 'tests', 'data', 'flags.json')) as stream:
   SLIM_FLAGS = json.load(stream)
 
-# Where the default is not slim's. docs/differences.md has each.
+# Defaults that differ from slim's; docs/differences.md lists each of them.
 OTHER_DEFAULTS = {
     ('train_image_classifier.py', 'opt_epsilon'): None,
 }
-NUMBERS = {'integer': (int,), 'float': (float, int), 'boolean': (bool,),
-           'bool': (bool,), 'string': (str,)}
+FLAG_TYPES = {'integer': (int,), 'float': (float, int), 'boolean': (bool,),
+              'bool': (bool,), 'string': (str,)}
 
 
 @pytest.mark.parametrize('program', sorted(SLIM_FLAGS))
@@ -37,10 +37,10 @@ def test_program_has_slims_flags_with_slims_defaults(program):
         expected = int(expected)
       assert flag.default == expected, name
       if flag.value is not None:
-        assert isinstance(flag.value, NUMBERS[kind]), name
+        assert isinstance(flag.value, FLAG_TYPES[kind]), name
 
 
-def test_other_defaults_are_in_the_table_of_differences():
+def test_other_defaults_are_in_the_documented_differences():
   with open(os.path.join(ROOT, 'docs', 'differences.md'),
             encoding='utf-8') as stream:
     differences = stream.read()
@@ -48,8 +48,8 @@ def test_other_defaults_are_in_the_table_of_differences():
     assert re.search(r'\|.*`--%s' % name, differences), name
 
 
-class _Asked(Exception):
-  """A program asks which checkpoint is meant."""
+class _ResolveCalled(Exception):
+  """Ends a program when it resolves its checkpoint."""
 
 
 @pytest.mark.parametrize('program, arguments', [
@@ -63,35 +63,35 @@ class _Asked(Exception):
     ('tools.make_report', ['--train_dir=DIR']),
     ('tools.make_report', ['--checkpoint_path=DIR']),
 ])
-def test_program_chooses_the_checkpoint_of_a_train_directory_by_one_rule(
+def test_program_train_directory_is_resolved_by_checkpoints_resolve(
     tmp_path, monkeypatch, program, arguments):
-  asked = []
+  calls = []
 
   def resolve(path, which):
-    asked.append((path, which))
-    raise _Asked
+    calls.append((path, which))
+    raise _ResolveCalled
 
   monkeypatch.setattr(checkpoints, 'resolve', resolve)
   module = importlib.import_module(program)
   (tmp_path / 'photo.jpg').write_bytes(b'')
   arguments = [text.replace('DIR', str(tmp_path)) for text in arguments]
-  for more in ([], ['--which_checkpoint=newest']):
-    flagged = [text for text in arguments + more if text.startswith('--')]
-    with parsed_flags(module.define_flags, *flagged):
-      with pytest.raises(_Asked):
+  for extra in ([], ['--which_checkpoint=newest']):
+    flags = [text for text in arguments + extra if text.startswith('--')]
+    with parsed_flags(module.define_flags, *flags):
+      with pytest.raises(_ResolveCalled):
         module.main([program] + [text for text in arguments
                                  if not text.startswith('--')])
-  assert asked == [(str(tmp_path), None), (str(tmp_path), 'newest')]
+  assert calls == [(str(tmp_path), None), (str(tmp_path), 'newest')]
 
 
-def test_unknown_flag_is_fatal():
+def test_program_unknown_flag_is_fatal():
   done = run_program('train_image_classifier.py', '--no_such_flag=1')
   assert done.returncode == 1
   assert 'Unknown command line flag' in done.stderr
   assert 'Traceback' not in done.stderr
 
 
-def test_argument_that_is_no_flag_is_fatal():
+def test_program_positional_argument_is_fatal():
   done = run_program('eval_image_classifier.py', 'dataset_dir=x')
   assert done.returncode == 1
   assert done.stderr.strip().split('\n') == [
@@ -104,19 +104,19 @@ def test_argument_that_is_no_flag_is_fatal():
     ('ascii', 'surrogateescape', b'\xe9 \\xfc \\u82b1'),  # LC_ALL=C.
     ('latin-1', 'strict', b'\xe9 \xfc \\u82b1'),
     ('utf-8', 'strict', b'\xe9 \xc3\xbc \xe8\x8a\xb1'),
-    ('ascii', 'replace', b'? ? ?'),  # As the user has asked for.
+    ('ascii', 'replace', b'? ? ?'),  # As the user configured.
 ])
-def test_stdout_of_any_encoding_takes_names_of_files(monkeypatch, encoding,
-                                                     errors, expected):
-  written = io.BytesIO()
-  with io.TextIOWrapper(written, encoding, errors) as stdout:
+def test_accept_all_names_any_stdout_encoding_prints_file_names(
+    monkeypatch, encoding, errors, expected):
+  buffer = io.BytesIO()
+  with io.TextIOWrapper(buffer, encoding, errors) as stdout:
     monkeypatch.setattr(sys, 'stdout', stdout)
     common_flags._accept_all_names()
     print('\udce9 \xfc \u82b1', end='', flush=True)
-    assert written.getvalue() == expected
+    assert buffer.getvalue() == expected
 
 
-def test_program_help_has_its_flags_and_none_of_tensorflow():
+def test_program_help_lists_its_flags_and_none_of_tensorflow():
   done = run_program('tools/list_models.py', '--help')
   assert done.returncode == 0
   assert done.stdout == show_help.program_help(

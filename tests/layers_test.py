@@ -1,6 +1,6 @@
-"""Tests of the import contracts in pyproject.toml, and of imports beside them.
+"""Tests of the import contracts in pyproject.toml, and of other import rules.
 
-./run_tests.sh checks the contracts themselves, by import-linter.
+./run_tests.sh runs import-linter, which checks the contracts themselves.
 """
 
 import ast
@@ -17,11 +17,11 @@ from kits.helpers import ROOT
 
 PACKAGES = {os.path.basename(os.path.dirname(path))
             for path in glob.glob(os.path.join(ROOT, '*', '__init__.py'))}
-# import-linter, which reads packages only, does not read these.
+# Modules in the root; import-linter reads packages only.
 MODULES = {os.path.splitext(os.path.basename(path))[0]
            for path in glob.glob(os.path.join(ROOT, '*.py'))}
 
-# A module, what it must not import, and a line that imports it.
+# Rows: a module, a module that it must not import, a line that imports that.
 FORBIDDEN = [
     ('evaluation.new', 'training.loop', 'from training import loop'),
     ('serving.web.new', 'training.loop', 'import training.loop'),
@@ -41,8 +41,8 @@ FORBIDDEN = [
 
 
 @pytest.fixture
-def copied(tmp_path):
-  """A folder with the project's packages and import contracts."""
+def project_copy(tmp_path):
+  """Returns a folder with the project's packages and import contracts."""
   for package in PACKAGES:
     shutil.copytree(os.path.join(ROOT, package), str(tmp_path / package),
                     ignore=lambda folder, names: [
@@ -59,12 +59,12 @@ def lint_imports(folder):
       cwd=str(folder), stdout=subprocess.PIPE, text=True)
 
 
-def test_forbidden_imports_break_the_contracts(copied):
-  assert lint_imports(copied).returncode == 0
+def test_forbidden_imports_break_the_contracts(project_copy):
+  assert lint_imports(project_copy).returncode == 0
   for importer, _, line in FORBIDDEN:
-    path = copied.joinpath(*importer.split('.')).with_suffix('.py')
+    path = project_copy.joinpath(*importer.split('.')).with_suffix('.py')
     path.write_text(line + '\n')
-  result = lint_imports(copied)
+  result = lint_imports(project_copy)
   assert result.returncode == 1
   assert '0 kept, 6 broken' in result.stdout
   for importer, imported, _ in FORBIDDEN:
@@ -87,8 +87,8 @@ def test_contracts_name_every_package_and_program(monkeypatch):
         PACKAGES - {'benchmarks', 'tools'})
 
 
-def imports_of(path):
-  """Returns the first parts of the names of all modules a file imports."""
+def imported_packages(path):
+  """Yields the top-level packages and modules that a file imports."""
   with open(path, encoding='utf-8') as stream:
     tree = ast.parse(stream.read(), path)
   for node in ast.walk(tree):
@@ -105,5 +105,5 @@ def test_only_compat_imports_tensorflow_and_tf_slim():
     paths += glob.glob(os.path.join(ROOT, package, '**', '*.py'),
                        recursive=True)
   users = {os.path.relpath(path, ROOT) for path in paths
-           if {'tensorflow', 'tf_slim'} & set(imports_of(path))}
+           if {'tensorflow', 'tf_slim'} & set(imported_packages(path))}
   assert users == {'common/compat.py'}

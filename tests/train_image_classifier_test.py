@@ -40,63 +40,63 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def scratch(data, tmp_path_factory):
-  """The checkpoint of two steps from scratch."""
+  """Returns the checkpoint of two steps of training from scratch."""
   return train(data, tmp_path_factory.mktemp('scratch'),
                '--max_number_of_steps=2')
 
 
 @pytest.fixture(scope='module')
 def mobilenet(data, tmp_path_factory):
-  """The same of a network with batch norm."""
+  """Returns the same for a network with batch norm."""
   return train(data, tmp_path_factory.mktemp('mobilenet'), *MOBILENET,
                '--max_number_of_steps=2')
 
 
-def changed(before, after):
-  """Returns names of variables in both checkpoints whose values differ."""
+def changed_variables(before, after):
+  """Returns the names of variables whose values differ between checkpoints."""
   old, new = read_variables(before), read_variables(after)
   return {name for name in set(old) & set(new)
           if not np.array_equal(old[name], new[name])}
 
 
-def test_train_from_scratch_writes_run_facts_and_moves_all_weights(
+def test_train_from_scratch_writes_run_json_and_changes_all_weights(
     data, scratch):
   info = run_info.load(os.path.dirname(scratch))
   assert info == run_info.RunInfo(
       MODEL, CLASSES, 0, 32, 'cifarnet', NAME, data, None, None)
   first = scratch[:-1] + '0'
-  moved = changed(first, scratch)
-  assert {name for name in moved if name.count('/') == 2} == {
+  changed = changed_variables(first, scratch)
+  assert {name for name in changed if name.count('/') == 2} == {
       'CifarNet/%s/%s' % (layer, kind)
       for layer in ('conv1', 'conv2', 'fc3', 'fc4', 'logits')
       for kind in ('weights', 'biases')}
 
 
 @pytest.mark.slow
-def test_train_classifier_only_leaves_everything_else_bit_equal(
+def test_train_classifier_only_changes_nothing_but_the_classifier(
     data, mobilenet, tmp_path):
   after = train(data, tmp_path, *MOBILENET, '--max_number_of_steps=3',
                 '--train_classifier_only', '--checkpoint_path=' + mobilenet)
-  moved = changed(mobilenet, after) - {'global_step'}
-  assert moved and all(MOBILENET_HEAD.match(name) for name in moved)
+  changed = changed_variables(mobilenet, after) - {'global_step'}
+  assert changed and all(MOBILENET_HEAD.match(name) for name in changed)
 
 
 @pytest.mark.slow
-def test_train_frozen_batch_norm_brings_slims_drift_back(
+def test_train_frozen_batch_norm_updates_statistics_as_slim_does(
     data, mobilenet, tmp_path):
   after = train(data, tmp_path, *MOBILENET, '--max_number_of_steps=3',
                 '--train_classifier_only', '--train_frozen_batch_norm',
                 '--checkpoint_path=' + mobilenet)
-  moved = changed(mobilenet, after)
-  assert any(name.endswith('moving_mean') for name in moved)
-  assert not any(name.endswith('depthwise_weights') for name in moved)
+  changed = changed_variables(mobilenet, after)
+  assert any(name.endswith('moving_mean') for name in changed)
+  assert not any(name.endswith('depthwise_weights') for name in changed)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('flags,decay', [
     ([], 0.99), (['--batch_norm_decay=0.5'], 0.5),
     (['--checkpoint_path'], 0.9997)])
-def test_batch_norm_decay_is_what_the_statistics_move_by(
+def test_train_batch_norm_decay_is_the_weight_of_old_statistics(
     data, mobilenet, tmp_path, flags, decay):
   if flags == ['--checkpoint_path']:
     flags = ['--checkpoint_path=' + mobilenet]
@@ -105,13 +105,13 @@ def test_batch_norm_decay_is_what_the_statistics_move_by(
   name = 'MobilenetV1/Conv2d_13_pointwise/BatchNorm/moving_variance'
   before = (read_variables(mobilenet)[name] if 'checkpoint' in str(flags)
             else np.ones_like(read_variables(after)[name]))
-  # At 1 x 1 pixels the batch variance is far below 1: what is left is the
-  # share of the old one.
-  share = np.median(read_variables(after)[name] / before)
-  assert share == pytest.approx(decay, abs=0.3 * (1 - decay))
+  # At 1 x 1 pixels the batch variance is far below 1, so that the new value is
+  # the decay times the old one.
+  ratio = np.median(read_variables(after)[name] / before)
+  assert ratio == pytest.approx(decay, abs=0.3 * (1 - decay))
 
 
-def test_train_resumes_and_says_that_the_checkpoint_path_is_not_used(
+def test_train_resumed_run_logs_that_checkpoint_path_is_ignored(
     data, scratch, tmp_path, log):
   first = train(data, tmp_path, '--max_number_of_steps=1')
   log.clear()
@@ -179,7 +179,7 @@ def test_train_label_outside_the_classes_names_the_photo(data, tmp_path):
     ('--checkpoint_path=/a[1]/x.ckpt', '/a[1]/x.ckpt: a path to checkpoints '
      'must not contain any of * ? [ \\'),
 ])
-def test_train_with_a_wrong_flag_is_an_input_error_and_writes_no_checkpoint(
+def test_train_wrong_flag_is_an_input_error_and_writes_no_checkpoint(
     data, tmp_path, flag, message):
   with pytest.raises(InputError, match=re.escape(message)) as caught:
     train(data, tmp_path, '--max_number_of_steps=1', flag)
@@ -187,21 +187,21 @@ def test_train_with_a_wrong_flag_is_an_input_error_and_writes_no_checkpoint(
   assert not glob.glob(str(tmp_path / 'model.ckpt*'))
 
 
-def test_train_into_a_folder_whose_name_is_a_pattern_is_refused(data, tmp_path):
+def test_train_into_a_folder_named_like_a_pattern_is_refused(data, tmp_path):
   folder = tmp_path / 'run[1]'
   with pytest.raises(InputError, match='must not contain any of'):
     train(data, folder, '--max_number_of_steps=1')
   assert not folder.exists()
 
 
-def test_train_without_dataset_dir_is_one_line(tmp_path):
+def test_train_without_dataset_dir_is_one_line_error(tmp_path):
   done = run_program(PROGRAM, '--train_dir=%s' % tmp_path)
   assert done.returncode == 1
   assert done.stderr == ('train_image_classifier.py: error: --dataset_dir is '
                          'needed: Folder of the TFRecord files.\n')
 
 
-def test_train_loss_not_finite_ends_with_the_step_and_a_sound_checkpoint(
+def test_train_loss_not_finite_names_the_step_and_keeps_a_finite_checkpoint(
     data, tmp_path):
   with pytest.raises(InputError,
                      match=r'not finite at step [1-9]\d*; lower --learning_rate'
@@ -213,7 +213,7 @@ def test_train_loss_not_finite_ends_with_the_step_and_a_sound_checkpoint(
     assert np.all(np.isfinite(value)), name
 
 
-def test_train_keeps_moving_averages(data, tmp_path):
+def test_train_with_moving_average_decay_saves_averages(data, tmp_path):
   after = read_variables(train(
       data, tmp_path, '--max_number_of_steps=3', '--moving_average_decay=0.5'))
   name = 'CifarNet/logits/weights'
@@ -226,7 +226,7 @@ def test_train_summaries_have_losses_rate_accuracy_and_photos(scratch):
   event_file, = glob.glob(os.path.dirname(scratch) + '/events.*')
   tags = {value.tag for event in tf.train.summary_iterator(event_file)
           for value in event.summary.value}
-  # total_loss_1 is what slim's is called in TensorBoard too.
+  # slim's total loss is also named total_loss_1 in TensorBoard.
   for expected in ('total_loss_1', 'learning_rate', 'batch_accuracy',
                    'photos/image/0', 'losses/softmax_cross_entropy_loss/value'):
     assert expected in tags
@@ -238,7 +238,7 @@ def test_train_stopped_by_signal_saves_and_ends_cleanly(data, tmp_path, number):
       [sys.executable, '-u', PROGRAM, *train_arguments(
           data, tmp_path, '--max_number_of_steps=500')],
       cwd=ROOT, stderr=subprocess.PIPE, text=True,
-      # Tests that run in the background may have been told to ignore Ctrl-C.
+      # A shell that runs the tests in the background may have ignored SIGINT.
       preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
   lines = []
   for line in process.stderr:
@@ -249,12 +249,12 @@ def test_train_stopped_by_signal_saves_and_ends_cleanly(data, tmp_path, number):
   text = ''.join(lines)
   assert 'Traceback' not in text
   assert '%s: stopping' % signal.Signals(number).name in text
-  saved = re.findall(r'model\.ckpt-(\d+)\.index',
+  steps = re.findall(r'model\.ckpt-(\d+)\.index',
                      ' '.join(os.listdir(str(tmp_path))))
-  assert max(map(int, saved)) >= 5
+  assert max(map(int, steps)) >= 5
 
 
-def test_train_console_has_each_line_once_and_no_noise(data, tmp_path):
+def test_train_console_has_only_log_lines_and_each_step_once(data, tmp_path):
   done = run_program(PROGRAM, *train_arguments(
       data, tmp_path, '--max_number_of_steps=2'))
   assert done.returncode == 0
@@ -266,28 +266,28 @@ def test_train_console_has_each_line_once_and_no_noise(data, tmp_path):
 
 @pytest.mark.parametrize('model, arguments', [
     ('cifarnet', {'dropout_keep_prob': 0.25}), ('nasnet_cifar', {})])
-def test_dropout_keep_prob_reaches_networks_that_take_it(
+def test_train_dropout_keep_prob_is_passed_to_networks_that_take_it(
     data, tmp_path, monkeypatch, model, arguments):
-  noted = []
+  calls = []
 
-  class Enough(Exception):
-    """The network was called."""
+  class NetworkCalled(Exception):
+    """Ends the training when the network is built."""
 
   def get_network_fn(*_, **__):
 
-    def network_fn(_, **given):
-      noted.append(given)
-      raise Enough
+    def network_fn(_, **kwargs):
+      calls.append(kwargs)
+      raise NetworkCalled
 
     return network_fn
 
   monkeypatch.setattr(graph.nets_factory, 'get_network_fn', get_network_fn)
-  with pytest.raises(Enough):
+  with pytest.raises(NetworkCalled):
     train(data, tmp_path, '--model_name=' + model, '--dropout_keep_prob=0.25')
-  assert noted == [arguments]
+  assert calls == [arguments]
 
 
-def test_saves_wait_for_each_other(tmp_path, monkeypatch):
+def test_saver_saves_one_after_the_other(tmp_path, monkeypatch):
   events = []
 
   def slow_save(saver, session, path, global_step):
@@ -300,24 +300,24 @@ def test_saves_wait_for_each_other(tmp_path, monkeypatch):
   with tf.Graph().as_default(), tf.Session() as session:
     step = tf.train.get_or_create_global_step()
     session.run(step.initializer)
-    one_more = tf.assign_add(step, 1)
+    increment = tf.assign_add(step, 1)
     saver = loop.SaverBetweenSteps(threading.Lock())
     first = threading.Thread(
         target=saver.save, args=(session, str(tmp_path / 'a'), step))
     first.start()
     while not events:
       time.sleep(0.01)
-    session.run(one_more)
+    session.run(increment)
     saver.save(session, str(tmp_path / 'a'), step)
     first.join()
   assert events == ['begin 0', 'end 0', 'begin 1', 'end 1']
 
 
-def test_save_waits_for_the_step_that_runs(tmp_path):
+def test_saver_waits_for_the_running_step(tmp_path):
   events = []
 
   class Session:
-    """A step that takes its time."""
+    """Runs a training step in 0.3 s."""
 
     def run(self, fetches, feed):
       del fetches, feed

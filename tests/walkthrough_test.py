@@ -1,6 +1,6 @@
-"""Tests of docs/walkthrough.ipynb: it runs offline, with the saved outputs.
+"""Tests of docs/walkthrough.ipynb: it runs offline and has its current outputs.
 
-After a change to its cells, this command writes its outputs again:
+After a change to its cells, this command updates its outputs:
 
   .venv/bin/python tests/walkthrough_test.py
 """
@@ -26,13 +26,14 @@ from kits.helpers import ROOT
 ONE_ENGINE_BY_TURNS = True
 
 NOTEBOOK = os.path.join(ROOT, 'docs', 'walkthrough.ipynb')
-MAX_BYTES = 400 * 1000  # Of the notebook with its outputs.
-CELL_SECONDS = 600  # Before a cell counts as hanging.
+MAX_BYTES = 400 * 1000  # Size of the notebook with its outputs.
+CELL_SECONDS = 600  # Time limit of a cell.
 
-# What the notebook may import beside the project and the standard library.
+# Packages that the notebook may import, besides the project and the standard
+# library.
 PACKAGES = {'IPython', 'PIL', 'matplotlib', 'numpy'}
 
-# Put before all else that the kernel imports.
+# The kernel imports this before anything else.
 OFFLINE = '''
 import socket
 
@@ -67,7 +68,7 @@ def outputs(notebook, kind):
           if output.output_type == kind]
 
 
-def printed(cells):
+def stdout_text(cells):
   """Returns what code cells print to stdout."""
   return ''.join(output.text for cell in cells for output in cell.outputs
                  if output.output_type == 'stream' and output.name == 'stdout')
@@ -77,13 +78,13 @@ def run_notebook(folder):
   """Runs the notebook in a kernel of this Python.
 
   Args:
-    folder: empty folder that gets all that kernel and notebook write: it is
-      their home, and has their temporary files.
+    folder: empty folder for all that the kernel and the notebook write; their
+      home and their temporary folder are in it.
 
   Returns:
     The notebook with its outputs.
   """
-  def make(name, file_name=None, text=''):
+  def make_folder(name, file_name=None, text=''):
     path = os.path.join(folder, name)
     os.makedirs(path, exist_ok=True)
     if file_name:
@@ -91,21 +92,24 @@ def run_notebook(folder):
         stream.write(text)
     return path
 
-  make('data/kernels/walkthrough', 'kernel.json', json.dumps({
+  make_folder('data/kernels/walkthrough', 'kernel.json', json.dumps({
       'argv': [sys.executable, '-m', 'ipykernel_launcher', '-f',
                '{connection_file}'],
       'display_name': 'Python 3', 'language': 'python'}))
   environment = {
-      'HOME': make('home'), 'TMPDIR': make('tmp'),
-      'JUPYTER_PATH': make('data'), 'JUPYTER_DATA_DIR': make('data'),
-      'JUPYTER_CONFIG_DIR': make('config'), 'IPYTHONDIR': make('ipython'),
-      'PYTHONPATH': make('offline', 'sitecustomize.py', OFFLINE),
+      'HOME': make_folder('home'), 'TMPDIR': make_folder('tmp'),
+      'JUPYTER_PATH': make_folder('data'),
+      'JUPYTER_DATA_DIR': make_folder('data'),
+      'JUPYTER_CONFIG_DIR': make_folder('config'),
+      'IPYTHONDIR': make_folder('ipython'),
+      'PYTHONPATH': make_folder('offline', 'sitecustomize.py', OFFLINE),
   }
   notebook = read_notebook()
   for cell in code_cells(notebook):
     cell.outputs, cell.execution_count = [], None
-  # Talks over files: no network at all, and nobody else on the machine listens.
-  # Their paths may have 107 bytes, and pytest's folders are long.
+  # The kernel listens on Unix sockets: without network, and closed to other
+  # users of the machine. Their paths may have at most 107 bytes, and those of
+  # pytest's folders are longer.
   with tempfile.TemporaryDirectory() as sockets:
     client = NotebookClient(
         notebook, kernel_name='walkthrough', timeout=CELL_SECONDS,
@@ -120,13 +124,13 @@ def run_notebook(folder):
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-  """The folder that the run writes to."""
+  """Returns the folder that the run writes to."""
   return tmp_path_factory.mktemp('walkthrough')
 
 
 @pytest.fixture(scope='module')
 def executed(folder):
-  """The notebook after a run from top to bottom."""
+  """Returns the notebook after a run from top to bottom."""
   return run_notebook(str(folder))
 
 
@@ -171,39 +175,39 @@ def resolve(module_name, name):
 
 def imported_names(tree):
   """Returns {name in the notebook: (module it comes from, object)}."""
-  found = {}
+  names = {}
   for node in ast.walk(tree):
     if isinstance(node, ast.Import):
       for alias in node.names:
-        found[alias.asname or alias.name] = (
+        names[alias.asname or alias.name] = (
             alias.name, importlib.import_module(alias.name))
     elif isinstance(node, ast.ImportFrom):
       for alias in node.names:
-        found[alias.asname or alias.name] = (
+        names[alias.asname or alias.name] = (
             node.module, resolve(node.module, alias.name))
-  return found
+  return names
 
 
-def test_notebook_imports_the_project_and_little_else():
-  tops = {module.split('.')[0]
-          for module, _ in imported_names(parsed_cells()).values()}
-  ours = {top for top in tops
-          if os.path.exists(os.path.join(ROOT, top))
-          or os.path.exists(os.path.join(ROOT, top + '.py'))}
+def test_notebook_imports_only_project_standard_library_and_packages():
+  imported = {module.split('.')[0]
+              for module, _ in imported_names(parsed_cells()).values()}
+  project = {name for name in imported
+             if os.path.exists(os.path.join(ROOT, name))
+             or os.path.exists(os.path.join(ROOT, name + '.py'))}
   assert {'compat', 'datasets', 'nets', 'preprocessing', 'runs', 'training',
-          'evaluation', 'serving'} <= ours
-  others = tops - ours - PACKAGES
-  for top in others:
-    origin = importlib.import_module(top).__spec__.origin
-    assert 'site-packages' not in (origin or ''), top
+          'evaluation', 'serving'} <= project
+  standard_library = imported - project - PACKAGES
+  for name in standard_library:
+    origin = importlib.import_module(name).__spec__.origin
+    assert 'site-packages' not in (origin or ''), name
 
 
 def look_up(node, names):
-  """Returns what a dotted name stands for, None where it is not imported.
+  """Returns the object of a dotted name, None if it is not imported.
 
   Args:
     node: expression.
-    names: as imported_names returns them.
+    names: result of imported_names.
   """
   if isinstance(node, ast.Name):
     return names.get(node.id, (None, None))[1]
@@ -217,48 +221,49 @@ def look_up(node, names):
 def test_notebook_uses_public_names_that_exist():
   tree = parsed_cells()
   names = imported_names(tree)
-  used = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
-  assert len([node for node in used if look_up(node, names)]) > 50
-  parts = {node.attr for node in used}
+  attributes = [node for node in ast.walk(tree)
+                if isinstance(node, ast.Attribute)]
+  assert len([node for node in attributes if look_up(node, names)]) > 50
+  parts = {node.attr for node in attributes}
   for name, (module, _) in names.items():
     parts.update([name] + module.split('.'))
-  # A namedtuple's methods are public, their names notwithstanding.
+  # The methods of a namedtuple are public despite their underscore.
   assert {part for part in parts if re.match('_(?!_)', part)} <= {'_replace'}
 
 
 def assert_outputs_are_clean(notebook):
-  """Asserts that a run's outputs are whole and fit for every reader."""
+  """Asserts that all cells ran, in order, without errors or local paths."""
   counts = [cell.execution_count for cell in code_cells(notebook)]
   assert counts == list(range(1, len(counts) + 1))
   assert outputs(notebook, 'error') == []
   errors = [output.text for output in outputs(notebook, 'stream')
             if output.name == 'stderr']
   assert errors == []
-  texts = [printed(code_cells(notebook))]
+  texts = [stdout_text(code_cells(notebook))]
   texts += [output.data.get('text/plain', '')
             for kind in ('display_data', 'execute_result')
             for output in outputs(notebook, kind)]
-  # No path of the machine it ran on.
+  # No path of the machine that ran it.
   assert [text for text in texts
           if re.search(r'(^|[^\w.])/\w|walkthrough_', text)] == []
 
 
-def test_committed_outputs_are_of_one_clean_run():
+def test_notebook_committed_outputs_are_of_one_clean_run():
   assert_outputs_are_clean(read_notebook())
 
 
-def test_committed_notebook_is_small():
+def test_notebook_size_is_below_the_limit():
   assert os.path.getsize(NOTEBOOK) < MAX_BYTES
 
 
 @pytest.mark.slow
-def test_run_is_clean_and_leaves_nothing(executed, folder):
+def test_notebook_run_has_clean_outputs_and_leaves_no_files(executed, folder):
   assert_outputs_are_clean(executed)
   assert glob.glob(str(folder / 'tmp' / 'walkthrough_*')) == []
 
 
 @pytest.mark.slow
-def test_run_shows_pictures(executed):
+def test_notebook_run_shows_images(executed):
   types = [kind for output_type in ('display_data', 'execute_result')
            for output in outputs(executed, output_type)
            for kind in output.data]
@@ -267,8 +272,8 @@ def test_run_shows_pictures(executed):
 
 
 @pytest.mark.slow
-def test_run_learns_far_more_than_chance(executed):
-  text = printed(code_cells(executed))
+def test_notebook_run_accuracy_is_far_above_chance(executed):
+  text = stdout_text(code_cells(executed))
   accuracy = float(re.search(r'eval/Accuracy\[(.*?)\]', text).group(1))
   assert accuracy > 0.7  # Five classes: chance is 0.2.
   first, last = map(float, re.search(
@@ -279,11 +284,12 @@ def test_run_learns_far_more_than_chance(executed):
 
 
 @pytest.mark.slow
-def test_committed_outputs_match_a_run(executed):
+def test_notebook_committed_outputs_match_a_run(executed):
   compared = 0
-  for now, before in zip(code_cells(executed), code_cells(read_notebook())):
-    texts = printed([now]), printed([before])
-    # Fractions are measured, or from the version of the engine.
+  for new_cell, committed_cell in zip(code_cells(executed),
+                                      code_cells(read_notebook())):
+    texts = stdout_text([new_cell]), stdout_text([committed_cell])
+    # Decimal fractions vary: they are measurements or versions of the engine.
     if texts[0] and not any(re.search(r'\d\.\d', text) for text in texts):
       assert texts[0] == texts[1]
       compared += 1
@@ -291,7 +297,7 @@ def test_committed_outputs_match_a_run(executed):
 
 
 def join_streams(cell):
-  """Makes one output of what a cell prints in several flushes."""
+  """Joins the stream outputs that a cell printed in several flushes."""
   joined = []
   for output in cell.outputs:
     if (joined and output.output_type == 'stream'
@@ -309,7 +315,7 @@ def main():
   assert_outputs_are_clean(notebook)
   for cell in code_cells(notebook):
     join_streams(cell)
-  # Which Python ran it says nothing about the notebook.
+  # The version of the Python that ran it does not matter.
   notebook.metadata.language_info = {'name': 'python'}
   nbformat.write(notebook, NOTEBOOK)
 

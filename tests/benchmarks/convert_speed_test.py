@@ -8,15 +8,16 @@ from kits import dataset_kit
 
 
 def labels_by_file(folder):
-  found = {}
+  """Returns {file name: [label, height, width]} of the records in a folder."""
+  labels = {}
   for name in os.listdir(str(folder)):
     if name.endswith('.tfrecord'):
       for record in tf.python_io.tf_record_iterator(str(folder / name)):
         feature = tf.train.Example.FromString(record).features.feature
-        found[feature['image/filename'].bytes_list.value[0]] = [
+        labels[feature['image/filename'].bytes_list.value[0]] = [
             feature[key].int64_list.value[0] for key in (
                 'image/class/label', 'image/height', 'image/width')]
-  return found
+  return labels
 
 
 def test_methods_write_the_same_photos(tmp_path):
@@ -33,7 +34,7 @@ def test_methods_write_the_same_photos(tmp_path):
   assert written[0][b'dog/000.jpg'] == [1, 10, 12]
 
 
-def test_compare_gives_the_speed_of_both(tmp_path, capsys):
+def test_compare_returns_the_speed_of_both_methods(tmp_path, capsys):
   dataset_kit.make_folder(tmp_path / 'pets', {'cat': 40, 'dog': 20})
   speeds = convert_speed.compare(str(tmp_path / 'pets'), rounds=2)
   assert set(speeds) == {'2017', 'this project'}

@@ -23,7 +23,7 @@ SETTINGS = input_speed.Settings(image_size=8, batch_size=4, num_batches=6,
 
 
 @pytest.mark.parametrize('name, function', input_speed.METHODS)
-def test_ways_give_distorted_photos(dataset, name, function):
+def test_methods_yield_distorted_photos(dataset, name, function):
   del name
   with tf.Graph().as_default(), tf.Session() as session:
     images = [output for output in function(dataset, SETTINGS).outputs
@@ -38,7 +38,7 @@ def test_ways_give_distorted_photos(dataset, name, function):
   assert len({image.tobytes() for image in batches}) == 40
 
 
-def test_compare_gives_both_ways_a_turn(dataset, capsys):
+def test_compare_measures_each_method_once_per_round(dataset, capsys):
   figures = input_speed.compare(dataset, SETTINGS, rounds=2)
   assert sorted(figures) == ['2017', 'this project']
   for turns in figures.values():

@@ -1,4 +1,4 @@
-"""Tests of benchmarks/net_mutations.py and net_flips.py, on a small project."""
+"""Tests of benchmarks/net_mutations.py and net_flips.py, on a toy project."""
 
 import subprocess
 import sys
@@ -70,19 +70,19 @@ def project(tmp_path):
   return tmp_path
 
 
-def test_find_flips_takes_each_value_of_each_table(project):
+def test_find_flips_returns_each_value_of_each_table(project):
   modules = net_flips.find_modules(str(project))
-  found = net_flips.find_flips(str(project), 'nets.toy', modules)
-  assert [(flip.old, flip.new) for flip in found] == [
+  flips = net_flips.find_flips(str(project), 'nets.toy', modules)
+  assert [(flip.old, flip.new) for flip in flips] == [
       ("'Conv'", "'Conw'"), ('16', '24'),
       ('MaxPool', 'AvgPool'), ("'avg_pool'", "'max_pool'"), ('3', '5'),
       ('1', '2'),
       ("'a'", "'b'"), ("'SAME'", "'VALID'"), ('0.25', '0.5'),
       ("'b'", "'c'"), ('Left', 'Right'), ('True', 'False')]
-  assert [flip.entry for flip in found] == [None] * 6 + ['a'] * 3 + ['b'] * 3
+  assert [flip.entry for flip in flips] == [None] * 6 + ['a'] * 3 + ['b'] * 3
   lines = TOY.split('\n')
   assert all(lines[flip.line - 1][flip.start:flip.end] == flip.old
-             for flip in found)
+             for flip in flips)
 
 
 def run(project, *arguments):
@@ -91,8 +91,8 @@ def run(project, *arguments):
        *arguments], cwd=ROOT, capture_output=True, text=True)
 
 
-def test_flips_that_no_test_reads_survive_and_fail_the_check(project):
-  # total() reads TABLE, and nothing reads _BY_NAME.
+def test_main_flips_that_no_test_reads_survive_and_fail_the_check(project):
+  # total() reads TABLE; nothing reads _BY_NAME.
   (project / 'tests' / 'nets' / 'toy_test.py').write_text("""
 from nets import toy
 
@@ -110,7 +110,7 @@ def test_total():
 
 @pytest.mark.slow
 @pytest.mark.engine('tf1')
-def test_slow_tests_and_time_decide_what_the_quick_ones_leave(project):
+def test_main_slow_tests_run_on_flips_that_quick_tests_miss(project):
   (project / 'nets' / 'toy.py').write_text('TABLE = (16, 24)\n')
   (project / 'tests' / 'conftest.py').write_text("""
 def pytest_addoption(parser):
@@ -134,7 +134,7 @@ def test_total(request):
 
 @pytest.mark.slow
 @pytest.mark.engine('tf1')
-def test_slow_tests_that_fail_anyway_are_not_taken_for_a_catch(project):
+def test_main_slow_tests_that_fail_without_a_flip_are_an_error(project):
   (project / 'nets' / 'toy.py').write_text('TABLE = (16,)\n')
   (project / 'tests' / 'conftest.py').write_text("""
 def pytest_addoption(parser):
@@ -152,7 +152,7 @@ def test_total(request):
   assert done.stdout == ''
 
 
-def test_tests_that_fail_anyway_are_not_taken_for_a_catch(project):
+def test_main_tests_that_fail_without_a_flip_are_an_error(project):
   (project / 'tests' / 'nets' / 'toy_test.py').write_text(
       'from nets import toy\n\ndef test_total():\n  assert toy.total() == 0\n')
   done = run(project)
@@ -167,13 +167,13 @@ def test_choose_draws_the_same_flips_for_a_seed():
   assert flips == net_mutations.choose(project, ['inception_v4'], 5, seed=1)
   assert flips != net_mutations.choose(project, ['inception_v4'], 5, seed=2)
   assert {flip.path for flip in flips} == {'nets/inception_v4.py'}
-  every = net_mutations.choose(project, [], None, seed=0)
-  assert len(every) > 1000
-  assert {flip.module for flip in every} >= {
+  all_flips = net_mutations.choose(project, [], None, seed=0)
+  assert len(all_flips) > 1000
+  assert {flip.module for flip in all_flips} >= {
       'nets.inception_v4', 'nets.mobilenet_v1', 'nets.networks'}
 
 
-def test_choose_unknown_module_lists_the_known():
+def test_choose_unknown_module_error_lists_the_known():
   project = net_mutations.Project(ROOT)
   with pytest.raises(InputError, match="'inception_v9'; known: alexnet, "):
     net_mutations.choose(project, ['inception_v9'], None, seed=0)
@@ -183,16 +183,16 @@ def test_choose_unknown_module_lists_the_known():
     net_mutations.Project('/no/where')
 
 
-def test_project_knows_the_tests_and_networks_of_a_module():
+def test_project_finds_the_tests_and_networks_of_a_module():
   project = net_mutations.Project(ROOT)
-  units = [path.rpartition('/')[2]
+  names = [path.rpartition('/')[2]
            for path in project.unit_tests('nets.inception_v4')]
-  assert units[0] == 'inception_v4_test.py'
+  assert names[0] == 'inception_v4_test.py'
   assert project.unit_tests('nets.nasnet.pnasnet')[0].endswith(
       '/tests/nets/nasnet/pnasnet_test.py')
   flip = net_flips.Flip('nets.mobilenet_v1', '', 1, 0, 1, '1', '2', None)
   networks = project.networks(flip)
   assert set(networks) == {'mobilenet_v1', 'mobilenet_v1_075',
                            'mobilenet_v1_050', 'mobilenet_v1_025'}
-  in_factory = flip._replace(module='nets.nets_factory', entry='lenet')
-  assert project.networks(in_factory) == ['lenet']
+  factory_flip = flip._replace(module='nets.nets_factory', entry='lenet')
+  assert project.networks(factory_flip) == ['lenet']

@@ -26,7 +26,7 @@ def dataset_dir(tmp_path_factory):
 
 @pytest.fixture
 def prepare(dataset_dir, tmp_path):
-  """Function of more flags that gives `plain_speed.prepared` of a tiny run."""
+  """Returns a function of flags that calls `plain_speed.prepared`."""
 
   def prepared(*arguments):
     with parsed_flags(plain_speed.define_flags, '--model_name=cifarnet',
@@ -43,21 +43,22 @@ def prepare(dataset_dir, tmp_path):
 
 @pytest.fixture
 def slow_input(monkeypatch):
-  """Each batch takes SLEEP seconds longer; two are made ahead as ever."""
-  fast = input_pipeline.training_batches
+  """Makes each batch take SLEEP seconds longer; two are still prefetched."""
+  training_batches = input_pipeline.training_batches
 
   def sleep(label):
     time.sleep(SLEEP)
     return label
 
-  def slow(batch):
+  def delayed(batch):
     label = tf.py_func(sleep, [batch['label']], tf.int64)
     label.set_shape(batch['label'].shape)
     return dict(batch, label=label)
 
   monkeypatch.setattr(
-      input_pipeline, 'training_batches', lambda *args, **kwargs: fast(
-          *args, **kwargs).map(slow).prefetch(input_pipeline.PREFETCH_BATCHES))
+      input_pipeline, 'training_batches',
+      lambda *args, **kwargs: training_batches(*args, **kwargs).map(
+          delayed).prefetch(input_pipeline.PREFETCH_BATCHES))
 
 
 def read_variables():
@@ -66,7 +67,7 @@ def read_variables():
   return tf.get_default_session().run(variables)
 
 
-def test_step_trains_the_classifier_alone(prepare):
+def test_step_trains_only_the_classifier(prepare):
   with prepare() as pair, pair.session.as_default():
     before = read_variables()
     pair.step()
@@ -92,35 +93,35 @@ def test_forward_computes_the_logits_of_real_photos(prepare, monkeypatch):
   assert len({row.tobytes() for row in logits}) == 4
 
 
-def test_measure_slow_input_is_seen_as_waiting(prepare, slow_input):
+def test_measure_slow_input_counts_as_waiting(prepare, slow_input):
   with prepare() as pair:
     plain_speed.measure(pair, 1)
     figures = plain_speed.measure(pair, 2)
-  # Two batches lie ready after the forward passes: they do not count.
+  # The two batches prefetched during the forward passes are not measured.
   assert 0.8 < figures.waiting <= 1
   assert figures.training.speed < 1.2 * pair.batch_size / SLEEP
   assert figures.forward.speed > 1.2 * pair.batch_size / SLEEP
 
 
-def test_step_input_made_ahead_is_no_waiting(prepare):
-  waited = []
+def test_step_prefetched_input_needs_no_waiting(prepare):
+  waiting_times = []
   with prepare() as pair:
     for _ in range(8):
       plain_speed.wait_until_idle()
       seconds, waiting = pair.step()
-      waited.append(waiting)
+      waiting_times.append(waiting)
       assert waiting <= seconds
-  assert min(waited) < SLEEP / 10
+  assert min(waiting_times) < SLEEP / 10
 
 
-def test_compare_gives_both_a_turn_each_round(prepare, capsys):
+def test_compare_measures_forward_and_training_in_each_round(prepare, capsys):
   with prepare() as pair:
-    figures = plain_speed.compare(pair, steps=2, rounds=2)
-  assert len(figures) == 2
-  for one in figures:
+    rounds = plain_speed.compare(pair, steps=2, rounds=2)
+  assert len(rounds) == 2
+  for figures in rounds:
     assert all(1 < turn.speed < 1e6 and 0 < turn.milliseconds < 1000
-               for turn in (one.forward, one.training))
-    assert 0 <= one.waiting <= 1
+               for turn in (figures.forward, figures.training))
+    assert 0 <= figures.waiting <= 1
   assert capsys.readouterr().out.count('photos/s forward') == 2
 
 
@@ -128,7 +129,7 @@ def test_measure_counts_the_steps_and_passes_asked_for(monkeypatch):
   clock = [0.0]
   monkeypatch.setattr(plain_speed, 'wait_until_idle', lambda: None)
   monkeypatch.setattr(plain_speed.time, 'perf_counter', lambda: clock[0])
-  # Two threads all the time.
+  # As if two threads were busy all the time.
   monkeypatch.setattr(plain_speed.time, 'process_time', lambda: 2 * clock[0])
 
   class Pair:
@@ -157,7 +158,7 @@ ROUNDS = [plain_speed.Round(Turn(10, 6), Turn(9, 8), 0.01),
 
 @pytest.mark.parametrize('bar, most_waiting, status', [
     (0.95, 0.02, 0), (0.951, 0.02, 1), (0.95, 0.019, 1)])
-def test_report_median_ratio_and_longest_waiting_decide(
+def test_report_status_depends_on_median_ratio_and_longest_waiting(
     bar, most_waiting, status, capsys):
   assert plain_speed.report(ROUNDS, bar, most_waiting) == status
   out = capsys.readouterr().out
@@ -165,14 +166,14 @@ def test_report_median_ratio_and_longest_waiting_decide(
   assert '0.0200 of a step' in out
 
 
-def test_prepared_loss_that_is_no_number_names_the_flags(prepare):
+def test_prepared_loss_not_finite_error_names_the_flags(prepare):
   with pytest.raises(InputError, match='--learning_rate, or give --checkpoint'):
     with prepare('--learning_rate=1e38', '--optimizer=sgd') as pair:
       for _ in range(5):
         pair.step()
 
 
-def test_main_data_set_without_its_folder_names_both_flags():
+def test_main_dataset_name_without_dataset_dir_error_names_both_flags():
   with parsed_flags(plain_speed.define_flags, '--dataset_name=x'):
     with pytest.raises(InputError, match="belong together, got None and 'x'"):
       plain_speed.main([])
@@ -187,7 +188,7 @@ def test_main_measures_a_converted_data_set(dataset_dir, capsys):
   assert 'cifarnet, 4 photos per step' in capsys.readouterr().out
 
 
-def test_flags_are_those_of_training_that_decide_a_step():
+def test_flags_are_the_training_flags_that_affect_a_step():
   with parsed_flags(plain_speed.define_flags) as values:
     assert (values.model_name, values.batch_size) == ('inception_v4', 32)
     assert values.train_classifier_only

@@ -14,16 +14,18 @@ EXPECTED = [('roses', 0.25), ('tulips', 0.75)]
 
 
 def to_body(pairs):
-  labels, shares = zip(*pairs)
-  return json.dumps({'photos': [{'classes': labels, 'probabilities': shares}],
-                     'milliseconds': 1.0}).encode()
+  """Returns the body of a reply with (label, probability) pairs."""
+  labels, probabilities = zip(*pairs)
+  return json.dumps({
+      'photos': [{'classes': labels, 'probabilities': probabilities}],
+      'milliseconds': 1.0}).encode()
 
 
-RIGHT = to_body(reversed(EXPECTED))
+RIGHT_BODY = to_body(reversed(EXPECTED))
 
 
 @pytest.mark.parametrize('body, right', [
-    (RIGHT, True),
+    (RIGHT_BODY, True),
     (to_body([('tulips', 0.750009), ('roses', 0.249991)]), True),
     (to_body([('tulips', 0.75002), ('roses', 0.24998)]), False),
     (to_body([('tulips', 0.25), ('roses', 0.75)]), False),
@@ -33,16 +35,16 @@ RIGHT = to_body(reversed(EXPECTED))
     (b'{"photos": [{"error": {"code": "unreadable_photo"}}]}', False),
     (b'<html>', False),
 ])
-def test_reply_is_right_where_it_says_the_same(body, right):
+def test_is_right_expected_labels_and_probabilities_are_right(body, right):
   assert server_load.is_right(body, EXPECTED) == right
 
 
-def test_level_counts_what_the_clients_got():
-  replies = [Reply(0, 200, RIGHT, 0.1 * number, 0.01 * number)
+def test_level_counts_the_replies_by_kind():
+  replies = [Reply(0, 200, RIGHT_BODY, 0.1 * number, 0.01 * number)
              for number in range(1, 21)]
   replies += [Reply(0, 503, b'', 0.5, 0.001), Reply(0, 0, b'', 0.5, 0.001),
               Reply(0, 500, b'', 0.5, 0.001),
-              # Too late to be counted, but not to be compared.
+              # Too late for the rate, but its content is checked.
               Reply(0, 200, b'wrong', 3.0, 1.0)]
   level = server_load.to_level(8, replies, [EXPECTED], 2.05, bare=20.0)
   assert (level.answers, level.refused, level.failed, level.wrong) == (
@@ -53,7 +55,7 @@ def test_level_counts_what_the_clients_got():
   assert level.p50 < level.p95 < level.p99 <= 1.0
 
 
-def test_level_without_an_answer_has_no_rate():
+def test_level_without_an_answer_has_rate_zero():
   level = server_load.to_level(8, [Reply(0, 0, b'', 1.0, 1.0)], [EXPECTED],
                                2.0, bare=20.0)
   assert (level.rate, level.share, level.failed) == (0, 0, 1)
@@ -71,21 +73,21 @@ def test_level_without_an_answer_has_no_rate():
 def test_missed_names_the_bar(changes, sentence):
   level = server_load.Level(8, 9, 10.0, 1, 2, 3, 0, 0, 0, 0.96)
   with parsed_flags(server_load.define_flags):
-    found = server_load.missed([level._replace(**changes)], [])
-  assert len(found) == bool(sentence)
-  assert not sentence or sentence in found[0]
+    sentences = server_load.missed([level._replace(**changes)], [])
+  assert len(sentences) == bool(sentence)
+  assert not sentence or sentence in sentences[0]
 
 
-def test_missed_names_a_plain_server_that_is_faster():
+def test_missed_names_a_faster_plain_server():
   ours = server_load.Level(8, 9, 10.0, 1, 2, 3, 0, 0, 0, 0.96)
   with parsed_flags(server_load.define_flags):
     assert not server_load.missed([ours], [ours._replace(rate=10.0)])
-    found, = server_load.missed([ours], [ours._replace(rate=10.1)])
-  assert found == ('8 clients: 10.00 photos per second, the plain server has '
-                   '10.10')
+    sentence, = server_load.missed([ours], [ours._replace(rate=10.1)])
+  assert sentence == ('8 clients: 10.00 photos per second, the plain server '
+                      'has 10.10')
 
 
-def test_exchange_reads_a_reply_that_comes_in_pieces():
+def test_exchange_reads_a_reply_in_several_pieces():
   client, server = socket.socketpair()
   with client, server:
     server.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: '
@@ -106,14 +108,14 @@ def test_exchange_closed_connection_is_an_error():
 
 
 @pytest.mark.parametrize('value', ['0', '8,x', '1001', ''])
-def test_clients_that_are_no_numbers_are_refused(value):
+def test_clients_from_flags_invalid_numbers_are_refused(value):
   with parsed_flags(server_load.define_flags, '--clients=' + value):
     server_load.FLAGS.clients = value.split(',')
     with pytest.raises(InputError, match='no number from 1 to 1000'):
       server_load.clients_from_flags()
 
 
-def test_photos_too_few_are_refused(tmp_path):
+def test_read_photos_too_few_are_refused(tmp_path):
   (tmp_path / 'a.jpg').write_bytes(b'no photo')
   with pytest.raises(InputError, match='0 usable photos in'):
     server_load.read_photos(str(tmp_path), 1)

@@ -22,7 +22,7 @@ def scores(known, others):
 @pytest.mark.parametrize('known, others', [
     ([3, 4, 5], [0, 1, 2]), ([0, 1], [5, 6, 7]), ([1, 2, 2, 3], [2, 2, 0]),
     ([1, 1], [1]), ([0.5], [0.5, 0.25, 0.75])])
-def test_auroc_is_the_share_of_pairs_in_order(known, others):
+def test_auroc_is_the_share_of_correctly_ordered_pairs(known, others):
   wins = [1.0 if a > b else 0.5 if a == b else 0.0
           for a in known for b in others]
   assert program.auroc(scores(known, others)) == pytest.approx(np.mean(wins))
@@ -30,7 +30,7 @@ def test_auroc_is_the_share_of_pairs_in_order(known, others):
       1 - np.mean(wins))
 
 
-def test_auroc_of_many_scores_with_ties_is_that_of_the_definition():
+def test_auroc_of_many_scores_with_ties_matches_the_definition():
   rng = np.random.RandomState(0)
   known, others = rng.randint(0, 30, 90), rng.randint(-5, 25, 70)
   pairs = (known[:, None] > others) + 0.5 * (known[:, None] == others)
@@ -38,38 +38,38 @@ def test_auroc_of_many_scores_with_ties_is_that_of_the_definition():
 
 
 @pytest.mark.parametrize('known, others, expected', [
-    (range(20), [0, 0.5, 1, 2], 2 / 4),  # 19 of 20 are from 1 on.
-    (range(6), [-1, 0, 3], 2 / 3),       # All six are from 0 on.
+    (range(20), [0, 0.5, 1, 2], 2 / 4),  # 19 of 20 are 1 or more.
+    (range(6), [-1, 0, 3], 2 / 3),       # All six are 0 or more.
     ([5], [4, 5, 6], 2 / 3),
     ([7] * 40, [7, 6.9], 1 / 2),
     (range(100), [4.9, 5], 1 / 2)])
-def test_accepted_is_the_share_above_what_95_percent_pass(known, others,
-                                                          expected):
+def test_accepted_is_the_share_above_the_threshold_of_95_percent(
+    known, others, expected):
   assert program.accepted(scores(known, others)) == pytest.approx(expected)
 
 
-def test_accepted_is_what_the_shipped_threshold_accepts():
+def test_accepted_is_the_share_above_the_shipped_threshold():
   rng = np.random.RandomState(1)
   bank = reference_bank.assemble(rng.normal(size=(50, 6)), [0] * 50)
-  found, logits = rng.rand(287), rng.normal(size=(287, 3))
-  other, other_logits = rng.rand(99) - 0.5, rng.normal(size=(99, 3))
-  bank = reference_bank.set_threshold(bank, found, logits, 'validation')
-  passed = reference_bank.scores(bank, other, other_logits)
+  known, known_logits = rng.rand(287), rng.normal(size=(287, 3))
+  others, other_logits = rng.rand(99) - 0.5, rng.normal(size=(99, 3))
+  bank = reference_bank.set_threshold(bank, known, known_logits, 'validation')
+  other_scores = reference_bank.scores(bank, others, other_logits)
   assert program.accepted(program.Scores(
-      reference_bank.scores(bank, found, logits), passed)) == pytest.approx(
-          np.mean(passed >= bank.threshold))
+      reference_bank.scores(bank, known, known_logits),
+      other_scores)) == pytest.approx(np.mean(other_scores >= bank.threshold))
 
 
-def make_features(classes=6, a_class=30, width=12, seed=0):
-  """Returns features around a centre a class, and the labels."""
+def make_features(classes=6, per_class=30, width=12, seed=0):
+  """Returns features around one centre per class, and the labels."""
   rng = np.random.RandomState(seed)
-  labels = np.repeat(np.arange(classes), a_class)
+  labels = np.repeat(np.arange(classes), per_class)
   centres = np.eye(width)[:classes] * 3 + 0.5
   return (np.abs(centres[labels] + rng.normal(scale=0.3, size=(
       len(labels), width))).astype(np.float32), labels)
 
 
-def test_classifier_learns_features_that_are_separable():
+def test_train_classifier_learns_separable_features():
   features, labels = make_features()
   other, other_labels = make_features(seed=1)
   weights, biases = program.train_classifier(
@@ -77,9 +77,9 @@ def test_classifier_learns_features_that_are_separable():
   assert weights.shape == (12, 6) and biases.shape == (6,)
   assert np.mean((other @ weights + biases).argmax(axis=1) ==
                  other_labels) == 1.0
-  again = program.train_classifier((features, labels), (other, other_labels), 6,
-                                   seed=0)
-  np.testing.assert_array_equal(weights, again[0])
+  same_weights, _ = program.train_classifier(
+      (features, labels), (other, other_labels), 6, seed=0)
+  np.testing.assert_array_equal(weights, same_weights)
 
 
 @pytest.fixture
@@ -88,26 +88,26 @@ def parsed():
     yield
 
 
-def test_task_leaves_classes_out_and_no_photo_is_in_two_parts(parsed):
+def test_make_task_leaves_classes_out_and_parts_share_no_photo(parsed):
   features, labels = make_features()
-  features[:, 0] += np.arange(len(features)) * 1e-4  # Tells them apart.
+  features[:, 0] += np.arange(len(features)) * 1e-4  # Makes each row unique.
   task = program.make_task(features, labels, None, (2, 3), seed=4)
   parts = [{row.tobytes() for row in part.features} for part in task]
   assert [len(part) for part in parts] == [4 * 24, 4 * 6, 60]
   assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
-  left = {row.tobytes() for row in features[np.isin(labels, (2, 3))]}
-  assert parts[2] == left
-  by_bytes = {row.tobytes(): label for row, label in zip(features, labels)}
+  left_out = {row.tobytes() for row in features[np.isin(labels, (2, 3))]}
+  assert parts[2] == left_out
+  label_by_row = {row.tobytes(): label for row, label in zip(features, labels)}
   for part in task[:2]:
     assert [(0, 1, 4, 5)[label] for label in part.labels] == [
-        by_bytes[row.tobytes()] for row in part.features]
+        label_by_row[row.tobytes()] for row in part.features]
     assert part.logits.shape == (len(part.labels), 4)
   other = program.make_task(features, labels, None, (2, 3), seed=5)
   assert {row.tobytes() for row in other.validation.features} != parts[1]
 
 
-def test_task_without_a_validation_photo_is_refused(parsed):
-  features, labels = make_features(a_class=2)
+def test_make_task_without_a_validation_photo_is_refused(parsed):
+  features, labels = make_features(per_class=2)
   with pytest.raises(InputError, match='--percent_validation=20 leaves no '
                      'photo of 12'):
     program.make_task(features, labels, None, (2, 3), seed=4)
@@ -117,22 +117,22 @@ def test_methods_yield_the_shipped_one_last(parsed):
   features, labels = make_features()
   strangers = np.random.RandomState(8).rand(40, 12).astype(np.float32)
   task = program.make_task(features, labels, strangers, (), seed=0)
-  found = dict(program.methods(task))
-  assert list(found)[-1] == 'known score (shipped)'
-  assert len(found) == 7
+  method_scores = dict(program.methods(task))
+  assert list(method_scores)[-1] == 'known score (shipped)'
+  assert len(method_scores) == 7
   rows = reference_bank.choose(task.train.labels)
   bank = reference_bank.assemble(task.train.features[rows],
                                task.train.labels[rows])
   bank = reference_bank.set_threshold(
       bank, reference_bank.similarities(bank, task.validation.features),
       task.validation.logits, 'validation')
-  for part, given in zip((task.validation, task.others),
-                         found['known score (shipped)']):
-    np.testing.assert_allclose(given, reference_bank.scores(
+  for part, shipped in zip((task.validation, task.others),
+                           method_scores['known score (shipped)']):
+    np.testing.assert_allclose(shipped, reference_bank.scores(
         bank, reference_bank.similarities(bank, part.features), part.logits))
   for part, softmax, energy, nearest in zip(
-      (task.validation, task.others), found['largest softmax'], found['energy'],
-      found['10-th nearest training photo']):
+      (task.validation, task.others), method_scores['largest softmax'],
+      method_scores['energy'], method_scores['10-th nearest training photo']):
     np.testing.assert_allclose(
         softmax, calibration.softmax(part.logits).max(axis=1))
     np.testing.assert_allclose(
@@ -142,11 +142,11 @@ def test_methods_yield_the_shipped_one_last(parsed):
                reference_bank.normalize(task.train.features).T)
     np.testing.assert_allclose(nearest, np.sort(cosines, axis=1)[:, -10],
                                atol=1e-5)
-  # What is far from all classes is told from them.
-  assert program.auroc(found['known score (shipped)']) > 0.99
+  # Photos far from all classes are told apart from them.
+  assert program.auroc(method_scores['known score (shipped)']) > 0.99
 
 
-def test_table_has_means_and_deviations(capsys):
+def test_print_table_has_means_and_deviations(capsys):
   program.print_table([{'a': {'far': (0.5, 0.25), 'near': (0.9, 0.5)}},
                        {'a': {'far': (0.7, 0.75), 'near': (0.7, 0.5)}}])
   lines = capsys.readouterr().out.splitlines()
@@ -156,7 +156,7 @@ def test_table_has_means_and_deviations(capsys):
       '0.5000 +- 0.0000']
 
 
-def test_table_without_near_strangers_has_a_dash(capsys):
+def test_print_table_without_near_strangers_has_dashes(capsys):
   program.print_table([{'a': {'far': (0.5, 0.25)}}])
   assert capsys.readouterr().out.splitlines()[1].split()[-2:] == ['-', '-']
 
@@ -168,7 +168,7 @@ def test_table_without_near_strangers_has_a_dash(capsys):
     (('--photos=.', '--strangers=.', '--checkpoint_path=/no/x'),
      'no checkpoint at /no/x'),
 ])
-def test_a_mistake_is_one_line(tmp_path, flags, message):
+def test_main_wrong_flag_is_an_input_error(tmp_path, flags, message):
   prefix = 'CKPT'
   if any('CKPT' in flag for flag in flags):
     prefix = kit.save_checkpoint(tmp_path, 'cifarnet')
@@ -176,7 +176,7 @@ def test_a_mistake_is_one_line(tmp_path, flags, message):
     kit.run(program, *(flag.replace('CKPT', prefix) for flag in flags))
 
 
-def test_whole_run_prints_table_and_time(tmp_path, capsys):
+def test_main_prints_table_and_time(tmp_path, capsys):
   make_photos(tmp_path / NAME, 20)
   strangers = tmp_path / 'strangers'
   strangers.mkdir()
@@ -189,9 +189,9 @@ def test_whole_run_prints_table_and_time(tmp_path, capsys):
            '--most_added=1000']
   assert kit.run(program, *flags) == 0
   lines = capsys.readouterr().out.splitlines()
-  place = lines.index('60 photos of 3 classes, 3 strangers, 0 pairs of classes '
+  start = lines.index('60 photos of 3 classes, 3 strangers, 0 pairs of classes '
                       'left out')
-  rows = [re.split(' {2,}', line.strip()) for line in lines[place + 1:-1]]
+  rows = [re.split(' {2,}', line.strip()) for line in lines[start + 1:-1]]
   assert rows[0][:3] == ['mean +- deviation, 2 splits', 'far AUROC',
                          'far accepted']
   shipped = rows[-1]
@@ -205,7 +205,7 @@ def test_whole_run_prints_table_and_time(tmp_path, capsys):
 
 
 def test_measure_time_restores_the_checkpoint(tmp_path, capsys):
-  features, labels = make_features(classes=3, a_class=4, width=192)
+  features, labels = make_features(classes=3, per_class=4, width=192)
   prefix = kit.save_checkpoint(tmp_path, 'cifarnet')
   with kit.parsed_flags(program, '--model_name=cifarnet', '--rounds=2'):
     added = program.measure_time(features, labels, prefix)

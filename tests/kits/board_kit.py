@@ -1,4 +1,4 @@
-"""TensorBoard as run_tensorboard.sh starts it, read through its HTTP API."""
+"""TensorBoard, started by run_tensorboard.sh and read through its HTTP API."""
 
 import contextlib
 import json
@@ -13,20 +13,20 @@ import urllib.request
 
 from kits.helpers import ROOT
 
-# Of a machine that does other things too.
+# Long enough for a machine with other load.
 PATIENCE_SECS = 300
 
 
 class Board:
-  """run_tensorboard.sh as a process, on a free port; a context manager.
+  """Process of run_tensorboard.sh on a free port; a context manager.
 
   Args:
-    output_dir: OUTPUT_DIR, of which train/ and eval/ are shown.
-    *flags: of TensorBoard.
-    **variables: more of the script.
+    output_dir: OUTPUT_DIR, whose train/ and eval/ are shown.
+    *flags: flags of TensorBoard.
+    **variables: further environment variables of the script.
 
   Attributes:
-    output_dir: that.
+    output_dir: as given.
   """
 
   def __init__(self, output_dir, *flags, **variables):
@@ -60,19 +60,19 @@ class Board:
 
   @property
   def _port(self):
-    found = re.search(r'TensorBoard \S+ at http://[^/]*:(\d+)',
+    match = re.search(r'TensorBoard \S+ at http://[^/]*:(\d+)',
                       ''.join(self._lines))
-    return found and found.group(1)
+    return match and match.group(1)
 
   def get(self, path, host='127.0.0.1', **query):
-    """Returns the body of an answer."""
+    """Returns the body of the response to a request."""
     address = 'http://%s:%s/data/%s?%s' % (host, self._port, path,
                                            urllib.parse.urlencode(query))
-    with urllib.request.urlopen(address, timeout=PATIENCE_SECS) as answer:
-      return answer.read()
+    with urllib.request.urlopen(address, timeout=PATIENCE_SECS) as response:
+      return response.read()
 
   def answers_at(self, host):
-    """Whether it listens on an address."""
+    """Returns whether it listens on an address."""
     with contextlib.suppress(urllib.error.URLError):
       return bool(self.get('logdir', host))
     return False
@@ -82,14 +82,14 @@ class Board:
     return sorted(json.loads(self.get('runs').decode()))
 
   def curve(self, run, tag):
-    """Returns {step: value} of a scalar; {} where it is not loaded."""
+    """Returns {step: value} of a scalar; {} if it is not loaded."""
     with contextlib.suppress(urllib.error.HTTPError):
       return {step: value for _, step, value in json.loads(self.get(
           'plugin/scalars/scalars', run=run, tag=tag).decode())}
     return {}
 
   def wait_for_curve(self, run, tag, steps):
-    """Returns a curve as soon as it has points at the steps, and no others."""
+    """Waits until a curve has exactly these steps; returns the curve."""
     with contextlib.suppress(AssertionError):
       wait_for(lambda: list(self.curve(run, tag)) == steps)
     curve = self.curve(run, tag)
@@ -97,11 +97,11 @@ class Board:
     return curve
 
   def wait_for_picture(self, run, name):
-    """Returns the step of the first picture of a summary, and the PNG."""
-    # TensorBoard 1.15 calls the first picture by its number, 2 by the summary.
+    """Returns the step of the first picture of a summary, and its PNG."""
+    # The tag of the first picture is <name>/0 in TensorBoard 1.15, <name> in 2.
     def tags():
-      there = json.loads(self.get('plugin/images/tags').decode()).get(run, {})
-      return [tag for tag in (name, name + '/0') if tag in there]
+      loaded = json.loads(self.get('plugin/images/tags').decode()).get(run, {})
+      return [tag for tag in (name, name + '/0') if tag in loaded]
 
     tag, = wait_for(tags)
     first = json.loads(self.get('plugin/images/images', run=run, tag=tag,
@@ -117,5 +117,5 @@ def wait_for(condition):
     value = condition()
     if value:
       return value
-    assert time.monotonic() < end, 'it did not come true'
+    assert time.monotonic() < end, 'timed out'
     time.sleep(0.1)

@@ -2,7 +2,7 @@
 
 https://chromedevtools.github.io/devtools-protocol/
 
-tornado, which the tests' notebook packages bring, speaks the websocket.
+The websocket client is that of tornado, which the notebook packages require.
 """
 
 import asyncio
@@ -22,33 +22,33 @@ import tornado.websocket
 
 NAMES = ('chromium', 'chromium-browser', 'google-chrome')
 
-# Seconds for anything that the browser is asked.
+# Time limit of each command.
 _SECONDS = 60
 
 
 def find():
-  """Returns the browser's path, None where there is none."""
+  """Returns the path of the browser, None if there is none."""
   return next(filter(None, map(shutil.which, NAMES)), None)
 
 
 class Browser:
-  """One page of a browser of its own; a context manager.
+  """One page of a new browser process; a context manager.
 
   Attributes:
-    complaints: what its console said of errors and warnings, failed requests
-      among them, and the addresses of requests that left the server.
-    requests: addresses that it asked for.
+    complaints: messages of the console and the browser's log, such as errors,
+      warnings and failed requests.
+    requests: addresses of all requests.
   """
 
   def __init__(self, language='en', scripts=True, width=1000, height=900,
                arguments=()):
-    """Starts it.
+    """Starts the browser.
 
     Args:
-      language: its Accept-Language.
+      language: value of Accept-Language.
       scripts: whether JavaScript is on.
       width, height: size of the page in pixels.
-      arguments: more of its command line.
+      arguments: further command-line arguments.
     """
     self.complaints, self.requests = [], []
     self._numbers = itertools.count(1)
@@ -77,8 +77,8 @@ class Browser:
     self.close()
 
   def close(self):
-    """Ends the browser and removes what it wrote."""
-    os.killpg(self._process.pid, signal.SIGKILL)  # Its helpers as well.
+    """Kills the browser and removes its files."""
+    os.killpg(self._process.pid, signal.SIGKILL)  # Also its helper processes.
     self._process.wait()
     self._process.stderr.close()
     self._loop.run_until_complete(self._end_tasks())
@@ -102,19 +102,19 @@ class Browser:
         return message['result']
 
   def open(self, address):
-    """Opens a page and waits until it is there."""
+    """Opens a page and waits until it is loaded."""
     self._events.clear()
     self.ask('Page.navigate', url=address)
     self.wait_loaded()
 
   def wait_loaded(self):
-    """Waits for the next page to be there."""
+    """Waits until the next page is loaded."""
     while 'Page.loadEventFired' not in self._events:
       self._read()
     self._events.clear()
 
   def value(self, expression):
-    """Returns the value of a JavaScript expression, of which it may wait."""
+    """Returns the value of a JavaScript expression; awaits a promise."""
     result = self.ask('Runtime.evaluate', expression=expression,
                       returnByValue=True, awaitPromise=True, userGesture=True)
     assert 'exceptionDetails' not in result, result
@@ -131,23 +131,23 @@ class Browser:
       time.sleep(.05)
 
   def html(self):
-    """Returns the page as it is now, also where JavaScript is off."""
+    """Returns the current HTML of the page, also if JavaScript is off."""
     root = self.ask('DOM.getDocument')['root']
     return self.ask('DOM.getOuterHTML', nodeId=root['nodeId'])['outerHTML']
 
   def node(self, selector):
-    """Returns the number of the element that a CSS selector finds."""
+    """Returns the node id of the first element that matches a CSS selector."""
     root = self.ask('DOM.getDocument')['root']
     return self.ask('DOM.querySelector', nodeId=root['nodeId'],
                     selector=selector)['nodeId']
 
   def choose(self, selector, *paths):
-    """Puts files into a file field."""
+    """Chooses the files of a file field."""
     self.ask('DOM.setFileInputFiles', files=list(map(str, paths)),
              nodeId=self.node(selector))
 
   def click(self, selector):
-    """Clicks in the middle of an element, with a real mouse."""
+    """Clicks the middle of an element, with mouse events."""
     node = self.node(selector)
     self.ask('DOM.scrollIntoViewIfNeeded', nodeId=node)
     corners = self.ask('DOM.getContentQuads', nodeId=node)['quads'][0]
@@ -172,16 +172,16 @@ class Browser:
       file.write(base64.b64decode(data))
 
   def _wait_for_address(self):
-    """Returns the websocket of the first page."""
+    """Returns the websocket address of the first page."""
     for line in self._process.stderr:
-      found = re.search(rb'DevTools listening on ws://(\S+?)/', line)
-      if found:
-        host = found.group(1).decode()
+      match = re.search(rb'DevTools listening on ws://(\S+?)/', line)
+      if match:
+        host = match.group(1).decode()
         break
     else:
-      raise RuntimeError('the browser ended')
-    with urllib.request.urlopen('http://%s/json/list' % host) as answer:
-      pages = json.loads(answer.read().decode())
+      raise RuntimeError('the browser exited')
+    with urllib.request.urlopen('http://%s/json/list' % host) as response:
+      pages = json.loads(response.read().decode())
     return next(page['webSocketDebuggerUrl'] for page in pages
                 if page['type'] == 'page')
 
@@ -198,11 +198,11 @@ class Browser:
     self.ask('Emulation.setDeviceMetricsOverride', width=width, height=height,
              deviceScaleFactor=1, mobile=width < 600)
 
-  def _run(self, begin):
-    async def bounded():  # What tornado begins belongs to the loop that runs.
-      return await asyncio.wait_for(begin(), _SECONDS)
+  def _run(self, function):
+    async def call():  # tornado must be called while the loop runs.
+      return await asyncio.wait_for(function(), _SECONDS)
 
-    return self._loop.run_until_complete(bounded())
+    return self._loop.run_until_complete(call())
 
   def _read(self):
     message = json.loads(self._run(self._socket.read_message))

@@ -6,7 +6,7 @@ from compat import tf
 
 
 def write_checkpoints(folder, steps, version=tf.train.SaverDef.V2):
-  """Writes model.ckpt-<step> of each step; returns the prefixes."""
+  """Writes model.ckpt-<step> for each step; returns the prefixes."""
   os.makedirs(str(folder), exist_ok=True)
   with tf.Graph().as_default(), tf.Session() as session:
     weights = tf.get_variable('net/weights', [2, 3])

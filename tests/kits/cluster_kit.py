@@ -1,4 +1,4 @@
-"""Real tasks as processes, for the tests of distributed training."""
+"""Tasks of a training cluster as processes."""
 
 import os
 import re
@@ -10,21 +10,21 @@ from deployment import hosts, launch
 from kits.helpers import ROOT
 from kits.trained_kit import train_arguments
 
-# Of a machine that does other things too.
+# Long enough for a machine with other load.
 PATIENCE_SECS = 300
 
 
 class Task:
-  """A task of a cluster, started by hand.
+  """Process of one task of a cluster.
 
   Args:
     arguments: flags of train_image_classifier.py.
-    log: pathlib.Path of its log, which is continued.
+    log: pathlib.Path of its log, to which it appends.
   """
 
   def __init__(self, arguments, log):
     self._log = log
-    self._begin = log.stat().st_size if log.exists() else 0
+    self._log_start = log.stat().st_size if log.exists() else 0
     with log.open('ab') as file:
       self._process = subprocess.Popen(
           [sys.executable, '-u', os.path.join(ROOT,
@@ -34,22 +34,22 @@ class Task:
 
   @property
   def log(self):
-    """What this process has written."""
+    """Text that this process has logged."""
     with self._log.open('rb') as file:
-      file.seek(self._begin)
+      file.seek(self._log_start)
       return file.read().decode()
 
   @property
   def steps(self):
-    """Global steps of the log so far."""
+    """Global steps that this process has logged."""
     return [step for step, _ in steps_and_losses(self.log)]
 
   def wait_for(self, condition):
-    """Waits until a condition holds, while it runs."""
-    end = time.monotonic() + PATIENCE_SECS
+    """Waits until a condition holds; fails if the task ends before."""
+    deadline = time.monotonic() + PATIENCE_SECS
     while not condition():
       assert self._process.poll() is None, self.log
-      assert time.monotonic() < end, self.log
+      assert time.monotonic() < deadline, self.log
       time.sleep(0.1)
 
   def kill(self):
@@ -60,17 +60,17 @@ class Task:
     self._process.terminate()
 
   def end(self):
-    """Waits for its end; returns its exit status."""
+    """Waits until the task ends; returns its exit status."""
     return self._process.wait(PATIENCE_SECS)
 
 
 class Tasks:
-  """Starts tasks of one parameter server and two workers; ends them all.
+  """Starts tasks of a parameter server and two workers; kills them on exit.
 
   Args:
     data: dataset_dir of trained_kit.make_dataset.
-    folder: pathlib.Path of logs and train directory.
-    *flags: more flags of all tasks.
+    folder: pathlib.Path of the logs and the train directory.
+    *flags: further flags of all tasks.
   """
 
   def __init__(self, data, folder, *flags):
@@ -92,7 +92,7 @@ class Tasks:
     return task
 
   def start_all(self):
-    """Returns the parameter server and the workers."""
+    """Starts and returns the parameter server and the workers."""
     return (self.start('ps', 0), self.start('worker', 0),
             self.start('worker', 1))
 
@@ -105,7 +105,7 @@ class Tasks:
 
 
 def steps_and_losses(log):
-  """Returns (global step, loss) of the lines of a log."""
+  """Returns (global step, loss) of each logged step."""
   return [(int(step), float(loss)) for step, loss in re.findall(
       r'global step (\d+): loss = (\d+\.\d+)', log)]
 
@@ -113,8 +113,8 @@ def steps_and_losses(log):
 def loss_fell(*logs):
   """Returns whether the last losses of workers are below half of the first.
 
-  Of the first, one at least is of the first weights; others may begin when much
-  is learnt already.
+  The maximum of the first losses is that of the initial weights: a worker that
+  starts later may start with a low loss.
   """
   losses = [[loss for _, loss in steps_and_losses(log)] for log in logs]
   return (max(values[-1] for values in losses) <

@@ -1,4 +1,4 @@
-"""Photos that are converted, changed and converted again."""
+"""Conversion of small folders of photos, and changes between conversions."""
 
 import io
 
@@ -27,24 +27,25 @@ def add(folder, class_name, numbers):
 
 
 def turn_cats(folder, manifest):
-  """Writes a manifest in which each cat is in another split.
+  """Saves a manifest with each cat in another split.
 
-  Only who reads it can know that.
+  A conversion keeps these splits only if it reads the manifest.
   """
-  turn = {'train': 'validation', 'validation': 'test', 'test': 'train'}
+  next_split = {'train': 'validation', 'validation': 'test', 'test': 'train'}
   cats = [file for file in manifest.files if file.startswith('cat')]
-  manifest.files.update((file, turn[manifest.files[file]]) for file in cats)
+  manifest.files.update((file, next_split[manifest.files[file]])
+                        for file in cats)
   manifests.save(str(folder), manifest)
 
 
-def save_anew(folder, how, part):
-  """Saves each second cat without loss, and gives it another name.
+def save_anew(folder, save, prefix):
+  """Saves every second cat again, without loss and with another name.
 
   Args:
     folder: pathlib.Path of the folder of photos.
-    how: function of the bytes and a path without ending that writes a file and
-      returns its ending.
-    part: beginning of the new names.
+    save: function of the bytes and a path without extension that writes a file
+      and returns its extension.
+    prefix: prefix of the new names.
 
   Returns:
     {former file: new file}.
@@ -53,12 +54,13 @@ def save_anew(folder, how, part):
   for index, path in enumerate(sorted((folder / 'cat').iterdir())[::2]):
     data = path.read_bytes()
     path.unlink()
-    name = '%s %d' % (part, index)
+    name = '%s %d' % (prefix, index)
     renamed['cat/' + path.name] = 'cat/%s.%s' % (
-        name, how(data, str(folder / 'cat' / name)))
+        name, save(data, str(folder / 'cat' / name)))
   return renamed
 
 
 def as_png(data, path):
+  """Writes a photo as PNG; returns the extension. For `save_anew`."""
   Image.open(io.BytesIO(data)).save(path + '.png', compress_level=1)
   return 'png'

@@ -1,4 +1,4 @@
-"""Small folders of photos and record files for the tests of datasets/."""
+"""Small folders of photos and record files."""
 
 import io
 
@@ -10,7 +10,7 @@ from datasets import record_dataset
 
 
 def photo_bytes(number, kind='JPEG', size=(12, 10)):
-  """Returns a photo file of its own content for each number."""
+  """Returns the bytes of a photo of noise; `number` is the seed."""
   pixels = np.random.RandomState(number).randint(0, 256, (*size[::-1], 3))
   buffer = io.BytesIO()
   Image.fromarray(pixels.astype(np.uint8)).save(buffer, kind)
@@ -18,11 +18,11 @@ def photo_bytes(number, kind='JPEG', size=(12, 10)):
 
 
 def make_folder(folder, counts):
-  """Makes a folder of photos.
+  """Makes a folder of photos, all of them different.
 
   Args:
     folder: pathlib.Path of `<dataset_dir>/<name>`.
-    counts: {class name: photos}.
+    counts: {class name: number of photos}.
   """
   number = 0
   for class_name, count in counts.items():
@@ -41,14 +41,16 @@ def write_records(path, examples):
 
 
 def make_shards(folder, name, split, sizes, num_classes=2):
-  """Writes a split's files without a manifest, each record named by its number.
+  """Writes a split's record files, without a manifest.
+
+  The file name of each photo is its number, from 0.
 
   Args:
     folder: pathlib.Path.
     name: name of the data set.
     split: name of the split.
-    sizes: records a file.
-    num_classes: labels go round from 0.
+    sizes: number of records of each file.
+    num_classes: labels are the photos' numbers modulo this.
 
   Returns:
     List of paths.
@@ -67,6 +69,6 @@ def make_shards(folder, name, split, sizes, num_classes=2):
 
 
 def file_contents(folder):
-  """Returns {file name: bytes} of the files right in a folder."""
+  """Returns {file name: bytes} of the files directly in a folder."""
   return {path.name: path.read_bytes() for path in folder.iterdir()
           if path.is_file()}

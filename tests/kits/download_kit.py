@@ -11,20 +11,24 @@ import threading
 
 
 class FileServer:
-  """Serves files from memory.
+  """Files that the server serves from memory, and its log of requests.
 
-  files: {path: bytes}. requests: list of (path, {header: value}), in order.
-  behaviours: list of what the next answers do, one dict each, {} for none; the
-  rest are served as they should be. In a dict:
-    status: answer with this status and no file.
-    headers: further headers.
-    cut: close the connection after so many bytes of the body.
-    ignore_range: send all of it.
-    length: the Content-Length to announce; None: none.
-    validators: {header: value} in place of the ETag.
-    content_range: in place of the right one.
-    body: bytes in place of the file.
-    pause: seconds to wait after each 1,000 bytes.
+  Attributes:
+    files: {path: bytes}.
+    requests: list of (path, {header: value}), in order.
+    behaviours: list of dicts, one per next response; {} and all later responses
+      are without faults. Keys:
+        status: respond with this status, without a file.
+        headers: further headers.
+        cut: close the connection after this number of bytes of the body.
+        ignore_range: send the whole file.
+        length: value of Content-Length; None: omit it.
+        validators: {header: value} that replaces the ETag.
+        content_range: value that replaces the correct Content-Range.
+        body: bytes that replace the file.
+        pause: seconds to wait after each 1,000 bytes.
+    url: address of the server.
+    stopped: threading.Event that ends all pauses.
   """
 
   def __init__(self):
@@ -34,48 +38,51 @@ class FileServer:
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
-  """One answer."""
+  """Handles one request."""
 
-  def log_message(self, *_):  # Not onto the output of the tests.
+  def log_message(self, *_):  # Keeps the output of the tests clean.
     pass
 
   def do_GET(self):
-    kit = self.server.kit
-    kit.requests.append((self.path, dict(self.headers)))
-    how = kit.behaviours.pop(0) if kit.behaviours else {}
-    name = re.sub('^http://[^/]*', '', self.path)  # As a proxy is asked.
-    body = how.get('body', kit.files.get(name))
-    status = how.get('status', 200 if body is not None else 404)
-    start = self._start(how, body)
+    file_server = self.server.file_server
+    file_server.requests.append((self.path, dict(self.headers)))
+    behaviours = file_server.behaviours
+    behaviour = behaviours.pop(0) if behaviours else {}
+    # A proxy gets the whole address.
+    name = re.sub('^http://[^/]*', '', self.path)
+    body = behaviour.get('body', file_server.files.get(name))
+    status = behaviour.get('status', 200 if body is not None else 404)
+    start = self._first_byte(behaviour, body)
     if status == 200 and start:
       status = 206 if start < len(body) else 416
     self.send_response(status)
-    for header, value in how.get('headers', {}).items():
+    for header, value in behaviour.get('headers', {}).items():
       self.send_header(header, value)
     if status not in (200, 206):
       self.end_headers()
       return
-    validators = how.get('validators', {'ETag': '"%d"' % hash(body)})
+    validators = behaviour.get('validators', {'ETag': '"%d"' % hash(body)})
     for header, value in validators.items():
       self.send_header(header, value)
     if status == 206:
-      self.send_header('Content-Range', how.get(
+      self.send_header('Content-Range', behaviour.get(
           'content_range', 'bytes %d-%d/%d' % (start, len(body) - 1,
                                                len(body))))
-    length = how.get('length', len(body) - start)
+    length = behaviour.get('length', len(body) - start)
     if length is not None:
       self.send_header('Content-Length', str(length))
     self.end_headers()
-    self._send(body[start:][:how.get('cut', len(body))], how.get('pause'))
+    self._send(body[start:][:behaviour.get('cut', len(body))],
+               behaviour.get('pause'))
 
-  def _start(self, how, body):
-    """Returns the first byte to send, as Range and If-Range ask."""
+  def _first_byte(self, behaviour, body):
+    """Returns the offset to send from, by Range and If-Range."""
     match = re.match(r'bytes=(\d+)-$', self.headers.get('Range', ''))
-    if not match or body is None or how.get('ignore_range'):
+    if not match or body is None or behaviour.get('ignore_range'):
       return 0
-    wanted = self.headers.get('If-Range')
-    etag = how.get('validators', {'ETag': '"%d"' % hash(body)})
-    if wanted and wanted not in etag.values():
+    if_range = self.headers.get('If-Range')
+    validators = behaviour.get('validators', {'ETag': '"%d"' % hash(body)})
+    if if_range and if_range not in validators.values():
       return 0
     return int(match.group(1))
 
@@ -83,25 +90,25 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     with contextlib.suppress(ConnectionError):
       for begin in range(0, len(data), 1000) if pause else ():
         self.wfile.write(data[begin:begin + 1000])
-        self.server.kit.stopped.wait(pause)
+        self.server.file_server.stopped.wait(pause)
       if not pause:
         self.wfile.write(data)
 
 
 @contextlib.contextmanager
 def running():
-  """Gives a FileServer that answers on a free port of this machine."""
-  kit = FileServer()
+  """Yields a FileServer that listens on a free port of this machine."""
+  file_server = FileServer()
   with http.server.ThreadingHTTPServer(('127.0.0.1', 0), _Handler) as server:
-    server.kit = kit
-    kit.url = 'http://127.0.0.1:%d' % server.server_address[1]
+    server.file_server = file_server
+    file_server.url = 'http://127.0.0.1:%d' % server.server_address[1]
     thread = threading.Thread(target=server.serve_forever,
                               kwargs={'poll_interval': 0.02})
     thread.start()
     try:
-      yield kit
+      yield file_server
     finally:
-      kit.stopped.set()
+      file_server.stopped.set()
       server.shutdown()
       thread.join()
 
@@ -130,9 +137,9 @@ def sha256(data):
 
 
 def idx_gz(array):
-  """Returns a uint8 array as a gzip file in MNIST's format, always the same."""
-  sides = b''.join(side.to_bytes(4, 'big') for side in array.shape)
+  """Returns a uint8 array as a gzip file in MNIST's format, without a time."""
+  shape = b''.join(size.to_bytes(4, 'big') for size in array.shape)
   buffer = io.BytesIO()
   with gzip.GzipFile(fileobj=buffer, mode='wb', mtime=0) as target:
-    target.write(bytes([0, 0, 8, array.ndim]) + sides + array.tobytes())
+    target.write(bytes([0, 0, 8, array.ndim]) + shape + array.tobytes())
   return buffer.getvalue()

@@ -1,8 +1,9 @@
 """Program that replaces train_image_classifier.py as a task of a cluster.
 
-It takes a folder as --train_dir. There `<task>` may hold the statuses it ends
-with, one a start, -1 for a kill; otherwise the chief ends when SIGTERM or the
-file `done` comes and writes `ended`, on which the others end.
+The file `<task>` in the folder --train_dir may have exit statuses, one per
+start; -1 kills the task. Without this file the chief ends when it gets SIGTERM
+or the file `done` appears, and writes the file `ended`, at which the other
+tasks end.
 """
 
 import argparse
@@ -14,12 +15,12 @@ import time
 
 import grpc
 
-# Nobody waits for ever for an end that is forgotten.
+# A task that nothing ends exits after this time.
 PATIENCE_SECS = 60
 
 
 class _Status(grpc.GenericRpcHandler):
-  """Answers as TensorFlow's server does when it is asked for its devices."""
+  """Replies to requests for the devices, as TensorFlow's server does."""
 
   def __init__(self, job, task):
     self._devices = b'/job:%s/replica:0/task:%d/device:CPU:0' % (
@@ -31,17 +32,17 @@ class _Status(grpc.GenericRpcHandler):
 
 
 def _next_status(path):
-  """Returns the status that this start has to end with, or None."""
+  """Returns the exit status of this start, None if it has none."""
   if not os.path.exists(path):
     return None
   with open(path) as file:
-    first, _, rest = file.read().partition(' ')
-  if rest:
+    status, _, later = file.read().partition(' ')
+  if later:
     with open(path, 'w') as file:
-      file.write(rest)
+      file.write(later)
   else:
     os.remove(path)
-  return int(first)
+  return int(status)
 
 
 def main():
@@ -51,30 +52,30 @@ def main():
     parser.add_argument('--' + name)
   parser.add_argument('--task', type=int)
   values = parser.parse_args()
-  asked = []
-  signal.signal(signal.SIGTERM, lambda *unused: asked.append(1))
+  signals = []
+  signal.signal(signal.SIGTERM, lambda number, _: signals.append(number))
   name = '%s-%d' % (values.job_name, values.task)
-  lists = {'ps': values.ps_hosts, 'worker': values.worker_hosts}
+  hosts = {'ps': values.ps_hosts, 'worker': values.worker_hosts}
   server = grpc.server(concurrent.futures.ThreadPoolExecutor(2),
                        (_Status(values.job_name, values.task),))
-  server.add_insecure_port(lists[values.job_name].split(',')[values.task])
+  server.add_insecure_port(hosts[values.job_name].split(',')[values.task])
   server.start()
   print('%s began' % name)
   status = _next_status(os.path.join(values.train_dir, name))
   if status is not None:
-    time.sleep(2)  # The launcher sees all tasks answer before this one ends.
+    time.sleep(2)  # All tasks reply to the launcher before this one ends.
     print('%s has a reason to fail' % name)
     if status < 0:
       os.kill(os.getpid(), signal.SIGKILL)
     sys.exit(status)
   ended = os.path.join(values.train_dir, 'ended')
   done = os.path.join(values.train_dir, 'done')
-  end = time.monotonic() + PATIENCE_SECS
-  while not (asked or os.path.exists(
+  deadline = time.monotonic() + PATIENCE_SECS
+  while not (signals or os.path.exists(
       done if name == 'worker-0' else ended)):
     time.sleep(0.05)
-    if time.monotonic() > end:
-      sys.exit('%s was left alone' % name)
+    if time.monotonic() > deadline:
+      sys.exit('%s timed out' % name)
   if name == 'worker-0':
     print('worker-0 saves')
     with open(ended, 'w'):

@@ -1,4 +1,4 @@
-"""Helpers of all tests: the project's folder, and running its programs."""
+"""Helpers for all tests: the project's folder, and ways to run its programs."""
 
 import contextlib
 import itertools
@@ -15,11 +15,11 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(
 
 @contextlib.contextmanager
 def parsed_flags(define_flags, *arguments):
-  """Parses a program's flags for the body, and forgets them afterwards.
+  """Defines and parses a program's flags, and removes them afterwards.
 
   Args:
-    define_flags: the program's function of that name.
-    *arguments: its command line without the program.
+    define_flags: function that defines the program's flags.
+    *arguments: command-line arguments.
 
   Yields:
     The parsed flags.
@@ -35,12 +35,12 @@ def parsed_flags(define_flags, *arguments):
 
 
 def run_program(program, *arguments, **kwargs):
-  """Runs a program in a process of its own.
+  """Runs a program in a new process.
 
   Args:
-    program: its path in the project.
-    *arguments: its command line.
-    **kwargs: for subprocess.run.
+    program: path of the program in the project.
+    *arguments: command-line arguments.
+    **kwargs: further arguments of subprocess.run.
 
   Returns:
     The subprocess.CompletedProcess, with text in stdout and stderr.
@@ -51,7 +51,7 @@ def run_program(program, *arguments, **kwargs):
 
 
 def slow_by_turns(names):
-  """Returns parameters of slow tests: half of them for each engine."""
+  """Returns pytest parameters marked slow, for each engine every second one."""
   return [pytest.param(name, marks=[pytest.mark.slow,
                                     pytest.mark.engine(engine)])
           for name, engine in zip(names, itertools.cycle(['tf1', 'tf2']))]

@@ -1,4 +1,4 @@
-"""A tree of ImageNet photos and lists, and its conversion."""
+"""Small tree of ImageNet photos and lists, and its conversion."""
 
 import pytest
 
@@ -13,7 +13,7 @@ VALIDATION = ['validation-%05d-of-00002' % index for index in range(2)]
 
 
 def make_tree(folder, photos=6):
-  """Makes train/<id>/, a flat validation/ with its classes, and boxes.csv."""
+  """Makes train/<id>/, a flat validation/, classes.txt of it, and boxes.csv."""
   for index, wordnet_id in enumerate(IDS):
     (folder / 'train' / wordnet_id).mkdir(parents=True)
     for number in range(photos):
@@ -33,6 +33,7 @@ def make_tree(folder, photos=6):
 
 
 def convert(tree, to, **kwargs):
+  """Converts the tree into the folder `to`; kwargs replace the arguments."""
   arguments = dict(
       train_dir=str(tree / 'train'), validation_dir=str(tree / 'validation'),
       validation_labels=str(tree / 'classes.txt'),
@@ -55,7 +56,7 @@ def read(folder, *names):
 
 
 def only(tree, to, split, **kwargs):
-  """Converts one split, without any other argument."""
+  """Converts one split, with no further arguments than kwargs."""
   return convert_imagenet.convert(
       str(to), **{split + '_dir': str(tree / split)}, **kwargs)
 

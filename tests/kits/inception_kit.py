@@ -1,4 +1,4 @@
-"""Small Inception networks, and checks of a graph beyond its variables."""
+"""Small Inception networks, and checks of a graph other than of variables."""
 
 from compat import tf
 from kits import nets_kit
@@ -14,7 +14,7 @@ SMALL_V1 = SMALL_V2 = (
     Conv('Mixed_5c', 256, (1, 1)),
 )
 
-# The same of Inception V3; its auxiliary classifier reads Mixed_6e.
+# The same for Inception V3, whose auxiliary classifier reads Mixed_6e.
 SMALL_V3 = (
     Conv('Conv2d_1a', 16, (3, 3), 2, 'VALID'),
     MaxPool('Conv2d_2a', (3, 3), 1, 'VALID'),
@@ -27,18 +27,18 @@ SMALL_V3 = (
     Conv('Mixed_7c', 256, (1, 1)),
 )
 
-# Of an operation that draws a variable's first value.
+# End of the name of a constant: the stddev of a variable's initializer.
 _STDDEV = '/Initializer/truncated_normal/stddev'
 
 
 def check_base(base, names, output, shape):
-  """Checks a base that was built without arg scope.
+  """Asserts properties of a base that was built without an arg scope.
 
   Args:
-    base: (graph, its output, its end points).
-    names: of the end points, in order.
-    output: name of the operation that gives the output.
-    shape: of the output.
+    base: (graph, output, end points).
+    names: names of the end points, in order.
+    output: name of the operation of the output.
+    shape: shape of the output.
   """
   graph, net, end_points = base
   assert list(end_points) == names
@@ -53,29 +53,29 @@ def check_base(base, names, output, shape):
 def pools():
   """Returns {scope: (kind, kernel, stride, padding)} of the default graph.
 
-  The scope is without the network's, kind is the type of the operation, and
-  kernel and stride are [height, width].
+  The scope does not contain that of the network. The kind is the type of the
+  operation; kernel and stride are [height, width].
   """
-  found = {}
+  parameters = {}
   for op in tf.get_default_graph().get_operations():
     if op.type in ('MaxPool', 'AvgPool'):
       scope = '/'.join(op.name.split('/')[1:-1])
-      found[scope] = (op.type, list(op.get_attr('ksize'))[1:3],
-                      list(op.get_attr('strides'))[1:3],
-                      op.get_attr('padding').decode())
-  return found
+      parameters[scope] = (op.type, list(op.get_attr('ksize'))[1:3],
+                           list(op.get_attr('strides'))[1:3],
+                           op.get_attr('padding').decode())
+  return parameters
 
 
 def same_pool(kind, stride=1):
-  """Returns what `pools` says of a 3x3 pool with padding."""
+  """Returns the value in `pools` of a 3 x 3 pool with padding."""
   return (kind, [3, 3], [stride] * 2, 'SAME')
 
 
 def stddevs():
-  """Returns {variable: stddev} of those that start as a truncated normal.
+  """Returns {variable: stddev} of truncated normal initializers.
 
-  The names are without the network's scope. slim's default initializer draws
-  from a uniform distribution, so these are what the network itself asks for.
+  The names do not contain the network's scope. slim's default initializer is a
+  uniform distribution, so these are the initializers that the network sets.
   """
   graph = tf.get_default_graph()
   return {

@@ -6,17 +6,21 @@ from kits import dataset_kit
 
 
 def preprocess(image, height, width):
-  """Evaluation's kind of preprocessing: the same each time."""
+  """Resizes an image: deterministic, as for evaluation."""
   return tf.image.resize_images(tf.cast(image, tf.float32), [height, width])
 
 
 def preprocess_randomly(image, height, width):
+  """Resizes an image and adds a random number, as random as for training."""
   image = preprocess(image, height, width)
   return image + tf.random_uniform([], maxval=1000)
 
 
 def make_dataset(folder, sizes, num_classes=2, labels=None):
-  """A Dataset of files with so many records each, named by their numbers."""
+  """Returns a Dataset of files with the given numbers of records.
+
+  The file name of each photo is its number, from 0.
+  """
   paths = dataset_kit.make_shards(folder, 'pets', 'train', sizes, num_classes)
   return record_dataset.make_dataset(
       list(map(str, paths)), sum(sizes),
@@ -24,7 +28,7 @@ def make_dataset(folder, sizes, num_classes=2, labels=None):
 
 
 def run(make_batches, count=None):
-  """Runs `count` batches, or all; returns a list of dicts of arrays."""
+  """Returns the first `count` batches, or all: list of dicts of arrays."""
   with tf.Graph().as_default(), tf.Session() as session:
     batches = make_batches()
     element = tf.data.make_one_shot_iterator(batches).get_next()
@@ -38,20 +42,24 @@ def run(make_batches, count=None):
 
 
 def train(dataset, count, batch_size=4, preprocessing_fn=preprocess, **kwargs):
+  """Returns batches for training, as `run` does."""
   return run(lambda: input_pipeline.training_batches(
       dataset, preprocessing_fn, 8, batch_size, **kwargs), count)
 
 
 def evaluate(dataset, batch_size=4, preprocessing_fn=preprocess, **kwargs):
+  """Returns all batches for evaluation, as `run` does."""
   return run(lambda: input_pipeline.evaluation_batches(
       dataset, preprocessing_fn, 8, batch_size, **kwargs))
 
 
 def names(batches):
+  """Returns the numbers of the photos in batches, in order."""
   return [int(name) for batch in batches for name in batch['filename']]
 
 
 def decode(encoded, channels=3, size=(10, 12)):
+  """Returns the pixels of a photo file, decoded by photo_to_input."""
   with tf.Graph().as_default(), tf.Session() as session:
     image = input_pipeline.photo_to_input(
         tf.constant(encoded), lambda image, *_: tf.cast(image, tf.float32),

@@ -6,7 +6,7 @@ r"""Writes tests/data/nets/<name>.json from a checkout of slim.
 
 It runs slim's own networks, on TensorFlow 1.15: slim of 2018 needs tf.contrib.
 A file has the variables, end points, output nodes and, with seeded weights, the
-logits of an evaluation network for 11 classes and batch 1.
+logits of an evaluation network for 11 classes and a batch of 1.
 """
 
 import importlib
@@ -51,7 +51,7 @@ def load_slim(folder):
   """
   if not os.path.isfile(os.path.join(folder, 'nets', 'nets_factory.py')):
     raise InputError('--slim_dir: %r has no nets/nets_factory.py' % folder)
-  # Before the project's own `nets`.
+  # First, so that `nets` is slim's package and not the project's.
   sys.path.insert(0, os.path.abspath(folder))
   return importlib.import_module('nets.nets_factory')
 
@@ -62,7 +62,7 @@ def network_facts(nets_factory, name):
   Args:
     nets_factory: slim's module, or one with its networks_map and
       get_network_fn.
-    name: of the network.
+    name: name of the network.
 
   Returns:
     The contents of its JSON file, a dict.

@@ -1,11 +1,11 @@
-"""Values and weights of a small graph, for the tests of MobileNets."""
+"""Values and weights of small graphs, for tests of MobileNets."""
 
 from compat import tf
 from kits import nets_kit
 
 
 def run(outputs, seeded=True):
-  """Returns the values of tensors, with weights by name or the first ones."""
+  """Returns the values of tensors, with seeded or with initial weights."""
   with tf.Session() as session:
     if seeded:
       nets_kit.load_seeded_weights(session, tf.global_variables())

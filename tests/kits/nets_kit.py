@@ -1,7 +1,7 @@
-"""Golden values of slim's networks, and seeded weights to compare logits.
+"""Golden values of slim's networks, and the seeded weights of their logits.
 
 The values are in data/nets. make_nets_facts.py computes them with slim's own
-networks on TensorFlow 1.15.5, for 11 classes and batch 1.
+networks on TensorFlow 1.15.5, for 11 classes and a batch of 1.
 """
 
 import json
@@ -31,7 +31,7 @@ def seeded_image(size, channels):
 
 
 def load_seeded_weights(session, variables):
-  """Sets each variable to the reference's function of its name and shape."""
+  """Sets each variable to values that depend on its name and shape only."""
   values = {}
   for variable in variables:
     initial = variable.initializer.inputs[1]

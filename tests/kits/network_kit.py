@@ -16,7 +16,7 @@ BATCH = 8
 
 
 def network_fn(model_name, num_classes, weight_decay=0.0, is_training=False):
-  """Stands in for nets_factory.get_network_fn: Backbone, then Aux and Head."""
+  """Replaces nets_factory.get_network_fn. Scopes: Backbone, Aux and Head."""
   del model_name
 
   def build(images):
@@ -32,7 +32,7 @@ def network_fn(model_name, num_classes, weight_decay=0.0, is_training=False):
       net = slim.fully_connected(backbone, 6, scope='Head/fc', **norm)
       logits = slim.fully_connected(net, num_classes, activation_fn=None,
                                     scope='Head/logits')
-    # fc4 are the features of cifarnet, whose name it has in some tests.
+    # fc4 is the end point of cifarnet's features: some tests use its name.
     return logits, {'AuxLogits': aux, 'Logits': logits, 'fc4': net}
 
   return build
@@ -46,7 +46,7 @@ def photos(seed=0):
 
 
 class _Photos:
-  """Stands in for the iterator over augmented photos."""
+  """Replaces the iterator over augmented photos."""
 
   @staticmethod
   def get_next():
@@ -56,14 +56,14 @@ class _Photos:
 @contextlib.contextmanager
 def training(monkeypatch, *arguments, scopes=(), next_batch=None,
              dataset_dir='/nowhere'):
-  """Builds the graph that a command line asks for, as the default graph.
+  """Builds the training graph of a command line, as the default graph.
 
   Args:
-    monkeypatch: the fixture.
+    monkeypatch: pytest's fixture.
     *arguments: flags of train_image_classifier.py.
     scopes: trainable scopes.
     next_batch: as for training.graph.build; None: the photos of `photos`.
-    dataset_dir: where a manifest may lie.
+    dataset_dir: folder that may have a manifest.
 
   Yields:
     The TrainingGraph.
@@ -82,9 +82,10 @@ def training(monkeypatch, *arguments, scopes=(), next_batch=None,
 
 @contextlib.contextmanager
 def session():
-  """Yields a session with initial values, as slim.learning.train makes it."""
-  with tf.Session(config=tf.ConfigProto(allow_soft_placement=True)) as made:
-    made.run([tf.global_variables_initializer(),
-              tf.local_variables_initializer()])
-    made.run(tf.tables_initializer())
-    yield made
+  """Yields a session with initial values, like that of slim.learning.train."""
+  config = tf.ConfigProto(allow_soft_placement=True)
+  with tf.Session(config=config) as new_session:
+    new_session.run([tf.global_variables_initializer(),
+                     tf.local_variables_initializer()])
+    new_session.run(tf.tables_initializer())
+    yield new_session

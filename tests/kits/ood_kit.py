@@ -1,4 +1,4 @@
-"""A tiny run with a feature cache, for the tests of OOD detection."""
+"""A tiny run with a feature cache, for tests of OOD detection."""
 
 import io
 import shutil
@@ -30,12 +30,12 @@ def make_run(data, folder, *flags):
 
 
 def copy_run(train_dir, target):
-  """Copies a train directory; returns where it is."""
+  """Copies a train directory to `target`; returns its path."""
   return shutil.copytree(train_dir, str(target))
 
 
 def far_photos():
-  """Returns photos that look like none of the colours: list of bytes."""
+  """Returns photos that resemble no class: list of bytes."""
   photos = []
   for seed in range(3):
     pixels = np.random.RandomState(seed).randint(0, 2, (6, 5, 3)) * 255

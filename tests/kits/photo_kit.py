@@ -1,4 +1,4 @@
-"""Photo files of rare kinds, written byte by byte."""
+"""Photo files of rare formats, built from bytes."""
 
 import io
 import struct
@@ -22,8 +22,8 @@ def encode(image, kind, **options):
 
 def smooth(width=80, height=60):
   """Returns an RGB image without sharp edges, so that JPEG changes little."""
-  few = np.random.RandomState(3).randint(0, 256, (4, 5, 3)).astype(np.uint8)
-  return Image.fromarray(few).resize((width, height), Image.BICUBIC)
+  pixels = np.random.RandomState(3).randint(0, 256, (4, 5, 3)).astype(np.uint8)
+  return Image.fromarray(pixels).resize((width, height), Image.BICUBIC)
 
 
 def exif(orientation):
@@ -43,8 +43,8 @@ def png(width, height, bits, color_type, pixels, before=b'', after=b''):
 
   Args:
     width, height: in pixels.
-    bits: per channel.
-    color_type: of PNG: 0 grey, 2 RGB, 3 palette, 4 grey and alpha, 6 RGBA.
+    bits: bits per channel.
+    color_type: 0 grey, 2 RGB, 3 palette, 4 grey and alpha, 6 RGBA.
     pixels: bytes of all rows.
     before, after: chunks before and after the pixels.
   """
@@ -71,8 +71,8 @@ def tiff(pixels, bits=16, photometric=1, xmp=None):
 
   Args:
     pixels: `[height, width]`, `[height, width, 3]` or, with alpha, `[height,
-      width, 4]` array; bytes where bits is 12, packed.
-    bits: per channel.
+      width, 4]` array; if bits is 12, of an even width without channels.
+    bits: bits per channel, 12 or 16; 12 are packed.
     photometric: 0: grey, 0 is white; 1: grey, 0 is black; 2: RGB.
     xmp: bytes, or None.
   """
@@ -80,31 +80,33 @@ def tiff(pixels, bits=16, photometric=1, xmp=None):
   channels = 1 if pixels.ndim == 2 else pixels.shape[2]
   content = (_pack_12_bits(pixels) if bits == 12 else
              pixels.astype('<u2').tobytes())
-  rows = [(256, _LONG, [width]), (257, _LONG, [height]),
-          (258, _SHORT, [bits] * channels), (259, _SHORT, [1]),
-          (262, _SHORT, [photometric]), (273, _LONG, [8]),
-          (277, _SHORT, [channels]), (278, _LONG, [height]),
-          (279, _LONG, [len(content)])]
+  fields = [(256, _LONG, [width]), (257, _LONG, [height]),
+            (258, _SHORT, [bits] * channels), (259, _SHORT, [1]),
+            (262, _SHORT, [photometric]), (273, _LONG, [8]),
+            (277, _SHORT, [channels]), (278, _LONG, [height]),
+            (279, _LONG, [len(content)])]
   if channels == 4:
-    rows.append((338, _SHORT, [2]))
+    fields.append((338, _SHORT, [2]))
   if xmp:
-    rows.append((700, _BYTE, list(xmp)))
+    fields.append((700, _BYTE, list(xmp)))
   start = 8 + len(content)
-  directory, beside = struct.pack('<H', len(rows)), b''
-  end = start + 2 + 12 * len(rows) + 4
-  for tag, kind, values in rows:
+  # Values of more than 4 bytes are stored after the directory.
+  directory, long_values = struct.pack('<H', len(fields)), b''
+  end = start + 2 + 12 * len(fields) + 4
+  for tag, kind, values in fields:
     data = struct.pack('<%d%s' % (len(values), {1: 'B', 3: 'H', 4: 'I'}[kind]),
                        *values)
     if len(data) > 4:
-      data, beside = struct.pack('<I', end + len(beside)), beside + data
+      data, long_values = (struct.pack('<I', end + len(long_values)),
+                           long_values + data)
     directory += struct.pack('<HHI', tag, kind, len(values)) + data.ljust(
         4, b'\0')
   return (b'II*\0' + struct.pack('<I', start) + content + directory +
-          b'\0' * 4 + beside)
+          b'\0' * 4 + long_values)
 
 
 def _pack_12_bits(pixels):
-  """Returns rows of an even number of values, two in three bytes."""
+  """Returns the bytes of rows of even length: three bytes per two values."""
   first, second = pixels[:, ::2].astype(int), pixels[:, 1::2].astype(int)
   packed = np.stack([first >> 4, (first & 15) << 4 | second >> 8,
                      second & 255], -1)
@@ -127,35 +129,35 @@ def bmp32(pixels):
 
 
 def small_frame_gif(canvas, left, top, frame):
-  """Returns a GIF whose only frame lies somewhere on its canvas.
+  """Returns a GIF whose only frame covers a part of its canvas.
 
   Args:
     canvas: (width, height).
-    left, top: where the frame is.
+    left, top: position of the frame.
     frame: image of mode P.
   """
   data = encode(frame, 'GIF')
   size = struct.pack('<HH', *frame.size)
-  at = data.index(b',\0\0\0\0' + size)
-  return (data[:6] + struct.pack('<HH', *canvas) + data[10:at + 1] +
-          struct.pack('<HH', left, top) + data[at + 5:])
+  start = data.index(b',\0\0\0\0' + size)  # Of the image descriptor.
+  return (data[:6] + struct.pack('<HH', *canvas) + data[10:start + 1] +
+          struct.pack('<HH', left, top) + data[start + 5:])
 
 
 def cmyk_jpegs():
-  """Returns JPEGs of four channels: {name: bytes}."""
-  inks = encode(smooth().convert('CMYK'), 'JPEG', subsampling=0, quality=95)
-  at = inks.index(b'\xff\xee\x00\x0eAdobe')
+  """Returns JPEGs with four channels: {name: bytes}."""
+  cmyk = encode(smooth().convert('CMYK'), 'JPEG', subsampling=0, quality=95)
+  start = cmyk.index(b'\xff\xee\x00\x0eAdobe')  # Of the marker.
   return {
-      'cmyk': inks,
-      'cmyk without a marker': inks[:at] + inks[at + 16:],
-      'ycck': inks[:at + 15] + b'\x02' + inks[at + 16:],
+      'cmyk': cmyk,
+      'cmyk without a marker': cmyk[:start] + cmyk[start + 16:],
+      'ycck': cmyk[:start + 15] + b'\x02' + cmyk[start + 16:],
   }
 
 
 def transparent_pngs():
   """Returns PNGs with each kind of transparency: {name: bytes}.
 
-  All are rows of 48 pixels, of which the first 16 are transparent.
+  The rows have 48 pixels, of which the first 16 are transparent.
   """
   def rows(bits, *colors):
     values = np.repeat(np.array(colors), 16, 0)

@@ -1,4 +1,4 @@
-"""Small archives in the form of the public data sets, and their server."""
+"""Small archives in the formats of the public data sets, and their server."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def cifar_batch(number, count=4):
 
 
 def cifar_bytes(pixels, labels):
-  """Returns a batch as the archive has it, byte by byte."""
+  """Returns a batch in the binary format of the archive."""
   return b''.join(
       bytes([label]) + b''.join(photo[:, :, channel].tobytes()
                                 for channel in range(3))
@@ -42,6 +42,11 @@ def cifar_bytes(pixels, labels):
 
 
 def cifar_archive(**changes):
+  """Returns a small archive of CIFAR-10.
+
+  Args:
+    **changes: {file name: bytes} that replace files; None omits a file.
+  """
   files = {'data_batch_%d.bin' % number: cifar_bytes(*cifar_batch(number))
            for number in range(1, 6)}
   files['test_batch.bin'] = cifar_bytes(*cifar_batch(6))
@@ -51,11 +56,12 @@ def cifar_archive(**changes):
                              for name, data in files.items() if data})
 
 
-def flowers_archive(a_kind=4):
+def flowers_archive(per_class=4):
+  """Returns a small archive of flowers."""
   files = {'flower_photos/LICENSE.txt': b'text'}
   number = 0
   for kind in public_sets.FLOWERS_LABELS:
-    for index in range(a_kind):
+    for index in range(per_class):
       number += 1
       files['flower_photos/%s/%d.jpg' % (kind, index)] = (
           dataset_kit.photo_bytes(number))
@@ -64,25 +70,29 @@ def flowers_archive(a_kind=4):
 
 @pytest.fixture
 def server(monkeypatch):
-  """Serves all three data sets, small; their known sizes and checksums
-  are adapted."""
+  """Serves small archives of all data sets; yields the FileServer.
+
+  The expected sizes and checksums are replaced by those of the archives.
+  """
   monkeypatch.setattr(fetch, 'WAITS', (0,) * 3)
   monkeypatch.setenv('no_proxy', '*')
-  with download_kit.running() as kit:
-    served = dict(mnist_files(), **{
+  with download_kit.running() as file_server:
+    archives = dict(mnist_files(), **{
         convert_cifar10.ARCHIVE: cifar_archive(),
         convert_flowers.ARCHIVE: flowers_archive()})
-    kit.files.update({'/' + name: data for name, data in served.items()})
+    file_server.files.update({
+        '/' + name: data for name, data in archives.items()})
     monkeypatch.setattr(convert_mnist, 'ADDRESSES',
-                        (kit.url + '/gone/', kit.url + '/'))
+                        (file_server.url + '/gone/', file_server.url + '/'))
     monkeypatch.setattr(convert_mnist, 'FILES', {
         split: tuple(
-            (name, len(served[name]), download_kit.sha256(served[name]))
-            for name, *_ in pair)
-        for split, pair in convert_mnist.FILES.items()})
+            (name, len(archives[name]), download_kit.sha256(archives[name]))
+            for name, *_ in files)
+        for split, files in convert_mnist.FILES.items()})
     for module in (convert_cifar10, convert_flowers):
-      monkeypatch.setattr(module, 'URLS', (kit.url + '/' + module.ARCHIVE,))
-      monkeypatch.setattr(module, 'SIZE', len(served[module.ARCHIVE]))
+      monkeypatch.setattr(module, 'URLS',
+                          (file_server.url + '/' + module.ARCHIVE,))
+      monkeypatch.setattr(module, 'SIZE', len(archives[module.ARCHIVE]))
       monkeypatch.setattr(module, 'SHA256',
-                          download_kit.sha256(served[module.ARCHIVE]))
-    yield kit
+                          download_kit.sha256(archives[module.ARCHIVE]))
+    yield file_server

@@ -1,4 +1,4 @@
-"""Reads the files of a training run, for the tests of the kinds of runs."""
+"""Files and evaluations of training runs, and runs of a tiny network."""
 
 import contextlib
 import csv
@@ -14,15 +14,15 @@ from kits import network_kit
 from kits.helpers import parsed_flags
 from nets import nets_factory
 
-# Of the tiny network; all else is its backbone.
+# Flag for the tiny network: all other layers are its frozen backbone.
 TINY_HEAD = '--trainable_scopes=Head/logits'
 
 
 @contextlib.contextmanager
 def tiny_networks():
-  """Has --model_name=cifarnet stand for the network of network_kit.py.
+  """Replaces the network of --model_name=cifarnet by that of network_kit.py.
 
-  It has batch norm and an auxiliary head, and runs in half the time.
+  That has batch norm and an auxiliary head, and runs in half the time.
   """
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(nets_factory, 'get_network_fn', network_kit.network_fn)
@@ -36,7 +36,7 @@ def evaluations(folder):
 
 
 def listed_paths(folder):
-  """Returns the paths in TensorFlow's list as they are, oldest first."""
+  """Returns the paths in TensorFlow's list of checkpoints, oldest first."""
   with open(os.path.join(str(folder), 'checkpoint'), encoding='utf-8') as file:
     newest, *paths = re.findall(': "(.*)"', file.read())
   assert newest == paths[-1]
@@ -44,15 +44,15 @@ def listed_paths(folder):
 
 
 def evaluate(checkpoint, eval_dir, *flags):
-  """Has eval_image_classifier.py count the validation photos.
+  """Evaluates the validation photos with eval_image_classifier.py.
 
   Args:
-    checkpoint: path of a checkpoint, or folder of one.
-    eval_dir: folder for what it writes.
-    *flags: more of its flags.
+    checkpoint: path of a checkpoint, or of its folder.
+    eval_dir: output folder.
+    *flags: further flags.
 
   Returns:
-    Photos, accuracy and mean cross entropy.
+    Number of photos, accuracy and mean cross entropy.
   """
   with parsed_flags(eval_image_classifier.define_flags,
                     '--checkpoint_path=%s' % checkpoint,
@@ -60,9 +60,11 @@ def evaluate(checkpoint, eval_dir, *flags):
                     '--dataset_split_name=validation', *flags):
     eval_image_classifier.main([])
   with open(os.path.join(str(eval_dir), 'metrics.jsonl')) as file:
-    found = json.loads(file.readlines()[-1])
+    metrics = json.loads(file.readlines()[-1])
   with open(os.path.join(str(eval_dir), 'predictions-validation-%d.csv' %
-                         found['global_step'])) as file:
-    shares = [float(row['label_probability']) for row in csv.DictReader(file)]
-  assert len(shares) == found['photos']
-  return found['photos'], found['accuracy'], -np.mean(np.log(shares))
+                         metrics['global_step'])) as file:
+    probabilities = [float(row['label_probability'])
+                     for row in csv.DictReader(file)]
+  assert len(probabilities) == metrics['photos']
+  return (metrics['photos'], metrics['accuracy'],
+          -np.mean(np.log(probabilities)))

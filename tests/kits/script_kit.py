@@ -7,7 +7,7 @@ from kits.helpers import ROOT
 
 
 def run_script(name, *arguments, env=None, check=True):
-  """Runs a script of the root; returns its CompletedProcess with text."""
+  """Runs a script of the project; returns its CompletedProcess with text."""
   done = subprocess.run([os.path.join(ROOT, name), *arguments], env=env,
                         capture_output=True, text=True, timeout=300,
                         stdin=subprocess.DEVNULL)

@@ -1,4 +1,4 @@
-"""What the tests of the live graph and of the server share."""
+"""Graphs, services and servers for tests of the live graph and the server."""
 
 import math
 import os
@@ -25,8 +25,8 @@ def export(folder, name, labels=None):
 
   Args:
     folder: pathlib.Path.
-    name: of the file, without .pb; its label file lies beside it.
-    labels: names of its classes; None: those of serving_kit.
+    name: file name without .pb; the label file is in the same folder.
+    labels: names of the classes; None: those of serving_kit.
 
   Returns:
     The path of the graph, a pathlib.Path.
@@ -40,33 +40,37 @@ def export(folder, name, labels=None):
 
 
 def put(source, target):
-  """Puts a copy of a file in the place of another at once, as export does."""
-  aside = target.with_suffix('.aside')
-  aside.write_bytes(source.read_bytes())
-  os.replace(str(aside), str(target))
+  """Replaces a file atomically by a copy of another, as the export does."""
+  temporary = target.with_suffix('.aside')
+  temporary.write_bytes(source.read_bytes())
+  os.replace(str(temporary), str(target))
 
 
 def serve(path, load=None, **options):
-  """Returns a Service of a graph; `load` in place of the usual one."""
+  """Returns a Service of a graph, which `load` loads, if given."""
   load = load or (lambda: Classifier.from_frozen_graph(str(path)))
   return Service(GraphSource(load, str(path)), **options)
 
 
 def wait_until(condition, seconds=20):
-  """Waits until `condition()` is true, else fails."""
-  end = time.monotonic() + seconds
+  """Waits until `condition()` is true; fails after `seconds`."""
+  deadline = time.monotonic() + seconds
   while not condition():
-    assert time.monotonic() < end, 'it did not come true in %d s' % seconds
+    assert time.monotonic() < deadline, 'timed out after %d s' % seconds
     time.sleep(0.01)
 
 
 class Process:
-  """server.py in a process of its own, on a free port; a context manager.
+  """Process of server.py on a free port; a context manager.
 
-  Arguments are its flags, named ones its environment.
+  Args:
+    *arguments: flags of server.py.
+    **environment: further environment variables.
 
   Attributes:
-    port: where it listens, from `wait_until_it_listens` on.
+    port: its port, None before `wait_until_it_listens`.
+    lines: lines that it has written to stderr.
+    process: the subprocess.Popen.
   """
 
   def __init__(self, *arguments, **environment):
@@ -76,7 +80,7 @@ class Process:
         [sys.executable, os.path.join(ROOT, 'server.py'), '--port=0',
          *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         cwd=ROOT, env=dict(os.environ, **environment),
-        # Where the tests run in a shell's background, Ctrl-C is ignored.
+        # A shell that runs the tests in the background may have ignored SIGINT.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     self._reader = threading.Thread(target=self._read, daemon=True)
     self._reader.start()
@@ -95,6 +99,7 @@ class Process:
     self.process.stdout.close()
 
   def wait_until_it_listens(self):
+    """Waits until it prints its port; returns the Process."""
     line = self.process.stdout.readline()
     match = re.search('listening on port ([0-9]+)', line)
     assert match, (line, self.lines)
@@ -102,24 +107,24 @@ class Process:
     return self
 
   def wait(self):
-    """Returns its exit status, and the lines that it wrote to stderr."""
+    """Waits until it exits; returns its exit status and its lines of stderr."""
     status = self.process.wait(60)
     self._reader.join(10)
     return status, self.lines
 
 
 class Running:
-  """A server on a free port that runs in a thread of this process.
+  """Server on a free port, run by a thread of this process.
 
   Args:
     application: WSGI application.
-    drain_secs: seconds that it answers after it was told to end.
-    url_prefix, request_secs: as of server.listen.
+    drain_secs: seconds for open requests after `stop`.
+    url_prefix, request_secs: as for server.listen.
 
   Attributes:
     address: host and port.
     server: the waitress server.
-    ends: list that gets what `run` returns.
+    ends: list to which the result of the server's `run` is added.
   """
 
   def __init__(self, application, drain_secs=60, url_prefix='',
@@ -138,13 +143,13 @@ class Running:
     self.server.stop()
 
   def join(self):
-    """Waits for its end; returns its statuses."""
+    """Waits until it ends; returns `ends`."""
     self._thread.join(30)
     return self.ends
 
 
 def multipart(data):
-  """Returns the body of an upload, and its headers."""
+  """Returns the body and the headers of an upload."""
   boundary = 'x' * 40
   body = (('--%s\r\nContent-Disposition: form-data; name="file"; '
            'filename="cat.jpg"\r\n\r\n' % boundary).encode() + data +
@@ -156,5 +161,5 @@ def upload(port, data):
   """Uploads a photo as the page does; returns status, headers and text."""
   body, headers = multipart(data)
   request = urllib.request.Request('http://127.0.0.1:%d/' % port, body, headers)
-  with urllib.request.urlopen(request, timeout=30) as reply:
-    return reply.status, reply.headers, reply.read().decode()
+  with urllib.request.urlopen(request, timeout=30) as response:
+    return response.status, response.headers, response.read().decode()

@@ -1,5 +1,7 @@
-"""What the tests of the server's pages and API share: a service that needs no
-network, photos, and forms as browsers send them."""
+"""A service without a neural network, photos, and forms as browsers send them.
+
+For tests of the server's pages and API.
+"""
 
 import io
 
@@ -17,11 +19,14 @@ BOUNDARY = b'----WebKitFormBoundaryAbc123'
 
 
 class FakeService:
-  """Scores that are known beforehand; remembers what it was given.
+  """Service with fixed scores, which records the photos that it gets.
 
   Attributes:
-    error: what predict_each raises, or says of every photo where it is a
-      PhotoError.
+    seen: list of the photos, as bytes.
+    error: exception that predict_each raises, or returns for each photo if it
+      is a PhotoError.
+    known: value of `known` in each prediction.
+    ready: result of is_ready.
   """
 
   def __init__(self, labels=LABELS, scores=SCORES):
@@ -59,7 +64,7 @@ class FakeService:
 
 
 def short(value):
-  """Names a test after bytes that may be many; None: pytest's own name."""
+  """Returns a short test id for long bytes, else None for pytest's id."""
   if isinstance(value, bytes) and len(value) > 20:
     return '%r of %d bytes' % (value[:12], len(value))
   return None
@@ -78,7 +83,7 @@ def photo(kind='JPEG', size=(8, 6), color=(200, 30, 90), **options):
 
 
 def part(content, name=b'file', filename=b'a.jpg', boundary=BOUNDARY):
-  """Returns the bytes of one part of a form; filename None makes a field."""
+  """Returns the bytes of one part of a form; a field if filename is None."""
   disposition = b'form-data; name="%s"' % name
   if filename is not None:
     disposition += b'; filename="%s"' % filename
@@ -97,6 +102,6 @@ def form_type(boundary=BOUNDARY):
 
 
 def post_form(client, path, *contents, **options):
-  """Posts files in a form; returns the answer."""
+  """Posts files in a form; returns the response."""
   return client.post(path, data=form(*contents), content_type=form_type(),
                      **options)

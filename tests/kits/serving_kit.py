@@ -1,5 +1,7 @@
-"""What the tests of export, classifier and server share: a tiny trained-like
-network, photos, and a way to run a program in this process."""
+"""Checkpoints with random weights, photos, and programs run in this process.
+
+For tests of export, classifier and server.
+"""
 
 import contextlib
 import io
@@ -22,13 +24,14 @@ def save_checkpoint(folder, model_name='mobilenet_v1_025', labels=None,
   """Writes a checkpoint of a network with random weights.
 
   Args:
-    folder: train directory, made where there is none.
+    folder: train directory, created if it does not exist.
     model_name: key of nets_factory.
-    labels: names by output index; None takes LABELS.
+    labels: names by output index; None: LABELS.
     size: height and width of the input in pixels.
-    with_run: whether a run.json is written beside it.
-    decay: None, or moving averages are saved as well; they are all zero.
-    step: its global step.
+    with_run: whether to write a run.json.
+    decay: decay of moving averages, which are saved as zeros; None: no
+      averages.
+    step: global step.
 
   Returns:
     The checkpoint's prefix.
@@ -60,10 +63,10 @@ def save_checkpoint(folder, model_name='mobilenet_v1_025', labels=None,
 
 
 def _load_weights(session, row):
-  """Loads weights that let photos differ after many layers.
+  """Loads weights with which the outputs of different photos differ.
 
-  With the networks' own initializers they do not, for batch norm in inference
-  mode does not scale anything back.
+  With the networks' own initializers, activations vanish after many layers,
+  because batch norm in inference mode does not scale them back.
   """
   for index, variable in enumerate(tf.trainable_variables()):
     shape = variable.shape.as_list()
@@ -72,7 +75,8 @@ def _load_weights(session, row):
       continue
     depthwise = name.endswith('depthwise_weights')
     fan_in = np.prod(shape[:2 if depthwise else -1])
-    # So small an image leaves one pixel, all else under a kernel is padding.
+    # The last layers of a small image have one pixel: all others that a kernel
+    # reads are padding.
     gain = 9 if depthwise or name.startswith(row.classifier_scopes[0]) else 2
     values = np.random.RandomState(index).normal(size=shape)
     session.run(variable.initializer, {
@@ -100,11 +104,11 @@ def write_photos(folder, count):
 
 @contextlib.contextmanager
 def parsed_flags(program, *arguments):
-  """Defines a program's flags and parses `arguments`, for this block only.
+  """Defines and parses a program's flags, and removes them afterwards.
 
   Args:
     program: module with `define_flags`.
-    *arguments: the command line.
+    *arguments: command-line arguments.
 
   Yields:
     argv for its `main`.

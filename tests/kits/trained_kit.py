@@ -1,4 +1,4 @@
-"""A tiny converted data set and short training runs, for several tests."""
+"""A tiny converted data set, and short training runs on it."""
 
 import io
 
@@ -13,7 +13,7 @@ from runs import checkpoints
 
 CLASSES = ['blue', 'green', 'red']
 NAME = 'colours'
-# Small graphs: a run takes a second or two. MOBILENET has batch norm.
+# Small networks: a run takes a second or two. MOBILENET has batch norm.
 MODEL = 'cifarnet'
 MOBILENET = ['--model_name=mobilenet_v1_025', '--train_image_size=32']
 
@@ -28,11 +28,11 @@ def colour_photo(label, number):
   return buffer.getvalue()
 
 
-def make_photos(folder, a_class=10):
-  """Writes `<folder>/<class>/<number>.jpg`."""
+def make_photos(folder, per_class=10):
+  """Writes `<folder>/<class>/<number>.jpg`, `per_class` photos per class."""
   for label, name in enumerate(CLASSES):
     (folder / name).mkdir(parents=True)
-    for number in range(a_class):
+    for number in range(per_class):
       (folder / name / ('%02d.jpg' % number)).write_bytes(
           colour_photo(label, number))
 

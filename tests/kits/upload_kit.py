@@ -1,6 +1,7 @@
-"""Invalid and hostile uploads, each drawn from a random.Random.
+"""Invalid and hostile uploads, drawn at random.
 
-KINDS maps a name to a function of (draw, photos) that returns an Upload.
+Each kind is a function of (draw, photos), as for `draw_upload`, that returns an
+Upload.
 """
 
 import collections
@@ -9,11 +10,12 @@ import zlib
 
 from kits import service_kit as kit
 
-# What goes after the request line: headers (list of bytes) and body. statuses:
-# what may be answered, None: nothing; empty: the client leaves before that.
+# Request without its first line: headers (list of bytes) and body. statuses:
+# accepted statuses of the response; None: no response. Empty: the client
+# disconnects before the response.
 Upload = collections.namedtuple('Upload', 'headers body statuses')
 
-# Some flips of a bit leave a photo that can be read.
+# With some flipped bits, the photo can still be read.
 _FLIPPED = (200, 400, 413, 415, 422)
 
 _FOREIGN = (
@@ -49,13 +51,14 @@ def photo(draw, data, statuses=(400, 413, 415, 422)):
   return Upload([b'Content-Type: ' + kind], data, frozenset(statuses))
 
 
-def _noise(draw, most):
-  return bytes(draw.getrandbits(8) for _ in range(draw.randrange(most)))
+def _noise(draw, limit):
+  """Returns less than `limit` random bytes."""
+  return bytes(draw.getrandbits(8) for _ in range(draw.randrange(limit)))
 
 
 def truncated(draw, photos):
   data = draw.choice(photos)
-  # Photos of noise: their last tenth is still coded data.
+  # The last tenth of a photo of noise is still coded data.
   return photo(draw, data[:draw.randrange(1, len(data) * 9 // 10)])
 
 
@@ -82,8 +85,8 @@ def bomb(draw, photos):
   zeros = zlib.compress(bytes(10 ** 6), 9)
   text = zlib.compress(bytes(70 * 10 ** 6), 1)
   jpeg = bytearray(kit.photo(size=(16, 16)))
-  at = jpeg.index(b'\xff\xc0')
-  jpeg[at + 5:at + 9] = struct.pack('>HH', *[min(side, 65535)] * 2)
+  frame = jpeg.index(b'\xff\xc0')  # Start of its header.
+  jpeg[frame + 5:frame + 9] = struct.pack('>HH', *[min(side, 65535)] * 2)
   scans = kit.photo(size=(16, 16), progressive=True)[:-2]
   scans += scans[scans.rindex(b'\xff\xda'):] * 10 ** 5
   return photo(draw, draw.choice((
@@ -119,9 +122,9 @@ def empty(draw, photos):
 
 
 def many_parts(draw, photos):
-  one = kit.part(draw.choice((b'', b'x')), name=draw.choice((b'file', b'a')),
-                 filename=draw.choice((b'a.jpg', b'', None)))
-  return form(one * 10000 + b'--%s--\r\n' % kit.BOUNDARY)
+  part = kit.part(draw.choice((b'', b'x')), name=draw.choice((b'file', b'a')),
+                  filename=draw.choice((b'a.jpg', b'', None)))
+  return form(part * 10000 + b'--%s--\r\n' % kit.BOUNDARY)
 
 
 def bad_boundary(draw, photos):
@@ -131,14 +134,14 @@ def bad_boundary(draw, photos):
 def broken_form(draw, photos):
   body = bytearray(kit.form(b'word', b'<x>'))
   for _ in range(draw.randrange(1, 8)):
-    at = draw.randrange(len(body))
-    body[at:at + draw.randrange(4)] = _noise(draw, 4)
+    start = draw.randrange(len(body))
+    body[start:start + draw.randrange(4)] = _noise(draw, 4)
   return form(bytes(body[:draw.randrange(len(body))]),
               statuses=(400, 413, 415))
 
 
 def one_line(draw, photos):
-  """The shape of CVE-2023-46136."""
+  """Returns a part that is one long line, as in CVE-2023-46136."""
   start = kit.part(b'')[:-2] + draw.choice((b'\r', b'\n', b'\r\n', b''))
   return form(start + draw.choice((b'a', b'\r', b'-')) *
               draw.choice((10 ** 6, 2 ** 23)))
@@ -150,7 +153,7 @@ def too_large(draw, photos):
 
 
 def bad_header(draw, photos):
-  """Requests that do not get as far as the application."""
+  """Returns a request that the server refuses before the application."""
   header = draw.choice((
       b'Content-Length: -1', b'Content-Length: 1e3', b'Content-Length: +4',
       b'Content-Length: 4\r\nContent-Length: 5', b'no colon', b'a b: c',
@@ -159,12 +162,12 @@ def bad_header(draw, photos):
 
 
 def gone(draw, photos):
-  """A client that promises more than it sends, and leaves."""
+  """Returns less data than announced, after which the client disconnects."""
   return Upload([b'Content-Length: %d' % draw.choice((99999, 2 ** 24))],
                 _noise(draw, 3000), frozenset())
 
 
-# How often each kind is drawn: those of many megabytes are rare.
+# Kinds and their weights when drawn: those of many megabytes are rare.
 KINDS = collections.OrderedDict((
     (truncated, 22), (flipped, 22), (polyglot, 12), (wrong_type, 12),
     (broken_form, 10), (bad_boundary, 6), (empty, 5), (bad_header, 4),

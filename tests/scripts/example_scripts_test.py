@@ -1,4 +1,4 @@
-"""Tests of slim's examples in scripts/: programs and flags that they run."""
+"""Tests of slim's examples in scripts/: the programs that they run."""
 
 import os
 import shutil
@@ -12,13 +12,15 @@ from datasets.conversion import draw_flowers
 from kits import public_kit, serving_kit
 from kits.helpers import ROOT
 
-# Of the root; each notes that it was called, with these variables.
-CALLED = ('scripts/download_checkpoint.sh', 'convert_tfrecord.sh',
-          'run_train.sh', 'run_eval.sh', 'stop_train.sh')
-NOTED = ('MODEL_NAME', 'DATASET_NAME', 'CHECKPOINT_PATH', 'TRAIN_DIR',
-         'EVAL_DIR', 'BATCH_SIZE', 'OPTIMIZER', 'LEARNING_RATE',
-         'MAX_NUMBER_OF_STEPS', 'EVAL_INTERVAL_SECS', 'TRAINABLE_SCOPES',
-         'CHECKPOINT_EXCLUDE_SCOPES')
+# Scripts replaced by stubs, which append a line with the values of
+# RECORDED_VARIABLES to `calls`.
+STUBBED_SCRIPTS = (
+    'scripts/download_checkpoint.sh', 'convert_tfrecord.sh', 'run_train.sh',
+    'run_eval.sh', 'stop_train.sh')
+RECORDED_VARIABLES = (
+    'MODEL_NAME', 'DATASET_NAME', 'CHECKPOINT_PATH', 'TRAIN_DIR', 'EVAL_DIR',
+    'BATCH_SIZE', 'OPTIMIZER', 'LEARNING_RATE', 'MAX_NUMBER_OF_STEPS',
+    'EVAL_INTERVAL_SECS', 'TRAINABLE_SCOPES', 'CHECKPOINT_EXCLUDE_SCOPES')
 STUB = """#!/usr/bin/env bash
 {
   printf '%s' "${0##*/}"
@@ -27,10 +29,11 @@ STUB = """#!/usr/bin/env bash
   echo
 } >>calls
 if [[ "$0" == *run_train.sh ]]; then
-  echo "${SAID:-Finished training!}" >>"${LOG_FILE}"
+  echo "${TRAINING_LOG:-Finished training!}" >>"${LOG_FILE}"
 fi
 """
-# slim's: network, steps and learning rate of both trainings.
+# Values of slim's scripts: network, steps of the training of the classifier and
+# of all layers, and learning rate of the latter.
 FLOWERS = {
     'finetune_inception_v1_on_flowers.sh':
         ('inception_v1', '2000', '1000', '0.001'),
@@ -47,10 +50,11 @@ FLOWERS = {
 
 @pytest.fixture
 def project(tmp_path):
-  """A copy of scripts/ among scripts that only note how they are called."""
+  """Returns a folder with scripts/, and stubs of the scripts that it calls."""
   shutil.copytree(os.path.join(ROOT, 'scripts'), str(tmp_path / 'scripts'))
   shutil.copy(os.path.join(ROOT, 'env_set.sh'), str(tmp_path))
-  stubs = dict.fromkeys(CALLED, STUB.replace('NAMES', ' '.join(NOTED)))
+  stubs = dict.fromkeys(
+      STUBBED_SCRIPTS, STUB.replace('NAMES', ' '.join(RECORDED_VARIABLES)))
   for name in ('setup.sh', '.venv/bin/python', '.venv-tf2/bin/python'):
     stubs[name] = '#!/usr/bin/env bash\n'
   for name, text in stubs.items():
@@ -66,16 +70,17 @@ def run(project, name, *arguments, **variables):
 
   A call is (script, {variable: value}, [arguments]).
   """
-  env = {key: value for key, value in os.environ.items() if key not in NOTED}
+  env = {key: value for key, value in os.environ.items()
+         if key not in RECORDED_VARIABLES}
   done = subprocess.run([str(project / 'scripts' / name), *arguments],
                         env=dict(env, **variables), capture_output=True,
                         text=True, cwd=str(project))
   calls = []
   for line in (project / 'calls').read_text().splitlines():
     script, *parts = line.split('|')
-    calls.append((script, dict(part.split('=', 1)
-                               for part in parts[:len(NOTED)]),
-                  [part for part in parts[len(NOTED):] if part]))
+    count = len(RECORDED_VARIABLES)
+    calls.append((script, dict(part.split('=', 1) for part in parts[:count]),
+                  [part for part in parts[count:] if part]))
   return done, calls
 
 
@@ -90,20 +95,20 @@ def test_finetune_trains_the_classifier_then_all_layers(project, name):
   for _, variables, _ in calls[1:]:
     assert variables['MODEL_NAME'] == model
     assert variables['DATASET_NAME'] == 'flowers'
-  (_, first, first_flags), (_, evaluated, _) = calls[2:4]
+  (_, first, first_flags), (_, evaluation, _) = calls[2:4]
   train_dir = str(project / 'output' / ('flowers_' + model) / 'train')
-  assert first['TRAIN_DIR'] == evaluated['TRAIN_DIR'] == train_dir
+  assert first['TRAIN_DIR'] == evaluation['TRAIN_DIR'] == train_dir
   assert first['CHECKPOINT_PATH'] == str(
       project / 'checkpoints' / (model + '.ckpt'))
   assert (first['LEARNING_RATE'], first['OPTIMIZER']) == ('0.01', 'rmsprop')
   assert first['BATCH_SIZE'] == '32'
-  assert first['TRAINABLE_SCOPES'] == 'unset'  # The registry's.
-  assert first['MAX_NUMBER_OF_STEPS'] == evaluated['EVAL_INTERVAL_SECS'] == ''
+  assert first['TRAINABLE_SCOPES'] == 'unset'  # Those of the registry.
+  assert first['MAX_NUMBER_OF_STEPS'] == evaluation['EVAL_INTERVAL_SECS'] == ''
   assert '--max_number_of_steps=' + first_steps in first_flags
-  (_, second, second_flags), (_, evaluated, _) = calls[4:]
+  (_, second, second_flags), (_, evaluation, _) = calls[4:]
   assert second['CHECKPOINT_PATH'] == train_dir
-  assert second['TRAIN_DIR'] == evaluated['TRAIN_DIR'] == train_dir + '/all'
-  assert evaluated['EVAL_DIR'] != calls[3][1]['EVAL_DIR']
+  assert second['TRAIN_DIR'] == evaluation['TRAIN_DIR'] == train_dir + '/all'
+  assert evaluation['EVAL_DIR'] != calls[3][1]['EVAL_DIR']
   assert second['LEARNING_RATE'] == all_rate
   assert second['TRAINABLE_SCOPES'] == ''  # All layers.
   assert second['CHECKPOINT_EXCLUDE_SCOPES'] == ''  # The new classifier too.
@@ -111,7 +116,7 @@ def test_finetune_trains_the_classifier_then_all_layers(project, name):
   assert first_flags[-1] == second_flags[-1] == '--clone_on_cpu'
 
 
-def test_finetune_downloads_no_checkpoint_that_is_there(project):
+def test_finetune_existing_checkpoint_is_not_downloaded(project):
   folder = project / 'checkpoints'
   folder.mkdir()
   for name in ('inception_v3.ckpt', 'inception_v3.ckpt.index'):
@@ -151,15 +156,15 @@ def test_train_starts_from_scratch_and_evaluates(project, name, model, dataset,
 
 @pytest.mark.parametrize('name', ['finetune_inception_v1_on_flowers.sh',
                                   'train_lenet_on_mnist.sh'])
-def test_training_that_ends_early_is_not_evaluated(project, name):
-  done, calls = run(project, name, SAID='Traceback')
+def test_example_training_that_ends_early_is_not_evaluated(project, name):
+  done, calls = run(project, name, TRAINING_LOG='Traceback')
   assert done.returncode == 1
   assert name + ': error: training ended early; the reason is at' in done.stderr
-  # What still trains is stopped only where the script is interrupted.
+  # stop_train.sh is called only if the script is interrupted.
   assert calls[-1][0] == 'run_train.sh'
 
 
-def test_train_without_steps_is_one_line(project):
+def test_train_from_scratch_without_steps_is_one_line_error(project):
   done = subprocess.run([str(project / 'scripts' / 'train_from_scratch.sh')],
                         capture_output=True, text=True,
                         env={key: value for key, value in os.environ.items()
@@ -170,7 +175,7 @@ def test_train_without_steps_is_one_line(project):
 
 @pytest.mark.slow
 @pytest.mark.engine('tf1')
-def test_finetune_of_inception_v1_for_real(tmp_path):
+def test_finetune_inception_v1_end_to_end(tmp_path):
   flowers = tmp_path / 'data' / 'flowers'
   draw_flowers.draw_all(str(flowers), per_class=8)
   prefix = serving_kit.save_checkpoint(
@@ -200,7 +205,7 @@ def test_finetune_of_inception_v1_for_real(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.engine('tf2')
-def test_train_of_lenet_for_real(tmp_path):
+def test_train_lenet_end_to_end(tmp_path):
   for name, data in public_kit.mnist_files().items():
     (tmp_path / name).write_bytes(data)
   done = subprocess.run(

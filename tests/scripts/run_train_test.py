@@ -1,4 +1,4 @@
-"""Tests of run_train.sh: scopes that are excluded or trained by default."""
+"""Tests of run_train.sh: the flags that it passes to the training program."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from kits.trained_kit import train_config
 from nets import nets_factory
 from training import start
 
-# What the script waits for, after the command line.
+# Prints its arguments, then the line for which the script waits.
 PYTHON = """#!/usr/bin/env bash
 printf '%s\\n' "$@" 'Training on CPU:0'
 sleep 2
@@ -20,7 +20,7 @@ sleep 2
 
 @pytest.fixture
 def folder(tmp_path):
-  """The script in a folder whose Python prints its command line."""
+  """Returns a folder with the script and a Python that prints its arguments."""
   shutil.copytree(os.path.join(ROOT, 'scripts'), str(tmp_path / 'scripts'))
   for name in ('run_train.sh', 'env_set.sh'):
     shutil.copy(os.path.join(ROOT, name), str(tmp_path))
@@ -45,13 +45,13 @@ def command_line(folder, **variables):
   return (folder / 'output.log').read_text().splitlines()
 
 
-def test_run_train_to_a_number_of_steps_takes_all_of_them(folder):
+def test_run_train_with_max_number_of_steps_does_not_stop_early(folder):
   assert '--early_stop_evals=0' not in command_line(folder)
   assert '--early_stop_evals=0' in command_line(folder,
                                                 MAX_NUMBER_OF_STEPS='7')
 
 
-def scopes_in(arguments):
+def scope_flags(arguments):
   return [argument for argument in arguments if '_scopes=' in argument]
 
 
@@ -62,35 +62,36 @@ def scopes_in(arguments):
      ['--checkpoint_exclude_scopes=a,b', '--trainable_scopes=c']),
     ({'CHECKPOINT_EXCLUDE_SCOPES': ''}, ['--checkpoint_exclude_scopes=']),
 ], ids=str)
-def test_run_train_passes_scopes_on_that_are_set(folder, variables, expected):
+def test_run_train_passes_on_scopes_that_are_set(folder, variables, expected):
   arguments = command_line(folder, **variables)
   assert '--checkpoint_path=/x.ckpt' in arguments
   assert '--train_classifier_only' in arguments
-  assert scopes_in(arguments) == expected
+  assert scope_flags(arguments) == expected
 
 
-def test_run_train_from_scratch_excludes_nothing(folder):
+def test_run_train_from_scratch_excludes_no_scopes(folder):
   arguments = command_line(folder, CHECKPOINT_PATH='', TRAINABLE_SCOPES='c',
                            CHECKPOINT_EXCLUDE_SCOPES='a')
-  assert scopes_in(arguments) == ['--trainable_scopes=c']
+  assert scope_flags(arguments) == ['--trainable_scopes=c']
   assert '--train_classifier_only' not in arguments
 
 
 @pytest.mark.parametrize('name', sorted(nets_factory.NETWORKS))
-def test_scopes_not_given_are_those_of_the_registry(name):
+def test_start_scopes_that_are_not_given_are_those_of_the_registry(name):
   row = nets_factory.get_network(name)
-  own = list(row.classifier_scopes)
+  scopes = list(row.classifier_scopes)
   for flags, expected in [
-      (['--train_classifier_only'], (own, own)),
-      (['--train_classifier_only', '--trainable_scopes='], (own, [])),
-      (['--train_classifier_only', '--checkpoint_exclude_scopes='], ([], own)),
-      (['--train_classifier_only', '--trainable_scopes=a'], (own, ['a'])),
+      (['--train_classifier_only'], (scopes, scopes)),
+      (['--train_classifier_only', '--trainable_scopes='], (scopes, [])),
+      (['--train_classifier_only', '--checkpoint_exclude_scopes='],
+       ([], scopes)),
+      (['--train_classifier_only', '--trainable_scopes=a'], (scopes, ['a'])),
       ([], ([], []))]:
     config = train_config(*flags)
     assert start._scopes(config.checkpoint, row) == expected, flags
 
 
-def test_scripts_hold_no_scope_of_a_network():
+def test_scripts_name_no_scope_of_a_network():
   for name in ('run_train.sh', 'env_set.sh'):
     with open(os.path.join(ROOT, name)) as file:
       text = file.read()

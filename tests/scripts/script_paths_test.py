@@ -11,7 +11,7 @@ import pytest
 
 from kits.helpers import ROOT
 
-# Prints where it was started, then its arguments, as run_train.sh's log too.
+# Prints its folder and arguments, then the lines for which run_train.sh waits.
 PYTHON = """#!/usr/bin/env bash
 printf '%s\\n' "in ${PWD}" "$@" 'Training on CPU:0' 'Finished training!'
 """
@@ -24,13 +24,13 @@ with open(sys.argv[1], 'w') as file:
   print('held', flush=True)
   time.sleep(60)
 """
-# Each is given relative, and is found so in the command line of the program.
+# Relative paths that the command line of the program must contain unchanged.
 VARIABLES = {
     'DATASET_DIR': 'my data', 'OUTPUT_DIR': 'my out', 'LOG_FILE': 'logs/x.log',
     'CHECKPOINT_PATH': 'start/x.ckpt', 'UPLOAD_FOLDER': 'up'}
 FLAG = '--a_path=rel/a b'
 
-# Script, and of its variables and their defaults what the program gets.
+# Rows: script, and the arguments of its program that variables or defaults set.
 CASES = [
     ('classify.sh', ['--frozen_graph=my out/export/my_lenet_freeze.pb']),
     ('convert_tfrecord.sh', ['--dataset_dir=my data']),
@@ -56,7 +56,7 @@ CASES = [
 
 @pytest.fixture(scope='module')
 def project(tmp_path_factory):
-  """All scripts, in a folder with a Python that prints its command line."""
+  """Returns a folder with the scripts and a Python that prints its call."""
   folder = tmp_path_factory.mktemp('the project')
   for name in ('scripts', 'benchmarks'):
     shutil.copytree(os.path.join(ROOT, name), str(folder / name))
@@ -72,17 +72,17 @@ def project(tmp_path_factory):
 
 
 def run(project, cwd, name, *arguments, **variables):
-  """Runs a script of the project in another folder, by a relative path.
+  """Runs a script of the project from another folder, by a relative path.
 
   Args:
     project: the fixture.
-    cwd: folder to stand in.
+    cwd: current folder of the script.
     name: path of the script in the project.
     *arguments: its command line.
-    **variables: of the environment; without them only MODEL_NAME is given.
+    **variables: environment variables, in addition to MODEL_NAME.
 
   Returns:
-    What it printed, as lines.
+    The lines of its stdout.
   """
   env = {key: value for key, value in os.environ.items()
          if key in ('PATH', 'HOME', 'ENGINE')}
@@ -96,17 +96,17 @@ def run(project, cwd, name, *arguments, **variables):
 
 @pytest.mark.parametrize('name,expected', CASES,
                          ids=[name for name, _ in CASES])
-def test_script_takes_relative_paths_from_where_the_user_stands(
+def test_script_relative_paths_are_relative_to_the_current_folder(
     project, tmp_path, name, expected):
   lines = run(project, tmp_path, name, FLAG, 'a photo.jpg', **VARIABLES)
   start = len(lines) - 1 - lines[::-1].index('in %s' % tmp_path)
   program = lines[start + 1] if lines[start + 1] != '-u' else lines[start + 2]
   assert program.startswith(str(project) + '/')
   assert {FLAG, 'a photo.jpg', *expected} <= set(lines[start:])
-  assert not os.listdir(str(tmp_path))  # The program writes, and it is no more.
+  assert not os.listdir(str(tmp_path))  # Only the program would write files.
 
 
-def test_script_has_defaults_in_the_projects_folder(project, tmp_path):
+def test_script_default_paths_are_in_the_project(project, tmp_path):
   lines = run(project, tmp_path, 'run_eval.sh')
   output = str(project / 'output' / 'my_flower_5_lenet')
   assert {'in %s' % tmp_path, '--dataset_dir=%s' % (project / 'data'),
@@ -116,7 +116,7 @@ def test_script_has_defaults_in_the_projects_folder(project, tmp_path):
 @pytest.mark.parametrize('name,trainings', [
     ('run_train.sh', 1), ('scripts/finetune_inception_v1_on_flowers.sh', 2),
     ('scripts/train_lenet_on_mnist.sh', 1)])
-def test_training_in_the_background_stays_where_the_user_stands(
+def test_run_train_in_the_background_keeps_the_current_folder(
     project, tmp_path, name, trainings):
   (tmp_path / 'start').mkdir()
   (tmp_path / 'start' / 'x.ckpt').write_text('')
@@ -129,12 +129,12 @@ def test_training_in_the_background_stays_where_the_user_stands(
   assert os.listdir(str(tmp_path)) in (['start', 'logs'], ['logs', 'start'])
 
 
-def test_stop_train_looks_where_the_user_stands(project, tmp_path):
+def test_stop_train_relative_train_dir_is_in_current_folder(project, tmp_path):
   (tmp_path / 'run').mkdir()
   pid_file = tmp_path / 'run' / 'train.pid'
-  pid_file.write_text('1\n')  # Of a trainer that was killed.
-  nothing = ['No training is running in run']
-  assert run(project, tmp_path, 'stop_train.sh', TRAIN_DIR='run') == nothing
+  pid_file.write_text('1\n')  # As a killed trainer leaves it.
+  expected = ['No training is running in run']
+  assert run(project, tmp_path, 'stop_train.sh', TRAIN_DIR='run') == expected
   with subprocess.Popen([sys.executable, '-c', HOLDER, str(pid_file)],
                         stdout=subprocess.PIPE) as trainer:
     trainer.stdout.readline()
@@ -143,11 +143,11 @@ def test_stop_train_looks_where_the_user_stands(project, tmp_path):
         'Stopped']
   assert trainer.returncode == -signal.SIGTERM
   pid_file.unlink()
-  assert run(project, tmp_path, 'stop_train.sh', TRAIN_DIR='run') == nothing
+  assert run(project, tmp_path, 'stop_train.sh', TRAIN_DIR='run') == expected
   assert not os.listdir(str(tmp_path / 'run'))
 
 
-def test_run_train_with_a_log_that_cannot_be_written_is_one_line(
+def test_run_train_log_that_cannot_be_written_is_one_line_error(
     project, tmp_path):
   (tmp_path / 'file').write_text('')
   done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Tests of the shell scripts: training to classification, setup, mistakes."""
+"""Tests of the shell scripts: training to classification, setup, errors."""
 
 import glob
 import json
@@ -18,14 +18,14 @@ from kits.helpers import ROOT
 from kits.script_kit import run_script
 from kits.trained_kit import CLASSES, NAME, make_photos
 
-# What setup.sh calls, and nothing that could be a Python.
+# Programs that setup.sh calls, without any Python.
 SETUP_TOOLS = ['basename', 'bash', 'cat', 'cmp', 'cp', 'dirname', 'env',
                'flock', 'grep', 'ls', 'rm', 'sed', 'uname']
 
 
 @pytest.fixture(scope='module')
 def chain(tmp_path_factory):
-  """Variables of a chain over the tiny data set, converted, in a new folder."""
+  """Returns the environment of scripts, after converting a tiny data set."""
   folder = tmp_path_factory.mktemp('with space')
   make_photos(folder / 'photos')
   variables = dict(
@@ -35,15 +35,15 @@ def chain(tmp_path_factory):
       LOG_FILE=str(folder / 'output.log'), CHECKPOINT_PATH='', BATCH_SIZE='4',
       PERCENT_VALIDATION='30', UPLOAD_FOLDER=str(folder / 'upload'))
   run_script('convert_tfrecord.sh', env=variables)
-  found = manifest.load(variables['DATASET_DIR'], NAME)
-  assert (found.photos_dir, found.photos_layout) == (
+  saved = manifest.load(variables['DATASET_DIR'], NAME)
+  assert (saved.photos_dir, saved.photos_layout) == (
       variables['PHOTOS_DIR'], 'classes')
   return variables
 
 
 @pytest.fixture
 def training(chain):
-  """A training in the background, stopped whatever happens."""
+  """Runs a training in the background; yields what run_train.sh printed."""
   yield run_script('run_train.sh', '--log_every_n_steps=1', env=chain).stdout
   run_script('stop_train.sh', env=chain)
 
@@ -61,7 +61,7 @@ def wait_for(condition, seconds=60):
 
 
 def is_running(pid):
-  """Whether a process is there, and more than an entry its parent left."""
+  """Returns whether a process exists and is not a zombie."""
   try:
     with open('/proc/%d/stat' % pid) as stream:
       return stream.read().rpartition(')')[2].split()[0] != 'Z'
@@ -69,11 +69,11 @@ def is_running(pid):
     return False
 
 
-def test_chain_from_photos_to_an_upload_page(chain, training):
+def test_scripts_from_photos_to_an_upload_page(chain, training):
   pid = int(re.search(r'process (\d+) in', training).group(1))
   wait_for(lambda: 'global step 3:' in read_log(chain))
 
-  # While it trains: a second trainer is refused and leaves the first alone.
+  # A second trainer is refused, and the first continues.
   second = run_script('run_train.sh', env=chain, check=False)
   assert second.returncode == 1
   assert 'process %d already trains' % pid in second.stderr
@@ -86,8 +86,8 @@ def test_chain_from_photos_to_an_upload_page(chain, training):
   assert 'Traceback' not in read_log(chain)
 
   once = dict(chain, EVAL_INTERVAL_SECS='')
-  printed = run_script('run_eval.sh', env=once).stdout
-  assert re.match(r'eval/Accuracy\[[\d.]+\]\neval/Recall_5\[1\]\n', printed)
+  stdout = run_script('run_eval.sh', env=once).stdout
+  assert re.match(r'eval/Accuracy\[[\d.]+\]\neval/Recall_5\[1\]\n', stdout)
 
   run_script('export_freeze.sh', env=chain)
   export = os.path.join(chain['OUTPUT_DIR'], 'export')
@@ -97,18 +97,18 @@ def test_chain_from_photos_to_an_upload_page(chain, training):
     assert stream.read() == ''.join(
         '%d:%s\n' % row for row in enumerate(CLASSES))
   photo = os.path.join(chain['PHOTOS_DIR'], 'red', '00.jpg')
-  shown = run_script('classify.sh', photo, '--format=csv', env=chain).stdout
-  assert shown.splitlines()[0] == (
+  stdout = run_script('classify.sh', photo, '--format=csv', env=chain).stdout
+  assert stdout.splitlines()[0] == (
       'file,rank,label,score,known,similarity')
-  assert shown.count(photo) == len(CLASSES)
+  assert stdout.count(photo) == len(CLASSES)
   _upload_to_server(chain)
 
 
 def _upload_to_server(chain):
-  """Starts server.sh, uploads a photo as the page does, stops it."""
-  with socket.socket() as free:
-    free.bind(('127.0.0.1', 0))
-    port = str(free.getsockname()[1])
+  """Starts server.sh, uploads a photo as the page does, stops the server."""
+  with socket.socket() as listener:
+    listener.bind(('127.0.0.1', 0))
+    port = str(listener.getsockname()[1])
   env = dict(chain, SERVER_PORT=port, SERVER_HOST='127.0.0.1')
   server = subprocess.Popen([os.path.join(ROOT, 'server.sh')], env=env,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -134,7 +134,7 @@ def _upload_to_server(chain):
 
 @pytest.mark.slow
 @pytest.mark.engine('tf1')
-def test_chain_of_mnist_from_its_files_to_its_test_split(tmp_path):
+def test_scripts_from_mnist_files_to_evaluation_of_the_test_split(tmp_path):
   for name, data in public_kit.mnist_files().items():
     (tmp_path / name).write_bytes(data)
   variables = dict(
@@ -144,8 +144,8 @@ def test_chain_of_mnist_from_its_files_to_its_test_split(tmp_path):
       MAX_NUMBER_OF_STEPS='2', EVAL_INTERVAL_SECS='')
   for name in ('EVAL_SPLIT', 'PERCENT_VALIDATION'):
     variables.pop(name, None)
-  shown = run_script('convert_tfrecord.sh', env=variables).stdout
-  assert shown.splitlines()[0].split() == ['photos', 'train', 'test']
+  stdout = run_script('convert_tfrecord.sh', env=variables).stdout
+  assert stdout.splitlines()[0].split() == ['photos', 'train', 'test']
   run_script('run_train.sh', env=variables)
   wait_for(lambda: (tmp_path / 'out' / 'train' / 'model.ckpt-2.index').exists())
   done = run_script('run_eval.sh', env=variables)
@@ -155,7 +155,7 @@ def test_chain_of_mnist_from_its_files_to_its_test_split(tmp_path):
 
 @pytest.fixture(scope='module')
 def stubbed(tmp_path_factory):
-  """The scripts, with a Python that prints its command line."""
+  """Returns a folder with the scripts; its Python prints its arguments."""
   folder = tmp_path_factory.mktemp('stubbed')
   for path in glob.glob(os.path.join(ROOT, '*.sh')):
     shutil.copy(path, str(folder))
@@ -173,7 +173,7 @@ def stubbed(tmp_path_factory):
 
 
 def run_stubbed(stubbed, name, **variables):
-  """Runs a script there, with TRAIN_DIR set; returns its CompletedProcess."""
+  """Runs a script of `stubbed` with TRAIN_DIR; returns its CompletedProcess."""
   return subprocess.run(
       [str(stubbed / name)], env=dict(os.environ, **dict(
           dict(TRAIN_DIR=str(stubbed / 'train'),
@@ -184,7 +184,7 @@ def run_stubbed(stubbed, name, **variables):
 @pytest.mark.parametrize('name', [
     'run_eval.sh', 'scripts/export_tflite.sh',
     'scripts/export_saved_model.sh', 'report.sh'])
-def test_scripts_leave_the_choice_of_the_checkpoint_to_one_rule(stubbed, name):
+def test_scripts_pass_on_the_choice_of_checkpoint_that_is_set(stubbed, name):
   folder = '--%s=%s' % ('train_dir' if name == 'report.sh' else
                         'checkpoint_path', stubbed / 'train')
   for choice, expected in (('', []), ('best', ['--which_checkpoint=best']),
@@ -204,8 +204,8 @@ def test_scripts_leave_the_choice_of_the_checkpoint_to_one_rule(stubbed, name):
     ({'CHECKPOINT': 'good'},
      "CHECKPOINT is 'good', accepted are best and newest; --checkpoint_path="),
 ])
-def test_scripts_refuse_another_choice_of_the_checkpoint(chain, name, variables,
-                                                         message):
+def test_scripts_invalid_choice_of_checkpoint_is_one_line_error(
+    chain, name, variables, message):
   done = run_script(name, env=dict(chain, SERVER_PORT='0', **variables),
                     check=False)
   assert done.returncode == 1
@@ -213,7 +213,7 @@ def test_scripts_refuse_another_choice_of_the_checkpoint(chain, name, variables,
   assert done.stderr.count('\n') == 1 and not done.stdout
 
 
-def test_run_train_with_a_mistake_prints_it_and_fails(chain):
+def test_run_train_with_a_wrong_flag_prints_the_error_and_fails(chain):
   env = dict(chain, TRAIN_DIR=chain['OUTPUT_DIR'] + '/mistake')
   done = run_script('run_train.sh', '--checkpoint_path=/no/where', env=env,
                     check=False)
@@ -221,14 +221,14 @@ def test_run_train_with_a_mistake_prints_it_and_fails(chain):
   assert 'error: no checkpoint at /no/where' in done.stderr
 
 
-def test_run_train_with_train_dir_as_a_flag_names_the_variable(chain):
+def test_run_train_with_train_dir_as_a_flag_error_names_the_variable(chain):
   done = run_script('run_train.sh', '--train_dir=/tmp/x', env=chain,
                     check=False)
   assert done.returncode == 1
   assert 'give TRAIN_DIR=/tmp/x in front of the command' in done.stderr
 
 
-def test_setup_that_fails_to_install_is_not_taken_for_done(bare_machine):
+def test_setup_after_a_failed_installation_fails_again(bare_machine):
   folder, env = bare_machine
   for name in glob.glob(str(folder / 'requirements' / '*.txt')):
     with open(name, 'w') as stream:
@@ -241,25 +241,25 @@ def test_setup_that_fails_to_install_is_not_taken_for_done(bare_machine):
     assert 'Ready' not in done.stdout
 
 
-def test_stop_train_without_training_says_so(chain):
+def test_stop_train_without_training_prints_that_none_is_running(chain):
   env = dict(chain, TRAIN_DIR='/no/where')
   assert run_script('stop_train.sh', env=env).stdout == (
       'No training is running in /no/where\n')
 
 
-def test_env_set_is_overridable_and_names_follow_the_network():
-  show = 'source %s/env_set.sh; echo "$FROZEN_FILE|$TRAIN_DIR|$CHECKPOINT_PATH"'
-  plain = {key: value for key, value in os.environ.items()
-           if key not in ('MODEL_NAME', 'CHECKPOINT_PATH')}
-  shown = subprocess.run(
-      ['bash', '-euc', show % ROOT], capture_output=True, text=True, check=True,
-      env=dict(plain, MODEL_NAME='lenet', TRAIN_DIR='/x')).stdout
-  assert shown == (
+def test_env_set_variables_win_and_default_names_contain_the_network():
+  code = 'source %s/env_set.sh; echo "$FROZEN_FILE|$TRAIN_DIR|$CHECKPOINT_PATH"'
+  env = {key: value for key, value in os.environ.items()
+         if key not in ('MODEL_NAME', 'CHECKPOINT_PATH')}
+  stdout = subprocess.run(
+      ['bash', '-euc', code % ROOT], capture_output=True, text=True, check=True,
+      env=dict(env, MODEL_NAME='lenet', TRAIN_DIR='/x')).stdout
+  assert stdout == (
       '%s/output/my_flower_5_lenet/export/my_lenet_freeze.pb|/x|'
       '%s/checkpoints/lenet.ckpt\n' % (ROOT, ROOT))
 
 
-def test_setup_when_nothing_changed_takes_less_than_a_second():
+def test_setup_without_changes_takes_less_than_a_second():
   start = time.time()
   run_script('setup.sh', '--quiet')
   assert time.time() - start < 1
@@ -267,7 +267,7 @@ def test_setup_when_nothing_changed_takes_less_than_a_second():
 
 @pytest.fixture
 def bare_machine(tmp_path):
-  """A copy of setup.sh's folder, and an environment without any Python."""
+  """Returns a copy of setup.sh's folder, and an environment without Python."""
   for name in ('requirements', 'scripts'):
     shutil.copytree(os.path.join(ROOT, name), str(tmp_path / name))
   for name in ('setup.sh', 'env_set.sh'):
@@ -286,14 +286,15 @@ def run_setup(bare_machine, **variables):
 
 
 def write_python(path, version):
-  """Writes what says it is a Python, and fails at anything else it is asked.
+  """Writes a stub that claims to be a Python, and fails when it is used.
 
   Args:
     path: pathlib.Path.
-    version: as '3.7'.
+    version: of the Python, such as '3.7'.
   """
   path.parent.mkdir(parents=True, exist_ok=True)
-  # engine.sh asks: python -c CODE VERSION ..., is it one of these?
+  # engine.sh runs `python -c CODE VERSION ...`, which succeeds if the Python is
+  # of one of these versions.
   path.write_text("""#!/usr/bin/env bash
 if [[ "$1" == -c ]]; then [[ " ${*:3} " == *" %s "* ]]; exit; fi
 echo "$0 asked for: $*"; exit 3
@@ -305,52 +306,52 @@ echo "$0 asked for: $*"; exit 3
     ('', '3.7', 'or install a Python 3.10 to 3.13, to use TensorFlow 2'),
     ('tf1', '3.7', 'or give ENGINE=tf2, which needs a Python 3.10 to 3.13'),
     ('tf2', '3.12', 'no Python 3.12 or 3.13 or 3.11 or 3.10 found')])
-def test_setup_without_python_says_how_to_get_it(bare_machine, engine, version,
-                                                 others):
+def test_setup_without_python_error_says_how_to_get_it(
+    bare_machine, engine, version, others):
   done = run_setup(bare_machine, ENGINE=engine)
   assert done.returncode == 1
   assert 'error: no Python %s' % version in done.stderr
   assert others in done.stderr
-  for way in ('uv python install %s', 'pyenv install %s', 'python=%s'):
-    assert way % version in done.stderr
+  for command in ('uv python install %s', 'pyenv install %s', 'python=%s'):
+    assert command % version in done.stderr
 
 
 @pytest.mark.parametrize('engine,versions,venv', [
     ('', ['3.7'], '.venv'), ('', ['3.7', '3.12'], '.venv'),
     ('', ['3.12'], '.venv-tf2'), ('', ['3.10', '3.14'], '.venv-tf2'),
     ('tf2', ['3.7', '3.13'], '.venv-tf2')], ids=str)
-def test_engine_goes_by_the_pythons_that_are_there(bare_machine, engine,
-                                                   versions, venv):
+def test_setup_engine_depends_on_the_pythons_that_exist(bare_machine, engine,
+                                                        versions, venv):
   folder, _ = bare_machine
   for version in versions:
     write_python(folder / 'bin' / ('python' + version), version)
   done = run_setup(bare_machine, ENGINE=engine)
   assert done.returncode == 3
   assert done.stdout.endswith('asked for: -m venv %s\n' % (folder / venv))
-  # Only what nobody asked for needs a reason.
+  # The reason is given only if the user did not choose the engine.
   reason = 'No Python 3.7 found, so TensorFlow 2 runs instead of 1.15'
   assert (reason in done.stderr) == (not engine and '3.7' not in versions)
 
 
 @pytest.mark.parametrize('engine,version,venv', [
     ('tf1', '3.7', '.venv'), ('tf2', '3.12', '.venv-tf2')])
-def test_engine_of_an_environment_that_is_there_needs_no_search(
+def test_env_set_engine_is_that_of_the_existing_environment(
     bare_machine, engine, version, venv):
   folder, env = bare_machine
   write_python(folder / venv / 'bin' / 'python', version)
-  show = 'source "$HOME/env_set.sh"; echo "$ENGINE|$VENV_PYTHON"'
-  shown = subprocess.run(['bash', '-euc', show], env=env, capture_output=True,
-                         text=True, check=True)
-  assert shown.stdout == '%s|%s/%s/bin/python\n' % (engine, folder, venv)
+  code = 'source "$HOME/env_set.sh"; echo "$ENGINE|$VENV_PYTHON"'
+  done = subprocess.run(['bash', '-euc', code], env=env, capture_output=True,
+                        text=True, check=True)
+  assert done.stdout == '%s|%s/%s/bin/python\n' % (engine, folder, venv)
 
 
-def test_python_that_is_given_decides_the_engine(bare_machine):
+def test_setup_engine_is_that_of_the_given_python(bare_machine):
   folder, _ = bare_machine
   write_python(folder / '.venv' / 'bin' / 'python', '3.7')
-  mine = folder / 'mine' / 'python'
-  write_python(mine, '3.11')
-  done = run_setup(bare_machine, PYTHON=str(mine))
-  assert 'PYTHON is %s, no Python 3.7, so TensorFlow 2' % mine in done.stderr
+  python = folder / 'mine' / 'python'
+  write_python(python, '3.11')
+  done = run_setup(bare_machine, PYTHON=str(python))
+  assert 'PYTHON is %s, no Python 3.7, so TensorFlow 2' % python in done.stderr
   assert done.stdout.endswith(
       'asked for: -m venv %s\n' % (folder / '.venv-tf2'))
   done = run_setup(bare_machine, PYTHON='/no/where')
@@ -363,16 +364,16 @@ def test_python_that_is_given_decides_the_engine(bare_machine):
     (['3.7', '3.12'], {}, [], 'tf2'), (['3.12'], {}, [], 'tf2'),
     (['3.7'], {}, [], 'tf1'),
     (['3.7', '3.12'], {'ENGINE': 'tf1'}, [], 'tf1'),
-    (['3.7', '3.12'], {'SETUP_STATUS': '1'}, [], 'tf1'),  # Without network.
+    (['3.7', '3.12'], {'SETUP_STATUS': '1'}, [], 'tf1'),  # As without network.
     (['3.7', '3.12'], {'SERVER_HOST': '127.0.0.1'}, [], 'local'),
     (['3.7', '3.12'], {}, ['--host', 'localhost'], 'local'),
     (['3.7', '3.12'], {'SERVER_HOST': '::1'}, ['--host=192.168.7.8'], 'tf2')],
                          ids=str)
-def test_server_that_others_reach_takes_the_engine_that_gets_fixes(
+def test_server_that_is_not_local_uses_the_engine_with_security_fixes(
     bare_machine, versions, variables, arguments, engine):
   folder, env = bare_machine
   shutil.copy(os.path.join(ROOT, 'server.sh'), str(folder))
-  # It fails for TensorFlow 2 where the test asks for it.
+  # It fails for TensorFlow 2 with the status SETUP_STATUS, if that is set.
   (folder / 'setup.sh').write_text(
       '#!/usr/bin/env bash\n[[ "${ENGINE}" == tf1 ]] || '
       'exit "${SETUP_STATUS:-0}"\n')
@@ -387,12 +388,12 @@ def test_server_that_others_reach_takes_the_engine_that_gets_fixes(
                                 (folder, venv, folder))
   warning = re.search('warning: others can reach 0.0.0.0, .*CVE-', done.stderr)
   assert bool(warning) == (engine == 'tf1')
-  chosen = 'so TensorFlow 2 serves, whose packages get security fixes'
-  assert (chosen in done.stderr) == (
+  reason = 'so TensorFlow 2 serves, whose packages get security fixes'
+  assert (reason in done.stderr) == (
       'SETUP_STATUS' in variables or engine == 'tf2' and '3.7' in versions)
 
 
-def test_engine_unknown_is_one_line(bare_machine):
+def test_setup_unknown_engine_is_one_line_error(bare_machine):
   done = run_setup(bare_machine, ENGINE='tf3')
   assert done.returncode == 1
   assert done.stderr == ("setup.sh: error: ENGINE is 'tf3', accepted are tf1 "
@@ -401,8 +402,7 @@ def test_engine_unknown_is_one_line(bare_machine):
 
 @pytest.mark.parametrize('engine,version,venv', [
     ('tf1', '3.7', '.venv'), ('tf2', '3.11', '.venv-tf2')])
-def test_setup_tries_the_python_that_pyenv_keeps(bare_machine, engine, version,
-                                                 venv):
+def test_setup_finds_a_python_of_pyenv(bare_machine, engine, version, venv):
   folder, _ = bare_machine
   write_python(folder / '.pyenv' / 'versions' / (version + '.99') / 'bin' /
                'python', version)
@@ -415,7 +415,7 @@ def test_setup_tries_the_python_that_pyenv_keeps(bare_machine, engine, version,
     ('uv', '[[ "$*" == "python find 3.7" ]] && echo "$HOME/found/bin/python"'),
     ('conda', '[[ "$*" == "env list" ]] && echo "py37    $HOME/found"'),
 ])
-def test_setup_asks_uv_and_conda(bare_machine, tool, answer):
+def test_setup_finds_a_python_of_uv_and_conda(bare_machine, tool, answer):
   folder, _ = bare_machine
   write_python(folder / 'found' / 'bin' / 'python', '3.7')
   (folder / 'bin' / tool).write_text('#!/usr/bin/env bash\n%s\n' % answer)
@@ -425,7 +425,7 @@ def test_setup_asks_uv_and_conda(bare_machine, tool, answer):
   assert 'asked for: -m venv %s\n' % (folder / '.venv') in done.stdout
 
 
-def test_setup_makes_a_half_made_environment_anew(bare_machine):
+def test_setup_incomplete_environment_is_made_again(bare_machine):
   folder, _ = bare_machine
   write_python(folder / '.venv' / 'bin' / 'python', '3.7')  # It has no pip.
   write_python(folder / '.pyenv' / 'versions' / '3.7.99' / 'bin' / 'python',
@@ -436,7 +436,7 @@ def test_setup_makes_a_half_made_environment_anew(bare_machine):
   assert not (folder / '.venv').exists()
 
 
-def test_setup_on_another_system_says_so(bare_machine):
+def test_setup_on_another_system_is_an_error(bare_machine):
   folder, env = bare_machine
   (folder / 'bin' / 'uname').unlink()
   (folder / 'bin' / 'uname').write_text(
@@ -455,7 +455,7 @@ def test_setup_on_another_system_says_so(bare_machine):
     (['--photos', '/no/where'], '--photos /no/where: no such folder'),
     (['--checkpoint', 'x'], '--checkpoint needs --photos'),
 ])
-def test_quickstart_with_a_mistake_is_one_line(arguments, message):
+def test_quickstart_wrong_argument_is_one_line_error(arguments, message):
   done = run_script('quickstart.sh', *arguments, check=False)
   assert done.returncode == 1
   assert done.stderr.startswith('quickstart.sh: error: ' + message)
@@ -463,10 +463,10 @@ def test_quickstart_with_a_mistake_is_one_line(arguments, message):
 
 
 @pytest.mark.slow
-def test_quickstart_learns_the_sample_and_serves_it(tmp_path):
-  with socket.socket() as free:
-    free.bind(('127.0.0.1', 0))
-    port = str(free.getsockname()[1])
+def test_quickstart_trains_on_the_sample_and_serves(tmp_path):
+  with socket.socket() as listener:
+    listener.bind(('127.0.0.1', 0))
+    port = str(listener.getsockname()[1])
   env = {key: value for key, value in os.environ.items()
          if key in ('PATH', 'HOME', 'LANG', 'ENGINE')}
   env.update(SERVER_PORT=port, DATASET_DIR=str(tmp_path / 'data'),
