@@ -35,10 +35,10 @@ def folder(tmp_path_factory):
 
 def test_process_classifies_an_upload_and_exits_on_sigterm(folder, tmp_path):
   uploads = tmp_path / 'new' / 'uploads'
-  with load_kit.Process('--model_dir=%s' % folder, '--model_name=a.pb',
-                        '--label_file=a.label', '--keep_uploads',
-                        '--upload_folder=%s' % uploads) as server:
-    server.wait_until_it_listens()
+  with load_kit.ServerProcess('--model_dir=%s' % folder, '--model_name=a.pb',
+                              '--label_file=a.label', '--keep_uploads',
+                              '--upload_folder=%s' % uploads) as server:
+    server.wait_until_listening()
     photo = kit.make_photo(0)
     status, headers, page = load_kit.upload(server.port, photo)
     scores = Classifier.from_frozen_graph(str(folder / 'a.pb')).classify(
@@ -81,9 +81,9 @@ def test_process_on_signal_answers_uploads_in_progress(folder, signal_number,
   body, headers = load_kit.multipart(kit.make_photo(99))
   head = ('POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n'
           'Content-Type: %s\r\n\r\n' % (len(body), headers['Content-Type']))
-  with load_kit.Process('--model_dir=%s' % folder, '--model_name=a.pb',
-                        '--upload_folder=%s' % tmp_path) as server:
-    server.wait_until_it_listens()
+  with load_kit.ServerProcess('--model_dir=%s' % folder, '--model_name=a.pb',
+                              '--upload_folder=%s' % tmp_path) as server:
+    server.wait_until_listening()
     clients = [socket.create_connection(('127.0.0.1', server.port))
                for _ in range(12)]
     for client in clients:
@@ -103,10 +103,10 @@ def test_process_on_signal_answers_uploads_in_progress(folder, signal_number,
 
 def test_process_unfinished_upload_is_dropped_after_drain_secs(folder,
                                                                tmp_path):
-  with load_kit.Process('--model_dir=%s' % folder, '--model_name=a.pb',
-                        '--upload_folder=%s' % tmp_path,
-                        '--drain_secs=1') as server:
-    server.wait_until_it_listens()
+  with load_kit.ServerProcess('--model_dir=%s' % folder, '--model_name=a.pb',
+                              '--upload_folder=%s' % tmp_path,
+                              '--drain_secs=1') as server:
+    server.wait_until_listening()
     client = socket.create_connection(('127.0.0.1', server.port))
     client.sendall(b'POST / HTTP/1.1\r\nHost: localhost\r\n'
                    b'Content-Length: 9\r\n\r\n')
@@ -122,8 +122,8 @@ def test_process_unfinished_upload_is_dropped_after_drain_secs(folder,
 
 
 def test_process_sigterm_before_listening_ends_it(folder):
-  with load_kit.Process('--model_dir=%s' % folder,
-                        '--model_name=a.pb') as server:
+  with load_kit.ServerProcess('--model_dir=%s' % folder,
+                              '--model_name=a.pb') as server:
     time.sleep(0.5)
     server.process.send_signal(signal.SIGTERM)
     status, lines = server.wait()
@@ -134,10 +134,10 @@ def test_process_sigterm_before_listening_ends_it(folder):
 def test_process_full_queue_returns_503_with_retry_after(folder, tmp_path):
   stream = io.BytesIO()
   Image.new('1', (8000, 8000)).save(stream, 'PNG')  # Slow to decode.
-  with load_kit.Process('--model_dir=%s' % folder, '--model_name=a.pb',
-                        '--upload_folder=%s' % tmp_path,
-                        '--max_queue=2') as server:
-    server.wait_until_it_listens()
+  with load_kit.ServerProcess('--model_dir=%s' % folder, '--model_name=a.pb',
+                              '--upload_folder=%s' % tmp_path,
+                              '--max_queue=2') as server:
+    server.wait_until_listening()
     waiting_clients = [threading.Thread(target=load_kit.upload,
                                         args=(server.port, stream.getvalue()))
                        for _ in range(2)]
@@ -303,10 +303,10 @@ def test_allowed_hosts_not_a_host_name_is_refused(value):
 
 
 def test_process_with_url_prefix_answers_with_and_without_it(folder):
-  with load_kit.Process('--model_dir=%s' % folder, '--model_name=a.pb',
-                        '--url_prefix=/flowers', '--access_log=json',
-                        '--log_format=json', '--rate_limit=1') as server:
-    server.wait_until_it_listens()
+  with load_kit.ServerProcess('--model_dir=%s' % folder, '--model_name=a.pb',
+                              '--url_prefix=/flowers', '--access_log=json',
+                              '--log_format=json', '--rate_limit=1') as server:
+    server.wait_until_listening()
     connection = http.client.HTTPConnection('127.0.0.1', server.port, 20)
     statuses = {}
     for path in ('/flowers/', '/flowers', '/flowers/healthz', '/healthz',

@@ -12,14 +12,15 @@ from kits import photo_kit as kit
 CMYK = kit.cmyk_jpegs()
 TRANSPARENT = kit.transparent_pngs()
 OPAQUE = {
-    'JPEG': kit.encode(kit.smooth(), 'JPEG'),
-    'progressive JPEG': kit.encode(kit.smooth(), 'JPEG', progressive=True),
-    'grey JPEG': kit.encode(kit.smooth().convert('L'), 'JPEG'),
-    'PNG': kit.encode(kit.smooth(), 'PNG'),
-    'grey PNG': kit.encode(kit.smooth().convert('L'), 'PNG'),
-    'palette PNG': kit.encode(kit.smooth().convert('P'), 'PNG'),
+    'JPEG': kit.encode(kit.smooth_image(), 'JPEG'),
+    'progressive JPEG': kit.encode(kit.smooth_image(), 'JPEG',
+                                   progressive=True),
+    'grey JPEG': kit.encode(kit.smooth_image().convert('L'), 'JPEG'),
+    'PNG': kit.encode(kit.smooth_image(), 'PNG'),
+    'grey PNG': kit.encode(kit.smooth_image().convert('L'), 'PNG'),
+    'palette PNG': kit.encode(kit.smooth_image().convert('P'), 'PNG'),
     'PNG of 16 bits': kit.png(80, 60, 16, 2, (
-        np.asarray(kit.smooth()).astype('>u2') * 257).tobytes()),
+        np.asarray(kit.smooth_image()).astype('>u2') * 257).tobytes()),
 }
 
 
@@ -68,7 +69,7 @@ def test_decode_opaque_photo_is_bit_equal_to_tensorflow(decode, name, channels):
 def test_decode_other_format_is_refused_with_the_reason(decode, kind):
   data = {'nothing': b'', 'not UTF-8': b'\x96\xff' * 8}.get(kind)
   if data is None:
-    data = kit.encode(kit.smooth(), kind)
+    data = kit.encode(kit.smooth_image(), kind)
   with pytest.raises(tf.errors.InvalidArgumentError,
                      match='neither a JPEG nor a PNG photo') as caught:
     decode(data, 3)

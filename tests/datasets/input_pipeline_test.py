@@ -17,12 +17,12 @@ from datasets.records import tfrecord_file
 from kits import dataset_kit, helpers
 from kits.input_kit import (
   decode,
-  evaluate,
+  eval_batches,
   make_dataset,
-  names,
+  photo_numbers,
   preprocess,
   preprocess_randomly,
-  train,
+  train_batches,
 )
 
 # photo_to_input.
@@ -67,27 +67,27 @@ def test_photo_to_input_calls_preprocessing_with_image_height_width():
 
 def test_evaluation_batches_367_photos_at_32_are_12_batches(tmp_path):
   dataset = make_dataset(tmp_path, [100, 100, 100, 67])
-  batches = evaluate(dataset, batch_size=32)
+  batches = eval_batches(dataset, batch_size=32)
   assert [len(batch['label']) for batch in batches] == [32] * 11 + [15]
-  assert names(batches) == list(range(367))
+  assert photo_numbers(batches) == list(range(367))
 
 
 def test_evaluation_batches_are_the_photos_in_order(tmp_path):
   dataset = make_dataset(tmp_path, [3, 2], num_classes=3)
-  batches = evaluate(dataset)
+  batches = eval_batches(dataset)
   assert batches[0]['image'].shape == (4, 8, 8, 3)
   assert batches[0]['image'].dtype == np.float32
   assert batches[0]['label'].dtype == np.int64
   assert batches[0]['label'].tolist() == [0, 1, 2, 0]
   assert batches[1]['filename'].tolist() == [b'4']
-  again = evaluate(dataset, num_threads=1)
+  again = eval_batches(dataset, num_threads=1)
   for first, second in zip(batches, again):
     for key in first:
       assert np.array_equal(first[key], second[key])
 
 
 def test_evaluation_batches_of_one_channel_have_its_shape(tmp_path):
-  batches = evaluate(make_dataset(tmp_path, [2]), channels=1)
+  batches = eval_batches(make_dataset(tmp_path, [2]), channels=1)
   assert batches[0]['image'].shape == (2, 8, 8, 1)
 
 
@@ -97,11 +97,11 @@ def test_evaluation_batches_of_one_channel_have_its_shape(tmp_path):
 @pytest.mark.parametrize('sizes', [[12], [1, 5, 6], [2] * 6], ids=str)
 def test_training_batches_have_each_record_once_per_epoch(tmp_path, sizes):
   dataset = make_dataset(tmp_path, sizes)
-  batches = train(dataset, 9)  # 3 epochs of 12 records.
+  batches = train_batches(dataset, 9)  # 3 epochs of 12 records.
   for epoch in range(3):
-    seen = names(batches[3 * epoch:3 * epoch + 3])
+    seen = photo_numbers(batches[3 * epoch:3 * epoch + 3])
     assert sorted(seen) == list(range(12)), 'epoch %d' % epoch
-  assert names(batches[:3]) != names(batches[3:6])
+  assert photo_numbers(batches[:3]) != photo_numbers(batches[3:6])
 
 
 def test_training_batches_have_full_static_shapes(tmp_path):
@@ -115,15 +115,15 @@ def test_training_batches_have_full_static_shapes(tmp_path):
 
 
 def test_training_batches_one_record_fills_every_batch(tmp_path):
-  batches = train(make_dataset(tmp_path, [1]), 3)
-  assert names(batches) == [0] * 12
+  batches = train_batches(make_dataset(tmp_path, [1]), 3)
+  assert photo_numbers(batches) == [0] * 12
 
 
 def test_training_batches_labels_stay_with_their_photos(tmp_path):
   dataset = make_dataset(tmp_path, [5, 6], num_classes=3)
-  evaluated = {int(name): image for batch in evaluate(dataset)
+  evaluated = {int(name): image for batch in eval_batches(dataset)
                for name, image in zip(batch['filename'], batch['image'])}
-  for batch in train(dataset, 5):
+  for batch in train_batches(dataset, 5):
     for name, label, image in zip(batch['filename'], batch['label'],
                                   batch['image']):
       assert label == int(name) % 3
@@ -132,12 +132,13 @@ def test_training_batches_labels_stay_with_their_photos(tmp_path):
 
 def test_training_batches_with_seed_and_one_thread_are_reproducible(tmp_path):
   dataset = make_dataset(tmp_path, [6, 6])
-  runs = [train(dataset, 6, num_threads=1, seed=seed,
-                preprocessing_fn=preprocess_randomly) for seed in (7, 7, 8)]
+  runs = [train_batches(dataset, 6, num_threads=1, seed=seed,
+                        preprocessing_fn=preprocess_randomly)
+          for seed in (7, 7, 8)]
   for first, second in zip(runs[0], runs[1]):
     for key in first:
       assert np.array_equal(first[key], second[key])
-  assert names(runs[0]) != names(runs[2])
+  assert photo_numbers(runs[0]) != photo_numbers(runs[2])
   # Random operations differ from photo to photo.
   assert len({image.min() for batch in runs[0]
               for image in batch['image']}) > 12
@@ -145,7 +146,8 @@ def test_training_batches_with_seed_and_one_thread_are_reproducible(tmp_path):
 
 def test_training_batches_without_seed_differ(tmp_path):
   dataset = make_dataset(tmp_path, [20, 20])
-  assert names(train(dataset, 10)) != names(train(dataset, 10))
+  assert photo_numbers(train_batches(dataset, 10)) != photo_numbers(
+      train_batches(dataset, 10))
 
 
 @pytest.mark.slow
@@ -156,8 +158,8 @@ def test_training_batches_workers_share_the_records(tmp_path, sizes, workers):
   dataset = make_dataset(tmp_path, sizes)
   shares = []
   for index in range(workers):
-    seen = names(train(dataset, 32, batch_size=1, num_shards=workers,
-                       shard_index=index))
+    seen = photo_numbers(train_batches(
+        dataset, 32, batch_size=1, num_shards=workers, shard_index=index))
     share = set(seen)
     epoch = len(share)  # The first epoch holds each record of the share once.
     assert sorted(seen[:epoch]) == sorted(share)
@@ -182,7 +184,7 @@ def test_training_batches_worker_opens_only_its_files_if_there_are_enough(
 
 def test_training_batches_fewer_records_than_workers_is_an_error(tmp_path):
   with pytest.raises(InputError, match='1 records .* 2 workers'):
-    train(make_dataset(tmp_path, [1]), 1, num_shards=2)
+    train_batches(make_dataset(tmp_path, [1]), 1, num_shards=2)
 
 
 # Closes sessions while the pipeline prefetches; the argument is a file pattern.
@@ -212,10 +214,10 @@ def test_training_batches_may_be_closed_at_any_moment(tmp_path):
 def test_training_batches_source_may_be_a_pattern(tmp_path):
   dataset = make_dataset(tmp_path, [2, 2])
   dataset.data_sources = str(tmp_path / 'pets_train-*')
-  assert sorted(names(train(dataset, 1))) == [0, 1, 2, 3]
+  assert sorted(photo_numbers(train_batches(dataset, 1))) == [0, 1, 2, 3]
   dataset.data_sources = str(tmp_path / 'cats_train-*')
   with pytest.raises(InputError, match="no files: '.*cats_train"):
-    train(dataset, 1)
+    train_batches(dataset, 1)
 
 
 def test_buffer_size_shrinks_for_large_photos(tmp_path, monkeypatch):
@@ -239,15 +241,16 @@ def test_labels_offset_is_subtracted(tmp_path):
                                   label, str(label)) for label in (1, 2)])
   dataset = record_dataset.make_dataset([str(paths[0])], 2,
                                         ['background', 'a', 'b'])
-  assert evaluate(dataset, labels_offset=1)[0]['label'].tolist() == [0, 1]
-  assert set(train(dataset, 1, labels_offset=1)[0]['label']) == {0, 1}
+  assert eval_batches(dataset, labels_offset=1)[0]['label'].tolist() == [0, 1]
+  assert set(train_batches(dataset, 1, labels_offset=1)[0]['label']) == {0, 1}
 
 
 @pytest.mark.parametrize('kwargs, labels', [
     ({'labels_offset': 1}, ['a', 'b', 'c']), ({}, ['a', 'b'])], ids=str)
 def test_label_out_of_range_names_the_photo(tmp_path, kwargs, labels):
   dataset = make_dataset(tmp_path, [3], num_classes=3, labels=labels)
-  for batches in (evaluate, lambda dataset, **more: train(dataset, 1, **more)):
+  for batches in (eval_batches,
+                  lambda dataset, **more: train_batches(dataset, 1, **more)):
     with pytest.raises(tf.errors.InvalidArgumentError,
                        match=r'label outside 0 to 1(.|\n)*of photo'):
       batches(dataset, **kwargs)
@@ -256,7 +259,8 @@ def test_label_out_of_range_names_the_photo(tmp_path, kwargs, labels):
 @pytest.mark.parametrize('offset', [-1, 2])
 def test_labels_offset_that_leaves_no_class_is_an_error(tmp_path, offset):
   dataset = make_dataset(tmp_path, [3])
-  for batches in (evaluate, lambda dataset, **more: train(dataset, 1, **more)):
+  for batches in (eval_batches,
+                  lambda dataset, **more: train_batches(dataset, 1, **more)):
     with pytest.raises(InputError, match='expected 0 to 1 for 2 classes'):
       batches(dataset, labels_offset=offset)
 
@@ -268,16 +272,16 @@ def test_old_record_without_file_name_has_an_empty_file_name(tmp_path):
   path = os.path.join(str(tmp_path), 'old')
   dataset_kit.write_records(path, [example])
   dataset = record_dataset.make_dataset([path], 1, ['a', 'b'])
-  assert evaluate(dataset)[0]['filename'].tolist() == [b'']
+  assert eval_batches(dataset)[0]['filename'].tolist() == [b'']
 
 
 # errors_as_advice.
 
 
-def read_damaged(dataset, batches=evaluate):
+def read_damaged(dataset, batches=eval_batches):
   """Reads all records as training and evaluation do."""
   with tf.Graph().as_default(), tf.Session() as session:
-    make = (input_pipeline.evaluation_batches if batches is evaluate
+    make = (input_pipeline.evaluation_batches if batches is eval_batches
             else input_pipeline.training_batches)
     element = tf.data.make_one_shot_iterator(
         make(dataset, preprocess, 8, 4)).get_next()
@@ -302,7 +306,7 @@ def rewrite(path, change, number=2):
   dataset_kit.write_records(path, examples)
 
 
-@pytest.mark.parametrize('batches', [evaluate, train])
+@pytest.mark.parametrize('batches', [eval_batches, train_batches])
 @pytest.mark.parametrize('position', [1, 40])
 def test_damaged_record_is_named_in_the_error(damaged, batches, position):
   dataset, path, offsets = damaged
@@ -318,7 +322,7 @@ def test_damaged_record_is_named_in_the_error(damaged, batches, position):
   assert 'verify_tfrecord.py' in message and '\n' not in message
 
 
-@pytest.mark.parametrize('batches', [evaluate, train])
+@pytest.mark.parametrize('batches', [eval_batches, train_batches])
 def test_photo_that_cannot_be_decoded_is_named_in_the_error(damaged, batches):
   dataset, path, _ = damaged
 

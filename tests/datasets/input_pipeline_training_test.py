@@ -54,13 +54,14 @@ def test_training_batches_with_seed_and_many_threads_are_reproducible(
     tmp_path, family, options):
   channels = 1 if family == 'lenet' else 3
   dataset = kit.make_dataset(tmp_path, [7, 6])
-  runs = [kit.train(dataset, 8, num_threads=4, seed=seed, channels=channels,
-                    preprocessing_fn=preprocessing_factory.get_preprocessing(
-                        family, True, **options)) for seed in (7, 7, 8)]
+  runs = [kit.train_batches(
+      dataset, 8, num_threads=4, seed=seed, channels=channels,
+      preprocessing_fn=preprocessing_factory.get_preprocessing(
+          family, True, **options)) for seed in (7, 7, 8)]
   for first, second in zip(runs[0], runs[1]):
     for key in first:
       assert np.array_equal(first[key], second[key])
-  assert kit.names(runs[0]) != kit.names(runs[2])
+  assert kit.photo_numbers(runs[0]) != kit.photo_numbers(runs[2])
   # A photo differs from epoch to epoch, unless nothing is random.
   seen = {(name, image.tobytes()) for batch in runs[0]
           for name, image in zip(batch['filename'], batch['image'])}
@@ -84,6 +85,6 @@ def test_training_batches_without_seed_are_augmented_differently(tmp_path):
   dataset = kit.make_dataset(tmp_path, [1])
   fn = preprocessing_factory.get_preprocessing('inception', True)
   images = [image.tobytes() for _ in range(2)
-            for batch in kit.train(dataset, 2, preprocessing_fn=fn)
+            for batch in kit.train_batches(dataset, 2, preprocessing_fn=fn)
             for image in batch['image']]
   assert len(set(images)) == 16

@@ -42,7 +42,7 @@ def test_workers_learn_the_sample_and_the_checkpoint_is_accurate(
       flowers, tmp_path, '--max_number_of_steps=50', '--batch_size=128',
       '--optimizer=adam', '--learning_rate=0.001', *FLOWERS, *flags) as tasks:
     server, chief, other = tasks.start_all()
-    assert [task.end() for task in (chief, other, server)] == [0, 0, 0], (
+    assert [task.wait() for task in (chief, other, server)] == [0, 0, 0], (
         chief.log)
     assert cluster_kit.loss_fell(chief.log, other.log)
     assert has_trained(chief.log) and has_trained(other.log)
@@ -88,7 +88,7 @@ def test_killed_tasks_rejoin_and_all_end_with_the_chief(data, tmp_path):
     assert chief.steps[0] >= checkpoints.read_global_step(saved)
 
     chief.terminate()
-    assert [task.end() for task in (chief, other, server)] == [0, 0, 0]
+    assert [task.wait() for task in (chief, other, server)] == [0, 0, 0]
     assert 'SIGTERM: stopping after this step' in chief.log
     assert 'Training has ended: stopping' in other.log
     assert checkpoints.read_global_step(checkpoints.newest(
@@ -102,7 +102,7 @@ def test_synchronous_worker_killed_ends_all_tasks_with_a_last_checkpoint(
     server, chief, other = tasks.start_all()
     chief.wait_for(lambda: has_trained(chief.log) and has_trained(other.log))
     other.kill()
-    assert [task.end() for task in (chief, server)] == [1, 1]
+    assert [task.wait() for task in (chief, server)] == [1, 1]
     assert chief.log.splitlines()[-1] == (
         'train_image_classifier.py: error: %s no longer answers, and '
         '--sync_replicas needs at least 2 workers: training has ended' % (
@@ -123,7 +123,7 @@ def test_server_killed_ends_the_workers_with_one_error_line(data, tmp_path,
     chief.wait_for(lambda: has_trained(chief.log) and has_trained(other.log))
     server.kill()
     for worker in (chief, other):
-      assert worker.end() == 1
+      assert worker.wait() == 1
       assert re.match(
           r'train_image_classifier.py: error: a parameter server was lost: %s '
           r'\(.+\); start all tasks again' % (tasks.cluster.ps[0],),
@@ -138,7 +138,7 @@ def test_server_killed_before_the_first_step_ends_the_workers(data, tmp_path):
                    'Waiting for the chief to' in other.log)
     server.kill()
     for worker in (chief, other):
-      assert worker.end() == 1
+      assert worker.wait() == 1
       assert 'Traceback' not in worker.log
       assert 'error: a parameter server was lost: %s (' % (
           tasks.cluster.ps[0],) in worker.log.splitlines()[-1]
@@ -150,7 +150,7 @@ def test_chief_that_fails_ends_all_tasks_and_is_named_in_their_error(data,
   with cluster_kit.Tasks(data, tmp_path) as tasks:
     server, other = tasks.start('ps', 0), tasks.start('worker', 1)
     chief = tasks.start('worker', 0, '--checkpoint_path=/no/where')
-    assert [task.end() for task in (chief, other, server)] == [1, 1, 1]
+    assert [task.wait() for task in (chief, other, server)] == [1, 1, 1]
     assert 'error: no checkpoint at /no/where' in chief.log
     assert other.log.splitlines()[-1] == (
         'train_image_classifier.py: error: %s, the chief, failed: its log has '
@@ -162,11 +162,11 @@ def test_missing_worker_is_reported_in_one_line_by_chief_and_server(data,
                                                                     tmp_path):
   with cluster_kit.Tasks(data, tmp_path) as tasks:
     chief = tasks.start('worker', 0, '--startup_timeout=3')
-    assert chief.end() == 1
+    assert chief.wait() == 1
     assert re.match(
         r'train_image_classifier.py: error: no answer within --startup_timeout='
         r'3 s from ps 0 at \S+ \(Connection refused\), worker 1 at \S+ '
         r'\(Connection refused\)$', chief.log.splitlines()[-1])
     server = tasks.start('ps', 0, '--startup_timeout=3')
-    assert server.end() == 1
+    assert server.wait() == 1
     assert 'from worker 0 at' in server.log.splitlines()[-1]

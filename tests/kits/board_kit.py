@@ -14,7 +14,7 @@ import urllib.request
 from kits.helpers import ROOT
 
 # Long enough for a machine with other load.
-PATIENCE_SECS = 300
+TIMEOUT_SECS = 300
 
 
 class Board:
@@ -68,7 +68,7 @@ class Board:
     """Returns the body of the response to a request."""
     address = 'http://%s:%s/data/%s?%s' % (host, self._port, path,
                                            urllib.parse.urlencode(query))
-    with urllib.request.urlopen(address, timeout=PATIENCE_SECS) as response:
+    with urllib.request.urlopen(address, timeout=TIMEOUT_SECS) as response:
       return response.read()
 
   def answers_at(self, host):
@@ -112,7 +112,7 @@ class Board:
 
 def wait_for(condition):
   """Waits until a condition holds; returns its value."""
-  end = time.monotonic() + PATIENCE_SECS
+  end = time.monotonic() + TIMEOUT_SECS
   while True:
     value = condition()
     if value:

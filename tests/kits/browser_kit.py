@@ -35,7 +35,7 @@ class Browser:
   """One page of a new browser process; a context manager.
 
   Attributes:
-    complaints: messages of the console and the browser's log, such as errors,
+    console_messages: messages of the console and the browser's log, such as errors,
       warnings and failed requests.
     requests: addresses of all requests.
   """
@@ -50,7 +50,7 @@ class Browser:
       width, height: size of the page in pixels.
       arguments: further command-line arguments.
     """
-    self.complaints, self.requests = [], []
+    self.console_messages, self.requests = [], []
     self._numbers = itertools.count(1)
     self._loop = asyncio.new_event_loop()
     self._events = []
@@ -90,7 +90,7 @@ class Browser:
       task.cancel()
       await asyncio.wait([task])
 
-  def ask(self, method, **parameters):
+  def send(self, method, **parameters):
     """Sends a command of the protocol; returns its result."""
     number = next(self._numbers)
     command = {'id': number, 'method': method, 'params': parameters}
@@ -104,10 +104,10 @@ class Browser:
   def open(self, address):
     """Opens a page and waits until it is loaded."""
     self._events.clear()
-    self.ask('Page.navigate', url=address)
-    self.wait_loaded()
+    self.send('Page.navigate', url=address)
+    self.wait_until_loaded()
 
-  def wait_loaded(self):
+  def wait_until_loaded(self):
     """Waits until the next page is loaded."""
     while 'Page.loadEventFired' not in self._events:
       self._read()
@@ -115,8 +115,8 @@ class Browser:
 
   def value(self, expression):
     """Returns the value of a JavaScript expression; awaits a promise."""
-    result = self.ask('Runtime.evaluate', expression=expression,
-                      returnByValue=True, awaitPromise=True, userGesture=True)
+    result = self.send('Runtime.evaluate', expression=expression,
+                       returnByValue=True, awaitPromise=True, userGesture=True)
     assert 'exceptionDetails' not in result, result
     return result['result'].get('value')
 
@@ -132,42 +132,42 @@ class Browser:
 
   def html(self):
     """Returns the current HTML of the page, also if JavaScript is off."""
-    root = self.ask('DOM.getDocument')['root']
-    return self.ask('DOM.getOuterHTML', nodeId=root['nodeId'])['outerHTML']
+    root = self.send('DOM.getDocument')['root']
+    return self.send('DOM.getOuterHTML', nodeId=root['nodeId'])['outerHTML']
 
   def node(self, selector):
     """Returns the node id of the first element that matches a CSS selector."""
-    root = self.ask('DOM.getDocument')['root']
-    return self.ask('DOM.querySelector', nodeId=root['nodeId'],
-                    selector=selector)['nodeId']
+    root = self.send('DOM.getDocument')['root']
+    return self.send('DOM.querySelector', nodeId=root['nodeId'],
+                     selector=selector)['nodeId']
 
   def choose(self, selector, *paths):
     """Chooses the files of a file field."""
-    self.ask('DOM.setFileInputFiles', files=list(map(str, paths)),
-             nodeId=self.node(selector))
+    self.send('DOM.setFileInputFiles', files=list(map(str, paths)),
+              nodeId=self.node(selector))
 
   def click(self, selector):
     """Clicks the middle of an element, with mouse events."""
     node = self.node(selector)
-    self.ask('DOM.scrollIntoViewIfNeeded', nodeId=node)
-    corners = self.ask('DOM.getContentQuads', nodeId=node)['quads'][0]
+    self.send('DOM.scrollIntoViewIfNeeded', nodeId=node)
+    corners = self.send('DOM.getContentQuads', nodeId=node)['quads'][0]
     x, y = sum(corners[0::2]) / 4, sum(corners[1::2]) / 4
     for kind in ('mousePressed', 'mouseReleased'):
-      self.ask('Input.dispatchMouseEvent', type=kind, x=x, y=y, button='left',
-               clickCount=1)
+      self.send('Input.dispatchMouseEvent', type=kind, x=x, y=y, button='left',
+                clickCount=1)
 
   def drop(self, x, y, *paths):
     """Drags files over the page and drops them there."""
     for kind in ('dragEnter', 'dragOver', 'drop'):
-      self.ask('Input.dispatchDragEvent', type=kind, x=x, y=y, data={
+      self.send('Input.dispatchDragEvent', type=kind, x=x, y=y, data={
           'items': [], 'files': list(map(str, paths)), 'dragOperationsMask': 1})
 
   def screenshot(self, path):
     """Writes a PNG of the whole page."""
-    size = self.ask('Page.getLayoutMetrics')['cssContentSize']
-    data = self.ask('Page.captureScreenshot', captureBeyondViewport=True, clip={
-        'x': 0, 'y': 0, 'width': size['width'], 'height': size['height'],
-        'scale': 1})['data']
+    size = self.send('Page.getLayoutMetrics')['cssContentSize']
+    data = self.send('Page.captureScreenshot', captureBeyondViewport=True,
+                     clip={'x': 0, 'y': 0, 'width': size['width'],
+                           'height': size['height'], 'scale': 1})['data']
     with open(path, 'wb') as file:
       file.write(base64.b64decode(data))
 
@@ -191,12 +191,12 @@ class Browser:
 
   def _set_up(self, language, scripts, width, height):
     for domain in ('Page', 'Runtime', 'Log', 'Network', 'DOM'):
-      self.ask(domain + '.enable')
-    self.ask('Network.setExtraHTTPHeaders',
-             headers={'Accept-Language': language})
-    self.ask('Emulation.setScriptExecutionDisabled', value=not scripts)
-    self.ask('Emulation.setDeviceMetricsOverride', width=width, height=height,
-             deviceScaleFactor=1, mobile=width < 600)
+      self.send(domain + '.enable')
+    self.send('Network.setExtraHTTPHeaders',
+              headers={'Accept-Language': language})
+    self.send('Emulation.setScriptExecutionDisabled', value=not scripts)
+    self.send('Emulation.setDeviceMetricsOverride', width=width, height=height,
+              deviceScaleFactor=1, mobile=width < 600)
 
   def _run(self, function):
     async def call():  # tornado must be called while the loop runs.
@@ -208,11 +208,11 @@ class Browser:
     message = json.loads(self._run(self._socket.read_message))
     method, values = message.get('method'), message.get('params')
     if method == 'Log.entryAdded':
-      self.complaints.append(values['entry']['text'])
+      self.console_messages.append(values['entry']['text'])
     elif method == 'Runtime.consoleAPICalled':
-      self.complaints.append('console: %s' % values['args'])
+      self.console_messages.append('console: %s' % values['args'])
     elif method == 'Runtime.exceptionThrown':
-      self.complaints.append('exception: %s' % values['exceptionDetails'])
+      self.console_messages.append('exception: %s' % values['exceptionDetails'])
     elif method == 'Network.requestWillBeSent':
       self.requests.append(values['request']['url'])
     elif method:

@@ -11,7 +11,7 @@ from kits.helpers import ROOT
 from kits.trained_kit import train_arguments
 
 # Long enough for a machine with other load.
-PATIENCE_SECS = 300
+TIMEOUT_SECS = 300
 
 
 class Task:
@@ -46,7 +46,7 @@ class Task:
 
   def wait_for(self, condition):
     """Waits until a condition holds; fails if the task ends before."""
-    deadline = time.monotonic() + PATIENCE_SECS
+    deadline = time.monotonic() + TIMEOUT_SECS
     while not condition():
       assert self._process.poll() is None, self.log
       assert time.monotonic() < deadline, self.log
@@ -59,9 +59,9 @@ class Task:
   def terminate(self):
     self._process.terminate()
 
-  def end(self):
+  def wait(self):
     """Waits until the task ends; returns its exit status."""
-    return self._process.wait(PATIENCE_SECS)
+    return self._process.wait(TIMEOUT_SECS)
 
 
 class Tasks:
@@ -81,7 +81,7 @@ class Tasks:
     self._arguments = train_arguments(
         data, self.train_dir, '--clone_on_cpu', '--ps_hosts=' + ps_hosts,
         '--worker_hosts=' + worker_hosts,
-        '--startup_timeout=%d' % PATIENCE_SECS, *flags)
+        '--startup_timeout=%d' % TIMEOUT_SECS, *flags)
     self._started = []
 
   def start(self, job, index, *flags):

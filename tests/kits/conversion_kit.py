@@ -9,7 +9,7 @@ from datasets.conversion import convert_photos
 from kits import dataset_kit
 
 
-def make(tmp_path, counts=None, name='pets'):
+def make_photos(tmp_path, counts=None, name='pets'):
   dataset_kit.make_folder(tmp_path / name, counts or {'cat': 20, 'dog': 20})
   return tmp_path / name
 
@@ -20,13 +20,13 @@ def convert(folder, name='pets', **options):
   return convert_photos.convert(str(folder), name, **options)
 
 
-def add(folder, class_name, numbers):
+def add_photos(folder, class_name, numbers):
   for number in numbers:
     (folder / class_name / ('new %d.jpg' % number)).write_bytes(
         dataset_kit.photo_bytes(1000 + number))
 
 
-def turn_cats(folder, manifest):
+def move_cats(folder, manifest):
   """Saves a manifest with each cat in another split.
 
   A conversion keeps these splits only if it reads the manifest.
@@ -38,7 +38,7 @@ def turn_cats(folder, manifest):
   manifests.save(str(folder), manifest)
 
 
-def save_anew(folder, save, prefix):
+def resave_cats(folder, save, prefix):
   """Saves every second cat again, without loss and with another name.
 
   Args:
@@ -61,6 +61,6 @@ def save_anew(folder, save, prefix):
 
 
 def as_png(data, path):
-  """Writes a photo as PNG; returns the extension. For `save_anew`."""
+  """Writes a photo as PNG; returns the extension. For `resave_cats`."""
   Image.open(io.BytesIO(data)).save(path + '.png', compress_level=1)
   return 'png'

@@ -55,7 +55,7 @@ def read(folder, *names):
   return examples
 
 
-def only(tree, to, split, **kwargs):
+def convert_split(tree, to, split, **kwargs):
   """Converts one split, with no further arguments than kwargs."""
   return convert_imagenet.convert(
       str(to), **{split + '_dir': str(tree / split)}, **kwargs)

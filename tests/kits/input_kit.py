@@ -27,7 +27,7 @@ def make_dataset(folder, sizes, num_classes=2, labels=None):
       labels or ['class %d' % index for index in range(num_classes)])
 
 
-def run(make_batches, count=None):
+def run_batches(make_batches, count=None):
   """Returns the first `count` batches, or all: list of dicts of arrays."""
   with tf.Graph().as_default(), tf.Session() as session:
     batches = make_batches()
@@ -41,19 +41,20 @@ def run(make_batches, count=None):
     return results
 
 
-def train(dataset, count, batch_size=4, preprocessing_fn=preprocess, **kwargs):
-  """Returns batches for training, as `run` does."""
-  return run(lambda: input_pipeline.training_batches(
+def train_batches(dataset, count, batch_size=4, preprocessing_fn=preprocess,
+                  **kwargs):
+  """Returns batches for training, as `run_batches` does."""
+  return run_batches(lambda: input_pipeline.training_batches(
       dataset, preprocessing_fn, 8, batch_size, **kwargs), count)
 
 
-def evaluate(dataset, batch_size=4, preprocessing_fn=preprocess, **kwargs):
-  """Returns all batches for evaluation, as `run` does."""
-  return run(lambda: input_pipeline.evaluation_batches(
+def eval_batches(dataset, batch_size=4, preprocessing_fn=preprocess, **kwargs):
+  """Returns all batches for evaluation, as `run_batches` does."""
+  return run_batches(lambda: input_pipeline.evaluation_batches(
       dataset, preprocessing_fn, 8, batch_size, **kwargs))
 
 
-def names(batches):
+def photo_numbers(batches):
   """Returns the numbers of the photos in batches, in order."""
   return [int(name) for batch in batches for name in batch['filename']]
 

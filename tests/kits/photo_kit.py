@@ -20,7 +20,7 @@ def encode(image, kind, **options):
   return stream.getvalue()
 
 
-def smooth(width=80, height=60):
+def smooth_image(width=80, height=60):
   """Returns an RGB image without sharp edges, so that JPEG changes little."""
   pixels = np.random.RandomState(3).randint(0, 256, (4, 5, 3)).astype(np.uint8)
   return Image.fromarray(pixels).resize((width, height), Image.BICUBIC)
@@ -56,11 +56,11 @@ def png(width, height, bits, color_type, pixels, before=b'', after=b''):
           chunk(b'IDAT', zlib.compress(rows)) + after + chunk(b'IEND', b''))
 
 
-def xmp_of_png(xmp=XMP):
+def png_xmp_chunk(xmp=XMP):
   return chunk(b'iTXt', b'XML:com.adobe.xmp\0\0\0\0\0' + xmp)
 
 
-def xmp_of_jpeg(xmp=XMP):
+def jpeg_xmp_segment(xmp=XMP):
   """Returns the segment that holds an XMP packet."""
   content = b'http://ns.adobe.com/xap/1.0/\0' + xmp
   return b'\xff\xe1' + struct.pack('>H', len(content) + 2) + content
@@ -145,7 +145,8 @@ def small_frame_gif(canvas, left, top, frame):
 
 def cmyk_jpegs():
   """Returns JPEGs with four channels: {name: bytes}."""
-  cmyk = encode(smooth().convert('CMYK'), 'JPEG', subsampling=0, quality=95)
+  cmyk = encode(smooth_image().convert('CMYK'), 'JPEG', subsampling=0,
+                quality=95)
   start = cmyk.index(b'\xff\xee\x00\x0eAdobe')  # Of the marker.
   return {
       'cmyk': cmyk,

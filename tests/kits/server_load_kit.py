@@ -39,14 +39,14 @@ def export(folder, name, labels=None):
   return path
 
 
-def put(source, target):
+def replace_file(source, target):
   """Replaces a file atomically by a copy of another, as the export does."""
   temporary = target.with_suffix('.aside')
   temporary.write_bytes(source.read_bytes())
   os.replace(str(temporary), str(target))
 
 
-def serve(path, load=None, **options):
+def make_service(path, load=None, **options):
   """Returns a Service of a graph, which `load` loads, if given."""
   load = load or (lambda: Classifier.from_frozen_graph(str(path)))
   return Service(GraphSource(load, str(path)), **options)
@@ -60,7 +60,7 @@ def wait_until(condition, seconds=20):
     time.sleep(0.01)
 
 
-class Process:
+class ServerProcess:
   """Process of server.py on a free port; a context manager.
 
   Args:
@@ -68,7 +68,7 @@ class Process:
     **environment: further environment variables.
 
   Attributes:
-    port: its port, None before `wait_until_it_listens`.
+    port: its port, None before `wait_until_listening`.
     lines: lines that it has written to stderr.
     process: the subprocess.Popen.
   """
@@ -98,8 +98,8 @@ class Process:
     self._reader.join(10)
     self.process.stdout.close()
 
-  def wait_until_it_listens(self):
-    """Waits until it prints its port; returns the Process."""
+  def wait_until_listening(self):
+    """Waits until it prints its port; returns the ServerProcess."""
     line = self.process.stdout.readline()
     match = re.search('listening on port ([0-9]+)', line)
     assert match, (line, self.lines)
@@ -113,7 +113,7 @@ class Process:
     return status, self.lines
 
 
-class Running:
+class ServerThread:
   """Server on a free port, run by a thread of this process.
 
   Args:
@@ -133,9 +133,9 @@ class Running:
     self.address = listener.getsockname()
     self.server = program.listen(application, listener, 2, 1, url_prefix,
                                  request_secs)
-    self.ends = []
+    self.statuses = []
     self._thread = threading.Thread(
-        target=lambda: self.ends.append(self.server.run(drain_secs)),
+        target=lambda: self.statuses.append(self.server.run(drain_secs)),
         daemon=True)
     self._thread.start()
 
@@ -145,7 +145,7 @@ class Running:
   def join(self):
     """Waits until it ends; returns `ends`."""
     self._thread.join(30)
-    return self.ends
+    return self.statuses
 
 
 def multipart(data):

@@ -63,7 +63,7 @@ class FakeService:
             'refused': 2, 'swaps': 1, 'failed_swaps': 0}
 
 
-def short(value):
+def short_id(value):
   """Returns a short test id for long bytes, else None for pytest's id."""
   if isinstance(value, bytes) and len(value) > 20:
     return '%r of %d bytes' % (value[:12], len(value))

@@ -34,7 +34,7 @@ def start(data, folder, *arguments, prefix=(), logs='logs'):
   return subprocess.Popen(
       [*prefix, os.path.join(ROOT, 'scripts', 'run_cluster.sh'),
        '--clone_on_cpu',
-       '--startup_timeout=%d' % cluster_kit.PATIENCE_SECS, *arguments],
+       '--startup_timeout=%d' % cluster_kit.TIMEOUT_SECS, *arguments],
       env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT, text=True)
 
@@ -89,7 +89,7 @@ def test_killed_worker_is_restarted_and_killed_chief_ends_all_tasks(
   read_until(launcher, r'^run_cluster: worker 1 at \S+ ended with status 137 '
              r'\(.*/logs/worker-1.log\): started again, 0 restarts left$')
   log = tmp_path / 'logs' / 'worker-1.log'
-  end = time.monotonic() + cluster_kit.PATIENCE_SECS
+  end = time.monotonic() + cluster_kit.TIMEOUT_SECS
   while (log.read_text().count('Starting Queues') < 2 or
          not os.path.exists(str(tmp_path / 'train' / 'checkpoint'))):
     launcher.stdout.readline()

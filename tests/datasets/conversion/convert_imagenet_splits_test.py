@@ -13,8 +13,8 @@ from kits.imagenet_kit import (
   TRAIN,
   VALIDATION,
   convert,
+  convert_split,
   make_tree,
-  only,
   read,
 )
 
@@ -32,14 +32,14 @@ def test_convert_one_split_again_keeps_the_other_and_the_settings(
     tree, tmp_path, split):
   former = convert(tree, tmp_path)
   before = inodes(tmp_path)
-  assert only(tree, tmp_path, split) == former
+  assert convert_split(tree, tmp_path, split) == former
   assert inodes(tmp_path) == before
 
 
 def test_convert_one_split_with_new_seed_keeps_the_other_files(tree, tmp_path):
   former = convert(tree, tmp_path, max_pixels=1000)
   before = inodes(tmp_path)
-  changed = only(tree, tmp_path, 'train', seed=1)
+  changed = convert_split(tree, tmp_path, 'train', seed=1)
   assert changed.splits['validation'] == former.splits['validation']
   assert changed.splits['train']['settings'] == dict(
       former.splits['train']['settings'], seed=1)
@@ -55,10 +55,10 @@ def test_convert_one_split_with_new_seed_keeps_the_other_files(tree, tmp_path):
 
 
 def test_convert_split_by_split_equals_both_together(tree, converted, tmp_path):
-  only(tree, tmp_path, 'validation', num_validation_shards=2,
-       validation_labels=str(tree / 'classes.txt'),
-       bounding_box_csv=str(tree / 'boxes.csv'))
-  only(tree, tmp_path, 'train', num_train_shards=4)
+  convert_split(tree, tmp_path, 'validation', num_validation_shards=2,
+                validation_labels=str(tree / 'classes.txt'),
+                bounding_box_csv=str(tree / 'boxes.csv'))
+  convert_split(tree, tmp_path, 'train', num_train_shards=4)
   separate, together = (dataset_kit.file_contents(folder)
                         for folder in (tmp_path, converted))
   assert manifest.load(str(tmp_path), 'imagenet').splits['train'][
@@ -80,15 +80,15 @@ def test_convert_missing_file_of_the_last_conversion_names_the_flag(
   before = inodes(out)
   (tmp_path / missing).unlink()
   with pytest.raises(InputError, match=message):
-    only(tmp_path, out, split)
+    convert_split(tmp_path, out, split)
   assert inodes(out) == before
 
 
 def test_convert_new_boxes_are_used(tree, tmp_path):
   convert(tree, tmp_path / 'out')
   (tmp_path / 'boxes.csv').write_text('n01440764_0.JPEG,0,0,1,1\n')
-  only(tree, tmp_path / 'out', 'train',
-       bounding_box_csv=str(tmp_path / 'boxes.csv'))
+  convert_split(tree, tmp_path / 'out', 'train',
+                bounding_box_csv=str(tmp_path / 'boxes.csv'))
   feature = read(tmp_path / 'out', *TRAIN)['n01440764_0.JPEG']
   assert list(feature['image/object/bbox/label'].int64_list.value) == [1]
 
@@ -107,7 +107,7 @@ def test_convert_same_folder_for_both_splits_gives_one_line_error(
   with pytest.raises(InputError, match=(
       r'validation \(validation was made from it before; set another with '
       r'--imagenet_validation_dir\)')):
-    only(tree, out, 'train')
+    convert_split(tree, out, 'train')
   assert inodes(out) == before
   assert convert(tree, out).splits['validation']['size'] == 5
 

@@ -18,13 +18,13 @@ from datasets.conversion import (
 )
 from datasets.records import verify
 from kits import dataset_kit, helpers, imagenet_kit
-from kits.damage_kit import cut, flip, overwrite
+from kits.damage_kit import flip_bit, overwrite, truncate
 from kits.imagenet_kit import (
   IDS,
   TRAIN,
   convert,
+  convert_split,
   make_tree,
-  only,
 )
 
 # Fixtures that pytest finds by these names.
@@ -221,7 +221,7 @@ def test_convert_after_sigkill_continues_to_the_same_bytes(tmp_path):
       dataset_kit.file_contents(tmp_path / 'once'))
 
 
-@pytest.mark.parametrize('damage', [cut, flip, overwrite, os.remove])
+@pytest.mark.parametrize('damage', [truncate, flip_bit, overwrite, os.remove])
 def test_convert_damaged_shard_alone_is_rewritten(
     tmp_path, monkeypatch, damage):
   make_tree(tmp_path)
@@ -248,7 +248,7 @@ def test_convert_leftover_of_a_run_killed_at_its_end_is_removed(
     with pytest.raises(KeyboardInterrupt):
       convert(tree, tmp_path)
   before = {path.name for path in tmp_path.iterdir()}
-  only(tree, tmp_path, split)
+  convert_split(tree, tmp_path, split)
   assert before - {path.name for path in tmp_path.iterdir()} == {
       '.imagenet.converting'}
 
@@ -259,10 +259,10 @@ def test_convert_other_split_after_a_kill_while_moving_is_refused(
   with monkeypatch.context() as patch:
     patch.setattr(manifest, 'save', stop)
     with pytest.raises(KeyboardInterrupt):
-      only(tree, tmp_path, 'train', seed=1)
+      convert_split(tree, tmp_path, 'train', seed=1)
   with pytest.raises(InputError, match='the last conversion of train in .* was '
                      'stopped .* give --imagenet_train_dir as well'):
-    only(tree, tmp_path, 'validation', num_validation_shards=1)
+    convert_split(tree, tmp_path, 'validation', num_validation_shards=1)
   assert len(convert(tree, tmp_path, seed=1).splits) == 2
   assert [report.problems for report in verify.verify(
       str(tmp_path), 'imagenet', num_decoded=0)] == [[], []]
@@ -308,7 +308,7 @@ def test_convert_killed_at_any_change_ends_with_the_same_bytes(
   shutil.rmtree(str(tmp_path / 'former'))
   convert(tmp_path, tmp_path / 'former')
   if change == 'damage':
-    flip(tmp_path / 'former' / TRAIN[1])
+    flip_bit(tmp_path / 'former' / TRAIN[1])
   for last in range(1000):
     out = tmp_path / ('out%d' % last)
     shutil.copytree(str(tmp_path / 'former'), str(out))

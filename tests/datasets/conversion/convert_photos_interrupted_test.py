@@ -12,7 +12,14 @@ from common.errors import InputError
 from datasets import dataset_factory
 from datasets.conversion import converted_files
 from kits import dataset_kit
-from kits.conversion_kit import add, as_png, convert, make, save_anew, turn_cats
+from kits.conversion_kit import (
+  add_photos,
+  as_png,
+  convert,
+  make_photos,
+  move_cats,
+  resave_cats,
+)
 from kits.helpers import ROOT
 
 
@@ -47,11 +54,11 @@ _MOVES = 4 + 1 + 3 + 6
 def test_convert_killed_with_photos_added_still_keeps_the_splits(
     tmp_path, monkeypatch, calls):
   """The former manifest is found in the work folder."""
-  folder = make(tmp_path)
-  turn_cats(tmp_path, convert(tmp_path))
+  folder = make_photos(tmp_path)
+  move_cats(tmp_path, convert(tmp_path))
   shutil.copytree(str(tmp_path), str(tmp_path / 'other'))
-  add(folder, 'cat', range(30))
-  add(tmp_path / 'other' / 'pets', 'cat', range(30))
+  add_photos(folder, 'cat', range(30))
+  add_photos(tmp_path / 'other' / 'pets', 'cat', range(30))
   convert(tmp_path / 'other')
   for call in (calls, min(calls, 9)):  # The second run has less to do.
     with monkeypatch.context() as patch:
@@ -113,7 +120,7 @@ print(killed)
 @pytest.mark.slow
 def test_convert_killed_by_sigkill_ends_with_the_same_bytes(tmp_path):
   source = tmp_path / 'source'
-  folder = make(source, {'cat': 20, 'dog': 20})
+  folder = make_photos(source, {'cat': 20, 'dog': 20})
   convert(source, percent_validation=10)
   for number in range(60):
     (folder / 'cat' / ('new %d.jpg' % number)).write_bytes(
@@ -128,7 +135,7 @@ def test_convert_killed_by_sigkill_ends_with_the_same_bytes(tmp_path):
 
 
 def test_convert_while_another_process_converts_is_refused(tmp_path):
-  folder = make(tmp_path)
+  folder = make_photos(tmp_path)
   with converted_files.hold(str(folder)):
     with pytest.raises(InputError, match='another process is converting'):
       convert(tmp_path)
@@ -137,7 +144,7 @@ def test_convert_while_another_process_converts_is_refused(tmp_path):
 
 def test_convert_write_failure_leaves_no_work_folder(tmp_path, monkeypatch):
   """After a full disk the user needs the space."""
-  make(tmp_path)
+  make_photos(tmp_path)
 
   def raise_disk_full(*_):
     raise OSError(28, 'No space left on device')
@@ -152,10 +159,10 @@ def test_convert_write_failure_leaves_no_work_folder(tmp_path, monkeypatch):
 def test_convert_killed_with_resaved_photos_still_keeps_the_splits(
     tmp_path, monkeypatch):
   """The former records, with which pixels are compared, are deleted by then."""
-  folder = make(tmp_path)
+  folder = make_photos(tmp_path)
   before = convert(tmp_path)
-  turn_cats(tmp_path, before)
-  renamed = save_anew(folder, as_png, 'anew')
+  move_cats(tmp_path, before)
+  renamed = resave_cats(folder, as_png, 'anew')
   with monkeypatch.context() as patch:
     die(patch, _MOVES)
     with pytest.raises(SystemExit):
@@ -167,7 +174,7 @@ def test_convert_killed_with_resaved_photos_still_keeps_the_splits(
 
 def test_convert_full_disk_at_the_last_step_keeps_the_former_data(tmp_path):
   """Record files of one photo each are small enough; the manifest is not."""
-  make(tmp_path)
+  make_photos(tmp_path)
   convert(tmp_path, num_shards=28)
   before, limit = dataset_kit.file_contents(tmp_path), 4096
   assert [name for name, data in before.items() if len(data) > limit] == [
@@ -212,7 +219,7 @@ sys.exit(failed)
 def test_convert_data_sets_in_one_folder_in_parallel_succeeds(tmp_path):
   names = ['pets', 'trees', 'stars', 'boats']
   for name in names:
-    make(tmp_path, {name + ' a': 3, name + ' b': 3}, name)
+    make_photos(tmp_path, {name + ' a': 3, name + ' b': 3}, name)
   done = subprocess.run(
       [sys.executable, '-c', PARALLEL_PROGRAM, str(tmp_path), ','.join(names),
        '12'], cwd=ROOT, capture_output=True, text=True, timeout=120)

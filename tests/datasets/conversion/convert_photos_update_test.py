@@ -13,7 +13,7 @@ from common.errors import InputError
 from datasets import manifest as manifests
 from datasets.conversion import convert_photos, converted_files
 from kits import dataset_kit
-from kits.conversion_kit import add, convert, make, turn_cats
+from kits.conversion_kit import add_photos, convert, make_photos, move_cats
 from kits.helpers import run_program
 
 
@@ -28,11 +28,11 @@ def sizes(manifest):
 
 
 def test_convert_with_added_photos_keeps_the_old_in_their_splits(tmp_path):
-  folder = make(tmp_path)
+  folder = make_photos(tmp_path)
   before = convert(tmp_path)
   assert sizes(before) == {'train': 28, 'validation': 8, 'test': 4}
-  turn_cats(tmp_path, before)
-  add(folder, 'cat', range(30))
+  move_cats(tmp_path, before)
+  add_photos(folder, 'cat', range(30))
   after = convert(tmp_path)
   for file, split in before.files.items():
     assert after.files[file] == split
@@ -45,7 +45,7 @@ def test_convert_with_added_photos_keeps_the_old_in_their_splits(tmp_path):
 
 
 def test_convert_photo_is_recognized_by_content_or_by_name(tmp_path):
-  folder = make(tmp_path)
+  folder = make_photos(tmp_path)
   before = convert(tmp_path).files
   cats = sorted(file for file in before if file.startswith('cat'))
   wanted = {}
@@ -69,14 +69,14 @@ def test_convert_photo_is_recognized_by_content_or_by_name(tmp_path):
     ({'percent_test': 0}, 'percent_test was 10 and is 0')], ids=str)
 def test_convert_with_other_seed_or_percents_splits_again(
     tmp_path, caplog, change, message):
-  folder = make(tmp_path)
-  add(folder, 'cat', range(5))
+  folder = make_photos(tmp_path)
+  add_photos(folder, 'cat', range(5))
   convert(tmp_path, **change)
   wanted = dataset_kit.file_contents(tmp_path)
   for path in list((folder / 'cat').glob('new*')):
     path.unlink()
   convert(tmp_path)
-  add(folder, 'cat', range(5))
+  add_photos(folder, 'cat', range(5))
   logger = logging.getLogger('tensorflow')
   logger.addHandler(caplog.handler)
   convert(tmp_path, **change)
@@ -86,10 +86,10 @@ def test_convert_with_other_seed_or_percents_splits_again(
 
 
 def test_convert_omitted_options_default_to_the_former_conversion(tmp_path):
-  folder = make(tmp_path)
+  folder = make_photos(tmp_path)
   before = convert(tmp_path, seed=7)
-  turn_cats(tmp_path, before)
-  add(folder, 'dog', range(20))
+  move_cats(tmp_path, before)
+  add_photos(folder, 'dog', range(20))
   after = convert_photos.convert(str(tmp_path), 'pets')
   assert (after.seed, after.percent_validation, after.percent_test) == (
       7, 20, 10)
@@ -106,7 +106,7 @@ def test_convert_omitted_options_default_to_the_former_conversion(tmp_path):
 
 
 def test_convert_omitted_num_shards_defaults_to_the_former_conversion(tmp_path):
-  make(tmp_path)
+  make_photos(tmp_path)
   assert len(convert(tmp_path, num_shards=3).splits['train']['shards']) == 3
   again = convert_photos.convert(str(tmp_path), 'pets')
   assert again.num_shards == len(again.splits['train']['shards']) == 3
@@ -116,7 +116,7 @@ def test_convert_omitted_num_shards_defaults_to_the_former_conversion(tmp_path):
 
 
 def test_convert_first_time_uses_the_default_percentages(tmp_path):
-  make(tmp_path)
+  make_photos(tmp_path)
   first = convert_photos.convert(str(tmp_path), 'pets')
   assert (first.seed, first.percent_validation, first.percent_test) == (
       0, 10, 0)
@@ -126,7 +126,7 @@ def test_convert_first_time_uses_the_default_percentages(tmp_path):
 def test_convert_former_records_without_photo_files_are_ignored(
     tmp_path, caplog):
   """For example MNIST was downloaded, then a photo folder got its name."""
-  make(tmp_path)
+  make_photos(tmp_path)
   manifests.save(str(tmp_path), manifests.Manifest(
       'pets', ['zero', 'one'], {}, 5, 0, {}, []))
   logger = logging.getLogger('tensorflow')
@@ -138,7 +138,7 @@ def test_convert_former_records_without_photo_files_are_ignored(
 
 
 def test_convert_manifest_of_an_earlier_version_keeps_the_splits(tmp_path):
-  folder = make(tmp_path)
+  folder = make_photos(tmp_path)
   before = convert(tmp_path, percent_test=0)
   path = tmp_path / 'pets.json'
   fields = json.loads(path.read_text('utf-8'))
@@ -146,7 +146,7 @@ def test_convert_manifest_of_an_earlier_version_keeps_the_splits(tmp_path):
                 'num_shards', 'photos_dir', 'photos_layout', 'ready_made'):
     del fields[field]
   path.write_text(json.dumps(fields), 'utf-8')
-  add(folder, 'dog', range(30))
+  add_photos(folder, 'dog', range(30))
   after = convert(tmp_path, percent_test=0)
   for file, split in before.files.items():
     assert after.files[file] == split
@@ -154,14 +154,14 @@ def test_convert_manifest_of_an_earlier_version_keeps_the_splits(tmp_path):
 
 
 def test_convert_unreadable_former_manifest_is_an_error(tmp_path):
-  make(tmp_path)
+  make_photos(tmp_path)
   (tmp_path / 'pets.json').write_text('{"name"')
   with pytest.raises(InputError, match=r'cannot read the manifest .*pets\.js'):
     convert(tmp_path)
 
 
 def test_convert_without_a_photo_for_a_split_names_the_manifest(tmp_path):
-  folder = make(tmp_path, {'cat': 3, 'dog': 30})
+  folder = make_photos(tmp_path, {'cat': 3, 'dog': 30})
   before = convert(tmp_path, percent_test=0)
   contents = dataset_kit.file_contents(tmp_path)
   for file, split in before.files.items():
@@ -176,7 +176,7 @@ def test_convert_without_a_photo_for_a_split_names_the_manifest(tmp_path):
 
 
 def test_convert_equal_pixels_share_a_split_and_are_listed(tmp_path):
-  folder = make(tmp_path)
+  folder = make_photos(tmp_path)
   for index in range(20):
     data = (folder / 'cat' / ('%03d.jpg' % index)).read_bytes()
     (folder / 'cat' / ('film %d.jpg' % index)).write_bytes(data + b'film')
@@ -192,7 +192,7 @@ def test_convert_equal_pixels_share_a_split_and_are_listed(tmp_path):
 
 
 def test_convert_added_copy_joins_the_split_of_the_old_photo(tmp_path):
-  folder = make(tmp_path)
+  folder = make_photos(tmp_path)
   before = convert(tmp_path).files
   for file in before:
     if file.startswith('cat'):
@@ -206,7 +206,7 @@ def test_convert_added_copy_joins_the_split_of_the_old_photo(tmp_path):
 
 
 def test_convert_photo_in_two_classes_is_excluded_and_listed(tmp_path):
-  folder = make(tmp_path)
+  folder = make_photos(tmp_path)
   shutil.copy(str(folder / 'cat' / '003.jpg'), str(folder / 'dog' / 'x.jpg'))
   shutil.copy(str(folder / 'cat' / '003.jpg'), str(folder / 'cat' / 'y.jpg'))
   # max_bad_fraction counts damaged files only.
@@ -226,7 +226,7 @@ def test_convert_photo_in_two_classes_is_excluded_and_listed(tmp_path):
 
 def test_convert_class_whose_photos_are_all_in_another_class_is_an_error(
     tmp_path):
-  folder = make(tmp_path)
+  folder = make_photos(tmp_path)
   (folder / 'copies').symlink_to(folder / 'cat')
   with pytest.raises(InputError, match=r"class 'cat' .*no usable photo "
                                        r"\(cat/000\.jpg: the same photo is in"):
@@ -234,7 +234,7 @@ def test_convert_class_whose_photos_are_all_in_another_class_is_an_error(
 
 
 def test_convert_too_many_bad_files_keeps_the_former_data(tmp_path):
-  folder = make(tmp_path)
+  folder = make_photos(tmp_path)
   convert(tmp_path)
   before = dataset_kit.file_contents(tmp_path)
   for number in range(3):
@@ -264,7 +264,7 @@ def test_convert_too_many_bad_files_keeps_the_former_data(tmp_path):
     ({'cat': 3, 'dog': 0}, "class 'dog' .* has no usable photo"),
     ({'cat': 20, 'dog': 1}, 'too few photos for the splits')], ids=str)
 def test_convert_failure_lists_the_unusable_photos(tmp_path, counts, message):
-  folder = make(tmp_path, counts)
+  folder = make_photos(tmp_path, counts)
   (folder / 'dog' / 'bad.jpg').write_bytes(b'')
   (folder / 'dog' / 'worse.jpg').write_bytes(b'text')
   with pytest.raises(InputError, match=message):
@@ -280,7 +280,7 @@ def test_convert_failure_lists_the_unusable_photos(tmp_path, counts, message):
 
 def test_program_without_flags_keeps_the_splits_of_the_former_conversion(
     tmp_path):
-  make(tmp_path)
+  make_photos(tmp_path)
   before = convert(tmp_path, seed=3)
   done = run_program('download_and_convert_data.py', '--dataset_name=pets',
                      '--dataset_dir=%s' % tmp_path)

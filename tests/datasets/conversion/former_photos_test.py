@@ -6,7 +6,14 @@ import pytest
 from PIL import Image
 
 from datasets.photo_files import photos
-from kits.conversion_kit import add, as_png, convert, make, save_anew, turn_cats
+from kits.conversion_kit import (
+  add_photos,
+  as_png,
+  convert,
+  make_photos,
+  move_cats,
+  resave_cats,
+)
 
 
 def convert_and_turn_cats(folder):
@@ -16,7 +23,7 @@ def convert_and_turn_cats(folder):
     {file: split}.
   """
   manifest = convert(folder)
-  turn_cats(folder, manifest)
+  move_cats(folder, manifest)
   return manifest.files
 
 
@@ -33,10 +40,10 @@ def with_comment(data, path):
 
 @pytest.mark.parametrize('save', [as_png, with_comment])
 def test_convert_photo_resaved_losslessly_keeps_its_split(tmp_path, save):
-  folder = make(tmp_path)
+  folder = make_photos(tmp_path)
   before = convert_and_turn_cats(tmp_path)
-  renamed = save_anew(folder, save, 'anew')
-  add(folder, 'cat', range(10))
+  renamed = resave_cats(folder, save, 'anew')
+  add_photos(folder, 'cat', range(10))
   after = convert(tmp_path).files
   assert len(renamed) == 10 and len(after) == 50
   for file, new_file in renamed.items():
@@ -46,13 +53,13 @@ def test_convert_photo_resaved_losslessly_keeps_its_split(tmp_path, save):
 
 def test_convert_photo_resaved_twice_keeps_its_split(tmp_path):
   """The record of a PNG has other pixels; the manifest has their digest."""
-  folder = make(tmp_path)
+  folder = make_photos(tmp_path)
   jpegs = {path.name: path.read_bytes() for path in (folder / 'cat').iterdir()}
   before = convert_and_turn_cats(tmp_path)
-  first = save_anew(folder, as_png, 'anew')
+  first = resave_cats(folder, as_png, 'anew')
   middle = convert(tmp_path)
   assert sorted(middle.pixels) == sorted(first.values())
-  second = save_anew(folder, as_bmp, 'anew')
+  second = resave_cats(folder, as_bmp, 'anew')
   after = convert(tmp_path).files
   for file, new_file in first.items():
     assert after[second.get(new_file, new_file)] == before[file]
@@ -69,10 +76,10 @@ def test_convert_photo_resaved_twice_keeps_its_split(tmp_path):
 
 def test_convert_added_photos_are_not_decoded_twice(tmp_path, monkeypatch):
   """Pixels are compared only if a photo is gone, and only with similar ones."""
-  folder = make(tmp_path)
+  folder = make_photos(tmp_path)
   convert(tmp_path)
   (folder / 'cat' / '000.jpg').unlink()
-  add(folder, 'cat', range(10))
+  add_photos(folder, 'cat', range(10))
   decoded = []
   pixels_digest = photos.pixels_digest
 
@@ -84,7 +91,7 @@ def test_convert_added_photos_are_not_decoded_twice(tmp_path, monkeypatch):
   convert(tmp_path)
   assert len(decoded) == 1  # The former photo, from its record.
   decoded.clear()
-  add(folder, 'cat', range(10, 20))
+  add_photos(folder, 'cat', range(10, 20))
   convert(tmp_path)
   assert decoded == []
 
@@ -92,14 +99,14 @@ def test_convert_added_photos_are_not_decoded_twice(tmp_path, monkeypatch):
 @pytest.mark.parametrize('damage', ['gone', 'cut'])
 def test_convert_without_former_records_keeps_splits_of_unchanged_photos(
     tmp_path, damage):
-  folder = make(tmp_path)
+  folder = make_photos(tmp_path)
   before = convert_and_turn_cats(tmp_path)
   for path in tmp_path.glob('*.tfrecord'):
     if damage == 'gone':
       path.unlink()
     else:
       path.write_bytes(path.read_bytes()[:-1])
-  save_anew(folder, as_png, 'anew')
+  resave_cats(folder, as_png, 'anew')
   after = convert(tmp_path).files
   assert len(after) == 40
   for file in set(after) & set(before):

@@ -9,7 +9,7 @@ from datasets import dataset_factory, manifest, split_files
 from datasets.conversion import convert_cifar10, convert_photos, public
 from datasets.records import shard_check
 from kits import dataset_kit
-from kits.damage_kit import cut, cut_between_records, flip, overwrite
+from kits.damage_kit import flip_bit, keep_first_record, overwrite, truncate
 from kits.public_kit import cifar_archive, mnist_files, server
 
 file_server = server  # A fixture that pytest finds by this name.
@@ -17,7 +17,8 @@ NAMES = ['cifar10', 'mnist']
 
 
 @pytest.mark.parametrize('name', NAMES)
-@pytest.mark.parametrize('damage', [cut, cut_between_records, flip, overwrite])
+@pytest.mark.parametrize('damage', [truncate, keep_first_record, flip_bit,
+                                    overwrite])
 def test_convert_damaged_record_file_is_written_again(
     file_server, tmp_path, name, damage):
   public.convert(name, str(tmp_path))
@@ -112,7 +113,7 @@ def test_find_damaged_returns_the_paths_of_damaged_shards(tmp_path):
   shards = [shard_check.KnownShard(str(path), records, path.stat().st_size)
             for path, records in zip(paths, (3, 4, 5, 7))]
   shards.append(shard_check.KnownShard(str(tmp_path / 'none'), 1, None))
-  flip(paths[1])
+  flip_bit(paths[1])
   shards[2] = shards[2]._replace(bytes=None)
   assert shard_check.find_damaged(shards) == sorted(
       map(str, (paths[1], paths[3], tmp_path / 'none')))

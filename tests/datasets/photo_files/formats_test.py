@@ -39,6 +39,6 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize('data, name', CASES, ids=kit.short)
+@pytest.mark.parametrize('data, name', CASES, ids=kit.short_id)
 def test_name_of_returns_the_format_of_the_first_bytes(data, name):
   assert formats.name_of(data) == name

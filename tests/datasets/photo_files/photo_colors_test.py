@@ -22,11 +22,11 @@ def decode(data):
 
 def with_xmp(kind, orientation=None):
   """Returns a photo 40 wide and 20 high whose XMP says that it is rotated."""
-  image = kit.smooth(40, 20)
+  image = kit.smooth_image(40, 20)
   options = {'exif': kit.exif(orientation)} if orientation else {}
   if kind == 'JPEG':
     data = kit.encode(image, 'JPEG', **options)
-    return data[:2] + kit.xmp_of_jpeg() + data[2:]
+    return data[:2] + kit.jpeg_xmp_segment() + data[2:]
   if kind == 'TIFF':
     pixels = np.asarray(image).astype(int) * 257
     return kit.tiff(pixels, photometric=2, xmp=kit.XMP)
@@ -35,7 +35,7 @@ def with_xmp(kind, orientation=None):
   exif_chunk = b''
   if orientation:
     exif_chunk = kit.chunk(b'eXIf', kit.exif(orientation)[6:])
-  metadata = kit.xmp_of_png() + exif_chunk
+  metadata = kit.png_xmp_chunk() + exif_chunk
   return kit.png(40, 20, 8, 2, image.tobytes(),
                  **{'before' if kind == 'PNG' else 'after': metadata})
 
@@ -58,12 +58,12 @@ def test_normalize_photo_orientation_in_exif_next_to_xmp_is_applied(kind):
   data = with_xmp(kind, 8)
   photo = normalize_photo(data)
   assert (photo.height, photo.width) == (40, 20)
-  expected = np.rot90(np.asarray(kit.smooth(40, 20)).astype(int))
+  expected = np.rot90(np.asarray(kit.smooth_image(40, 20)).astype(int))
   assert np.abs(decode(data) - expected).mean() < 10
 
 
 def test_normalize_photo_bmp_with_all_zero_alpha_is_opaque():
-  pixels = np.asarray(kit.smooth().convert('RGBA')).copy()
+  pixels = np.asarray(kit.smooth_image().convert('RGBA')).copy()
   expected = pixels[..., :3].astype(int)
   pixels[..., 3] = 0
   assert np.abs(decode(kit.bmp32(pixels)) - expected).mean() < 3
@@ -122,7 +122,7 @@ def animated_webp(canvas, left, top, size, image):
 
 @pytest.mark.parametrize('photometric', [1, 2])
 def test_normalize_photo_12_bits_stored_in_16_are_refused(photometric):
-  values = np.asarray(kit.smooth()).astype(int) * 16
+  values = np.asarray(kit.smooth_image()).astype(int) * 16
   pixels = values if photometric == 2 else values[..., 0]
   assert 3000 < pixels.max() < 4096
   if photometric == 2:
@@ -138,13 +138,13 @@ def test_normalize_photo_12_bits_stored_in_16_are_refused(photometric):
 
 
 def test_normalize_photo_tiff_of_12_bits_keeps_its_scale():
-  grey = np.asarray(kit.smooth().convert('L')).astype(int)
+  grey = np.asarray(kit.smooth_image().convert('L')).astype(int)
   pixels = decode(kit.tiff(grey * 16, bits=12))
   assert np.abs(pixels - grey[..., None]).mean() < 2
 
 
 def test_normalize_photo_tiff_whose_0_is_white_is_not_inverted():
-  grey = np.asarray(kit.smooth().convert('L')).astype(int)
+  grey = np.asarray(kit.smooth_image().convert('L')).astype(int)
   pixels = decode(kit.tiff(65535 - grey * 257, photometric=0))
   assert np.abs(pixels - grey[..., None]).mean() < 2
 
@@ -160,7 +160,7 @@ def test_normalize_photo_png_is_white_where_it_is_transparent(name):
 @pytest.mark.parametrize('options', [
     {}, {'lossless': True}, {'exif': kit.exif(6)}], ids=str)
 def test_normalize_photo_webp_becomes_a_jpeg(options):
-  image = kit.smooth()
+  image = kit.smooth_image()
   pixels = decode(kit.encode(image, 'WEBP', quality=95, **options))
   wanted = np.asarray(image).astype(int)
   if 'exif' in options:
@@ -170,7 +170,7 @@ def test_normalize_photo_webp_becomes_a_jpeg(options):
 
 @needs_webp
 def test_normalize_photo_animated_webp_gives_its_first_frame_on_white():
-  clear = kit.smooth().convert('RGBA')
+  clear = kit.smooth_image().convert('RGBA')
   clear.putalpha(Image.new('L', clear.size, 0))
   data = kit.encode(clear, 'WEBP', save_all=True, lossless=True,
                     append_images=[Image.new('RGBA', clear.size, 'black')])
@@ -180,7 +180,7 @@ def test_normalize_photo_animated_webp_gives_its_first_frame_on_white():
 @needs_webp
 def test_normalize_photo_webp_truncated_anywhere_is_refused():
   for options in ({}, {'lossless': True}, {'exif': kit.exif(6)}):
-    data = kit.encode(kit.smooth(30, 20), 'WEBP', **options)
+    data = kit.encode(kit.smooth_image(30, 20), 'WEBP', **options)
     for end in range(len(data)):
       with pytest.raises(PhotoError):
         normalize_photo(data[:end])
@@ -189,7 +189,7 @@ def test_normalize_photo_webp_truncated_anywhere_is_refused():
 @needs_webp
 def test_normalize_photo_webp_too_large_is_refused_before_it_is_opened(
     monkeypatch):
-  data = kit.encode(kit.smooth(), 'WEBP')
+  data = kit.encode(kit.smooth_image(), 'WEBP')
   assert normalize_photo(data, max_pixels=80 * 60).width == 80
 
   def fail_to_open(source):
@@ -203,7 +203,7 @@ def test_normalize_photo_webp_too_large_is_refused_before_it_is_opened(
 @pytest.mark.parametrize('options', [
     {}, {'lossless': True}, {'exif': kit.exif(6)}], ids=str)
 def test_webp_size_of_each_layout_is_that_of_the_picture(options):
-  data = kit.encode(kit.smooth(33, 21), 'WEBP', **options)
+  data = kit.encode(kit.smooth_image(33, 21), 'WEBP', **options)
   assert webp.size_of(data) == (33, 21)
   assert webp.size_of(data[:20]) == (0, 0)
   assert webp.first_frame(data) is None
@@ -221,7 +221,7 @@ def test_normalize_photo_webp_without_reader_is_refused_with_advice(
     monkeypatch):
   monkeypatch.delitem(photos._READERS, 'WebP', raising=False)
   with pytest.raises(PhotoError) as caught:
-    normalize_photo(kit.encode(kit.smooth(), 'WEBP'))
+    normalize_photo(kit.encode(kit.smooth_image(), 'WEBP'))
   assert str(caught.value) == (
       'WebP is not accepted: save the photo as JPEG or PNG')
 
@@ -229,11 +229,11 @@ def test_normalize_photo_webp_without_reader_is_refused_with_advice(
 def test_normalize_photo_heic_is_read_if_pillow_heif_is_installed():
   pillow_heif = pytest.importorskip('pillow_heif')
   stream = io.BytesIO()
-  pillow_heif.from_pillow(kit.smooth()).save(stream, quality=95)
+  pillow_heif.from_pillow(kit.smooth_image()).save(stream, quality=95)
   data = stream.getvalue()
   assert photos.can_read('HEIC') and 'HEIC' in photos.ACCEPTED
   assert photos.size_of(data) == (80, 60)
-  assert np.abs(decode(data) - np.asarray(kit.smooth())).mean() < 4
+  assert np.abs(decode(data) - np.asarray(kit.smooth_image())).mean() < 4
   with pytest.raises(PhotoError, match='limit of 4799'):
     normalize_photo(data, max_pixels=4799)
   with pytest.raises(PhotoError):

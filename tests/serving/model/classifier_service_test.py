@@ -34,7 +34,7 @@ def graphs(tmp_path_factory):
 def path(graphs, tmp_path):
   """Path of a copy of the first graph, which a test may change."""
   path = tmp_path / 'served.pb'
-  load_kit.put(graphs[0], path)
+  load_kit.replace_file(graphs[0], path)
   return path
 
 
@@ -49,7 +49,7 @@ def serve(path, monkeypatch):
 
   def serve(**options):
     options.setdefault('reload_secs', 0.05)
-    services.append(load_kit.serve(path, **options))
+    services.append(load_kit.make_service(path, **options))
     return services[-1]
 
   yield serve
@@ -244,7 +244,7 @@ def test_service_graph_with_nan_scores_is_refused_at_startup(path, monkeypatch):
 
   monkeypatch.setattr(Classifier, 'warm_up', nan_scores)
   with pytest.raises(InputError, match='are not probabilities'):
-    load_kit.serve(path)
+    load_kit.make_service(path)
 
 
 @pytest.mark.parametrize('scores, message', [
@@ -257,14 +257,14 @@ def test_service_graph_with_scores_not_probabilities_is_refused(
   monkeypatch.setattr(Classifier, 'warm_up',
                       lambda self: np.array(scores, np.float32))
   with pytest.raises(InputError, match=message):
-    load_kit.serve(path)
+    load_kit.make_service(path)
 
 
 def test_reload_changed_graph_serves_later_requests(serve, path, graphs):
   service = serve()
   photo = kit.make_photo(1)
   info_before = service.model_info()
-  load_kit.put(graphs[1], path)
+  load_kit.replace_file(graphs[1], path)
   load_kit.wait_until(lambda: swap_count(service))
   assert service.labels == OTHER_LABELS
   prediction, = service.predict_each([photo])
@@ -300,7 +300,7 @@ def test_reload_under_load_fails_no_request(serve, path, graphs):
   for thread in clients:
     thread.start()
   for number in range(1, 4):
-    load_kit.put(graphs[number % 2], path)
+    load_kit.replace_file(graphs[number % 2], path)
     load_kit.wait_until(lambda number=number: swap_count(service) == number)
   count = len(label_counts)
   load_kit.wait_until(lambda: len(label_counts) > count + 50)
@@ -337,7 +337,7 @@ def test_reload_waits_for_the_running_batch(serve, path, graphs, monkeypatch):
       service.predict_each([kit.make_photo(0)])))
   client.start()
   assert running.wait(20)
-  load_kit.put(graphs[1], path)
+  load_kit.replace_file(graphs[1], path)
   time.sleep(2)
   assert (service.labels, running_at_close) == (kit.LABELS, [])
   go.set()
@@ -351,7 +351,7 @@ def test_reload_frees_the_previous_graph(serve, path, graphs):
   service = serve()
   previous = weakref.ref(service._current.classifier)
   graph = weakref.ref(service._current.classifier._session.graph)
-  load_kit.put(graphs[1], path)
+  load_kit.replace_file(graphs[1], path)
   load_kit.wait_until(lambda: swap_count(service))
   gc.collect()
   assert previous() is None
@@ -377,7 +377,7 @@ def test_reload_broken_file_is_rejected_once(serve, path, graphs, log, damage,
   assert service.model_info() == info_before
   assert service.predict_each([kit.make_photo(0)])[0].labels == kit.LABELS
   assert service.is_ready()
-  load_kit.put(graphs[1], path)
+  load_kit.replace_file(graphs[1], path)
   load_kit.wait_until(lambda: swap_count(service))
   assert service.labels == OTHER_LABELS
 
@@ -387,7 +387,7 @@ def test_reload_graph_with_wrong_scores_is_rejected(serve, path, graphs,
   service = serve()
   monkeypatch.setattr(Classifier, 'warm_up',
                       lambda self: np.zeros([3], np.float32))
-  load_kit.put(graphs[1], path)
+  load_kit.replace_file(graphs[1], path)
   load_kit.wait_until(lambda: failed_swap_count(service))
   assert service.labels == kit.LABELS
 
@@ -413,11 +413,11 @@ def test_reload_file_replaced_while_loading_is_rejected(path, graphs, serve):
     classifier = Classifier.from_frozen_graph(str(path))
     loads.append(1)
     if len(loads) == 2:
-      load_kit.put(graphs[0], path)
+      load_kit.replace_file(graphs[0], path)
     return classifier
 
   service = serve(load=load)
-  load_kit.put(graphs[1], path)
+  load_kit.replace_file(graphs[1], path)
   load_kit.wait_until(lambda: swap_count(service))
   assert (failed_swap_count(service), service.labels) == (1, kit.LABELS)
 
@@ -432,7 +432,7 @@ def test_reload_deleted_file_keeps_the_loaded_graph(serve, path):
 
 def test_reload_disabled_keeps_the_loaded_graph(serve, path, graphs):
   service = serve(reload_secs=0)
-  load_kit.put(graphs[1], path)
+  load_kit.replace_file(graphs[1], path)
   time.sleep(0.5)
   assert (service.labels, swap_count(service)) == (kit.LABELS, 0)
 

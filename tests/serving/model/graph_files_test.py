@@ -116,12 +116,12 @@ def test_service_keeps_its_graph_if_the_new_one_writes_a_file(colors, tmp_path,
                                                               monkeypatch):
   monkeypatch.setattr(classifier_service, '_STABLE_SECS', 0.05)
   target, other = tmp_path / 'target', tmp_path / 'other'
-  service = load_kit.serve(colors, reload_secs=0.05)
+  service = load_kit.make_service(colors, reload_secs=0.05)
   try:
     other.mkdir()
     evil = graph_kit.write(other)
     add_write_file(evil, target)
-    load_kit.put(evil, colors)
+    load_kit.replace_file(evil, colors)
     load_kit.wait_until(lambda: service.counts()['failed_swaps'] == 1)
     prediction, = service.predict_each([kit.make_photo(1)])
     assert prediction.labels == list(graph_kit.LABELS)

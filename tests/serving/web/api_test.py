@@ -149,7 +149,7 @@ def test_classify_top_in_a_form_field_limits_the_classes(client):
     ([kit.part(b'', b'<a\nb>' + b'x' * 999)], 'wrong_field',
      'The field "<a b>x{75}…" is not known: .*'),
     ([kit.part(b'', filename=b'')], 'no_photo', '.*choose one first.'),
-], ids=kit.short)
+], ids=kit.short_id)
 def test_classify_form_without_a_photo_error_names_the_field(client, parts,
                                                              code, message):
   response = client.post('/api/classify', content_type=kit.form_type(),
@@ -172,7 +172,7 @@ def test_classify_form_without_a_photo_error_names_the_field(client, parts,
     (b'a.jpg', kit.photo()[:30], 'a.jpg: This photo cannot be read: .*'),
     (b'a.jpg', kit.photo(size=(101, 100)), 'a.jpg: The photo has 101 x .*'),
     (b'a.jpg', kit.photo() + b'\0' * 2 ** 20, 'a.jpg: The photo is larger .*'),
-], ids=kit.short)
+], ids=kit.short_id)
 def test_classify_invalid_photo_error_names_file_and_format(client, name, data,
                                                             message):
   body = kit.part(data, filename=name)
@@ -197,7 +197,7 @@ def test_classify_undecodable_photo_error_names_the_file(client, service):
     (gzipped(kit.photo()), 'image/jpeg', 'gzip'),
     # curl -d file=@rose.jpg
     (b'file=@rose.jpg', 'application/x-www-form-urlencoded', 'Plain text'),
-], ids=kit.short)
+], ids=kit.short_id)
 def test_classify_body_not_a_photo_error_names_its_format(client, data, kind,
                                                           name):
   response = client.post('/api/classify', data=data, content_type=kind)
@@ -242,7 +242,7 @@ def test_classify_from_another_site_is_refused(client, service):
      'too_costly'),
     (kit.photo(size=(101, 100)), 422, 'too_many_pixels'),
     (kit.photo('PNG', size=(101, 100)), 422, 'too_many_pixels'),
-], ids=kit.short)
+], ids=kit.short_id)
 def test_classify_single_invalid_photo_is_refused(client, service, data, status,
                                                   code):
   response, result = classify(client, data)

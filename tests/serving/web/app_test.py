@@ -118,7 +118,7 @@ def test_upload_unknown_photo_escapes_the_classes():
     b'../../etc/passwd', b'/etc/cron.d/x', b'a' * 5000 + b'.jpg', b'.htaccess',
     b'<script>alert(1)</script>.jpg', b'x\x00.jpg', b'\xff\xfe',
     b'a\\"; name=\\"b',
-], ids=kit.short)
+], ids=kit.short_id)
 def test_upload_hostile_file_name_is_not_shown(client, service, name):
   body = kit.part(kit.photo(), filename=name) + b'--%s--' % kit.BOUNDARY
   page = client.post('/', data=body, content_type=kit.form_type())

@@ -187,13 +187,13 @@ def test_access_log_not_writable_does_not_stop_the_server(make_logging_client,
     (b'GET /a HTTP/1.1\r\nX-Request-Id: a-4\r\n\r\n', 'GET /a HTTP/1.1', 400),
     (b'GET / HTTP/1.1\r\nHost: a\r\nX-Request-Id: a-4\r\na: ' + b'b' * 40000 +
      b'\r\n\r\n', '-', 431),
-], ids=kit.short)
+], ids=kit.short_id)
 def test_access_log_has_refusals_before_the_application(monkeypatch, data,
                                                         request_line, status):
   stream = io.StringIO()
   monkeypatch.setattr(logs.sys, 'stdout', stream)
-  server = load_kit.Running(create_app(kit.FakeService(),
-                                       {'ACCESS_LOG': 'common'}))
+  server = load_kit.ServerThread(create_app(kit.FakeService(),
+                                            {'ACCESS_LOG': 'common'}))
   with socket.create_connection(server.address, 15) as client:
     client.sendall(data)
     head, _, body = b''.join(iter(lambda: client.recv(65536), b'')).partition(

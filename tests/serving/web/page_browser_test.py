@@ -29,8 +29,8 @@ DONE = CARDS + ' == %d && !document.querySelector("#cards .status")'
 def address(tmp_path_factory):
   """URL of a server on a free port, for all tests of this file."""
   graph = graph_kit.write(tmp_path_factory.mktemp('graph'))
-  with load_kit.Process('--model_name=%s' % graph) as server:
-    server.wait_until_it_listens()
+  with load_kit.ServerProcess('--model_name=%s' % graph) as server:
+    server.wait_until_listening()
     yield 'http://127.0.0.1:%d/' % server.port
 
 
@@ -60,7 +60,7 @@ def read_cards(browser):
 
 def assert_no_complaints(browser, address):
   """Asserts that there were no errors and no requests to other servers."""
-  assert browser.complaints == []
+  assert browser.console_messages == []
   assert browser.requests
   for url in browser.requests:
     assert url.startswith((address, 'blob:' + address, 'data:',
@@ -149,7 +149,7 @@ def test_files_of_other_formats_show_an_error_on_their_cards(address, folder):
     assert gif_width == photo_width
     # The browser logs every 4xx response; there must be no other complaints.
     assert [re.search(r'status of (\d+)', text).group(1)
-            for text in browser.complaints] == ['415', '415']
+            for text in browser.console_messages] == ['415', '415']
 
 
 def test_page_on_a_phone_in_chinese_fits_its_width(address, folder):
@@ -181,7 +181,7 @@ def test_page_without_javascript_uploads_and_shows_bars(address, folder):
                                  browser.html()).group()
     browser.choose('#file', folder / 'red.jpg', folder / 'notes.txt')
     browser.click('button')
-    browser.wait_loaded()
+    browser.wait_until_loaded()
     html = browser.html()
     assert re.findall(r'<th scope="row">(\w+)</th>', html) == [
         'daisy', 'rose', 'tulip']
@@ -197,7 +197,7 @@ def test_page_without_javascript_refuses_a_text_file(address, folder):
     browser.open(address)
     browser.choose('#file', folder / 'notes.txt')
     browser.click('button')
-    browser.wait_loaded()
+    browser.wait_until_loaded()
     html = browser.html()
     assert 'notes.txt: Plain text is not' in html and '<progress' not in html
 
@@ -205,8 +205,8 @@ def test_page_without_javascript_refuses_a_text_file(address, folder):
 def test_server_that_does_not_respond_shows_an_error(address, folder):
   with browser_kit.Browser() as browser:
     browser.open(address)
-    browser.ask('Network.emulateNetworkConditions', offline=True, latency=0,
-                downloadThroughput=-1, uploadThroughput=-1)
+    browser.send('Network.emulateNetworkConditions', offline=True, latency=0,
+                 downloadThroughput=-1, uploadThroughput=-1)
     browser.choose('#file', folder / 'red.jpg')
     browser.wait_for(DONE % 1)
     assert 'does not respond' in read_cards(browser)[0]['heading']

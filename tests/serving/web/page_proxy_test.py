@@ -134,7 +134,7 @@ def ports(service, tmp_path_factory):
   folder = tmp_path_factory.mktemp('nginx')
   app = create_app(service, {'NUM_TOP_PREDICTIONS': 2,
                              'ALLOWED_HOSTS': ['.example', _SHIPPED_NAME]})
-  plain, prefixed = load_kit.Running(app), load_kit.Running(
+  plain, prefixed = load_kit.ServerThread(app), load_kit.ServerThread(
       app, url_prefix='/kept')
   subprocess.run(
       ['openssl', 'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '2',
@@ -212,14 +212,14 @@ def unscripted():
 
 def visit(browser, address):
   """Opens a page as if for the first time."""
-  browser.ask('Network.clearBrowserCookies')
-  del browser.complaints[:], browser.requests[:]
+  browser.send('Network.clearBrowserCookies')
+  del browser.console_messages[:], browser.requests[:]
   browser.open(address)
 
 
 def check(browser, address):
   """Asserts that all requests succeeded and went to URLs below `address`."""
-  assert browser.complaints == []
+  assert browser.console_messages == []
   assert len(browser.requests) > 2
   for url in browser.requests:
     assert url.startswith((address, 'blob:', 'data:')), url
@@ -255,7 +255,7 @@ def test_page_by_any_route_classifies_without_scripts(ports, unscripted, photo,
   visit(unscripted, address)
   unscripted.choose('#file', photo)
   unscripted.click('button')
-  unscripted.wait_loaded()
+  unscripted.wait_until_loaded()
   html = unscripted.html()
   assert '<h1>tulip</h1>' in html, html
   check(unscripted, address)
@@ -266,10 +266,10 @@ def test_page_by_any_route_classifies_without_scripts(ports, unscripted, photo,
 def test_page_behind_a_proxy_that_passes_the_host_needs_no_cookie(
     ports, unscripted, photo, route):
   visit(unscripted, ports.address(route))
-  unscripted.ask('Network.clearBrowserCookies')
+  unscripted.send('Network.clearBrowserCookies')
   unscripted.choose('#file', photo)
   unscripted.click('button')
-  unscripted.wait_loaded()
+  unscripted.wait_until_loaded()
   assert '<h1>tulip</h1>' in unscripted.html()
 
 
@@ -285,14 +285,14 @@ def test_form_of_another_site_is_refused(ports, service, scripted, route,
   scripted.open(ports.address('http evil.other /'))
   service.seen.clear()
   scripted.value(_ATTACK % (ports.address(route), policy))
-  scripted.wait_loaded()
+  scripted.wait_until_loaded()
   assert 'Photos are only accepted from' in scripted.html()
   assert not service.seen
 
 
 def test_prefix_without_slash_redirects_to_the_page(ports, unscripted):
   unscripted.open(ports.address('http default.example /kept'))
-  history = unscripted.ask('Page.getNavigationHistory')
+  history = unscripted.send('Page.getNavigationHistory')
   assert history['entries'][history['currentIndex']]['url'] == ports.address(
       'http default.example /kept/')
   assert 'id="upload"' in unscripted.html()

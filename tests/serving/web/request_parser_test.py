@@ -15,7 +15,7 @@ MANY = 2 ** 17
 
 @pytest.fixture(scope='module')
 def address():
-  server = load_kit.Running(create_app(kit.FakeService()))
+  server = load_kit.ServerThread(create_app(kit.FakeService()))
   yield server.address
   server.stop()
   assert server.join() == [0]
@@ -24,7 +24,7 @@ def address():
 @pytest.fixture(scope='module')
 def guarded():
   """Address of a server that requires a token."""
-  server = load_kit.Running(create_app(kit.FakeService(), {'API_TOKEN': 'b'}))
+  server = load_kit.ServerThread(create_app(kit.FakeService(), {'API_TOKEN': 'b'}))
   yield server.address
   server.stop()
   assert server.join() == [0]
@@ -77,7 +77,7 @@ def test_body_with_some_extensions_and_trailers_is_accepted(address):
     (b'Host: a\r\nHost: a\r\nContent-Length: 3', b'1.1'),
     (b'Host: a\r\nhost: b\r\nContent-Length: 3', b'1.0'),
     (b'Content-Length: 3', b'1.1'),
-], ids=kit.short)
+], ids=kit.short_id)
 def test_request_with_ambiguous_length_or_host_is_refused(address, headers,
                                                           version):
   response = exchange(address, b'POST / HTTP/%s\r\nConnection: keep-alive\r\n'

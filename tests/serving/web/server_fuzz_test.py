@@ -43,11 +43,11 @@ def process(tmp_path):
   graph = graph_kit.write(tmp_path)
   temporary = tmp_path / 'temporary'
   temporary.mkdir()
-  with load_kit.Process('--model_name=%s' % graph,
-                        '--upload_folder=%s' % temporary,
-                        TMPDIR=str(temporary),
-                        HOME=str(temporary)) as process:
-    process.wait_until_it_listens()
+  with load_kit.ServerProcess('--model_name=%s' % graph,
+                              '--upload_folder=%s' % temporary,
+                              TMPDIR=str(temporary),
+                              HOME=str(temporary)) as process:
+    process.wait_until_listening()
     yield process
 
 
@@ -249,9 +249,9 @@ def memory_at_rest(process, limit):
 
 def test_server_worst_photos_take_limited_memory_and_free_it(tmp_path):
   # oneDNN is enabled as TensorFlow 2 does on newer processors.
-  with load_kit.Process('--model_name=%s' % graph_kit.write(tmp_path),
-                        TF_ENABLE_ONEDNN_OPTS='1') as process:
-    process.wait_until_it_listens()
+  with load_kit.ServerProcess('--model_name=%s' % graph_kit.write(tmp_path),
+                              TF_ENABLE_ONEDNN_OPTS='1') as process:
+    process.wait_until_listening()
     for _ in range(2):
       assert_classifies_correctly(process.port)
     before = memory(process)

@@ -150,11 +150,11 @@ def test_refusals_are_counted_by_reason(client):
      'other', '413', 'request_too_large'),
     (b'GET / HTTP/1.1\r\nHost: a\r\na: ' + b'b' * 40000 + b'\r\n\r\n', 'other',
      '431', 'bad_request'),
-], ids=kit.short)
+], ids=kit.short_id)
 def test_refusals_before_the_application_are_counted(request_bytes, method,
                                                      status, reason):
   app = create_app(kit.FakeService())
-  server = load_kit.Running(app)
+  server = load_kit.ServerThread(app)
   with socket.create_connection(server.address, 15) as client:
     client.sendall(request_bytes)
     response = b''.join(iter(lambda: client.recv(65536), b''))

@@ -21,9 +21,9 @@ SECURITY_HEADERS = (
 @pytest.fixture(scope='module')
 def process(tmp_path_factory):
   graph = graph_kit.write(tmp_path_factory.mktemp('graph'))
-  with load_kit.Process('--model_name=%s' % graph,
-                        '--allowed_hosts=a') as server:
-    server.wait_until_it_listens()
+  with load_kit.ServerProcess('--model_name=%s' % graph,
+                              '--allowed_hosts=a') as server:
+    server.wait_until_listening()
     yield server
     assert not [line for line in server.lines if 'Traceback' in line]
 
@@ -55,7 +55,7 @@ def get_request(path, *headers):
     b'X-Forwarded-Proto: https', b'X-Forwarded-Prefix: /evil',
     b'X-Script-Name: /evil', b'X-Forwarded-Port: 9', b'X-Original-URL: /a',
     b'X-Rewrite-URL: /a', b'X-HTTP-Method-Override: DELETE',
-    b'Forwarded: for=1.2.3.4;host=evil.example;proto=https'], ids=kit.short)
+    b'Forwarded: for=1.2.3.4;host=evil.example;proto=https'], ids=kit.short_id)
 def test_proxy_header_of_an_untrusted_client_is_ignored(port, header):
   status, _, page = exchange(port, get_request(b'/'))
   assert exchange(port, get_request(b'/', header))[::2] == (status, page)
@@ -77,7 +77,7 @@ def test_proxy_header_of_an_untrusted_client_is_ignored(port, header):
     b'If-Modified-Since: Sun, 01 Jan 999999999999 00:00:00 GMT',
     b'Accept-Language: ;;q=x,*;q=-1', b'Accept: \xff', b'Cookie: a=\xff;=;',
     b'Authorization: Basic \xff', b'Origin: http://[', b'Expect: x',
-    b'Forwarded: for=\xff', b'X-Forwarded-Host: <b>'], ids=kit.short)
+    b'Forwarded: for=\xff', b'X-Forwarded-Host: <b>'], ids=kit.short_id)
 def test_get_with_an_invalid_header_is_never_a_5xx(port, path, header):
   status, head, body = exchange(port, get_request(path, header))
   assert status < 500, (status, body)
@@ -103,7 +103,7 @@ def test_get_with_an_invalid_header_is_never_a_5xx(port, path, header):
      b'\r\nConnection: close\r\nContent-Length: 4\r\n\r\nabcd', 403),
     (b'POST /api/classify HTTP/1.1\r\nHost: a\r\nOrigin: http://a\r\n'
      b'Connection: close\r\nContent-Length: 4\r\n\r\nabcd', 415),
-], ids=kit.short)
+], ids=kit.short_id)
 def test_invalid_request_is_refused_in_json_with_security_headers(
     port, data, status):
   response_status, head, body = exchange(port, data)
@@ -144,7 +144,7 @@ def test_warning_of_libjpeg_is_logged_as_native_code(process):
 
 @pytest.mark.parametrize('host, status', [
     (b'rebound.example', 421), (b'[', 421), (b'a', 200), (b'localhost:80', 200),
-    (b'127.0.0.1:5001', 200)], ids=kit.short)
+    (b'127.0.0.1:5001', 200)], ids=kit.short_id)
 def test_host_with_another_name_is_refused(port, host, status):
   response_status, _, body = exchange(
       port, get_request(b'/api/model', b'Host: ' + host))

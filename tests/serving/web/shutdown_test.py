@@ -65,7 +65,7 @@ def _post_from_clients(address, count):
 
 def test_stop_answers_requests_that_wait_for_a_thread():
   application = _Echo(go=False)
-  server = load_kit.Running(application, 20)
+  server = load_kit.ServerThread(application, 20)
   clients, responses = _post_from_clients(server.address, 10)
   for _ in range(2):  # There are two threads; eight requests wait for them.
     assert application.received.acquire(timeout=20)
@@ -89,7 +89,7 @@ def test_probe_is_answered_while_all_threads_are_busy(prefix):
     start_response('200 OK', [('Content-Length', '2')])
     return [b'ok']
 
-  server = load_kit.Running(with_probe, 20, prefix)
+  server = load_kit.ServerThread(with_probe, 20, prefix)
   clients, responses = _post_from_clients(server.address, 3)
   for _ in range(2):  # There are two threads.
     assert application.received.acquire(timeout=20)
@@ -112,7 +112,7 @@ def test_interrupted_upload_is_freed_immediately(kind, monkeypatch):
   close = Request.close
   monkeypatch.setattr(Request, 'close', lambda request: (
       buffers.append(request.body_rcv.getbuf()), close(request)))
-  server = load_kit.Running(_Echo(go=True))
+  server = load_kit.ServerThread(_Echo(go=True))
   client = socket.create_connection(server.address)
   client.sendall(b'POST / HTTP/1.1\r\nHost: a\r\n' + kind + b'\r\n\r\n' +
                  b'100000\r\n' + b'x' * 10 ** 6)
@@ -140,7 +140,7 @@ def test_deadline_raises_if_the_client_disconnects_or_time_is_up(
     start_response('200 OK', [('Content-Length', '1')])
     return [b'a']
 
-  server = load_kit.Running(application, request_secs=secs)
+  server = load_kit.ServerThread(application, request_secs=secs)
   client = socket.create_connection(server.address)
   client.sendall(REQUEST)
   assert started.wait(20)
@@ -156,7 +156,7 @@ def test_deadline_raises_if_the_client_disconnects_or_time_is_up(
 
 def test_stop_answers_a_request_on_a_new_connection(monkeypatch):
   monkeypatch.setattr(http_channel, '_FRESH_GRACE_SECS', 15.0)
-  server = load_kit.Running(_Echo(go=True))
+  server = load_kit.ServerThread(_Echo(go=True))
   client = socket.create_connection(server.address)
   server.stop()
   time.sleep(0.8)
@@ -170,7 +170,7 @@ def test_stop_answers_a_request_on_a_new_connection(monkeypatch):
 
 def test_slow_upload_is_closed_but_not_an_old_connection(monkeypatch):
   monkeypatch.setattr(http_channel, '_SLOWEST_SECS', 1.0)
-  server = load_kit.Running(_Echo(go=True))
+  server = load_kit.ServerThread(_Echo(go=True))
   slow = socket.create_connection(server.address)
   slow.sendall(b'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 999\r\n\r\n')
   start = time.monotonic()
@@ -195,9 +195,9 @@ def test_total_size_of_uploads_is_limited(tmp_path, monkeypatch):
   monkeypatch.setattr(listening, '_UPLOADS_BYTES', 2 ** 20)
   monkeypatch.setattr(listening, 'body_bytes', lambda megabytes: 2 * 2 ** 20)
   load_kit.export(tmp_path, 'a')
-  service = load_kit.serve(tmp_path / 'a.pb')
+  service = load_kit.make_service(tmp_path / 'a.pb')
   app = create_app(service, {'MAX_UPLOAD_MB': 1})
-  server = load_kit.Running(app, 5)
+  server = load_kit.ServerThread(app, 5)
   bytes_held = server.server.bytes_held
   head = (b'POST /api/classify HTTP/1.1\r\nHost: a\r\n'
           b'Content-Length: 2000000\r\n\r\n')
@@ -235,7 +235,7 @@ def test_total_size_of_uploads_is_limited(tmp_path, monkeypatch):
 def test_total_size_of_small_uploads_is_limited(monkeypatch):
   monkeypatch.setattr(listening, '_UPLOADS_BYTES', 2 ** 20)
   monkeypatch.setattr(listening, 'body_bytes', lambda megabytes: 2 ** 20)
-  server = load_kit.Running(_Echo(go=True))
+  server = load_kit.ServerThread(_Echo(go=True))
   clients = [socket.create_connection(server.address) for _ in range(5)]
   for client in clients:
     client.sendall(b'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 690000'
@@ -269,7 +269,7 @@ def test_idle_connections_are_closed_if_others_wait(monkeypatch, data):
   monkeypatch.setattr(http_channel, '_SLOW_SECS', 0.0)
   monkeypatch.setattr(http_channel, '_SLOW_RATE', float('inf'))
   application = _Echo(go=True)
-  server = load_kit.Running(application)
+  server = load_kit.ServerThread(application)
   application.go.clear()
   busy = socket.create_connection(server.address)
   busy.sendall(REQUEST)
@@ -308,7 +308,7 @@ def test_low_limit_on_open_files_limits_the_connections(caplog, request):
       lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limits_before))
   limit = max(map(int, os.listdir('/dev/fd'))) + 64
   resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limits_before[1]))
-  server = load_kit.Running(_Echo(go=True))
+  server = load_kit.ServerThread(_Echo(go=True))
   assert 'the limit on open files (ulimit -n) is %d' % limit in caplog.text
   with subprocess.Popen(
       [sys.executable, '-c', _CLIENTS, *map(str, server.address[:2]), '200'],
@@ -328,7 +328,7 @@ def test_low_limit_on_open_files_limits_the_connections(caplog, request):
 def test_limit_on_open_files_too_low_is_an_input_error(monkeypatch):
   monkeypatch.setattr(resource, 'getrlimit', lambda kind: (16, 16))
   with pytest.raises(InputError, match=r'\(ulimit -n\) is 16; at least'):
-    load_kit.Running(_Echo(go=True))
+    load_kit.ServerThread(_Echo(go=True))
 
 
 def test_accept_failures_are_logged_once_and_do_not_spin(monkeypatch, caplog):
@@ -340,7 +340,7 @@ def test_accept_failures_are_logged_once_and_do_not_spin(monkeypatch, caplog):
       return accept(listener)
     raise OSError(errno.EMFILE, 'Too many open files')
 
-  server = load_kit.Running(_Echo(go=True))
+  server = load_kit.ServerThread(_Echo(go=True))
   monkeypatch.setattr(socket.socket, 'accept', fail)
   _assert_answered(server.address)
   server.stop()
@@ -352,13 +352,13 @@ def test_accept_failures_are_logged_once_and_do_not_spin(monkeypatch, caplog):
 
 def test_stop_twice_ends_immediately():
   application = _Echo(go=False)
-  server = load_kit.Running(application)
+  server = load_kit.ServerThread(application)
   client = socket.create_connection(server.address)
   client.sendall(REQUEST)
   assert application.received.acquire(timeout=20)
   server.stop()
   time.sleep(0.5)
-  assert server.ends == []
+  assert server.statuses == []
   server.stop()
   assert server.join() == [1]
   application.go.set()
@@ -366,7 +366,7 @@ def test_stop_twice_ends_immediately():
 
 
 def test_idle_connection_does_not_delay_the_end():
-  server = load_kit.Running(_Echo(go=True))
+  server = load_kit.ServerThread(_Echo(go=True))
   connection = http.client.HTTPConnection(*server.address)
   connection.request('POST', '/', 'a')
   assert connection.getresponse().read() == b'a'

@@ -261,7 +261,7 @@ def test_app_without_keep_uploads_creates_no_file(monkeypatch):
     (kit.photo(size=(1001, 1000)), 'too_many_pixels'),
     (kit.photo('PNG', size=(1001, 1000)), 'too_many_pixels'),
     (kit.photo() + b'\0' * 10 ** 6, 'too_large'),
-], ids=kit.short)
+], ids=kit.short_id)
 def test_check_invalid_photo_is_refused_without_decoding(monkeypatch, data,
                                                          code):
   def decode(*arguments):
@@ -330,7 +330,7 @@ def test_read_form_skips_file_fields_without_a_file():
     b'a\r\n' + MARK + b'--',
     MARK + b'\r\nContent-Type: image/png\r\ncontent-disposition: Form-Data; '
     b"NAME=\"file\"; filename*=UTF-8''%e4\r\n\r\na\r\n" + MARK + b'--',
-], ids=kit.short)
+], ids=kit.short_id)
 def test_read_form_unusual_but_valid_form_is_accepted(body):
   assert read_files(body) == [b'a']
 
@@ -347,13 +347,13 @@ def test_read_form_unusual_but_valid_form_is_accepted(body):
     MARK + b'--',
     kit.part(b'a', filename=b'n' * 9000) + MARK + b'--',
     kit.form(b'a').replace(b'\r\n', b'\n'),
-], ids=kit.short)
+], ids=kit.short_id)
 def test_read_form_damaged_form_is_refused(body):
   assert refusal_code(read_files, body) == 'bad_form'
 
 
 @pytest.mark.parametrize('boundary', ['x', "'()+_,-./:=? 9", 'x' * 200],
-                         ids=kit.short)
+                         ids=kit.short_id)
 def test_read_form_any_valid_boundary_is_accepted(boundary):
   body = kit.form(b'a').replace(kit.BOUNDARY, boundary.encode())
   assert read_files(body, boundary) == [b'a']
@@ -365,7 +365,7 @@ def test_read_form_without_boundary_is_refused(boundary):
 
 
 @pytest.mark.parametrize('boundary', [
-    ' ', 'x' * 201, 'é', 'a\r\nb', 'a;b', '\0', 'a '], ids=kit.short)
+    ' ', 'x' * 201, 'é', 'a\r\nb', 'a;b', '\0', 'a '], ids=kit.short_id)
 def test_read_form_invalid_boundary_is_refused(boundary):
   assert refusal_code(read_files, kit.form(b'a'), boundary) == 'bad_form'
 
@@ -385,7 +385,7 @@ def test_read_form_invalid_boundary_is_refused(boundary):
      'bad_form'),
     (MARK + b'\r\nContent-Disposition: form-data; a="' + b'\\"' * 3900 +
      b'\r\n\r\n\r\n' + MARK + b'--', 'bad_form'),
-], ids=kit.short)
+], ids=kit.short_id)
 def test_read_form_hostile_form_is_refused_quickly(body, code):
   start = time.monotonic()
   assert refusal_code(read_files, body) == code
@@ -429,7 +429,7 @@ def test_trim_heap_without_malloc_trim_does_nothing(monkeypatch):
 
 
 @pytest.mark.parametrize('data', [
-    b'x' * 10 ** 7, kit.photo()[:30] + b'\0' * 10 ** 6], ids=kit.short)
+    b'x' * 10 ** 7, kit.photo()[:30] + b'\0' * 10 ** 6], ids=kit.short_id)
 def test_refused_large_photo_is_freed(data):
   app = kit.make_client(kit.FakeService(), MAX_UPLOAD_MB=1).application
   statuses = []
@@ -467,7 +467,7 @@ def test_store_photo_larger_than_its_size_limit_is_not_written(tmp_path):
     (b'form-data; name="file"; filename="a \\"b\\".jpg"', 'a "b".jpg'),
     (b"form-data; name=file; filename*=UTF-8''%e7%8b%97%20.jpg", '狗 .jpg'),
     ('form-data; name=file; filename="狗.jpg"'.encode(), '狗.jpg'),
-    (b'form-data; name=file; filename=a.jpg ; ', 'a.jpg')], ids=kit.short)
+    (b'form-data; name=file; filename=a.jpg ; ', 'a.jpg')], ids=kit.short_id)
 def test_read_form_file_names_of_various_clients_are_parsed(disposition, name):
   body = (b'--x\r\nContent-Disposition: ' + disposition +
           b'\r\n\r\ndata\r\n--x--\r\n')
