@@ -16,7 +16,7 @@ import time
 import grpc
 
 # A task that nothing ends exits after this time.
-PATIENCE_SECS = 60
+TIMEOUT_SECS = 60
 
 
 class _Status(grpc.GenericRpcHandler):
@@ -70,7 +70,7 @@ def main():
     sys.exit(status)
   ended = os.path.join(values.train_dir, 'ended')
   done = os.path.join(values.train_dir, 'done')
-  deadline = time.monotonic() + PATIENCE_SECS
+  deadline = time.monotonic() + TIMEOUT_SECS
   while not (signals or os.path.exists(
       done if name == 'worker-0' else ended)):
     time.sleep(0.05)

@@ -140,7 +140,7 @@ def broken_form(draw, photos):
               statuses=(400, 413, 415))
 
 
-def one_line(draw, photos):
+def long_line(draw, photos):
   """Returns a part that is one long line, as in CVE-2023-46136."""
   start = kit.part(b'')[:-2] + draw.choice((b'\r', b'\n', b'\r\n', b''))
   return form(start + draw.choice((b'a', b'\r', b'-')) *
@@ -161,7 +161,7 @@ def bad_header(draw, photos):
   return Upload([header], b'data', frozenset([400, 413, 431, None]))
 
 
-def gone(draw, photos):
+def incomplete(draw, photos):
   """Returns less data than announced, after which the client disconnects."""
   return Upload([b'Content-Length: %d' % draw.choice((99999, 2 ** 24))],
                 _noise(draw, 3000), frozenset())
@@ -171,7 +171,8 @@ def gone(draw, photos):
 KINDS = collections.OrderedDict((
     (truncated, 22), (flipped, 22), (polyglot, 12), (wrong_type, 12),
     (broken_form, 10), (bad_boundary, 6), (empty, 5), (bad_header, 4),
-    (gone, 3), (bomb, 2), (many_parts, 1), (one_line, 1), (too_large, 1)))
+    (incomplete, 3), (bomb, 2), (many_parts, 1), (long_line, 1),
+    (too_large, 1)))
 
 
 def draw_upload(draw, photos):
