@@ -29,7 +29,7 @@ TRAINING = [*MOBILENET, '--optimizer=adam', '--learning_rate=0.01',
                  id=' then '.join(names))
     for names in (('tf1', 'tf2'), ('tf2', 'tf1'))])
 def engines(request):
-  """Returns the names of both engines, in each order."""
+  """Returns the names of both engines, in either order."""
   for engine in request.param:
     if not os.path.exists(PYTHONS[engine]):
       pytest.skip('needs both engines: ENGINE=%s ./setup.sh' % engine)

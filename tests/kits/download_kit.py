@@ -16,8 +16,8 @@ class FileServer:
   Attributes:
     files: {path: bytes}.
     requests: list of (path, {header: value}), in order.
-    behaviours: list of dicts, one per next response; {} and all later responses
-      are without faults. Keys:
+    behaviours: list of dicts, one for each of the next responses, {} for one
+      without faults. Later responses have no faults. Keys:
         status: respond with this status, without a file.
         headers: further headers.
         cut: close the connection after this number of bytes of the body.

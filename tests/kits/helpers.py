@@ -51,7 +51,7 @@ def run_program(program, *arguments, **kwargs):
 
 
 def slow_by_turns(names):
-  """Returns pytest parameters marked slow, for each engine every second one."""
+  """Returns pytest parameters of slow tests, alternately for tf1 and tf2."""
   return [pytest.param(name, marks=[pytest.mark.slow,
                                     pytest.mark.engine(engine)])
           for name, engine in zip(names, itertools.cycle(['tf1', 'tf2']))]

@@ -4,7 +4,7 @@ from compat import tf
 from kits import nets_kit
 from nets.inception_utils import Conv, MaxPool
 
-# Layers with the sizes of Inception V1 and V2 and the name of the last one.
+# Layers with the sizes of Inception V1 and V2, which also end with Mixed_5c.
 SMALL_V1 = SMALL_V2 = (
     Conv('Conv2d_1a', 16, (7, 7), 2),
     MaxPool('MaxPool_2a', (3, 3), 2),

@@ -11,7 +11,7 @@ def preprocess(image, height, width):
 
 
 def preprocess_randomly(image, height, width):
-  """Resizes an image and adds a random number, as random as for training."""
+  """Resizes an image and adds a random number: random, as for training."""
   image = preprocess(image, height, width)
   return image + tf.random_uniform([], maxval=1000)
 
