@@ -35,8 +35,8 @@ class Browser:
   """One page of a new browser process; a context manager.
 
   Attributes:
-    console_messages: messages of the console and the browser's log, such as errors,
-      warnings and failed requests.
+    console_messages: messages of the console and the browser's log, such as
+      errors, warnings and failed requests.
     requests: addresses of all requests.
   """
 

@@ -124,7 +124,7 @@ class ServerThread:
   Attributes:
     address: host and port.
     server: the waitress server.
-    ends: list to which the result of the server's `run` is added.
+    statuses: list with the status that `run` returned; empty while it runs.
   """
 
   def __init__(self, application, drain_secs=60, url_prefix='',
@@ -143,7 +143,7 @@ class ServerThread:
     self.server.stop()
 
   def join(self):
-    """Waits until it ends; returns `ends`."""
+    """Waits until it ends; returns `statuses`."""
     self._thread.join(30)
     return self.statuses
 

@@ -24,7 +24,8 @@ def address():
 @pytest.fixture(scope='module')
 def guarded():
   """Address of a server that requires a token."""
-  server = load_kit.ServerThread(create_app(kit.FakeService(), {'API_TOKEN': 'b'}))
+  server = load_kit.ServerThread(
+      create_app(kit.FakeService(), {'API_TOKEN': 'b'}))
   yield server.address
   server.stop()
   assert server.join() == [0]
