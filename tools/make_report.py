@@ -32,6 +32,7 @@ from evaluation import (
 )
 from ood import detector, refused_photos
 from runs import checkpoints, run_info
+from runtime import forward_pass
 from training import validation_history
 
 FLAGS = flags.FLAGS
@@ -76,6 +77,8 @@ def define_flags():
       'num_preprocessing_threads', 4,
       'Threads that decode and preprocess photos.', lower_bound=1)
   common_flags.define_session_flags()
+  common_flags.define_runtime_flags(forward_pass.RUNTIMES,
+                                    forward_pass.PRECISIONS)
 
 
 def checkpoint_from_flags():
@@ -110,6 +113,12 @@ def _trained(checkpoint):
   """Returns the RunInfo that training has stored for a checkpoint, or None."""
   folder = os.path.dirname(checkpoint)
   return run_info.load(folder) or run_info.load(FLAGS.train_dir or folder)
+
+
+def options_from_flags():
+  """Returns the forward_pass.Options of the flags."""
+  return forward_pass.Options(FLAGS.runtime, FLAGS.precision,
+                              common_flags.session_config(FLAGS))
 
 
 def how_chosen(checkpoint, train_dir, split='these'):
@@ -173,7 +182,7 @@ def detect_ood(run, results, checkpoint, decay):
         trained, checkpoint, run.dataset_name, run.dataset_dir,
         decay, batch_size=FLAGS.batch_size,
         num_threads=FLAGS.num_preprocessing_threads,
-        session_config=common_flags.session_config(FLAGS))
+        options=options_from_flags())
     tf.logging.info('Known: %s%s', '' if bank else 'not counted, ', note)
   if bank is None:
     return refused_photos.OodResults(note=note)
@@ -200,7 +209,7 @@ def main(_):
   results = run_results.measure(
       run, checkpoint, run.dataset_name, run.dataset_dir, FLAGS.batch_size,
       FLAGS.num_preprocessing_threads, decay,
-      common_flags.session_config(FLAGS))
+      options_from_flags())
   fitted, note = fit_temperature(results, checkpoint, decay)
   wrong = wrong_photos.find(results, FLAGS.num_wrong)
   given, flags_note = run_facts.read_flags(train_dir)
