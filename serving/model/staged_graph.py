@@ -44,7 +44,8 @@ class StagedGraph:
     graph = tf.Graph()
     with graph.as_default():
       graph_files.import_into_default(graph_def)
-    results = {name: find_tensor(graph, tensor) for name, tensor in outputs.items()}
+    results = {name: find_tensor(graph, tensor)
+               for name, tensor in outputs.items()}
     encoded = find_tensor(graph, info.input)
     images = encoded
     if info.input_kind == 'encoded':
