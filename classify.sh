@@ -9,4 +9,5 @@ program=tools/classify_image.py
 source "$(dirname "${BASH_SOURCE[0]}")/env_set.sh"
 "${PROJECT_DIR}/setup.sh" --quiet
 
-exec "${VENV_PYTHON}" "${program}" --frozen_graph="${FROZEN_FILE}" "$@"
+exec "${VENV_PYTHON}" "${program}" --frozen_graph="${FROZEN_FILE}" \
+  "${runtime_flags[@]}" "$@"

@@ -74,6 +74,13 @@ if [[ ! "${CHECKPOINT}" =~ ^(best|newest)?$ ]]; then
 fi
 checkpoint_flags=(${CHECKPOINT:+--which_checkpoint="${CHECKPOINT}"})
 
+# What computes forward passes: tensorflow or openvino; and with which numbers:
+# float32 or bfloat16. Empty: auto, as --help of the programs says.
+: "${RUNTIME=}"
+: "${PRECISION=}"
+runtime_flags=(${RUNTIME:+--runtime="${RUNTIME}"}
+               ${PRECISION:+--precision="${PRECISION}"})
+
 # Export: file names contain the name of the network.
 : "${GRAPH_FILE:=${EXPORT_DIR}/my_${MODEL_NAME}.pb}"
 : "${FROZEN_FILE:=${EXPORT_DIR}/my_${MODEL_NAME}_freeze.pb}"
@@ -108,6 +115,7 @@ set_trainer_flags() {
     --learning_rate="${LEARNING_RATE}"
     --save_interval_secs="${SAVE_INTERVAL_SECS}"
     --save_summaries_secs=120
+    "${runtime_flags[@]}"
   )
   if [[ -n "${CHECKPOINT_PATH}" ]]; then
     flags+=(--checkpoint_path="${CHECKPOINT_PATH}" "${checkpoint_flags[@]}"

@@ -30,6 +30,7 @@ from evaluation import loop, metrics, report
 from nets import nets_factory
 from ood import detector
 from runs import checkpoints, run_info
+from runtime import forward_pass
 
 
 class _Config(NamedTuple):
@@ -51,8 +52,7 @@ class _Config(NamedTuple):
   eval_interval_secs: Optional[int]
   eval_timeout_secs: Optional[int]
   known: str
-  master: str
-  session: tf.ConfigProto  # Of the session flags.
+  forward: forward_pass.Options  # Of the session and runtime flags.
   given: Dict[str, Any]  # {flag: value} of the flags that the user gave.
 
   def choose(self, name, from_run):
@@ -76,6 +76,8 @@ def define_flags():
   common_flags.define_dataset_flags(split='test')
   common_flags.define_model_flags(nets_factory.NETWORKS)
   common_flags.define_session_flags()
+  common_flags.define_runtime_flags(forward_pass.RUNTIMES,
+                                    forward_pass.PRECISIONS)
   flags.DEFINE_integer('batch_size', 100, 'Photos per batch.', lower_bound=1)
   flags.DEFINE_integer(
       'max_num_batches', None, 'Batches to evaluate. None: all photos.',
@@ -114,10 +116,12 @@ def _config_from_flags():
   """Returns the _Config of the flags."""
   values = flags.FLAGS
   return _Config(
-      session=common_flags.session_config(values),
+      forward=forward_pass.Options(
+          values.runtime, values.precision,
+          common_flags.session_config(values), values.master),
       given=common_flags.given(values),
       **{name: values[name].value for name in _Config._fields
-         if name not in ('session', 'given')})
+         if name not in ('forward', 'given')})
 
 
 def _choose_split(wanted, name, dataset_dir):
@@ -165,7 +169,8 @@ def _facts(config, checkpoint):
       preprocessing_name=(
           config.choose('preprocessing_name', run.preprocessing_name)
           or network.preprocessing),
-      dataset_name=name, dataset_dir=dataset_dir, moving_average_decay=decay)
+      dataset_name=name, dataset_dir=dataset_dir, moving_average_decay=decay,
+      precision=run.precision)
 
 
 def _first_checkpoint(config):
@@ -202,7 +207,7 @@ def _bank(config, info, run, checkpoint):
         info.moving_average_decay, compute=config.known == 'on',
         batch_size=config.batch_size,
         num_threads=config.num_preprocessing_threads,
-        session_config=config.session)
+        options=config.forward)
   if bank is None and config.known == 'on':
     raise InputError('--known=on: %s' % reason)
   tf.logging.info('Known: %s%s', '' if bank else 'not computed, ', reason)
@@ -223,8 +228,7 @@ def _set_up(config, checkpoint):
 def _evaluate(config, setup, checkpoint, writer):
   """Evaluates one checkpoint: prints the metrics and writes the files."""
   with setup.graph.as_default():
-    counted = loop.count(setup.evaluation, checkpoint, config.master,
-                         config.session)
+    counted = loop.count(setup.evaluation, checkpoint, config.forward)
   results = metrics.compute(
       counted.labels, counted.probabilities, setup.info.labels)
   report.print_metrics(results, sys.stdout)

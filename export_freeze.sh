@@ -23,4 +23,5 @@ exec "${VENV_PYTHON}" "${program}" \
   --output_file="${GRAPH_FILE}" \
   --frozen_file="${FROZEN_FILE}" \
   --label_file="${LABEL_FILE}" \
+  "${runtime_flags[@]}" \
   "$@"

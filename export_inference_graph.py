@@ -33,6 +33,7 @@ from evaluation import calibration
 from nets import nets_factory
 from ood import detector, reference_bank
 from runs import checkpoints, run_info
+from runtime import forward_pass
 from serving.exports import export_folder
 from serving.model import graph_info, inference_graph
 
@@ -54,6 +55,8 @@ class Export(NamedTuple):
   bank: Optional[reference_bank.Bank]
   # Of the averages that are frozen; None: the variables.
   moving_average_decay: Optional[float]
+  # Of the run's forward passes.
+  precision: Optional[str]
   # {optional output: why the graph has it or not}.
   reasons: Dict[str, str]
 
@@ -100,6 +103,8 @@ def _define_freeze_flags():
       'checkpoint_path', None,
       'Train directory or checkpoint. None: no frozen graph is written.')
   common_flags.define_which_checkpoint_flag(checkpoints.CHOICES)
+  common_flags.define_runtime_flags(forward_pass.RUNTIMES,
+                                    forward_pass.PRECISIONS)
   flags.DEFINE_string(
       'frozen_file', None,
       'Path of the frozen graph. None: next to --output_file, with _freeze in '
@@ -179,7 +184,8 @@ def export_from_flags(prefix):
       image_size=size, preprocessing_name=preprocessing_name,
       input_kind=FLAGS.input_type, batch_size=batch_size,
       temperature=temperature, bank=bank,
-      moving_average_decay=decay, reasons=reasons)
+      moving_average_decay=decay, precision=run.precision if run else None,
+      reasons=reasons)
 
 
 def _bank_from_flags(prefix, run, image_size, preprocessing_name, decay):
@@ -211,7 +217,8 @@ def _bank_from_flags(prefix, run, image_size, preprocessing_name, decay):
         run, prefix,
         FLAGS.dataset_name if FLAGS['dataset_name'].present else None,
         FLAGS.dataset_dir, decay,
-        num_threads=FLAGS.num_preprocessing_threads)
+        num_threads=FLAGS.num_preprocessing_threads,
+        options=forward_pass.Options(FLAGS.runtime, FLAGS.precision))
   if bank is None and FLAGS.known == 'on':
     raise InputError('--known=on: %s' % reason)
   tf.logging.info('Known: %s%s', '' if bank else 'left out, ', reason)

@@ -19,4 +19,5 @@ exec "${VENV_PYTHON}" "${program}" \
   --dataset_name="${DATASET_NAME}" \
   --dataset_dir="${DATASET_DIR}" \
   --batch_size="${BATCH_SIZE}" \
+  "${runtime_flags[@]}" \
   "$@"

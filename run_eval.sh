@@ -21,6 +21,7 @@ flags=(
   --dataset_dir="${DATASET_DIR}"
   --model_name="${MODEL_NAME}"
   --batch_size="${BATCH_SIZE}"
+  "${runtime_flags[@]}"
 )
 if [[ -n "${EVAL_INTERVAL_SECS}" ]]; then
   flags+=(--eval_interval_secs="${EVAL_INTERVAL_SECS}")

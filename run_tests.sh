@@ -17,7 +17,7 @@ source scripts/engine.sh
 "${VENV}/bin/ruff" check .
 "${VENV}/bin/lint-imports" --no-cache
 "${VENV_PYTHON}" -m mypy common datasets deployment downloads evaluation nets \
-  ood preprocessing runs serving tools training
+  ood preprocessing runs runtime serving tools training
 mapfile -t scripts < <(find . -name '*.sh' -not -path './.venv*' | sort
   find benchmarks -type f -not -name '*.*' | sort)
 "${VENV}/bin/shellcheck" --severity=style --external-sources \

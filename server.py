@@ -22,6 +22,7 @@ from common import flags as common_flags
 from common.errors import InputError
 from compat import setup_logging, tf
 from datasets.photo_files import photos
+from runtime import forward_pass
 from serving.model import heap_memory
 from serving.model.classifier import Classifier
 from serving.model.classifier_service import GraphSource, Service
@@ -66,6 +67,8 @@ def define_flags() -> None:
       'reload_secs', 2.0,
       'Seconds between two checks whether the files of the graph have '
       'changed; 0: no checks.', lower_bound=0)
+  common_flags.define_runtime_flags(forward_pass.RUNTIMES,
+                                    forward_pass.PRECISIONS)
   _define_network_flags()
   _define_upload_flags()
   _define_load_flags()
@@ -190,7 +193,8 @@ def service_from_flags(observe: Optional[Callable[[str, float], None]] = None
   options = dict(
       image_size=FLAGS.image_size, preprocessing_name=FLAGS.preprocessing_name,
       calibrated=FLAGS.calibrated, batch_size=FLAGS.batch_size,
-      allowed_ops=FLAGS.allowed_ops)
+      allowed_ops=FLAGS.allowed_ops,
+      options=forward_pass.Options(FLAGS.runtime, FLAGS.precision))
 
   def load():
     return Classifier.from_frozen_graph(graph_file, label_file, **options)

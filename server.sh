@@ -63,6 +63,7 @@ exec "${VENV_PYTHON}" "${program}" \
   --model_dir= \
   --model_name="${FROZEN_FILE}" \
   --label_file="${LABEL_FILE}" \
+  "${runtime_flags[@]}" \
   --upload_folder="${UPLOAD_FOLDER}" \
   --keep_uploads \
   --host="${SERVER_HOST}" \

@@ -21,6 +21,7 @@ from datasets import dataset_factory, split_files
 from deployment import cluster, hosts
 from nets import nets_factory
 from runs import checkpoints
+from runtime import forward_pass
 from training import (
   checkpoint_list,
   cluster_step,
@@ -41,6 +42,8 @@ def define_flags():
   common_flags.define_dataset_flags(split='train')
   common_flags.define_model_flags(nets_factory.NETWORKS)
   common_flags.define_session_flags()
+  common_flags.define_runtime_flags(forward_pass.RUNTIMES,
+                                    forward_pass.PRECISIONS)
   optimizers.define_flags()
   _define_run_flags()
   _define_photo_and_label_flags()

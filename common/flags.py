@@ -175,6 +175,27 @@ def define_allowed_ops_flag() -> None:
       'others.')
 
 
+def define_runtime_flags(runtimes: Sequence[str],
+                         precisions: Sequence[str]) -> None:
+  """Defines how forward passes are computed.
+
+  Args:
+    runtimes, precisions: the accepted values, of runtime.forward_pass.
+  """
+  flags.DEFINE_enum(
+      'runtime', 'auto', runtimes,
+      'What computes forward passes: tensorflow, or openvino, which is faster '
+      'on most processors. auto: tensorflow if there is a graphics card, else '
+      'openvino if it is installed and can run the graph.')
+  flags.DEFINE_enum(
+      'precision', os.environ.get('PRECISION') or 'auto', precisions,
+      'Numbers that forward passes are computed with. bfloat16 is faster and '
+      'less exact; weights and trained layers stay float32. auto: as in the '
+      'training run; for a new run, bfloat16 if the processor has '
+      'instructions for it. The default is the value of the environment '
+      'variable PRECISION, or auto.')
+
+
 def define_session_flags() -> None:
   """Defines the TensorFlow session flags."""
   flags.DEFINE_string(

@@ -3,7 +3,7 @@
 import collections
 import concurrent.futures
 import os
-from typing import Callable, Iterable, Iterator, Sequence, TypeVar
+from typing import Callable, Deque, Iterable, Iterator, Sequence, TypeVar
 
 from common.progress import Progress
 
@@ -32,7 +32,7 @@ def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item],
     return [function(item) for item in items[start:start + _CHUNK]]
 
   with Progress(doing, len(items)) as progress:
-    for results in _in_threads(work, range(0, len(items), _CHUNK)):
+    for results in iterate_in_threads(work, range(0, len(items), _CHUNK)):
       for result in results:
         yield result
         progress.add()
@@ -41,18 +41,26 @@ def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item],
 def run_in_threads(function: Callable[[Item], object],
                    items: Iterable[Item]) -> None:
   """Calls function(item) for each item; an exception ends the work."""
-  for _ in _in_threads(function, items):
+  for _ in iterate_in_threads(function, items):
     pass
 
 
-def _in_threads(function, items):
-  """Yields function(item) for each item, in order; ends all threads after."""
-  waiting = collections.deque()
+def iterate_in_threads(function: Callable[[Item], Result],
+                       items: Iterable[Item],
+                       ahead: int = _AHEAD * _THREADS) -> Iterator[Result]:
+  """Yields function(item) for each item, in order; ends all threads after.
+
+  Args:
+    function: called in several threads at once; an exception ends the work.
+    items: iterable.
+    ahead: how many results may be ahead of the next one in order.
+  """
+  waiting: Deque[concurrent.futures.Future] = collections.deque()
   with concurrent.futures.ThreadPoolExecutor(_THREADS) as executor:
     try:
       for item in items:
         waiting.append(executor.submit(function, item))
-        if len(waiting) > _AHEAD * _THREADS:
+        if len(waiting) > ahead:
           yield waiting.popleft().result()
       while waiting:
         yield waiting.popleft().result()

@@ -5,6 +5,7 @@ because slim's rebuilds its operations for each checkpoint, and ends at the
 first checkpoint that is half written.
 """
 
+import contextlib
 import math
 import time
 from typing import Any, Callable, Dict, FrozenSet, List, NamedTuple, Optional
@@ -18,6 +19,7 @@ from datasets import input_pipeline
 from nets import nets_factory
 from preprocessing import preprocessing_factory
 from runs import checkpoints, run_info
+from runtime import forward_pass
 
 # Seconds before an unreadable checkpoint is tried again.
 _RETRY_SECS = 2
@@ -28,8 +30,13 @@ _TIME = '%Y-%m-%d-%H:%M:%S'
 class EvaluationGraph(NamedTuple):
   """The nodes that evaluate a checkpoint on the photos of a data set."""
 
-  # The tensors `label`, `filename`, `probabilities` of a batch, and `logits`
-  # and `features` if requested.
+  # The tensors `image`, `label`, `filename` of the next batch.
+  photos: Dict[str, tf.Tensor]
+  # The images as the network reads them, and the features that it computes.
+  images: tf.Tensor
+  features: tf.Tensor
+  # The tensors `probabilities`, and `logits` and `features` if requested, which
+  # are functions of the features.
   outputs: Dict[str, tf.Tensor]
   # Operation that starts with the first photo.
   initializer: tf.Operation
@@ -40,6 +47,8 @@ class EvaluationGraph(NamedTuple):
   restores: Dict[str, tf.Variable]
   num_photos: int
   num_batches: int
+  # That the run records; None: float32.
+  precision: Optional[str]
 
 
 class Counted(NamedTuple):
@@ -94,38 +103,41 @@ def build_graph(dataset: Any, info: run_info.RunInfo, batch_size: int,
   batch = iterator.get_next()
   network_fn = nets_factory.get_network_fn(
       info.model_name, num_classes=len(info.labels), is_training=False)
-  logits, end_points = network_fn(batch['image'])
+  images = tf.identity(batch['image'], 'images')
+  logits, end_points = network_fn(images)
   probabilities = nets_factory.get_predictions(logits, end_points)
   restores = checkpoints.variables_to_restore(moving_average_decay)
   num_photos = dataset.num_samples if keep is None else len(keep)
   num_batches = math.ceil(num_photos / batch_size)
   if max_num_batches is not None and max_num_batches < num_batches:
     num_batches, num_photos = max_num_batches, max_num_batches * batch_size
-  outputs = {'label': batch['label'], 'filename': batch['filename'],
-             'probabilities': probabilities}
+  outputs = {'probabilities': probabilities}
   if with_logits:
     outputs['logits'] = logits
   if with_features:
     outputs['features'] = nets_factory.get_features(
         info.model_name, end_points)
   return EvaluationGraph(
+      photos=batch,
+      images=images,
+      features=end_points[network.features],
       outputs=outputs,
       initializer=iterator.initializer,
       savers={},
       restores=restores,
       num_photos=num_photos,
-      num_batches=num_batches)
+      num_batches=num_batches,
+      precision=info.precision)
 
 
-def count(graph: EvaluationGraph, checkpoint: str, master: str = '',
-          session_config: Any = None) -> Counted:
+def count(graph: EvaluationGraph, checkpoint: str,
+          options: forward_pass.Options = forward_pass.DEFAULT) -> Counted:
   """Evaluates a checkpoint on the photos of a graph.
 
   Args:
     graph: an EvaluationGraph of the default graph.
     checkpoint: prefix of a checkpoint.
-    master: address of the TensorFlow master, '' for this process.
-    session_config: tf.ConfigProto.
+    options: forward_pass.Options.
 
   Returns:
     A Counted, each photo once.
@@ -144,19 +156,26 @@ def count(graph: EvaluationGraph, checkpoint: str, master: str = '',
   variables = frozenset(restores)
   if variables not in graph.savers:
     graph.savers[variables] = tf.train.Saver(restores)
-  with tf.Session(master, config=session_config) as session:
+  with contextlib.ExitStack() as stack:
+    session = stack.enter_context(
+        tf.Session(options.master, config=options.session_config))
     checkpoints.restore(graph.savers[variables], session, checkpoint)
+    forward = stack.enter_context(contextlib.closing(
+        forward_pass.load_from_session(session, [graph.images],
+                                       [graph.features], options,
+                                       graph.precision)))
+    tf.logging.info('Forward passes: %s', forward.choice.describe())
     session.run(graph.initializer)
     tf.logging.info('Starting evaluation at %s',
                     time.strftime(_TIME, time.gmtime()))
     with input_pipeline.errors_as_advice():
-      batches = list(_run_batches(session, graph))
+      batches = list(_run_batches(session, graph, forward))
     tf.logging.info('Finished evaluation at %s',
                     time.strftime(_TIME, time.gmtime()))
   joined: Dict[str, Any] = {'label': []}
   if batches:
     joined = {key: np.concatenate([batch[key] for batch in batches])
-              for key in graph.outputs}
+              for key in batches[0]}
   if len(joined['label']) != graph.num_photos:
     raise InputError(
         'the record files hold %d photos but their manifest says %d; convert '
@@ -167,14 +186,16 @@ def count(graph: EvaluationGraph, checkpoint: str, master: str = '',
                  joined.get('features'))
 
 
-def _run_batches(session, graph):
+def _run_batches(session, graph, forward):
   """Yields the outputs of each batch; logs progress at slim's frequency."""
   every = 1 if graph.num_batches < 20 else graph.num_batches // 10
   for number in range(1, graph.num_batches + 1):
     try:
-      yield session.run(graph.outputs)
+      photos = session.run(graph.photos)
     except tf.errors.OutOfRangeError:
       return
+    features, = forward(photos.pop('image'))
+    yield dict(photos, **session.run(graph.outputs, {graph.features: features}))
     if number % every == 0 or number == graph.num_batches:
       tf.logging.info('Evaluation [%d/%d]', number, graph.num_batches)
 

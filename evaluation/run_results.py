@@ -4,7 +4,7 @@ Decisions are made on the validation photos and reported on the test photos:
 `decided` and `reported` return the result of the right split.
 """
 
-from typing import Any, List, NamedTuple, Optional, Sequence
+from typing import List, NamedTuple, Optional, Sequence
 
 from common.errors import InputError
 from compat import tf
@@ -12,6 +12,7 @@ from datasets import dataset_factory, record_dataset, split_files
 from evaluation import loop, metrics
 from evaluation.metrics import Metrics
 from runs import run_info
+from runtime import forward_pass
 
 VALIDATION, TEST = 'validation', 'test'
 
@@ -31,7 +32,8 @@ class SplitResult(NamedTuple):
 def measure(run: run_info.RunInfo, checkpoint: str, dataset_name: str,
             dataset_dir: str, batch_size: int, num_threads: int = 4,
             moving_average_decay: Optional[float] = None,
-            session_config: Any = None) -> List[SplitResult]:
+            options: forward_pass.Options = forward_pass.DEFAULT
+            ) -> List[SplitResult]:
   """Evaluates a checkpoint on each validation and test photo once.
 
   Args:
@@ -43,7 +45,7 @@ def measure(run: run_info.RunInfo, checkpoint: str, dataset_name: str,
     num_threads: threads that decode photos.
     moving_average_decay: decay of the moving averages to use, None for the
       plain variables.
-    session_config: tf.ConfigProto.
+    options: forward_pass.Options.
 
   Returns:
     A list of one or two SplitResults, validation first.
@@ -76,7 +78,7 @@ def measure(run: run_info.RunInfo, checkpoint: str, dataset_name: str,
     graph = loop.build_graph(whole, run, batch_size, num_threads,
                              moving_average_decay=moving_average_decay,
                              with_logits=True, with_features=True)
-    counted = loop.count(graph, checkpoint, session_config=session_config)
+    counted = loop.count(graph, checkpoint, options)
   results, start = [], 0
   for name, part in zip(splits, parts):
     piece = _piece(counted, start, start + part.num_samples)

@@ -19,6 +19,7 @@ from datasets import dataset_factory, split_files
 from evaluation import loop, metrics
 from ood import photo_features, reference_bank
 from runs import feature_cache, run_info
+from runtime import forward_pass
 
 TRAIN, VALIDATION = 'train', 'validation'
 
@@ -50,7 +51,8 @@ def find_or_build_bank(
     run: run_info.RunInfo, checkpoint: str, dataset_name: Optional[str] = None,
     dataset_dir: Optional[str] = None,
     moving_average_decay: Optional[float] = None, compute: bool = True,
-    batch_size: int = 32, num_threads: int = 4, session_config: Any = None
+    batch_size: int = 32, num_threads: int = 4,
+    options: forward_pass.Options = forward_pass.DEFAULT
 ) -> Tuple[Optional[reference_bank.Bank], str]:
   """Returns the bank of a checkpoint; builds it if it does not exist.
 
@@ -64,7 +66,7 @@ def find_or_build_bank(
       False: use only the feature cache of the run.
     batch_size: photos per batch.
     num_threads: threads that decode photos.
-    session_config: tf.ConfigProto.
+    options: forward_pass.Options.
 
   Returns:
     A reference_bank.Bank and its description; or None and the reason.
@@ -77,14 +79,14 @@ def find_or_build_bank(
     bank = reference_bank.load(checkpoint, records, moving_average_decay)
     if bank is None:
       features = photo_features.from_cache(
-          run, checkpoint, datasets, moving_average_decay, session_config,
+          run, checkpoint, datasets, moving_average_decay, options,
           {TRAIN: reference_bank.choose})
       if features is None and not compute:
         return None, ('the features of %s are not cached; ./export_freeze.sh '
                       'or ./report.sh computes them' % checkpoint)
       bank = _build(features or _compute(
           run, checkpoint, datasets, batch_size, num_threads,
-          moving_average_decay, session_config),
+          moving_average_decay, options),
                     checkpoint, records, moving_average_decay)
       _save(bank, checkpoint)
     return bank, describe_bank(bank)
@@ -132,7 +134,7 @@ def _datasets(run: run_info.RunInfo, name: str,
 
 
 def _compute(run, checkpoint, datasets, batch_size, num_threads,
-             moving_average_decay, session_config):
+             moving_average_decay, options):
   """Runs photos through the network; returns {split: Features}."""
   chosen = reference_bank.choose(
       _read_labels(datasets[TRAIN]) - run.labels_offset)
@@ -141,7 +143,7 @@ def _compute(run, checkpoint, datasets, batch_size, num_threads,
   keep = {TRAIN: chosen, VALIDATION: None}
   return {split: photo_features.from_photos(
       run, checkpoint, dataset, batch_size, num_threads, moving_average_decay,
-      session_config, keep[split])
+      options, keep[split])
           for split, dataset in datasets.items()}
 
 

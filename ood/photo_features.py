@@ -14,6 +14,7 @@ from compat import tf
 from evaluation import loop
 from nets import frozen_backbone, nets_factory
 from runs import checkpoints, feature_cache, run_info
+from runtime import forward_pass
 
 # Cached photos per batch.
 _BATCH = 256
@@ -35,7 +36,8 @@ class Features(NamedTuple):
 
 def from_cache(
     run: run_info.RunInfo, checkpoint: str, datasets: Dict[str, Any],
-    moving_average_decay: Optional[float] = None, session_config: Any = None,
+    moving_average_decay: Optional[float] = None,
+    options: forward_pass.Options = forward_pass.DEFAULT,
     choose: Optional[Dict[str, Callable]] = None
 ) -> Optional[Dict[str, Features]]:
   """Returns the features of a checkpoint from the caches of its run.
@@ -45,7 +47,7 @@ def from_cache(
     checkpoint: prefix of the checkpoint.
     datasets: {split: slim Dataset}.
     moving_average_decay: decay of the averages to use; None: the variables.
-    session_config: tf.ConfigProto.
+    options: forward_pass.Options.
     choose: {split: function of the [photos] labels that returns the positions
       to use, in rising order}; other splits are used whole.
 
@@ -58,7 +60,8 @@ def from_cache(
          feature_cache.load_use(os.path.dirname(folder)))
   if use is None or not set(datasets) <= set(use.folders):
     return None
-  caches = _open(run, checkpoint, datasets, use)
+  precision = forward_pass.choose(options, run.precision).precision
+  caches = _open(run, checkpoint, datasets, use, precision)
   if caches is None:
     return None
   with tf.Graph().as_default():
@@ -70,7 +73,7 @@ def from_cache(
         name: variable for name, variable in checkpoints.with_plain_names(
             checkpoint, checkpoints.variables_to_restore(moving_average_decay)
         ).items() if variable.op in needed}
-    with tf.Session(config=session_config) as session:
+    with tf.Session(config=options.session_config) as session:
       if restores:
         checkpoints.restore(tf.train.Saver(restores), session, checkpoint)
       chosen = {split: function(caches[split].labels())
@@ -79,13 +82,14 @@ def from_cache(
               for split, cache in caches.items()}
 
 
-def _open(run, checkpoint, datasets, use):
+def _open(run, checkpoint, datasets, use, precision):
   """Returns {split: FeatureCache}, or None if one does not fit."""
   reader = checkpoint_files.open_reader(checkpoint)
   if not all(reader.has_tensor(name) for name in use.variables):
     return None
   facts = dict(
       feature_cache.facts_of_run(run), engine=tf.__version__,
+      precision=None if precision == forward_pass.FLOAT32 else precision,
       weights=feature_cache.fingerprint_values(
           (name, reader.get_tensor(name)) for name in use.variables))
   caches = {}
@@ -147,7 +151,7 @@ def _run(session, cache, inputs, outputs, positions):
 def from_photos(run: run_info.RunInfo, checkpoint: str, dataset: Any,
                 batch_size: int, num_threads: int = 4,
                 moving_average_decay: Optional[float] = None,
-                session_config: Any = None,
+                options: forward_pass.Options = forward_pass.DEFAULT,
                 keep: Optional[np.ndarray] = None) -> Features:
   """Computes the features of a checkpoint from photos.
 
@@ -158,7 +162,7 @@ def from_photos(run: run_info.RunInfo, checkpoint: str, dataset: Any,
     batch_size: photos per batch.
     num_threads: threads that decode photos.
     moving_average_decay: decay of the averages to use; None: the variables.
-    session_config: tf.ConfigProto.
+    options: forward_pass.Options.
     keep: positions of the records to use, in rising order; None: all.
 
   Returns:
@@ -169,7 +173,7 @@ def from_photos(run: run_info.RunInfo, checkpoint: str, dataset: Any,
         dataset, run, batch_size, num_threads,
         moving_average_decay=moving_average_decay, with_logits=True,
         with_features=True, keep=keep)
-    counted = loop.count(graph, checkpoint, session_config=session_config)
+    counted = loop.count(graph, checkpoint, options)
   assert counted.features is not None and counted.logits is not None
   return Features(counted.features, counted.logits, counted.labels,
                   counted.filenames,

@@ -133,7 +133,7 @@ def open_cache(folder: str, **facts: Any) -> Optional['FeatureCache']:
 
   Args:
     folder: of the cache.
-    **facts: values that its key must have.
+    **facts: values that its key must have; None: it has none of this name.
 
   Returns:
     A FeatureCache; None if there is no complete cache, or its key differs.
@@ -141,7 +141,7 @@ def open_cache(folder: str, **facts: Any) -> Optional['FeatureCache']:
   try:
     with open(os.path.join(folder, _KEY_FILE)) as file:
       key = json.load(file)
-    if any(key[name] != value for name, value in facts.items()):
+    if any(key.get(name) != value for name, value in facts.items()):
       return None
     own = {name: value for name, value in key.items()
            if name not in ('form', 'shapes', 'photos', 'views')}

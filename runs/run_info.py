@@ -41,6 +41,9 @@ class RunInfo(NamedTuple):
   moving_average_decay: Optional[float]
   # Checkpoint that the run started from, None from scratch.
   checkpoint_path: Optional[str] = None
+  # With which its features are computed: float32 or bfloat16; None: with
+  # float32.
+  precision: Optional[str] = None
 
 
 def path(train_dir: str) -> str:

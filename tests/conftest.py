@@ -12,6 +12,8 @@ sys.path.insert(0, ROOT)
 
 # Scripts started by tests use the engine that runs the tests.
 os.environ['ENGINE'] = 'tf2' if sys.prefix.endswith('-tf2') else 'tf1'
+# Expected values are those of float32, whatever the processor can do.
+os.environ['PRECISION'] = 'float32'
 
 
 def pytest_addoption(parser):

@@ -12,8 +12,8 @@ import pytest
 from kits.helpers import ROOT
 
 PACKAGES = ('common', 'datasets', 'deployment', 'downloads', 'evaluation',
-            'nets', 'ood', 'preprocessing', 'runs', 'serving', 'tools',
-            'training')
+            'nets', 'ood', 'preprocessing', 'runs', 'runtime', 'serving',
+            'tools', 'training')
 
 
 def is_annotated(function, is_method):

@@ -18,6 +18,7 @@ these outputs (./export_freeze.sh --known=on adds them).
 """
 
 import csv
+import itertools
 import json
 import os
 import sys
@@ -27,14 +28,15 @@ import tqdm
 from absl import flags
 
 from common import flags as common_flags
-from common import label_files
+from common import label_files, threads
 from common.errors import InputError
 from datasets import dataset_factory
 from datasets.photo_files import side_files
 from datasets.photo_files.photos import PhotoError
 from evaluation import calibration
 from runs import checkpoints
-from serving.model.classifier import Classifier
+from runtime import forward_pass
+from serving.model.classifier import Classifier, prepare
 from serving.model.predictions import PhotoResult
 from serving.web.score_table import none_of_text, top_rows
 
@@ -90,6 +92,8 @@ def define_flags() -> None:
       lower_bound=0)
   flags.DEFINE_integer(
       'batch_size', 16, 'Photos per batch.', lower_bound=1)
+  common_flags.define_runtime_flags(forward_pass.RUNTIMES,
+                                    forward_pass.PRECISIONS)
 
 
 def classifier_from_flags() -> Classifier:
@@ -100,6 +104,7 @@ def classifier_from_flags() -> Classifier:
   """
   if bool(FLAGS.frozen_graph) == bool(FLAGS.checkpoint_path):
     raise InputError('one of --frozen_graph and --checkpoint_path is needed')
+  options = forward_pass.Options(FLAGS.runtime, FLAGS.precision)
   if FLAGS.frozen_graph:
     for name in ('dataset_name', 'moving_average_decay', 'which_checkpoint'):
       if FLAGS[name].value is not None:
@@ -107,7 +112,7 @@ def classifier_from_flags() -> Classifier:
     return Classifier.from_frozen_graph(
         FLAGS.frozen_graph, FLAGS.label_file, FLAGS.model_name,
         FLAGS.image_size, FLAGS.preprocessing_name, FLAGS.batch_size,
-        FLAGS.calibrated, FLAGS.nearest, FLAGS.allowed_ops)
+        FLAGS.calibrated, FLAGS.nearest, FLAGS.allowed_ops, options)
   labels = None
   if FLAGS.label_file:
     labels = label_files.read(FLAGS.label_file)
@@ -121,7 +126,7 @@ def classifier_from_flags() -> Classifier:
   return Classifier.from_checkpoint(
       prefix, FLAGS.model_name, labels, FLAGS.image_size,
       FLAGS.preprocessing_name, FLAGS.moving_average_decay, FLAGS.batch_size,
-      _temperature_from_flags(prefix), FLAGS.nearest)
+      _temperature_from_flags(prefix), FLAGS.nearest, options)
 
 
 def _temperature_from_flags(prefix):
@@ -164,29 +169,29 @@ def find_photos(paths: Iterable[str]) -> List[str]:
 
 def classify_files(classifier: Classifier, paths: Sequence[str],
                    batch_size: int) -> Iterator[Tuple[str, PhotoResult]]:
-  """Classifies files in batches.
+  """Classifies files in batches; others are decoded meanwhile.
 
   Args:
     classifier: Classifier.
     paths: files.
-    batch_size: number of files that are read and classified at a time.
+    batch_size: number of photos per forward pass.
 
   Yields:
     (path, Prediction or the error for the file).
   """
+  decoded = threads.iterate_in_threads(
+      lambda path: classifier.decode(_prepare(path)), paths,
+      ahead=2 * batch_size)
   for start in range(0, len(paths), batch_size):
     batch = paths[start:start + batch_size]
-    contents = [_read(path) for path in batch]
-    usable = [data for data in contents if isinstance(data, bytes)]
-    answers = iter(classifier.predict_each(usable))
-    for path, data in zip(batch, contents):
-      yield path, next(answers) if isinstance(data, bytes) else data
+    yield from zip(batch, classifier.predict_prepared(
+        list(itertools.islice(decoded, len(batch)))))
 
 
-def _read(path):
+def _prepare(path):
   try:
     with open(path, 'rb') as file:
-      return file.read()
+      return prepare(file.read())
   except OSError as error:
     return PhotoError(error.strerror)
 

@@ -33,6 +33,7 @@ from evaluation import (
 )
 from ood import detector, refused_photos
 from runs import checkpoints, run_info
+from runtime import forward_pass
 from training import validation_history
 
 FLAGS = flags.FLAGS
@@ -77,6 +78,8 @@ def define_flags() -> None:
       'num_preprocessing_threads', 4,
       'Threads that decode and preprocess photos.', lower_bound=1)
   common_flags.define_session_flags()
+  common_flags.define_runtime_flags(forward_pass.RUNTIMES,
+                                    forward_pass.PRECISIONS)
 
 
 def checkpoint_from_flags() -> str:
@@ -111,6 +114,12 @@ def _trained(checkpoint):
   """Returns the RunInfo that training has stored for a checkpoint, or None."""
   folder = os.path.dirname(checkpoint)
   return run_info.load(folder) or run_info.load(FLAGS.train_dir or folder)
+
+
+def options_from_flags() -> forward_pass.Options:
+  """Returns the forward_pass.Options of the flags."""
+  return forward_pass.Options(FLAGS.runtime, FLAGS.precision,
+                              common_flags.session_config(FLAGS))
 
 
 def how_chosen(checkpoint: str, train_dir: str,
@@ -181,7 +190,7 @@ def detect_ood(run: run_info.RunInfo,
         trained, checkpoint, run.dataset_name, run.dataset_dir,
         decay, batch_size=FLAGS.batch_size,
         num_threads=FLAGS.num_preprocessing_threads,
-        session_config=common_flags.session_config(FLAGS))
+        options=options_from_flags())
     tf.logging.info('Known: %s%s', '' if bank else 'not counted, ', note)
   if bank is None:
     return refused_photos.OodResults(note=note)
@@ -208,7 +217,7 @@ def main(_: List[str]) -> None:
   results = run_results.measure(
       run, checkpoint, run.dataset_name, run.dataset_dir, FLAGS.batch_size,
       FLAGS.num_preprocessing_threads, decay,
-      common_flags.session_config(FLAGS))
+      options_from_flags())
   fitted, note = fit_temperature(results, checkpoint, decay)
   wrong = wrong_photos.find(results, FLAGS.num_wrong)
   given, flags_note = run_facts.read_flags(train_dir)

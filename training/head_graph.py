@@ -29,6 +29,8 @@ class HeadGraph(NamedTuple):
   training: training_graph.TrainingGraph
   # Summary of the first photos of the next batch.
   photo_summary: tf.Tensor
+  # `[None, height, width, channels]` float32; by default the next batch.
+  images: tf.Tensor
   # Where the backbone ends.
   cut: frozen_backbone.Cut
   # `[None]` int64, fed with the features.
@@ -96,7 +98,7 @@ def build(config: TrainConfig, datasets: Mapping[str, slim.dataset.Dataset],
   needed = frozen_backbone.ancestors(cut.features)
   return HeadGraph(
       training._replace(summary_op=_head_summaries(cut, images)),
-      photo_summary, cut, labels, targets, photos, starts, skip,
+      photo_summary, images, cut, labels, targets, photos, starts, skip,
       [v for v in tf.global_variables() if v.op in needed], twin)
 
 

@@ -9,19 +9,25 @@ improves.
 import collections
 import os
 import time
-from typing import Any, Callable, Dict, Iterator, Mapping, Optional
+from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple
 
 import numpy as np
 
 from common.errors import InputError
 from compat import slim, tf
 from runs import feature_cache
+from runtime import forward_pass
 from training import head_graph, loop, losses, validation
 from training.config import TrainConfig
 from training.validation_history import ValidationHistory
 
 # {split: its FeatureCache}.
 Caches = Dict[str, feature_cache.FeatureCache]
+
+# Opens the caches of a session, and loads the forward pass that computes what
+# they lack; None if they lack nothing.
+OpenCaches = Callable[[tf.Session],
+                      Tuple[Caches, Optional[forward_pass.ForwardPass]]]
 
 # Bounds of the steps from one evaluation to the next, by default an epoch.
 _EVALUATION_STEPS = (20, 500)
@@ -45,17 +51,18 @@ class HeadStep(loop.TrainStep):
   Args:
     stop: a loop.StopRequest.
     graph: a HeadGraph.
-    make_caches: function of the session that returns {split: FeatureCache}.
+    open_caches: an OpenCaches function.
     history: a ValidationHistory of the run.
     config: TrainConfig of the run.
   """
 
   def __init__(self, stop: loop.StopRequest, graph: head_graph.HeadGraph,
-               make_caches: Callable[[tf.Session], Caches],
+               open_caches: OpenCaches,
                history: ValidationHistory, config: TrainConfig) -> None:
     super().__init__(stop)
     self._graph = graph
-    self._make_caches = make_caches
+    self._open_caches = open_caches
+    self._forward: Optional[forward_pass.ForwardPass] = None
     self._history = history
     self._config = config
     self._random = np.random.RandomState(config.seed)
@@ -67,7 +74,7 @@ class HeadStep(loop.TrainStep):
   def check(self, session: tf.Session) -> None:
     """Opens the caches, and checks that missing features can be written."""
     if not self._is_over():
-      self._caches = self._make_caches(session)
+      self._caches, self._forward = self._open_caches(session)
 
   def begin(self, session: tf.Session) -> None:
     """Computes the missing features."""
@@ -79,6 +86,8 @@ class HeadStep(loop.TrainStep):
     for split, cache in caches.items():
       if not self._fill(session, split, cache):
         return
+    if self._forward is not None:
+      self._forward.close()
     self._show_photos(session)
     self._batches = caches[TRAIN].training_batches(
         self._config.batch_size, self._random)
@@ -174,15 +183,15 @@ class HeadStep(loop.TrainStep):
 
   def _append_view(self, session, writer, log_rows):
     """Appends the features of the current pass; returns whether it finished."""
-    fetches = (self._graph.cut.features, self._graph.photos['label'],
-               self._graph.photos['filename'])
+    assert self._forward is not None
     while not self.stop_requested:
       try:
-        features, labels, names = session.run(fetches)
+        photos = session.run(self._graph.photos)
       except tf.errors.OutOfRangeError:
         return True
-      writer.append(features, labels,
-                    [name.decode('utf-8', 'replace') for name in names])
+      writer.append(self._forward(photos['image']), photos['label'],
+                    [name.decode('utf-8', 'replace')
+                     for name in photos['filename']])
       log_rows(writer.rows)
     return False
 
@@ -204,7 +213,8 @@ def _progress_logger(split, done, total):
 def caches_of(
     graph: head_graph.HeadGraph, datasets: Mapping[str, slim.dataset.Dataset],
     parent: str, key: Mapping[str, Any], num_views: int,
-    view_key: Mapping[str, Any]) -> Callable[[tf.Session], Caches]:
+    view_key: Mapping[str, Any]
+) -> Callable[[tf.Session, forward_pass.Choice], Caches]:
   """Returns a function that opens the caches of a run.
 
   Args:
@@ -217,11 +227,11 @@ def caches_of(
     view_key: dict of what only the augmented views depend on.
 
   Returns:
-    A function of the session, which must have the backbone's weights; it
-    returns {split: FeatureCache}, or raises InputError if missing features
-    cannot be written.
+    A function of the session, which must have the backbone's weights, and of
+    the Choice of the forward pass; it returns {split: FeatureCache}, or raises
+    InputError if missing features cannot be written.
   """
-  def make(session):
+  def make(session, choice):
     # All in one call: TensorFlow 1.15 needs time for each new set of fetches.
     names = [v.op.name for v in graph.backbone_variables]
     weights = feature_cache.fingerprint_values(
@@ -230,7 +240,7 @@ def caches_of(
     def facts_of(split):
       facts = dict(key, weights=weights, engine=tf.__version__, split=split,
                    records=feature_cache.fingerprint_records(
-                       datasets[split].data_sources))
+                       datasets[split].data_sources), **choice.facts())
       if _views(split, num_views) > 1:
         facts.update(view_key)
       return facts

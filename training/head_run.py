@@ -5,7 +5,8 @@ import os
 
 from common.errors import InputError
 from compat import tf
-from runs import feature_cache
+from runs import feature_cache, run_info
+from runtime import forward_pass
 from training import head_graph, head_loop, loop, start
 
 
@@ -46,14 +47,14 @@ def train(run: start.Run) -> bool:
         feature_cache.facts_of_run(run.info), config.cache_views,
         _view_key(config))
 
-    def make_and_record_caches(session):
-      caches = make_caches(session)
+    def open_caches(session):
+      caches, forward = _open_caches(run, graph, make_caches, session)
       feature_cache.save_use(config.train_dir, feature_cache.Use(
           [tensor.name for tensor in graph.cut.features],
           [v.op.name for v in graph.backbone_variables],
           {split: os.path.abspath(cache.folder)
            for split, cache in caches.items()}))
-      return caches
+      return caches, forward
 
     finished = loop.run(
         graph.training, config.train_dir,
@@ -64,8 +65,32 @@ def train(run: start.Run) -> bool:
         save_interval_secs=config.save_interval_secs,
         session_config=run.session_config,
         make_step=lambda stop: head_loop.HeadStep(
-            stop, graph, make_and_record_caches, history, config))
+            stop, graph, open_caches, history, config))
   return finished
+
+
+def _open_caches(run, graph, make_caches, session):
+  """Returns the caches, and the ForwardPass for what they lack or None.
+
+  Args:
+    run: start.Run.
+    graph: HeadGraph.
+    make_caches: result of head_loop.caches_of.
+    session: of the run.
+  """
+  options = start.forward_options(run.config, run.session_config)
+  choice = forward_pass.choose(options, run.info.precision)
+  caches = make_caches(session, choice)
+  if all(cache.is_complete() for cache in caches.values()):
+    return caches, None
+  forward = forward_pass.load_from_session(
+      session, [graph.images], graph.cut.features, options, run.info.precision)
+  tf.logging.info('Forward passes: %s', forward.choice.describe())
+  if forward.choice != choice:  # The runtime cannot run this network.
+    caches = make_caches(session, forward.choice)
+    run_info.save(run.config.train_dir, run.info._replace(
+        precision=forward.choice.precision))
+  return caches, forward
 
 
 def _view_key(config):

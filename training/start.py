@@ -10,6 +10,7 @@ from compat import slim, tf
 from nets import nets_factory
 from preprocessing import preprocessing_factory
 from runs import checkpoints, run_info
+from runtime import forward_pass
 from training import warm_start
 from training.config import TrainConfig
 from training.validation_history import ValidationHistory
@@ -48,7 +49,7 @@ def make_run(config: TrainConfig, datasets: Dict[str, slim.dataset.Dataset],
   """
   network = nets_factory.get_network(config.model_name)
   exclude, train = _scopes(config.checkpoint, network)
-  info = _run_info(config, datasets['train'], network)
+  info = _run_info(config, datasets['train'], network, session_config)
   return Run(config, datasets, info, network, exclude, train, is_chief,
              session_config)
 
@@ -65,7 +66,7 @@ def _scopes(config, network):
   return exclude, train
 
 
-def _run_info(config, dataset, network):
+def _run_info(config, dataset, network, session_config):
   """Returns the facts of this run, and checks them against an earlier one."""
   labels = run_info.labels_of(dataset, config.labels_offset)
   if not labels:
@@ -80,13 +81,32 @@ def _run_info(config, dataset, network):
       dataset_name=config.dataset_name,
       dataset_dir=os.path.abspath(config.dataset_dir),
       moving_average_decay=config.moving_average_decay,
-      checkpoint_path=config.checkpoint.checkpoint_path or None)
+      checkpoint_path=config.checkpoint.checkpoint_path or None,
+      precision=_precision(config, forward_options(config, session_config)))
   preprocessing_factory.get_preprocessing(info.preprocessing_name, True)
   old = run_info.load(config.train_dir)
   if old is None or checkpoints.newest(config.train_dir) is None:
     return info
   _check_same_run(config.train_dir, old, info)
+  if config.precision == forward_pass.AUTO:
+    info = info._replace(precision=old.precision)
   return info._replace(checkpoint_path=old.checkpoint_path)
+
+
+def _precision(config, options):
+  """Returns the precision of the forward passes of a new run."""
+  if config.precision != forward_pass.AUTO:
+    return forward_pass.choose(options).precision
+  # Training with gradients is in float32.
+  return (forward_pass.fastest_precision(options) if config.cache_features else
+          forward_pass.FLOAT32)
+
+
+def forward_options(config: TrainConfig,
+                    session_config: Optional[tf.ConfigProto] = None
+                    ) -> forward_pass.Options:
+  """Returns the forward_pass.Options of a configuration."""
+  return forward_pass.Options(config.runtime, config.precision, session_config)
 
 
 def _check_same_run(train_dir, old, info):

@@ -9,7 +9,7 @@ scores as in evaluation.
 """
 
 import os
-from typing import Any, List, Optional, Sequence, Union
+from typing import Any, Dict, List, Optional, Sequence, Union
 
 import numpy as np
 
@@ -20,17 +20,19 @@ from datasets import imagenet_names
 from datasets.photo_files import photos
 from ood import reference_bank
 from runs import checkpoints, run_info
+from runtime import forward_pass
 from serving.model import (
   foreign_graphs,
   graph_files,
   graph_info,
   inference_graph,
+  staged_graph,
 )
 from serving.model.predictions import Neighbour, PhotoResult, Prediction
 
 
 class Classifier:
-  """One network in one session; safe to use from several threads.
+  """One network; safe to use from several threads.
 
   Attributes:
     info: GraphInfo of the graph.
@@ -39,15 +41,17 @@ class Classifier:
 
   def __init__(self, graph_def: tf.GraphDef, info: graph_info.GraphInfo,
                batch_size: int = 16, calibrated: bool = False,
-               num_nearest: int = 0):
+               num_nearest: int = 0,
+               options: forward_pass.Options = forward_pass.DEFAULT) -> None:
     """Loads a frozen graph.
 
     Args:
       graph_def: frozen GraphDef.
       info: GraphInfo; must have labels.
-      batch_size: maximum number of photos per run of the session.
+      batch_size: maximum number of photos per forward pass.
       calibrated: whether to return the scores after temperature scaling.
       num_nearest: number of nearest training photos to return for each photo.
+      options: forward_pass.Options: which runtime and precision.
 
     Raises:
       InputError: the graph cannot be loaded, does not match its labels, or has
@@ -61,37 +65,25 @@ class Classifier:
     self.info = info
     self.labels = list(info.labels)
     self._num_nearest = num_nearest
-    graph = tf.Graph()
-    with graph.as_default():
-      graph_files.import_into_default(graph_def)
-      self._input = _tensor(graph, info.input)
-      self._predictions = _tensor(
-          graph, info.calibrated_predictions if calibrated
-          else info.predictions)
-      self._outputs = {'scores': self._predictions}
-      if info.known:
-        self._outputs.update(known=_tensor(graph, info.known),
-                             similarity=_tensor(graph, info.similarity))
-      if num_nearest:
-        self._outputs['cosines'] = _tensor(graph, info.cosines)
-      self._encoded, self._images = self._input, None
-      if info.input_kind == 'float':
-        self._encoded = tf.placeholder(tf.string, [None], name='encoded_photos')
-        self._images = inference_graph.photos_to_images(
-            self._encoded, info.preprocessing_name, info.image_size,
-            info.channels)
-    self._check_outputs()
+    outputs: Dict[str, Any] = {
+        'scores': (info.calibrated_predictions if calibrated
+                   else info.predictions)}
+    if info.known:
+      outputs.update(known=info.known, similarity=info.similarity)
+    if num_nearest:
+      outputs['cosines'] = info.cosines
+    self._graph = staged_graph.StagedGraph(graph_def, info, outputs, 'scores',
+                                           options)
+    if self._graph.num_scores:
+      label_files.check_count(self.labels, self._graph.num_scores,
+                              'the list of labels')
     # A graph for mobile runtimes accepts one batch size only.
-    self._fixed = (_first_dimension(self._input) or
-                   _first_dimension(self._predictions))
-    self._batch_size = self._fixed or batch_size
-    graph.finalize()
-    config = tf.ConfigProto()
-    config.gpu_options.allow_growth = True
-    self._session = tf.Session(graph=graph, config=config)
+    self._batch_size = self._graph.batch_size or batch_size
     self._bank = None
     if num_nearest:
-      self._bank = self._session.run([info.bank_filenames, info.bank_labels])
+      assert info.bank_filenames and info.bank_labels
+      self._bank = self._graph.constants(
+          [info.bank_filenames, info.bank_labels])
 
   @classmethod
   def from_frozen_graph(cls, path: str, label_file: Optional[str] = None,
@@ -100,7 +92,9 @@ class Classifier:
                         preprocessing_name: Optional[str] = None,
                         batch_size: int = 16, calibrated: bool = False,
                         num_nearest: int = 0,
-                        allowed_ops: Sequence[str] = ()) -> 'Classifier':
+                        allowed_ops: Sequence[str] = (),
+                        options: forward_pass.Options = forward_pass.DEFAULT
+                        ) -> 'Classifier':
     """Loads a frozen graph from a file.
 
     Args:
@@ -110,10 +104,11 @@ class Classifier:
         elsewhere.
       image_size: height and width in pixels.
       preprocessing_name: key of preprocessing_factory.
-      batch_size: maximum number of photos per run of the session.
+      batch_size: maximum number of photos per forward pass.
       calibrated: whether to return the scores after temperature scaling.
       num_nearest: number of nearest training photos to return for each photo.
       allowed_ops: as for graph_files.read_frozen.
+      options: forward_pass.Options: which runtime and precision.
 
     Raises:
       InputError: a file is missing or damaged, the files do not match each
@@ -140,7 +135,7 @@ class Classifier:
       info = info._replace(labels=labels)
     if not info.labels:
       info = info._replace(labels=_foreign_labels(graph_def, info, path))
-    return cls(graph_def, info, batch_size, calibrated, num_nearest)
+    return cls(graph_def, info, batch_size, calibrated, num_nearest, options)
 
   @classmethod
   def from_checkpoint(cls, path: str, model_name: Optional[str] = None,
@@ -150,7 +145,9 @@ class Classifier:
                       moving_average_decay: Optional[float] = None,
                       batch_size: int = 16,
                       temperature: Optional[float] = None,
-                      num_nearest: int = 0) -> 'Classifier':
+                      num_nearest: int = 0,
+                      options: forward_pass.Options = forward_pass.DEFAULT
+                      ) -> 'Classifier':
     """Builds a network and loads a checkpoint's weights into it.
 
     Args:
@@ -162,11 +159,12 @@ class Classifier:
       image_size: height and width in pixels; None uses the network's own.
       preprocessing_name: key of preprocessing_factory; None: the network's.
       moving_average_decay: as for inference_graph.freeze.
-      batch_size: maximum number of photos per run of the session.
+      batch_size: maximum number of photos per forward pass.
       temperature: the scores are softmax(logits / temperature); None: the
         network's own.
       num_nearest: number of nearest training photos to return for each photo,
         if there is a known.npz beside the checkpoint.
+      options: forward_pass.Options: which runtime and precision.
 
     Raises:
       InputError: the checkpoint is missing or does not match, or the network or
@@ -192,10 +190,11 @@ class Classifier:
     with tf.Graph().as_default():
       info = inference_graph.build(model_name, labels, image_size,
                                    preprocessing_name, input_kind='encoded',
-                                   temperature=temperature, bank=bank)
+                                   temperature=temperature, bank=bank,
+                                   precision=run.precision if run else None)
       graph_def = inference_graph.freeze(info, prefix, moving_average_decay)
     return cls(graph_def, info, batch_size, temperature is not None,
-               num_nearest)
+               num_nearest, options)
 
   def classify(self, encoded_photos: Sequence[bytes]) -> np.ndarray:
     """Scores photos.
@@ -242,27 +241,60 @@ class Classifier:
     """
     return self.predict_prepared([prepare(data) for data in encoded_photos])
 
-  def predict_prepared(
-      self, prepared: Sequence[Union[photos.Photo, photos.PhotoError]]
-  ) -> List[PhotoResult]:
-    """Returns what predict_each returns, for the results of `prepare`.
+  def decode(self, photo: Union[photos.Photo, photos.PhotoError]
+             ) -> Union[np.ndarray, photos.PhotoError]:
+    """Decodes and preprocesses a photo.
 
     Args:
-      prepared: list of photos.Photo and PhotoErrors.
+      photo: the result of `prepare`.
+
+    Returns:
+      `[image_size, image_size, channels]` float32; or a PhotoError with the
+      reason why there is none.
+    """
+    if isinstance(photo, photos.PhotoError):
+      return photo
+    try:
+      return self._graph.images_of([photo.encoded])[0]
+    except tf.errors.InvalidArgumentError as error:
+      tf.logging.debug('TensorFlow refuses a photo: %s', error)
+      return photos.PhotoError('TensorFlow cannot decode it')
+
+  def predict_prepared(
+      self, prepared: Sequence[Union[photos.Photo, np.ndarray,
+                                     photos.PhotoError]]
+  ) -> List[PhotoResult]:
+    """Returns what predict_each returns, for prepared or decoded photos.
+
+    Args:
+      prepared: list of the results of `prepare` or of `decode`.
 
     Returns:
       A list of the same length: for each photo a Prediction, or a PhotoError
       with the reason why there is none.
     """
-    results: List[Any] = list(prepared)
-    usable = [(index, photo.encoded) for index, photo in enumerate(prepared)
-              if not isinstance(photo, photos.PhotoError)]
-    for start in range(0, len(usable), self._batch_size):
-      batch = usable[start:start + self._batch_size]
-      predictions = self._predictions_or_errors(
-          [encoded for _, encoded in batch])
-      for (index, _), prediction in zip(batch, predictions):
-        results[index] = prediction
+    results: List[Any] = []
+    for start in range(0, len(prepared), self._batch_size):
+      results += self._predict_batch([
+          self.decode(photo) if isinstance(photo, photos.Photo) else photo
+          for photo in prepared[start:start + self._batch_size]])
+    return results
+
+  def _predict_batch(self, images):
+    """Returns a Prediction for each image; errors stay as they are."""
+    results = list(images)
+    usable = [index for index, image in enumerate(images)
+              if isinstance(image, np.ndarray)]
+    if not usable:
+      return results
+    outputs = self._graph.outputs_of(
+        np.stack([images[index] for index in usable]))
+    # The shape in the graph may leave the number of classes undefined.
+    label_files.check_count(self.labels, outputs['scores'].shape[-1],
+                            'the list of labels')
+    for row, index in enumerate(usable):
+      results[index] = self._prediction(
+          {name: values[row] for name, values in outputs.items()})
     return results
 
   def warm_up(self) -> np.ndarray:
@@ -277,31 +309,8 @@ class Classifier:
     return self.classify([photo])[0]
 
   def close(self) -> None:
-    """Frees the session."""
-    self._session.close()
-
-  def _predictions_or_errors(self, batch):
-    """Runs a batch; if it fails, runs each photo alone to find the bad one."""
-    try:
-      return self._run(batch)
-    except tf.errors.InvalidArgumentError as error:
-      if len(batch) > 1:
-        return [self._predictions_or_errors([photo])[0] for photo in batch]
-      tf.logging.debug('TensorFlow refuses a photo: %s', error)
-      return [photos.PhotoError('TensorFlow cannot decode it')]
-
-  def _run(self, batch):
-    missing = (self._fixed or len(batch)) - len(batch)
-    inputs = batch + batch[-1:] * missing
-    if self._images is not None:
-      inputs = self._session.run(self._images, {self._encoded: inputs})
-    outputs = self._session.run(self._outputs, {self._input: inputs})
-    # The shape in the graph may leave the number of classes undefined.
-    label_files.check_count(self.labels, outputs['scores'].shape[-1],
-                            'the list of labels')
-    return [self._prediction({name: values[row]
-                              for name, values in outputs.items()})
-            for row in range(len(batch))]
+    """Frees the graph."""
+    self._graph.close()
 
   def _prediction(self, outputs):
     """Returns the Prediction for the outputs of one photo."""
@@ -319,17 +328,12 @@ class Classifier:
         None if known is None else float(outputs['similarity']), nearest,
         self.labels)
 
-  def _check_outputs(self):
-    num_scores = _last_dimension(self._predictions)
-    if num_scores:
-      label_files.check_count(self.labels, num_scores, 'the list of labels')
-
 
 def prepare(data: bytes, max_pixels: int = photos.MAX_PIXELS
             ) -> Union[photos.Photo, photos.PhotoError]:
   """Converts a photo as for a record file.
 
-  This is the part of predict_each that needs no session.
+  This is the part of predict_each that needs no graph.
 
   Args:
     data: bytes of an unmodified photo file.
@@ -345,24 +349,6 @@ def prepare(data: bytes, max_pixels: int = photos.MAX_PIXELS
     return type(error)(*error.args)
 
 
-def _tensor(graph, name):
-  try:
-    return graph.get_tensor_by_name(name)
-  except KeyError:
-    raise InputError('the graph has no tensor %s, but its classifier/info '
-                     'names it' % name)
-
-
-def _first_dimension(tensor):
-  """Returns a tensor's static batch size, None if it is undefined."""
-  return tensor.shape.as_list()[0] if tensor.shape.ndims else None
-
-
-def _last_dimension(tensor):
-  """Returns a tensor's static number of columns, None if it is undefined."""
-  return tensor.shape.as_list()[-1] if tensor.shape.ndims else None
-
-
 def _check_same(flag, given, stored):
   if given is not None and given != stored:
     raise InputError('%s=%s contradicts what was exported or trained: %s' %
@@ -373,7 +359,8 @@ def _foreign_labels(graph_def, info, path):
   """Returns ImageNet's labels if a graph made elsewhere has as many classes."""
   with tf.Graph().as_default() as graph:
     graph_files.import_into_default(graph_def)
-    size = _last_dimension(_tensor(graph, info.predictions))
+    size = staged_graph.last_dimension(
+        staged_graph.find_tensor(graph, info.predictions))
   labels = imagenet_names.labels_of(size)
   if labels is None:
     raise InputError('%r has no labels in it: give --label_file' % path)

@@ -72,6 +72,15 @@ class _Photo(NamedTuple):
   position: int
 
 
+class _DecodedPhoto(NamedTuple):
+  """A photo that is ready for the forward pass."""
+
+  photo: photos.Photo
+  # What `classifier` decoded.
+  image: np.ndarray
+  classifier: Classifier
+
+
 class LoadedGraph(NamedTuple):
   """A graph in use."""
 
@@ -265,17 +274,23 @@ class Service:
       deadline.check()
       start = time.monotonic()
       prepared = prepare(photo.data, self._max_pixels)
+      classifier = self._current.classifier
+      image = classifier.decode(prepared)
       seconds = time.monotonic() - start
     self._observe('classifier_decode_duration_seconds', seconds)
     if isinstance(prepared, photos.Photo):
       self._observe('classifier_photo_pixels', prepared.height * prepared.width)
-    return prepared
+    return (_DecodedPhoto(prepared, image, classifier)
+            if isinstance(image, np.ndarray) else image)
 
-  def _predict(self, prepared):
+  def _predict(self, decoded):
     current = self._current
+    # A graph that was loaded meanwhile may take other images.
+    ready = [photo.image if photo.classifier is current.classifier else
+             photo.photo for photo in decoded]
     return [result._replace(sha256=current.info['sha256'])
             if isinstance(result, Prediction) else result
-            for result in current.classifier.predict_prepared(prepared)]
+            for result in current.classifier.predict_prepared(ready)]
 
   def _watch(self, reload_secs):
     """Checks the files periodically; loads them when they have changed."""

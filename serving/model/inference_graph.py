@@ -35,7 +35,8 @@ def build(model_name: str, labels: Sequence[str],
           preprocessing_name: Optional[str] = None, input_kind: str = 'float',
           batch_size: Optional[int] = None, is_training: bool = False,
           labels_offset: int = 0, temperature: Optional[float] = None,
-          bank: Any = None) -> graph_info.GraphInfo:
+          bank: Any = None,
+          precision: Optional[str] = None) -> graph_info.GraphInfo:
   """Builds a network from its node `input` to its class scores.
 
   Args:
@@ -51,6 +52,7 @@ def build(model_name: str, labels: Sequence[str],
       / temperature), in addition to the network's own. None: without it.
     bank: reference_bank.Bank; adds the nodes of ood.graph_nodes. None: without
       them.
+    precision: of the run's forward passes; only stored.
 
   Returns:
     GraphInfo with `checkpoint` None. Nodes are in the default graph and keep
@@ -93,7 +95,7 @@ def build(model_name: str, labels: Sequence[str],
       input_kind=input_kind, logits=logits.name, predictions=predictions.name,
       features=end_points[row.features].name, checkpoint=None,
       calibrated_predictions=calibrated, temperature=temperature,
-      **ood_fields)
+      precision=precision, **ood_fields)
 
 
 def photos_to_images(encoded: tf.Tensor, preprocessing_name: str, size: int,

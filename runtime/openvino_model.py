@@ -1,0 +1,148 @@
+"""Forward passes by OpenVINO, on the processor."""
+
+import collections
+import functools
+import os
+import tempfile
+from typing import Any, Deque, List, Sequence
+
+import numpy as np
+
+from compat import tf
+
+_DEVICE = 'CPU'
+
+# Starts of the lines of an error that do not give the reason.
+_NO_REASON = ('Exception from', 'Check ', 'FrontEnd API failed',
+              'To facilitate', 'Summary:')
+
+
+class UnsupportedGraph(Exception):
+  """OpenVINO cannot read or run a graph; the reason on one line."""
+
+
+def is_installed() -> bool:
+  """Returns whether the package can be imported."""
+  return _module() is not None
+
+
+def version() -> str:
+  """Returns the version, for example '2023.1.0'."""
+  return _module().get_version().split('-')[0]
+
+
+@functools.lru_cache(None)
+def supports_bfloat16() -> bool:
+  """Returns whether the processor has instructions for bfloat16."""
+  return 'BF16' in _core().get_property(_DEVICE, 'OPTIMIZATION_CAPABILITIES')
+
+
+class OpenVinoModel:
+  """A compiled graph; safe to run from several threads.
+
+  Args:
+    graph_def: frozen GraphDef.
+    inputs: names of its placeholders.
+    outputs: names of the nodes to compute.
+    precision: 'float32' or 'bfloat16'.
+    num_threads: number of threads that compute; 0: one per core.
+
+  Raises:
+    UnsupportedGraph: OpenVINO cannot read or run it.
+  """
+
+  def __init__(self, graph_def: tf.GraphDef, inputs: Sequence[str],
+               outputs: Sequence[str], precision: str,
+               num_threads: int = 0) -> None:
+    settings = {
+        # One batch at a time on all cores; requests of other threads wait.
+        'PERFORMANCE_HINT': 'LATENCY',
+        'INFERENCE_PRECISION_HINT': 'bf16' if precision == 'bfloat16' else 'f32'
+    }
+    if num_threads:
+      settings['INFERENCE_NUM_THREADS'] = str(num_threads)
+    # Requests that no thread is using.
+    self._idle: Deque[Any] = collections.deque()
+    try:
+      model = _read(graph_def)
+      self._compiled = _core().compile_model(model, _DEVICE, settings)
+      # The order of the model's inputs and outputs is its own.
+      self._inputs = [_position(self._compiled.inputs, name) for name in inputs]
+      self._outputs = [_position(self._compiled.outputs, name)
+                       for name in outputs]
+      # Some graphs compile, but do not run.
+      self.run([_zeros(self._compiled.inputs[position])
+                for position in self._inputs])
+    except RuntimeError as error:
+      raise UnsupportedGraph(_reason(error))
+
+  def run(self, arrays: Sequence[np.ndarray]) -> List[np.ndarray]:
+    """Returns the values of the outputs, given those of the inputs."""
+    try:
+      request = self._idle.pop()
+    except IndexError:
+      request = self._compiled.create_infer_request()
+    tensors = [_module().Tensor(np.ascontiguousarray(array), True)
+               for array in arrays]
+    for position, tensor in zip(self._inputs, tensors):
+      request.set_input_tensor(position, tensor)
+    request.infer()
+    values = [np.array(request.get_output_tensor(position).data)
+              for position in self._outputs]
+    self._idle.append(request)
+    return values
+
+  def close(self) -> None:
+    """Frees the compiled graph."""
+    self._idle.clear()
+    self._compiled = None
+
+
+@functools.lru_cache(None)
+def _module():
+  """Returns the module with OpenVINO's classes, None if there is none."""
+  try:
+    import openvino
+    if not hasattr(openvino, 'Core'):  # 2023.1, the last one for Python 3.7.
+      import openvino.runtime as openvino
+  except ImportError:
+    return None
+  return openvino
+
+
+@functools.lru_cache(None)
+def _core():
+  return _module().Core()
+
+
+def _read(graph_def):
+  """Returns the ov.Model of a GraphDef."""
+  with tempfile.TemporaryDirectory() as folder:
+    # OpenVINO recognizes a GraphDef by the suffix.
+    path = os.path.join(folder, 'graph.pb')
+    with open(path, 'wb') as file:
+      file.write(graph_def.SerializeToString())
+    return _core().read_model(path)
+
+
+def _position(ports, name):
+  """Returns the index of the input or output with a tensor of this name."""
+  for position, port in enumerate(ports):
+    if name + ':0' in port.get_names() or name in port.get_names():
+      return position
+  raise RuntimeError('no tensor %s after the conversion' % name)
+
+
+def _zeros(port):
+  """Returns zeros for an input, of size 1 in each dimension that is open."""
+  shape = [dimension.get_length() if dimension.is_static else 1
+           for dimension in port.get_partial_shape()]
+  return np.zeros(shape, port.get_element_type().to_dtype())
+
+
+def _reason(error):
+  """Returns an error of OpenVINO on one line, without its source lines."""
+  lines = [line.strip() for line in str(error).splitlines()]
+  kept = [line for line in lines
+          if line and not line.startswith(_NO_REASON)]
+  return ' '.join(kept or lines)[:300]
