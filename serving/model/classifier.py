@@ -37,6 +37,7 @@ class Classifier:
   Attributes:
     info: GraphInfo of the graph.
     labels: names by output index.
+    choice: forward_pass.Choice, how forward passes are computed.
   """
 
   def __init__(self, graph_def: tf.GraphDef, info: graph_info.GraphInfo,
@@ -74,6 +75,7 @@ class Classifier:
       outputs['cosines'] = info.cosines
     self._graph = staged_graph.StagedGraph(graph_def, info, outputs, 'scores',
                                            options)
+    self.choice = self._graph.choice
     if self._graph.num_scores:
       label_files.check_count(self.labels, self._graph.num_scores,
                               'the list of labels')

@@ -10,6 +10,8 @@ one stays in use.
 """
 
 import bisect
+import collections
+import contextlib
 import gc
 import os
 import threading
@@ -176,6 +178,10 @@ class Service:
     cores = os.cpu_count() or 1
     self._decoders = [DecodeSlots(count)
                       for count in (cores, cores, max(1, cores // 4))]
+    # Number of threads that decode with each classifier, guarded by the
+    # condition's lock; notified when one of them ends.
+    self._decoding: Dict[Classifier, int] = collections.Counter()
+    self._decoded = threading.Condition()
     self._is_shutting_down = False
     self._swaps = self._failed_swaps = 0
     self._closed = threading.Event()
@@ -274,14 +280,34 @@ class Service:
       deadline.check()
       start = time.monotonic()
       prepared = prepare(photo.data, self._max_pixels)
-      classifier = self._current.classifier
-      image = classifier.decode(prepared)
+      with self._use_classifier() as classifier:
+        image = classifier.decode(prepared)
       seconds = time.monotonic() - start
     self._observe('classifier_decode_duration_seconds', seconds)
     if isinstance(prepared, photos.Photo):
       self._observe('classifier_photo_pixels', prepared.height * prepared.width)
     return (_DecodedPhoto(prepared, image, classifier)
             if isinstance(image, np.ndarray) else image)
+
+  @contextlib.contextmanager
+  def _use_classifier(self):
+    """Yields the current classifier, which stays open in the body."""
+    with self._decoded:
+      classifier = self._current.classifier
+      self._decoding[classifier] += 1
+    try:
+      yield classifier
+    finally:
+      with self._decoded:
+        self._decoding[classifier] -= 1
+        self._decoded.notify_all()
+
+  def _close(self, classifier):
+    """Closes a classifier that is no longer the current one."""
+    with self._decoded:
+      self._decoded.wait_for(lambda: not self._decoding[classifier])
+      del self._decoding[classifier]
+    classifier.close()
 
   def _predict(self, decoded):
     current = self._current
@@ -330,7 +356,7 @@ class Service:
     except ShuttingDown:
       loaded.classifier.close()
       return True
-    previous.close()
+    self._close(previous)
     del previous
     _release_memory()
     self._swaps += 1
@@ -340,7 +366,8 @@ class Service:
     return True
 
   def _swap(self, loaded):
-    previous, self._current = self._current, loaded
+    with self._decoded:
+      previous, self._current = self._current, loaded
     return previous.classifier
 
 

@@ -15,6 +15,10 @@ from nets import frozen_backbone
 from runtime import forward_pass, subgraph
 from serving.model import graph_files, graph_info, inference_graph
 
+# Runs TensorFlow in the thread that calls it: its own threads would wait
+# actively for more work, on the cores that the forward pass then needs.
+_IN_THIS_THREAD = tf.RunOptions(inter_op_thread_pool=-1)
+
 
 class StagedGraph:
   """The stages of one graph; safe to use from several threads.
@@ -50,6 +54,8 @@ class StagedGraph:
     images = encoded
     if info.input_kind == 'encoded':
       images = _find_images(encoded, list(results.values()), info)
+    # The shape of decoded photos is not in the graph.
+    images.set_shape([None, info.image_size, info.image_size, info.channels])
     features = _features(graph, info, images, list(results.values()))
     last = list(results.values()) if features is None else [features]
     self._names = list(results)
@@ -95,7 +101,8 @@ class StagedGraph:
     Raises:
       tf.errors.InvalidArgumentError: TensorFlow cannot decode one of them.
     """
-    return self._session.run(self._images, {self._encoded: list(encoded)})
+    return self._session.run(self._images, {self._encoded: list(encoded)},
+                             options=_IN_THIS_THREAD)
 
   def outputs_of(self, images: np.ndarray) -> Dict[str, np.ndarray]:
     """Returns {name: `[n, ...]` array} of the outputs.
@@ -108,7 +115,8 @@ class StagedGraph:
       images = np.concatenate([images, np.repeat(images[-1:], missing, 0)])
     values = self._forward(images)
     if self._features is not None:
-      values = self._session.run(self._outputs, {self._features: values[0]})
+      values = self._session.run(self._outputs, {self._features: values[0]},
+                                 options=_IN_THIS_THREAD)
     return dict(zip(self._names, values))
 
   def constants(self, names: Sequence[str]) -> List[Any]:

@@ -347,10 +347,27 @@ def test_reload_waits_for_the_running_batch(serve, path, graphs, monkeypatch):
   assert (service.labels, running_at_close) == (OTHER_LABELS, [False])
 
 
+def test_photo_decoded_for_the_previous_graph_is_decoded_again(serve, path,
+                                                               graphs):
+  service = serve()
+  photo = kit.make_photo(0)
+  decoded = service._prepare(classifier_service._Photo(photo, 0, 0),
+                             deadlines.Deadline())
+  assert decoded.classifier is service._current.classifier
+  spoiled = decoded._replace(image=np.zeros_like(decoded.image))
+  np.testing.assert_raises(
+      AssertionError, np.testing.assert_allclose,
+      service._predict([spoiled])[0].scores, classify_alone(path, photo))
+  load_kit.replace_file(graphs[1], path)
+  load_kit.wait_until(lambda: swap_count(service))
+  np.testing.assert_allclose(service._predict([spoiled])[0].scores,
+                             classify_alone(path, photo), atol=1e-5)
+
+
 def test_reload_frees_the_previous_graph(serve, path, graphs):
   service = serve()
   previous = weakref.ref(service._current.classifier)
-  graph = weakref.ref(service._current.classifier._session.graph)
+  graph = weakref.ref(service._current.classifier._graph._session.graph)
   load_kit.replace_file(graphs[1], path)
   load_kit.wait_until(lambda: swap_count(service))
   gc.collect()

@@ -14,6 +14,7 @@ from datasets import imagenet_names
 from datasets.photo_files.photos import Photo, PhotoError
 from kits import graph_kit
 from kits import serving_kit as kit
+from runtime import forward_pass, openvino_model
 from serving.model import inference_graph
 from serving.model.classifier import Classifier, prepare
 
@@ -73,6 +74,35 @@ def test_classify_frozen_graph_agrees_with_checkpoint(frozen, label_file,
   np.testing.assert_allclose(actual, scores, atol=1e-5)
   np.testing.assert_allclose(actual.sum(axis=1), 1, atol=1e-5)
   assert len(set(scores.argmax(axis=1))) > 1, 'photos must differ'
+
+
+@pytest.mark.parametrize('kind', ['encoded', 'float', 'fixed', 'foreign'])
+@pytest.mark.parametrize('runtime', ['openvino', 'tensorflow'])
+def test_classify_in_each_runtime_returns_the_same_scores(
+    frozen, label_file, scores, kind, runtime):
+  classifier = Classifier.from_frozen_graph(
+      frozen[kind], label_file if kind == 'foreign' else None,
+      options=forward_pass.Options(runtime))
+  assert classifier.choice == (runtime, 'float32')
+  np.testing.assert_allclose(classifier.classify(PHOTOS), scores, atol=1e-5)
+
+
+def test_classify_without_openvino_returns_the_same_scores(frozen, scores,
+                                                           monkeypatch):
+  monkeypatch.setattr(openvino_model, 'is_installed', lambda: False)
+  classifier = Classifier.from_frozen_graph(frozen['encoded'])
+  assert classifier.choice.runtime == 'tensorflow'
+  np.testing.assert_allclose(classifier.classify(PHOTOS), scores, atol=1e-5)
+
+
+def test_predict_prepared_takes_photos_that_are_decoded_or_not(frozen, scores):
+  classifier = Classifier.from_frozen_graph(frozen['encoded'], batch_size=2)
+  photos = [prepare(data) for data in PHOTOS]
+  photos[1:3] = [classifier.decode(photo) for photo in photos[1:3]]
+  assert photos[1].shape == (kit.SIZE, kit.SIZE, 3)
+  np.testing.assert_allclose(
+      [prediction.scores for prediction in classifier.predict_prepared(photos)],
+      scores, atol=1e-5)
 
 
 @pytest.mark.parametrize('batch_size', [1, 2, 16])
