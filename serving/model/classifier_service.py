@@ -178,6 +178,9 @@ class Service:
     cores = os.cpu_count() or 1
     self._decoders = [DecodeSlots(count)
                       for count in (cores, cores, max(1, cores // 4))]
+    # The graph decodes one of the largest photos at a time, whose memory then
+    # bounds that of all.
+    self._large_decode = threading.Lock()
     # Number of threads that decode with each classifier, guarded by the
     # condition's lock; notified when one of them ends.
     self._decoding: Dict[Classifier, int] = collections.Counter()
@@ -185,8 +188,7 @@ class Service:
     self._is_shutting_down = False
     self._swaps = self._failed_swaps = 0
     self._closed = threading.Event()
-    # The graph decodes photos at full size: all batches together must not need
-    # more memory than the largest photo.
+    # All batches together take as many pixels as the largest photo.
     self._batcher = Batcher(
         self._predict, weigh=lambda photo: photo.weight,
         large=min(_LARGE_PIXELS, max_pixels // 2),
@@ -280,7 +282,10 @@ class Service:
       deadline.check()
       start = time.monotonic()
       prepared = prepare(photo.data, self._max_pixels)
-      with self._use_classifier() as classifier:
+      with contextlib.ExitStack() as stack:
+        if photo.weight > _LARGE_PIXELS:
+          stack.enter_context(self._large_decode)
+        classifier = stack.enter_context(self._use_classifier())
         image = classifier.decode(prepared)
       seconds = time.monotonic() - start
     self._observe('classifier_decode_duration_seconds', seconds)
