@@ -184,8 +184,20 @@ def export_from_flags(prefix):
       image_size=size, preprocessing_name=preprocessing_name,
       input_kind=FLAGS.input_type, batch_size=batch_size,
       temperature=temperature, bank=bank,
-      moving_average_decay=decay, precision=run.precision if run else None,
+      moving_average_decay=decay, precision=_precision_from_flags(run),
       reasons=reasons)
+
+
+def _precision_from_flags(run):
+  """Returns the precision that the graph records; None: float32.
+
+  Raises:
+    InputError: this machine cannot compute with the one that is demanded.
+  """
+  if FLAGS.precision == forward_pass.AUTO:
+    return run.precision if run else None
+  return forward_pass.choose(
+      forward_pass.Options(FLAGS.runtime, FLAGS.precision)).precision
 
 
 def _bank_from_flags(prefix, run, image_size, preprocessing_name, decay):

@@ -16,10 +16,14 @@ from compat import tf
 from datasets import dataset_factory, manifest
 from evaluation import loop
 from runs import checkpoints, run_info
+from runtime import forward_pass
 from serving.model.classifier import Classifier
 
 # Number of photos that are classified one by one, after a warm-up.
 NUM_CLASSIFIED = 30
+
+# The engines themselves are compared.
+_OPTIONS = forward_pass.Options(forward_pass.TENSORFLOW, forward_pass.FLOAT32)
 
 
 def define_flags():
@@ -39,7 +43,7 @@ def measure_evaluation(train_dir, batch_size):
     seconds = []
     for _ in range(3):
       start = time.perf_counter()
-      loop.count(graph, checkpoints.newest(train_dir))
+      loop.count(graph, checkpoints.newest(train_dir), _OPTIONS)
       seconds.append(time.perf_counter() - start)
   return graph.num_photos / min(seconds)
 
@@ -50,7 +54,7 @@ def measure_classification(train_dir):
   found = manifest.load(run.dataset_dir, run.dataset_name)
   names = sorted(found.files)
   folder = manifest.photos_folder(run.dataset_dir, run.dataset_name, found)
-  classifier = Classifier.from_checkpoint(train_dir)
+  classifier = Classifier.from_checkpoint(train_dir, options=_OPTIONS)
   classifier.warm_up()
   seconds = []
   for name in names[:NUM_CLASSIFIED]:

@@ -183,17 +183,22 @@ def define_runtime_flags(runtimes: Sequence[str],
     runtimes, precisions: the accepted values, of runtime.forward_pass.
   """
   flags.DEFINE_enum(
-      'runtime', 'auto', runtimes,
+      'runtime', _from_environment('RUNTIME', runtimes), runtimes,
       'What computes forward passes: tensorflow, or openvino, which is faster '
       'on most processors. auto: tensorflow if there is a graphics card, else '
       'openvino if it is installed and can run the graph.')
   flags.DEFINE_enum(
-      'precision', os.environ.get('PRECISION') or 'auto', precisions,
+      'precision', _from_environment('PRECISION', precisions), precisions,
       'Numbers that forward passes are computed with. bfloat16 is faster and '
       'less exact; weights and trained layers stay float32. auto: as in the '
       'training run; for a new run, bfloat16 if the processor has '
-      'instructions for it. The default is the value of the environment '
-      'variable PRECISION, or auto.')
+      'instructions for it.')
+
+
+def _from_environment(name, accepted):
+  """Returns the value of an environment variable if it is accepted, or auto."""
+  value = os.environ.get(name)
+  return value if value in accepted else 'auto'
 
 
 def define_session_flags() -> None:

@@ -76,7 +76,9 @@ def find_or_build_bank(
     records = feature_cache.fingerprint_records(
         sum((list(datasets[split].data_sources)
              for split in (TRAIN, VALIDATION)), []))
-    bank = reference_bank.load(checkpoint, records, moving_average_decay)
+    precision = forward_pass.choose(options, run.precision).precision
+    bank = reference_bank.load(checkpoint, records, moving_average_decay,
+                               precision)
     if bank is None:
       features = photo_features.from_cache(
           run, checkpoint, datasets, moving_average_decay, options,
@@ -87,7 +89,7 @@ def find_or_build_bank(
       bank = _build(features or _compute(
           run, checkpoint, datasets, batch_size, num_threads,
           moving_average_decay, options),
-                    checkpoint, records, moving_average_decay)
+                    checkpoint, records, moving_average_decay, precision)
       _save(bank, checkpoint)
     return bank, describe_bank(bank)
   # A run in progress may have deleted its checkpoint by now.
@@ -166,15 +168,16 @@ def _read_labels(dataset):
   return np.array(labels, np.int64)
 
 
-def _build(features, checkpoint, records, moving_average_decay):
+def _build(features, checkpoint, records, moving_average_decay, precision):
   """Builds the Bank from {split: Features}."""
   train, validation = features[TRAIN], features[VALIDATION]
   bank = reference_bank.build(train.values, train.labels, train.filenames,
                               train.positions, checkpoint, records,
                               moving_average_decay)
   return reference_bank.set_threshold(
-      bank, reference_bank.similarities(bank, validation.values),
-      validation.logits, VALIDATION)
+      bank._replace(precision=precision),
+      reference_bank.similarities(bank, validation.values), validation.logits,
+      VALIDATION)
 
 
 def describe_bank(bank: reference_bank.Bank) -> str:

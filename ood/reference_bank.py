@@ -103,6 +103,8 @@ class Bank(NamedTuple):
   records: Optional[str] = None
   # None for the plain variables.
   moving_average_decay: Optional[float] = None
+  # With which the features were computed; None: float32.
+  precision: Optional[str] = None
 
 
 # Names in the file where they differ from those of the fields.
@@ -313,7 +315,8 @@ def save(checkpoint: str, bank: Bank) -> None:
 
 
 def load(checkpoint: str, records: Optional[str] = None,
-         moving_average_decay: Optional[float] = None) -> Optional[Bank]:
+         moving_average_decay: Optional[float] = None,
+         precision: Optional[str] = None) -> Optional[Bank]:
   """Reads the Bank of a checkpoint.
 
   Args:
@@ -321,6 +324,7 @@ def load(checkpoint: str, records: Optional[str] = None,
     records: fingerprint of the records that it must be from; None: any.
     moving_average_decay: decay of the moving averages that are used, None for
       the plain variables.
+    precision: with which its features must be computed; None: any.
 
   Returns:
     A Bank; None if there is none, or if it is damaged or from other weights: it
@@ -336,7 +340,8 @@ def load(checkpoint: str, records: Optional[str] = None,
       return None
     values: Dict[str, Any] = {
         field: facts[_FILE_KEYS.get(field, field)] for field in Bank._fields
-        if field in facts or field != 'moving_average_decay'}
+        if field in facts or
+        field not in ('moving_average_decay', 'precision')}
     for field, value in values.items():
       if field == 'filenames':
         values[field] = [text.decode('utf-8', 'surrogateescape')
@@ -350,6 +355,7 @@ def load(checkpoint: str, records: Optional[str] = None,
     return None
   if (bank.digest != checkpoints.digest(checkpoint) or
       records not in (None, bank.records) or
+      precision not in (None, bank.precision or 'float32') or
       (bank.moving_average_decay or None) != (moving_average_decay or None)):
     return None
   return bank

@@ -104,25 +104,28 @@ def choose(options: Options, recorded: Optional[str] = None) -> Choice:
   if runtime == AUTO:
     runtime = (OPENVINO if openvino_model.is_installed() and
                not _has_graphics_card() and not options.master else TENSORFLOW)
-  supported = _supports_bfloat16(runtime)
-  if options.precision == BFLOAT16 and not supported:
-    raise InputError('--precision=bfloat16: %s has no instructions for it on '
-                     'this processor; accepted: float32, auto' % (
-                         Choice(runtime, BFLOAT16).describe().split(',')[0]))
   precision = options.precision
   if precision == AUTO:
     precision = recorded or FLOAT32
-    if precision == BFLOAT16 and not supported:
-      _warn_once('The precision of this model is bfloat16, for which this '
-                 'processor has no instructions: computing with float32')
-      precision = FLOAT32
+  if precision not in PRECISIONS[1:]:
+    raise InputError('unknown precision %r of the run or the graph; accepted: '
+                     '%s' % (precision, ', '.join(PRECISIONS[1:])))
+  if precision == BFLOAT16 and not _supports_bfloat16(runtime, options.master):
+    name = Choice(runtime, FLOAT32).describe().split(',')[0]
+    if options.precision == BFLOAT16:
+      raise InputError('--precision=bfloat16: %s cannot compute with it on '
+                       'this machine; accepted: float32, auto' % name)
+    _warn_once('The precision of this model is bfloat16, with which %s cannot '
+               'compute on this machine: computing with float32' % name)
+    precision = FLOAT32
   return Choice(runtime, precision)
 
 
 def fastest_precision(options: Options) -> str:
   """Returns the precision that --precision=auto means for a new run."""
   runtime = choose(options._replace(precision=FLOAT32)).runtime
-  return BFLOAT16 if _supports_bfloat16(runtime) else FLOAT32
+  return (BFLOAT16 if _supports_bfloat16(runtime, options.master) else
+          FLOAT32)
 
 
 def load(graph_def: tf.GraphDef, inputs: Sequence[tf.Tensor],
@@ -178,8 +181,7 @@ def _load(part, inputs, outputs, options, choice):
     except openvino_model.UnsupportedGraph as error:
       if options.runtime == OPENVINO:
         raise InputError('--runtime=openvino cannot run this graph: %s' % error)
-      choice = Choice(TENSORFLOW, choice.precision if
-                      _supports_bfloat16(TENSORFLOW) else FLOAT32)
+      choice = choose(options._replace(runtime=TENSORFLOW), choice.precision)
       tf.logging.warning('OpenVINO cannot run this graph (%s): %s runs it',
                          error, choice.describe())
   return ForwardPass(tensorflow_session.TensorFlowSession(
@@ -187,10 +189,12 @@ def _load(part, inputs, outputs, options, choice):
       options.session_config, options.master), choice)
 
 
-def _supports_bfloat16(runtime):
+def _supports_bfloat16(runtime, master):
   if runtime == OPENVINO:
     return openvino_model.supports_bfloat16()
-  return tensorflow_session.supports_bfloat16()
+  # TensorFlow rewrites what the processor of this machine computes.
+  return (not master and not _has_graphics_card() and
+          tensorflow_session.supports_bfloat16())
 
 
 @functools.lru_cache(None)

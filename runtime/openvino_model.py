@@ -21,9 +21,15 @@ class UnsupportedGraph(Exception):
   """OpenVINO cannot read or run a graph; the reason on one line."""
 
 
+@functools.lru_cache(None)
 def is_installed() -> bool:
-  """Returns whether the package can be imported."""
-  return _module() is not None
+  """Returns whether OpenVINO can be used; logs why not if it is broken."""
+  try:
+    return _module() is not None and bool(_capabilities())
+  # A shared library may be missing, or another package may have this name.
+  except (OSError, AttributeError, RuntimeError, ImportError) as error:
+    tf.logging.warning('OpenVINO cannot be used (%s)', _reason(error))
+    return False
 
 
 def version() -> str:
@@ -31,10 +37,9 @@ def version() -> str:
   return _module().get_version().split('-')[0]
 
 
-@functools.lru_cache(None)
 def supports_bfloat16() -> bool:
   """Returns whether the processor has instructions for bfloat16."""
-  return 'BF16' in _core().get_property(_DEVICE, 'OPTIMIZATION_CAPABILITIES')
+  return 'BF16' in _capabilities()
 
 
 class OpenVinoModel:
@@ -73,7 +78,8 @@ class OpenVinoModel:
       # Some graphs compile, but do not run.
       self.run([_zeros(self._compiled.inputs[position])
                 for position in self._inputs])
-    except RuntimeError as error:
+    # Of the folder for temporary files, and of graphs of more than 2 GB.
+    except (RuntimeError, OSError, ValueError) as error:
       raise UnsupportedGraph(_reason(error))
 
   def run(self, arrays: Sequence[np.ndarray]) -> List[np.ndarray]:
@@ -82,10 +88,13 @@ class OpenVinoModel:
       request = self._idle.pop()
     except IndexError:
       request = self._compiled.create_infer_request()
-    tensors = [_module().Tensor(np.ascontiguousarray(array), True)
-               for array in arrays]
-    for position, tensor in zip(self._inputs, tensors):
-      request.set_input_tensor(position, tensor)
+    # Kept until the end: the tensors share their memory.
+    shared = [
+        np.require(array, self._compiled.inputs[position].get_element_type(
+            ).to_dtype(), ['C', 'W'])
+        for position, array in zip(self._inputs, arrays)]
+    for position, array in zip(self._inputs, shared):
+      request.set_input_tensor(position, _module().Tensor(array, True))
     request.infer()
     values = [np.array(request.get_output_tensor(position).data)
               for position in self._outputs]
@@ -103,11 +112,17 @@ def _module():
   """Returns the module with OpenVINO's classes, None if there is none."""
   try:
     import openvino
-    if not hasattr(openvino, 'Core'):  # 2023.1, the last one for Python 3.7.
-      import openvino.runtime as openvino
   except ImportError:
     return None
+  if not hasattr(openvino, 'Core'):  # 2023.1, the last one for Python 3.7.
+    import openvino.runtime as openvino
   return openvino
+
+
+@functools.lru_cache(None)
+def _capabilities():
+  """Returns what the processor can compute with, such as 'FP32'."""
+  return _core().get_property(_DEVICE, 'OPTIMIZATION_CAPABILITIES')
 
 
 @functools.lru_cache(None)

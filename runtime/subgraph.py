@@ -1,6 +1,6 @@
 """Extracts the part of a graph between some tensors."""
 
-from typing import Any, List, Sequence
+from typing import Any, List, Sequence, Set
 
 from compat import tf
 
@@ -25,7 +25,8 @@ def extract(graph_def: tf.GraphDef, inputs: Sequence[tf.Tensor],
   placeholders = {tensor.op.name: tensor for tensor in inputs}
   extracted = tf.GraphDef(versions=graph_def.versions,
                           library=graph_def.library)
-  pending, seen = [tensor.op.name for tensor in outputs], set()
+  pending = [tensor.op.name for tensor in [*inputs, *outputs]]
+  seen: Set[str] = set()
   while pending:
     name = pending.pop()
     if name in seen:

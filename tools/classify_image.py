@@ -30,6 +30,7 @@ from absl import flags
 from common import flags as common_flags
 from common import label_files, threads
 from common.errors import InputError
+from compat import tf
 from datasets import dataset_factory
 from datasets.photo_files import side_files
 from datasets.photo_files.photos import PhotoError
@@ -278,6 +279,7 @@ def main(argv: List[str]) -> int:
   """Prints the scores of the photos on the command line."""
   paths = find_photos(argv[1:])
   classifier = classifier_from_flags()
+  tf.logging.info('Forward passes: %s', classifier.choice.describe())
   writer = WRITERS[FLAGS.format](classifier.labels)
   status = 0
   # On a terminal the table itself shows the progress.

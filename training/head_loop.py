@@ -214,7 +214,7 @@ def caches_of(
     graph: head_graph.HeadGraph, datasets: Mapping[str, slim.dataset.Dataset],
     parent: str, key: Mapping[str, Any], num_views: int,
     view_key: Mapping[str, Any]
-) -> Callable[[tf.Session, forward_pass.Choice], Caches]:
+) -> Callable[[tf.Session], Callable[[forward_pass.Choice], Caches]]:
   """Returns a function that opens the caches of a run.
 
   Args:
@@ -227,27 +227,29 @@ def caches_of(
     view_key: dict of what only the augmented views depend on.
 
   Returns:
-    A function of the session, which must have the backbone's weights, and of
-    the Choice of the forward pass; it returns {split: FeatureCache}, or raises
-    InputError if missing features cannot be written.
+    A function of the session, which must have the backbone's weights. It
+    returns a function of the Choice of the forward pass, which returns {split:
+    FeatureCache}.
   """
-  def make(session, choice):
+  def make(session):
     # All in one call: TensorFlow 1.15 needs time for each new set of fetches.
     names = [v.op.name for v in graph.backbone_variables]
     weights = feature_cache.fingerprint_values(
         zip(names, session.run(graph.backbone_variables)))
+    records = {split: feature_cache.fingerprint_records(dataset.data_sources)
+               for split, dataset in datasets.items()}
 
-    def facts_of(split):
-      facts = dict(key, weights=weights, engine=tf.__version__, split=split,
-                   records=feature_cache.fingerprint_records(
-                       datasets[split].data_sources), **choice.facts())
-      if _views(split, num_views) > 1:
-        facts.update(view_key)
-      return facts
+    def of_choice(choice):
+      def facts_of(split):
+        facts = dict(key, weights=weights, engine=tf.__version__, split=split,
+                     records=records[split], **choice.facts())
+        if _views(split, num_views) > 1:
+          facts.update(view_key)
+        return facts
 
-    caches = _caches(graph, datasets, parent, num_views, facts_of)
-    feature_cache.check_room(list(caches.values()))
-    return caches
+      return _caches(graph, datasets, parent, num_views, facts_of)
+
+    return of_choice
 
   return make
 

@@ -80,14 +80,20 @@ def _open_caches(run, graph, make_caches, session):
   """
   options = start.forward_options(run.config, run.session_config)
   choice = forward_pass.choose(options, run.info.precision)
-  caches = make_caches(session, choice)
-  if all(cache.is_complete() for cache in caches.values()):
-    return caches, None
+  caches_of_choice = make_caches(session)
+  choices = [choice]
+  if options.runtime == forward_pass.AUTO:
+    # Those of an older version, or of a network that OpenVINO cannot run.
+    choices.append(choice._replace(runtime=forward_pass.TENSORFLOW))
+  for caches in map(caches_of_choice, choices):
+    if all(cache.is_complete() for cache in caches.values()):
+      return caches, None
   forward = forward_pass.load_from_session(
       session, [graph.images], graph.cut.features, options, run.info.precision)
   tf.logging.info('Forward passes: %s', forward.choice.describe())
-  if forward.choice != choice:  # The runtime cannot run this network.
-    caches = make_caches(session, forward.choice)
+  caches = caches_of_choice(forward.choice)
+  feature_cache.check_room(list(caches.values()))
+  if forward.choice.precision != choice.precision:
     run_info.save(run.config.train_dir, run.info._replace(
         precision=forward.choice.precision))
   return caches, forward

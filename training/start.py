@@ -90,6 +90,11 @@ def _run_info(config, dataset, network, session_config):
   _check_same_run(config.train_dir, old, info)
   if config.precision == forward_pass.AUTO:
     info = info._replace(precision=old.precision)
+  before, now = (fact.precision or forward_pass.FLOAT32 for fact in (old, info))
+  if before != now:
+    raise InputError(
+        '%s holds a run with --precision=%s, now it is %s; give another '
+        '--train_dir, or omit the flag' % (config.train_dir, before, now))
   return info._replace(checkpoint_path=old.checkpoint_path)
 
 

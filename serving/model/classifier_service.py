@@ -141,6 +141,7 @@ class GraphSource:
     except Exception:
       classifier.close()
       raise
+    tf.logging.info('Forward passes: %s', classifier.choice.describe())
     return LoadedGraph(classifier, info, before)
 
 

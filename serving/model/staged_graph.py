@@ -51,16 +51,17 @@ class StagedGraph:
     results = {name: find_tensor(graph, tensor)
                for name, tensor in outputs.items()}
     encoded = find_tensor(graph, info.input)
+    self.batch_size = (_first_dimension(encoded) or
+                       _first_dimension(results[scores]))
     images = encoded
     if info.input_kind == 'encoded':
       images = _find_images(encoded, list(results.values()), info)
     # The shape of decoded photos is not in the graph.
-    images.set_shape([None, info.image_size, info.image_size, info.channels])
+    images.set_shape([self.batch_size, info.image_size, info.image_size,
+                      info.channels])
     features = _features(graph, info, images, list(results.values()))
     last = list(results.values()) if features is None else [features]
     self._names = list(results)
-    self.batch_size = (_first_dimension(encoded) or
-                       _first_dimension(results[scores]))
     self.num_scores = last_dimension(results[scores])
     constants = [find_tensor(graph, name) for name in (
         info.bank_filenames, info.bank_labels) if name]
@@ -136,7 +137,13 @@ def _find_images(encoded, outputs, info):
     InputError: there is none.
   """
   shape = [info.image_size, info.image_size, info.channels]
-  for op in frozen_backbone.ancestors(outputs):
+  order = frozen_backbone.ancestors(outputs)
+  # Photos are decoded in a loop, which has tensors of unknown shape.
+  loop = set(frozen_backbone.ancestors(
+      [op.outputs[0] for op in order if op.type == 'NextIteration']))
+  for op in order:
+    if op in loop or op.type == 'Exit':
+      continue
     for tensor in op.outputs[:1]:
       if (tensor.dtype == tf.float32 and tensor.shape.ndims in (None, 4) and
           tensor.shape.is_compatible_with([None] + shape) and

@@ -18,7 +18,7 @@ from runtime.forward_pass import (
   Options,
 )
 
-pytestmark = pytest.mark.skipif(
+needs_openvino = pytest.mark.skipif(
     not openvino_model.is_installed(), reason='openvino is not installed')
 
 
@@ -52,7 +52,8 @@ def fake_hardware(monkeypatch, installed=True, bfloat16=False, card=False):
   monkeypatch.setattr(forward_pass, '_has_graphics_card', lambda: card)
 
 
-@pytest.mark.parametrize('runtime', [OPENVINO, TENSORFLOW])
+@pytest.mark.parametrize('runtime', [
+    pytest.param(OPENVINO, marks=needs_openvino), TENSORFLOW])
 def test_load_from_session_computes_what_the_session_does(network, runtime):
   session, images, outputs = network
   forward = forward_pass.load_from_session(session, [images], outputs,
@@ -76,7 +77,8 @@ def test_load_from_session_keeps_the_values_that_variables_had(network):
   assert not session.run(outputs[1], {images: random_photos(2)}).any()
 
 
-@pytest.mark.parametrize('runtime', [OPENVINO, TENSORFLOW])
+@pytest.mark.parametrize('runtime', [
+    pytest.param(OPENVINO, marks=needs_openvino), TENSORFLOW])
 def test_load_several_inputs_and_outputs_keep_their_order(runtime):
   with tf.Graph().as_default() as graph:
     left = tf.placeholder(tf.float32, [None, 2], 'left')
@@ -117,6 +119,7 @@ def make_graph_without_openvino():
   return graph.as_graph_def(), [numbers], [lengths]
 
 
+@needs_openvino
 def test_load_graph_that_openvino_cannot_run_is_run_by_tensorflow(log):
   forward = forward_pass.load(*make_graph_without_openvino())
   assert forward.choice == (TENSORFLOW, FLOAT32)
@@ -126,6 +129,7 @@ def test_load_graph_that_openvino_cannot_run_is_run_by_tensorflow(log):
   assert 'AsString' in message and '\n' not in message
 
 
+@needs_openvino
 def test_load_demanded_openvino_that_cannot_run_the_graph_is_an_error():
   with pytest.raises(InputError, match='--runtime=openvino .*AsString'):
     forward_pass.load(*make_graph_without_openvino(), Options(OPENVINO))
@@ -193,6 +197,56 @@ def test_fastest_precision_depends_on_the_processor(monkeypatch, bfloat16,
   assert forward_pass.fastest_precision(Options()) == expected
 
 
+def test_fastest_precision_of_a_graphics_card_is_float32(monkeypatch):
+  fake_hardware(monkeypatch, bfloat16=True, card=True)
+  assert forward_pass.fastest_precision(Options()) == FLOAT32
+
+
+def test_choose_unknown_recorded_precision_is_an_error(monkeypatch):
+  fake_hardware(monkeypatch)
+  with pytest.raises(InputError, match="'float16'.*float32, bfloat16"):
+    forward_pass.choose(Options(), 'float16')
+
+
+@needs_openvino
+def test_forward_pass_takes_arrays_that_are_not_contiguous_or_read_only(
+    network):
+  session, images, outputs = network
+  forward = forward_pass.load_from_session(session, [images], outputs,
+                                           Options(OPENVINO))
+  photos = random_photos(4)
+  expected = forward(photos)[1]
+  strided = np.repeat(photos, 2, axis=0)[::2]
+  read_only = photos.copy()
+  read_only.flags.writeable = False
+  for other in (strided, read_only, photos.astype(np.float64),
+                np.asfortranarray(photos)):
+    for _ in range(5):
+      np.testing.assert_array_equal(forward(other)[1], expected)
+
+
+@pytest.mark.parametrize('error', [
+    ImportError('no module named openvino._core'), OSError('libtbb.so.12'),
+    AttributeError('module has no attribute Core'),
+    RuntimeError('Exception from a.cpp:1:\nno plugin')])
+def test_broken_openvino_is_logged_and_tensorflow_is_used(monkeypatch, log,
+                                                          error):
+  def fail():
+    raise error
+
+  monkeypatch.setattr(openvino_model, '_capabilities', fail)
+  monkeypatch.setattr(openvino_model, '_module', lambda: pytest)
+  openvino_model.is_installed.cache_clear()
+  try:
+    assert forward_pass.choose(Options()) == (TENSORFLOW, FLOAT32)
+    assert 'OpenVINO cannot be used (' in log.text
+    with pytest.raises(InputError, match='--runtime=openvino'):
+      forward_pass.choose(Options(OPENVINO))
+  finally:
+    openvino_model.is_installed.cache_clear()
+
+
+@needs_openvino
 def test_facts_of_tensorflow_with_float32_are_those_of_older_caches():
   assert forward_pass.Choice(TENSORFLOW, FLOAT32).facts() == {}
   assert forward_pass.Choice(TENSORFLOW, BFLOAT16).facts() == {
@@ -213,6 +267,7 @@ def test_load_bfloat16_is_near_float32_and_is_not_it(network):
   assert 0 < np.abs(near - exact).max() < 0.05 * np.abs(exact).max()
 
 
+@needs_openvino
 @pytest.mark.parametrize('name', slow_by_turns(sorted(nets_factory.NETWORKS)))
 def test_network_features_suffice_for_logits_and_are_equal_in_both(name):
   row = nets_factory.get_network(name)

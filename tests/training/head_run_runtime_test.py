@@ -2,16 +2,23 @@
 
 import glob
 import json
+import os
+import re
 
 import numpy as np
 import pytest
 
+import export_inference_graph
+from common.errors import InputError
 from compat import tf
 from datasets import dataset_factory
+from evaluation import run_results
+from kits.helpers import parsed_flags
 from kits.trained_kit import MOBILENET, make_dataset, train
-from ood import photo_features
+from ood import photo_features, reference_bank
 from runs import checkpoints, feature_cache, run_info
-from runtime import openvino_model
+from runtime import forward_pass, openvino_model
+from serving.model.classifier import Classifier
 
 ARGUMENTS = [*MOBILENET, '--cache_features',
              '--trainable_scopes=MobilenetV1/Logits', '--seed=1',
@@ -91,3 +98,48 @@ def test_features_of_the_run_are_those_that_evaluation_computes(run, data):
       info, checkpoints.newest(folder), dataset_factory.get_dataset(
           info.dataset_name, 'train', data), 5)
   np.testing.assert_array_equal(np.ravel(computed.values), cached)
+
+
+def test_complete_features_of_tensorflow_are_used(run, log):
+  # An older version computed them, or OpenVINO cannot run the network.
+  run('--runtime=tensorflow', '--seed=3')
+  log.clear()
+  key, _ = read_features(run('--seed=3'))
+  assert 'runtime' not in key
+  assert 'Computing the features' not in log.text
+
+
+def test_precision_of_a_run_holds_for_all_steps_after_it(run, data, monkeypatch,
+                                                         tmp_path, log):
+  # OpenVINO computes with float32 if the processor lacks the instructions.
+  monkeypatch.setattr(openvino_model, 'supports_bfloat16', lambda: True)
+  folder = run('--precision=auto')
+  key, _ = read_features(folder)
+  assert (key['precision'], run_info.load(folder).precision) == (
+      'bfloat16', 'bfloat16')
+  again = [data, folder, *ARGUMENTS, '--max_number_of_steps=3',
+           '--feature_cache_dir=' + os.path.dirname(
+               feature_cache.load_use(folder).folders['train'])]
+  with pytest.raises(InputError, match='--precision=bfloat16, now it is float'):
+    train(*again)
+  log.clear()
+  train(*again, '--precision=auto')
+  assert 'Computing the features' not in log.text
+  assert run_info.load(folder).precision == 'bfloat16'
+  options = forward_pass.Options()
+  run_results.measure(run_info.load(folder), checkpoints.newest(folder),
+                      'colours', data, 5, options=options)
+  assert re.search('Forward passes: OpenVINO .*, bfloat16', log.text)
+  path = str(tmp_path / 'frozen.pb')
+  with parsed_flags(export_inference_graph.define_flags,
+                    '--checkpoint_path=' + folder, '--input_type=encoded',
+                    '--precision=auto', '--frozen_file=' + path):
+    export_inference_graph.main([])
+  classifier = Classifier.from_frozen_graph(path)
+  assert (classifier.info.precision, classifier.choice.precision) == (
+      'bfloat16', 'bfloat16')
+  assert classifier.info.known
+  assert reference_bank.load(checkpoints.newest(folder),
+                             precision='float32') is None
+  monkeypatch.setattr(openvino_model, 'supports_bfloat16', lambda: False)
+  assert Classifier.from_frozen_graph(path).choice.precision == 'float32'

@@ -33,7 +33,7 @@ def frozen(tmp_path_factory, trained):
   paths = {}
   for kind, input_kind, batch_size in (
       ('encoded', 'encoded', None), ('float', 'float', None),
-      ('fixed', 'float', 2)):
+      ('fixed', 'float', 2), ('fixed_encoded', 'encoded', 2)):
     with tf.Graph().as_default():
       info = inference_graph.build('cifarnet', kit.LABELS, kit.SIZE,
                                    input_kind=input_kind,
@@ -76,7 +76,8 @@ def test_classify_frozen_graph_agrees_with_checkpoint(frozen, label_file,
   assert len(set(scores.argmax(axis=1))) > 1, 'photos must differ'
 
 
-@pytest.mark.parametrize('kind', ['encoded', 'float', 'fixed', 'foreign'])
+@pytest.mark.parametrize('kind', ['encoded', 'float', 'fixed',
+                                  'fixed_encoded', 'foreign'])
 @pytest.mark.parametrize('runtime', ['openvino', 'tensorflow'])
 def test_classify_in_each_runtime_returns_the_same_scores(
     frozen, label_file, scores, kind, runtime):
