@@ -63,7 +63,7 @@ def test_train_from_scratch_writes_run_json_and_changes_all_weights(
     data, scratch):
   info = run_info.load(os.path.dirname(scratch))
   assert info == run_info.RunInfo(
-      MODEL, CLASSES, 0, 32, 'cifarnet', NAME, data, None, None)
+      MODEL, CLASSES, 0, 32, 'cifarnet', NAME, data, None, None, 'float32')
   first = scratch[:-1] + '0'
   changed = changed_variables(first, scratch)
   assert {name for name in changed if name.count('/') == 2} == {

@@ -194,7 +194,7 @@ from kits import input_kit
 from datasets import record_dataset
 dataset = record_dataset.make_dataset(sys.argv[1], 12, ['a', 'b'])
 for _ in range(40):
-  input_kit.train(dataset, 1)
+  input_kit.train_batches(dataset, 1)
 """
 
 
