@@ -63,35 +63,46 @@ class StagedGraph:
     last = list(results.values()) if features is None else [features]
     self._names = list(results)
     self.num_scores = last_dimension(results[scores])
-    constants = [find_tensor(graph, name) for name in (
-        info.bank_filenames, info.bank_labels) if name]
-    kept = constants + (list(results.values()) if features is not None else [])
-    # A graph with a fixed batch size would decode as many photos at a time.
-    own_decoding = info.input_kind == 'encoded' and not self.batch_size
-    if own_decoding:
-      kept.append(images)
     self._forward = forward_pass.load(graph_def, [images], last, options,
                                       info.precision)
     self.choice = self._forward.choice
-    rest = tf.Graph()
-    with rest.as_default():
+    self._features = None if features is None else features.name
+    self._outputs = [tensor.name for tensor in results.values()]
+    kept = [find_tensor(graph, name) for name in (
+        info.bank_filenames, info.bank_labels) if name]
+    if features is not None:
+      kept += results.values()
+    self._session = self._make_session(graph_def, info, images, features, kept)
+
+  def _make_session(self, graph_def, info, images, features, kept):
+    """Returns the session of the first and the last stage.
+
+    Args:
+      graph_def: frozen GraphDef.
+      info: GraphInfo of it.
+      images: tensor of the images.
+      features: tensor of the features; None: there is no last stage.
+      kept: list of the tensors of the last stage, and of constants.
+    """
+    # A graph with a fixed batch size would decode as many photos at a time.
+    decodes = info.input_kind == 'encoded' and not self.batch_size
+    if decodes:
+      kept = kept + [images]
+    with tf.Graph().as_default() as graph:
       if kept:
-        tf.import_graph_def(
-            subgraph.extract(graph_def, [features] if features is not None
-                             else [], kept), name='')
+        tf.import_graph_def(subgraph.extract(
+            graph_def, [] if features is None else [features], kept), name='')
       self._encoded, self._images = info.input, images.name
-      if not own_decoding:
+      if not decodes:
         photos = tf.placeholder(tf.string, [None], name='encoded_photos')
         self._encoded = photos.name
         self._images = inference_graph.photos_to_images(
             photos, info.preprocessing_name, info.image_size,
             info.channels).name
-    self._features = None if features is None else features.name
-    self._outputs = [tensor.name for tensor in results.values()]
-    rest.finalize()
+    graph.finalize()
     config = tf.ConfigProto()
     config.gpu_options.allow_growth = True
-    self._session = tf.Session(graph=rest, config=config)
+    return tf.Session(graph=graph, config=config)
 
   def images_of(self, encoded: Sequence[bytes]) -> np.ndarray:
     """Returns `[n, image_size, image_size, channels]` float32.
