@@ -37,12 +37,12 @@ def engines(request):
 
 
 def run(engine, program, *arguments):
-  """Runs a program in the root; returns its stdout and stderr as one text."""
+  """Runs a program in the root; returns its stdout and stderr."""
   done = subprocess.run(
       [PYTHONS[engine], os.path.join(ROOT, program), *map(str, arguments)],
-      stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-  assert done.returncode == 0, done.stdout
-  return done.stdout
+      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+  assert done.returncode == 0, done.stdout + done.stderr
+  return done.stdout, done.stderr
 
 
 def read_predictions(eval_dir, step):
@@ -53,7 +53,7 @@ def read_predictions(eval_dir, step):
 
 def frozen_graph_scores(engine, frozen, photos):
   """Returns {(file, label): score} of photos, from a frozen graph."""
-  output = run(engine, 'tools/classify_image.py', '--frozen_graph=%s' % frozen,
+  output, _ = run(engine, 'tools/classify_image.py', '--frozen_graph=%s' % frozen,
                '--format=json', photos)
   return {(photo['file'], row['label']): row['score']
           for photo in json.loads(output) for row in photo['predictions']}
@@ -83,7 +83,7 @@ def test_engines_use_each_others_files(engines, tmp_path):
     for column in ('probability', 'label_probability'):
       assert float(first_row[column]) == pytest.approx(
           float(second_row[column]), rel=1e-3)
-  log = run(second, 'train_image_classifier.py', *train_arguments(
+  _, log = run(second, 'train_image_classifier.py', *train_arguments(
       data, train_dir, *TRAINING, '--max_number_of_steps=20'))
   assert 'model.ckpt-10' in log and 'global step 20:' in log
   assert not re.search(r'global step \d:', log)
