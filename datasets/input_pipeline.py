@@ -57,8 +57,8 @@ def photo_to_input(encoded: tf.Tensor, preprocessing_fn: Callable, height: int,
                    seed: Optional[tf.Tensor] = None) -> tf.Tensor:
   """Decodes a photo and preprocesses it.
 
-  With a seed, only the part of a JPEG that training uses is decoded; the result
-  is the same as if the whole photo were decoded, bit for bit.
+  Only the part of a JPEG that is used is decoded; the result is the same as if
+  the whole photo were decoded, bit for bit.
 
   Args:
     encoded: scalar string tensor, a JPEG or PNG file, as decode_graph.decode
@@ -76,9 +76,14 @@ def photo_to_input(encoded: tf.Tensor, preprocessing_fn: Callable, height: int,
   """
   options = {} if seed is None else {'seed': seed}
   random_window = getattr(preprocessing_fn, 'random_window', None)
+  middle_window = getattr(preprocessing_fn, 'middle_window', None)
   if seed is not None and random_window is not None:
-    image = _decode_window(encoded, random_window, seed, channels)
+    image, window = _decode_window(
+        encoded, lambda shape: random_window(shape, seed), channels)
+    image = _crop_columns(image, window, channels)
     options['crop_image'] = False
+  elif middle_window is not None:
+    image, options['window'] = _decode_window(encoded, middle_window, channels)
   else:
     image = decode_graph.decode(encoded, channels)
   image = preprocessing_fn(image, height, width, **options)
@@ -86,36 +91,52 @@ def photo_to_input(encoded: tf.Tensor, preprocessing_fn: Callable, height: int,
   return image
 
 
-def _decode_window(encoded, random_window, seed, channels):
-  """Returns a random part of a photo; of a JPEG, only that part is decoded."""
+def _decode_window(encoded, window_of, channels):
+  """Decodes a part of a photo; of a JPEG, hardly more than that part.
+
+  Args:
+    encoded: as for `photo_to_input`.
+    window_of: function of the photo's shape that returns a part of it: `[4]`
+      int32, top, left, height and width in pixels.
+    channels: 3, or 1 for grey.
+
+  Returns:
+    `[h, w, channels]` uint8, which contains the part; and the place of the part
+    in it, `[4]` int32.
+  """
   # The names contain DecodeJpeg, by which errors_as_advice recognizes a photo
   # that cannot be decoded.
 
   def of_jpeg():
     shape = tf.io.extract_jpeg_shape(encoded, name='DecodeJpegShape')
-    top, left, height, width = tf.unstack(random_window(shape, seed))
+    top, left, height, width = tf.unstack(window_of(shape))
     # At the left and right edge, libjpeg lacks the neighbours from which it
-    # interpolates subsampled chroma: they are decoded too, and cropped.
+    # interpolates subsampled chroma: they are decoded too.
     begin = tf.maximum(left - WINDOW_MARGIN, 0)
     end = tf.minimum(left + width + WINDOW_MARGIN, shape[1])
     image = tf.io.decode_and_crop_jpeg(
         encoded, tf.stack([top, begin, height, end - begin]),
         channels=channels, name='DecodeJpeg')
-    # Cropping rows of bytes is three times as fast as cropping rows of pixels.
-    rows = tf.slice(tf.reshape(image, tf.stack([height, -1])),
-                    tf.stack([0, (left - begin) * channels]),
-                    tf.stack([-1, width * channels]))
-    return tf.reshape(rows, tf.stack([height, width, channels]))
+    return image, tf.stack([0, left - begin, height, width])
 
   def of_another():
     image = decode_graph.decode_other(encoded, channels)
-    window = random_window(tf.shape(image), seed)
-    return tf.slice(image, tf.concat([window[:2], [0]], 0),
-                    tf.concat([window[2:], [-1]], 0))
+    return image, window_of(tf.shape(image))
 
-  image = tf.cond(decode_graph.is_plain_jpeg(encoded), of_jpeg, of_another)
+  image, window = tf.cond(decode_graph.is_plain_jpeg(encoded), of_jpeg,
+                          of_another)
   image.set_shape([None, None, channels])
-  return image
+  return image, window
+
+
+def _crop_columns(image, window, channels):
+  """Returns the part of an image that a window, `[4]` int32, covers."""
+  top, left, height, width = tf.unstack(window)
+  # Cropping rows of bytes is three times as fast as cropping rows of pixels.
+  rows = tf.slice(
+      tf.reshape(image, tf.stack([tf.shape(image)[0], -1])),
+      tf.stack([top, left * channels]), tf.stack([height, width * channels]))
+  return tf.reshape(rows, tf.stack([height, width, channels]))
 
 
 def training_batches(dataset: slim.dataset.Dataset, preprocessing_fn: Callable,
@@ -228,7 +249,8 @@ def evaluation_batches(dataset: slim.dataset.Dataset,
     records = records.filter(_in_graph(lambda record, kept: kept)).map(
         _in_graph(lambda record, kept: record))
   return (records.skip(skip).map(load, num_parallel_calls=num_threads)
-          .batch(batch_size).prefetch(PREFETCH_BATCHES))
+          .batch(batch_size).prefetch(PREFETCH_BATCHES)
+          .with_options(_one_thread_a_photo()))
 
 
 @contextlib.contextmanager

@@ -171,6 +171,29 @@ def random_window(shape: tf.Tensor, seed: Optional[tf.Tensor],
   return Draws(seed).box(shape, area_range=(min_crop_area, 1.0))
 
 
+def middle_window(shape: tf.Tensor, central_fraction: float = 0.875
+                  ) -> tf.Tensor:
+  """Returns which part of a photo preprocess_for_eval uses.
+
+  Args:
+    shape: int32 tensor whose first two values are height and width in pixels.
+    central_fraction: fraction of each side that is kept.
+
+  Returns:
+    `[4]` int32: top, left, height and width in pixels.
+
+  Raises:
+    ValueError: central_fraction is not in (0, 1].
+  """
+  if not 0 < central_fraction <= 1:
+    raise ValueError('central_fraction must be in (0, 1], not %r' %
+                     central_fraction)
+  sides = tf.cast(shape[:2], tf.float64)
+  # As tf.image.central_crop does.
+  start = tf.to_int32((sides - sides * central_fraction) / 2)
+  return tf.concat([start, shape[:2] - 2 * start], 0)
+
+
 def preprocess_for_train(image: tf.Tensor, height: int, width: int,
                          bbox: Optional[tf.Tensor] = None,
                          fast_mode: bool = True, scope: Optional[str] = None,
@@ -226,7 +249,8 @@ def preprocess_for_eval(image: tf.Tensor, height: Optional[int],
                         width: Optional[int],
                         central_fraction: Optional[float] = 0.875,
                         scope: Optional[str] = None,
-                        central_crop: bool = True) -> tf.Tensor:
+                        central_crop: bool = True,
+                        window: Optional[tf.Tensor] = None) -> tf.Tensor:
   """Crops the middle of a photo for evaluation and resizes it.
 
   Args:
@@ -237,19 +261,25 @@ def preprocess_for_eval(image: tf.Tensor, height: Optional[int],
     central_fraction: fraction of each side that is kept; None: all.
     scope: name of the ops' scope.
     central_crop: whether to crop at all.
+    window: the part of `image` to use, as from `middle_window`, in place of its
+      middle.
 
   Returns:
     `[height, width, 3]` float32 in [-1, 1].
   """
   with tf.name_scope(scope, 'eval_image', [image]):
-    if not (central_crop and central_fraction):
-      central_fraction = 1.0
+    if window is None:
+      window = middle_window(
+          tf.shape(image),
+          central_fraction if central_crop and central_fraction else 1.0)
+    # Integers are scaled last: the photo may have many times as many pixels as
+    # the result.
+    scale = 1.0 if image.dtype.is_floating else 1.0 / image.dtype.max
     if height and width:
-      image = _resize_middle(image, central_fraction, height, width)
+      image = _crop_and_resize(image, window, height, width)
     else:
-      image = tf.image.convert_image_dtype(
-          tf.image.central_crop(image, central_fraction), tf.float32)
-    return _center_values(image)
+      image = _crop(image, window)
+    return tf.to_float(image) * (2.0 * scale) - 1.0
 
 
 def preprocess_image(image: tf.Tensor, height: int, width: int,
@@ -257,7 +287,8 @@ def preprocess_image(image: tf.Tensor, height: int, width: int,
                      bbox: Optional[tf.Tensor] = None, fast_mode: bool = True,
                      add_image_summaries: bool = False, crop_image: bool = True,
                      seed: Optional[tf.Tensor] = None,
-                     min_crop_area: float = CROP_AREA) -> tf.Tensor:
+                     min_crop_area: float = CROP_AREA,
+                     window: Optional[tf.Tensor] = None) -> tf.Tensor:
   """Converts a photo to the input of a network.
 
   Args:
@@ -271,6 +302,7 @@ def preprocess_image(image: tf.Tensor, height: int, width: int,
     crop_image: whether to crop: a random box, or the middle.
     seed: as for `preprocess_for_train`; only for training.
     min_crop_area: as for `preprocess_for_train`; only for training.
+    window: as for `preprocess_for_eval`; only for evaluation.
 
   Returns:
     `[height, width, 3]` float32 in [-1, 1].
@@ -280,7 +312,8 @@ def preprocess_image(image: tf.Tensor, height: int, width: int,
                                 add_image_summaries=add_image_summaries,
                                 random_crop=crop_image, seed=seed,
                                 min_crop_area=min_crop_area)
-  return preprocess_for_eval(image, height, width, central_crop=crop_image)
+  return preprocess_for_eval(image, height, width, central_crop=crop_image,
+                             window=window)
 
 
 def _center_values(image):
@@ -305,43 +338,40 @@ def _resize(image, height, width, fast_mode, draws):
   return image
 
 
-def _resize_middle(image, fraction, height, width):
-  """Crops the middle of a photo and resizes it bilinearly.
+def _crop(image, window):
+  """Returns the part of an image that a window, `[4]` int32, covers."""
+  part = tf.slice(image, tf.concat([window[:2], [0]], 0),
+                  tf.concat([window[2:], [-1]], 0))
+  part.set_shape([None, None, image.get_shape()[2]])
+  return part
+
+
+def _crop_and_resize(image, window, height, width):
+  """Crops a photo and resizes it bilinearly.
 
   Args:
-    image: `[h, w, channels]`, as for `preprocess_for_train`.
-    fraction: fraction of each side that is kept.
+    image: `[h, w, channels]`.
+    window: `[4]` int32: top, left, height and width of the part, in pixels.
     height: height of the result, in pixels.
     width: width of the result, in pixels.
 
   Returns:
-    `[height, width, channels]` float32 in [0, 1].
-
-  Raises:
-    ValueError: fraction is not in (0, 1].
+    `[height, width, channels]` float32, in the range of the values of `image`.
   """
-  if not 0 < fraction <= 1:
-    raise ValueError('central_fraction must be in (0, 1], not %r' % fraction)
-  shape = tf.shape(image)[:2]
-  sides = tf.cast(shape, tf.float64)
-  start = tf.to_int32((sides - sides * fraction) / 2)  # As central_crop does.
-  part = shape - 2 * start
-
-  def to_float(pixels):
-    return tf.image.convert_image_dtype(pixels, tf.float32)
+  top, left, rows, columns = tf.unstack(window)
 
   def of_all_pixels():
-    cropped = tf.slice(image, tf.concat([start, [0]], 0),
-                       tf.concat([part, [-1]], 0))
-    return tf.image.resize_images(to_float(cropped), [height, width])
+    # An image that already has this size keeps its type.
+    return tf.to_float(
+        tf.image.resize_images(_crop(image, window), [height, width]))
 
   def of_some_pixels():
     return bilinear.sample(
-        image, bilinear.neighbours(start[0], part[0], height, 0, height),
-        bilinear.neighbours(start[1], part[1], width, 0, width), to_float)
+        image, bilinear.neighbours(top, rows, height, 0, height),
+        bilinear.neighbours(left, columns, width, 0, width))
 
   # Both give the same values, bit for bit.
-  is_large = (tf.reduce_prod(tf.to_float(part)) >
+  is_large = (tf.to_float(rows) * tf.to_float(columns) >
               _SAMPLED_FROM * height * width)
   result = tf.cond(is_large, of_some_pixels, of_all_pixels)
   result.set_shape([height, width, image.get_shape()[2]])

@@ -46,6 +46,9 @@ class Family(NamedTuple):
   # begins. It accepts those of the options that it has; None: there is no crop.
   random_window: Optional[Callable] = None
   window_options: Tuple[str, ...] = ()
+  # Function `(shape)` that returns the only part of a photo that evaluation
+  # uses, which preprocess_image accepts as `window`; None: it uses all.
+  middle_window: Optional[Callable] = None
 
 
 # A test compares each scaling with the preprocessing of its family.
@@ -58,7 +61,8 @@ FAMILIES = {
         Scaling('the middle 87.5 %% of height and width, resized',
                 (127.5,) * 3, 127.5),
         ('fast_mode', 'min_crop_area'),
-        inception_preprocessing.random_window, ('min_crop_area',)),
+        inception_preprocessing.random_window, ('min_crop_area',),
+        inception_preprocessing.middle_window),
     'lenet': Family(
         lenet_preprocessing.preprocess_image,
         Scaling('the middle, in grey', (128.0,), 128.0)),
@@ -116,6 +120,10 @@ def get_preprocessing(name: str, is_training: bool,
     `crop_image=False` and the same seed, gives the same result as the whole
     photo.
 
+    `preprocessing_fn.middle_window` is None unless evaluation uses a part of
+    the photo only. Then it is a function `(shape)` that returns that part, as
+    above; `window=` gives its place in an image that has not all of the photo.
+
   Raises:
     ValueError: nothing has this name.
   """
@@ -135,6 +143,7 @@ def get_preprocessing(name: str, is_training: bool,
                                    **dict(options, **kwargs))
 
   preprocessing_fn.random_window = None
+  preprocessing_fn.middle_window = None if is_training else family.middle_window
   if is_training and family.random_window:
     preprocessing_fn.random_window = functools.partial(
         family.random_window, **{key: options[key]

@@ -12,11 +12,11 @@ from kits import input_kit as kit
 from preprocessing import preprocessing_factory
 
 
-def smooth_photo(mode='RGB', **options):
+def smooth_photo(mode='RGB', size=(75, 53), **options):
   """Returns a JPEG (or PNG) whose colours change from pixel to pixel."""
   random = np.random.RandomState(1)
   pixels = random.randint(0, 256, (14, 19, 3)).astype(np.uint8)
-  image = Image.fromarray(pixels).resize((75, 53), Image.BICUBIC).convert(mode)
+  image = Image.fromarray(pixels).resize(size, Image.BICUBIC).convert(mode)
   buffer = io.BytesIO()
   image.save(buffer, options.pop('kind', 'JPEG'), **options)
   return buffer.getvalue()
@@ -44,6 +44,21 @@ def test_photo_to_input_decoded_part_equals_that_of_the_whole_photo(kind):
     for number in range(40):
       np.testing.assert_array_equal(
           *session.run([part, whole], {seed: [number, 0]}))
+
+
+@pytest.mark.parametrize('width, height', [(61, 47), (48, 200), (2, 3), (1, 1)])
+@pytest.mark.parametrize('kind', sorted(PHOTOS))
+def test_photo_to_input_decoded_middle_equals_that_of_the_whole_photo(
+    kind, width, height):
+  encoded = smooth_photo(**PHOTOS[kind], size=(width, height))
+  preprocess_fn = preprocessing_factory.get_preprocessing('inception', False)
+  with tf.Graph().as_default() as graph, tf.Session() as session:
+    part = input_pipeline.photo_to_input(tf.constant(encoded), preprocess_fn,
+                                         24, 24)
+    assert [op for op in graph.get_operations()
+            if op.type == 'DecodeAndCropJpeg']
+    whole = preprocess_fn(decode_graph.decode(encoded, 3), 24, 24)
+    np.testing.assert_array_equal(*session.run([part, whole]))
 
 
 @pytest.mark.slow
