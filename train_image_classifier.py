@@ -200,6 +200,11 @@ def _define_fine_tuning_flags():
       "is not given is taken from the network's row in nets_factory. A given "
       'flag, even an empty one, is kept.')
   flags.DEFINE_bool(
+      'train_aux_classifier', None,
+      'Train the auxiliary classifier, which only training uses, as well. '
+      'Default: no if the scopes are those of --train_classifier_only, because '
+      'it cannot change frozen layers; else yes.')
+  flags.DEFINE_bool(
       'ignore_missing_vars', False,
       'Variables that the checkpoint lacks keep their initial values.')
 

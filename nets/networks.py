@@ -76,7 +76,8 @@ class Network(NamedTuple):
   # Of the image.
   channels: int
   # Variables to exclude when a checkpoint with other classes is restored, and
-  # to train alone when only the classifier is fine-tuned.
+  # to train alone when only the classifier is fine-tuned; those after the first
+  # are of auxiliary classifiers, which are not trained then.
   classifier_scopes: Tuple[str, ...]
   # The end point that feeds the classifier.
   features: str

@@ -12,6 +12,11 @@ from compat import tf
 
 _DEVICE = 'CPU'
 
+# Rows of a batch that are computed at a time: the intermediate results of more
+# do not fit in the processor's caches. 8 photos at a time were 1.05 (Inception
+# V4) and 1.2 times (MobileNet V1) as fast as 32.
+_ROWS_AT_ONCE = 8
+
 # Starts of the lines of an error that do not give the reason.
 _NO_REASON = ('Exception from', 'Check ', 'FrontEnd API failed',
               'To facilitate', 'Summary:')
@@ -75,6 +80,11 @@ class OpenVinoModel:
       self._inputs = [_position(self._compiled.inputs, name) for name in inputs]
       self._outputs = [_position(self._compiled.outputs, name)
                        for name in outputs]
+      self._splits = all(
+          port.get_partial_shape().rank.is_static and
+          port.get_partial_shape().rank.get_length() and
+          port.get_partial_shape()[0].is_dynamic
+          for port in [*self._compiled.inputs, *self._compiled.outputs])
       # Some graphs compile, but do not run.
       self.run([_zeros(self._compiled.inputs[position])
                 for position in self._inputs])
@@ -93,13 +103,23 @@ class OpenVinoModel:
         np.require(array, self._compiled.inputs[position].get_element_type(
             ).to_dtype(), ['C', 'W'])
         for position, array in zip(self._inputs, arrays)]
-    for position, array in zip(self._inputs, shared):
-      request.set_input_tensor(position, _module().Tensor(array, True))
-    request.infer()
-    values = [np.array(request.get_output_tensor(position).data)
-              for position in self._outputs]
+    if not self._splits or len(shared[0]) <= _ROWS_AT_ONCE:
+      values = self._infer(request, shared)
+    else:
+      parts = [self._infer(request, [array[start:start + _ROWS_AT_ONCE]
+                                     for array in shared])
+               for start in range(0, len(shared[0]), _ROWS_AT_ONCE)]
+      values = [np.concatenate(part) for part in zip(*parts)]
     self._idle.append(request)
     return values
+
+  def _infer(self, request, arrays):
+    """Returns the values of the outputs for arrays of the inputs' dtypes."""
+    for position, array in zip(self._inputs, arrays):
+      request.set_input_tensor(position, _module().Tensor(array, True))
+    request.infer()
+    return [np.array(request.get_output_tensor(position).data)
+            for position in self._outputs]
 
   def close(self) -> None:
     """Frees the compiled graph."""

@@ -40,7 +40,7 @@ def run(engine, program, *arguments):
   """Runs a program in the root; returns its stdout and stderr."""
   done = subprocess.run(
       [PYTHONS[engine], os.path.join(ROOT, program), *map(str, arguments)],
-      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+      capture_output=True, text=True)
   assert done.returncode == 0, done.stdout + done.stderr
   return done.stdout, done.stderr
 

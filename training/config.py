@@ -58,7 +58,18 @@ class CheckpointConfig(NamedTuple):
   checkpoint_exclude_scopes: Optional[str]  # Not restored; comma-separated.
   trainable_scopes: Optional[str]  # Comma-separated; None: all.
   train_classifier_only: bool  # Scopes that are None are the classifier's.
+  train_aux_classifier: Optional[bool]  # None: see has_aux_loss.
   ignore_missing_vars: bool  # Whether the checkpoint may lack variables.
+
+  def has_aux_loss(self) -> bool:
+    """Returns whether an auxiliary classifier is trained.
+
+    Only training uses one, for its gradients in the layers below, so by default
+    it is not trained where these are frozen.
+    """
+    if self.train_aux_classifier is not None:
+      return self.train_aux_classifier
+    return not self.train_classifier_only or self.trainable_scopes is not None
 
 
 class TrainConfig(NamedTuple):

@@ -216,8 +216,10 @@ def _clone_fn(network_fn, next_batch, devices, config, info):
     else:
       labels = batch['label']
       targets = slim.one_hot_encoding(labels, len(info.labels))
-    losses.add_losses(logits, end_points.get('AuxLogits'), targets,
-                      class_weights, config.label_smoothing)
+    aux_logits = (end_points.get('AuxLogits')
+                  if config.checkpoint.has_aux_loss() else None)
+    losses.add_losses(logits, aux_logits, targets, class_weights,
+                      config.label_smoothing)
     # A mixed photo counts as the class with the larger share.
     hits = tf.equal(tf.argmax(logits, 1), labels)
     end_points['batch_accuracy'] = tf.reduce_mean(

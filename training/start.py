@@ -62,7 +62,9 @@ def _scopes(config, network):
     if config.checkpoint_exclude_scopes is None:
       exclude = list(network.classifier_scopes)
     if config.trainable_scopes is None:
-      train = list(network.classifier_scopes)
+      # The first is the classifier's, the others are auxiliary.
+      train = list(network.classifier_scopes if config.has_aux_loss() else
+                   network.classifier_scopes[:1])
   return exclude, train
 
 

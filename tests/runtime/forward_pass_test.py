@@ -225,6 +225,37 @@ def test_forward_pass_takes_arrays_that_are_not_contiguous_or_read_only(
       np.testing.assert_array_equal(forward(other)[1], expected)
 
 
+@needs_openvino
+def test_openvino_computes_a_large_batch_in_parts_of_at_most_8(network):
+  session, images, outputs = network
+  forward = forward_pass.load_from_session(session, [images], outputs,
+                                           Options(OPENVINO))
+  model, counts = forward._engine, []
+  infer = model._infer
+
+  def count_rows(request, arrays):
+    counts.append(len(arrays[0]))
+    return infer(request, arrays)
+
+  model._infer = count_rows
+  photos = random_photos(19)
+  values = forward(photos)
+  assert counts == [8, 8, 3]
+  for value, expected in zip(values, session.run(outputs, {images: photos})):
+    np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
+
+
+@needs_openvino
+def test_openvino_does_not_split_rows_that_outputs_do_not_have():
+  with tf.Graph().as_default() as graph:
+    rows = tf.placeholder(tf.float32, [None, 2], 'rows')
+    total = tf.reduce_sum(rows, 0)
+  forward = forward_pass.load(graph.as_graph_def(), [rows], [total],
+                              Options(OPENVINO))
+  np.testing.assert_allclose(forward(np.ones([20, 2], np.float32))[0],
+                             [20, 20])
+
+
 @pytest.mark.parametrize('error', [
     ImportError('no module named openvino._core'), OSError('libtbb.so.12'),
     AttributeError('module has no attribute Core'),

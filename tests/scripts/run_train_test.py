@@ -80,11 +80,14 @@ def test_run_train_from_scratch_excludes_no_scopes(folder):
 def test_start_scopes_that_are_not_given_are_those_of_the_registry(name):
   row = nets_factory.get_network(name)
   scopes = list(row.classifier_scopes)
+  main = scopes[:1]  # The others are of auxiliary classifiers.
   for flags, expected in [
-      (['--train_classifier_only'], (scopes, scopes)),
+      (['--train_classifier_only'], (scopes, main)),
+      (['--train_classifier_only', '--train_aux_classifier'],
+       (scopes, scopes)),
       (['--train_classifier_only', '--trainable_scopes='], (scopes, [])),
       (['--train_classifier_only', '--checkpoint_exclude_scopes='],
-       ([], scopes)),
+       ([], main)),
       (['--train_classifier_only', '--trainable_scopes=a'], (scopes, ['a'])),
       ([], ([], []))]:
     config = train_config(*flags)

@@ -9,6 +9,7 @@ from datasets import manifest
 from kits import network_kit
 from kits.network_kit import BATCH, LABELS
 from kits.trained_kit import make_dataset, read_variables, train
+from nets import frozen_backbone
 from training import losses
 
 
@@ -221,6 +222,20 @@ def test_graph_losses_apply_to_both_heads(monkeypatch):
       np.mean(row_weights * cross_entropy(logits, targets)), rel=1e-5)
   assert aux_loss == pytest.approx(
       0.4 * np.mean(row_weights * cross_entropy(aux, targets)), rel=1e-5)
+
+
+@pytest.mark.parametrize('flags, count', [
+    (['--train_classifier_only'], 1),
+    (['--train_classifier_only', '--train_aux_classifier'], 2),
+    (['--train_classifier_only', '--trainable_scopes=Head,Aux'], 2),
+    (['--notrain_aux_classifier'], 1)], ids=str)
+def test_graph_has_loss_of_an_auxiliary_head_that_is_trained(
+    monkeypatch, flags, count):
+  with network_kit.training(monkeypatch, *flags):
+    aux = tf.get_default_graph().get_tensor_by_name('Aux/logits/BiasAdd:0')
+    uses_aux = [aux.op in frozen_backbone.ancestors([loss])
+                for loss in tf.losses.get_losses()]
+  assert sorted(uses_aux) == [False, True][:count]
 
 
 def test_graph_mixup_trains_on_mixed_photos_and_counts_larger_share(
