@@ -140,7 +140,8 @@ def test_main_writes_model_info_and_labels_only(exported):
       'of height and width, resized; (value - 127.5) / 127.5')
   # The messages of the export are printed, those of the converter are not.
   for line in exported.completed.stderr.splitlines():
-    assert re.match('INFO:tensorflow:(Restoring|Froze|Converted) ', line), line
+    assert re.match('INFO:tensorflow:(Restoring |Froze |Converted |'
+                    'Forward passes: )', line), line
 
 
 def test_compare_counts_photos_with_different_predictions(
