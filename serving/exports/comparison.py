@@ -180,6 +180,6 @@ def describe_precisions(choice: forward_pass.Choice, found: Comparison,
     split: name of the split of the photos.
   """
   return ('%s and float32 on %d %s photos (%s): photos with different answers: '
-          '%d; probabilities differ by at most %.1e, on average by %.1e' %
+          '%d; probabilities differ by at most %.4f, on average by %.4f' %
           (choice.precision, found.photos, split, choice.name(),
            found.disagreed, found.largest_difference, found.mean_difference))

@@ -96,7 +96,7 @@ def test_export_prints_how_bfloat16_differs(train_dir, tmp_path, capsys,
   assert 0 < found.mean_difference < found.largest_difference < 0.1
   assert line == (
       'bfloat16 and float32 on 9 validation photos (%s): photos with different '
-      'answers: %d; probabilities differ by at most %.1e, on average by %.1e' %
+      'answers: %d; probabilities differ by at most %.4f, on average by %.4f' %
       (choice.name(), found.disagreed, found.largest_difference,
        found.mean_difference))
 
