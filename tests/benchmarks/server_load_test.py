@@ -132,6 +132,7 @@ def test_main_measures_tensorflow_too(tmp_path, capsys):
   photos = tmp_path / 'photos'
   photos.mkdir()
   kit.write_photos(photos, 2)
+  capsys.readouterr()
   status = kit.run(server_load, '--frozen_file=%s' % graph,
                    '--photos=%s' % photos, '--num_photos=2', '--clients=1',
                    '--seconds=2', '--bare_seconds=0.2', '--bar_clients=9')
