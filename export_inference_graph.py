@@ -8,8 +8,9 @@ All other facts are read from the run.json of the train directory. If
 report.sh has fitted a temperature for this checkpoint, the graphs get a
 second output besides the network's own, CalibratedPredictions. With training
 and validation photos they also get outputs for out-of-distribution detection:
-Known, KnownScore and Similarity. Without a checkpoint only the graph is
-written, as slim does:
+Known, KnownScore and Similarity. If the run computes with bfloat16, the answers
+for the validation photos are compared with those in float32. Without a
+checkpoint only the graph is written, as slim does:
 
   python export_inference_graph.py --model_name=inception_v4 \
     --output_file=inception_v4_inf_graph.pb
@@ -34,7 +35,7 @@ from nets import nets_factory
 from ood import detector, reference_bank
 from runs import checkpoints, run_info
 from runtime import forward_pass
-from serving.exports import export_folder
+from serving.exports import comparison, export_folder
 from serving.model import graph_info, inference_graph
 
 FLAGS = flags.FLAGS
@@ -122,10 +123,15 @@ def _define_freeze_flags():
       'Whether to add out-of-distribution detection to the graphs, by '
       'comparison with training photos. auto: if the run has a data set with '
       'training and validation photos. on: it is an error if it does not.')
+  flags.DEFINE_bool(
+      'compare_precision', True,
+      'If the frozen graph is computed with bfloat16, classify the validation '
+      'photos with it and with float32, and print how many answers differ and '
+      'by how much. That takes as long as an evaluation with each.')
   flags.DEFINE_integer(
       'num_preprocessing_threads', 4,
-      'Threads that decode and preprocess the photos of --known.',
-      lower_bound=1)
+      'Threads that decode and preprocess the photos of --known and '
+      '--compare_precision.', lower_bound=1)
 
 
 def checkpoint_from_flags():
@@ -290,6 +296,46 @@ def paths_from_flags():
   return output, frozen, labels
 
 
+def _compare_precision(graph_def, prefix):
+  """Prints how the answers of a frozen graph differ from those in float32.
+
+  Args:
+    graph_def: frozen GraphDef.
+    prefix: checkpoint of its weights.
+  """
+  info = graph_info.require(graph_def)
+  if not FLAGS.compare_precision or info.precision in (None,
+                                                       forward_pass.FLOAT32):
+    return
+  try:
+    split, photos = _validation_photos(prefix)
+    found = split and comparison.compare_precisions(
+        graph_def, photos, forward_pass.Options(FLAGS.runtime),
+        FLAGS.num_preprocessing_threads)
+    if found:
+      print(comparison.describe_precisions(*found, split))
+      return
+    reason = photos if split is None else (
+        'this machine cannot compute this graph with %s' % info.precision)
+  except InputError as error:  # The files are written.
+    reason = error
+  print('%s not compared with float32: %s' % (info.precision, reason))
+
+
+def _validation_photos(prefix):
+  """Returns what comparison.find_photos does for the run of a checkpoint."""
+  run = run_info.load(os.path.dirname(prefix))
+  if run is None:
+    return None, 'no run.json names its validation photos'
+  # The flags may give the current folder of the data set.
+  name, folder = detector.dataset_of(
+      run, FLAGS.dataset_name if FLAGS['dataset_name'].present else None,
+      FLAGS.dataset_dir)
+  return comparison.find_photos(
+      run._replace(dataset_name=name, dataset_dir=folder),
+      [detector.VALIDATION])
+
+
 def main(_):
   """Writes the graph, the frozen graph and the labels."""
   output, frozen, label_path = paths_from_flags()
@@ -317,6 +363,8 @@ def main(_):
     label_files.write(label_path, info.labels)
     print('Wrote %s: %d labels' % (label_path, len(info.labels)))
   _print_nodes(info)
+  if frozen:
+    _compare_precision(frozen_def, prefix)
   for warning in warnings:  # Last, so that they are not overlooked.
     tf.logging.warning(warning)
 

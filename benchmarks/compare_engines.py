@@ -25,8 +25,10 @@ WARM_UP_STEPS = 4
 # Name, unit, whether more is better.
 FIGURES = [('training, all layers', 'photos/s', True),
            ('training, classifier only', 'photos/s', True),
-           ('evaluation', 'photos/s', True),
-           ('classification', 'ms', False)]
+           ('evaluation, TensorFlow', 'photos/s', True),
+           ('classification, TensorFlow', 'ms', False),
+           ('evaluation, auto', 'photos/s', True),
+           ('classification, auto', 'ms', False)]
 
 
 def define_flags():
@@ -74,13 +76,16 @@ def train(engine, values, folder, train_dir, *more):
 
 
 def measure(engine, values, folder, train_dir):
-  """Measures one round of an engine; returns a list in the order of FIGURES.
+  """Measures one round of an engine.
 
   Args:
     engine: 'tf1' or 'tf2'.
     values: the parsed flags.
     folder: dataset_dir.
     train_dir: created by the first round; later rounds start from it.
+
+  Returns:
+    A list in the order of FIGURES, and the runtime and precision of `auto`.
   """
   with tempfile.TemporaryDirectory(dir=folder) as scratch:
     all_layers = train(engine, values, folder, os.path.join(scratch, 'all'))
@@ -90,7 +95,9 @@ def measure(engine, values, folder, train_dir):
                    '--train_dir=' + train_dir,
                    '--batch_size=%d' % values.batch_size)
   speed = json.loads(printed)
-  return [all_layers, head, speed['evaluation'], speed['classification']]
+  return [all_layers, head, *(speed[name] for name in (
+      'evaluation', 'classification', 'auto_evaluation', 'auto_classification'
+  ))], speed['auto']
 
 
 def print_table(rounds):
@@ -108,7 +115,7 @@ def print_table(rounds):
 def main(_):
   """Alternates the engines and prints the results."""
   values = flags.FLAGS
-  rounds = {engine: [] for engine in PYTHONS}
+  rounds, auto = {engine: [] for engine in PYTHONS}, {}
   with tempfile.TemporaryDirectory() as folder:
     run('tf1', '-m', 'datasets.conversion.draw_flowers',
         '--per_class=%d' % values.per_class,
@@ -119,7 +126,7 @@ def main(_):
     train('tf1', values, folder, train_dir)
     for number in range(values.rounds):
       for engine in PYTHONS:
-        figures = measure(engine, values, folder, train_dir)
+        figures, auto[engine] = measure(engine, values, folder, train_dir)
         rounds[engine].append(figures)
         print('round %d, %s: %s' % (number + 1, engine, ', '.join(
             '%s %.1f %s' % (name, figure, unit)
@@ -127,6 +134,8 @@ def main(_):
   print('\n%s, %d photos a batch, best of %d rounds' %
         (values.model_name, values.batch_size, values.rounds))
   print_table(rounds)
+  for engine, description in auto.items():
+    print('auto of %s: %s' % (engine, description))
 
 
 if __name__ == '__main__':

@@ -1,7 +1,9 @@
 """Measures evaluation and classification with the engine that runs this.
 
 Prints one line of JSON: `evaluation`, photos per second, and `classification`,
-milliseconds per photo. `benchmarks/engines` calls it for each engine.
+milliseconds per photo, with TensorFlow and float32; `auto_evaluation` and
+`auto_classification` with what is used without flags, which `auto` describes.
+`benchmarks/engines` calls it for each engine.
 """
 
 import json
@@ -22,8 +24,10 @@ from serving.model.classifier import Classifier
 # Number of photos that are classified one by one, after a warm-up.
 NUM_CLASSIFIED = 30
 
-# The engines themselves are compared.
-_OPTIONS = forward_pass.Options(forward_pass.TENSORFLOW, forward_pass.FLOAT32)
+# The engines themselves are compared, and then what is used without flags.
+_OPTIONS = {
+    '': forward_pass.Options(forward_pass.TENSORFLOW, forward_pass.FLOAT32),
+    'auto_': forward_pass.DEFAULT}
 
 
 def define_flags():
@@ -33,7 +37,7 @@ def define_flags():
                        lower_bound=1)
 
 
-def measure_evaluation(train_dir, batch_size):
+def measure_evaluation(train_dir, batch_size, options):
   """Returns the photos per second on the train split, the best of three."""
   run = run_info.load(train_dir)
   dataset = dataset_factory.get_dataset(run.dataset_name, 'train',
@@ -43,18 +47,18 @@ def measure_evaluation(train_dir, batch_size):
     seconds = []
     for _ in range(3):
       start = time.perf_counter()
-      loop.count(graph, checkpoints.newest(train_dir), _OPTIONS)
+      loop.count(graph, checkpoints.newest(train_dir), options)
       seconds.append(time.perf_counter() - start)
   return graph.num_photos / min(seconds)
 
 
-def measure_classification(train_dir):
+def measure_classification(train_dir, options):
   """Returns the milliseconds per photo, the median of several photos."""
   run = run_info.load(train_dir)
   found = manifest.load(run.dataset_dir, run.dataset_name)
   names = sorted(found.files)
   folder = manifest.photos_folder(run.dataset_dir, run.dataset_name, found)
-  classifier = Classifier.from_checkpoint(train_dir, options=_OPTIONS)
+  classifier = Classifier.from_checkpoint(train_dir, options=options)
   classifier.warm_up()
   seconds = []
   for name in names[:NUM_CLASSIFIED]:
@@ -70,9 +74,15 @@ def main(_):
   """Prints the results of this engine."""
   values = flags.FLAGS
   common_flags.require(values, 'train_dir')
-  print(json.dumps({
-      'evaluation': measure_evaluation(values.train_dir, values.batch_size),
-      'classification': measure_classification(values.train_dir)}))
+  run = run_info.load(values.train_dir)
+  figures = {'auto': forward_pass.choose(forward_pass.DEFAULT,
+                                         run.precision).describe()}
+  for prefix, options in _OPTIONS.items():
+    figures[prefix + 'evaluation'] = measure_evaluation(
+        values.train_dir, values.batch_size, options)
+    figures[prefix + 'classification'] = measure_classification(
+        values.train_dir, options)
+  print(json.dumps(figures))
 
 
 if __name__ == '__main__':

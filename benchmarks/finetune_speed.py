@@ -1,9 +1,10 @@
 """Measures fine-tuning of a classifier, from records to the best checkpoint.
 
-Three ways are measured in turn on the same records: on cached features, on the
-photos, and with the settings of 2017 (batch norm of frozen layers in training
-mode, epsilon 1). The first is trained to its end; of the others some steps are
-measured. The unit of comparison is one evaluation pass over all photos.
+Several ways are measured in turn on the same records: on cached features, the
+same with TensorFlow and float32, on the photos, and with the settings of 2017
+(batch norm of frozen layers in training mode, epsilon 1). The first two are
+trained to their end; of the others some steps are measured. The unit of
+comparison is one evaluation pass over all photos.
 """
 
 import json
@@ -17,6 +18,7 @@ import time
 
 from absl import flags
 
+from benchmarks import OLD_RUNTIME
 from common import flags as common_flags
 from common.errors import InputError
 
@@ -82,7 +84,23 @@ def seconds_a_step(values, folder, *more):
   return statistics.median(map(float, seconds[WARM_UP_STEPS:]))
 
 
-def evaluation_secs(values, train_dir, folder):
+def train_cached(values, train_dir, folder, *more):
+  """Trains on cached features to the end; returns seconds and best.json.
+
+  Args:
+    values: the parsed flags.
+    train_dir: folder to train into.
+    folder: of the feature caches.
+    *more: further flags.
+  """
+  _, seconds = train(values, train_dir, '--cache_features',
+                     '--dropout_keep_prob=0.5', '--feature_cache_dir=' + folder,
+                     *more)
+  with open(os.path.join(train_dir, 'best', 'best.json')) as file:
+    return seconds, json.load(file)
+
+
+def evaluation_secs(values, train_dir, folder, *more):
   """Returns the seconds of one pass over both splits, without the start."""
   total = 0.0
   for split in ('train', 'validation'):
@@ -90,7 +108,7 @@ def evaluation_secs(values, train_dir, folder):
                      '--checkpoint_path=' + train_dir,
                      '--eval_dir=' + os.path.join(folder, split),
                      '--dataset_split_name=' + split,
-                     '--batch_size=%d' % values.batch_size)
+                     '--batch_size=%d' % values.batch_size, *more)
     begin, end = (
         time.mktime(time.strptime(found, '%Y-%m-%d-%H:%M:%S'))
         for found in re.findall(r'(?:Starting|Finished) evaluation at (\S+)',
@@ -100,17 +118,18 @@ def evaluation_secs(values, train_dir, folder):
 
 
 def main(_):
-  """Measures the three ways and prints their ratios."""
+  """Measures the ways and prints their ratios."""
   values = flags.FLAGS
   common_flags.require(values, 'dataset_dir', 'dataset_name', 'checkpoint_path')
   with tempfile.TemporaryDirectory() as folder:
     cached = os.path.join(folder, 'cached')
-    _, cached_secs = train(values, cached, '--cache_features',
-                           '--dropout_keep_prob=0.5',
-                           '--feature_cache_dir=' + folder)
-    with open(os.path.join(cached, 'best', 'best.json')) as file:
-      best = json.load(file)
+    cached_secs, best = train_cached(values, cached, folder)
     pass_secs = evaluation_secs(values, cached, folder)
+    former = os.path.join(folder, 'former')
+    former_secs, former_best = train_cached(values, former, folder,
+                                            *OLD_RUNTIME)
+    former_pass_secs = evaluation_secs(
+        values, former, os.path.join(folder, 'former_eval'), *OLD_RUNTIME)
     photos = seconds_a_step(values, os.path.join(folder, 'photos'))
     old = seconds_a_step(values, os.path.join(folder, 'old'), *OLD_SETTINGS)
   limit = values.passes * pass_secs + values.more_secs
@@ -120,6 +139,12 @@ def main(_):
   print('on cached features, records to the end    %7.1f s: validation '
         'accuracy %.4f at step %d' %
         (cached_secs, best['accuracy'], best['step']))
+  print('with TensorFlow and float32: one pass %.1f s, %.1f times as long; '
+        'records to the end %.1f s, %.1f times as long: validation accuracy '
+        '%.4f at step %d' % (
+            former_pass_secs, former_pass_secs / max(pass_secs, 1), former_secs,
+            former_secs / cached_secs, former_best['accuracy'],
+            former_best['step']))
   for name, seconds, steps in (('on the photos', photos, best['step']),
                                ('settings of 2017', old, OLD_STEPS)):
     print('%-18s %6.3f s per step, %5d steps %7.1f s: %.1f times as long' % (

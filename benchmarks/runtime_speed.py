@@ -2,11 +2,17 @@
 
 The networks have random weights, which take as much time as any others, at
 their own image size. The runtimes take turns, so that all are affected alike
-when the machine is busy with something else.
+when the machine is busy with something else. The memory of each is measured in
+a process of its own: how much loading the network and some forward passes raise
+the peak, including the libraries of the runtime that TensorFlow does not load.
 """
 
+import multiprocessing
+import os
+import re
+import tempfile
 import time
-from typing import Any, Dict, List, NamedTuple
+from typing import Any, Dict, List, NamedTuple, Optional
 
 import numpy as np
 from absl import flags
@@ -14,7 +20,13 @@ from absl import flags
 from common import flags as common_flags
 from compat import tf
 from nets import nets_factory
-from runtime import forward_pass, openvino_model, tensorflow_session
+from runtime import (
+  forward_pass,
+  openvino_model,
+  rates,
+  subgraph,
+  tensorflow_session,
+)
 
 FLAGS = flags.FLAGS
 
@@ -31,6 +43,8 @@ class Result(NamedTuple):
   photos_per_second: float
   # Of the peak of the processor with float32.
   share: float
+  # Bytes by which it raises the peak memory; None: not measured.
+  memory: Optional[int] = None
 
 
 def define_flags():
@@ -42,6 +56,11 @@ def define_flags():
   flags.DEFINE_float(
       'seconds', 6, 'Seconds per network, runtime and precision.',
       lower_bound=0)
+  flags.DEFINE_bool('memory', True, 'Also measure the memory, in a process for '
+                    'each network, runtime and precision.')
+  flags.DEFINE_string(
+      'rates_file', None, 'JSON file to add the speeds to, for --rates_file of '
+      'tools.list_models. None: only printed.')
 
 
 def available() -> List[forward_pass.Options]:
@@ -77,8 +96,8 @@ def peak_flops(seconds: float) -> float:
   return 2 * _MATRIX ** 3 / best
 
 
-def measure(name: str, batch_size: int, seconds: float,
-            peak: float) -> List[Result]:
+def measure(name: str, batch_size: int, seconds: float, peak: float,
+            with_memory: bool = False) -> List[Result]:
   """Returns a Result for each runtime and precision.
 
   Args:
@@ -86,6 +105,7 @@ def measure(name: str, batch_size: int, seconds: float,
     batch_size: photos per batch.
     seconds: duration for each of them.
     peak: operations per second, from peak_flops.
+    with_memory: whether to measure the memory.
   """
   row = nets_factory.get_network(name)
   with tf.Graph().as_default(), tf.Session() as session:
@@ -94,17 +114,69 @@ def measure(name: str, batch_size: int, seconds: float,
     _, end_points = nets_factory.get_network_fn(
         name, num_classes=_CLASSES, is_training=False)(images)
     session.run(tf.global_variables_initializer())
-    passes = [forward_pass.load_from_session(
-        session, [images], [end_points[row.features]], options)
+    tensors = [images], [end_points[row.features]]
+    passes = [forward_pass.load_from_session(session, *tensors, options)
               for options in available()]
-  rates = _rates(passes, np.random.RandomState(0).uniform(-1, 1, [
+    part = subgraph.freeze(session, *tensors) if with_memory else None
+  photos = np.random.RandomState(0).uniform(-1, 1, [
       batch_size, row.image_size, row.image_size, row.channels]).astype(
-          np.float32), seconds)
+          np.float32)
+  speeds = _rates(passes, photos, seconds)
   for forward in passes:
     forward.close()
   operations = 2 * row.cost.multiply_adds
-  return [Result(forward.choice, rate, rate * operations / peak)
-          for forward, rate in zip(passes, rates)]
+  return [Result(forward.choice, speed, speed * operations / peak,
+                 part and peak_memory(part, images.op.name, photos,
+                                      forward.choice))
+          for forward, speed in zip(passes, speeds)]
+
+
+def peak_memory(part: tf.GraphDef, input_name: str, photos: np.ndarray,
+                choice: forward_pass.Choice) -> Optional[int]:
+  """Returns the bytes by which a runtime raises the peak of a new process.
+
+  Args:
+    part: GraphDef of subgraph.freeze, with one output.
+    input_name: name of its placeholder.
+    photos: a batch.
+    choice: forward_pass.Choice.
+
+  Returns:
+    Bytes; None if this system does not tell.
+  """
+  with tempfile.TemporaryDirectory() as folder:
+    path = os.path.join(folder, 'part.pb')
+    with open(path, 'wb') as file:
+      file.write(part.SerializeToString())
+    with multiprocessing.get_context('spawn').Pool(1) as pool:
+      return pool.apply(_measure_memory, (path, input_name, photos, choice))
+
+
+def _measure_memory(path, input_name, photos, choice):
+  """Does what peak_memory says in this process, for a graph in a file."""
+  with open(path, 'rb') as file:
+    part = tf.GraphDef.FromString(file.read())
+  try:
+    with open('/proc/self/clear_refs', 'w') as file:
+      file.write('5')  # Sets the peak to what is used now.
+    before = _status('VmHWM')
+  except OSError:
+    return None
+  names = [input_name], subgraph.output_names([None])
+  if choice.runtime == forward_pass.OPENVINO:
+    engine = openvino_model.OpenVinoModel(part, *names, choice.precision)
+  else:
+    engine = tensorflow_session.TensorFlowSession(
+        part, *names, choice.precision == forward_pass.BFLOAT16)
+  for _ in range(3):
+    engine.run([photos])
+  return _status('VmHWM') - before
+
+
+def _status(name):
+  """Returns a number of bytes in /proc/self/status."""
+  with open('/proc/self/status') as file:
+    return 1024 * int(re.search(name + r':\s+(\d+) kB', file.read()).group(1))
 
 
 def _rates(passes, photos, seconds):
@@ -126,13 +198,27 @@ def main(_):
   peak = peak_flops(min(FLAGS.seconds, 2))
   print('product of float32 matrices: %.0f GFLOP/s; batches of %d' %
         (peak / 1e9, FLAGS.batch_size))
-  print('%-20s %10s  %-32s %10s %8s' % (
-      'network', 'mult-adds', 'runtime', 'photos/s', 'of peak'))
+  print('%-20s %10s  %-32s %10s %8s %10s' % (
+      'network', 'mult-adds', 'runtime', 'photos/s', 'of peak', 'memory'))
   for name, row in zip(FLAGS.model_names, networks):
-    for result in measure(name, FLAGS.batch_size, FLAGS.seconds, peak):
-      print('%-20s %8.2f G  %-32s %10.1f %8.2f' % (
+    results = measure(name, FLAGS.batch_size, FLAGS.seconds, peak, FLAGS.memory)
+    for result in results:
+      memory = '-'
+      if result.memory is not None:
+        memory = '%.0f MB' % (result.memory / 1e6)
+      print('%-20s %8.2f G  %-32s %10.1f %8.2f %10s' % (
           name, row.cost.multiply_adds / 1e9, result.choice.describe(),
-          result.photos_per_second, result.share), flush=True)
+          result.photos_per_second, result.share, memory), flush=True)
+    if FLAGS.rates_file:  # After each network: it may be interrupted.
+      rates.add(FLAGS.rates_file, [_to_rate(name, result)
+                                   for result in results])
+
+
+def _to_rate(name, result):
+  return rates.Rate(
+      name, result.choice.name(), result.choice.precision, FLAGS.batch_size,
+      round(result.photos_per_second, 2),
+      None if result.memory is None else round(result.memory / 1e6, 1))
 
 
 if __name__ == '__main__':

@@ -4,10 +4,12 @@ server.py is started on a free port. Clients with one connection each upload one
 photo after the other to /api/classify; after a refusal a client waits as long
 as Retry-After says. Before and after each number of clients, the bare session
 classifies the same photos, already decoded and checked, in full batches: the
-maximum speed of the machine at that time, without any server. With --plain, the
-same clients also send to benchmarks/plain_server.py.
+maximum speed of the machine at that time, without any server. The same clients
+also send to a server.py that computes with TensorFlow and float32, if the first
+does not, and with --plain to benchmarks/plain_server.py.
 
-Every reply is compared with the classifier's result for the same photo alone.
+Every reply is compared with the classifier's result for the same photo alone,
+computed in the same way.
 """
 
 import itertools
@@ -23,14 +25,19 @@ from typing import NamedTuple
 import numpy as np
 from absl import flags
 
+from benchmarks import OLD_RUNTIME
 from common import flags as common_flags
 from common.errors import InputError
 from datasets.photo_files.photos import PhotoError
+from runtime import forward_pass
 from serving.model.classifier import Classifier, prepare
 
 FLAGS = flags.FLAGS
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+# What OLD_RUNTIME means.
+_OLD = forward_pass.Choice(forward_pass.TENSORFLOW, forward_pass.FLOAT32)
 
 # Maximum difference between a probability and that of the same photo alone.
 _TOLERANCE = 1e-5
@@ -51,6 +58,14 @@ class Reply(NamedTuple):
   end: float
   # Since the photo was sent.
   seconds: float
+
+
+class Session(NamedTuple):
+  """A bare session, and its results."""
+
+  classifier: Classifier
+  # By photo, list of (label, probability).
+  expected: list
 
 
 class Level(NamedTuple):
@@ -96,6 +111,9 @@ def define_flags():
       'bar', 0.95, 'Exit with status 1 where the server answers a smaller '
       "share of the bare session's photos per second with --bar_clients.")
   flags.DEFINE_integer('bar_clients', 8, 'Number of clients that --bar is for.')
+  flags.DEFINE_bool(
+      'old', True, 'Also measure server.py with TensorFlow and float32, if it '
+      'would compute otherwise.')
   flags.DEFINE_bool('plain', False, 'Also measure a plain Flask server; exit '
                     'with status 1 where server.py is slower. The graph must '
                     'take photo files (--input_type=encoded).')
@@ -241,6 +259,20 @@ def read_photos(folder, count):
   return photos[:count]
 
 
+def load_session(photos, options):
+  """Returns the Session of --frozen_file for some photos.
+
+  Args:
+    photos: list of bytes.
+    options: forward_pass.Options.
+  """
+  classifier = Classifier.from_frozen_graph(
+      FLAGS.frozen_file, batch_size=FLAGS.batch_size, options=options)
+  scores = [classifier.classify([photo])[0] for photo in photos]
+  return Session(classifier, [
+      list(zip(classifier.labels, map(float, values))) for values in scores])
+
+
 def measure_bare(classifier, prepared, batch_size, seconds):
   """Returns the photos per second of the bare session.
 
@@ -297,12 +329,12 @@ def to_level(clients, replies, expected, seconds, bare):
                rate / bare)
 
 
-def start_server():
-  """Starts server.py; returns the same as start_program."""
+def start_server(*more):
+  """Starts server.py with further flags; returns the same as start_program."""
   folder, name = os.path.split(os.path.abspath(FLAGS.frozen_file))
   return start_program(
       'server.py', '--port=0', '--model_dir=' + folder, '--model_name=' + name,
-      '--batch_size=%d' % FLAGS.batch_size, *FLAGS.server_flag)
+      '--batch_size=%d' % FLAGS.batch_size, *FLAGS.server_flag, *more)
 
 
 def start_program(name, *arguments):
@@ -367,37 +399,48 @@ def main(_):
   common_flags.require(FLAGS, 'frozen_file', 'photos')
   all_clients = clients_from_flags()
   photos = read_photos(FLAGS.photos, FLAGS.num_photos)
-  classifier = Classifier.from_frozen_graph(FLAGS.frozen_file,
-                                            batch_size=FLAGS.batch_size)
-  expected = [list(zip(classifier.labels, map(float, scores)))
-              for scores in (classifier.classify([photo])[0]
-                             for photo in photos)]
+  new = load_session(photos, forward_pass.DEFAULT)
+  old = new
+  if (FLAGS.old or FLAGS.plain) and new.classifier.choice != _OLD:
+    old = load_session(photos, forward_pass.Options(*_OLD))
   prepared = [prepare(photo) for photo in photos]
   requests = [to_request(photo) for photo in photos]
   bare_seconds = FLAGS.bare_seconds or FLAGS.seconds / 2
-  servers = [('server.py', *start_server())]
-  levels = {'server.py': [], 'plain': []}
+  servers = [('server.py', new, *start_server())]
+  levels = {'server.py': [], 'old': [], 'plain': []}
   try:
+    if FLAGS.old and old is not new:
+      servers.append(('old', old, *start_server(*OLD_RUNTIME)))
     if FLAGS.plain:
-      servers.append(('plain', *start_program(
+      servers.append(('plain', old, *start_program(
           'benchmarks/plain_server.py', '--frozen_file=' + FLAGS.frozen_file)))
+    for name, session, *_ in servers:
+      print('%s: %s' % (name, session.classifier.choice.describe()))
     print('%s, %d photos, batches of %d\n   server clients  answers  a second'
           '      p50      p95      p99  refused  wrong  failed     bare   share'
           % (os.path.basename(FLAGS.frozen_file), len(photos),
              FLAGS.batch_size))
-    before = measure_bare(classifier, prepared, FLAGS.batch_size, bare_seconds)
-    for clients, (name, _, port) in itertools.product(all_clients, servers):
+    measured = before = None
+    for clients, (name, session, _, port) in itertools.product(
+        all_clients, servers):
+      if measured is not session:
+        before = measure_bare(session.classifier, prepared, FLAGS.batch_size,
+                              bare_seconds)
       replies = ask(port, requests, clients, FLAGS.seconds)
-      after = measure_bare(classifier, prepared, FLAGS.batch_size, bare_seconds)
+      after = measure_bare(session.classifier, prepared, FLAGS.batch_size,
+                           bare_seconds)
       bare = (before + after) / 2
-      level = to_level(clients, replies, expected, FLAGS.seconds, bare)
+      level = to_level(clients, replies, session.expected, FLAGS.seconds, bare)
       levels[name].append(level)
       print_level(name, level, bare)
-      before = after
+      measured, before = session, after
   finally:
-    for _, process, _ in servers:
+    for _, _, process, _ in servers:
       process.terminate()
-    status, *_ = [process.wait() for _, process, _ in servers]
+    status, *_ = [process.wait() for _, _, process, _ in servers]
+  for level, former in zip(levels['server.py'], levels['old']):
+    print('%d clients: %.1f times as many photos per second as old' %
+          (level.clients, level.rate / former.rate if former.rate else 0))
   problems = missed(levels['server.py'], levels['plain'])
   for sentence in problems:
     print('missed: ' + sentence)

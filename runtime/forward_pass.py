@@ -40,11 +40,14 @@ class Choice(NamedTuple):
   # FLOAT32 or BFLOAT16.
   precision: str
 
+  def name(self) -> str:
+    """Returns the name and version of the runtime: 'OpenVINO 2023.1.0'."""
+    return ('OpenVINO ' + openvino_model.version()
+            if self.runtime == OPENVINO else 'TensorFlow ' + tf.__version__)
+
   def describe(self) -> str:
     """Returns for example 'OpenVINO 2023.1.0, float32'."""
-    name = ('OpenVINO ' + openvino_model.version()
-            if self.runtime == OPENVINO else 'TensorFlow ' + tf.__version__)
-    return '%s, %s' % (name, self.precision)
+    return '%s, %s' % (self.name(), self.precision)
 
   def facts(self) -> Dict[str, str]:
     """Returns what computed values depend on, for the key of a cache.
@@ -54,7 +57,7 @@ class Choice(NamedTuple):
     """
     facts = {}
     if self.runtime == OPENVINO:
-      facts['runtime'] = 'OpenVINO ' + openvino_model.version()
+      facts['runtime'] = self.name()
     if self.precision != FLOAT32:
       facts['precision'] = self.precision
     return facts
@@ -111,7 +114,7 @@ def choose(options: Options, recorded: Optional[str] = None) -> Choice:
     raise InputError('unknown precision %r of the run or the graph; accepted: '
                      '%s' % (precision, ', '.join(PRECISIONS[1:])))
   if precision == BFLOAT16 and not _supports_bfloat16(runtime, options.master):
-    name = Choice(runtime, FLOAT32).describe().split(',')[0]
+    name = Choice(runtime, FLOAT32).name()
     if options.precision == BFLOAT16:
       raise InputError('--precision=bfloat16: %s cannot compute with it on '
                        'this machine; accepted: float32, auto' % name)

@@ -20,4 +20,5 @@ exec "${VENV_PYTHON}" "${program}" \
   --checkpoint_path="${TRAIN_DIR}" \
   "${checkpoint_flags[@]}" \
   --tflite_file="${EXPORT_DIR}/my_${MODEL_NAME}.tflite" \
+  "${runtime_flags[@]}" \
   "$@"

@@ -10,11 +10,12 @@ known. For a published checkpoint, --model_name is required, and the classes are
 ImageNet's unless --dataset_name and --dataset_dir name others.
 
 If there are validation photos, graph and model both classify them, and their
-accuracies are printed side by side.
+accuracies are printed side by side. The model computes with float32, and so
+does the graph, unless --precision=bfloat16 is given.
 """
 
 import os
-from typing import Any, List, Optional, Tuple
+from typing import List
 
 from absl import flags
 
@@ -22,10 +23,11 @@ from common import files, label_files
 from common import flags as common_flags
 from common.errors import InputError
 from compat import tf
-from datasets import dataset_factory, split_files
+from datasets import dataset_factory
 from nets import nets_factory
 from runs import checkpoints, run_info
-from serving.exports import export_folder, tflite
+from runtime import forward_pass
+from serving.exports import comparison, export_folder, tflite
 from serving.model import graph_info, inference_graph
 
 FLAGS = flags.FLAGS
@@ -55,6 +57,8 @@ def define_flags() -> None:
   flags.DEFINE_integer(
       'max_photos', None,
       'Photos to compare on. None: all of the split.', lower_bound=1)
+  common_flags.define_runtime_flags(forward_pass.RUNTIMES,
+                                    forward_pass.PRECISIONS)
 
 
 def run_from_flags(prefix: str) -> run_info.RunInfo:
@@ -100,34 +104,6 @@ def _published_from_flags(prefix: str) -> run_info.RunInfo:
       network.preprocessing, FLAGS.dataset_name, FLAGS.dataset_dir, None)
 
 
-def photos_from_flags(run: run_info.RunInfo) -> Tuple[Optional[str], Any]:
-  """Returns the photos for the comparison.
-
-  Args:
-    run: RunInfo, as run_from_flags returns it.
-
-  Returns:
-    The name of the split and its Dataset; or None, and the reason for that.
-
-  Raises:
-    InputError: they have other classes, or cannot be used.
-  """
-  name, folder = run.dataset_name, run.dataset_dir
-  wanted = [split.strip() for split in FLAGS.dataset_split_name.split(',')]
-  there = split_files.find(name, folder) if folder else {}
-  found = [split for split in wanted if split in there and
-           there[split].size != 0]
-  if not found:
-    return None, 'data set %r in %s has no %s photos' % (
-        name, folder or 'no folder', ' or '.join(wanted))
-  dataset = dataset_factory.get_dataset(name, found[0], folder)
-  run_info.check_classes(
-      run, run_info.labels_of(dataset, run.labels_offset),
-      lambda trained, others: 'the network has the classes %s and %s has %s' %
-      (trained, name, others))
-  return found[0], dataset
-
-
 def main(_: List[str]) -> None:
   """Writes model and labels, then compares model and graph."""
   common_flags.require(FLAGS, 'checkpoint_path', 'tflite_file')
@@ -139,7 +115,8 @@ def main(_: List[str]) -> None:
   export_folder.check_tflite(path, checkpoints.read_global_step(prefix))
   run = run_from_flags(prefix)
   decay = run_info.choose_decay(FLAGS.moving_average_decay, run, prefix)
-  split, photos = photos_from_flags(run)
+  split, photos = comparison.find_photos(
+      run, [name.strip() for name in FLAGS.dataset_split_name.split(',')])
   with tf.Graph().as_default():
     built = inference_graph.build(
         run.model_name, run.labels, run.image_size, run.preprocessing_name,
@@ -158,7 +135,8 @@ def main(_: List[str]) -> None:
     print('Accuracy not measured: %s' % photos)
     return
   found = tflite.compare(graph_def, content, photos, FLAGS.max_photos,
-                         FLAGS.num_preprocessing_threads)
+                         FLAGS.num_preprocessing_threads,
+                         forward_pass.Options(FLAGS.runtime, FLAGS.precision))
   _print_comparison(found, split, photos.num_samples)
 
 
@@ -182,8 +160,8 @@ def _print_comparison(found, split, num_photos):
     photos = 'the first %d of %d %s photos' % (found.photos, num_photos, split)
   print('Accuracy on %s: TensorFlow Lite %.4f, graph %.4f; photos with '
         'different answers: %d; probabilities differ by at most %.1e' %
-        (photos, found.model_correct / found.photos,
-         found.graph_correct / found.photos, found.disagreed,
+        (photos, found.second_correct / found.photos,
+         found.first_correct / found.photos, found.disagreed,
          found.largest_difference))
 
 

@@ -17,6 +17,7 @@ pixels, mean 0, std 255. (slim's Inception networks were trained with 127.5 for
 both.)
 """
 
+import contextlib
 from typing import Any, Dict, List, Optional
 
 import numpy as np
@@ -28,7 +29,13 @@ from common.errors import InputError
 from compat import tf
 from datasets import imagenet_names
 from datasets.photo_files import photos
-from serving.model import graph_files, graph_info, inference_graph
+from runtime import forward_pass
+from serving.model import (
+  graph_files,
+  graph_info,
+  inference_graph,
+  staged_graph,
+)
 
 FLAGS = flags.FLAGS
 
@@ -71,6 +78,8 @@ def define_flags() -> None:
   flags.DEFINE_integer(
       'num_top_predictions', 5, 'Classes to print, highest score first.',
       lower_bound=1)
+  common_flags.define_runtime_flags(forward_pass.RUNTIMES,
+                                    forward_pass.PRECISIONS)
 
 
 def prepare(encoded: bytes, info: Optional[graph_info.GraphInfo],
@@ -132,21 +141,48 @@ def score(graph_def: tf.GraphDef, info: Optional[graph_info.GraphInfo],
   outputs = _tensor(graph, 'output_layer', info and info.predictions,
                     _OUTPUT_LAYER)
   value = _value_for(inputs, info, photo, given)
-  # Some graphs accept one batch size only.
-  count = outputs.shape.as_list()[0] if outputs.shape.ndims else None
-  with tf.Session(graph=graph) as session:
-    try:
-      scores = session.run(outputs,
-                           {inputs: np.repeat(value, count or 1, axis=0)})
-    except tf.errors.InvalidArgumentError as error:
-      raise InputError('--graph=%s cannot be run: %s' %
-                       (FLAGS.graph, str(error).split('\n')[0]))
+  try:
+    if info and inputs.name == info.input:
+      scores = _staged_scores(graph_def, info, outputs, value)
+    else:
+      scores = _plain_scores(graph_def, inputs, outputs, value)
+  except InputError:
+    raise
+  except (tf.errors.InvalidArgumentError, ValueError) as error:
+    raise InputError('--graph=%s cannot be run: %s' %
+                     (FLAGS.graph, str(error).split('\n')[0]))
   scores = np.squeeze(scores[:1])
   if scores.ndim != 1:
     raise InputError('--output_layer=%s gives values of shape %s; accepted: '
                      'one value per class' %
                      (outputs.op.name, list(scores.shape)))
   return scores
+
+
+def _staged_scores(graph_def, info, outputs, value):
+  """Returns the scores of a graph exported here; see _plain_scores."""
+  with contextlib.closing(staged_graph.StagedGraph(
+      graph_def, info, {'scores': outputs.name}, 'scores',
+      _options())) as graph:
+    tf.logging.info('Forward passes: %s', graph.choice.describe())
+    images = (graph.images_of(value) if info.input_kind == 'encoded' else value)
+    return graph.outputs_of(images)['scores']
+
+
+def _plain_scores(graph_def, inputs, outputs, value):
+  """Returns the values of `outputs` for a batch of one of `inputs`."""
+  # Some graphs accept one batch size only.
+  count = outputs.shape.as_list()[0] if outputs.shape.ndims else None
+  value = np.repeat(value, count or 1, axis=0)
+  inputs.set_shape(value.shape)
+  with contextlib.closing(forward_pass.load(
+      graph_def, [inputs], [outputs], _options())) as forward:
+    tf.logging.info('Forward passes: %s', forward.choice.describe())
+    return forward(value)[0]
+
+
+def _options():
+  return forward_pass.Options(FLAGS.runtime, FLAGS.precision)
 
 
 def _value_for(inputs, info, photo, given):

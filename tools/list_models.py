@@ -3,22 +3,25 @@ r"""Lists the networks with size, cost, checkpoints and scopes to fine-tune.
   python -m tools.list_models
   python -m tools.list_models --model_name=inception_v4
   python -m tools.list_models --format=json
+  python -m tools.list_models --rates_file=rates.json
 
 Parameters are the trainable ones of the published classifier, without auxiliary
 heads; multiply-adds are for one photo of the given size. The accuracies are
 those of slim's README. To fine-tune a checkpoint on other classes, exclude the
-scopes: --checkpoint_exclude_scopes of train_image_classifier.py.
+scopes: --checkpoint_exclude_scopes of train_image_classifier.py. The speeds on
+a machine are those that benchmarks/runtimes --rates_file=rates.json measured.
 """
 
 import csv
 import json
 import sys
-from typing import Any, Dict, Iterable, List
+from typing import Any, Dict, Iterable, List, Sequence
 
 from absl import flags
 
 from common import flags as common_flags
 from nets import nets_factory
+from runtime import rates
 
 FLAGS = flags.FLAGS
 
@@ -40,6 +43,11 @@ def define_flags() -> None:
   flags.DEFINE_enum(
       'format', 'table', ['table', 'json', 'csv'],
       'Output format. Only the table rounds numbers.')
+  flags.DEFINE_string(
+      'rates_file', None,
+      'File of benchmarks/runtimes --rates_file: list the photos per second of '
+      'each network by each runtime and precision. In a table they replace the '
+      'columns about published checkpoints. None: without speeds.')
 
 
 def main(_: List[str]) -> None:
@@ -47,14 +55,25 @@ def main(_: List[str]) -> None:
   names = ([FLAGS.model_name] if FLAGS.model_name is not None else
            sorted(nets_factory.NETWORKS))
   models = [nets_factory.describe(name) for name in names]
+  measured = rates.load(FLAGS.rates_file) if FLAGS.rates_file else None
+  ways: List[str] = []
+  if measured:
+    ways = sorted({rate.describe() for rate in measured.rates})
+    for model in models:
+      model['rates'] = [rate._asdict() for rate in measured.rates
+                        if rate.network == model['name']]
   if FLAGS.format == 'json':
     print(json.dumps(models, indent=2))
   elif FLAGS.format == 'csv':
     writer = csv.writer(sys.stdout, lineterminator='\n')
-    writer.writerow(COLUMNS)
-    writer.writerows(map(_cells, models))
+    writer.writerow([*COLUMNS, *ways])
+    writer.writerows([*_cells(model), *_speeds(model, ways)]
+                     for model in models)
   elif FLAGS.model_name is not None:
     print('\n'.join(details(models[0])))
+  elif measured:
+    print('Photos per second of the forward pass, %s' % measured.processor)
+    print('\n'.join(rates_table(models, ways)))
   else:
     print('\n'.join(table(models)))
 
@@ -74,15 +93,45 @@ def table(models: Iterable[Dict[str, Any]]) -> List[str]:
   Args:
     models: dicts as nets_factory.describe returns them.
   """
-  rows = [_TITLES] + [[_shorten(name, cell) for name, cell in
-                       zip(COLUMNS, _cells(model))] for model in models]
+  return _align([_TITLES] + [
+      [_shorten(name, cell) for name, cell in zip(COLUMNS, _cells(model))]
+      for model in models], _NUMBERS)
+
+
+def rates_table(models: Iterable[Dict[str, Any]],
+                ways: Sequence[str]) -> List[str]:
+  """Returns the lines of a table of speeds with one network per line.
+
+  Args:
+    models: dicts as nets_factory.describe returns them, with `rates`: a list of
+      rates.Rate as dicts.
+    ways: the columns, as rates.Rate.describe returns them.
+  """
+  facts = ('name', 'image_size', 'multiply_adds')
+  rows = [[_TITLES[COLUMNS.index(name)] for name in facts] + list(ways)]
+  for model in models:
+    rows.append([_shorten(name, model[name]) for name in facts] + [
+        '-' if speed is None else '%.1f' % speed
+        for speed in _speeds(model, ways)])
+  return _align(rows, len(rows[0]))
+
+
+def _align(rows, numbers):
+  """Returns lines; columns 1 to `numbers` - 1 are right-aligned."""
   widths = [max(map(len, column)) for column in zip(*rows)]
   lines = []
   for row in rows:
-    cells = [cell.rjust(width) if 0 < index < _NUMBERS else cell.ljust(width)
+    cells = [cell.rjust(width) if 0 < index < numbers else cell.ljust(width)
              for index, (cell, width) in enumerate(zip(row, widths))]
     lines.append('  '.join(cells).rstrip())
   return lines
+
+
+def _speeds(model, ways):
+  """Returns the photos per second of a model by way, None if not measured."""
+  speeds = {rates.Rate(**rate).describe(): rate['photos_per_second']
+            for rate in model.get('rates', ())}
+  return [speeds.get(way) for way in ways]
 
 
 def _shorten(name, cell):
@@ -111,6 +160,12 @@ def details(model: Dict[str, Any]) -> List[str]:
       '  features:       end point %s' % model['features'],
       '  to fine-tune:   --checkpoint_exclude_scopes=%s' %
       ','.join(model['classifier_scopes'])]
+  if model.get('rates'):
+    lines.append('  speed:          photos per second')
+  for rate in [rates.Rate(**fields) for fields in model.get('rates', ())]:
+    memory = '' if rate.memory_mb is None else ', %.0f MB' % rate.memory_mb
+    lines.append('    %-27s %6.1f  in batches of %d%s' % (
+        rate.describe(), rate.photos_per_second, rate.batch_size, memory))
   if not model['checkpoints']:
     return lines + ['  published:      no checkpoint']
   lines.append('  published:      top-1, top-5 on ImageNet')

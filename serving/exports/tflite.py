@@ -1,41 +1,26 @@
 """Converts a network to TensorFlow Lite, and compares it with the graph.
 
   model = tflite.convert(graph_def)
-  comparison = tflite.compare(graph_def, model, dataset)
+  found = tflite.compare(graph_def, model, dataset)
 
 The model takes one preprocessed image, `[1, size, size, channels]` float32, and
 returns `[1, n]` float32 probabilities. Its weights are float32: it is the same
 network for phones, not a smaller one.
 """
 
+import contextlib
 import re
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 import numpy as np
 
 import compat
-from common import progress
 from common.errors import InputError
 from compat import tf
-from datasets import input_pipeline
 from preprocessing import preprocessing_factory
+from runtime import forward_pass
+from serving.exports import comparison
 from serving.model import graph_files, graph_info
-
-
-class Comparison(NamedTuple):
-  """Results of a graph and of its TensorFlow Lite model on the same photos."""
-
-  # Number of photos compared.
-  photos: int
-  # Number of photos that the graph classifies correctly.
-  graph_correct: int
-  # Number of photos that the model classifies correctly.
-  model_correct: int
-  # Number of photos for which their labels differ.
-  disagreed: int
-  # Largest difference between two probabilities.
-  largest_difference: float
-
 
 # How the converters of 1.15 and of 2 report missing operations.
 _MISSING_OPS = (r'custom implementations: ([\w, ]+)',
@@ -104,8 +89,9 @@ class Model:
 
 
 def compare(graph_def: tf.GraphDef, content: bytes, dataset: Any,
-            max_photos: Optional[int] = None, num_threads: int = 4
-            ) -> Comparison:
+            max_photos: Optional[int] = None, num_threads: int = 4,
+            options: forward_pass.Options = forward_pass.DEFAULT
+            ) -> comparison.Comparison:
   """Runs graph and model on the same photos of a data set, each once.
 
   Args:
@@ -114,42 +100,19 @@ def compare(graph_def: tf.GraphDef, content: bytes, dataset: Any,
     dataset: slim Dataset.
     max_photos: number of photos to use, from the first on; None: all.
     num_threads: number of threads that decode photos.
+    options: forward_pass.Options of the graph.
 
   Returns:
-    Comparison.
+    Comparison of the graph with the model.
 
   Raises:
-    InputError: a record is damaged.
+    InputError: a record is damaged; or as for forward_pass.load.
   """
-  info = graph_info.require(graph_def)
-  model = Model(content)
-  count = min(max_photos or dataset.num_samples, dataset.num_samples)
-  graph_correct = model_correct = disagreed = 0
-  largest = 0.0
-  with tf.Graph().as_default():
-    iterator = tf.data.make_initializable_iterator(
-        input_pipeline.evaluation_batches(
-            dataset, preprocessing_factory.get_preprocessing(
-                info.preprocessing_name, is_training=False),
-            info.image_size, 1, channels=info.channels,
-            num_threads=num_threads, labels_offset=info.labels_offset))
-    batch = iterator.get_next()
-    graph_files.import_into_default(graph_def, {info.input: batch['image']})
-    fetched = [batch['label'], batch['image'],
-               tf.get_default_graph().get_tensor_by_name(info.predictions)]
-    with tf.Session() as session, input_pipeline.errors_as_advice(), (
-        progress.Progress('compared', count)) as bar:
-      session.run(iterator.initializer)
-      for _ in range(count):
-        (label,), image, expected = session.run(fetched)
-        scores = model.scores(image)
-        by_graph, by_model = expected.argmax(), scores.argmax()
-        graph_correct += int(by_graph == label)
-        model_correct += int(by_model == label)
-        disagreed += int(by_graph != by_model)
-        largest = max(largest, float(np.abs(expected - scores).max()))
-        bar.add()
-  return Comparison(count, graph_correct, model_correct, disagreed, largest)
+  with contextlib.closing(comparison.load_scores(graph_def, options)) as graph:
+    tf.logging.info('Forward passes: %s', graph.choice.describe())
+    return comparison.compare(
+        comparison.score_fn(graph), Model(content).scores, dataset,
+        graph_info.require(graph_def), max_photos, num_threads=num_threads)
 
 
 def describe_input(info: graph_info.GraphInfo) -> str:

@@ -241,8 +241,8 @@ class Service:
     """Returns a description of the current graph, as a dict.
 
     Keys: name, classes, image_size, file, bytes, sha256, checkpoint, known
-    (whether it has out-of-distribution detection), evaluation (a dict, or
-    None) and loaded_at (UTC).
+    (whether it has out-of-distribution detection), runtime and precision (of
+    its forward passes), evaluation (a dict, or None) and loaded_at (UTC).
     """
     return dict(self._current.info)
 
@@ -414,5 +414,6 @@ def _model_info(classifier, graph_file):
       name=info.model_name, classes=list(classifier.labels),
       image_size=info.image_size, file=os.path.basename(graph_file), bytes=size,
       sha256=digest, checkpoint=checkpoint, known=bool(info.known),
+      runtime=classifier.choice.name(), precision=classifier.choice.precision,
       evaluation=evaluations.read_evaluation(graph_file, checkpoint),
       loaded_at=time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()))

@@ -5,7 +5,8 @@ import pytest
 
 from benchmarks import runtime_speed
 from kits.helpers import parsed_flags
-from runtime import openvino_model
+from runtime import openvino_model, rates
+from runtime.forward_pass import Choice
 
 LENET_MULTIPLY_ADDS = 13883904
 
@@ -35,10 +36,27 @@ def test_measure_counts_the_time_of_a_slow_runtime(monkeypatch):
 
 def test_main_prints_each_network_and_the_peak(capsys):
   with parsed_flags(runtime_speed.define_flags, '--model_names=lenet',
-                    '--batch_size=1', '--seconds=0'):
+                    '--batch_size=1', '--seconds=0', '--nomemory'):
     runtime_speed.main([])
   first, _, *lines = capsys.readouterr().out.splitlines()
   assert first.startswith('product of float32 matrices: ')
   assert len(lines) == len(runtime_speed.available())
   assert all(line.startswith('lenet ') for line in lines)
   assert 'TensorFlow' in lines[0]
+
+
+@pytest.mark.slow
+def test_main_writes_speeds_and_memory_to_a_file(tmp_path):
+  path = str(tmp_path / 'rates.json')
+  with parsed_flags(runtime_speed.define_flags, '--model_names=lenet',
+                    '--batch_size=2', '--seconds=0', '--rates_file=' + path):
+    runtime_speed.main([])
+  found = rates.load(path).rates
+  assert sorted((rate.runtime, rate.precision) for rate in found) == sorted(
+      (Choice(*options[:2]).name(), options.precision)
+      for options in runtime_speed.available())
+  for rate in found:
+    assert (rate.network, rate.batch_size) == ('lenet', 2)
+    assert rate.photos_per_second > 0
+    # Its weights alone have 13 MB.
+    assert 13 < rate.memory_mb < 2000

@@ -1,6 +1,7 @@
 """Tests of benchmarks/server_load.py: correct and wrong replies."""
 
 import json
+import re
 import socket
 
 import pytest
@@ -8,7 +9,10 @@ import pytest
 from benchmarks import server_load
 from benchmarks.server_load import Reply
 from common.errors import InputError
+from kits import server_load_kit as load_kit
+from kits import serving_kit as kit
 from kits.helpers import parsed_flags
+from runtime import openvino_model
 
 EXPECTED = [('roses', 0.25), ('tulips', 0.75)]
 
@@ -119,3 +123,27 @@ def test_read_photos_too_few_are_refused(tmp_path):
   (tmp_path / 'a.jpg').write_bytes(b'no photo')
   with pytest.raises(InputError, match='0 usable photos in'):
     server_load.read_photos(str(tmp_path), 1)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not openvino_model.is_installed(), reason='no OpenVINO')
+def test_main_measures_tensorflow_too(tmp_path, capsys):
+  graph = load_kit.export(tmp_path, 'a')
+  photos = tmp_path / 'photos'
+  photos.mkdir()
+  kit.write_photos(photos, 2)
+  capsys.readouterr()
+  status = kit.run(server_load, '--frozen_file=%s' % graph,
+                   '--photos=%s' % photos, '--num_photos=2', '--clients=1',
+                   '--seconds=2', '--bare_seconds=0.2', '--bar_clients=9')
+  lines = capsys.readouterr().out.splitlines()
+  assert lines[0].startswith('server.py: OpenVINO ')
+  assert re.match('old: TensorFlow .*, float32$', lines[1])
+  rows = [line.split() for line in lines
+          if re.match(r' *(server\.py|old) +1 ', line)]
+  assert [row[0] for row in rows] == ['server.py', 'old']
+  for row in rows:
+    assert int(row[2]) > 0 and row[7:10] == ['0'] * 3, row
+  assert re.match(r'1 clients: [\d.]+ times as many photos per second as old$',
+                  lines[-1]), lines
+  assert status == 0

@@ -55,6 +55,7 @@ class FakeService:
             'file': '/home/somebody/graphs/a.pb', 'bytes': 171000000,
             'sha256': '0' * 64, 'checkpoint': '/home/somebody/model.ckpt-7',
             'known': True, 'loaded_at': '2026-11-23T14:00:00Z',
+            'runtime': 'OpenVINO 2026.4.0', 'precision': 'bfloat16',
             'evaluation': {'accuracy': np.float32(0.5), 'loss': float('nan'),
                            'file': '/home/somebody/best.json'}}
 

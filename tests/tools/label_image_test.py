@@ -14,6 +14,7 @@ from evaluation import calibration
 from kits import serving_kit as kit
 from kits.helpers import run_program
 from runs import checkpoints
+from runtime import forward_pass, openvino_model
 from serving.model import graph_info
 from serving.model.classifier import Classifier
 from tools import label_image
@@ -167,3 +168,24 @@ def test_program_with_text_file_as_photo_prints_one_line_error(folder):
   last_line = completed.stderr.strip().split('\n')[-1]
   assert last_line.startswith('label_image.py: error: ')
   assert 'Traceback' not in completed.stderr
+
+
+@pytest.mark.parametrize('runtime', ['tensorflow', pytest.param(
+    'openvino', marks=pytest.mark.skipif(
+        not openvino_model.is_installed(), reason='no OpenVINO here'))])
+@pytest.mark.parametrize('graph', ['encoded', 'foreign'])
+def test_runtime_flag_is_what_computes(folder, capsys, log, graph, runtime):
+  flags = [] if graph == 'encoded' else [
+      '--labels=%s' % (folder / 'labels.txt'),
+      '--output_layer=CifarNet/Predictions/Reshape_1']
+  rows = label(folder, capsys, graph, '--runtime=' + runtime, *flags)
+  assert len(rows) == len(kit.LABELS)
+  choice = forward_pass.Choice(runtime, 'float32')
+  assert 'Forward passes: ' + choice.describe() in log.text
+
+
+def test_runtime_that_cannot_run_the_graph_is_an_error(folder, monkeypatch):
+  monkeypatch.setattr(openvino_model, 'is_installed', lambda: False)
+  with pytest.raises(InputError, match='^--runtime=openvino: .*not installed'):
+    kit.run(label_image, '--image=%s' % (folder / 'photo.jpg'),
+            '--graph=%s' % (folder / 'float.pb'), '--runtime=openvino')

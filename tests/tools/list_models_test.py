@@ -11,6 +11,7 @@ from common.errors import InputError
 from compat import tf
 from kits.helpers import parsed_flags, run_program
 from nets import nets_factory
+from runtime import rates
 from tools import list_models
 
 
@@ -137,3 +138,50 @@ def test_program_runs_as_script():
   assert completed.stderr.startswith(
       "list_models.py: error: unknown network ''")
   assert completed.stderr.count('\n') == 1
+
+
+@pytest.fixture
+def rates_file(tmp_path):
+  """Path of a file with two speeds of lenet and one of cifarnet."""
+  path = str(tmp_path / 'rates.json')
+  rates.add(path, [
+      rates.Rate('lenet', 'OpenVINO 2026.4.0', 'bfloat16', 8, 1234.56, 110.4),
+      rates.Rate('lenet', 'TensorFlow 1.15.5', 'float32', 4, 99.0),
+      rates.Rate('cifarnet', 'TensorFlow 1.15.5', 'float32', 4, 50.25)])
+  return '--rates_file=' + path
+
+
+def test_rates_table_has_a_column_per_runtime_and_precision(capsys, rates_file):
+  title, head, *lines = output_of(capsys, rates_file).splitlines()
+  assert title == ('Photos per second of the forward pass, ' +
+                   rates.processor())
+  assert head.split('  ')[-2:] == ['OpenVINO 2026.4.0, bfloat16',
+                                   'TensorFlow 1.15.5, float32']
+  assert len(lines) == len(nets_factory.NETWORKS)
+  speeds = {line.split()[0]: line.split()[-2:] for line in lines}
+  assert speeds['lenet'] == ['1234.6', '99.0']
+  assert speeds['cifarnet'] == ['-', '50.2']
+  assert speeds['vgg_16'] == ['-', '-']
+
+
+def test_rates_are_in_details_json_and_csv(capsys, rates_file):
+  details = output_of(capsys, rates_file, '--model_name=lenet')
+  assert [line.strip() for line in details.splitlines() if 'batches' in line
+          ] == ['OpenVINO 2026.4.0, bfloat16 1234.6  in batches of 8, 110 MB',
+                'TensorFlow 1.15.5, float32    99.0  in batches of 4']
+  assert 'speed' not in output_of(capsys, rates_file, '--model_name=vgg_16')
+  model, = json.loads(output_of(capsys, rates_file, '--model_name=lenet',
+                                '--format=json'))
+  assert [rate['photos_per_second'] for rate in model['rates']] == [
+      1234.56, 99.0]
+  row, = csv.DictReader(io.StringIO(output_of(
+      capsys, rates_file, '--model_name=lenet', '--format=csv')))
+  assert row['OpenVINO 2026.4.0, bfloat16'] == '1234.56'
+
+
+def test_rates_file_of_something_else_is_an_error(tmp_path):
+  (tmp_path / 'a.json').write_text('{}')
+  with parsed_flags(list_models.define_flags,
+                    '--rates_file=%s' % (tmp_path / 'a.json')):
+    with pytest.raises(InputError, match='is not a file of benchmarks/runtim'):
+      list_models.main([])

@@ -15,6 +15,7 @@ from common.errors import InputError
 from datasets.photo_files.photos import PhotoError
 from kits import server_load_kit as load_kit
 from kits import serving_kit as kit
+from runtime import forward_pass
 from serving.model import classifier_service, deadlines, evaluations
 from serving.model.batching import ShuttingDown
 from serving.model.classifier import Classifier
@@ -109,7 +110,9 @@ def test_model_info_describes_the_served_graph(serve, path):
   assert info == dict(
       name='cifarnet', classes=kit.LABELS, image_size=32, file='served.pb',
       bytes=len(data), sha256=hashlib.sha256(data).hexdigest(),
-      checkpoint='model.ckpt-7', known=False, evaluation=None)
+      checkpoint='model.ckpt-7', known=False, evaluation=None,
+      runtime=forward_pass.choose(forward_pass.DEFAULT).name(),
+      precision='float32')
 
 
 def test_predict_each_photo_with_too_many_pixels_is_refused(serve):
