@@ -1,7 +1,8 @@
 """Measures fine-tuning of a classifier, from records to the best checkpoint.
 
 Several ways are measured in turn on the same records: on cached features, the
-same with TensorFlow and float32, on the photos, and with the settings of 2017
+same as before there was another runtime (TensorFlow, float32, with the
+auxiliary classifier), on the photos, and with the settings of 2017
 (batch norm of frozen layers in training mode, epsilon 1). The first two are
 trained to their end; of the others some steps are measured. The unit of
 comparison is one evaluation pass over all photos.
@@ -126,8 +127,8 @@ def main(_):
     cached_secs, best = train_cached(values, cached, folder)
     pass_secs = evaluation_secs(values, cached, folder)
     former = os.path.join(folder, 'former')
-    former_secs, former_best = train_cached(values, former, folder,
-                                            *OLD_RUNTIME)
+    former_secs, former_best = train_cached(
+        values, former, folder, '--train_aux_classifier', *OLD_RUNTIME)
     former_pass_secs = evaluation_secs(
         values, former, os.path.join(folder, 'former_eval'), *OLD_RUNTIME)
     photos = seconds_a_step(values, os.path.join(folder, 'photos'))
@@ -139,7 +140,7 @@ def main(_):
   print('on cached features, records to the end    %7.1f s: validation '
         'accuracy %.4f at step %d' %
         (cached_secs, best['accuracy'], best['step']))
-  print('with TensorFlow and float32: one pass %.1f s, %.1f times as long; '
+  print('as before (TensorFlow, float32): one pass %.1f s, %.1f times as long; '
         'records to the end %.1f s, %.1f times as long: validation accuracy '
         '%.4f at step %d' % (
             former_pass_secs, former_pass_secs / max(pass_secs, 1), former_secs,
