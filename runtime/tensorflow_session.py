@@ -24,7 +24,8 @@ def supports_bfloat16() -> bool:
     return False
 
 
-def with_bfloat16(config: tf.ConfigProto) -> tf.ConfigProto:
+def with_bfloat16(config: tf.ConfigProto,
+                  is_distributed: bool = False) -> tf.ConfigProto:
   """Returns a config whose sessions compute with bfloat16 where it suits.
 
   TensorFlow rewrites a graph when a session runs it: convolutions, matrix
@@ -32,11 +33,16 @@ def with_bfloat16(config: tf.ConfigProto) -> tf.ConfigProto:
 
   Args:
     config: tf.ConfigProto; it is not changed.
+    is_distributed: whether the sessions have a master.
   """
   rewriting = tf.ConfigProto()
   rewriting.CopyFrom(config)
-  # RewriterConfig.ON.
-  setattr(rewriting.graph_options.rewrite_options, _REWRITE, 1)
+  options = rewriting.graph_options.rewrite_options
+  setattr(options, _REWRITE, options.ON)
+  if is_distributed:
+    # It would fuse convolutions into operations for which only sessions in this
+    # process accept bfloat16.
+    options.remapping = options.OFF
   return rewriting
 
 

@@ -48,7 +48,8 @@ def session_config(config: TrainConfig, base: Optional[tf.ConfigProto]
   if _is_bfloat16_given(config):
     if _is_supported(config):
       precision = forward_pass.BFLOAT16
-      base = tensorflow_session.with_bfloat16(base or tf.ConfigProto())
+      base = tensorflow_session.with_bfloat16(
+          base or tf.ConfigProto(), bool(config.replicas.master))
     else:
       note = '; bfloat16 %s' % _NEEDS
   tf.logging.info('Gradients: %s%s', forward_pass.Choice(

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from common.errors import InputError
-from compat import tf
+from compat import slim, tf
 from kits.run_kit import evaluate, evaluations
 from kits.trained_kit import (
-  MOBILENET,
   make_dataset,
   read_variables,
   train,
@@ -24,8 +23,8 @@ BFLOAT16 = '--precision=bfloat16'
 SEED = ['--seed=1', '--session_threads=1']
 PLAIN = [*SEED, '--optimizer=adam', '--learning_rate=0.001']
 STEPS = 50
-CACHED = [*MOBILENET, *SEED, '--cache_features',
-          '--trainable_scopes=MobilenetV1/Logits', '--max_number_of_steps=2',
+CACHED = [*SEED, '--cache_features',
+          '--trainable_scopes=CifarNet/logits', '--max_number_of_steps=2',
           '--finetune_all_steps=2']
 
 needs_bfloat16 = pytest.mark.skipif(
@@ -186,8 +185,31 @@ def test_finetune_all_uses_bfloat16_if_it_is_given(
   assert log.text.count('Gradients: ') == 1
   assert 'Gradients: TensorFlow %s, %s' % (tf.__version__,
                                            precision) in log.text
-  assert ('bfloat16' in recorded.dtypes('DepthwiseConv2d.*BackpropFilter')) == (
+  assert ('bfloat16' in recorded.dtypes('Conv2DBackpropFilter')) == (
       precision == 'bfloat16')
+
+
+@needs_bfloat16
+def test_worker_of_a_cluster_computes_with_bfloat16():
+  server = tf.train.Server.create_local_server()
+  config = train_config(BFLOAT16)
+  config = config._replace(replicas=config.replicas._replace(
+      master=server.target))
+  with tf.Graph().as_default():
+    photos = tf.random_uniform([4, 8, 8, 3])
+    # TensorFlow may fuse these three operations.
+    features = slim.conv2d(photos, 8, 3)
+    train_op = tf.train.GradientDescentOptimizer(0.1).minimize(
+        tf.reduce_mean(tf.square(slim.conv2d(features, 4, 3))))
+    trace = tf.RunMetadata()
+    with tf.Session(server.target, config=gradient_precision.session_config(
+        config, None)) as session:
+      session.run(tf.global_variables_initializer())
+      session.run(train_op, run_metadata=trace,
+                  options=tf.RunOptions(output_partition_graphs=True))
+  dtypes = {node.attr['T'].type for graph in trace.partition_graphs
+            for node in graph.node if 'Conv2DBackprop' in node.op}
+  assert dtypes == {tf.bfloat16.as_datatype_enum}
 
 
 def test_training_on_photos_without_instructions_is_refused(
