@@ -50,19 +50,20 @@ class Recorded:
 
   Attributes:
     losses: of each step.
-    ops: {type of an operation: {dtypes it computed with}}, of the first step,
+    ops: {type of an operation: {dtypes it computed with}}, of the last step,
       after TensorFlow's rewrites.
   """
 
   def __init__(self, monkeypatch):
-    self.losses, self.ops = [], {}
+    self.losses = []
 
     def run(step, session, train_op, global_step, feed=None):
       trace = tf.RunMetadata()
       loss, number = session.run(
           [train_op, global_step], feed, run_metadata=trace,
-          options=tf.RunOptions(output_partition_graphs=not self.ops))
+          options=tf.RunOptions(output_partition_graphs=True))
       self.losses.append(float(loss))
+      self.ops = {}
       for graph in trace.partition_graphs:
         for node in graph.node:
           for attribute in ('T', 'dtype', 'DstT'):
