@@ -21,8 +21,8 @@ from common.errors import InputError
 from compat import tf
 from datasets import dataset_factory, input_pipeline
 from training import config as train_config
+from training import gradient_precision, inference_twin, start
 from training import graph as training_graph
-from training import inference_twin, start
 
 # Training flags that do not affect a step of one process, and the values with
 # which the graph is built if it reads them.
@@ -88,11 +88,13 @@ class Pair:
   Attributes:
     session, twin: the arguments.
     batch_size: photos per step and per forward pass.
+    loss: of the last step; None before the first.
   """
 
   def __init__(self, session, graph, twin):
     self.session = session
     self.twin = twin
+    self.loss = None
     self._fetches = [graph.train_op, graph.global_step]
     next_batch, = [op for op in session.graph.get_operations()
                    if op.type == 'IteratorGetNext']
@@ -114,7 +116,7 @@ class Pair:
     """
     trace = tf.RunMetadata()
     begin = time.perf_counter()
-    self.session.run(
+    self.loss, _ = self.session.run(
         self._fetches, run_metadata=trace,
         options=tf.RunOptions(trace_level=tf.RunOptions.SOFTWARE_TRACE))
     seconds = time.perf_counter() - begin
@@ -146,15 +148,16 @@ def prepared(config, dataset, session_config=None):
   """
   run = start.make_run(config, {'train': dataset},
                        session_config=session_config)
+  session_config = gradient_precision.session_config(config, session_config)
   with tf.Graph().as_default(), contextlib.ExitStack() as stack:
     tf.set_random_seed(config.seed)
     graph = training_graph.build(
         config, dataset, run.info, run.network, run.trainable_scopes)
     read_weights = start.init_fn(run)
     twin = inference_twin.InferenceTwin(
-        run.info, run.network, config.moving_average_decay, run.session_config)
+        run.info, run.network, config.moving_average_decay, session_config)
     stack.callback(twin.close)
-    session = stack.enter_context(tf.Session(config=run.session_config))
+    session = stack.enter_context(tf.Session(config=session_config))
     stack.enter_context(_not_finite_as_advice())
     stack.enter_context(input_pipeline.errors_as_advice())
     # In the order of slim.learning.train.

@@ -190,9 +190,11 @@ def define_runtime_flags(runtimes: Sequence[str],
   flags.DEFINE_enum(
       'precision', _from_environment('PRECISION', precisions), precisions,
       'Numbers that forward passes are computed with. bfloat16 is faster and '
-      'less exact; weights and trained layers stay float32. auto: as in the '
-      'training run; for a new run, bfloat16 if the processor has '
-      'instructions for it.')
+      'less exact; weights stay float32. auto: as in the training run; for a '
+      'new run on cached features, bfloat16 if the processor has instructions '
+      'for it. Training on photos, and --finetune_all_steps, also compute '
+      'gradients with bfloat16 if it is given, on TensorFlow 2; with auto, '
+      'with float32.')
 
 
 def _from_environment(name, accepted):

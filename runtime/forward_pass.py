@@ -113,7 +113,7 @@ def choose(options: Options, recorded: Optional[str] = None) -> Choice:
   if precision not in PRECISIONS[1:]:
     raise InputError('unknown precision %r of the run or the graph; accepted: '
                      '%s' % (precision, ', '.join(PRECISIONS[1:])))
-  if precision == BFLOAT16 and not _supports_bfloat16(runtime, options.master):
+  if precision == BFLOAT16 and not supports_bfloat16(runtime, options.master):
     name = Choice(runtime, FLOAT32).name()
     if options.precision == BFLOAT16:
       raise InputError('--precision=bfloat16: %s cannot compute with it on '
@@ -127,8 +127,22 @@ def choose(options: Options, recorded: Optional[str] = None) -> Choice:
 def fastest_precision(options: Options) -> str:
   """Returns the precision that --precision=auto means for a new run."""
   runtime = choose(options._replace(precision=FLOAT32)).runtime
-  return (BFLOAT16 if _supports_bfloat16(runtime, options.master) else
+  return (BFLOAT16 if supports_bfloat16(runtime, options.master) else
           FLOAT32)
+
+
+def supports_bfloat16(runtime: str, master: str = '') -> bool:
+  """Returns whether a runtime can compute with bfloat16 on this machine.
+
+  Args:
+    runtime: TENSORFLOW or OPENVINO.
+    master: address of the TensorFlow master, '' for this process.
+  """
+  if runtime == OPENVINO:
+    return openvino_model.supports_bfloat16()
+  # TensorFlow rewrites what the processor of this machine computes.
+  return (not master and not _has_graphics_card() and
+          tensorflow_session.supports_bfloat16())
 
 
 def load(graph_def: tf.GraphDef, inputs: Sequence[tf.Tensor],
@@ -190,14 +204,6 @@ def _load(part, inputs, outputs, options, choice):
   return ForwardPass(tensorflow_session.TensorFlowSession(
       part, names, output_names, choice.precision == BFLOAT16,
       options.session_config, options.master), choice)
-
-
-def _supports_bfloat16(runtime, master):
-  if runtime == OPENVINO:
-    return openvino_model.supports_bfloat16()
-  # TensorFlow rewrites what the processor of this machine computes.
-  return (not master and not _has_graphics_card() and
-          tensorflow_session.supports_bfloat16())
 
 
 @functools.lru_cache(None)

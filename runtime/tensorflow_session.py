@@ -24,6 +24,28 @@ def supports_bfloat16() -> bool:
     return False
 
 
+def with_bfloat16(config: tf.ConfigProto,
+                  is_distributed: bool = False) -> tf.ConfigProto:
+  """Returns a config whose sessions compute with bfloat16 where it suits.
+
+  TensorFlow rewrites a graph when a session runs it: convolutions, matrix
+  products and what is between them take bfloat16. Variables keep their dtype.
+
+  Args:
+    config: tf.ConfigProto; it is not changed.
+    is_distributed: whether the sessions have a master.
+  """
+  rewriting = tf.ConfigProto()
+  rewriting.CopyFrom(config)
+  options = rewriting.graph_options.rewrite_options
+  setattr(options, _REWRITE, options.ON)
+  if is_distributed:
+    # It would fuse convolutions into operations for which only sessions in this
+    # process accept bfloat16.
+    options.remapping = options.OFF
+  return rewriting
+
+
 class TensorFlowSession:
   """A graph in a session of its own; safe to run from several threads.
 
@@ -44,8 +66,7 @@ class TensorFlowSession:
     if config is not None:
       settings.CopyFrom(config)
     if bfloat16:
-      options = settings.graph_options.rewrite_options
-      setattr(options, _REWRITE, 1)  # RewriterConfig.ON.
+      settings = with_bfloat16(settings)
     graph = tf.Graph()
     with graph.as_default():
       tf.import_graph_def(graph_def, name='')

@@ -4,8 +4,15 @@ import contextlib
 from typing import Callable, Dict, Optional
 
 from compat import tf
+from training import (
+  gradient_precision,
+  inference_twin,
+  loop,
+  start,
+  validation,
+  warm_start,
+)
 from training import graph as training_graph
-from training import inference_twin, loop, start, validation, warm_start
 from training.validation_history import ValidationHistory
 
 
@@ -78,6 +85,7 @@ def train(run: start.Run, evaluate_every_n_steps: Optional[int] = None,
   """
   config = run.config
   replicas = config.replicas
+  session_config = gradient_precision.session_config(config, run.session_config)
   with tf.Graph().as_default(), contextlib.ExitStack() as stack:
     if replicas.num_ps_tasks:
       # Ops without a device, above all those of the checkpoints, run on this
@@ -96,7 +104,7 @@ def train(run: start.Run, evaluate_every_n_steps: Optional[int] = None,
       start.save_facts(run)
       if evaluate_every_n_steps:
         make_step = _validated_steps(run, graph, evaluate_every_n_steps,
-                                     number_of_steps, stack)
+                                     number_of_steps, session_config, stack)
     finished = loop.run(
         graph, config.train_dir, master=replicas.master, is_chief=run.is_chief,
         init_fn=read_weights,
@@ -104,17 +112,16 @@ def train(run: start.Run, evaluate_every_n_steps: Optional[int] = None,
         log_every_n_steps=config.log_every_n_steps,
         save_summaries_secs=config.save_summaries_secs,
         save_interval_secs=config.save_interval_secs,
-        session_config=run.session_config,
+        session_config=session_config,
         make_step=make_step)
   return finished
 
 
-def _validated_steps(run, graph, every, number_of_steps, stack):
+def _validated_steps(run, graph, every, number_of_steps, session_config, stack):
   """Returns the function that makes the ValidatedStep of a run."""
   config = run.config
   twin = inference_twin.InferenceTwin(
-      run.info, run.network, config.moving_average_decay,
-      run.session_config)
+      run.info, run.network, config.moving_average_decay, session_config)
   stack.callback(twin.close)
   history = start.validation_history(run, graph.global_step)
   validation_of_run = validation.Validation(

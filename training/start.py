@@ -9,9 +9,9 @@ from common.errors import InputError
 from compat import slim, tf
 from nets import nets_factory
 from preprocessing import preprocessing_factory
-from runs import checkpoints, run_info
+from runs import checkpoints, feature_cache, run_info
 from runtime import forward_pass
-from training import warm_start
+from training import gradient_precision, warm_start
 from training.config import TrainConfig
 from training.validation_history import ValidationHistory
 
@@ -93,7 +93,9 @@ def _run_info(config, dataset, network, session_config):
   if config.precision == forward_pass.AUTO:
     info = info._replace(precision=old.precision)
   before, now = (fact.precision or forward_pass.FLOAT32 for fact in (old, info))
-  if before != now:
+  # Only cached features depend on it; weights are float32 in any case.
+  if before != now and (config.cache_features or
+                        feature_cache.load_use(config.train_dir)):
     raise InputError(
         '%s holds a run with --precision=%s, now it is %s; give another '
         '--train_dir, or omit the flag' % (config.train_dir, before, now))
@@ -102,9 +104,9 @@ def _run_info(config, dataset, network, session_config):
 
 def _precision(config, options):
   """Returns the precision of the forward passes of a new run."""
+  gradient_precision.check(config)
   if config.precision != forward_pass.AUTO:
     return forward_pass.choose(options).precision
-  # Training with gradients is in float32.
   return (forward_pass.fastest_precision(options) if config.cache_features else
           forward_pass.FLOAT32)
 
