@@ -3,10 +3,11 @@
 # Like ./server.sh, it listens on all addresses of the machine;
 # TENSORBOARD_HOST=127.0.0.1 restricts it to this machine.
 #
-# usage: [MODEL_NAME=…] [TENSORBOARD_PORT=6006] [TENSORBOARD_HOST=0.0.0.0]
+# usage: [RUN=…] [MODEL_NAME=…] [TENSORBOARD_PORT=6006] [TENSORBOARD_HOST=0.0.0.0]
 #        ./run_tensorboard.sh [flags of tensorboard, --help lists them]
 set -euo pipefail
 program=tools/tensorboard_quietly.py
+uses_run=1
 source "$(dirname "${BASH_SOURCE[0]}")/env_set.sh"
 "${PROJECT_DIR}/setup.sh" --quiet
 
