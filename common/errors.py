@@ -37,7 +37,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
   """
   by_lower_case = {other.lower(): other for other in sorted(known)}
   close = difflib.get_close_matches(str(name).lower(), by_lower_case, n=2,
-                                    cutoff=0.75)
+                                    cutoff=0.65)
   names = [by_lower_case[other] for other in close]
   return '; did you mean %s?' % ' or '.join(names) if names else ''
 

@@ -216,7 +216,8 @@ def print_comparison(found: Any) -> None:
   print(found.verdict())
   for title, pairs in (('right to wrong', found.lost()),
                        ('wrong to right', found.gained())):
-    print('\nFrom %s: %d photos' % (title, len(pairs)))
+    print('\nFrom %s: %d photo%s' % (title, len(pairs),
+                                      '' if len(pairs) == 1 else 's'))
     for a, b in pairs[:_PRINTED]:
       print('  %s: %s, then %s' % (a.file, a.predicted, b.predicted))
     if len(pairs) > _PRINTED:
