@@ -6,7 +6,10 @@
 #        classify_image.py, --help lists them]
 set -euo pipefail
 program=tools/classify_image.py
-[[ -n "${FROZEN_FILE:-}" ]] || uses_run=1  # The graph of a run.
+# The graph is that of a run, unless another one is given.
+if [[ -z "${FROZEN_FILE:-}" && ! " $*" =~ \ --?(frozen_graph|checkpoint_path) ]]; then
+  uses_run=1
+fi
 source "$(dirname "${BASH_SOURCE[0]}")/env_set.sh"
 "${PROJECT_DIR}/setup.sh" --quiet
 

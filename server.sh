@@ -12,7 +12,10 @@
 #        --help lists them]
 set -euo pipefail
 program=server.py
-[[ -n "${FROZEN_FILE:-}" ]] || uses_run=1  # The graph of a run.
+# The graph is that of a run, unless another one is given.
+if [[ -z "${FROZEN_FILE:-}" && ! " $*" =~ \ --?(model_name|model_dir) ]]; then
+  uses_run=1
+fi
 source "$(dirname "${BASH_SOURCE[0]}")/env_set.sh"
 
 # Sets `host` to the address for server.py: the last --host in "$@" counts.
