@@ -10,7 +10,7 @@ import pytest
 from common.errors import InputError
 from datasets.conversion import convert_photos
 from evaluation import comparison_page, run_comparison
-from kits.run_kit import add_evaluation, make_run
+from kits.run_folder_kit import add_evaluation, make_run
 from kits.trained_kit import make_photos
 from runs import run_list
 from tools import list_runs

@@ -1,62 +1,70 @@
-"""Folders like those of training runs, without any training."""
+"""Files and evaluations of training runs, and runs of a tiny network."""
 
+import contextlib
+import csv
 import json
+import os
+import re
+
+import numpy as np
+import pytest
+
+import eval_image_classifier
+from kits import network_kit
+from kits.helpers import parsed_flags
+from nets import nets_factory
+
+# Flag for the tiny network: all other layers are its frozen backbone.
+TINY_HEAD = '--trainable_scopes=Head/logits'
 
 
-def make_run(runs_dir, name, step=40, accuracy=0.75, **facts):
-  """Writes what training and its best checkpoint leave in RUNS_DIR/NAME.
+@contextlib.contextmanager
+def tiny_networks():
+  """Replaces the network of --model_name=cifarnet by that of network_kit.py.
+
+  That has batch norm and an auxiliary head, and runs in half the time.
+  """
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(nets_factory, 'get_network_fn', network_kit.network_fn)
+    yield
+
+
+def evaluations(folder):
+  """Returns the lines of validation.jsonl in a train directory."""
+  with open(os.path.join(str(folder), 'validation.jsonl')) as file:
+    return [json.loads(line) for line in file]
+
+
+def listed_paths(folder):
+  """Returns the paths in TensorFlow's list of checkpoints, oldest first."""
+  with open(os.path.join(str(folder), 'checkpoint'), encoding='utf-8') as file:
+    newest, *paths = re.findall(': "(.*)"', file.read())
+  assert newest == paths[-1]
+  return paths
+
+
+def evaluate(checkpoint, eval_dir, *flags):
+  """Evaluates the validation photos with eval_image_classifier.py.
 
   Args:
-    runs_dir: pathlib.Path of RUNS_DIR.
-    name: of the folder, or an absolute path.
-    step: of the best checkpoint; None: there is no checkpoint yet.
-    accuracy: of the best checkpoint on the validation photos.
-    **facts: fields of run.json that differ from the usual ones.
+    checkpoint: path of a checkpoint, or of its folder.
+    eval_dir: output folder.
+    *flags: further flags.
 
   Returns:
-    The pathlib.Path of its train directory.
+    Number of photos, accuracy and mean cross entropy.
   """
-  train = runs_dir / name / 'train'
-  train.mkdir(parents=True)
-  (train / 'run.json').write_text(json.dumps(dict(
-      dict(model_name='lenet', dataset_name='pets', labels=['cat', 'dog'],
-           dataset_dir=str(runs_dir / 'data'), checkpoint_path=None),
-      **facts)))
-  if step is not None:
-    best = train / 'best'
-    best.mkdir()
-    (best / 'best.json').write_text(json.dumps(
-        {'step': step, 'accuracy': accuracy, 'loss': 1.0}))
-    (best / ('model.ckpt-%d.index' % step)).write_text('')
-  return train
-
-
-def add_evaluation(train, rows, step=40, split='validation'):
-  """Writes the predictions of an evaluation beside a train directory.
-
-  Args:
-    train: pathlib.Path that make_run returned.
-    rows: list of (file, label, predicted).
-    step: of the evaluated checkpoint.
-    split: of the photos.
-  """
-  folder = train.parent / 'eval'
-  folder.mkdir(exist_ok=True)
-  lines = ['file,label,predicted,correct'] + [
-      '%s,%s,%s,%d' % (*row, row[1] == row[2]) for row in rows]
-  (folder / ('predictions-%s-%d.csv' % (split, step))).write_text(
-      '\n'.join(lines) + '\n')
-  right = sum(label == predicted for _, label, predicted in rows)
-  with (folder / 'metrics.jsonl').open('a') as stream:
-    stream.write(json.dumps({
-        'global_step': step, 'split': split, 'photos': len(rows),
-        'accuracy': right / len(rows)}) + '\n')
-
-
-def start(runs_dir, *trains):
-  """Adds runs to the history, as run_train.sh does; the last is current."""
-  with (runs_dir / 'runs.tsv').open('a') as stream:
-    for train in trains:
-      folders = [train, train.parent / 'eval', train.parent / 'export',
-                 train.parent / 'output.log']
-      stream.write('\t'.join(['', *map(str, folders)]) + '\n')
+  with parsed_flags(eval_image_classifier.define_flags,
+                    '--checkpoint_path=%s' % checkpoint,
+                    '--eval_dir=%s' % eval_dir,
+                    '--dataset_split_name=validation', *flags):
+    eval_image_classifier.main([])
+  with open(os.path.join(str(eval_dir), 'metrics.jsonl')) as file:
+    metrics = json.loads(file.readlines()[-1])
+  with open(os.path.join(str(eval_dir), 'predictions-validation-%d.csv' %
+                         metrics['global_step'])) as file:
+    probabilities = [float(row['label_probability'])
+                     for row in csv.DictReader(file)]
+  assert len(probabilities) == metrics['photos']
+  return (metrics['photos'], metrics['accuracy'],
+          -np.mean(np.log(probabilities)))

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from common.errors import InputError
-from kits.run_kit import add_evaluation, make_run, start
+from kits.run_folder_kit import add_evaluation, make_run, start
 from runs import run_list
 from runs.run_list import Result
 

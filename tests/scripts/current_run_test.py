@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from kits.helpers import ROOT
-from kits.run_kit import make_run, start
+from kits.run_folder_kit import make_run, start
 
 # Runs the list of runs; of other programs it prints the arguments, and the line
 # for which run_train.sh waits.
