@@ -2,10 +2,14 @@
 # Classifies photos, or folders of them, with the frozen graph of
 # ./export_freeze.sh.
 #
-# usage: [MODEL_NAME=…] ./classify.sh photo.jpg folder/ [flags of
+# usage: [RUN=…] [MODEL_NAME=…] ./classify.sh photo.jpg folder/ [flags of
 #        classify_image.py, --help lists them]
 set -euo pipefail
 program=tools/classify_image.py
+# The graph is that of a run, unless another one is given.
+if [[ -z "${FROZEN_FILE:-}" && ! " $*" =~ \ --?(frozen_graph|checkpoint_path) ]]; then
+  uses_run=1
+fi
 source "$(dirname "${BASH_SOURCE[0]}")/env_set.sh"
 "${PROJECT_DIR}/setup.sh" --quiet
 

@@ -14,6 +14,16 @@ source "$(dirname "${BASH_SOURCE[0]}")/scripts/engine.sh"
 # scripts/engine.sh finds both.
 # ENGINE PYTHON
 
+# The run, by its name in ./runs.sh; in front of ./run_train.sh also a new name.
+# Empty: scripts that use a run take the one whose training was started last,
+# unless MODEL_NAME, DATASET_NAME, OUTPUT_DIR or TRAIN_DIR is given. RUNS_DIR has
+# the folders of runs.
+: "${RUN=}"
+: "${RUNS_DIR:=${PROJECT_DIR}/output}"
+# shellcheck source=scripts/find_run.sh
+source "${PROJECT_DIR}/scripts/find_run.sh"
+choose_run
+
 # The network: any name in nets/networks.py.
 : "${MODEL_NAME:=inception_v4}"
 
@@ -35,7 +45,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/scripts/engine.sh"
 # CHECKPOINT_EXCLUDE_SCOPES TRAINABLE_SCOPES
 
 # Output of training, evaluation and export.
-: "${OUTPUT_DIR:=${PROJECT_DIR}/output/${DATASET_NAME}_${MODEL_NAME}}"
+: "${OUTPUT_DIR:=${RUNS_DIR}/${RUN:-${DATASET_NAME}_${MODEL_NAME}}}"
 : "${TRAIN_DIR:=${OUTPUT_DIR}/train}"
 : "${EVAL_DIR:=${OUTPUT_DIR}/eval}"
 : "${EXPORT_DIR:=${OUTPUT_DIR}/export}"
@@ -93,10 +103,34 @@ runtime_flags=(${RUNTIME:+--runtime="${RUNTIME}"}
 : "${TENSORBOARD_HOST:=0.0.0.0}"
 : "${TENSORBOARD_PORT:=6006}"
 
+# Exits with status 1 if no network has the name MODEL_NAME. The programs check
+# it too, but only after TensorFlow is loaded.
+check_network() {
+  local table="${PROJECT_DIR}/nets/networks.py" names
+  if [[ ! -e "${table}" ]]; then
+    return
+  fi
+  mapfile -t names < <(
+    sed -n "/^NETWORKS/,/^}/s/^    '\(\w*\)': .*/\1/p" "${table}")
+  if [[ " ${names[*]} " == *" ${MODEL_NAME} "* ]]; then
+    return
+  fi
+  if [[ ! -x "${VENV_PYTHON}" ]]; then  # Before ./setup.sh.
+    echo "${0##*/}: error: unknown network '${MODEL_NAME}'; known: ${names[*]}" >&2
+    exit 1
+  fi
+  PYTHONPATH="${PROJECT_DIR}" "${VENV_PYTHON}" -c 'import sys
+from common import errors
+script, name, *known = sys.argv[1:]
+sys.exit("%s: error: %s" % (script, errors.unknown_name("network", name, known)))
+' "${0##*/}" "${MODEL_NAME}" "${names[@]}"
+}
+
 # Sets `flags`, the trainer's flags for the settings above, with or without a
 # checkpoint. The arguments are those of the script.
 set_trainer_flags() {
   local argument
+  check_network
   for argument in "$@"; do
     if [[ "${argument}" =~ ^--?train_dir(=(.*))?$ ]]; then
       echo "${0##*/}: error: give TRAIN_DIR=${BASH_REMATCH[2]} in front of the" \

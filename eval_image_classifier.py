@@ -51,6 +51,7 @@ class _Config(NamedTuple):
   eval_dir: str
   eval_interval_secs: Optional[int]
   eval_timeout_secs: Optional[int]
+  wait_for_run: bool
   known: str
   forward: forward_pass.Options  # Of the session and runtime flags.
   given: Dict[str, Any]  # {flag: value} of the flags that the user gave.
@@ -110,6 +111,11 @@ def define_flags():
       'eval_timeout_secs', None,
       'Seconds to wait for a new checkpoint before ending. None: forever.',
       lower_bound=0)
+  flags.DEFINE_bool(
+      'wait_for_run', True,
+      'With --eval_interval_secs, wait for the first checkpoint, as slim does. '
+      '--nowait_for_run: it is an error if there is none and no process of '
+      'this machine trains.')
 
 
 def _config_from_flags():
@@ -182,6 +188,8 @@ def _first_checkpoint(config):
         '--eval_interval_secs watches a train directory, but '
         '--checkpoint_path=%s is a checkpoint; give its folder, or omit the '
         'interval' % config.checkpoint_path)
+  if not config.wait_for_run:
+    checkpoints.check_exists_or_comes(config.checkpoint_path)
   return loop.wait_for_checkpoint(
       config.checkpoint_path, timeout_secs=config.eval_timeout_secs,
       which=config.which_checkpoint)

@@ -6,13 +6,15 @@
 # detect out-of-distribution photos by comparison with training photos;
 # --known=off omits that.
 #
-# usage: [MODEL_NAME=…] [CHECKPOINT=newest] ./export_freeze.sh [flags of
+# usage: [RUN=…] [MODEL_NAME=…] [CHECKPOINT=newest] ./export_freeze.sh [flags of
 #        export_inference_graph.py, --help lists them]
 set -euo pipefail
 program=export_inference_graph.py
+uses_run=1
 source "$(dirname "${BASH_SOURCE[0]}")/env_set.sh"
 "${PROJECT_DIR}/setup.sh" --quiet
 
+check_network
 exec "${VENV_PYTHON}" "${program}" \
   --model_name="${MODEL_NAME}" \
   --dataset_name="${DATASET_NAME}" \

@@ -11,8 +11,10 @@
 #   --checkpoint FILE  published checkpoint to start from (default: the one in
 #                      checkpoints/, else from scratch, which takes days)
 #   --no_serve         end after the page has answered one upload
-# Everything is written to output/quickstart; the variables of env_set.sh can be
-# overridden, as in MODEL_NAME=mobilenet_v1 ./quickstart.sh --photos DIR
+# Records are written to output/quickstart/data, the run to output/DATASET_NETWORK,
+# with a number (-2) if the photos or the checkpoint differ from those of the run
+# that is there. The variables of env_set.sh can be overridden, as in
+# MODEL_NAME=mobilenet_v1 ./quickstart.sh --photos DIR
 set -euo pipefail
 # shellcheck source=scripts/help.sh
 source "$(dirname "${BASH_SOURCE[0]}")/scripts/help.sh"
@@ -55,7 +57,7 @@ fi
 
 source "${PROJECT_DIR}/scripts/engine.sh"
 # Check the variables before anything that takes time, too.
-bash -euc 'source "$1/env_set.sh"' quickstart.sh "${PROJECT_DIR}"
+bash -euc 'source "$1/env_set.sh"; check_network' quickstart.sh "${PROJECT_DIR}"
 step "Setting up ${VENV##*/}: ${ENGINE_NAME}"
 "${PROJECT_DIR}/setup.sh"
 
@@ -64,7 +66,8 @@ run_module() {
   "${VENV_PYTHON}" "${PROJECT_DIR}/$1" "${@:2}"
 }
 
-base="${PROJECT_DIR}/output/quickstart"
+export RUNS_DIR="${RUNS_DIR:-${PROJECT_DIR}/output}"
+base="${RUNS_DIR}/quickstart"
 export DATASET_DIR="${DATASET_DIR:-${base}/data}"
 export PHOTOS_DIR=  # It may be another data set's; here --photos gives it.
 train_flags=()
@@ -82,7 +85,8 @@ if [[ -n "${photos}" ]]; then
   if [[ -z "${CHECKPOINT_PATH-unset}" ]]; then
     export MAX_NUMBER_OF_STEPS="${MAX_NUMBER_OF_STEPS:-200}"
     echo "No checkpoint: ${MODEL_NAME} starts from scratch and will have" \
-      "learned little after ${MAX_NUMBER_OF_STEPS} steps"
+      "learned little after ${MAX_NUMBER_OF_STEPS} steps;" \
+      "scripts/download_checkpoint.sh ${MODEL_NAME} downloads one"
   fi
   folder="${DATASET_DIR}/${DATASET_NAME}"
   if [[ ! "${photos}" -ef "${folder}" ]]; then
@@ -114,8 +118,17 @@ step 'convert_tfrecord.sh: photos to TFRecord'
 
 # Other photos or another checkpoint make another run.
 manifest="${DATASET_DIR}/${DATASET_NAME}.json"
-run=$({ cat "${manifest}"; echo "${CHECKPOINT_PATH-}"; } | cksum)
-export OUTPUT_DIR="${OUTPUT_DIR:-${base}/${DATASET_NAME}_${MODEL_NAME}_${run%% *}}"
+source "${PROJECT_DIR}/scripts/find_run.sh"
+if [[ -z "${OUTPUT_DIR:-}" ]]; then
+  origin=$({ cat "${manifest}"; echo "${CHECKPOINT_PATH-}"; } | cksum)
+  name="${DATASET_NAME}_${MODEL_NAME}"
+  # As it was named before runs had numbers.
+  OUTPUT_DIR="${base}/${name}_${origin%% *}"
+  [[ -d "${OUTPUT_DIR}" ]] ||
+    choose_output_dir "${RUNS_DIR}/${RUN:-${name}}" "${origin}"
+fi
+export OUTPUT_DIR
+unset RUN
 export LOG_FILE="${LOG_FILE:-${base}/output.log}"
 export SERVER_HOST="${SERVER_HOST:-127.0.0.1}"
 source "${PROJECT_DIR}/env_set.sh"

@@ -5,10 +5,11 @@
 # Uses the best checkpoint; the newest if training keeps no best one, or with
 # CHECKPOINT=newest; --checkpoint_path names another.
 #
-# usage: [MODEL_NAME=…] [CHECKPOINT=newest] ./report.sh [flags of make_report.py,
+# usage: [RUN=…] [MODEL_NAME=…] [CHECKPOINT=newest] ./report.sh [flags of make_report.py,
 #        --help lists them]
 set -euo pipefail
 program=tools/make_report.py
+uses_run=1
 source "$(dirname "${BASH_SOURCE[0]}")/env_set.sh"
 "${PROJECT_DIR}/setup.sh" --quiet
 

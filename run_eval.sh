@@ -2,16 +2,19 @@
 # Evaluates the best checkpoint of TRAIN_DIR, then each better one, on the
 # validation photos (for mnist and cifar10 on the test photos: see EVAL_SPLIT).
 # If training keeps no best checkpoint, or with CHECKPOINT=newest: the newest,
-# then each new one. EVAL_INTERVAL_SECS= (empty) evaluates once.
+# then each new one. EVAL_INTERVAL_SECS= (empty) evaluates once. If there is no
+# checkpoint and no process trains, ends with an error; --wait_for_run waits.
 #
-# usage: [MODEL_NAME=…] [EVAL_SPLIT=validation,test] [EVAL_INTERVAL_SECS=60] \
+# usage: [RUN=…] [MODEL_NAME=…] [EVAL_SPLIT=validation,test] [EVAL_INTERVAL_SECS=60] \
 #        [CHECKPOINT=newest] ./run_eval.sh \
 #        [flags of eval_image_classifier.py, --help lists them]
 set -euo pipefail
 program=eval_image_classifier.py
+uses_run=1
 source "$(dirname "${BASH_SOURCE[0]}")/env_set.sh"
 "${PROJECT_DIR}/setup.sh" --quiet
 
+check_network
 flags=(
   --checkpoint_path="${TRAIN_DIR}"
   "${checkpoint_flags[@]}"
@@ -24,7 +27,7 @@ flags=(
   "${runtime_flags[@]}"
 )
 if [[ -n "${EVAL_INTERVAL_SECS}" ]]; then
-  flags+=(--eval_interval_secs="${EVAL_INTERVAL_SECS}")
+  flags+=(--eval_interval_secs="${EVAL_INTERVAL_SECS}" --nowait_for_run)
 fi
 
 exec "${VENV_PYTHON}" "${program}" "${flags[@]}" "$@"

@@ -57,10 +57,12 @@ while ! grep -q 'Training on ' <(new_log); do
     status=0
     wait "${pid}" || status=$?
     new_log | tail -n 15 >&2
+    [[ "${status}" != 0 ]] || remember_run  # It had all its steps.
     exit "${status}"
   fi
   sleep 0.5
 done
+remember_run
 cat <<TEXT
 Training as process ${pid} in ${TRAIN_DIR}
   watch it:   tail -f $(printf %q "${LOG_FILE}")

@@ -8,10 +8,14 @@
 # set up or can be: its packages get security fixes. It reads the graphs
 # exported by either engine.
 #
-# usage: [MODEL_NAME=…] [SERVER_PORT=5001] ./server.sh [flags of server.py,
+# usage: [RUN=…] [MODEL_NAME=…] [SERVER_PORT=5001] ./server.sh [flags of server.py,
 #        --help lists them]
 set -euo pipefail
 program=server.py
+# The graph is that of a run, unless another one is given.
+if [[ -z "${FROZEN_FILE:-}" && ! " $*" =~ \ --?(model_name|model_dir) ]]; then
+  uses_run=1
+fi
 source "$(dirname "${BASH_SOURCE[0]}")/env_set.sh"
 
 # Sets `host` to the address for server.py: the last --host in "$@" counts.

@@ -1,5 +1,6 @@
 """Errors caused by user input: shown as one line, without a traceback."""
 
+import difflib
 from typing import Iterable, Sequence
 
 # How many names a message lists before it only counts them.
@@ -22,8 +23,23 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
     name: the unknown name.
     known: the accepted names, in any order.
   """
-  return InputError('unknown %s %r; known: %s' %
-                    (kind, name, ', '.join(sorted(known))))
+  names = sorted(known)
+  return InputError('unknown %s %r; known: %s%s' % (
+      kind, name, ', '.join(names), did_you_mean(name, names)))
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+  """Returns '; did you mean …?' for the end of a message, or ''.
+
+  Args:
+    name: a name that is not known.
+    known: the accepted names, in any order.
+  """
+  by_lower_case = {other.lower(): other for other in sorted(known)}
+  close = difflib.get_close_matches(str(name).lower(), by_lower_case, n=2,
+                                    cutoff=0.65)
+  names = [by_lower_case[other] for other in close]
+  return '; did you mean %s?' % ' or '.join(names) if names else ''
 
 
 def name_some(names: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ import os
 from typing import List, Optional
 
 from common import label_files
-from common.errors import InputError, unknown_name
+from common.errors import InputError, did_you_mean, unknown_name
 from compat import slim
 from datasets import (
   imagenet_names,
@@ -124,8 +124,18 @@ def labels_of_records(name: str, dataset_dir: str) -> List[str]:
 
 
 def _not_converted(name, dataset_dir):
-  return InputError('data set %r is not converted (looked in %s): run %s' %
-                    (name, dataset_dir, split_files.command(name, dataset_dir)))
+  return InputError(
+      'data set %r is not converted (looked in %s): run DATASET_NAME=%s '
+      'DATASET_DIR=%s ./convert_tfrecord.sh, or %s%s' %
+      (name, dataset_dir, name, dataset_dir,
+       split_files.command(name, dataset_dir),
+       did_you_mean(name, _existing_names(dataset_dir))))
+
+
+def _existing_names(dataset_dir):
+  """Returns the names of the data sets with a manifest in a folder."""
+  return [os.path.basename(path)[:-len('.json')] for path in
+          glob.glob(os.path.join(glob.escape(dataset_dir), '*.json'))]
 
 
 def _from_pattern(file_pattern, split_name, dataset_dir):

@@ -10,8 +10,9 @@ import time
 from typing import Any, Dict, List, Optional
 
 from common import checkpoint_files, files
-from common.errors import InputError, name_some
+from common.errors import InputError, did_you_mean, name_some
 from compat import tf
+from runs import run_list
 
 # An incomplete checkpoint counts as being copied while it grows: seconds for
 # which it may stop growing, and seconds between two checks.
@@ -20,7 +21,7 @@ _LOOK_SECS = 0.5
 
 # Folder in a train directory with the checkpoint that was most accurate on the
 # validation photos, where training keeps one.
-BEST_DIR = 'best'
+BEST_DIR = run_list.BEST_DIR
 
 # Which checkpoint of a train directory is used; see chosen_folder.
 CHOICES = BEST, NEWEST = 'best', 'newest'
@@ -179,7 +180,8 @@ def resolve(path: str, which: Optional[str] = None) -> str:
           'validation photos, with cached features or with '
           '--evaluate_every_n_steps' % folder)
     if prefix is None:
-      raise InputError('no checkpoint in the folder %s' % folder)
+      raise InputError('no checkpoint in the folder %s%s' %
+                       (folder, _similar_run(path)))
     if folder != path:
       tf.logging.info('Using the best checkpoint, %s; CHECKPOINT=newest, or '
                       '--which_checkpoint=newest, uses the newest', prefix)
@@ -190,9 +192,49 @@ def resolve(path: str, which: Optional[str] = None) -> str:
   prefix = re.sub(r'\.(index|meta|data-\d+-of-\d+)$', '', path)
   if not is_checkpoint(prefix):
     raise InputError('no checkpoint at %s: neither %s.index nor a file of that '
-                     'name exists' % (path, prefix))
+                     'name exists%s%s' % (path, prefix, _how_to_get(prefix),
+                                          _similar_run(path)))
   _wait_for_copy(prefix)  # If it stays incomplete, reading it fails.
   return prefix
+
+
+def _how_to_get(prefix):
+  """Returns how to download a missing published checkpoint, or ''."""
+  from nets import nets_factory  # Slow to import, and only for this message.
+  folder, file_name = os.path.split(prefix)
+  name = re.sub(r'\.ckpt$', '', file_name)
+  if name not in nets_factory.checkpoint_names():
+    return ''
+  if os.path.basename(folder) == 'checkpoints':
+    return '; scripts/download_checkpoint.sh %s downloads it' % name
+  return ('; scripts/download_checkpoint.sh %s downloads it to checkpoints/' %
+          name)
+
+
+def _similar_run(train_dir):
+  """Returns which existing run a missing train directory may mean, or ''."""
+  folder, name = os.path.split(os.path.abspath(train_dir))
+  if name != 'train' or os.path.exists(train_dir):
+    return ''
+  runs_dir, run = os.path.split(folder)
+  return did_you_mean(run, [other.name for other in
+                            run_list.find_all(runs_dir)])
+
+
+def check_exists_or_comes(train_dir: str) -> None:
+  """Checks that a train directory has a checkpoint or that it will get one.
+
+  Args:
+    train_dir: folder, which need not exist.
+
+  Raises:
+    InputError: it has none, and no process of this machine trains there.
+  """
+  if find(train_dir) is None and not run_list.is_training(train_dir):
+    raise InputError(
+        'there is no checkpoint in %s, and no process trains there; '
+        './run_train.sh trains, --wait_for_run waits for another machine%s' %
+        (train_dir, _similar_run(train_dir)))
 
 
 def global_step_of(prefix: str) -> int:

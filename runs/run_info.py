@@ -11,12 +11,12 @@ from typing import Callable, List, NamedTuple, Optional
 from common import files
 from common.errors import InputError, name_some
 from compat import slim, tf
-from runs import checkpoints
+from runs import checkpoints, run_list
 
-FILE_NAME = 'run.json'
+FILE_NAME = run_list.INFO_FILE
 
 # Next to the checkpoint that was best on the validation photos.
-BEST_FILE_NAME = 'best.json'
+BEST_FILE_NAME = run_list.BEST_FILE
 # The flags that the user gave.
 FLAGS_FILE_NAME = 'flags.json'
 

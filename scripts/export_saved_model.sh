@@ -5,10 +5,11 @@
 # first. A frozen graph of another checkpoint than the one of TRAIN_DIR that all
 # steps use is an error.
 #
-# usage: [MODEL_NAME=…] [CHECKPOINT=newest] scripts/export_saved_model.sh [flags of
+# usage: [RUN=…] [MODEL_NAME=…] [CHECKPOINT=newest] scripts/export_saved_model.sh [flags of
 #        export_saved_model.py, --help lists them]
 set -euo pipefail
 program=tools/export_saved_model.py
+uses_run=1
 # shellcheck source=env_set.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../env_set.sh"
 "${PROJECT_DIR}/setup.sh" --quiet

@@ -4,10 +4,11 @@
 # phones, to EXPORT_DIR, with its labels and its step beside it. Prints the
 # accuracy of the model and of the graph on the validation photos.
 #
-# usage: [MODEL_NAME=…] [CHECKPOINT=newest] scripts/export_tflite.sh [flags of
+# usage: [RUN=…] [MODEL_NAME=…] [CHECKPOINT=newest] scripts/export_tflite.sh [flags of
 #        export_tflite.py, --help lists them]
 set -euo pipefail
 program=tools/export_tflite.py
+uses_run=1
 # shellcheck source=env_set.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../env_set.sh"
 "${PROJECT_DIR}/setup.sh" --quiet

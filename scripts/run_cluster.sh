@@ -27,6 +27,7 @@ if [[ -n "${NUM_WORKERS:-}" ]]; then
   flags+=(--num_workers="${NUM_WORKERS}")
 fi
 
+remember_run
 # Not nohup: it runs until training ends, so that a supervisor, a terminal or a
 # job queue can control it.
 exec "${VENV_PYTHON}" -u "${program}" "${flags[@]}" "$@"

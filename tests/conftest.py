@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import tempfile
 import zlib
 
 import pytest
@@ -12,6 +13,9 @@ sys.path.insert(0, ROOT)
 
 # Scripts started by tests use the engine that runs the tests.
 os.environ['ENGINE'] = 'tf2' if sys.prefix.endswith('-tf2') else 'tf1'
+# The user's own runs stay as they are, and so does the current one.
+_RUNS_DIR = tempfile.TemporaryDirectory(prefix='runs-')
+os.environ['RUNS_DIR'] = _RUNS_DIR.name
 # Expected values are those of float32, whatever the processor can do.
 os.environ['PRECISION'] = 'float32'
 

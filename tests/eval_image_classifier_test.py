@@ -22,6 +22,7 @@ from kits.trained_kit import CLASSES, MODEL, NAME, make_dataset, train
 from nets import nets_factory
 from preprocessing import preprocessing_factory
 from runs import checkpoints, run_info
+from training import run_lock
 
 PROGRAM = 'eval_image_classifier.py'
 
@@ -190,6 +191,25 @@ def test_evaluation_once_of_empty_folder_is_one_line_error(tmp_path):
   assert (done.returncode, done.stderr) == (
       1, 'eval_image_classifier.py: error: no checkpoint in the folder %s\n' %
       tmp_path)
+
+
+def test_evaluation_that_does_not_wait_needs_a_checkpoint_or_a_training(
+    run, tmp_path):
+  folder = tmp_path / 'output'
+  shutil.copytree(str(run), str(folder / 'colours_cifarnet' / 'train'))
+  flags = ('--eval_interval_secs=0', '--eval_timeout_secs=0',
+           '--nowait_for_run')
+  missing = folder / 'colors_cifarnet' / 'train'
+  message = 'there is no checkpoint in %s, and no process trains' % missing
+  with pytest.raises(InputError, match=re.escape(message)) as caught:
+    evaluate(missing, tmp_path / 'eval', *flags)
+  assert str(caught.value).endswith('; did you mean colours_cifarnet?')
+  with run_lock.hold(str(missing)):  # It trains: waits, until the timeout.
+    evaluate(missing, tmp_path / 'eval', *flags)
+  evaluate(missing, tmp_path / 'eval', *flags[:2])  # Waits as slim does.
+  assert not (tmp_path / 'eval').exists()
+  evaluate(folder / 'colours_cifarnet' / 'train', tmp_path / 'eval', *flags)
+  assert len(read_results(tmp_path / 'eval')) == 1
 
 
 def test_evaluation_fewer_records_than_in_manifest_is_an_input_error(

@@ -10,8 +10,9 @@ from typing import Iterator
 
 from common import locks
 from common.errors import InputError
+from runs import run_list
 
-FILE_NAME = 'train.pid'
+FILE_NAME = run_list.LOCK_FILE
 
 
 @contextlib.contextmanager

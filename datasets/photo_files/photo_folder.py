@@ -8,8 +8,9 @@ import unicodedata
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
 from common import threads
-from common.errors import InputError
+from common.errors import InputError, did_you_mean
 from compat import tf
+from datasets import public_sets
 from datasets.photo_files import folder_layout, photos, side_files
 
 
@@ -116,9 +117,19 @@ def check_is_folder(folder: str) -> None:
   """Raises InputError if there is no folder of photos at a path."""
   if not os.path.isdir(folder):
     raise InputError(
-        '%s at %s: it must hold one folder per class, with photos in each' %
+        '%s at %s: it must hold one folder per class, with photos in each%s' %
         ('a file instead of a folder of photos' if os.path.lexists(folder) else
-         'no folder of photos', folder))
+         'no folder of photos', folder, _similar_name(folder)))
+
+
+def _similar_name(folder):
+  """Returns which existing folder or public data set may be meant, or ''."""
+  parent, name = os.path.split(os.path.abspath(folder))
+  try:
+    others = [entry.name for entry in os.scandir(parent) if entry.is_dir()]
+  except OSError:
+    others = []
+  return did_you_mean(name, others + list(public_sets.PUBLIC_SETS))
 
 
 def check_is_outside(dataset_dir: str, folder: str) -> None:

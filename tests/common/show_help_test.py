@@ -144,7 +144,7 @@ def test_script_help_without_python_prints_the_comment(checkout, tmp_path):
     (tmp_path / tool).symlink_to(shutil.which(tool))
   done = run_help(checkout, 'run_eval.sh', PATH=str(tmp_path))
   assert done.returncode == 0
-  assert 'usage: [MODEL_NAME=…]' in done.stdout.decode()
+  assert 'usage: [RUN=…] [MODEL_NAME=…]' in done.stdout.decode()
   assert 'no Python here' in done.stdout.decode()
 
 

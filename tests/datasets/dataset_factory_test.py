@@ -127,6 +127,16 @@ def test_get_dataset_not_converted_names_folder_and_command(tmp_path, folder):
           folder) in message
 
 
+def test_get_dataset_not_converted_suggests_a_similar_data_set(tmp_path):
+  for name in ('flowers', 'birds'):
+    (tmp_path / (name + '.json')).write_text('{}')
+  with pytest.raises(InputError) as caught:
+    dataset_factory.get_dataset('flowrs', 'train', str(tmp_path))
+  assert ('run DATASET_NAME=flowrs DATASET_DIR=%s ./convert_tfrecord.sh, or ' %
+          tmp_path) in str(caught.value)
+  assert str(caught.value).endswith('; did you mean flowers?')
+
+
 def slim_example(label):
   """Returns an Example with slim's keys only."""
   encoded = dataset_kit.photo_bytes(label)

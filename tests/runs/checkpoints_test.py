@@ -75,6 +75,19 @@ def test_newest_and_resolve_ignore_the_folder_that_the_list_names(
     checkpoints.resolve(str(tmp_path / 'new'))
 
 
+@pytest.mark.parametrize('path, end', [
+    ('checkpoints/inception_v4.ckpt',
+     '; scripts/download_checkpoint.sh inception_v4 downloads it'),
+    ('mine/mobilenet_v1_1.0_192.ckpt', '; scripts/download_checkpoint.sh '
+     'mobilenet_v1_1.0_192 downloads it to checkpoints/'),
+    ('checkpoints/mine.ckpt', 'nor a file of that name exists')])
+def test_resolve_missing_published_checkpoint_names_its_download(
+    tmp_path, path, end):
+  with pytest.raises(InputError, match='no checkpoint at ') as caught:
+    checkpoints.resolve(str(tmp_path / path))
+  assert str(caught.value).endswith(end)
+
+
 @pytest.mark.parametrize('name', ['a[b]', 'a[', 'a\\b', 'a*', 'a?', 'a[b]/c'])
 def test_newest_and_resolve_path_with_pattern_characters_raise_input_error(
     tmp_path, name):

@@ -71,7 +71,7 @@ def run(project, name, *arguments, **variables):
   A call is (script, {variable: value}, [arguments]).
   """
   env = {key: value for key, value in os.environ.items()
-         if key not in RECORDED_VARIABLES}
+         if key not in (*RECORDED_VARIABLES, 'RUNS_DIR')}
   done = subprocess.run([str(project / 'scripts' / name), *arguments],
                         env=dict(env, **variables), capture_output=True,
                         text=True, cwd=str(project))

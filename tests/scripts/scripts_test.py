@@ -250,7 +250,7 @@ def test_stop_train_without_training_prints_that_none_is_running(chain):
 def test_env_set_variables_win_and_default_names_contain_the_network():
   code = 'source %s/env_set.sh; echo "$FROZEN_FILE|$TRAIN_DIR|$CHECKPOINT_PATH"'
   env = {key: value for key, value in os.environ.items()
-         if key not in ('MODEL_NAME', 'CHECKPOINT_PATH')}
+         if key not in ('MODEL_NAME', 'CHECKPOINT_PATH', 'RUNS_DIR')}
   stdout = subprocess.run(
       ['bash', '-euc', code % ROOT], capture_output=True, text=True, check=True,
       env=dict(env, MODEL_NAME='lenet', TRAIN_DIR='/x')).stdout
@@ -468,7 +468,7 @@ def test_quickstart_trains_on_the_sample_and_serves(tmp_path):
     listener.bind(('127.0.0.1', 0))
     port = str(listener.getsockname()[1])
   env = {key: value for key, value in os.environ.items()
-         if key in ('PATH', 'HOME', 'LANG', 'ENGINE')}
+         if key in ('PATH', 'HOME', 'LANG', 'ENGINE', 'RUNS_DIR')}
   env.update(SERVER_PORT=port, DATASET_DIR=str(tmp_path / 'data'),
              OUTPUT_DIR=str(tmp_path / 'out'),
              LOG_FILE=str(tmp_path / 'output.log'))
