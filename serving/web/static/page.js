@@ -171,6 +171,12 @@
         hasResults ? text.more : text.choose);
   }
 
+  function complain(sentence) {
+    const line = element('p', 'error', sentence);
+    line.setAttribute('role', 'alert');
+    cards.prepend(line);
+  }
+
   function addAll(files) {
     const most = Number(text.maxPhotos);
     const list = Array.from(files);
@@ -181,11 +187,8 @@
     cards.prepend(...jobs.map(function (job) { return job.card; }));
     queue.push(...jobs);
     count += jobs.length;
-    if (list.length > most) {
-      const line = element('p', 'error', text.tooMany);
-      line.setAttribute('role', 'alert');
-      cards.prepend(line);
-    }
+    if (list.length > most) complain(text.tooMany);
+    announcer.textContent = text.waiting;
     showCount();
     if (window.matchMedia(NARROW).matches) cards.firstChild.scrollIntoView();
     next();
@@ -235,8 +238,16 @@
     image.replaceWith(button);
     button.append(image);
     button.addEventListener('click', async function () {
-      const photo = await (await fetch(image.src)).blob();
-      addAll([new File([photo], label + '.jpg', {type: 'image/jpeg'})]);
+      try {
+        // The server may have changed to another graph since.
+        const reply = await fetch(image.src, {cache: 'force-cache'});
+        if (!reply.ok) throw new Error(reply.status);
+        const photo = await reply.blob();
+        addAll([new File([photo], label + '.jpg', {type: 'image/jpeg'})]);
+      } catch (error) {
+        setState(true);
+        complain(text.noAnswer);
+      }
     });
   });
   document.documentElement.classList.add('scripts');

@@ -181,6 +181,7 @@ def test_files_of_other_formats_show_an_error_on_their_cards(address, folder):
 
 def test_page_on_a_phone_in_chinese_fits_its_width(address, folder):
   with browser_kit.Browser('zh-CN', width=360, height=740) as browser:
+    browser.emulate(touch=True)
     browser.open(address)
     assert browser.value('document.documentElement.lang') == 'zh'
     browser.choose('#file', folder / 'grey.jpg')
@@ -193,6 +194,7 @@ def test_page_on_a_phone_in_chinese_fits_its_width(address, folder):
 
 def test_page_on_a_phone_fits_its_width(address, folder):
   with browser_kit.Browser(width=360, height=740) as browser:
+    browser.emulate(touch=True)
     browser.open(address)
     browser.choose('#file', folder / 'red.jpg', folder / 'grey.jpg')
     browser.wait_for(DONE % 2)
