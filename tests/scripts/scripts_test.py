@@ -131,6 +131,7 @@ def _upload_to_server(chain):
   lines = done.stdout.splitlines()
   assert lines[0] == 'HTTP 200'
   assert set(CLASSES) <= set(lines)
+  assert sum(line.endswith(' %') for line in lines) == len(CLASSES)
 
 
 @pytest.mark.slow
