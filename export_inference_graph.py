@@ -35,8 +35,8 @@ from nets import nets_factory
 from ood import detector, reference_bank
 from runs import checkpoints, run_info
 from runtime import forward_pass
-from serving.exports import comparison, export_folder
-from serving.model import graph_info, inference_graph
+from serving.exports import class_examples, comparison, export_folder
+from serving.model import example_photos, graph_info, inference_graph
 
 FLAGS = flags.FLAGS
 
@@ -60,6 +60,8 @@ class Export(NamedTuple):
   precision: Optional[str]
   # {optional output: why the graph has it or not}.
   reasons: Dict[str, str]
+  # {class: bytes of a JPEG}, for the page; None: --noexamples.
+  examples: Optional[Dict[str, bytes]]
 
 
 def define_flags():
@@ -128,6 +130,11 @@ def _define_freeze_flags():
       'If the frozen graph is computed with bfloat16, classify the validation '
       'photos with it and with float32, and print how many answers differ and '
       'by how much. That takes as long as an evaluation with each.')
+  flags.DEFINE_bool(
+      'examples', True,
+      'Write a training photo of each class beside the frozen graph, reduced '
+      'and without metadata, which the page of the server shows to its '
+      'visitors. --noexamples removes those of an earlier export.')
   flags.DEFINE_integer(
       'num_preprocessing_threads', 4,
       'Threads that decode and preprocess the photos of --known and '
@@ -191,7 +198,20 @@ def export_from_flags(prefix):
       input_kind=FLAGS.input_type, batch_size=batch_size,
       temperature=temperature, bank=bank,
       moving_average_decay=decay, precision=_precision_from_flags(run),
-      reasons=reasons)
+      reasons=reasons, examples=_examples_from_flags(run, labels, bank))
+
+
+def _examples_from_flags(run, labels, bank):
+  """Returns the example photos by class; None if there are none."""
+  if not FLAGS.examples or not FLAGS.checkpoint_path:
+    return None
+  examples, reason = class_examples.collect(
+      run, labels, bank,
+      FLAGS.dataset_name if FLAGS['dataset_name'].present else None,
+      FLAGS.dataset_dir)
+  if not examples:
+    tf.logging.info('No example photos: %s', reason)
+  return examples or None
 
 
 def _precision_from_flags(run):
@@ -343,6 +363,7 @@ def main(_):
   export = export_from_flags(prefix)
   options = export._asdict()
   reasons, decay = options.pop('reasons'), options.pop('moving_average_decay')
+  examples = options.pop('examples')
   with tf.Graph().as_default():
     info = inference_graph.build(is_training=FLAGS.is_training, **options)
     graph_def = inference_graph.to_graph_def(info)
@@ -355,6 +376,8 @@ def main(_):
     info = graph_info.read(frozen_def)
     kept = export_folder.keep_previous(
         (frozen, label_path), export_folder.read_frozen(frozen), info, reasons)
+    # First: a server loads them with the graph, when both are written.
+    _write_examples(frozen, info, examples)
     _write_graph(frozen, frozen_def, False,
                  'frozen graph of %s' % info.checkpoint)
     warnings = [kept] if kept else []
@@ -374,6 +397,16 @@ def _write_graph(path, graph_def, as_text, what):
           else graph_def.SerializeToString())
   files.write_output(path, data)
   print('Wrote %s: %s, %.1f MB' % (path, what, len(data) / 1e6))
+
+
+def _write_examples(frozen, info, examples):
+  content = examples and example_photos.to_bytes(info.checkpoint, examples)
+  example_photos.replace(frozen, content)
+  if content:
+    print('Wrote %s: %d training photos as examples for the page, %.1f MB; '
+          '--noexamples omits them' % (
+              example_photos.path_of(frozen), len(examples),
+              len(content) / 1e6))
 
 
 def _print_nodes(info):

@@ -112,6 +112,10 @@ def _define_network_flags():
   flags.DEFINE_bool(
       'page', True, 'Serve the page in addition to the API.')
   flags.DEFINE_bool(
+      'examples', True,
+      'Show the example photos that the export wrote beside the graph, one '
+      'training photo per class, on the page.')
+  flags.DEFINE_bool(
       'debug', False, 'Log every request. This does not start a debugger.')
   flags.DEFINE_enum(
       'access_log', None, ['common', 'json'],
@@ -297,6 +301,7 @@ def app_from_flags(service: Service, allowed_hosts: List[str],
       'TRUSTED_PROXY': trusted_proxy_from_flags(),
       'ACCESS_LOG': FLAGS.access_log,
       'PAGE': FLAGS.page,
+      'EXAMPLES': FLAGS.examples,
       'ALLOWED_HOSTS': allowed_hosts,
   }, metrics)
 

@@ -117,4 +117,6 @@ def assert_serves(engine, frozen, photo):
     server.terminate()
     server.wait()
   assert done.stdout.startswith('HTTP 200\n')
-  assert set(CLASSES) <= set(done.stdout.splitlines())
+  lines = done.stdout.splitlines()
+  assert set(CLASSES) <= set(lines)
+  assert sum(line.endswith(' %') for line in lines) == len(CLASSES)

@@ -67,6 +67,8 @@ def upload(url: str, path: str, timeout_secs: float = 60) -> Tuple[int, str]:
 def visible_text(page: str) -> List[str]:
   """Returns the lines of text that a page shows."""
   page = re.sub(r'(?is)<(head|style|script)\b.*?</\1>', ' ', page)
+  # What only scripts show.
+  page = re.sub(r'(?s)<(\w+)\b[^>]*\shidden>.*?</\1>', ' ', page)
   lines = html.unescape(re.sub(r'<[^>]+>', '\n', page)).split('\n')
   return [line.strip() for line in lines if line.strip()]
 

@@ -1,6 +1,6 @@
 """Keeps the files in an export folder consistent: one training step per name.
 
-  my_x_freeze.pb, my_x_freeze.label            the frozen graph
+  my_x_freeze.pb, .label, .examples            the frozen graph
   my_x.tflite, my_x_labels.txt, my_x_info.json the TensorFlow Lite model
   saved_model/my_x/N                           versions of the SavedModel
 

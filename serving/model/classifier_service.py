@@ -33,7 +33,7 @@ from common import files
 from common.errors import InputError
 from compat import tf
 from datasets.photo_files import photos
-from serving.model import evaluations, heap_memory
+from serving.model import evaluations, example_photos, heap_memory
 from serving.model.batching import Batcher, ShuttingDown
 from serving.model.classifier import Classifier, prepare
 from serving.model.deadlines import Deadline, DecodeSlots
@@ -92,6 +92,8 @@ class LoadedGraph(NamedTuple):
   info: Dict[str, Any]
   # Of the files that it was loaded from.
   signature: Optional[Signature]
+  # {class: its example photo}; empty if there are none.
+  examples: Dict[str, example_photos.Example]
 
 
 class GraphSource:
@@ -114,12 +116,17 @@ class GraphSource:
     """Returns a fingerprint of the current files; None: a file is missing.
 
     It holds the inode, size and time of change of each file: if two graphs
-    replace each other within one clock tick, at least one of these differs.
+    replace each other within one clock tick, at least one of these differs. The
+    file of example photos may be missing.
     """
     try:
       stats = [os.stat(path) for path in self._files]
     except OSError:
       return None
+    try:
+      stats.append(os.stat(example_photos.path_of(self.graph_file)))
+    except OSError:
+      pass
     return tuple((status.st_dev, status.st_ino, status.st_size,
                   status.st_mtime_ns) for status in stats)
 
@@ -135,6 +142,8 @@ class GraphSource:
     try:
       _check(classifier, self.graph_file)
       info = _model_info(classifier, self.graph_file)
+      examples = example_photos.read(self.graph_file, info['checkpoint'],
+                                     classifier.labels)
       if self.signature() != before:
         raise InputError('%r changed while it was being read' %
                          self.graph_file)
@@ -142,14 +151,14 @@ class GraphSource:
       classifier.close()
       raise
     tf.logging.info('Forward passes: %s', classifier.choice.describe())
-    return LoadedGraph(classifier, info, before)
+    return LoadedGraph(classifier, info, before, examples)
 
 
 class Service:
   """Classifies photos with the newest usable graph; safe in several threads.
 
-  serving/web uses `labels`, `predict_each`, `is_ready`, `model_info` and
-  `counts`.
+  serving/web uses `labels`, `examples`, `predict_each`, `is_ready`,
+  `model_info` and `counts`.
   """
 
   def __init__(self, source: GraphSource, reload_secs: float = 2.0,
@@ -203,6 +212,11 @@ class Service:
   def labels(self) -> List[str]:
     """The class names of the current graph."""
     return self._current.classifier.labels
+
+  @property
+  def examples(self) -> Dict[str, example_photos.Example]:
+    """The example photos of the current graph by class, perhaps not of all."""
+    return self._current.examples
 
   def predict_each(self, encoded_photos: Sequence[bytes],
                    deadline: Optional[Deadline] = None

@@ -63,6 +63,8 @@ DEFAULTS = {
     'ALLOWED_HOSTS': (hosts.ANY,),
     # Whether to serve the page as well as the API.
     'PAGE': True,
+    # Whether the page shows the example photos that were exported.
+    'EXAMPLES': True,
 }
 
 # Bytes that a request may hold in addition to one photo of the largest size:
@@ -111,7 +113,7 @@ def create_app(service: Service, config: Optional[Mapping[str, Any]] = None,
 
   Args:
     service: Service, or an object with its `labels`, `predict_each`,
-      `is_ready`, `model_info` and `counts`.
+      `is_ready`, `model_info`, `examples` and `counts`.
     config: dict that overrides DEFAULTS; sizes are in units of 2^20 bytes.
     metrics: Metrics that /metrics shows; None: new ones.
 

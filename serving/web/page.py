@@ -2,9 +2,11 @@
 
 It works without JavaScript: the form posts to /, and the response is a page.
 With JavaScript, static/page.js posts each photo to / separately, requests JSON,
-and shows the result beside the photo. A form on another site is refused
-(same_site.py), so that no page of another site can make a visitor's browser
-send photos to a server inside the visitor's network.
+and shows the result beside the photo. The page also has the network and its
+measured accuracy, and the classes with an example photo of each, if the export
+wrote some. A form on another site is refused (same_site.py), so that no page of
+another site can make a visitor's browser send photos to a server inside the
+visitor's network.
 """
 
 import base64
@@ -24,6 +26,7 @@ from serving.model.deadlines import (
 from serving.web import (
   api,
   app_state,
+  model_facts,
   negotiation,
   request_photos,
   same_site,
@@ -32,7 +35,7 @@ from serving.web import (
 )
 from serving.web.app_state import AppState
 from serving.web.refusals import Refused
-from serving.web.score_table import ScoreRow, none_of_text, top_rows
+from serving.web.score_table import ScoreRow, top_rows
 
 # Total bytes of the previews on one response page, before base64: a page with
 # 16 previews has about 1.5 MB.
@@ -42,6 +45,9 @@ _PREVIEW_BYTES = 8 * 2 ** 20
 # size. Photos of a larger weight (photos.weight_of) get no preview.
 _MAX_WEIGHT = 16 * 10 ** 6
 _PREVIEW_SLOTS = DecodeSlots(os.cpu_count() or 1)
+
+# Seconds for which browsers keep an example photo.
+_EXAMPLE_SECONDS = 3600
 
 blueprint = flask.Blueprint('page', __name__)
 
@@ -64,9 +70,23 @@ def form() -> flask.Response:
   """Shows the form."""
   state = app_state.current()
   response = flask.make_response(flask.render_template(
-      'form.html', labels=state.service.labels, **template_values(state)))
+      'form.html', facts=model_facts.describe(
+          negotiation.language(), state.service.model_info()),
+      **template_values(state)))
   same_site.set_cookie(response)
   return response
+
+
+@blueprint.route('/examples/<name>.jpg', methods=['GET'])
+def example(name: str) -> flask.Response:
+  """Returns the example photo of a class, named by its content."""
+  for photo in _examples(app_state.current()).values():
+    if photo.name == name:
+      response = flask.Response(photo.data, mimetype='image/jpeg')
+      response.cache_control.private = True
+      response.cache_control.max_age = _EXAMPLE_SECONDS
+      return response
+  raise Refused('not_found')
 
 
 @blueprint.route('/', methods=['POST'])
@@ -104,9 +124,14 @@ def template_values(state: AppState) -> Dict[str, Any]:
       'media_types': ','.join('image/' + name.lower()
                               for name in uploads.ACCEPTED),
       'max_photos': config['MAX_PHOTOS'],
-      'none_of': none_of_text(state.service.labels,
-                              texts.none_of_words(language)),
-      # static/page.js inserts the name.
+      'classes': state.service.labels,
+      'examples': _examples(state),
+      'none_of': _none_of(text, state.service.labels),
+      # static/page.js inserts the names and numbers in braces.
+      'of_file': text['of_file'] % ('{file}', '{text}'),
+      'photos_done': text['photos_done'] % {'done': '{done}',
+                                            'count': '{count}'},
+      'try_example': text['try_example'] % '{label}',
       'too_large': texts.message(language, Refused(
           'too_large', max_mb=config['MAX_UPLOAD_MB']
       ).with_file_name('{file}')),
@@ -114,6 +139,15 @@ def template_values(state: AppState) -> Dict[str, Any]:
           'too_many_photos', most=config['MAX_PHOTOS'])),
       'max_bytes': config['MAX_UPLOAD_MB'] * 2 ** 20,
   }
+
+
+def _examples(state):
+  """Returns {class: its example_photos.Example}, {} if none are shown."""
+  return state.service.examples if state.config['EXAMPLES'] else {}
+
+
+def _none_of(text, labels):
+  return text['none_of'] % {'count': len(labels)}
 
 
 def _cards(state, results):
@@ -133,7 +167,7 @@ def _cards(state, results):
     # The graph may have been replaced since.
     labels = result.prediction.labels or state.service.labels
     if result.prediction.known is False:
-      unknown = none_of_text(labels, texts.none_of_words(language))
+      unknown = _none_of(texts.for_language(language), labels)
     rows = top_rows(result.prediction.scores, labels,
                     state.config['NUM_TOP_PREDICTIONS'])
     cards.append(Card(photo, rows, unknown, None))

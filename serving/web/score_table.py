@@ -40,17 +40,13 @@ def top_rows(scores: np.ndarray, labels: Sequence[str],
           for label, score in zip(*top_classes(scores, labels, count))]
 
 
-def none_of_text(labels: Sequence[str], words: Tuple[str, str, str] = (
-    'none of: %s', '%s and %d others', ', ')) -> str:
-  """Returns the text for a photo that is none of the classes.
+def none_of_text(labels: Sequence[str]) -> str:
+  """Returns the line for a photo that is none of the classes.
 
   Args:
     labels: names of the classes.
-    words: the sentence, the text for further classes that are not listed, and
-      the separator.
   """
-  sentence, more, comma = words
-  names = comma.join(labels[:_MAX_LISTED])
+  names = ', '.join(labels[:_MAX_LISTED])
   if len(labels) > _MAX_LISTED:
-    names = more % (names, len(labels) - _MAX_LISTED)
-  return sentence % names
+    names = '%s and %d others' % (names, len(labels) - _MAX_LISTED)
+  return 'none of: %s' % names

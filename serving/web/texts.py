@@ -7,7 +7,7 @@ Both tables have the same keys, with the same placeholders; app_test.py
 checks that.
 """
 
-from typing import Any, Dict, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Optional, Sequence, Union
 
 from datasets.photo_files import formats
 from serving.web.refusals import Refused
@@ -19,7 +19,7 @@ _EN = {
     'title': 'Which class is it?',
     'failed': 'That did not work',
     'choose': 'Choose one or several photos',
-    'drop': ', or drop them here, or paste one',
+    'drop': 'or drop them here, or paste one',
     'classify': 'Classify',
     'limits': '%(accepted)s, up to %(max_mb)d MB each, %(max_photos)d at once.',
     'kept': 'Photos are kept on this server for at most %s, without their '
@@ -32,16 +32,32 @@ _EN = {
     'scores': 'Class scores, largest first',
     'photo': 'The photo that was classified',
     'unknown': 'The photo is not like those that the classifier has learnt '
-               'from. The scores below compare its classes, as if it were one '
-               'of them.',
-    'none_of': 'None of: %s',
-    'others': '%s and %d others',
+               'from.',
+    'none_of': 'None of the %(count)d classes',
+    'forced': 'If it had to be one of them',
+    'network': 'Network %(name)s',
+    'accuracy': '%(percent)s of %(photos)s correct',
+    'interval': '95 %% interval %(low)s to %(high)s',
+    'measured': 'measured on %(date)s',
+    'test_photos': '%(count)d test photos',
+    'validation_photos': '%(count)d validation photos',
+    'train_photos': '%(count)d training photos',
+    'split_photos': 'the %(split)s photos',
+    'examples': 'One training photo of each.',
+    'try_them': 'Click one to classify it.',
+    'try_example': 'Classify the training photo: %s',
     'comma': ', ',
     'or': '%s or %s',
     'format': '%s',
     'of_file': '%s: %s',
     'results': 'Results',
     'another': 'Another one',
+    'choose_photos': 'Choose photos',
+    'more': 'More photos',
+    'camera': 'Take a photo',
+    'clear_results': 'Clear',
+    'cleared': 'The results are cleared.',
+    'photos_done': '%(done)s of %(count)s photos classified',
     'waiting': 'Classifying…',
     'queued': 'The server is busy; trying again…',
     'no_answer': 'The server does not respond. Please try again.',
@@ -52,7 +68,7 @@ _ZH = {
     'title': '这是哪一类？',
     'failed': '没有成功',
     'choose': '选择一张或多张照片',
-    'drop': '，也可以拖放到这里，或者粘贴一张',
+    'drop': '也可以拖放到这里，或者粘贴一张',
     'classify': '识别',
     'limits': '%(accepted)s，每张不超过 %(max_mb)d MB，'
               '一次最多 %(max_photos)d 张。',
@@ -64,16 +80,32 @@ _ZH = {
     'classes': '共 %(count)d 个类别',
     'scores': '各类别的得分，从高到低',
     'photo': '被识别的照片',
-    'unknown': '这张照片与分类器学过的照片不相像。'
-               '下面的得分只是在它的类别之间作比较，好像它属于其中之一。',
-    'none_of': '都不是：%s',
-    'others': '%s等，另有 %d 类',
+    'unknown': '这张照片与分类器学过的照片不相像。',
+    'none_of': '不属于这 %(count)d 个类别',
+    'forced': '如果一定要选一类',
+    'network': '网络 %(name)s',
+    'accuracy': '%(photos)s中 %(percent)s 正确',
+    'interval': '95 %% 置信区间 %(low)s 至 %(high)s',
+    'measured': '测于 %(date)s',
+    'test_photos': '%(count)d 张测试照片',
+    'validation_photos': '%(count)d 张验证照片',
+    'train_photos': '%(count)d 张训练照片',
+    'split_photos': '%(split)s 照片',
+    'examples': '每类一张训练照片。',
+    'try_them': '点击即可识别。',
+    'try_example': '识别训练照片：%s',
     'comma': '、',
     'or': '%s 或 %s',
     'format': ' %s',
     'of_file': '%s：%s',
     'results': '结果',
     'another': '再来一张',
+    'choose_photos': '选择照片',
+    'more': '再选照片',
+    'camera': '拍照',
+    'clear_results': '清除',
+    'cleared': '结果已清除。',
+    'photos_done': '已识别 %(done)s / %(count)s 张照片',
     'waiting': '正在识别……',
     'queued': '服务器正忙，正在重试……',
     'no_answer': '服务器没有响应，请再试一次。',
@@ -233,9 +265,3 @@ def error_json(language: str, refused: Refused) -> Dict[str, Any]:
   """Returns the JSON object of the API for an error, as a dict."""
   return {'error': {'code': refused.code,
                     'message': message(language, refused)}}
-
-
-def none_of_words(language: str) -> Tuple[str, str, str]:
-  """Returns the `words` for serving.web.score_table.none_of_text."""
-  table = for_language(language)
-  return table['none_of'], table['others'], table['comma']

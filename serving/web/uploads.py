@@ -114,19 +114,20 @@ def _size_by_reader(data):
 _SIZES = {'JPEG': jpeg_markers.size_of, 'PNG': _png_size}
 
 
-def preview(data: bytes, max_pixels: int) -> bytes:
+def preview(data: bytes, max_pixels: int, side: int = _PREVIEW_SIDE) -> bytes:
   """Returns a small upright JPEG, as bytes, that contains nothing but pixels.
 
   Args:
     data: bytes of a photo.
     max_pixels: largest width times height that is decoded.
+    side: longer side of the result in pixels, if the photo is larger.
 
   Raises:
     PhotoError: the photo cannot be decoded.
   """
   encoded = photos.normalize_photo(data, max_pixels).encoded
   image = Image.open(io.BytesIO(encoded), formats=['JPEG'])
-  image.thumbnail((_PREVIEW_SIDE, _PREVIEW_SIDE))
+  image.thumbnail((side, side))
   image.info = {}  # Pillow would copy a comment.
   stream = io.BytesIO()
   image.save(stream, 'JPEG', quality=_PREVIEW_QUALITY)

@@ -156,6 +156,20 @@ class Browser:
       self.send('Input.dispatchMouseEvent', type=kind, x=x, y=y, button='left',
                 clickCount=1)
 
+  def press(self, key):
+    """Presses a key, such as Tab or Enter."""
+    code = {'Tab': 9, 'Enter': 13, ' ': 32}[key]
+    for kind in ('keyDown', 'keyUp'):
+      text = {'text': '\r'} if (kind, key) == ('keyDown', 'Enter') else {}
+      self.send('Input.dispatchKeyEvent', type=kind, key=key,
+                windowsVirtualKeyCode=code, **text)
+
+  def emulate(self, scheme='light', touch=False):
+    """Emulates a colour scheme, and a screen that is touched."""
+    self.send('Emulation.setEmulatedMedia', features=[
+        {'name': 'prefers-color-scheme', 'value': scheme}])
+    self.send('Emulation.setTouchEmulationEnabled', enabled=touch)
+
   def drop(self, x, y, *paths):
     """Drags files over the page and drops them there."""
     for kind in ('dragEnter', 'dragOver', 'drop'):

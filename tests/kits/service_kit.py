@@ -27,6 +27,7 @@ class FakeService:
       is a PhotoError.
     known: value of `known` in each prediction.
     ready: result of is_ready.
+    examples: {class: example_photos.Example}.
   """
 
   def __init__(self, labels=LABELS, scores=SCORES):
@@ -36,6 +37,7 @@ class FakeService:
     self.error = None
     self.known = None
     self.ready = True
+    self.examples = {}
 
   def predict_each(self, data, deadline=None):
     if isinstance(self.error, photos.PhotoError):

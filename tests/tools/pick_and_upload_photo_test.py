@@ -13,7 +13,8 @@ from kits.trained_kit import NAME, colour_photo, make_dataset
 from tools import pick_photo, upload_photo
 
 PAGE = ('<html><head><title>no</title></head><body><p>red &amp; round</p>'
-        '<script>no()</script><b>97 %</b></body></html>')
+        '<script>no()</script><span id="a" hidden>no</span>'
+        '<b>97 %</b></body></html>')
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def test_upload_without_photo_or_server_names_flag(server, tmp_path):
     upload_photo.upload('http://127.0.0.1:1/', str(tmp_path / 'x'))
 
 
-def test_visible_text_omits_title_and_scripts():
+def test_visible_text_omits_title_scripts_and_what_is_hidden():
   assert upload_photo.visible_text(PAGE) == ['red & round', '97 %']
 
 

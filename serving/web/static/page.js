@@ -1,21 +1,27 @@
-// Shows results without reloading: photos that are chosen, dropped or pasted are
-// posted to the form's address one by one, and each gets a card with a preview
-// and its scores. All texts are in the form's data attributes, in the visitor's
-// language.
+// Shows results without reloading: photos that are chosen, taken, dropped or
+// pasted are posted to the form's address one by one, and each gets a card with
+// a preview and its scores. All texts are in the form's data attributes, in the
+// visitor's language.
 'use strict';
 
 (function () {
   const form = document.getElementById('upload');
-  const input = document.getElementById('file');
   const results = document.getElementById('results');
   const cards = document.getElementById('cards');
   if (!form || !window.fetch || !window.URL) return;
   const text = form.dataset;
+  const clear = document.getElementById('clear');
+  const announcer = document.getElementById('announcer');
   // While the server classifies one photo, the next one is uploaded.
   const MAX_UPLOADS = 2;
   const MAX_TRIES = 5;
-  const queue = [];
+  // Width in pixels below which one result fills the screen, as in style.css.
+  const NARROW = '(max-width: 32rem)';
+  let queue = [];
   let running = 0;
+  // Of the photos on the page: how many there are, and how many have scores.
+  let count = 0;
+  let done = 0;
 
   function element(name, className, content) {
     const made = document.createElement(name);
@@ -24,79 +30,112 @@
     return made;
   }
 
-  function fail(card, sentence) {
-    const line = element('p', 'error', sentence);
-    line.setAttribute('role', 'alert');
-    card.querySelector('.status').replaceWith(line);
+  function fill(template, values) {
+    return template.replace(/{(\w+)}/g, function (whole, name) {
+      return name in values ? values[name] : whole;
+    });
   }
 
-  function show(card, photo) {
+  function showCount() {
+    document.getElementById('done').textContent = fill(
+        text.done, {done: done, count: count});
+  }
+
+  function fail(job, sentence) {
+    const status = job.card.querySelector('.status');
+    if (!status) return;
+    const line = element('p', 'error', sentence);
+    line.setAttribute('role', 'alert');
+    status.replaceWith(line);
+    job.card.classList.add('failed');
+    // The server's sentences begin with the name of the file.
+    if (sentence.startsWith(job.file.name)) job.card.querySelector('.file').remove();
+  }
+
+  function makeTable(photo) {
     const table = element('table', 'scores');
     table.append(element('caption', '', text.scores));
     const body = table.createTBody();
     photo.classes.forEach(function (label, index) {
-      const score = photo.probabilities[index];
       const row = body.insertRow();
       const name = element('th', '', label);
       name.scope = 'row';
-      const percent = element('td', 'percent', (100 * score).toFixed(1) + ' %');
       const bar = element('td', 'bar');
       const progress = element('progress');
       progress.max = 1;
-      progress.value = score;
+      progress.value = photo.probabilities[index];
       progress.setAttribute('aria-label', label);
       bar.append(progress);
-      row.append(name, percent, bar);
+      row.append(name, element('td', 'percent', percent(photo, index)), bar);
     });
+    return table;
+  }
+
+  function percent(photo, index) {
+    return (100 * photo.probabilities[index]).toFixed(1) + ' %';
+  }
+
+  function show(job, photo) {
     const unknown = photo.known === false;
     const heading = element('h3', '', unknown ? text.noneOf : photo.classes[0]);
-    card.querySelector('.status').replaceWith(heading);
-    if (unknown) heading.after(element('p', 'note', text.unknown));
-    card.querySelector('.result').append(table);
+    const result = job.card.querySelector('.result');
+    job.card.querySelector('.status').replaceWith(heading);
+    if (unknown) {
+      const forced = element('details', 'forced');
+      forced.append(element('summary', '', text.forced), makeTable(photo));
+      heading.after(element('p', 'note', text.unknown));
+      result.append(forced);
+    } else {
+      result.append(makeTable(photo));
+    }
+    done++;
+    announcer.textContent = fill(text.ofFile, {
+      file: job.file.name,
+      text: heading.textContent + (unknown ? '' : ', ' + percent(photo, 0)),
+    });
   }
 
   function wait(seconds) {
-    return new Promise(function (done) { setTimeout(done, 1000 * seconds); });
+    return new Promise(function (resolve) { setTimeout(resolve, 1000 * seconds); });
   }
 
-  async function post(file, card) {
+  async function post(job) {
     for (let tries = 1; ; tries++) {
       const body = new FormData();
-      body.append('file', file);
+      body.append('file', job.file);
       const response = await fetch(form.action, {
         method: 'POST', body: body, headers: {Accept: 'application/json'},
+        signal: job.abort.signal,
       });
       const retryAfter = response.headers.get('Retry-After');
       if (![429, 503].includes(response.status) || !retryAfter || tries === MAX_TRIES) {
         return response.json();
       }
-      card.querySelector('.status').textContent = text.queued;
+      job.card.querySelector('.status').textContent = text.queued;
       await wait(Math.min(Number(retryAfter) || 1, 30));
     }
   }
 
-  async function classify(file, card) {
-    if (file.size > Number(text.maxBytes)) {
-      return fail(card, text.tooLarge.split('{file}').join(file.name));
+  async function classify(job) {
+    if (job.file.size > Number(text.maxBytes)) {
+      return fail(job, fill(text.tooLarge, {file: job.file.name}));
     }
-    let reply;
-    try {
-      reply = await post(file, card);
-    } catch (error) {
-      return fail(card, text.noAnswer);
-    }
-    if (reply.error) return fail(card, reply.error.message);
-    show(card, reply.photos[0]);
+    const reply = await post(job);
+    if (job.abort.signal.aborted) return;
+    if (reply.error) return fail(job, reply.error.message);
+    if (reply.photos[0].error) return fail(job, reply.photos[0].error.message);
+    show(job, reply.photos[0]);
   }
 
   function next() {
     while (running < MAX_UPLOADS && queue.length) {
       const job = queue.shift();
       running++;
-      classify(job.file, job.card).catch(function () {
-        fail(job.card, text.noAnswer);
+      classify(job).catch(function () {
+        if (!job.abort.signal.aborted) fail(job, text.noAnswer);
       }).finally(function () {
         running--;
+        showCount();
         next();
       });
     }
@@ -104,6 +143,7 @@
 
   function makeJob(file) {
     const card = element('article', 'card');
+    card.append(element('p', 'file', file.name));
     card.append(element('p', 'status note', text.waiting));
     const result = element('div', 'result');
     const image = element('img', 'photo');
@@ -118,30 +158,60 @@
     });
     result.append(image);
     card.append(result);
-    return {file: file, card: card};
+    return {file: file, card: card, abort: abort};
+  }
+
+  // Ends the requests of the photos on the page.
+  let abort = new AbortController();
+
+  function setState(hasResults) {
+    results.hidden = clear.hidden = !hasResults;
+    document.body.classList.toggle('has-results', hasResults);
+    document.getElementById('choose').textContent = (
+        hasResults ? text.more : text.choose);
+  }
+
+  function complain(sentence) {
+    const line = element('p', 'error', sentence);
+    line.setAttribute('role', 'alert');
+    cards.prepend(line);
   }
 
   function addAll(files) {
     const most = Number(text.maxPhotos);
     const list = Array.from(files);
     if (!list.length) return;
-    results.hidden = false;
+    setState(true);
     const jobs = list.slice(0, most).map(makeJob);
     // The newest selection comes first, with its photos in their order.
     cards.prepend(...jobs.map(function (job) { return job.card; }));
     queue.push(...jobs);
-    if (list.length > most) {
-      cards.prepend(element('p', 'error', text.tooMany));
-    }
+    count += jobs.length;
+    if (list.length > most) complain(text.tooMany);
+    announcer.textContent = text.waiting;
+    showCount();
+    if (window.matchMedia(NARROW).matches) cards.firstChild.scrollIntoView();
     next();
   }
 
-  form.addEventListener('submit', function (event) {
-    event.preventDefault();
-    addAll(input.files);
-    form.reset();
+  clear.addEventListener('click', function () {
+    abort.abort();
+    abort = new AbortController();
+    queue = [];
+    count = done = 0;
+    cards.replaceChildren();
+    setState(false);
+    announcer.textContent = text.cleared;
+    document.getElementById('file').focus();
   });
-  input.addEventListener('change', function () { form.requestSubmit(); });
+  form.addEventListener('submit', function (event) { event.preventDefault(); });
+  form.querySelectorAll('input[type=file]').forEach(function (input) {
+    input.addEventListener('change', function () {
+      const files = Array.from(input.files);
+      form.reset();  // So that the same file can be chosen again.
+      addAll(files);
+    });
+  });
   document.addEventListener('paste', function (event) {
     if (event.clipboardData.files.length) event.preventDefault();
     addAll(event.clipboardData.files);
@@ -158,6 +228,29 @@
     document.body.classList.remove('dropping');
     addAll(event.dataTransfer.files);
   });
+
+  // An example becomes a button that classifies it.
+  document.querySelectorAll('img.example').forEach(function (image) {
+    const button = element('button', 'try');
+    const label = image.dataset.label;
+    button.type = 'button';
+    button.setAttribute('aria-label', fill(text.tryExample, {label: label}));
+    image.replaceWith(button);
+    button.append(image);
+    button.addEventListener('click', async function () {
+      try {
+        // The server may have changed to another graph since.
+        const reply = await fetch(image.src, {cache: 'force-cache'});
+        if (!reply.ok) throw new Error(reply.status);
+        const photo = await reply.blob();
+        addAll([new File([photo], label + '.jpg', {type: 'image/jpeg'})]);
+      } catch (error) {
+        setState(true);
+        complain(text.noAnswer);
+      }
+    });
+  });
+  document.documentElement.classList.add('scripts');
   document.querySelectorAll('.scripted').forEach(function (part) {
     part.hidden = false;
   });

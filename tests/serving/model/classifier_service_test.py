@@ -16,7 +16,12 @@ from datasets.photo_files.photos import PhotoError
 from kits import server_load_kit as load_kit
 from kits import serving_kit as kit
 from runtime import forward_pass
-from serving.model import classifier_service, deadlines, evaluations
+from serving.model import (
+  classifier_service,
+  deadlines,
+  evaluations,
+  example_photos,
+)
 from serving.model.batching import ShuttingDown
 from serving.model.classifier import Classifier
 
@@ -277,6 +282,29 @@ def test_reload_changed_graph_serves_later_requests(serve, path, graphs):
       prediction.scores, classify_alone(graphs[1], photo), atol=1e-5)
   assert service.model_info()['classes'] == OTHER_LABELS
   assert service.model_info()['sha256'] != info_before['sha256']
+  assert failed_swap_count(service) == 0
+
+
+def test_reload_changed_graph_changes_examples_and_evaluation(
+    serve, path, graphs, tmp_path):
+  def write_examples(label):
+    example_photos.replace(str(path), example_photos.to_bytes(
+        'model.ckpt-7', {label: kit.make_photo(3)}))
+
+  write_examples(kit.LABELS[0])
+  service = serve()
+  assert list(service.examples) == kit.LABELS[:1]
+  assert service.model_info()['evaluation'] is None
+  write_lines(tmp_path / 'metrics.jsonl', json.dumps(
+      dict(checkpoint='model.ckpt-7', split='test', accuracy=0.75)))
+  write_examples(OTHER_LABELS[1])
+  load_kit.replace_file(graphs[1], path)
+  load_kit.wait_until(lambda: service.labels == OTHER_LABELS)
+  assert list(service.examples) == OTHER_LABELS[1:2]
+  assert service.model_info()['evaluation']['accuracy'] == 0.75
+  # Examples that are removed are no longer shown.
+  example_photos.replace(str(path), None)
+  load_kit.wait_until(lambda: not service.examples)
   assert failed_swap_count(service) == 0
 
 

@@ -15,8 +15,9 @@ from datasets.photo_files import photos
 from datasets.photo_files.photos import PhotoError
 from kits import service_kit as kit
 from kits.helpers import ROOT
+from serving.model import example_photos
 from serving.model.batching import Busy, ShuttingDown
-from serving.web import refusals, score_table, texts
+from serving.web import model_facts, refusals, score_table, texts
 
 
 @pytest.fixture
@@ -65,15 +66,25 @@ def visible_text(text):
   return re.sub(r'(?s)<[^>]*>', ' ', text)
 
 
-def test_upload_unknown_photo_shows_none_of_above_the_scores(client, service):
+def test_upload_unknown_photo_folds_the_scores_away(client, service):
   service.known = True
   text = post(client, kit.photo()).get_data(as_text=True)
   assert 'None of' not in visible_text(text)
   service.known = False
   text = post(client, kit.photo()).get_data(as_text=True)
-  assert '<h1>None of: daisy, tulip, rose</h1>' in text
-  assert text.index('None of: daisy') < text.index('<table')
-  assert rows_of(text)[0] == ('tulip', '70.0 %')
+  assert '<h1>None of the 3 classes</h1>' in text
+  folded = re.search(r'(?s)<details class="forced">(.*?)</details>', text)
+  assert '<summary>If it had to be one of them</summary>' in folded.group(1)
+  assert rows_of(folded.group(1))[0] == ('tulip', '70.0 %')
+  assert text.count('<table') == 1
+  assert 'open' not in re.search('<details class="forced"[^>]*>', text).group()
+
+
+def test_pages_list_the_classes_once(client, service):
+  service.known = False
+  for page in (client.get('/'), post(client, kit.photo(), kit.photo('PNG'))):
+    text = page.get_data(as_text=True)
+    assert re.findall(r'<li><span>(\w+)</span></li>', text) == service.labels
 
 
 def test_upload_several_photos_shows_one_card_per_photo(client):
@@ -111,7 +122,7 @@ def test_upload_unknown_photo_escapes_the_classes():
   service = kit.FakeService(['<b>a</b>', 'b'], (0.6, 0.4))
   service.known = False
   text = post(kit.make_client(service), kit.photo()).get_data(as_text=True)
-  assert 'None of: &lt;b&gt;a&lt;/b&gt;, b' in text and '<b>a' not in text
+  assert '&lt;b&gt;a&lt;/b&gt;' in text and '<b>a' not in text
 
 
 @pytest.mark.parametrize('name', [
@@ -256,6 +267,59 @@ def test_pages_links_are_relative_to_the_first_page(client, path, base):
     assert sorted(links) == sorted([
         base, base + 'static/icon.svg', base + 'static/page.js',
         base + 'static/style.css'])
+
+
+@pytest.fixture
+def example(service):
+  photo = example_photos.Example('0123456789abcdef', kit.photo())
+  service.examples = {'daisy': photo}
+  return photo
+
+
+def test_examples_of_classes_are_served(client, service, example):
+  text = client.get('/').get_data(as_text=True)
+  assert re.findall(r'<img class="example" src="([^"]*)"', text) == [
+      './examples/0123456789abcdef.jpg']
+  photo = client.get('/examples/0123456789abcdef.jpg')
+  assert photo.status_code == 200 and photo.data == example.data
+  assert photo.mimetype == 'image/jpeg'
+  assert photo.headers['Cross-Origin-Resource-Policy'] == 'same-origin'
+  for path in ('/examples/0.jpg', '/examples/', '/examples/a%2fb.jpg'):
+    assert client.get(path).status_code == 404
+
+
+def test_examples_are_not_served_without_the_setting(service, example):
+  client = kit.make_client(service, EXAMPLES=False)
+  assert 'class="example"' not in client.get('/').get_data(as_text=True)
+  assert client.get('/examples/%s.jpg' % example.name).status_code == 404
+
+
+def test_form_shows_the_network_and_its_accuracy(client, service, monkeypatch):
+  evaluation = {'split': 'test', 'photos': 60, 'accuracy': np.float32(0.875),
+                'accuracy_interval_95': [0.75, 0.9375],
+                'time': '2026-11-29T03:21:07Z'}
+  monkeypatch.setattr(service, 'model_info', lambda: {
+      'name': 'mobilenet_v1', 'evaluation': evaluation})
+  text = ' '.join(visible_text(client.get('/').get_data(as_text=True)).split())
+  assert ('Network mobilenet_v1 · 87.5 % of 60 test photos correct · 95 % '
+          'interval 75.0 % to 93.8 % · measured on 2026-11-29') in text
+  text = client.get('/', headers={'Accept-Language': 'zh'}).get_data(
+      as_text=True)
+  assert '60 张测试照片中 87.5 % 正确' in text and '2026-11-29' in text
+
+
+@pytest.mark.parametrize('evaluation, facts', [
+    (None, []), ({}, []), ({'accuracy': 'high'}, []),
+    ({'accuracy': float('nan')}, []), ({'accuracy': 2}, []),
+    ({'accuracy': 0.5, 'split': '<b>', 'photos': 'x', 'time': '<b>',
+      'accuracy_interval_95': ['a', 1]},
+     ['50.0 % of the <b> photos correct']),
+    ({'accuracy': 0.5, 'split': 'validation', 'accuracy_interval_95': 3},
+     ['50.0 % of the validation photos correct'])])
+def test_model_facts_leave_out_what_is_unknown_or_damaged(evaluation, facts):
+  info = {'name': 'a', 'evaluation': evaluation}
+  assert model_facts.describe('en', info) == ['Network a'] + facts
+  assert model_facts.describe('en', {'name': None}) == []
 
 
 def test_prefix_without_slash_redirects_to_the_page(client):
