@@ -68,6 +68,10 @@ def define_flags() -> None:
       'known', True,
       'Count and show the photos that out-of-distribution detection refuses.')
   flags.DEFINE_integer(
+      'num_per_cell', 6,
+      'Photos to show for each cell of the confusion matrix; 0: none, nor for '
+      'the classes.', lower_bound=0)
+  flags.DEFINE_integer(
       'num_refused', 12, 'Refused photos to show.', lower_bound=0)
   flags.DEFINE_float(
       'moving_average_decay', None,
@@ -220,6 +224,8 @@ def main(_: List[str]) -> None:
       options_from_flags())
   fitted, note = fit_temperature(results, checkpoint, decay)
   wrong = wrong_photos.find(results, FLAGS.num_wrong)
+  reported = run_results.reported(results)
+  cells = wrong_photos.find_by_cell(reported, FLAGS.num_per_cell)
   given, flags_note = run_facts.read_flags(train_dir)
   page = html_report.render(html_report.Report(
       run=run, checkpoint=checkpoint,
@@ -232,9 +238,11 @@ def main(_: List[str]) -> None:
       skipped=run_facts.read_skipped(run.dataset_dir, run.dataset_name),
       training_photos=run_facts.training_photos(run.dataset_dir,
                                                 run.dataset_name),
-      versions=run_facts.versions()))
+      versions=run_facts.versions(),
+      weights=run_facts.count_weights(checkpoint), cells=cells,
+      cell_pictures=wrong_photos.pictures(cells, results,
+                                          wrong_photos.CELL_SIDE)))
   files.write_text(output, page)
-  reported = run_results.reported(results)
   print('Wrote %s: accuracy %.4f on %d %s photos' %
         (output, reported.metrics.accuracy, reported.metrics.photos,
          reported.name))

@@ -304,7 +304,7 @@ def test_report_shows_histogram_and_refused_photos_with_the_nearest(
         split, PHOTOS[split], result['refused']) in page
   assert counts['validation'] == bank.refused == 1
   num_shown = sum(counts.values())
-  assert page.count('The threshold was set with these photos.') == 1
+  assert page.count('the threshold of refusal was set with them') == 1
   assert 'aria-label="Share of the photos over known score"' in page
   assert page.count('<strong>refused</strong>') == num_shown
   assert page.count('<img src="data:image/jpeg') == 4 * num_shown
@@ -330,4 +330,4 @@ def test_report_of_another_data_set_does_not_say_its_photos_set_the_threshold(
   page = report(train_dir, '--dataset_name=other',
                 '--dataset_dir=%s' % tmp_path)
   assert 'set with 21 validation photos' in page
-  assert 'The threshold was set with these photos.' not in page
+  assert 'the threshold of refusal was set' not in page
