@@ -25,8 +25,8 @@ from runs import checkpoints
 
 FILE_NAME = 'calibration.json'
 
-# Most bins of equal width of the reliability diagram, as in the paper's figures.
-# There are fewer if they would have fewer photos than this on average.
+# Most bins of equal width of the reliability diagram, those of the paper's
+# figures. There are fewer if they had fewer photos than this on average.
 NUM_BINS = 15
 _LEAST_BINS = 4
 _PHOTOS_PER_BIN = 20
