@@ -27,6 +27,7 @@ from datasets import dataset_factory
 from evaluation import (
   calibration,
   curves,
+  data_picture,
   html_report,
   report,
   results_file,
@@ -257,6 +258,8 @@ def main(_: List[str]) -> None:
       training_photos=run_facts.training_photos(run.dataset_dir,
                                                 run.dataset_name),
       versions=run_facts.versions(),
+      data_picture=data_picture.address(output, run.dataset_dir,
+                                        run.dataset_name),
       weights=run_facts.count_weights(checkpoint), cells=cells,
       cell_pictures=wrong_photos.pictures(cells, results,
                                           wrong_photos.CELL_SIDE)))

@@ -265,9 +265,9 @@ def _limits(facts) -> List[Tuple[str, str]]:
                       split)))
     few = [c['label'] for c in line['classes'] if c['photos'] < _FEW_PHOTOS]
     if few:
-      rows.append(('Uncertain numbers', '%d of %d classes were measured on less '
-                   'than %d photos' % (len(few), len(line['classes']),
-                                       _FEW_PHOTOS)))
+      rows.append(('Uncertain numbers', '%d of %d classes were measured on '
+                   'less than %d photos' % (len(few), len(line['classes']),
+                                            _FEW_PHOTOS)))
   return rows + [
       ('Other photos', 'the numbers hold for photos like those of the data '
        'set; those of other cameras, places or times were not measured'),
