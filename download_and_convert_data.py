@@ -278,7 +278,7 @@ def summary(converted, dataset_dir):
       ('same photo in several splits, kept in the last of training, validation '
        'and test: %d', copies),
       ('same photo several times in a class, in one split: %d',
-       [files for files in converted.duplicates
+       [same for same in converted.duplicates
         if files not in contradictions and files not in copies])):
     lines += _shortened(title, [printable(', '.join(files)) for files in sets],
                         'listed in %s' % os.path.basename(manifest_path))

@@ -99,7 +99,7 @@ def _tile(encoded: bytes) -> Image.Image:
   side = min(image.size)
   left, top = ((length - side) // 2 for length in image.size)
   return image.crop((left, top, left + side, top + side)).resize(
-      (_SIDE, _SIDE), 3)  # Bicubic, which newer Pillows name differently.
+      (_SIDE, _SIDE), Image.Resampling.BICUBIC)
 
 
 def _distort(encoded: bytes) -> List[Image.Image]:
