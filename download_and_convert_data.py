@@ -5,7 +5,7 @@
 
 reads /path/to/data/my_flower_5/<class>/* and writes to /path/to/data the record
 files, labels.txt, the list my_flower_5_skipped.csv of unusable files, and the
-manifest my_flower_5.json.
+manifest my_flower_5.json. my_flower_5_photos.jpg shows some of the photos.
 
 Ready-made splits, my_flower_5/train/<class>/* with validation/ or test/ next to
 train/, are kept. --photos_dir reads the photos from another folder.
@@ -22,8 +22,10 @@ import os
 
 from absl import flags
 
+from common import files
 from common import flags as common_flags
 from common.errors import InputError
+from compat import tf
 from datasets import manifest
 from datasets.conversion import (
   convert_imagenet,
@@ -34,6 +36,7 @@ from datasets.conversion import (
 )
 from datasets.photo_files import folder_layout, photos
 from datasets.photo_files.photo_folder import check_is_utf8, printable
+from evaluation import data_picture
 
 FLAGS = flags.FLAGS
 
@@ -88,6 +91,10 @@ def define_flags():
       'max_bad_fraction', 0.05,
       'Share of the files, 0 to 1, that may be unusable; if more are, nothing '
       'is converted.', lower_bound=0, upper_bound=1)
+  flags.DEFINE_bool(
+      'picture', True,
+      'Draw some photos of the classes, and one photo as training distorts it, '
+      'to dataset_dir/<dataset_name>_photos.jpg.')
   _define_imagenet_flags()
 
 
@@ -157,12 +164,27 @@ def main(_):
   if arguments is _IMAGENET_OPTIONS:
     converted = convert_imagenet.convert(dataset_dir, **options)
     print(short_summary(converted, dataset_dir))
+    _draw(converted, dataset_dir)
     return
   if name in public.CONVERTERS and not photos_dir:
     converted = public.convert(name, dataset_dir, **options)
   else:
     converted = convert_photos.convert(dataset_dir, name, **options)
   print(summary(converted, dataset_dir))
+  _draw(converted, dataset_dir)
+
+
+def _draw(converted, dataset_dir):
+  """Writes the picture of the data set; its records are complete without it."""
+  path = data_picture.path_of(dataset_dir, converted.name)
+  if not FLAGS.picture:
+    return
+  try:
+    files.write_output(path, data_picture.draw(dataset_dir, converted))
+  except (InputError, OSError, ValueError, tf.errors.OpError) as error:
+    tf.logging.warning('No picture of the photos: %s', error)
+    return
+  print('  %s: a picture of the photos' % os.path.basename(path))
 
 
 def _arguments(name, dataset_dir, photos_dir):
@@ -256,7 +278,7 @@ def summary(converted, dataset_dir):
       ('same photo in several splits, kept in the last of training, validation '
        'and test: %d', copies),
       ('same photo several times in a class, in one split: %d',
-       [files for files in converted.duplicates
+       [same for same in converted.duplicates
         if files not in contradictions and files not in copies])):
     lines += _shortened(title, [printable(', '.join(files)) for files in sets],
                         'listed in %s' % os.path.basename(manifest_path))

@@ -26,7 +26,7 @@ from common import folders
 from common.errors import InputError, unknown_name
 from compat import tf
 from datasets import dataset_factory, split_files
-from evaluation import loop, metrics, report
+from evaluation import loop, metrics, report, results_file
 from nets import nets_factory
 from ood import detector
 from runs import checkpoints, run_info
@@ -250,6 +250,13 @@ def _evaluate(config, setup, checkpoint, writer):
     report.print_refused(detection.refused, set_here, sys.stdout)
   files = report.write(config.eval_dir, counted, results, setup.info.labels,
                        setup.split, writer, detection)
+  if run is not None and config.max_num_batches is None and (
+      setup.info._replace(
+          dataset_dir=run.dataset_dir, checkpoint_path=run.checkpoint_path,
+          moving_average_decay=run.moving_average_decay) == run):
+    # For the model card, if the photos were evaluated as the run says.
+    results_file.save(checkpoint, setup.info.moving_average_decay, {
+        setup.split: report.facts_of(counted, results, setup.split, detection)})
   tf.logging.info('Wrote %s', ', '.join(files))
 
 

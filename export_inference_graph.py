@@ -29,13 +29,18 @@ from common import files, label_files
 from common import flags as common_flags
 from common.errors import InputError
 from compat import tf
-from datasets import dataset_factory
-from evaluation import calibration
+from datasets import dataset_factory, manifest
+from evaluation import calibration, results_file, run_facts
 from nets import nets_factory
 from ood import detector, reference_bank
 from runs import checkpoints, run_info
 from runtime import forward_pass
-from serving.exports import class_examples, comparison, export_folder
+from serving.exports import (
+  class_examples,
+  comparison,
+  export_folder,
+  model_card,
+)
 from serving.model import example_photos, graph_info, inference_graph
 
 FLAGS = flags.FLAGS
@@ -380,6 +385,9 @@ def main(_):
     _write_examples(frozen, info, examples)
     _write_graph(frozen, frozen_def, False,
                  'frozen graph of %s' % info.checkpoint)
+    card = model_card.write(frozen, _card_facts(frozen, info, prefix, decay,
+                                                reasons['Known']))
+    print('Wrote %s: model card' % card)
     warnings = [kept] if kept else []
     warnings += export_folder.rename_outdated(frozen, info)
   if label_path:
@@ -390,6 +398,28 @@ def main(_):
     _compare_precision(frozen_def, prefix)
   for warning in warnings:  # Last, so that they are not overlooked.
     tf.logging.warning(warning)
+
+
+def _card_facts(frozen, info, prefix, decay, refusal):
+  """Returns the model_card.Facts of a frozen graph that was just written."""
+  folder = os.path.dirname(prefix)
+  run, flags_given, data = run_info.load(folder), {}, None
+  if run:
+    train_dir = folder
+    if not os.path.exists(os.path.join(folder, run_info.FLAGS_FILE_NAME)):
+      train_dir = os.path.dirname(os.path.abspath(folder))
+    flags_given = dict(run_facts.read_flags(train_dir)[0])
+    name, dataset_dir = detector.dataset_of(
+        run, FLAGS.dataset_name if FLAGS['dataset_name'].present else None,
+        FLAGS.dataset_dir)
+    try:
+      data = manifest.load(dataset_dir, name)
+    except InputError as error:  # The graph does not need it.
+      tf.logging.warning('The model card lacks the data set: %s', error)
+  return model_card.Facts(
+      info, os.path.basename(frozen), os.path.getsize(frozen), run,
+      run_info.is_best(prefix), flags_given, data,
+      results_file.load(prefix, decay), refusal)
 
 
 def _write_graph(path, graph_def, as_text, what):

@@ -25,8 +25,11 @@ from runs import checkpoints
 
 FILE_NAME = 'calibration.json'
 
-# Bins of equal width of the reliability diagram, as in the paper's figures.
+# Most bins of equal width of the reliability diagram, those of the paper's
+# figures. There are fewer if they had fewer photos than this on average.
 NUM_BINS = 15
+_LEAST_BINS = 4
+_PHOTOS_PER_BIN = 20
 
 # Relative precision of 1 / T at which the search ends.
 _PRECISION = 1e-10
@@ -176,19 +179,22 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray,
-                num_bins: int = NUM_BINS) -> List[Bin]:
+                num_bins: Optional[int] = None) -> List[Bin]:
   """Bins photos by the score of their predicted class.
 
   Args:
     probabilities: [photos, classes] floats.
     labels: [photos] integers.
-    num_bins: bins of equal width over the scores 0 to 1. A score on an edge
-      belongs to the lower bin, as in the paper.
+    num_bins: bins of equal width over the scores 0 to 1; None: as many as the
+      photos allow, 4 to NUM_BINS. A score on an edge belongs to the lower bin,
+      as in the paper.
 
   Returns:
     A list of num_bins Bins.
   """
   scores, right = scores_of(probabilities, labels)
+  num_bins = num_bins or min(
+      NUM_BINS, max(_LEAST_BINS, len(scores) // _PHOTOS_PER_BIN))
   indices = np.clip(np.ceil(scores * num_bins).astype(int) - 1, 0, num_bins - 1)
   bins = []
   for index in range(num_bins):

@@ -8,14 +8,15 @@ import math
 from typing import Optional, Sequence, Tuple
 from xml.sax.saxutils import escape, quoteattr
 
-from evaluation import calibration
+from evaluation import calibration, metrics
 
 COLOURS = ('#3b6fb6', '#c8643c', '#4c9a5f')
 
 _WIDTH, _HEIGHT = 640, 260
+_RELIABILITY_SIDE = 340
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 26, 38
 # Width of a curve's name in the legend, in pixels.
-_NAME = 160
+_NAME = 125
 # More points than pixels would not be visible.
 _MAX_POINTS = 600
 _TICKS = 5
@@ -25,7 +26,9 @@ Curve = Tuple[str, Sequence[Tuple[float, float]]]
 
 
 def line_chart(series: Sequence[Curve], title: str, x_name: str,
-               y_range: Optional[Tuple[float, float]] = None) -> str:
+               y_range: Optional[Tuple[float, float]] = None,
+               width: int = _WIDTH,
+               mark: Optional[Tuple[float, str]] = None) -> str:
   """Draws curves over one axis.
 
   Args:
@@ -34,6 +37,8 @@ def line_chart(series: Sequence[Curve], title: str, x_name: str,
     title: description for screen readers.
     x_name: name of the horizontal axis.
     y_range: (low, high) of the vertical axis; None: the range of the values.
+    width: of the chart, in pixels.
+    mark: (x, text) of a vertical line, None for none.
 
   Raises:
     ValueError: there is no finite point, or too many curves.
@@ -44,7 +49,7 @@ def line_chart(series: Sequence[Curve], title: str, x_name: str,
   points = [point for _, row in series for point in row if _is_finite(point)]
   if not points:
     raise ValueError('no point to draw in %r' % title)
-  x_scale = _Scale(*_spread([x for x, _ in points]), _LEFT, _WIDTH - _RIGHT)
+  x_scale = _Scale(*_spread([x for x, _ in points]), _LEFT, width - _RIGHT)
   y_scale = _Scale(*(y_range or _spread([y for _, y in points])),
                    _HEIGHT - _BOTTOM, _TOP)
   parts = [_axes(x_scale, y_scale, x_name)]
@@ -58,7 +63,9 @@ def line_chart(series: Sequence[Curve], title: str, x_name: str,
           (' '.join('%.1f,%.1f' % (x_scale(x), y_scale(y))
                     for x, y in piece), colour))
   parts.append(_legend([name for name, _ in series]))
-  return _svg(_WIDTH, _HEIGHT, title, parts)
+  if mark:
+    parts.append(_marked(x_scale, y_scale, *mark))
+  return _svg(width, _HEIGHT, title, parts)
 
 
 def reliability_chart(bins: Sequence[calibration.Bin], title: str) -> str:
@@ -66,28 +73,17 @@ def reliability_chart(bins: Sequence[calibration.Bin], title: str) -> str:
 
   Args:
     bins: what calibration.reliability returns; bars of fewer photos are paler.
+      Each has its number of photos and the 95 % interval of its accuracy.
     title: description of the chart.
   """
-  side = _HEIGHT
+  side = _RELIABILITY_SIDE
   x_scale = _Scale(0, 1, _LEFT, side + _LEFT - _RIGHT - _TOP - _BOTTOM)
   y_scale = _Scale(0, 1, side - _BOTTOM, _TOP)
   parts = [_axes(x_scale, y_scale, 'score')]
   most = max(b.photos for b in bins) or 1
   for b in bins:
     if b.score is not None and b.accuracy is not None:
-      left, right = x_scale(b.low), x_scale(b.high)
-      parts.append(
-          '<rect x="%.1f" y="%.1f" width="%.1f" height="%.1f" fill="%s" '
-          'fill-opacity="%.2f"><title>%s</title></rect>' %
-          (left, y_scale(b.accuracy), right - left - 1,
-           y_scale(0) - y_scale(b.accuracy), COLOURS[0],
-           0.25 + 0.75 * math.sqrt(b.photos / most),
-           escape('scores %.2f to %.2f: %d photos, mean score %.3f, right %.3f'
-                  % (b.low, b.high, b.photos, b.score, b.accuracy))))
-      parts.append(
-          '<line x1="%.1f" x2="%.1f" y1="%.1f" y2="%.1f" stroke="%s" '
-          'stroke-width="2"/>' % (left, right - 1, y_scale(b.score),
-                                  y_scale(b.score), COLOURS[1]))
+      parts.append(_reliability_bar(b, x_scale, y_scale, most))
   parts.append(
       '<line x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f" stroke="currentColor" '
       'stroke-dasharray="4 4" stroke-opacity="0.6"/>' %
@@ -95,9 +91,30 @@ def reliability_chart(bins: Sequence[calibration.Bin], title: str) -> str:
   return _svg(int(x_scale(1)) + _RIGHT, side, title, parts)
 
 
+def _reliability_bar(b, x_scale, y_scale, most):
+  """Returns the bar of a bin, its mean score, interval and photos."""
+  left, right = x_scale(b.low), x_scale(b.high) - 1
+  middle = (left + right) / 2
+  low, high = metrics.wilson_interval(round(b.accuracy * b.photos), b.photos)
+  return ''.join([
+      '<rect x="%.1f" y="%.1f" width="%.1f" height="%.1f" fill="%s" '
+      'fill-opacity="%.2f"><title>%s</title></rect>' %
+      (left, y_scale(b.accuracy), right - left,
+       y_scale(0) - y_scale(b.accuracy), COLOURS[0],
+       0.25 + 0.75 * math.sqrt(b.photos / most),
+       escape('scores %.2f to %.2f: %d photos, mean score %.3f, right %.3f'
+              % (b.low, b.high, b.photos, b.score, b.accuracy))),
+      '<line x1="%.1f" x2="%.1f" y1="%.1f" y2="%.1f" stroke="currentColor" '
+      'stroke-opacity="0.5"/>' % (middle, middle, y_scale(low), y_scale(high)),
+      '<line x1="%.1f" x2="%.1f" y1="%.1f" y2="%.1f" stroke="%s" '
+      'stroke-width="2.5"/>' % (left, right, y_scale(b.score),
+                                y_scale(b.score), COLOURS[1]),
+      _text(middle, _TOP - 8, str(b.photos), 'middle')])
+
+
 def histogram(series: Sequence[Tuple[str, Sequence[float]]], title: str,
               x_name: str, mark: Optional[float] = None,
-              num_bins: int = 40) -> str:
+              num_bins: int = 40, width: int = _WIDTH) -> str:
   """Draws histograms, one step curve for each list of values.
 
   Args:
@@ -107,6 +124,7 @@ def histogram(series: Sequence[Tuple[str, Sequence[float]]], title: str,
     x_name: name of the horizontal axis.
     mark: value of that axis to mark with a line, or None.
     num_bins: bins of equal width.
+    width: of the chart, in pixels.
 
   Raises:
     ValueError: there is no finite value, or too many lists.
@@ -117,22 +135,22 @@ def histogram(series: Sequence[Tuple[str, Sequence[float]]], title: str,
   if not every:
     raise ValueError('no value to draw in %r' % title)
   low, high = _spread(every + ([] if mark is None else [mark]))
-  width = (high - low) / num_bins
+  step = (high - low) / num_bins
   curves = []
   for name, values in finite:
     counts = [0] * num_bins
     for value in values:
-      counts[min(int((value - low) / width), num_bins - 1)] += 1
+      counts[min(int((value - low) / step), num_bins - 1)] += 1
     points = [(low, 0.0)]
     for number, count in enumerate(counts):
       share = count / max(len(values), 1)
-      points += [(low + number * width, share),
-                 (low + (number + 1) * width, share)]
+      points += [(low + number * step, share),
+                 (low + (number + 1) * step, share)]
     curves.append((name, points + [(high, 0.0)]))
   if mark is not None:
     top = max(y for _, points in curves for _, y in points)
     curves.append(('threshold', [(mark, 0.0), (mark, top)]))
-  return line_chart(curves, title, x_name)
+  return line_chart(curves, title, x_name, width=width)
 
 
 class _Scale:
@@ -222,6 +240,18 @@ def _axes(x_scale, y_scale, x_name):
                (left, top, left, bottom, right, bottom))
   parts.append(_text((left + right) / 2, bottom + 33, x_name, 'middle'))
   return ''.join(parts)
+
+
+def _marked(x_scale, y_scale, value, text):
+  """Returns a dashed vertical line with a text on its emptier side."""
+  x = x_scale(value)
+  top, bottom = y_scale(y_scale.high), y_scale(y_scale.low)
+  on_left = x - x_scale(x_scale.low) > x_scale(x_scale.high) - x
+  return ('<line x1="%.1f" x2="%.1f" y1="%.1f" y2="%.1f" stroke="currentColor" '
+          'stroke-dasharray="5 4" stroke-opacity="0.7"/>' %
+          (x, x, top, bottom) +
+          _text(x - 6 if on_left else x + 6, (top + bottom) / 2, text,
+                'end' if on_left else 'start'))
 
 
 def _legend(names):

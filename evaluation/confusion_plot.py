@@ -36,8 +36,9 @@ def to_png(confusion: np.ndarray, names: Sequence[str], title: str) -> bytes:
   axes.imshow(shares, cmap='Blues', vmin=0, vmax=1)
   axes.set(title=title, xlabel='predicted', ylabel='label')
   if count <= _MAX_NAMED:
-    _name_cells(axes, confusion, shares, [_printable(n, i)
-                                          for i, n in enumerate(names)])
+    _name_cells(axes, confusion, shares, [
+        # A dollar sign would start a formula.
+        printable(n, i).replace('$', r'\$') for i, n in enumerate(names)])
   stream = io.BytesIO()
   with warnings.catch_warnings():
     # Very long names leave no room for the matrix: it is clipped, but correct.
@@ -62,11 +63,9 @@ def _name_cells(axes, confusion, shares, names):
                   color='white' if shares[row, column] > 0.5 else 'black')
 
 
-def _printable(name, index):
+def printable(name: str, index: int) -> str:
   """Returns the name, or the class index if the font lacks a character."""
   from matplotlib import font_manager
   font = font_manager.get_font(font_manager.findfont('DejaVu Sans'))
   characters = font.get_charmap()
-  # A dollar sign would start a formula.
-  return (name.replace('$', r'\$') if all(ord(c) in characters for c in name)
-          else str(index))
+  return (name if all(ord(c) in characters for c in name) else str(index))

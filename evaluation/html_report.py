@@ -1,7 +1,8 @@
 """HTML report of a run: one self-contained page.
 
-It has no scripts and no links to files or addresses: pictures are data: URIs,
-charts are SVG, and the page forbids the browser to fetch anything.
+It has no scripts: pictures are data: URIs, charts are SVG, and the page forbids
+the browser to fetch anything. Its only link out of the page is that to the
+picture of the data set.
 """
 
 import os
@@ -30,6 +31,12 @@ TARGETS = (0.9, 0.95, 0.99)
 _MAX_TABLE = 30
 _MAX_PAIRS = 12
 _MAX_SKIPPED = 500
+# Photos shown for each class, and longest shown name of a file.
+_CLASS_PHOTOS = 4
+_MAX_NAME = 24
+
+# Widths of a chart in pixels on broad and on narrow screens.
+_WIDTHS = (('broad', 960), ('narrow', 360))
 
 _TEMPLATES = os.path.join(os.path.dirname(os.path.abspath(__file__)),
                           'templates')
@@ -49,7 +56,7 @@ class Report(NamedTuple):
   # Why there is no calibration.
   calibration_note: Optional[str]
   curves: Curves
-  wrong: Sequence[wrong_photos.WrongPhoto]
+  wrong: Sequence[wrong_photos.ClassifiedPhoto]
   # data: URIs of the wrong photos, None for those that cannot be shown.
   pictures: Sequence[Optional[str]]
   # refused_photos.OodResults of the package ood, which imports this one.
@@ -63,6 +70,13 @@ class Report(NamedTuple):
   training_photos: Dict[str, int]
   # (component, version).
   versions: Sequence[Tuple[str, str]]
+  # Of the network; None: not counted.
+  weights: Optional[int] = None
+  # Photos of the cells of the confusion matrix, and their data: URIs.
+  cells: Sequence[wrong_photos.ClassifiedPhoto] = ()
+  cell_pictures: Sequence[Optional[str]] = ()
+  # Address of the picture of the data set, relative to the page.
+  data_picture: Optional[str] = None
 
 
 def render(report: Report) -> str:
@@ -70,30 +84,37 @@ def render(report: Report) -> str:
   environment = jinja2.Environment(
       loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True,
       undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-  environment.filters.update(share=_share, interval=_interval)
+  environment.filters.update(share=_share, interval=_interval, short=_short)
   reported = run_results.reported(report.results)
+  cells = _cells(report)
   page = environment.get_template('report.html').render(
       report=report,
       reported=reported,
       step=reported.counted.global_step,
       time=time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime()),
-      remarks=[remark(report, result) for result in report.results],
+      optimistic=_optimistic(report),
       errors=[_calibration_errors(report, result)
               for result in report.results],
-      loss_chart=_loss_chart(report.curves),
-      accuracy_chart=_accuracy_chart(report.curves),
+      loss_charts=_loss_charts(report),
+      accuracy_charts=_accuracy_charts(report),
+      loss_note=_loss_note(report),
+      cells=cells,
+      class_photos=_class_photos(cells, len(report.run.labels)),
       matrix=_matrix(reported.metrics.confusion),
       matrix_picture=_matrix_picture(reported, report.run.labels),
-      pairs=_confused_pairs(reported.metrics.confusion, report.run.labels),
+      pairs=_confused_pairs(reported.metrics.confusion),
       classes=class_rows(reported.metrics, report.training_photos),
       wrong=list(zip(report.wrong, report.pictures)),
       wrong_in_all=sum(
           result.metrics.photos - int(result.metrics.confusion.trace())
           for result in report.results),
       reliability=_reliability_charts(report, reported),
+      num_bins=len(calibration.reliability(reported.counted.probabilities,
+                                           reported.counted.labels)),
+      worse=_is_worse(report, reported),
       ood=report.ood,
       ood_rows=ood_rows(report),
-      ood_chart=_ood_chart(report),
+      ood_charts=_ood_charts(report),
       thresholds=threshold_rows(report),
       skipped_files=report.skipped.files[:_MAX_SKIPPED])
   return page.encode('utf-8', 'backslashreplace').decode('utf-8')
@@ -108,21 +129,38 @@ def _interval(pair):
       100 * pair[0], 100 * pair[1])
 
 
-def remark(report: Report, result: run_results.SplitResult) -> str:
-  """Returns a sentence on what was chosen with the photos of a split.
+def _short(name):
+  """Returns the name of a file without its folders, shortened in the middle."""
+  name = os.path.basename(name)
+  if len(name) <= _MAX_NAME:
+    return name
+  return '%s…%s' % (name[:_MAX_NAME // 2], name[1 - _MAX_NAME // 2:])
+
+
+def remark(report: Report, result: run_results.SplitResult) -> Optional[str]:
+  """Returns a clause on what was chosen with the photos of a split, or None.
 
   Args:
     report: a Report.
     result: one of its SplitResults.
   """
   if result.name != run_results.VALIDATION:
-    return 'Nothing was chosen on these photos.'
+    return None
   chosen = [report.chosen] if report.chosen else []
   if report.calibration:
     chosen.append('the temperature was fitted on these photos')
-  if not chosen:
-    return 'This report chose nothing but thresholds on these photos.'
-  return 'Optimistic: %s.' % ', and '.join(chosen)
+  if report.ood.set_with == result.name:
+    chosen.append('the threshold of refusal was set with them')
+  return ', and '.join(chosen) or None
+
+
+def _optimistic(report):
+  """Returns (split, what was chosen with its photos), None for no split."""
+  for result in report.results:
+    chosen = remark(report, result)
+    if chosen:
+      return result.name, chosen
+  return None
 
 
 def ood_rows(report: Report) -> List[Dict[str, Any]]:
@@ -141,8 +179,7 @@ def ood_rows(report: Report) -> List[Dict[str, Any]]:
         'share': detection.refused.refused / detection.refused.photos,
         'interval': detection.refused.interval,
         'accuracy_of_known': _mean(right[detection.known]),
-        'accuracy_of_refused': _mean(right[~detection.known]),
-        'set_here': result.name == report.ood.set_with})
+        'accuracy_of_refused': _mean(right[~detection.known])})
   return rows
 
 
@@ -150,15 +187,15 @@ def _mean(values):
   return float(values.mean()) if len(values) else None
 
 
-def _ood_chart(report):
-  """Returns the histogram of the known scores, None if there are none."""
+def _ood_charts(report):
+  """Returns the histogram of the known scores, {} if there are none."""
   if not report.ood.detections:
-    return None
-  return charts.histogram(
+    return {}
+  return {kind: charts.histogram(
       [('%s photos' % result.name, detection.scores)
        for result, detection in zip(report.results, report.ood.detections)],
       'Share of the photos over known score', 'known score',
-      report.ood.bank.threshold)
+      report.ood.bank.threshold, width=width) for kind, width in _WIDTHS}
 
 
 def _temperatures(report):
@@ -191,24 +228,86 @@ def _reliability_charts(report, result):
   return titled_charts
 
 
-def _loss_chart(curves):
-  series = [('training loss', curves.training_loss),
-            ('validation loss', curves.validation_loss)]
-  return _chart(series, 'Loss by step')
+def _is_worse(report, result):
+  """Returns whether the temperature does not lower the calibration error."""
+  before, after = _calibration_errors(report, result)
+  return after is not None and after >= before
 
 
-def _accuracy_chart(curves):
-  return _chart([('validation accuracy', curves.validation_accuracy)],
-                'Validation accuracy by step', (0, 1))
+def _loss_charts(report):
+  series = [('training loss', report.curves.training_loss),
+            ('validation loss', report.curves.validation_loss)]
+  return _charts(report, series, 'Loss by step')
 
 
-def _chart(series, title, y_range=None):
-  """Returns a chart of those curves that have a point, None without any."""
+def _accuracy_charts(report):
+  return _charts(
+      report, [('validation accuracy', report.curves.validation_accuracy)],
+      'Validation accuracy by step', (0, 1))
+
+
+def _charts(report, series, title, y_range=None):
+  """Returns {'broad', 'narrow': chart} of the curves that have a point, or {}.
+
+  The step of the checkpoint is marked.
+  """
   series = [(name, row) for name, row in series if row]
+  steps = [step for _, row in series for step, _ in row]
+  step = report.results[0].counted.global_step
+  mark = None
+  if steps and min(steps) <= step <= max(steps):
+    mark = step, '%s: step %d' % (
+        'best' if run_info.is_best(report.checkpoint) else 'this report', step)
   try:
-    return charts.line_chart(series, title, 'step', y_range)
+    return {kind: charts.line_chart(series, title, 'step', y_range, width, mark)
+            for kind, width in _WIDTHS}
   except ValueError:  # No point is finite.
+    return {}
+
+
+def _loss_note(report):
+  """Returns why training loss is above validation loss; None: it is not."""
+  training = dict(report.curves.training_loss)
+  if not any(training.get(step, loss) > loss
+             for step, loss in report.curves.validation_loss):
     return None
+  flags = dict(report.flags)
+  reasons = ['it also counts the penalty on large weights (weight decay)']
+  if _number(flags.get('dropout_keep_prob'), 1) < 1:
+    reasons.append('dropout switches off part of the features in training only')
+  if _number(flags.get('label_smoothing'), 0) > 0:
+    reasons.append('label smoothing spreads the labels in training only')
+  if flags.get('cache_features') != 'true' and not report.flags_note:
+    reasons.append('training distorts the photos')
+  reasons.append('it is the mean of the steps since the previous evaluation, '
+                 'with earlier weights')
+  return '; '.join(reasons)
+
+
+def _number(text, default):
+  try:
+    return float(text)
+  except (TypeError, ValueError):
+    return default
+
+
+def _cells(report):
+  """Returns {(label, predicted): [(photo, picture)]} of the cells' photos."""
+  cells: Dict[Tuple[int, int], List[Any]] = {}
+  for photo, picture in zip(report.cells, report.cell_pictures):
+    cells.setdefault((photo.label, photo.predicted), []).append(
+        (photo, picture))
+  return dict(sorted(cells.items()))
+
+
+def _class_photos(cells, num_classes):
+  """Returns a few (photo, picture) of each class, right ones first."""
+  if num_classes > _MAX_TABLE:
+    return [[]] * num_classes
+  return [sum((photos for cell, photos in sorted(
+      cells.items(), key=lambda item, label=label: item[0][1] != label)
+               if cell[0] == label), [])[:_CLASS_PHOTOS]
+          for label in range(num_classes)]
 
 
 def _matrix(confusion):
@@ -228,11 +327,11 @@ def _matrix_picture(result, names):
       result.metrics.confusion, names, result.name))
 
 
-def _confused_pairs(confusion, names):
+def _confused_pairs(confusion):
   """Returns (label, predicted, photos) of the most frequent errors."""
   pairs = [(-int(confusion[row, column]), row, column)
            for row, column in zip(*confusion.nonzero()) if row != column]
-  return [(names[row], names[column], -count)
+  return [(row, column, -count)
           for count, row, column in sorted(pairs)[:_MAX_PAIRS]]
 
 

@@ -4,7 +4,7 @@ import csv
 import json
 import os
 import time
-from typing import Any, List, Optional, Sequence, TextIO
+from typing import Any, Dict, List, Optional, Sequence, TextIO
 
 import numpy as np
 
@@ -126,13 +126,15 @@ def write(eval_dir: str, counted: loop.Counted, metrics: Metrics,
     stream.write(png)
   _write_summary(writer, counted.global_step, split, metrics, png)
   with open(paths['metrics'], 'a', encoding='utf-8') as stream:
-    stream.write(json.dumps(_as_json(counted, metrics, split, detection),
+    stream.write(json.dumps(facts_of(counted, metrics, split, detection),
                             ensure_ascii=False) + '\n')
   return [paths[key] for key in ('metrics', 'predictions', 'confusion')]
 
 
-def _as_json(counted, metrics, split, detection):
-  facts = {
+def facts_of(counted: loop.Counted, metrics: Metrics, split: str,
+             detection: Optional[Any] = None) -> Dict[str, Any]:
+  """Returns the line of metrics.jsonl; arguments as for `write`."""
+  facts: Dict[str, Any] = {
       'global_step': counted.global_step,
       'checkpoint': counted.checkpoint,
       'split': split,

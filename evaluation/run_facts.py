@@ -11,10 +11,11 @@ from typing import Dict, List, NamedTuple, Optional, Tuple
 import numpy as np
 import PIL
 
+from common import checkpoint_files
 from compat import tf
 from datasets import manifest
 from datasets.conversion import converted_files
-from runs import run_info
+from runs import fit, run_info
 
 
 class Skipped(NamedTuple):
@@ -81,6 +82,17 @@ def training_photos(dataset_dir: str, name: str) -> Dict[str, int]:
   """Returns {class name: training photos}; empty without a manifest."""
   found = manifest.load(dataset_dir, name)
   return found.splits.get('train', {}).get('class_counts', {}) if found else {}
+
+
+def count_weights(checkpoint: str) -> int:
+  """Returns the number of weights of a checkpoint's network.
+
+  Args:
+    checkpoint: prefix; what only training needs is not counted.
+  """
+  shapes = checkpoint_files.open_reader(checkpoint).get_variable_to_shape_map()
+  kinds = fit.kinds_of_unused(list(shapes))
+  return sum(int(np.prod(shapes[name])) for name in kinds.get('others', ()))
 
 
 def versions() -> List[Tuple[str, str]]:

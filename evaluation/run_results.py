@@ -78,7 +78,7 @@ def measure(run: run_info.RunInfo, checkpoint: str, dataset_name: str,
     graph = loop.build_graph(whole, run, batch_size, num_threads,
                              moving_average_decay=moving_average_decay,
                              with_logits=True, with_features=True)
-    counted = loop.count(graph, checkpoint, options)
+    counted = loop.count(graph, checkpoint, options, timed=True)
   results, start = [], 0
   for name, part in zip(splits, parts):
     piece = _piece(counted, start, start + part.num_samples)

@@ -1,9 +1,11 @@
-"""Wrongly classified photos with the highest scores, as pictures."""
+"""Classified photos as pictures: the wrong ones, and some of each cell."""
 
 import base64
+import collections
 import io
 from typing import (
   Any,
+  Dict,
   Iterable,
   Iterator,
   List,
@@ -24,9 +26,14 @@ from evaluation import run_results
 _SIDE = 160
 _QUALITY = 80
 
+# Photos of all cells of a confusion matrix together, and their longer side:
+# some 0.6 MB.
+MAX_IN_CELLS = 240
+CELL_SIDE = 96
 
-class WrongPhoto(NamedTuple):
-  """A wrongly classified photo."""
+
+class ClassifiedPhoto(NamedTuple):
+  """A photo and its prediction."""
 
   # Name of its split.
   split: str
@@ -44,7 +51,7 @@ class WrongPhoto(NamedTuple):
 
 
 def find(results: Sequence[run_results.SplitResult],
-         count: int) -> List[WrongPhoto]:
+         count: int) -> List[ClassifiedPhoto]:
   """Returns the wrong photos with the highest scores, highest first.
 
   Args:
@@ -52,37 +59,67 @@ def find(results: Sequence[run_results.SplitResult],
     count: largest number of photos.
 
   Returns:
-    A list of WrongPhotos.
+    A list of ClassifiedPhotos.
   """
   wrong = []
   for result in results:
-    counted = result.counted
-    predicted = counted.probabilities.argmax(axis=1)
-    for position in np.flatnonzero(predicted != counted.labels):
-      scores, label = counted.probabilities[position], counted.labels[position]
-      wrong.append(WrongPhoto(
-          result.name, counted.filenames[position], int(label),
-          int(predicted[position]), float(scores.max()), float(scores[label]),
-          int(position)))
+    predicted = result.counted.probabilities.argmax(axis=1)
+    wrong += [_classified(result, position) for position in
+              np.flatnonzero(predicted != result.counted.labels)]
   return sorted(wrong, key=lambda photo: -photo.score)[:count]
 
 
+def find_by_cell(result: run_results.SplitResult,
+                 per_cell: int) -> List[ClassifiedPhoto]:
+  """Returns photos of each cell of the confusion matrix, surest first.
+
+  Args:
+    result: a SplitResult.
+    per_cell: largest number of photos per cell.
+
+  Returns:
+    A list of ClassifiedPhotos, cells with errors first, at most MAX_IN_CELLS.
+  """
+  counted = result.counted
+  scores = counted.probabilities.max(axis=1)
+  predicted = counted.probabilities.argmax(axis=1)
+  taken: Dict[Tuple[int, int], int] = collections.Counter()
+  chosen: List[ClassifiedPhoto] = []
+  for position in np.lexsort((-scores, predicted == counted.labels)):
+    cell = int(counted.labels[position]), int(predicted[position])
+    if taken[cell] < per_cell and len(chosen) < MAX_IN_CELLS:
+      taken[cell] += 1
+      chosen.append(_classified(result, position))
+  return chosen
+
+
+def _classified(result, position):
+  """Returns the ClassifiedPhoto of a photo of a SplitResult."""
+  counted = result.counted
+  scores, label = counted.probabilities[position], counted.labels[position]
+  return ClassifiedPhoto(
+      result.name, counted.filenames[position], int(label),
+      int(scores.argmax()), float(scores.max()), float(scores[label]),
+      int(position))
+
+
 def pictures(photos: Sequence[Any],
-             results: Sequence[run_results.SplitResult]
-             ) -> List[Optional[str]]:
+             results: Sequence[run_results.SplitResult],
+             side: int = _SIDE) -> List[Optional[str]]:
   """Returns a data: URI of each photo, None for those that cannot be shown.
 
   Args:
-    photos: list of WrongPhotos, or of rows with the same `split` and
+    photos: list of ClassifiedPhotos, or of rows with the same `split` and
       `position`.
     results: the SplitResults that they were found in.
+    side: longer side in pixels.
   """
   encoded = {}
   for result in results:
     wanted = {p.position for p in photos if p.split == result.name}
     for position, data in read_photos(result.sources, wanted):
       encoded[result.name, position] = data
-  return [data_uri(encoded.get((p.split, p.position))) for p in photos]
+  return [data_uri(encoded.get((p.split, p.position)), side) for p in photos]
 
 
 def read_photos(sources: Sequence[str],
@@ -112,11 +149,12 @@ def read_photos(sources: Sequence[str],
     first += len(offsets)
 
 
-def data_uri(encoded: Optional[bytes]) -> Optional[str]:
+def data_uri(encoded: Optional[bytes], side: int = _SIDE) -> Optional[str]:
   """Returns a small JPEG of a photo as a data: URI.
 
   Args:
     encoded: bytes of a JPEG or PNG file, or None.
+    side: longer side in pixels.
 
   Returns:
     Text; None if there is no picture to show.
@@ -125,9 +163,9 @@ def data_uri(encoded: Optional[bytes]) -> Optional[str]:
     return None
   try:
     image: Image.Image = Image.open(io.BytesIO(encoded))
-    image.draft('RGB', (2 * _SIDE, 2 * _SIDE))  # Decodes a JPEG smaller.
+    image.draft('RGB', (2 * side, 2 * side))  # Decodes a JPEG smaller.
     image = image.convert('RGB')
-    image.thumbnail((_SIDE, _SIDE))
+    image.thumbnail((side, side))
     stream = io.BytesIO()
     image.save(stream, 'JPEG', quality=_QUALITY)
   except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):

@@ -28,7 +28,7 @@ class NearbyPhoto(NamedTuple):
 
 
 class RefusedPhoto(NamedTuple):
-  """A photo below the threshold; the first fields as in a WrongPhoto."""
+  """A photo below the threshold; the first fields as in a ClassifiedPhoto."""
 
   split: str
   file: str

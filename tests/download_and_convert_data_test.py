@@ -39,7 +39,8 @@ def test_program_folder_of_photos_is_converted_and_summarized(tmp_path):
       'pets_train-00001-of-00002.tfrecord',
       '  pets_validation-00000-of-00002.tfrecord to '
       'pets_validation-00001-of-00002.tfrecord',
-      '  labels.txt', '  pets_skipped.csv', '  pets.json']
+      '  labels.txt', '  pets_skipped.csv', '  pets.json',
+      '  pets_photos.jpg: a picture of the photos']
   saved = manifest.load(str(tmp_path), 'pets')
   assert (saved.seed, saved.percent_validation) == (5, 20)
   dataset = dataset_factory.get_dataset('pets', 'train', str(tmp_path))
@@ -175,7 +176,8 @@ def test_program_imagenet_is_converted_from_the_folders_in_its_flags(tmp_path):
       'train: 18 photos in 4 files, the first is %s' %
       (out / 'train-00000-of-00004'),
       'validation: 5 photos in 2 files, the first is %s' %
-      (out / 'validation-00000-of-00002')]
+      (out / 'validation-00000-of-00002'),
+      '  imagenet_photos.jpg: a picture of the photos']
   dataset = dataset_factory.get_dataset('imagenet', 'train', str(out))
   assert (dataset.num_samples, dataset.num_classes) == (18, 1001)
 
@@ -287,7 +289,7 @@ def test_program_failed_download_is_one_line_error_and_leaves_no_file(
   if message is None:
     assert done.returncode == 0, done.stderr
     assert 'trying again' in done.stderr and 'Resuming' in done.stderr
-    assert 'cifar10.json' in files and len(files) == 5
+    assert 'cifar10.json' in files and len(files) == 6
     return
   assert done.returncode == 1 and 'Traceback' not in done.stderr
   errors = [line for line in done.stderr.splitlines() if ': error: ' in line]

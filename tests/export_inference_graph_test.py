@@ -60,7 +60,8 @@ def test_main_train_directory_needs_no_other_flag(tmp_path, train_dir, capsys):
   assert kit.run(program, '--checkpoint_path=' + train_dir,
                  '--input_type=encoded', '--output_file=%s' % path) == 0
   assert sorted(os.listdir(str(path.parent))) == [
-      'my_cifarnet.pb', 'my_cifarnet_freeze.label', 'my_cifarnet_freeze.pb']
+      'my_cifarnet.pb', 'my_cifarnet_freeze.label', 'my_cifarnet_freeze.md',
+      'my_cifarnet_freeze.pb']
   info = _read(path.parent / 'my_cifarnet_freeze.pb')
   assert info == _read(path)._replace(checkpoint='model.ckpt-7', global_step=7)
   assert (info.model_name, info.labels, info.input_kind) == (
@@ -105,7 +106,8 @@ def test_main_given_file_names_are_used(tmp_path, train_dir):
   assert kit.run(program, '--checkpoint_path=' + train_dir,
                  '--frozen_file=%s' % (tmp_path / 'f.pb'),
                  '--label_file=%s' % (tmp_path / 'l.txt')) == 0
-  assert sorted(os.listdir(str(tmp_path))) == ['f.pb', 'l.txt']
+  assert sorted(os.listdir(str(tmp_path))) == [
+      'f.md', 'f.pb', 'l.txt']
   assert label_files.read(str(tmp_path / 'l.txt')) == kit.LABELS
 
 

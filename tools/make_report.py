@@ -9,7 +9,8 @@ reported on the test photos; without test photos, the report calls its numbers
 optimistic.
 
 The temperature is written to calibration.json beside the checkpoint, where
-export_inference_graph.py reads it; the reference bank of training photos for
+export_inference_graph.py reads it, and the results to results.json, for the
+model card; the reference bank of training photos for
 out-of-distribution detection is written to known.npz.
 """
 
@@ -26,7 +27,10 @@ from datasets import dataset_factory
 from evaluation import (
   calibration,
   curves,
+  data_picture,
   html_report,
+  report,
+  results_file,
   run_facts,
   run_results,
   wrong_photos,
@@ -67,6 +71,10 @@ def define_flags() -> None:
   flags.DEFINE_bool(
       'known', True,
       'Count and show the photos that out-of-distribution detection refuses.')
+  flags.DEFINE_integer(
+      'num_per_cell', 6,
+      'Photos to show for each cell of the confusion matrix; 0: none, nor for '
+      'the classes.', lower_bound=0)
   flags.DEFINE_integer(
       'num_refused', 12, 'Refused photos to show.', lower_bound=0)
   flags.DEFINE_float(
@@ -205,6 +213,19 @@ def detect_ood(run: run_info.RunInfo,
       bank.split if name == run.dataset_name else None)
 
 
+def _save_results(run, results, ood, checkpoint, decay):
+  """Stores the results for the model card, unless of another data set."""
+  if run.dataset_name != _trained(checkpoint).dataset_name:
+    return
+  detections = ood.detections or [None] * len(results)
+  results_file.save(checkpoint, decay, {result.name: dict(
+      report.facts_of(result.counted, result.metrics, result.name, detection),
+      ms_per_photo=result.counted.ms_per_photo,
+      computed_by=result.counted.computed_by)
+                                        for result, detection in zip(
+                                            results, detections)})
+
+
 def main(_: List[str]) -> None:
   """Evaluates the checkpoint, fits the temperature and writes the report."""
   checkpoint = checkpoint_from_flags()
@@ -220,6 +241,10 @@ def main(_: List[str]) -> None:
       options_from_flags())
   fitted, note = fit_temperature(results, checkpoint, decay)
   wrong = wrong_photos.find(results, FLAGS.num_wrong)
+  reported = run_results.reported(results)
+  ood = detect_ood(run, results, checkpoint, decay)
+  _save_results(run, results, ood, checkpoint, decay)
+  cells = wrong_photos.find_by_cell(reported, FLAGS.num_per_cell)
   given, flags_note = run_facts.read_flags(train_dir)
   page = html_report.render(html_report.Report(
       run=run, checkpoint=checkpoint,
@@ -227,14 +252,18 @@ def main(_: List[str]) -> None:
       calibration=fitted, calibration_note=note,
       curves=curves.read(train_dir, FLAGS.eval_dir), wrong=wrong,
       pictures=wrong_photos.pictures(wrong, results),
-      ood=detect_ood(run, results, checkpoint, decay),
+      ood=ood,
       flags=given, flags_note=flags_note,
       skipped=run_facts.read_skipped(run.dataset_dir, run.dataset_name),
       training_photos=run_facts.training_photos(run.dataset_dir,
                                                 run.dataset_name),
-      versions=run_facts.versions()))
+      versions=run_facts.versions(),
+      data_picture=data_picture.address(output, run.dataset_dir,
+                                        run.dataset_name),
+      weights=run_facts.count_weights(checkpoint), cells=cells,
+      cell_pictures=wrong_photos.pictures(cells, results,
+                                          wrong_photos.CELL_SIDE)))
   files.write_text(output, page)
-  reported = run_results.reported(results)
   print('Wrote %s: accuracy %.4f on %d %s photos' %
         (output, reported.metrics.accuracy, reported.metrics.photos,
          reported.name))

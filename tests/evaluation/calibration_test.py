@@ -96,10 +96,13 @@ def test_reliability_equals_counts_by_hand():
       (0.5 + 0.6 + 0.1 + 0.05) / 4)
 
 
-def test_reliability_has_15_bins_that_include_scores_0_and_1():
-  bins = calibration.reliability(np.array([[1., 0.], [0., 0.]]), [0, 0])
-  assert len(bins) == 15
-  assert (bins[0].photos, bins[14].photos) == (1, 1)
+def test_reliability_has_as_many_bins_as_photos_allow_with_scores_0_and_1():
+  for photos, expected in ((2, 4), (143, 7), (300, 15), (5000, 15)):
+    scores = np.zeros([photos, 2])
+    scores[0, 0] = 1.0
+    bins = calibration.reliability(scores, [0] * photos)
+    assert len(bins) == expected
+    assert (bins[0].photos, bins[-1].photos) == (photos - 1, 1)
 
 
 def test_calibration_error_falls_with_fitted_temperature():

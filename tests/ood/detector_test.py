@@ -286,7 +286,8 @@ def test_evaluation_that_cannot_count_refused_photos_logs_the_reason(
 
 
 def report(train_dir, *flags):
-  kit.run(make_report, '--train_dir=' + train_dir, '--nocalibrate', *flags)
+  kit.run(make_report, '--train_dir=' + train_dir, '--nocalibrate',
+          '--num_per_cell=0', *flags)
   with open(os.path.join(train_dir, 'report.html'), encoding='utf-8') as stream:
     return stream.read()
 
@@ -300,15 +301,16 @@ def test_report_shows_histogram_and_refused_photos_with_the_nearest(
   for split in ('validation', 'test'):
     result, _ = evaluate(best, tmp_path / split, split)
     counts[split] = result['refused']
-    assert '<td>%s</td><td>%d</td><td>%d</td>' % (
-        split, PHOTOS[split], result['refused']) in page
+    assert ('<td data-name="split">%s</td><td data-name="photos">%d</td>'
+            '<td data-name="refused">%d</td>' % (
+                split, PHOTOS[split], result['refused'])) in page
   assert counts['validation'] == bank.refused == 1
   num_shown = sum(counts.values())
-  assert page.count('The threshold was set with these photos.') == 1
+  assert page.count('the threshold of refusal was set with them') == 1
   assert 'aria-label="Share of the photos over known score"' in page
   assert page.count('<strong>refused</strong>') == num_shown
   assert page.count('<img src="data:image/jpeg') == 4 * num_shown
-  assert sum(page.count('train: %s<' % name)
+  assert sum(page.count('title="%s">train: ' % name)
              for name in bank.filenames) == 3 * num_shown
   assert 'cannot be shown' not in page
   # With --num_refused=0 the page shows no refused photos.
@@ -330,4 +332,4 @@ def test_report_of_another_data_set_does_not_say_its_photos_set_the_threshold(
   page = report(train_dir, '--dataset_name=other',
                 '--dataset_dir=%s' % tmp_path)
   assert 'set with 21 validation photos' in page
-  assert 'The threshold was set with these photos.' not in page
+  assert 'the threshold of refusal was set' not in page

@@ -93,7 +93,8 @@ def test_scripts_from_photos_to_an_upload_page(chain, training):
   export = os.path.join(chain['OUTPUT_DIR'], 'export')
   assert sorted(os.listdir(export)) == [
       'my_cifarnet.pb', 'my_cifarnet_freeze.examples',
-      'my_cifarnet_freeze.label', 'my_cifarnet_freeze.pb']
+      'my_cifarnet_freeze.label', 'my_cifarnet_freeze.md',
+      'my_cifarnet_freeze.pb']
   with open(os.path.join(export, 'my_cifarnet_freeze.label')) as stream:
     assert stream.read() == ''.join(
         '%d:%s\n' % row for row in enumerate(CLASSES))

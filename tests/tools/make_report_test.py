@@ -87,17 +87,19 @@ def test_report_agrees_with_evaluation_and_shows_wrong_photos(
       capsys.readouterr().out)
   page = read_page(run)
   for line in (validation, test):
-    assert '<td>%s</td><td>%d</td><td>%.1f %%</td>' % (
-        line['split'], line['photos'], 100 * line['accuracy']) in page
+    assert '%.1f %%</b> of the %d %s photos are right' % (
+        100 * line['accuracy'], line['photos'], line['split']) in page
   assert 'training loss' in page
   assert 'red/no&lt;b&gt;photo.jpg' in page
-  names = re.findall(r'(validation|test): ([a-z]+/\d\d.jpg)<', page)
-  pictures = re.findall(r'<img src="data:image/jpeg;base64,([^"]*)"', page)
+  assert re.search(r'\d\.\d ms</b> per photo', page)
+  section, = re.findall(r'<section id="wrong">.*?</section>', page, re.DOTALL)
+  names = re.findall(r'title="([a-z]+/\d\d.jpg)">(validation|test): ', section)
+  pictures = re.findall(r'<img src="data:image/jpeg;base64,([^"]*)"', section)
   wrong = sum(round((1 - line['accuracy']) * line['photos'])
               for line in (validation, test))
   assert len(names) == len(pictures) == wrong > 0
   # Each picture is the photo of that name.
-  for (_, name), picture in zip(names, pictures):
+  for (name, _), picture in zip(names, pictures):
     image = Image.open(io.BytesIO(base64.b64decode(picture)))
     photo = Image.open(os.path.join(data, NAME, name))
     assert image.size == photo.size
@@ -144,7 +146,7 @@ def test_report_takes_best_checkpoint_and_calls_validation_optimistic(
   assert kit.run(program, '--train_dir=' + run) == 0
   page = read_page(run)
   assert 'Checkpoint %s,' % prefix in page
-  assert 'Optimistic: the checkpoint is the one that was best on these' in page
+  assert 'optimistic:</strong> the checkpoint is the one that was best' in page
   assert '--note</td><td class="text">&lt;b&gt;</td>' in page
   assert os.path.exists(os.path.join(best, 'calibration.json'))
   assert not os.path.exists(os.path.join(run, 'calibration.json'))
@@ -162,7 +164,7 @@ def test_report_takes_best_checkpoint_and_calls_validation_optimistic(
           '--num_refused=0')
   text = other.read_text(encoding='utf-8')
   assert 'model.ckpt-60' in text
-  assert 'Optimistic' not in text
+  assert 'optimistic:</strong> the threshold of refusal was set' in text
   assert '--nocalibrate was given' in text
   assert text.count('<figure>') == 1
   assert not os.path.exists(os.path.join(run, 'calibration.json'))
@@ -173,7 +175,7 @@ def test_report_of_training_ended_by_validation_is_optimistic(run):
     stream.write('{"step": 5, "accuracy": 0.5, "loss": 1.0}\n')
   kit.run(program, '--train_dir=' + run, '--nocalibrate')
   page = read_page(run)
-  assert 'Optimistic: training ended by its accuracy on these photos.' in page
+  assert 'optimistic:</strong> training ended by its accuracy on these' in page
   assert 'Validation accuracy by step' in page
 
 
