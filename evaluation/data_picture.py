@@ -73,10 +73,9 @@ def _collect(dataset_dir, converted) -> Dict[int, List[bytes]]:
 
 def _first_records(dataset_dir, converted) -> Iterator[Tuple[int, bytes]]:
   """Yields (label, encoded photo) of at most MAX_RECORDS training photos."""
-  splits = converted.splits
-  name = 'train' if 'train' in splits else min(splits, default=None)
+  names = sorted(converted.splits, key=lambda name: (name != 'train', name))
   count = 0
-  for shard in splits[name]['shards'] if name else []:
+  for shard in converted.splits[names[0]]['shards'] if names else []:
     for record in tfrecord_file.read_on(os.path.join(dataset_dir, shard), 0, 0):
       if record.data is not None:
         feature = tf.train.Example.FromString(record.data).features.feature

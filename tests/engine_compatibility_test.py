@@ -53,8 +53,8 @@ def read_predictions(eval_dir, step):
 
 def frozen_graph_scores(engine, frozen, photos):
   """Returns {(file, label): score} of photos, from a frozen graph."""
-  output, _ = run(engine, 'tools/classify_image.py', '--frozen_graph=%s' % frozen,
-               '--format=json', photos)
+  output, _ = run(engine, 'tools/classify_image.py',
+                  '--frozen_graph=%s' % frozen, '--format=json', photos)
   return {(photo['file'], row['label']): row['score']
           for photo in json.loads(output) for row in photo['predictions']}
 
