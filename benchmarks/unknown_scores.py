@@ -33,6 +33,7 @@ from evaluation import calibration
 from nets import nets_factory
 from ood import graph_nodes, photo_features, reference_bank
 from runs import checkpoints, run_info
+from runtime import forward_pass
 from serving.model import inference_graph
 
 FLAGS = flags.FLAGS
@@ -75,6 +76,8 @@ def define_flags():
   """Defines the flags for the photos and the network."""
   flags.DEFINE_string('photos', None, 'Folder with one sub-folder per class.')
   flags.DEFINE_string('strangers', None, 'Folder of photos of other things.')
+  common_flags.define_runtime_flags(forward_pass.RUNTIMES,
+                                    forward_pass.PRECISIONS)
   flags.DEFINE_string('model_name', 'mobilenet_v1', 'Name of the network.')
   flags.DEFINE_string(
       'checkpoint_path', None, 'Published checkpoint of the network.')
@@ -125,7 +128,9 @@ def read_photos(folder, work_dir, name):
       model_name=FLAGS.model_name, labels=['?'] * num_classes, labels_offset=0,
       image_size=network.image_size, preprocessing_name=network.preprocessing,
       dataset_name=name, dataset_dir=work_dir, moving_average_decay=None)
-  return photo_features.from_photos(run, prefix, dataset, _BATCH)
+  return photo_features.from_photos(
+      run, prefix, dataset, _BATCH,
+      options=forward_pass.Options(FLAGS.runtime, FLAGS.precision))
 
 
 def _num_classes(prefix):
