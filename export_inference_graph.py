@@ -380,19 +380,22 @@ def main(_):
   if frozen:
     info = graph_info.read(frozen_def)
     kept = export_folder.keep_previous(
-        (frozen, label_path), export_folder.read_frozen(frozen), info, reasons)
+        (frozen, label_path, example_photos.path_of(frozen),
+         model_card.path_of(frozen)),
+        export_folder.read_frozen(frozen), info, reasons)
     # First: a server loads them with the graph, when both are written.
     _write_examples(frozen, info, examples)
     _write_graph(frozen, frozen_def, False,
                  'frozen graph of %s' % info.checkpoint)
-    card = model_card.write(frozen, _card_facts(frozen, info, prefix, decay,
-                                                reasons['Known']))
-    print('Wrote %s: model card' % card)
     warnings = [kept] if kept else []
     warnings += export_folder.rename_outdated(frozen, info)
   if label_path:
     label_files.write(label_path, info.labels)
     print('Wrote %s: %d labels' % (label_path, len(info.labels)))
+  if frozen:  # After all that a server loads.
+    card = model_card.write(frozen, _card_facts(frozen, info, prefix, decay,
+                                                reasons['Known']))
+    print('Wrote %s: model card' % card)
   _print_nodes(info)
   if frozen:
     _compare_precision(frozen_def, prefix)

@@ -31,7 +31,7 @@ class Step(NamedTuple):
   """A training step."""
 
   loss: float
-  # Of the clock, and of all cores together.
+  # Elapsed seconds, and processor seconds of all cores.
   seconds: float
   cpu_seconds: float
 

@@ -195,6 +195,8 @@ def _rates(passes, photos, seconds):
 def main(_):
   """Prints a line for each network, runtime and precision."""
   networks = [nets_factory.get_network(name) for name in FLAGS.model_names]
+  if FLAGS.rates_file:
+    rates.add(FLAGS.rates_file, [])  # It may be of another processor.
   peak = peak_flops(min(FLAGS.seconds, 2))
   print('product of float32 matrices: %.0f GFLOP/s; batches of %d' %
         (peak / 1e9, FLAGS.batch_size))

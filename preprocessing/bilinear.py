@@ -6,7 +6,7 @@ photo. The functions here take memory only for the pixels of the result, and
 give the same values, bit for bit.
 """
 
-from typing import Callable, Tuple, Union
+from typing import Tuple, Union
 
 from compat import tf
 
@@ -15,16 +15,14 @@ from compat import tf
 Neighbours = Tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 
 
-def sample(image: tf.Tensor, rows: Neighbours, columns: Neighbours,
-           convert: Callable[[tf.Tensor], tf.Tensor] = tf.to_float
-           ) -> tf.Tensor:
+def sample(image: tf.Tensor, rows: Neighbours,
+           columns: Neighbours) -> tf.Tensor:
   """Interpolates between pixels of an image.
 
   Args:
     image: `[h, w, channels]` tensor.
     rows: result of `neighbours` for the rows.
     columns: result of `neighbours` for the columns.
-    convert: function that converts the pixels to float32.
 
   Returns:
     `[number of rows, number of columns, channels]` float32.
@@ -34,7 +32,7 @@ def sample(image: tf.Tensor, rows: Neighbours, columns: Neighbours,
   shape = tf.shape(image)
   starts = tf.expand_dims(tf.concat([above, below], 0), 1) * shape[1]
   places = starts + tf.concat([before, after], 0)
-  pixels = convert(tf.gather(
+  pixels = tf.to_float(tf.gather(
       tf.reshape(image, tf.stack([-1, shape[2]])), places))
   lefts, rights = tf.split(pixels, 2, axis=1)
   pixels = lefts + (rights - lefts) * tf.reshape(right, [1, -1, 1])

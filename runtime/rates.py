@@ -4,6 +4,7 @@ benchmarks/runtimes writes it, tools.list_models reads it.
 """
 
 import json
+import os
 import platform
 import re
 from typing import Iterable, List, NamedTuple, Optional
@@ -35,7 +36,7 @@ class Rate(NamedTuple):
 class Rates(NamedTuple):
   """The content of a file."""
 
-  # Name of the machine's.
+  # Name of the machine's processor.
   processor: str
   rates: List[Rate]
 
@@ -57,8 +58,9 @@ def load(path: str) -> Rates:
   data = files.read(path, 'file of benchmarks/runtimes')
   try:
     content = json.loads(data.decode('utf-8'))
-    return Rates(content['processor'],
-                 [Rate(**rate) for rate in content['rates']])
+    return Rates(content['processor'], [
+        Rate(**dict(rate, photos_per_second=float(rate['photos_per_second'])))
+        for rate in content['rates']])
   except (ValueError, TypeError, KeyError):
     raise InputError('%s is not a file of benchmarks/runtimes' % path)
 
@@ -75,8 +77,7 @@ def add(path: str, rates: Iterable[Rate]) -> None:
       cannot be written.
   """
   this = processor()
-  former = (load(path) if files.read_if_exists(path) is not None else
-            Rates(this, []))
+  former = load(path) if os.path.exists(path) else Rates(this, [])
   if former.processor != this:
     raise InputError('%s has speeds of another processor (%s): give another '
                      'file' % (path, former.processor))

@@ -123,4 +123,4 @@ def test_program_help_lists_its_flags_and_none_of_tensorflow():
       os.path.join(ROOT, 'tools', 'list_models.py'))
   assert done.stdout.startswith(list_models.__doc__.split('\n')[0])
   assert re.findall(r'^  --(\S+):', done.stdout, re.MULTILINE) == [
-      'format', 'model_name']
+      'format', 'model_name', 'rates_file']

@@ -65,7 +65,7 @@ class CheckpointConfig(NamedTuple):
     """Returns whether an auxiliary classifier is trained.
 
     Only training uses one, for its gradients in the layers below, so by default
-    it is not trained where these are frozen.
+    it is not trained in a run that begins with these frozen.
     """
     if self.train_aux_classifier is not None:
       return self.train_aux_classifier

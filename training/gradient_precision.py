@@ -13,8 +13,8 @@ from compat import tf
 from runtime import forward_pass, tensorflow_session
 from training.config import TrainConfig
 
-_NEEDS = ('needs TensorFlow 2 in this process and a processor with AVX-512 '
-          'BF16 or AMX instructions, without a graphics card')
+_NEEDS = ('needs TensorFlow 2 in this process, a processor with AVX-512 BF16 '
+          'or AMX instructions, and no graphics card')
 
 
 def check(config: TrainConfig) -> None:

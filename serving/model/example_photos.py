@@ -12,6 +12,7 @@ import os
 from typing import Dict, Mapping, NamedTuple, Optional, Sequence
 
 from common import files
+from common.errors import InputError
 from compat import tf
 
 # Format version, stored in each file.
@@ -74,7 +75,8 @@ def read(graph_file: str, checkpoint: Optional[str],
       raise ValueError('it belongs to another graph')
     photos = {label: base64.b64decode(values['photos'][label], validate=True)
               for label in labels if label in values['photos']}
-  except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+  except (OSError, ValueError, TypeError, KeyError, AttributeError,
+          RecursionError) as error:
     tf.logging.warning('no example photos from %s: %s', path, error)
     return {}
   return {label: Example(hashlib.sha256(data).hexdigest()[:16], data)
@@ -89,10 +91,15 @@ def replace(graph_file: str, content: Optional[bytes]) -> None:
     content: as `to_bytes` returns it; None: there are none.
 
   Raises:
-    InputError: the file cannot be written.
+    InputError: the file cannot be written or removed.
   """
   path = path_of(graph_file)
   if content is not None:
     files.write_output(path, content)
-  elif os.path.exists(path):
+    return
+  try:
     os.remove(path)
+  except FileNotFoundError:
+    pass
+  except OSError as error:
+    raise InputError('cannot remove %s: %s' % (path, error.strerror))

@@ -42,8 +42,9 @@ def describe(language: str, info: Mapping[str, Any]) -> List[str]:
 def _photos(text, evaluation):
   """Returns which photos were classified, in words."""
   split, count = str(evaluation.get('split')), evaluation.get('photos')
-  if split in _SPLITS and isinstance(count, int):
-    return text[split + '_photos'] % {'count': count}
+  if split in _SPLITS:
+    return (text[split + '_photos'] % {'count': count}
+            if isinstance(count, int) else text[split + '_split'])
   return text['split_photos'] % {'split': split}
 
 
@@ -51,6 +52,6 @@ def _percent(share: Any) -> Optional[str]:
   """Returns a number from 0 to 1 as a percentage; None: it is not one."""
   try:
     value = float(share)
-  except (TypeError, ValueError):
+  except (TypeError, ValueError, OverflowError):
     return None
   return '%.1f %%' % (100 * value) if 0 <= value <= 1 else None

@@ -40,10 +40,12 @@ _EN = {
     'interval': '95 %% interval %(low)s to %(high)s',
     'measured': 'measured on %(date)s',
     'test_photos': '%(count)d test photos',
+    'test_split': 'the test photos',
     'validation_photos': '%(count)d validation photos',
+    'validation_split': 'the validation photos',
     'train_photos': '%(count)d training photos',
     'split_photos': 'the %(split)s photos',
-    'examples': 'One training photo of each.',
+    'examples': 'Training photos of the classes.',
     'try_them': 'Click one to classify it.',
     'try_example': 'Classify the training photo: %s',
     'comma': ', ',
@@ -61,6 +63,7 @@ _EN = {
     'waiting': 'Classifying…',
     'queued': 'The server is busy; trying again…',
     'no_answer': 'The server does not respond. Please try again.',
+    'examples_changed': 'The examples have changed. Please reload the page.',
 }
 
 _ZH = {
@@ -88,10 +91,12 @@ _ZH = {
     'interval': '95 %% 置信区间 %(low)s 至 %(high)s',
     'measured': '测于 %(date)s',
     'test_photos': '%(count)d 张测试照片',
+    'test_split': '测试照片',
     'validation_photos': '%(count)d 张验证照片',
+    'validation_split': '验证照片',
     'train_photos': '%(count)d 张训练照片',
     'split_photos': '%(split)s 照片',
-    'examples': '每类一张训练照片。',
+    'examples': '各类的训练照片。',
     'try_them': '点击即可识别。',
     'try_example': '识别训练照片：%s',
     'comma': '、',
@@ -109,6 +114,7 @@ _ZH = {
     'waiting': '正在识别……',
     'queued': '服务器正忙，正在重试……',
     'no_answer': '服务器没有响应，请再试一次。',
+    'examples_changed': '示例照片已更换，请刷新页面。',
 }
 
 _SENTENCES = {

@@ -424,6 +424,7 @@ def test_page_shows_none_of_the_classes_and_the_scores(chain):
   client = serving_app.create_app(types.SimpleNamespace(
       labels=classifier.labels,
       predict_each=lambda photos, deadline: classifier.predict_each(photos),
+      examples={}, model_info=lambda: {},
   )).test_client()
   pages = []
   for data in (ood_kit.far_photos()[0], photo_of(
@@ -432,8 +433,8 @@ def test_page_shows_none_of_the_classes_and_the_scores(chain):
     assert page.status_code == 200
     pages.append(page.get_data(as_text=True))
   far, near = pages
-  assert '<h1>None of: blue, green, red</h1>' in far
-  assert '<title>None of: blue, green, red' in re.sub(r'\s+', ' ', far)
+  assert '<h1>None of the 3 classes</h1>' in far
+  assert '<title>None of the 3 classes' in re.sub(r'\s+', ' ', far)
   for text in pages:
     assert len(re.findall(r'<td class="percent">[\d.]+ %</td>', text)) == 3
   assert 'None of' not in re.sub('<[^>]*>', '', near)

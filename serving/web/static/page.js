@@ -95,8 +95,11 @@
     });
   }
 
-  function wait(seconds) {
-    return new Promise(function (resolve) { setTimeout(resolve, 1000 * seconds); });
+  function wait(seconds, signal) {
+    return new Promise(function (resolve) {
+      setTimeout(resolve, 1000 * seconds);
+      signal.addEventListener('abort', resolve);
+    });
   }
 
   async function post(job) {
@@ -112,7 +115,7 @@
         return response.json();
       }
       job.card.querySelector('.status').textContent = text.queued;
-      await wait(Math.min(Number(retryAfter) || 1, 30));
+      await wait(Math.min(Number(retryAfter) || 1, 30), job.abort.signal);
     }
   }
 
@@ -241,7 +244,10 @@
       try {
         // The server may have changed to another graph since.
         const reply = await fetch(image.src, {cache: 'force-cache'});
-        if (!reply.ok) throw new Error(reply.status);
+        if (!reply.ok) {
+          setState(true);
+          return complain(text.examplesChanged);
+        }
         const photo = await reply.blob();
         addAll([new File([photo], label + '.jpg', {type: 'image/jpeg'})]);
       } catch (error) {
