@@ -279,8 +279,8 @@ def summary(converted, dataset_dir):
        'and test: %d', copies),
       ('same photo several times in a class, in one split: %d',
        [same for same in converted.duplicates
-        if files not in contradictions and files not in copies])):
-    lines += _shortened(title, [printable(', '.join(files)) for files in sets],
+        if same not in contradictions and same not in copies])):
+    lines += _shortened(title, [printable(', '.join(same)) for same in sets],
                         'listed in %s' % os.path.basename(manifest_path))
 
   if converted.photos_dir:  # May be from an earlier conversion.

@@ -189,7 +189,8 @@ def _first_checkpoint(config):
         '--checkpoint_path=%s is a checkpoint; give its folder, or omit the '
         'interval' % config.checkpoint_path)
   if not config.wait_for_run:
-    checkpoints.check_exists_or_comes(config.checkpoint_path)
+    checkpoints.check_exists_or_comes(config.checkpoint_path,
+                                      config.which_checkpoint)
   return loop.wait_for_checkpoint(
       config.checkpoint_path, timeout_secs=config.eval_timeout_secs,
       which=config.which_checkpoint)

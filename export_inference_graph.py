@@ -419,10 +419,12 @@ def _card_facts(frozen, info, prefix, decay, refusal):
       data = manifest.load(dataset_dir, name)
     except InputError as error:  # The graph does not need it.
       tf.logging.warning('The model card lacks the data set: %s', error)
+  found = results_file.load(prefix, decay)
   return model_card.Facts(
       info, os.path.basename(frozen), os.path.getsize(frozen), run,
       run_info.is_best(prefix), flags_given, data,
-      results_file.load(prefix, decay), refusal)
+      {split: found[split] for split in ('validation', 'test')
+       if split in found}, refusal)
 
 
 def _write_graph(path, graph_def, as_text, what):

@@ -46,9 +46,11 @@ new_log() { tail -c "+$((seen + 1))" "${LOG_FILE}"; }
 nohup "${VENV_PYTHON}" -u "${program}" "${flags[@]}" "$@" \
   >>"${LOG_FILE}" 2>&1 </dev/null &
 pid=$!
-echo "Process ${pid} is preparing training; waiting until it begins"
-trap 'echo "Not waiting: process ${pid} continues; ./stop_train.sh stops it"
+trap 'remember_run
+  echo "Not waiting: process ${pid} continues;" \
+    "TRAIN_DIR=$(printf %q "${TRAIN_DIR}") ./stop_train.sh stops it"
   exit 130' INT
+echo "Process ${pid} is preparing training; waiting until it begins"
 
 # Errors of the trainer are shown here, not only in the log. It logs this line
 # after all checks that are possible before training.

@@ -4,8 +4,10 @@
 #
 # usage: [RUN=…] [MODEL_NAME=…] [TRAIN_DIR=…] [STOP_TIMEOUT_SECS=600] ./stop_train.sh
 set -euo pipefail
-uses_run=1
+[[ -n "${RUN:-}" ]] || uses_run=1
 source "$(dirname "${BASH_SOURCE[0]}")/env_set.sh"
+# A new run has no run.json yet, so any name was accepted above.
+[[ -z "${RUN}" || -e "${TRAIN_DIR}/train.pid" ]] || uses_run=1 ask_for_run
 
 if [[ $# -gt 0 ]]; then
   echo "stop_train.sh: error: unknown argument $1; see --help" >&2

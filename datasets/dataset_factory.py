@@ -8,6 +8,7 @@ counted.
 
 import glob
 import os
+import shlex
 from typing import List, Optional
 
 from common import label_files
@@ -127,7 +128,7 @@ def _not_converted(name, dataset_dir):
   return InputError(
       'data set %r is not converted (looked in %s): run DATASET_NAME=%s '
       'DATASET_DIR=%s ./convert_tfrecord.sh, or %s%s' %
-      (name, dataset_dir, name, dataset_dir,
+      (name, dataset_dir, shlex.quote(name), shlex.quote(dataset_dir),
        split_files.command(name, dataset_dir),
        did_you_mean(name, _existing_names(dataset_dir))))
 

@@ -5,6 +5,7 @@ The check reads lengths only. `tools.verify_tfrecord` reads everything.
 
 import fnmatch
 import os
+import shlex
 from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional
 
 from common.errors import InputError
@@ -168,7 +169,7 @@ def compare_counts(files: SplitFiles, counts: List[int],
 def command(name: str, dataset_dir: str) -> str:
   """Returns the command that makes a data set's files, for messages."""
   program = ('download_and_convert_data.py --dataset_name=%s --dataset_dir=%s' %
-             (name, dataset_dir))
+             (shlex.quote(name), shlex.quote(dataset_dir)))
   try:
     folder = manifests.photos_folder(dataset_dir, name,
                                      manifests.load(dataset_dir, name))

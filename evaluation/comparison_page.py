@@ -39,7 +39,7 @@ def render(comparison: Comparison) -> str:
 
 def _charts(comparison: Comparison) -> List[Tuple[str, str]]:
   """Returns (title, SVG) of the curves of both runs."""
-  found = [curves.read(run.train_dir, run.eval_dir, comparison.split)
+  found = [curves.read(run.train_dir, run.eval_dir)
            for run in comparison.runs]
   made = []
   for title, name in (('Validation accuracy', 'validation_accuracy'),

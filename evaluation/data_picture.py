@@ -160,4 +160,4 @@ def address(page: str, dataset_dir: str, name: str) -> Optional[str]:
   if not os.path.exists(path):
     return None
   folder = os.path.dirname(os.path.abspath(page))
-  return parse.quote(os.path.relpath(path, folder).replace(os.sep, '/'))
+  return parse.quote(os.fsencode(os.path.relpath(path, folder)))

@@ -53,9 +53,9 @@ def save(checkpoint: str, moving_average_decay: Optional[float],
     splits: as `load` returns them; others in the file are kept.
   """
   merged = dict(load(checkpoint, moving_average_decay), **splits)
-  facts = {'weights': _weights(checkpoint, moving_average_decay),
-           'splits': merged}
-  try:
+  try:  # Training may have removed the checkpoint since.
+    facts = {'weights': _weights(checkpoint, moving_average_decay),
+             'splits': merged}
     files.write_text(path(checkpoint),
                      json.dumps(facts, indent=1, ensure_ascii=False) + '\n')
   except OSError as error:

@@ -221,20 +221,21 @@ def _similar_run(train_dir):
                             run_list.find_all(runs_dir)])
 
 
-def check_exists_or_comes(train_dir: str) -> None:
+def check_exists_or_comes(train_dir: str, which: Optional[str] = None) -> None:
   """Checks that a train directory has a checkpoint or that it will get one.
 
   Args:
     train_dir: folder, which need not exist.
+    which: as for chosen_folder.
 
   Raises:
     InputError: it has none, and no process of this machine trains there.
   """
-  if find(train_dir) is None and not run_list.is_training(train_dir):
+  if find(train_dir, which) is None and not run_list.is_training(train_dir):
     raise InputError(
         'there is no checkpoint in %s, and no process trains there; '
         './run_train.sh trains, --wait_for_run waits for another machine%s' %
-        (train_dir, _similar_run(train_dir)))
+        (chosen_folder(train_dir, which), _similar_run(train_dir)))
 
 
 def global_step_of(prefix: str) -> int:

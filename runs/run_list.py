@@ -14,7 +14,16 @@ import json
 import os
 import re
 import shutil
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, TextIO
+from typing import (
+  Any,
+  Dict,
+  Iterator,
+  List,
+  NamedTuple,
+  Optional,
+  Sequence,
+  TextIO,
+)
 
 from common.errors import InputError, unknown_name
 
@@ -47,7 +56,7 @@ class Run(NamedTuple):
   @property
   def output_dir(self) -> str:
     """The folder that has the others, as OUTPUT_DIR of the scripts."""
-    return os.path.dirname(self.export_dir)
+    return _output_dir(self.train_dir)
 
 
 class Result(NamedTuple):
@@ -182,10 +191,15 @@ def read_json(path: str) -> Dict[str, Any]:
   return found if isinstance(found, dict) else {}
 
 
-def size(run: Run) -> int:
-  """Returns the size of a run's files, in bytes."""
+def folders(run: Run) -> List[str]:
+  """Returns the existing folders of a run, without those inside others."""
+  return _outermost(run[1:4])
+
+
+def size(tops: Sequence[str]) -> int:
+  """Returns the size of the files in some folders, in bytes."""
   total = 0
-  for top in _folders(run):
+  for top in tops:
     for folder, _, names in os.walk(top):
       for name in names:
         with contextlib.suppress(OSError):
@@ -196,42 +210,57 @@ def size(run: Run) -> int:
 def folders_to_remove(runs_dir: str, run: Run) -> List[str]:
   """Returns the folders that `remove` removes.
 
+  Those that another run uses, too, stay, and folders of evaluation and export
+  that are neither in RUNS_DIR nor beside the train directory.
+
   Raises:
     InputError: a process trains there, or they contain something else.
   """
   _check_idle(run)
-  others = [other for other in find_all(runs_dir) if other != run]
-  folders = [folder for folder in _folders(run, runs_dir)
-             if folder not in {path for other in others
-                               for path in _folders(other)}]
-  kept = {'the run %s' % other.name: other.train_dir for other in others}
-  kept['the data set'] = facts(run).get('dataset_dir') or ''
-  kept['the current folder'] = os.getcwd()
-  kept['the project'] = os.path.dirname(os.path.dirname(
-      os.path.abspath(__file__)))
-  for folder in folders:
-    for what, path in kept.items():
+  kept = [('the run %s' % other.name, path) for other in find_all(runs_dir)
+          if other != run for path in other[1:4]]
+  found = _outermost([
+      folder for folder in run[1:4]
+      if folder not in [path for _, path in kept]
+      and (folder == run.train_dir or _is_inside(folder, run, runs_dir))])
+  kept += [('the data set', facts(run).get('dataset_dir') or ''),
+           ('the current folder', os.getcwd()),
+           ('the project', os.path.dirname(os.path.dirname(
+               os.path.abspath(__file__))))]
+  for folder in found:
+    for what, path in kept:
       if path and _contains(folder, path):
         raise InputError('%s contains %s, %s: the run %s cannot be removed' %
                          (folder, what, path, run.name))
-  return folders
+  return found
 
 
 def remove(runs_dir: str, run: Run) -> None:
-  """Removes a run: its folders, and its lines in the history.
+  """Removes a run: folders_to_remove, and its lines in the history.
+
+  The folder around them is removed if it has nothing else.
 
   Raises:
     InputError: as for folders_to_remove.
     OSError: a file cannot be removed.
   """
   for folder in folders_to_remove(runs_dir, run):
-    shutil.rmtree(folder)
+    shutil.rmtree(os.path.realpath(folder))
+    if os.path.islink(folder):
+      os.unlink(folder)
+  output = run.output_dir
+  with contextlib.suppress(OSError):  # It is a link, or not ours to change.
+    if set(os.listdir(output)) <= {'origin'} and output != os.getcwd():
+      shutil.rmtree(output)
   with _changing(runs_dir) as lines:
     lines[:] = [line for line in lines if line.train_dir != run.train_dir]
 
 
 def rename(runs_dir: str, run: Run, name: str) -> Run:
   """Renames a run, and its folder if that is in RUNS_DIR.
+
+  The name of another folder is kept in the history. If that was empty, the run
+  becomes the current one.
 
   Raises:
     InputError: the name is taken or cannot be typed, or a process trains there.
@@ -245,7 +274,10 @@ def rename(runs_dir: str, run: Run, name: str) -> Run:
   _check_idle(run)
   moved = run._replace(name=name)
   if _has_own_folder(run, runs_dir):
-    old = _output_dir(run.train_dir)
+    old = run.output_dir
+    for other in find_all(runs_dir):
+      if _contains(old, other.train_dir):
+        _check_idle(other)
     os.rename(old, folder)
     moved = Run(name, *(_moved(path, old, folder) for path in run[1:]))
     with _changing(runs_dir) as lines:
@@ -353,22 +385,26 @@ def _is_default(line, runs_dir):
 
 
 def _has_own_folder(run, runs_dir):
-  """Whether all files of a run are in one folder in RUNS_DIR."""
-  output = _output_dir(run.train_dir)
-  return (_contains(runs_dir, output) and
+  """Whether a folder in RUNS_DIR has a run, and not its data set, too."""
+  output = run.output_dir
+  return (_contains(runs_dir, output) and not _contains(output, runs_dir) and
+          not _contains(output, facts(run).get('dataset_dir') or os.sep) and
           os.path.basename(run.train_dir) == 'train')
 
 
-def _folders(run, runs_dir=None):
-  """Returns the existing folders of a run, without those inside others."""
-  folders = [run.train_dir, run.eval_dir, run.export_dir]
-  if runs_dir is not None and _has_own_folder(run, runs_dir):
-    folders.append(_output_dir(run.train_dir))
-  folders = [folder for folder in dict.fromkeys(folders)
-             if os.path.isdir(folder)]
-  return [folder for folder in folders
+def _is_inside(folder, run, runs_dir):
+  """Whether a folder is inside RUNS_DIR or the output folder of a run."""
+  tops = (run.output_dir, runs_dir)
+  return (any(_contains(top, folder) for top in tops) and
+          not any(_contains(folder, top) for top in tops))
+
+
+def _outermost(paths):
+  """Returns the existing folders of some paths, without those inside others."""
+  found = [path for path in dict.fromkeys(paths) if os.path.isdir(path)]
+  return [folder for folder in found
           if not any(other != folder and _contains(other, folder)
-                     for other in folders)]
+                     for other in found)]
 
 
 def _contains(folder, path):

@@ -40,16 +40,19 @@ choose_run() {
   export RUN="${facts[0]}"  # For the scripts that this one starts.
   set_default MODEL_NAME "${facts[2]}"
   set_default DATASET_NAME "${facts[3]}"
-  set_default DATASET_DIR "${facts[4]}"
+  # These may be gone, after the project was moved for example.
+  [[ ! -d "${facts[4]}" ]] || set_default DATASET_DIR "${facts[4]}"
   # Training continues from its own checkpoint; this is where it began.
-  : "${CHECKPOINT_PATH=${facts[5]}}"
+  if [[ -z "${facts[5]}" || -e "${facts[5]}" || -e "${facts[5]}.index" ]]; then
+    : "${CHECKPOINT_PATH=${facts[5]}}"
+  fi
   if [[ -z "${OUTPUT_DIR:-}" ]]; then
     OUTPUT_DIR=${facts[6]}
     set_default TRAIN_DIR "${facts[7]}"
     set_default EVAL_DIR "${facts[8]}"
     set_default EXPORT_DIR "${facts[9]}"
   fi
-  set_default LOG_FILE "${facts[10]:-}"
+  [[ ! -e "${facts[10]:-}" ]] || set_default LOG_FILE "${facts[10]}"
   echo "${0##*/}: run ${RUN}: ${facts[1]}" >&2
 }
 
@@ -71,9 +74,9 @@ choose_output_dir() {
 # Training has begun by then, so it continues if that is not possible.
 remember_run() {
   local folders=() folder top line
-  top=$(realpath -ms "${RUNS_DIR}")
+  top=$(realpath -ms -- "${RUNS_DIR}")
   for folder in "${TRAIN_DIR}" "${EVAL_DIR}" "${EXPORT_DIR}" "${LOG_FILE}"; do
-    folder=$(realpath -ms "${folder}")
+    folder=$(realpath -ms -- "${folder}")
     folders+=("${folder#"${top}/"}")
   done
   line=$(printf '\t%s' "${folders[@]}")

@@ -66,11 +66,12 @@ def print_for_shell(runs_dir: str, name: Optional[str],
   if run is None:
     return
   facts = run_list.facts(run)
-  print('\n'.join((
-      run.name, describe(run), facts.get('model_name') or '',
-      facts.get('dataset_name') or '', facts.get('dataset_dir') or '',
-      facts.get('checkpoint_path') or '', run.output_dir, run.train_dir,
-      run.eval_dir, run.export_dir, run.log_file)))
+  print('\n'.join(str(value or '').replace('\n', ' ') for value in (
+      run.name, describe(run), facts.get('model_name'),
+      facts.get('dataset_name'), facts.get('dataset_dir'),
+      facts.get('checkpoint_path', '-'),  # Not known.
+      run.output_dir, run.train_dir, run.eval_dir, run.export_dir,
+      run.log_file)))
 
 
 def rows(runs_dir: str) -> List[Sequence[str]]:
@@ -86,7 +87,7 @@ def rows(runs_dir: str) -> List[Sequence[str]]:
         facts.get('dataset_name') or '?', facts.get('model_name') or '?',
         _or_dash(_split_size(facts, 'train'), '%d'),
         _or_dash(result.accuracy, '%.4f'), _interval(facts, result),
-        _date(run), _size(run_list.size(run)), _where(run)))
+        _date(run), _size(run_list.size(run_list.folders(run))), _where(run)))
   return table
 
 
@@ -157,15 +158,22 @@ def remove(runs_dir: str, name: str, is_confirmed: bool) -> int:
   """
   run = run_list.find(runs_dir, name)
   folders = run_list.folders_to_remove(runs_dir, run)
-  text = '%s (%s)' % (' and '.join(folders), _size(run_list.size(run)))
+  text = '%s (%s)' % (' and '.join(folders), _size(run_list.size(folders)))
   if not is_confirmed:
     if not sys.stdin.isatty():
       raise InputError('this would remove %s: give --yes' % text)
-    if input('Remove %s? [y/N] ' % text).strip().lower() not in ('y', 'yes'):
+    try:
+      answer = input('Remove %s? [y/N] ' % text)
+    except EOFError:
+      answer = ''
+      print()
+    if answer.strip().lower() not in ('y', 'yes'):
       print('Nothing is removed')
       return 1
   run_list.remove(runs_dir, run)
   print('Removed %s' % text)
+  for folder in run_list.folders(run):
+    print('Kept %s, which may have other files, too' % folder)
   return 0
 
 
@@ -279,6 +287,8 @@ def run_action(values: argparse.Namespace) -> int:
 def main(arguments: Sequence[str]) -> int:
   """Runs the action of a command line; returns the exit status."""
   values = parser().parse_args(arguments)
+  if sys.stdout is not None:  # Names of folders may be no valid text.
+    sys.stdout.reconfigure(errors='surrogateescape')  # type: ignore[attr-defined,union-attr]
   try:
     return run_action(values)
   except InputError as error:
@@ -287,7 +297,8 @@ def main(arguments: Sequence[str]) -> int:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1
   except OSError as error:
-    message = '%s: %s' % (error.filename, error.strerror)
+    message = str(error) if error.filename is None else '%s: %s' % (
+        error.filename, error.strerror)
   except KeyboardInterrupt:
     message = 'interrupted'
   # In the name of the script that asks.

@@ -18,6 +18,8 @@ from runs import run_info
 from serving.model.graph_info import GraphInfo
 
 NOT_STATED = 'not stated'
+# In place of facts of programs, which no person states.
+NOT_KNOWN = 'not known'
 
 # With more classes than this they are not listed one by one.
 _MAX_CLASSES = 100
@@ -73,11 +75,14 @@ def keep_stated(text: str, former: str) -> str:
     text: the new card.
     former: the card that it replaces, '' for none.
   """
-  stated = dict(re.findall(r'^- \*\*(.+?):\*\* (.+)$', former, re.MULTILINE))
+  # With the lines and indented paragraphs below.
+  stated = dict(re.findall(
+      r'^- \*\*(.+?):\*\* (.+(?:\n\n+(?=[ \t]).+|\n(?!- \*\*|#|\|).+)*)$',
+      former, re.MULTILINE))
 
   def restore(match):
     value = stated.get(match.group(1), NOT_STATED)
-    return match.group(0) if value.startswith(NOT_STATED) else (
+    return match.group(0) if re.fullmatch(NOT_STATED + '.*', value) else (
         '- **%s:** %s' % (match.group(1), value))
 
   return re.sub(r'^- \*\*(.+?):\*\* %s.*$' % NOT_STATED, restore, text,
@@ -129,7 +134,7 @@ def _model(facts):
   if info.known:
     outputs.append('known or not %s' % info.known)
   return [
-      ('Network', info.model_name or NOT_STATED),
+      ('Network', info.model_name or NOT_KNOWN),
       ('File', '%s, frozen TensorFlow graph, %.1f MB' %
        (facts.file_name, facts.size / 1e6)),
       ('Weights', '%s, step %s' % (os.path.basename(info.checkpoint or '-'),
@@ -160,7 +165,7 @@ def _use(facts):
 
 def _data(facts):
   data, run = facts.data, facts.run
-  rows = [('Data set', run.dataset_name if run else NOT_STATED)]
+  rows = [('Data set', run.dataset_name if run else NOT_KNOWN)]
   if data:
     rows.append(('Photos', ', '.join(
         '%d %s' % (entry['size'], split)
@@ -195,7 +200,8 @@ def _table(head, rows):
 def _training(facts):
   run = facts.run
   if run is None:
-    return [('Procedure', _ask('no run.json is beside the checkpoint'))]
+    return [('Procedure', NOT_KNOWN + ' (no run.json is beside the '
+             'checkpoint)')]
   rows = [('Started from', os.path.basename(run.checkpoint_path)
            if run.checkpoint_path else 'random weights')]
   if facts.is_best:
@@ -207,7 +213,8 @@ def _training(facts):
   given = ['%s %s' % (name, facts.flags[name]) for name in _SETTINGS
            if name in facts.flags]
   rows.append(('Settings that were given',
-               ', '.join(given) or _ask('flags.json is missing or has none')))
+               ', '.join(given) or
+               NOT_KNOWN + ' (flags.json is missing or has none)'))
   return rows
 
 
@@ -266,8 +273,8 @@ def _limits(facts) -> List[Tuple[str, str]]:
     few = [c['label'] for c in line['classes'] if c['photos'] < _FEW_PHOTOS]
     if few:
       rows.append(('Uncertain numbers', '%d of %d classes were measured on '
-                   'less than %d photos' % (len(few), len(line['classes']),
-                                            _FEW_PHOTOS)))
+                   'fewer than %d photos' % (len(few), len(line['classes']),
+                                             _FEW_PHOTOS)))
   return rows + [
       ('Other photos', 'the numbers hold for photos like those of the data '
        'set; those of other cameras, places or times were not measured'),

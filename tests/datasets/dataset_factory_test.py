@@ -242,6 +242,14 @@ def test_get_labels_of_a_folder_without_the_data_set_is_an_error(
       dataset_factory.get_labels(name, str(folder))
 
 
+def test_get_labels_names_a_command_that_can_be_copied(tmp_path):
+  with pytest.raises(InputError) as caught:
+    dataset_factory.get_labels('my pets', str(tmp_path / "a'b"))
+  assert "run DATASET_NAME='my pets' DATASET_DIR='%s/a'\"'\"'b' ./conv" % (
+      tmp_path) in str(caught.value)
+  assert "--dataset_name='my pets' --dataset_dir='" in str(caught.value)
+
+
 def test_get_labels_of_records_without_names_says_what_is_missing(tmp_path):
   (tmp_path / 'pets_train_00000-of-00001.tfrecord').write_bytes(b'')
   with pytest.raises(InputError, match='no class names'):

@@ -76,6 +76,12 @@ def test_program_writes_picture_unless_told_not_to(tmp_path, capsys, caplog,
   assert read(path).shape[2] == 3
   assert data_picture.address(str(tmp_path / 'a' / 'r.html'), str(tmp_path),
                               'my set') == '../my%20set_photos.jpg'
+  folder = tmp_path / '\udcff'  # A byte that is no UTF-8.
+  folder.mkdir()
+  path.rename(folder / path.name)
+  assert data_picture.address(str(tmp_path / 'r.html'), str(folder),
+                              'my set') == '%FF/my%20set_photos.jpg'
+  (folder / path.name).rename(path)
   # Without it the conversion is complete all the same.
 
   def fail(*_):

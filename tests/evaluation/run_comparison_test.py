@@ -126,6 +126,20 @@ def test_print_and_page_show_settings_accuracy_and_curves(runs_dir, capsys):
   assert 'src=' not in page and 'http:' not in page
 
 
+def test_page_has_no_test_accuracy_as_validation_accuracy(
+    runs_dir, monkeypatch):
+  for name, step in (('old', 30), ('new', 50)):
+    (runs_dir / name / 'train' / 'validation.jsonl').unlink()
+    add_evaluation(runs_dir / name / 'train', [('t', 'cat', 'cat')], step,
+                   'test')
+  charts = {}
+  monkeypatch.setattr(comparison_page.charts, 'line_chart',
+                      lambda series, title, _: charts.update({title: series}))
+  comparison_page.render(compare(runs_dir))
+  assert charts['Validation accuracy'] == [('A', [(30, 21 / 32)]),
+                                           ('B', [(50, 29 / 32)])]
+
+
 def test_page_shows_the_photos_of_the_records(tmp_path):
   make_photos(tmp_path / 'pets')
   convert_photos.convert(str(tmp_path), 'pets', percent_validation=30)

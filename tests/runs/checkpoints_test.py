@@ -198,6 +198,13 @@ def test_resolve_takes_best_checkpoint_unless_newest_is_requested(
   assert checkpoints.resolve(str(tmp_path / 'best')) == best
 
 
+def test_check_exists_or_comes_wants_the_chosen_kind(tmp_path):
+  write_checkpoints(tmp_path, [1])
+  checkpoints.check_exists_or_comes(str(tmp_path))
+  with pytest.raises(InputError, match='no checkpoint in %s/best' % tmp_path):
+    checkpoints.check_exists_or_comes(str(tmp_path), 'best')
+
+
 def test_resolve_without_best_checkpoint_takes_newest(tmp_path):
   _, last = write_checkpoints(tmp_path, [1, 9])
   for _ in range(2):

@@ -149,8 +149,67 @@ def test_remove_what_is_in_use_or_holds_something_else_is_refused(runs_dir):
   start(runs_dir, runs_dir / 'dogs' / 'train' / 'more' / 'train')
   with pytest.raises(InputError, match='contains the run dogs-more'):
     run_list.remove(top, dogs)
-  make_run(runs_dir, 'whole', dataset_dir=str(runs_dir / 'whole' / 'data'))
+  make_run(runs_dir, 'whole', dataset_dir=str(runs_dir / 'whole' / 'train'))
   with pytest.raises(InputError, match='contains the data set'):
     run_list.remove(top, run_list.find(top, 'whole'))
   assert names(runs_dir) == ['cats', 'dogs', 'dogs-more', 'pets_lenet_123',
                              'whole']
+  shared = runs_dir / 'cats' / 'export' / 'of_dogs'
+  shared.mkdir(parents=True)
+  run_list.use(top, dogs._replace(export_dir=str(shared)))
+  with pytest.raises(InputError, match='contains the run dogs'):
+    run_list.remove(top, cats)
+
+
+def test_remove_keeps_what_else_is_beside_or_elsewhere(runs_dir, tmp_path):
+  top = str(runs_dir)
+  make_run(tmp_path, runs_dir.name)  # Its folder is RUNS_DIR itself.
+  beside = make_run(runs_dir, 'beside').parent / 'data'
+  beside.mkdir()
+  models = tmp_path / 'models'
+  models.mkdir()
+  with (runs_dir / 'runs.tsv').open('a') as stream:
+    stream.write('\ttrain\teval\t%s\tlog\n' % models)
+  (runs_dir / 'dogs' / 'origin').write_text('')
+  run = run_list.current(top)
+  assert run.output_dir == top
+  for name in (run.name, 'beside', 'dogs'):
+    run_list.remove(top, run_list.find(top, name))
+  assert names(runs_dir) == ['cats', 'pets_lenet_123']
+  assert models.is_dir() and beside.is_dir()
+  assert sorted(os.listdir(top)) == ['beside', 'cats', 'quickstart', 'runs.tsv']
+  assert run_list.folders(run) == [str(models)]
+
+
+def test_remove_train_directory_that_is_a_link(runs_dir, tmp_path):
+  train = runs_dir / 'cats' / 'train'
+  train.rename(tmp_path / 'disk')
+  train.symlink_to(tmp_path / 'disk')
+  run_list.remove(str(runs_dir), run_list.find(str(runs_dir), 'cats'))
+  assert not (tmp_path / 'disk').exists()
+  assert not (runs_dir / 'cats').exists()
+
+
+def test_rename_keeps_the_folder_of_a_data_set_or_of_all_runs(runs_dir):
+  top = str(runs_dir)
+  make_run(runs_dir, 'whole', dataset_dir=str(runs_dir / 'whole' / 'data'))
+  make_run(runs_dir.parent, runs_dir.name)
+  start(runs_dir, runs_dir / 'train')
+  for name, new in ((current(runs_dir), 'all'), ('whole', 'part')):
+    run = run_list.find(top, name)
+    assert run_list.rename(top, run, new) == run._replace(name=new)
+
+
+def test_rename_is_refused_while_a_run_in_the_folder_trains(runs_dir):
+  inner = runs_dir / 'cats' / 'train' / 'all'
+  inner.mkdir()
+  (inner / 'run.json').write_text('{}')
+  with (inner / 'train.pid').open('w') as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    with pytest.raises(InputError, match='RUN=cats-all ./stop_train.sh'):
+      run_list.rename(str(runs_dir), run_list.find(str(runs_dir), 'cats'), 'x')
+
+
+def test_output_dir_is_that_of_training_if_the_export_is_elsewhere(runs_dir):
+  run = run_list.find(str(runs_dir), 'cats')._replace(export_dir='/srv/models')
+  assert run.output_dir == str(runs_dir / 'cats')

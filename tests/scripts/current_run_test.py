@@ -3,6 +3,7 @@
 import glob
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -18,6 +19,7 @@ case "$1" in
   */list_runs.py | -c) exec %s "$@" ;;
   *) printf '%%s\\n' "$@" 'Training on CPU:0' ;;
 esac
+[[ "$*" != *train_image* ]] || sleep 0.7  # run_train.sh looks each 0.5 s.
 """ % sys.executable
 
 SCRIPTS = {'run_eval.sh': '--checkpoint_path={}/train',
@@ -52,14 +54,18 @@ def project(tmp_path):
   return tmp_path
 
 
+def environment(**variables):
+  """Returns an environment with these variables, and none of the tests."""
+  return dict({key: value for key, value in os.environ.items()
+               if key in ('PATH', 'HOME', 'ENGINE')}, **variables)
+
+
 def run(project, name, *arguments, **variables):
   """Runs a script of the project; returns its CompletedProcess."""
-  env = {key: value for key, value in os.environ.items()
-         if key in ('PATH', 'HOME', 'ENGINE')}
   return subprocess.run(
-      [str(project / name), *arguments], env=dict(env, **variables),
-      cwd=str(project), capture_output=True, text=True,
-      stdin=subprocess.DEVNULL)
+      [str(project / name), *arguments], env=environment(**variables),
+      cwd=str(project), stdin=subprocess.DEVNULL, capture_output=True,
+      text=True, errors='surrogateescape')
 
 
 @pytest.mark.parametrize('name', SCRIPTS)
@@ -119,10 +125,78 @@ def test_training_becomes_the_current_run(project):
   assert '--train_dir=%s/output/new/train' % project in log
 
 
+def test_run_without_known_beginning_does_not_train_all_layers(project):
+  facts = project / 'output' / 'cats' / 'train' / 'run.json'
+  log = project / 'log'
+  for content, name in (('{"model_name": "lenet"}', 'checkpoints/lenet.ckpt'),
+                        ('{"model_name": "lenet", "checkpoint_path": "/gone"}',
+                         'checkpoints/lenet.ckpt'),
+                        ('{"model_name": "lenet", "checkpoint_path": null}',
+                         None)):
+    facts.write_text(content)
+    log.write_text('')
+    run(project, 'run_train.sh', RUN='cats', LOG_FILE=str(log))
+    assert ('--checkpoint_path=%s/%s' % (project, name) in log.read_text()) == (
+        name is not None)
+
+
+def test_moved_project_uses_its_own_data_and_log(project):
+  train = project / 'output' / 'moved' / 'train'
+  make_run(project / 'output', 'moved', dataset_dir='/gone/data')
+  with (project / 'output' / 'runs.tsv').open('a') as stream:
+    stream.write('\t%s\t\t\t/gone/output.log\n' % train)
+  done = run(project, 'run_eval.sh')
+  assert '--dataset_dir=%s/data' % project in done.stdout.splitlines()
+  assert run(project, 'run_train.sh', RUN='moved').returncode == 0
+  assert (project / 'output.log').exists()
+
+
+def test_new_run_can_be_stopped_before_it_has_facts(project):
+  train = project / 'output' / 'fresh' / 'train'
+  train.mkdir(parents=True)
+  (train / 'train.pid').write_text('1\n')
+  done = run(project, 'stop_train.sh', RUN='fresh')
+  assert done.stdout == 'No training is running in %s\n' % train
+  done = run(project, 'stop_train.sh', RUN='dosg')
+  assert done.returncode == 1 and 'did you mean dogs?' in done.stderr
+
+
+def test_interrupted_wait_names_the_training_that_continues(project):
+  for name in ('.venv', '.venv-tf2'):
+    path = project / name / 'bin' / 'python'
+    path.write_text(PYTHON.replace("'Training on CPU:0' ;;", "x; sleep 2 ;;"))
+  output = make_run(project / 'output', 'my own').parent
+  with subprocess.Popen(
+      ['./run_train.sh'], cwd=str(project),
+      preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+      env=environment(MODEL_NAME='lenet', OUTPUT_DIR=str(output)),
+      stdout=subprocess.PIPE, text=True) as waiting:
+    assert waiting.stdout.readline().endswith('until it begins\n')
+    waiting.send_signal(signal.SIGINT)
+    assert ('TRAIN_DIR=%s/my\\ own/train ./stop_train.sh stops' %
+            output.parent) in waiting.stdout.read()
+  assert run(project, 'classify.sh').stderr.startswith(
+      'classify.sh: run my own: ')
+
+
+def test_folders_with_unusual_names_are_remembered_and_listed(project):
+  name = '-\udcff'  # A byte that is no UTF-8.
+  make_run(project, name)
+  done = run(project, 'run_train.sh', MODEL_NAME='lenet', OUTPUT_DIR=name)
+  assert done.returncode == 0 and 'realpath' not in done.stderr
+  listed = subprocess.run(
+      [str(project / 'runs.sh')], env=environment(LC_ALL='C.UTF-8'), check=True,
+      stdout=subprocess.PIPE).stdout
+  assert listed.count(b'-\xff') == 2
+  make_run(project / 'output', 'odd', dataset_name='a\nb')
+  done = run(project, 'run_eval.sh', RUN='odd')
+  assert '--dataset_name=a b' in done.stdout.splitlines()
+
+
 def test_training_that_fails_does_not_become_the_current_run(project):
   for name in ('.venv', '.venv-tf2'):
     path = project / name / 'bin' / 'python'
-    path.write_text(PYTHON.replace("printf '%s", "exit 1 '%s"))
+    path.write_text(PYTHON.replace("printf '%s", "exit 1; printf '%s"))
   assert run(project, 'run_train.sh', RUN='cats').returncode == 1
   assert run(project, 'runs.sh').stdout.splitlines()[2].startswith('* dogs ')
 
@@ -177,6 +251,14 @@ def test_runs_lists_uses_renames_and_removes(project):
   assert run(project, 'runs.sh', '--use', 'cats').stdout.startswith(
       'The current run is cats: pets, lenet, ')
   assert run(project, 'runs.sh', '--rename', 'cats', 'cows').returncode == 0
+  # An end of the input is a no.
+  code = 'import pty, sys; sys.exit(pty.spawn(sys.argv[1:]) >> 8)'
+  asked = subprocess.run(
+      [sys.executable, '-c', code, str(project / 'runs.sh'), '--remove',
+       'cows'], env=environment(), input=b'\x04', stdout=subprocess.PIPE,
+      timeout=60)
+  assert asked.returncode == 1
+  assert asked.stdout.decode().endswith('[y/N] \r\nNothing is removed\r\n')
   refused = run(project, 'runs.sh', '--remove', 'cows')
   assert refused.returncode == 1 and 'give --yes' in refused.stderr
   assert run(project, 'runs.sh', '--remove', 'cows', '--yes').returncode == 0

@@ -87,12 +87,43 @@ def test_card_of_validation_results_tells_limits(facts):
       known='Known:0', threshold=-1.5, threshold_photos=4))
   text = model_card.render(facts)
   for words in ('**Optimistic numbers:**', '**Weakest class:** cat: 50.0 %',
-                '2 of 2 classes were measured on less than 30',
+                '2 of 2 classes were measured on fewer than 30',
                 '1.2 ms per photo', '1 of 4 (95 % interval 1.0 to 50.0 %)',
                 'below -1.5000 are refused'):
     assert words in text, words
   other = model_card.render(facts._replace(is_best=False))
   assert 'Optimistic' not in other
+
+
+def test_card_keeps_all_lines_of_a_person_and_no_old_fact(facts):
+  text = model_card.render(facts)
+  asked = next(line for line in text.splitlines() if '**License:**' in line)
+  for stated in ('- **License:** CC0\n  for all\n\n  and more',
+                 asked + '\n- ask us'):
+    former = text.replace(asked, stated)
+    assert model_card.keep_stated(text, former) == former
+  unknown = model_card.render(facts._replace(
+      run=None, flags={}, info=facts.info._replace(model_name='')))
+  kept = model_card.keep_stated(unknown, text)
+  assert kept == unknown
+  assert '- **Network:** not known\n- ' in kept and 'my_pets' not in kept
+
+
+def test_card_has_no_results_of_training_photos(tmp_path):
+  prefix = kit.save_checkpoint(tmp_path / 'train', 'cifarnet')
+  for split in ('test', 'validation', 'train'):
+    results_file.save(prefix, None, {split: split_facts()})
+  kit.run(export_inference_graph,
+          '--checkpoint_path=%s' % (tmp_path / 'train'),
+          '--frozen_file=%s' % (tmp_path / 'f.pb'))
+  text = (tmp_path / 'f.md').read_text(encoding='utf-8')
+  assert '| train |' not in text and 'Of the test photos' in text
+
+
+def test_results_of_removed_checkpoint_are_a_warning(tmp_path, caplog):
+  results_file.save(str(tmp_path / 'gone'), None, {'test': split_facts()})
+  assert 'results.json is not saved: No such file' in caplog.text
+  assert not os.listdir(str(tmp_path))
 
 
 def test_results_of_other_weights_or_damaged_are_not_read(tmp_path):
