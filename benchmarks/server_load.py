@@ -91,6 +91,8 @@ class Level(NamedTuple):
 def define_flags():
   """Defines the flags for the server and the clients."""
   flags.DEFINE_string('frozen_file', None, 'Frozen graph with its labels.')
+  common_flags.define_runtime_flags(forward_pass.RUNTIMES,
+                                    forward_pass.PRECISIONS)
   flags.DEFINE_string('photos', None, 'Folder of JPEG or PNG photos, searched '
                       'with its sub-folders.')
   flags.DEFINE_integer('num_photos', 32, 'How many of them are uploaded.',
@@ -399,14 +401,16 @@ def main(_):
   common_flags.require(FLAGS, 'frozen_file', 'photos')
   all_clients = clients_from_flags()
   photos = read_photos(FLAGS.photos, FLAGS.num_photos)
-  new = load_session(photos, forward_pass.DEFAULT)
+  new = load_session(photos, forward_pass.Options(FLAGS.runtime,
+                                                  FLAGS.precision))
   old = new
   if (FLAGS.old or FLAGS.plain) and new.classifier.choice != _OLD:
     old = load_session(photos, forward_pass.Options(*_OLD))
   prepared = [prepare(photo) for photo in photos]
   requests = [to_request(photo) for photo in photos]
   bare_seconds = FLAGS.bare_seconds or FLAGS.seconds / 2
-  servers = [('server.py', new, *start_server())]
+  servers = [('server.py', new, *start_server(
+      '--runtime=' + FLAGS.runtime, '--precision=' + FLAGS.precision))]
   levels = {'server.py': [], 'old': [], 'plain': []}
   try:
     if FLAGS.old and old is not new:
