@@ -5,11 +5,15 @@
 # and run again: training resumes where it was. ENGINE=tf2 runs everything on
 # TensorFlow 2, in .venv-tf2.
 #
-# usage: [ENGINE=tf2] ./quickstart.sh [--photos DIR [--checkpoint FILE]] [--no_serve]
+# usage: [ENGINE=tf2] ./quickstart.sh [--photos DIR [--network NAME]
+#        [--checkpoint FILE | --from_scratch]] [--no_serve]
 #   --photos DIR       your own photos, DIR/<class>/* or ready-made splits
-#                      DIR/train/<class>/* and so on; trains inception_v4
+#                      DIR/train/<class>/* and so on
+#   --network NAME     a network of tools.list_models (default: inception_v4, or
+#                      the one that the checkpoint fits)
 #   --checkpoint FILE  published checkpoint to start from (default: the one in
-#                      checkpoints/, else from scratch, which takes days)
+#                      checkpoints/; if there is none, it is downloaded)
+#   --from_scratch     start without a checkpoint, which takes days
 #   --no_serve         end after the page has answered one upload
 # Records are written to output/quickstart/data, the run to output/DATASET_NETWORK,
 # with a number (-2) if the photos or the checkpoint differ from those of the run
@@ -21,17 +25,34 @@ source "$(dirname "${BASH_SOURCE[0]}")/scripts/help.sh"
 
 photos=
 checkpoint=
+network=
+from_scratch=
 serve=1
 fail() { echo "quickstart.sh: error: $*" >&2; exit 1; }
-step() { printf '\n== %s\n' "$*"; }
+# Begins a step; `times` has the seconds of those before.
+step_name=
+times=
+end_step() {
+  [[ -z "${step_name}" ]] ||
+    times+="${times:+, }${step_name} $((SECONDS - step_start))"
+}
+step() {
+  end_step
+  step_name=${1%%:*}
+  step_start=${SECONDS}
+  printf '\n== %s\n' "$*"
+}
 while [[ $# -gt 0 ]]; do
   case "$1" in
-    --photos=* | --checkpoint=*) set -- "${1%%=*}" "${1#*=}" "${@:2}"; continue ;;
+    --photos=* | --checkpoint=* | --network=*) set -- "${1%%=*}" "${1#*=}" "${@:2}"; continue ;;
     --photos) photos=${2:-}; [[ -n "${photos}" ]] || fail '--photos needs a folder'
               shift ;;
     --checkpoint) checkpoint=${2:-}
                   [[ -n "${checkpoint}" ]] || fail '--checkpoint needs a file'
                   shift ;;
+    --network) network=${2:-}; [[ -n "${network}" ]] || fail '--network needs a name'
+               shift ;;
+    --from_scratch) from_scratch=1 ;;
     --no_serve) serve=0 ;;
     *) fail "unknown argument $1; see --help" ;;
   esac
@@ -50,6 +71,12 @@ if [[ -n "${checkpoint}" ]]; then
     fail "--checkpoint ${checkpoint}: no such file, nor ${checkpoint}.index"
   checkpoint="$(cd "$(dirname "${checkpoint}")" && pwd)/${checkpoint##*/}"
 fi
+for option in network from_scratch; do
+  [[ -z "${!option}" || -n "${photos}" ]] || fail "--${option} needs --photos"
+done
+[[ -z "${checkpoint}" || -z "${from_scratch}" ]] ||
+  fail '--checkpoint and --from_scratch exclude each other'
+[[ -z "${network}" ]] || export MODEL_NAME=${network}
 port=${SERVER_PORT:-5001}
 if (exec 3<>"/dev/tcp/127.0.0.1/${port}") 2>/dev/null; then
   fail "port ${port} is in use; SERVER_PORT=5002 ./quickstart.sh uses another"
@@ -71,22 +98,61 @@ base="${RUNS_DIR}/quickstart"
 export DATASET_DIR="${DATASET_DIR:-${base}/data}"
 export PHOTOS_DIR=  # It may be another data set's; here --photos gives it.
 train_flags=()
+
+# Sets CHECKPOINT_PATH to a checkpoint and MODEL_NAME to a network that it fits.
+use_checkpoint() {
+  if [[ -z "${MODEL_NAME:-}" ]]; then
+    MODEL_NAME=$(run_module tools/inspect_checkpoint.py --find_network \
+      --checkpoint_path="$1") || exit 1
+    echo "$1 fits ${MODEL_NAME}"
+  else
+    local text
+    text=$(run_module tools/inspect_checkpoint.py --checkpoint_path="$1" \
+      --model_name="${MODEL_NAME}" 2>&1) || {
+        text=${text##*$'\n'}
+        fail "$1: ${text%: give --model_name*}"
+      }
+  fi
+  export MODEL_NAME CHECKPOINT_PATH=$1
+}
+
+# Finds a checkpoint to start from: that of the network in checkpoints/, or its
+# download; if no network was given, also another one in checkpoints/.
+find_checkpoint() {
+  local wanted=${MODEL_NAME:-inception_v4} folder="${PROJECT_DIR}/checkpoints" file
+  if ! compgen -G "${folder}/${wanted}.ckpt*" >/dev/null; then
+    step "download_checkpoint.sh: the published checkpoint of ${wanted}"
+    "${PROJECT_DIR}/scripts/download_checkpoint.sh" "${wanted}" || true
+  fi
+  if compgen -G "${folder}/${wanted}.ckpt*" >/dev/null; then
+    export MODEL_NAME=${wanted} CHECKPOINT_PATH="${folder}/${wanted}.ckpt"
+    return
+  fi
+  for file in "${folder}"/*.ckpt "${folder}"/*.ckpt.index; do
+    if [[ -z "${MODEL_NAME:-}" && -f "${file}" ]]; then
+      use_checkpoint "${file%.index}"
+      return
+    fi
+  done
+  fail "there is no checkpoint to start from: give --checkpoint FILE, or" \
+    "--from_scratch to train ${wanted} without one, which takes days"
+}
+
 if [[ -n "${photos}" ]]; then
+  if [[ -n "${from_scratch}" ]]; then
+    export CHECKPOINT_PATH=
+  elif [[ -n "${checkpoint}" ]]; then
+    use_checkpoint "${checkpoint}"
+  elif [[ -z "${CHECKPOINT_PATH+set}" ]]; then
+    find_checkpoint
+  fi
   export MODEL_NAME="${MODEL_NAME:-inception_v4}"
   export DATASET_NAME="${DATASET_NAME:-$(basename "${photos}")}"
-  published="${PROJECT_DIR}/checkpoints/${MODEL_NAME}.ckpt"
-  if [[ -n "${checkpoint}" ]]; then
-    export CHECKPOINT_PATH="${checkpoint}"
-  elif [[ -z "${CHECKPOINT_PATH+set}" && ! -e "${published}" &&
-          ! -e "${published}.index" ]]; then
-    export CHECKPOINT_PATH=
-  fi
   # Training from a checkpoint ends by itself.
-  if [[ -z "${CHECKPOINT_PATH-unset}" ]]; then
+  if [[ -z "${CHECKPOINT_PATH}" ]]; then
     export MAX_NUMBER_OF_STEPS="${MAX_NUMBER_OF_STEPS:-200}"
     echo "No checkpoint: ${MODEL_NAME} starts from scratch and will have" \
-      "learned little after ${MAX_NUMBER_OF_STEPS} steps;" \
-      "scripts/download_checkpoint.sh ${MODEL_NAME} downloads one"
+      "learned little after ${MAX_NUMBER_OF_STEPS} steps"
   fi
   folder="${DATASET_DIR}/${DATASET_NAME}"
   if [[ ! "${photos}" -ef "${folder}" ]]; then
@@ -139,6 +205,9 @@ train_to_the_end "${train_flags[@]}"
 step 'run_eval.sh: accuracy on the validation photos'
 EVAL_INTERVAL_SECS='' "${PROJECT_DIR}/run_eval.sh"
 
+step 'report.sh: the report'
+"${PROJECT_DIR}/report.sh"
+
 step 'export_freeze.sh: frozen graph and labels'
 "${PROJECT_DIR}/export_freeze.sh"
 
@@ -154,12 +223,18 @@ until grep -q 'listening on port' "${server_log}"; do
   sleep 0.2
 done
 photo=$(run_module tools/pick_photo.py --manifest="${manifest}")
+# Of the page, the answer and the scores are shown.
 run_module tools/upload_photo.py --photo="${photo}" \
-  --url="http://127.0.0.1:${SERVER_PORT}/"
+  --url="http://127.0.0.1:${SERVER_PORT}/" | sed '/^Another one$/,$d'
 
+end_step
+echo
+run_module tools/describe_run.py --eval_dir="${EVAL_DIR}" --manifest="${manifest}"
 cat <<TEXT
+Seconds: ${times}.
 
-The chain works. Frozen graph and labels are in ${EXPORT_DIR}
+Report: ${TRAIN_DIR}/report.html
+Frozen graph and labels: ${EXPORT_DIR}
 TEXT
 if [[ "${serve}" == 1 ]]; then
   cat <<TEXT

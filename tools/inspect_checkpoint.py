@@ -4,6 +4,10 @@
       --checkpoint_path=checkpoints/inception_v4.ckpt --num_classes=5
 
 Exits with status 1, and names the network that fits, if this one does not.
+
+  python -m tools.inspect_checkpoint --find_network --checkpoint_path=FILE
+
+prints only the name of the network that the checkpoint fits best.
 """
 
 import shlex
@@ -12,6 +16,7 @@ from typing import List, Optional
 from absl import flags
 
 from common import flags as common_flags
+from common.errors import InputError
 from nets import nets_factory
 from runs import checkpoints, fit
 
@@ -40,10 +45,18 @@ def define_flags() -> None:
       lower_bound=1)
   flags.DEFINE_bool(
       'all', False, 'List all variables, including those that match.')
+  flags.DEFINE_bool(
+      'find_network', False,
+      'Print the name of the network that the checkpoint fits best.')
 
 
 def main(_: List[str]) -> int:
   """Prints how a checkpoint fits; returns 0 if it does, else 1."""
+  if FLAGS.find_network:
+    common_flags.require(FLAGS, 'checkpoint_path')
+    print(find_network(checkpoints.resolve(FLAGS.checkpoint_path,
+                                           FLAGS.which_checkpoint)))
+    return 0
   common_flags.require(FLAGS, 'model_name', 'checkpoint_path')
   row = nets_factory.get_network(FLAGS.model_name)
   prefix = checkpoints.resolve(FLAGS.checkpoint_path, FLAGS.which_checkpoint)
@@ -55,6 +68,18 @@ def main(_: List[str]) -> int:
   print('\n'.join(advice(found, prefix, FLAGS.model_name, row,
                          FLAGS.num_classes)))
   return 0
+
+
+def find_network(prefix: str) -> str:
+  """Returns the name of the network that a checkpoint fits best.
+
+  Raises:
+    InputError: it fits none.
+  """
+  names = fit.fitting_networks(prefix)
+  if not names:
+    raise InputError('%s fits no network of nets/networks.py' % prefix)
+  return names[0]
 
 
 def report(found: fit.Fit, prefix: str, num_classes: Optional[int],

@@ -457,6 +457,10 @@ def test_setup_on_another_system_is_an_error(bare_machine):
     (['--photos'], '--photos needs a folder'),
     (['--photos', '/no/where'], '--photos /no/where: no such folder'),
     (['--checkpoint', 'x'], '--checkpoint needs --photos'),
+    (['--network=lenet'], '--network needs --photos'),
+    (['--from_scratch'], '--from_scratch needs --photos'),
+    (['--photos', '/', '--from_scratch', '--checkpoint', ROOT + '/LICENSE'],
+     '--checkpoint and --from_scratch exclude each other'),
 ])
 def test_quickstart_wrong_argument_is_one_line_error(arguments, message):
   done = run_script('quickstart.sh', *arguments, check=False)

@@ -50,6 +50,18 @@ def test_compare_finds_number_of_classes_of_checkpoint(tmp_path):
   assert not comparison.missing and not comparison.differing
 
 
+def test_find_network_prints_only_the_name(tmp_path, capsys):
+  prefix = save(tmp_path / 'x.ckpt', 'lenet', 7)
+  assert inspect('--find_network', '--checkpoint_path=' + prefix) == 0
+  assert capsys.readouterr().out == 'lenet\n'
+  with tf.Graph().as_default(), tf.Session() as session:
+    tf.get_variable('other', [3])
+    session.run(tf.global_variables_initializer())
+    prefix = tf.train.Saver().save(session, str(tmp_path / 'y.ckpt'))
+  with pytest.raises(InputError, match='y.ckpt fits no network'):
+    inspect('--find_network', '--checkpoint_path=' + prefix)
+
+
 def test_compare_sorts_variables_by_how_they_fit(tmp_path):
   prefix = save(tmp_path / 'x.ckpt', 'lenet', 7, averages=True,
                 leave_out=['LeNet/conv1/biases'])
