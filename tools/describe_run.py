@@ -41,7 +41,7 @@ def read(eval_dir: str) -> Tuple[Dict[str, Any], List[Dict[str, str]]]:
         last['split'], last['global_step']))
     with open(path, encoding='utf-8', errors='surrogateescape',
               newline='') as stream:
-      rows = list(csv.DictReader(stream))
+      rows = [dict(row) for row in csv.DictReader(stream)]
   except (IndexError, KeyError, TypeError, OSError):
     rows = []
   if not rows:
