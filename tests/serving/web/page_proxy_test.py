@@ -254,7 +254,7 @@ def test_page_by_any_route_classifies_without_scripts(ports, unscripted, photo,
   address = ports.address(route)
   visit(unscripted, address)
   unscripted.choose('#file', photo)
-  unscripted.click('button')
+  unscripted.click('button[type=submit]')
   unscripted.wait_until_loaded()
   html = unscripted.html()
   assert '<h1>tulip</h1>' in html, html
@@ -268,7 +268,7 @@ def test_page_behind_a_proxy_that_passes_the_host_needs_no_cookie(
   visit(unscripted, ports.address(route))
   unscripted.send('Network.clearBrowserCookies')
   unscripted.choose('#file', photo)
-  unscripted.click('button')
+  unscripted.click('button[type=submit]')
   unscripted.wait_until_loaded()
   assert '<h1>tulip</h1>' in unscripted.html()
 
