@@ -243,8 +243,9 @@ def test_program_handles_file_names_that_are_not_utf8(frozen, tmp_path):
   completed = subprocess.run(completed.args, capture_output=True, check=False)
   assert completed.returncode == 1
   assert completed.stdout.splitlines()[1].startswith(name + b',1,')
-  assert completed.stderr.decode().splitlines() == [
-      '%s: the file is empty' % (tmp_path / 'empty')]
+  started, *errors = completed.stderr.decode().splitlines()
+  assert started.startswith('INFO:tensorflow:Forward passes: ')
+  assert errors == ['%s: the file is empty' % (tmp_path / 'empty')]
   # On an ASCII terminal the invalid byte is unchanged, the umlaut is escaped.
   (tmp_path / '\xfc.jpg').write_bytes(kit.make_photo(0))
   completed = subprocess.run([*completed.args, str(tmp_path / '\xfc.jpg')],
