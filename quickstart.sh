@@ -34,12 +34,12 @@ step_name=
 times=
 end_step() {
   [[ -z "${step_name}" ]] ||
-    times+="${times:+, }${step_name} $((SECONDS - step_start))"
+    times+="${times:+, }${step_name} $(($(date +%s) - step_start))"
 }
 step() {
   end_step
   step_name=${1%%:*}
-  step_start=${SECONDS}
+  step_start=$(date +%s)
   printf '\n== %s\n' "$*"
 }
 while [[ $# -gt 0 ]]; do

@@ -219,9 +219,9 @@ def test_training_on_photos_without_instructions_is_refused(
     train(data, tmp_path / 'run', *PLAIN, BFLOAT16, '--max_number_of_steps=1')
   assert str(caught.value) == (
       '--precision=bfloat16: training on photos with it needs TensorFlow 2 in '
-      'this process and a processor with AVX-512 BF16 or AMX instructions, '
-      'without a graphics card (this is TensorFlow %s); accepted: float32, '
-      'auto' % tf.__version__)
+      'this process, a processor with AVX-512 BF16 or AMX instructions, and no '
+      'graphics card (this is TensorFlow %s); accepted: float32, auto' %
+      tf.__version__)
   assert checkpoints.newest(str(tmp_path / 'run')) is None
 
 
