@@ -16,8 +16,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/scripts/engine.sh"
 
 # The run, by its name in ./runs.sh; in front of ./run_train.sh also a new name.
 # Empty: scripts that use a run take the one whose training was started last,
-# unless MODEL_NAME, DATASET_NAME, OUTPUT_DIR or TRAIN_DIR is given. RUNS_DIR has
-# the folders of runs.
+# unless MODEL_NAME, DATASET_NAME, OUTPUT_DIR or TRAIN_DIR is given. RUNS_DIR
+# has the folders of runs.
 : "${RUN=}"
 : "${RUNS_DIR:=${PROJECT_DIR}/output}"
 # shellcheck source=scripts/find_run.sh

@@ -6,8 +6,8 @@
 # detect out-of-distribution photos by comparison with training photos;
 # --known=off omits that.
 #
-# usage: [RUN=…] [MODEL_NAME=…] [CHECKPOINT=newest] ./export_freeze.sh [flags of
-#        export_inference_graph.py, --help lists them]
+# usage: [RUN=…] [MODEL_NAME=…] [CHECKPOINT=newest] ./export_freeze.sh \
+#        [flags of export_inference_graph.py, --help lists them]
 set -euo pipefail
 program=export_inference_graph.py
 uses_run=1

@@ -15,10 +15,10 @@
 #                      checkpoints/; if there is none, it is downloaded)
 #   --from_scratch     start without a checkpoint, which takes days
 #   --no_serve         end after the page has answered one upload
-# Records are written to output/quickstart/data, the run to output/DATASET_NETWORK,
-# with a number (-2) if the photos or the checkpoint differ from those of the run
-# that is there. The variables of env_set.sh can be overridden, as in
-# MODEL_NAME=mobilenet_v1 ./quickstart.sh --photos DIR
+# Records are written to output/quickstart/data, the run to
+# output/DATASET_NETWORK, with a number (-2) if the photos or the checkpoint
+# differ from those of the run that is there. The variables of env_set.sh can be
+# overridden, as in MODEL_NAME=mobilenet_v1 ./quickstart.sh --photos DIR
 set -euo pipefail
 # shellcheck source=scripts/help.sh
 source "$(dirname "${BASH_SOURCE[0]}")/scripts/help.sh"

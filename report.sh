@@ -5,8 +5,8 @@
 # Uses the best checkpoint; the newest if training keeps no best one, or with
 # CHECKPOINT=newest; --checkpoint_path names another.
 #
-# usage: [RUN=…] [MODEL_NAME=…] [CHECKPOINT=newest] ./report.sh [flags of make_report.py,
-#        --help lists them]
+# usage: [RUN=…] [MODEL_NAME=…] [CHECKPOINT=newest] ./report.sh \
+#        [flags of make_report.py, --help lists them]
 set -euo pipefail
 program=tools/make_report.py
 uses_run=1

@@ -5,8 +5,8 @@
 # then each new one. EVAL_INTERVAL_SECS= (empty) evaluates once. If there is no
 # checkpoint and no process trains, ends with an error; --wait_for_run waits.
 #
-# usage: [RUN=…] [MODEL_NAME=…] [EVAL_SPLIT=validation,test] [EVAL_INTERVAL_SECS=60] \
-#        [CHECKPOINT=newest] ./run_eval.sh \
+# usage: [RUN=…] [MODEL_NAME=…] [EVAL_SPLIT=validation,test] \
+#        [EVAL_INTERVAL_SECS=60] [CHECKPOINT=newest] ./run_eval.sh \
 #        [flags of eval_image_classifier.py, --help lists them]
 set -euo pipefail
 program=eval_image_classifier.py

@@ -8,8 +8,8 @@
 # set up or can be: its packages get security fixes. It reads the graphs
 # exported by either engine.
 #
-# usage: [RUN=…] [MODEL_NAME=…] [SERVER_PORT=5001] ./server.sh [flags of server.py,
-#        --help lists them]
+# usage: [RUN=…] [MODEL_NAME=…] [SERVER_PORT=5001] ./server.sh \
+#        [flags of server.py, --help lists them]
 set -euo pipefail
 program=server.py
 # The graph is that of a run, unless another one is given.

@@ -2,7 +2,8 @@
 # Stops the training that ./run_train.sh started in TRAIN_DIR and waits until
 # its last checkpoint is written.
 #
-# usage: [RUN=…] [MODEL_NAME=…] [TRAIN_DIR=…] [STOP_TIMEOUT_SECS=600] ./stop_train.sh
+# usage: [RUN=…] [MODEL_NAME=…] [TRAIN_DIR=…] [STOP_TIMEOUT_SECS=600] \
+#        ./stop_train.sh
 set -euo pipefail
 [[ -n "${RUN:-}" ]] || uses_run=1
 source "$(dirname "${BASH_SOURCE[0]}")/env_set.sh"

@@ -56,6 +56,18 @@ def _is_same_file(opened, path):
     return False
 
 
+def is_locked(path: str) -> bool:
+  """Returns whether a process holds the lock of a file; never creates it."""
+  try:
+    with open(path, 'rb') as opened:
+      fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+  except BlockingIOError:
+    return True
+  except OSError:
+    pass
+  return False
+
+
 @contextlib.contextmanager
 def locked_file(path: str, wait: bool = True) -> Iterator[FileIO]:
   """Opens and locks a file, and removes it at the end.

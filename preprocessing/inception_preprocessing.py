@@ -147,10 +147,7 @@ def distorted_bounding_box_crop(
         shape, bbox, min_object_covered, aspect_ratio_range, area_range,
         max_attempts)
     begin, size = window[:2], window[2:]
-    cropped = tf.slice(image, tf.concat([begin, [0]], 0),
-                       tf.concat([size, [-1]], 0))
-    # The slice loses the static number of channels.
-    cropped.set_shape([None, None, image.get_shape()[2]])
+    cropped = _crop(image, window)
     box = tf.to_float(tf.concat([begin, begin + size], 0)) / tf.to_float(
         tf.tile(shape[:2], [2]))
     return cropped, tf.reshape(box, [1, 1, 4])
@@ -342,6 +339,7 @@ def _crop(image, window):
   """Returns the part of an image that a window, `[4]` int32, covers."""
   part = tf.slice(image, tf.concat([window[:2], [0]], 0),
                   tf.concat([window[2:], [-1]], 0))
+  # The slice loses the static number of channels.
   part.set_shape([None, None, image.get_shape()[2]])
   return part
 

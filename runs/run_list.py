@@ -8,7 +8,6 @@ before they start.
 """
 
 import contextlib
-import fcntl
 import glob
 import json
 import os
@@ -22,9 +21,9 @@ from typing import (
   NamedTuple,
   Optional,
   Sequence,
-  TextIO,
 )
 
+from common import locks
 from common.errors import InputError, unknown_name
 
 HISTORY_FILE = 'runs.tsv'
@@ -138,14 +137,7 @@ def current(runs_dir: str) -> Optional[Run]:
 
 def is_training(train_dir: str) -> bool:
   """Whether a process of this machine trains in a folder."""
-  try:
-    with open(os.path.join(train_dir, LOCK_FILE), 'rb') as stream:
-      fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-  except BlockingIOError:
-    return True
-  except OSError:
-    pass
-  return False
+  return locks.is_locked(os.path.join(train_dir, LOCK_FILE))
 
 
 def facts(run: Run) -> Dict[str, Any]:
@@ -321,19 +313,18 @@ def _is_run(train_dir):
 
 def _existing(runs_dir):
   """Returns the lines of the history whose runs exist, oldest first."""
+  return [line for line in _read(runs_dir) if _is_run(line.train_dir)]
+
+
+def _read(runs_dir: str) -> List[_Line]:
+  """Returns the lines of the history with absolute paths; [] without one."""
+  top = os.path.abspath(runs_dir)
   try:
-    with open(os.path.join(runs_dir, HISTORY_FILE),
-              encoding='utf-8', errors='surrogateescape') as stream:
-      return [line for line in _parse(stream, runs_dir)
-              if _is_run(line.train_dir)]
+    with open(os.path.join(top, HISTORY_FILE), encoding='utf-8',
+              errors='surrogateescape') as stream:
+      rows = [text.rstrip('\n').split('\t') for text in stream]
   except OSError:
     return []
-
-
-def _parse(stream: TextIO, runs_dir: str) -> List[_Line]:
-  """Returns the lines of the history with absolute paths."""
-  top = os.path.abspath(runs_dir)
-  rows = [text.rstrip('\n').split('\t') for text in stream]
   return [_Line(row[0], *(path and os.path.join(top, path)
                           for path in row[1:]))
           for row in rows if len(row) == len(_Line._fields)]
@@ -343,16 +334,16 @@ def _parse(stream: TextIO, runs_dir: str) -> List[_Line]:
 def _changing(runs_dir: str) -> Iterator[List[_Line]]:
   """Yields the list of all lines of the history, and writes it at the end."""
   top = os.path.abspath(runs_dir)
-  with open(os.path.join(top, HISTORY_FILE), 'a+', encoding='utf-8',
-            errors='surrogateescape') as stream:
-    fcntl.flock(stream, fcntl.LOCK_EX)  # run_train.sh waits for it, too.
-    stream.seek(0)
-    lines = _parse(stream, runs_dir)
+  path = os.path.join(top, HISTORY_FILE)
+  with locks.open_locked(path, wait=True) as opened:  # As run_train.sh does.
+    lines = _read(runs_dir)
     yield lines
-    stream.truncate(0)
-    for line in lines:
-      stream.write('\t'.join((line.name, *(_moved(path, top, '')
-                                           for path in line[1:]))) + '\n')
+    text = ''.join(
+        '\t'.join((line.name, *(_moved(folder, top, '')
+                                for folder in line[1:]))) + '\n'
+        for line in lines)
+    opened.truncate(0)
+    opened.write(text.encode('utf-8', 'surrogateescape'))
 
 
 def _moved(path, old, new):

@@ -5,8 +5,8 @@
 # first. A frozen graph of another checkpoint than the one of TRAIN_DIR that all
 # steps use is an error.
 #
-# usage: [RUN=…] [MODEL_NAME=…] [CHECKPOINT=newest] scripts/export_saved_model.sh [flags of
-#        export_saved_model.py, --help lists them]
+# usage: [RUN=…] [MODEL_NAME=…] [CHECKPOINT=newest] \
+#        scripts/export_saved_model.sh [flags of export_saved_model.py, --help lists them]
 set -euo pipefail
 program=tools/export_saved_model.py
 uses_run=1

@@ -4,8 +4,8 @@
 # phones, to EXPORT_DIR, with its labels and its step beside it. Prints the
 # accuracy of the model and of the graph on the validation photos.
 #
-# usage: [RUN=…] [MODEL_NAME=…] [CHECKPOINT=newest] scripts/export_tflite.sh [flags of
-#        export_tflite.py, --help lists them]
+# usage: [RUN=…] [MODEL_NAME=…] [CHECKPOINT=newest] \
+#        scripts/export_tflite.sh [flags of export_tflite.py, --help lists them]
 set -euo pipefail
 program=tools/export_tflite.py
 uses_run=1

@@ -1,4 +1,4 @@
-"""Model card of an exported graph: a Markdown file for whoever uses the model.
+"""Model card of an exported graph: a Markdown file for users of the model.
 
 Its fields are those that published models have: intended use, data, training,
 metrics, limits. M. Mitchell et al.: Model Cards for Model Reporting, arXiv
@@ -105,7 +105,7 @@ def render(facts: Facts) -> str:
       _section('Training', _training(facts)),
       '## Metrics\n\n' + _metrics(facts),
       _section('Limits', _limits(facts)),
-      _section('Refusal of photos of no class', _refusal(facts)),
+      _section('Out-of-distribution photos', _refusal(facts)),
   ]
   return '\n\n'.join(parts) + '\n'
 

@@ -32,6 +32,15 @@ def test_locked_file_waits_until_it_is_unlocked(tmp_path):
   assert os.listdir(str(tmp_path)) == []
 
 
+def test_is_locked_tells_who_holds_it_and_creates_nothing(tmp_path):
+  path = str(tmp_path / 'lock')
+  assert not locks.is_locked(path) and not os.listdir(str(tmp_path))
+  with locks.locked_file(path):
+    assert locks.is_locked(path)
+  open(path, 'w').close()
+  assert not locks.is_locked(path)
+
+
 def test_locked_file_that_was_renamed_is_not_removed(tmp_path):
   path = str(tmp_path / 'part')
   with locks.locked_file(path) as opened:

@@ -76,7 +76,7 @@ def test_card_states_facts_and_invents_none(facts):
   for name in asked:
     assert '- **%s:** not stated (' % name in text
   for title in ('Intended use', 'Training data', 'Training', 'Metrics',
-                'Limits', 'Refusal of photos of no class'):
+                'Limits', 'Out-of-distribution photos'):
     assert text.count('## %s\n' % title) == 1
 
 
