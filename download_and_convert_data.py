@@ -25,6 +25,7 @@ from absl import flags
 from common import files
 from common import flags as common_flags
 from common.errors import InputError
+from common.paths import relative
 from compat import tf
 from datasets import manifest
 from datasets.conversion import (
@@ -231,7 +232,7 @@ def short_summary(converted, dataset_dir):
   """Returns the summary of a data set with too many classes for a table."""
   lines = ['%s: %d photos in %d files, the first is %s' %
            (split, entry['size'], len(entry['shards']),
-            os.path.join(dataset_dir, entry['shards'][0]))
+            relative(os.path.join(dataset_dir, entry['shards'][0])))
            for split, entry in converted.splits.items()]
   lines += _shortened(
       'skipped files: %d',
@@ -284,8 +285,9 @@ def summary(converted, dataset_dir):
                         'listed in %s' % os.path.basename(manifest_path))
 
   if converted.photos_dir:  # May be from an earlier conversion.
-    lines.append('photos read from %s' % printable(converted.photos_dir))
-  lines.append('written to %s:' % printable(dataset_dir))
+    lines.append('photos read from %s' %
+                 printable(relative(converted.photos_dir)))
+  lines.append('written to %s:' % printable(relative(dataset_dir)))
   for split in converted.splits.values():
     shards = split['shards']
     lines.append('  ' + (shards[0] if len(shards) == 1 else

@@ -190,7 +190,7 @@ train_to_the_end() {
   trap - EXIT
   if ! grep -qE 'Finished training|nothing to do' <(tail -n 5 "${LOG_FILE}"); then
     echo "${0##*/}: error: training ended early; the reason is at the end of" \
-      "${LOG_FILE}" >&2
+      "$(relative "${LOG_FILE}")" >&2
     exit 1
   fi
 }

@@ -24,6 +24,7 @@ from absl import flags
 from common import flags as common_flags
 from common import folders
 from common.errors import InputError, unknown_name
+from common.paths import relative
 from compat import tf
 from datasets import dataset_factory, split_files
 from evaluation import loop, metrics, report, results_file
@@ -258,7 +259,7 @@ def _evaluate(config, setup, checkpoint, writer):
     # For the model card, if the photos were evaluated as the run says.
     results_file.save(checkpoint, setup.info.moving_average_decay, {
         setup.split: report.facts_of(counted, results, setup.split, detection)})
-  tf.logging.info('Wrote %s', ', '.join(files))
+  tf.logging.info('Wrote %s', ', '.join(map(relative, files)))
 
 
 def main(_):

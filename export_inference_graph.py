@@ -28,6 +28,7 @@ from google.protobuf import text_format
 from common import files, label_files
 from common import flags as common_flags
 from common.errors import InputError
+from common.paths import relative
 from compat import tf
 from datasets import dataset_factory, manifest
 from evaluation import calibration, results_file, run_facts
@@ -391,11 +392,11 @@ def main(_):
     warnings += export_folder.rename_outdated(frozen, info)
   if label_path:
     label_files.write(label_path, info.labels)
-    print('Wrote %s: %d labels' % (label_path, len(info.labels)))
+    print('Wrote %s: %d labels' % (relative(label_path), len(info.labels)))
   if frozen:  # After all that a server loads.
     card = model_card.write(frozen, _card_facts(frozen, info, prefix, decay,
                                                 reasons['Known']))
-    print('Wrote %s: model card' % card)
+    print('Wrote %s: model card' % relative(card))
   _print_nodes(info)
   if frozen:
     _compare_precision(frozen_def, prefix)
@@ -431,7 +432,7 @@ def _write_graph(path, graph_def, as_text, what):
   data = (text_format.MessageToString(graph_def).encode('utf-8') if as_text
           else graph_def.SerializeToString())
   files.write_output(path, data)
-  print('Wrote %s: %s, %.1f MB' % (path, what, len(data) / 1e6))
+  print('Wrote %s: %s, %.1f MB' % (relative(path), what, len(data) / 1e6))
 
 
 def _write_examples(frozen, info, examples):
@@ -440,7 +441,7 @@ def _write_examples(frozen, info, examples):
   if content:
     print('Wrote %s: %d training photos as examples for the page, %.1f MB; '
           '--noexamples omits them' % (
-              example_photos.path_of(frozen), len(examples),
+              relative(example_photos.path_of(frozen)), len(examples),
               len(content) / 1e6))
 
 

@@ -12,7 +12,7 @@ program=tools/tensorboard_quietly.py
 source "$(dirname "${BASH_SOURCE[0]}")/env_set.sh"
 "${PROJECT_DIR}/setup.sh" --quiet
 
-echo "run_tensorboard.sh:${uses_run:+ train is ${TRAIN_DIR}, eval is ${EVAL_DIR};}" \
+echo "run_tensorboard.sh:${uses_run:+ train is $(relative "${TRAIN_DIR}"), eval is $(relative "${EVAL_DIR}");}" \
   "--host=${TENSORBOARD_HOST}, TENSORBOARD_HOST=127.0.0.1 changes that" >&2
 exec "${VENV_PYTHON}" "${program}" \
   --train_dir="${TRAIN_DIR}" \

@@ -29,7 +29,7 @@ fi
 pid_file="${TRAIN_DIR}/train.pid"
 if [[ -s "${pid_file}" ]] && ! flock --nonblock "${pid_file}" true; then
   echo "run_train.sh: error: process $(cat "${pid_file}") already trains in" \
-    "${TRAIN_DIR}; stop it with ./stop_train.sh, or give another TRAIN_DIR" >&2
+    "$(relative "${TRAIN_DIR}"); stop it with ./stop_train.sh, or give another TRAIN_DIR" >&2
   exit 1
 fi
 
@@ -37,7 +37,7 @@ fi
 # this run count below.
 if ! { mkdir -p "$(dirname "${LOG_FILE}")" && : >>"${LOG_FILE}"; } 2>/dev/null
 then
-  echo "run_train.sh: error: cannot write to LOG_FILE=${LOG_FILE}" >&2
+  echo "run_train.sh: error: cannot write to LOG_FILE=$(relative "${LOG_FILE}")" >&2
   exit 1
 fi
 seen=$(wc -c <"${LOG_FILE}")
@@ -48,7 +48,7 @@ nohup "${VENV_PYTHON}" -u "${program}" "${flags[@]}" "$@" \
 pid=$!
 trap 'remember_run
   echo "Not waiting: process ${pid} continues;" \
-    "TRAIN_DIR=$(printf %q "${TRAIN_DIR}") ./stop_train.sh stops it"
+    "TRAIN_DIR=$(printf %q "$(relative "${TRAIN_DIR}")") ./stop_train.sh stops it"
   exit 130' INT
 echo "Process ${pid} is preparing training; waiting until it begins"
 
@@ -66,8 +66,8 @@ while ! grep -q 'Training on ' <(new_log); do
 done
 remember_run
 cat <<TEXT
-Training as process ${pid} in ${TRAIN_DIR}
-  watch it:   tail -f $(printf %q "${LOG_FILE}")
+Training as process ${pid} in $(relative "${TRAIN_DIR}")
+  watch it:   tail -f $(printf %q "$(relative "${LOG_FILE}")")
   curves:     ./run_tensorboard.sh
   evaluate:   ./run_eval.sh
   stop it:    ./stop_train.sh

@@ -2,9 +2,11 @@
 # Creates .venv with everything the scripts need. Safe to run again at any time:
 # if nothing has changed it returns at once.
 #
-# usage: [ENGINE=tf2] ./setup.sh [--dev] [--quiet]
-#   --dev    also install what ./run_tests.sh needs
-#   --quiet  print only actions and errors
+# usage: [ENGINE=tf2] ./setup.sh [--dev] [--quiet] [--verbose]
+#   --dev      also install what ./run_tests.sh needs
+#   --quiet    print only actions and errors
+#   --verbose  print pip's output on a terminal, too; else it is in
+#              .venv/install.log
 #   ENGINE=tf1                  TensorFlow 1.15 on Python 3.7, in .venv
 #   ENGINE=tf2                  TensorFlow 2 on Python 3.10 to 3.13, in .venv-tf2
 #   without ENGINE              tf1 if there is a Python 3.7, else tf2
@@ -15,11 +17,13 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/scripts/help.sh"
 
 quiet=0
+verbose=0
 with_dev=0
 for argument in "$@"; do
   case "${argument}" in
     --dev) with_dev=1 ;;
     --quiet) quiet=1 ;;
+    --verbose) verbose=1 ;;
     *) echo "setup.sh: error: unknown argument ${argument}; see --help" >&2
        exit 1 ;;
   esac
@@ -61,6 +65,56 @@ or name one: PYTHON=/path/to/python${newest} ./setup.sh${other}
 TEXT
 }
 
+install_packages() {
+  "${VENV_PYTHON}" -m pip install --quiet --disable-pip-version-check \
+    "pip==${PIP_VERSION}" &&
+  "${VENV_PYTHON}" -m pip install --disable-pip-version-check \
+    --progress-bar on "${files[@]/#/--requirement=${PROJECT_DIR}/}" |
+    { grep -v '^Requirement already satisfied' || true; } &&
+  "${VENV_PYTHON}" -m pip check
+}
+
+# Like install_packages, with one line of progress. On a terminal pip's output
+# goes to a file, whose last lines are shown if it fails.
+install_with_progress() {
+  local log="${VENV}/install.log" status=0 shows
+  mkdir -p "${VENV}/tmp"  # Here, so that show_size counts downloads.
+  show_size >&"${PROGRESS_FD:-2}" &
+  shows=$!
+  if [[ -t 1 ]]; then
+    TMPDIR="${VENV}/tmp" install_packages >"${log}" 2>&1 || status=$?
+  else
+    TMPDIR="${VENV}/tmp" install_packages || status=$?
+  fi
+  kill "${shows}" 2>/dev/null || true
+  wait "${shows}" 2>/dev/null || true
+  [[ ! -t "${PROGRESS_FD:-2}" ]] || printf '\r\e[K' >&"${PROGRESS_FD:-2}"
+  rm -rf "${VENV}/tmp"
+  if [[ "${status}" != 0 ]]; then
+    [[ ! -t 1 ]] || tail -n 15 "${log}" >&2
+    exit "${status}"
+  fi
+}
+
+# Prints now and then how large the environment is, of how large it will be.
+show_size() {
+  local start=${SECONDS} shown=0 first='' size speed left line
+  while sleep 1 && kill -0 "$$"; do
+    size=$(du -sm "${VENV}" 2>/dev/null | cut -f 1) || true  # Files may vanish.
+    first=${first:-${size}}
+    speed=$(((size - first) / (SECONDS - start)))
+    left=$((size < VENV_MB && speed ? (VENV_MB - size) / speed : 0))
+    printf -v line 'packages: %d of about %d MB, %d MB/s, %02d:%02d left' \
+      "${size}" "${VENV_MB}" "${speed}" $((left / 60)) $((left % 60))
+    if [[ -t 1 ]]; then
+      printf '\r%s\e[K' "${line}"
+    elif ((SECONDS >= shown + 10)); then
+      echo "${line}"
+      shown=${SECONDS}
+    fi
+  done
+}
+
 install() {
   local python
   if ! is_usable; then
@@ -68,17 +122,16 @@ install() {
       no_python_found
       exit 1
     fi
-    echo "Creating ${VENV} with ${python}"
+    echo "Creating $(relative "${VENV}") with ${python}"
     rm -rf "${VENV}"
     "${python}" -m venv "${VENV}"
   fi
   echo "Installing ${files[*]} (TensorFlow alone is 400 to 600 MB)"
-  "${VENV_PYTHON}" -m pip install --quiet --disable-pip-version-check \
-    "pip==${PIP_VERSION}"
-  "${VENV_PYTHON}" -m pip install --disable-pip-version-check \
-    --progress-bar on "${files[@]/#/--requirement=${PROJECT_DIR}/}" |
-    { grep -v '^Requirement already satisfied' || true; }
-  "${VENV_PYTHON}" -m pip check
+  if [[ "${verbose}" == 1 ]]; then
+    install_packages
+  else
+    install_with_progress
+  fi
   # Programs in tools/ and benchmarks/ find the project's packages, before
   # installed ones of the same name, also where the project was moved.
   echo 'import os, sys; sys.path.insert(0, os.path.dirname(sys.prefix))' \
@@ -113,5 +166,5 @@ if ! is_installed; then
   fi
 fi
 if [[ "${quiet}" == 0 ]]; then
-  echo "Ready: $("${VENV_PYTHON}" --version) in ${VENV}"
+  echo "Ready: $("${VENV_PYTHON}" --version) in $(relative "${VENV}")"
 fi

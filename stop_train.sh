@@ -18,7 +18,7 @@ fi
 # The trainer keeps this file locked, so a stale process id is never signaled.
 if ! { exec 9<"${TRAIN_DIR}/train.pid"; } 2>/dev/null ||
   flock --shared --nonblock 9 || ! read -r pid <&9; then
-  echo "No training is running in ${TRAIN_DIR}"
+  echo "No training is running in $(relative "${TRAIN_DIR}")"
   exit 0
 fi
 kill -TERM "${pid}"

@@ -14,6 +14,7 @@ from absl import app, flags
 from common import show_help
 from common.compat import setup_logging, tf
 from common.errors import InputError
+from common.paths import relative
 
 
 def run(main: Callable[[List[str]], Optional[int]],
@@ -89,7 +90,8 @@ def _expand_home():
 
 def _fail(message, status=1):
   program = os.path.basename(sys.argv[0])
-  print('%s: error: %s' % (program, message), file=sys.stderr, flush=True)
+  print('%s: error: %s' % (program, relative(str(message))), file=sys.stderr,
+        flush=True)
   return status
 
 

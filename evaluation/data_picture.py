@@ -5,6 +5,7 @@ photos, so that it takes no longer for more photos or classes.
 """
 
 import io
+import logging
 import os
 from typing import Dict, Iterator, List, Optional, Tuple
 from urllib import parse
@@ -133,6 +134,7 @@ def _sheet(rows: List[Tuple[str, List[Image.Image]]]) -> bytes:
 
 def _font(size: int = 14) -> ImageFont.FreeTypeFont:
   """Returns the font of the confusion matrix."""
+  logging.getLogger('matplotlib').setLevel(logging.ERROR)
   from matplotlib import font_manager
   return ImageFont.truetype(font_manager.findfont('DejaVu Sans'), size)
 

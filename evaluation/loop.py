@@ -14,6 +14,7 @@ import numpy as np
 
 from common import checkpoint_files
 from common.errors import InputError
+from common.progress import Progress
 from compat import tf
 from datasets import input_pipeline
 from nets import nets_factory
@@ -181,7 +182,8 @@ def count(graph: EvaluationGraph, checkpoint: str,
     tf.logging.info('Starting evaluation at %s',
                     time.strftime(_TIME, time.gmtime()))
     with input_pipeline.errors_as_advice():
-      batches = list(_run_batches(session, graph, forward))
+      with Progress('evaluated', graph.num_photos, is_logged=True) as progress:
+        batches = list(_run_batches(session, graph, forward, progress))
     tf.logging.info('Finished evaluation at %s',
                     time.strftime(_TIME, time.gmtime()))
     milliseconds = _time(session, graph, forward) if timed and batches else None
@@ -200,7 +202,7 @@ def count(graph: EvaluationGraph, checkpoint: str,
                  milliseconds)
 
 
-def _run_batches(session, graph, forward):
+def _run_batches(session, graph, forward, progress):
   """Yields the outputs of each batch; logs progress at slim's frequency."""
   every = 1 if graph.num_batches < 20 else graph.num_batches // 10
   for number in range(1, graph.num_batches + 1):
@@ -210,6 +212,7 @@ def _run_batches(session, graph, forward):
       return
     features, = forward(photos.pop('image'))
     yield dict(photos, **session.run(graph.outputs, {graph.features: features}))
+    progress.add(len(photos['label']))
     if number % every == 0 or number == graph.num_batches:
       tf.logging.info('Evaluation [%d/%d]', number, graph.num_batches)
 

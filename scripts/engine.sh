@@ -15,11 +15,13 @@ use_engine() {
     tf1) ENGINE_NAME='TensorFlow 1.15'
          ENGINE_SUFFIX=''
          PYTHON_VERSIONS=(3.7)
-         PIP_VERSION=23.2.1 ;;
+         PIP_VERSION=23.2.1
+         VENV_MB=2100 ;;  # With what is downloaded for it.
     tf2) ENGINE_NAME='TensorFlow 2'
          ENGINE_SUFFIX=-tf2
          PYTHON_VERSIONS=(3.12 3.13 3.11 3.10)
-         PIP_VERSION=26.3 ;;
+         PIP_VERSION=26.3
+         VENV_MB=3200 ;;
     *) echo "$(basename "$0"): error: ENGINE is '${ENGINE}', accepted are" \
          "tf1 and tf2" >&2
        exit 1 ;;

@@ -84,7 +84,7 @@ remember_run() {
     mkdir -p "${top}" &&
       (flock 9 && echo "${line}" >&9) 9>>"${top}/runs.tsv"
     } 2>/dev/null; then
-    echo "${0##*/}: note: cannot write ${top}/runs.tsv, so this does not become" \
+    echo "${0##*/}: note: cannot write $(relative "${top}/runs.tsv"), so this does not become" \
       "the current run" >&2
   fi
 }

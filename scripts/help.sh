@@ -22,6 +22,15 @@ show_help() {
   echo "(there is no Python here, which would list variables and flags)"
 }
 
+# Prints a path for a message: relative to the current folder if it is below it.
+relative() {
+  if [[ "${PWD}" != / && "$1" == "${PWD}"/* ]]; then
+    echo "${1#"${PWD}"/}"
+  else
+    echo "$1"
+  fi
+}
+
 for argument in "$@"; do
   case "${argument}" in
     -h | -help | --help | --helpfull | --helpshort)

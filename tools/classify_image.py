@@ -17,6 +17,7 @@ how similar it is to the training photos; both are empty for a graph without
 these outputs (./export_freeze.sh --known=on adds them).
 """
 
+import contextlib
 import csv
 import itertools
 import json
@@ -30,6 +31,7 @@ from absl import flags
 from common import flags as common_flags
 from common import label_files, threads
 from common.errors import InputError
+from common.progress import Progress
 from compat import tf
 from datasets import dataset_factory
 from datasets.photo_files import side_files
@@ -283,16 +285,18 @@ def main(argv: List[str]) -> int:
   writer = WRITERS[FLAGS.format](classifier.labels)
   status = 0
   # On a terminal the table itself shows the progress.
-  progress = tqdm.tqdm(
-      classify_files(classifier, paths, FLAGS.batch_size), total=len(paths),
-      unit='photo', disable=True if sys.stdout.isatty() else None)
-  for path, answer in progress:
-    if isinstance(answer, PhotoError):
-      progress.write('%s: %s' % (path, answer), file=sys.stderr)
-      status = 1
-    else:
-      writer.write(path, top_rows(answer.scores, classifier.labels,
-                                  FLAGS.num_top_predictions), answer)
+  with contextlib.ExitStack() as stack:
+    progress = None if sys.stdout.isatty() else stack.enter_context(
+        Progress('classified', len(paths)))
+    for path, answer in classify_files(classifier, paths, FLAGS.batch_size):
+      if isinstance(answer, PhotoError):
+        tqdm.tqdm.write('%s: %s' % (path, answer), file=sys.stderr)
+        status = 1
+      else:
+        writer.write(path, top_rows(answer.scores, classifier.labels,
+                                    FLAGS.num_top_predictions), answer)
+      if progress:
+        progress.add()
   writer.end()
   return status
 

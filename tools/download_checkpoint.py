@@ -13,6 +13,7 @@ from absl import flags
 
 from common import flags as common_flags
 from common.errors import InputError
+from common.paths import relative
 from downloads import checkpoint_archive
 from nets import nets_factory
 
@@ -47,6 +48,7 @@ def main(argv: List[str]) -> None:
   prefix = checkpoint_archive.download(
       row.url, row.file, os.path.expanduser(FLAGS.checkpoint_dir), row.name,
       network)
+  prefix = relative(prefix)
   print('%s from %s' % (prefix, row.url))
   if network in nets_factory.NETWORKS:
     print('train from it:  MODEL_NAME=%s CHECKPOINT_PATH=%s ./run_train.sh' %

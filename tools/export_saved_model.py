@@ -15,6 +15,7 @@ from typing import List
 from absl import flags
 
 from common import flags as common_flags
+from common.paths import relative
 from compat import tf
 from runs import checkpoints
 from serving.exports import export_folder, saved_model
@@ -82,7 +83,7 @@ def main(_: List[str]) -> None:
       graph_def, FLAGS.saved_model_dir, FLAGS.version, FLAGS.calibrated)
   size = os.path.getsize(os.path.join(path, 'saved_model.pb'))
   print('Wrote %s: SavedModel of %s, %.1f MB' %
-        (path, info.checkpoint, size / 1e6))
+        (relative(path), info.checkpoint, size / 1e6))
   print('Network %s, %d classes, signature serving_default' %
         (info.model_name, len(info.labels)))
   for what, tensors in (('in', inputs), ('out', outputs)):

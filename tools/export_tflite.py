@@ -22,6 +22,7 @@ from absl import flags
 from common import files, label_files
 from common import flags as common_flags
 from common.errors import InputError
+from common.paths import relative
 from compat import tf
 from datasets import dataset_factory
 from nets import nets_factory
@@ -143,9 +144,10 @@ def main(_: List[str]) -> None:
 def _write(path, content, label_path, info):
   files.write_output(path, content)
   print('Wrote %s: TensorFlow Lite model of %s, %.1f MB' %
-        (path, info.checkpoint, len(content) / 1e6))
+        (relative(path), info.checkpoint, len(content) / 1e6))
   label_files.write(label_path, info.labels, indexed=False)
-  print('Wrote %s: %d labels, one per line' % (label_path, len(info.labels)))
+  print('Wrote %s: %d labels, one per line' % (relative(label_path),
+                                               len(info.labels)))
   print('Network %s' % info.model_name)
   print('  in   float32 [1, %d, %d, %d]: %s' % (
       info.image_size, info.image_size, info.channels,

@@ -19,6 +19,7 @@ import time
 from typing import Any, List, Optional, Sequence
 
 from common.errors import InputError
+from common.paths import relative
 from runs import run_list
 from runs.run_list import Run
 
@@ -133,8 +134,7 @@ def _where(run):
   """Returns the folder of a run, relative to the current one if inside it."""
   folder = (run.output_dir if run.train_dir.startswith(run.output_dir + os.sep)
             and os.path.basename(run.train_dir) == 'train' else run.train_dir)
-  relative = os.path.relpath(folder)
-  return folder if relative.startswith('..') else relative
+  return relative(folder)
 
 
 def print_table(table: Sequence[Sequence[str]]) -> None:
@@ -201,7 +201,7 @@ def compare(runs_dir: str, names: Sequence[str],
   path = output_file or os.path.join(runs_dir, '%s_%s.html' % tuple(names))
   files.write_output(os.path.expanduser(path),
                      comparison_page.render(found).encode())
-  print('Wrote %s' % path)
+  print('Wrote %s' % relative(path))
 
 
 def print_comparison(found: Any) -> None:
@@ -278,7 +278,8 @@ def run_action(values: argparse.Namespace) -> int:
   else:
     table = rows(runs_dir)
     if len(table) == 1:
-      print('There is no run in %s yet; ./run_train.sh starts one' % runs_dir)
+      print('There is no run in %s yet; ./run_train.sh starts one' %
+            relative(runs_dir))
     else:
       print_table(table)
   return 0
@@ -302,8 +303,8 @@ def main(arguments: Sequence[str]) -> int:
   except KeyboardInterrupt:
     message = 'interrupted'
   # In the name of the script that asks.
-  print('%s: error: %s' % (os.environ.get('SCRIPT_NAME', 'runs.sh'), message),
-        file=sys.stderr)
+  print('%s: error: %s' % (os.environ.get('SCRIPT_NAME', 'runs.sh'),
+                           relative(message)), file=sys.stderr)
   return 1
 
 

@@ -22,6 +22,7 @@ from absl import flags
 from common import files
 from common import flags as common_flags
 from common.errors import InputError
+from common.paths import relative
 from compat import tf
 from datasets import dataset_factory
 from evaluation import (
@@ -265,7 +266,7 @@ def main(_: List[str]) -> None:
                                           wrong_photos.CELL_SIDE)))
   files.write_text(output, page)
   print('Wrote %s: accuracy %.4f on %d %s photos' %
-        (output, reported.metrics.accuracy, reported.metrics.photos,
+        (relative(output), reported.metrics.accuracy, reported.metrics.photos,
          reported.name))
 
 

@@ -44,6 +44,8 @@ class TrainingGraph(NamedTuple):
   # Scalar, regularization loss of the frozen weights, computed once per
   # session; None if all weights are trained.
   frozen_loss: Optional[tf.Tensor]
+  # Of all clones, and of all workers that wait for each other.
+  photos_per_step: int
 
 
 def build(config: TrainConfig, dataset: slim.dataset.Dataset,
@@ -104,7 +106,7 @@ def build(config: TrainConfig, dataset: slim.dataset.Dataset,
   return TrainingGraph(
       train_op, tf.summary.merge(_by_name(scalars)),
       tf.summary.merge(tf.get_collection(SUMMARIES_OF_RUN)),
-      global_step, synchronous, frozen_loss)
+      global_step, synchronous, frozen_loss, _photos_per_step(config))
 
 
 def _devices(replicas):
@@ -230,16 +232,19 @@ def _clone_fn(network_fn, next_batch, devices, config, info):
   return clone
 
 
+def _photos_per_step(config):
+  replicas = config.replicas
+  return config.batch_size * replicas.num_clones * (
+      replicas.replicas_to_aggregate if replicas.sync_replicas else 1)
+
+
 def _make_train_op(config, clones, num_samples, global_step, first_step,
                    variables, regularization):
   """Returns the train op, the SyncOptimizer or None, and scalar summaries."""
   replicas = config.replicas
-  photos_per_step = config.batch_size * replicas.num_clones
-  if replicas.sync_replicas:
-    photos_per_step *= replicas.replicas_to_aggregate
   rate = optimizers.make_learning_rate(
-      config.optimizer, num_samples, photos_per_step, global_step - first_step,
-      config.max_number_of_steps)
+      config.optimizer, num_samples, _photos_per_step(config),
+      global_step - first_step, config.max_number_of_steps)
   optimizer = optimizers.make_optimizer(config.optimizer, rate)
   # Only of the first clone: the clones share their moving statistics.
   update_ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS, clones[0].scope)

@@ -14,6 +14,7 @@ from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple
 import numpy as np
 
 from common.errors import InputError
+from common.progress import Progress
 from compat import slim, tf
 from runs import feature_cache
 from runtime import forward_pass
@@ -36,8 +37,6 @@ _EVALUATION_STEPS = (20, 500)
 # enough for a classifier on features, and bounds of the number of steps.
 _UNVALIDATED_EPOCHS = 60
 _UNVALIDATED_STEPS = (500, 20000)
-
-_PROGRESS_SECS = 10
 
 # Validation photos per batch.
 _VALIDATION_BATCH = 256
@@ -131,6 +130,14 @@ class HeadStep(loop.TrainStep):
           last = True
     return loss, last
 
+  def end_step(self) -> Optional[int]:
+    """Returns the step to end at if accuracy does not improve."""
+    end = None
+    if self._validation:
+      end = self._history.end_step(self._config.early_stop_evals,
+                                   self._evaluation_steps)
+    return min(filter(None, (self._last_step, end)), default=None)
+
   def _feed(self, batch):
     """Returns the feed of a step on a batch of features."""
     if not self._config.mixup_alpha:
@@ -167,21 +174,26 @@ class HeadStep(loop.TrainStep):
     with cache.fill(lambda: self.stop_requested) as writer:
       if writer is None:
         return False
-      log_rows = _progress_logger(split, writer.rows, cache.num_rows)
-      while writer.rows < cache.num_rows:
-        view, done = divmod(writer.rows, cache.num_photos)
-        session.run(self._graph.starts[split, view], {self._graph.skip: done})
-        if not self._append_view(session, writer, log_rows):
-          return False
-        if writer.rows != (view + 1) * cache.num_photos:
-          raise InputError(
-              'the record files hold %d %s photos but their manifest says %d; '
-              'convert the data set again' % (
-                  writer.rows - view * cache.num_photos, split,
-                  cache.num_photos))
+      with Progress('%s features' % split, cache.num_rows, done=writer.rows,
+                    last_line=True) as progress:
+        return self._append_views(session, split, cache, writer, progress)
+
+  def _append_views(self, session, split, cache, writer, progress):
+    """Appends what a cache lacks; returns whether it is complete."""
+    while writer.rows < cache.num_rows:
+      view, done = divmod(writer.rows, cache.num_photos)
+      session.run(self._graph.starts[split, view], {self._graph.skip: done})
+      if not self._append_view(session, writer, progress):
+        return False
+      if writer.rows != (view + 1) * cache.num_photos:
+        raise InputError(
+            'the record files hold %d %s photos but their manifest says %d; '
+            'convert the data set again' % (
+                writer.rows - view * cache.num_photos, split,
+                cache.num_photos))
     return True
 
-  def _append_view(self, session, writer, log_rows):
+  def _append_view(self, session, writer, progress):
     """Appends the features of the current pass; returns whether it finished."""
     assert self._forward is not None
     while not self.stop_requested:
@@ -192,22 +204,8 @@ class HeadStep(loop.TrainStep):
       writer.append(self._forward(photos['image']), photos['label'],
                     [name.decode('utf-8', 'replace')
                      for name in photos['filename']])
-      log_rows(writer.rows)
+      progress.add(len(photos['label']))
     return False
-
-
-def _progress_logger(split, done, total):
-  """Returns a function that logs the number of rows done, now and then."""
-  start = last = time.time()
-
-  def log_rows(rows):
-    nonlocal last
-    if rows == total or time.time() > last + _PROGRESS_SECS:
-      last = time.time()
-      tf.logging.info('Features of %s: %d/%d (%.1f photos/s)', split, rows,
-                      total, (rows - done) / max(last - start, 1e-3))
-
-  return log_rows
 
 
 def caches_of(

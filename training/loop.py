@@ -17,6 +17,7 @@ from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 import numpy as np
 
 from common.errors import InputError
+from common.progress import Progress
 from compat import slim, tf
 from datasets import input_pipeline
 from runs import checkpoints
@@ -94,6 +95,8 @@ class TrainStep:
     step: global step, 0 before the first one.
     lock: held while variables change.
     summaries: the summaries.Summaries of the chief, else None.
+    photos_per_step: for the progress display.
+    number_of_steps: global step to end at, or None.
   """
 
   def __init__(self, stop: StopRequest) -> None:
@@ -102,7 +105,10 @@ class TrainStep:
     self._stop = stop
     self._has_begun = False
     self.summaries: Optional[summaries.Summaries] = None
+    self.photos_per_step = 1
+    self.number_of_steps: Optional[int] = None
     self._loss: Optional[float] = None
+    self._progress: Optional[Progress] = None
 
   @property
   def stop_requested(self) -> bool:
@@ -121,10 +127,33 @@ class TrainStep:
       self.check(session)
       _log_devices(session)
       self.begin(session)
+    before = self.step
     self._loss, done = self.take(session, train_op, global_step,
                                  train_step_kwargs)
     self.step += 1
+    if self._loss is not None:
+      self._show_progress(before)
     return self._loss, done
+
+  def _show_progress(self, before):
+    """Shows that the steps from `before` to `self.step` were taken."""
+    end = self.end_step()
+    total = None if end is None else end * self.photos_per_step
+    if self._progress is None:  # The first step takes longer: not counted.
+      self._progress = Progress('trained', total,
+                                done=self.step * self.photos_per_step,
+                                is_logged=True)
+    else:
+      self._progress.add((self.step - before) * self.photos_per_step, total)
+
+  def close_progress(self) -> None:
+    """Ends the progress display."""
+    if self._progress is not None:
+      self._progress.close()
+
+  def end_step(self) -> Optional[int]:
+    """Returns the global step to end at, if it is known."""
+    return self.number_of_steps
 
   def prepare(self) -> bool:
     """Hook before the session is created; returns whether to train at all."""
@@ -292,6 +321,9 @@ def run(graph: TrainingGraph, train_dir: str, master: str = '',
     if is_chief:
       train_step.summaries = summaries.Summaries(
           train_dir, graph, log_every_n_steps, save_summaries_secs)
+    train_step.photos_per_step = graph.photos_per_step
+    train_step.number_of_steps = number_of_steps
+    stack.callback(train_step.close_progress)
     slim.learning.train(
         graph.train_op,
         logdir=train_dir,

@@ -60,6 +60,12 @@ class ValidatedStep(loop.TrainStep):
         last = True
     return loss, last
 
+  def end_step(self) -> Optional[int]:
+    """Returns the step to end at if accuracy does not improve."""
+    return min(filter(None, (
+        self._last_step, self._history.end_step(self._patience, self._every))),
+               default=None)
+
 
 def train(run: start.Run, evaluate_every_n_steps: Optional[int] = None,
           number_of_steps: Optional[int] = None,

@@ -62,6 +62,18 @@ class ValidationHistory:
     """
     return bool(patience) and self._evaluations_since_gain() >= patience
 
+  def end_step(self, patience: int, every: int) -> Optional[int]:
+    """Returns the step at which training ends if accuracy does not improve.
+
+    Args:
+      patience: as for is_over.
+      every: steps from one evaluation to the next.
+    """
+    if not patience:
+      return None
+    last = self._lines[-1]['step'] if self._lines else 0
+    return last + every * (patience - self._evaluations_since_gain())
+
   def _evaluations_since_gain(self):
     """Returns the number of evaluations since accuracy last improved."""
     if not self._lines:

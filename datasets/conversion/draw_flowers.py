@@ -27,6 +27,8 @@ from absl import app, flags
 from PIL import Image, ImageDraw, ImageFilter
 
 from common.errors import InputError
+from common.paths import relative
+from common.progress import Progress
 
 FLAGS = flags.FLAGS
 
@@ -111,13 +113,15 @@ def draw_all(output_dir: str, per_class: int = 100, seed: int = 0) -> None:
     InputError: if the files cannot be written.
   """
   try:
-    for kind in KINDS:
-      folder = os.path.join(output_dir, kind)
-      os.makedirs(folder, exist_ok=True)
-      for number in range(per_class):
-        rng = random.Random('%d %s %d' % (seed, kind, number))
-        draw_flower(kind, rng).save(
-            os.path.join(folder, '%s_%04d.jpg' % (kind, number)), quality=90)
+    with Progress('drawn', len(KINDS) * per_class) as progress:
+      for kind in KINDS:
+        folder = os.path.join(output_dir, kind)
+        os.makedirs(folder, exist_ok=True)
+        for number in range(per_class):
+          rng = random.Random('%d %s %d' % (seed, kind, number))
+          draw_flower(kind, rng).save(
+              os.path.join(folder, '%s_%04d.jpg' % (kind, number)), quality=90)
+          progress.add()
   except OSError as error:
     raise InputError('cannot write to %s: %s' % (output_dir, error))
 
@@ -333,9 +337,9 @@ def main(argv: List[str]) -> None:
       raise InputError('--output_dir is needed: the folder for the photos')
     draw_all(FLAGS.output_dir, FLAGS.per_class, FLAGS.seed)
   except InputError as error:
-    sys.exit('draw_flowers: error: %s' % error)
+    sys.exit('draw_flowers: error: %s' % relative(str(error)))
   print('drew %d photos of each of %s in %s' %
-        (FLAGS.per_class, ', '.join(KINDS), FLAGS.output_dir))
+        (FLAGS.per_class, ', '.join(KINDS), relative(FLAGS.output_dir)))
 
 
 # Not common_flags.run, which belongs to the scripts and loads TensorFlow.

@@ -35,7 +35,8 @@ SCRIPTS = ['setup.sh', 'run_tests.sh', 'quickstart.sh'] + [
 # All other variables must be in the help of the scripts that read them.
 NOT_FOR_USERS = {'BASH_SOURCE', 'PROJECT_DIR', 'VENV_PYTHON', 'PYTHONPATH',
                  'BASH_REMATCH', 'PYTHON_VERSIONS', 'PIP_VERSION', 'TEXT',
-                 'ENGINE_SUFFIX', 'ENGINE_NAME', 'PWD', 'VENV', 'PYENV_ROOT'}
+                 'ENGINE_SUFFIX', 'ENGINE_NAME', 'PWD', 'VENV', 'PYENV_ROOT',
+                 'VENV_MB', 'SECONDS', 'PROGRESS_FD'}
 
 
 @pytest.mark.parametrize('program', PROGRAMS)

@@ -156,7 +156,7 @@ def test_new_run_can_be_stopped_before_it_has_facts(project):
   train.mkdir(parents=True)
   (train / 'train.pid').write_text('1\n')
   done = run(project, 'stop_train.sh', RUN='fresh')
-  assert done.stdout == 'No training is running in %s\n' % train
+  assert done.stdout == 'No training is running in output/fresh/train\n'
   done = run(project, 'stop_train.sh', RUN='dosg')
   assert done.returncode == 1 and 'did you mean dogs?' in done.stderr
 
@@ -173,8 +173,8 @@ def test_interrupted_wait_names_the_training_that_continues(project):
       stdout=subprocess.PIPE, text=True) as waiting:
     assert waiting.stdout.readline().endswith('until it begins\n')
     waiting.send_signal(signal.SIGINT)
-    assert ('TRAIN_DIR=%s/my\\ own/train ./stop_train.sh stops' %
-            output.parent) in waiting.stdout.read()
+    assert 'TRAIN_DIR=output/my\\ own/train ./stop_train.sh stops' in (
+        waiting.stdout.read())
   assert run(project, 'classify.sh').stderr.startswith(
       'classify.sh: run my own: ')
 
@@ -206,8 +206,7 @@ def test_training_that_cannot_be_remembered_continues(project):
   done = run(project, 'run_train.sh', MODEL_NAME='lenet', OUTPUT_DIR='mine',
              RUNS_DIR='file/x')
   assert done.returncode == 0
-  assert 'run_train.sh: note: cannot write %s/file/x/runs.tsv' % project in (
-      done.stderr)
+  assert 'run_train.sh: note: cannot write file/x/runs.tsv' in done.stderr
   assert 'Training as process' in done.stdout
 
 

@@ -54,6 +54,15 @@ CASES = [
 ]
 
 
+def test_relative_prints_paths_below_the_current_folder_relative_to_it(
+    tmp_path):
+  code = 'source %s/scripts/help.sh; for f in "$@"; do relative "$f"; done'
+  names = ['%s/a b' % tmp_path, '%sx/y' % tmp_path, 'c', str(tmp_path)]
+  done = subprocess.run(['bash', '-euc', code % ROOT, 'x', *names],
+                        cwd=str(tmp_path), capture_output=True, text=True)
+  assert done.stdout.splitlines() == ['a b', *names[1:]]
+
+
 @pytest.fixture(scope='module')
 def project(tmp_path_factory):
   """Returns a folder with the scripts and a Python that prints its call."""

@@ -3,6 +3,7 @@
 import glob
 import json
 import os
+import pty
 import re
 import shutil
 import socket
@@ -242,6 +243,15 @@ def test_setup_after_a_failed_installation_fails_again(bare_machine):
     done = run_setup((folder, env))
     assert done.returncode != 0
     assert 'Ready' not in done.stdout
+    assert 'ERROR: No matching distribution' in done.stdout + done.stderr
+  # On a terminal, pip's output is in a file; its end is shown.
+  reader, terminal = pty.openpty()
+  status = subprocess.call([str(folder / 'setup.sh')], env=env, stdout=terminal,
+                           stderr=terminal)
+  assert status != 0
+  assert b'ERROR: No matching distribution' in os.read(reader, 100000)
+  os.close(reader)
+  os.close(terminal)
 
 
 def test_stop_train_without_training_prints_that_none_is_running(chain):
@@ -469,6 +479,47 @@ def test_quickstart_wrong_argument_is_one_line_error(arguments, message):
   assert done.stderr.count('\n') == 1
 
 
+@pytest.fixture
+def failing(stubbed, tmp_path):
+  """Runs quickstart.sh in `stubbed`, in which a step fails with status 3."""
+  (stubbed / 'convert_tfrecord.sh').write_text(
+      '#!/usr/bin/env bash\nprintf "INFO:tensorflow:line %d\\n" {1..40}\n'
+      'echo "WARNING:tensorflow:odd"\necho "x: error: no photos" >&2\nexit 3\n')
+
+  def run(*arguments):
+    return subprocess.run(
+        [str(stubbed / 'quickstart.sh'), *arguments],
+        env=dict(os.environ, SERVER_PORT='0', RUNS_DIR=str(tmp_path / 'out')),
+        cwd=str(tmp_path), capture_output=True, text=True)
+
+  yield run
+  shutil.copy(os.path.join(ROOT, 'convert_tfrecord.sh'), str(stubbed))
+
+
+def test_quickstart_failed_step_shows_its_last_lines_and_the_log(
+    failing, tmp_path):
+  done = failing()
+  assert done.returncode == 3
+  lines = done.stderr.splitlines()
+  assert lines[-2:] == [
+      'x: error: no photos', 'quickstart.sh: error: convert_tfrecord.sh ended '
+      'with status 3; its output is in out/quickstart/quickstart.log']
+  assert 'INFO:tensorflow:line 40' in lines and len(lines) == 16
+  assert 'INFO' not in done.stdout
+  assert done.stdout.splitlines()[-1] == (
+      '== convert_tfrecord.sh: photos to TFRecord')
+  log = (tmp_path / 'out' / 'quickstart' / 'quickstart.log').read_text()
+  assert 'line 1\n' in log and 'x: error: no photos' in log
+
+
+def test_quickstart_verbose_shows_all_output(failing, tmp_path):
+  done = failing('--verbose')
+  assert done.returncode == 3
+  assert 'INFO:tensorflow:line 1\n' in done.stdout
+  assert done.stderr == 'x: error: no photos\n'
+  assert not (tmp_path / 'out' / 'quickstart' / 'quickstart.log').exists()
+
+
 @pytest.mark.slow
 def test_quickstart_trains_on_the_sample_and_serves(tmp_path):
   with socket.socket() as listener:
@@ -485,5 +536,14 @@ def test_quickstart_trains_on_the_sample_and_serves(tmp_path):
   with open(str(tmp_path / 'out' / 'eval' / 'metrics.jsonl')) as stream:
     result = json.loads(stream.read().splitlines()[-1])
   assert result['accuracy'] >= 0.9
-  assert 'HTTP 200' in done.stdout
+  assert '\nHTTP 200: ' in done.stdout
   assert 'No such file' not in done.stderr
+  # Progress and results fit two screens; all output is in the log.
+  shown = done.stdout + done.stderr
+  assert sum(len(line) // 80 + 1 for line in shown.splitlines()) <= 80
+  assert 'eval/Accuracy[' in done.stdout and 'INFO:' not in shown
+  log = re.search(r'written to (\S+quickstart.log)\n', done.stdout).group(1)
+  with open(log) as stream:
+    text = stream.read()
+  assert 'INFO:tensorflow:Restoring parameters' in text
+  assert 'Confused most often' in text or '100.0 %' in text

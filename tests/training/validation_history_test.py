@@ -65,6 +65,15 @@ def test_is_over_ignores_better_loss_at_same_accuracy(make_run):
   assert 'step 4' in run.history.describe()
 
 
+def test_end_step_moves_on_when_accuracy_improves(make_run):
+  run = make_run()
+  assert run.history.end_step(3, 10) == 30
+  for step, accuracy, end in [(10, 0.5, 40), (20, 0.4, 40), (30, 0.6, 60)]:
+    run.add(step, accuracy, 1.0)
+    assert run.history.end_step(3, 10) == end
+  assert run.history.end_step(0, 10) is None
+
+
 def test_is_over_restarts_count_after_gain_but_not_after_tie(make_run):
   run = make_run()
   for step, accuracy in [(1, 0.5), (2, 0.4), (3, 0.6), (4, 0.5), (5, 0.6)]:
