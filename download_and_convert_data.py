@@ -84,6 +84,12 @@ def define_flags():
       'Whether its folders are classes, or splits that contain classes; auto: '
       'splits if train/ and, if there are other folders, validation/ or test/ '
       'contain folders. None: as in the last conversion; the first time auto.')
+  flags.DEFINE_bool(
+      'group_duplicates', None,
+      'Keep near duplicates (resized, mirrored and newly encoded copies of a '
+      'photo) in one split. Photos that were in the training split stay there, '
+      'and so come their copies. None: as in the last conversion; the first '
+      'time off.')
   flags.DEFINE_integer(
       'max_pixels', photos.MAX_PIXELS,
       'Photos with more pixels, width times height, are skipped.',
@@ -130,7 +136,7 @@ def _define_imagenet_flags():
 # Flags with the same name as the converters' arguments.
 _PHOTO_OPTIONS = ('percent_validation', 'percent_test', 'seed', 'num_shards',
                   'max_pixels', 'max_bad_fraction', 'photos_dir',
-                  'photos_layout')
+                  'photos_layout', 'group_duplicates')
 _IMAGENET_OPTIONS = {
     'imagenet_train_dir': 'train_dir',
     'imagenet_validation_dir': 'validation_dir',
@@ -148,6 +154,7 @@ _APPLIES_TO = (
      'imagenet/'),
     ('percent_', 'folders of photos and flowers'),
     ('photos_', 'folders of photos'),
+    ('group_duplicates', 'folders of photos and flowers'),
     ('num_shards', 'folders of photos, flowers, cifar10 and mnist'),
     ('', 'folders of photos, flowers and imagenet'))
 
@@ -280,7 +287,8 @@ def summary(converted, dataset_dir):
        'and test: %d', copies),
       ('same photo several times in a class, in one split: %d',
        [same for same in converted.duplicates
-        if same not in contradictions and same not in copies])):
+        if same not in contradictions and same not in copies]),
+      ('near duplicates kept in one split: %d', converted.near_duplicates)):
     lines += _shortened(title, [printable(', '.join(same)) for same in sets],
                         'listed in %s' % os.path.basename(manifest_path))
 

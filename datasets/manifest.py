@@ -19,7 +19,7 @@ from datasets.photo_files import folder_layout
 class Manifest(NamedTuple):
   """Description of a converted data set.
 
-  Older manifests lack the last eight fields.
+  Older manifests lack the last ten fields.
   """
 
   # Name of the data set.
@@ -60,6 +60,10 @@ class Manifest(NamedTuple):
   photos_layout: str = 'auto'
   # {split: folder in the folder of photos} of the ready-made splits.
   ready_made: Dict[str, str] = {}
+  # Whether near duplicates were kept in one split.
+  group_duplicates: bool = False
+  # [['<class>/<file>', ...], ...], the sets of these; see near_groups.
+  near_duplicates: List[List[str]] = []
 
 
 # Characters that JSON can escape but UTF-8 cannot encode.
@@ -222,6 +226,10 @@ _FIELDS = {
     'photos_layout': (lambda value: value in folder_layout.LAYOUTS,
                       'one of ' + ', '.join(folder_layout.LAYOUTS)),
     'ready_made': (_table_of(_is_text), 'a table of text'),
+    'group_duplicates': (lambda value: isinstance(value, bool),
+                         'true or false'),
+    'near_duplicates': (_list_of(_list_of(_is_text, 1)),
+                        'a list of lists of files'),
 }
 _SPLIT_FIELDS = {
     'size': (_is_count, 'a whole number of at least 0'),

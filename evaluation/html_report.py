@@ -38,8 +38,8 @@ _MAX_NAME = 24
 # Widths of a chart in pixels on broad and on narrow screens.
 _WIDTHS = (('broad', 960), ('narrow', 360))
 
-_TEMPLATES = os.path.join(os.path.dirname(os.path.abspath(__file__)),
-                          'templates')
+TEMPLATES = os.path.join(os.path.dirname(os.path.abspath(__file__)),
+                         'templates')
 
 
 class Report(NamedTuple):
@@ -81,13 +81,9 @@ class Report(NamedTuple):
 
 def render(report: Report) -> str:
   """Returns the HTML page of a Report, as text that UTF-8 can encode."""
-  environment = jinja2.Environment(
-      loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True,
-      undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-  environment.filters.update(share=_share, interval=_interval, short=_short)
   reported = run_results.reported(report.results)
   cells = _cells(report)
-  page = environment.get_template('report.html').render(
+  page = environment().get_template('report.html').render(
       report=report,
       reported=reported,
       step=reported.counted.global_step,
@@ -118,6 +114,15 @@ def render(report: Report) -> str:
       thresholds=threshold_rows(report),
       skipped_files=report.skipped.files[:_MAX_SKIPPED])
   return page.encode('utf-8', 'backslashreplace').decode('utf-8')
+
+
+def environment() -> jinja2.Environment:
+  """Returns the environment of the templates, with the project's filters."""
+  made = jinja2.Environment(
+      loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True,
+      undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+  made.filters.update(share=_share, interval=_interval, short=_short)
+  return made
 
 
 def _share(value):

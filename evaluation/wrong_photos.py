@@ -104,14 +104,15 @@ def _classified(result, position):
 
 
 def pictures(photos: Sequence[Any],
-             results: Sequence[run_results.SplitResult],
+             results: Sequence[Any],
              side: int = _SIDE) -> List[Optional[str]]:
   """Returns a data: URI of each photo, None for those that cannot be shown.
 
   Args:
     photos: list of ClassifiedPhotos, or of rows with the same `split` and
       `position`.
-    results: the SplitResults that they were found in.
+    results: the SplitResults that they were found in, or rows with the same
+      `name` and `sources`.
     side: longer side in pixels.
   """
   encoded = {}

@@ -44,18 +44,38 @@ from training import validation_history
 FLAGS = flags.FLAGS
 
 
-def define_flags() -> None:
-  """Defines the flags for the run and the contents of the report."""
+def define_run_flags() -> None:
+  """Defines which checkpoint and data set are used; for several tools."""
   flags.DEFINE_string('train_dir', None, 'Train directory of the run.')
   flags.DEFINE_string(
       'checkpoint_path', None,
-      'Checkpoint, or train directory, to report on. None: --train_dir.')
+      'Checkpoint, or train directory, to use. None: --train_dir.')
   common_flags.define_which_checkpoint_flag(checkpoints.CHOICES)
   flags.DEFINE_string(
       'dataset_name', None, 'Name of the data set. None: from run.json.')
   flags.DEFINE_string(
       'dataset_dir', None,
       'Folder of the TFRecord files. None: from run.json.')
+
+
+def define_compute_flags() -> None:
+  """Defines how a checkpoint is computed; for several tools."""
+  flags.DEFINE_float(
+      'moving_average_decay', None,
+      'Decay of the moving averages to use. None: the variables themselves.',
+      lower_bound=0.0, upper_bound=1.0)
+  flags.DEFINE_integer('batch_size', 32, 'Photos per batch.', lower_bound=1)
+  flags.DEFINE_integer(
+      'num_preprocessing_threads', 4,
+      'Threads that decode and preprocess photos.', lower_bound=1)
+  common_flags.define_session_flags()
+  common_flags.define_runtime_flags(forward_pass.RUNTIMES,
+                                    forward_pass.PRECISIONS)
+
+
+def define_flags() -> None:
+  """Defines the flags for the run and the contents of the report."""
+  define_run_flags()
   flags.DEFINE_string(
       'eval_dir', None,
       'Folder of eval_image_classifier.py, whose accuracies are shown if '
@@ -78,17 +98,7 @@ def define_flags() -> None:
       'the classes.', lower_bound=0)
   flags.DEFINE_integer(
       'num_refused', 12, 'Refused photos to show.', lower_bound=0)
-  flags.DEFINE_float(
-      'moving_average_decay', None,
-      'Decay of the moving averages to use. None: the variables themselves.',
-      lower_bound=0.0, upper_bound=1.0)
-  flags.DEFINE_integer('batch_size', 32, 'Photos per batch.', lower_bound=1)
-  flags.DEFINE_integer(
-      'num_preprocessing_threads', 4,
-      'Threads that decode and preprocess photos.', lower_bound=1)
-  common_flags.define_session_flags()
-  common_flags.define_runtime_flags(forward_pass.RUNTIMES,
-                                    forward_pass.PRECISIONS)
+  define_compute_flags()
 
 
 def checkpoint_from_flags() -> str:

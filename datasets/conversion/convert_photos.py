@@ -27,6 +27,7 @@ from datasets.conversion import (
   convert_settings,
   converted_files,
   former_photos,
+  near_groups,
   same_photos,
   splits,
 )
@@ -47,7 +48,8 @@ def convert(dataset_dir: str, name: str,
             max_pixels: int = photos.MAX_PIXELS,
             percent_test: Optional[float] = None,
             max_bad_fraction: float = 0.05, photos_dir: Optional[str] = None,
-            photos_layout: Optional[str] = None) -> manifests.Manifest:
+            photos_layout: Optional[str] = None,
+            group_duplicates: Optional[bool] = None) -> manifests.Manifest:
   """Converts the photos in `<dataset_dir>/<name>/<class>/`.
 
   Writes into dataset_dir: record files `<name>_train-00000-of-0000N.tfrecord`
@@ -82,6 +84,8 @@ def convert(dataset_dir: str, name: str,
     photos_dir: the folder of photos, which may be read-only;
       `<dataset_dir>/<name>` at the first conversion.
     photos_layout: one of folder_layout.LAYOUTS; 'auto' at the first conversion.
+    group_duplicates: whether near duplicates go to the same split, as well as
+      equal photos; False at the first conversion.
 
   Returns:
     The Manifest.
@@ -97,7 +101,8 @@ def convert(dataset_dir: str, name: str,
   given = {'seed': seed, 'percent_validation': percent_validation,
            'percent_test': percent_test, 'num_shards': num_shards,
            'photos_dir': os.path.abspath(photos_dir) if photos_dir else None,
-           'photos_layout': photos_layout}
+           'photos_layout': photos_layout,
+           'group_duplicates': group_duplicates}
   photo_folder.check_is_utf8('dataset_dir', dataset_dir)
   photo_folder.check_is_utf8('photos_dir', photos_dir or '')
   _check_arguments(name, given, max_bad_fraction)
@@ -123,14 +128,18 @@ def convert(dataset_dir: str, name: str,
           former, pixels = former_photos.find(dataset_dir, folder, former,
                                               groups, max_pixels)
         by_class = _by_class(kept, listing.classes)
+        near = (near_groups.find(folder, kept, max_pixels)
+                if used['group_duplicates'] else [])
         split_of = _assign(folder, by_class, used, former, kept_path, pixels,
-                           listing.splits)
+                           listing.splits, near)
       described, orders = _plan(name, by_class, split_of, used['num_shards'],
                                 used['seed'])
       manifest = manifests.Manifest(
           name=name, labels=listing.classes, splits=described, **used,
-          skipped=skipped, duplicates=_duplicates(groups),
-          ready_made=dict(listing.splits), **_by_file(by_class, split_of))
+          skipped=skipped, duplicates=_sets_of_files(groups),
+          ready_made=dict(listing.splits),
+          near_duplicates=_sets_of_files(near),
+          **_by_file(by_class, split_of))
       converted_files.write(dataset_dir, folder, manifest, former, orders,
                             listing.hidden, max_pixels)
   except (OSError, tf.errors.OpError) as error:  # str() of an OpError is long.
@@ -238,7 +247,8 @@ def _find_photos(folder, listing, max_pixels, max_bad_fraction, skipped_path,
   return groups, kept
 
 
-def _assign(folder, by_class, used, former, kept_path, pixels, ready_made):
+def _assign(folder, by_class, used, former, kept_path, pixels, ready_made,
+            near):
   """Returns {file: split}.
 
   Args:
@@ -248,6 +258,7 @@ def _assign(folder, by_class, used, former, kept_path, pixels, ready_made):
     former, pixels: of former_photos.find.
     ready_made: {split: folder}; photos in these splits stay there, and the
       others are drawn from those in 'train'.
+    near: list of lists of CheckedPhoto, to be kept in one split.
 
   Raises:
     InputError: a class has too few photos.
@@ -263,7 +274,10 @@ def _assign(folder, by_class, used, former, kept_path, pixels, ready_made):
                     if members[0].split not in fixed])
       for class_name, groups in by_class.items())
   split_of = splits.assign_all(drawn_from, percents, used['seed'],
-                               former if kept_path else None, pixels)
+                               former if kept_path else None, pixels,
+                               [[photo for photo in members
+                                 if photo.split not in fixed]
+                                for members in near])
   splits.check(drawn_from, split_of, percents, kept_path, folder)
   split_of.update((photo.file, photo.split) for groups in by_class.values()
                   for members in groups for photo in members
@@ -289,8 +303,8 @@ def _by_file(by_class, split_of):
                      if not photo.is_plain}}
 
 
-def _duplicates(groups):
-  """Returns the manifest's `duplicates`."""
+def _sets_of_files(groups):
+  """Returns groups of several photos as the manifest's `duplicates`."""
   return sorted(sorted(photo.file for photo in members)
                 for members in groups if len(members) > 1)
 

@@ -10,7 +10,8 @@ from datasets import manifest as manifests
 from datasets.conversion import converted_files
 
 _DEFAULTS = {'seed': 0, 'percent_validation': 10, 'percent_test': 0,
-             'num_shards': 0, 'photos_dir': '', 'photos_layout': 'auto'}
+             'num_shards': 0, 'photos_dir': '', 'photos_layout': 'auto',
+             'group_duplicates': False}
 
 # If one of these changes, all photos are split again.
 _DECIDE_SPLITS = ('seed', 'percent_validation', 'percent_test')

@@ -2,7 +2,7 @@
 
 import collections
 import hashlib
-from typing import Callable, Dict, List, Optional
+from typing import Callable, Dict, List, Optional, Sequence
 
 from common.errors import InputError
 from compat import tf
@@ -19,7 +19,8 @@ _NAMED = 5
 def assign_all(by_class: Dict[str, List[List[CheckedPhoto]]],
                percents: Dict[str, float], seed: int,
                former: Optional[Manifest] = None,
-               pixels: Optional[Dict[str, str]] = None) -> Dict[str, str]:
+               pixels: Optional[Dict[str, str]] = None,
+               near: Sequence[List[CheckedPhoto]] = ()) -> Dict[str, str]:
   """Assigns the photos of all classes to splits.
 
   Args:
@@ -29,11 +30,15 @@ def assign_all(by_class: Dict[str, List[List[CheckedPhoto]]],
     former: its splits are kept; None: there was no former conversion.
     pixels: {CheckedPhoto.digest: digest of the pixels} of photos that `former`
       may have in other bytes, see former_photos.find; or None.
+    near: sets of near duplicates, each kept in one split, also if they are of
+      several classes.
 
   Returns:
     {file: split}.
   """
-  former_split = None
+  def former_split(photo):
+    return None
+
   if former:
     by_digest, by_pixels = (
         {digest: former.files.get(file) for file, digest in digests.items()}
@@ -44,10 +49,39 @@ def assign_all(by_class: Dict[str, List[List[CheckedPhoto]]],
               by_pixels.get((pixels or {}).get(photo.digest)) or
               former.files.get(photo.file))
 
-  split_of = {}
+  split_of: Dict[str, str] = {}
+  near_of = {photo.file: members for members in near for photo in members}
+
+  def split_before(photo):
+    before = {split_of.get(other.file) or former_split(other)
+              for other in near_of.get(photo.file, [photo])}
+    return next((split for split in SPLITS if split in before), None)
+
   for groups in by_class.values():
-    split_of.update(assign(groups, percents, seed, former_split))
+    split_of.update(assign(_merge(groups, near_of), percents, seed,
+                           split_before))
+  moved = [photo.file for members in near for photo in members
+           if former_split(photo) not in (None, split_of[photo.file])]
+  if moved:
+    tf.logging.warning(
+        '%d photos are near duplicates of photos in another split, and moved '
+        'there: %s', len(moved), _some(sorted(moved)))
   return split_of
+
+
+def _merge(groups, near_of):
+  """Merges the groups of a class that hold near duplicates.
+
+  Args:
+    groups: as for `assign`.
+    near_of: {file: set of near duplicates}.
+  """
+  merged: Dict[object, List[CheckedPhoto]] = collections.OrderedDict()
+  for members in groups:
+    file = members[0].file
+    key = id(near_of[file]) if file in near_of else file
+    merged.setdefault(key, []).extend(members)
+  return list(merged.values())
 
 
 def assign(

@@ -24,6 +24,7 @@ esac
 
 SCRIPTS = {'run_eval.sh': '--checkpoint_path={}/train',
            'report.sh': '--train_dir={}/train',
+           'check_labels.sh': '--train_dir={}/train',
            'export_freeze.sh': '--frozen_file={}/export/my_lenet_freeze.pb',
            'classify.sh': '--frozen_graph={}/export/my_lenet_freeze.pb',
            'server.sh': '--label_file={}/export/my_lenet_freeze.label',

@@ -36,6 +36,7 @@ CASES = [
     ('convert_tfrecord.sh', ['--dataset_dir=my data']),
     ('run_eval.sh', ['--eval_dir=my out/eval', '--dataset_dir=my data']),
     ('report.sh', ['--train_dir=my out/train', '--eval_dir=my out/eval']),
+    ('check_labels.sh', ['--train_dir=my out/train', '--dataset_dir=my data']),
     ('export_freeze.sh', ['--frozen_file=my out/export/my_lenet_freeze.pb',
                           '--output_file=my out/export/my_lenet.pb']),
     ('scripts/export_tflite.sh',

@@ -187,10 +187,10 @@ def run_stubbed(stubbed, name, **variables):
 
 @pytest.mark.parametrize('name', [
     'run_eval.sh', 'scripts/export_tflite.sh',
-    'scripts/export_saved_model.sh', 'report.sh'])
+    'scripts/export_saved_model.sh', 'report.sh', 'check_labels.sh'])
 def test_scripts_pass_on_the_choice_of_checkpoint_that_is_set(stubbed, name):
-  folder = '--%s=%s' % ('train_dir' if name == 'report.sh' else
-                        'checkpoint_path', stubbed / 'train')
+  folder = '--%s=%s' % ('train_dir' if name in (
+      'report.sh', 'check_labels.sh') else 'checkpoint_path', stubbed / 'train')
   for choice, expected in (('', []), ('best', ['--which_checkpoint=best']),
                            ('newest', ['--which_checkpoint=newest'])):
     done = run_stubbed(stubbed, name, CHECKPOINT=choice)
