@@ -138,9 +138,10 @@ def _define_freeze_flags():
       'by how much. That takes as long as an evaluation with each.')
   flags.DEFINE_bool(
       'examples', True,
-      'Write a training photo of each class beside the frozen graph, reduced '
-      'and without metadata, which the page of the server shows to its '
-      'visitors. --noexamples removes those of an earlier export.')
+      'Write training photos beside the frozen graph, reduced and without '
+      'metadata, which the server shows to its visitors: one of each class, '
+      'and those of --known, as the ones that are nearest to a photo. '
+      '--noexamples removes those of an earlier export.')
   flags.DEFINE_integer(
       'num_preprocessing_threads', 4,
       'Threads that decode and preprocess the photos of --known and '
@@ -208,16 +209,16 @@ def export_from_flags(prefix):
 
 
 def _examples_from_flags(run, labels, bank):
-  """Returns the example photos by class; None if there are none."""
+  """Returns the example photos by class and those of the bank, or None."""
   if not FLAGS.examples or not FLAGS.checkpoint_path:
     return None
-  examples, reason = class_examples.collect(
-      run, labels, bank,
-      FLAGS.dataset_name if FLAGS['dataset_name'].present else None,
-      FLAGS.dataset_dir)
+  dataset = (FLAGS.dataset_name if FLAGS['dataset_name'].present else None,
+             FLAGS.dataset_dir)
+  examples, reason = class_examples.collect(run, labels, bank, *dataset)
   if not examples:
     tf.logging.info('No example photos: %s', reason)
-  return examples or None
+  of_bank = class_examples.collect_bank(run, bank, *dataset)
+  return (examples, of_bank) if examples or of_bank else None
 
 
 def _precision_from_flags(run):
@@ -436,13 +437,13 @@ def _write_graph(path, graph_def, as_text, what):
 
 
 def _write_examples(frozen, info, examples):
-  content = examples and example_photos.to_bytes(info.checkpoint, examples)
+  content = examples and example_photos.to_bytes(info.checkpoint, *examples)
   example_photos.replace(frozen, content)
   if content:
-    print('Wrote %s: %d training photos as examples for the page, %.1f MB; '
-          '--noexamples omits them' % (
-              relative(example_photos.path_of(frozen)), len(examples),
-              len(content) / 1e6))
+    print('Wrote %s: %d training photos as examples for the page, and %d of '
+          'which it shows the nearest ones, %.1f MB; --noexamples omits them' %
+          (relative(example_photos.path_of(frozen)), *map(len, examples),
+           len(content) / 1e6))
 
 
 def _print_nodes(info):

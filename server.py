@@ -113,8 +113,13 @@ def _define_network_flags():
       'page', True, 'Serve the page in addition to the API.')
   flags.DEFINE_bool(
       'examples', True,
-      'Show the example photos that the export wrote beside the graph, one '
-      'training photo per class, on the page.')
+      'Show the training photos that the export wrote beside the graph: on the '
+      'page one of each class, and on the page and in the API those nearest to '
+      'a photo, with their file names in the API.')
+  flags.DEFINE_bool(
+      'explain', True,
+      'Compute heat maps (which regions of a photo raise the score of a class) '
+      'where they are requested. The first one loads the graph a second time.')
   flags.DEFINE_bool(
       'debug', False, 'Log every request. This does not start a debugger.')
   flags.DEFINE_enum(
@@ -302,6 +307,7 @@ def app_from_flags(service: Service, allowed_hosts: List[str],
       'ACCESS_LOG': FLAGS.access_log,
       'PAGE': FLAGS.page,
       'EXAMPLES': FLAGS.examples,
+      'EXPLAIN': FLAGS.explain,
       'ALLOWED_HOSTS': allowed_hosts,
   }, metrics)
 

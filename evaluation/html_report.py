@@ -75,6 +75,9 @@ class Report(NamedTuple):
   # Photos of the cells of the confusion matrix, and their data: URIs.
   cells: Sequence[wrong_photos.ClassifiedPhoto] = ()
   cell_pictures: Sequence[Optional[str]] = ()
+  # data: URIs of two heat maps of each wrong photo, for its predicted class and
+  # its label, None for those without; empty: there are none.
+  heat_maps: Sequence[Optional[Tuple[str, str]]] = ()
   # Address of the picture of the data set, relative to the page.
   data_picture: Optional[str] = None
 
@@ -100,7 +103,8 @@ def render(report: Report) -> str:
       matrix_picture=_matrix_picture(reported, report.run.labels),
       pairs=_confused_pairs(reported.metrics.confusion),
       classes=class_rows(reported.metrics, report.training_photos),
-      wrong=list(zip(report.wrong, report.pictures)),
+      wrong=list(zip(report.wrong, report.pictures,
+                     report.heat_maps or [None] * len(report.wrong))),
       wrong_in_all=sum(
           result.metrics.photos - int(result.metrics.confusion.trace())
           for result in report.results),

@@ -19,6 +19,7 @@ BRIGHTNESS = 32.0 / 255.0       # Largest change, of values in [0, 1].
 SATURATION = (0.5, 1.5)         # Factors.
 CONTRAST = (0.5, 1.5)           # Factors.
 HUE = 0.2                       # Largest rotation, as a fraction of a turn.
+CENTRAL_FRACTION = 0.875        # Of each side, for evaluation.
 CROP_AREA = 0.05                # Smallest crop, as a fraction of the photo.
 
 # From this number of pixels of the photo's middle per pixel of the result on,
@@ -168,7 +169,7 @@ def random_window(shape: tf.Tensor, seed: Optional[tf.Tensor],
   return Draws(seed).box(shape, area_range=(min_crop_area, 1.0))
 
 
-def middle_window(shape: tf.Tensor, central_fraction: float = 0.875
+def middle_window(shape: tf.Tensor, central_fraction: float = CENTRAL_FRACTION
                   ) -> tf.Tensor:
   """Returns which part of a photo preprocess_for_eval uses.
 
@@ -189,6 +190,15 @@ def middle_window(shape: tf.Tensor, central_fraction: float = 0.875
   # As tf.image.central_crop does.
   start = tf.to_int32((sides - sides * central_fraction) / 2)
   return tf.concat([start, shape[:2] - 2 * start], 0)
+
+
+def seen_window(height: int, width: int,
+                size: int) -> Tuple[float, float, float, float]:
+  """Returns what preprocessing_factory.seen_window does for this family."""
+  del size  # Unused; other families need it.
+  top, left = (int((side - side * CENTRAL_FRACTION) / 2)
+               for side in (height, width))
+  return top, left, height - 2 * top, width - 2 * left
 
 
 def preprocess_for_train(image: tf.Tensor, height: int, width: int,
@@ -244,7 +254,7 @@ def preprocess_for_train(image: tf.Tensor, height: int, width: int,
 
 def preprocess_for_eval(image: tf.Tensor, height: Optional[int],
                         width: Optional[int],
-                        central_fraction: Optional[float] = 0.875,
+                        central_fraction: Optional[float] = CENTRAL_FRACTION,
                         scope: Optional[str] = None,
                         central_crop: bool = True,
                         window: Optional[tf.Tensor] = None) -> tf.Tensor:

@@ -35,6 +35,15 @@ class Scaling(NamedTuple):
   least_side: int = 0
 
 
+# Top, left, height and width, in pixels of a photo.
+Window = Tuple[float, float, float, float]
+
+
+def _middle_square(height: int, width: int, size: int) -> Window:
+  """Returns the middle of a photo, without scaling; it may exceed the photo."""
+  return ((height - size) // 2, (width - size) // 2, size, size)
+
+
 class Family(NamedTuple):
   """One row of FAMILIES."""
 
@@ -49,6 +58,9 @@ class Family(NamedTuple):
   # Function `(shape)` that returns the only part of a photo that evaluation
   # uses, which preprocess_image accepts as `window`; None: it uses all.
   middle_window: Optional[Callable] = None
+  # Function `(height, width, size)` of photo and result that returns the part
+  # of the photo that becomes the result, as `seen_window` does.
+  seen: Callable[[int, int, int], Window] = _middle_square
 
 
 # A test compares each scaling with the preprocessing of its family.
@@ -62,7 +74,8 @@ FAMILIES = {
                 (127.5,) * 3, 127.5),
         ('fast_mode', 'min_crop_area'),
         inception_preprocessing.random_window, ('min_crop_area',),
-        inception_preprocessing.middle_window),
+        inception_preprocessing.middle_window,
+        inception_preprocessing.seen_window),
     'lenet': Family(
         lenet_preprocessing.preprocess_image,
         Scaling('the middle, in grey', (128.0,), 128.0)),
@@ -70,7 +83,8 @@ FAMILIES = {
         vgg_preprocessing.preprocess_image,
         Scaling('the middle, the shorter side made %(side)d pixels before',
                 vgg_preprocessing.MEANS, 1.0,
-                vgg_preprocessing.RESIZE_SIDE_MIN)),
+                vgg_preprocessing.RESIZE_SIDE_MIN),
+        seen=vgg_preprocessing.seen_window),
 }
 
 
@@ -89,6 +103,25 @@ def family_of(name: str) -> str:
     return nets_factory.NETWORKS[name].preprocessing
   raise unknown_name('preprocessing', name,
                      {*FAMILIES, *nets_factory.NETWORKS})
+
+
+def seen_window(name: str, height: int, width: int, size: int) -> Window:
+  """Returns the part of a photo that evaluation shows to the network.
+
+  Args:
+    name: as for `get_preprocessing`.
+    height: height of the photo, in pixels.
+    width: width of the photo, in pixels.
+    size: height and width of the network's input, in pixels.
+
+  Returns:
+    Top, left, height and width, in pixels of the photo. A family that pads
+    small photos returns a window that exceeds them.
+
+  Raises:
+    ValueError: nothing has this name.
+  """
+  return FAMILIES[family_of(name)].seen(height, width, size)
 
 
 def get_preprocessing(name: str, is_training: bool,

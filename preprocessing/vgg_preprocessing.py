@@ -5,7 +5,7 @@ Convolutional Networks for Large-Scale Image Recognition, arXiv:1409.1556,
 section 3.1 (multi-scale training).
 """
 
-from typing import Optional
+from typing import Optional, Tuple
 
 from common.errors import InputError
 from compat import tf
@@ -111,6 +111,15 @@ def preprocess_image(image: tf.Tensor, output_height: int, output_width: int,
                                 resize_side_min, resize_side_max, seed)
   return preprocess_for_eval(image, output_height, output_width,
                              resize_side_min)
+
+
+def seen_window(height: int, width: int,
+                size: int) -> Tuple[float, float, float, float]:
+  """Returns what preprocessing_factory.seen_window does for this family."""
+  scale = max(RESIZE_SIDE_MIN, size) / min(height, width)
+  top, left = ((round(side * scale) - size) // 2 / scale
+               for side in (height, width))
+  return top, left, size / scale, size / scale
 
 
 def _scaled_size(image, side):

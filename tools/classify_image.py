@@ -22,15 +22,16 @@ import csv
 import itertools
 import json
 import os
+import re
 import sys
 from typing import Callable, Dict, Iterable, Iterator, List, Sequence, Tuple
 
 import tqdm
 from absl import flags
 
+from common import files, label_files, threads
 from common import flags as common_flags
-from common import label_files, threads
-from common.errors import InputError
+from common.errors import InputError, name_some
 from common.progress import Progress
 from compat import tf
 from datasets import dataset_factory
@@ -39,11 +40,15 @@ from datasets.photo_files.photos import PhotoError
 from evaluation import calibration
 from runs import checkpoints
 from runtime import forward_pass
+from serving.model import heat_map_pictures
 from serving.model.classifier import Classifier, prepare
 from serving.model.predictions import PhotoResult
 from serving.web.score_table import none_of_text, top_rows
 
 FLAGS = flags.FLAGS
+
+# Longer side of the pictures of --explain, in pixels.
+_EXPLAINED_SIDE = 720
 
 
 def define_flags() -> None:
@@ -93,6 +98,15 @@ def define_flags() -> None:
       'Also list this many of the training photos nearest to each photo, with '
       'their class and the cosine similarity of the features.',
       lower_bound=0)
+  flags.DEFINE_string(
+      'explain', None,
+      'Folder for heat maps, created if it does not exist: for each photo a '
+      'JPEG that shows which of its regions raise the score of the class with '
+      'the largest score, named after both. None: no heat maps.')
+  flags.DEFINE_string(
+      'explain_class', None,
+      'Class that the pictures of --explain are about. None: of each photo the '
+      'one with the largest score.')
   flags.DEFINE_integer(
       'batch_size', 16, 'Photos per batch.', lower_bound=1)
   common_flags.define_runtime_flags(forward_pass.RUNTIMES,
@@ -199,6 +213,56 @@ def _prepare(path):
     return PhotoError(error.strerror)
 
 
+class _Explainer:
+  """Writes the pictures of --explain."""
+
+  def __init__(self, classifier, folder, label):
+    """Raises InputError if there are no heat maps, or no such class."""
+    if label is not None and label not in classifier.labels:
+      raise InputError('--explain_class=%s is not a class; classes: %s' % (
+          label, name_some(classifier.labels)))
+    classifier.heat_maps.load()
+    self._classifier, self._folder, self._label = classifier, folder, label
+    self._names = set()
+
+  def write(self, path, scores):
+    """Writes the picture of a photo that was classified."""
+    photo = _prepare(path)
+    if isinstance(photo, PhotoError):  # Replaced since.
+      raise photo
+    labels = self._classifier.labels
+    index = labels.index(self._label) if self._label else scores.argmax()
+    heat_map = self._classifier.heat_map(photo, index)
+    picture = heat_map_pictures.draw(photo.encoded, heat_map, _EXPLAINED_SIDE)
+    files.write_output(self._new_path(path, labels[index]), picture)
+
+  def _new_path(self, path, label):
+    """Returns the path of a picture; photos in several folders may be alike."""
+    stem = '%s_%s' % (os.path.splitext(os.path.basename(path))[0],
+                      re.sub(r'[^\w.-]+', '_', label))
+    name, number = stem, 1
+    while name in self._names:
+      number += 1
+      name = '%s-%d' % (stem, number)
+    self._names.add(name)
+    return os.path.join(self._folder, name + '.jpg')
+
+
+def _explainer_from_flags(classifier):
+  """Returns the _Explainer for the flags; None: there are no heat maps."""
+  if FLAGS.explain is None:
+    if FLAGS.explain_class is not None:
+      raise InputError('--explain_class needs --explain, the folder of the '
+                       'pictures')
+    return None
+  explainer = _Explainer(classifier, FLAGS.explain, FLAGS.explain_class)
+  try:
+    os.makedirs(FLAGS.explain, exist_ok=True)
+  except OSError as error:
+    raise InputError('--explain=%s: %s' % (FLAGS.explain, error.strerror))
+  return explainer
+
+
 class _TableWriter:
   """One block per photo: its name, then score and label of each class."""
 
@@ -262,8 +326,8 @@ class _JsonWriter:
     if answer.known is not None:
       found.update(known=answer.known, similarity=round(answer.similarity, 6))
     if FLAGS.nearest:
-      found['nearest'] = [dict(photo._asdict(),
-                               similarity=round(photo.similarity, 6))
+      found['nearest'] = [{'file': photo.file, 'label': photo.label,
+                           'similarity': round(photo.similarity, 6)}
                           for photo in answer.nearest]
     # Characters beyond ASCII are escaped: file names may not be valid UTF-8.
     print(self._before, json.dumps(found), sep='\n', end='', flush=True)
@@ -282,6 +346,7 @@ def main(argv: List[str]) -> int:
   paths = find_photos(argv[1:])
   classifier = classifier_from_flags()
   tf.logging.info('Forward passes: %s', classifier.choice.describe())
+  explainer = _explainer_from_flags(classifier)
   writer = WRITERS[FLAGS.format](classifier.labels)
   status = 0
   # On a terminal the table itself shows the progress.
@@ -295,6 +360,8 @@ def main(argv: List[str]) -> int:
       else:
         writer.write(path, top_rows(answer.scores, classifier.labels,
                                     FLAGS.num_top_predictions), answer)
+        if explainer:
+          explainer.write(path, answer.scores)
       if progress:
         progress.add()
   writer.end()

@@ -39,6 +39,7 @@ from evaluation import (
 from ood import detector, refused_photos
 from runs import checkpoints, run_info
 from runtime import forward_pass
+from serving.exports import wrong_heat_maps
 from training import validation_history
 
 FLAGS = flags.FLAGS
@@ -85,6 +86,10 @@ def define_flags() -> None:
       'Path of the page to write. None: report.html in --train_dir.')
   flags.DEFINE_integer(
       'num_wrong', 24, 'Misclassified photos to show.', lower_bound=0)
+  flags.DEFINE_bool(
+      'explain', True,
+      'Show heat maps of the misclassified photos: which regions raise the '
+      'score of the predicted class, and which that of the label.')
   flags.DEFINE_bool(
       'calibrate', True,
       'Fit the temperature on the validation photos and save it beside the '
@@ -224,6 +229,29 @@ def detect_ood(run: run_info.RunInfo,
       bank.split if name == run.dataset_name else None)
 
 
+def draw_heat_maps(
+    run: run_info.RunInfo, results: Sequence[run_results.SplitResult],
+    wrong: Sequence[wrong_photos.ClassifiedPhoto], checkpoint: str,
+    decay: Optional[float]) -> Sequence[Optional[wrong_heat_maps.Pair]]:
+  """Returns the heat maps of the wrong photos; [] if there are none.
+
+  Args:
+    run: RunInfo of the run.
+    results: list of SplitResults.
+    wrong: list of ClassifiedPhotos.
+    checkpoint: prefix of the checkpoint.
+    decay: decay of the moving averages that were used, None without.
+  """
+  if not FLAGS.explain:
+    return []
+  try:
+    return wrong_heat_maps.draw(wrong, results, run, checkpoint, decay,
+                                options_from_flags())
+  except InputError as error:
+    tf.logging.warning('No heat maps: %s', error)
+    return []
+
+
 def _save_results(run, results, ood, checkpoint, decay):
   """Stores the results for the model card, unless of another data set."""
   if run.dataset_name != _trained(checkpoint).dataset_name:
@@ -263,6 +291,7 @@ def main(_: List[str]) -> None:
       calibration=fitted, calibration_note=note,
       curves=curves.read(train_dir, FLAGS.eval_dir), wrong=wrong,
       pictures=wrong_photos.pictures(wrong, results),
+      heat_maps=draw_heat_maps(run, results, wrong, checkpoint, decay),
       ood=ood,
       flags=given, flags_note=flags_note,
       skipped=run_facts.read_skipped(run.dataset_dir, run.dataset_name),

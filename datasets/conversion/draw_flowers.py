@@ -20,7 +20,7 @@ import math
 import os
 import random
 import sys
-from typing import Iterable, List, Tuple
+from typing import Iterable, List, Optional, Tuple
 
 import numpy as np
 from absl import app, flags
@@ -73,12 +73,15 @@ class Pose:
     return self.at([(r * math.cos(a), r * math.sin(a)) for r, a in points])
 
 
-def draw_flower(kind: str, rng: random.Random) -> Image.Image:
+def draw_flower(kind: str, rng: random.Random,
+                middle: Optional[_Point] = None) -> Image.Image:
   """Draws one photo.
 
   Args:
     kind: a name in KINDS.
     rng: source of all random values.
+    middle: draws the head at half its size here, as fractions of the width and
+      the height, without a stem; None: anywhere near the middle.
 
   Returns:
     Pillow image of WIDTH x HEIGHT pixels, mode RGB.
@@ -89,6 +92,8 @@ def draw_flower(kind: str, rng: random.Random) -> Image.Image:
   radius = short * rng.uniform(0.32, 0.44)
   x = image.width / 2 + rng.uniform(-0.2, 0.2) * image.width
   y = image.height / 2 + rng.uniform(-0.14, 0.14) * image.height
+  if middle:
+    x, y, radius = middle[0] * image.width, middle[1] * image.height, radius / 2
   head, upright = KINDS[kind]
   tilt = rng.uniform(-0.5, 0.5)
   if upright:
@@ -96,7 +101,8 @@ def draw_flower(kind: str, rng: random.Random) -> Image.Image:
   else:
     pose = Pose(x, y, radius, rng.uniform(0, 2 * math.pi),
                 rng.uniform(0.75, 1))
-  _stem(draw, rng, x, y, radius, tilt)
+  if not middle:
+    _stem(draw, rng, x, y, radius, tilt)
   head(draw, rng, pose, _color(rng, _PETAL), _color(rng, _HEART))
   return _photograph(image, rng)
 

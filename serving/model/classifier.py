@@ -9,7 +9,7 @@ scores as in evaluation.
 """
 
 import os
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Union
 
 import numpy as np
 
@@ -25,10 +25,17 @@ from serving.model import (
   foreign_graphs,
   graph_files,
   graph_info,
+  heat_map_pictures,
+  heat_maps,
   inference_graph,
   staged_graph,
 )
-from serving.model.predictions import Neighbour, PhotoResult, Prediction
+from serving.model.predictions import (
+  HeatMap,
+  Neighbour,
+  PhotoResult,
+  Prediction,
+)
 
 
 class Classifier:
@@ -38,12 +45,14 @@ class Classifier:
     info: GraphInfo of the graph.
     labels: names by output index.
     choice: forward_pass.Choice, how forward passes are computed.
+    heat_maps: heat_maps.HeatMaps of the graph, for `heat_map`.
   """
 
   def __init__(self, graph_def: tf.GraphDef, info: graph_info.GraphInfo,
                batch_size: int = 16, calibrated: bool = False,
                num_nearest: int = 0,
-               options: forward_pass.Options = forward_pass.DEFAULT) -> None:
+               options: forward_pass.Options = forward_pass.DEFAULT,
+               read_again: Optional[Callable[[], tf.GraphDef]] = None) -> None:
     """Loads a frozen graph.
 
     Args:
@@ -53,6 +62,8 @@ class Classifier:
       calibrated: whether to return the scores after temperature scaling.
       num_nearest: number of nearest training photos to return for each photo.
       options: forward_pass.Options: which runtime and precision.
+      read_again: function that returns the same GraphDef, for the first heat
+        map; None: `graph_def` stays in memory for it.
 
     Raises:
       InputError: the graph cannot be loaded, does not match its labels, or has
@@ -66,12 +77,14 @@ class Classifier:
     self.info = info
     self.labels = list(info.labels)
     self._num_nearest = num_nearest
+    self.heat_maps = heat_maps.HeatMaps(read_again or (lambda: graph_def), info,
+                                        options)
     outputs: Dict[str, Any] = {
         'scores': (info.calibrated_predictions if calibrated
                    else info.predictions)}
     if info.known:
       outputs.update(known=info.known, similarity=info.similarity)
-    if num_nearest:
+    if info.cosines:
       outputs['cosines'] = info.cosines
     self._graph = staged_graph.StagedGraph(graph_def, info, outputs, 'scores',
                                            options)
@@ -81,11 +94,7 @@ class Classifier:
                               'the list of labels')
     # A graph for mobile runtimes accepts one batch size only.
     self._batch_size = self._graph.batch_size or batch_size
-    self._bank = None
-    if num_nearest:
-      assert info.bank_filenames and info.bank_labels
-      self._bank = self._graph.constants(
-          [info.bank_filenames, info.bank_labels])
+    self._bank: Optional[List[Any]] = None
 
   @classmethod
   def from_frozen_graph(cls, path: str, label_file: Optional[str] = None,
@@ -118,6 +127,7 @@ class Classifier:
         elsewhere is unknown, or calibrated scores or training photos are
         requested and not in the graph.
     """
+    read_again = graph_files.frozen_reader(path, allowed_ops)
     graph_def = graph_files.read_frozen(path, 'frozen graph', allowed_ops)
     info = graph_info.read(graph_def)
     if info is None:
@@ -137,7 +147,8 @@ class Classifier:
       info = info._replace(labels=labels)
     if not info.labels:
       info = info._replace(labels=_foreign_labels(graph_def, info, path))
-    return cls(graph_def, info, batch_size, calibrated, num_nearest, options)
+    return cls(graph_def, info, batch_size, calibrated, num_nearest, options,
+               read_again)
 
   @classmethod
   def from_checkpoint(cls, path: str, model_name: Optional[str] = None,
@@ -264,25 +275,29 @@ class Classifier:
 
   def predict_prepared(
       self, prepared: Sequence[Union[photos.Photo, np.ndarray,
-                                     photos.PhotoError]]
-  ) -> List[PhotoResult]:
+                                     photos.PhotoError]],
+      num_nearest: Optional[int] = None) -> List[PhotoResult]:
     """Returns what predict_each returns, for prepared or decoded photos.
 
     Args:
       prepared: list of the results of `prepare` or of `decode`.
+      num_nearest: number of nearest training photos to return for each photo,
+        if the graph holds any; None: that of the constructor.
 
     Returns:
       A list of the same length: for each photo a Prediction, or a PhotoError
       with the reason why there is none.
     """
+    if num_nearest is None:
+      num_nearest = self._num_nearest
     results: List[Any] = []
     for start in range(0, len(prepared), self._batch_size):
       results += self._predict_batch([
           self.decode(photo) if isinstance(photo, photos.Photo) else photo
-          for photo in prepared[start:start + self._batch_size]])
+          for photo in prepared[start:start + self._batch_size]], num_nearest)
     return results
 
-  def _predict_batch(self, images):
+  def _predict_batch(self, images, num_nearest):
     """Returns a Prediction for each image; errors stay as they are."""
     results = list(images)
     usable = [index for index, image in enumerate(images)
@@ -296,8 +311,28 @@ class Classifier:
                             'the list of labels')
     for row, index in enumerate(usable):
       results[index] = self._prediction(
-          {name: values[row] for name, values in outputs.items()})
+          {name: values[row] for name, values in outputs.items()}, num_nearest)
     return results
+
+  def heat_map(self, photo: photos.Photo, index: int,
+               image: Optional[np.ndarray] = None) -> HeatMap:
+    """Returns which regions of a photo raise the score of a class.
+
+    Args:
+      photo: the result of `prepare`.
+      index: of the class.
+      image: the result of `decode` for the photo; None: it is decoded here.
+
+    Raises:
+      InputError: the graph has no heat maps.
+      photos.PhotoError: TensorFlow cannot decode the photo.
+    """
+    decoded = self.decode(photo) if image is None else image
+    if isinstance(decoded, photos.PhotoError):
+      raise decoded
+    return heat_map_pictures.place(
+        self.info, self.labels[index], self.heat_maps.compute(decoded, index),
+        photo.height, photo.width)
 
   def warm_up(self) -> np.ndarray:
     """Classifies one black photo: the first run takes longer than later ones.
@@ -313,22 +348,27 @@ class Classifier:
   def close(self) -> None:
     """Frees the graph."""
     self._graph.close()
+    self.heat_maps.close()
 
-  def _prediction(self, outputs):
+  def _prediction(self, outputs, num_nearest):
     """Returns the Prediction for the outputs of one photo."""
-    nearest = []
-    if self._bank:
-      files, labels = self._bank
-      cosines = outputs['cosines']
-      for index in np.argsort(-cosines, kind='stable')[:self._num_nearest]:
-        nearest.append(Neighbour(
-            files[index].decode('utf-8', 'surrogateescape'),
-            self.labels[labels[index]], float(cosines[index])))
     known = outputs.get('known')
     return Prediction(
         outputs['scores'], None if known is None else bool(known),
-        None if known is None else float(outputs['similarity']), nearest,
-        self.labels)
+        None if known is None else float(outputs['similarity']),
+        self._nearest(outputs['cosines'], num_nearest)
+        if num_nearest and self.info.cosines else [], self.labels)
+
+  def _nearest(self, cosines, count):
+    """Returns the Neighbours of a photo, given its cosines to the bank."""
+    if self._bank is None:
+      assert self.info.bank_filenames and self.info.bank_labels
+      self._bank = self._graph.constants(
+          [self.info.bank_filenames, self.info.bank_labels])
+    files, labels = self._bank
+    return [Neighbour(files[row].decode('utf-8', 'surrogateescape'),
+                      self.labels[labels[row]], float(cosines[row]), int(row))
+            for row in np.argsort(-cosines, kind='stable')[:count]]
 
 
 def prepare(data: bytes, max_pixels: int = photos.MAX_PIXELS

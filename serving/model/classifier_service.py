@@ -33,11 +33,21 @@ from common import files
 from common.errors import InputError
 from compat import tf
 from datasets.photo_files import photos
-from serving.model import evaluations, example_photos, heap_memory
+from serving.model import (
+  evaluations,
+  example_photos,
+  heap_memory,
+  heat_maps,
+)
 from serving.model.batching import Batcher, ShuttingDown
 from serving.model.classifier import Classifier, prepare
 from serving.model.deadlines import Deadline, DecodeSlots
-from serving.model.predictions import PhotoResult, Prediction
+from serving.model.predictions import (
+  NOTHING_MORE,
+  Details,
+  PhotoResult,
+  Prediction,
+)
 
 # Seconds for which the files must not have changed before they are loaded: the
 # program that writes them may not be done.
@@ -72,6 +82,7 @@ class _Photo(NamedTuple):
   weight: int
   # In the request.
   position: int
+  details: Details
 
 
 class _DecodedPhoto(NamedTuple):
@@ -81,6 +92,7 @@ class _DecodedPhoto(NamedTuple):
   # What `classifier` decoded.
   image: np.ndarray
   classifier: Classifier
+  details: Details
 
 
 class LoadedGraph(NamedTuple):
@@ -92,8 +104,8 @@ class LoadedGraph(NamedTuple):
   info: Dict[str, Any]
   # Of the files that it was loaded from.
   signature: Optional[Signature]
-  # {class: its example photo}; empty if there are none.
-  examples: Dict[str, example_photos.Example]
+  # Training photos to show; their bank is that of the graph.
+  photos: example_photos.Photos
 
 
 class GraphSource:
@@ -157,8 +169,8 @@ class GraphSource:
 class Service:
   """Classifies photos with the newest usable graph; safe in several threads.
 
-  serving/web uses `labels`, `examples`, `predict_each`, `is_ready`,
-  `model_info` and `counts`.
+  serving/web uses `labels`, `examples`, `has_nearest`, `can_explain`,
+  `predict_each`, `is_ready`, `model_info` and `counts`.
   """
 
   def __init__(self, source: GraphSource, reload_secs: float = 2.0,
@@ -216,11 +228,21 @@ class Service:
   @property
   def examples(self) -> Dict[str, example_photos.Example]:
     """The example photos of the current graph by class, perhaps not of all."""
-    return self._current.examples
+    return self._current.photos.classes
+
+  @property
+  def has_nearest(self) -> bool:
+    """Whether the nearest training photos can be shown."""
+    return bool(self._current.photos.bank)
+
+  @property
+  def can_explain(self) -> bool:
+    """Whether the current graph has heat maps."""
+    return heat_maps.is_possible(self._current.classifier.info)
 
   def predict_each(self, encoded_photos: Sequence[bytes],
-                   deadline: Optional[Deadline] = None
-                   ) -> List[PhotoResult]:
+                   deadline: Optional[Deadline] = None,
+                   details: Details = NOTHING_MORE) -> List[PhotoResult]:
     """Classifies photos, some of which may be unusable.
 
     Decodes in the calling thread; the rest is queued.
@@ -228,11 +250,14 @@ class Service:
     Args:
       encoded_photos: list of bytes, each a photo file as it came.
       deadline: deadlines.Deadline of the caller; None: no time limit.
+      details: what to compute besides the scores. Heat maps have the same
+        limits as scores: they are computed with the batch of their photo.
 
     Returns:
       A list of the same length: for each photo a Prediction, whose `labels` and
       `sha256` are those of the graph that produced it, or a PhotoError with the
-      reason why there is none.
+      reason why there is none. Its heat map is None if the graph has none, or
+      was replaced meanwhile.
 
     Raises:
       batching.Busy: too many photos are waiting.
@@ -243,7 +268,7 @@ class Service:
     """
     deadline = deadline or Deadline()
     return self._batcher.submit(
-        [_Photo(data, photos.weight_of(data), position)
+        [_Photo(data, photos.weight_of(data), position, details)
          for position, data in enumerate(encoded_photos)],
         lambda photo: self._prepare(photo, deadline), deadline)
 
@@ -302,11 +327,14 @@ class Service:
           stack.enter_context(self._large_decode)
         classifier = stack.enter_context(self._use_classifier())
         image = classifier.decode(prepared)
+        if photo.details.explain is not None:
+          # Here, not between the batches of others: it may take seconds.
+          _try_heat_maps(classifier.heat_maps.load)
       seconds = time.monotonic() - start
     self._observe('classifier_decode_duration_seconds', seconds)
     if isinstance(prepared, photos.Photo):
       self._observe('classifier_photo_pixels', prepared.height * prepared.width)
-    return (_DecodedPhoto(prepared, image, classifier)
+    return (_DecodedPhoto(prepared, image, classifier, photo.details)
             if isinstance(image, np.ndarray) else image)
 
   @contextlib.contextmanager
@@ -334,9 +362,28 @@ class Service:
     # A graph that was loaded meanwhile may take other images.
     ready = [photo.image if photo.classifier is current.classifier else
              photo.photo for photo in decoded]
-    return [result._replace(sha256=current.info['sha256'])
+    results = current.classifier.predict_prepared(
+        ready, max(photo.details.nearest for photo in decoded))
+    return [self._with_details(current, photo, result)
             if isinstance(result, Prediction) else result
-            for result in current.classifier.predict_prepared(ready)]
+            for photo, result in zip(decoded, results)]
+
+  def _with_details(self, current, photo, result):
+    """Returns a Prediction with what was requested for its photo."""
+    explain, heat_map = photo.details.explain, None
+    # A graph that was loaded meanwhile may have other classes.
+    if explain is not None and explain in ('', *result.labels):
+      image = photo.image if photo.classifier is current.classifier else None
+      heat_map = _try_heat_maps(
+          current.classifier.heat_map, photo.photo,
+          result.labels.index(explain) if explain else result.scores.argmax(),
+          image)
+    pictures = current.photos.bank
+    nearest = [other._replace(picture=pictures[other.row] or None)
+               for other in result.nearest[:photo.details.nearest]
+               if other.row < len(pictures)]
+    return result._replace(sha256=current.info['sha256'], heat_map=heat_map,
+                           nearest=nearest)
 
   def _watch(self, reload_secs):
     """Checks the files periodically; loads them when they have changed."""
@@ -389,6 +436,18 @@ class Service:
     with self._decoded:
       previous, self._current = self._current, loaded
     return previous.classifier
+
+
+def _try_heat_maps(function, *arguments):
+  """Returns the result of a function of heat maps; None if there are none.
+
+  The file of the graph may have been replaced.
+  """
+  try:
+    return function(*arguments)
+  except InputError as error:
+    tf.logging.warning('no heat map: %s', error)
+    return None
 
 
 def _release_memory():

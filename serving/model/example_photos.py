@@ -1,15 +1,16 @@
-"""Example photos of the classes, in a file beside the frozen graph.
+"""Small training photos, in a file beside the frozen graph.
 
-The export writes them (serving/exports/class_examples.py), the page shows them:
-my_x_freeze.examples is a JSON object with the checkpoint of the graph and, by
-class, one small JPEG in base64.
+The export writes them (serving/exports/class_examples.py), the page and the API
+show them: my_x_freeze.examples is a JSON object with the checkpoint of the
+graph, one example photo of each class, and the photos of the reference bank, to
+show those that are nearest to a photo; all of them JPEGs in base64.
 """
 
 import base64
 import hashlib
 import json
 import os
-from typing import Dict, Mapping, NamedTuple, Optional, Sequence
+from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from common import files
 from common.errors import InputError
@@ -18,8 +19,9 @@ from compat import tf
 # Format version, stored in each file.
 _FORMAT = 1
 
-# Largest file that is read; the export writes at most 200 small photos.
-_MAX_BYTES = 8 * 2 ** 20
+# Largest file that is read; the export writes at most 200 photos of classes and
+# 5,000 smaller ones of the bank.
+_MAX_BYTES = 32 * 2 ** 20
 
 
 class Example(NamedTuple):
@@ -31,28 +33,41 @@ class Example(NamedTuple):
   data: bytes
 
 
+class Photos(NamedTuple):
+  """The photos in one file."""
+
+  # {class: its Example}, perhaps not of all classes.
+  classes: Dict[str, Example]
+  # Bytes of a JPEG by row of the reference bank, b'' if it cannot be shown;
+  # empty if there are none.
+  bank: List[bytes]
+
+
 def path_of(graph_file: str) -> str:
   """Returns the path of the example photos of a frozen graph."""
   return os.path.splitext(graph_file)[0] + '.examples'
 
 
-def to_bytes(checkpoint: Optional[str], photos: Mapping[str, bytes]) -> bytes:
+def to_bytes(checkpoint: Optional[str], photos: Mapping[str, bytes],
+             bank: Sequence[bytes] = ()) -> bytes:
   """Returns the content of a file of example photos.
 
   Args:
     checkpoint: of the graph; only its file name is stored.
     photos: {class: bytes of a JPEG}.
+    bank: photos of the reference bank, as in Photos.
   """
   return json.dumps({
       'format': _FORMAT, 'checkpoint': os.path.basename(checkpoint or ''),
       'photos': {label: base64.b64encode(data).decode('ascii')
-                 for label, data in photos.items()}},
+                 for label, data in photos.items()},
+      'bank': [base64.b64encode(data).decode('ascii') for data in bank]},
                     ensure_ascii=False, indent=1).encode('utf-8')
 
 
 def read(graph_file: str, checkpoint: Optional[str],
-         labels: Sequence[str]) -> Dict[str, Example]:
-  """Reads the example photos of a frozen graph.
+         labels: Sequence[str]) -> Photos:
+  """Reads the training photos beside a frozen graph.
 
   Args:
     graph_file: path of the graph.
@@ -60,13 +75,13 @@ def read(graph_file: str, checkpoint: Optional[str],
     labels: names of its classes.
 
   Returns:
-    {class: Example}; empty if there is no file of this checkpoint, or if it
-    cannot be used, which is logged.
+    Photos; without any if there is no file of this checkpoint, or if it cannot
+    be used, which is logged.
   """
   path = path_of(graph_file)
   try:
     if not os.path.exists(path):
-      return {}
+      return Photos({}, [])
     if os.path.getsize(path) > _MAX_BYTES:
       raise ValueError('it has more than %d bytes' % _MAX_BYTES)
     with open(path, 'rb') as file:
@@ -75,12 +90,21 @@ def read(graph_file: str, checkpoint: Optional[str],
       raise ValueError('it belongs to another graph')
     photos = {label: base64.b64decode(values['photos'][label], validate=True)
               for label in labels if label in values['photos']}
+    # Files of older versions have no bank.
+    bank = [base64.b64decode(data, validate=True)
+            for data in values.get('bank', [])]
   except (OSError, ValueError, TypeError, KeyError, AttributeError,
           RecursionError) as error:
     tf.logging.warning('no example photos from %s: %s', path, error)
-    return {}
-  return {label: Example(hashlib.sha256(data).hexdigest()[:16], data)
-          for label, data in photos.items() if data.startswith(b'\xff\xd8')}
+    return Photos({}, [])
+  return Photos(
+      {label: Example(hashlib.sha256(data).hexdigest()[:16], data)
+       for label, data in photos.items() if _is_jpeg(data)},
+      [data if _is_jpeg(data) else b'' for data in bank])
+
+
+def _is_jpeg(data):
+  return data.startswith(b'\xff\xd8')
 
 
 def replace(graph_file: str, content: Optional[bytes]) -> None:

@@ -5,8 +5,9 @@ Python functions or open connections, and running a graph runs them. Therefore
 only the operations listed here are loaded from a file.
 """
 
+import os
 import re
-from typing import Any, Dict, FrozenSet, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, FrozenSet, Mapping, Optional, Sequence
 
 from google.protobuf import text_format
 from google.protobuf.message import DecodeError
@@ -149,6 +150,35 @@ def read_frozen(path: str, what: str, allowed_ops: Sequence[str] = ()
                      'graph' % (path, variables[0]))
   _check_operations(graph_def, path, OPERATIONS.union(allowed_ops))
   return graph_def
+
+
+def frozen_reader(path: str, allowed_ops: Sequence[str] = ()
+                  ) -> Callable[[], tf.GraphDef]:
+  """Returns a function that reads the same frozen graph again later.
+
+  Args:
+    path: as for `read_frozen`.
+    allowed_ops: as for `read_frozen`.
+
+  Returns:
+    Function without arguments; raises an InputError if the file has changed.
+  """
+  before = _signature(path)
+
+  def read():
+    if _signature(path) != before:
+      raise InputError('%r has changed since it was loaded' % path)
+    return read_frozen(path, 'frozen graph', allowed_ops)
+  return read
+
+
+def _signature(path):
+  """Returns what changes when a file is replaced; None: it cannot be read."""
+  try:
+    status = os.stat(path)
+  except OSError:
+    return None
+  return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _check_operations(graph_def: tf.GraphDef, path: str,

@@ -1,6 +1,6 @@
 """What a classifier returns for a photo."""
 
-from typing import List, NamedTuple, Optional, Union
+from typing import List, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 
@@ -16,6 +16,35 @@ class Neighbour(NamedTuple):
   label: str
   # Cosine similarity of its features to those of the photo.
   similarity: float
+  # Its row in the reference bank.
+  row: int
+  # Bytes of a small JPEG; None: it cannot be shown.
+  picture: Optional[bytes] = None
+
+
+class HeatMap(NamedTuple):
+  """The regions of a photo that raise the score of a class."""
+
+  # Name of the class.
+  label: str
+  # [height, width] float32 in [0, 1], relative to the maximum.
+  values: np.ndarray
+  # The part of the upright photo that they cover: top, left, height and width
+  # as fractions of its height and width. The network sees nothing else.
+  window: Tuple[float, float, float, float]
+
+
+class Details(NamedTuple):
+  """What is requested for a photo besides its scores."""
+
+  # Name of the class whose heat map is requested, '' for the one with the
+  # largest score; None: no heat map.
+  explain: Optional[str] = None
+  # Number of nearest training photos.
+  nearest: int = 0
+
+
+NOTHING_MORE = Details()
 
 
 class Prediction(NamedTuple):
@@ -34,6 +63,8 @@ class Prediction(NamedTuple):
   labels: Optional[List[str]] = None
   # Of the file of that graph; None: unknown.
   sha256: Optional[str] = None
+  # None: not requested.
+  heat_map: Optional[HeatMap] = None
 
 
 PhotoResult = Union[Prediction, photos.PhotoError]

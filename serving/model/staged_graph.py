@@ -50,15 +50,8 @@ class StagedGraph:
       graph_files.import_into_default(graph_def)
     results = {name: find_tensor(graph, tensor)
                for name, tensor in outputs.items()}
-    encoded = find_tensor(graph, info.input)
-    self.batch_size = (_first_dimension(encoded) or
-                       _first_dimension(results[scores]))
-    images = encoded
-    if info.input_kind == 'encoded':
-      images = _find_images(encoded, list(results.values()), info)
-    # The shape of decoded photos is not in the graph.
-    images.set_shape([self.batch_size, info.image_size, info.image_size,
-                      info.channels])
+    images = find_images(graph, info, list(results.values()), results[scores])
+    self.batch_size = _first_dimension(images)
     features = _features(graph, info, images, list(results.values()))
     last = list(results.values()) if features is None else [features]
     self._names = list(results)
@@ -141,7 +134,32 @@ class StagedGraph:
     self._forward.close()
 
 
-def _find_images(encoded, outputs, info):
+def find_images(graph: tf.Graph, info: graph_info.GraphInfo,
+                outputs: Sequence[tf.Tensor], scores: tf.Tensor) -> tf.Tensor:
+  """Returns the tensor of preprocessed images, with its static shape.
+
+  Args:
+    graph: graph with the nodes of a frozen graph.
+    info: GraphInfo of it.
+    outputs: tensors that depend on the images.
+    scores: tensor with the batch size of the graph in its shape, if it is
+      fixed.
+
+  Raises:
+    InputError: there is none.
+  """
+  encoded = find_tensor(graph, info.input)
+  batch_size = _first_dimension(encoded) or _first_dimension(scores)
+  images = encoded
+  if info.input_kind == 'encoded':
+    images = _decoded_images(encoded, outputs, info)
+  # The shape of decoded photos is not in the graph.
+  images.set_shape([batch_size, info.image_size, info.image_size,
+                    info.channels])
+  return images
+
+
+def _decoded_images(encoded, outputs, info):
   """Returns the tensor of preprocessed images in a graph of encoded photos.
 
   Raises:

@@ -2,6 +2,7 @@
 
   curl --data-binary @rose.jpg http://127.0.0.1:5001/api/classify?top=5
   curl -F file=@rose.jpg -F file=@tulip.png http://127.0.0.1:5001/api/classify
+  curl --data-binary @rose.jpg 'http://127.0.0.1:5001/api/classify?explain=rose'
 
 The API is described in static/openapi.json, which is served as
 /api/openapi.json; api_test.py compares it with real responses.
@@ -19,15 +20,20 @@ from typing import Any, Dict, List, Optional, Sequence
 
 import flask
 
+from common.errors import name_some
+from serving.model.predictions import Details
 from serving.web import (
   app_state,
   negotiation,
+  pictures,
   request_photos,
   same_site,
   score_table,
   texts,
 )
 from serving.web.refusals import Refused
+
+Json = Dict[str, Any]
 
 blueprint = flask.Blueprint('api', __name__, url_prefix='/api')
 
@@ -40,8 +46,9 @@ def classify() -> flask.Response:
   if not state.tokens.required:
     same_site.check()
   photos, fields = request_photos.read(state.config)
-  top = _top(fields)
-  results, milliseconds = request_photos.classify(state, photos)
+  top = _count('top', fields)
+  results, milliseconds = request_photos.classify(
+      state, photos, details_of(state, fields))
   return flask.jsonify(
       to_response(results, state.service.labels, milliseconds, top))
 
@@ -71,7 +78,8 @@ def to_response(results: Sequence[request_photos.Result], labels: List[str],
     milliseconds: as request_photos.classify returned it.
     top: number of classes per photo; None: all.
   """
-  return {'photos': [_photo(result, labels, top) for result in results],
+  return {'photos': [_photo(result, labels, top, index)
+                     for index, result in enumerate(results)],
           'milliseconds': round(milliseconds, 3)}
 
 
@@ -95,7 +103,66 @@ def to_json_values(value: Any, key: Optional[str] = None) -> Any:
   return value
 
 
-def _photo(result, labels, top):
+def details_of(state: app_state.AppState,
+               fields: request_photos.Fields) -> Details:
+  """Returns what the parameters explain and nearest request.
+
+  Args:
+    state: of the application.
+    fields: of the form, where they may be given instead of in the query.
+
+  Raises:
+    Refused: bad_parameter; or not_available, if the graph or the settings of
+      the server do not allow it.
+  """
+  explain, nearest = _given('explain', fields), _count('nearest', fields)
+  if explain is not None and not explains(state):
+    raise Refused('not_available', name='explain')
+  labels = state.service.labels
+  if explain and explain not in labels:
+    raise Refused('bad_parameter', name='explain', accepted=name_some(labels))
+  if nearest and not shows_nearest(state):
+    raise Refused('not_available', name='nearest')
+  return Details(explain, nearest or 0)
+
+
+def explains(state: app_state.AppState) -> bool:
+  """Returns whether heat maps may be requested."""
+  return state.config['EXPLAIN'] and state.service.can_explain
+
+
+def shows_nearest(state: app_state.AppState) -> bool:
+  """Returns whether the nearest training photos may be requested."""
+  return state.config['EXAMPLES'] and state.service.has_nearest
+
+
+def details_json(result: request_photos.Result, index: int) -> Json:
+  """Returns the heat map and the nearest training photos as plain values.
+
+  Args:
+    result: request_photos.Result of a classified photo.
+    index: of the photo in the request.
+  """
+  found: Json = {}
+  assert result.prediction
+  heat_map = result.prediction.heat_map
+  if heat_map:
+    found['heat_map'] = {
+        'class': heat_map.label,
+        'values': [[round(float(value), 3) for value in row]
+                   for row in heat_map.values],
+        'window': [round(float(side), 4) for side in heat_map.window],
+        'picture': pictures.heat_map(result.data, index, heat_map)}
+  if result.prediction.nearest:
+    found['nearest'] = [
+        {'file': os.path.basename(photo.file), 'class': photo.label,
+         'similarity': round(photo.similarity, 4),
+         'picture': photo.picture and pictures.uri(photo.picture)}
+        for photo in result.prediction.nearest]
+  return found
+
+
+def _photo(result, labels, top, index):
   if result.refused:
     return texts.error_json(negotiation.language(), result.refused)
   prediction = result.prediction
@@ -107,22 +174,31 @@ def _photo(result, labels, top):
     photo['model_sha256'] = prediction.sha256
   if prediction.known is not None:
     photo.update(known=prediction.known, similarity=prediction.similarity)
-  return photo
+  return {**photo, **details_json(result, index)}
 
 
-def _top(fields):
-  """Returns the parameter top as a number, None if it is not given.
+def _given(name, fields):
+  """Returns the value of a parameter, None if it is not given.
 
   Args:
+    name: of the parameter.
     fields: dict of the form's fields, where it may be given instead of in the
       query.
   """
-  given = set(flask.request.args.getlist('top') + fields.get('top', []))
-  if not given:
+  given = set(flask.request.args.getlist(name) + fields.get(name, []))
+  if len(given) > 1:
+    raise Refused('bad_parameter', name=name, accepted=name + '=…')
+  return given.pop() if given else None
+
+
+def _count(name, fields):
+  """Returns a parameter that is a number; arguments and result as `_given`."""
+  given = _given(name, fields)
+  if given is None:
     return None
-  match = re.fullmatch('0*([1-9][0-9]{0,5})', given.pop())
-  if given or not match:
-    raise Refused('bad_parameter', name='top', accepted='1, 2, 3 …')
+  match = re.fullmatch('0*([1-9][0-9]{0,5})', given)
+  if not match:
+    raise Refused('bad_parameter', name=name, accepted='1, 2, 3 …')
   return int(match.group(1))
 
 

@@ -63,8 +63,11 @@ DEFAULTS = {
     'ALLOWED_HOSTS': (hosts.ANY,),
     # Whether to serve the page as well as the API.
     'PAGE': True,
-    # Whether the page shows the example photos that were exported.
+    # Whether the training photos that were exported are shown: the examples of
+    # the classes, and the nearest ones.
     'EXAMPLES': True,
+    # Whether heat maps may be requested.
+    'EXPLAIN': True,
 }
 
 # Bytes that a request may hold in addition to one photo of the largest size:
@@ -113,7 +116,8 @@ def create_app(service: Service, config: Optional[Mapping[str, Any]] = None,
 
   Args:
     service: Service, or an object with its `labels`, `predict_each`,
-      `is_ready`, `model_info`, `examples` and `counts`.
+      `is_ready`, `model_info`, `examples`, `has_nearest`, `can_explain` and
+      `counts`.
     config: dict that overrides DEFAULTS; sizes are in units of 2^20 bytes.
     metrics: Metrics that /metrics shows; None: new ones.
 

@@ -9,25 +9,16 @@ another site can make a visitor's browser send photos to a server inside the
 visitor's network.
 """
 
-import base64
-import os
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 import flask
 
-from datasets.photo_files import photos
-from datasets.photo_files.photos import PhotoError
-from serving.model.deadlines import (
-  ClientDisconnected,
-  Deadline,
-  DecodeSlots,
-  TimedOut,
-)
 from serving.web import (
   api,
   app_state,
   model_facts,
   negotiation,
+  pictures,
   request_photos,
   same_site,
   texts,
@@ -41,10 +32,8 @@ from serving.web.score_table import ScoreRow, top_rows
 # 16 previews has about 1.5 MB.
 _PREVIEW_BYTES = 8 * 2 ** 20
 
-# Number of previews that are made at a time: each decodes its photo at full
-# size. Photos of a larger weight (photos.weight_of) get no preview.
-_MAX_WEIGHT = 16 * 10 ** 6
-_PREVIEW_SLOTS = DecodeSlots(os.cpu_count() or 1)
+# Number of nearest training photos on the page.
+_NEAREST = 3
 
 # Seconds for which browsers keep an example photo.
 _EXAMPLE_SECONDS = 3600
@@ -63,6 +52,12 @@ class Card(NamedTuple):
   unknown: Optional[str]
   # Sentence; None: the photo was classified.
   error: Optional[str]
+  # Data URI of the heat map; None: it was not requested, or as for `photo`.
+  heat_map: Optional[str] = None
+  # What the heat map shows.
+  explanation: str = ''
+  # The nearest training photos.
+  nearest: Sequence[api.Json] = ()
 
 
 @blueprint.route('/', methods=['GET'])
@@ -94,8 +89,14 @@ def result() -> flask.Response:
   """Classifies the photos of the form."""
   state = app_state.current()
   same_site.check()
-  photos, _ = request_photos.read(state.config)
-  results, milliseconds = request_photos.classify(state, photos)
+  photos, fields = request_photos.read(state.config)
+  details = api.details_of(state, fields)
+  if details.explain is not None and api.shows_nearest(state):
+    details = details._replace(nearest=_NEAREST)
+  # static/page.js requests a heat map with a photo that it has sent before.
+  results, milliseconds = request_photos.classify(
+      state, photos, details,
+      keep=details.explain is None or not negotiation.wants_json())
   if negotiation.wants_json():
     return flask.jsonify(api.to_response(
         results, state.service.labels, milliseconds,
@@ -132,6 +133,9 @@ def template_values(state: AppState) -> Dict[str, Any]:
       'photos_done': text['photos_done'] % {'done': '{done}',
                                             'count': '{count}'},
       'try_example': text['try_example'] % '{label}',
+      'explains': api.explains(state),
+      'why_map': text['why_map'] % '{label}',
+      'why_nothing': text['why_nothing'] % '{label}',
       'too_large': texts.message(language, Refused(
           'too_large', max_mb=config['MAX_UPLOAD_MB']
       ).with_file_name('{file}')),
@@ -161,7 +165,7 @@ def _cards(state, results):
       continue
     photo = None
     if bytes_left > 0:
-      photo = _preview(state, result.data, index)
+      photo = pictures.preview(result.data, index)
     bytes_left -= len(photo or '')
     unknown = None
     # The graph may have been replaced since.
@@ -170,19 +174,19 @@ def _cards(state, results):
       unknown = _none_of(texts.for_language(language), labels)
     rows = top_rows(result.prediction.scores, labels,
                     state.config['NUM_TOP_PREDICTIONS'])
-    cards.append(Card(photo, rows, unknown, None))
+    card = Card(photo, rows, unknown, None)
+    if result.prediction.heat_map:
+      card = _explained(card, result, index, language)
+    cards.append(card)
   return cards
 
 
-def _preview(state, data, index):
-  """Returns a data URI of a small image without metadata, or None."""
-  if photos.weight_of(data) > _MAX_WEIGHT:
-    return None
-  deadline = flask.request.environ.get('serving.deadline') or Deadline()
-  try:
-    with _PREVIEW_SLOTS.take(index, deadline):
-      small = uploads.preview(data, state.config['MAX_PIXELS'])
-  # The classifier accepted the photo; if not, the scores are shown without it.
-  except (PhotoError, TimedOut, ClientDisconnected):
-    return None
-  return 'data:image/jpeg;base64,' + base64.b64encode(small).decode('ascii')
+def _explained(card, result, index, language):
+  """Returns a Card with its heat map and the nearest training photos."""
+  found = api.details_json(result, index)
+  text, heat_map = texts.for_language(language), result.prediction.heat_map
+  return card._replace(
+      heat_map=found['heat_map']['picture'],
+      explanation=text['why_map' if heat_map.values.any() else 'why_nothing'] %
+      heat_map.label,
+      nearest=found.get('nearest', ()))

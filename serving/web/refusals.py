@@ -26,6 +26,7 @@ STATUS = {
     'not_a_file': 400,
     'not_a_photo': 415,
     'not_allowed': 405,
+    'not_available': 400,
     'not_found': 404,
     'our_mistake': 500,
     'request_too_large': 413,

@@ -10,7 +10,11 @@ from datasets.photo_files.photo_colors import CostlyPhotoError, PhotoError
 from serving.model.admission import Busy
 from serving.model.batching import ShuttingDown
 from serving.model.deadlines import ClientDisconnected, TimedOut
-from serving.model.predictions import Prediction
+from serving.model.predictions import (
+  NOTHING_MORE,
+  Details,
+  Prediction,
+)
 from serving.web import multipart, refusals, uploads
 from serving.web.app_state import AppState
 from serving.web.refusals import Refused
@@ -19,7 +23,7 @@ from serving.web.refusals import Refused
 _FIELD = 'file'
 
 # Maximum number of form parts that are not photos, and bytes read of each.
-_OTHER_PARTS, _FIELD_BYTES = 16, 100
+_OTHER_PARTS, _FIELD_BYTES = 16, 1000
 
 Fields = Dict[str, List[str]]
 
@@ -46,13 +50,16 @@ class Result(NamedTuple):
   refused: Optional[Refused]
 
 
-def classify(state: AppState, photos: List[Upload]
+def classify(state: AppState, photos: List[Upload],
+             details: Details = NOTHING_MORE, keep: bool = True
              ) -> Tuple[List[Result], float]:
   """Classifies photos, and stores them if the server is configured to.
 
   Args:
     state: of the application.
     photos: list of Uploads.
+    details: what is requested besides the scores.
+    keep: whether photos may be stored.
 
   Returns:
     List of Results in the order of the photos, and the milliseconds that
@@ -70,7 +77,8 @@ def classify(state: AppState, photos: List[Upload]
   try:
     deadline = flask.request.environ.get('serving.deadline')
     predictions = iter(
-        state.service.predict_each(usable, deadline) if usable else ())
+        state.service.predict_each(usable, deadline, details)
+        if usable else ())
   except Busy as busy:
     state.limit_rate(-len(photos))
     raise refusals.retry_later(max(1, int(busy.retry_after)))
@@ -83,7 +91,8 @@ def classify(state: AppState, photos: List[Upload]
     raise Refused('closing')
   milliseconds = 1000 * (time.monotonic() - start)
   results = [result if result.refused else
-             _with_prediction(result, next(predictions)) for result in results]
+             _with_prediction(result, next(predictions), details)
+             for result in results]
   if len(results) == 1 and results[0].refused:
     # A new exception: a raised one holds this frame, and the frame holds
     # `results`, so the photo would stay in memory until the garbage collector
@@ -92,7 +101,7 @@ def classify(state: AppState, photos: List[Upload]
   for result in results:
     if result.refused:
       state.metrics.observe_refusal(result.refused)
-    else:
+    elif keep:
       state.keep_photo(result.data)
   return results, milliseconds
 
@@ -184,11 +193,15 @@ def _checked(config, photo):
   return Result(*photo, None, None)
 
 
-def _with_prediction(result, prediction):
+def _with_prediction(result, prediction, details):
   if isinstance(prediction, PhotoError):
     # Pillow's own message goes to the log only: it may hold internal details.
     tf.logging.debug('unreadable photo: %s', prediction)
     code = ('too_costly' if isinstance(prediction, CostlyPhotoError) else
             'unreadable_photo')
     return result._replace(refused=Refused(code).with_file_name(result.name))
+  if details.explain is not None and prediction.heat_map is None:
+    # The graph was replaced meanwhile.
+    return result._replace(refused=Refused(
+        'not_available', name='explain').with_file_name(result.name))
   return result._replace(prediction=prediction)

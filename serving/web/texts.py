@@ -64,6 +64,15 @@ _EN = {
     'queued': 'The server is busy; trying again…',
     'no_answer': 'The server does not respond. Please try again.',
     'examples_changed': 'The examples have changed. Please reload the page.',
+    'why': 'Why?',
+    'why_too': 'Also show why',
+    'why_class': 'What raises the score of',
+    'heat_map': 'Heat map of the photo',
+    'why_map': 'Yellow: what raises the score of %s. Blue: what does not. The '
+               'network does not see the dark border.',
+    'why_nothing': 'Nothing in the photo raises the score of %s.',
+    'too_many_pixels_to_show': 'The photo is too large to be shown here.',
+    'nearest': 'The most similar training photos',
 }
 
 _ZH = {
@@ -115,6 +124,15 @@ _ZH = {
     'queued': '服务器正忙，正在重试……',
     'no_answer': '服务器没有响应，请再试一次。',
     'examples_changed': '示例照片已更换，请刷新页面。',
+    'why': '为什么？',
+    'why_too': '同时显示原因',
+    'why_class': '查看提高得分的部位：',
+    'heat_map': '照片的热图',
+    'why_map': '黄色：提高“%s”得分的部位；蓝色：其余部位。'
+               '网络看不到深色的边缘。',
+    'why_nothing': '照片中没有提高“%s”得分的部位。',
+    'too_many_pixels_to_show': '照片太大，无法在这里显示。',
+    'nearest': '最相似的训练照片',
 }
 
 _SENTENCES = {
@@ -143,6 +161,8 @@ _SENTENCES = {
         'save_as': '%(format)s is not accepted: save the photo as '
                    '%(accepted)s.',
         'not_allowed': 'This address does not accept such a request.',
+        'not_available': 'The parameter %(name)s is not available with this '
+                         'model or on this server.',
         'not_found': 'There is nothing at this address.',
         'our_mistake': 'Something went wrong on the server. Please try again.',
         'timed_out': 'The response took too long. Please try again in '
@@ -193,6 +213,7 @@ _SENTENCES = {
         'not_a_photo': '不接受%(format)s：请发送 %(accepted)s 格式的照片。',
         'save_as': '不接受%(format)s：请把照片另存为 %(accepted)s。',
         'not_allowed': '这个地址不接受这样的请求。',
+        'not_available': '参数 %(name)s 在此模型或此服务器上不可用。',
         'not_found': '这个地址没有内容。',
         'our_mistake': '服务器出了问题，请再试一次。',
         'timed_out': '处理时间过长，请在 %(seconds)d 秒后再试。',

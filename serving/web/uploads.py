@@ -36,7 +36,7 @@ _ADVISED = ('JPEG', 'PNG')
 _NAME = re.compile(r'[0-9a-f]{32}\.(%s)' % '|'.join(_EXTENSIONS.values()))
 
 # Longer side in pixels, and JPEG quality, of a preview on the page.
-_PREVIEW_SIDE, _PREVIEW_QUALITY = 720, 85
+PREVIEW_SIDE, _PREVIEW_QUALITY = 720, 85
 
 
 class _StoredPhoto(NamedTuple):
@@ -114,7 +114,7 @@ def _size_by_reader(data):
 _SIZES = {'JPEG': jpeg_markers.size_of, 'PNG': _png_size}
 
 
-def preview(data: bytes, max_pixels: int, side: int = _PREVIEW_SIDE) -> bytes:
+def preview(data: bytes, max_pixels: int, side: int = PREVIEW_SIDE) -> bytes:
   """Returns a small upright JPEG, as bytes, that contains nothing but pixels.
 
   Args:

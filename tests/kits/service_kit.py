@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from datasets.photo_files import photos
-from serving.model.predictions import Prediction
+from serving.model.predictions import NOTHING_MORE, HeatMap, Prediction
 from serving.web import app as serving_app
 
 LABELS = ('daisy', 'tulip', 'rose')
@@ -28,6 +28,9 @@ class FakeService:
     known: value of `known` in each prediction.
     ready: result of is_ready.
     examples: {class: example_photos.Example}.
+    nearest: list of Neighbours, which each photo has.
+    can_explain: whether there are heat maps, which have their maximum at the
+      top left.
   """
 
   def __init__(self, labels=LABELS, scores=SCORES):
@@ -38,16 +41,28 @@ class FakeService:
     self.known = None
     self.ready = True
     self.examples = {}
+    self.nearest = []
+    self.can_explain = True
 
-  def predict_each(self, data, deadline=None):
+  @property
+  def has_nearest(self):
+    return bool(self.nearest)
+
+  def predict_each(self, data, deadline=None, details=NOTHING_MORE):
     if isinstance(self.error, photos.PhotoError):
       return [self.error] * len(data)
     if self.error:
       raise self.error
     self.seen.extend(data)
     similarity = None if self.known is None else 0.5
-    return [Prediction(self.scores, self.known, similarity, [], None,
-                   '0' * 64)] * len(data)
+    heat_map = None
+    if details.explain is not None and self.can_explain:
+      heat_map = HeatMap(
+          details.explain or self.labels[self.scores.argmax()],
+          np.array([[1, 0.25], [0, 0]], np.float32), (0.125, 0.125, 0.75, 0.75))
+    return [Prediction(self.scores, self.known, similarity,
+                       self.nearest[:details.nearest], None, '0' * 64,
+                       heat_map)] * len(data)
 
   def is_ready(self):
     return self.ready

@@ -423,8 +423,8 @@ def test_page_shows_none_of_the_classes_and_the_scores(chain):
   classifier = Classifier.from_frozen_graph(chain.encoded)
   client = serving_app.create_app(types.SimpleNamespace(
       labels=classifier.labels,
-      predict_each=lambda photos, deadline: classifier.predict_each(photos),
-      examples={}, model_info=lambda: {},
+      predict_each=lambda photos, *options: classifier.predict_each(photos),
+      examples={}, can_explain=False, has_nearest=False, model_info=lambda: {},
   )).test_client()
   pages = []
   for data in (ood_kit.far_photos()[0], photo_of(

@@ -224,3 +224,29 @@ def test_new_family_needs_only_its_row(monkeypatch):
   assert received == {'is_training': True, 'fast_mode': True, 'seed': 7}
   assert tflite.describe_input(info) == (
       'of the upright photo the top, 40 pixels; (value - 8) / 2')
+
+
+@pytest.mark.parametrize('family', ['inception', 'vgg', 'lenet'])
+@pytest.mark.parametrize('height, width', [(120, 80), (75, 201), (96, 96)])
+def test_seen_window_is_the_part_that_evaluation_uses(family, height, width):
+  size = 48
+  # Each pixel has its row, and then its column, as its value.
+  rows, columns = np.indices((height, width)).astype(np.uint8)
+  channels = 1 if family == 'lenet' else 3
+  scaling = preprocessing_factory.FAMILIES[family].scaling
+  window = preprocessing_factory.seen_window(family, height, width, size)
+  for values, start, length in zip((rows, columns), window[:2], window[2:]):
+    with tf.Graph().as_default(), tf.Session() as session:
+      image = np.repeat(values[..., np.newaxis], channels, axis=2)
+      result = session.run(preprocessing_factory.get_preprocessing(
+          family, is_training=False)(tf.constant(image), size, size))
+    found = result[..., 0] * scaling.deviation + scaling.mean[0]
+    line = found[size // 2] if values is columns else found[:, size // 2]
+    expected = start + (np.arange(size) + 0.5) / size * length - 0.5
+    # TensorFlow aligns the corners of pixels, not their middles.
+    np.testing.assert_allclose(line, expected, atol=0.5 * length / size + 0.6)
+
+
+def test_seen_window_of_a_small_photo_may_exceed_it():
+  assert preprocessing_factory.seen_window('lenet', 20, 28, 28) == (
+      -4, 0, 28, 28)

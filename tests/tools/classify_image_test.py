@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import export_inference_graph
 from common.errors import InputError
@@ -173,6 +174,42 @@ def test_main_csv_quotes_odd_names(frozen, tmp_path, capsys):
   kit.run(program, '--frozen_graph=' + frozen, '--format=csv',
           '--num_top_predictions=1', str(path))
   assert [row[0] for row in _read_csv(capsys.readouterr().out)] == [str(path)]
+
+
+def test_main_explain_writes_a_picture_of_each_photo(frozen, tmp_path,
+                                                     expected):
+  for folder in ('a', 'b'):
+    (tmp_path / folder).mkdir()
+    kit.write_photos(tmp_path / folder, 2)
+  (tmp_path / 'a' / 'bad.jpg').write_bytes(b'text')
+  pictures = tmp_path / 'new' / 'pictures'
+  arguments = ['--frozen_graph=' + frozen, '--explain=%s' % pictures,
+               str(tmp_path / 'a'), str(tmp_path / 'b')]
+  assert kit.run(program, *arguments) == 1
+  names = ['photo_%d_%s' % (index, kit.LABELS[expected[index].argmax()])
+           for index in range(2)]
+  assert sorted(os.listdir(str(pictures))) == sorted(
+      name + number + '.jpg' for name in names for number in ('', '-2'))
+  with Image.open(str(pictures / (names[0] + '.jpg'))) as picture:
+    assert picture.size == (52, 40)
+  assert kit.run(program, '--explain_class=roses', *arguments) == 1
+  assert (pictures / 'photo_1_roses.jpg').exists()
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (['--explain_class=roses'], '--explain_class needs --explain'),
+    (['--explain=%s', '--explain_class=gull'],
+     '--explain_class=gull is not a class; classes: daisy, dandelion'),
+    (['--explain=%s/0.jpg'], '--explain=.*: File exists')])
+def test_main_explain_that_cannot_be_done_raises_input_error(
+    frozen, tmp_path, arguments, message):
+  photo = tmp_path / '0.jpg'
+  photo.write_bytes(kit.make_photo(0))
+  with pytest.raises(InputError, match=message):
+    kit.run(program, '--frozen_graph=' + frozen, str(photo), *[
+        argument % tmp_path if '%' in argument else argument
+        for argument in arguments])
+  assert os.listdir(str(tmp_path)) == ['0.jpg']
 
 
 def test_find_photos_walks_folders_in_order(tmp_path):

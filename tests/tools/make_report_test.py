@@ -97,7 +97,11 @@ def test_report_agrees_with_evaluation_and_shows_wrong_photos(
   pictures = re.findall(r'<img src="data:image/jpeg;base64,([^"]*)"', section)
   wrong = sum(round((1 - line['accuracy']) * line['photos'])
               for line in (validation, test))
-  assert len(names) == len(pictures) == wrong > 0
+  # Two heat maps follow each photo.
+  assert len(names) == len(pictures) / 3 == wrong > 0
+  for picture in pictures[1::3] + pictures[2::3]:
+    assert Image.open(io.BytesIO(base64.b64decode(picture))).size == (40, 36)
+  pictures = pictures[::3]
   # Each picture is the photo of that name.
   for (name, _), picture in zip(names, pictures):
     image = Image.open(io.BytesIO(base64.b64decode(picture)))
@@ -161,7 +165,7 @@ def test_report_takes_best_checkpoint_and_calls_validation_optimistic(
   other = tmp_path / 'other.html'
   kit.run(program, '--train_dir=' + run, '--which_checkpoint=newest',
           '--output_file=%s' % other, '--nocalibrate', '--num_wrong=1',
-          '--num_refused=0')
+          '--num_refused=0', '--noexplain')
   text = other.read_text(encoding='utf-8')
   assert 'model.ckpt-60' in text
   assert 'optimistic:</strong> the threshold of refusal was set' in text

@@ -88,11 +88,97 @@
     } else {
       result.append(makeTable(photo));
     }
+    if (text.why) job.card.append(makeWhy(job, photo));
     done++;
     announcer.textContent = fill(text.ofFile, {
       file: job.file.name,
       text: heading.textContent + (unknown ? '' : ', ' + percent(photo, 0)),
     });
+  }
+
+  // A button that asks for the heat map of the photo and for the training photos
+  // nearest to it, and shows them in its place.
+  function makeWhy(job, photo) {
+    const why = element('section', 'why');
+    const button = element('button', 'quiet', text.why);
+    button.type = 'button';
+    button.addEventListener('click', function () {
+      why.replaceChildren(element('p', 'status note', text.waiting));
+      explain(job, why, photo.classes, '');
+    });
+    why.append(button);
+    return why;
+  }
+
+  async function explain(job, why, classes, label) {
+    let reply;
+    try {
+      reply = await post(job, why, label);
+    } catch (error) {
+      reply = {error: {message: text.noAnswer}};
+    }
+    if (job.abort.signal.aborted) return;
+    const photo = reply.error ? reply : reply.photos[0];
+    if (photo.error) {
+      const line = element('p', 'error', photo.error.message);
+      line.setAttribute('role', 'alert');
+      return why.replaceChildren(line);
+    }
+    const result = element('div', 'result');
+    result.append(makeHeatMap(job, why, classes, photo.heat_map));
+    if (photo.nearest) result.append(makeNearest(photo.nearest));
+    why.replaceChildren(result);
+    announcer.textContent = why.querySelector('.explanation').textContent;
+  }
+
+  function makeHeatMap(job, why, classes, heatMap) {
+    const part = element('div');
+    if (heatMap.picture) {
+      const image = element('img', 'photo');
+      image.alt = text.heatMap;
+      image.src = heatMap.picture;
+      part.append(image);
+    } else {
+      part.append(element('p', 'note', text.noPicture));
+    }
+    const isPositive = heatMap.values.some(function (row) {
+      return row.some(function (value) { return value > 0; });
+    });
+    part.append(element('p', 'note explanation', fill(
+        isPositive ? text.whyMap : text.whyNothing, {label: heatMap.class})));
+    const chooser = element('label', 'note', text.whyClass + ' ');
+    const select = element('select');
+    classes.forEach(function (label) {
+      select.append(new Option(label, label, false, label === heatMap.class));
+    });
+    select.addEventListener('change', function () {
+      explain(job, why, classes, select.value).then(function () {
+        const other = why.querySelector('select');
+        if (other) other.focus();
+      });
+    });
+    chooser.append(select);
+    part.append(chooser);
+    return part;
+  }
+
+  function makeNearest(photos) {
+    const part = element('div');
+    part.append(element('p', 'note', text.nearest));
+    const list = element('ul', 'labels pictures');
+    photos.forEach(function (photo) {
+      const item = element('li');
+      if (photo.picture) {
+        const image = element('img', 'example');
+        image.alt = '';
+        image.src = photo.picture;
+        item.append(image);
+      }
+      item.append(element('span', '', photo.class + ' ' + photo.similarity.toFixed(2)));
+      list.append(item);
+    });
+    part.append(list);
+    return part;
   }
 
   function wait(seconds, signal) {
@@ -102,10 +188,13 @@
     });
   }
 
-  async function post(job) {
+  // Returns the reply for a photo; shows in an element that the server is busy.
+  // With a label, also requests the heat map of that class ('': of the best).
+  async function post(job, place, label) {
     for (let tries = 1; ; tries++) {
       const body = new FormData();
       body.append('file', job.file);
+      if (label !== undefined) body.append('explain', label);
       const response = await fetch(form.action, {
         method: 'POST', body: body, headers: {Accept: 'application/json'},
         signal: job.abort.signal,
@@ -114,7 +203,8 @@
       if (![429, 503].includes(response.status) || !retryAfter || tries === MAX_TRIES) {
         return response.json();
       }
-      job.card.querySelector('.status').textContent = text.queued;
+      const status = place.querySelector('.status');
+      if (status) status.textContent = text.queued;
       await wait(Math.min(Number(retryAfter) || 1, 30), job.abort.signal);
     }
   }
@@ -123,7 +213,7 @@
     if (job.file.size > Number(text.maxBytes)) {
       return fail(job, fill(text.tooLarge, {file: job.file.name}));
     }
-    const reply = await post(job);
+    const reply = await post(job, job.card);
     if (job.abort.signal.aborted) return;
     if (reply.error) return fail(job, reply.error.message);
     if (reply.photos[0].error) return fail(job, reply.photos[0].error.message);

@@ -94,14 +94,24 @@ def test_collect_without_photos_returns_the_reason(run, bank, tmp_path):
       {}, '201 classes are more than 200')
 
 
+def test_collect_bank_returns_its_photos_by_row(run, bank, tmp_path):
+  pictures = class_examples.collect_bank(run, bank)
+  assert [mean_color(data).argmax() for data in pictures] == [
+      2 - label for label in bank.labels]
+  assert class_examples.collect_bank(run, None) == []
+  assert class_examples.collect_bank(run, bank,
+                                     dataset_dir=str(tmp_path)) == []
+
+
 def test_export_writes_examples_and_noexamples_removes_them(
     checkpoint, tmp_path, capsys):
   frozen = str(tmp_path / 'a.pb')
   arguments = ['--checkpoint_path=' + checkpoint, '--frozen_file=' + frozen]
   assert kit.run(export_inference_graph, *arguments) == 0
   examples = example_photos.read(frozen, os.path.basename(checkpoint), CLASSES)
-  assert sorted(examples) == CLASSES
-  assert ('Wrote %s: 3 training photos as examples' %
+  assert sorted(examples.classes) == CLASSES
+  assert len(examples.bank) == 30
+  assert ('Wrote %s: 3 training photos as examples for the page, and 30' %
           example_photos.path_of(frozen)) in capsys.readouterr().out
   assert kit.run(export_inference_graph, '--noexamples', *arguments) == 0
   assert not os.path.exists(example_photos.path_of(frozen))

@@ -12,18 +12,22 @@ import numpy as np
 import pytest
 
 from common.errors import InputError
+from compat import tf
 from datasets.photo_files.photos import PhotoError
 from kits import server_load_kit as load_kit
 from kits import serving_kit as kit
+from ood import reference_bank
 from runtime import forward_pass
 from serving.model import (
   classifier_service,
   deadlines,
   evaluations,
   example_photos,
+  inference_graph,
 )
 from serving.model.batching import ShuttingDown
-from serving.model.classifier import Classifier
+from serving.model.classifier import Classifier, prepare
+from serving.model.predictions import Details
 
 OTHER_LABELS = ['gull', 'heron', 'ibis']
 
@@ -93,6 +97,62 @@ def test_predict_each_agrees_with_the_classifier(serve, graphs):
           graphs[0].read_bytes()).hexdigest()
 
 
+def test_predict_each_returns_what_is_requested_for_the_photos(serve, path):
+  service = serve(batch_size=4)
+  assert service.can_explain and not service.has_nearest
+  photos = [kit.make_photo(seed) for seed in range(2)]
+  for explain in ('', kit.LABELS[3]):
+    for photo, prediction in zip(photos, service.predict_each(
+        photos + [b'text'], details=Details(explain))):
+      index = (kit.LABELS.index(explain) if explain else
+               prediction.scores.argmax())
+      alone = Classifier.from_frozen_graph(str(path))
+      expected = alone.heat_map(prepare(photo), index)
+      alone.close()
+      assert prediction.heat_map.label == expected.label == kit.LABELS[index]
+      np.testing.assert_allclose(prediction.heat_map.values, expected.values,
+                                 atol=1e-4)
+  assert service.predict_each(photos)[0].heat_map is None
+  assert service.predict_each(photos, details=Details('gull'))[
+      0].heat_map is None
+
+
+def test_predict_each_heat_map_after_the_file_has_changed_is_none(
+    serve, path, graphs):
+  service = serve(reload_secs=0)
+  load_kit.replace_file(graphs[1], path)
+  prediction, = service.predict_each([kit.make_photo(0)], details=Details(''))
+  assert prediction.heat_map is None and prediction.labels == kit.LABELS
+
+
+def test_predict_each_nearest_photos_have_pictures(path, serve):
+  """Their pictures are those of their rows in the graph that was used."""
+  rng = np.random.RandomState(0)
+  bank = reference_bank.set_threshold(
+      reference_bank.assemble(rng.uniform(size=(12, 192)), np.arange(12) % 5),
+      np.zeros(3), np.zeros([3, 5]), 'validation')
+  prefix = kit.save_checkpoint(path.parent / 'train', 'cifarnet')
+  with tf.Graph().as_default():
+    info = inference_graph.build('cifarnet', kit.LABELS, kit.SIZE,
+                                 input_kind='encoded', bank=bank)
+    path.write_bytes(inference_graph.freeze(info, prefix).SerializeToString())
+  pictures = [kit.make_photo(seed) for seed in range(11)] + [b'']
+  example_photos.replace(str(path), example_photos.to_bytes(
+      os.path.basename(prefix), {}, pictures))
+  service = serve()
+  assert service.has_nearest
+  prediction, = service.predict_each([kit.make_photo(0)],
+                                     details=Details(nearest=12))
+  near = prediction.nearest
+  assert sorted(photo.row for photo in near) == list(range(12))
+  assert [photo.similarity for photo in near] == sorted(
+      (photo.similarity for photo in near), reverse=True)
+  for photo in near:
+    assert photo.label == kit.LABELS[photo.row % 5]
+    assert photo.picture == (pictures[photo.row] or None)
+  assert service.predict_each([kit.make_photo(0)])[0].nearest == []
+
+
 def test_service_observes_metrics_of_photos_and_batches(serve):
   observed = []
   service = serve(batch_size=2,
@@ -129,9 +189,9 @@ def test_service_large_photos_do_not_share_a_batch(serve, monkeypatch):
   sizes = []
   predict = Classifier.predict_prepared
 
-  def recording_predict(self, prepared):
+  def recording_predict(self, prepared, *options):
     sizes.append(len(prepared))
-    return predict(self, prepared)
+    return predict(self, prepared, *options)
 
   monkeypatch.setattr(Classifier, 'predict_prepared', recording_predict)
   small, large = kit.make_photo(0), kit.make_photo(0, height=80, width=100)
@@ -347,10 +407,10 @@ def test_reload_waits_for_the_running_batch(serve, path, graphs, monkeypatch):
   go, running, running_at_close = threading.Event(), threading.Event(), []
   predict, close = Classifier.predict_prepared, Classifier.close
 
-  def slow_predict(self, prepared):
+  def slow_predict(self, prepared, *options):
     running.set()
     assert go.wait(20)
-    results = predict(self, prepared)
+    results = predict(self, prepared, *options)
     running.clear()
     return results
 
@@ -382,7 +442,7 @@ def test_photo_decoded_for_the_previous_graph_is_decoded_again(serve, path,
                                                                graphs):
   service = serve()
   photo = kit.make_photo(0)
-  decoded = service._prepare(classifier_service._Photo(photo, 0, 0),
+  decoded = service._prepare(classifier_service._Photo(photo, 0, 0, Details()),
                              deadlines.Deadline())
   assert decoded.classifier is service._current.classifier
   spoiled = decoded._replace(image=np.zeros_like(decoded.image))

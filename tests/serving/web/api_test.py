@@ -1,6 +1,7 @@
 """Tests of serving/web/api.py against static/openapi.json."""
 
 import base64
+import io
 import json
 import os
 import re
@@ -8,12 +9,14 @@ import zlib
 
 import jsonschema
 import pytest
+from PIL import Image
 
 from datasets.photo_files.photo_colors import CostlyPhotoError, PhotoError
 from kits import service_kit as kit
 from kits.helpers import ROOT
 from serving.model.batching import Busy, ShuttingDown
 from serving.model.deadlines import ClientDisconnected, TimedOut
+from serving.model.predictions import Neighbour
 from serving.web import refusals
 
 with open(os.path.join(ROOT, 'serving', 'web', 'static', 'openapi.json'),
@@ -343,3 +346,79 @@ def test_openapi_is_served_and_describes_every_route(client):
 def test_metrics_are_text(client):
   assert 'classifier_photos_total 11\n' in check(client.get('/metrics'),
                                                  '/metrics')
+
+
+def nearest_photos():
+  return [Neighbour('a/%s.jpg' % label, label, 0.75, row, picture)
+          for row, (label, picture) in enumerate(zip(
+              ('rose', 'tulip'), (kit.photo(), None)))]
+
+
+@pytest.mark.parametrize('given, label', [('', 'tulip'), ('rose', 'rose')])
+def test_classify_explain_returns_the_heat_map_of_the_class(client, given,
+                                                            label):
+  response, result = classify(client, kit.photo(size=(80, 80)),
+                              query='?explain=' + given)
+  assert response.status_code == 200
+  heat_map = result['photos'][0]['heat_map']
+  assert heat_map['class'] == label
+  assert heat_map['values'] == [[1, 0.25], [0, 0]]
+  assert heat_map['window'] == [0.125, 0.125, 0.75, 0.75]
+  data = base64.b64decode(heat_map['picture'].split(',')[1])
+  assert Image.open(io.BytesIO(data)).size == (80, 80)
+
+
+def test_classify_explain_in_a_form_field_names_a_class_of_any_length(
+    client, service):
+  service.labels[0] = '雏' * 60
+  response = client.post('/api/classify', data=kit.part(
+      service.labels[0].encode(), b'explain', None) + kit.form(kit.photo()),
+                         content_type=kit.form_type())
+  result = check(response, '/api/classify', 'post')
+  assert result['photos'][0]['heat_map']['class'] == service.labels[0]
+
+
+def test_classify_without_parameters_returns_scores_only(client, service):
+  service.nearest = nearest_photos()
+  _, result = classify(client, kit.photo())
+  assert not {'heat_map', 'nearest'} & set(result['photos'][0])
+
+
+def test_classify_nearest_returns_training_photos(client, service):
+  service.nearest = nearest_photos()
+  _, result = classify(client, kit.photo(), query='?nearest=3')
+  first, second = result['photos'][0]['nearest']
+  assert first['file'] == 'rose.jpg' and first['class'] == 'rose'
+  assert first['similarity'] == 0.75
+  assert base64.b64decode(first['picture'].split(',')[1]) == kit.photo()
+  assert second['picture'] is None
+  _, result = classify(client, kit.photo(), query='?nearest=1')
+  assert len(result['photos'][0]['nearest']) == 1
+
+
+@pytest.mark.parametrize('query, code', [
+    ('?explain=gull', 'bad_parameter'), ('?explain=rose&explain=tulip',
+                                         'bad_parameter'),
+    ('?nearest=0', 'bad_parameter'), ('?nearest=x', 'bad_parameter'),
+    ('?nearest=3', 'not_available')])
+def test_classify_details_that_do_not_exist_are_refused(client, query, code):
+  response, result = classify(client, kit.photo(), query=query)
+  assert response.status_code == 400 and result['error']['code'] == code
+
+
+@pytest.mark.parametrize('query, config', [
+    ('?explain=', {'EXPLAIN': False}), ('?nearest=3', {'EXAMPLES': False})])
+def test_classify_details_that_the_settings_forbid_are_refused(service, query,
+                                                               config):
+  service.nearest = nearest_photos()
+  client = kit.make_client(service, **config)
+  response, result = classify(client, kit.photo(), query=query)
+  assert result['error']['code'] == 'not_available' and not service.seen
+
+
+def test_classify_explain_with_a_graph_without_heat_maps_is_refused(client,
+                                                                    service):
+  service.can_explain = False
+  response, result = classify(client, kit.photo(), query='?explain=')
+  assert response.status_code == 400
+  assert result['error']['code'] == 'not_available'

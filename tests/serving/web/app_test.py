@@ -17,6 +17,7 @@ from kits import service_kit as kit
 from kits.helpers import ROOT
 from serving.model import example_photos
 from serving.model.batching import Busy, ShuttingDown
+from serving.model.predictions import Neighbour
 from serving.web import model_facts, refusals, score_table, texts
 
 
@@ -292,6 +293,47 @@ def test_examples_are_not_served_without_the_setting(service, example):
   client = kit.make_client(service, EXAMPLES=False)
   assert 'class="example"' not in client.get('/').get_data(as_text=True)
   assert client.get('/examples/%s.jpg' % example.name).status_code == 404
+
+
+@pytest.mark.parametrize('language, text', [
+    ('en', 'Yellow: what raises the score of tulip.'),
+    ('zh', '黄色：提高“tulip”得分的部位')])
+def test_form_with_the_box_shows_heat_map_and_nearest_photos(
+    client, service, language, text):
+  service.nearest = [Neighbour('a.jpg', 'rose', 0.75, 0, kit.photo())]
+  body = kit.part(b'', b'explain', None) + kit.form(kit.photo(size=(60, 60)))
+  page = client.post('/', data=body, content_type=kit.form_type(),
+                     headers={'Accept-Language': language}).get_data(
+                         as_text=True)
+  why, = re.findall('<section class="why">.*?</section>', page, re.DOTALL)
+  assert why.count('src="data:image/jpeg;base64,') == 2
+  assert text in visible_text(why) and 'rose 0.75' in visible_text(why)
+  assert '<section class="why">' not in kit.post_form(
+      client, '/', kit.photo()).get_data(as_text=True)
+
+
+@pytest.mark.parametrize('explain, accept, kept', [
+    (False, 'application/json', 1), (True, 'application/json', 0),
+    (True, 'text/html', 1)])
+def test_photo_sent_again_for_its_heat_map_is_not_kept_again(
+    service, tmp_path, explain, accept, kept):
+  client = kit.make_client(service, KEEP_UPLOADS=True,
+                           UPLOAD_FOLDER=str(tmp_path / 'kept'))
+  body = kit.part(b'', b'explain', None) if explain else b''
+  response = client.post('/', data=body + kit.form(kit.photo()),
+                         content_type=kit.form_type(),
+                         headers={'Accept': accept})
+  assert response.status_code == 200
+  assert len(os.listdir(str(tmp_path / 'kept'))) == kept
+
+
+def test_form_offers_heat_maps_only_where_there_are_any(client, service):
+  assert 'name="explain"' in client.get('/').get_data(as_text=True)
+  other = kit.make_client(service, EXPLAIN=False)
+  assert 'name="explain"' not in other.get('/').get_data(as_text=True)
+  service.can_explain = False
+  text = client.get('/').get_data(as_text=True)
+  assert 'name="explain"' not in text and 'data-why=' not in text
 
 
 def test_form_shows_the_network_and_its_accuracy(client, service, monkeypatch):

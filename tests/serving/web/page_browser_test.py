@@ -6,11 +6,13 @@ RENEW_SCREENSHOTS=1 updates docs/screenshots.
 
 import base64
 import importlib.util
+import io
 import json
 import os
 import re
 
 import pytest
+from PIL import Image
 
 from kits import browser_kit, graph_kit
 from kits import server_load_kit as load_kit
@@ -179,6 +181,46 @@ def test_files_of_other_formats_show_an_error_on_their_cards(address, folder):
             for text in browser.console_messages] == ['415', '415']
 
 
+def test_why_shows_the_heat_map_of_any_class(address, folder):
+  with Image.open(str(folder / 'grey.jpg')) as image:
+    image.paste((220, 30, 50), (0, 0, 320, 240))
+    image.paste((40, 60, 220), (480, 360, 640, 480))
+    image.save(str(folder / 'corner.png'))
+  with browser_kit.Browser() as browser:
+    browser.open(address)
+    browser.choose('#file', folder / 'corner.png')
+    browser.wait_for(DONE % 1)
+    assert browser.value('document.querySelectorAll(".why img").length') == 0
+    browser.click('.why button')
+    browser.wait_for('!!document.querySelector(".why .photo")')
+    assert text_of(browser, '.explanation').startswith(
+        'Yellow: what raises the score of daisy.')
+    assert text_of(browser, '#announcer') == text_of(browser, '.explanation')
+    assert yellow_corners(browser) == [True, False]
+    assert browser.value(
+        'document.querySelectorAll(".why .example").length') == 0
+    browser.value('''{
+        const select = document.querySelector(".why select");
+        select.value = "rose";
+        select.dispatchEvent(new Event("change"));
+        }''')
+    browser.wait_for('document.querySelector(".explanation").textContent'
+                     '.includes("rose")')
+    assert yellow_corners(browser) == [False, True]
+    assert text_of(browser, '#done') == '1 of 1 photos classified'
+    renew_screenshot(browser, 'why.png')
+    assert_no_complaints(browser, address)
+
+
+def yellow_corners(browser):
+  """Returns whether the heat map is yellow at the top left and bottom right."""
+  data = browser.value('document.querySelector(".why .photo").src')
+  image = Image.open(io.BytesIO(base64.b64decode(data.split(',')[1])))
+  assert image.size == (640, 480)
+  pixels = (image.getpixel(place) for place in ((100, 80), (560, 420)))
+  return [red > blue for red, _, blue in pixels]
+
+
 def test_page_on_a_phone_in_chinese_fits_its_width(address, folder):
   with browser_kit.Browser('zh-CN', width=360, height=740) as browser:
     browser.emulate(touch=True)
@@ -210,9 +252,11 @@ def test_page_without_javascript_uploads_and_shows_bars(address, folder):
                                  browser.html()).group()
     assert browser.html().count('<img class="example"') == 3
     browser.choose('#file', folder / 'red.jpg', folder / 'notes.txt')
+    browser.click('input[name=explain]')
     browser.click('button[type=submit]')
     browser.wait_until_loaded()
     html = browser.html()
+    assert html.count('<section class="why">') == 1
     assert re.findall(r'<th scope="row">(\w+)</th>', html) == [
         'daisy', 'rose', 'tulip']
     assert len(re.findall(r'<progress max="1" value="[\d.]+"', html)) == 3
