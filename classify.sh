@@ -4,6 +4,7 @@
 #
 # usage: [RUN=…] [MODEL_NAME=…] ./classify.sh photo.jpg folder/ [flags of
 #        classify_image.py, --help lists them]
+#        ./classify.sh folder/ --sort_into=DIR   # one sub-folder per class
 set -euo pipefail
 program=tools/classify_image.py
 # The graph is that of a run, unless another one is given.

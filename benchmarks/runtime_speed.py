@@ -12,7 +12,7 @@ import os
 import re
 import tempfile
 import time
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 from absl import flags
@@ -121,7 +121,7 @@ def measure(name: str, batch_size: int, seconds: float, peak: float,
   photos = np.random.RandomState(0).uniform(-1, 1, [
       batch_size, row.image_size, row.image_size, row.channels]).astype(
           np.float32)
-  speeds = _rates(passes, photos, seconds)
+  speeds = measure_rates(passes, photos, seconds)
   for forward in passes:
     forward.close()
   operations = 2 * row.cost.multiply_adds
@@ -179,8 +179,15 @@ def _status(name):
     return 1024 * int(re.search(name + r':\s+(\d+) kB', file.read()).group(1))
 
 
-def _rates(passes, photos, seconds):
-  """Returns the photos per second of each ForwardPass."""
+def measure_rates(passes: Sequence[forward_pass.ForwardPass],
+                  photos: np.ndarray, seconds: float) -> List[float]:
+  """Returns the photos per second of each ForwardPass.
+
+  Args:
+    passes: they take turns.
+    photos: a batch.
+    seconds: duration for each of them.
+  """
   done: Dict[Any, List[float]] = {forward: [] for forward in passes}
   for forward in passes:
     forward(photos)  # The first one takes longer.

@@ -188,6 +188,27 @@ def train_classifier(train, validation, num_classes, seed):
   return best_weights
 
 
+def split_by_class(labels, percent_validation, seed):
+  """Splits photos at random, each class in the same ratio.
+
+  Args:
+    labels: [photos].
+    percent_validation: share of each class.
+    seed: of the split.
+
+  Returns:
+    Lists of the rows of each class: for training, for validation.
+  """
+  rng = np.random.RandomState(seed)
+  train, validation = [], []
+  for label in range(labels.max() + 1):
+    order = rng.permutation(np.flatnonzero(labels == label))
+    cut = round(len(order) * percent_validation / 100)
+    validation.append(order[:cut])
+    train.append(order[cut:])
+  return train, validation
+
+
 def make_task(features, labels, others, left_out, seed):
   """Returns the Task of a split.
 
@@ -201,18 +222,12 @@ def make_task(features, labels, others, left_out, seed):
   Raises:
     InputError: no photo is left for validation.
   """
-  rng = np.random.RandomState(seed)
-  train, validation = [], []
   kept = [c for c in range(labels.max() + 1) if c not in left_out]
-  for label in range(labels.max() + 1):
-    order = rng.permutation(np.flatnonzero(labels == label))
-    if label in kept:
-      cut = round(len(order) * FLAGS.percent_validation / 100)
-      validation.append(order[:cut])
-      train.append(order[cut:])
   number = np.zeros(labels.max() + 1, int)
   number[kept] = np.arange(len(kept))
-  train, validation = np.concatenate(train), np.concatenate(validation)
+  train, validation = (
+      np.concatenate([rows[label] for label in kept])
+      for rows in split_by_class(labels, FLAGS.percent_validation, seed))
   if not len(validation):
     raise InputError('--percent_validation=%d leaves no photo of %d' % (
         FLAGS.percent_validation, len(labels)))

@@ -5,7 +5,7 @@ are escaped; the colours suit both light and dark pages.
 """
 
 import math
-from typing import Optional, Sequence, Tuple
+from typing import List, NamedTuple, Optional, Sequence, Tuple
 from xml.sax.saxutils import escape, quoteattr
 
 from evaluation import calibration, metrics
@@ -17,12 +17,27 @@ _RELIABILITY_SIDE = 340
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 26, 38
 # Width of a curve's name in the legend, in pixels.
 _NAME = 125
+# Width of a letter of a text, in pixels.
+_LETTER = 6.7
 # More points than pixels would not be visible.
 _MAX_POINTS = 600
 _TICKS = 5
 
 # A name, and the points (x, y) of its curve.
 Curve = Tuple[str, Sequence[Tuple[float, float]]]
+
+
+class Point(NamedTuple):
+  """A point of a scatter chart."""
+
+  name: str
+  # Above 0.
+  x: float
+  y: float
+  # Of y; drawn as a line from y - error to y + error.
+  error: float
+  # Index of its group.
+  group: int
 
 
 def line_chart(series: Sequence[Curve], title: str, x_name: str,
@@ -66,6 +81,72 @@ def line_chart(series: Sequence[Curve], title: str, x_name: str,
   if mark:
     parts.append(_marked(x_scale, y_scale, *mark))
   return _svg(width, _HEIGHT, title, parts)
+
+
+def scatter_chart(points: Sequence[Point], groups: Sequence[str], title: str,
+                  x_name: str, y_name: str) -> str:
+  """Draws named points over a logarithmic axis.
+
+  The points of the first group are connected.
+
+  Args:
+    points: at least one.
+    groups: names of the groups, at most as many as COLOURS.
+    title: description of the chart.
+    x_name, y_name: names of the axes.
+  """
+  x_scale = _LogScale(min(point.x for point in points) / 1.5,
+                      max(point.x for point in points) * 1.5,
+                      _LEFT, _WIDTH - _RIGHT)
+  low, high = _spread([point.y + sign * point.error for point in points
+                       for sign in (-1, 1)])
+  margin = (high - low) / 12
+  y_scale = _Scale(low - margin, high + margin, _HEIGHT - _BOTTOM, _TOP)
+  places = [(x_scale(point.x), y_scale(point.y)) for point in points]
+  line = sorted(place for place, point in zip(places, points)
+                if point.group == 0)
+  parts = [_axes(x_scale, y_scale, x_name), _legend(groups),
+           _text(_WIDTH - _RIGHT, 14, 'vertical: ' + y_name, 'end'),
+           '<polyline points="%s" fill="none" stroke="%s" '
+           'stroke-dasharray="4 4"/>' %
+           (' '.join('%.1f,%.1f' % place for place in line), COLOURS[0])]
+  for (x, y), point in zip(places, points):
+    parts.append(
+        '<g fill="%s" stroke="%s"><line x1="%.1f" x2="%.1f" y1="%.1f" '
+        'y2="%.1f"/><circle cx="%.1f" cy="%.1f" r="4"><title>%s</title>'
+        '</circle></g>' %
+        (*[COLOURS[point.group]] * 2, x, x, y_scale(point.y - point.error),
+         y_scale(point.y + point.error), x, y,
+         escape('%s: %.4g, %.4g' % (point.name, point.x, point.y))))
+  return _svg(_WIDTH, _HEIGHT, title,
+              parts + _names_beside(places, [point.name for point in points]))
+
+
+def _names_beside(places, names):
+  """Returns names beside their points, where they cover nothing if possible."""
+  taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in places]
+  parts: List[str] = []
+  for (x, y), name in zip(places, names):
+    width = _LETTER * len(name)
+    boxes = [(left, top, left + width, top + 13)
+             for left, top in ((x + 8, y - 7), (x - 8 - width, y - 7),
+                               (x + 8, y - 20), (x + 8, y + 6),
+                               (x - 8 - width, y - 20), (x - 8 - width, y + 6))
+             if left > _LEFT and left + width < _WIDTH]
+    free = [box for box in boxes if not any(
+        box[0] < other[2] and other[0] < box[2] and
+        box[1] < other[3] and other[1] < box[3] for other in taken)]
+    box = (free or boxes)[0]
+    taken.append(box)
+    parts.append(_text(box[0], box[1] + 11, name, 'start'))
+  return parts
+
+
+def standalone(chart: str) -> str:
+  """Returns the text of an SVG file with a chart, on white."""
+  return chart.replace(
+      '<svg ', '<svg xmlns="http://www.w3.org/2000/svg" '
+      'style="background:#fff;font-family:sans-serif" ', 1) + '\n'
 
 
 def reliability_chart(bins: Sequence[calibration.Bin], title: str) -> str:
@@ -176,6 +257,21 @@ class _Scale:
     first = math.ceil(self.low / step - 1e-9)
     last = math.floor(self.high / step + 1e-9)
     return [number * step for number in range(first, last + 1)]
+
+
+class _LogScale(_Scale):
+  """Maps values above 0 to pixels by their logarithms."""
+
+  def __call__(self, value):
+    share = math.log(value / self.low) / math.log(self.high / self.low)
+    return self._start + share * (self._end - self._start)
+
+  def ticks(self):
+    """Returns the values 1, 2, 5, 10, 20, … within the range."""
+    powers = range(math.floor(math.log10(self.low)),
+                   math.ceil(math.log10(self.high)))
+    return [factor * 10.0 ** power for power in powers for factor in (1, 2, 5)
+            if self.low <= factor * 10.0 ** power <= self.high]
 
 
 def _round_step(least):

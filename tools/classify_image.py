@@ -15,6 +15,13 @@ known and similarity; `json`, one list with one object per photo, each on its
 own line. known says whether the photo is one of the classes at all, similarity
 how similar it is to the training photos; both are empty for a graph without
 these outputs (./export_freeze.sh --known=on adds them).
+
+  python -m tools.classify_image --frozen_graph=… photos/ --sort_into=DIR
+
+copies each photo into DIR/<class>/, or into DIR/unknown/ if it is of no class,
+and prints how many are there. Existing files are never overwritten: a photo
+gets a number if its name is taken. If it is interrupted, the same command
+continues; photos that are there are not classified again.
 """
 
 import contextlib
@@ -24,8 +31,10 @@ import json
 import os
 import re
 import sys
+import time
 from typing import Callable, Dict, Iterable, Iterator, List, Sequence, Tuple
 
+import numpy as np
 import tqdm
 from absl import flags
 
@@ -35,7 +44,7 @@ from common.errors import InputError, name_some
 from common.progress import Progress
 from compat import tf
 from datasets import dataset_factory
-from datasets.photo_files import side_files
+from datasets.photo_files import side_files, sorted_folder
 from datasets.photo_files.photos import PhotoError
 from evaluation import calibration
 from runs import checkpoints
@@ -109,6 +118,14 @@ def define_flags() -> None:
       'one with the largest score.')
   flags.DEFINE_integer(
       'batch_size', 16, 'Photos per batch.', lower_bound=1)
+  flags.DEFINE_string(
+      'sort_into', None,
+      'Folder to sort the photos into, one sub-folder per class; created if '
+      'missing. None: print the scores.')
+  flags.DEFINE_enum(
+      'sort_by', sorted_folder.COPY, sorted_folder.WAYS,
+      'How photos are placed in --sort_into: as copies, as symbolic links, or '
+      'moved away from where they are.')
   common_flags.define_runtime_flags(forward_pass.RUNTIMES,
                                     forward_pass.PRECISIONS)
 
@@ -341,8 +358,71 @@ WRITERS: Dict[str, Callable] = {
     'table': _TableWriter, 'csv': _CsvWriter, 'json': _JsonWriter}
 
 
+def sort_photos(sources: Sequence[str]) -> int:
+  """Sorts photos into the folder --sort_into; returns the exit status.
+
+  Args:
+    sources: files and folders.
+  """
+  start = time.time()
+  for name in ('format', 'nearest', 'num_top_predictions'):
+    if FLAGS[name].present:
+      raise InputError('--%s works without --sort_into only' % name)
+  found = list(dict.fromkeys(find_photos(sources)))
+  with sorted_folder.SortedFolder(FLAGS.sort_into, FLAGS.sort_by,
+                                  sources) as target:
+    paths = [path for path in found if not target.has(path)]
+    former = len(found) - len(paths)
+    unusable = 0
+    with Progress('sorted', len(found), done=former) as progress:
+      for path, answer in _classify_to_sort(target, paths, sources):
+        progress.add()
+        if isinstance(answer, PhotoError):
+          tqdm.tqdm.write('%s: %s' % (path, answer), file=sys.stderr)
+          unusable += 1
+        else:
+          target.add(path, None if answer.known is False else
+                     int(np.argmax(answer.scores)), answer.scores.max())
+    seconds = time.time() - start
+    print('%s: %d photos sorted in %.1f s (%.1f photos/s), %d before' % (
+        target.folder, len(paths) - unusable, seconds,
+        (len(paths) - unusable) / seconds, target.former))
+    for name, count in sorted(target.counts.items()):
+      print('%8d  %s' % (count, name))
+    if unusable:
+      print('%8d  cannot be used, for the reasons above' % unusable)
+  return int(unusable > 0)
+
+
+def _classify_to_sort(target, paths, sources):
+  """Yields (path, Prediction or the error); links are not followed out."""
+  roots = [os.path.realpath(path) for path in sources if os.path.isdir(path)]
+  usable = []
+  for path in paths:
+    reason = None
+    if os.path.islink(path) and path not in sources:
+      inside = os.path.realpath(path)
+      if not any(os.path.commonpath([inside, root]) == root for root in roots):
+        reason = 'a symbolic link that leads out of the folder'
+    if os.path.islink(path) and FLAGS.sort_by == sorted_folder.MOVE:
+      reason = 'a symbolic link, which is not moved'
+    if reason:
+      yield path, PhotoError(reason)
+    else:
+      usable.append(path)
+  if usable:
+    classifier = classifier_from_flags()
+    tf.logging.info('Forward passes: %s', classifier.choice.describe())
+    target.set_labels(classifier.labels)
+    yield from classify_files(classifier, usable, FLAGS.batch_size)
+
+
 def main(argv: List[str]) -> int:
-  """Prints the scores of the photos on the command line."""
+  """Prints the scores of the photos on the command line, or sorts them."""
+  if FLAGS.sort_into:
+    return sort_photos(argv[1:])
+  if FLAGS['sort_by'].present:
+    raise InputError('--sort_by works with --sort_into only')
   paths = find_photos(argv[1:])
   classifier = classifier_from_flags()
   tf.logging.info('Forward passes: %s', classifier.choice.describe())

@@ -5,7 +5,16 @@ other photos, or by features from the end of the backbone; and a second graph,
 of the network in evaluation mode, is fed the same features.
 """
 
-from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import (
+  Any,
+  Dict,
+  List,
+  Mapping,
+  NamedTuple,
+  Optional,
+  Sequence,
+  Tuple,
+)
 
 from common.errors import InputError
 from compat import slim, tf
@@ -23,28 +32,37 @@ from training.config import TrainConfig
 _LEAST_CROP_AREA = 0.7
 
 
-class HeadGraph(NamedTuple):
-  """Training graph and evaluation graph of a run with a frozen backbone."""
-  # Its summary_op needs only features and labels.
-  training: training_graph.TrainingGraph
-  # Summary of the first photos of the next batch.
-  photo_summary: tf.Tensor
-  # `[None, height, width, channels]` float32; by default the next batch.
-  images: tf.Tensor
-  # Where the backbone ends.
-  cut: frozen_backbone.Cut
-  # `[None]` int64, fed with the features.
-  labels: tf.Tensor
-  # `[None, classes]` float32, fed instead of labels if they are mixed.
-  targets: tf.Tensor
+class PhotoPasses(NamedTuple):
+  """Passes over the photos of some splits."""
   # The next batch: image, label, filename.
   photos: Dict[str, tf.Tensor]
   # {(split, view): op that starts a pass}.
   starts: Dict[Tuple[str, int], tf.Operation]
   # Number of records to skip, fed to that op.
   skip: tf.Tensor
-  # Variables of the backbone.
-  backbone_variables: List[tf.Variable]
+
+
+class Backbone(NamedTuple):
+  """The frozen part of a network, and the photos to compute features of."""
+  # `[None, height, width, channels]` float32; by default the next batch.
+  images: tf.Tensor
+  # Where it ends.
+  cut: frozen_backbone.Cut
+  variables: List[tf.Variable]
+  passes: PhotoPasses
+
+
+class HeadGraph(NamedTuple):
+  """Training graph and evaluation graph of a run with a frozen backbone."""
+  # Its summary_op needs only features and labels.
+  training: training_graph.TrainingGraph
+  # Summary of the first photos of the next batch.
+  photo_summary: tf.Tensor
+  backbone: Backbone
+  # `[None]` int64, fed with the features.
+  labels: tf.Tensor
+  # `[None, classes]` float32, fed instead of labels if they are mixed.
+  targets: tf.Tensor
   # It is fed the features.
   twin: inference_twin.InferenceTwin
 
@@ -70,11 +88,14 @@ def build(config: TrainConfig, datasets: Mapping[str, slim.dataset.Dataset],
     InputError: a trainable scope matches nothing, or no backbone is frozen.
   """
   with tf.device('/device:CPU:0'):
-    photos, starts, skip = _photos(config, datasets, info, network)
-    photo_summary = training_graph.summarize_photos(photos['image'])
-  images = tf.placeholder_with_default(
-      photos['image'], [None] + photos['image'].shape.as_list()[1:], 'images')
-  labels = tf.placeholder_with_default(photos['label'], [None], 'labels')
+    passes = photo_passes(
+        datasets, info, network, config.batch_size,
+        config.num_preprocessing_threads, config.cache_views, config.seed,
+        fast_mode=config.fast_mode,
+        min_crop_area=least_crop_area(config.min_crop_area))
+    photo_summary = training_graph.summarize_photos(passes.photos['image'])
+  images = batch_of_images(passes)
+  labels = tf.placeholder_with_default(passes.photos['label'], [None], 'labels')
   targets = tf.placeholder_with_default(
       slim.one_hot_encoding(labels, len(info.labels)),
       [None, len(info.labels)], 'targets')
@@ -95,39 +116,63 @@ def build(config: TrainConfig, datasets: Mapping[str, slim.dataset.Dataset],
     raise InputError('--cache_features: %s; give --trainable_scopes, or '
                      '--nocache_features' % error)
   twin.start_from([tensor.name for tensor in cut.features])
-  needed = frozen_backbone.ancestors(cut.features)
   return HeadGraph(
       training._replace(summary_op=_head_summaries(cut, images)),
-      photo_summary, images, cut, labels, targets, photos, starts, skip,
-      [v for v in tf.global_variables() if v.op in needed], twin)
+      photo_summary, make_backbone(images, cut, passes), labels, targets, twin)
 
 
-def _photos(config, datasets, info, network):
-  """Returns the next batch of the current pass, the start ops, and `skip`.
+def batch_of_images(passes: PhotoPasses) -> tf.Tensor:
+  """Returns the placeholder of a Backbone's images."""
+  batch = passes.photos['image']
+  return tf.placeholder_with_default(
+      batch, [None] + batch.shape.as_list()[1:], 'images')
+
+
+def make_backbone(images: tf.Tensor, cut: frozen_backbone.Cut,
+                  passes: PhotoPasses) -> Backbone:
+  """Returns the Backbone of the default graph that ends at a cut."""
+  needed = set(frozen_backbone.ancestors(cut.features))
+  return Backbone(images, cut,
+                  [v for v in tf.global_variables() if v.op in needed], passes)
+
+
+def photo_passes(datasets: Mapping[str, slim.dataset.Dataset],
+                 info: run_info.RunInfo, network: nets_factory.Network,
+                 batch_size: int, num_threads: int, num_views: int = 0,
+                 seed: Optional[int] = None,
+                 **augmentation: Any) -> PhotoPasses:
+  """Returns passes over photos, for the default graph.
 
   View 0 is preprocessed as for evaluation; the other views are augmented.
+
+  Args:
+    datasets: {split: slim Dataset}.
+    info: RunInfo of the run.
+    network: the Network row of info.model_name.
+    batch_size: photos per batch.
+    num_threads: threads that decode photos.
+    num_views: augmented views of each training photo.
+    seed: of these views.
+    **augmentation: options of preprocessing_factory.get_preprocessing.
   """
   skip = tf.placeholder(tf.int64, [], 'skip')
-  iterator, starts = None, {}
+  iterator: Any = None
+  starts = {}
   for split, dataset in sorted(datasets.items()):
-    num_views = 1 + (config.cache_views if split == 'train' else 0)
-    for view in range(num_views):
+    for view in range(1 + (num_views if split == 'train' else 0)):
       batches = input_pipeline.evaluation_batches(
           dataset,
           preprocessing_factory.get_preprocessing(
-              info.preprocessing_name, is_training=view > 0,
-              fast_mode=config.fast_mode,
-              min_crop_area=least_crop_area(config.min_crop_area)),
-          info.image_size, config.batch_size, channels=network.channels,
-          num_threads=config.num_preprocessing_threads,
-          labels_offset=info.labels_offset, skip=skip,
-          seed=_view_seed(config.seed, view) if view else None)
+              info.preprocessing_name, is_training=view > 0, **augmentation),
+          info.image_size, batch_size, channels=network.channels,
+          num_threads=num_threads, labels_offset=info.labels_offset, skip=skip,
+          seed=_view_seed(seed, view) if view else None)
       if iterator is None:
         iterator = tf.data.Iterator.from_structure(
             tf.data.get_output_types(batches),
             tf.data.get_output_shapes(batches))
       starts[split, view] = iterator.make_initializer(batches)
-  return iterator.get_next(), starts, skip
+  return PhotoPasses(iterator.get_next(), starts, skip)
 
 
 def least_crop_area(min_crop_area: Optional[float]) -> float:

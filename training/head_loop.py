@@ -83,7 +83,8 @@ class HeadStep(loop.TrainStep):
       return
     caches = self._caches
     for split, cache in caches.items():
-      if not self._fill(session, split, cache):
+      if not fill(session, split, cache, self._graph.backbone.passes,
+                  self._forward, lambda: self.stop_requested):
         return
     if self._forward is not None:
       self._forward.close()
@@ -141,13 +142,14 @@ class HeadStep(loop.TrainStep):
   def _feed(self, batch):
     """Returns the feed of a step on a batch of features."""
     if not self._config.mixup_alpha:
-      return {**self._graph.cut.feed(batch.features),
+      return {**self._graph.backbone.cut.feed(batch.features),
               self._graph.labels: batch.labels}
     num_classes = self._graph.targets.shape.as_list()[1]
     features, targets = losses.mix_features(
         batch.features, np.eye(num_classes, dtype=np.float32)[batch.labels],
         self._config.mixup_alpha, self._random)
-    return {**self._graph.cut.feed(features), self._graph.targets: targets}
+    return {**self._graph.backbone.cut.feed(features),
+            self._graph.targets: targets}
 
   def _is_over(self):
     return self._history.is_over(self._config.early_stop_evals)
@@ -157,66 +159,85 @@ class HeadStep(loop.TrainStep):
 
   def _show_photos(self, session):
     """Writes a summary of some training photos, augmented if views are."""
-    view = max(view for split, view in self._graph.starts if split == TRAIN)
-    session.run(self._graph.starts[TRAIN, view], {self._graph.skip: 0})
+    passes = self._graph.backbone.passes
+    view = max(view for split, view in passes.starts if split == TRAIN)
+    session.run(passes.starts[TRAIN, view], {passes.skip: 0})
     self.summaries.writer.add_summary(
         session.run(self._graph.photo_summary), self.step)
 
-  def _fill(self, session, split, cache):
-    """Computes missing features; returns whether the cache is complete."""
-    if cache.is_complete():
-      tf.logging.info('Features of %d %s photos: %s', cache.num_photos, split,
-                      cache.folder)
-      return True
-    tf.logging.info(
-        'Computing the features of %d %s photos, once, into %s (%.1f MB)',
-        cache.num_photos, split, cache.folder, cache.num_bytes / 1e6)
-    with cache.fill(lambda: self.stop_requested) as writer:
-      if writer is None:
-        return False
-      with Progress('%s features' % split, cache.num_rows, done=writer.rows,
-                    last_line=True) as progress:
-        return self._append_views(session, split, cache, writer, progress)
 
-  def _append_views(self, session, split, cache, writer, progress):
-    """Appends what a cache lacks; returns whether it is complete."""
-    while writer.rows < cache.num_rows:
-      view, done = divmod(writer.rows, cache.num_photos)
-      session.run(self._graph.starts[split, view], {self._graph.skip: done})
-      if not self._append_view(session, writer, progress):
-        return False
-      if writer.rows != (view + 1) * cache.num_photos:
-        raise InputError(
-            'the record files hold %d %s photos but their manifest says %d; '
-            'convert the data set again' % (
-                writer.rows - view * cache.num_photos, split,
-                cache.num_photos))
+def fill(session: tf.Session, split: str, cache: feature_cache.FeatureCache,
+         passes: head_graph.PhotoPasses,
+         forward: Optional[forward_pass.ForwardPass],
+         stop_requested: Callable[[], bool] = lambda: False) -> bool:
+  """Computes the features that a cache lacks; logs progress.
+
+  Args:
+    session: of the photos.
+    split: the split of the cache.
+    cache: FeatureCache.
+    passes: PhotoPasses with this split.
+    forward: computes features from images; None if nothing is missing.
+    stop_requested: returns whether to stop.
+
+  Returns:
+    Whether the cache is complete.
+
+  Raises:
+    InputError: the records hold another number of photos than their manifest
+      says, or the cache cannot be written.
+  """
+  if cache.is_complete():
+    tf.logging.info('Features of %d %s photos: %s', cache.num_photos, split,
+                    cache.folder)
     return True
+  tf.logging.info(
+      'Computing the features of %d %s photos, once, into %s (%.1f MB)',
+      cache.num_photos, split, cache.folder, cache.num_bytes / 1e6)
+  assert forward is not None
+  with cache.fill(stop_requested) as writer:
+    if writer is None:
+      return False
+    with Progress('%s features' % split, cache.num_rows, done=writer.rows,
+                  last_line=True) as progress:
+      while writer.rows < cache.num_rows:
+        view, done = divmod(writer.rows, cache.num_photos)
+        session.run(passes.starts[split, view], {passes.skip: done})
+        for photos in _batches(session, passes, stop_requested):
+          writer.append(forward(photos['image']), photos['label'],
+                        [name.decode('utf-8', 'replace')
+                         for name in photos['filename']])
+          progress.add(len(photos['label']))
+        if stop_requested():
+          return False
+        if writer.rows != (view + 1) * cache.num_photos:
+          raise InputError(
+              'the record files hold %d %s photos but their manifest says %d; '
+              'convert the data set again' % (
+                  writer.rows - view * cache.num_photos, split,
+                  cache.num_photos))
+  return True
 
-  def _append_view(self, session, writer, progress):
-    """Appends the features of the current pass; returns whether it finished."""
-    assert self._forward is not None
-    while not self.stop_requested:
-      try:
-        photos = session.run(self._graph.photos)
-      except tf.errors.OutOfRangeError:
-        return True
-      writer.append(self._forward(photos['image']), photos['label'],
-                    [name.decode('utf-8', 'replace')
-                     for name in photos['filename']])
-      progress.add(len(photos['label']))
-    return False
+
+def _batches(session, passes, stop_requested):
+  """Yields the batches of the current pass until it ends or a stop request."""
+  while not stop_requested():
+    try:
+      yield session.run(passes.photos)
+    except tf.errors.OutOfRangeError:
+      return
+
 
 
 def caches_of(
-    graph: head_graph.HeadGraph, datasets: Mapping[str, slim.dataset.Dataset],
+    backbone: head_graph.Backbone, datasets: Mapping[str, slim.dataset.Dataset],
     parent: str, key: Mapping[str, Any], num_views: int,
     view_key: Mapping[str, Any]
 ) -> Callable[[tf.Session], Callable[[forward_pass.Choice], Caches]]:
   """Returns a function that opens the caches of a run.
 
   Args:
-    graph: a HeadGraph.
+    backbone: Backbone of the graph.
     datasets: {split: slim Dataset}.
     parent: folder of caches.
     key: dict of what the features depend on: network, preprocessing, image
@@ -231,9 +252,9 @@ def caches_of(
   """
   def make(session):
     # All in one call: TensorFlow 1.15 needs time for each new set of fetches.
-    names = [v.op.name for v in graph.backbone_variables]
+    names = [v.op.name for v in backbone.variables]
     weights = feature_cache.fingerprint_values(
-        zip(names, session.run(graph.backbone_variables)))
+        zip(names, session.run(backbone.variables)))
     records = {split: feature_cache.fingerprint_records(dataset.data_sources)
                for split, dataset in datasets.items()}
 
@@ -245,7 +266,7 @@ def caches_of(
           facts.update(view_key)
         return facts
 
-      return _caches(graph, datasets, parent, num_views, facts_of)
+      return _caches(backbone, datasets, parent, num_views, facts_of)
 
     return of_choice
 
@@ -253,7 +274,7 @@ def caches_of(
 
 
 def check_room_for_first(
-    graph: head_graph.HeadGraph, datasets: Mapping[str, slim.dataset.Dataset],
+    backbone: head_graph.Backbone, datasets: Mapping[str, slim.dataset.Dataset],
     parent: str, num_views: int) -> None:
   """Checks that caches can be written, if there are none yet.
 
@@ -261,27 +282,27 @@ def check_room_for_first(
   once the session has the backbone's weights.
 
   Args:
-    graph, datasets, parent, num_views: as for caches_of.
+    backbone, datasets, parent, num_views: as for caches_of.
 
   Raises:
     InputError: the caches cannot be written.
   """
   if not os.path.isdir(parent) or not os.listdir(parent):
-    feature_cache.check_room(list(
-        _caches(graph, datasets, parent, num_views, lambda split: {}).values()))
+    caches = _caches(backbone, datasets, parent, num_views, lambda split: {})
+    feature_cache.check_room(list(caches.values()))
 
 
-def _caches(graph, datasets, parent, num_views, facts_of):
+def _caches(backbone, datasets, parent, num_views, facts_of):
   """Returns {split: FeatureCache}.
 
   Args:
-    graph, datasets, parent, num_views: as for caches_of.
+    backbone, datasets, parent, num_views: as for caches_of.
     facts_of: function of a split that returns what its features depend on.
   """
   return collections.OrderedDict(
       (split, feature_cache.FeatureCache(
           parent, facts_of(split),
-          [tensor.shape.as_list()[1:] for tensor in graph.cut.features],
+          [tensor.shape.as_list()[1:] for tensor in backbone.cut.features],
           datasets[split].num_samples, _views(split, num_views)))
       for split in sorted(datasets))
 

@@ -39,19 +39,19 @@ def train(run: start.Run) -> bool:
         config.dataset_dir, config.dataset_name)
     history = start.validation_history(run, graph.training.global_step)
     if not history.is_over(config.early_stop_evals):
-      head_loop.check_room_for_first(graph, run.datasets, cache_dir,
+      head_loop.check_room_for_first(graph.backbone, run.datasets, cache_dir,
                                      config.cache_views)
       start.save_facts(run)
     make_caches = head_loop.caches_of(
-        graph, run.datasets, cache_dir,
+        graph.backbone, run.datasets, cache_dir,
         feature_cache.facts_of_run(run.info), config.cache_views,
         _view_key(config))
 
     def open_caches(session):
       caches, forward = _open_caches(run, graph, make_caches, session)
       feature_cache.save_use(config.train_dir, feature_cache.Use(
-          [tensor.name for tensor in graph.cut.features],
-          [v.op.name for v in graph.backbone_variables],
+          [tensor.name for tensor in graph.backbone.cut.features],
+          [v.op.name for v in graph.backbone.variables],
           {split: os.path.abspath(cache.folder)
            for split, cache in caches.items()}))
       return caches, forward
@@ -89,7 +89,8 @@ def _open_caches(run, graph, make_caches, session):
     if all(cache.is_complete() for cache in caches.values()):
       return caches, None
   forward = forward_pass.load_from_session(
-      session, [graph.images], graph.cut.features, options, run.info.precision)
+      session, [graph.backbone.images], graph.backbone.cut.features, options,
+      run.info.precision)
   tf.logging.info('Forward passes: %s', forward.choice.describe())
   caches = caches_of_choice(forward.choice)
   feature_cache.check_room(list(caches.values()))

@@ -30,7 +30,7 @@ def test_measure_counts_the_time_of_a_slow_runtime(monkeypatch):
 
   clock = [0.0]
   monkeypatch.setattr('time.perf_counter', lambda: clock[0])
-  rate, = runtime_speed._rates([Slow()], np.zeros([4, 1]), 2)
+  rate, = runtime_speed.measure_rates([Slow()], np.zeros([4, 1]), 2)
   assert rate == 8
 
 

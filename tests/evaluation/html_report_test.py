@@ -180,6 +180,30 @@ def test_page_with_names_that_are_not_utf8_can_be_encoded():
   assert 'a\\udc80' in text.encode('utf-8').decode('utf-8')
 
 
+def test_scatter_chart_names_cover_neither_points_nor_names():
+  points = [charts.Point('network_%d' % number, 10.0 * 1.02 ** number, 0.8,
+                         0.01, number % 2) for number in range(4)]
+  text = charts.standalone(
+      charts.scatter_chart(points, ('<good>', 'others'), 'a & b', 'ms', 'y'))
+  document = xml.dom.minidom.parseString(text)
+  places = [(float(text.getAttribute('x')), float(text.getAttribute('y')))
+            for text in document.getElementsByTagName('text')
+            if text.firstChild.data.startswith('network_')]
+  assert len(places) == len(document.getElementsByTagName('circle')) == 4
+  for x, y in places:
+    assert not any(other != (x, y) and abs(other[0] - x) < 60 and
+                   abs(other[1] - y) < 13 for other in places)
+  assert '&lt;good&gt;' in text and 'a &amp; b' in text
+
+
+def test_scatter_chart_axis_is_logarithmic():
+  text = charts.scatter_chart(
+      [charts.Point(str(x), x, 0.5, 0.1, 0) for x in (1, 10, 100)],
+      ('all',), 't', 'ms', 'y')
+  xs = [float(x) for x in re.findall(r'circle cx="([\d.]+)"', text)]
+  assert xs[1] - xs[0] == pytest.approx(xs[2] - xs[1], abs=0.2)
+
+
 def test_page_shows_refused_photos_and_their_nearest_photos():
   report = make_report('validation', 'test')
   report = report._replace(ood=make_ood(report.results))

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import pathlib
 import re
 import shutil
 import types
@@ -341,6 +342,15 @@ def test_csv_has_known_similarity_and_nearest_photos(chain, far_and_near,
   plain = classify(capsys, near, '--frozen_graph=' + chain.encoded)
   assert list(plain[0]) == ['file', 'rank', 'label', 'score', 'known',
                             'similarity']
+
+
+def test_sorted_photos_of_no_class_are_apart(chain, far_and_near, tmp_path):
+  (far, near), name = far_and_near
+  assert kit.run(classify_image, '--frozen_graph=' + chain.encoded, far, near,
+                 '--sort_into=%s' % tmp_path) == 0
+  assert {path.relative_to(tmp_path) for path in tmp_path.glob('*/*')} == {
+      pathlib.Path('unknown/far.jpg'),
+      pathlib.Path(name.split('/')[0]) / 'near.jpg'}
 
 
 def test_csv_of_more_nearest_photos_than_exist_has_empty_cells(

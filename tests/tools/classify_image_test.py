@@ -292,3 +292,82 @@ def test_program_handles_file_names_that_are_not_utf8(frozen, tmp_path):
   rows = completed.stdout.splitlines()[1:]
   assert rows[0].startswith(name + b',1,')
   assert rows[1].startswith(os.fsencode(str(tmp_path)) + b'/\\xfc.jpg,1,')
+
+
+@pytest.fixture
+def album(tmp_path):
+  """A folder of four photos, two files that are none, and three links."""
+  folder = tmp_path / 'album'
+  (folder / 'sub').mkdir(parents=True)
+  kit.write_photos(folder, 4)
+  (folder / 'photo_3.jpg').rename(folder / 'sub' / 'photo_0.jpg')
+  (folder / 'broken.jpg').write_bytes(b'broken')
+  (folder / '.hidden.jpg').write_bytes(kit.make_photo(0))
+  (tmp_path / 'outside.jpg').write_bytes(kit.make_photo(0))
+  (folder / 'out.jpg').symlink_to(tmp_path / 'outside.jpg')
+  (folder / 'in.jpg').symlink_to(folder / 'photo_1.jpg')
+  (folder / 'dangling.jpg').symlink_to(folder / 'none.jpg')
+  return folder
+
+
+def _sort(frozen, album, *flags):
+  return kit.run(program, '--frozen_graph=' + frozen, str(album),
+                 '--sort_into=%s' % (album.parent / 'to'), *flags)
+
+
+def _sorted(album):
+  return sorted(str(path.relative_to(album.parent / 'to')) for path in
+                (album.parent / 'to').glob('*/*'))
+
+
+def test_sort_places_each_photo_in_the_folder_of_its_class(
+    frozen, album, capsys, expected):
+  assert _sort(frozen, album) == 1
+  labels = [kit.LABELS[int(np.argmax(scores))] for scores in expected]
+  names = ['photo_0.jpg', 'photo_1.jpg', 'photo_2.jpg', 'photo_0.jpg']
+  if labels[3] == labels[0]:
+    names[3] = 'photo_0_2.jpg'
+  assert _sorted(album) == sorted(
+      [label + '/' + name for label, name in zip(labels, names)] +
+      [labels[1] + '/in.jpg'])
+  out, err = capsys.readouterr()
+  assert 'out.jpg: a symbolic link that leads out of the folder' in err
+  assert 'dangling.jpg: No such file or directory' in err
+  assert 'broken.jpg: ' in err and '.hidden' not in err
+  first, *counts, last = out.splitlines()
+  assert ': 5 photos sorted in ' in first and first.endswith('), 0 before')
+  assert sum(int(line.split()[0]) for line in counts) == 5
+  assert last.split(None, 1) == ['3', 'cannot be used, for the reasons above']
+
+
+def test_sort_again_neither_copies_nor_classifies_again(frozen, album, capsys,
+                                                        monkeypatch):
+  for name in ('broken.jpg', 'dangling.jpg'):
+    (album / name).unlink()
+  assert _sort(frozen, album) == 1
+  placed = _sorted(album)
+  monkeypatch.delattr(program, 'classifier_from_flags')
+  capsys.readouterr()
+  assert _sort(frozen, album) == 1
+  assert _sorted(album) == placed
+  assert ': 0 photos sorted in ' in capsys.readouterr().out
+
+
+def test_sort_by_move_leaves_links_and_bad_files(frozen, album, capsys):
+  assert _sort(frozen, album, '--sort_by=move') == 1
+  assert sorted(path.name for path in album.rglob('*.jpg')) == [
+      '.hidden.jpg', 'broken.jpg', 'dangling.jpg', 'in.jpg', 'out.jpg']
+  assert 'in.jpg: a symbolic link, which is not moved' in (
+      capsys.readouterr().err)
+  assert len(_sorted(album)) == 4
+
+
+@pytest.mark.parametrize('flags, message', [
+    (['--sort_by=link'], '--sort_by works with --sort_into only'),
+    (['--sort_into=x', '--format=csv'], '--format works without --sort_into'),
+    (['--sort_into=ALBUM/sorted'], 'none inside the other'),
+    (['--sort_into=/dev/null/x'], '--sort_into=/dev/null/x: /dev/null')])
+def test_sort_wrong_flags_are_an_input_error(frozen, album, flags, message):
+  with pytest.raises(InputError, match=message):
+    kit.run(program, '--frozen_graph=' + frozen, str(album),
+            *[flag.replace('ALBUM', str(album)) for flag in flags])

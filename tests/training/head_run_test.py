@@ -250,7 +250,8 @@ def gradients_of(data, arguments, cached):
       session.run(tf.global_variables_initializer())
       feed = {'images:0': photos}
       if cached:
-        feed = graph.cut.feed(session.run(graph.cut.features, feed))
+        feed = graph.backbone.cut.feed(
+            session.run(graph.backbone.cut.features, feed))
       feed[graph.labels] = [1, 2]
       return session.run(gradients, feed)
 

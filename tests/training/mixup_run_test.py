@@ -81,9 +81,9 @@ def test_cached_graph_loss_uses_mixed_labels(data):
     logits = tf_graph.get_tensor_by_name('MobilenetV1/Logits/SpatialSqueeze:0')
     rng = np.random.RandomState(1)
     features = rng.uniform(
-        0, 1, [4] + graph.cut.features[0].shape.as_list()[1:])
+        0, 1, [4] + graph.backbone.cut.features[0].shape.as_list()[1:])
     targets = rng.dirichlet([1, 1, 1], 4).astype(np.float32)
-    feed = {**graph.cut.feed([features.astype(np.float32)]),
+    feed = {**graph.backbone.cut.feed([features.astype(np.float32)]),
             graph.targets: targets}
     with tf.Session(config=tf.ConfigProto(
         allow_soft_placement=True)) as session:
