@@ -59,6 +59,10 @@ choose_run
 # cached features; else until ./stop_train.sh.
 : "${MAX_NUMBER_OF_STEPS=}"
 : "${SAVE_INTERVAL_SECS:=60}"
+# The classifier that is trained: logits, the network's own, as slim does;
+# layers, a linear layer over several layers, fitted exactly; layers+kernel, more
+# accurate and slower. Empty: auto, layers if features are cached.
+: "${HEAD=}"
 
 # Evaluation: the first of these splits that the data set has (mnist and cifar10
 # have only test). With an empty interval it is evaluated once.
@@ -149,6 +153,7 @@ set_trainer_flags() {
     --learning_rate="${LEARNING_RATE}"
     --save_interval_secs="${SAVE_INTERVAL_SECS}"
     --save_summaries_secs=120
+    --head="${HEAD:-auto}"
     "${runtime_flags[@]}"
   )
   if [[ -n "${CHECKPOINT_PATH}" ]]; then

@@ -177,7 +177,9 @@ def _facts(config, checkpoint):
           config.choose('preprocessing_name', run.preprocessing_name)
           or network.preprocessing),
       dataset_name=name, dataset_dir=dataset_dir, moving_average_decay=decay,
-      precision=run.precision)
+      precision=run.precision, head=run.head,
+      flip_average=bool(run.flip_average),
+      support_points=run.support_points or 0)
 
 
 def _first_checkpoint(config):

@@ -32,7 +32,7 @@ from common.paths import relative
 from compat import tf
 from datasets import dataset_factory, manifest
 from evaluation import calibration, results_file, run_facts
-from nets import nets_factory
+from nets import layers_head, nets_factory
 from ood import detector, reference_bank
 from runs import checkpoints, run_info
 from runtime import forward_pass
@@ -64,6 +64,8 @@ class Export(NamedTuple):
   moving_average_decay: Optional[float]
   # Of the run's forward passes.
   precision: Optional[str]
+  # Of the run; None: the network's own classifier.
+  head: Optional[layers_head.Head]
   # {optional output: why the graph has it or not}.
   reasons: Dict[str, str]
   # {class: bytes of a JPEG}, for the page; None: --noexamples.
@@ -205,6 +207,7 @@ def export_from_flags(prefix):
       input_kind=FLAGS.input_type, batch_size=batch_size,
       temperature=temperature, bank=bank,
       moving_average_decay=decay, precision=_precision_from_flags(run),
+      head=run_info.head_of(run) if run else None,
       reasons=reasons, examples=_examples_from_flags(run, labels, bank))
 
 
@@ -424,7 +427,7 @@ def _card_facts(frozen, info, prefix, decay, refusal):
   found = results_file.load(prefix, decay)
   return model_card.Facts(
       info, os.path.basename(frozen), os.path.getsize(frozen), run,
-      run_info.is_best(prefix), flags_given, data,
+      run_info.is_chosen_by_validation(prefix), flags_given, data,
       {split: found[split] for split in ('validation', 'test')
        if split in found}, refusal)
 

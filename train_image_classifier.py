@@ -19,7 +19,7 @@ from common.errors import InputError
 from compat import tf
 from datasets import dataset_factory, split_files
 from deployment import cluster, hosts
-from nets import nets_factory
+from nets import layers_head, nets_factory
 from runs import checkpoints
 from runtime import forward_pass
 from training import (
@@ -50,6 +50,7 @@ def define_flags():
   _define_replica_flags()
   _define_cluster_flags()
   _define_fine_tuning_flags()
+  _define_head_flags()
   _define_cache_flags()
 
 
@@ -207,6 +208,23 @@ def _define_fine_tuning_flags():
   flags.DEFINE_bool(
       'ignore_missing_vars', False,
       'Variables that the checkpoint lacks keep their initial values.')
+
+
+def _define_head_flags():
+  flags.DEFINE_enum(
+      'head', layers_head.LOGITS, start.HEADS,
+      "Classifier to train. logits: the network's own. layers: one linear "
+      'layer over the pooled outputs of several layers, fitted exactly to '
+      'cached features; its regularization is chosen by cross-validation, and '
+      'optimizer, learning rate and --max_number_of_steps do not matter. '
+      'layers+kernel: its mean with kernel ridge regression. auto: that of the '
+      'run that is resumed; else layers with --cache_features and '
+      '--train_classifier_only, if no other flag contradicts it.')
+  flags.DEFINE_bool(
+      'flip_average', False,
+      'With --head=layers or layers+kernel: average the features of each photo '
+      'and of its mirror image, in training and in use. Forward passes take '
+      'twice as long.')
 
 
 def _define_cache_flags():

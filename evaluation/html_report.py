@@ -288,8 +288,9 @@ def _loss_note(report):
     reasons.append('label smoothing spreads the labels in training only')
   if flags.get('cache_features') != 'true' and not report.flags_note:
     reasons.append('training distorts the photos')
-  reasons.append('it is the mean of the steps since the previous evaluation, '
-                 'with earlier weights')
+  if not report.run.head:
+    reasons.append('it is the mean of the steps since the previous evaluation, '
+                   'with earlier weights')
   return '; '.join(reasons)
 
 

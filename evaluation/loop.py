@@ -111,10 +111,8 @@ def build_graph(dataset: Any, info: run_info.RunInfo, batch_size: int,
       labels_offset=info.labels_offset, keep=keep)
   iterator = tf.data.make_initializable_iterator(batches)
   batch = iterator.get_next()
-  network_fn = nets_factory.get_network_fn(
-      info.model_name, num_classes=len(info.labels), is_training=False)
   images = tf.identity(batch['image'], 'images')
-  logits, end_points = network_fn(images)
+  logits, end_points = run_info.network_fn(info)(images)
   probabilities = nets_factory.get_predictions(logits, end_points)
   restores = checkpoints.variables_to_restore(moving_average_decay)
   num_photos = dataset.num_samples if keep is None else len(keep)
@@ -130,7 +128,7 @@ def build_graph(dataset: Any, info: run_info.RunInfo, batch_size: int,
   return EvaluationGraph(
       photos=batch,
       images=images,
-      features=end_points[network.features],
+      features=nets_factory.get_head_input(info.model_name, end_points),
       outputs=outputs,
       initializer=iterator.initializer,
       savers={},

@@ -62,7 +62,8 @@ class Cut(NamedTuple):
 
 def find_cut(images: tf.Tensor, outputs: Sequence[tf.Tensor],
              trained_variables: Iterable[tf.Variable],
-             within: Optional[Container[str]] = None) -> Cut:
+             within: Optional[Container[str]] = None,
+             ends: Container[str] = ()) -> Cut:
   """Returns the last tensors whose rows depend on one photo alone.
 
   They do not depend on trained variables, random operations or statistics of
@@ -76,6 +77,7 @@ def find_cut(images: tf.Tensor, outputs: Sequence[tf.Tensor],
     trained_variables: variables that training changes.
     within: names of the operations that may belong to the backbone: those that
       another graph of the network also has. None: all.
+    ends: names of operations after which nothing belongs to the backbone.
 
   Returns:
     A Cut.
@@ -88,7 +90,7 @@ def find_cut(images: tf.Tensor, outputs: Sequence[tf.Tensor],
     raise InputError('the batch size of the images must be unknown, got the '
                      'shape %s' % images.shape)
   order = ancestors(outputs)
-  kinds = _kinds(images, order, {v.op for v in trained_variables}, within)
+  kinds = _kinds(images, order, {v.op for v in trained_variables}, within, ends)
   features: Dict[str, tf.Tensor] = {}
   shapes: Dict[str, tf.Tensor] = {}
   for op in order:
@@ -138,7 +140,7 @@ def ancestors(outputs: Iterable[tf.Tensor],
   return order
 
 
-def _kinds(images, order, trained, within):
+def _kinds(images, order, trained, within, ends):
   """Returns {operation: what its outputs depend on}."""
   kinds = {}
   for op in order:
@@ -152,8 +154,9 @@ def _kinds(images, order, trained, within):
       if _HEAD in {kinds.get(before) for before in op.control_inputs}:
         inputs.add(_HEAD)
       kinds[op] = _kind(op, inputs)
-      if (kinds[op] == _BACKBONE and within is not None and
-          op.name not in within):
+      if kinds[op] == _BACKBONE and (
+          within is not None and op.name not in within or
+          any(tensor.op.name in ends for tensor in op.inputs)):
         kinds[op] = _HEAD
   return kinds
 

@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from common.errors import unknown_name
 from compat import slim, tf
+from nets import layers_head
 from nets.network_types import image_size
 from nets.networks import (
   NETWORKS,
@@ -45,7 +46,8 @@ def get_network(name: str) -> Network:
 
 def get_network_fn(name: str, num_classes: Optional[int],
                    weight_decay: float = 0.0,
-                   is_training: bool = False) -> Callable:
+                   is_training: bool = False,
+                   head: Optional[layers_head.Head] = None) -> Callable:
   """Returns a function that builds a network under its own arg scope.
 
   Args:
@@ -53,6 +55,9 @@ def get_network_fn(name: str, num_classes: Optional[int],
     num_classes: number of classes; 0 or None: the network returns features.
     weight_decay: factor of the L2 loss of the weights.
     is_training: whether the network is built for training.
+    head: the head whose logits are returned; None: the network's own. With one,
+      the end points have layers_head.FEATURES too, and 'Logits' and
+      'Predictions' are those of the head.
 
   Returns:
     `network_fn(images, **kwargs)` that returns `(logits, end_points)`; further
@@ -69,10 +74,42 @@ def get_network_fn(name: str, num_classes: Optional[int],
   def network_fn(images: tf.Tensor, **kwargs: Any) -> Any:
     # Made here and not outside, because it holds the caller's arg scopes too.
     with slim.arg_scope(row.arg_scope(weight_decay=weight_decay)):
-      return row.function(images, num_classes, is_training=is_training,
-                          **kwargs)
+      build = functools.partial(row.function, num_classes=num_classes,
+                                is_training=is_training, **kwargs)
+      logits, end_points = build(images)
+      if head is None:
+        return logits, end_points
+      return _add_head(head, num_classes, row, build, images, end_points)
 
   return network_fn
+
+
+def _add_head(head, num_classes, row, build, images, end_points):
+  """Returns the logits and end points of a network with a Head.
+
+  Args:
+    head: layers_head.Head.
+    num_classes: number of classes.
+    row: Network.
+    build: function of images that returns (logits, end points).
+    images: input of the network.
+    end_points: those of the network.
+  """
+  layers = row.taps + (row.features,)
+  features = layers_head.pool(end_points, layers)
+  if head.flip_average:
+    with tf.variable_scope(tf.get_variable_scope(), reuse=True):
+      _, mirrored = build(tf.reverse(images, [2]))
+    features = (features + layers_head.pool(mirrored, layers)) / 2
+  features = tf.identity(features, layers_head.FEATURES)
+  logits = layers_head.classify(features, num_classes, head)
+  end_points = dict(end_points)
+  end_points.pop('predictions', None)
+  end_points.update({
+      layers_head.FEATURES: features, 'Logits': logits,
+      'Predictions': tf.nn.softmax(
+          logits, name=layers_head.SCOPE + '/Predictions')})
+  return logits, end_points
 
 
 def get_predictions(logits: tf.Tensor,
@@ -122,8 +159,28 @@ def get_features(name: str, end_points: Dict[str, tf.Tensor]) -> tf.Tensor:
     ValueError: no network has this name.
   """
   features = end_points[get_network(name).features]
+  if layers_head.FEATURES in end_points:
+    return layers_head.last_layer(end_points[layers_head.FEATURES],
+                                  features.shape.as_list()[-1])
   return features if features.shape.ndims == 2 else tf.reduce_mean(
       features, [1, 2])
+
+
+def get_head_input(name: str, end_points: Dict[str, tf.Tensor]) -> tf.Tensor:
+  """Returns the tensor that the logits and the features are functions of.
+
+  Args:
+    name: name of the network.
+    end_points: dict of tensors that its network_fn returned.
+
+  Returns:
+    The end point of the network's row, or the pooled layers of a head.
+
+  Raises:
+    ValueError: no network has this name.
+  """
+  return end_points.get(layers_head.FEATURES,
+                        end_points[get_network(name).features])
 
 
 def _checkpoints() -> Iterator[Tuple[str, Tuple[Checkpoint, ...]]]:
@@ -175,7 +232,7 @@ def describe(name: str) -> Dict[str, Any]:
   facts = {'name': name, 'image_size': row.image_size,
            'channels': row.channels, 'preprocessing': row.preprocessing,
            'classifier_scopes': list(row.classifier_scopes),
-           'features': row.features}
+           'features': row.features, 'taps': list(row.taps)}
   facts.update(row.cost._asdict() if row.cost else
                dict.fromkeys(Cost._fields))
   facts['checkpoints'] = [

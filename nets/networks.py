@@ -81,6 +81,9 @@ class Network(NamedTuple):
   classifier_scopes: Tuple[str, ...]
   # The end point that feeds the classifier.
   features: str
+  # End points before that, spread over the last third of the network, which a
+  # head over several layers reads too (nets/layers_head.py).
+  taps: Tuple[str, ...]
   # None: not counted.
   cost: Optional[Cost] = None
   # First the one that the network's name stands for.
@@ -111,89 +114,112 @@ def _by_size(
 
 
 def _network(function: Any, arg_scope: Callable, preprocessing: str,
-             classifier_scopes: Tuple[str, ...], features: str, cost: Cost,
-             *checkpoints: Checkpoint, channels: int = 3,
+             classifier_scopes: Tuple[str, ...], features: str,
+             taps: Tuple[str, ...], cost: Cost, *checkpoints: Checkpoint,
+             channels: int = 3,
              image_size: Optional[int] = None) -> Network:
   return Network(function, arg_scope, preprocessing,
                  image_size or function.default_image_size, channels,
-                 classifier_scopes, features, cost, checkpoints)
+                 classifier_scopes, features, taps, cost, checkpoints)
 
 
-def _plain(function, arg_scope, cost, *checkpoints):
+def _plain(function, arg_scope, tap, cost, *checkpoints):
   name = function.__name__
   return _network(function, arg_scope, 'vgg', (name + '/fc8',), name + '/fc7',
+                  tuple(name + layer for layer in (tap, '/pool5', '/fc6')),
                   cost, *checkpoints)
 
 
+def _resnet_taps(name, block):
+  return ('%s/block3' % name, '%s/block4/unit_1/%s' % (name, block),
+          '%s/block4/unit_2/%s' % (name, block))
+
+
 def _resnet_v1(function, cost, *checkpoints):
+  name = function.__name__
   return _network(function, resnet_v1.resnet_arg_scope, 'vgg',
-                  (function.__name__ + '/logits',), 'global_pool', cost,
-                  *checkpoints)
+                  (name + '/logits',), 'global_pool',
+                  _resnet_taps(name, 'bottleneck_v1'), cost, *checkpoints)
 
 
 def _resnet_v2(function, cost, *checkpoints):
   # By slim's README, the published checkpoints need Inception preprocessing and
   # 299 x 299; slim's own default size is 224.
+  name = function.__name__
   return _network(function, resnet_v2.resnet_arg_scope, 'inception',
-                  (function.__name__ + '/logits',), 'global_pool', cost,
-                  *checkpoints, image_size=299)
+                  (name + '/logits',), 'global_pool',
+                  _resnet_taps(name, 'bottleneck_v2'), cost, *checkpoints,
+                  image_size=299)
 
 
 def _mobilenet_v1(function, cost, width, accuracies):
   return _network(function, mobilenet_v1.mobilenet_v1_arg_scope, 'inception',
-                  ('MobilenetV1/Logits',), 'AvgPool_1a', cost,
+                  ('MobilenetV1/Logits',), 'AvgPool_1a',
+                  tuple('Conv2d_%d_pointwise' % layer
+                        for layer in (9, 10, 11, 12)), cost,
                   *_by_size('mobilenet_v1_' + width, _MOBILENET_V1, accuracies))
 
 
 def _mobilenet_v2(function, cost, width, accuracies):
   return _network(function, mobilenet_v2.training_scope, 'inception',
-                  ('MobilenetV2/Logits',), 'global_pool', cost,
+                  ('MobilenetV2/Logits',), 'global_pool',
+                  ('layer_13/depthwise_output', 'layer_15/depthwise_output',
+                   'layer_17/depthwise_output', 'layer_18/output'), cost,
                   *_by_size('mobilenet_v2_' + width, _MOBILENET_V2, accuracies))
 
 
-def _nasnet(function, arg_scope, preprocessing, aux_scope, cost, *checkpoints):
+def _nasnet(function, arg_scope, preprocessing, aux_scope, cells, cost,
+            *checkpoints):
   # The scopes of NASNets do not begin with the name of the network.
   return _network(function, arg_scope, preprocessing,
-                  ('final_layer', aux_scope), 'global_pool', cost, *checkpoints)
+                  ('final_layer', aux_scope), 'global_pool',
+                  tuple('Cell_%d' % cell for cell in cells), cost, *checkpoints)
 
 
 NETWORKS = {
     'alexnet_v2': _plain(
         alexnet.alexnet_v2, alexnet.alexnet_v2_arg_scope,
-        Cost(1000, 50303912, 736555776)),
+        '/conv4', Cost(1000, 50303912, 736555776)),
     'cifarnet': _network(
         cifarnet.cifarnet, cifarnet.cifarnet_arg_scope, 'cifarnet',
-        ('CifarNet/logits',), 'fc4', Cost(10, 1756426, 32778112)),
+        ('CifarNet/logits',), 'fc4', ('pool2', 'fc3'),
+        Cost(10, 1756426, 32778112)),
     'inception_v1': _network(
         inception.inception_v1, inception.inception_v1_arg_scope, 'inception',
         ('InceptionV1/Logits',), 'AvgPool_0a_7x7',
+        ('Mixed_4d', 'Mixed_4e', 'Mixed_4f', 'Mixed_5b'),
         Cost(1001, 6618649, 1498377216),
         _dated('inception_v1', '2016_08_28', 69.8, 89.6)),
     'inception_v2': _network(
         inception.inception_v2, inception.inception_v2_arg_scope, 'inception',
         ('InceptionV2/Logits',), 'AvgPool_1a',
+        ('Mixed_4d', 'Mixed_4e', 'Mixed_5a', 'Mixed_5b'),
         Cost(1001, 11179361, 1934858240),
         _dated('inception_v2', '2016_08_28', 73.9, 91.8)),
     'inception_v3': _network(
         inception.inception_v3, inception.inception_v3_arg_scope, 'inception',
         ('InceptionV3/Logits', 'InceptionV3/AuxLogits'), 'PreLogits',
+        ('Mixed_6c', 'Mixed_6e', 'Mixed_7a', 'Mixed_7b'),
         Cost(1001, 23819401, 5713218144),
         _dated('inception_v3', '2016_08_28', 78.0, 93.9)),
     'inception_v4': _network(
         inception.inception_v4, inception.inception_v4_arg_scope, 'inception',
         ('InceptionV4/Logits', 'InceptionV4/AuxLogits'), 'PreLogitsFlatten',
+        ('Mixed_6h', 'Mixed_7a', 'Mixed_7b', 'Mixed_7c'),
         Cost(1001, 42649769, 12253976160),
         _dated('inception_v4', '2016_09_09', 80.2, 95.2)),
     'inception_resnet_v2': _network(
         inception.inception_resnet_v2, inception.inception_resnet_v2_arg_scope,
         'inception',
         ('InceptionResnetV2/Logits', 'InceptionResnetV2/AuxLogits'),
-        'PreLogitsFlatten', Cost(1001, 55814729, 13155795552),
+        'PreLogitsFlatten',
+        ('Mixed_6a', 'PreAuxLogits', 'Mixed_7a'),
+        Cost(1001, 55814729, 13155795552),
         _dated('inception_resnet_v2', '2016_08_30', 80.4, 95.3,
                'inception_resnet_v2_2016_08_30.ckpt')),
     'lenet': _network(
         lenet.lenet, lenet.lenet_arg_scope, 'lenet', ('LeNet/fc4',), 'fc3',
-        Cost(10, 3274634, 13883904), channels=1),
+        ('pool2',), Cost(10, 3274634, 13883904), channels=1),
     'mobilenet_v1': _mobilenet_v1(
         mobilenet_v1.mobilenet_v1, Cost(1001, 4233001, 568741376), '1.0', {
             224: (70.9, 89.9), 192: (70.0, 89.2), 160: (68.0, 87.7),
@@ -224,25 +250,25 @@ NETWORKS = {
     # Trained with padded random crops and flips, as in 'cifarnet'.
     'nasnet_cifar': _nasnet(
         nasnet.build_nasnet_cifar, nasnet.nasnet_cifar_arg_scope, 'cifarnet',
-        'aux_11', Cost(10, 3346538, 544333312)),
+        'aux_11', (11, 13, 15, 16), Cost(10, 3346538, 544333312)),
     'nasnet_mobile': _nasnet(
         nasnet.build_nasnet_mobile, nasnet.nasnet_mobile_arg_scope,
-        'inception', 'aux_7', Cost(1001, 5291035, 563639872),
+        'inception', 'aux_7', (5, 7, 9, 10), Cost(1001, 5291035, 563639872),
         _dated('nasnet-a_mobile', '04_10_2017', 74.0, 91.6, 'model.ckpt')),
     'nasnet_large': _nasnet(
         nasnet.build_nasnet_large, nasnet.nasnet_large_arg_scope, 'inception',
-        'aux_11', Cost(1001, 88757183, 23783418690),
+        'aux_11', (11, 15), Cost(1001, 88757183, 23783418690),
         _dated('nasnet-a_large', '04_10_2017', 82.7, 96.2, 'model.ckpt')),
     'overfeat': _plain(
         overfeat.overfeat, overfeat.overfeat_arg_scope,
-        Cost(1000, 145704424, 2647011328)),
+        '/conv4', Cost(1000, 145704424, 2647011328)),
     'pnasnet_large': _nasnet(
         pnasnet.build_pnasnet_large, pnasnet.pnasnet_large_arg_scope,
-        'inception', 'aux_7', Cost(1001, 86061989, 24937400112),
+        'inception', 'aux_7', (7, 9), Cost(1001, 86061989, 24937400112),
         _dated('pnasnet-5_large', '2017_12_13', 82.9, 96.2, 'model.ckpt')),
     'pnasnet_mobile': _nasnet(
         pnasnet.build_pnasnet_mobile, pnasnet.pnasnet_mobile_arg_scope,
-        'inception', 'aux_5', Cost(1001, 5065568, 587294280),
+        'inception', 'aux_5', (3, 5, 7), Cost(1001, 5065568, 587294280),
         _dated('pnasnet-5_mobile', '2017_12_13', 74.2, 91.9, 'model.ckpt')),
     'resnet_v1_50': _resnet_v1(
         resnet_v1.resnet_v1_50, Cost(1000, 25557032, 3482255360),
@@ -267,12 +293,15 @@ NETWORKS = {
     'resnet_v2_200': _resnet_v2(
         resnet_v2.resnet_v2_200, Cost(1001, 64728169, 26645934848)),
     'vgg_a': _plain(
-        vgg.vgg_a, vgg.vgg_arg_scope, Cost(1000, 132863336, 7609090048)),
+        vgg.vgg_a, vgg.vgg_arg_scope, '/pool4',
+        Cost(1000, 132863336, 7609090048)),
     'vgg_16': _plain(
-        vgg.vgg_16, vgg.vgg_arg_scope, Cost(1000, 138357544, 15470264320),
+        vgg.vgg_16, vgg.vgg_arg_scope, '/pool4',
+        Cost(1000, 138357544, 15470264320),
         _dated('vgg_16', '2016_08_28', 71.5, 89.8)),
     'vgg_19': _plain(
-        vgg.vgg_19, vgg.vgg_arg_scope, Cost(1000, 143667240, 19632062464),
+        vgg.vgg_19, vgg.vgg_arg_scope, '/pool4',
+        Cost(1000, 143667240, 19632062464),
         _dated('vgg_19', '2016_08_28', 71.1, 89.8)),
 }
 

@@ -113,8 +113,7 @@ def _rest_of_network(run, names):
   network = nets_factory.get_network(run.model_name)
   images = tf.placeholder(tf.float32, [
       None, run.image_size, run.image_size, network.channels])
-  logits, end_points = nets_factory.get_network_fn(
-      run.model_name, num_classes=len(run.labels), is_training=False)(images)
+  logits, end_points = run_info.network_fn(run)(images)
   outputs = {'values': nets_factory.get_features(run.model_name, end_points),
              'logits': logits}
   graph = tf.get_default_graph()

@@ -32,6 +32,7 @@ from common import files, folders, locks
 from common.errors import InputError
 from compat import tf
 from datasets.records import tfrecord_file
+from nets import nets_factory
 from runs import run_info
 
 _KEY_FILE = 'key.json'
@@ -160,8 +161,13 @@ def facts_of_run(info: run_info.RunInfo) -> Dict[str, Any]:
   Args:
     info: RunInfo.
   """
-  return dict(network=info.model_name, preprocessing=info.preprocessing_name,
-              image_size=info.image_size, labels_offset=info.labels_offset)
+  facts: Dict[str, Any] = dict(
+      network=info.model_name, preprocessing=info.preprocessing_name,
+      image_size=info.image_size, labels_offset=info.labels_offset)
+  if run_info.head_of(info):
+    facts.update(taps=list(nets_factory.get_network(info.model_name).taps),
+                 flip_average=info.flip_average)
+  return facts
 
 
 class FeatureCache:
@@ -186,6 +192,11 @@ class FeatureCache:
     text = json.dumps(self._key, sort_keys=True)
     self.folder = os.path.join(
         parent, hashlib.sha256(text.encode()).hexdigest()[:16])
+
+  @property
+  def records(self) -> Optional[str]:
+    """Fingerprint of the records of the photos."""
+    return self._key.get('records')
 
   @property
   def num_rows(self) -> int:

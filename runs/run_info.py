@@ -11,6 +11,7 @@ from typing import Callable, List, NamedTuple, Optional
 from common import files
 from common.errors import InputError, name_some
 from compat import slim, tf
+from nets import layers_head, nets_factory
 from runs import checkpoints, run_list
 
 FILE_NAME = run_list.INFO_FILE
@@ -19,6 +20,8 @@ FILE_NAME = run_list.INFO_FILE
 BEST_FILE_NAME = run_list.BEST_FILE
 # The flags that the user gave.
 FLAGS_FILE_NAME = 'flags.json'
+# How training of all layers began, after that of the classifier.
+ALL_LAYERS_FILE = 'finetune_all.json'
 
 
 class RunInfo(NamedTuple):
@@ -44,6 +47,30 @@ class RunInfo(NamedTuple):
   # With which its features are computed: float32 or bfloat16; None: with
   # float32.
   precision: Optional[str] = None
+  # One of layers_head.KINDS; None: the network's own classifier.
+  head: Optional[str] = None
+  # Other fields of its layers_head.Head.
+  flip_average: bool = False
+  support_points: int = 0
+
+
+def network_fn(info: RunInfo, weight_decay: float = 0.0,
+               is_training: bool = False) -> Callable:
+  """Returns the function that builds the network of a run, with its head.
+
+  Args:
+    info: RunInfo.
+    weight_decay, is_training: as for nets_factory.get_network_fn, which
+      describes the result.
+  """
+  return nets_factory.get_network_fn(
+      info.model_name, num_classes=len(info.labels), weight_decay=weight_decay,
+      is_training=is_training, head=head_of(info))
+
+
+def head_of(info: RunInfo) -> Optional[layers_head.Head]:
+  """Returns the Head of a run; None: the network's own classifier."""
+  return layers_head.make(info.head, info.flip_average, info.support_points)
 
 
 def path(train_dir: str) -> str:
@@ -89,6 +116,19 @@ def is_best(prefix: str) -> bool:
   train_dir, name = os.path.split(folder)
   return (os.path.exists(os.path.join(folder, BEST_FILE_NAME)) or
           name == checkpoints.BEST_DIR and os.path.exists(path(train_dir)))
+
+
+def is_chosen_by_validation(prefix: str) -> bool:
+  """Whether the validation photos chose a checkpoint among others.
+
+  They do not choose a head that is fitted exactly, unless all layers were
+  trained after it.
+  """
+  folder = os.path.dirname(os.path.abspath(prefix))
+  info = load(folder)
+  return is_best(prefix) and (
+      info is None or head_of(info) is None or
+      os.path.exists(os.path.join(os.path.dirname(folder), ALL_LAYERS_FILE)))
 
 
 def labels_of(dataset: slim.dataset.Dataset, labels_offset: int) -> List[str]:

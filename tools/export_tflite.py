@@ -121,7 +121,8 @@ def main(_: List[str]) -> None:
   with tf.Graph().as_default():
     built = inference_graph.build(
         run.model_name, run.labels, run.image_size, run.preprocessing_name,
-        batch_size=1, labels_offset=run.labels_offset)
+        batch_size=1, labels_offset=run.labels_offset,
+        head=run_info.head_of(run))
     graph_def = inference_graph.freeze(built, prefix, decay)
   content = tflite.convert(graph_def)
   info = graph_info.require(graph_def)

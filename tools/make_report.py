@@ -155,8 +155,10 @@ def how_chosen(checkpoint: str, train_dir: str,
     train_dir: folder of the run.
     split: the name for the photos in the text.
   """
-  if run_info.is_best(checkpoint):
+  if run_info.is_chosen_by_validation(checkpoint):
     return 'the checkpoint is the one that was best on %s photos' % split
+  if run_info.is_best(checkpoint):
+    return None
   if os.path.exists(os.path.join(train_dir, validation_history.FILE_NAME)):
     return 'training ended by its accuracy on %s photos' % split
   return None

@@ -100,6 +100,8 @@ class TrainConfig(NamedTuple):
   moving_average_decay: Optional[float]  # None: no averages are kept.
   batch_norm_decay: Optional[float]  # None: graph.py decides.
   train_frozen_batch_norm: bool  # Frozen batch norm is in training mode.
+  head: str  # One of start.HEADS.
+  flip_average: bool  # Whether features are averaged over the mirror image.
   cache_features: bool  # Whether to train on cached features of the backbone.
   cache_views: int  # Augmented views of each photo that are cached too.
   feature_cache_dir: Optional[str]  # None: next to the records.

@@ -14,10 +14,10 @@ from typing import NamedTuple
 from common import files
 from common.errors import InputError
 from compat import slim, tf
-from runs import checkpoints
+from runs import checkpoints, run_info
 from training import head_graph, plain_run, start
 
-_FILE_NAME = 'finetune_all.json'
+_FILE_NAME = run_info.ALL_LAYERS_FILE
 
 _FIRST_CHECKPOINT = 'model-all.ckpt'
 

@@ -85,9 +85,8 @@ def build(config: TrainConfig, dataset: slim.dataset.Dataset,
       next_batch = _photos(config, dataset, info, network).get_next
     if config.mixup_alpha:
       next_batch = _mixing(next_batch, config.mixup_alpha, len(info.labels))
-  network_fn = nets_factory.get_network_fn(
-      info.model_name, num_classes=len(info.labels),
-      weight_decay=config.optimizer.weight_decay, is_training=True)
+  network_fn = run_info.network_fn(info, config.optimizer.weight_decay,
+                                   is_training=True)
   clone_fn = _clone_fn(network_fn, next_batch, devices, config, info)
   policy = _batch_norm_policy(config, info, trainable_scopes, freeze_batch_norm)
   with slim.arg_scope([batch_norm], **policy), (

@@ -19,7 +19,7 @@ from typing import (
 from common.errors import InputError
 from compat import slim, tf
 from datasets import input_pipeline
-from nets import frozen_backbone, nets_factory
+from nets import frozen_backbone, layers_head, nets_factory
 from preprocessing import preprocessing_factory
 from runs import run_info
 from training import graph as training_graph
@@ -111,7 +111,8 @@ def build(config: TrainConfig, datasets: Mapping[str, slim.dataset.Dataset],
   try:
     cut = frozen_backbone.find_cut(
         images, tf.losses.get_losses(),
-        warm_start.variables_to_train(trainable_scopes), within=twin.op_names)
+        warm_start.variables_to_train(trainable_scopes), within=twin.op_names,
+        ends=[layers_head.FEATURES])
   except InputError as error:
     raise InputError('--cache_features: %s; give --trainable_scopes, or '
                      '--nocache_features' % error)

@@ -78,8 +78,7 @@ class HeadStep(loop.TrainStep):
   def begin(self, session: tf.Session) -> None:
     """Computes the missing features."""
     if self._is_over():
-      tf.logging.info('Nothing to do: %s; --early_stop_evals=0 continues',
-                      self._history.describe())
+      tf.logging.info('Nothing to do: %s', self._describe_end())
       return
     caches = self._caches
     for split, cache in caches.items():
@@ -150,6 +149,9 @@ class HeadStep(loop.TrainStep):
         self._config.mixup_alpha, self._random)
     return {**self._graph.backbone.cut.feed(features),
             self._graph.targets: targets}
+
+  def _describe_end(self):
+    return self._history.describe() + '; --early_stop_evals=0 continues'
 
   def _is_over(self):
     return self._history.is_over(self._config.early_stop_evals)

@@ -7,7 +7,7 @@ from common.errors import InputError
 from compat import tf
 from runs import feature_cache, run_info
 from runtime import forward_pass
-from training import head_graph, head_loop, loop, start
+from training import exact_head, head_graph, head_loop, loop, start
 
 
 def train(run: start.Run) -> bool:
@@ -64,9 +64,15 @@ def train(run: start.Run) -> bool:
         save_summaries_secs=config.save_summaries_secs,
         save_interval_secs=config.save_interval_secs,
         session_config=run.session_config,
-        make_step=lambda stop: head_loop.HeadStep(
-            stop, graph, open_caches, history, config))
+        make_step=lambda stop: _make_step(run, stop, graph, open_caches,
+                                          history))
   return finished
+
+
+def _make_step(run, stop, graph, open_caches, history):
+  if run.info.head is None:
+    return head_loop.HeadStep(stop, graph, open_caches, history, run.config)
+  return exact_head.ExactHeadStep(stop, graph, open_caches, history, run)
 
 
 def _open_caches(run, graph, make_caches, session):

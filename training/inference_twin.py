@@ -13,7 +13,7 @@ from typing import Any, Iterable, Optional, Sequence
 import numpy as np
 
 from compat import tf
-from nets import frozen_backbone, nets_factory
+from nets import frozen_backbone, layers_head, nets_factory
 from runs import checkpoints, run_info
 
 
@@ -39,9 +39,10 @@ class InferenceTwin:
     with self._graph.as_default():
       self._images = tf.placeholder(tf.float32, [
           None, info.image_size, info.image_size, network.channels], 'images')
-      self._logits, _ = nets_factory.get_network_fn(
-          info.model_name, num_classes=len(info.labels),
-          is_training=False)(self._images)
+      self._logits, end_points = run_info.network_fn(info)(self._images)
+      self._features = end_points.get(layers_head.FEATURES)
+      # Of the last layer, in features.
+      self.last_size = end_points[network.features].shape.as_list()[-1]
       self._restores = checkpoints.variables_to_restore(moving_average_decay)
     self.op_names = {op.name for op in self._graph.get_operations()}
     self._start = [self._images.name]
@@ -93,8 +94,19 @@ class InferenceTwin:
     Args:
       batches: iterable of lists of arrays, one per name of `start_from`.
     """
+    return self._run(self._logits, batches)
+
+  def features(self, batches: Iterable[Sequence[np.ndarray]]) -> np.ndarray:
+    """Returns the pooled layers of a layers_head: `[n, features]` float32.
+
+    Args:
+      batches: as for `logits`.
+    """
+    return self._run(self._features, batches)
+
+  def _run(self, output, batches):
     return np.concatenate([
-        self._session.run(self._logits, {
+        self._session.run(output, {
             tensor: value for tensor, value in zip(self._inputs, batch)
             if tensor is not None})
         for batch in batches])

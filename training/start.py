@@ -7,13 +7,17 @@ from typing import Dict, List, NamedTuple, Optional
 from common import files
 from common.errors import InputError
 from compat import slim, tf
-from nets import nets_factory
+from nets import layers_head, nets_factory
 from preprocessing import preprocessing_factory
 from runs import checkpoints, feature_cache, run_info
 from runtime import forward_pass
 from training import gradient_precision, warm_start
 from training.config import TrainConfig
 from training.validation_history import ValidationHistory
+
+# Chooses the head by what else is trained, or by the run that is resumed.
+AUTO = 'auto'
+HEADS = layers_head.KINDS + (AUTO,)
 
 
 class Run(NamedTuple):
@@ -48,13 +52,13 @@ def make_run(config: TrainConfig, datasets: Dict[str, slim.dataset.Dataset],
     InputError: a flag is wrong, or the train directory holds another run.
   """
   network = nets_factory.get_network(config.model_name)
-  exclude, train = _scopes(config.checkpoint, network)
   info = _run_info(config, datasets['train'], network, session_config)
+  exclude, train = _scopes(config.checkpoint, network, info.head)
   return Run(config, datasets, info, network, exclude, train, is_chief,
              session_config)
 
 
-def _scopes(config, network):
+def _scopes(config, network, head):
   """Returns the scopes not to read from a checkpoint and those to train."""
   exclude = warm_start.split_scopes(config.checkpoint_exclude_scopes)
   train = warm_start.split_scopes(config.trainable_scopes)
@@ -65,6 +69,9 @@ def _scopes(config, network):
       # The first is the classifier's, the others are auxiliary.
       train = list(network.classifier_scopes if config.has_aux_loss() else
                    network.classifier_scopes[:1])
+  if head:
+    exclude.append(layers_head.SCOPE)
+    train = [layers_head.SCOPE]
   return exclude, train
 
 
@@ -84,7 +91,8 @@ def _run_info(config, dataset, network, session_config):
       dataset_dir=os.path.abspath(config.dataset_dir),
       moving_average_decay=config.moving_average_decay,
       checkpoint_path=config.checkpoint.checkpoint_path or None,
-      precision=_precision(config, forward_options(config, session_config)))
+      precision=_precision(config, forward_options(config, session_config)),
+      **_head_fields(config, dataset))
   preprocessing_factory.get_preprocessing(info.preprocessing_name, True)
   old = run_info.load(config.train_dir)
   if old is None or checkpoints.newest(config.train_dir) is None:
@@ -92,6 +100,8 @@ def _run_info(config, dataset, network, session_config):
   _check_same_run(config.train_dir, old, info)
   if config.precision == forward_pass.AUTO:
     info = info._replace(precision=old.precision)
+  if info.head:
+    info = info._replace(support_points=old.support_points)
   before, now = (fact.precision or forward_pass.FLOAT32 for fact in (old, info))
   # Only cached features depend on it; weights are float32 in any case.
   if before != now and (config.cache_features or
@@ -100,6 +110,49 @@ def _run_info(config, dataset, network, session_config):
         '%s holds a run with --precision=%s, now it is %s; give another '
         '--train_dir, or omit the flag' % (config.train_dir, before, now))
   return info._replace(checkpoint_path=old.checkpoint_path)
+
+
+def _head_fields(config, dataset):
+  """Returns the fields of RunInfo about the head."""
+  reasons = _reasons_against_layers(config)
+  kind, flip_average = config.head, config.flip_average
+  if kind == AUTO:
+    kind = layers_head.LOGITS if reasons else layers_head.LAYERS
+    old = run_info.load(config.train_dir)
+    if old is not None and checkpoints.newest(config.train_dir):
+      kind, flip_average = old.head or layers_head.LOGITS, old.flip_average
+  if kind == layers_head.LOGITS:
+    if flip_average:
+      raise InputError('--flip_average needs --head=layers or '
+                       '--head=layers+kernel, got --head=%s' % config.head)
+    return {}
+  if kind == layers_head.KERNEL and config.cache_views:
+    reasons.append('--cache_views=%d' % config.cache_views)
+  if reasons:
+    raise InputError(
+        '--head=%s is fitted to cached features of a network that stays as it '
+        'is; it cannot be used with %s' % (kind, ', '.join(reasons)))
+  head = layers_head.make(kind, flip_average, min(
+      dataset.num_samples, layers_head.MAX_SUPPORT_POINTS))
+  return dict(head=kind, flip_average=flip_average,
+              support_points=head.support_points)
+
+
+def _reasons_against_layers(config):
+  """Returns the flags with which a head over layers cannot be fitted."""
+  checkpoint = config.checkpoint
+  reasons = []
+  if not config.cache_features:
+    reasons.append('--nocache_features')
+  if not checkpoint.train_classifier_only:
+    reasons.append('--notrain_classifier_only')
+  if checkpoint.trainable_scopes is not None:
+    reasons.append('--trainable_scopes=%s' % checkpoint.trainable_scopes)
+  if checkpoint.train_aux_classifier:
+    reasons.append('--train_aux_classifier')
+  if config.mixup_alpha:
+    reasons.append('--mixup_alpha=%g' % config.mixup_alpha)
+  return reasons
 
 
 def _precision(config, options):
@@ -123,7 +176,8 @@ def _check_same_run(train_dir, old, info):
   for field, flag in (('model_name', 'model_name'),
                       ('labels_offset', 'labels_offset'),
                       ('image_size', 'train_image_size'),
-                      ('preprocessing_name', 'preprocessing_name')):
+                      ('preprocessing_name', 'preprocessing_name'),
+                      ('head', 'head'), ('flip_average', 'flip_average')):
     before, now = getattr(old, field), getattr(info, field)
     if before != now:
       raise InputError(

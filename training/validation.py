@@ -39,13 +39,15 @@ class Validation:
     self._train_losses.append(float(loss))
 
   def evaluate(self, session: tf.Session, step: int,
-               writer: tf.summary.FileWriter) -> None:
+               writer: tf.summary.FileWriter,
+               is_best: Optional[bool] = None) -> None:
     """Evaluates the validation photos; keeps the checkpoint if it is the best.
 
     Args:
       session: of the run.
       step: its global step.
       writer: tf.summary.FileWriter of the run.
+      is_best: whether this is the best checkpoint; None: by its results.
     """
     self._twin.load(session)
     labels = []
@@ -65,7 +67,7 @@ class Validation:
     if self._train_losses:
       train_loss = float(np.mean(self._train_losses))
       self._train_losses = []
-    self._history.add(session, step, accuracy, loss, train_loss)
+    self._history.add(session, step, accuracy, loss, train_loss, is_best)
 
 
 def measure(logits: np.ndarray, labels: np.ndarray) -> Tuple[float, float]:

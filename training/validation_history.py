@@ -84,7 +84,8 @@ class ValidationHistory:
     return sum(line['step'] > since for line in self._lines)
 
   def add(self, session: tf.Session, step: int, accuracy: float, loss: float,
-          train_loss: Optional[float] = None) -> None:
+          train_loss: Optional[float] = None,
+          is_best: Optional[bool] = None) -> None:
     """Records an evaluation, and saves the checkpoint if it is the best.
 
     Args:
@@ -93,6 +94,8 @@ class ValidationHistory:
       accuracy: share of the validation photos.
       loss: mean cross entropy of the validation photos.
       train_loss: mean loss of the steps since the last evaluation, if known.
+      is_best: whether this is the best checkpoint; the first one always is.
+        None: by its results.
     """
     line = {'step': int(step), 'accuracy': accuracy, 'loss': loss}
     if train_loss is not None:
@@ -101,7 +104,8 @@ class ValidationHistory:
     files.write_text(self._path, ''.join(json.dumps(line) + '\n'
                                          for line in self._lines))
     best = self._best
-    if best is None or _rank(line) > _rank(best):
+    if best is None or (
+        _rank(line) > _rank(best) if is_best is None else is_best):
       self._save(session, line)
       best = line
     tf.logging.info(

@@ -204,6 +204,12 @@ def _training(facts):
              'checkpoint)')]
   rows = [('Started from', os.path.basename(run.checkpoint_path)
            if run.checkpoint_path else 'random weights')]
+  if run.head:
+    rows.append(('Head', '%s, fitted exactly to the features of several layers'
+                 '; its regularization was chosen by cross-validation on the '
+                 'training photos%s' % (
+                     run.head, '; features are averaged over the photo and its '
+                     'mirror image' if run.flip_average else '')))
   if facts.is_best:
     rows.append(('Checkpoint', 'the most accurate one on the validation '
                  'photos'))

@@ -204,7 +204,8 @@ class Classifier:
       info = inference_graph.build(model_name, labels, image_size,
                                    preprocessing_name, input_kind='encoded',
                                    temperature=temperature, bank=bank,
-                                   precision=run.precision if run else None)
+                                   precision=run.precision if run else None,
+                                   head=run_info.head_of(run) if run else None)
       graph_def = inference_graph.freeze(info, prefix, moving_average_decay)
     return cls(graph_def, info, batch_size, temperature is not None,
                num_nearest, options)

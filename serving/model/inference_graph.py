@@ -16,7 +16,7 @@ from common import checkpoint_files
 from common.errors import InputError
 from compat import tf
 from datasets import input_pipeline
-from nets import nets_factory
+from nets import layers_head, nets_factory
 from ood import graph_nodes
 from preprocessing import preprocessing_factory
 from runs import checkpoints
@@ -35,8 +35,8 @@ def build(model_name: str, labels: Sequence[str],
           preprocessing_name: Optional[str] = None, input_kind: str = 'float',
           batch_size: Optional[int] = None, is_training: bool = False,
           labels_offset: int = 0, temperature: Optional[float] = None,
-          bank: Any = None,
-          precision: Optional[str] = None) -> graph_info.GraphInfo:
+          bank: Any = None, precision: Optional[str] = None,
+          head: Optional[layers_head.Head] = None) -> graph_info.GraphInfo:
   """Builds a network from its node `input` to its class scores.
 
   Args:
@@ -53,6 +53,7 @@ def build(model_name: str, labels: Sequence[str],
     bank: reference_bank.Bank; adds the nodes of ood.graph_nodes. None: without
       them.
     precision: of the run's forward passes; only stored.
+    head: the Head of the run; None: the network's own classifier.
 
   Returns:
     GraphInfo with `checkpoint` None. Nodes are in the default graph and keep
@@ -78,7 +79,8 @@ def build(model_name: str, labels: Sequence[str],
     images = photos_to_images(inputs, preprocessing_name, size, row.channels,
                               batch_size)
   network_fn = nets_factory.get_network_fn(
-      model_name, num_classes=len(labels), is_training=is_training)
+      model_name, num_classes=len(labels), is_training=is_training,
+      head=head)
   logits, end_points = network_fn(images)
   predictions = nets_factory.get_predictions(logits, end_points)
   calibrated = None
@@ -93,7 +95,8 @@ def build(model_name: str, labels: Sequence[str],
       labels_offset=labels_offset, image_size=size, channels=row.channels,
       preprocessing_name=preprocessing_name, input=inputs.name,
       input_kind=input_kind, logits=logits.name, predictions=predictions.name,
-      features=end_points[row.features].name, checkpoint=None,
+      features=nets_factory.get_head_input(model_name, end_points).name,
+      checkpoint=None,
       calibrated_predictions=calibrated, temperature=temperature,
       precision=precision, **ood_fields)
 

@@ -1,0 +1,475 @@
+"""Exact fit of a head over layers: regression with L2 regularization.
+
+  table = exact_fit.make_table(features, last_size, labels, num_classes)
+  choice = exact_fit.choose(table)
+  linear = exact_fit.fit_linear(choice.table, choice.l2)
+
+The linear layer is multinomial logistic regression, fitted by L-BFGS until it
+converges. How much it is regularized is chosen by cross-validation on the
+training photos, and so is the scale of the layers below the last one: with few
+photos of a class the last one is worth more. The kernel is ridge regression
+with Gaussian functions of some training photos; its regularization is chosen by
+leave-one-out residuals, which have a closed form (C. Rasmussen and C. Williams:
+Gaussian Processes for Machine Learning, 2006, section 5.4.2).
+"""
+
+import concurrent.futures
+import os
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
+
+import numpy as np
+import threadpoolctl
+from scipy import linalg, optimize, special
+
+from nets import layers_head
+
+# Factors of half the squared length of the weights, relative to the mean loss
+# of a photo; from strong to weak.
+L2_FACTORS = (3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
+
+# Standard deviations of the features of the layers below the last one, relative
+# to those of the last one.
+LOWER_SCALES = (1.0, 0.3, 0.1)
+
+NUM_FOLDS = 5
+
+# Largest gradient component at which a fit ends, in cross-validation and at the
+# end; most iterations.
+_FOLD_TOLERANCE, _TOLERANCE = 3e-4, 1e-5
+_MAX_ITERATIONS = 1000
+
+# Least standard deviation of a feature relative to the largest: one that hardly
+# varies is not scaled up.
+_LEAST_DEVIATION = 1e-3
+
+# Kernel: factors of ridge regression, and gamma times the median squared
+# distance of two photos.
+_RIDGES = (1.0, 0.3, 0.1, 0.03)
+_GAMMAS = (0.5, 1.0)
+# Photos whose distances have that median.
+_MEDIAN_PHOTOS = 1000
+# Range of the factor that turns the kernel's regression into logits.
+_SHARPNESS = (0.5, 100.0)
+# The mean with the linear layer is left only for a loss that is lower by this
+# share: residuals of single photos are a little lower than those of folds.
+_LEAST_GAIN = 0.05
+# Added to the diagonal relative to its mean, for Cholesky's decomposition.
+_JITTER = 1e-8
+
+
+class Table(NamedTuple):
+  """Standardized features of the training photos."""
+
+  # [rows, n] float32.
+  features: np.ndarray
+  # [rows, classes] float32, each row sums to 1.
+  targets: np.ndarray
+  # [rows] integers, of the photos.
+  labels: np.ndarray
+  # [rows] float32, weights of the photos in the loss; their mean is 1.
+  weights: np.ndarray
+  # [rows] integers below NUM_FOLDS.
+  folds: np.ndarray
+  # [n] float32 each; features = (square roots - center) * scale.
+  center: np.ndarray
+  scale: np.ndarray
+  # The last columns, which are of the last layer.
+  last_size: int
+  # [rows, m] float32, the features in an orthonormal basis of fewer columns.
+  rotated: np.ndarray
+  # [n, m] float32, that basis; None: `rotated` are the features themselves.
+  basis: Optional[np.ndarray]
+
+
+class Choice(NamedTuple):
+  """Result of the cross-validation."""
+
+  # With the scale of the lower layers that has the lowest loss.
+  table: Table
+  # That scale, and the factor of regularization.
+  lower_scale: float
+  l2: float
+  # (factor, mean log loss, accuracy) from strong regularization to that one.
+  tried: List[Tuple[float, float, float]]
+  # [rows, classes] float32 logits of each photo from the other folds.
+  logits: np.ndarray
+
+
+class Linear(NamedTuple):
+  """A fitted linear layer."""
+
+  # [n, classes] float32.
+  weights: np.ndarray
+  # [classes] float32.
+  biases: np.ndarray
+  # Mean loss with regularization, and accuracy, on the training photos.
+  loss: float
+  accuracy: float
+
+
+def make_table(features: np.ndarray, last_size: int, labels: np.ndarray,
+               num_classes: int, label_smoothing: float = 0.0,
+               class_weights: Optional[np.ndarray] = None) -> Table:
+  """Returns the Table of the training photos.
+
+  Args:
+    features: [rows, n] float32, pooled layers; several rows may belong to the
+      same photo: row r is of photo r modulo the number of photos.
+    last_size: columns of the last layer.
+    labels: [photos] integers.
+    num_classes: number of classes.
+    label_smoothing: share of each label that is spread over all classes.
+    class_weights: [classes] weights in the loss; None: all 1.
+  """
+  roots = layers_head.square_roots(np.asarray(features, np.float32))
+  center = roots.mean(axis=0, dtype=np.float64).astype(np.float32)
+  roots -= center
+  deviation = np.sqrt(np.mean(np.square(roots), axis=0, dtype=np.float64))
+  scale = (1 / np.maximum(deviation, _LEAST_DEVIATION * max(
+      deviation.max(initial=0), 1e-12))).astype(np.float32)
+  roots *= scale
+  views = len(roots) // max(len(labels), 1)
+  rows = np.tile(np.asarray(labels, np.int64), views)
+  targets = np.eye(num_classes, dtype=np.float32)[rows]
+  targets = targets * (1 - label_smoothing) + label_smoothing / num_classes
+  weights = (np.ones(num_classes) if class_weights is None
+             else np.asarray(class_weights))[rows]
+  return Table(roots, targets.astype(np.float32), rows,
+               (weights / weights.mean()).astype(np.float32),
+               np.tile(_assign_folds(labels), views), center, scale,
+               last_size, *_rotate(roots))
+
+
+def _scale_lower(table, factor):
+  """Returns the Table with the lower layers scaled by a factor."""
+  factors = np.ones_like(table.scale)
+  factors[:-table.last_size] = factor
+  features = table.features * factors
+  rotated, basis = _rotate(features)
+  return table._replace(features=features, scale=table.scale * factors,
+                        rotated=rotated, basis=basis)
+
+
+def _assign_folds(labels):
+  """Returns the fold of each photo; each class is spread over all folds."""
+  order = np.random.RandomState(0).permutation(len(labels))
+  order = order[np.argsort(np.asarray(labels)[order], kind='stable')]
+  folds = np.empty(len(labels), np.int64)
+  folds[order] = np.arange(len(labels)) % NUM_FOLDS
+  return folds
+
+
+def choose(table: Table, log: Callable[..., None] = lambda *_: None,
+           stop_requested: Callable[[], bool] = lambda: False
+           ) -> Optional[Choice]:
+  """Chooses scale and regularization of the linear layer by cross-validation.
+
+  For each scale of the lower layers, the factors of regularization are tried
+  from strong to weak, until the loss rises.
+
+  Args:
+    table: Table.
+    log: logs a format and its arguments.
+    stop_requested: function that returns whether to stop.
+
+  Returns:
+    A Choice; None after a stop request.
+  """
+  best = None
+  for scale in LOWER_SCALES:
+    scaled = table if scale == 1 else _scale_lower(table, scale)
+    choice = _choose_l2(scaled, scale, log, stop_requested)
+    if choice is None:
+      return None
+    if best is None or choice.tried[-1][1] < best.tried[-1][1]:
+      best = choice
+  return best
+
+
+def _choose_l2(table, scale, log, stop_requested):
+  """Returns the Choice among those of one scale."""
+  inside = [table.folds != fold for fold in range(NUM_FOLDS)]
+  inside = [rows for rows in inside if 0 < rows.sum() < len(rows)]
+  start: List[Optional[np.ndarray]] = [None] * len(inside)
+  tried: List[Tuple[float, float, float]] = []
+  best = np.zeros_like(table.targets)
+  for l2 in L2_FACTORS:
+    if stop_requested():
+      return None
+    logits = np.zeros_like(table.targets)
+
+    def fit(fold, l2=l2, logits=logits):
+      rows = inside[fold]
+      start[fold] = _minimize(table.rotated[rows], table.targets[rows],
+                              table.weights[rows], l2, _FOLD_TOLERANCE,
+                              start[fold])
+      logits[~rows] = _logits(table.rotated[~rows],
+                               *_split(start[fold], logits))
+
+    with _one_blas_thread(), concurrent.futures.ThreadPoolExecutor(
+        os.cpu_count()) as executor:
+      list(executor.map(fit, range(len(inside))))
+    loss, accuracy = _measure(logits, table)
+    log('Lower layers times %g, L2 regularization %g: %d folds, loss %.4f, '
+        'accuracy %.4f', scale, l2, len(inside), loss, accuracy)
+    if tried and loss >= min(line[1] for line in tried):
+      break
+    tried.append((l2, loss, accuracy))
+    best = logits
+  return Choice(table, scale, tried[-1][0], tried, best)
+
+
+def fit_linear(table: Table, l2: float,
+               start: Optional[Linear] = None) -> Linear:
+  """Fits the linear layer to all training photos.
+
+  Args:
+    table: Table.
+    l2: regularization factor.
+    start: a Linear to start from.
+  """
+  basis = table.basis
+  first = None
+  if start is not None:
+    weights = start.weights if basis is None else basis.T @ start.weights
+    first = np.concatenate([weights.ravel(), start.biases])
+  with _one_blas_thread():
+    found = _minimize(table.rotated, table.targets, table.weights, l2,
+                      _TOLERANCE, first)
+  weights, biases = _split(found, table.targets)
+  logits = _logits(table.rotated, weights, biases)
+  loss, _ = _loss(logits, table.targets, table.weights)
+  loss += l2 / 2 * float(np.square(weights, dtype=np.float64).sum())
+  if basis is not None:
+    weights = basis @ weights
+  return Linear(weights.astype(np.float32), biases.astype(np.float32), loss,
+                _measure(logits, table)[1])
+
+
+def _rotate(features):
+  """Returns features of fewer columns with equal inner products, and a basis.
+
+  With fewer photos than features, weights that minimize the loss are
+  combinations of the photos. In an orthonormal basis of those, the loss and the
+  length of the weights are the same.
+
+  Returns:
+    [rows, m] float32, and [n, m] float32, or None if the features stay as they
+    are.
+  """
+  if features.shape[0] >= features.shape[1]:
+    return features, None
+  with _one_blas_thread():
+    basis, triangle = linalg.qr(features.T, mode='economic')
+  return np.ascontiguousarray(triangle.T), basis
+
+
+def _minimize(features, targets, weights, l2, tolerance, start):
+  """Returns the weights and biases of least loss: flat, float64."""
+  size = features.shape[1] * targets.shape[1]
+
+  def loss_and_gradient(flat):
+    parts = _split(flat, targets)
+    loss, errors = _loss(_logits(features, *parts), targets, weights)
+    matrix = flat[:size]
+    gradient = np.empty_like(flat)
+    gradient[:size] = (features.T @ errors).ravel()
+    gradient[:size] += l2 * matrix
+    gradient[size:] = errors.sum(axis=0, dtype=np.float64)
+    return loss + l2 / 2 * (matrix @ matrix), gradient
+
+  if start is None:
+    start = np.zeros(size + targets.shape[1])
+  result = optimize.minimize(
+      loss_and_gradient, start, jac=True, method='L-BFGS-B',
+      options=dict(maxiter=_MAX_ITERATIONS, gtol=tolerance, ftol=1e-9))
+  return result.x
+
+
+def _split(flat, targets):
+  """Returns the weights and biases in a flat array, as float32."""
+  num_classes = targets.shape[1]
+  flat = flat.astype(np.float32)
+  return (flat[:-num_classes].reshape(-1, num_classes), flat[-num_classes:])
+
+
+def _logits(features, weights, biases):
+  return features @ weights + biases
+
+
+def _loss(logits, targets, weights):
+  """Returns the mean loss and its gradient by the logits, [rows, classes]."""
+  log_sums = special.logsumexp(logits, axis=1, keepdims=True)
+  logs = logits - log_sums
+  scaled = (weights / len(weights))[:, np.newaxis]
+  loss = -float(np.sum(scaled * targets * logs, dtype=np.float64))
+  return loss, scaled * (np.exp(logs) - targets)
+
+
+def _measure(logits, table):
+  """Returns the mean log loss of the labels, and the accuracy."""
+  return (log_loss(logits, table.labels),
+          float(np.mean(logits.argmax(axis=1) == table.labels)))
+
+
+def log_loss(logits: np.ndarray, labels: np.ndarray) -> float:
+  """Returns the mean cross entropy of some labels."""
+  logs = logits - special.logsumexp(logits, axis=1, keepdims=True)
+  return -float(np.mean(logs[np.arange(len(labels)), labels],
+                        dtype=np.float64))
+
+
+def _one_blas_thread():
+  """Returns a context in which each call of BLAS uses one thread.
+
+  Several wait actively for each other: beside other work everything here then
+  takes ten times as long.
+  """
+  return threadpoolctl.threadpool_limits(1, 'blas')
+
+
+class Kernel(NamedTuple):
+  """A fitted kernel, with the names of its variables."""
+
+  # [n, components] float32.
+  components: np.ndarray
+  # [support points, components] float32.
+  support: np.ndarray
+  # [support points, classes] float32.
+  coefficients: np.ndarray
+  # [classes] float32.
+  offset: np.ndarray
+  gamma: float
+  # Share of the kernel's probabilities in the mean with those of the linear
+  # layer: 0, 0.5 or 1.
+  share: float
+
+
+def fit_kernel(table: Table, linear_logits: np.ndarray, support_points: int,
+               log: Callable[..., None] = lambda *_: None) -> Kernel:
+  """Fits the kernel, and chooses its share.
+
+  Args:
+    table: Table with one row per photo.
+    linear_logits: [rows, classes], of each photo, from a linear layer that was
+      fitted without it.
+    support_points: number of support points.
+    log: logs a format and its arguments.
+  """
+  with _one_blas_thread():
+    return _fit_kernel(table, linear_logits, support_points, log)
+
+
+def _fit_kernel(table, linear_logits, support_points, log):
+  components = _principal_components(table)
+  points = (table.features @ components).astype(np.float64)
+  chosen = _choose_support(table.labels, support_points)
+  support = points[chosen]
+  offset = np.average(table.targets, axis=0, weights=table.weights)
+  root = np.sqrt(table.weights.astype(np.float64))[:, np.newaxis]
+  best: Optional[Dict] = None
+  distances = _distances(points, support)
+  median = _median_distance(points)
+  for gamma in (factor / median for factor in _GAMMAS):
+    kernel = np.exp(-gamma * distances)
+    for ridge in _RIDGES:
+      coefficients, left_out = _ridge(
+          root * kernel, kernel[chosen], root * (table.targets - offset), ridge)
+      scores = table.targets - left_out / root
+      sharpness = _sharpness(scores, table.labels)
+      loss = log_loss(sharpness * scores, table.labels)
+      if best is None or loss < best['loss']:
+        best = dict(loss=loss, gamma=gamma, ridge=ridge, scores=scores,
+                    sharpness=sharpness, coefficients=coefficients)
+  assert best is not None
+  share, losses = _choose_share(linear_logits,
+                                best['sharpness'] * best['scores'], table)
+  log('Kernel: %d support points, ridge %g; loss of the linear layer %.4f, of '
+      'both %.4f, of the kernel %.4f: the share of the kernel is %g',
+      len(support), best['ridge'], *losses, share)
+  scaled = best['sharpness']
+  return Kernel(components.astype(np.float32), support.astype(np.float32),
+                (scaled * best['coefficients']).astype(np.float32),
+                (scaled * offset).astype(np.float32), best['gamma'], share)
+
+
+def _sharpness(scores, labels):
+  """Returns the factor that turns scores into logits of the least loss."""
+  return optimize.minimize_scalar(
+      lambda factor: log_loss(factor * scores, labels), bounds=_SHARPNESS,
+      method='bounded').x
+
+
+def _principal_components(table):
+  """Returns [n, components] float32, padded with zeros if there are fewer."""
+  size = table.features.shape[1]
+  wanted = min(size, layers_head.MAX_COMPONENTS)
+  rotated, basis = table.rotated, table.basis
+  covariance = (rotated.T @ rotated) / len(rotated)
+  dimension = len(covariance)
+  number = min(wanted, dimension)
+  _, vectors = linalg.eigh(covariance,
+                           subset_by_index=[dimension - number, dimension - 1])
+  if basis is not None:
+    vectors = basis @ vectors
+  result = np.zeros([size, wanted], np.float32)
+  result[:, :number] = vectors[:, ::-1]
+  return result
+
+
+def _choose_support(labels, support_points):
+  """Returns the rows of the support points, the classes in turn."""
+  order = np.random.RandomState(0).permutation(len(labels))
+  sorted_rows = order[np.argsort(labels[order], kind='stable')]
+  counts = np.bincount(labels)
+  rank = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+  chosen = sorted_rows[np.argsort(rank, kind='stable')][:support_points]
+  return np.sort(chosen)
+
+
+def _distances(points, support):
+  """Returns squared distances: [points, support]."""
+  return np.maximum(
+      np.square(points).sum(axis=1)[:, np.newaxis] +
+      np.square(support).sum(axis=1) - 2 * points @ support.T, 0)
+
+
+def _median_distance(points):
+  some = points[np.random.RandomState(0).permutation(len(points))
+                [:_MEDIAN_PHOTOS]]
+  pairs = _distances(some, some)[np.triu_indices(len(some), 1)]
+  return max(float(np.median(pairs)) if len(pairs) else 1.0, 1e-12)
+
+
+def _ridge(kernel, support_kernel, targets, ridge):
+  """Returns coefficients, and the residuals that leave each photo out.
+
+  Args:
+    kernel: [rows, support points].
+    support_kernel: [support points, support points].
+    targets: [rows, classes].
+    ridge: factor.
+  """
+  matrix = kernel.T @ kernel + ridge * support_kernel
+  matrix[np.diag_indices_from(matrix)] += _JITTER * np.trace(matrix) / len(
+      matrix)
+  factor = linalg.cholesky(matrix, lower=True, overwrite_a=True)
+  solved = linalg.solve_triangular(factor, kernel.T, lower=True)
+  leverage = np.minimum(np.square(solved).sum(axis=0), 1 - 1e-6)
+  half = solved @ targets
+  coefficients = linalg.solve_triangular(factor, half, lower=True, trans='T')
+  residuals = targets - solved.T @ half
+  return coefficients, residuals / (1 - leverage)[:, np.newaxis]
+
+
+def _choose_share(linear_logits, kernel_logits, table):
+  """Returns the share of least loss, and the losses of 0, 0.5 and 1."""
+  first, second = (special.softmax(logits.astype(np.float64), axis=1)
+                   for logits in (linear_logits, kernel_logits))
+  shares = (0.0, 0.5, 1.0)
+  losses = [log_loss(np.log(np.maximum(
+      (1 - share) * first + share * second, 1e-12)), table.labels)
+            for share in shares]
+  best = int(np.argmin(losses))
+  share = shares[best] if losses[best] < losses[1] * (1 - _LEAST_GAIN) else 0.5
+  return share, losses
