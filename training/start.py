@@ -58,7 +58,7 @@ def make_run(config: TrainConfig, datasets: Dict[str, slim.dataset.Dataset],
              session_config)
 
 
-def _scopes(config, network, head):
+def _scopes(config, network, head=None):
   """Returns the scopes not to read from a checkpoint and those to train."""
   exclude = warm_start.split_scopes(config.checkpoint_exclude_scopes)
   train = warm_start.split_scopes(config.trainable_scopes)
