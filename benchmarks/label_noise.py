@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 import time
-from typing import Dict, List
+from typing import Dict, List, Optional, Sequence
 
 import numpy as np
 from absl import flags
@@ -72,13 +72,15 @@ def copies_of(image: Image.Image,
           'mirrored': encode(image.transpose(Image.FLIP_LEFT_RIGHT))}
 
 
-def add_copies(folder: str, target: str, count: int) -> List[str]:
+def add_copies(folder: str, target: str, count: Optional[int] = None,
+               only: Optional[Sequence[str]] = None) -> List[str]:
   """Copies a folder of photos and adds near duplicates of some of them.
 
   Args:
     folder: with one sub-folder per class.
     target: folder to make; the copies are named '<photo>.<kind>.jpg'.
-    count: photos of which near duplicates are made.
+    count: photos of which near duplicates are made; None: all.
+    only: the kinds to make; None: all.
 
   Returns:
     The kinds of near duplicates.
@@ -92,10 +94,10 @@ def add_copies(folder: str, target: str, count: int) -> List[str]:
     with open(files[index], 'rb') as stream:
       normal = photos.normalize_photo(stream.read()).encoded
     made = copies_of(Image.open(io.BytesIO(normal)), rng)
-    kinds = list(made)
-    for kind, data in made.items():
+    kinds = list(only or made)
+    for kind in kinds:
       with open('%s.%s.jpg' % (files[index], kind), 'wb') as stream:
-        stream.write(data)
+        stream.write(made[kind])
   return kinds
 
 

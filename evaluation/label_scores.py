@@ -106,14 +106,17 @@ def out_of_fold(features: np.ndarray, labels: np.ndarray, num_classes: int,
   return probabilities
 
 
-def fit_head(features: np.ndarray, labels: np.ndarray,
-             num_classes: int) -> Tuple[np.ndarray, np.ndarray]:
+def fit_head(features: np.ndarray, labels: np.ndarray, num_classes: int,
+             weight_decay: float = _WEIGHT_DECAY, steps: int = _STEPS
+             ) -> Tuple[np.ndarray, np.ndarray]:
   """Fits a linear classifier by accelerated gradient descent on all photos.
 
   Args:
     features: [photos, n] float32 with a mean of 0 and a mean length of about 1.
     labels: [photos] integers.
     num_classes: number of classes.
+    weight_decay: of the weights and biases.
+    steps: of gradient descent.
 
   Returns:
     Weights [n, classes] and biases [classes].
@@ -121,13 +124,13 @@ def fit_head(features: np.ndarray, labels: np.ndarray,
   rows = np.concatenate([features, np.ones([len(features), 1], np.float32)], 1)
   targets = np.eye(num_classes, dtype=np.float32)[labels]
   # The curvature of softmax is at most 1/2.
-  rate = 1 / (_largest_eigenvalue(rows) / 2 + _WEIGHT_DECAY)
+  rate = 1 / (_largest_eigenvalue(rows) / 2 + weight_decay)
   weights = ahead = np.zeros([rows.shape[1], num_classes], np.float32)
-  for step in range(_STEPS):
+  for step in range(steps):
     error = calibration.softmax(rows @ ahead).astype(np.float32) - targets
     before = weights
     weights = ahead - rate * (rows.T @ error / len(rows) +
-                              _WEIGHT_DECAY * ahead)
+                              weight_decay * ahead)
     ahead = weights + step / (step + 3) * (weights - before)
   return weights[:-1], weights[-1]
 

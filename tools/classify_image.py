@@ -32,7 +32,17 @@ import os
 import re
 import sys
 import time
-from typing import Callable, Dict, Iterable, Iterator, List, Sequence, Tuple
+from typing import (
+  Callable,
+  Dict,
+  Iterable,
+  Iterator,
+  List,
+  Optional,
+  Sequence,
+  Tuple,
+  Union,
+)
 
 import numpy as np
 import tqdm
@@ -45,7 +55,7 @@ from common.progress import Progress
 from compat import tf
 from datasets import dataset_factory
 from datasets.photo_files import side_files, sorted_folder
-from datasets.photo_files.photos import PhotoError
+from datasets.photo_files.photos import Photo, PhotoError
 from evaluation import calibration
 from runs import checkpoints
 from runtime import forward_pass
@@ -118,16 +128,21 @@ def define_flags() -> None:
       'one with the largest score.')
   flags.DEFINE_integer(
       'batch_size', 16, 'Photos per batch.', lower_bound=1)
+  define_sort_flags()
+  common_flags.define_runtime_flags(forward_pass.RUNTIMES,
+                                    forward_pass.PRECISIONS)
+
+
+def define_sort_flags() -> None:
+  """Defines where photos are sorted, and how; for several tools."""
   flags.DEFINE_string(
       'sort_into', None,
       'Folder to sort the photos into, one sub-folder per class; created if '
-      'missing. None: print the scores.')
+      'missing. None: print them only.')
   flags.DEFINE_enum(
       'sort_by', sorted_folder.COPY, sorted_folder.WAYS,
       'How photos are placed in --sort_into: as copies, as symbolic links, or '
       'moved away from where they are.')
-  common_flags.define_runtime_flags(forward_pass.RUNTIMES,
-                                    forward_pass.PRECISIONS)
 
 
 def classifier_from_flags() -> Classifier:
@@ -202,27 +217,35 @@ def find_photos(paths: Iterable[str]) -> List[str]:
 
 
 def classify_files(classifier: Classifier, paths: Sequence[str],
-                   batch_size: int) -> Iterator[Tuple[str, PhotoResult]]:
+                   batch_size: int,
+                   look_at: Optional[Callable[[str, Photo], None]] = None
+                   ) -> Iterator[Tuple[str, PhotoResult]]:
   """Classifies files in batches; others are decoded meanwhile.
 
   Args:
     classifier: Classifier.
     paths: files.
     batch_size: number of photos per forward pass.
+    look_at: also called with each path and photo, in several threads at once.
 
   Yields:
     (path, Prediction or the error for the file).
   """
-  decoded = threads.iterate_in_threads(
-      lambda path: classifier.decode(_prepare(path)), paths,
-      ahead=2 * batch_size)
+  def decode(path):
+    photo = prepare_file(path)
+    if look_at and isinstance(photo, Photo):
+      look_at(path, photo)
+    return classifier.decode(photo)
+
+  decoded = threads.iterate_in_threads(decode, paths, ahead=2 * batch_size)
   for start in range(0, len(paths), batch_size):
     batch = paths[start:start + batch_size]
     yield from zip(batch, classifier.predict_prepared(
         list(itertools.islice(decoded, len(batch)))))
 
 
-def _prepare(path):
+def prepare_file(path: str) -> Union[Photo, PhotoError]:
+  """Returns a file converted as for a record, or the reason why it is not."""
   try:
     with open(path, 'rb') as file:
       return prepare(file.read())
@@ -244,7 +267,7 @@ class _Explainer:
 
   def write(self, path, scores):
     """Writes the picture of a photo that was classified."""
-    photo = _prepare(path)
+    photo = prepare_file(path)
     if isinstance(photo, PhotoError):  # Replaced since.
       raise photo
     labels = self._classifier.labels
@@ -394,18 +417,31 @@ def sort_photos(sources: Sequence[str]) -> int:
   return int(unusable > 0)
 
 
+def reason_not_sorted(path: str, sources: Sequence[str]) -> Optional[str]:
+  """Returns why --sort_into does not place a photo, or None.
+
+  Args:
+    path: of the photo.
+    sources: the files and folders in which it was found.
+  """
+  if not os.path.islink(path):
+    return None
+  if FLAGS.sort_by == sorted_folder.MOVE:
+    return 'a symbolic link, which is not moved'
+  inside = os.path.realpath(path)
+  roots = [os.path.realpath(source) for source in sources
+           if os.path.isdir(source)]
+  if path in sources or any(os.path.commonpath([inside, root]) == root
+                            for root in roots):
+    return None
+  return 'a symbolic link that leads out of the folder'
+
+
 def _classify_to_sort(target, paths, sources):
   """Yields (path, Prediction or the error); links are not followed out."""
-  roots = [os.path.realpath(path) for path in sources if os.path.isdir(path)]
   usable = []
   for path in paths:
-    reason = None
-    if os.path.islink(path) and path not in sources:
-      inside = os.path.realpath(path)
-      if not any(os.path.commonpath([inside, root]) == root for root in roots):
-        reason = 'a symbolic link that leads out of the folder'
-    if os.path.islink(path) and FLAGS.sort_by == sorted_folder.MOVE:
-      reason = 'a symbolic link, which is not moved'
+    reason = reason_not_sorted(path, sources)
     if reason:
       yield path, PhotoError(reason)
     else:

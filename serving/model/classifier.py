@@ -52,7 +52,8 @@ class Classifier:
                batch_size: int = 16, calibrated: bool = False,
                num_nearest: int = 0,
                options: forward_pass.Options = forward_pass.DEFAULT,
-               read_again: Optional[Callable[[], tf.GraphDef]] = None) -> None:
+               read_again: Optional[Callable[[], tf.GraphDef]] = None,
+               with_features: bool = False) -> None:
     """Loads a frozen graph.
 
     Args:
@@ -64,10 +65,11 @@ class Classifier:
       options: forward_pass.Options: which runtime and precision.
       read_again: function that returns the same GraphDef, for the first heat
         map; None: `graph_def` stays in memory for it.
+      with_features: whether to return the features of each photo.
 
     Raises:
       InputError: the graph cannot be loaded, does not match its labels, or has
-        no calibrated scores or no training photos.
+        no calibrated scores, no training photos or no features.
     """
     if calibrated:
       graph_info.check_calibrated(info)
@@ -86,6 +88,11 @@ class Classifier:
       outputs.update(known=info.known, similarity=info.similarity)
     if info.cosines:
       outputs['cosines'] = info.cosines
+    if with_features:
+      if not info.features:
+        raise InputError('the graph does not name its features; '
+                         './export_freeze.sh writes one that does')
+      outputs['features'] = info.features
     self._graph = staged_graph.StagedGraph(graph_def, info, outputs, 'scores',
                                            options)
     self.choice = self._graph.choice
@@ -104,8 +111,8 @@ class Classifier:
                         batch_size: int = 16, calibrated: bool = False,
                         num_nearest: int = 0,
                         allowed_ops: Sequence[str] = (),
-                        options: forward_pass.Options = forward_pass.DEFAULT
-                        ) -> 'Classifier':
+                        options: forward_pass.Options = forward_pass.DEFAULT,
+                        with_features: bool = False) -> 'Classifier':
     """Loads a frozen graph from a file.
 
     Args:
@@ -120,6 +127,7 @@ class Classifier:
       num_nearest: number of nearest training photos to return for each photo.
       allowed_ops: as for graph_files.read_frozen.
       options: forward_pass.Options: which runtime and precision.
+      with_features: whether to return the features of each photo.
 
     Raises:
       InputError: a file is missing or damaged, the files do not match each
@@ -148,7 +156,7 @@ class Classifier:
     if not info.labels:
       info = info._replace(labels=_foreign_labels(graph_def, info, path))
     return cls(graph_def, info, batch_size, calibrated, num_nearest, options,
-               read_again)
+               read_again, with_features)
 
   @classmethod
   def from_checkpoint(cls, path: str, model_name: Optional[str] = None,
@@ -358,7 +366,8 @@ class Classifier:
         outputs['scores'], None if known is None else bool(known),
         None if known is None else float(outputs['similarity']),
         self._nearest(outputs['cosines'], num_nearest)
-        if num_nearest and self.info.cosines else [], self.labels)
+        if num_nearest and self.info.cosines else [], self.labels,
+        features=_flat(outputs.get('features')))
 
   def _nearest(self, cosines, count):
     """Returns the Neighbours of a photo, given its cosines to the bank."""
@@ -370,6 +379,13 @@ class Classifier:
     return [Neighbour(files[row].decode('utf-8', 'surrogateescape'),
                       self.labels[labels[row]], float(cosines[row]), int(row))
             for row in np.argsort(-cosines, kind='stable')[:count]]
+
+
+def _flat(features):
+  """Returns the features of a photo as [n], the mean over its places."""
+  if features is None:
+    return None
+  return features.mean(axis=tuple(range(features.ndim - 1)))
 
 
 def prepare(data: bytes, max_pixels: int = photos.MAX_PIXELS

@@ -65,6 +65,8 @@ class Prediction(NamedTuple):
   sha256: Optional[str] = None
   # None: not requested.
   heat_map: Optional[HeatMap] = None
+  # [n] float32, the input of the classifier layer; None: not requested.
+  features: Optional[np.ndarray] = None
 
 
 PhotoResult = Union[Prediction, photos.PhotoError]

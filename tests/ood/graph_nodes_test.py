@@ -113,6 +113,18 @@ def test_graph_with_known_has_the_same_predictions(chain):
     np.testing.assert_array_equal(on[name], off[name])
 
 
+@pytest.mark.parametrize('kind', ['encoded', 'floats', 'off'])
+def test_classifier_with_features_returns_those_of_the_network(chain, kind):
+  photos = [photo_of(chain, name) for name in chain.validation.filenames]
+  classifier = Classifier.from_frozen_graph(getattr(chain, kind),
+                                            with_features=True)
+  np.testing.assert_allclose(
+      [answer.features for answer in classifier.predict_each(photos)],
+      chain.validation.values, atol=1e-4)
+  plain = Classifier.from_frozen_graph(getattr(chain, kind))
+  assert plain.predict_each(photos[:1])[0].features is None
+
+
 def test_graph_without_known_has_no_detector_nodes(chain):
   names = {}
   for kind in ('encoded', 'floats', 'off'):

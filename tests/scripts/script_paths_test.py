@@ -33,6 +33,8 @@ FLAG = '--a_path=rel/a b'
 # Rows: script, and the arguments of its program that variables or defaults set.
 CASES = [
     ('classify.sh', ['--frozen_graph=my out/export/my_lenet_freeze.pb']),
+    ('label_next.sh', ['--frozen_graph=my out/export/my_lenet_freeze.pb',
+                       '--dataset_dir=my data']),
     ('convert_tfrecord.sh', ['--dataset_dir=my data']),
     ('run_eval.sh', ['--eval_dir=my out/eval', '--dataset_dir=my data']),
     ('report.sh', ['--train_dir=my out/train', '--eval_dir=my out/eval']),
