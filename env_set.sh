@@ -100,6 +100,10 @@ runtime_flags=(${RUNTIME:+--runtime="${RUNTIME}"}
 : "${FROZEN_FILE:=${EXPORT_DIR}/my_${MODEL_NAME}_freeze.pb}"
 : "${LABEL_FILE:=${EXPORT_DIR}/my_${MODEL_NAME}_freeze.label}"
 
+# Folder in which the server puts corrections, see docs/server.md; empty: it
+# accepts none.
+: "${INBOX=}"
+
 # Server and TensorBoard.
 : "${SERVER_HOST:=0.0.0.0}"
 : "${SERVER_PORT:=5001}"

@@ -144,6 +144,17 @@ def _define_upload_flags():
   flags.DEFINE_integer(
       'keep_mb', 1024, 'Maximum total size of the kept photos, in units of '
       '2^20 bytes; above it, the oldest are removed.', lower_bound=1)
+  flags.DEFINE_string(
+      'inbox', None,
+      'Folder for corrections: photos that visitors say were classified '
+      'wrongly, with the right class, for ./review_inbox.sh. None: they are '
+      'not accepted.')
+  flags.DEFINE_integer(
+      'inbox_photos', 1000, 'Maximum number of photos in --inbox; above it, '
+      'more are refused.', lower_bound=1)
+  flags.DEFINE_integer(
+      'inbox_mb', 1024, 'Maximum total size of the photos in --inbox, in units '
+      'of 2^20 bytes; above it, more are refused.', lower_bound=1)
   flags.DEFINE_integer(
       'max_upload_mb', 16, 'Largest photo that is accepted, in units of 2^20 '
       'bytes.', lower_bound=1, upper_bound=1024)
@@ -296,6 +307,9 @@ def app_from_flags(service: Service, allowed_hosts: List[str],
       'KEEP_UPLOADS': FLAGS.keep_uploads,
       'KEEP_DAYS': FLAGS.keep_days,
       'KEEP_MB': FLAGS.keep_mb,
+      'INBOX': FLAGS.inbox,
+      'INBOX_PHOTOS': FLAGS.inbox_photos,
+      'INBOX_MB': FLAGS.inbox_mb,
       'NUM_TOP_PREDICTIONS': FLAGS.num_top_predictions,
       'MAX_UPLOAD_MB': FLAGS.max_upload_mb,
       # A larger request would be accepted only while the queue is empty.

@@ -70,6 +70,7 @@ exec "${VENV_PYTHON}" "${program}" \
   "${runtime_flags[@]}" \
   --upload_folder="${UPLOAD_FOLDER}" \
   --keep_uploads \
+  ${INBOX:+--inbox="${INBOX}"} \
   --host="${SERVER_HOST}" \
   --port="${SERVER_PORT}" \
   "$@"

@@ -206,10 +206,9 @@ def training_batches(dataset: slim.dataset.Dataset, preprocessing_fn: Callable,
 def evaluation_batches(dataset: slim.dataset.Dataset,
                        preprocessing_fn: Callable, image_size: int,
                        batch_size: int, channels: int = 3, num_threads: int = 4,
-                       labels_offset: int = 0, skip: Union[int, tf.Tensor] = 0,
-                       seed: Optional[int] = None,
-                       keep: Union[Sequence[int], np.ndarray, None] = None
-                       ) -> tf.data.Dataset:
+                       labels_offset: int = 0, seed: Optional[int] = None,
+                       keep: Union[Sequence[int], np.ndarray, tf.Tensor,
+                                   None] = None) -> tf.data.Dataset:
   """Returns batches of each record once, in the order of the files.
 
   Args:
@@ -220,12 +219,10 @@ def evaluation_batches(dataset: slim.dataset.Dataset,
     channels: 3, or 1 for grey.
     num_threads: how many photos are decoded and preprocessed in parallel.
     labels_offset: subtracted from each label.
-    skip: how many records to skip at the start; a scalar int64 tensor or a
-      number.
     seed: decides, with a record's number, all random values in
       preprocessing_fn, which must be from preprocessing_factory; None: nothing
       is random in it.
-    keep: numbers of the records to use; None: all.
+    keep: numbers of the records to use, or a [records] bool tensor; None: all.
 
   Returns:
     tf.data.Dataset of dicts as from training_batches; the last batch may be
@@ -242,13 +239,15 @@ def evaluation_batches(dataset: slim.dataset.Dataset,
     records = tf.data.Dataset.zip((records, numbers.map(_in_graph(
         lambda number: tf.stack([tf.constant(seed, tf.int64), number])))))
   if keep is not None:
-    is_kept = np.zeros([dataset.num_samples], bool)
-    is_kept[keep] = True
+    is_kept = keep
+    if not tf.is_tensor(keep):
+      is_kept = np.zeros([dataset.num_samples], bool)
+      is_kept[keep] = True
     records = tf.data.Dataset.zip((records, tf.data.Dataset.from_tensor_slices(
         is_kept)))
     records = records.filter(_in_graph(lambda record, kept: kept)).map(
         _in_graph(lambda record, kept: record))
-  return (records.skip(skip).map(load, num_parallel_calls=num_threads)
+  return (records.map(load, num_parallel_calls=num_threads)
           .batch(batch_size).prefetch(PREFETCH_BATCHES)
           .with_options(_one_thread_a_photo()))
 

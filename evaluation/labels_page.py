@@ -11,6 +11,7 @@ import os
 import time
 from typing import (
   Any,
+  Dict,
   Iterable,
   List,
   NamedTuple,
@@ -90,10 +91,6 @@ def render(page: Page) -> str:
       {found.number for found in shown} | {n for n, _ in outliers} |
       {n for group in groups for n in group[:_MAX_IN_GROUP]})
   row_of = dict(zip(numbers, _rows(page, numbers, suggested)))
-  with open(os.path.join(html_report.TEMPLATES, 'labels.js'),
-            encoding='utf-8') as stream:
-    script = stream.read()
-  digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
   text = html_report.environment().get_template('labels.html').render(
       title=page.title, checkpoint=page.checkpoint, csv_name=page.csv_name,
       names=list(page.names), findings=findings,
@@ -103,8 +100,17 @@ def render(page: Page) -> str:
       groups=[([row_of[n] for n in group[:_MAX_IN_GROUP]],
                _describe(page, group)) for group in groups],
       outliers=[(row_of[n], similarity) for n, similarity in outliers],
-      script=script, script_hash='sha256-' + digest)
+      **script_values())
   return text.encode('utf-8', 'backslashreplace').decode('utf-8')
+
+
+def script_values() -> Dict[str, str]:
+  """Returns the values of a template that has choices: their script."""
+  with open(os.path.join(html_report.TEMPLATES, 'labels.js'),
+            encoding='utf-8') as stream:
+    script = stream.read()
+  digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+  return {'script': script, 'script_hash': 'sha256-' + digest}
 
 
 def _rows(page, numbers, suggested) -> Iterable[Row]:

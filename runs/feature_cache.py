@@ -39,6 +39,10 @@ _KEY_FILE = 'key.json'
 _ROWS_FILE = 'rows.json'
 _LABELS_FILE = 'labels.i64'
 _FILENAMES_FILE = 'filenames.jsonl'
+_DIGESTS_FILE = 'photos.sha256'
+
+# Bytes of a hash of a photo.
+DIGEST_BYTES = 16
 
 # Version of the file formats below, part of each key.
 _FORM = 1
@@ -139,6 +143,12 @@ def open_cache(folder: str, **facts: Any) -> Optional['FeatureCache']:
   Returns:
     A FeatureCache; None if there is no complete cache, or its key differs.
   """
+  cache = _load(folder, facts)
+  return cache if cache and cache.is_complete() else None
+
+
+def _load(folder, facts):
+  """Returns the FeatureCache of a folder if its key has these values."""
   try:
     with open(os.path.join(folder, _KEY_FILE)) as file:
       key = json.load(file)
@@ -150,9 +160,7 @@ def open_cache(folder: str, **facts: Any) -> Optional['FeatureCache']:
                          key['photos'], key['views'])
   except (OSError, ValueError, KeyError, TypeError):
     return None
-  if cache.folder != folder or not cache.is_complete():
-    return None
-  return cache
+  return cache if cache.folder == folder else None
 
 
 def facts_of_run(info: run_info.RunInfo) -> Dict[str, Any]:
@@ -231,7 +239,7 @@ class FeatureCache:
 
   @contextlib.contextmanager
   def fill(self, stop_requested: Callable[[], bool] = lambda: False
-           ) -> Iterator[Optional['_Writer']]:
+           ) -> Iterator[Optional['Writer']]:
     """Opens the cache for appending missing rows; one process at a time.
 
     Args:
@@ -251,7 +259,7 @@ class FeatureCache:
         if not _lock(self.folder, held, stop_requested):
           yield None
           return
-        yield held.enter_context(contextlib.closing(_Writer(self)))
+        yield held.enter_context(contextlib.closing(Writer(self)))
     except OSError as error:
       raise self._unwritable(error)
 
@@ -275,8 +283,38 @@ class FeatureCache:
   def features(self) -> List[np.ndarray]:
     """Returns memory-mapped features: list of [rows, ...] float32."""
     return [np.memmap(self._feature_path(index), '<f4', 'r',
-                      shape=(self.num_rows,) + shape)
+                      shape=(self.rows(),) + shape)
             for index, shape in enumerate(self.shapes)]
+
+  def save_digests(self, digests: Sequence[bytes]) -> None:
+    """Saves a hash of each photo, so that other caches can use its features.
+
+    Args:
+      digests: DIGEST_BYTES each.
+    """
+    files.write_bytes(self._path(_DIGESTS_FILE), b''.join(digests))
+
+  def digests(self) -> List[bytes]:
+    """Returns what `save_digests` saved; empty if it is missing."""
+    data = files.read_if_exists(self._path(_DIGESTS_FILE)) or b''
+    if len(data) != DIGEST_BYTES * self.num_photos:
+      return []
+    return [data[start:start + DIGEST_BYTES]
+            for start in range(0, len(data), DIGEST_BYTES)]
+
+  def like_this(self, except_for: Sequence[str]) -> List['FeatureCache']:
+    """Returns the other caches in the same folder that have the same key.
+
+    Args:
+      except_for: names of values of the key that may differ.
+    """
+    parent = os.path.dirname(self.folder)
+    facts = {name: value for name, value in self._key.items()
+             if name not in except_for}
+    found = [_load(os.path.join(parent, name), facts)
+             for name in sorted(os.listdir(parent))]
+    return [cache for cache in found
+            if cache and cache.folder != self.folder and cache.rows()]
 
   def batches(self, batch_size: int) -> Iterator[Batch]:
     """Yields the first view of each photo, in order: Batch."""
@@ -334,7 +372,7 @@ class FeatureCache:
     return files + [(self._path(_LABELS_FILE), 8)]
 
 
-class _Writer:
+class Writer:
   """Appends rows to a cache."""
 
   def __init__(self, cache: FeatureCache):

@@ -21,7 +21,7 @@ from compat import slim, tf
 from datasets import input_pipeline
 from nets import frozen_backbone, layers_head, nets_factory
 from preprocessing import preprocessing_factory
-from runs import run_info
+from runs import known_rows, run_info
 from training import graph as training_graph
 from training import inference_twin, warm_start
 from training.config import TrainConfig
@@ -38,8 +38,10 @@ class PhotoPasses(NamedTuple):
   photos: Dict[str, tf.Tensor]
   # {(split, view): op that starts a pass}.
   starts: Dict[Tuple[str, int], tf.Operation]
-  # Number of records to skip, fed to that op.
-  skip: tf.Tensor
+  # [records] bool, fed to that op: whether a record is used.
+  wanted: tf.Tensor
+  # {split: its records}.
+  records: Dict[str, known_rows.Records]
 
 
 class Backbone(NamedTuple):
@@ -156,7 +158,7 @@ def photo_passes(datasets: Mapping[str, slim.dataset.Dataset],
     seed: of these views.
     **augmentation: options of preprocessing_factory.get_preprocessing.
   """
-  skip = tf.placeholder(tf.int64, [], 'skip')
+  wanted = tf.placeholder(tf.bool, [None], 'wanted')
   iterator: Any = None
   starts = {}
   for split, dataset in sorted(datasets.items()):
@@ -166,14 +168,16 @@ def photo_passes(datasets: Mapping[str, slim.dataset.Dataset],
           preprocessing_factory.get_preprocessing(
               info.preprocessing_name, is_training=view > 0, **augmentation),
           info.image_size, batch_size, channels=network.channels,
-          num_threads=num_threads, labels_offset=info.labels_offset, skip=skip,
-          seed=_view_seed(seed, view) if view else None)
+          num_threads=num_threads, labels_offset=info.labels_offset,
+          keep=wanted, seed=_view_seed(seed, view) if view else None)
       if iterator is None:
         iterator = tf.data.Iterator.from_structure(
             tf.data.get_output_types(batches),
             tf.data.get_output_shapes(batches))
       starts[split, view] = iterator.make_initializer(batches)
-  return PhotoPasses(iterator.get_next(), starts, skip)
+  return PhotoPasses(iterator.get_next(), starts, wanted, {
+      split: known_rows.Records(dataset.data_sources, info.labels_offset)
+      for split, dataset in datasets.items()})
 
 
 def least_crop_area(min_crop_area: Optional[float]) -> float:

@@ -16,7 +16,7 @@ import numpy as np
 from common.errors import InputError
 from common.progress import Progress
 from compat import slim, tf
-from runs import feature_cache
+from runs import feature_cache, known_rows
 from runtime import forward_pass
 from training import head_graph, loop, losses, validation
 from training.config import TrainConfig
@@ -163,7 +163,8 @@ class HeadStep(loop.TrainStep):
     """Writes a summary of some training photos, augmented if views are."""
     passes = self._graph.backbone.passes
     view = max(view for split, view in passes.starts if split == TRAIN)
-    session.run(passes.starts[TRAIN, view], {passes.skip: 0})
+    session.run(passes.starts[TRAIN, view], {
+        passes.wanted: np.ones([self._caches[TRAIN].num_photos], bool)})
     self.summaries.writer.add_summary(
         session.run(self._graph.photo_summary), self.step)
 
@@ -200,25 +201,61 @@ def fill(session: tf.Session, split: str, cache: feature_cache.FeatureCache,
   with cache.fill(stop_requested) as writer:
     if writer is None:
       return False
-    with Progress('%s features' % split, cache.num_rows, done=writer.rows,
+    found = known_rows.read_photos(passes.records[split])
+    if found:
+      _check_count(len(found.digests), split, cache)
+      cache.save_digests(found.digests)
+    known = known_rows.KnownRows(cache, found)
+    if known.known.any():
+      tf.logging.info('The features of %d of them are in other caches',
+                      known.known.sum())
+    done = writer.rows + int(known.known[writer.rows:].sum())
+    with Progress('%s features' % split, cache.num_rows, done=done,
                   last_line=True) as progress:
       while writer.rows < cache.num_rows:
         view, done = divmod(writer.rows, cache.num_photos)
-        session.run(passes.starts[split, view], {passes.skip: done})
+        wanted = np.arange(cache.num_photos) >= done
+        if view == 0:
+          wanted &= ~known.known
+        numbers = np.flatnonzero(wanted)
+        session.run(passes.starts[split, view], {passes.wanted: wanted})
         for photos in _batches(session, passes, stop_requested):
-          writer.append(forward(photos['image']), photos['label'],
-                        [name.decode('utf-8', 'replace')
-                         for name in photos['filename']])
-          progress.add(len(photos['label']))
+          count = len(photos['label'])
+          _append(writer, photos, forward(photos['image']), numbers[:count],
+                  known)
+          numbers = numbers[count:]
+          progress.add(count)
         if stop_requested():
           return False
-        if writer.rows != (view + 1) * cache.num_photos:
-          raise InputError(
-              'the record files hold %d %s photos but their manifest says %d; '
-              'convert the data set again' % (
-                  writer.rows - view * cache.num_photos, split,
-                  cache.num_photos))
+        if view == 0 and not len(numbers):
+          known.copy(writer, cache.num_photos)
+        _check_count(writer.rows - view * cache.num_photos, split, cache)
   return True
+
+
+def _append(writer, photos, features, numbers, known):
+  """Appends computed rows, and the known ones before and between them.
+
+  Args:
+    writer: feature_cache.Writer.
+    photos: batch of PhotoPasses.
+    features: list of [photos, ...] arrays.
+    numbers: [photos] numbers of their records, rising.
+    known: KnownRows.
+  """
+  names = [name.decode('utf-8', 'replace') for name in photos['filename']]
+  ends = [*np.flatnonzero(np.diff(numbers) > 1) + 1, len(numbers)]
+  for start, end in zip([0, *ends], ends):
+    known.copy(writer, numbers[start])
+    writer.append([feature[start:end] for feature in features],
+                  photos['label'][start:end], names[start:end])
+
+
+def _check_count(count, split, cache):
+  if count != cache.num_photos:
+    raise InputError(
+        'the record files hold %d %s photos but their manifest says %d; '
+        'convert the data set again' % (count, split, cache.num_photos))
 
 
 def _batches(session, passes, stop_requested):

@@ -1,5 +1,6 @@
 """Start of a run: from scratch, from a checkpoint, or resumed."""
 
+import hashlib
 import json
 import os
 from typing import Dict, List, NamedTuple, Optional
@@ -11,7 +12,7 @@ from nets import layers_head, nets_factory
 from preprocessing import preprocessing_factory
 from runs import checkpoints, feature_cache, run_info
 from runtime import forward_pass
-from training import gradient_precision, warm_start
+from training import former_run, gradient_precision, warm_start
 from training.config import TrainConfig
 from training.validation_history import ValidationHistory
 
@@ -95,12 +96,15 @@ def _run_info(config, dataset, network, session_config):
       **_head_fields(config, dataset))
   preprocessing_factory.get_preprocessing(info.preprocessing_name, True)
   old = run_info.load(config.train_dir)
-  if old is None or checkpoints.newest(config.train_dir) is None:
+  begins_again = old is not None and _begins_again(config, old, labels)
+  if old is None or not begins_again and (
+      checkpoints.newest(config.train_dir) is None):
     return info
-  _check_same_run(config.train_dir, old, info)
+  _check_same_run(config.train_dir,
+                  old._replace(labels=labels) if begins_again else old, info)
   if config.precision == forward_pass.AUTO:
     info = info._replace(precision=old.precision)
-  if info.head:
+  if info.head and not begins_again:
     info = info._replace(support_points=old.support_points)
   before, now = (fact.precision or forward_pass.FLOAT32 for fact in (old, info))
   # Only cached features depend on it; weights are float32 in any case.
@@ -109,6 +113,9 @@ def _run_info(config, dataset, network, session_config):
     raise InputError(
         '%s holds a run with --precision=%s, now it is %s; give another '
         '--train_dir, or omit the flag' % (config.train_dir, before, now))
+  if begins_again:
+    former_run.set_aside(config.train_dir, old, labels)
+    return info
   return info._replace(checkpoint_path=old.checkpoint_path)
 
 
@@ -153,6 +160,15 @@ def _reasons_against_layers(config):
   if config.mixup_alpha:
     reasons.append('--mixup_alpha=%g' % config.mixup_alpha)
   return reasons
+
+
+def _begins_again(config, old, labels):
+  """Whether the data set has only got new classes, for a head on features.
+
+  Its former features are still cached, so training takes seconds.
+  """
+  return bool(config.cache_features and config.checkpoint.checkpoint_path and
+              set(old.labels) < set(labels))
 
 
 def _precision(config, options):
@@ -248,7 +264,13 @@ def validation_history(run: Run, global_step: tf.Variable) -> ValidationHistory:
     global_step: variable of the default graph.
   """
   newest = checkpoints.newest(run.config.train_dir)
+  data = None
+  if run.config.cache_features:  # Features depend on the same fingerprints.
+    data = hashlib.sha256(' '.join(
+        feature_cache.fingerprint_records(dataset.data_sources)
+        for _, dataset in sorted(run.datasets.items())).encode()
+    ).hexdigest()[:16]
   return ValidationHistory(
       run.config.train_dir, run.info,
       tf.train.Saver(max_to_keep=1, save_relative_paths=True), global_step,
-      checkpoints.read_global_step(newest) if newest else 0)
+      checkpoints.read_global_step(newest) if newest else 0, data)

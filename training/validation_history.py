@@ -30,22 +30,33 @@ class ValidationHistory:
     global_step: variable.
     step: global step that the run resumes from; evaluations of later steps,
       which a killed process has lost, are dropped.
+    data: identifies the photos; None: unknown. Evaluations of a run on other
+      photos stay in the file, but do not count.
   """
 
   def __init__(self, train_dir: str, info: run_info.RunInfo,
                saver: tf.train.Saver, global_step: tf.Variable,
-               step: int = 0) -> None:
+               step: int = 0, data: Optional[str] = None) -> None:
     self._path = os.path.join(train_dir, FILE_NAME)
     self._folder = os.path.join(train_dir, checkpoints.BEST_DIR)
     self._info = info
     self._saver = saver
     self._global_step = global_step
+    self._data = data
     self._best = read_best(self._folder)
     # Without the best checkpoint there is nothing to compare with.
+    self._former: List[Evaluation] = []
     self._lines: List[Evaluation] = []
     if self._best:
-      self._lines = [line for line in _read_lines(self._path)
-                     if line['step'] <= step]
+      for line in _read_lines(self._path):
+        if line['step'] <= step:
+          (self._lines if self._is_same(line) else self._former).append(line)
+      if not self._is_same(self._best):
+        self._best = None
+
+  def _is_same(self, line):
+    """Whether an evaluation is one of a run on the same photos."""
+    return self._data is None or line.get('data', self._data) == self._data
 
   @property
   def best(self) -> Optional[Evaluation]:
@@ -97,12 +108,16 @@ class ValidationHistory:
       is_best: whether this is the best checkpoint; the first one always is.
         None: by its results.
     """
-    line = {'step': int(step), 'accuracy': accuracy, 'loss': loss}
+    line: Evaluation = {
+        'step': int(step), 'accuracy': accuracy, 'loss': loss}
     if train_loss is not None:
       line['train_loss'] = train_loss
+    if self._data is not None:
+      line['data'] = self._data
     self._lines.append(line)
     files.write_text(self._path, ''.join(json.dumps(line) + '\n'
-                                         for line in self._lines))
+                                         for line in self._former +
+                                         self._lines))
     best = self._best
     if best is None or (
         _rank(line) > _rank(best) if is_best is None else is_best):

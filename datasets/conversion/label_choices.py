@@ -19,7 +19,7 @@ import csv
 import hashlib
 import io
 import os
-from typing import Any, Dict, NamedTuple, Set, Tuple
+from typing import Any, Dict, List, NamedTuple, Set, Tuple
 
 from common import files
 from common.errors import InputError, unknown_name
@@ -94,7 +94,7 @@ def apply(choices: str, dataset_dir: str, name: str) -> Applied:
       has been moved then, unless the message says so.
   """
   data = files.read(choices, 'file of choices')
-  rows = _read_rows(choices, data)
+  rows = read_rows(choices, data)
   manifest = manifests.load(dataset_dir, name)
   path = manifests.photos_folder(dataset_dir, name, manifest)
   if manifest is None or not manifest.files:
@@ -126,7 +126,7 @@ def read_kept(dataset_dir: str, name: str) -> Set[Tuple[str, str]]:
   if data is None:
     return set()
   return {(row['file'], row['label'])
-          for _, row in _read_rows(_kept_path(dataset_dir, name), data)}
+          for _, row in read_rows(_kept_path(dataset_dir, name), data)}
 
 
 def to_csv(rows: Any) -> str:
@@ -151,15 +151,26 @@ def _save_kept(dataset_dir, name, kept):
       (file, label, KEEP, '', '') for file, label in together))
 
 
-def _read_rows(path, data):
-  """Returns [(number of the line, {column: text})] of a file of choices."""
+def read_rows(path: str, data: bytes) -> List[Tuple[int, Dict[str, str]]]:
+  """Returns the rows of a file of choices.
+
+  Args:
+    path: of the file, for messages.
+    data: its bytes.
+
+  Returns:
+    List of (number of the line, {column: text}).
+
+  Raises:
+    InputError: it is not a file of choices.
+  """
   if len(data) > _MOST_BYTES:
     raise InputError('%s has %d bytes, at most %d are accepted' % (
         path, len(data), _MOST_BYTES))
   try:
     text = data.decode('utf-8-sig')
     reader = csv.DictReader(io.StringIO(text, newline=''), strict=True)
-    rows = [(reader.line_num, row) for row in reader]
+    rows = [(reader.line_num, dict(row)) for row in reader]
   except (UnicodeDecodeError, csv.Error) as error:
     raise InputError('%s is not a CSV file in UTF-8: %s' % (path, error))
   missing = set(COLUMNS[:-1]) - set(reader.fieldnames or ())
@@ -169,7 +180,7 @@ def _read_rows(path, data):
   for line, row in rows:
     if None in row or None in [row[name] for name in COLUMNS[:-1]]:
       raise InputError('%s, line %d: expected %d values' % (
-          path, line, len(reader.fieldnames)))
+          path, line, len(reader.fieldnames or ())))
     row['new_file'] = row.get('new_file') or ''
   return rows
 
@@ -178,7 +189,7 @@ def _read_undo(path):
   """Returns {source: target} of an undo file, {} if there is none."""
   data = files.read_if_exists(path)
   return {} if data is None else {
-      row['new_file']: row['file'] for _, row in _read_rows(path, data)}
+      row['new_file']: row['file'] for _, row in read_rows(path, data)}
 
 
 def _write_undo(path, moves):
@@ -197,7 +208,7 @@ def _plan(path, rows, folder, planned):
 
   Args:
     path: of the file of choices.
-    rows: of _read_rows.
+    rows: of read_rows.
     folder: _Folder.
     planned: {source: target} of an earlier run.
 

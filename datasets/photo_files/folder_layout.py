@@ -21,6 +21,11 @@ _SPLIT_OF = {'train': 'train', 'training': 'train',
              'validation': 'validation', 'test': 'test', 'testing': 'test'}
 
 
+def is_split_name(name: str) -> bool:
+  """Returns whether a folder of this name may be a ready-made split."""
+  return name.strip().lower() in _SPLIT_OF
+
+
 class Layout(NamedTuple):
   """What the folders in a folder of photos are."""
 
@@ -54,7 +59,7 @@ def find(folder: str, names: List[str], asked: str = AUTO) -> Layout:
       train/ is missing; or `asked` is AUTO and the layout is unclear.
   """
   named = {name: _SPLIT_OF[name.strip().lower()] for name in names
-           if name.strip().lower() in _SPLIT_OF}
+           if is_split_name(name)}
   if asked == CLASSES or asked == AUTO and not named:
     return Layout({}, names, {})
   nested = [name for name in named

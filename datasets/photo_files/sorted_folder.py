@@ -115,7 +115,7 @@ class SortedFolder(contextlib.ExitStack):
       return
     if not os.path.lexists(target):
       os.makedirs(os.path.dirname(target), exist_ok=True)
-      _place(source, target, entry['way'], self._part)
+      place(source, target, entry['way'], self._part)
     elif entry['way'] == MOVE and filecmp.cmp(source, target, shallow=False):
       os.remove(source)
 
@@ -169,7 +169,7 @@ class SortedFolder(contextlib.ExitStack):
                      'changed': changed, 'way': self._way,
                      'to': os.path.relpath(target, self.folder),
                      'score': round(float(score), 6)})
-        _place(path, target, self._way, self._part)
+        place(path, target, self._way, self._part)
       except OSError:
         self._record.truncate(start)
         self._is_placing = False
@@ -253,7 +253,7 @@ def _state(path):
   return status.st_size, status.st_mtime_ns
 
 
-def _place(source, target, way, part):
+def place(source: str, target: str, way: str, part: str) -> None:
   """Copies, links or moves a file to a path that does not exist.
 
   Args:

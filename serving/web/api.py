@@ -1,4 +1,4 @@
-"""The JSON API: /api/classify, /api/model and /api/openapi.json.
+"""The JSON API: /api/classify, /api/corrections, /api/model, /api/openapi.json.
 
   curl --data-binary @rose.jpg http://127.0.0.1:5001/api/classify?top=5
   curl -F file=@rose.jpg -F file=@tulip.png http://127.0.0.1:5001/api/classify
@@ -7,7 +7,7 @@
 The API is described in static/openapi.json, which is served as
 /api/openapi.json; api_test.py compares it with real responses.
 
-With the config API_TOKEN, /api/classify and /api/model require the header
+With the config API_TOKEN, all but the last require the header
 `Authorization: Bearer <token>`. The page needs no token: its form and its
 script send to /, and only from the page itself (page.py). To open nothing
 but the API, also set PAGE to False.
@@ -16,7 +16,7 @@ but the API, also set PAGE to False.
 import math
 import os
 import re
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import flask
 
@@ -24,6 +24,7 @@ from common.errors import name_some
 from serving.model.predictions import Details
 from serving.web import (
   app_state,
+  corrections,
   negotiation,
   pictures,
   request_photos,
@@ -51,6 +52,17 @@ def classify() -> flask.Response:
       state, photos, details_of(state, fields))
   return flask.jsonify(
       to_response(results, state.service.labels, milliseconds, top))
+
+
+@blueprint.route('/corrections', methods=['POST'])
+def correct() -> Tuple[flask.Response, int]:
+  """Puts a photo and its right class into the inbox."""
+  state = app_state.current()
+  _check_token(state)
+  if not state.tokens.required:
+    same_site.check()
+  corrections.receive(state, needs_token=False)
+  return flask.jsonify({'received': 1}), 201
 
 
 @blueprint.route('/model')
@@ -115,7 +127,8 @@ def details_of(state: app_state.AppState,
     Refused: bad_parameter; or not_available, if the graph or the settings of
       the server do not allow it.
   """
-  explain, nearest = _given('explain', fields), _count('nearest', fields)
+  explain = request_photos.value_of('explain', fields)
+  nearest = _count('nearest', fields)
   if explain is not None and not explains(state):
     raise Refused('not_available', name='explain')
   labels = state.service.labels
@@ -177,23 +190,9 @@ def _photo(result, labels, top, index):
   return {**photo, **details_json(result, index)}
 
 
-def _given(name, fields):
-  """Returns the value of a parameter, None if it is not given.
-
-  Args:
-    name: of the parameter.
-    fields: dict of the form's fields, where it may be given instead of in the
-      query.
-  """
-  given = set(flask.request.args.getlist(name) + fields.get(name, []))
-  if len(given) > 1:
-    raise Refused('bad_parameter', name=name, accepted=name + '=…')
-  return given.pop() if given else None
-
-
 def _count(name, fields):
-  """Returns a parameter that is a number; arguments and result as `_given`."""
-  given = _given(name, fields)
+  """Returns a parameter that is a number; None if it is not given."""
+  given = request_photos.value_of(name, fields)
   if given is None:
     return None
   match = re.fullmatch('0*([1-9][0-9]{0,5})', given)

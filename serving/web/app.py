@@ -41,6 +41,11 @@ DEFAULTS = {
     'UPLOAD_FOLDER': '/tmp/upload',
     'KEEP_DAYS': 30,
     'KEEP_MB': 1024,
+    # Folder for corrections, None: they are not accepted; and its maximum
+    # number of photos and megabytes.
+    'INBOX': None,
+    'INBOX_PHOTOS': 1000,
+    'INBOX_MB': 1024,
     # Number of classes that the page shows.
     'NUM_TOP_PREDICTIONS': 5,
     # Largest photo, maximum number of photos per request, and largest width

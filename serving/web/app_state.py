@@ -10,6 +10,7 @@ import flask
 
 from serving.model.classifier_service import Service
 from serving.web import clients, uploads
+from serving.web.inbox import Inbox
 from serving.web.logs import AccessLog
 from serving.web.metrics import Metrics
 from serving.web.refusals import Refused
@@ -28,14 +29,15 @@ class AppState:
     config: the configuration of the application, see app.DEFAULTS.
     metrics: Metrics.
     tokens: clients.Tokens.
+    inbox: Inbox; None: corrections are not accepted.
   """
 
   def __init__(self, service: Service, config: Mapping[str, Any],
                metrics: Metrics):
-    """Reads the tokens, and opens the folder for uploads if they are kept.
+    """Reads the tokens, and opens the folders for uploads and corrections.
 
     Raises:
-      InputError: the folder for uploads or the file of tokens cannot be used.
+      InputError: a folder or the file of tokens cannot be used.
     """
     self.service = service
     self.config = config
@@ -52,6 +54,10 @@ class AppState:
       self._store = uploads.UploadStore(
           config['UPLOAD_FOLDER'], config['KEEP_DAYS'], config['KEEP_MB'],
           config['MAX_PIXELS'])
+    self.inbox: Optional[Inbox] = None
+    if config['INBOX']:
+      self.inbox = Inbox(config['INBOX'], config['INBOX_PHOTOS'],
+                         config['INBOX_MB'], config['MAX_PIXELS'])
 
   def limit_rate(self, photos: int) -> None:
     """Counts photos of the client of the current request.
@@ -91,7 +97,7 @@ class AppState:
 
   def refuses_early(self, environ: Environ) -> bool:
     """Whether a request is refused for its token before its body is read."""
-    return (environ['PATH_INFO'] == '/api/classify' and
+    return (environ['PATH_INFO'] in ('/api/classify', '/api/corrections') and
             not self.has_token(environ.get('HTTP_AUTHORIZATION', '')))
 
   def note_request(self, environ: Environ, route: str, status: int, size: int,

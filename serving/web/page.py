@@ -9,13 +9,15 @@ another site can make a visitor's browser send photos to a server inside the
 visitor's network.
 """
 
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import flask
 
+from datasets.photo_files import class_names
 from serving.web import (
   api,
   app_state,
+  corrections,
   model_facts,
   negotiation,
   pictures,
@@ -105,6 +107,18 @@ def result() -> flask.Response:
       'result.html', cards=_cards(state, results), **template_values(state)))
 
 
+@blueprint.route('/corrections', methods=['POST'])
+def correct() -> Tuple[flask.Response, int]:
+  """Puts a photo and its right class into the inbox."""
+  state = app_state.current()
+  same_site.check()
+  corrections.receive(state)
+  if negotiation.wants_json():
+    return flask.jsonify({'received': 1}), 201
+  return flask.make_response(flask.render_template(
+      'thanks.html', **template_values(state))), 201
+
+
 def template_values(state: AppState) -> Dict[str, Any]:
   """Returns the values that every page needs: its texts, and the path to /.
 
@@ -134,6 +148,9 @@ def template_values(state: AppState) -> Dict[str, Any]:
                                             'count': '{count}'},
       'try_example': text['try_example'] % '{label}',
       'explains': api.explains(state),
+      'inbox': state.inbox is not None,
+      'needs_token': state.tokens.required,
+      'class_letters': class_names.MAX_LETTERS,
       'why_map': text['why_map'] % '{label}',
       'why_nothing': text['why_nothing'] % '{label}',
       'too_large': texts.message(language, Refused(

@@ -12,6 +12,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 # HTTP status by code. Every code has a message in each language.
 STATUS = {
+    'bad_class': 400,
     'bad_encoding': 415,
     'bad_form': 400,
     'bad_parameter': 400,
@@ -21,6 +22,7 @@ STATUS = {
     'closing': 503,
     'cross_site': 403,
     'empty_file': 400,
+    'inbox_full': 507,
     'no_boundary': 400,
     'no_photo': 400,
     'not_a_file': 400,

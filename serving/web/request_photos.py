@@ -180,6 +180,22 @@ def read_form(body: bytes, boundary: Optional[str], max_photos: int
   return photos, fields
 
 
+def value_of(name: str, fields: Fields) -> Optional[str]:
+  """Returns the value of a parameter, None if it is not given.
+
+  Args:
+    name: of the parameter.
+    fields: of the form, where it may be given instead of in the query.
+
+  Raises:
+    Refused: bad_parameter: it has several values.
+  """
+  given = set(flask.request.args.getlist(name) + fields.get(name, []))
+  if len(given) > 1:
+    raise Refused('bad_parameter', name=name, accepted=name + '=…')
+  return given.pop() if given else None
+
+
 def _wrong_field(name):
   return Refused('wrong_field', name=refusals.printable(name), accepted=_FIELD)
 

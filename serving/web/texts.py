@@ -73,6 +73,16 @@ _EN = {
     'why_nothing': 'Nothing in the photo raises the score of %s.',
     'too_many_pixels_to_show': 'The photo is too large to be shown here.',
     'nearest': 'The most similar training photos',
+    'wrong': 'This is wrong',
+    'right_class': 'The right class',
+    'none_of_these': 'None of these',
+    'new_class': 'or a new class',
+    'photo_again': 'The photo again',
+    'token': 'Token',
+    'send': 'Send',
+    'correction_kept': 'The photo is then kept on this server, without its '
+                       'file name and metadata.',
+    'thanks': 'Thank you: a person will look at it.',
 }
 
 _ZH = {
@@ -133,10 +143,22 @@ _ZH = {
     'why_nothing': '照片中没有提高“%s”得分的部位。',
     'too_many_pixels_to_show': '照片太大，无法在这里显示。',
     'nearest': '最相似的训练照片',
+    'wrong': '结果不对',
+    'right_class': '正确的类别',
+    'none_of_these': '都不是',
+    'new_class': '或新的类别',
+    'photo_again': '再次选择这张照片',
+    'token': '令牌',
+    'send': '发送',
+    'correction_kept': '照片随后会保存在本服务器上，不含文件名和元数据。',
+    'thanks': '谢谢，会有人查看。',
 }
 
 _SENTENCES = {
     'en': {
+        'bad_class': 'This cannot be the name of a class: at most %(most)d '
+                     'letters, digits and spaces; not / \\ : * ? " < > |, not '
+                     'train, validation or test.',
         'bad_encoding': 'The body of the request is compressed '
                         '(Content-Encoding: %(encoding)s), which is not '
                         'accepted.',
@@ -151,6 +173,8 @@ _SENTENCES = {
         'cross_site': "Photos are only accepted from this server's own page. "
                       'Please open it again and send them from there.',
         'empty_file': 'The file is empty.',
+        'inbox_full': 'The server accepts no more corrections until those that '
+                      'it has are reviewed.',
         'no_boundary': 'The Content-Type of the form has no boundary: leave '
                        'this header to the HTTP client.',
         'no_photo': 'There is no photo in the request. Please choose one '
@@ -195,6 +219,9 @@ _SENTENCES = {
                       'its flag --allowed_hosts can allow it.',
     },
     'zh': {
+        'bad_class': '不能用作类别名称：最多 %(most)d 个字母、数字或空格，'
+                     '不能含有 / \\ : * ? " < > |，'
+                     '也不能是 train、validation 或 test。',
         'bad_encoding': '请求的正文经过压缩（Content-Encoding: '
                         '%(encoding)s），不被接受。',
         'bad_form': '无法读取表单：它已损坏或不完整。',
@@ -206,6 +233,7 @@ _SENTENCES = {
         'cross_site': '只接受从本服务器自己的页面发送的照片，'
                       '请重新打开页面再发送。',
         'empty_file': '文件是空的。',
+        'inbox_full': '服务器已收到的更正尚待查看，暂不接受新的更正。',
         'no_boundary': '表单的 Content-Type 没有 boundary：'
                        '请让 HTTP 客户端自己设置这个标头。',
         'no_photo': '请求中没有照片，请先选择一张。',

@@ -15,9 +15,10 @@ LABELS = ['blue', 'green', 'red']
 BATCH = 8
 
 
-def network_fn(model_name, num_classes, weight_decay=0.0, is_training=False):
+def network_fn(model_name, num_classes, weight_decay=0.0, is_training=False,
+               head=None):
   """Replaces nets_factory.get_network_fn. Scopes: Backbone, Aux and Head."""
-  del model_name
+  del model_name, head
 
   def build(images):
     decay = slim.l2_regularizer(weight_decay) if weight_decay else None

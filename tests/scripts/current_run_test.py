@@ -25,6 +25,7 @@ esac
 SCRIPTS = {'run_eval.sh': '--checkpoint_path={}/train',
            'report.sh': '--train_dir={}/train',
            'check_labels.sh': '--train_dir={}/train',
+           'review_inbox.sh': '--dataset_name=pets',
            'export_freeze.sh': '--frozen_file={}/export/my_lenet_freeze.pb',
            'label_next.sh': '--frozen_graph={}/export/my_lenet_freeze.pb',
            'classify.sh': '--frozen_graph={}/export/my_lenet_freeze.pb',

@@ -27,7 +27,8 @@ with open(sys.argv[1], 'w') as file:
 # Relative paths that the command line of the program must contain unchanged.
 VARIABLES = {
     'DATASET_DIR': 'my data', 'OUTPUT_DIR': 'my out', 'LOG_FILE': 'logs/x.log',
-    'CHECKPOINT_PATH': 'start/x.ckpt', 'UPLOAD_FOLDER': 'up'}
+    'CHECKPOINT_PATH': 'start/x.ckpt', 'UPLOAD_FOLDER': 'up',
+    'INBOX': 'my inbox'}
 FLAG = '--a_path=rel/a b'
 
 # Rows: script, and the arguments of its program that variables or defaults set.
@@ -39,6 +40,7 @@ CASES = [
     ('run_eval.sh', ['--eval_dir=my out/eval', '--dataset_dir=my data']),
     ('report.sh', ['--train_dir=my out/train', '--eval_dir=my out/eval']),
     ('check_labels.sh', ['--train_dir=my out/train', '--dataset_dir=my data']),
+    ('review_inbox.sh', ['--inbox=my inbox', '--dataset_dir=my data']),
     ('export_freeze.sh', ['--frozen_file=my out/export/my_lenet_freeze.pb',
                           '--output_file=my out/export/my_lenet.pb']),
     ('scripts/export_tflite.sh',
@@ -46,7 +48,7 @@ CASES = [
     ('scripts/export_saved_model.sh',
      ['--saved_model_dir=my out/export/saved_model/my_lenet']),
     ('server.sh', ['--model_name=my out/export/my_lenet_freeze.pb',
-                   '--upload_folder=up']),
+                   '--upload_folder=up', '--inbox=my inbox']),
     ('scripts/run_cluster.sh', [
         '--train_dir=my out/train', '--task_logs=my out/logs',
         '--checkpoint_path=start/x.ckpt']),

@@ -11,6 +11,7 @@
   if (!form || !window.fetch || !window.URL) return;
   const text = form.dataset;
   const clear = document.getElementById('clear');
+  const wrong = document.getElementById('wrong');
   const announcer = document.getElementById('announcer');
   // While the server classifies one photo, the next one is uploaded.
   const MAX_UPLOADS = 2;
@@ -89,6 +90,7 @@
       result.append(makeTable(photo));
     }
     if (text.why) job.card.append(makeWhy(job, photo));
+    if (wrong) job.card.append(makeWrong(job, unknown ? '' : photo.classes[0]));
     done++;
     announcer.textContent = fill(text.ofFile, {
       file: job.file.name,
@@ -178,6 +180,39 @@
       list.append(item);
     });
     part.append(list);
+    return part;
+  }
+
+  // The form with which the visitor says what is right.
+  function makeWrong(job, answer) {
+    const part = wrong.content.firstElementChild.cloneNode(true);
+    const correction = part.querySelector('form');
+    correction.elements.file.closest('label').remove();
+    correction.elements.answer.value = answer;
+    correction.addEventListener('submit', async function (event) {
+      event.preventDefault();
+      const button = correction.querySelector('button');
+      const body = new FormData(correction);
+      body.append('file', job.file);
+      button.disabled = true;
+      let sentence = text.noAnswer;
+      try {
+        const response = await fetch(correction.action, {
+          method: 'POST', body: body, headers: {Accept: 'application/json'},
+        });
+        if (response.ok) {
+          const thanks = element('p', 'note thanks', wrong.dataset.thanks);
+          thanks.setAttribute('role', 'status');
+          return part.replaceWith(thanks);
+        }
+        sentence = (await response.json()).error.message;
+      } catch (error) { /* There was no answer. */ }
+      button.disabled = false;
+      part.querySelectorAll('.error').forEach(function (line) { line.remove(); });
+      const line = element('p', 'error', sentence);
+      line.setAttribute('role', 'alert');
+      correction.after(line);
+    });
     return part;
   }
 

@@ -95,7 +95,7 @@ class Killed(BaseException):
 @pytest.mark.parametrize('is_placed', [False, True])
 def test_killed_process_is_continued_without_loss_or_duplicate(
     photos, tmp_path, monkeypatch, way, is_placed):
-  place_file = sorted_folder._place
+  place_file = sorted_folder.place
 
   def kill(source, *others):
     if source != photos[1]:
@@ -108,7 +108,7 @@ def test_killed_process_is_continued_without_loss_or_duplicate(
       raise Killed()
 
   with monkeypatch.context() as patch:
-    patch.setattr(sorted_folder, '_place', kill)
+    patch.setattr(sorted_folder, 'place', kill)
     with pytest.raises(Killed):
       place(tmp_path / 'to', photos, way)
   record = tmp_path / 'to' / sorted_folder.RECORD_FILE
