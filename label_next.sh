@@ -17,9 +17,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/env_set.sh"
 "${PROJECT_DIR}/setup.sh" --quiet
 
 # Several threads for these small matrices wait for each other beside other work.
-: "${OPENBLAS_NUM_THREADS:=1}"
-export OPENBLAS_NUM_THREADS
-exec "${VENV_PYTHON}" "${program}" \
+OPENBLAS_NUM_THREADS=1 exec "${VENV_PYTHON}" "${program}" \
   --frozen_graph="${FROZEN_FILE}" \
   --dataset_name="${DATASET_NAME}" \
   --dataset_dir="${DATASET_DIR}" \
