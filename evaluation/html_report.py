@@ -282,7 +282,7 @@ def _loss_note(report):
     return None
   flags = dict(report.flags)
   reasons = ['it also counts the penalty on large weights (weight decay)']
-  if _number(flags.get('dropout_keep_prob'), 1) < 1:
+  if _number(flags.get('dropout_keep_prob'), 1) < 1 and not report.run.head:
     reasons.append('dropout switches off part of the features in training only')
   if _number(flags.get('label_smoothing'), 0) > 0:
     reasons.append('label smoothing spreads the labels in training only')

@@ -6,22 +6,28 @@ gradient of the class's logit, and the positive part of their sum is the heat
 map. Only the layers after these maps are differentiated. Where they are a mean
 and one linear layer (Inception, ResNet, MobileNet, NASNet), the gradient is the
 layer's weights, and the heat map is the positive part of the class activation
-map, divided by the number of places.
+map, divided by the number of places. A head over several layers has maps of
+each of them (layer_maps.py).
 
 Class activation maps: B. Zhou et al., arXiv 1512.04150. Grad-CAM: R. R.
 Selvaraju et al., arXiv 1610.02391.
 """
 
 import threading
-from typing import Any, Callable, Optional
+from typing import Any, Callable, List, Optional
 
 import numpy as np
 
 from common.errors import InputError
 from compat import tf
-from nets import frozen_backbone
+from nets import frozen_backbone, layers_head
 from runtime import forward_pass, subgraph
-from serving.model import graph_files, graph_info, staged_graph
+from serving.model import (
+  graph_files,
+  graph_info,
+  layer_maps,
+  staged_graph,
+)
 
 # Their outputs have fewer places than what they pool.
 _POOLING = ('MaxPool', 'AvgPool')
@@ -52,6 +58,7 @@ class HeatMaps:
     self._read: Optional[Callable[[], tf.GraphDef]] = read
     self._info = info
     self._options = options
+    self._layers: List[layer_maps.Layer] = []
     self._lock = threading.Lock()
 
   def load(self) -> None:
@@ -75,16 +82,24 @@ class HeatMaps:
     logits = staged_graph.find_tensor(graph, info.logits)
     images = staged_graph.find_images(graph, info, [logits], logits)
     self._batch_size = images.shape.as_list()[0] or 1
-    maps = _find_maps(graph_def, images, logits)
-    self._forward = forward_pass.load(graph_def, [images], [maps],
-                                      self._options, info.precision)
+    # Imported again: the shapes after the images are not in the graph.
+    graph = _import(subgraph.extract(graph_def, [images], [logits]))
+    if info.features == layers_head.FEATURES + ':0':
+      maps = graph.get_tensor_by_name(info.features)
+      self._layers = layer_maps.find(maps)
+    else:
+      maps = _find_maps(graph, images, logits)
+    self._forward = forward_pass.load(
+        graph_def, [images], [maps] + [graph.get_tensor_by_name(layer.maps)
+                                       for layer in self._layers],
+        self._options, info.precision)
     graph = _import(subgraph.extract(graph_def, [maps], [logits]))
     with graph.as_default():
       self._maps = maps.name
       self._index = tf.placeholder(tf.int32, [], name='class_index')
-      self._heat = _grad_cam(graph.get_tensor_by_name(maps.name),
-                             graph.get_tensor_by_name(logits.name),
-                             self._index)
+      inputs = [graph.get_tensor_by_name(maps.name),
+                graph.get_tensor_by_name(logits.name), self._index]
+      self._heat = (_gradient if self._layers else _grad_cam)(*inputs)
     graph.finalize()
     config = tf.ConfigProto()
     config.gpu_options.allow_growth = True
@@ -105,9 +120,13 @@ class HeatMaps:
       InputError: as for `load`.
     """
     self.load()
-    maps, = self._forward(np.repeat(image[np.newaxis], self._batch_size, 0))
+    maps, *others = self._forward(
+        np.repeat(image[np.newaxis], self._batch_size, 0))
     heat = self._session.run(self._heat, {self._maps: maps,
                                           self._index: index})[0]
+    if self._layers:
+      heat = layer_maps.combine(self._layers, [array[0] for array in others],
+                                heat)
     highest = heat.max()
     return heat / highest if highest > 0 else heat
 
@@ -126,15 +145,13 @@ def _import(graph_def):
   return graph
 
 
-def _find_maps(graph_def: tf.GraphDef, images: tf.Tensor,
+def _find_maps(graph: tf.Graph, images: tf.Tensor,
                logits: tf.Tensor) -> tf.Tensor:
   """Returns the last feature maps, the only input of the layers after them.
 
   Raises:
     InputError: there are none.
   """
-  # Imported again: the shapes after the images are not in the graph.
-  graph = _import(subgraph.extract(graph_def, [images], [logits]))
   images = graph.get_tensor_by_name(images.name)
   logits = graph.get_tensor_by_name(logits.name)
   for op in reversed(frozen_backbone.ancestors([logits], {images.op})):
@@ -147,6 +164,11 @@ def _find_maps(graph_def: tf.GraphDef, images: tf.Tensor,
         return tensor
   raise InputError('no heat maps: the graph has no feature maps with a height '
                    'and a width')
+
+
+def _gradient(inputs, logits, index):
+  """Returns the gradient of the logits of one class: the shape of inputs."""
+  return tf.gradients(logits[:, index], inputs)[0]
 
 
 def _grad_cam(maps: tf.Tensor, logits: tf.Tensor, index: Any) -> tf.Tensor:

@@ -12,7 +12,7 @@ from common.errors import InputError
 from compat import tf
 from kits import graph_kit
 from kits import serving_kit as kit
-from nets import nets_factory
+from nets import layers_head, nets_factory
 from serving.model import (
   graph_files,
   graph_info,
@@ -81,6 +81,49 @@ def test_compute_mean_and_linear_layer_is_class_activation_map(model_name,
     np.testing.assert_allclose(
         heat * expected.max(), expected, atol=1e-3 * reference.max())
   found.close()
+
+
+@pytest.mark.parametrize('flip_average', [False, True])
+def test_compute_head_over_layers_adds_the_layers(tmp_path, flip_average):
+  head = layers_head.Head(flip_average=flip_average)
+  row = nets_factory.get_network('mobilenet_v1_025')
+  with tf.Graph().as_default(), tf.Session() as session:
+    tf.set_random_seed(0)
+    info = inference_graph.build('mobilenet_v1_025', kit.LABELS, 64, head=head)
+    session.run(tf.global_variables_initializer())
+    for variable in tf.global_variables():
+      if variable.op.name.endswith('moving_variance'):
+        variable.load(np.full(variable.shape.as_list(), 0.01), session)
+    weights = np.random.RandomState(1).normal(
+        size=tf.global_variables('LayersHead/weights')[0].shape.as_list())
+    tf.global_variables('LayersHead/weights')[0].load(weights, session)
+    tf.train.Saver().save(session, str(tmp_path / 'model.ckpt'))
+    graph_def = inference_graph.freeze(info, str(tmp_path))
+  info = graph_info.require(graph_def)
+  image, = make_images(1, 64)
+  image[:, :32] *= 0.1
+  found = heat_maps.HeatMaps(lambda: graph_def, info)
+  heat = found.compute(image, 1)
+  assert heat.shape == (4, 4) and heat.max() == 1 and heat.min() >= 0
+  if flip_average:
+    np.testing.assert_allclose(found.compute(image[:, ::-1], 1), heat[:, ::-1],
+                               atol=1e-3)
+  # The features are the means of these maps.
+  with tf.Graph().as_default() as graph:
+    tf.import_graph_def(graph_def, name='')
+    features = graph.get_tensor_by_name(info.features)
+    layers = [layer for layer in found._layers if not layer.is_mirrored]
+    assert [layer.columns.stop for layer in layers][-1] == features.shape[1]
+    assert len(layers) == len(row.taps) + 1
+    assert len(found._layers) == len(layers) * (1 + flip_average)
+    with tf.Session() as session:
+      means, maps = session.run(
+          [features, [layer.maps for layer in found._layers]],
+          {info.input: [image]})
+  pooled = np.concatenate([array.mean(axis=(1, 2)) for array in
+                           maps[:len(layers)]], 1)
+  if not flip_average:
+    np.testing.assert_allclose(pooled, means, atol=1e-5)
 
 
 def test_compute_with_hidden_layers_follows_the_gradient(tmp_path):
