@@ -20,7 +20,7 @@ from compat import tf
 from datasets import dataset_factory, split_files
 from deployment import cluster, hosts
 from nets import layers_head, nets_factory
-from runs import checkpoints
+from runs import checkpoints, run_info
 from runtime import forward_pass
 from training import (
   checkpoint_list,
@@ -364,7 +364,8 @@ def check_ways(config):
   """
   if config.replicas.worker_replicas > 1 or config.replicas.num_ps_tasks:
     _check_cluster_ways(config)
-  ends = config.max_number_of_steps or config.cache_features and (
+  ends = config.head in (layers_head.LAYERS, layers_head.KERNEL) or (
+      config.max_number_of_steps) or config.cache_features and (
       config.early_stop_evals) or config.early_stop_evals and (
           config.evaluate_every_n_steps)
   if config.finetune_all_steps and not (
@@ -401,6 +402,10 @@ def _check_cluster_ways(config):
 
 
 def _has_all_steps(config):
+  info = run_info.load(config.train_dir)
+  if (info and run_info.head_of(info) and
+      not finetune_all.has_begun(config.train_dir)):
+    return False  # Its path ends by itself.
   newest = checkpoints.newest(config.train_dir)
   limit = config.max_number_of_steps
   return bool(newest and limit and

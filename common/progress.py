@@ -112,7 +112,7 @@ class Progress:
     if total and done < total and speed:
       line += ', %s left' % tqdm.tqdm.format_interval((total - done) / speed)
     # The reader of what ./quickstart.sh printed may have ended.
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(OSError):
       print(line, file=self._stream, flush=True)
 
 

@@ -313,8 +313,11 @@ class FeatureCache:
              if name not in except_for}
     found = [_load(os.path.join(parent, name), facts)
              for name in sorted(os.listdir(parent))]
+    # TensorFlow with float32 has neither of these values.
     return [cache for cache in found
-            if cache and cache.folder != self.folder and cache.rows()]
+            if cache and cache.folder != self.folder and all(
+                cache._key.get(name) == self._key.get(name)
+                for name in ('runtime', 'precision')) and cache.rows()]
 
   def batches(self, batch_size: int) -> Iterator[Batch]:
     """Yields the first view of each photo, in order: Batch."""

@@ -14,6 +14,7 @@ settings come from the run.json of the train directory.
 """
 
 import os
+import shlex
 import time
 from typing import Any, Dict, List
 
@@ -168,8 +169,11 @@ def apply_choices() -> None:
       done.moved, done.dropped, done.kept, '; %d were moved before' %
       done.done_before if done.done_before else ''))
   if done.undo:
-    print('Undo: ./check_labels.sh --apply=%s\n'
-          'Next: ./convert_tfrecord.sh, then train again' % done.undo)
+    run = os.environ.get('RUN')
+    run = 'RUN=%s ' % shlex.quote(run) if run else ''
+    print('Undo: %s./check_labels.sh --apply=%s\n'
+          'Next: %s./convert_tfrecord.sh, then train again' % (
+              run, shlex.quote(done.undo), run))
 
 
 def main(_: List[str]) -> None:
@@ -199,6 +203,7 @@ def main(_: List[str]) -> None:
       label_choices.read_kept(run.dataset_dir, run.dataset_name),
       FLAGS.num_suspects)
   files.write_text(output, labels_page.render(page))
+  label_choices.keep_decided(csv_path)
   files.write_text(csv_path, suspects_csv(page))
   print(summary(page))
   print('Wrote %s and %s in %.0f s' % (output, os.path.basename(csv_path),

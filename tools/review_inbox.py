@@ -203,6 +203,7 @@ def write_page(review: Review) -> None:
       **labels_page.script_values())
   files.write_output(os.path.join(review.folder, 'review.html'),
                      page.encode('utf-8', 'backslashreplace'))
+  label_choices.keep_decided(csv_path)
   files.write_output(csv_path, label_choices.to_csv(
       (one.photo, one.right_class or '', '', '', '')
       for one in review.waiting).encode('utf-8', 'backslashreplace'))

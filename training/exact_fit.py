@@ -308,15 +308,17 @@ def _loss(logits, targets, weights):
 
 def _measure(logits, table):
   """Returns the mean log loss of the labels, and the accuracy."""
-  return (log_loss(logits, table.labels),
+  return (log_loss(logits, table.labels, table.weights),
           float(np.mean(logits.argmax(axis=1) == table.labels)))
 
 
-def log_loss(logits: np.ndarray, labels: np.ndarray) -> float:
-  """Returns the mean cross entropy of some labels."""
+def log_loss(logits: np.ndarray, labels: np.ndarray,
+             weights: Optional[np.ndarray] = None) -> float:
+  """Returns the mean cross entropy of some labels, weighted or not."""
   logs = logits - special.logsumexp(logits, axis=1, keepdims=True)
-  return -float(np.mean(logs[np.arange(len(labels)), labels],
-                        dtype=np.float64))
+  return -float(np.average(
+      logs[np.arange(len(labels)), labels].astype(np.float64),
+      weights=weights))
 
 
 def _one_blas_thread():
@@ -366,7 +368,9 @@ def _fit_kernel(table, linear_logits, support_points, log):
   chosen = _choose_support(table.labels, support_points)
   support = points[chosen]
   offset = np.average(table.targets, axis=0, weights=table.weights)
-  root = np.sqrt(table.weights.astype(np.float64))[:, np.newaxis]
+  # Photos of weight 0 are left out by a weight that can be divided by.
+  root = np.sqrt(np.maximum(table.weights, 1e-6).astype(
+      np.float64))[:, np.newaxis]
   best: Optional[Dict] = None
   distances = _distances(points, support)
   median = _median_distance(points)
@@ -376,8 +380,8 @@ def _fit_kernel(table, linear_logits, support_points, log):
       coefficients, left_out = _ridge(
           root * kernel, kernel[chosen], root * (table.targets - offset), ridge)
       scores = table.targets - left_out / root
-      sharpness = _sharpness(scores, table.labels)
-      loss = log_loss(sharpness * scores, table.labels)
+      sharpness = _sharpness(scores, table)
+      loss = log_loss(sharpness * scores, table.labels, table.weights)
       if best is None or loss < best['loss']:
         best = dict(loss=loss, gamma=gamma, ridge=ridge, scores=scores,
                     sharpness=sharpness, coefficients=coefficients)
@@ -388,16 +392,20 @@ def _fit_kernel(table, linear_logits, support_points, log):
       'both %.4f, of the kernel %.4f: the share of the kernel is %g',
       len(support), best['ridge'], *losses, share)
   scaled = best['sharpness']
-  return Kernel(components.astype(np.float32), support.astype(np.float32),
-                (scaled * best['coefficients']).astype(np.float32),
+  # There may be fewer photos than when the variables were created.
+  padding = [(0, support_points - len(support)), (0, 0)]
+  return Kernel(components.astype(np.float32),
+                np.pad(support, padding, 'constant').astype(np.float32),
+                np.pad(scaled * best['coefficients'], padding,
+                       'constant').astype(np.float32),
                 (scaled * offset).astype(np.float32), best['gamma'], share)
 
 
-def _sharpness(scores, labels):
+def _sharpness(scores, table):
   """Returns the factor that turns scores into logits of the least loss."""
   return optimize.minimize_scalar(
-      lambda factor: log_loss(factor * scores, labels), bounds=_SHARPNESS,
-      method='bounded').x
+      lambda factor: log_loss(factor * scores, table.labels, table.weights),
+      bounds=_SHARPNESS, method='bounded').x
 
 
 def _principal_components(table):
@@ -468,7 +476,8 @@ def _choose_share(linear_logits, kernel_logits, table):
                    for logits in (linear_logits, kernel_logits))
   shares = (0.0, 0.5, 1.0)
   losses = [log_loss(np.log(np.maximum(
-      (1 - share) * first + share * second, 1e-12)), table.labels)
+      (1 - share) * first + share * second, 1e-12)), table.labels,
+                       table.weights)
             for share in shares]
   best = int(np.argmin(losses))
   share = shares[best] if losses[best] < losses[1] * (1 - _LEAST_GAIN) else 0.5

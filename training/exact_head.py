@@ -51,6 +51,7 @@ class ExactHeadStep(head_loop.HeadStep):
     self._linear: Optional[exact_fit.Linear] = None
     self._first_step = 0
     self._is_fitted = False
+    self._ends_by_steps = False
 
   def check(self, session: tf.Session) -> None:
     """Opens the caches; finds out whether their features are fitted already."""
@@ -84,6 +85,8 @@ class ExactHeadStep(head_loop.HeadStep):
       assert self.summaries is not None
       self._validation.note(self._linear.loss)
       self._validation.evaluate(session, step, self.summaries.writer, True)
+    elif last:
+      self._history.forget_best()
     if last:
       tf.logging.info(
           'Stopping: the head is fitted as cross-validation has chosen, with '
@@ -104,8 +107,11 @@ class ExactHeadStep(head_loop.HeadStep):
   def _facts(self):
     """Returns what the path depends on."""
     config = self._config
+    views: Dict[str, Any] = {}
+    if config.cache_views:
+      views = dict(cache_views=config.cache_views, seed=config.seed)
     return dict(
-        records={split: cache.records
+        views, records={split: cache.records
                  for split, cache in self._caches.items()},
         label_smoothing=config.label_smoothing,
         class_weights=config.class_weights, head=self._run.info.head)
@@ -141,6 +147,8 @@ class ExactHeadStep(head_loop.HeadStep):
         center=table.center, scale=table.scale, weights=linear.weights,
         biases=linear.biases)
     head = self._run.info.head
+    if head == layers_head.KERNEL and not last:
+      values['Kernel/share'] = 0.0  # That of an earlier fit.
     if last and head == layers_head.KERNEL:
       kernel = exact_fit.fit_kernel(table, self._choice.logits,
                                     self._run.info.support_points,

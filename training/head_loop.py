@@ -69,6 +69,7 @@ class HeadStep(loop.TrainStep):
     self._validation: Optional[validation.Validation] = None
     self._batches: Optional[Iterator[feature_cache.Batch]] = None
     self._last_step = config.max_number_of_steps
+    self._ends_by_steps = True
 
   def check(self, session: tf.Session) -> None:
     """Opens the caches, and checks that missing features can be written."""
@@ -98,7 +99,8 @@ class HeadStep(loop.TrainStep):
       self._validation = validation.Validation(
           self._graph.twin, self._history,
           lambda: cache.batches(_VALIDATION_BATCH))
-    elif self._last_step is None and self._config.early_stop_evals:
+    elif (self._ends_by_steps and self._last_step is None and
+          self._config.early_stop_evals):
       self._last_step = int(np.clip(_UNVALIDATED_EPOCHS * epoch,
                                     *_UNVALIDATED_STEPS))
       tf.logging.info(

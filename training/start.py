@@ -19,6 +19,9 @@ from training.validation_history import ValidationHistory
 # Chooses the head by what else is trained, or by the run that is resumed.
 AUTO = 'auto'
 HEADS = layers_head.KINDS + (AUTO,)
+# With more rows of features it takes the network's own classifier: a head that
+# is fitted exactly has all of them in memory, several times.
+_MOST_ROWS = 30000
 
 
 class Run(NamedTuple):
@@ -124,10 +127,14 @@ def _head_fields(config, dataset):
   reasons = _reasons_against_layers(config)
   kind, flip_average = config.head, config.flip_average
   if kind == AUTO:
-    kind = layers_head.LOGITS if reasons else layers_head.LAYERS
-    old = run_info.load(config.train_dir)
-    if old is not None and checkpoints.newest(config.train_dir):
-      kind, flip_average = old.head or layers_head.LOGITS, old.flip_average
+    rows = dataset.num_samples * (1 + config.cache_views)
+    kind = (layers_head.LOGITS if reasons or rows > _MOST_ROWS else
+            layers_head.LAYERS)
+    if checkpoints.newest(config.train_dir):
+      old = run_info.load(config.train_dir)
+      kind = old.head or layers_head.LOGITS if old else layers_head.LOGITS
+      if old and 'flip_average' not in config.given:
+        flip_average = old.flip_average
   if kind == layers_head.LOGITS:
     if flip_average:
       raise InputError('--flip_average needs --head=layers or '
@@ -195,6 +202,8 @@ def _check_same_run(train_dir, old, info):
                       ('preprocessing_name', 'preprocessing_name'),
                       ('head', 'head'), ('flip_average', 'flip_average')):
     before, now = getattr(old, field), getattr(info, field)
+    if field == 'head':
+      before, now = (kind or layers_head.LOGITS for kind in (before, now))
     if before != now:
       raise InputError(
           '%s holds a run with --%s=%s, now it is %s; give another '

@@ -8,6 +8,7 @@ resumed run knows how many evaluations ago it last improved.
 import glob
 import json
 import os
+import shutil
 from typing import Any, Dict, List, Optional
 
 from common import files
@@ -53,6 +54,10 @@ class ValidationHistory:
           (self._lines if self._is_same(line) else self._former).append(line)
       if not self._is_same(self._best):
         self._best = None
+        # Their checkpoint was replaced by that of other photos.
+        self._former = sorted(self._former + self._lines,
+                              key=lambda line: line['step'])
+        self._lines = []
 
   def _is_same(self, line):
     """Whether an evaluation is one of a run on the same photos."""
@@ -62,6 +67,11 @@ class ValidationHistory:
   def best(self) -> Optional[Evaluation]:
     """Step, accuracy and loss of the best evaluation; None before the first."""
     return self._best
+
+  def forget_best(self) -> None:
+    """Removes the best checkpoint, which is of other photos."""
+    shutil.rmtree(self._folder, ignore_errors=True)
+    self._best = None
 
   def is_over(self, patience: int) -> bool:
     """Whether accuracy has not improved for `patience` evaluations.

@@ -15,6 +15,7 @@ also a file of choices, is written first: from it a run that was killed knows
 what is done, and it undoes the rest.
 """
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -151,6 +152,14 @@ def _save_kept(dataset_dir, name, kept):
       (file, label, KEEP, '', '') for file, label in together))
 
 
+def keep_decided(path: str) -> None:
+  """Renames a CSV file to PATH.old if actions were written into it."""
+  data = files.read_if_exists(path)
+  with contextlib.suppress(InputError):
+    if data and any(row['action'] for _, row in read_rows(path, data)):
+      os.replace(path, path + '.old')
+
+
 def read_rows(path: str, data: bytes) -> List[Tuple[int, Dict[str, str]]]:
   """Returns the rows of a file of choices.
 
@@ -259,6 +268,12 @@ def _check_move(row, folder, planned, taken):
     if not folder.exists(target):
       raise InputError('%r is neither there nor at %r' % (source, target))
     return Move(source, target, row['label'], new_label)
+  if row['new_file'] and not folder.exists(source):
+    # A row of an undo file: the photo had not been moved yet.
+    _check_path(source, folder)
+    _check_path(row['new_file'], folder)
+    if folder.exists(row['new_file']):
+      return Move(source, row['new_file'], row['label'], new_label)
   _check_source(source, folder)
   label = folder.class_of.get(source, '')
   if row['label'] not in ('', label):

@@ -174,6 +174,8 @@ class SortedFolder(contextlib.ExitStack):
         self._record.truncate(start)
         self._is_placing = False
         raise
+      with contextlib.suppress(OSError):
+        self._write({'ended': True})
       self._is_placing = False
     self.counts[name] += 1
 
@@ -268,6 +270,10 @@ def place(source: str, target: str, way: str, part: str) -> None:
     os.symlink(os.path.abspath(source), target)
     return
   if way == MOVE:
+    folder = os.path.dirname(os.path.abspath(source))
+    if not os.access(folder, os.W_OK | os.X_OK):
+      raise PermissionError(errno.EACCES, 'photos cannot be moved out of it',
+                            folder)
     try:
       _rename(source, target)
       return
@@ -291,7 +297,8 @@ def _rename(source, target):
     os.link(source, target)
   except OSError as error:
     # Some file systems have no hard links.
-    if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+    if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK,
+                           errno.ENOSYS):
       raise
     if os.path.lexists(target):
       raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)

@@ -32,6 +32,9 @@ from serving.model import (
 # Their outputs have fewer places than what they pool.
 _POOLING = ('MaxPool', 'AvgPool')
 
+_NO_MAPS = ('no heat maps: the graph has no feature maps with a height and a '
+            'width')
+
 
 def is_possible(info: graph_info.GraphInfo) -> bool:
   """Returns whether the nodes that heat maps need are known."""
@@ -87,6 +90,8 @@ class HeatMaps:
     if info.features == layers_head.FEATURES + ':0':
       maps = graph.get_tensor_by_name(info.features)
       self._layers = layer_maps.find(maps)
+      if not self._layers:
+        raise InputError(_NO_MAPS)
     else:
       maps = _find_maps(graph, images, logits)
     self._forward = forward_pass.load(
@@ -162,8 +167,7 @@ def _find_maps(graph: tf.Graph, images: tf.Tensor,
           images.op in frozen_backbone.ancestors([tensor]) and
           images.op not in frozen_backbone.ancestors([logits], {op})):
         return tensor
-  raise InputError('no heat maps: the graph has no feature maps with a height '
-                   'and a width')
+  raise InputError(_NO_MAPS)
 
 
 def _gradient(inputs, logits, index):

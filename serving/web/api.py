@@ -78,6 +78,9 @@ def openapi() -> flask.Response:
   """Describes the API."""
   return flask.current_app.send_static_file('openapi.json')
 
+# Most training photos per photo: the response has a picture of each.
+_MOST_NEAREST = 20
+
 
 def to_response(results: Sequence[request_photos.Result], labels: List[str],
                 milliseconds: float, top: Optional[int] = None
@@ -129,6 +132,9 @@ def details_of(state: app_state.AppState,
   """
   explain = request_photos.value_of('explain', fields)
   nearest = _count('nearest', fields)
+  if nearest and nearest > _MOST_NEAREST:
+    raise Refused('bad_parameter', name='nearest',
+                  accepted='1 to %d' % _MOST_NEAREST)
   if explain is not None and not explains(state):
     raise Refused('not_available', name='explain')
   labels = state.service.labels

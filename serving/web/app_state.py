@@ -4,10 +4,12 @@
   state.limit_rate(len(photos))
 """
 
+import os
 from typing import Any, Dict, Mapping, Optional
 
 import flask
 
+from common.errors import InputError
 from serving.model.classifier_service import Service
 from serving.web import clients, uploads
 from serving.web.inbox import Inbox
@@ -56,6 +58,10 @@ class AppState:
           config['MAX_PIXELS'])
     self.inbox: Optional[Inbox] = None
     if config['INBOX']:
+      if self._store and (os.path.realpath(config['INBOX']) ==
+                          os.path.realpath(config['UPLOAD_FOLDER'])):
+        raise InputError('--inbox=%s is also --upload_folder: give two '
+                         'different folders' % config['INBOX'])
       self.inbox = Inbox(config['INBOX'], config['INBOX_PHOTOS'],
                          config['INBOX_MB'], config['MAX_PIXELS'])
 

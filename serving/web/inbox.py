@@ -5,6 +5,7 @@ A photo and its facts are two files with a generated name, '<name>.jpg' and
 complete. ./review_inbox.sh shows them, and moves them out of the folder.
 """
 
+import contextlib
 import json
 import os
 import threading
@@ -18,6 +19,9 @@ from serving.web import logs, photo_metadata, uploads
 from serving.web.refusals import Refused
 
 _FACTS = '.json'
+
+# A photo without facts that is older was left by a killed process.
+_WRITING_SECS = 60
 
 
 class Correction(NamedTuple):
@@ -56,8 +60,12 @@ class Inbox:
     self._warnings = logs.WarningLimiter()
     whole = {correction.photo for correction in read(self._folder)}
     for name in os.listdir(self._folder):
+      path = os.path.join(self._folder, name)
       if uploads.is_upload_name(name) and name not in whole:
-        os.remove(os.path.join(self._folder, name))
+        with contextlib.suppress(FileNotFoundError):
+          # Another server may be writing a photo.
+          if time.time() > os.path.getmtime(path) + _WRITING_SECS:
+            os.remove(path)
 
   def add(self, data: bytes, right_class: Optional[str],
           answer: Optional[str]) -> None:
@@ -78,8 +86,11 @@ class Inbox:
       try:
         # The folder is counted again: a review may have emptied it.
         uploads.make_folder(self._folder)
-        sizes = [entry.stat().st_size for entry in os.scandir(self._folder)
-                 if uploads.is_upload_name(entry.name)]
+        sizes = []
+        for entry in os.scandir(self._folder):
+          if uploads.is_upload_name(entry.name):
+            with contextlib.suppress(FileNotFoundError):  # Just reviewed.
+              sizes.append(entry.stat().st_size)
         if (len(sizes) >= self._max_photos or
             sum(sizes) + len(data) > self._max_bytes):
           raise Refused('inbox_full')

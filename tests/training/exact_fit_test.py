@@ -189,6 +189,24 @@ def softmax(logits):
   return values / values.sum(axis=1, keepdims=True)
 
 
+def test_kernel_of_fewer_photos_than_support_points_is_padded():
+  table = table_of(num_photos=30, size=40)
+  logits = np.zeros([30, CLASSES], np.float32)
+  all_rows, padded = (exact_fit.fit_kernel(table, logits, support_points)
+                      for support_points in (30, 35))
+  assert padded.support.shape == (35, 40)
+  np.testing.assert_allclose(padded.coefficients[:30], all_rows.coefficients,
+                             atol=1e-4)
+  assert not padded.coefficients[30:].any()
+
+
+def test_kernel_with_a_class_of_weight_0_is_finite():
+  table = table_of(class_weights=np.array([0.0, 1.0, 1.0]))
+  kernel = exact_fit.fit_kernel(table, np.zeros([60, CLASSES], 'f'), 60)
+  assert np.isfinite(kernel.coefficients).all() and np.isfinite(kernel.offset
+                                                                ).all()
+
+
 @pytest.mark.parametrize('losses,share', [
     ([0.5, 0.4, 0.41], 0.5), ([0.3, 0.4, 0.6], 0.0), ([0.6, 0.4, 0.3], 1.0),
     ([0.6, 0.4, 0.39], 0.5)], ids=str)

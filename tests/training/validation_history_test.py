@@ -17,14 +17,15 @@ INFO = run_info.RunInfo('lenet', ['a', 'b'], 0, 28, 'lenet', 'letters', '/data',
 class Evaluations:
   """A ValidationHistory on a graph with only a global step."""
 
-  def __init__(self, folder, from_step=0):
+  def __init__(self, folder, from_step=0, data=None):
     self.folder = str(folder)
     self._session = tf.Session()
     step = tf.train.get_or_create_global_step()
     self._value = tf.placeholder(tf.int64, [])
     self._assign = tf.assign(step, self._value)
     self.history = validation_history.ValidationHistory(
-        self.folder, INFO, tf.train.Saver(max_to_keep=1), step, from_step)
+        self.folder, INFO, tf.train.Saver(max_to_keep=1), step, from_step,
+        data)
 
   def add(self, step, accuracy, loss):
     self._session.run(self._assign, {self._value: step})
@@ -40,7 +41,8 @@ class Evaluations:
 def make_run(tmp_path):
   """A function that makes the Evaluations of a process from a given step."""
   with tf.Graph().as_default():
-    yield lambda from_step=0: Evaluations(tmp_path, from_step)
+    yield lambda from_step=0, data=None: Evaluations(tmp_path, from_step,
+                                                     data)
 
 
 def test_best_is_most_accurate_then_lowest_loss(make_run):
@@ -52,6 +54,18 @@ def test_best_is_most_accurate_then_lowest_loss(make_run):
     kept_steps.append(run.kept_step())
   assert kept_steps == [1, 2, 2, 4, 4]
   assert run.history.best == {'step': 4, 'accuracy': 0.8, 'loss': 0.9}
+
+
+def test_run_that_returns_to_former_photos_is_not_over(make_run):
+  for data, accuracy, step in [('a', 0.8, 1), ('b', 0.6, 3), ('a', 0.7, 5)]:
+    run = make_run(step, data)
+    # The checkpoint of these photos was replaced by that of others.
+    assert run.history.best is None and not run.history.is_over(1)
+    for later in range(2):
+      run.add(step + later, accuracy, 1.0)
+    assert run.history.is_over(1) and run.kept_step() == step
+  run.history.forget_best()
+  assert not os.path.exists(os.path.join(run.folder, checkpoints.BEST_DIR))
 
 
 def test_is_over_ignores_better_loss_at_same_accuracy(make_run):

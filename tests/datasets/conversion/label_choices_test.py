@@ -193,6 +193,27 @@ def test_apply_dropped_photo_is_moved_back_but_not_kept_where_it_is(pets):
   assert 'cat/002-2.jpg' in contents(pets)
 
 
+def test_undo_of_a_run_that_was_killed_moves_back_what_was_moved(pets):
+  before = contents(pets)
+  done = apply(pets, 'cat/001.jpg,cat,move,dog\ndog/002.jpg,dog,drop,\n')
+  # As if it had been killed before the second photo.
+  os.rename(str(pets / 'pets' / '.dropped' / 'dog' / '002.jpg'),
+            str(pets / 'pets' / 'dog' / '002.jpg'))
+  label_choices.apply(done.undo, str(pets), 'pets')
+  assert contents(pets) == before
+
+
+def test_keep_decided_renames_only_a_file_with_actions(tmp_path):
+  path = tmp_path / 'labels.csv'
+  label_choices.keep_decided(str(path))
+  for action, is_kept in [('', False), ('drop', True)]:
+    path.write_bytes(label_choices.to_csv(
+        [('cat/1.jpg', 'cat', action, '', '')]).encode())
+    label_choices.keep_decided(str(path))
+    assert path.exists() != is_kept
+  assert (tmp_path / 'labels.csv.old').exists()
+
+
 def test_undo_file_has_a_row_per_moved_photo(pets):
   done = apply(pets, 'cat/001.jpg,cat,move,dog\ndog/002.jpg,dog,drop,\n')
   with open(done.undo, newline='') as stream:
