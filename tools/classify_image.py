@@ -274,7 +274,12 @@ class _Explainer:
     index = labels.index(self._label) if self._label else scores.argmax()
     heat_map = self._classifier.heat_map(photo, index)
     picture = heat_map_pictures.draw(photo.encoded, heat_map, _EXPLAINED_SIDE)
-    files.write_output(self._new_path(path, labels[index]), picture)
+    target = self._new_path(path, labels[index])
+    if os.path.realpath(os.path.dirname(path)) == os.path.realpath(
+        self._folder) and os.path.exists(target):
+      raise InputError('--explain=%s has the photos themselves, and %s exists '
+                       'there: give another folder' % (self._folder, target))
+    files.write_output(target, picture)
 
   def _new_path(self, path, label):
     """Returns the path of a picture; photos in several folders may be alike."""
