@@ -169,11 +169,11 @@ def apply_choices() -> None:
       done.moved, done.dropped, done.kept, '; %d were moved before' %
       done.done_before if done.done_before else ''))
   if done.undo:
-    run = os.environ.get('RUN')
-    run = 'RUN=%s ' % shlex.quote(run) if run else ''
+    name = os.environ.get('RUN', '')
+    prefix = 'RUN=%s ' % shlex.quote(name) if name else ''
     print('Undo: %s./check_labels.sh --apply=%s\n'
           'Next: %s./convert_tfrecord.sh, then train again' % (
-              run, shlex.quote(done.undo), run))
+              prefix, shlex.quote(done.undo), prefix))
 
 
 def main(_: List[str]) -> None:

@@ -81,6 +81,6 @@ def combine(layers: Sequence[Layer], maps: Sequence[np.ndarray],
     part = (array @ gradient[layer.columns]).astype(np.float32)
     if layer.is_mirrored:
       part = part[:, ::-1]
-    heat += np.asarray(Image.fromarray(part).resize((width, height),
-                                                    Image.BILINEAR))
+    heat += np.asarray(Image.fromarray(part).resize(
+        (width, height), Image.Resampling.BILINEAR))
   return np.maximum(heat, 0)
