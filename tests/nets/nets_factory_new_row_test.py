@@ -26,7 +26,7 @@ NAME = 'new_network'
 SIZE = 24
 ARCHIVE = 'new_network_2020_02_02.tar.gz'
 ROW = Network(
-    None, None, 'vgg', SIZE, 3, ('NewNetwork/Logits',), 'features',
+    None, None, 'vgg', SIZE, 3, ('NewNetwork/Logits',), 'features', (),
     Cost(7, 16247, 78336), (
         Checkpoint('new_network_24', 'https://localhost/' + ARCHIVE,
                    'inside.ckpt', 61.0, 82.5),))

@@ -41,6 +41,7 @@ def read_csv(path):
     return list(csv.DictReader(stream))
 
 
+@pytest.mark.slow
 def test_check_labels_from_cached_features_to_moved_photos(
     data, train_dir, tmp_path, capsys, log):
   kit.run(program, '--train_dir=' + train_dir)

@@ -16,6 +16,8 @@ from training import former_run, head_loop, validation_history
 # The auxiliary head is trained too: otherwise its logits would be features.
 CACHED = ['--cache_features', '--trainable_scopes=Head/logits,Aux']
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope='module', autouse=True)
 def tiny():
