@@ -315,7 +315,9 @@ ${summary}
 Seconds: ${times}.
 
 Report: $(relative "${TRAIN_DIR}/report.html")
-Frozen graph and labels: $(relative "${EXPORT_DIR}")"
+Frozen graph and labels: $(relative "${EXPORT_DIR}")
+Next: ./server.sh serves this run again, ./classify.sh PHOTO classifies without a
+server, ./check_labels.sh finds wrong labels, ./runs.sh lists the runs."
 if [[ "${serve}" == 1 ]]; then
   command=$(printf '%q ' "$(relative "${VENV_PYTHON}")" \
     "$(relative "${PROJECT_DIR}/tools/upload_photo.py")" \

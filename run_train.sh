@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # Trains in the background: fine-tunes the classifier of MODEL_NAME from
 # CHECKPOINT_PATH, or trains the whole network from scratch if that is empty.
-# The classifier is trained on features that are computed once per photo, and
-# evaluated during training; training ends when it no longer improves, and the
-# best checkpoint is in TRAIN_DIR/best. --nocache_features trains on the photos.
+# The classifier, a linear layer over several layers, is fitted to features that
+# are computed once per photo; HEAD=logits trains the network's own until it no
+# longer improves. The best checkpoint is in TRAIN_DIR/best. --nocache_features
+# trains on the photos.
 # TRAINABLE_SCOPES= (empty) fine-tunes all layers; tools.list_models has the
 # default scopes.
 # Watch it with `tail -f output.log`, stop it with ./stop_train.sh.
 #
-# usage: [MODEL_NAME=…] [CHECKPOINT_PATH=…] [TRAINABLE_SCOPES=…]
+# usage: [MODEL_NAME=…] [CHECKPOINT_PATH=…] [HEAD=…] [TRAINABLE_SCOPES=…]
 #        [CHECKPOINT_EXCLUDE_SCOPES=…] ./run_train.sh [flags of
 #        train_image_classifier.py, --help lists them]
 set -euo pipefail

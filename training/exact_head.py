@@ -76,7 +76,7 @@ class ExactHeadStep(head_loop.HeadStep):
                                         self._linear)
     last = index == len(path) - 1
     with self.lock:
-      self._assign(session, self._values(last), global_step)
+      self._assign(session, self._values(last))
     step = self.step + 1
     tf.logging.info('global step %d: loss = %.4f (%.3f sec/step)', step,
                     self._linear.loss, time.time() - begin)
@@ -188,9 +188,8 @@ class _Assignment:
           tf.assign(variable, self._values[name]).op)
     self._count = tf.assign_add(tf.train.get_global_step(), 1).op
 
-  def __call__(self, session, values, global_step):
+  def __call__(self, session: tf.Session, values: Dict[str, Any]) -> None:
     """Assigns {name in the scope: value}, and counts a step."""
-    del global_step
     # Optimizer slots of the same scope have other names than those given here.
     session.run([self._ops[name] for name in values],
                 {self._values[name]: value for name, value in values.items()})

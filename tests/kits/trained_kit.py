@@ -66,6 +66,13 @@ def train(dataset_dir, train_dir, *more):
   return checkpoints.newest(str(train_dir))
 
 
+def train_published(dataset_dir, train_dir):
+  """Trains all of MOBILENET until its features tell the classes apart."""
+  return train(dataset_dir, train_dir, *MOBILENET, '--optimizer=adam',
+               '--learning_rate=0.01', '--batch_norm_decay=0.9',
+               '--max_number_of_steps=60', '--log_every_n_steps=20')
+
+
 def read_variables(checkpoint):
   """Returns {name: array} of a checkpoint."""
   reader = checkpoint_files.open_reader(checkpoint)

@@ -20,6 +20,7 @@ from kits.trained_kit import (
   make_photos,
   read_variables,
   train,
+  train_published,
 )
 from runs import checkpoints, run_info
 from serving.model import graph_files
@@ -40,10 +41,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope='module')
 def published(data, tmp_path_factory):
   """A checkpoint to fine-tune, in place of a published one."""
-  return train(data, tmp_path_factory.mktemp('published'), *MOBILENET,
-               '--optimizer=adam', '--learning_rate=0.01',
-               '--batch_norm_decay=0.9', '--max_number_of_steps=60',
-               '--log_every_n_steps=20')
+  return train_published(data, tmp_path_factory.mktemp('published'))
 
 
 @pytest.fixture(scope='module')
