@@ -309,7 +309,7 @@ echo "${answer}"
 
 end_step
 summary=$(run_module tools/describe_run.py --eval_dir="${EVAL_DIR}" \
-  --manifest="${manifest}")
+  --train_dir="${TRAIN_DIR}" --manifest="${manifest}")
 say "
 ${summary}
 Seconds: ${times}.

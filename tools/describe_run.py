@@ -9,8 +9,9 @@ often, and how many photos it refuses; the manifest, what it was trained on.
 
 import collections
 import csv
+import json
 import os
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from absl import flags
 
@@ -24,6 +25,10 @@ from runs import run_list
 def define_flags() -> None:
   """Defines the flags of this program."""
   flags.DEFINE_string('eval_dir', None, 'Folder of ./run_eval.sh.')
+  flags.DEFINE_string(
+      'train_dir', None,
+      'Folder of the run, where ./report.sh writes how many photos are refused '
+      'if ./run_eval.sh could not tell.')
   flags.DEFINE_string(
       'manifest', None, 'Path of the manifest of the converted data set.')
 
@@ -50,14 +55,35 @@ def read(eval_dir: str) -> Tuple[Dict[str, Any], List[Dict[str, str]]]:
   return last, rows
 
 
+def read_refused(train_dir: str, result: Dict[str, Any]) -> Optional[int]:
+  """Returns how many photos the report of an evaluation refuses, or None.
+
+  Args:
+    train_dir: folder of the run.
+    result: a line of metrics.jsonl.
+  """
+  for folder in ('best', ''):
+    try:
+      with open(os.path.join(train_dir, folder, 'results.json'),
+                encoding='utf-8') as stream:
+        line = json.load(stream)['splits'][result['split']]
+      if line['global_step'] == result['global_step']:
+        return line.get('refused')
+    except (OSError, ValueError, KeyError, TypeError):
+      pass
+  return None
+
+
 def sentences(result: Dict[str, Any], rows: Sequence[Dict[str, str]],
-              manifest: manifests.Manifest) -> List[str]:
+              manifest: manifests.Manifest,
+              refused: Optional[int] = None) -> List[str]:
   """Returns the sentences.
 
   Args:
     result: a line of metrics.jsonl.
     rows: of the predictions of the same evaluation.
     manifest: Manifest of the data set.
+    refused: number of refused photos, if the predictions do not have it.
   """
   photos, split = len(rows), result['split']
   right = sum(row['correct'] == '1' for row in rows)
@@ -85,8 +111,10 @@ def sentences(result: Dict[str, Any], rows: Sequence[Dict[str, str]],
         one, other, times, 'photo' if times == 1 else 'photos'))
   known = [row['known'] for row in rows if row.get('known')]
   if known:
+    refused = known.count('0')
+  if refused is not None:
     lines.append('%d of %d photos of these classes are refused as none of them.'
-                 % (known.count('0'), len(known)))
+                 % (refused, len(known) or photos))
   return lines
 
 
@@ -99,7 +127,8 @@ def main(_: List[str]) -> None:
     raise InputError('--manifest=%s: no such file; ./convert_tfrecord.sh '
                      'writes it' % values.manifest)
   result, rows = read(values.eval_dir)
-  print('\n'.join(sentences(result, rows, manifest)))
+  refused = values.train_dir and read_refused(values.train_dir, result)
+  print('\n'.join(sentences(result, rows, manifest, refused)))
 
 
 if __name__ == '__main__':

@@ -52,6 +52,23 @@ def test_sentences_without_confusion_and_detection_are_two(tmp_path):
   assert '20 of 20 validation photos' in lines[1] and '100.0 %)' in lines[1]
 
 
+@pytest.mark.parametrize('folder', ['best', ''])
+@pytest.mark.parametrize('step,refused', [(7, 2), (6, None)])
+def test_refusals_unknown_to_the_evaluation_are_those_of_its_report(
+    tmp_path, folder, step, refused):
+  write_evaluation(tmp_path, 10 * [('cat', 'cat', ''), ('dog', 'dog', '')])
+  (tmp_path / 'train' / folder).mkdir(parents=True)
+  (tmp_path / 'train' / folder / 'results.json').write_text(json.dumps(
+      {'splits': {'validation': {'global_step': step, 'refused': 2}}}))
+  result, rows = describe_run.read(str(tmp_path))
+  found = describe_run.read_refused(str(tmp_path / 'train'), result)
+  assert found == refused
+  lines = describe_run.sentences(result, rows, manifests.Manifest(
+      'pets', ['cat', 'dog'], {}, 0, 10.0, {}, []), found)
+  assert ('2 of 20 photos of these classes are refused as none of them.' in
+          lines) == (refused is not None)
+
+
 @pytest.mark.parametrize('rows', [None, []])
 def test_missing_evaluation_is_one_line_error(tmp_path, rows):
   if rows is not None:
