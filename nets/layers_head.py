@@ -153,6 +153,6 @@ def make(kind: Optional[str], flip_average: bool = False,
     kind: one of KINDS, or None.
     flip_average, support_points: fields of Head.
   """
-  if kind in (None, LOGITS):
+  if kind is None or kind == LOGITS:
     return None
   return Head(kind, flip_average, support_points if kind == KERNEL else 0)
