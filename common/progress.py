@@ -8,7 +8,6 @@ import time
 from typing import Any, Optional, TextIO
 
 import tqdm
-from tqdm.contrib.logging import logging_redirect_tqdm
 
 # Seconds between lines of progress if there is no terminal; in long work, a
 # tenth of the time that it has taken.
@@ -54,6 +53,8 @@ class Progress:
     self._stream: Optional[TextIO] = screen or sys.stderr
     if self._stream.isatty():
       if screen is None:  # Log lines are written above the bar.
+        # Imported here because it warns in notebooks, which have no terminal.
+        from tqdm.contrib.logging import logging_redirect_tqdm
         self._stack.enter_context(logging_redirect_tqdm(
             [logging.getLogger('tensorflow')]))
       unit = ({'unit': 'B', 'unit_scale': True} if in_bytes else

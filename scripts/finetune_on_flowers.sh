@@ -11,13 +11,13 @@ set -euo pipefail
 : "${MODEL_NAME:=inception_v3}" "${DATASET_NAME:=flowers}"
 : "${CLASSIFIER_STEPS:=1000}" "${ALL_STEPS:=500}"
 : "${LEARNING_RATE:=0.01}" "${ALL_LEARNING_RATE:=0.0001}"
-: "${OPTIMIZER:=rmsprop}"
+: "${OPTIMIZER:=rmsprop}" "${HEAD:=logits}"
 program=train_image_classifier.py
 # shellcheck source=env_set.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../env_set.sh"
 "${PROJECT_DIR}/setup.sh" --quiet
 
-export MODEL_NAME DATASET_NAME DATASET_DIR LOG_FILE BATCH_SIZE OPTIMIZER
+export MODEL_NAME DATASET_NAME DATASET_DIR LOG_FILE BATCH_SIZE OPTIMIZER HEAD
 export EVAL_INTERVAL_SECS=
 first_dir="${TRAIN_DIR}"
 

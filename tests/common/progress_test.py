@@ -4,6 +4,7 @@ import fcntl
 import logging
 import os
 import pty
+import select
 import struct
 import termios
 import time
@@ -112,7 +113,10 @@ def test_progress_bar_on_another_terminal_is_removed_at_the_end(
     for _ in range(3):
       time.sleep(0.12)
       bar.add()
-  shown = os.read(reader, 10000).decode().split('\r')
+  shown = b''
+  while select.select([reader], [], [], 0.5)[0]:
+    shown += os.read(reader, 10000)
+  shown = shown.decode().split('\r')
   assert 'photos/s, 00:00 left' in ''.join(shown)
   assert not shown[-1].strip() and not shown[-2].strip()
   assert capsys.readouterr().err == ''

@@ -153,9 +153,10 @@ def test_interrupted_path_is_continued(data, published, tmp_path, monkeypatch):
     newest = train(data, tmp_path / 'run', *flags)
   assert checkpoints.read_global_step(newest) == 2 and summaries == [1, 2]
   resumed = read_variables(train(data, tmp_path / 'run', *flags))
+  # L-BFGS ends at a small gradient, from another start not at the same point.
   for name, value in read_variables(whole).items():
     if name.startswith('LayersHead/'):
-      np.testing.assert_allclose(resumed[name], value, atol=2e-3, err_msg=name)
+      np.testing.assert_allclose(resumed[name], value, atol=1e-2, err_msg=name)
 
 
 def test_all_layers_are_trained_afterwards(data, published, tmp_path):
