@@ -1,7 +1,7 @@
 """Features of a checkpoint for all photos, and the time of its forward pass."""
 
 import contextlib
-from typing import Dict, NamedTuple
+from typing import Dict, NamedTuple, Optional
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from benchmarks import runtime_speed
 from common.errors import InputError
 from compat import slim, tf
 from datasets import input_pipeline
-from nets import frozen_backbone, nets_factory
+from nets import frozen_backbone, layers_head, nets_factory
 from runs import checkpoints, feature_cache, run_info
 from runtime import forward_pass
 from training import head_graph, head_loop, warm_start
@@ -32,12 +32,15 @@ class Features(NamedTuple):
   photos_per_second: float
   # Of the network with a classifier of the photos' classes.
   weight_bytes: int
+  # Columns of the last layer, which are the last ones.
+  last_size: int
 
 
 def compute(prefix: str, model_name: str,
             datasets: Dict[str, slim.dataset.Dataset], dataset_name: str,
             dataset_dir: str, cache_dir: str, options: forward_pass.Options,
-            batch_size: int, seconds: float) -> Features:
+            batch_size: int, seconds: float,
+            head: Optional[layers_head.Head] = None) -> Features:
   """Returns the Features of a checkpoint.
 
   They are cached. ./run_train.sh uses the same caches, unless the network has
@@ -52,6 +55,7 @@ def compute(prefix: str, model_name: str,
     options: forward_pass.Options, with a precision.
     batch_size: photos per batch when the time is measured.
     seconds: duration of that.
+    head: the head whose input is computed; None: the network's own classifier.
 
   Raises:
     UnusableCheckpoint: it cannot be restored.
@@ -64,7 +68,7 @@ def compute(prefix: str, model_name: str,
       moving_average_decay=None)
   with contextlib.ExitStack() as stack:
     stack.enter_context(tf.Graph().as_default())
-    backbone = _build(datasets, info, network)
+    backbone, last_size = _build(datasets, info, network, head)
     session = stack.enter_context(tf.Session())
     _restore(session, prefix, backbone.variables)
     forward = forward_pass.load_from_session(
@@ -86,20 +90,23 @@ def compute(prefix: str, model_name: str,
   return Features(
       values, np.concatenate([cache.labels() for cache in caches.values()]),
       speed, 4 * (head + sum(variable.shape.num_elements()
-                             for variable in backbone.variables)))
+                             for variable in backbone.variables)), last_size)
 
 
-def _build(datasets, info, network):
-  """Returns the head_graph.Backbone, in the default graph."""
+def _build(datasets, info, network, head):
+  """Returns the head_graph.Backbone, in the default graph, and last_size."""
   with tf.device('/device:CPU:0'):
     passes = head_graph.photo_passes(datasets, info, network, _BATCH, _THREADS)
   images = head_graph.batch_of_images(passes)
-  logits, _ = nets_factory.get_network_fn(
-      info.model_name, len(info.labels), is_training=False)(images)
-  return head_graph.make_backbone(
+  logits, end_points = nets_factory.get_network_fn(
+      info.model_name, len(info.labels), is_training=False, head=head)(images)
+  scopes = [layers_head.SCOPE] if head else network.classifier_scopes[:1]
+  backbone = head_graph.make_backbone(
       images, frozen_backbone.find_cut(
-          images, [logits],
-          warm_start.variables_to_train(network.classifier_scopes[:1])), passes)
+          images, [logits], warm_start.variables_to_train(scopes),
+          ends=[layers_head.FEATURES]), passes)
+  return backbone, nets_factory.get_features(
+      info.model_name, end_points).shape.as_list()[1]
 
 
 def _restore(session, prefix, variables):

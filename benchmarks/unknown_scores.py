@@ -1,9 +1,8 @@
 """Measures out-of-distribution (OOD) detection: photos that are of no class.
 
-The features before the classifier are computed once per photo, with a published
-checkpoint. For each split of the photos a classifier is trained on the features
-of the training photos, as ./run_train.sh does; then each method scores the
-validation photos and
+The features are computed once per photo, with a published checkpoint. For each
+split of the photos a head is trained on the features of the training photos, as
+./run_train.sh does; then each method scores the validation photos and
 
 - far: a folder of photos of other things;
 - near: the photos of two classes that were left out. Each pair of neighbours in
@@ -19,22 +18,24 @@ import os
 import statistics
 import tempfile
 import time
-from typing import NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional
 
 import numpy as np
 from absl import flags
 
+from benchmarks import network_features
 from common import flags as common_flags
 from common.errors import InputError
 from compat import tf
 from datasets import dataset_factory
 from datasets.conversion import convert_photos
 from evaluation import calibration
-from nets import nets_factory
+from nets import layers_head, nets_factory
 from ood import graph_nodes, photo_features, reference_bank
 from runs import checkpoints, run_info
 from runtime import forward_pass
 from serving.model import inference_graph
+from training import exact_fit
 
 FLAGS = flags.FLAGS
 
@@ -55,7 +56,7 @@ class Scores(NamedTuple):
 class Part(NamedTuple):
   """Photos of one kind."""
 
-  # [photos, n] floats.
+  # [photos, n] floats, of the last layer.
   features: np.ndarray
   # [photos, classes] floats.
   logits: np.ndarray
@@ -64,7 +65,7 @@ class Part(NamedTuple):
 
 
 class Task(NamedTuple):
-  """The photos of one split, with one classifier."""
+  """The photos of one split, with one head."""
 
   train: Part
   validation: Part
@@ -81,6 +82,9 @@ def define_flags():
   flags.DEFINE_string('model_name', 'mobilenet_v1', 'Name of the network.')
   flags.DEFINE_string(
       'checkpoint_path', None, 'Published checkpoint of the network.')
+  flags.DEFINE_enum(
+      'head', layers_head.LAYERS, layers_head.KINDS,
+      'Which head is trained, as in ./run_train.sh.')
   flags.DEFINE_integer('seeds', 5, 'Splits, from seed 0 on.', lower_bound=1)
   flags.DEFINE_integer(
       'percent_validation', 20, 'Share of the photos that are not trained on.',
@@ -97,8 +101,8 @@ def define_flags():
       'to the time of a classification.')
 
 
-def read_photos(folder, work_dir, name):
-  """Converts a folder and computes the features of all of its photos.
+def convert(folder, work_dir, name):
+  """Converts a folder.
 
   Args:
     folder: with one sub-folder per class, or of photos.
@@ -106,7 +110,7 @@ def read_photos(folder, work_dir, name):
     name: name of the data set.
 
   Returns:
-    photo_features.Features; logits are those of the published classifier.
+    slim Dataset of all photos.
   """
   if not os.path.isdir(folder):
     raise InputError('%s is not a folder' % folder)
@@ -120,7 +124,38 @@ def read_photos(folder, work_dir, name):
       os.makedirs(half, exist_ok=True)
       os.symlink(os.path.abspath(entry.path), os.path.join(half, entry.name))
   convert_photos.convert(work_dir, name, percent_validation=0)
-  dataset = dataset_factory.get_dataset(name, 'train', work_dir)
+  return dataset_factory.get_dataset(name, 'train', work_dir)
+
+
+def read_layers(folder, work_dir, name, head):
+  """Converts a folder and computes the features that a head reads.
+
+  Args:
+    folder, work_dir, name: as for convert.
+    head: layers_head.Head; None: the network's own classifier.
+
+  Returns:
+    network_features.Features.
+  """
+  dataset = convert(folder, work_dir, name)
+  options = forward_pass.Options(FLAGS.runtime, FLAGS.precision)
+  return network_features.compute(
+      checkpoints.resolve(FLAGS.checkpoint_path), FLAGS.model_name,
+      {'train': dataset}, name, work_dir, os.path.join(work_dir, 'features'),
+      options._replace(precision=forward_pass.choose(options).precision),
+      _BATCH, 0.0, head)
+
+
+def read_photos(folder, work_dir, name):
+  """Converts a folder and computes the features of all of its photos.
+
+  Args:
+    folder, work_dir, name: as for convert.
+
+  Returns:
+    photo_features.Features; logits are those of the published classifier.
+  """
+  dataset = convert(folder, work_dir, name)
   network = nets_factory.get_network(FLAGS.model_name)
   prefix = checkpoints.resolve(FLAGS.checkpoint_path)
   num_classes = _num_classes(prefix)
@@ -188,6 +223,56 @@ def train_classifier(train, validation, num_classes, seed):
   return best_weights
 
 
+def train_head(train, validation, num_classes, seed, kind, last_size):
+  """Trains a head as ./run_train.sh does.
+
+  Args:
+    train: (features, labels).
+    validation: the same of the validation photos, which only layers_head.LOGITS
+      uses.
+    num_classes: number of classes.
+    seed: of weights and order.
+    kind: one of layers_head.KINDS.
+    last_size: columns of the last layer.
+
+  Returns:
+    Function of [photos, n] features that returns [photos, classes] logits.
+  """
+  if kind == layers_head.LOGITS:
+    weights, biases = train_classifier(train, validation, num_classes, seed)
+    return lambda features: features @ weights + biases
+  choice = exact_fit.choose(
+      exact_fit.make_table(train[0], last_size, train[1], num_classes))
+  linear = exact_fit.fit_linear(choice.table, choice.l2)
+  head, kernel = layers_head.make(kind, support_points=min(
+      layers_head.MAX_SUPPORT_POINTS, len(train[1]))), None
+  if kind == layers_head.KERNEL:
+    kernel = exact_fit.fit_kernel(choice.table, choice.logits,
+                                  head.support_points)
+  return _head_function(
+      exact_fit.head_values(choice.table, linear, kernel), num_classes, head)
+
+
+def _head_function(values, num_classes, head) -> Callable:
+  """Returns the function of features that returns a fitted head's logits.
+
+  Args:
+    values: {name in the scope: value} of its variables.
+    num_classes: number of classes.
+    head: layers_head.Head.
+  """
+  def logits_of(features):
+    with tf.Graph().as_default(), tf.Session() as session:
+      inputs = tf.placeholder(tf.float32, [None, features.shape[1]])
+      logits = layers_head.classify(inputs, num_classes, head)
+      for variable in tf.global_variables():
+        variable.load(values[variable.op.name[len(layers_head.SCOPE) + 1:]],
+                      session)
+      return session.run(logits, {inputs: features})
+
+  return logits_of
+
+
 def split_by_class(labels, percent_validation, seed):
   """Splits photos at random, each class in the same ratio.
 
@@ -209,7 +294,8 @@ def split_by_class(labels, percent_validation, seed):
   return train, validation
 
 
-def make_task(features, labels, others, left_out, seed):
+def make_task(features, labels, others, left_out, seed,
+              kind=layers_head.LOGITS, last_size=None):
   """Returns the Task of a split.
 
   Args:
@@ -218,6 +304,8 @@ def make_task(features, labels, others, left_out, seed):
     others: [m, n] features of other photos; None: the photos left out.
     left_out: classes that are excluded from training.
     seed: of the split.
+    kind: of the head, one of layers_head.KINDS.
+    last_size: columns of the last layer; None: all.
 
   Raises:
     InputError: no photo is left for validation.
@@ -233,12 +321,14 @@ def make_task(features, labels, others, left_out, seed):
         FLAGS.percent_validation, len(labels)))
   if others is None:
     others = features[np.isin(labels, left_out)]
-  weights, biases = train_classifier(
+  last_size = last_size or features.shape[1]
+  logits_of = train_head(
       (features[train], number[labels[train]]),
-      (features[validation], number[labels[validation]]), len(kept), seed)
+      (features[validation], number[labels[validation]]), len(kept), seed, kind,
+      last_size)
 
   def part(values, of_labels=None):
-    return Part(values, values @ weights + biases, of_labels)
+    return Part(values[:, -last_size:], logits_of(values), of_labels)
 
   return Task(part(features[train], number[labels[train]]),
               part(features[validation], number[labels[validation]]),
@@ -338,15 +428,16 @@ def measure_time(features, labels, prefix):
   return asking / plain - 1
 
 
-def run_seed(features, labels, strangers, pairs, seed):
+def run_seed(photos, strangers, pairs, seed):
   """Returns {method: {kind: (AUROC, accepted)}} for a split."""
   found = collections.defaultdict(dict)
-  for name, scores in methods(
-      make_task(features, labels, strangers, (), seed)):
+  how = seed, FLAGS.head, photos.last_size
+  for name, scores in methods(make_task(
+      photos.values, photos.labels, strangers.values, (), *how)):
     found[name]['far'] = auroc(scores), accepted(scores)
   near = collections.defaultdict(list)
   for pair in pairs:
-    task = make_task(features, labels, None, pair, seed)
+    task = make_task(photos.values, photos.labels, None, pair, *how)
     for name, scores in methods(task):
       near[name].append((auroc(scores), accepted(scores)))
   for name, values in near.items():
@@ -379,9 +470,10 @@ def main(_):
   common_flags.require(FLAGS, 'photos', 'strangers', 'checkpoint_path')
   prefix = checkpoints.resolve(FLAGS.checkpoint_path)
   with tempfile.TemporaryDirectory() as work_dir:
-    photos = read_photos(FLAGS.photos, work_dir, 'photos')
-    strangers = read_photos(FLAGS.strangers, work_dir, 'strangers')
-  labels = np.asarray(photos.labels)
+    head = layers_head.make(FLAGS.head)
+    photos = read_layers(FLAGS.photos, work_dir, 'photos', head)
+    strangers = read_layers(FLAGS.strangers, work_dir, 'strangers', head)
+  labels = photos.labels
   num_classes = labels.max() + 1
   pairs = [(c, c + 1) for c in range(0, num_classes - 1, 2)
            ] if num_classes > 3 else []
@@ -389,10 +481,10 @@ def main(_):
         (len(labels), num_classes, len(strangers.labels), len(pairs)))
   found = []
   for seed in range(FLAGS.seeds):
-    found.append(run_seed(photos.values, labels, strangers.values, pairs, seed))
+    found.append(run_seed(photos, strangers, pairs, seed))
     tf.logging.info('split %d of %d', seed + 1, FLAGS.seeds)
   print_table(found)
-  added = measure_time(photos.values, labels, prefix)
+  added = measure_time(photos.values[:, -photos.last_size:], labels, prefix)
   shipped = [split['known score (shipped)']['far'] for split in found]
   far_auroc, far_accepted = np.mean(shipped, axis=0)
   return int(far_auroc < FLAGS.least_far_auroc or

@@ -347,6 +347,24 @@ class Kernel(NamedTuple):
   share: float
 
 
+def head_values(table: Table, linear: Linear,
+                kernel: Optional[Kernel] = None) -> Dict[str, np.ndarray]:
+  """Returns {name in the scope: value} of the variables of a head.
+
+  Args:
+    table: Table that the head was fitted to.
+    linear: its Linear.
+    kernel: its Kernel, if it is fitted.
+  """
+  values: Dict[str, np.ndarray] = dict(
+      center=table.center, scale=table.scale, weights=linear.weights,
+      biases=linear.biases)
+  if kernel is not None:
+    values.update({'Kernel/' + name: np.asarray(value)
+                   for name, value in kernel._asdict().items()})
+  return values
+
+
 def fit_kernel(table: Table, linear_logits: np.ndarray, support_points: int,
                log: Callable[..., None] = lambda *_: None) -> Kernel:
   """Fits the kernel, and chooses its share.

@@ -142,19 +142,15 @@ class ExactHeadStep(head_loop.HeadStep):
 
   def _values(self, last):
     """Returns {name in the scope: value} of the head's variables."""
-    table, linear = self._choice.table, self._linear
-    values: Dict[str, Any] = dict(
-        center=table.center, scale=table.scale, weights=linear.weights,
-        biases=linear.biases)
-    head = self._run.info.head
-    if head == layers_head.KERNEL and not last:
-      values['Kernel/share'] = 0.0  # That of an earlier fit.
+    head, kernel = self._run.info.head, None
     if last and head == layers_head.KERNEL:
-      kernel = exact_fit.fit_kernel(table, self._choice.logits,
+      kernel = exact_fit.fit_kernel(self._choice.table, self._choice.logits,
                                     self._run.info.support_points,
                                     tf.logging.info)
-      values.update({'Kernel/' + name: value
-                     for name, value in kernel._asdict().items()})
+    values: Dict[str, Any] = exact_fit.head_values(
+        self._choice.table, self._linear, kernel)
+    if head == layers_head.KERNEL and not last:
+      values['Kernel/share'] = 0.0  # That of an earlier fit.
     return values
 
   def _summarize(self, step, line):

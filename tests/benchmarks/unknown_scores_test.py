@@ -113,6 +113,18 @@ def test_make_task_without_a_validation_photo_is_refused(parsed):
     program.make_task(features, labels, None, (2, 3), seed=4)
 
 
+@pytest.mark.parametrize('kind', ['layers', 'layers+kernel'])
+def test_make_task_with_a_head_over_layers(parsed, kind):
+  features, labels = make_features()
+  lower = np.random.RandomState(3).rand(len(features), 5).astype(np.float32)
+  pooled = np.concatenate([lower, features], axis=1)
+  task = program.make_task(pooled, labels, None, (2, 3), 4, kind, 12)
+  assert np.isin(task.others.features, features).all()
+  assert [len(part.features) for part in task] == [4 * 24, 4 * 6, 60]
+  for part in task[:2]:
+    assert (part.logits.argmax(axis=1) == part.labels).all()
+
+
 def test_methods_yield_the_shipped_one_last(parsed):
   features, labels = make_features()
   strangers = np.random.RandomState(8).rand(40, 12).astype(np.float32)
