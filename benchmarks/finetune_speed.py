@@ -1,11 +1,12 @@
 """Measures fine-tuning of a classifier, from records to the best checkpoint.
 
-Several ways are measured in turn on the same records: on cached features, the
-same as before there was another runtime (TensorFlow, float32, with the
-auxiliary classifier), on the photos, and with the settings of 2017
-(batch norm of frozen layers in training mode, epsilon 1). The first two are
-trained to their end; of the others some steps are measured. The unit of
-comparison is one evaluation pass over all photos.
+Several ways are measured in turn on the same records: the head over several
+layers, on cached features; as before there was another runtime (the network's
+own classifier on cached features, TensorFlow, float32, with the auxiliary
+classifier); the same on the photos; and with the settings of 2017 (batch norm
+of frozen layers in training mode, epsilon 1). The first two are trained to
+their end; of the others some steps are measured. The unit of comparison is one
+evaluation pass over all photos.
 """
 
 import json
@@ -41,6 +42,9 @@ def define_flags():
   flags.DEFINE_integer('batch_size', 32, 'Photos per step.', lower_bound=1)
   flags.DEFINE_integer('steps', 10, 'Steps on the photos that are measured.',
                        lower_bound=1)
+  flags.DEFINE_bool(
+      'old', True, 'Also measure TensorFlow with float32, steps on the photos, '
+      'and the settings of 2017.')
   flags.DEFINE_float(
       'passes', 1.5, 'The cached way may take this many evaluation passes …',
       lower_bound=0.0)
@@ -118,38 +122,51 @@ def evaluation_secs(values, train_dir, folder, *more):
   return total
 
 
+def print_old_ways(values, folder, cached_secs, pass_secs):
+  """Measures what the ways of before take, and prints the ratios.
+
+  Args:
+    values: the parsed flags.
+    folder: for train directories.
+    cached_secs: seconds of training on cached features.
+    pass_secs: seconds of one evaluation pass.
+  """
+  former = os.path.join(folder, 'former')
+  former_secs, best = train_cached(
+      values, former, folder, '--head=logits', '--train_aux_classifier',
+      *OLD_RUNTIME)
+  former_pass_secs = evaluation_secs(
+      values, former, os.path.join(folder, 'former_eval'), *OLD_RUNTIME)
+  print('as before (TensorFlow, float32, logits): one pass %.1f s, %.1f times '
+        'as long; records to the end %.1f s, %.1f times as long: validation '
+        'accuracy %.4f at step %d' % (
+            former_pass_secs, former_pass_secs / max(pass_secs, 1), former_secs,
+            former_secs / cached_secs, best['accuracy'], best['step']))
+  for name, steps, more in (('on the photos', best['step'], ()),
+                            ('settings of 2017', OLD_STEPS, OLD_SETTINGS)):
+    seconds = seconds_a_step(
+        values, os.path.join(folder, name.replace(' ', '_')), *more)
+    print('%-18s %6.3f s per step, %5d steps %7.1f s: %.1f times as long' % (
+        name, seconds, steps, seconds * steps, seconds * steps / cached_secs))
+
+
 def main(_):
   """Measures the ways and prints their ratios."""
   values = flags.FLAGS
   common_flags.require(values, 'dataset_dir', 'dataset_name', 'checkpoint_path')
   with tempfile.TemporaryDirectory() as folder:
     cached = os.path.join(folder, 'cached')
-    cached_secs, best = train_cached(values, cached, folder)
+    cached_secs, best = train_cached(values, cached, folder, '--head=layers')
     pass_secs = evaluation_secs(values, cached, folder)
-    former = os.path.join(folder, 'former')
-    former_secs, former_best = train_cached(
-        values, former, folder, '--train_aux_classifier', *OLD_RUNTIME)
-    former_pass_secs = evaluation_secs(
-        values, former, os.path.join(folder, 'former_eval'), *OLD_RUNTIME)
-    photos = seconds_a_step(values, os.path.join(folder, 'photos'))
-    old = seconds_a_step(values, os.path.join(folder, 'old'), *OLD_SETTINGS)
+    print('%s on %s, %d photos per step' % (
+        values.model_name, values.dataset_name, values.batch_size))
+    print('one evaluation pass over all photos       %7.1f s' % pass_secs)
+    print('on cached features, records to the end    %7.1f s: validation '
+          'accuracy %.4f at step %d' %
+          (cached_secs, best['accuracy'], best['step']))
+    if values.old:
+      print_old_ways(values, folder, cached_secs, pass_secs)
   limit = values.passes * pass_secs + values.more_secs
-  print('%s on %s, %d photos per step' % (
-      values.model_name, values.dataset_name, values.batch_size))
-  print('one evaluation pass over all photos       %7.1f s' % pass_secs)
-  print('on cached features, records to the end    %7.1f s: validation '
-        'accuracy %.4f at step %d' %
-        (cached_secs, best['accuracy'], best['step']))
-  print('as before (TensorFlow, float32): one pass %.1f s, %.1f times as long; '
-        'records to the end %.1f s, %.1f times as long: validation accuracy '
-        '%.4f at step %d' % (
-            former_pass_secs, former_pass_secs / max(pass_secs, 1), former_secs,
-            former_secs / cached_secs, former_best['accuracy'],
-            former_best['step']))
-  for name, seconds, steps in (('on the photos', photos, best['step']),
-                               ('settings of 2017', old, OLD_STEPS)):
-    print('%-18s %6.3f s per step, %5d steps %7.1f s: %.1f times as long' % (
-        name, seconds, steps, seconds * steps, seconds * steps / cached_secs))
   print('cached: %.2f of what is allowed, %.1f passes and %.0f s' % (
       cached_secs / limit, values.passes, values.more_secs))
   return 0 if cached_secs <= limit else 1

@@ -33,9 +33,13 @@ LOWER_SCALES = (1.0, 0.3, 0.1)
 
 NUM_FOLDS = 5
 
-# Largest gradient component at which a fit ends, in cross-validation and at the
-# end; most iterations.
-_FOLD_TOLERANCE, _TOLERANCE = 3e-4, 1e-5
+# In cross-validation the features are replaced by this many principal
+# components if that makes them fewer by a third or more.
+MAX_FOLD_COMPONENTS = 1024
+
+# Largest gradient component at which a fit ends: on the way to the end, which
+# includes cross-validation, and at the end; most iterations.
+_ROUGH_TOLERANCE, _TOLERANCE = 3e-4, 1e-5
 _MAX_ITERATIONS = 1000
 
 # Least standard deviation of a feature relative to the largest: one that hardly
@@ -89,10 +93,21 @@ class Choice(NamedTuple):
   # That scale, and the factor of regularization.
   lower_scale: float
   l2: float
-  # (factor, mean log loss, accuracy) from strong regularization to that one.
+  # (factor, mean log loss, accuracy) of the factors that were tried with that
+  # scale, from strong regularization to weak.
   tried: List[Tuple[float, float, float]]
   # [rows, classes] float32 logits of each photo from the other folds.
   logits: np.ndarray
+
+  @property
+  def loss(self) -> float:
+    """Mean log loss with that scale and factor."""
+    return min(loss for _, loss, _ in self.tried)
+
+  @property
+  def path(self) -> List[float]:
+    """The factors from the strongest regularization to the chosen one."""
+    return [factor for factor in L2_FACTORS if factor >= self.l2]
 
 
 class Linear(NamedTuple):
@@ -164,8 +179,9 @@ def choose(table: Table, log: Callable[..., None] = lambda *_: None,
            ) -> Optional[Choice]:
   """Chooses scale and regularization of the linear layer by cross-validation.
 
-  For each scale of the lower layers, the factors of regularization are tried
-  from strong to weak, until the loss rises.
+  With the first scale of the lower layers, the factors of regularization are
+  tried from strong to weak, until the loss rises; with each further one from
+  the best factor of the scale before, in both directions.
 
   Args:
     table: Table.
@@ -175,58 +191,107 @@ def choose(table: Table, log: Callable[..., None] = lambda *_: None,
   Returns:
     A Choice; None after a stop request.
   """
-  best = None
+  best, index = None, 0
   for scale in LOWER_SCALES:
     scaled = table if scale == 1 else _scale_lower(table, scale)
-    choice = _choose_l2(scaled, scale, log, stop_requested)
+    choice = _choose_l2(scaled, scale, index, log, stop_requested)
     if choice is None:
       return None
-    if best is None or choice.tried[-1][1] < best.tried[-1][1]:
+    index = L2_FACTORS.index(choice.l2)
+    if best is None or choice.loss < best.loss:
       best = choice
   return best
 
 
-def _choose_l2(table, scale, log, stop_requested):
-  """Returns the Choice among those of one scale."""
-  inside = [table.folds != fold for fold in range(NUM_FOLDS)]
-  inside = [rows for rows in inside if 0 < rows.sum() < len(rows)]
-  start: List[Optional[np.ndarray]] = [None] * len(inside)
-  tried: List[Tuple[float, float, float]] = []
-  best = np.zeros_like(table.targets)
-  for l2 in L2_FACTORS:
-    if stop_requested():
-      return None
-    logits = np.zeros_like(table.targets)
+def _choose_l2(table, scale, first, log, stop_requested):
+  """Returns the Choice among those of one scale.
 
-    def fit(fold, l2=l2, logits=logits):
-      rows = inside[fold]
-      start[fold] = _minimize(table.rotated[rows], table.targets[rows],
-                              table.weights[rows], l2, _FOLD_TOLERANCE,
-                              start[fold])
-      logits[~rows] = _logits(table.rotated[~rows],
-                               *_split(start[fold], logits))
+  Args:
+    table: Table with the lower layers scaled.
+    scale: that scale.
+    first: index of the factor that is tried first.
+    log, stop_requested: as in `choose`.
+  """
+  features = _reduce(table.rotated)
+  folds = [table.folds != fold for fold in range(NUM_FOLDS)]
+  folds = [rows for rows in folds if 0 < rows.sum() < len(rows)]
+  # {index of a factor: (factor, loss, accuracy)}, logits, weights of each fold.
+  tried: Dict[int, Tuple[float, float, float]] = {}
+  logits: Dict[int, np.ndarray] = {}
+  weights: Dict[int, List[Optional[np.ndarray]]] = {}
+
+  def evaluate(index, start):
+    found = weights[index] = list(weights.get(start, [None] * len(folds)))
+    values = logits[index] = np.zeros_like(table.targets)
+
+    def fit(fold):
+      rows = folds[fold]
+      found[fold] = _minimize(
+          features[rows], table.targets[rows], table.weights[rows],
+          L2_FACTORS[index], _ROUGH_TOLERANCE, found[fold])
+      values[~rows] = _logits(features[~rows], *_split(found[fold], values))
 
     with _one_blas_thread(), concurrent.futures.ThreadPoolExecutor(
         os.cpu_count()) as executor:
-      list(executor.map(fit, range(len(inside))))
-    loss, accuracy = _measure(logits, table)
+      list(executor.map(fit, range(len(folds))))
+    tried[index] = (L2_FACTORS[index], *_measure(values, table))
     log('Lower layers times %g, L2 regularization %g: %d folds, loss %.4f, '
-        'accuracy %.4f', scale, l2, len(inside), loss, accuracy)
-    if tried and loss >= min(line[1] for line in tried):
+        'accuracy %.4f', scale, L2_FACTORS[index], len(folds),
+        *tried[index][1:])
+
+  def lower_loss(index):
+    return tried[index][1]
+
+  for step in (1, -1):  # To weaker regularization, then to stronger.
+    index = first
+    while 0 <= index < len(L2_FACTORS):
+      if stop_requested():
+        return None
+      if index not in tried:
+        evaluate(index, index - step)
+      if index != first and tried[index][1] >= tried[index - step][1]:
+        break
+      index += step
+    if min(tried, key=lower_loss) != first:
       break
-    tried.append((l2, loss, accuracy))
-    best = logits
-  return Choice(table, scale, tried[-1][0], tried, best)
+  best = min(tried, key=lower_loss)
+  return Choice(table, scale, L2_FACTORS[best],
+                [tried[index] for index in sorted(tried)], logits[best])
 
 
-def fit_linear(table: Table, l2: float,
-               start: Optional[Linear] = None) -> Linear:
+def _reduce(features):
+  """Returns the principal components of features, if they are far fewer."""
+  if features.shape[1] < 1.5 * MAX_FOLD_COMPONENTS:
+    return features
+  with _one_blas_thread():
+    return features @ _largest_eigenvectors(
+        features.T @ features, MAX_FOLD_COMPONENTS)
+
+
+def _largest_eigenvectors(matrix, number):
+  """Returns the eigenvectors of the largest eigenvalues, in rising order.
+
+  Args:
+    matrix: [n, n], symmetric.
+    number: how many.
+
+  Returns:
+    [n, number].
+  """
+  size = len(matrix)
+  _, vectors = linalg.eigh(matrix, subset_by_index=[size - number, size - 1])
+  return vectors
+
+
+def fit_linear(table: Table, l2: float, start: Optional[Linear] = None,
+               is_rough: bool = False) -> Linear:
   """Fits the linear layer to all training photos.
 
   Args:
     table: Table.
     l2: regularization factor.
     start: a Linear to start from.
+    is_rough: whether the fit ends as early as in cross-validation.
   """
   basis = table.basis
   first = None
@@ -235,7 +300,7 @@ def fit_linear(table: Table, l2: float,
     first = np.concatenate([weights.ravel(), start.biases])
   with _one_blas_thread():
     found = _minimize(table.rotated, table.targets, table.weights, l2,
-                      _TOLERANCE, first)
+                      _ROUGH_TOLERANCE if is_rough else _TOLERANCE, first)
   weights, biases = _split(found, table.targets)
   logits = _logits(table.rotated, weights, biases)
   loss, _ = _loss(logits, table.targets, table.weights)
@@ -394,9 +459,11 @@ def _fit_kernel(table, linear_logits, support_points, log):
   median = _median_distance(points)
   for gamma in (factor / median for factor in _GAMMAS):
     kernel = np.exp(-gamma * distances)
+    support_kernel, kernel = kernel[chosen], root * kernel
+    gram = kernel.T @ kernel
     for ridge in _RIDGES:
       coefficients, left_out = _ridge(
-          root * kernel, kernel[chosen], root * (table.targets - offset), ridge)
+          kernel, gram, support_kernel, root * (table.targets - offset), ridge)
       scores = table.targets - left_out / root
       sharpness = _sharpness(scores, table)
       loss = log_loss(sharpness * scores, table.labels, table.weights)
@@ -432,10 +499,8 @@ def _principal_components(table):
   wanted = min(size, layers_head.MAX_COMPONENTS)
   rotated, basis = table.rotated, table.basis
   covariance = (rotated.T @ rotated) / len(rotated)
-  dimension = len(covariance)
-  number = min(wanted, dimension)
-  _, vectors = linalg.eigh(covariance,
-                           subset_by_index=[dimension - number, dimension - 1])
+  number = min(wanted, len(covariance))
+  vectors = _largest_eigenvectors(covariance, number)
   if basis is not None:
     vectors = basis @ vectors
   result = np.zeros([size, wanted], np.float32)
@@ -467,16 +532,17 @@ def _median_distance(points):
   return max(float(np.median(pairs)) if len(pairs) else 1.0, 1e-12)
 
 
-def _ridge(kernel, support_kernel, targets, ridge):
+def _ridge(kernel, gram, support_kernel, targets, ridge):
   """Returns coefficients, and the residuals that leave each photo out.
 
   Args:
     kernel: [rows, support points].
+    gram: [support points, support points], kernel.T @ kernel.
     support_kernel: [support points, support points].
     targets: [rows, classes].
     ridge: factor.
   """
-  matrix = kernel.T @ kernel + ridge * support_kernel
+  matrix = gram + ridge * support_kernel
   matrix[np.diag_indices_from(matrix)] += _JITTER * np.trace(matrix) / len(
       matrix)
   factor = linalg.cholesky(matrix, lower=True, overwrite_a=True)

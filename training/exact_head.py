@@ -70,17 +70,17 @@ class ExactHeadStep(head_loop.HeadStep):
       return None, True  # Nothing to do, or stopped while computing.
     assert self._choice is not None
     begin = time.time()
-    path = [line[0] for line in self._choice.tried]
+    path = self._choice.path
     index = self.step - self._first_step
-    self._linear = exact_fit.fit_linear(self._choice.table, path[index],
-                                        self._linear)
     last = index == len(path) - 1
+    self._linear = exact_fit.fit_linear(self._choice.table, path[index],
+                                        self._linear, is_rough=not last)
     with self.lock:
       self._assign(session, self._values(last))
     step = self.step + 1
     tf.logging.info('global step %d: loss = %.4f (%.3f sec/step)', step,
                     self._linear.loss, time.time() - begin)
-    self._summarize(step, self._choice.tried[index])
+    self._summarize(step, path[index])
     if self._validation:
       assert self.summaries is not None
       self._validation.note(self._linear.loss)
@@ -96,7 +96,7 @@ class ExactHeadStep(head_loop.HeadStep):
 
   def end_step(self) -> Optional[int]:
     """Returns the last step of the path, None before it is known."""
-    return self._choice and self._first_step + len(self._choice.tried)
+    return self._choice and self._first_step + len(self._choice.path)
 
   def _is_over(self):
     return self._is_fitted
@@ -128,10 +128,10 @@ class ExactHeadStep(head_loop.HeadStep):
         tf.logging.info, lambda: self.stop_requested)
     if self._choice is None:
       return False
-    last_step = self._first_step + len(self._choice.tried)
+    last_step = self._first_step + len(self._choice.path)
     if self.step >= last_step:  # The path of an interrupted run was longer.
       self._first_step, last_step = int(self.step), (
-          int(self.step) + len(self._choice.tried))
+          int(self.step) + len(self._choice.path))
     files.write_text(
         os.path.join(self._config.train_dir, FILE_NAME), json.dumps(dict(
             of=self._facts(), first_step=self._first_step, last_step=last_step,
@@ -153,14 +153,15 @@ class ExactHeadStep(head_loop.HeadStep):
       values['Kernel/share'] = 0.0  # That of an earlier fit.
     return values
 
-  def _summarize(self, step, line):
-    l2, loss, accuracy = line
+  def _summarize(self, step, l2):
+    values = {'total_loss': self._linear.loss,
+              'batch_accuracy': self._linear.accuracy, 'head/l2': l2}
+    for factor, loss, accuracy in self._choice.tried:
+      if factor == l2:
+        values.update({'head/fold_loss': loss, 'head/fold_accuracy': accuracy})
     self.summaries.writer.add_summary(tf.Summary(value=[
-        tf.Summary.Value(tag=tag, simple_value=value) for tag, value in (
-            ('total_loss', self._linear.loss),
-            ('batch_accuracy', self._linear.accuracy),
-            ('head/l2', l2), ('head/fold_loss', loss),
-            ('head/fold_accuracy', accuracy))]), step)
+        tf.Summary.Value(tag=tag, simple_value=value)
+        for tag, value in values.items()]), step)
 
 
 class _Assignment:

@@ -48,8 +48,8 @@ def test_main_prints_tensorflow_beside_the_default_runtime(monkeypatch, capsys):
       'one evaluation pass over all photos           2.0 s',
       'on cached features, records to the end       10.0 s: validation '
       'accuracy 0.7500 at step 100',
-      'as before (TensorFlow, float32): one pass 6.0 s, 3.0 times as long; '
-      'records to the end 40.0 s, 4.0 times as long: validation accuracy '
+      'as before (TensorFlow, float32, logits): one pass 6.0 s, 3.0 times as '
+      'long; records to the end 40.0 s, 4.0 times as long: validation accuracy '
       '0.7000 at step 100']
   # The old settings are measured with the default runtime.
   assert [is_old for _, is_old in calls] == [False] * 3 + [True] * 3 + [

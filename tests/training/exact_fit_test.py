@@ -94,28 +94,43 @@ def test_make_table_standardizes_and_keeps_views_of_a_photo_in_one_fold():
     assert (np.bincount(table.folds[:30][labels == label]) == 2).all()
 
 
-def test_choose_tries_from_strong_to_weak_until_the_loss_rises():
+def test_choose_tries_each_scale_until_the_loss_rises_on_both_sides():
   lines = []
   table = table_of(num_photos=90, size=40)
   choice = exact_fit.choose(table, lambda *line: lines.append(line))
-  losses = [loss for _, loss, _ in choice.tried]
-  assert losses == sorted(losses, reverse=True) and len(losses) > 1
-  assert choice.l2 == exact_fit.L2_FACTORS[len(losses) - 1]
-  assert losses[-1] == min(line[4] for line in lines)
-  assert {line[1] for line in lines} == set(exact_fit.LOWER_SCALES)
-  # The next factor was tried, and is worse.
-  tried = [line[4] for line in lines if line[1] == choice.lower_scale]
-  assert tried[:len(losses)] == losses and tried[len(losses)] >= losses[-1]
-  assert choice.tried[-1][1] == pytest.approx(
+  assert choice.loss == min(line[4] for line in lines)
+  assert choice.loss == pytest.approx(
       exact_fit.log_loss(choice.logits, table.labels))
+  for scale in exact_fit.LOWER_SCALES:
+    tried = {exact_fit.L2_FACTORS.index(line[2]): line[4]
+             for line in lines if line[1] == scale}
+    assert sorted(tried) == list(range(min(tried), max(tried) + 1))
+    best = min(tried, key=tried.get)
+    assert {best - 1, best + 1} & set(
+        range(len(exact_fit.L2_FACTORS))) <= set(tried)
+    if scale == choice.lower_scale:
+      assert choice.l2 == exact_fit.L2_FACTORS[best]
+      assert choice.path == list(exact_fit.L2_FACTORS[:best + 1])
+      assert [line[1] for line in choice.tried] == [
+          tried[index] for index in sorted(tried)]
+
+
+def test_choose_with_fewer_components_finds_nearly_the_same_loss(monkeypatch):
+  table = table_of(num_photos=90, size=60)
+  exact = exact_fit.choose(table)
+  monkeypatch.setattr(exact_fit, 'MAX_FOLD_COMPONENTS', 30)
+  reduced = exact_fit.choose(table)
+  assert reduced.loss != exact.loss
+  assert reduced.loss == pytest.approx(exact.loss, abs=0.1)
+  assert reduced.table.rotated.shape == (90, 60)
 
 
 def test_choose_uses_no_photo_for_its_own_logits():
   features, labels = make_photos(60, 100)
   labels = np.random.RandomState(1).permutation(labels)  # Nothing to learn.
   choice = exact_fit.choose(make_table(features, labels))
-  assert choice.tried[-1][2] < 0.55
-  assert choice.tried[-1][1] > 0.9 * np.log(CLASSES)
+  assert min(accuracy for _, _, accuracy in choice.tried) < 0.55
+  assert choice.loss > 0.9 * np.log(CLASSES)
 
 
 @pytest.mark.parametrize('is_lower_noise', [False, True])
@@ -140,10 +155,12 @@ def test_ridge_residuals_equal_those_of_fits_without_the_photo():
   points = rng.normal(size=[12, 3])
   kernel = np.exp(-exact_fit._distances(points, points))
   targets = rng.normal(size=[12, 2])
-  _, residuals = exact_fit._ridge(kernel, kernel, targets, 0.3)
+  _, residuals = exact_fit._ridge(kernel, kernel.T @ kernel, kernel, targets,
+                                  0.3)
   for photo in range(12):
     others = np.arange(12) != photo
-    coefficients, _ = exact_fit._ridge(kernel[others], kernel,
+    some = kernel[others]
+    coefficients, _ = exact_fit._ridge(some, some.T @ some, kernel,
                                        targets[others], 0.3)
     np.testing.assert_allclose(targets[photo] - kernel[photo] @ coefficients,
                                residuals[photo], atol=1e-5)
