@@ -26,35 +26,41 @@ def build(name, head, size=None):
     *FAST, *slow_by_turns(sorted(set(nets_factory.NETWORKS) - set(FAST)))])
 def test_head_of_each_network_reads_its_taps_and_its_last_layer(name):
   row = nets_factory.get_network(name)
-  with tf.Graph().as_default():
-    _, plain, points = build(name, None)
-    own = {v.op.name: v.shape.as_list() for v in slim.get_model_variables()}
   assert row.taps and row.features not in row.taps
-  sizes = [points[tap].shape.as_list()[-1] for tap in row.taps]
-  last = points[row.features].shape.as_list()[-1]
+  tf.reset_default_graph()
+  _, logits, points = build(name, layers_head.Head(
+      layers_head.KERNEL, support_points=7))
   # In the order of the network, and none is the first third of it.
   keys = list(points)
   places = [keys.index(tap) for tap in row.taps + (row.features,)]
   assert places == sorted(places) and places[0] > len(keys) / 4
+  sizes = [points[tap].shape.as_list()[-1] for tap in row.taps]
+  last = points[row.features].shape.as_list()[-1]
+  assert points[layers_head.FEATURES].shape.as_list() == [
+      None, sum(sizes) + last]
+  assert nets_factory.get_features(name, points).shape.as_list() == [None, last]
+  assert (nets_factory.get_predictions(logits, points).op.name ==
+          'LayersHead/Predictions')
+  assert logits.shape.as_list() == [None, CLASSES]
+  head = {v.op.name: v.shape.as_list()
+          for v in slim.get_model_variables('LayersHead/')}
+  assert head['LayersHead/weights'] == [sum(sizes) + last, CLASSES]
+  assert head['LayersHead/Kernel/support'] == [7, min(512, sum(sizes) + last)]
+  trained = {v.op.name for v in tf.trainable_variables()} & set(head)
+  assert trained == {'LayersHead/weights', 'LayersHead/biases'}
+
+
+@pytest.mark.parametrize('name', FAST)
+def test_mirrored_photos_share_the_variables_of_the_network(name):
   with tf.Graph().as_default():
-    _, logits, points = build(name, HEADS[2])
+    build(name, None)
+    own = {v.op.name: v.shape.as_list() for v in slim.get_model_variables()}
+  with tf.Graph().as_default():
+    build(name, HEADS[2])
     variables = {v.op.name: v.shape.as_list()
                  for v in slim.get_model_variables()}
-    assert points[layers_head.FEATURES].shape.as_list() == [
-        None, sum(sizes) + last]
-    assert nets_factory.get_features(name, points).shape.as_list() == [
-        None, last]
-    assert (nets_factory.get_predictions(logits, points).op.name ==
-            'LayersHead/Predictions')
-    assert logits.shape.as_list() == plain.shape.as_list() == [None, CLASSES]
-    head = {name: variables.pop(name) for name in list(variables)
-            if name.startswith('LayersHead/')}
-    # Each variable of the network exists once, as without the head.
-    assert variables == own
-    assert head['LayersHead/weights'] == [sum(sizes) + last, CLASSES]
-    assert head['LayersHead/Kernel/support'] == [7, min(512, sum(sizes) + last)]
-    trained = {v.op.name for v in tf.trainable_variables()} & set(head)
-    assert trained == {'LayersHead/weights', 'LayersHead/biases'}
+  assert own == {name: shape for name, shape in variables.items()
+                 if not name.startswith('LayersHead/')}
 
 
 def run_with_random_head(head, photos):
