@@ -19,12 +19,19 @@ os.environ['RUNS_DIR'] = _RUNS_DIR.name
 # Expected values are those of float32, whatever the processor can do.
 os.environ['PRECISION'] = 'float32'
 
+# Folders and files of tests that hardly depend on the engine.
+_HARDLY_DEPEND = (
+    'benchmarks', 'common', 'datasets/conversion', 'datasets/photo_files',
+    'download_and_convert_data_test.py', 'downloads', 'flags_test.py',
+    'scripts', 'server_test.py', 'serving/web', 'tools')
+
 
 def pytest_addoption(parser):
   parser.addoption('--full', action='store_true',
                    help='also run the tests marked slow')
   parser.addoption('--by_turns', action='store_true',
-                   help='run half of the tests marked slow on each engine')
+                   help='run half of the tests marked slow on each engine, and '
+                        'of those that hardly depend on it')
 
 
 def pytest_configure(config):
@@ -38,13 +45,8 @@ def pytest_collection_modifyitems(config, items):
   for item in items:
     mark = item.get_closest_marker('engine')
     engine = mark and mark.args[0]
-    by_turns = config.getoption('--by_turns') and 'slow' in item.keywords
-    if by_turns and not engine:
-      # Slow tests of a module that share a slow fixture run on one engine.
-      name = (item.nodeid.split('::')[0]
-              if getattr(item.module, 'ONE_ENGINE_BY_TURNS', False)
-              else item.nodeid)
-      engine = ('tf1', 'tf2')[zlib.crc32(name.encode()) % 2]
+    if config.getoption('--by_turns') and not engine:
+      engine = _engine_by_turns(item)
     if engine not in (None, os.environ['ENGINE']):
       item.add_marker(pytest.mark.skip(reason='runs on %s only' % engine))
   if config.getoption('--full'):
@@ -52,6 +54,22 @@ def pytest_collection_modifyitems(config, items):
   for item in items:
     if 'slow' in item.keywords:
       item.add_marker(pytest.mark.skip(reason='slow: ./run_tests.sh --full'))
+
+
+def _engine_by_turns(item):
+  """Returns the engine that runs a test with --by_turns; None: both."""
+  path = item.nodeid.split('::')[0]
+  # Slow tests of a module that share a slow fixture run on one engine.
+  name = (path if getattr(item.module, 'ONE_ENGINE_BY_TURNS', False)
+          else item.nodeid)
+  if 'slow' not in item.keywords:
+    folder = os.path.relpath(os.path.join(ROOT, path), os.path.join(
+        ROOT, 'tests')).split(os.sep)
+    if not (folder[0] in _HARDLY_DEPEND or os.sep.join(folder[:2]) in
+            _HARDLY_DEPEND):
+      return None
+    name = path
+  return ('tf1', 'tf2')[zlib.crc32(name.encode()) % 2]
 
 
 @pytest.fixture(scope='session')

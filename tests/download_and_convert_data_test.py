@@ -47,6 +47,7 @@ def test_program_folder_of_photos_is_converted_and_summarized(tmp_path):
   assert dataset.num_samples == 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('arguments, flag', [
     (['--dataset_dir=/tmp'], '--dataset_name'),
     (['--dataset_name=pets'], '--dataset_dir'),
@@ -182,6 +183,7 @@ def test_program_imagenet_is_converted_from_the_folders_in_its_flags(tmp_path):
   assert (dataset.num_samples, dataset.num_classes) == (18, 1001)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('arguments, message', [
     (['--dataset_name=imagenet'], 'give --imagenet_train_dir, '),
     (['--dataset_name=pets', '--imagenet_train_dir=x'],

@@ -104,6 +104,7 @@ def test_process_on_signal_answers_uploads_in_progress(folder, signal_number,
     assert (status, lines[1:]) == (0, ['INFO:tensorflow:ended'])
 
 
+@pytest.mark.slow
 def test_process_unfinished_upload_is_dropped_after_drain_secs(folder,
                                                                tmp_path):
   with load_kit.ServerProcess('--model_dir=%s' % folder, '--model_name=a.pb',
@@ -134,6 +135,7 @@ def test_process_sigterm_before_listening_ends_it(folder):
     assert not any('Traceback' in line for line in lines)
 
 
+@pytest.mark.slow
 def test_process_full_queue_returns_503_with_retry_after(folder, tmp_path):
   stream = io.BytesIO()
   Image.new('1', (8000, 8000)).save(stream, 'PNG')  # Slow to decode.
@@ -305,6 +307,7 @@ def test_allowed_hosts_not_a_host_name_is_refused(value):
       program.allowed_hosts_from_flags('127.0.0.1')
 
 
+@pytest.mark.slow
 def test_process_with_url_prefix_answers_with_and_without_it(folder):
   with load_kit.ServerProcess('--model_dir=%s' % folder, '--model_name=a.pb',
                               '--url_prefix=/flowers', '--access_log=json',

@@ -254,6 +254,7 @@ def test_train_stopped_by_signal_saves_and_ends_cleanly(data, tmp_path, number):
   assert max(map(int, steps)) >= 5
 
 
+@pytest.mark.slow
 def test_train_console_has_only_log_lines_and_each_step_once(data, tmp_path):
   done = run_program(PROGRAM, *train_arguments(
       data, tmp_path, '--max_number_of_steps=2'))

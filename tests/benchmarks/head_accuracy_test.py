@@ -8,6 +8,7 @@ from kits import serving_kit as kit
 from kits.trained_kit import NAME, make_photos
 
 
+@pytest.mark.slow
 def test_main_prints_a_line_per_number_and_head(tmp_path, capsys):
   make_photos(tmp_path / NAME, 20)
   prefix = kit.save_checkpoint(tmp_path / 'start', 'cifarnet')

@@ -91,6 +91,7 @@ def run(project, *arguments):
        *arguments], cwd=ROOT, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_main_flips_that_no_test_reads_survive_and_fail_the_check(project):
   # total() reads TABLE; nothing reads _BY_NAME.
   (project / 'tests' / 'nets' / 'toy_test.py').write_text("""
@@ -152,6 +153,7 @@ def test_total(request):
   assert done.stdout == ''
 
 
+@pytest.mark.slow
 def test_main_tests_that_fail_without_a_flip_are_an_error(project):
   (project / 'tests' / 'nets' / 'toy_test.py').write_text(
       'from nets import toy\n\ndef test_total():\n  assert toy.total() == 0\n')

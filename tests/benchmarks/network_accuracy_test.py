@@ -135,6 +135,7 @@ def test_accuracies_of_too_few_photos_is_an_input_error():
     program.accuracies_of(np.zeros([4, 2], np.float32), np.array([0, 0, 1, 1]))
 
 
+@pytest.mark.slow
 def test_main_compares_checkpoints_and_keeps_the_results(
     arguments, usable, capsys, monkeypatch, tmp_path):
   serving_kit.run(program, *arguments)

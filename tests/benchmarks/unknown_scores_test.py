@@ -188,6 +188,7 @@ def test_main_wrong_flag_is_an_input_error(tmp_path, flags, message):
     kit.run(program, *(flag.replace('CKPT', prefix) for flag in flags))
 
 
+@pytest.mark.slow
 def test_main_prints_table_and_time(tmp_path, capsys):
   make_photos(tmp_path / NAME, 20)
   strangers = tmp_path / 'strangers'

@@ -85,6 +85,7 @@ def test_unknown_network_and_folder_without_slim_are_refused(tmp_path):
     make_nets_facts.load_slim(str(tmp_path))
 
 
+@pytest.mark.slow
 def test_program_prints_help_and_names_a_missing_flag():
   result = run('--help')
   assert result.returncode == 0

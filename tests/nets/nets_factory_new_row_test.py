@@ -116,6 +116,7 @@ def put_archive(folder):
   (folder / ARCHIVE).write_bytes(download_kit.tar_gz(files))
 
 
+@pytest.mark.slow
 def test_programs_download_train_evaluate_and_export_a_network(tmp_path,
                                                                capsys):
   put_archive(tmp_path)

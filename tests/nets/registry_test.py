@@ -382,6 +382,7 @@ NEED_THE_SIZE = FLAT + ('nasnet_cifar', 'nasnet_large', 'nasnet_mobile',
                         'pnasnet_large', 'pnasnet_mobile')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', names(QUICK, without=NEED_THE_SIZE))
 def test_network_unknown_image_size_has_the_end_points(name):
   row = nets_factory.get_network(name)

@@ -70,6 +70,7 @@ def is_running(pid):
     return False
 
 
+@pytest.mark.slow
 def test_scripts_from_photos_to_an_upload_page(chain, training):
   pid = int(re.search(r'process (\d+) in', training).group(1))
   wait_for(lambda: 'global step 3:' in read_log(chain))
@@ -232,6 +233,7 @@ def test_run_train_with_train_dir_as_a_flag_error_names_the_variable(chain):
   assert 'give TRAIN_DIR=/tmp/x in front of the command' in done.stderr
 
 
+@pytest.mark.slow
 def test_setup_after_a_failed_installation_fails_again(bare_machine):
   folder, env = bare_machine
   for name in glob.glob(str(folder / 'requirements' / '*.txt')):

@@ -221,6 +221,7 @@ def test_saved_model_signature_suits_tensorflow_serving(graphs, tmp_path):
       'similarity': ('float32', [-1])}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('api', ['session', 'eager'])
 def test_saved_model_loads_in_process_with_only_tensorflow(
     graphs, tmp_path, api):

@@ -112,6 +112,7 @@ def test_report_agrees_with_evaluation_and_shows_wrong_photos(
     assert abs(difference).max() < 3
 
 
+@pytest.mark.slow
 def test_report_fits_temperature_on_validation_for_export(
     data, run, tmp_path, caplog):
   assert kit.run(program, '--train_dir=' + run) == 0
@@ -174,6 +175,7 @@ def test_report_takes_best_checkpoint_and_calls_validation_optimistic(
   assert not os.path.exists(os.path.join(run, 'calibration.json'))
 
 
+@pytest.mark.slow
 def test_report_of_training_ended_by_validation_is_optimistic(run):
   with open(os.path.join(run, 'validation.jsonl'), 'w') as stream:
     stream.write('{"step": 5, "accuracy": 0.5, "loss": 1.0}\n')
@@ -200,6 +202,7 @@ def test_measure_counts_each_split_in_order_of_records(data, run):
   assert not filenames[0] & filenames[1]
 
 
+@pytest.mark.slow
 def test_report_without_possible_temperature_is_written(
     run, monkeypatch, caplog):
   def refuse(*_):

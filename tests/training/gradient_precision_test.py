@@ -97,6 +97,7 @@ def pair(data, tmp_path_factory):
   return runs
 
 
+@pytest.mark.slow
 @needs_bfloat16
 def test_losses_are_near_those_of_float32_and_fall(pair):
   exact, near = (np.array(pair[name][1].losses)
@@ -107,6 +108,7 @@ def test_losses_are_near_those_of_float32_and_fall(pair):
   assert abs(near[-10:].mean() - exact[-10:].mean()) < 0.02
 
 
+@pytest.mark.slow
 @needs_bfloat16
 @pytest.mark.parametrize('op', [
     'Conv2D$', 'Conv2DBackpropFilter', 'Conv2DBackpropInput', 'MatMul'])
@@ -116,6 +118,7 @@ def test_convolutions_and_their_gradients_compute_with_the_precision(pair, op):
   assert 'bfloat16' in pair['bfloat16'][1].dtypes('^Cast$')
 
 
+@pytest.mark.slow
 @needs_bfloat16
 def test_variables_and_applied_gradients_are_float32(pair):
   folder, recorded = pair['bfloat16']
@@ -129,6 +132,7 @@ def test_variables_and_applied_gradients_are_float32(pair):
           {name: value.shape for name, value in exact.items()})
 
 
+@pytest.mark.slow
 @needs_bfloat16
 @pytest.mark.parametrize('before, flag, precision', [
     ('float32', BFLOAT16, 'bfloat16'),
@@ -148,6 +152,7 @@ def test_run_resumes_in_the_other_precision(data, pair, tmp_path, log, before,
              np.mean(pair[before][1].losses[-10:])) < 0.3
 
 
+@pytest.mark.slow
 @needs_bfloat16
 def test_evaluation_follows_the_precision_of_the_run(pair, tmp_path, log):
   folder, _ = pair['bfloat16']
@@ -159,6 +164,7 @@ def test_evaluation_follows_the_precision_of_the_run(pair, tmp_path, log):
                               pytest.approx(line['loss'], abs=0.02))
 
 
+@pytest.mark.slow
 @needs_bfloat16
 def test_auto_trains_on_photos_with_the_bits_of_float32(data, tmp_path, log):
   first, second = (
@@ -172,6 +178,7 @@ def test_auto_trains_on_photos_with_the_bits_of_float32(data, tmp_path, log):
     np.testing.assert_array_equal(value, second[name], name)
 
 
+@pytest.mark.slow
 @needs_bfloat16
 @pytest.mark.parametrize('flag, precision', [
     (BFLOAT16, 'bfloat16'), ('--precision=auto', 'float32')])
@@ -238,6 +245,7 @@ def test_master_in_another_process_is_refused(monkeypatch):
     gradient_precision.check(train_config(BFLOAT16, '--master=grpc://a:1'))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not openvino_model.is_installed(),
                     reason='openvino is not installed')
 def test_cached_features_need_only_openvino_and_finetune_all_says_so(

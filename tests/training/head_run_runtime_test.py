@@ -20,6 +20,10 @@ from runs import checkpoints, feature_cache, run_info
 from runtime import forward_pass, openvino_model
 from serving.model.classifier import Classifier
 
+# Each trains; on one engine, for the fixtures that they share.
+pytestmark = pytest.mark.slow
+ONE_ENGINE_BY_TURNS = True
+
 ARGUMENTS = [*MOBILENET, '--cache_features',
              '--trainable_scopes=MobilenetV1/Logits', '--seed=1',
              '--max_number_of_steps=2']

@@ -368,6 +368,7 @@ def test_reload_changed_graph_changes_examples_and_evaluation(
   assert failed_swap_count(service) == 0
 
 
+@pytest.mark.slow
 def test_reload_under_load_fails_no_request(serve, path, graphs):
   service = serve(batch_size=3, window_secs=0.001)
   photos = [kit.make_photo(seed) for seed in range(4)]

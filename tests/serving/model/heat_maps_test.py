@@ -145,6 +145,7 @@ def test_compute_with_hidden_layers_follows_the_gradient(tmp_path):
     np.testing.assert_allclose(found, expected / expected.max(), atol=0.05)
 
 
+@pytest.mark.slow
 def test_compute_graph_of_a_fixed_batch_size_equals_others(tmp_path):
   image, = make_images(1, 64)
   maps = []
