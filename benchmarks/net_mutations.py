@@ -73,8 +73,7 @@ class _Selection:
     kept = []
     for item in items:
       name = item.name.partition('[')[2].rstrip(']')
-      of_registry = os.path.basename(str(item.fspath)).startswith(
-          'nets_registry')
+      of_registry = str(item.fspath).endswith(REGISTRY_TEST)
       if not (of_registry and name):
         kept.append((len(self._order), item))
       elif name in self._order:

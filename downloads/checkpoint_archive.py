@@ -13,7 +13,8 @@ from downloads.fetch import fetch
 _V2_FILE = re.compile(r'(.+)(\.index|\.data-\d{5}-of-\d{5})')
 
 
-def download(url: str, file: str, folder: str, name: str, network: str) -> str:
+def download(url: str, file: Optional[str], folder: str, name: str,
+             network: str) -> str:
   """Downloads a published checkpoint to a folder, unless it is complete there.
 
   The files are named `<folder>/<name>.ckpt` (V1), or that with .index and
@@ -27,6 +28,7 @@ def download(url: str, file: str, folder: str, name: str, network: str) -> str:
   Args:
     url: address of the archive.
     file: name of the checkpoint in it; as url and name, of the network's row.
+      None: it has only one.
     folder: destination; created if missing. If the archive is already there,
       put by the user, it is used and kept.
     name: of the checkpoint.
@@ -117,8 +119,8 @@ def _choose(archive, wanted):
   candidates |= {name for name in names if name.endswith('.ckpt')}
   matching = [name for name in candidates if os.path.basename(name) == wanted]
   if len(matching or candidates) != 1:
-    raise InputError('%s has no checkpoint %s; it has %s' %
-                     (archive, wanted, name_some(sorted(names)) or 'nothing'))
+    raise InputError('%s has no checkpoint %s; it has %s' % (
+        archive, wanted or 'or several', name_some(sorted(names)) or 'nothing'))
   return (matching or list(candidates))[0]
 
 

@@ -222,8 +222,8 @@ def describe(name: str) -> Dict[str, Any]:
   Returns:
     A dict: the name; the network's row without its functions; the fields of
     its Cost, each None if it is not counted; `checkpoints`, a list of dicts of
-    name, file (of the archive), url, top_1 and top_5, starting with the one
-    that the network's name stands for.
+    name, file (of the archive), url, top_1, top_5 and is_quantized, starting
+    with the one that the network's name stands for.
 
   Raises:
     InputError: no network has this name.
@@ -238,5 +238,6 @@ def describe(name: str) -> Dict[str, Any]:
   facts['checkpoints'] = [
       {'name': checkpoint.name, 'file': checkpoint.url.rpartition('/')[2],
        'url': checkpoint.url, 'top_1': checkpoint.top_1,
-       'top_5': checkpoint.top_5} for checkpoint in row.checkpoints]
+       'top_5': checkpoint.top_5, 'is_quantized': checkpoint.is_quantized}
+      for checkpoint in row.checkpoints]
   return facts

@@ -28,8 +28,8 @@ def define_flags() -> None:
       'Destination folder. If the archive is already there, it is used. '
       'python -m tools.list_models --model_name=NETWORK lists the checkpoints '
       "of a network; the network's name stands for the first one. "
-      'mobilenet_v2_130, mobilenet_v2_075 and mobilenet_v2_050 are checkpoints '
-      'of networks without a row.')
+      'mobilenet_v3_large_075 and mobilenet_v3_small_075 are checkpoints of '
+      'networks without a row.')
   flags.DEFINE_string(
       'model_name', None,
       'Name to use if the arguments have none.')

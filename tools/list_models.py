@@ -169,9 +169,13 @@ def details(model: Dict[str, Any]) -> List[str]:
   if not model['checkpoints']:
     return lines + ['  published:      no checkpoint']
   lines.append('  published:      top-1, top-5 on ImageNet')
+  width = max(len(row['name']) for row in model['checkpoints'])
   for row in model['checkpoints']:
-    lines.append('    %-22s %4.1f %% %4.1f %%  %s' %
-                 (row['name'], row['top_1'], row['top_5'], row['url']))
+    accuracies = ['   -  ' if row[name] is None else '%4.1f %%' % row[name]
+                  for name in ('top_1', 'top_5')]
+    lines.append('    %s  %s %s  %s%s' % (
+        row['name'].ljust(width), *accuracies, row['url'],
+        ' (8-bit)' if row['is_quantized'] else ''))
   if model['classes'] == 1000:
     lines.append('    these have no background class: --labels_offset=1 to '
                  'evaluate them on ImageNet')

@@ -14,6 +14,7 @@ A network is a dict, such as mobilenet_v2.V2_DEF. Callers copy and change it:
 """
 
 import contextlib
+import functools
 from typing import (
   Any,
   Callable,
@@ -50,7 +51,7 @@ _fixed_padding = fixed_padding
 _make_divisible = make_divisible
 
 # These have their own argument for explicit padding.
-_PADDING_BLOCKS = (conv_blocks.expanded_conv,
+_PADDING_BLOCKS = (conv_blocks.expanded_conv, conv_blocks.fused_conv,
                    conv_blocks.split_separable_conv2d)
 
 
@@ -278,6 +279,7 @@ def mobilenet(inputs: tf.Tensor, num_classes: Optional[int] = 1001,
               prediction_fn: Optional[PredictionFn] = slim.softmax,
               reuse: Optional[bool] = None,
               scope: Optional[Scope] = 'Mobilenet', base_only: bool = False,
+              use_reduce_mean_for_pooling: bool = False,
               **mobilenet_args: Any) -> NetworkOutput:
   """Builds a MobileNet.
 
@@ -289,6 +291,7 @@ def mobilenet(inputs: tf.Tensor, num_classes: Optional[int] = 1001,
     reuse: whether to reuse the variables of an earlier network.
     scope: name of the variable scope.
     base_only: whether neither pooling nor classifier is built.
+    use_reduce_mean_for_pooling: as for `global_pool`.
     **mobilenet_args: as for `mobilenet_base`, passed on to it. `is_training`
       applies to dropout too.
 
@@ -312,7 +315,7 @@ def mobilenet(inputs: tf.Tensor, num_classes: Optional[int] = 1001,
       return net, end_points
     net = tf.identity(net, name='embedding')
     with tf.variable_scope('Logits'):
-      net = global_pool(net)
+      net = global_pool(net, use_reduce_mean_for_pooling)
       end_points['global_pool'] = net
       if not num_classes:
         return net, end_points
@@ -330,13 +333,22 @@ def mobilenet(inputs: tf.Tensor, num_classes: Optional[int] = 1001,
   return logits, end_points
 
 
+# Pooling ops, which need a size that is known when the graph is built, and what
+# replaces them otherwise. avg_pool2d is TensorFlow 2's name of avg_pool.
+_REDUCTIONS = {tf.nn.avg_pool: tf.reduce_mean, tf.nn.avg_pool2d: tf.reduce_mean,
+               tf.nn.max_pool: tf.reduce_max}
+
+
 def global_pool(input_tensor: tf.Tensor,
+                use_reduce_mean_for_pooling: bool = False,
                 pool_op: Callable[..., tf.Tensor] = tf.nn.avg_pool
                 ) -> tf.Tensor:
   """Pools over all positions.
 
   Args:
     input_tensor: `[batch, height, width, channels]` float tensor.
+    use_reduce_mean_for_pooling: whether to use `tf.reduce_mean` in place of
+      `pool_op`, in an operation 'ReduceMean'.
     pool_op: `tf.nn.avg_pool`, `tf.nn.max_pool` or, if height and width are
       known, any function with the same arguments.
 
@@ -346,15 +358,15 @@ def global_pool(input_tensor: tf.Tensor,
   Raises:
     ValueError: height or width is unknown and `pool_op` is another function.
   """
+  if use_reduce_mean_for_pooling:
+    return tf.reduce_mean(input_tensor, [1, 2], keepdims=True,
+                          name='ReduceMean')
   height, width = input_tensor.get_shape().as_list()[1:3]
   if height is not None and width is not None:
     return pool_op(input_tensor, ksize=[1, height, width, 1],
                    strides=[1, 1, 1, 1], padding='VALID')
-  # Pooling ops need a size that is known when the graph is built.
-  for pool, reduce in ((tf.nn.avg_pool, tf.reduce_mean),
-                       (tf.nn.max_pool, tf.reduce_max)):
-    if pool_op is pool:
-      return reduce(input_tensor, [1, 2], keepdims=True)
+  if pool_op in _REDUCTIONS:
+    return _REDUCTIONS[pool_op](input_tensor, [1, 2], keepdims=True)
   raise InputError('pool_op must be tf.nn.avg_pool or tf.nn.max_pool if '
                    'height or width is unknown, got %r' % pool_op)
 
@@ -396,3 +408,9 @@ def training_scope(is_training: Optional[bool] = True,
       slim.arg_scope([slim.separable_conv2d],
                      weights_regularizer=None) as scope:
     return scope
+
+
+def wrapped_partial(func: Callable, *args: Any, **kwargs: Any) -> Callable:
+  """Returns `functools.partial` with the attributes of `func`."""
+  return functools.update_wrapper(functools.partial(func, *args, **kwargs),
+                                  func)

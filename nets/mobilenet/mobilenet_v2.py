@@ -17,14 +17,14 @@ Differences from the paper:
 """
 
 import copy
-import functools
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 from common.errors import InputError
 from compat import slim, tf
 from nets.batch_norm import batch_norm
 from nets.mobilenet import conv_blocks as ops
 from nets.mobilenet import mobilenet as lib
+from nets.mobilenet.mobilenet import wrapped_partial
 from nets.network_types import (
   Activation,
   ArgScope,
@@ -76,24 +76,30 @@ def _bottleneck_ops(row):
 
 _LAYER_FUNCTIONS = (slim.conv2d, slim.fully_connected, slim.separable_conv2d)
 
+
+def _defaults(normalizer_fn):
+  """Returns the 'defaults' of a definition, except for the normaliser's."""
+  return {
+      _LAYER_FUNCTIONS: {
+          'normalizer_fn': normalizer_fn, 'activation_fn': tf.nn.relu6,
+      },
+      (ops.expanded_conv,): {
+          'expansion_size': expand_input(_FACTOR),
+          'split_expansion': 1,
+          'normalizer_fn': normalizer_fn,
+          'residual': True,
+      },
+      (slim.conv2d, slim.separable_conv2d): {'padding': 'SAME'},
+  }
+
+
 # Scopes are numbered by TensorFlow (Conv, expanded_conv, expanded_conv_1 ...
 # Conv_1), in the published checkpoints too: a caller's copy may repeat or omit
 # rows.
 V2_DEF = dict(
-    defaults={
-        # These are part of the network and not of how it is trained.
-        (slim.batch_norm,): {'center': True, 'scale': True},
-        _LAYER_FUNCTIONS: {
-            'normalizer_fn': batch_norm, 'activation_fn': tf.nn.relu6,
-        },
-        (ops.expanded_conv,): {
-            'expansion_size': expand_input(_FACTOR),
-            'split_expansion': 1,
-            'normalizer_fn': batch_norm,
-            'residual': True,
-        },
-        (slim.conv2d, slim.separable_conv2d): {'padding': 'SAME'},
-    },
+    # Center and scale are part of the network and not of how it is trained.
+    defaults={(slim.batch_norm,): {'center': True, 'scale': True},
+              **_defaults(batch_norm)},
     spec=(
         # 112 x 112 x 32
         [op(slim.conv2d, stride=2, num_outputs=32, kernel_size=[3, 3])] +
@@ -103,6 +109,9 @@ V2_DEF = dict(
         [op(slim.conv2d, stride=1, num_outputs=1280, kernel_size=[1, 1])]
     ),
 )
+
+V2_DEF_GROUP_NORM = dict(copy.deepcopy(V2_DEF),
+                         defaults=_defaults(slim.group_norm))
 
 
 @image_size(224)
@@ -161,13 +170,11 @@ def mobilenet(input_tensor: tf.Tensor, num_classes: Optional[int] = 1001,
                          multiplier=depth_multiplier, **kwargs)
 
 
-def wrapped_partial(func: Callable, *args: Any, **kwargs: Any) -> Callable:
-  """Returns `functools.partial` with the attributes of `func`."""
-  return functools.update_wrapper(functools.partial(func, *args, **kwargs),
-                                  func)
-
-
+# Those below 1 keep the 1280 channels of the last layer.
 mobilenet_v2_140 = wrapped_partial(mobilenet, depth_multiplier=1.4)
+mobilenet_v2_130 = wrapped_partial(mobilenet, depth_multiplier=1.3)
+mobilenet_v2_075 = wrapped_partial(mobilenet, depth_multiplier=0.75,
+                                   finegrain_classification_mode=True)
 mobilenet_v2_050 = wrapped_partial(mobilenet, depth_multiplier=0.50,
                                    finegrain_classification_mode=True)
 mobilenet_v2_035 = wrapped_partial(mobilenet, depth_multiplier=0.35,
@@ -180,6 +187,29 @@ def mobilenet_base(input_tensor: tf.Tensor, depth_multiplier: float = 1.0,
   """Builds MobileNet V2 without pooling and classifier; see `mobilenet`."""
   return mobilenet(input_tensor, depth_multiplier=depth_multiplier,
                    base_only=True, **kwargs)
+
+
+@slim.add_arg_scope
+def mobilenet_base_group_norm(input_tensor: tf.Tensor,
+                              depth_multiplier: float = 1.0, groups: int = 8,
+                              **kwargs: Any) -> NetworkOutput:
+  """Builds MobileNet V2 with group norm, without pooling and classifier.
+
+  Args:
+    input_tensor: `[batch, height, width, 3]` float32 in [-1, 1].
+    depth_multiplier: factor of the channels of all layers, above 0.
+    groups: of the channels, in each layer; the mean and the variance of each
+      are normalised.
+    **kwargs: as for `mobilenet`, except `conv_defs`.
+
+  Returns:
+    The output of the last layer, and a dict of end points.
+  """
+  defaults = {**V2_DEF_GROUP_NORM['defaults'],
+              (slim.group_norm,): {'groups': groups}}
+  kwargs['conv_defs'] = dict(V2_DEF_GROUP_NORM, defaults=defaults)
+  return mobilenet_base(input_tensor, depth_multiplier=depth_multiplier,
+                        **kwargs)
 
 
 def training_scope(**kwargs: Any) -> ArgScope:

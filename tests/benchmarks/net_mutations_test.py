@@ -1,7 +1,9 @@
 """Tests of benchmarks/net_mutations.py and net_flips.py, on a toy project."""
 
+import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -161,6 +163,19 @@ def test_main_tests_that_fail_without_a_flip_are_an_error(project):
   assert done.returncode == 1
   assert 'nets.toy fail or take longer' in done.stderr
   assert done.stdout == ''
+
+
+def test_selection_keeps_registry_tests_of_the_networks_in_their_order():
+  tests = [('test_a[lenet]', net_mutations.REGISTRY_TEST),
+           ('test_a[vgg_a]', net_mutations.REGISTRY_TEST),
+           ('test_a[vgg_16]', net_mutations.REGISTRY_TEST),
+           ('test_b[other]', 'tests/nets/vgg_test.py')]
+  items = [SimpleNamespace(name=name, fspath=os.path.join(ROOT, file))
+           for name, file in tests]
+  selection = net_mutations._Selection(['vgg_16', 'lenet'])
+  selection.pytest_collection_modifyitems(items)
+  assert [item.name for item in items] == [
+      'test_a[vgg_16]', 'test_a[lenet]', 'test_b[other]']
 
 
 def test_choose_draws_the_same_flips_for_a_seed():

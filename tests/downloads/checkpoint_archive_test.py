@@ -169,6 +169,16 @@ def test_download_only_checkpoint_of_an_archive_is_used_whatever_its_name(
   assert read_x(download('vgg_16', str(tmp_path))) == 7
 
 
+def test_download_checkpoint_of_unknown_name_must_be_the_only_one(tmp_path):
+  archive = tmp_path / 'quantized_v2_96_35.tgz'
+  files = make_files(tmp_path, tf.train.SaverDef.V2, 'model.ckpt-7', 7)
+  archive.write_bytes(download_kit.tar_gz(dict(files, **{'a.ckpt': b''})))
+  with pytest.raises(InputError, match='no checkpoint or several; it has a.c'):
+    download('quantized_v2_96_35', str(tmp_path))
+  archive.write_bytes(download_kit.tar_gz(files))
+  assert read_x(download('quantized_v2_96_35', str(tmp_path))) == 7
+
+
 @pytest.mark.parametrize('files,message', [
     ({'readme': b''}, 'has no checkpoint vgg_16.ckpt; it has readme'),
     ({'a.ckpt': b'', 'b.ckpt': b''}, 'has no checkpoint vgg_16.ckpt; it has'),

@@ -31,9 +31,10 @@ def test_head_of_each_network_reads_its_taps_and_its_last_layer(name):
   _, logits, points = build(name, layers_head.Head(
       layers_head.KERNEL, support_points=7))
   # In the order of the network, and none is the first third of it.
-  keys = list(points)
-  places = [keys.index(tap) for tap in row.taps + (row.features,)]
-  assert places == sorted(places) and places[0] > len(keys) / 4
+  operations = tf.get_default_graph().get_operations()
+  places = [operations.index(points[tap].op)
+            for tap in row.taps + (row.features,)]
+  assert places == sorted(places) and places[0] > places[-1] / 4
   sizes = [points[tap].shape.as_list()[-1] for tap in row.taps]
   last = points[row.features].shape.as_list()[-1]
   assert points[layers_head.FEATURES].shape.as_list() == [

@@ -38,7 +38,8 @@ def test_inference_graph_without_end_point_predictions_has_one_softmax(name):
 
 # Networks of some families; registry_test.py tests the nodes of all networks.
 FAMILIES = ['alexnet_v2', 'inception_v1', 'inception_v3', 'lenet',
-            'mobilenet_v1_025', 'mobilenet_v2', 'resnet_v1_50', 'resnet_v2_50']
+            'mobilenet_v1_025', 'mobilenet_v2', 'mobilenet_v3_small',
+            'resnet_v1_50', 'resnet_v2_50']
 
 
 @pytest.mark.slow

@@ -7,15 +7,26 @@ from compat import tf
 from nets import nets_factory
 from preprocessing import preprocessing_factory
 
-# Pre-trained models in the README of slim of 2018 whose networks have a row in
-# its nets_factory.
+# Pre-trained models in the README of slim whose networks have a row in its
+# nets_factory, of 2018 and, from MobileNet V3 on, of 2021.
 README_NAMES = [
     'inception_v1', 'inception_v2', 'inception_v3', 'inception_v4',
     'inception_resnet_v2', 'resnet_v1_50', 'resnet_v1_101', 'resnet_v1_152',
     'resnet_v2_50', 'resnet_v2_101', 'resnet_v2_152', 'vgg_16', 'vgg_19',
     'mobilenet_v1_1.0_224', 'mobilenet_v1_0.5_160', 'mobilenet_v1_0.25_128',
     'mobilenet_v2_1.4_224', 'mobilenet_v2_1.0_224', 'nasnet-a_mobile',
-    'nasnet-a_large', 'pnasnet-5_large', 'pnasnet-5_mobile']
+    'nasnet-a_large', 'pnasnet-5_large', 'pnasnet-5_mobile',
+    'v3-large_224_1.0_float', 'v3-large_224_1.0_uint8',
+    'v3-large_224_0.75_float', 'v3-small_224_1.0_float',
+    'v3-small_224_1.0_uint8', 'v3-small_224_0.75_float',
+    'v3-large-minimalistic_224_1.0_float',
+    'v3-large-minimalistic_224_1.0_uint8',
+    'v3-small-minimalistic_224_1.0_float', 'mobilenet_edgetpu_224_1.0',
+    'mobilenet_edgetpu_224_0.75', 'mobilenet_v1_1.0_224_quant',
+    'mobilenet_v1_0.75_192_quant', 'mobilenet_v1_0.5_160_quant',
+    'mobilenet_v1_0.25_128_quant', 'quantized_v2_224_140',
+    'quantized_v2_224_130', 'quantized_v2_192_100', 'quantized_v2_160_75',
+    'quantized_v2_128_50', 'quantized_v2_96_35']
 
 
 @pytest.mark.parametrize('function', [
@@ -142,6 +153,20 @@ def test_rows_have_every_checkpoint_of_slims_readme():
   assert set(README_NAMES) <= set(nets_factory.checkpoint_names())
 
 
+def test_mobilenets_have_a_checkpoint_of_each_width_and_image_size():
+  v1 = ['mobilenet_v1_%s_%d%s' % (width, size, end)
+        for width in ('1.0', '0.75', '0.5', '0.25')
+        for size in (224, 192, 160, 128) for end in ('', '_quant')]
+  v2 = [name % values for width in (140, 130, 100, 75, 50, 35)
+        for size in (224, 192, 160, 128, 96) if width <= 100 or size == 224
+        for name, values in (
+            ('mobilenet_v2_%s_%d', (width / 100, size)),
+            ('quantized_v2_%d_%d', (size, width)))]
+  found = [row.name for row in published()
+           if row.name.startswith(('mobilenet_v', 'quantized'))]
+  assert sorted(found) == sorted(v1 + v2)
+
+
 def published():
   """Returns all published checkpoints."""
   return [c for checkpoints in (
@@ -155,16 +180,43 @@ def test_checkpoints_have_distinct_names_and_full_urls():
       len(rows))
   for row in rows:
     file = row.url.rpartition('/')[2]
-    assert row.url.startswith('https://storage.googleapis.com/')
+    assert row.url.startswith(('https://storage.googleapis.com/',
+                               'https://storage.cloud.google.com/'))
     assert file.startswith(row.name) and file.endswith(('.tar.gz', '.tgz'))
-    assert row.file.endswith('.ckpt')
-    assert 40 < row.top_1 < row.top_5 < 97, row.name
+    # There is none of MobileNet V2 with 8 bits, and top 1 only from V3 on.
+    accuracies = [value for value in row[3:5] if value is not None]
+    assert sorted(set(accuracies)) == accuracies, row.name
+    assert all(39 < value < 97 for value in accuracies)
+    assert len(accuracies) == (0 if row.name.startswith('quantized_v2') else
+                               1 if row.name.startswith(('v3', 'mobilenet_edge')
+                                                        ) else 2), row.name
+    assert row.is_quantized == any(
+        word in row.name for word in ('quant', 'uint8', 'edgetpu'))
+
+
+def test_checkpoints_with_other_names_in_their_archives_have_slims():
+  files = {row.name: row.file for row in published()
+           if row.file is None or not row.file.endswith('.ckpt')}
+  # The moving averages, not the files 'pristine/model.ckpt-<step>'.
+  assert {name: file for name, file in files.items() if file} == {
+      'v3-large_224_1.0_float': 'model-540000',
+      'v3-large_224_0.75_float': 'model-220000',
+      'v3-large-minimalistic_224_1.0_float': 'model-342500',
+      'v3-small_224_1.0_float': 'model-388500',
+      'v3-small_224_0.75_float': 'model-497500',
+      'v3-small-minimalistic_224_1.0_float': 'model-498000'}
+  assert all(name.startswith('quantized_v2') or
+             name.endswith('uint8') or 'edgetpu' in name
+             for name, file in files.items() if not file)
 
 
 def test_other_checkpoints_are_of_networks_without_a_row():
   assert not set(nets_factory.OTHER_CHECKPOINTS) & set(nets_factory.NETWORKS)
-  network, row = nets_factory.find_checkpoint('mobilenet_v2_130')
-  assert (network, row.name) == ('mobilenet_v2_130', 'mobilenet_v2_1.3_224')
+  assert set(nets_factory.OTHER_CHECKPOINTS) == {
+      'mobilenet_v3_large_075', 'mobilenet_v3_small_075'}
+  network, row = nets_factory.find_checkpoint('mobilenet_v3_large_075')
+  assert (network, row.name) == ('mobilenet_v3_large_075',
+                                 'v3-large_224_0.75_float')
 
 
 @pytest.mark.parametrize('name, network, checkpoint, archive', [
@@ -174,6 +226,9 @@ def test_other_checkpoints_are_of_networks_without_a_row():
      'mobilenet_v1_2018_02_22/mobilenet_v1_0.25_128.tgz'),
     ('nasnet_mobile', 'nasnet_mobile', 'nasnet-a_mobile',
      'nasnet-a_mobile_04_10_2017.tar.gz'),
+    ('mobilenet_v1_0.25_128_quant', 'mobilenet_v1_025',
+     'mobilenet_v1_0.25_128_quant',
+     'mobilenet_v1_2018_08_02/mobilenet_v1_0.25_128_quant.tgz'),
     ('inception_v4', 'inception_v4', 'inception_v4',
      'inception_v4_2016_09_09.tar.gz')])
 def test_find_checkpoint_accepts_names_of_checkpoints_and_networks(
@@ -183,6 +238,18 @@ def test_find_checkpoint_accepts_names_of_checkpoints_and_networks(
   assert row.url == (
       'https://storage.googleapis.com/download.tensorflow.org/models/' +
       archive)
+
+
+@pytest.mark.parametrize('name, address', [
+    ('mobilenet_v3_small',
+     '.googleapis.com/mobilenet_v3/checkpoints/v3-small_224_1.0_float.tgz'),
+    ('quantized_v2_96_35',
+     '.googleapis.com/mobilenet_v2/checkpoints/quantized_v2_96_35.tgz'),
+    ('mobilenet_edgetpu_075', '.cloud.google.com/mobilenet_edgetpu/checkpoints/'
+     'mobilenet_edgetpu_224_0.75.tgz')])
+def test_find_checkpoint_of_2021_has_the_address_of_slims_page(name, address):
+  assert nets_factory.find_checkpoint(name)[1].url == (
+      'https://storage' + address)
 
 
 def test_find_checkpoint_unknown_name_lists_the_known_names():

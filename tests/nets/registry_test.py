@@ -33,13 +33,22 @@ PARAMETERS = {
     'inception_v4': 43791126,
     'inception_resnet_v2': 56961654,
     'lenet': 3275659,
+    'mobilenet_edgetpu': 2863403,
+    'mobilenet_edgetpu_075': 1751379,
     'mobilenet_v1': 3240139,
     'mobilenet_v1_025': 221371,
     'mobilenet_v1_050': 835179,
     'mobilenet_v1_075': 1841435,
     'mobilenet_v2': 2272075,
     'mobilenet_v2_035': 424299,
+    'mobilenet_v2_050': 720315,
+    'mobilenet_v2_075': 1396155,
+    'mobilenet_v2_130': 3784363,
     'mobilenet_v2_140': 4383435,
+    'mobilenet_v3_large': 4240523,
+    'mobilenet_v3_large_minimalistic': 2681779,
+    'mobilenet_v3_small': 1541243,
+    'mobilenet_v3_small_minimalistic': 1043123,
     'nasnet_cifar': 3384555,
     'nasnet_large': 84961181,
     'nasnet_mobile': 4281343,
@@ -63,13 +72,13 @@ PARAMETERS = {
 # and unknown image sizes of the others would take minutes: they are tested only
 # with --full.
 QUICK = ('alexnet_v2', 'cifarnet', 'inception_v1', 'lenet', 'mobilenet_v1_025',
-         'mobilenet_v2', 'resnet_v1_50', 'resnet_v2_50')
+         'mobilenet_v2', 'mobilenet_v3_small', 'resnet_v1_50', 'resnet_v2_50')
 
 # Larger networks of families that another network represents. Building all of
 # them takes a third of the time of the quick tests.
 SIBLINGS = re.compile('p?nasnet|vgg_1|resnet_v\\d_(101|152|200)|'
                       'inception_(resnet_v2|v3)|mobilenet_v1_0[57]|'
-                      'mobilenet_v2_(035|140)')
+                      'mobilenet_(edgetpu|v2_|v3_large|v3_small_)')
 
 # Networks whose variables depend on the image size; cifarnet_and_lenet_test.py
 # tests other sizes.

@@ -171,6 +171,7 @@ def test_preprocessing_fn_size_of_the_call_takes_precedence():
 
 @pytest.mark.parametrize('name, family', [
     ('inception_v4', 'inception'), ('mobilenet_v1_025', 'inception'),
+    ('mobilenet_v3_small', 'inception'), ('mobilenet_edgetpu', 'inception'),
     ('nasnet_large', 'inception'), ('resnet_v2_50', 'inception'),
     ('resnet_v1_50', 'vgg'), ('vgg_16', 'vgg'), ('vgg', 'vgg'),
     ('cifarnet', 'cifarnet'), ('lenet', 'lenet')])

@@ -39,7 +39,9 @@ def test_costs_at_another_size_than_slims_equal_those_of_graph(name):
 
 @pytest.mark.parametrize('name,parameters,multiply_adds', [
     ('vgg_16', 138, 15500), ('mobilenet_v1', 4.2, 569),
-    ('mobilenet_v2', 3.5, 300), ('nasnet_mobile', 5.3, 564),
+    ('mobilenet_v2', 3.5, 300), ('mobilenet_v2_050', 1.95, 97),
+    ('mobilenet_v2_075', 2.61, 209), ('mobilenet_v2_130', 5.34, 509),
+    ('mobilenet_v3_large_minimalistic', 3.9, 209), ('nasnet_mobile', 5.3, 564),
     ('nasnet_large', 88.9, 23800), ('pnasnet_large', 86.1, 25000),
 ])
 def test_costs_agree_with_papers(name, parameters, multiply_adds):
@@ -72,14 +74,27 @@ def test_published_accuracy_falls_with_size_and_width():
   for network in ('mobilenet_v1', 'mobilenet_v2'):
     rows = [nets_factory.find_checkpoint(name)[1]
             for name in nets_factory.checkpoint_names()]
-    accuracies = {tuple(map(float, row.name.rsplit('_', 2)[1:])): (
-        row.top_1, row.top_5) for row in rows if row.name.startswith(network)}
+    accuracies = {
+        tuple(map(float, row.name.rsplit('_', 2)[1:])): (row.top_1, row.top_5)
+        for row in rows
+        if row.name.startswith(network) and not row.is_quantized}
     for (width, size), (top_1, top_5) in accuracies.items():
       for (other_width, other_size), (other_1, other_5) in accuracies.items():
         if (other_width, other_size) == (width, size):
           continue
         if other_width <= width and other_size <= size:
           assert other_1 < top_1 and other_5 < top_5
+
+
+def test_published_accuracy_is_lower_with_8_bits():
+  floats = [nets_factory.find_checkpoint(
+      'mobilenet_v1_%s_%d' % (width, size))[1]
+            for width in ('1.0', '0.75', '0.5', '0.25')
+            for size in (224, 192, 160, 128)]
+  for row in floats:
+    quantized = nets_factory.find_checkpoint(row.name + '_quant')[1]
+    assert row.top_1 - 7 < quantized.top_1 < row.top_1
+    assert row.top_5 - 6 < quantized.top_5 < row.top_5
 
 
 def test_table_has_one_line_per_network(capsys):
@@ -105,6 +120,11 @@ def test_details_name_each_checkpoint_of_network(capsys):
   assert '0.47 M with 1001 classes' in output
   assert '--labels_offset' not in output
   assert '--labels_offset=1' in output_of(capsys, '--model_name=vgg_16')
+  lines = [line.split() for line in output_of(
+      capsys, '--model_name=mobilenet_v3_small').splitlines()]
+  assert ['v3-small_224_1.0_uint8', '64.9', '%', '-'] in [
+      line[:4] for line in lines]
+  assert [line[-1] for line in lines].count('(8-bit)') == 1
   assert 'no checkpoint' in output_of(capsys, '--model_name=cifarnet')
 
 
@@ -116,7 +136,7 @@ def test_json_and_csv_have_exact_numbers(capsys):
   assert model['checkpoints'] == [{
       'name': 'vgg_16', 'file': 'vgg_16_2016_08_28.tar.gz',
       'url': nets_factory.get_network('vgg_16').checkpoints[0].url,
-      'top_1': 71.5, 'top_5': 89.8}]
+      'top_1': 71.5, 'top_5': 89.8, 'is_quantized': False}]
   rows = list(csv.DictReader(io.StringIO(output_of(capsys, '--format=csv'))))
   assert len(rows) == len(models)
   rows_by_name = {row['name']: row for row in rows}

@@ -102,8 +102,8 @@ def test_split_separable_conv2d_has_the_names_of_mobilenet_v1(scope, prefix):
   assert net.shape.as_list() == [1, 5, 5, 6]
 
 
-@pytest.mark.parametrize('block', [conv_blocks.split_separable_conv2d,
-                                   expanded_conv])
+@pytest.mark.parametrize('block', [
+    conv_blocks.split_separable_conv2d, conv_blocks.fused_conv, expanded_conv])
 @pytest.mark.parametrize('rate', [1, 2])
 def test_block_explicit_padding_at_odd_sizes_equals_same_padding(block, rate):
   images = tf.constant(nets_kit.seeded_image(9, 8))
@@ -232,3 +232,139 @@ def test_expanded_conv_arg_scope_is_used():
     expanded_conv(tf.zeros([1, 5, 5, 4]), 4)
   shapes = mobilenet_kit.weights()
   assert shapes['expanded_conv/depthwise/depthwise_weights'] == [1, 5, 12, 1]
+
+
+@pytest.mark.parametrize('options, activations', [
+    ({}, {'Relu6': ['expand', 'depthwise']}),
+    ({'inner_activation_fn': tf.nn.elu}, {'Elu': ['expand', 'depthwise']}),
+    ({'depthwise_activation_fn': tf.nn.elu},
+     {'Relu6': ['expand'], 'Elu': ['depthwise']}),
+    ({'inner_activation_fn': tf.nn.elu, 'depthwise_activation_fn': tf.nn.relu},
+     {'Elu': ['expand'], 'Relu': ['depthwise']}),
+    ({'project_activation_fn': tf.nn.elu},
+     {'Relu6': ['expand', 'depthwise'], 'Elu': ['project']}),
+    ({'project_activation_fn': None}, {'Relu6': ['expand', 'depthwise']}),
+])
+def test_expanded_conv_activations_are_those_requested(graph, options,
+                                                       activations):
+  with slim.arg_scope([slim.conv2d, slim.separable_conv2d],
+                      activation_fn=tf.nn.relu6):
+    expanded_conv(tf.zeros([1, 9, 9, 8]), 16, **options)
+  found = {}
+  for operation in graph.get_operations():
+    if operation.type in ('Relu', 'Relu6', 'Elu'):
+      found.setdefault(operation.type, []).append(operation.name.split('/')[-2])
+  assert found == activations
+
+
+def test_expanded_conv_functions_of_the_layers_are_called():
+  calls = {}
+
+  def layer(function, name, net, num_outputs, **arguments):
+    calls[name] = (num_outputs, sorted(arguments))
+    arguments.setdefault('kernel_size', [1, 1])
+    return function(net, num_outputs, **arguments)
+
+  def convolve(name):
+    return lambda net, num_outputs, **arguments: layer(
+        slim.conv2d, name, net, num_outputs, **arguments)
+
+  net = expanded_conv(
+      tf.zeros([1, 5, 5, 16]), 32, split_expansion=2, split_projection=2,
+      expansion_fn=convolve('expand'), projection_fn=convolve('project'),
+      depthwise_fn=lambda net, num_outputs, **arguments: layer(
+          slim.separable_conv2d, 'depthwise', net, num_outputs, **arguments))
+  assert net.shape.as_list() == [1, 5, 5, 32]
+  assert calls == {
+      'expand': (96, ['normalizer_fn', 'scope']),
+      'depthwise': (None, ['depth_multiplier', 'kernel_size', 'normalizer_fn',
+                           'padding', 'rate', 'scope', 'stride']),
+      'project': (32, ['activation_fn', 'normalizer_fn', 'scope'])}
+  assert sorted(mobilenet_kit.weights()) == [
+      'expanded_conv/depthwise/depthwise_weights',
+      'expanded_conv/expand/weights', 'expanded_conv/project/weights']
+
+
+def test_expanded_conv_split_divisible_by_bounds_the_groups():
+  expanded_conv(tf.zeros([1, 5, 5, 12]), 8, expansion_size=24,
+                split_expansion=3, split_projection=2, split_divisible_by=4)
+  assert {name: shape for name, shape in mobilenet_kit.weights().items()
+          if 'depthwise' not in name} == {
+      'expanded_conv/expand_part_0/weights': [1, 1, 4, 8],
+      'expanded_conv/expand_part_1/weights': [1, 1, 4, 8],
+      'expanded_conv/expand_part_2/weights': [1, 1, 4, 8],
+      'expanded_conv/project_part_0/weights': [1, 1, 12, 4],
+      'expanded_conv/project_part_1/weights': [1, 1, 12, 4]}
+
+
+def test_fused_conv_has_no_depthwise_layer():
+  net = conv_blocks.fused_conv(tf.zeros([1, 9, 9, 8]), 16, (5, 3), stride=2)
+  assert net.shape.as_list() == [1, 5, 5, 16]
+  assert mobilenet_kit.weights() == {
+      'expanded_conv/expand/weights': [5, 3, 8, 48],
+      'expanded_conv/project/weights': [1, 1, 48, 16]}
+
+
+def _squeeze_excite(**options):
+  """Returns values of a 6 x 6 tensor with 16 channels, and the tensor."""
+  images = tf.constant(nets_kit.seeded_image(6, 16))
+  net = conv_blocks.squeeze_excite(images, **options)
+  assert net.shape.as_list() == [1, 6, 6, 16]
+  return mobilenet_kit.run([net, images])
+
+
+def _factors(means, gate, squeezed):
+  """Returns the factors of each channel with the seeded weights."""
+  with tf.Session() as session:
+    nets_kit.load_seeded_weights(session, tf.global_variables())
+    values = {v.op.name: session.run(v) for v in tf.global_variables()}
+  first, second = [(values['squeeze_excite/%s/weights' % name][0, 0],
+                    values['squeeze_excite/%s/biases' % name])
+                   for name in ('Conv', 'Conv_1')]
+  assert first[0].shape == (means.shape[-1], squeezed)
+  return gate(np.maximum(0, means @ first[0] + first[1]) @ second[0] +
+              second[1])
+
+
+def _sigmoid(x):
+  return 1 / (1 + np.exp(-x))
+
+
+@pytest.mark.parametrize('options, gate, squeezed', [
+    ({}, _sigmoid, 8),
+    ({'squeeze_factor': 2, 'divisible_by': 1, 'gating_fn': tf.nn.tanh},
+     np.tanh, 8),
+    ({'squeeze_factor': 4, 'divisible_by': 2}, _sigmoid, 4)])
+def test_squeeze_excite_multiplies_channels_by_factors_of_their_means(
+    options, gate, squeezed):
+  values, images = _squeeze_excite(**options)
+  factors = _factors(images.mean((1, 2)), gate, squeezed)
+  np.testing.assert_allclose(values, images * factors[:, None, None],
+                             rtol=1e-4, atol=1e-5)
+
+
+def test_squeeze_excite_reads_the_squeeze_input():
+  other = tf.constant(nets_kit.seeded_image(3, 24))
+  values, images = _squeeze_excite(squeeze_input_tensor=other)
+  factors = _factors(mobilenet_kit.run(other).mean((1, 2)), _sigmoid, 8)
+  np.testing.assert_allclose(values, images * factors[:, None, None],
+                             rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('pool, parts', [(3, 2), (7, 1)])
+def test_squeeze_excite_pool_has_factors_of_parts(pool, parts):
+  values, images = _squeeze_excite(pool=pool)
+  means = images.reshape(1, parts, 6 // parts, parts, 6 // parts, 16
+                         ).mean((2, 4))
+  factors = _factors(means, _sigmoid, 8)
+  # Between the corners they are interpolated.
+  corners = (0, 0, -1, -1), (0, -1, 0, -1)
+  np.testing.assert_allclose(values[0][corners],
+                             images[0][corners] * factors[0][corners],
+                             rtol=1e-4, atol=1e-5)
+
+
+def test_squeeze_excite_pool_of_unknown_size_is_refused():
+  with pytest.raises(ValueError, match='pool needs a tensor of known height'):
+    conv_blocks.squeeze_excite(tf.placeholder(tf.float32, [1, None, 4, 8]),
+                               pool=2)

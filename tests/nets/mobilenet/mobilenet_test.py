@@ -92,11 +92,12 @@ def test_apply_activation_none_changes_nothing():
 
 @pytest.mark.parametrize('shape', [[2, 5, 3, 4], [None, None, 3, 4],
                                    [None, None, None, 4]])
-@pytest.mark.parametrize('pool_op, reduce', [(tf.nn.avg_pool, np.mean),
-                                             (tf.nn.max_pool, np.max)])
+@pytest.mark.parametrize('pool_op, reduce', [
+    (tf.nn.avg_pool, np.mean), (tf.nn.avg_pool2d, np.mean),
+    (tf.nn.max_pool, np.max)])
 def test_global_pool_covers_all_positions(shape, pool_op, reduce):
   images = tf.placeholder(tf.float32, shape)
-  net = mobilenet.global_pool(images, pool_op)
+  net = mobilenet.global_pool(images, pool_op=pool_op)
   assert net.shape.as_list() == [shape[0], 1, 1, 4]
   value = np.random.RandomState(0).randn(2, 5, 3, 4)
   with tf.Session() as session:
@@ -108,7 +109,15 @@ def test_global_pool_covers_all_positions(shape, pool_op, reduce):
 def test_global_pool_other_function_needs_a_known_size():
   with pytest.raises(ValueError, match='pool_op must be .* got <function'):
     mobilenet.global_pool(tf.placeholder(tf.float32, [1, None, 3, 4]),
-                          tf.nn.max_pool_with_argmax)
+                          pool_op=tf.nn.max_pool_with_argmax)
+
+
+def test_global_pool_reduce_mean_replaces_the_pooling():
+  images = tf.constant(nets_kit.seeded_image(5, 4))
+  nets = [mobilenet.global_pool(images, use) for use in (False, True)]
+  assert nets[1].op.name == 'ReduceMean' != nets[0].op.name
+  pooled, mean = mobilenet_kit.run(nets)
+  np.testing.assert_allclose(mean, pooled, atol=1e-6)
 
 
 @pytest.mark.parametrize('options, message', [
@@ -187,10 +196,12 @@ def test_base_multiplier_scales_each_width():
 # sample the same pixels with either padding. Layers with a stride also change
 # the number of channels, so that without the stride no residual is added.
 STRIDED = _spec(op(slim.conv2d, stride=2, num_outputs=8, kernel_size=[3, 3]),
-                op(expanded_conv, stride=2, num_outputs=16),
+                op(conv_blocks.fused_conv, stride=2, num_outputs=16,
+                   kernel_size=(3, 3)),
                 op(slim.conv2d, num_outputs=8, kernel_size=[1, 1]),
                 op(expanded_conv, stride=2, num_outputs=16, kernel_size=(5, 3)),
                 op(slim.conv2d, num_outputs=16, kernel_size=[3, 3]),
+                op(conv_blocks.fused_conv, num_outputs=8, kernel_size=(3, 5)),
                 op(conv_blocks.split_separable_conv2d, num_outputs=16))
 
 

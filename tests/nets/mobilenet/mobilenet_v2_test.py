@@ -168,6 +168,8 @@ def test_network_finegrain_keeps_the_last_layers_width(multiplier, finegrain,
 @pytest.mark.parametrize('network, first, last', [
     (mobilenet_v2.mobilenet, 32, 1280),
     (mobilenet_v2.mobilenet_v2_140, 48, 1792),
+    (mobilenet_v2.mobilenet_v2_130, 40, 1664),
+    (mobilenet_v2.mobilenet_v2_075, 24, 1280),
     (mobilenet_v2.mobilenet_v2_050, 16, 1280),
     (mobilenet_v2.mobilenet_v2_035, 16, 1280),
 ])
@@ -270,6 +272,23 @@ def test_base_arg_scope_sets_the_multiplier():
                         final_endpoint='layer_1'):
       net, _ = mobilenet_v2.mobilenet_base(tf.zeros([1, 32, 32, 3]))
     assert net.shape.as_list() == [1, 16, 16, 64]
+
+
+@pytest.mark.parametrize('options, groups', [({}, 8), ({'groups': 4}, 4)])
+def test_base_group_norm_replaces_batch_norm(monkeypatch, options, groups):
+  monkeypatch.setitem(mobilenet_v2.V2_DEF_GROUP_NORM, 'spec', TINY['spec'])
+  with tf.Graph().as_default() as graph:
+    with slim.arg_scope(mobilenet_v2.training_scope()):
+      net, _ = mobilenet_v2.mobilenet_base_group_norm(
+          tf.zeros([2, 32, 32, 3]), **options)
+    assert net.shape.as_list() == [2, 8, 8, 1280]
+    names = list(nets_kit.variable_shapes())
+    assert len([name for name in names if '/GroupNorm/beta' in name]) == 7
+    assert not [name for name in names if 'BatchNorm' in name]
+    assert {o.outputs[0].shape.as_list()[-2] for o in graph.get_operations()
+            if o.type == 'Reshape' and o.outputs[0].shape.ndims == 5} == {
+                groups}
+  assert (slim.group_norm,) not in mobilenet_v2.V2_DEF_GROUP_NORM['defaults']
 
 
 def test_wrapped_partial_keeps_the_attributes():
