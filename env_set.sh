@@ -63,6 +63,10 @@ choose_run
 # layers, a linear layer over several layers, fitted exactly; layers+kernel, more
 # accurate and slower. Empty: auto, layers if features are cached.
 : "${HEAD=}"
+# How many of the network's last blocks are trained after the classifier, from
+# cached activations of the layer below: more accurate, and takes minutes. Empty:
+# none.
+: "${TRAIN_LAST_BLOCKS=}"
 
 # Evaluation: the first of these splits that the data set has (mnist and cifar10
 # have only test). With an empty interval it is evaluated once.
@@ -158,6 +162,7 @@ set_trainer_flags() {
     --save_interval_secs="${SAVE_INTERVAL_SECS}"
     --save_summaries_secs=120
     --head="${HEAD:-auto}"
+    ${TRAIN_LAST_BLOCKS:+--train_last_blocks="${TRAIN_LAST_BLOCKS}"}
     "${runtime_flags[@]}"
   )
   if [[ -n "${CHECKPOINT_PATH}" ]]; then

@@ -9,8 +9,8 @@
 # default scopes.
 # Watch it with `tail -f output.log`, stop it with ./stop_train.sh.
 #
-# usage: [MODEL_NAME=…] [CHECKPOINT_PATH=…] [HEAD=…] [TRAINABLE_SCOPES=…]
-#        [CHECKPOINT_EXCLUDE_SCOPES=…] ./run_train.sh [flags of
+# usage: [MODEL_NAME=…] [CHECKPOINT_PATH=…] [HEAD=…] [TRAIN_LAST_BLOCKS=…]
+#        [TRAINABLE_SCOPES=…] [CHECKPOINT_EXCLUDE_SCOPES=…] ./run_train.sh [flags of
 #        train_image_classifier.py, --help lists them]
 set -euo pipefail
 program=train_image_classifier.py

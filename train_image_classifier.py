@@ -27,6 +27,7 @@ from training import (
   cluster_step,
   finetune_all,
   head_run,
+  last_blocks,
   loop,
   plain_run,
   run_lock,
@@ -258,6 +259,20 @@ def _define_cache_flags():
       'finetune_all_learning_rate', 0.00003,
       'Initial learning rate of --finetune_all_steps, with cosine decay to 0.',
       lower_bound=0.0)
+  flags.DEFINE_integer(
+      'train_last_blocks', 0,
+      'Afterwards train the last blocks of the network too, this many, from '
+      'cached activations of the layer below, in 16 bits. A block is what '
+      "follows a tap in the network's row in nets/networks.py. 0: none.",
+      lower_bound=0)
+  flags.DEFINE_integer(
+      'last_blocks_epochs', 10,
+      'Passes over the training photos with --train_last_blocks.',
+      lower_bound=1)
+  flags.DEFINE_float(
+      'last_blocks_learning_rate', 0.00003,
+      'Initial learning rate of --train_last_blocks, with cosine decay to 0.',
+      lower_bound=0.0)
 
 
 def config_from_flags():
@@ -317,9 +332,10 @@ def _run(config, session_config, make_step):
     make_step: function of a StopRequest that returns the TrainStep.
   """
   train_dir, task = config.train_dir, config.replicas.task
-  trains_all_layers = (config.finetune_all_steps or
-                       finetune_all.has_begun(train_dir))
-  if _has_all_steps(config) and not trains_all_layers:
+  trains_more_layers = (config.finetune_all_steps or
+                        config.train_last_blocks or
+                        finetune_all.has_begun(train_dir))
+  if _has_all_steps(config) and not trains_more_layers:
     tf.logging.info('%s has reached --max_number_of_steps=%d: nothing to do',
                     checkpoints.newest(train_dir), config.max_number_of_steps)
     return
@@ -337,9 +353,12 @@ def _run(config, session_config, make_step):
 
 
 def _train(run, make_step):
-  """Trains the layers that the flags name, then all layers if asked to."""
+  """Trains the layers that the flags name, then more layers if asked to."""
   config = run.config
-  if not finetune_all.has_begun(config.train_dir):
+  former = finetune_all.read(config.train_dir)
+  number = former.last_blocks if former else config.train_last_blocks
+  blocks = last_blocks.find(run, number) if number else None
+  if former is None:
     if _has_all_steps(config):
       ended = True
     elif config.cache_features:
@@ -348,9 +367,12 @@ def _train(run, make_step):
       ended = plain_run.train(
           run, config.evaluate_every_n_steps, config.max_number_of_steps,
           make_step=make_step)
-    if not (ended and config.finetune_all_steps):
+    if not (ended and (config.finetune_all_steps or blocks)):
       return
-  finetune_all.train(run, config.finetune_all_steps)
+  if blocks:
+    last_blocks.train(run, blocks)
+  else:
+    finetune_all.train(run, config.finetune_all_steps)
 
 
 def check_ways(config):
@@ -364,17 +386,18 @@ def check_ways(config):
   """
   if config.replicas.worker_replicas > 1 or config.replicas.num_ps_tasks:
     _check_cluster_ways(config)
+  last_blocks.check(config)
   ends = config.head in (layers_head.LAYERS, layers_head.KERNEL) or (
       config.max_number_of_steps) or config.cache_features and (
       config.early_stop_evals) or config.early_stop_evals and (
           config.evaluate_every_n_steps)
-  if config.finetune_all_steps and not (
-      ends or finetune_all.has_begun(config.train_dir)):
-    raise InputError(
-        '--finetune_all_steps=%d begins after training of the classifier, '
-        'which has no end: give --max_number_of_steps, or '
-        '--evaluate_every_n_steps with --early_stop_evals' %
-        config.finetune_all_steps)
+  for name in ('finetune_all_steps', 'train_last_blocks'):
+    if getattr(config, name) and not (
+        ends or finetune_all.has_begun(config.train_dir)):
+      raise InputError(
+          '--%s=%d begins after training of the classifier, which has no end: '
+          'give --max_number_of_steps, or --evaluate_every_n_steps with '
+          '--early_stop_evals' % (name, getattr(config, name)))
 
 
 def _check_cluster_ways(config):
@@ -385,7 +408,8 @@ def _check_cluster_ways(config):
   """
   count = '--worker_replicas=%d, --num_ps_tasks=%d' % (
       config.replicas.worker_replicas, config.replicas.num_ps_tasks)
-  for name in ('evaluate_every_n_steps', 'finetune_all_steps'):
+  for name in ('evaluate_every_n_steps', 'finetune_all_steps',
+               'train_last_blocks'):
     if getattr(config, name):
       raise InputError(
           '--%s=%d needs a single worker, got %s; run_eval.sh can evaluate '

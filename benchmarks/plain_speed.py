@@ -31,9 +31,11 @@ NOT_OF_A_STEP = {
     'save_interval_secs': None, 'cache_features': False, 'cache_views': 0,
     'feature_cache_dir': None, 'early_stop_evals': 0,
     'evaluate_every_n_steps': None, 'finetune_all_steps': 0,
-    'finetune_all_learning_rate': None, 'master': '', 'num_clones': 1,
-    'clone_on_cpu': False, 'worker_replicas': 1, 'num_ps_tasks': 0, 'task': 0,
-    'sync_replicas': False, 'replicas_to_aggregate': 1}
+    'finetune_all_learning_rate': None, 'train_last_blocks': 0,
+    'last_blocks_epochs': None, 'last_blocks_learning_rate': None,
+    'master': '', 'num_clones': 1, 'clone_on_cpu': False, 'worker_replicas': 1,
+    'num_ps_tasks': 0, 'task': 0, 'sync_replicas': False,
+    'replicas_to_aggregate': 1}
 
 # A process that computes for less than this share of these seconds is idle;
 # this is checked at most so many times.

@@ -27,6 +27,10 @@ SCOPE = 'LayersHead'
 # Name of the operation and of the end point of the pooled features.
 FEATURES = SCOPE + '/features'
 
+# Graph collection of the layers that are pooled: first those of the photo, then
+# those of its mirror image.
+POOLED = SCOPE + '/pooled'
+
 # The network's own classifier; the head over layers; the same with a kernel.
 LOGITS, LAYERS, KERNEL = 'logits', 'layers', 'layers+kernel'
 KINDS = (LOGITS, LAYERS, KERNEL)
@@ -69,6 +73,7 @@ def pool(end_points: Dict[str, tf.Tensor],
   means = []
   for layer in layers:
     tensor = end_points[layer]
+    tf.add_to_collection(POOLED, tensor)
     means.append(tensor if tensor.shape.ndims == 2 else
                  tf.reduce_mean(tensor, [1, 2]))
   return tf.concat(means, 1)

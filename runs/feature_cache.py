@@ -58,6 +58,8 @@ _WAIT_SECS = 0.5
 # Bytes in memory of the rows that are shuffled together.
 _SHUFFLE_BYTES = 256 * 1024 * 1024
 
+_MOST_FLOAT16 = float(np.finfo(np.float16).max)
+
 # In a train directory: the caches that its run has used.
 _USE_FILE = 'features.json'
 
@@ -183,7 +185,8 @@ class FeatureCache:
 
   Args:
     parent: folder of caches.
-    key: JSON-serializable dict of all that the features depend on.
+    key: JSON-serializable dict of all that the features depend on; 'dtype' is
+      the type in which they are stored, float32 unless given.
     shapes: the shape of one row of each feature.
     num_photos: photos of the split.
     num_views: rows per photo.
@@ -195,6 +198,7 @@ class FeatureCache:
     self.num_photos = num_photos
     self.num_views = num_views
     self.shapes = [tuple(shape) for shape in shapes]
+    self.dtype = np.dtype(key.get('dtype', 'float32')).newbyteorder('<')
     self._key = dict(key, form=_FORM, shapes=[list(s) for s in self.shapes],
                      photos=num_photos, views=num_views)
     text = json.dumps(self._key, sort_keys=True)
@@ -212,7 +216,8 @@ class FeatureCache:
 
   @property
   def row_bytes(self) -> int:
-    return 4 * sum(int(np.prod(shape)) for shape in self.shapes)
+    return self.dtype.itemsize * sum(int(np.prod(shape))
+                                      for shape in self.shapes)
 
   @property
   def num_bytes(self) -> int:
@@ -281,8 +286,8 @@ class FeatureCache:
       return [json.loads(line) for line in file][:self.num_photos]
 
   def features(self) -> List[np.ndarray]:
-    """Returns memory-mapped features: list of [rows, ...] float32."""
-    return [np.memmap(self._feature_path(index), '<f4', 'r',
+    """Returns memory-mapped features, as stored: list of [rows, ...]."""
+    return [np.memmap(self._feature_path(index), self.dtype, 'r',
                       shape=(self.rows(),) + shape)
             for index, shape in enumerate(self.shapes)]
 
@@ -324,8 +329,8 @@ class FeatureCache:
     features, labels = self.features(), self.labels()
     for start in range(0, self.num_photos, batch_size):
       end = min(start + batch_size, self.num_photos)
-      yield Batch([feature[start:end] for feature in features],
-                  labels[start:end])
+      yield Batch([np.asarray(feature[start:end], np.float32)
+                   for feature in features], labels[start:end])
 
   def training_batches(self, batch_size: int,
                        random_state: np.random.RandomState) -> Iterator[Batch]:
@@ -345,8 +350,8 @@ class FeatureCache:
       while len(pending) < batch_size:
         pending = np.concatenate([pending, next(epochs)])
       rows, pending = pending[:batch_size], pending[batch_size:]
-      yield Batch([feature[rows] for feature in features],
-                  labels[rows % self.num_photos])
+      yield Batch([np.asarray(feature[rows], np.float32)
+                   for feature in features], labels[rows % self.num_photos])
 
   def _epochs(self, random_state):
     """Yields arrays of row numbers; each row is in one of them per epoch."""
@@ -366,11 +371,12 @@ class FeatureCache:
     return os.path.join(self.folder, name)
 
   def _feature_path(self, index):
-    return self._path('features-%d.f32' % index)
+    return self._path('features-%d.f%d' % (index, 8 * self.dtype.itemsize))
 
   def _row_files(self):
     """Returns (path, bytes per row) of each file that has rows."""
-    files = [(self._feature_path(index), 4 * int(np.prod(shape)))
+    files = [(self._feature_path(index),
+              self.dtype.itemsize * int(np.prod(shape)))
              for index, shape in enumerate(self.shapes)]
     return files + [(self._path(_LABELS_FILE), 8)]
 
@@ -413,8 +419,10 @@ class Writer:
       filenames: list of str.
     """
     arrays = list(features) + [labels]
-    dtypes = ['<f4'] * len(features) + ['<i8']
+    dtypes = [self._cache.dtype] * len(features) + [np.dtype('<i8')]
     for stream, array, dtype in zip(self._files, arrays, dtypes):
+      if dtype == np.float16:  # Its range is smaller than that of float32.
+        array = np.clip(array, -_MOST_FLOAT16, _MOST_FLOAT16)
       stream.write(np.asarray(array, dtype).tobytes())
     if self.rows < self._cache.num_photos:
       self._names.writelines(json.dumps(name).encode() + b'\n'
@@ -467,9 +475,10 @@ def check_room(caches: Sequence[FeatureCache]) -> None:
   if wanted > free:
     raise InputError(
         'the features of %d photos need %.1f MB more in %s, but %.1f MB are '
-        'free; give another --feature_cache_dir, or --nocache_features' % (
+        'free; give another --feature_cache_dir, or %s' % (
             sum(cache.num_photos for cache in missing), wanted / 1e6, folder,
-            free / 1e6))
+            free / 1e6, '--nocache_features' if missing[0].dtype == np.float32
+            else 'fewer --train_last_blocks'))
 
 
 def _unwritable(folder, reason):

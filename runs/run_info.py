@@ -20,7 +20,8 @@ FILE_NAME = run_list.INFO_FILE
 BEST_FILE_NAME = run_list.BEST_FILE
 # The flags that the user gave.
 FLAGS_FILE_NAME = 'flags.json'
-# How training of all layers began, after that of the classifier.
+# How training of all layers, or of the last blocks, began after that of the
+# classifier.
 ALL_LAYERS_FILE = 'finetune_all.json'
 
 
@@ -121,7 +122,7 @@ def is_best(prefix: str) -> bool:
 def is_chosen_by_validation(prefix: str) -> bool:
   """Whether the validation photos chose a checkpoint among others.
 
-  They do not choose a head that is fitted exactly, unless all layers were
+  They do not choose a head that is fitted exactly, unless layers below it were
   trained after it.
   """
   folder = os.path.dirname(os.path.abspath(prefix))

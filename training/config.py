@@ -113,6 +113,9 @@ class TrainConfig(NamedTuple):
   # else not at all.
   finetune_all_steps: int  # Steps to train all layers afterwards; 0: none.
   finetune_all_learning_rate: float  # Initial learning rate of these steps.
+  train_last_blocks: int  # Last blocks to train afterwards; 0: none.
+  last_blocks_epochs: int  # For how long.
+  last_blocks_learning_rate: float  # Initial learning rate of these epochs.
   optimizer: OptimizerConfig
   replicas: ReplicaConfig
   checkpoint: CheckpointConfig

@@ -9,13 +9,14 @@ inference mode: its averages could not follow the weights in so few steps.
 
 import json
 import os
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from common import files
 from common.errors import InputError
 from compat import slim, tf
 from runs import checkpoints, run_info
-from training import head_graph, plain_run, start
+from training import head_graph, plain_run, start, warm_start
+from training.config import OptimizerConfig
 
 _FILE_NAME = run_info.ALL_LAYERS_FILE
 
@@ -31,15 +32,16 @@ _AVERAGE = '/ExponentialMovingAverage'
 
 
 class Beginning(NamedTuple):
-  """How fine-tuning of all layers began."""
+  """How fine-tuning of all layers, or of the last blocks, began."""
   from_step: int  # Global step at which training of the classifier ended.
   steps: int  # How many more to train.
   weights: str  # Checkpoint whose weights are used.
+  last_blocks: int = 0  # As --train_last_blocks; 0: all layers are trained.
 
 
 def has_begun(train_dir: str) -> bool:
-  """Whether the run in a train directory already trains all layers."""
-  return _read(train_dir) is not None
+  """Whether the run in a train directory already trains more layers."""
+  return read(train_dir) is not None
 
 
 def train(run: start.Run, number_of_steps: int) -> bool:
@@ -54,62 +56,101 @@ def train(run: start.Run, number_of_steps: int) -> bool:
     True if training finished, False if it was asked to stop.
   """
   config = run.config
-  train_dir = config.train_dir
-  beginning = _read(train_dir) or _choose(train_dir, number_of_steps)
-  number_of_steps = number_of_steps or beginning.steps
-  last_step = beginning.from_step + number_of_steps
-  newest = checkpoints.newest(train_dir)
-  if newest is None:
-    raise InputError('%s has %s but no checkpoint: remove that file to start '
-                     'from the beginning, or give another --train_dir' %
-                     (train_dir, _FILE_NAME))
-  if (has_begun(train_dir) and
-      checkpoints.read_global_step(newest) >= last_step):
-    tf.logging.info('%s has all --finetune_all_steps=%d: nothing to do', newest,
-                    number_of_steps)
+  beginning = plan(config.train_dir, number_of_steps, '--finetune_all_steps=%d')
+  if beginning is None:
     return True
-  optimizer = config.optimizer._replace(
-      learning_rate=config.finetune_all_learning_rate,
-      learning_rate_decay_type='cosine',
-      learning_rate_decay_steps=number_of_steps,
-      end_learning_rate=0.0,
-      # Adam's first steps are full-size, however small the gradients are.
-      warmup_steps=(config.optimizer.warmup_steps or
-                    number_of_steps // _WARM_UP_PART))
+  number_of_steps = beginning.steps
   run = run._replace(trainable_scopes=[], config=config._replace(
-      optimizer=optimizer, early_stop_evals=0,
+      optimizer=decaying(config.optimizer, config.finetune_all_learning_rate,
+                         number_of_steps),
+      early_stop_evals=0,
       min_crop_area=head_graph.least_crop_area(config.min_crop_area)))
   every = None
   if 'validation' in run.datasets:
     every = config.evaluate_every_n_steps or max(
         1, number_of_steps // _EVALUATIONS)
   return plain_run.train(
-      run, every, last_step, lambda run: _init_fn(run, beginning),
+      run, every, beginning.from_step + number_of_steps,
+      lambda run: init_fn(run, beginning, 'all layers'),
       first_step=beginning.from_step,
       freeze_batch_norm=not config.train_frozen_batch_norm)
 
 
-def _choose(train_dir, number_of_steps):
-  """Returns the Beginning: the newest step, with the best weights."""
+def plan(train_dir: str, number_of_steps: int, flag: str,
+         last_blocks: int = 0) -> Optional[Beginning]:
+  """Returns how training of more layers began, or how it will.
+
+  Args:
+    train_dir: of a run whose classifier is trained.
+    number_of_steps: how many steps to train; 0: as many as when it began.
+    flag: what asks for these steps, with %d for their number.
+    last_blocks: field of Beginning.
+
+  Returns:
+    A Beginning, with the newest step and the best weights if it is new; None if
+    all these steps are taken.
+
+  Raises:
+    InputError: the run has no checkpoint.
+  """
   newest = checkpoints.newest(train_dir)
-  return Beginning(checkpoints.read_global_step(newest), number_of_steps,
-                   checkpoints.find(train_dir) or newest)
+  if newest is None:
+    raise InputError('%s has %s but no checkpoint: remove that file to start '
+                     'from the beginning, or give another --train_dir' %
+                     (train_dir, _FILE_NAME))
+  step = checkpoints.read_global_step(newest)
+  former = read(train_dir)
+  if former is None:
+    return Beginning(step, number_of_steps,
+                     checkpoints.find(train_dir) or newest, last_blocks)
+  if number_of_steps:
+    former = former._replace(steps=number_of_steps)
+  if step >= former.from_step + former.steps:
+    tf.logging.info('%s has all %s: nothing to do', newest,
+                    flag % former.steps)
+    return None
+  return former
 
 
-def _init_fn(run, beginning):
+def decaying(optimizer: OptimizerConfig, learning_rate: float,
+             number_of_steps: int) -> OptimizerConfig:
+  """Returns an OptimizerConfig with a warm-up, and with cosine decay to 0.
+
+  Args:
+    optimizer: OptimizerConfig of the run.
+    learning_rate: the largest one.
+    number_of_steps: at whose end it is 0.
+  """
+  return optimizer._replace(
+      learning_rate=learning_rate,
+      learning_rate_decay_type='cosine',
+      learning_rate_decay_steps=number_of_steps,
+      end_learning_rate=0.0,
+      # Adam's first steps are full-size, however small the gradients are.
+      warmup_steps=(optimizer.warmup_steps or
+                    number_of_steps // _WARM_UP_PART))
+
+
+def init_fn(run: start.Run, beginning: Beginning,
+            what: str) -> Optional[warm_start.InitFn]:
   """Prepares the checkpoint to resume from; returns None when it writes it.
 
   The supervisor resumes from the newest checkpoint of the train directory. The
   classifier's last one lacks the optimizer variables of the other layers, so a
   checkpoint that has them is written first, under another name: if the process
   is killed at any time, the newest checkpoint is complete.
+
+  Args:
+    run: start.Run.
+    beginning: Beginning.
+    what: layers that are trained, for the log.
   """
   train_dir = run.config.train_dir
   if not has_begun(train_dir):
     _write_first_checkpoint(run, beginning)
     files.write_text(os.path.join(train_dir, _FILE_NAME),
                      json.dumps(beginning._asdict()) + '\n')
-    tf.logging.info('Fine-tuning all layers from %s', beginning.weights)
+    tf.logging.info('Fine-tuning %s from %s', what, beginning.weights)
     return None
   return start.init_fn(run)
 
@@ -140,7 +181,8 @@ def _write_first_checkpoint(run, beginning):
                global_step=step)
 
 
-def _read(train_dir):
+def read(train_dir: str) -> Optional[Beginning]:
+  """Returns the Beginning of a run; None if only its classifier is trained."""
   try:
     with open(os.path.join(train_dir, _FILE_NAME)) as file:
       return Beginning(**json.load(file))

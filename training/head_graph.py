@@ -72,7 +72,8 @@ class HeadGraph(NamedTuple):
 def build(config: TrainConfig, datasets: Mapping[str, slim.dataset.Dataset],
           info: run_info.RunInfo, network: nets_factory.Network,
           trainable_scopes: Sequence[str],
-          session_config: Optional[tf.ConfigProto] = None) -> HeadGraph:
+          session_config: Optional[tf.ConfigProto] = None,
+          ends: Sequence[str] = (), **arguments: Any) -> HeadGraph:
   """Builds the HeadGraph in the default graph.
 
   Args:
@@ -82,6 +83,8 @@ def build(config: TrainConfig, datasets: Mapping[str, slim.dataset.Dataset],
     network: the Network row of info.model_name.
     trainable_scopes: scopes to train.
     session_config: tf.ConfigProto of the evaluations.
+    ends: names of operations after which nothing is cached.
+    **arguments: others of training.graph.build.
 
   Returns:
     A HeadGraph.
@@ -106,7 +109,7 @@ def build(config: TrainConfig, datasets: Mapping[str, slim.dataset.Dataset],
     batch['targets'] = targets
   training = training_graph.build(
       config, datasets['train'], info, network, trainable_scopes,
-      next_batch=lambda: batch)
+      next_batch=lambda: batch, **arguments)
   twin = inference_twin.InferenceTwin(info, network,
                                       config.moving_average_decay,
                                       session_config)
@@ -114,7 +117,7 @@ def build(config: TrainConfig, datasets: Mapping[str, slim.dataset.Dataset],
     cut = frozen_backbone.find_cut(
         images, tf.losses.get_losses(),
         warm_start.variables_to_train(trainable_scopes), within=twin.op_names,
-        ends=[layers_head.FEATURES])
+        ends=[layers_head.FEATURES, *ends])
   except InputError as error:
     raise InputError('--cache_features: %s; give --trainable_scopes, or '
                      '--nocache_features' % error)

@@ -16,6 +16,7 @@ import numpy as np
 from common.errors import InputError
 from common.progress import Progress
 from compat import slim, tf
+from nets import frozen_backbone
 from runs import feature_cache, known_rows
 from runtime import forward_pass
 from training import head_graph, loop, losses, validation
@@ -282,7 +283,7 @@ def caches_of(
     datasets: {split: slim Dataset}.
     parent: folder of caches.
     key: dict of what the features depend on: network, preprocessing, image
-      size and the like.
+      size and the like; may have their dtype.
     num_views: augmented views of each training photo.
     view_key: dict of what only the augmented views depend on.
 
@@ -307,7 +308,7 @@ def caches_of(
           facts.update(view_key)
         return facts
 
-      return _caches(backbone, datasets, parent, num_views, facts_of)
+      return _caches(backbone.cut, datasets, parent, num_views, facts_of)
 
     return of_choice
 
@@ -315,35 +316,36 @@ def caches_of(
 
 
 def check_room_for_first(
-    backbone: head_graph.Backbone, datasets: Mapping[str, slim.dataset.Dataset],
-    parent: str, num_views: int) -> None:
+    cut: frozen_backbone.Cut, datasets: Mapping[str, slim.dataset.Dataset],
+    parent: str, key: Mapping[str, Any], num_views: int) -> None:
   """Checks that caches can be written, if there are none yet.
 
   Needs no session. Existing caches may be all that a run needs: that is checked
   once the session has the backbone's weights.
 
   Args:
-    backbone, datasets, parent, num_views: as for caches_of.
+    cut: Cut at which the backbone ends.
+    datasets, parent, key, num_views: as for caches_of.
 
   Raises:
     InputError: the caches cannot be written.
   """
   if not os.path.isdir(parent) or not os.listdir(parent):
-    caches = _caches(backbone, datasets, parent, num_views, lambda split: {})
+    caches = _caches(cut, datasets, parent, num_views, lambda split: key)
     feature_cache.check_room(list(caches.values()))
 
 
-def _caches(backbone, datasets, parent, num_views, facts_of):
+def _caches(cut, datasets, parent, num_views, facts_of):
   """Returns {split: FeatureCache}.
 
   Args:
-    backbone, datasets, parent, num_views: as for caches_of.
+    cut, datasets, parent, num_views: as for check_room_for_first.
     facts_of: function of a split that returns what its features depend on.
   """
   return collections.OrderedDict(
       (split, feature_cache.FeatureCache(
           parent, facts_of(split),
-          [tensor.shape.as_list()[1:] for tensor in backbone.cut.features],
+          [tensor.shape.as_list()[1:] for tensor in cut.features],
           datasets[split].num_samples, _views(split, num_views)))
       for split in sorted(datasets))
 

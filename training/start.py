@@ -124,7 +124,7 @@ def _run_info(config, dataset, network, session_config):
 
 def _head_fields(config, dataset):
   """Returns the fields of RunInfo about the head."""
-  reasons = _reasons_against_layers(config)
+  reasons = reasons_against_layers(config)
   kind, flip_average = config.head, config.flip_average
   if kind == AUTO:
     rows = dataset.num_samples * (1 + config.cache_views)
@@ -152,7 +152,7 @@ def _head_fields(config, dataset):
               support_points=head.support_points)
 
 
-def _reasons_against_layers(config):
+def reasons_against_layers(config: TrainConfig) -> List[str]:
   """Returns the flags with which a head over layers cannot be fitted."""
   checkpoint = config.checkpoint
   reasons = []

@@ -56,6 +56,22 @@ def test_cache_filled_returns_appended_rows(tmp_path):
   assert on_disk == cache.num_bytes == 20 * (17 * 4 + 8)
 
 
+def test_cache_in_16_bits_takes_half_the_space_and_has_no_infinity(tmp_path):
+  cache = _cache(tmp_path, dtype='float16')
+  with cache.fill() as writer:
+    writer.append([np.full((10,) + shape, value, np.float32)
+                   for shape, value in zip(SHAPES, (1e6, 0.1))],
+                  np.arange(10), ['a.jpg'] * 10)
+  assert cache.num_bytes == 10 * (17 * 2 + 8)
+  opened = feature_cache.open_cache(cache.folder, dtype='float16')
+  for batch in (next(opened.batches(4)), next(opened.training_batches(
+      4, np.random.RandomState(0)))):
+    assert {array.dtype for array in batch.features} == {np.dtype('float32')}
+    assert batch.features[0].max() == 65504
+    np.testing.assert_allclose(batch.features[1], 0.1, rtol=1e-3)
+  assert not _cache(tmp_path).rows()  # That in 32 bits is another one.
+
+
 def test_cache_batches_are_first_views_in_order(tmp_path):
   cache = _cache(tmp_path, views=2)
   _fill(cache)
