@@ -56,9 +56,10 @@ def train(run: start.Run, number_of_steps: int) -> bool:
     True if training finished, False if it was asked to stop.
   """
   config = run.config
-  beginning = plan(config.train_dir, number_of_steps, '--finetune_all_steps=%d')
-  if beginning is None:
+  found = plan(config.train_dir, number_of_steps, '--finetune_all_steps=%d')
+  if found is None:
     return True
+  beginning = found  # Not None in the function below, for mypy.
   number_of_steps = beginning.steps
   run = run._replace(trainable_scopes=[], config=config._replace(
       optimizer=decaying(config.optimizer, config.finetune_all_learning_rate,

@@ -143,11 +143,12 @@ def train(run: start.Run, blocks: Blocks) -> bool:
   steps = 0
   if not finetune_all.has_begun(config.train_dir):
     steps = config.last_blocks_epochs * -(-_rows(run) // config.batch_size)
-  beginning = finetune_all.plan(
+  found = finetune_all.plan(
       config.train_dir, steps,
       '%d steps of --train_last_blocks=' + str(blocks.number), blocks.number)
-  if beginning is None:
+  if found is None:
     return True
+  beginning = found  # Not None in the function below, for mypy.
   run = run._replace(trainable_scopes=blocks.scopes, config=config._replace(
       optimizer=finetune_all.decaying(
           config.optimizer, config.last_blocks_learning_rate, beginning.steps),
