@@ -64,8 +64,7 @@ choose_run
 # accurate and slower. Empty: auto, layers if features are cached.
 : "${HEAD=}"
 # How many of the network's last blocks are trained after the classifier, from
-# cached activations of the layer below: more accurate, and takes minutes. Empty:
-# none.
+# cached activations of the layer below, which takes minutes. Empty: none.
 : "${TRAIN_LAST_BLOCKS=}"
 
 # Evaluation: the first of these splits that the data set has (mnist and cifar10
