@@ -82,7 +82,8 @@ def test_list_models_shows_a_network_with_costs_and_checkpoint(capsys):
       ROW.cost)
   assert model['checkpoints'] == [{
       'name': 'new_network_24', 'file': ARCHIVE,
-      'url': 'https://localhost/' + ARCHIVE, 'top_1': 61.0, 'top_5': 82.5}]
+      'url': 'https://localhost/' + ARCHIVE, 'top_1': 61.0, 'top_5': 82.5,
+      'is_quantized': False}]
 
 
 def test_list_models_shows_a_network_without_counted_costs(capsys, row,
