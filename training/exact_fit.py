@@ -33,8 +33,8 @@ LOWER_SCALES = (1.0, 0.3, 0.1)
 
 NUM_FOLDS = 5
 
-# In cross-validation the features are replaced by this many principal
-# components if that makes them fewer by a third or more.
+# In cross-validation and in rough fits the features are projected onto about
+# this many principal components if that makes them fewer by a third or more.
 MAX_FOLD_COMPONENTS = 1024
 
 # Largest gradient component at which a fit ends: on the way to the end, which
@@ -79,9 +79,10 @@ class Table(NamedTuple):
   scale: np.ndarray
   # The last columns, which are of the last layer.
   last_size: int
-  # [rows, m] float32, the features in an orthonormal basis of fewer columns.
-  rotated: np.ndarray
-  # [n, m] float32, that basis; None: `rotated` are the features themselves.
+  # [rows, m] float32, the features in an orthonormal basis of fewer columns; of
+  # many rows and features only about the principal components.
+  reduced: np.ndarray
+  # [n, m] float32, that basis; None: `reduced` are the features themselves.
   basis: Optional[np.ndarray]
 
 
@@ -152,7 +153,7 @@ def make_table(features: np.ndarray, last_size: int, labels: np.ndarray,
   return Table(roots, targets.astype(np.float32), rows,
                (weights / weights.mean()).astype(np.float32),
                np.tile(_assign_folds(labels), views), center, scale,
-               last_size, *_rotate(roots))
+               last_size, *_reduce(roots))
 
 
 def _scale_lower(table, factor):
@@ -160,9 +161,9 @@ def _scale_lower(table, factor):
   factors = np.ones_like(table.scale)
   factors[:-table.last_size] = factor
   features = table.features * factors
-  rotated, basis = _rotate(features)
+  reduced, basis = _reduce(features)
   return table._replace(features=features, scale=table.scale * factors,
-                        rotated=rotated, basis=basis)
+                        reduced=reduced, basis=basis)
 
 
 def _assign_folds(labels):
@@ -212,7 +213,7 @@ def _choose_l2(table, scale, first, log, stop_requested):
     first: index of the factor that is tried first.
     log, stop_requested: as in `choose`.
   """
-  features = _reduce(table.rotated)
+  features = table.reduced
   folds = [table.folds != fold for fold in range(NUM_FOLDS)]
   folds = [rows for rows in folds if 0 < rows.sum() < len(rows)]
   # {index of a factor: (factor, loss, accuracy)}, logits, weights of each fold.
@@ -259,28 +260,53 @@ def _choose_l2(table, scale, first, log, stop_requested):
                 [tried[index] for index in sorted(tried)], logits[best])
 
 
+def _is_large(features):
+  """Returns whether MAX_FOLD_COMPONENTS are far fewer than rows and columns."""
+  return min(features.shape) >= 1.5 * MAX_FOLD_COMPONENTS
+
+
 def _reduce(features):
-  """Returns the principal components of features, if they are far fewer."""
-  if features.shape[1] < 1.5 * MAX_FOLD_COMPONENTS:
-    return features
+  """Returns features of fewer columns, and their basis, as in a Table.
+
+  The principal components are approximate: N. Halko, P. Martinsson and
+  J. Tropp: Finding structure with randomness, 2011, arXiv 0909.4061, algorithm
+  4.3 with one power iteration.
+  """
+  if not _is_large(features):
+    return _rotate(features)
+  random = np.random.RandomState(0).normal(
+      size=[MAX_FOLD_COMPONENTS, len(features)]).astype(np.float32)
   with _one_blas_thread():
-    return features @ _largest_eigenvectors(
-        features.T @ features, MAX_FOLD_COMPONENTS)
+    sums = random @ features @ features.T @ features
+    basis, _ = linalg.qr(sums.T, mode='economic')
+    return features @ basis, basis
 
 
-def _largest_eigenvectors(matrix, number):
-  """Returns the eigenvectors of the largest eigenvalues, in rising order.
+def _rotate(features):
+  """Returns features of fewer columns with equal inner products, and a basis.
 
-  Args:
-    matrix: [n, n], symmetric.
-    number: how many.
+  With fewer photos than features, weights that minimize the loss are
+  combinations of the photos. In an orthonormal basis of those, the loss and the
+  length of the weights are the same. The coordinates are the rows of Cholesky's
+  factor of the photos' inner products.
 
   Returns:
-    [n, number].
+    [rows, m] float32, and [n, m] float32, or None if the features stay as they
+    are.
   """
-  size = len(matrix)
-  _, vectors = linalg.eigh(matrix, subset_by_index=[size - number, size - 1])
-  return vectors
+  if features.shape[0] >= features.shape[1]:
+    return features, None
+  with _one_blas_thread():
+    exact = features.astype(np.float64)  # float32 is too coarse for _JITTER.
+    rotated = _cholesky(exact @ exact.T).astype(np.float32)
+    return rotated, linalg.solve_triangular(rotated, features, lower=True).T
+
+
+def _cholesky(matrix):
+  """Returns the lower triangle of a matrix; changes its diagonal slightly."""
+  mean = max(np.trace(matrix) / len(matrix), 1e-12)
+  matrix[np.diag_indices_from(matrix)] += _JITTER * mean
+  return linalg.cholesky(matrix, lower=True, overwrite_a=True)
 
 
 def fit_linear(table: Table, l2: float, start: Optional[Linear] = None,
@@ -293,40 +319,30 @@ def fit_linear(table: Table, l2: float, start: Optional[Linear] = None,
     start: a Linear to start from.
     is_rough: whether the fit ends as early as in cross-validation.
   """
-  basis = table.basis
+  tolerance = _ROUGH_TOLERANCE if is_rough else _TOLERANCE
+  linear = _fit(table, l2, tolerance, start, table.reduced, table.basis)
+  if is_rough or not _is_large(table.features):
+    return linear
+  return _fit(table, l2, tolerance, linear, *_rotate(table.features))
+
+
+def _fit(table, l2, tolerance, start, features, basis):
+  """Returns the Linear of a Table, fitted to these features in a basis."""
   first = None
   if start is not None:
     weights = start.weights if basis is None else basis.T @ start.weights
     first = np.concatenate([weights.ravel(), start.biases])
   with _one_blas_thread():
-    found = _minimize(table.rotated, table.targets, table.weights, l2,
-                      _ROUGH_TOLERANCE if is_rough else _TOLERANCE, first)
+    found = _minimize(features, table.targets, table.weights, l2, tolerance,
+                      first)
   weights, biases = _split(found, table.targets)
-  logits = _logits(table.rotated, weights, biases)
+  logits = _logits(features, weights, biases)
   loss, _ = _loss(logits, table.targets, table.weights)
   loss += l2 / 2 * float(np.square(weights, dtype=np.float64).sum())
   if basis is not None:
     weights = basis @ weights
   return Linear(weights.astype(np.float32), biases.astype(np.float32), loss,
                 _measure(logits, table)[1])
-
-
-def _rotate(features):
-  """Returns features of fewer columns with equal inner products, and a basis.
-
-  With fewer photos than features, weights that minimize the loss are
-  combinations of the photos. In an orthonormal basis of those, the loss and the
-  length of the weights are the same.
-
-  Returns:
-    [rows, m] float32, and [n, m] float32, or None if the features stay as they
-    are.
-  """
-  if features.shape[0] >= features.shape[1]:
-    return features, None
-  with _one_blas_thread():
-    basis, triangle = linalg.qr(features.T, mode='economic')
-  return np.ascontiguousarray(triangle.T), basis
 
 
 def _minimize(features, targets, weights, l2, tolerance, start):
@@ -364,11 +380,14 @@ def _logits(features, weights, biases):
 
 def _loss(logits, targets, weights):
   """Returns the mean loss and its gradient by the logits, [rows, classes]."""
-  log_sums = special.logsumexp(logits, axis=1, keepdims=True)
-  logs = logits - log_sums
+  logs = logits - logits.max(axis=1, keepdims=True)
+  probabilities = np.exp(logs)
+  sums = probabilities.sum(axis=1, keepdims=True)
+  logs -= np.log(sums)
+  probabilities /= sums
   scaled = (weights / len(weights))[:, np.newaxis]
   loss = -float(np.sum(scaled * targets * logs, dtype=np.float64))
-  return loss, scaled * (np.exp(logs) - targets)
+  return loss, scaled * (probabilities - targets)
 
 
 def _measure(logits, table):
@@ -497,12 +516,12 @@ def _principal_components(table):
   """Returns [n, components] float32, padded with zeros if there are fewer."""
   size = table.features.shape[1]
   wanted = min(size, layers_head.MAX_COMPONENTS)
-  rotated, basis = table.rotated, table.basis
-  covariance = (rotated.T @ rotated) / len(rotated)
-  number = min(wanted, len(covariance))
-  vectors = _largest_eigenvectors(covariance, number)
-  if basis is not None:
-    vectors = basis @ vectors
+  products = table.reduced.T @ table.reduced
+  last = len(products) - 1
+  number = min(wanted, len(products))
+  _, vectors = linalg.eigh(products, subset_by_index=[last - number + 1, last])
+  if table.basis is not None:
+    vectors = table.basis @ vectors
   result = np.zeros([size, wanted], np.float32)
   result[:, :number] = vectors[:, ::-1]
   return result
@@ -542,10 +561,7 @@ def _ridge(kernel, gram, support_kernel, targets, ridge):
     targets: [rows, classes].
     ridge: factor.
   """
-  matrix = gram + ridge * support_kernel
-  matrix[np.diag_indices_from(matrix)] += _JITTER * np.trace(matrix) / len(
-      matrix)
-  factor = linalg.cholesky(matrix, lower=True, overwrite_a=True)
+  factor = _cholesky(gram + ridge * support_kernel)
   solved = linalg.solve_triangular(factor, kernel.T, lower=True)
   leverage = np.minimum(np.square(solved).sum(axis=0), 1 - 1e-6)
   half = solved @ targets

@@ -115,14 +115,21 @@ def test_choose_tries_each_scale_until_the_loss_rises_on_both_sides():
           tried[index] for index in sorted(tried)]
 
 
-def test_choose_with_fewer_components_finds_nearly_the_same_loss(monkeypatch):
-  table = table_of(num_photos=90, size=60)
+@pytest.mark.parametrize('size', [60, 120])
+def test_choose_with_fewer_components_finds_nearly_the_same_loss(
+    monkeypatch, size):
+  table = table_of(num_photos=90, size=size)
   exact = exact_fit.choose(table)
   monkeypatch.setattr(exact_fit, 'MAX_FOLD_COMPONENTS', 30)
-  reduced = exact_fit.choose(table)
+  reduced = exact_fit.choose(table_of(num_photos=90, size=size))
   assert reduced.loss != exact.loss
   assert reduced.loss == pytest.approx(exact.loss, abs=0.1)
-  assert reduced.table.rotated.shape == (90, 60)
+  table = reduced.table
+  assert table.reduced.shape == (90, 30)
+  rough = exact_fit.fit_linear(table, reduced.l2, is_rough=True)
+  linear = exact_fit.fit_linear(table, reduced.l2, rough)
+  assert linear.loss < rough.loss
+  assert_equal_fit(linear, reference(table, reduced.l2))
 
 
 def test_choose_uses_no_photo_for_its_own_logits():
