@@ -109,16 +109,8 @@ class Bottleneck(NamedTuple):
   residual: bool = True
 
 
-class FusedBottleneck(NamedTuple):
+class FusedBottleneck(Bottleneck):
   """A bottleneck whose expansion has the kernel, without depthwise layer."""
-
-  kernel: int
-  expansion: int
-  channels: int
-  stride: int
-  squeeze_excite: bool = False
-  hard_swish: bool = False
-  residual: bool = True
 
 
 class Pool(NamedTuple):
