@@ -152,10 +152,13 @@ def test_interrupted_path_is_continued(data, published, tmp_path, monkeypatch):
     newest = train(data, tmp_path / 'run', *flags)
   assert checkpoints.read_global_step(newest) == 2 and summaries == [1, 2]
   resumed = read_variables(train(data, tmp_path / 'run', *flags))
-  # L-BFGS ends at a small gradient, from another start not at the same point.
   for name, value in read_variables(whole).items():
     if name.startswith('LayersHead/'):
-      np.testing.assert_allclose(resumed[name], value, atol=1e-2, err_msg=name)
+      # From another start L-BFGS ends at slightly other biases, which are not
+      # regularized: 0.0025 apart on one processor.
+      np.testing.assert_allclose(
+          resumed[name], value, err_msg=name,
+          atol=1e-2 if name == 'LayersHead/biases' else 2e-3)
 
 
 def test_all_layers_are_trained_afterwards(data, published, tmp_path):
