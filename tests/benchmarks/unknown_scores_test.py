@@ -220,8 +220,9 @@ def test_main_prints_table_and_time(tmp_path, capsys):
 def test_measure_time_restores_the_checkpoint(tmp_path, capsys):
   features, labels = make_features(classes=3, per_class=4, width=192)
   prefix = kit.save_checkpoint(tmp_path, 'cifarnet')
-  with kit.parsed_flags(program, '--model_name=cifarnet', '--rounds=2'):
+  with kit.parsed_flags(program, '--model_name=cifarnet', '--rounds=2'), \
+      tf.Graph().as_default() as graph:
     added = program.measure_time(features, labels, prefix)
   assert added > -1
   assert 'with 12 training photos' in capsys.readouterr().out
-  assert not tf.get_default_graph().get_operations()
+  assert not graph.get_operations()

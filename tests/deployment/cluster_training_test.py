@@ -108,9 +108,10 @@ def test_synchronous_worker_killed_ends_all_tasks_with_a_last_checkpoint(
         '--sync_replicas needs at least 2 workers: training has ended' % (
             tasks.cluster.workers[1],))
     assert 'Traceback' not in chief.log
-    # Tokens that are left may let the chief take one more step.
+    # Tokens that are left may let the chief take one more step, which it logs
+    # though its gradients were not applied.
     assert checkpoints.read_global_step(checkpoints.newest(
-        str(tasks.train_dir))) >= chief.steps[-1] > 0
+        str(tasks.train_dir))) >= chief.steps[-1] - 1 > 0
 
 
 @pytest.mark.slow
