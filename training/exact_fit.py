@@ -15,7 +15,16 @@ Gaussian Processes for Machine Learning, 2006, section 5.4.2).
 
 import concurrent.futures
 import os
-from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import (
+  Any,
+  Callable,
+  Dict,
+  List,
+  NamedTuple,
+  Optional,
+  Sequence,
+  Tuple,
+)
 
 import numpy as np
 import threadpoolctl
@@ -99,6 +108,9 @@ class Choice(NamedTuple):
   tried: List[Tuple[float, float, float]]
   # [rows, classes] float32 logits of each photo from the other folds.
   logits: np.ndarray
+  # {factor that was tried: weights and biases to start the fit from}, the means
+  # of the folds.
+  starts: Dict[float, Tuple[np.ndarray, np.ndarray]]
 
   @property
   def loss(self) -> float:
@@ -182,7 +194,8 @@ def choose(table: Table, log: Callable[..., None] = lambda *_: None,
 
   With the first scale of the lower layers, the factors of regularization are
   tried from strong to weak, until the loss rises; with each further one from
-  the best factor of the scale before, in both directions.
+  the best factor of the scale before, in both directions, until a scale has a
+  higher loss than the one before.
 
   Args:
     table: Table.
@@ -198,9 +211,9 @@ def choose(table: Table, log: Callable[..., None] = lambda *_: None,
     choice = _choose_l2(scaled, scale, index, log, stop_requested)
     if choice is None:
       return None
-    index = L2_FACTORS.index(choice.l2)
-    if best is None or choice.loss < best.loss:
-      best = choice
+    if best is not None and choice.loss >= best.loss:
+      break
+    best, index = choice, L2_FACTORS.index(choice.l2)
   return best
 
 
@@ -228,12 +241,12 @@ def _choose_l2(table, scale, first, log, stop_requested):
     def fit(fold):
       rows = folds[fold]
       found[fold] = _minimize(
-          features[rows], table.targets[rows], table.weights[rows],
+          [(features[rows], table.targets[rows], table.weights[rows])],
           L2_FACTORS[index], _ROUGH_TOLERANCE, found[fold])
       values[~rows] = _logits(features[~rows], *_split(found[fold], values))
 
     with _one_blas_thread(), concurrent.futures.ThreadPoolExecutor(
-        os.cpu_count()) as executor:
+        _cores()) as executor:
       list(executor.map(fit, range(len(folds))))
     tried[index] = (L2_FACTORS[index], *_measure(values, table))
     log('Lower layers times %g, L2 regularization %g: %d folds, loss %.4f, '
@@ -256,8 +269,11 @@ def _choose_l2(table, scale, first, log, stop_requested):
     if min(tried, key=lower_loss) != first:
       break
   best = min(tried, key=lower_loss)
+  starts = {} if not folds else {
+      L2_FACTORS[index]: _from_basis(table.basis, *_split(
+          np.mean(weights[index], axis=0), table.targets)) for index in tried}
   return Choice(table, scale, L2_FACTORS[best],
-                [tried[index] for index in sorted(tried)], logits[best])
+                [tried[index] for index in sorted(tried)], logits[best], starts)
 
 
 def _is_large(features):
@@ -276,10 +292,13 @@ def _reduce(features):
     return _rotate(features)
   random = np.random.RandomState(0).normal(
       size=[MAX_FOLD_COMPONENTS, len(features)]).astype(np.float32)
-  with _one_blas_thread():
-    sums = random @ features @ features.T @ features
-    basis, _ = linalg.qr(sums.T, mode='economic')
-    return features @ basis, basis
+  with _one_blas_thread(), concurrent.futures.ThreadPoolExecutor() as executor:
+    sums = executor.map(lambda rows: rows @ features @ features.T @ features,
+                        np.array_split(random, _cores()))
+    basis, _ = linalg.qr(np.concatenate(list(sums)).T, mode='economic')
+    reduced = executor.map(lambda rows: rows @ basis,
+                           np.array_split(features, _cores()))
+    return np.concatenate(list(reduced)), basis
 
 
 def _rotate(features):
@@ -309,14 +328,15 @@ def _cholesky(matrix):
   return linalg.cholesky(matrix, lower=True, overwrite_a=True)
 
 
-def fit_linear(table: Table, l2: float, start: Optional[Linear] = None,
+def fit_linear(table: Table, l2: float,
+               start: Optional[Sequence[Any]] = None,
                is_rough: bool = False) -> Linear:
   """Fits the linear layer to all training photos.
 
   Args:
     table: Table.
     l2: regularization factor.
-    start: a Linear to start from.
+    start: weights and biases to start from, as a Linear begins with.
     is_rough: whether the fit ends as early as in cross-validation.
   """
   tolerance = _ROUGH_TOLERANCE if is_rough else _TOLERANCE
@@ -330,40 +350,64 @@ def _fit(table, l2, tolerance, start, features, basis):
   """Returns the Linear of a Table, fitted to these features in a basis."""
   first = None
   if start is not None:
-    weights = start.weights if basis is None else basis.T @ start.weights
-    first = np.concatenate([weights.ravel(), start.biases])
+    weights = start[0] if basis is None else basis.T @ start[0]
+    first = np.concatenate([weights.ravel(), start[1]])
   with _one_blas_thread():
-    found = _minimize(features, table.targets, table.weights, l2, tolerance,
-                      first)
+    found = _minimize(
+        list(zip(*(np.array_split(rows, _cores()) for rows in (
+            features, table.targets, table.weights)))), l2, tolerance, first)
   weights, biases = _split(found, table.targets)
   logits = _logits(features, weights, biases)
-  loss, _ = _loss(logits, table.targets, table.weights)
+  loss, _ = _loss(logits, table.targets, table.weights / len(table.weights))
   loss += l2 / 2 * float(np.square(weights, dtype=np.float64).sum())
-  if basis is not None:
-    weights = basis @ weights
-  return Linear(weights.astype(np.float32), biases.astype(np.float32), loss,
+  return Linear(*_from_basis(basis, weights, biases), loss,
                 _measure(logits, table)[1])
 
 
-def _minimize(features, targets, weights, l2, tolerance, start):
-  """Returns the weights and biases of least loss: flat, float64."""
+def _from_basis(basis, weights, biases):
+  """Returns weights of the features from those in a basis, and the biases."""
+  return weights if basis is None else basis @ weights, biases
+
+
+def _minimize(parts, l2, tolerance, start):
+  """Returns the weights and biases of least loss: flat, float64.
+
+  Args:
+    parts: features, targets and weights of some rows, and those of others, each
+      computed in a thread of its own.
+    l2, tolerance: factor of regularization, largest gradient component at the
+      end.
+    start: as the result; None: zeros.
+  """
+  features, targets, _ = parts[0]
   size = features.shape[1] * targets.shape[1]
+  rows = sum(len(weights) for _, _, weights in parts)
 
   def loss_and_gradient(flat):
-    parts = _split(flat, targets)
-    loss, errors = _loss(_logits(features, *parts), targets, weights)
+    parameters = _split(flat, targets)
+
+    def compute(part):
+      features, targets, weights = part
+      loss, errors = _loss(_logits(features, *parameters), targets,
+                           weights / rows)
+      return loss, (features.T @ errors).ravel(), errors.sum(
+          axis=0, dtype=np.float64)
+
+    losses, products, sums = zip(*run(compute, parts))
     matrix = flat[:size]
     gradient = np.empty_like(flat)
-    gradient[:size] = (features.T @ errors).ravel()
+    gradient[:size] = sum(products)
     gradient[:size] += l2 * matrix
-    gradient[size:] = errors.sum(axis=0, dtype=np.float64)
-    return loss + l2 / 2 * (matrix @ matrix), gradient
+    gradient[size:] = sum(sums)
+    return sum(losses) + l2 / 2 * (matrix @ matrix), gradient
 
   if start is None:
     start = np.zeros(size + targets.shape[1])
-  result = optimize.minimize(
-      loss_and_gradient, start, jac=True, method='L-BFGS-B',
-      options=dict(maxiter=_MAX_ITERATIONS, gtol=tolerance, ftol=1e-9))
+  with concurrent.futures.ThreadPoolExecutor(len(parts)) as executor:
+    run = executor.map if len(parts) > 1 else map
+    result = optimize.minimize(
+        loss_and_gradient, start, jac=True, method='L-BFGS-B',
+        options=dict(maxiter=_MAX_ITERATIONS, gtol=tolerance, ftol=1e-9))
   return result.x
 
 
@@ -379,13 +423,16 @@ def _logits(features, weights, biases):
 
 
 def _loss(logits, targets, weights):
-  """Returns the mean loss and its gradient by the logits, [rows, classes]."""
+  """Returns the loss and its gradient by the logits, [rows, classes].
+
+  The weights of all rows sum to 1.
+  """
   logs = logits - logits.max(axis=1, keepdims=True)
   probabilities = np.exp(logs)
   sums = probabilities.sum(axis=1, keepdims=True)
   logs -= np.log(sums)
   probabilities /= sums
-  scaled = (weights / len(weights))[:, np.newaxis]
+  scaled = weights[:, np.newaxis]
   loss = -float(np.sum(scaled * targets * logs, dtype=np.float64))
   return loss, scaled * (probabilities - targets)
 
@@ -403,6 +450,10 @@ def log_loss(logits: np.ndarray, labels: np.ndarray,
   return -float(np.average(
       logs[np.arange(len(labels)), labels].astype(np.float64),
       weights=weights))
+
+
+def _cores():
+  return os.cpu_count() or 1
 
 
 def _one_blas_thread():

@@ -73,8 +73,9 @@ class ExactHeadStep(head_loop.HeadStep):
     path = self._choice.path
     index = self.step - self._first_step
     last = index == len(path) - 1
-    self._linear = exact_fit.fit_linear(self._choice.table, path[index],
-                                        self._linear, is_rough=not last)
+    self._linear = exact_fit.fit_linear(
+        self._choice.table, path[index],
+        self._choice.starts.get(path[index], self._linear), is_rough=not last)
     with self.lock:
       self._assign(session, self._values(last))
     step = self.step + 1

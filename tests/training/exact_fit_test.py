@@ -94,14 +94,18 @@ def test_make_table_standardizes_and_keeps_views_of_a_photo_in_one_fold():
     assert (np.bincount(table.folds[:30][labels == label]) == 2).all()
 
 
-def test_choose_tries_each_scale_until_the_loss_rises_on_both_sides():
+def test_choose_tries_scales_and_factors_until_the_loss_rises():
   lines = []
   table = table_of(num_photos=90, size=40)
   choice = exact_fit.choose(table, lambda *line: lines.append(line))
   assert choice.loss == min(line[4] for line in lines)
   assert choice.loss == pytest.approx(
       exact_fit.log_loss(choice.logits, table.labels))
-  for scale in exact_fit.LOWER_SCALES:
+  losses = [min(line[4] for line in lines if line[1] == scale)
+            for scale in exact_fit.LOWER_SCALES[:2]]
+  assert losses[0] < losses[1] and choice.lower_scale == 1
+  assert {line[1] for line in lines} == set(exact_fit.LOWER_SCALES[:2])
+  for scale in exact_fit.LOWER_SCALES[:2]:
     tried = {exact_fit.L2_FACTORS.index(line[2]): line[4]
              for line in lines if line[1] == scale}
     assert sorted(tried) == list(range(min(tried), max(tried) + 1))
