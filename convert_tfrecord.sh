@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Converts DATASET_DIR/DATASET_NAME/<class>/* to TFRecord files in DATASET_DIR.
 # PHOTOS_DIR=… reads the photos from PHOTOS_DIR/<class>/ instead. flowers,
-# cifar10 and mnist are downloaded if they are missing.
+# cifar10, mnist and visualwakewords are downloaded if they are missing.
 #
 # usage: [DATASET_NAME=my_flower_5] ./convert_tfrecord.sh [flags of
 #        download_and_convert_data.py, --help lists them]

@@ -14,8 +14,9 @@ Run it again after adding photos: old photos stay in their splits. Only a --seed
 or --percent_ flag that differs from the last conversion splits all photos
 again.
 
-A data set named flowers, cifar10 or mnist is downloaded if it is missing; one
-named imagenet is converted from the unpacked folders of the --imagenet_ flags.
+A data set named flowers, cifar10, mnist or visualwakewords is downloaded if it
+is missing; one named imagenet is converted from the unpacked folders of the
+--imagenet_ flags.
 """
 
 import os
@@ -32,6 +33,7 @@ from datasets.conversion import (
   convert_imagenet,
   convert_photos,
   convert_settings,
+  convert_visualwakewords,
   converted_files,
   public,
 )
@@ -103,6 +105,7 @@ def define_flags():
       'Draw some photos of the classes, and one photo as training distorts it, '
       'to dataset_dir/<dataset_name>_photos.jpg.')
   _define_imagenet_flags()
+  _define_wakewords_flags()
 
 
 def _define_imagenet_flags():
@@ -133,6 +136,33 @@ def _define_imagenet_flags():
       'the first time 128.', lower_bound=1, upper_bound=99999)
 
 
+def _define_wakewords_flags():
+  flags.DEFINE_string(
+      'foreground_class_of_interest', convert_visualwakewords.CLASS,
+      'For visualwakewords: the class of COCO that photos with label 1 show, '
+      'such as person, dog or "cell phone".')
+  flags.DEFINE_float(
+      'small_object_area_threshold', convert_visualwakewords.AREA,
+      'For visualwakewords: share of the area of a photo, 0 to 1, that an '
+      'object of the class must exceed for label 1.',
+      lower_bound=0, upper_bound=1)
+  flags.DEFINE_string(
+      'coco_dirname', convert_visualwakewords.COCO_DIRNAME,
+      'For visualwakewords: folder in dataset_dir, or an absolute path, of '
+      'COCO 2014. Archives in it, or unpacked folders train2014/, val2014/ and '
+      'annotations/, are used without the network; what is missing is '
+      'downloaded, 20 GB in all, and unpacked.')
+  flags.DEFINE_string(
+      'coco_train_url', convert_visualwakewords.TRAIN_URL,
+      'For visualwakewords: address of the archive of the training photos.')
+  flags.DEFINE_string(
+      'coco_validation_url', convert_visualwakewords.VALIDATION_URL,
+      'For visualwakewords: address of the archive of the validation photos.')
+  flags.DEFINE_string(
+      'coco_annotations_url', convert_visualwakewords.ANNOTATIONS_URL,
+      'For visualwakewords: address of the archive of the annotations.')
+
+
 # Flags with the same name as the converters' arguments.
 _PHOTO_OPTIONS = ('percent_validation', 'percent_test', 'seed', 'num_shards',
                   'max_pixels', 'max_bad_fraction', 'photos_dir',
@@ -146,6 +176,10 @@ _IMAGENET_OPTIONS = {
     'imagenet_validation_shards': 'num_validation_shards',
     'seed': 'seed', 'max_pixels': 'max_pixels',
     'max_bad_fraction': 'max_bad_fraction'}
+_WAKEWORDS_OPTIONS = (
+    'foreground_class_of_interest', 'small_object_area_threshold',
+    'coco_dirname', 'coco_train_url', 'coco_validation_url',
+    'coco_annotations_url', 'max_pixels', 'max_bad_fraction')
 
 
 # For messages: data sets that a flag applies to, by prefix of its name.
@@ -156,7 +190,9 @@ _APPLIES_TO = (
     ('photos_', 'folders of photos'),
     ('group_duplicates', 'folders of photos and flowers'),
     ('num_shards', 'folders of photos, flowers, cifar10 and mnist'),
-    ('', 'folders of photos, flowers and imagenet'))
+    ('seed', 'folders of photos, flowers and imagenet'),
+    ('max_', 'folders of photos, flowers, imagenet and visualwakewords'),
+    ('', 'visualwakewords'))
 
 
 def main(_):
@@ -202,7 +238,9 @@ def _arguments(name, dataset_dir, photos_dir):
                                                              name)):
       return _IMAGENET_OPTIONS
     if not public.is_of_photos(name, dataset_dir):
-      return {'num_shards': 'num_shards'}
+      options = (_WAKEWORDS_OPTIONS if name == convert_visualwakewords.NAME else
+                 ('num_shards',))
+      return dict(zip(options, options))
   return dict(zip(_PHOTO_OPTIONS, _PHOTO_OPTIONS))
 
 
@@ -226,7 +264,7 @@ def _given(arguments):
 
 def _refuse_others(arguments, name):
   """Raises InputError for a given flag that would have no effect."""
-  all_flags = [*_PHOTO_OPTIONS, *_IMAGENET_OPTIONS]
+  all_flags = [*_PHOTO_OPTIONS, *_IMAGENET_OPTIONS, *_WAKEWORDS_OPTIONS]
   others = {flag: flag for flag in all_flags if flag not in arguments}
   for flag in _given(others):
     data_sets = next(text for start, text in _APPLIES_TO

@@ -7,6 +7,7 @@ counted.
 """
 
 import glob
+import importlib
 import os
 import shlex
 from typing import List, Optional
@@ -23,8 +24,8 @@ from datasets import (
 )
 from datasets.split_files import work_dir
 
-__all__ = ['find_split', 'get_dataset', 'get_labels', 'labels_of_records',
-           'work_dir']
+__all__ = ['datasets_map', 'find_split', 'get_dataset', 'get_labels',
+           'labels_of_records', 'work_dir']
 
 
 def get_dataset(name: str, split_name: str, dataset_dir: str,
@@ -45,7 +46,7 @@ def get_dataset(name: str, split_name: str, dataset_dir: str,
     A slim.dataset.Dataset with data_sources (sorted paths), num_samples,
     num_classes, labels_to_names {int: str} and items_to_descriptions; its
     decoder gives the items image ([height, width, 3] uint8), label (int64) and
-    filename (string).
+    filename (string), and those of the row of a public data set.
 
   Raises:
     InputError: if the folder holds no such data set or split, or files are
@@ -60,11 +61,13 @@ def get_dataset(name: str, split_name: str, dataset_dir: str,
     size = split_files.check(name, split_name, files, dataset_dir)
   labels = labels_of_records(name, dataset_dir)
   public_set = public_sets.PUBLIC_SETS.get(name)
-  if not public_set or manifest.load(dataset_dir, name) and (
+  loaded = manifest.load(dataset_dir, name)
+  if not public_set or loaded and loaded.files and (
       labels != public_set.labels()):  # A user's own photos under this name.
     return record_dataset.make_dataset(sources, size, labels, reader)
   return record_dataset.make_dataset(sources, size, labels, reader,
-                                     public_set.channels, public_set.image)
+                                     public_set.channels, public_set.image,
+                                     public_set.items)
 
 
 def find_split(name: str, split_name: str,
@@ -149,3 +152,9 @@ def _from_pattern(file_pattern, split_name, dataset_dir):
     raise InputError('no file in %s matches the file pattern %r' %
                      (dataset_dir, file_pattern))
   return sources, sum(map(record_dataset.count_records, sources))
+
+
+# {name: slim's module of a public data set, with get_split}. After get_dataset,
+# which these modules use.
+datasets_map = {name: importlib.import_module('datasets.' + name)
+                for name in sorted(public_sets.PUBLIC_SETS)}

@@ -2,15 +2,16 @@
 
 They are those of slim's scripts, so that records which slim wrote can be read.
 A manifest takes precedence over a row, and records that are not the full set
-are counted.
+are counted. Each row also has a module `datasets/<name>.py`, as in slim.
 
 Sources: flowers, the archive flower_photos.tgz with 350 photos kept for
 validation, as slim splits it; cifar10, Krizhevsky 2009, "Learning Multiple
 Layers of Features from Tiny Images"; mnist, LeCun et al. 1998; imagenet, ILSVRC
-2012 (Russakovsky et al., arXiv 1409.0575).
+2012 (Russakovsky et al., arXiv 1409.0575); visualwakewords, Chowdhery et al.,
+arXiv 1906.05721, made of COCO 2014 (Lin et al., arXiv 1405.0312).
 """
 
-from typing import Callable, Dict, List, NamedTuple
+from typing import Callable, Dict, List, NamedTuple, Sequence
 
 from datasets import imagenet_names
 
@@ -22,6 +23,9 @@ CIFAR10_LABELS = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog',
 
 MNIST_LABELS = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven',
                 'eight', 'nine')
+
+# Label 0 and, unless a conversion was asked for another class, label 1.
+WAKEWORDS_LABELS = ('background', 'person')
 
 
 class PublicSet(NamedTuple):
@@ -37,6 +41,8 @@ class PublicSet(NamedTuple):
   channels: int
   # Description of the item 'image'.
   image: str
+  # Names of slim's further items, see record_dataset.FURTHER_ITEMS.
+  items: Sequence[str] = ()
 
 
 PUBLIC_SETS = {
@@ -55,5 +61,11 @@ PUBLIC_SETS = {
     'imagenet': PublicSet(
         '%s-?????-of-?????',
         {'train': 1281167, 'validation': 50000}, imagenet_names.labels, 3,
-        'A color photo, [height, width, 3] uint8 of varying size.'),
+        'A color photo, [height, width, 3] uint8 of varying size.',
+        ('label_text', 'object/bbox', 'object/label')),
+    'visualwakewords': PublicSet(
+        '%s.record-?????-of-?????',
+        {'train': 82783, 'val': 40504}, lambda: list(WAKEWORDS_LABELS), 3,
+        'A color photo, [height, width, 3] uint8 of varying size.',
+        ('object/bbox',)),
 }

@@ -13,7 +13,7 @@ scripts and those of this project can be read in the same way:
 
 import os
 import re
-from typing import Dict, Iterable, List, Optional
+from typing import Dict, Iterable, List, Optional, Sequence
 
 from compat import slim, tf
 from datasets.records import tfrecord_file
@@ -24,6 +24,14 @@ ITEMS_TO_DESCRIPTIONS = {
     'image': 'A color photo, [height, width, 3] uint8 of varying size.',
     'label': 'The class, a single integer from 0 to num_classes - 1.',
     'filename': 'Where the photo came from, <class>/<file>; may be empty.',
+}
+
+# {item of slim's imagenet and visualwakewords: its description}.
+FURTHER_ITEMS = {
+    'label_text': 'The class in words.',
+    'object/bbox': 'Boxes of objects, [number, 4] float32 from 0 to 1: ymin, '
+                   'xmin, ymax, xmax.',
+    'object/label': 'The class of each box, [number] int64.',
 }
 
 
@@ -84,7 +92,8 @@ def features() -> Dict[str, tf.FixedLenFeature]:
 
 def make_dataset(data_sources: List[str], num_samples: int, labels: List[str],
                  reader: Optional[type] = None, channels: int = 3,
-                 image: Optional[str] = None) -> slim.dataset.Dataset:
+                 image: Optional[str] = None,
+                 items: Sequence[str] = ()) -> slim.dataset.Dataset:
   """Returns the slim Dataset over some record files.
 
   Args:
@@ -94,22 +103,43 @@ def make_dataset(data_sources: List[str], num_samples: int, labels: List[str],
     reader: class of a tf.ReaderBase; None: tf.TFRecordReader.
     channels: channels of the item 'image': 3, or 1 for grey.
     image: description of that item; None: a color photo.
+    items: names of FURTHER_ITEMS that the decoder also gives.
   """
-  decoder = slim.tfexample_decoder.TFExampleDecoder(features(), {
+  specification = features()
+  handlers = {
       'image': slim.tfexample_decoder.Image(channels=channels),
       'label': slim.tfexample_decoder.Tensor('image/class/label'),
       'filename': slim.tfexample_decoder.Tensor('image/filename'),
-  })
+  }
   descriptions = dict(ITEMS_TO_DESCRIPTIONS)
   descriptions['image'] = image or descriptions['image']
+  for item in items:
+    of_item, handlers[item] = _further_item(item)
+    specification.update(of_item)
+    descriptions[item] = FURTHER_ITEMS[item]
   return slim.dataset.Dataset(
       data_sources=data_sources,
       reader=reader or tf.TFRecordReader,
-      decoder=decoder,
+      decoder=slim.tfexample_decoder.TFExampleDecoder(specification, handlers),
       num_samples=num_samples,
       items_to_descriptions=descriptions,
       num_classes=len(labels),
       labels_to_names=dict(enumerate(labels)))
+
+
+def _further_item(item):
+  """Returns the features to parse and slim's handler of one FURTHER_ITEMS."""
+  prefix = 'image/object/bbox/'
+  if item == 'object/bbox':
+    sides = ['ymin', 'xmin', 'ymax', 'xmax']
+    return ({prefix + side: tf.VarLenFeature(tf.float32) for side in sides},
+            slim.tfexample_decoder.BoundingBox(sides, prefix))
+  key, feature = {
+      'label_text': ('image/class/text',
+                     tf.FixedLenFeature((), tf.string, default_value='')),
+      'object/label': (prefix + 'label', tf.VarLenFeature(tf.int64)),
+  }[item]
+  return {key: feature}, slim.tfexample_decoder.Tensor(key)
 
 
 def find_shards(dataset_dir: str, name: str) -> Dict[str, List[str]]:

@@ -65,7 +65,7 @@ def find(name: str, dataset_dir: str) -> Dict[str, SplitFiles]:
     return {}
   shards = record_dataset.find_shards(dataset_dir, name)
   if not shards and name in public_sets.PUBLIC_SETS:
-    shards = _by_pattern(public_sets.PUBLIC_SETS[name], dataset_dir)
+    shards = by_pattern(public_sets.PUBLIC_SETS[name], dataset_dir)
   return {split: SplitFiles(in_folder(names))
           for split, names in shards.items()}
 
@@ -183,8 +183,9 @@ def command(name: str, dataset_dir: str) -> str:
   return program
 
 
-def _by_pattern(public_set, dataset_dir):
-  """Returns {split: file names} of records that slim's scripts wrote."""
+def by_pattern(public_set: public_sets.PublicSet,
+               dataset_dir: str) -> Dict[str, List[str]]:
+  """Returns {split: file names} of records with slim's names."""
   names = sorted(os.listdir(dataset_dir) if os.path.isdir(dataset_dir) else [])
   by_split = {split: fnmatch.filter(names, public_set.file_pattern % split)
               for split in public_set.split_sizes}

@@ -9,6 +9,7 @@ their length.
 """
 
 import contextlib
+import errno
 import glob
 import gzip
 import os
@@ -17,6 +18,7 @@ import re
 import shutil
 import tarfile
 import uuid
+import zipfile
 import zlib
 from typing import (
   IO,
@@ -35,7 +37,7 @@ _CHUNK = 1024 * 1024  # Bytes unpacked at a time.
 
 # The limits of an archive, far above all published ones: the largest are
 # checkpoints of 0.6 GB and 3,670 photos.
-_MOST_BYTES = 4 * 2 ** 30   # Unpacked, headers included.
+MOST_BYTES = 4 * 2 ** 30    # Unpacked, headers included.
 _MOST_IN_MEMORY = 2 ** 30   # Bytes of a file that is read into memory.
 _MOST_MEMBERS = 20000
 _MOST_HEADER_BYTES = 2 ** 15  # Of one member.
@@ -45,9 +47,11 @@ _LONGEST_NAME = 1024        # Characters.
 # for many digits: minutes for 60,000 (CVE-2024-6232).
 _MANY_DIGITS = re.compile(rb'\d{65}')
 
-# Errors of gzip and tarfile on bytes that are not such a file, or damaged.
-_READ_ERRORS = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError,
-                OverflowError, IndexError, KeyError, TypeError)
+# Errors of gzip, tarfile and zipfile on bytes that are not such a file, or
+# damaged.
+_READ_ERRORS = (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError,
+                zlib.error, ValueError, OverflowError, IndexError, KeyError,
+                TypeError, NotImplementedError)
 
 
 class DamagedArchive(InputError):
@@ -61,7 +65,7 @@ class UnsafeArchive(InputError):
 class _Unpacked:
   """File object of a file's unpacked bytes, within limits; also for tarfile."""
 
-  def __init__(self, path, most_bytes=_MOST_BYTES):
+  def __init__(self, path, most_bytes=MOST_BYTES):
     self._path, self._most_bytes = path, most_bytes
     self._file = gzip.open(path)
     self.close, self.tell = self._file.close, self._file.tell
@@ -108,18 +112,18 @@ def check_gzip(path: str) -> None:
     DamagedArchive: it is not a gzip file, is cut off or is damaged.
     UnsafeArchive: it unpacks to more than a GiB.
   """
-  with _errors_of(path), _open_gzip(path, _MOST_IN_MEMORY) as source:
+  with errors_of(path), _open_gzip(path, _MOST_IN_MEMORY) as source:
     while source.read(_CHUNK):
       pass
 
 
 def read_gzip(path: str) -> bytes:
   """Returns the unpacked bytes of a gzip file; raises as check_gzip does."""
-  with _errors_of(path), _open_gzip(path, _MOST_IN_MEMORY) as source:
+  with errors_of(path), _open_gzip(path, _MOST_IN_MEMORY) as source:
     return b''.join(iter(lambda: source.read(_CHUNK), b''))
 
 
-def _open_gzip(path, most_bytes=_MOST_BYTES):
+def _open_gzip(path, most_bytes=MOST_BYTES):
   return contextlib.closing(_Unpacked(path, most_bytes))
 
 
@@ -159,7 +163,7 @@ def read_members(path: str,
     for name, member in members:
       if not wanted(name):
         continue
-      _check_new(path, name, name, seen)
+      check_new(path, name, name, seen)
       if member.size > _MOST_IN_MEMORY:
         raise UnsafeArchive('%s is not read: its member %r has %d bytes, more '
                             'than %d' %
@@ -173,8 +177,8 @@ def unpack(path: str, folder: str,
 
   Args:
     path: the archive.
-    folder: an empty folder. After an error it holds a part of the files: use a
-      temporary folder, and move it when complete.
+    folder: existing files in it are replaced. After an error it holds a part of
+      the files.
     place: function of a normalized name; returns the name below `folder`, or
       None for files to skip.
 
@@ -192,29 +196,42 @@ def unpack(path: str, folder: str,
       target = place(name)
       if target is None:
         continue
-      _check_new(path, name, target, seen)
-      _write(member.open(), os.path.join(folder, target))
+      check_new(path, name, target, seen)
+      write_file(member.open(), os.path.join(folder, target))
       written.append(target)
   return written
 
 
-def _check_new(path, name, target, seen):
+def check_new(path: str, name: str, target: str, seen: Set[str]) -> None:
   """Adds a target to `seen`; raises UnsafeArchive if it is in it already."""
   if target in seen:
     raise UnsafeArchive('%s holds %r twice: it is not unpacked' % (path, name))
   seen.add(target)
 
 
-def _write(source, target_path):
-  """Copies a member of an archive; errors of reading are passed on."""
+def write_file(source: IO[bytes], target_path: str) -> None:
+  """Writes a member of an archive to a file, which is never incomplete.
+
+  Args:
+    source: the member; errors of reading it are passed on.
+    target_path: path of the file; its folder is created if missing.
+
+  Raises:
+    InputError: it cannot be written.
+  """
+  part_path = target_path + '.unpacking'
   try:
     os.makedirs(os.path.dirname(target_path), exist_ok=True)
-    target = open(target_path, 'xb', buffering=0)
+    target = open(part_path, 'wb', buffering=0)
   except OSError as error:
     raise InputError('cannot write %s: %s' % (target_path, error.strerror))
   with target:
     for chunk in iter(lambda: source.read(_CHUNK), b''):
       write_all(target, chunk)
+  try:
+    os.replace(part_path, target_path)
+  except OSError as error:
+    raise InputError('cannot write %s: %s' % (target_path, error.strerror))
 
 
 def write_all(target: IO[bytes], data: bytes) -> None:
@@ -249,7 +266,7 @@ class _Member(NamedTuple):
 @contextlib.contextmanager
 def _open_tar(path):
   """Yields an iterator over (normalized name, _Member) of the files."""
-  with _errors_of(path), _open_gzip(path) as unpacked:
+  with errors_of(path), _open_gzip(path) as unpacked:
     unpacked.begin_header()  # tarfile.open reads the first header.
     with tarfile.open(fileobj=unpacked, mode='r:') as tar:
       yield _members(path, tar, unpacked)
@@ -268,7 +285,7 @@ def _members(path, tar, unpacked):
     if count > _MOST_MEMBERS:
       raise UnsafeArchive('%s is not unpacked: it has more than %d members' %
                           (path, _MOST_MEMBERS))
-    name = _safe_name(path, member)
+    name = safe_name(path, member.name, member.isdir(), _fault_of(member))
     unpacked.check(member.offset_data + member.size)
     if member.isreg():
       yield name, _Member(member.size,
@@ -279,46 +296,65 @@ def _members(path, tar, unpacked):
     pass
 
 
-def _safe_name(path, member):
-  """Returns the member's name below the folder, or raises UnsafeArchive.
+def _fault_of(member):
+  """Returns why a tarfile.TarInfo is not unpacked, apart from its name."""
+  if not (member.isreg() or member.isdir()):
+    return 'is a link or a device'
+  if member.issparse():
+    return 'has holes (a sparse file)'
+  return 'has a negative size' if member.size < 0 else None
+
+
+def safe_name(path: str, member_name: str, is_folder: bool,
+              fault: Optional[str]) -> str:
+  """Returns a member's name below the folder, normalized.
 
   Args:
     path: the archive.
-    member: tarfile.TarInfo.
+    member_name: as in the archive.
+    is_folder: whether it is a folder.
+    fault: another reason not to unpack it, None if there is none.
+
+  Raises:
+    UnsafeArchive: the name leaves the folder or is not a plain name, or there
+      is a fault.
   """
-  name = posixpath.normpath(member.name)
-  if member.name.startswith('/') or name.split('/')[0] == '..':
-    reason = 'leaves the folder'
-  elif '\\' in name or '\0' in name:
-    reason = 'is not a plain name'
+  name = posixpath.normpath(member_name)
+  if member_name.startswith('/') or name.split('/')[0] == '..':
+    fault = 'leaves the folder'
+  elif '\\' in name or '\0' in name or name == '.' and not is_folder:
+    fault = fault or 'is not a plain name'
   elif len(name) > _LONGEST_NAME:
     raise UnsafeArchive('%s is not unpacked: the name of a member has more '
                         'than %d characters' % (path, _LONGEST_NAME))
-  elif not (member.isreg() or member.isdir()):
-    reason = 'is a link or a device'
-  elif member.issparse():
-    reason = 'has holes (a sparse file)'
-  elif member.size < 0:
-    reason = 'has a negative size'
-  elif name == '.' and not member.isdir():
-    reason = 'is not a plain name'
-  else:
-    return name
-  raise UnsafeArchive('%s is not unpacked: its member %r %s' %
-                      (path, member.name, reason))
+  if fault:
+    raise UnsafeArchive('%s is not unpacked: its member %r %s' %
+                        (path, member_name, fault))
+  return name
 
 
 @contextlib.contextmanager
-def _errors_of(path):
+def errors_of(path: str, kind: str = 'gzip') -> Iterator[None]:
+  """Turns errors of reading an archive into InputErrors; for a `with`.
+
+  Args:
+    path: the archive.
+    kind: for the message, as in 'gzip'.
+
+  Raises:
+    DamagedArchive: for errors of its content.
+    InputError: for errors of the disk.
+  """
   try:
     yield
   except InputError:  # It is a ValueError itself.
     raise
   except _READ_ERRORS as error:
-    if isinstance(error, OSError) and error.errno:  # Of the disk, not of gzip.
+    # gzip gives no errno; zipfile may seek to a negative offset (EINVAL).
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
       raise InputError('%s: %s' % (error.filename or path, error.strerror))
-    raise DamagedArchive('%s is damaged, or not a gzip archive: %s' %
-                         (path, ' '.join(str(error).split()) or
+    raise DamagedArchive('%s is damaged, or not a %s archive: %s' %
+                         (path, kind, ' '.join(str(error).split()) or
                           type(error).__name__))
 
 

@@ -9,7 +9,13 @@ import pytest
 import download_and_convert_data
 from datasets import dataset_factory, manifest
 from datasets.conversion import convert_photos, public
-from kits import dataset_kit, download_kit, imagenet_kit, public_kit
+from kits import (
+  coco_kit,
+  dataset_kit,
+  download_kit,
+  imagenet_kit,
+  public_kit,
+)
 from kits.helpers import parsed_flags
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -183,6 +189,24 @@ def test_program_imagenet_is_converted_from_the_folders_in_its_flags(tmp_path):
   assert (dataset.num_samples, dataset.num_classes) == (18, 1001)
 
 
+def test_program_visualwakewords_passes_its_flags(tmp_path, capsys):
+  coco_kit.put_archives(tmp_path)
+  (tmp_path / 'coco_dataset').rename(tmp_path / 'coco')
+  (tmp_path / 'coco' / 'val2014.zip').rename(tmp_path / 'coco' / 'other.zip')
+  with parsed_flags(download_and_convert_data.define_flags,
+                    '--dataset_name=visualwakewords',
+                    '--dataset_dir=%s' % tmp_path, '--coco_dirname=coco',
+                    '--foreground_class_of_interest=dog',
+                    '--small_object_area_threshold=0.1',
+                    '--coco_validation_url=http://no.invalid/other.zip'):
+    download_and_convert_data.main([])
+  lines = capsys.readouterr().out.splitlines()
+  assert [line.split() for line in lines[:4]] == [
+      ['photos', 'train', 'val'], ['background', '4', '2'], ['dog', '1', '1'],
+      ['all', '5', '3']]
+  assert (tmp_path / 'labels.txt').read_text() == '0:background\n1:dog\n'
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('arguments, message', [
     (['--dataset_name=imagenet'], 'give --imagenet_train_dir, '),
@@ -197,6 +221,8 @@ def test_program_imagenet_is_converted_from_the_folders_in_its_flags(tmp_path):
      "'mnist' accepts --num_shards\n"),
     (['--dataset_name=cifar10', '--num_shards=2', '--seed=0'],
      '--seed is for folders of photos, flowers and imagenet; '),
+    (['--dataset_name=cifar10', '--coco_dirname=x'],
+     "--coco_dirname is for visualwakewords; the data set 'cifar10' accepts "),
 ], ids=str)
 def test_program_flag_of_another_converter_is_one_line_error(
     tmp_path, arguments, message):

@@ -26,9 +26,11 @@ from datasets import record_dataset
 from datasets.dataset_factory import work_dir
 from datasets.photo_files import photo_folder
 
-# <name>_<split>, shard, ending: this project's, slim's, ImageNet's.
+# <name>_<split>, shard, ending: this project's, slim's, those of ImageNet and
+# visualwakewords.
 _RECORD_FILE = re.compile(
-    r'(?:(.+)_)?[a-z]+(?:\.tfrecord|[-_]\d{5}-of-\d{5}(?:\.tfrecord)?)')
+    r'(?:(.+)_)?[a-z]+(?:\.tfrecord|(?:\.record)?[-_]\d{5}-of-\d{5}'
+    r'(?:\.tfrecord)?)')
 
 # In the work folder: the former manifest, and the new one.
 _FORMER, _NEW = 'former.json', 'manifest.json'

@@ -5,14 +5,17 @@ only. Settings that are not given are those of the last conversion, read from
 its manifest.
 """
 
+import functools
 import hashlib
 import os
 import random
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from common.errors import InputError
-from datasets import imagenet_names
-from datasets.conversion import imagenet_source
+from compat import tf
+from datasets import imagenet_names, record_dataset
+from datasets.conversion import imagenet_source, planned_conversion
+from datasets.conversion.planned_conversion import Plan
 from datasets.manifest import Manifest
 from datasets.photo_files import photos
 
@@ -40,24 +43,38 @@ _SETTINGS: Dict[str, Tuple[Any, Any]] = {
     'max_pixels': (int, photos.MAX_PIXELS),
 }
 
-# Keys of each entry of a split's 'skipped', see imagenet_shards.ShardFacts.
-_SKIPPED_KEYS = {'file', 'reason', 'stamp'}
-
 # Settings that are also kept from another split's last conversion.
 _SHARED = ('boxes', 'seed', 'max_pixels')
 
 
-class Plan(NamedTuple):
-  """How the record files of a split are made."""
+def make_example(
+    photo: photos.Photo, row: imagenet_source.SourcePhoto,
+    boxes_of: Dict[str, List[imagenet_source.Box]]) -> tf.train.Example:
+  """Returns the tf.train.Example of a photo.
 
-  # {shard: its photos}.
-  shards: Dict[str, List[imagenet_source.SourcePhoto]]
-  # {file name: its boxes}.
-  boxes: Dict[str, List[imagenet_source.Box]]
-  # {setting: value}, see _SETTINGS; paths are real paths.
-  settings: Dict[str, Any]
-  # Identifies the plan: a hash of all that the records depend on.
-  digest: str
+  Args:
+    photo: the upright JPEG.
+    row: its file and class.
+    boxes_of: {file name: its bounding boxes}.
+  """
+  synset = imagenet_names.synsets()[row.label - 1]
+  boxes = boxes_of.get(os.path.basename(row.path), [])
+  extra = {
+      'image/colorspace': record_dataset.bytes_feature([b'RGB']),
+      'image/channels': record_dataset.int64_feature([3]),
+      'image/class/synset': record_dataset.bytes_feature(
+          [synset.wordnet_id.encode('ascii')]),
+      'image/class/text': record_dataset.bytes_feature(
+          [synset.name.replace('_', ' ').encode('utf-8')]),
+      'image/object/bbox/label': record_dataset.int64_feature(
+          [row.label] * len(boxes)),
+  }
+  for side in imagenet_source.Box._fields:
+    extra['image/object/bbox/' + side] = record_dataset.float_feature(
+        [getattr(box, side) for box in boxes])
+  return record_dataset.make_example(
+      photo.encoded, photo.height, photo.width, row.label,
+      os.path.basename(row.path), image_format=b'JPEG', extra=extra)
 
 
 def check_former(former: Manifest, path: str) -> None:
@@ -77,11 +94,7 @@ def check_former(former: Manifest, path: str) -> None:
         (path, len(former.labels)))
   for split, entry in former.splits.items():
     settings = entry.get('settings')
-    if not (split in SPLITS and isinstance(entry.get('plan'), str) and
-            isinstance(entry.get('skipped'), list) and
-            all(isinstance(row, dict) and _SKIPPED_KEYS <= set(row)
-                for row in entry['skipped']) and
-            'shard_sizes' in entry and 'shard_bytes' in entry and
+    if not (split in SPLITS and planned_conversion.is_planned(entry) and
             isinstance(settings, dict) and
             all(isinstance(settings.get(key), types)
                 for key, (types, _) in _SETTINGS.items())):
@@ -119,8 +132,9 @@ def make_plans(given: Dict[str, Dict[str, Any]],
           of_split['boxes'])
     of_photos = boxes[of_split['boxes']]
     shards = _share_out(split, rows, of_split['num_shards'], of_split['seed'])
-    plans[split] = Plan(shards, of_photos, of_split,
-                        _digest(shards, of_photos, of_split['max_pixels']))
+    plans[split] = Plan(
+        shards, functools.partial(make_example, boxes_of=of_photos), of_split,
+        _digest(shards, of_photos, of_split['max_pixels']))
   return plans
 
 

@@ -9,6 +9,7 @@ from datasets.conversion import (
   convert_flowers,
   convert_mnist,
   convert_photos,
+  convert_visualwakewords,
   converted_files,
 )
 from datasets.manifest import Manifest
@@ -17,15 +18,16 @@ CONVERTERS: Dict[str, Callable[..., Manifest]] = {
     'cifar10': convert_cifar10.convert,
     'flowers': convert_flowers.convert,
     'mnist': convert_mnist.convert,
+    'visualwakewords': convert_visualwakewords.convert,
 }
 
 
-# Public data sets of photo files; the others are arrays, split as published.
+# Public data sets that convert_photos splits; others are split as published.
 _OF_PHOTOS = ('flowers',)
 
 
 def is_of_photos(name: str, dataset_dir: str) -> bool:
-  """Returns whether a data set is made of photo files, by convert_photos.
+  """Returns whether a data set is split and converted by convert_photos.
 
   Args:
     name: any name, of a public data set or not.
@@ -43,11 +45,10 @@ def convert(name: str, dataset_dir: str, **options: Any) -> Manifest:
   data set in dataset_dir meanwhile.
 
   Args:
-    name: 'cifar10', 'flowers' or 'mnist'.
+    name: a key of CONVERTERS.
     dataset_dir: folder of the archives and of the records; created if missing.
-    **options: of convert_photos.convert, without those that were not given.
-      Without photo files (see is_of_photos) only num_shards: the splits are the
-      published ones.
+    **options: those that were given, of convert_photos.convert if is_of_photos,
+      else of the data set's converter.
 
   Returns:
     The Manifest.

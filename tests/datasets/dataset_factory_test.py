@@ -332,7 +332,8 @@ def test_count_records_damaged_length_names_the_record(tmp_path):
      (10, 12, 3)),
     ('cifar10', 'cifar10_train.tfrecord', 'train', (10, 12, 3)),
     ('mnist', 'mnist_test.tfrecord', 'test', (10, 12, 1)),
-    ('imagenet', 'validation-00000-of-00001', 'validation', (10, 12, 3))])
+    ('imagenet', 'validation-00000-of-00001', 'validation', (10, 12, 3)),
+    ('visualwakewords', 'val.record-00000-of-00001', 'val', (10, 12, 3))])
 def test_get_dataset_public_set_is_read_by_slims_file_names(
     tmp_path, name, file_name, split, shape):
   dataset_kit.write_records(tmp_path / file_name, [slim_example(1)] * 3)
@@ -357,7 +358,9 @@ def test_public_sets_have_slims_sizes_and_labels():
                   ['airplane', 'automobile']),
       'mnist': ({'train': 60000, 'test': 10000}, 10, ['zero', 'one']),
       'imagenet': ({'train': 1281167, 'validation': 50000}, 1001,
-                   ['background', 'tench'])}
+                   ['background', 'tench']),
+          'visualwakewords': ({'train': 82783, 'val': 40504}, 2,
+                              ['background', 'person'])}
 
 
 def test_get_dataset_own_photos_with_public_name_have_their_classes(tmp_path):

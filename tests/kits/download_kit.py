@@ -8,6 +8,7 @@ import io
 import re
 import tarfile
 import threading
+import zipfile
 
 
 class FileServer:
@@ -128,6 +129,15 @@ def tar_gz(files, extra=()):
       tar.addfile(member, io.BytesIO(data))
     for member in extra:
       tar.addfile(member)
+  return buffer.getvalue()
+
+
+def zip_bytes(files):
+  """Returns a zip archive of {name or zipfile.ZipInfo: bytes}."""
+  buffer = io.BytesIO()
+  with zipfile.ZipFile(buffer, 'w') as archive:
+    for name, data in files.items():
+      archive.writestr(name, data)
   return buffer.getvalue()
 
 

@@ -10,7 +10,7 @@ from datasets.conversion import (
   convert_mnist,
 )
 from downloads import fetch
-from kits import dataset_kit, download_kit
+from kits import coco_kit, dataset_kit, download_kit
 
 RNG = np.random.RandomState(0)
 DIGITS = {'train': (RNG.randint(0, 256, (23, 28, 28)).astype(np.uint8),
@@ -95,4 +95,5 @@ def server(monkeypatch):
       monkeypatch.setattr(module, 'SIZE', len(archives[module.ARCHIVE]))
       monkeypatch.setattr(module, 'SHA256',
                           download_kit.sha256(archives[module.ARCHIVE]))
+    coco_kit.serve(file_server, monkeypatch)
     yield file_server

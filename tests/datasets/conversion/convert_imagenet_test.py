@@ -248,7 +248,7 @@ def test_convert_invalid_arguments_are_refused(tree, tmp_path, kwargs, message):
 def test_convert_output_path_that_is_a_file_is_named_in_the_error(
     tree, tmp_path):
   (tmp_path / 'out').write_text('')
-  with pytest.raises(InputError, match='cannot write to .*out'):
+  with pytest.raises(InputError, match='cannot make the folder .*out'):
     convert(tree, tmp_path / 'out')
 
 

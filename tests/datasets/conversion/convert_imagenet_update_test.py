@@ -14,7 +14,8 @@ from datasets import dataset_factory, manifest
 from datasets.conversion import (
   convert_imagenet,
   converted_files,
-  imagenet_shards,
+  photo_shards,
+  planned_conversion,
 )
 from datasets.records import verify
 from kits import dataset_kit, helpers, imagenet_kit
@@ -42,7 +43,7 @@ def stop_after_moves(patch, folder, moved):
       moves.append(target)
     replace(source, target)
 
-  patch.setattr(convert_imagenet.os, 'replace', move)
+  patch.setattr(planned_conversion.os, 'replace', move)
 
 
 def repair(path, number):
@@ -74,10 +75,10 @@ def test_convert_after_an_error_reads_only_the_bad_photos_again(
   (tmp_path / 'train' / IDS[0] / 'n01440764_1.JPEG').write_bytes(b'no photo')
   with pytest.raises(InputError, match='1 of 23 photos'):
     convert(tmp_path, tmp_path / 'out', max_bad_fraction=0)
-  monkeypatch.setattr(imagenet_shards, 'write', None)  # All shards exist.
+  monkeypatch.setattr(photo_shards, 'write', None)  # All shards exist.
   read_paths = []
-  read_photo = imagenet_shards._read_photo
-  monkeypatch.setattr(imagenet_shards, '_read_photo',
+  read_photo = photo_shards._read_photo
+  monkeypatch.setattr(photo_shards, '_read_photo',
                       lambda path: read_paths.append(path) or read_photo(path))
   convert(tmp_path, tmp_path / 'out', max_bad_fraction=1)
   assert [os.path.basename(path) for path in read_paths] == ['n01440764_1.JPEG']
@@ -147,7 +148,7 @@ def test_convert_again_keeps_the_existing_files(tree, tmp_path):
 def test_convert_after_a_kill_continues_to_the_same_bytes(
     tree, converted, tmp_path, monkeypatch, moved):
   """Stops after two shards are written, then after `moved` files are moved."""
-  write_shard = imagenet_shards.write
+  write_shard = photo_shards.write
   written = []
 
   def write_at_most_two(path, *args):
@@ -157,9 +158,9 @@ def test_convert_after_a_kill_continues_to_the_same_bytes(
     written.append(path)
     return facts
 
-  monkeypatch.setattr(convert_imagenet.threads, 'run_in_threads',
+  monkeypatch.setattr(planned_conversion.threads, 'run_in_threads',
                       lambda function, items: list(map(function, items)))
-  monkeypatch.setattr(imagenet_shards, 'write', write_at_most_two)
+  monkeypatch.setattr(photo_shards, 'write', write_at_most_two)
   with pytest.raises(KeyboardInterrupt):
     convert(tree, tmp_path)
   with pytest.raises(InputError, match='not converted'):
@@ -169,14 +170,14 @@ def test_convert_after_a_kill_continues_to_the_same_bytes(
     assert path not in written
     return write_shard(path, *args)
 
-  monkeypatch.setattr(imagenet_shards, 'write', write_others)
+  monkeypatch.setattr(photo_shards, 'write', write_others)
   with monkeypatch.context() as patch:
     stop_after_moves(patch, tmp_path, moved)
     with pytest.raises(KeyboardInterrupt):
       convert(tree, tmp_path)
   with pytest.raises(InputError, match='not converted'):
     dataset_factory.get_dataset('imagenet', 'train', str(tmp_path))
-  monkeypatch.setattr(imagenet_shards, 'write', None)  # All shards exist.
+  monkeypatch.setattr(photo_shards, 'write', None)  # All shards exist.
   convert(tree, tmp_path)
   assert dataset_kit.file_contents(tmp_path) == (
       dataset_kit.file_contents(converted))
@@ -230,9 +231,9 @@ def test_convert_damaged_shard_alone_is_rewritten(
   convert(tmp_path, out, max_bad_fraction=1)
   before = dataset_kit.file_contents(out)
   damage(out / TRAIN[2])
-  written, write = [], imagenet_shards.write
+  written, write = [], photo_shards.write
   monkeypatch.setattr(
-      imagenet_shards, 'write',
+      photo_shards, 'write',
       lambda path, *args: written.append(path) or write(path, *args))
   convert(tmp_path, out, max_bad_fraction=1)
   assert [os.path.basename(path) for path in written] == [TRAIN[2]]
@@ -244,7 +245,7 @@ def test_convert_damaged_shard_alone_is_rewritten(
 def test_convert_leftover_of_a_run_killed_at_its_end_is_removed(
     tree, tmp_path, monkeypatch, split):
   with monkeypatch.context() as patch:
-    patch.setattr(convert_imagenet, '_clean', stop)
+    patch.setattr(planned_conversion, '_clean', stop)
     with pytest.raises(KeyboardInterrupt):
       convert(tree, tmp_path)
   before = {path.name for path in tmp_path.iterdir()}
@@ -278,7 +279,7 @@ class StopAt:
   def __init__(self, monkeypatch, last):
     self.count, self.last = 0, last
     for module, names in ((os, ('replace', 'remove', 'mkdir', 'rmdir')),
-                          (convert_imagenet.shutil, ('rmtree',))):
+                          (planned_conversion.shutil, ('rmtree',))):
       for name in names:
         monkeypatch.setattr(module, name, self.wrap(getattr(module, name)))
 
@@ -299,7 +300,7 @@ def test_convert_killed_at_any_change_ends_with_the_same_bytes(
     tmp_path, monkeypatch, change, next_run):
   """Stops at each change of the folder, then repeats this or the former run."""
   make_tree(tmp_path, photos=2)
-  monkeypatch.setattr(convert_imagenet.threads, 'run_in_threads',
+  monkeypatch.setattr(planned_conversion.threads, 'run_in_threads',
                       lambda function, items: list(map(function, items)))
   changed_options = {} if change == 'damage' else {change: 3}
   last_run = {'seed': 0, **(changed_options if next_run == 'again' else {})}

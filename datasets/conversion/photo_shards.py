@@ -1,4 +1,4 @@
-"""Writes the record files of ImageNet, each with a file of facts about it.
+"""Writes record files of photos, each with a file of facts about it.
 
 A record file is written under a temporary name and renamed, then its facts are
 written next to it: a conversion that was killed continues from them. Those of a
@@ -8,14 +8,15 @@ finished data set follow from its manifest.
 import collections
 import json
 import os
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
 from common import files
 from common.progress import Progress
 from compat import tf
-from datasets import imagenet_names, record_dataset
-from datasets.conversion import imagenet_source
 from datasets.photo_files import photos
+
+# Function of the upright JPEG and the row of a photo.
+MakeExample = Callable[[photos.Photo, Any], tf.train.Example]
 
 
 class ShardFacts(NamedTuple):
@@ -31,43 +32,14 @@ class ShardFacts(NamedTuple):
   skipped: List[Dict[str, Any]]
 
 
-def make_example(photo: photos.Photo, row: imagenet_source.SourcePhoto,
-                 boxes: List[imagenet_source.Box]) -> tf.train.Example:
-  """Returns the tf.train.Example of a photo.
-
-  Args:
-    photo: the upright JPEG.
-    row: its file and class.
-    boxes: its bounding boxes.
-  """
-  synset = imagenet_names.synsets()[row.label - 1]
-  extra = {
-      'image/colorspace': record_dataset.bytes_feature([b'RGB']),
-      'image/channels': record_dataset.int64_feature([3]),
-      'image/class/synset': record_dataset.bytes_feature(
-          [synset.wordnet_id.encode('ascii')]),
-      'image/class/text': record_dataset.bytes_feature(
-          [synset.name.replace('_', ' ').encode('utf-8')]),
-      'image/object/bbox/label': record_dataset.int64_feature(
-          [row.label] * len(boxes)),
-  }
-  for side in imagenet_source.Box._fields:
-    extra['image/object/bbox/' + side] = record_dataset.float_feature(
-        [getattr(box, side) for box in boxes])
-  return record_dataset.make_example(
-      photo.encoded, photo.height, photo.width, row.label,
-      os.path.basename(row.path), image_format=b'JPEG', extra=extra)
-
-
-def write(path: str, rows: List[imagenet_source.SourcePhoto],
-          boxes: Dict[str, List[imagenet_source.Box]], max_pixels: int,
-          shown: Progress) -> ShardFacts:
+def write(path: str, rows: Sequence[Any], make_example: MakeExample,
+          max_pixels: int, shown: Progress) -> ShardFacts:
   """Writes one record file and its facts.
 
   Args:
     path: path of the file, in the work folder.
-    rows: its photos.
-    boxes: {file name: its bounding boxes}.
+    rows: its photos; tuples with the fields `path` and `label`.
+    make_example: makes the record of a photo.
     max_pixels: photos with more pixels are skipped.
     shown: progress to update.
 
@@ -85,9 +57,8 @@ def write(path: str, rows: List[imagenet_source.SourcePhoto],
         skipped.append({'file': _short(row.path), 'reason': str(error),
                         'stamp': _stamp(row.path)})
       else:
-        example = make_example(photo, row,
-                               boxes.get(os.path.basename(row.path), []))
-        writer.write(example.SerializeToString(deterministic=True))
+        writer.write(make_example(photo, row).SerializeToString(
+            deterministic=True))
         counts[row.label] += 1
       shown.add()
   facts = ShardFacts(sum(counts.values()), os.path.getsize(path),
@@ -106,7 +77,7 @@ def read_facts(path: str) -> Optional[ShardFacts]:
 
 
 def facts_of_split(
-    entry: Dict[str, Any], shards: Dict[str, List[imagenet_source.SourcePhoto]]
+    entry: Dict[str, Any], shards: Dict[str, Sequence[Any]]
 ) -> Dict[str, ShardFacts]:
   """Returns {shard: ShardFacts} of a finished split.
 
@@ -152,7 +123,7 @@ def describe(facts: Dict[str, ShardFacts], labels: List[str]) -> Dict[str, Any]:
                       for entry in of_shard.skipped]}
 
 
-def some_changed(rows: List[imagenet_source.SourcePhoto],
+def some_changed(rows: Sequence[Any],
                  skipped: List[Dict[str, Any]]) -> bool:
   """Returns whether a photo that could not be used has changed since.
 

@@ -1,0 +1,7 @@
+"""Data set flowers, as in slim: `get_split('train', dataset_dir)`."""
+
+import functools
+
+from datasets import dataset_factory
+
+get_split = functools.partial(dataset_factory.get_dataset, 'flowers')
