@@ -14,6 +14,10 @@ Run it again after adding photos: old photos stay in their splits. Only a --seed
 or --percent_ flag that differs from the last conversion splits all photos
 again.
 
+One machine is not enough? N processes, on as many machines as you like, each
+run it with another --shard_of=K/N; then --merge_shards=N writes the records,
+the same as without shares.
+
 A data set named flowers, cifar10, mnist or visualwakewords is downloaded if it
 is missing; one named imagenet is converted from the unpacked folders of the
 --imagenet_ flags.
@@ -23,7 +27,7 @@ import os
 
 from absl import flags
 
-from common import files
+from common import files, shares
 from common import flags as common_flags
 from common.errors import InputError
 from common.paths import relative
@@ -104,6 +108,14 @@ def define_flags():
       'picture', True,
       'Draw some photos of the classes, and one photo as training distorts it, '
       'to dataset_dir/<dataset_name>_photos.jpg.')
+  common_flags.define_shard_flag(
+      'Of imagenet, every N-th record file. Nothing is converted before '
+      '--merge_shards.')
+  flags.DEFINE_integer(
+      'merge_shards', None,
+      'Number N of shares that were all run with --shard_of=K/N: convert the '
+      'data set from what they have prepared in dataset_dir. None: prepare '
+      'and convert all photos here.', lower_bound=1)
   _define_imagenet_flags()
   _define_wakewords_flags()
 
@@ -204,18 +216,47 @@ def main(_):
   photos_dir = _photos_dir(name, dataset_dir)
   arguments = _arguments(name, dataset_dir, photos_dir)
   _refuse_others(arguments, name)
-  options = _given(arguments)
-  if arguments is _IMAGENET_OPTIONS:
-    converted = convert_imagenet.convert(dataset_dir, **options)
-    print(short_summary(converted, dataset_dir))
-    _draw(converted, dataset_dir)
+  converted = _convert(name, dataset_dir, photos_dir, arguments)
+  if converted is None:
+    print('share %s is done; when all are, merge them with --merge_shards=%s' %
+          (FLAGS.shard_of, FLAGS.shard_of.split('/')[1]))
     return
-  if name in public.CONVERTERS and not photos_dir:
-    converted = public.convert(name, dataset_dir, **options)
-  else:
-    converted = convert_photos.convert(dataset_dir, name, **options)
-  print(summary(converted, dataset_dir))
+  print((short_summary if arguments is _IMAGENET_OPTIONS else summary)(
+      converted, dataset_dir))
   _draw(converted, dataset_dir)
+
+
+def _convert(name, dataset_dir, photos_dir, arguments):
+  """Converts the data set, or the share of --shard_of.
+
+  Args:
+    name, dataset_dir: of the data set.
+    photos_dir: of _photos_dir.
+    arguments: of _arguments.
+
+  Returns:
+    The manifest.Manifest; None for a share.
+  """
+  options = _given(arguments)
+  share = None
+  if FLAGS.shard_of is not None:
+    share = shares.parse(FLAGS.shard_of)
+    if FLAGS.merge_shards:
+      raise InputError('--shard_of prepares a share, --merge_shards converts '
+                       'what all have prepared: give one of them')
+  if arguments is _IMAGENET_OPTIONS:
+    return convert_imagenet.convert(dataset_dir, shard_of=share,
+                                    merge_shards=FLAGS.merge_shards, **options)
+  if name in public.CONVERTERS and not photos_dir:
+    if share or FLAGS.merge_shards:
+      raise InputError('--shard_of and --merge_shards are for folders of '
+                       'photos and imagenet; give --photos_dir if %s is a '
+                       'folder of photos' % name)
+    return public.convert(name, dataset_dir, **options)
+  if share:
+    return convert_photos.convert_share(dataset_dir, name, share, **options)
+  return convert_photos.convert(dataset_dir, name,
+                                merge_shards=FLAGS.merge_shards, **options)
 
 
 def _draw(converted, dataset_dir):

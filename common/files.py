@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import os
-from typing import BinaryIO, Iterator, Optional
+from typing import BinaryIO, Iterator, Optional, Tuple
 
 from common import locks
 from common.errors import InputError
@@ -101,6 +101,12 @@ def sha256_of(path: str) -> str:
     for chunk in iter(lambda: stream.read(_CHUNK), b''):
       digest.update(chunk)
   return digest.hexdigest()
+
+
+def stamp(path: str) -> Tuple[int, int]:
+  """Returns the size of a file in bytes, and when it was changed, in ns."""
+  status = os.stat(path)
+  return status.st_size, status.st_mtime_ns
 
 
 def read_if_exists(path: str) -> Optional[bytes]:

@@ -115,6 +115,19 @@ def given(values: flags.FlagValues) -> Dict[str, Any]:
   return {name: values[name].value for name in values if values[name].present}
 
 
+def define_shard_flag(what: str) -> None:
+  """Defines which share of the photos is processed.
+
+  Args:
+    what: the end of the help text.
+  """
+  flags.DEFINE_string(
+      'shard_of', None,
+      'K/N: process only share K of N of the photos, with K from 1 to N, so '
+      'that N processes on any machines process all. The content of a photo '
+      'decides which share it is in. %s None: all photos.' % what)
+
+
 def define_dataset_flags(split: str) -> None:
   """Defines which data set is read, and how.
 

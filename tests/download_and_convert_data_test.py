@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import download_and_convert_data
+from common.errors import InputError
 from datasets import dataset_factory, manifest
 from datasets.conversion import convert_photos, public
 from kits import (
@@ -229,6 +230,20 @@ def test_program_flag_of_another_converter_is_one_line_error(
   result = run_program('--dataset_dir=%s' % tmp_path, *arguments)
   assert result.returncode == 1
   assert message in result.stderr and result.stderr.count('\n') == 1
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (['--dataset_name=flowers', '--shard_of=1/2'], 'are for folders of photos'),
+    (['--dataset_name=mnist', '--merge_shards=2'], 'are for folders of photos'),
+    (['--dataset_name=pets', '--shard_of=1/2', '--merge_shards=2'],
+     'give one of them'),
+    (['--dataset_name=pets', '--shard_of='], '--shard_of=: expected K/N')])
+def test_main_shares_that_cannot_be_are_an_input_error(tmp_path, arguments,
+                                                       message):
+  with parsed_flags(download_and_convert_data.define_flags,
+                    '--dataset_dir=%s' % tmp_path, *arguments):
+    with pytest.raises(InputError, match=message):
+      download_and_convert_data.main([])
 
 
 def test_program_flowers_passes_only_explicit_flags(tmp_path, monkeypatch):

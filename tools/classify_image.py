@@ -48,7 +48,7 @@ import numpy as np
 import tqdm
 from absl import flags
 
-from common import files, label_files, threads
+from common import files, label_files, shares, threads
 from common import flags as common_flags
 from common.errors import InputError, name_some
 from common.progress import Progress
@@ -128,6 +128,13 @@ def define_flags() -> None:
       'one with the largest score.')
   flags.DEFINE_integer(
       'batch_size', 16, 'Photos per batch.', lower_bound=1)
+  flags.DEFINE_string(
+      'file_list', None,
+      'Text file with the path of a photo or folder on each line, in addition '
+      'to those on the command line. None: there are no more.')
+  common_flags.define_shard_flag(
+      'The outputs of all shares together are that of all photos: the header '
+      'of --format=csv is in that of share 1 only.')
   define_sort_flags()
   common_flags.define_runtime_flags(forward_pass.RUNTIMES,
                                     forward_pass.PRECISIONS)
@@ -216,6 +223,24 @@ def find_photos(paths: Iterable[str]) -> List[str]:
   return found
 
 
+def _photos_of_share(sources):
+  """Returns the files in `sources` that are in the share of --shard_of."""
+  share, found = _share_from_flags(), find_photos(sources)
+  return share.select(found) if share else found
+
+
+def _share_from_flags():
+  return None if FLAGS.shard_of is None else shares.parse(FLAGS.shard_of)
+
+
+def _sources_from_flags(arguments):
+  """Returns the files and folders on the command line and in --file_list."""
+  if FLAGS.file_list is None:
+    return arguments
+  lines = os.fsdecode(files.read(FLAGS.file_list, 'list --file_list'))
+  return arguments + list(filter(None, lines.split('\n')))
+
+
 def classify_files(classifier: Classifier, paths: Sequence[str],
                    batch_size: int,
                    look_at: Optional[Callable[[str, Photo], None]] = None
@@ -295,6 +320,9 @@ class _Explainer:
 
 def _explainer_from_flags(classifier):
   """Returns the _Explainer for the flags; None: there are no heat maps."""
+  if FLAGS.explain is not None and FLAGS.shard_of is not None:
+    raise InputError('--explain works without --shard_of only: pictures of two '
+                     'shares may have the same name')
   if FLAGS.explain is None:
     if FLAGS.explain_class is not None:
       raise InputError('--explain_class needs --explain, the folder of the '
@@ -338,7 +366,9 @@ class _CsvWriter:
     for number in range(1, FLAGS.nearest + 1):
       header += ['near_%d' % number, 'near_%d_label' % number,
                  'near_%d_similarity' % number]
-    self._writer.writerow(header)
+    share = _share_from_flags()
+    if not share or share.number == 1:
+      self._writer.writerow(header)
 
   def write(self, path, rows, answer):
     known = similarity = ''
@@ -396,7 +426,7 @@ def sort_photos(sources: Sequence[str]) -> int:
   for name in ('format', 'nearest', 'num_top_predictions'):
     if FLAGS[name].present:
       raise InputError('--%s works without --sort_into only' % name)
-  found = list(dict.fromkeys(find_photos(sources)))
+  found = list(dict.fromkeys(_photos_of_share(sources)))
   with sorted_folder.SortedFolder(FLAGS.sort_into, FLAGS.sort_by,
                                   sources) as target:
     paths = [path for path in found if not target.has(path)]
@@ -460,11 +490,12 @@ def _classify_to_sort(target, paths, sources):
 
 def main(argv: List[str]) -> int:
   """Prints the scores of the photos on the command line, or sorts them."""
+  sources = _sources_from_flags(argv[1:])
   if FLAGS.sort_into:
-    return sort_photos(argv[1:])
+    return sort_photos(sources)
   if FLAGS['sort_by'].present:
     raise InputError('--sort_by works with --sort_into only')
-  paths = find_photos(argv[1:])
+  paths = _photos_of_share(sources)
   classifier = classifier_from_flags()
   tf.logging.info('Forward passes: %s', classifier.choice.describe())
   explainer = _explainer_from_flags(classifier)

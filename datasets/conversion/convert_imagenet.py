@@ -22,6 +22,7 @@ are. How a conversion that was killed continues: see planned_conversion.
 import os
 from typing import Optional
 
+from common import shares
 from common.errors import InputError
 from datasets import imagenet_names
 from datasets import manifest as manifests
@@ -42,7 +43,10 @@ def convert(dataset_dir: str, train_dir: Optional[str] = None,
             num_train_shards: Optional[int] = None,
             num_validation_shards: Optional[int] = None,
             seed: Optional[int] = None, max_pixels: Optional[int] = None,
-            max_bad_fraction: float = 0.05) -> manifests.Manifest:
+            max_bad_fraction: float = 0.05,
+            shard_of: Optional[shares.Share] = None,
+            merge_shards: Optional[int] = None
+            ) -> Optional[manifests.Manifest]:
   """Converts ImageNet, or some of its classes and photos.
 
   An argument that is None keeps its value of the last conversion of the split,
@@ -62,16 +66,20 @@ def convert(dataset_dir: str, train_dir: Optional[str] = None,
     max_pixels: photos with more pixels are skipped; None: photos.MAX_PIXELS.
     max_bad_fraction: fraction of all photos; if more are unusable, nothing is
       converted.
+    shard_of: see planned_conversion.write_share; None: all is converted.
+    merge_shards: see planned_conversion.convert.
 
   Returns:
     The Manifest of all existing splits. Its class_counts are by name, so that
-    the two classes called 'crane' (and 'maillot') are counted together.
+    the two classes called 'crane' (and 'maillot') are counted together. None
+    for a share.
 
   Raises:
     InputError: an input is missing or not as described, train and validation
       are the same folder, or too many photos cannot be used, see
-      imagenet_skipped.csv; or dataset_dir cannot be written to, another process
-      is writing records there, or it holds records of unknown origin.
+      imagenet_skipped.csv; a share is missing; or dataset_dir cannot be written
+      to, another process is writing records there, or it holds records of
+      unknown origin.
   """
   given = {}
   for split, folder, num_shards, labels in (
@@ -87,6 +95,9 @@ def convert(dataset_dir: str, train_dir: Optional[str] = None,
   former = _load_former(dataset_dir)
   plans = imagenet_plan.make_plans(given, former)
   converted_files.make_folder(dataset_dir)
+  if shard_of:
+    planned_conversion.write_share(dataset_dir, NAME, plans, former, shard_of)
+    return None
   with converted_files.hold(dataset_dir):
     if _load_former(dataset_dir) != former:
       raise InputError('another process has converted imagenet in %s '
@@ -94,7 +105,7 @@ def convert(dataset_dir: str, train_dir: Optional[str] = None,
     _check_moving(dataset_dir, plans, former)
     return planned_conversion.convert(
         dataset_dir, NAME, imagenet_names.labels(), plans, former,
-        max_bad_fraction)
+        max_bad_fraction, merge_shards)
 
 
 def _load_former(dataset_dir):

@@ -17,10 +17,10 @@ import collections
 import contextlib
 import os
 import random
-import re
-from typing import Optional
+from typing import Any, Optional
 
-from common.errors import InputError, unknown_name
+from common import shares
+from common.errors import InputError
 from compat import tf
 from datasets import manifest as manifests
 from datasets.conversion import (
@@ -29,9 +29,10 @@ from datasets.conversion import (
   former_photos,
   near_groups,
   same_photos,
+  share_files,
   splits,
 )
-from datasets.photo_files import folder_layout, photo_folder, photos
+from datasets.photo_files import photo_folder, photos
 
 # Target size of a record file. A small data set still has a few, so that
 # several readers can work in parallel; none is so large that copying it is a
@@ -49,7 +50,8 @@ def convert(dataset_dir: str, name: str,
             percent_test: Optional[float] = None,
             max_bad_fraction: float = 0.05, photos_dir: Optional[str] = None,
             photos_layout: Optional[str] = None,
-            group_duplicates: Optional[bool] = None) -> manifests.Manifest:
+            group_duplicates: Optional[bool] = None,
+            merge_shards: Optional[int] = None) -> manifests.Manifest:
   """Converts the photos in `<dataset_dir>/<name>/<class>/`.
 
   Writes into dataset_dir: record files `<name>_train-00000-of-0000N.tfrecord`
@@ -86,6 +88,8 @@ def convert(dataset_dir: str, name: str,
     photos_layout: one of folder_layout.LAYOUTS; 'auto' at the first conversion.
     group_duplicates: whether near duplicates go to the same split, as well as
       equal photos; False at the first conversion.
+    merge_shards: number of shares that `convert_share` has written, which are
+      used and removed; None: all photos are read here. The result is the same.
 
   Returns:
     The Manifest.
@@ -94,41 +98,37 @@ def convert(dataset_dir: str, name: str,
     InputError: a name is not UTF-8; the folder is missing, holds dataset_dir,
       fewer than two classes, a class with too few photos for the splits, or too
       many unusable files; the former manifest cannot be read; dataset_dir
-      cannot be written to. The former data set is then unchanged, except that
-      `<name>_skipped.csv` lists the photos that this conversion could not use
-      if these were the reason.
+      cannot be written to; a share is missing. The former data set is then
+      unchanged, except that `<name>_skipped.csv` lists the photos that this
+      conversion could not use if these were the reason.
   """
   given = {'seed': seed, 'percent_validation': percent_validation,
            'percent_test': percent_test, 'num_shards': num_shards,
            'photos_dir': os.path.abspath(photos_dir) if photos_dir else None,
            'photos_layout': photos_layout,
            'group_duplicates': group_duplicates}
-  photo_folder.check_is_utf8('dataset_dir', dataset_dir)
-  photo_folder.check_is_utf8('photos_dir', photos_dir or '')
-  _check_arguments(name, given, max_bad_fraction)
-  folder = _settle(dataset_dir, name, given)[0]
-  photo_folder.check_is_folder(folder)  # Before a file is written.
-  photo_folder.check_is_outside(dataset_dir, folder)
-  if photos_dir:
-    converted_files.make_folder(dataset_dir)
-  converted_files.check_way_is_free(dataset_dir, name)
+  convert_settings.check(dataset_dir, name, given, max_bad_fraction)
   try:
     with converted_files.hold_data_set(dataset_dir, name):
-      folder, used, former, former_path = _settle(dataset_dir, name, given)
+      folder, used, former, former_path = convert_settings.settle_folder(
+          dataset_dir, name, given)
+      reader = share_files.PhotoReader(folder, max_pixels)
+      if merge_shards:
+        reader.load(dataset_dir, name, merge_shards)
       listing = photo_folder.list_photos(folder, used['photos_layout'])
       kept_path = _settle_splits(folder, used, given, former, former_path,
                                  listing)
       with _list_of_skipped_on_error(dataset_dir, name,
                                      listing.hidden) as skipped:
         groups, kept = _find_photos(
-            folder, listing, max_pixels, max_bad_fraction,
+            folder, listing, reader, max_pixels, max_bad_fraction,
             converted_files.skipped_path(dataset_dir, name), skipped)
         pixels = None
-        if kept_path:
+        if kept_path and former:
           former, pixels = former_photos.find(dataset_dir, folder, former,
                                               groups, max_pixels)
         by_class = _by_class(kept, listing.classes)
-        near = (near_groups.find(folder, kept, max_pixels)
+        near = (near_groups.find(kept, reader.sketch)
                 if used['group_duplicates'] else [])
         split_of = _assign(folder, by_class, used, former, kept_path, pixels,
                            listing.splits, near)
@@ -140,39 +140,50 @@ def convert(dataset_dir: str, name: str,
           ready_made=dict(listing.splits),
           near_duplicates=_sets_of_files(near),
           **_by_file(by_class, split_of))
-      converted_files.write(dataset_dir, folder, manifest, former, orders,
-                            listing.hidden, max_pixels)
+      converted_files.write(dataset_dir, manifest, former, orders,
+                            listing.hidden, reader.read)
+      if merge_shards:
+        share_files.remove(dataset_dir, name)
   except (OSError, tf.errors.OpError) as error:  # str() of an OpError is long.
     raise InputError('cannot write to %s: %s' %
                      (dataset_dir, getattr(error, 'message', error)))
   return manifest
 
 
-def _settle(dataset_dir, name, given):
-  """Finds the folder of photos and the settings to use.
+def convert_share(dataset_dir: str, name: str, share: shares.Share,
+                  max_pixels: int = photos.MAX_PIXELS,
+                  max_bad_fraction: float = 0.05,
+                  photos_dir: Optional[str] = None, **settings: Any) -> None:
+  """Checks and encodes one share of the photos, for `convert(merge_shards=…)`.
 
-  Returns:
-    folder: the folder of photos.
-    used: the settings, see convert_settings.settle.
-    former, former_path: of convert_settings.load_former.
+  Other processes may convert other shares at the same time, on this machine or
+  on others. A share that was killed is converted again from its start.
+
+  Args:
+    dataset_dir, name, max_pixels, max_bad_fraction, photos_dir: as for
+      `convert`.
+    share: the share.
+    **settings: other settings of `convert`.
+
+  Raises:
+    InputError: another process is converting this share, or as `convert`.
+    OSError: dataset_dir cannot be written to.
   """
-  former, path = convert_settings.load_former(dataset_dir, name)
-  used = convert_settings.settle(given, former if path else None)
-  default_folder = os.path.join(dataset_dir, name)
-  # Also if the former folder of photos is gone and the default one exists.
-  if used['photos_dir'] == os.path.abspath(default_folder) or (
-      not given['photos_dir'] and os.path.isdir(default_folder) and
-      not os.path.isdir(used['photos_dir'])):
-    used['photos_dir'] = ''
-  return used['photos_dir'] or default_folder, used, former, path
+  given = dict.fromkeys(convert_settings.DEFAULTS)
+  given.update(settings, photos_dir=photos_dir and os.path.abspath(photos_dir))
+  convert_settings.check(dataset_dir, name, given, max_bad_fraction)
+  folder, used, _, _ = convert_settings.settle_folder(dataset_dir, name, given)
+  listing = photo_folder.list_photos(folder, used['photos_layout'])
+  share_files.write(dataset_dir, name, folder, listing, share, max_pixels,
+                    used['group_duplicates'])
 
 
 def _settle_splits(folder, used, given, former, former_path, listing):
   """Settles how photos are split, and logs ready-made splits and changes.
 
   Args:
-    folder, used, former, former_path: of _settle.
-    given: as for _settle.
+    folder, used, former, former_path: of convert_settings.settle_folder.
+    given: as for convert_settings.settle_folder.
     listing: the photo_folder.Listing.
 
   Returns:
@@ -206,13 +217,14 @@ def _list_of_skipped_on_error(dataset_dir, name, hidden):
     raise
 
 
-def _find_photos(folder, listing, max_pixels, max_bad_fraction, skipped_path,
-                 skipped):
+def _find_photos(folder, listing, reader, max_pixels, max_bad_fraction,
+                 skipped_path, skipped):
   """Reads, checks and compares all photos.
 
   Args:
     folder: the folder of photos.
     listing: its photo_folder.Listing.
+    reader: share_files.PhotoReader.
     max_pixels, max_bad_fraction: as for `convert`.
     skipped_path: path of the list of skipped files.
     skipped: empty list that gets {'file', 'reason'}, sorted by file.
@@ -222,12 +234,12 @@ def _find_photos(folder, listing, max_pixels, max_bad_fraction, skipped_path,
       and ready-made splits.
     kept: those that are converted: each of one class and one ready-made split.
   """
-  usable, unusable = photo_folder.check_photos(folder, listing, max_pixels)
+  usable, unusable = reader.check(listing)
   bad = sorted(listing.skipped + unusable, key=lambda entry: entry['file'])
   skipped += bad + listing.outside
   _check_classes(folder, listing.classes, usable, skipped)
   _check_bad_fraction(folder, len(usable), bad, max_bad_fraction, skipped_path)
-  groups = same_photos.group(folder, usable, max_pixels)
+  groups = same_photos.group(folder, usable, max_pixels, reader.pixels)
   kept = []
   for members in groups:
     kept.append(splits.keep_one_split(members, skipped))
@@ -254,7 +266,7 @@ def _assign(folder, by_class, used, former, kept_path, pixels, ready_made,
   Args:
     folder: the folder of photos.
     by_class: {class: list of groups}.
-    used, kept_path: of _settle and _settle_splits.
+    used, kept_path: of settle_folder and _settle_splits.
     former, pixels: of former_photos.find.
     ready_made: {split: folder}; photos in these splits stay there, and the
       others are drawn from those in 'train'.
@@ -307,24 +319,6 @@ def _sets_of_files(groups):
   """Returns groups of several photos as the manifest's `duplicates`."""
   return sorted(sorted(photo.file for photo in members)
                 for members in groups if len(members) > 1)
-
-
-def _check_arguments(name, given, max_bad_fraction):
-  photo_folder.check_is_utf8('dataset_name', name)
-  if not name or name.startswith('.') or re.search(r'[/\\*?\[\]\x00-\x1f]',
-                                                   name):
-    raise InputError('dataset_name is %r, expected a plain folder name '
-                     'without / \\ * ? [ ] and without a leading dot' % name)
-  convert_settings.check_percents(given['percent_validation'] or 0,
-                                  given['percent_test'] or 0)
-  num_shards, layout = given['num_shards'], given['photos_layout']
-  if num_shards is not None and not 0 <= num_shards <= 99999:
-    raise InputError('num_shards is %r, expected 0 to 99999' % num_shards)
-  if layout not in (None, *folder_layout.LAYOUTS):
-    raise unknown_name('photos_layout', layout, folder_layout.LAYOUTS)
-  if not 0 <= max_bad_fraction <= 1:
-    raise InputError('max_bad_fraction is %r, expected 0 to 1' %
-                     max_bad_fraction)
 
 
 def _check_bad_fraction(folder, num_usable, bad, max_bad_fraction,

@@ -24,7 +24,7 @@ from compat import tf
 from datasets import manifest as manifests
 from datasets import record_dataset
 from datasets.dataset_factory import work_dir
-from datasets.photo_files import photo_folder
+from datasets.photo_files import photo_folder, photos
 
 # <name>_<split>, shard, ending: this project's, slim's, those of ImageNet and
 # visualwakewords.
@@ -160,20 +160,20 @@ def write_skipped(dataset_dir: str, name: str,
   files.write_text(skipped_path(dataset_dir, name), text.getvalue())
 
 
-def write(dataset_dir: str, folder: str, manifest: manifests.Manifest,
+def write(dataset_dir: str, manifest: manifests.Manifest,
           former: Optional[manifests.Manifest],
           orders: Dict[str, List[Tuple[photo_folder.CheckedPhoto, int]]],
-          hidden: List[Dict[str, str]], max_pixels: int) -> None:
+          hidden: List[Dict[str, str]],
+          read: Callable[[photo_folder.CheckedPhoto], photos.Photo]) -> None:
   """Writes all files of a data set of photos; see the module's docstring.
 
   Args:
     dataset_dir: folder that gets the files.
-    folder: the folder of photos.
     manifest: describes the data set.
     former: of the former conversion, if there was one.
     orders: {shard: [(photo, label), ...]}.
     hidden: {'file', 'reason'} to write only to the list of skipped files.
-    max_pixels: as in photos.normalize_photo.
+    read: function of a photo that returns the photos.Photo of its record.
 
   Raises:
     InputError: if a photo changed meanwhile, or a folder is in the way.
@@ -183,7 +183,7 @@ def write(dataset_dir: str, folder: str, manifest: manifests.Manifest,
       folder.
   """
   publish(dataset_dir, manifest, former, hidden, lambda work_path:
-          _write_shards(folder, work_path, orders, max_pixels))
+          _write_shards(work_path, orders, read))
 
 
 def publish(dataset_dir: str, manifest: manifests.Manifest,
@@ -256,14 +256,14 @@ def _clear(work_path, manifest_path):
     os.rmdir(work_path)
 
 
-def _write_shards(folder, work_path, orders, max_pixels):
+def _write_shards(work_path, orders, read):
   """Writes the record files, several in parallel."""
   with Progress('written', sum(map(len, orders.values()))) as done:
     def write_shard(shard):
       path = os.path.join(work_path, shard)
       with tf.python_io.TFRecordWriter(path) as writer:
         for photo, label in orders[shard]:
-          normal = photo_folder.read_again(folder, photo, max_pixels)
+          normal = read(photo)
           example = record_dataset.make_example(
               normal.encoded, normal.height, normal.width, label, photo.file)
           writer.write(example.SerializeToString(deterministic=True))

@@ -8,6 +8,7 @@ Only the splits with a plan are converted; the others stay as they are. Existing
 record files of the same plan are checked, and written again if damaged.
 """
 
+import contextlib
 import glob
 import os
 import re
@@ -23,13 +24,13 @@ from typing import (
   Set,
 )
 
-from common import files, label_files, threads
+from common import files, label_files, shares, threads
 from common.errors import InputError
 from common.progress import Progress
 from compat import tf
 from datasets import manifest as manifests
 from datasets import public_sets, record_dataset, split_files
-from datasets.conversion import converted_files, photo_shards
+from datasets.conversion import converted_files, photo_shards, share_files
 from datasets.records import shard_check
 from datasets.split_files import work_dir
 
@@ -86,7 +87,8 @@ def is_planned(entry: Dict[str, Any]) -> bool:
 
 def convert(dataset_dir: str, name: str, labels: List[str],
             plans: Dict[str, Plan], former: Optional[manifests.Manifest],
-            max_bad_fraction: float) -> manifests.Manifest:
+            max_bad_fraction: float,
+            merge_shards: Optional[int] = None) -> manifests.Manifest:
   """Writes the record files of a public data set, its labels and its manifest.
 
   Args:
@@ -98,32 +100,90 @@ def convert(dataset_dir: str, name: str, labels: List[str],
     former: of the last conversion, if there was one.
     max_bad_fraction: fraction of all photos; if more are unusable, nothing is
       converted.
+    merge_shards: number of shares that `write_share` has written; None: record
+      files that are missing are written here.
 
   Returns:
     The Manifest of all existing splits.
 
   Raises:
-    InputError: too many photos cannot be used, see `<name>_skipped.csv`; or
-      dataset_dir cannot be written to, or holds records of unknown origin.
+    InputError: too many photos cannot be used, see `<name>_skipped.csv`; a
+      share is missing; or dataset_dir cannot be written to, or holds records of
+      unknown origin.
   """
+  with _os_errors_as_input_errors(dataset_dir):
+    return _convert(dataset_dir, name, labels, plans, former, max_bad_fraction,
+                    merge_shards)
+
+
+@contextlib.contextmanager
+def _os_errors_as_input_errors(dataset_dir):
   try:
-    return _convert(dataset_dir, name, labels, plans, former, max_bad_fraction)
+    yield
   except OSError as error:
     raise InputError('cannot write to %s: %s' % (dataset_dir, error))
   except tf.errors.OpError as error:  # Of the record writer.
     raise InputError('cannot write to %s: %s' % (dataset_dir, error.message))
 
 
-def _convert(dataset_dir, name, labels, plans, former, max_bad_fraction):
-  """Converts as `convert` does, without its translation of errors."""
+def write_share(dataset_dir: str, name: str, plans: Dict[str, Plan],
+                former: Optional[manifests.Manifest],
+                share: shares.Share) -> None:
+  """Writes every N-th record file to the work folder, unless it exists.
+
+  Other processes may write other shares at the same time.
+
+  Args:
+    dataset_dir, name, plans, former: as for `convert`; not locked.
+    share: the share.
+
+  Raises:
+    InputError: another process converts this share, or all; or dataset_dir
+      cannot be written to, or holds records of unknown origin.
+  """
+  work_path = work_dir(dataset_dir, name)
+  with _os_errors_as_input_errors(dataset_dir), share_files.hold(
+      dataset_dir, name, share):
+    with share_files.hold_all(dataset_dir, name), converted_files.hold(
+        dataset_dir):
+      _begin(dataset_dir, name, plans, former, merging=False)
+      _write_plans(work_path, plans)
+    own = {split: plan._replace(shards=_select(plan, share))
+           for split, plan in plans.items()}
+    _write_missing(work_path, own,
+                   _find_done(dataset_dir, work_path, own, former))
+
+
+def _select(plan, share):
+  """Returns {shard: its photos} of a share."""
+  return dict(list(plan.shards.items())[share.number - 1::share.total])
+
+
+def _begin(dataset_dir, name, plans, former, merging):
+  """Checks dataset_dir; removes what killed runs of other plans left there."""
   work_path = work_dir(dataset_dir, name)
   _check_records(dataset_dir, name, former)
   for split, plan in plans.items():
-    if _begun_plan(work_path, split) != plan.digest:
+    begun = _begun_plan(work_path, split)
+    if begun and begun != plan.digest and merging:
+      raise InputError('the shares in %s were converted from other photos, or '
+                       'with other flags: give the same ones, or run all '
+                       'shares again' % dataset_dir)
+    if begun != plan.digest:
       _drop_work(dataset_dir, work_path, split, former)
-  done = {}
-  for split, plan in plans.items():
-    done.update(_find_done(dataset_dir, work_path, split, plan, former))
+
+
+def _convert(dataset_dir, name, labels, plans, former, max_bad_fraction,
+             merge_shards):
+  """Converts as `convert` does, without its translation of errors."""
+  work_path = work_dir(dataset_dir, name)
+  _begin(dataset_dir, name, plans, former, merging=bool(merge_shards))
+  done = _find_done(dataset_dir, work_path, plans, former)
+  if merge_shards:
+    share_files.check_done(dataset_dir, name, merge_shards, [
+        share for share in shares.all_of(merge_shards)
+        if any(_select(plan, share).keys() - done.keys()
+               for plan in plans.values())])
   facts = _write_missing(work_path, plans, done)
   _check_skipped(dataset_dir, name, facts, max_bad_fraction)
   manifest = _make_manifest(name, labels, plans, facts, former)
@@ -135,6 +195,8 @@ def _convert(dataset_dir, name, labels, plans, former, max_bad_fraction):
   else:
     _move(dataset_dir, work_path, manifest, former, to_move)
   _clean(work_path, manifest)
+  if merge_shards:
+    share_files.remove(dataset_dir, name)
   return manifest
 
 
@@ -186,20 +248,22 @@ def _drop_work(dataset_dir, work_path, split, former):
       os.remove(os.path.join(work_path, file_name))
 
 
-def _find_done(dataset_dir, work_path, split, plan, former):
+def _find_done(dataset_dir, work_path, plans, former):
   """Returns {shard: ShardFacts} of the record files that exist already.
 
   Those in the work folder were just written; those in dataset_dir are checked.
   Files for which an unusable photo has changed since are excluded.
   """
-  finished = {}
-  if former and former.splits.get(split, {}).get('plan') == plan.digest:
-    finished = photo_shards.facts_of_split(former.splits[split], plan.shards)
   done, in_place = {}, []
-  for shard, rows in plan.shards.items():
-    facts = (photo_shards.read_facts(os.path.join(work_path, shard)) or
-             finished.get(shard))
-    if facts and not photo_shards.some_changed(rows, facts.skipped):
+  for split, plan in plans.items():
+    finished = {}
+    if former and former.splits.get(split, {}).get('plan') == plan.digest:
+      finished = photo_shards.facts_of_split(former.splits[split], plan.shards)
+    for shard, rows in plan.shards.items():
+      facts = (photo_shards.read_facts(os.path.join(work_path, shard)) or
+               finished.get(shard))
+      if not facts or photo_shards.some_changed(rows, facts.skipped):
+        continue
       path = os.path.join(work_path, shard)
       if not os.path.isfile(path):
         path = os.path.join(dataset_dir, shard)
@@ -228,9 +292,7 @@ def _write_missing(work_path, plans, done):
     if done:
       tf.logging.info('Continuing: %d of %d record files exist already',
                       len(done), len(done) + len(missing))
-    os.makedirs(work_path, exist_ok=True)
-    for split, plan in plans.items():
-      files.write_text(os.path.join(work_path, _PLAN % split), plan.digest)
+    _write_plans(work_path, plans)
     total = sum(len(plan.shards[shard]) for shard, plan in missing)
     with Progress('converted', total) as shown:
 
@@ -243,6 +305,12 @@ def _write_missing(work_path, plans, done):
       threads.run_in_threads(write, missing)
   return {split: {shard: facts[shard] for shard in plan.shards}
           for split, plan in plans.items()}
+
+
+def _write_plans(work_path, plans):
+  os.makedirs(work_path, exist_ok=True)
+  for split, plan in plans.items():
+    files.write_text(os.path.join(work_path, _PLAN % split), plan.digest)
 
 
 def _check_skipped(dataset_dir, name, facts, max_bad_fraction):

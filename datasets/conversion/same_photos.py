@@ -14,14 +14,15 @@ from datasets.photo_files import photo_folder, photos
 from datasets.photo_files.photo_folder import CheckedPhoto
 
 
-def group(folder: str, usable: List[CheckedPhoto],
-          max_pixels: int) -> List[List[CheckedPhoto]]:
+def group(folder: str, usable: List[CheckedPhoto], max_pixels: int,
+          pixels: Dict[str, str]) -> List[List[CheckedPhoto]]:
   """Groups photos by the pixels of the upright picture.
 
   Args:
     folder: the folder of photos.
     usable: the photos.
     max_pixels: as in photos.normalize_photo.
+    pixels: of digest_pixels, of photos that are not decoded again.
 
   Returns:
     List of lists of CheckedPhoto, in the order of their first photos. Most hold
@@ -34,7 +35,9 @@ def group(folder: str, usable: List[CheckedPhoto],
   for photo in usable:
     by_bytes.setdefault(photo.digest, []).append(photo)
   firsts = [members[0] for members in by_bytes.values()]
-  digests = digest_pixels(folder, _doubtful(firsts), max_pixels)
+  digests = dict(pixels, **digest_pixels(
+      folder, [photo for photo in doubtful(firsts)
+               if photo.digest not in pixels], max_pixels))
   groups: Dict[str, List[CheckedPhoto]] = collections.OrderedDict()
   for photo in firsts:
     if photo.is_plain:  # One that is not doubtful has no equal in other bytes.
@@ -45,11 +48,14 @@ def group(folder: str, usable: List[CheckedPhoto],
   return list(groups.values())
 
 
-def _doubtful(firsts):
+def doubtful(firsts: List[CheckedPhoto]) -> List[CheckedPhoto]:
   """Returns the plain photos that may have the pixels of another photo.
 
   These are the ones that look like another plain photo at an eighth of the
   size, and those of the size of a photo that is not plain.
+
+  Args:
+    firsts: photos, no two of them with equal bytes.
   """
   sizes = {(photo.height, photo.width) for photo in firsts
            if not photo.is_plain}

@@ -15,7 +15,7 @@ import re
 import shutil
 from typing import Counter, Dict, List, Optional, Sequence, Set, Tuple
 
-from common import folders, locks
+from common import files, folders, locks
 from common.errors import InputError, name_some
 
 COPY, LINK, MOVE = WAYS = ('copy', 'link', 'move')
@@ -123,7 +123,7 @@ class SortedFolder(contextlib.ExitStack):
     """Returns whether a photo was placed, and has not changed since."""
     placed = self._placed.get(os.path.abspath(path))
     try:
-      return placed is not None and placed == _state(path)
+      return placed is not None and placed == files.stamp(path)
     except FileNotFoundError:  # It has just been moved.
       return True
 
@@ -161,7 +161,7 @@ class SortedFolder(contextlib.ExitStack):
                          'other folders' % folder)
       os.makedirs(folder, exist_ok=True)
       target = self._free_path(os.path.join(folder, os.path.basename(path)))
-      size, changed = _state(path)
+      size, changed = files.stamp(path)
       start = self._record.seek(0, os.SEEK_END)
       self._is_placing = True  # It stays so after an interrupt.
       try:
@@ -247,12 +247,6 @@ def _check_apart(folder, sources):
     if os.path.commonpath([inside, path]) in (inside, path):
       raise InputError('--sort_into=%s and %s must be two folders, none inside '
                        'the other' % (folder, source))
-
-
-def _state(path):
-  """Returns the size of a file, and when it was changed."""
-  status = os.stat(path)
-  return status.st_size, status.st_mtime_ns
 
 
 def place(source: str, target: str, way: str, part: str) -> None:

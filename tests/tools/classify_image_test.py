@@ -212,6 +212,42 @@ def test_main_explain_that_cannot_be_done_raises_input_error(
   assert os.listdir(str(tmp_path)) == ['0.jpg']
 
 
+@pytest.mark.parametrize('kind', ['csv', 'table'])
+def test_main_outputs_of_shares_are_together_that_of_all(frozen, tmp_path,
+                                                         capfdbinary, kind):
+  (tmp_path / 'photos').mkdir()
+  paths = kit.write_photos(tmp_path / 'photos', 9)
+  os.rename(paths[0], str(tmp_path / 'caf\udce9.jpg'))
+  (tmp_path / 'list.txt').write_bytes(
+      os.fsencode('%s\n\n%s' % (tmp_path / 'caf\udce9.jpg',
+                                tmp_path / 'photos')))
+  flags = ['--frozen_graph=' + frozen, '--format=' + kind, '--batch_size=4',
+           '--file_list=%s' % (tmp_path / 'list.txt')]
+  outputs = []
+  for share in ['', '1/4', '2/4', '3/4', '4/4']:
+    capfdbinary.readouterr()
+    assert kit.run(program, *flags,
+                   *(['--shard_of=' + share] if share else [])) == 0
+    outputs.append(capfdbinary.readouterr().out)
+  together = b''.join(outputs[1:])
+  assert sorted(together.splitlines()) == sorted(outputs[0].splitlines())
+  assert together.splitlines()[0] == outputs[0].splitlines()[0] or (
+      kind == 'table')
+  assert max(map(len, outputs[1:])) < len(outputs[0])
+
+
+@pytest.mark.parametrize('flags, message', [
+    (['--shard_of=0/4'], 'to an index that starts at 0 add 1'),
+    (['--shard_of='], '--shard_of=: expected K/N'),
+    (['--shard_of=1/2', '--explain=x'], '--explain works without --shard_of'),
+    (['--file_list=/nowhere'], "cannot read the list --file_list '/nowhere'")])
+def test_main_wrong_share_or_list_is_an_input_error(frozen, tmp_path, flags,
+                                                    message):
+  kit.write_photos(tmp_path, 1)
+  with pytest.raises(InputError, match=message):
+    kit.run(program, '--frozen_graph=' + frozen, str(tmp_path), *flags)
+
+
 def test_find_photos_walks_folders_in_order(tmp_path):
   for name in ('b/2.jpg', 'b/10.jpg', 'a/x/1.png', '.git/config', 'c.jpg',
                'a/.DS_Store'):

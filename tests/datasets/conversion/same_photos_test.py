@@ -47,7 +47,7 @@ def group_names(folder, **files):
   listing = photo_folder.list_photos(str(folder))
   usable, skipped = photo_folder.check_photos(str(folder), listing, 10 ** 6)
   assert not skipped and len(usable) == len(files)
-  groups = same_photos.group(str(folder), usable, 10 ** 6)
+  groups = same_photos.group(str(folder), usable, 10 ** 6, {})
   return sorted(sorted(photo.file.split('/')[1] for photo in members)
                 for members in groups)
 
@@ -128,4 +128,4 @@ def test_group_file_that_changed_is_an_error(folder):
   usable, _ = photo_folder.check_photos(str(folder), listing, 10 ** 6)
   (folder / 'cat' / 'b').write_bytes(b'')
   with pytest.raises(InputError, match='cat/b changed'):
-    same_photos.group(str(folder), usable, 10 ** 6)
+    same_photos.group(str(folder), usable, 10 ** 6, {})
