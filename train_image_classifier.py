@@ -11,6 +11,7 @@ SIGTERM save a last checkpoint.
 
 import contextlib
 import functools
+import os
 
 from absl import flags
 
@@ -18,7 +19,7 @@ from common import flags as common_flags
 from common.errors import InputError
 from compat import tf
 from datasets import dataset_factory, split_files
-from deployment import cluster, hosts
+from deployment import all_reduce, cluster, hosts, tf_config
 from nets import layers_head, nets_factory
 from runs import checkpoints, run_info
 from runtime import forward_pass
@@ -160,12 +161,18 @@ def _define_replica_flags():
       'Number of gradients applied together with --sync_replicas. With '
       '--worker_hosts the default is the number of workers.',
       lower_bound=1)
+  flags.DEFINE_bool(
+      'all_reduce', False,
+      'Without parameter servers: each worker has the variables, and the '
+      'workers exchange their gradients, which are applied together. Several '
+      'workers on a host take one card each (--num_clones cards).')
 
 
 def _define_cluster_flags():
   flags.DEFINE_string(
       'ps_hosts', None,
-      'Comma-separated host:port of each parameter server. None: no cluster.')
+      'Comma-separated host:port of each parameter server. None: from the '
+      'environment variable TF_CONFIG, with the next three, if it is set.')
   flags.DEFINE_string(
       'worker_hosts', None,
       'Comma-separated host:port of each worker; the first is the chief.')
@@ -285,9 +292,20 @@ def config_from_flags():
 def main(_):
   """Trains from scratch or a checkpoint, or resumes a run, by the flags."""
   values = flags.FLAGS
+  is_orchestrated = tf_config.set_flags(values, os.environ.get('TF_CONFIG'))
+  status = _main(values)
+  # An orchestrator starts a task again unless its status is 0.
+  if status == cluster.STOPPED_STATUS and not is_orchestrated:
+    return 0
+  return status
+
+
+def _main(values):
+  """Trains or serves variables; returns the exit status."""
   config = config_from_flags()
   member = cluster.find_member(values.ps_hosts, values.worker_hosts,
-                               values.job_name, values.task, values.master)
+                               values.job_name, values.task, values.master,
+                               values.all_reduce)
   if member:
     config = train_config.with_task_counts(config, member.cluster)
     if member.task.job == 'ps':
@@ -295,9 +313,16 @@ def main(_):
   common_flags.require(values, 'dataset_dir', 'train_dir')
   session_config = common_flags.session_config(values)
   if member:
-    _run_as_worker(config, member, session_config, values.startup_timeout)
-  else:
-    _run(config, session_config, loop.TrainStep)
+    return _run_as_worker(config, member, session_config,
+                          values.startup_timeout)
+  if values.all_reduce:
+    if not os.environ.get('TF_CONFIG'):
+      raise InputError(
+          '--all_reduce needs several workers, one per card: NUM_WORKERS=2 '
+          'scripts/run_cluster.sh --all_reduce, --worker_hosts or TF_CONFIG')
+    config = config._replace(replicas=config.replicas._replace(
+        all_reduce=False))
+  _run(config, session_config, loop.TrainStep)
   return 0
 
 
@@ -309,18 +334,29 @@ def _run_as_worker(config, member, session_config, timeout):
     member: the cluster.Member of this process.
     session_config: tf.ConfigProto.
     timeout: seconds within which the other tasks must answer.
+
+  Returns:
+    The exit status: 0, or cluster.STOPPED_STATUS.
   """
   check_ways(config)
   replicas = config.replicas
   needed = 0
   if replicas.sync_replicas:
     needed = min(replicas.replicas_to_aggregate, replicas.worker_replicas)
+  if replicas.all_reduce:
+    all_reduce.take_cards(member, replicas.num_clones)
+    session_config = all_reduce.session_config(session_config, replicas.task)
   worker = cluster.Worker(member, session_config, timeout, needed)
   with worker.ending_all():
     config = config._replace(replicas=replicas._replace(master=worker.target))
-    _run(config, session_config, functools.partial(
-        cluster_step.ClusterStep, worker, config.log_every_n_steps,
-        replicas.sync_replicas))
+    make_step = functools.partial(cluster_step.AllReduceStep, worker)
+    if not replicas.all_reduce:
+      make_step = functools.partial(
+          cluster_step.ClusterStep, worker, config.log_every_n_steps,
+          replicas.sync_replicas)
+    finished = _run(config, session_config, make_step)
+    worker.was_stopped |= not finished
+  return cluster.STOPPED_STATUS if worker.was_stopped else 0
 
 
 def _run(config, session_config, make_step):
@@ -330,6 +366,9 @@ def _run(config, session_config, make_step):
     config: TrainConfig.
     session_config: tf.ConfigProto.
     make_step: function of a StopRequest that returns the TrainStep.
+
+  Returns:
+    True if training finished, False if it was asked to stop.
   """
   train_dir, task = config.train_dir, config.replicas.task
   trains_more_layers = (config.finetune_all_steps or
@@ -338,7 +377,7 @@ def _run(config, session_config, make_step):
   if _has_all_steps(config) and not trains_more_layers:
     tf.logging.info('%s has reached --max_number_of_steps=%d: nothing to do',
                     checkpoints.newest(train_dir), config.max_number_of_steps)
-    return
+    return True
   check_ways(config)
   if config.replicas.num_ps_tasks:
     session_config = cluster.session_config(session_config, task)
@@ -348,12 +387,16 @@ def _run(config, session_config, make_step):
       stack.enter_context(loop.full_disk_as_advice(train_dir))
       stack.enter_context(run_lock.hold(train_dir))
       checkpoint_list.repair(train_dir)
-    _train(start.make_run(config, _datasets(config, is_chief), is_chief,
+    return _train(start.make_run(config, _datasets(config, is_chief), is_chief,
                           session_config), make_step)
 
 
 def _train(run, make_step):
-  """Trains the layers that the flags name, then more layers if asked to."""
+  """Trains the layers that the flags name, then more layers if asked to.
+
+  Returns:
+    True if training finished, False if it was asked to stop.
+  """
   config = run.config
   former = finetune_all.read(config.train_dir)
   number = former.last_blocks if former else config.train_last_blocks
@@ -368,11 +411,10 @@ def _train(run, make_step):
           run, config.evaluate_every_n_steps, config.max_number_of_steps,
           make_step=make_step)
     if not (ended and (config.finetune_all_steps or blocks)):
-      return
+      return ended
   if blocks:
-    last_blocks.train(run, blocks)
-  else:
-    finetune_all.train(run, config.finetune_all_steps)
+    return last_blocks.train(run, blocks)
+  return finetune_all.train(run, config.finetune_all_steps)
 
 
 def check_ways(config):
@@ -406,6 +448,8 @@ def _check_cluster_ways(config):
   Raises:
     InputError: a flag does; names it, and what to do.
   """
+  if config.replicas.all_reduce and config.replicas.sync_replicas:
+    raise InputError('--all_reduce is synchronous: omit --sync_replicas')
   count = '--worker_replicas=%d, --num_ps_tasks=%d' % (
       config.replicas.worker_replicas, config.replicas.num_ps_tasks)
   for name in ('evaluate_every_n_steps', 'finetune_all_steps',

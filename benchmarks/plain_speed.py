@@ -35,7 +35,7 @@ NOT_OF_A_STEP = {
     'last_blocks_epochs': None, 'last_blocks_learning_rate': None,
     'master': '', 'num_clones': 1, 'clone_on_cpu': False, 'worker_replicas': 1,
     'num_ps_tasks': 0, 'task': 0, 'sync_replicas': False,
-    'replicas_to_aggregate': 1}
+    'replicas_to_aggregate': 1, 'all_reduce': False}
 
 # A process that computes for less than this share of these seconds is idle;
 # this is checked at most so many times.

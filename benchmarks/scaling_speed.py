@@ -8,7 +8,10 @@ of communication: variables and gradients over the loopback, their sums, and
 waiting for others.
 
 Photos per second are computed from the global step in the chief's log, from the
-first line after --warm_steps to the last.
+first line after --warm_steps to the last; the traffic, from the bytes that the
+loopback has carried between these lines. To count no other program's:
+
+  sudo unshare --net sh -c 'ip link set lo up; exec benchmarks/scaling'
 """
 
 import os
@@ -47,6 +50,8 @@ class Way(NamedTuple):
   # Whether the processes are workers that train independently: their rates are
   # added.
   apart: bool
+  # Parameter servers.
+  servers: int = 0
 
 
 def define_flags():
@@ -73,7 +78,7 @@ class Task:
   """A process of train_image_classifier.py; records the times of its steps.
 
   Attributes:
-    steps: list of (global step, time.monotonic()).
+    steps: list of (global step, time.monotonic(), bytes over the loopback).
     lines: its output.
   """
 
@@ -91,7 +96,8 @@ class Task:
       self.lines.append(line.rstrip())
       found = _STEP.search(line)
       if found:
-        self.steps.append((int(found.group(1)), time.monotonic()))
+        self.steps.append((int(found.group(1)), time.monotonic(),
+                           _loopback_bytes()))
 
   def wait(self):
     """Waits for its end.
@@ -106,13 +112,19 @@ class Task:
                        (status, ' / '.join(self.lines[-3:])))
 
   def rate(self, warm_steps):
-    """Returns global steps per second after the warm-up steps."""
+    """Returns global steps per second after warm-up, and bytes per step."""
     counted = [step for step in self.steps if step[0] > warm_steps]
     if len(counted) < 2:
       raise InputError('--steps=%d: too few lines of the log were seen' %
                        FLAGS.steps)
-    (first, start), (last, end) = counted[0], counted[-1]
-    return (last - first) / (end - start)
+    (first, start, before), (last, end, after) = counted[0], counted[-1]
+    return (last - first) / (end - start), (after - before) / (last - first)
+
+
+def _loopback_bytes():
+  """Returns how many bytes the loopback has carried."""
+  with open('/proc/net/dev', encoding='ascii') as file:
+    return int(re.search(r'lo:\s*(\d+)', file.read()).group(1))
 
 
 def ways():
@@ -125,7 +137,11 @@ def ways():
   for workers in (1, 2):
     found.append(Way(
         '1 parameter server, %d worker%s' % (workers, 's' * (workers > 1)),
-        [single] * workers, batch, False))
+        [single] * workers, batch, False, 1))
+  for name, servers, flag in (
+      ('1 parameter server, 2 synchronous', 1, '--sync_replicas'),
+      ('2 workers, --all_reduce', 0, '--all_reduce')):
+    found.append(Way(name, [[*single, flag]] * 2, 2 * batch, False, servers))
   for clones in (1, 2, 4):
     found.append(Way(
         '%d clone%s' % (clones, 's' * (clones > 1)),
@@ -136,12 +152,19 @@ def ways():
 
 
 def measure(way, dataset_dir, dataset_name):
-  """Trains in one way; returns photos per second over all its processes."""
-  steps = FLAGS.warm_steps + FLAGS.steps
+  """Trains in one way.
+
+  Returns:
+    Photos per second over all its processes; MB over the loopback for a step of
+    one worker.
+  """
+  # Global steps in which each worker takes one step.
+  turn = 1
   if not way.apart:
-    steps = steps * len(way.tasks)
-    servers, workers = launch.local_lists(1, len(way.tasks))
+    turn = len(way.tasks) * FLAGS.batch_size // way.photos
+    servers, workers = launch.local_lists(way.servers, len(way.tasks))
     cluster = ['--ps_hosts=' + servers, '--worker_hosts=' + workers]
+  steps = (FLAGS.warm_steps + FLAGS.steps) * turn
   common = ['--dataset_dir=' + dataset_dir, '--dataset_name=' + dataset_name,
             '--model_name=' + FLAGS.model_name, '--log_every_n_steps=1',
             '--train_image_size=%d' % FLAGS.train_image_size,
@@ -158,16 +181,17 @@ def measure(way, dataset_dir, dataset_name):
           where += cluster + ['--job_name=worker', '--task=%d' % number]
         tasks.append(Task(common + options + where))
         all_tasks.append(tasks[-1])
-      if not way.apart:
+      if way.servers:
         all_tasks.append(Task(cluster + ['--job_name=ps', '--task=0']))
       for task in all_tasks:
         task.wait()
     finally:
       for task in all_tasks:
         task.process.kill()
-  warm = FLAGS.warm_steps * (1 if way.apart else len(way.tasks))
   counted = tasks if way.apart else tasks[:1]
-  return way.photos * sum(task.rate(warm) for task in counted)
+  rates = [task.rate(FLAGS.warm_steps * turn) for task in counted]
+  return (way.photos * sum(rate for rate, _ in rates),
+          rates[0][1] * turn / len(way.tasks) / 1e6)
 
 
 def main(_):
@@ -180,36 +204,41 @@ def main(_):
     if not folder:
       folder, name = made, input_speed.NAME
       input_speed.make_records(made, FLAGS.per_class)
-    rates = {way.name: [] for way in ways()}
+    rates, traffic = {way.name: [] for way in ways()}, {}
     for number in range(1, FLAGS.rounds + 1):
       for way in ways():
-        rates[way.name].append(measure(way, folder, name))
-        print('round %d, %s: %.1f photos/s' %
-              (number, way.name, rates[way.name][-1]), flush=True)
-  print_table(rates)
+        rate, traffic[way.name] = measure(way, folder, name)
+        rates[way.name].append(rate)
+        print('round %d, %s: %.1f photos/s' % (number, way.name, rate),
+              flush=True)
+  print_table(rates, traffic)
 
 
-def print_table(rates):
+def print_table(rates, traffic):
   """Prints medians, and the share that was lost to communication.
 
   Args:
     rates: {name of a Way: photos per second of each round}.
+    traffic: {name of a Way: MB for a step of one worker}.
   """
   names = list(rates)
-  alone, apart, one_worker, two_workers, *clones = names
-  held_to = {one_worker: alone, two_workers: apart}
+  alone, apart, one_worker, *two_workers, _, _, _ = names
+  clones = names[-3:]
+  held_to = {one_worker: alone, **dict.fromkeys(two_workers, apart)}
   held_to.update({name: clones[0] for name in clones[1:]})
   print('\nTensorFlow %s, %s at %d pixels, %d photos per step, medians of %d '
         'rounds' % (tf.__version__, FLAGS.model_name, FLAGS.train_image_size,
                     FLAGS.batch_size, FLAGS.rounds))
-  print('%-34s %10s  %s' % ('', 'photos/s', 'lost to communication'))
+  print('%-37s %10s %8s %s' % ('', 'photos/s', 'MB/step',
+                               'lost to communication'))
   for name in names:
     lost = ''
     if name in held_to:
       lost = '%.3f' % statistics.median(
           1 - rate / base for rate, base in zip(rates[name],
                                                 rates[held_to[name]]))
-    print('%-34s %10.1f  %s' % (name, statistics.median(rates[name]), lost))
+    print('%-37s %10.1f %8.1f %s' % (
+        name, statistics.median(rates[name]), traffic[name], lost))
 
 
 if __name__ == '__main__':

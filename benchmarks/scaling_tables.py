@@ -70,6 +70,8 @@ class Needs(NamedTuple):
   worker: float
   # MB per second, each way, over the network of the busiest parameter server.
   server: float
+  # MB per second, each way, over a worker's network with --all_reduce.
+  all_reduce: float
   # Hours per epoch.
   epoch_hours: float
 
@@ -138,7 +140,9 @@ def needs_of(costs, workers, cards, batch_size, card_tflops, core_photos):
   """Computes the requirements of training a network.
 
   Each worker reads all variables once per step, and sends a gradient for each.
-  Within a host, each card does.
+  Within a host, each card does. With --all_reduce each of n workers divides its
+  gradients into n parts and sends n - 1 of them around a ring to be summed, and
+  then n - 1 sums.
 
   Args:
     costs: Costs.
@@ -158,6 +162,8 @@ def needs_of(costs, workers, cards, batch_size, card_tflops, core_photos):
       bus=cards * both_ways,
       worker=costs.variable_bytes * steps / 1e6,
       server=workers * max(costs.ps_bytes) * steps / 1e6,
+      all_reduce=2 * (workers - 1) / workers * 4 * costs.parameters * steps /
+      1e6,
       epoch_hours=IMAGENET_PHOTOS / photos / 3600)
 
 
@@ -210,7 +216,8 @@ def main(_):
 def print_table(core_photos):
   """Prints the table for the flags, in Markdown."""
   last = (['network of a worker, MB/s each way',
-           'of the busiest server, MB/s each way'] if FLAGS.servers
+           'of the busiest server, MB/s each way',
+           'of a worker with --all_reduce, MB/s each way'] if FLAGS.servers
           else ["the host's bus, MB/s"])
   heads = ['network', 'parameters', 'photos/s', 's per step', 'cores per host',
            'read per host, MB/s'] + last + ['h per epoch']
@@ -219,7 +226,8 @@ def print_table(core_photos):
     costs = costs_of(name, FLAGS.servers)
     needs = needs_of(costs, FLAGS.workers, FLAGS.cards, FLAGS.batch_size,
                      FLAGS.card_tflops, core_photos)
-    network = ['%.0f' % needs.worker, '%.0f' % needs.server]
+    network = ['%.0f' % rate for rate in (needs.worker, needs.server,
+                                          needs.all_reduce)]
     cells = [name, '%.1f M' % (costs.parameters / 1e6),
              '%.0f' % needs.photos, '%.2f' % needs.step_seconds,
              '%.0f' % -(-needs.cores // 1), '%.0f' % needs.disk]

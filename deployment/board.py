@@ -6,9 +6,9 @@ from typing import NamedTuple, Optional, Sequence
 from compat import tf
 from deployment import hosts
 
-# How training ended: normally; the chief failed; LOST + i: worker i, which the
-# others need, no longer answers.
-ENDED, FAILED, LOST = 0, 1, 2
+# How training ended: normally; the chief failed; the chief was asked to stop;
+# LOST + i: worker i, which the others need, no longer answers.
+ENDED, FAILED, STOPPED, LOST = 0, 1, 2, 3
 
 # Timeout of the board's own session, whose operations never wait.
 _TIMEOUT_MS = 60000
@@ -90,7 +90,7 @@ class Board:
     """Records that training has ended.
 
     Args:
-      status: ENDED, FAILED, or LOST + index of a worker.
+      status: ENDED, FAILED, STOPPED, or LOST + index of a worker.
     """
     for mark in self._ended.values():
       self._put(mark, status)

@@ -11,15 +11,16 @@ can be restarted; if the chief ends, it says so on the board, and all tasks end.
 
 import contextlib
 import os
+import signal
 import sys
 import threading
 import time
-from typing import Callable, Iterator, Optional
+from typing import Any, Callable, Iterator, Optional
 
 from common.errors import InputError
 from compat import tf
 from deployment import hosts
-from deployment.board import ENDED, FAILED, LOST, Board
+from deployment.board import ENDED, FAILED, LOST, STOPPED, Board
 from deployment.hosts import Member
 
 # Seconds without an answer after which a task counts as gone.
@@ -32,17 +33,21 @@ LINGER_SECS = 600.0
 # Seconds between two checks of the board, or of which tasks answer.
 _LOOK_SECS = 0.5
 
+# Exit status of training that was asked to stop: that of SIGTERM, after which
+# Kubeflow's restart policy ExitCode starts a task again.
+STOPPED_STATUS = 128 + signal.SIGTERM
+
 # Errors of a step if its parameter server is gone; usually it just hangs.
 LOST_ERRORS = (tf.errors.UnavailableError, tf.errors.AbortedError)
 
 
 class ServerLost(InputError):
-  """A parameter server no longer answers, and its variables are gone."""
+  """A parameter server, or a worker of an all-reduce, no longer answers."""
 
 
 def find_member(ps_hosts: Optional[str], worker_hosts: Optional[str],
-                job_name: Optional[str], index: int,
-                master: str) -> Optional[Member]:
+                job_name: Optional[str], index: int, master: str,
+                all_reduce: bool = False) -> Optional[Member]:
   """Returns the cluster and the task of this process.
 
   Args:
@@ -51,6 +56,7 @@ def find_member(ps_hosts: Optional[str], worker_hosts: Optional[str],
     job_name: job of this process, of hosts.JOBS.
     index: number of its task in the job.
     master: address of another TensorFlow master, which is not accepted.
+    all_reduce: whether there are no parameter servers.
 
   Returns:
     A Member; None without lists of hosts.
@@ -63,7 +69,7 @@ def find_member(ps_hosts: Optional[str], worker_hosts: Optional[str],
       raise InputError('--job_name=%s needs --ps_hosts and --worker_hosts' %
                        job_name)
     return None
-  cluster = hosts.parse(ps_hosts, worker_hosts)
+  cluster = hosts.parse(ps_hosts, worker_hosts, all_reduce)
   if not job_name:
     raise InputError('--worker_hosts is given without the task of this '
                      'process: add --job_name=ps or worker, and --task; '
@@ -101,8 +107,8 @@ def _start_server(member, config):
     before = [os.environ[variable]] if os.environ.get(variable) else []
     os.environ[variable] = ','.join(before + sorted(names))
   spec = tf.train.ClusterSpec({
-      'ps': [other.address for other in cluster.ps],
-      'worker': [other.address for other in cluster.workers]})
+      job: [other.address for other in tasks]
+      for job, tasks in zip(hosts.JOBS, cluster) if tasks})
   try:
     return tf.train.Server(spec, job_name=task.job, task_index=task.index,
                            config=config)
@@ -114,13 +120,17 @@ def _start_server(member, config):
 def serve(member: Member, timeout: float) -> int:
   """Serves variables until training has ended.
 
+  On SIGTERM it continues until the chief, which an orchestrator asks to stop at
+  the same time, has saved the last checkpoint.
+
   Args:
     member: the Member of this process, of the job ps.
     timeout: seconds within which the chief must answer, at the start and again
       after it was killed.
 
   Returns:
-    The exit status: 0 if training ended normally.
+    The exit status: 0 if training ended normally, STOPPED_STATUS if it was
+    asked to stop.
 
   Raises:
     InputError: the chief does not answer.
@@ -131,10 +141,14 @@ def serve(member: Member, timeout: float) -> int:
   hosts.wait_for([cluster.chief], timeout)
   board = Board(server.target, member)
   watch = hosts.Watch(cluster.workers, answered=[cluster.chief])
+  stop = threading.Event()
+  signal.signal(signal.SIGTERM, lambda *unused: stop.set())
   while board.ended() is None:
     time.sleep(_LOOK_SECS)
     watch.look()
     gone = watch.gone_for(cluster.chief)
+    if gone and stop.is_set():
+      return STOPPED_STATUS
     if gone > timeout:
       raise InputError('%s, the chief, has not answered for %.0f s: ending' % (
           cluster.chief, gone))
@@ -148,7 +162,10 @@ def serve(member: Member, timeout: float) -> int:
     if all(watch.reasons[worker] for worker in cluster.workers):
       break
     time.sleep(_LOOK_SECS)
-  return 0 if board.ended() == ENDED else 1
+  ended = board.ended()
+  if ended == STOPPED:
+    return STOPPED_STATUS
+  return 0 if ended == ENDED else 1
 
 
 def _end_if_too_few_workers(board, watch, cluster):
@@ -175,6 +192,7 @@ class Worker:
 
   Attributes:
     target: address for sessions.
+    was_stopped: whether training was asked to stop; set by the caller.
 
   Raises:
     InputError: the port is not free, or others do not answer.
@@ -186,56 +204,65 @@ class Worker:
     self._member, self._timeout, self._needed = member, timeout, needed
     self._server = _start_server(member, config)
     self.is_chief = task == cluster.chief
+    self.was_stopped = False
     self.target = self._server.target
     others = cluster.ps + (cluster.workers[1:] if self.is_chief
                            else [cluster.chief])
+    # Those without which no step can end.
+    self._needed_tasks = cluster.ps
+    if not cluster.ps:
+      others = [other for other in cluster.workers if other != task]
+      self._needed_tasks = others
     tf.logging.info('Waiting for %s', ', '.join(map(str, others)))
     hosts.wait_for(others, timeout)
-    self._board = Board(self.target, member)
+    self._over = threading.Event()
+    # Only parameter servers have one.
+    self._board: Any = Board(self.target, member) if cluster.ps else None
 
   @contextlib.contextmanager
   def ending_all(self) -> Iterator['Worker']:
     """Context that, on the chief, ends all tasks when its body ends.
 
-    If a parameter server was lost, the process ends here: closing a session
-    would wait for that server.
+    If a task was lost without which no step can end, the process ends here:
+    closing a session would wait for that task.
     """
-    over = threading.Event()
-    watching = threading.Thread(target=self._watch_servers, args=(over,),
-                                daemon=True)
+    watching = threading.Thread(target=self._watch_needed_tasks, daemon=True)
     watching.start()
     status = FAILED
     try:
       yield self
-      status = ENDED
+      status = STOPPED if self.was_stopped else ENDED
     except ServerLost as lost:
       _end_process(lost)
     except LOST_ERRORS as error:
       _end_process(self.describe_loss(error))
     finally:
-      if self.is_chief:
+      if self.is_chief and self._board:
         try:
           self._board.end(status)
         except tf.errors.OpError as error:
           tf.logging.warning('The parameter servers cannot be told to end: %s',
                              error.message.splitlines()[0])
-      over.set()
+      self.leave()
       # Python aborts if it exits while a thread is inside a library.
       watching.join()
 
-  def _watch_servers(self, over):
-    """Ends this process when a parameter server is gone.
+  def leave(self) -> None:
+    """Ends the watch over the other tasks, which may end from now on."""
+    self._over.set()
 
-    A step would wait for it forever, and cannot be interrupted. Nothing more is
-    lost: the variables are gone already.
+  def _watch_needed_tasks(self):
+    """Ends this process when a task is gone without which no step can end.
+
+    A step would wait for it forever, and cannot be interrupted. The variables
+    are gone, or in a step that is not whole.
     """
-    servers = self._member.cluster.ps
-    watch = hosts.Watch(servers, answered=servers)
-    while not over.wait(2 * _LOOK_SECS):
+    watch = hosts.Watch(self._needed_tasks, answered=self._needed_tasks)
+    while not self._over.wait(2 * _LOOK_SECS):
       watch.look()
       if any(watch.gone_for(task) > GONE_SECS
-             for task in servers) and not over.is_set():
-        _end_process(_loss_of_servers(watch))
+             for task in self._needed_tasks) and not self._over.is_set():
+        _end_process(_loss_of_tasks(watch))
 
   def wait_for_weights(self, is_stopped: Callable[[], bool]) -> bool:
     """Waits until the chief, unless this is it, has initialized the variables.
@@ -291,9 +318,10 @@ class Worker:
     return self._board.ended()
 
   def check_end(self) -> None:
-    """Raises InputError if training has not ended normally."""
+    """Raises InputError if training has failed."""
     status = self.end_status()
-    if not status:
+    self.was_stopped |= status == STOPPED
+    if status is None or status in (ENDED, STOPPED):
       return
     if status == FAILED:
       raise InputError('%s, the chief, failed: its log has the reason' % (
@@ -309,18 +337,19 @@ class Worker:
     Args:
       error: the error that a step raised.
     """
-    watch = hosts.Watch(self._member.cluster.ps)
+    watch = hosts.Watch(self._needed_tasks)
     watch.look()
-    return _loss_of_servers(watch, error.message.splitlines()[0])
+    return _loss_of_tasks(watch, error.message.splitlines()[0])
 
 
-def _loss_of_servers(watch, reason=''):
-  """Returns the ServerLost that names the servers that no longer answer."""
+def _loss_of_tasks(watch, reason=''):
+  """Returns the ServerLost that names the tasks that no longer answer."""
   gone = ['%s (%s)' % (task, silence)
           for task, silence in watch.reasons.items() if silence]
+  job = min(watch.reasons).job
   return ServerLost(
-      'a parameter server was lost: %s; start all tasks again, training '
-      'resumes from the newest checkpoint' % (', '.join(gone) or reason))
+      'a %s was lost: %s; start all tasks again, training resumes from the '
+      'newest checkpoint' % (hosts.TITLES[job], ', '.join(gone) or reason))
 
 
 def _end_process(lost):

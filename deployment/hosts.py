@@ -29,6 +29,7 @@ import grpc
 from common.errors import InputError
 
 JOBS = ('ps', 'worker')
+TITLES = {'ps': 'parameter server', 'worker': 'worker'}
 
 # Seconds within which a task must answer.
 ANSWER_SECS = 5.0
@@ -89,12 +90,14 @@ class Member(NamedTuple):
   task: Task
 
 
-def parse(ps_hosts: Optional[str], worker_hosts: Optional[str]) -> Cluster:
+def parse(ps_hosts: Optional[str], worker_hosts: Optional[str],
+          all_reduce: bool = False) -> Cluster:
   """Reads the lists of hosts.
 
   Args:
     ps_hosts: comma-separated host:port of each parameter server.
     worker_hosts: comma-separated host:port of each worker.
+    all_reduce: whether there are no parameter servers.
 
   Returns:
     A Cluster.
@@ -102,8 +105,14 @@ def parse(ps_hosts: Optional[str], worker_hosts: Optional[str]) -> Cluster:
   Raises:
     InputError: a list is empty, or an entry is not host:port or not unique.
   """
-  cluster = Cluster(_parse_list('ps', ps_hosts),
+  if all_reduce and ps_hosts:
+    raise InputError('--all_reduce has no parameter servers: omit '
+                     '--ps_hosts=%s' % ps_hosts)
+  cluster = Cluster([] if all_reduce else _parse_list('ps', ps_hosts),
                     _parse_list('worker', worker_hosts))
+  if all_reduce and len(cluster.workers) < 2:
+    raise InputError('--all_reduce needs two workers at least, --worker_hosts '
+                     'has %d' % len(cluster.workers))
   seen: Dict[str, Task] = {}
   for task in cluster.tasks:
     other = seen.setdefault(task.address, task)
@@ -120,9 +129,9 @@ def _parse_list(job, text):
   entries = [entry.strip() for entry in (text or '').split(',')]
   if not any(entries):
     raise InputError('%s is empty: give the host:port of each %s, as in '
-                     '%s=a:2222,b:2222' % (
-                         flag, 'parameter server' if job == 'ps' else job,
-                         flag))
+                     '%s=a:2222,b:2222%s' % (
+                         flag, TITLES[job], flag,
+                         ', or --all_reduce' * (job == 'ps')))
   tasks = []
   for index, entry in enumerate(entries):
     match = re.match(r'([^\s:/]+):(\d+)$', entry)

@@ -136,7 +136,8 @@ class Launcher:
 
   def __init__(self, plan: Plan):
     self._plan = plan
-    self._cluster = hosts.parse(plan.ps_hosts, plan.worker_hosts)
+    self._cluster = hosts.parse(plan.ps_hosts, plan.worker_hosts,
+                                all_reduce=not plan.ps_hosts)
     self._tasks = hosts.of_this_machine(self._cluster)
     hosts.check_free(self._tasks)
     os.makedirs(plan.log_dir, exist_ok=True)

@@ -14,8 +14,10 @@ import sys
 
 import pytest
 
+import train_image_classifier
 from kits import server_load_kit as load_kit
 from kits import service_kit as kit
+from kits.helpers import parsed_flags
 from serving.web.app import create_app
 
 ROOT = load_kit.ROOT
@@ -28,6 +30,7 @@ def read(*names):
 
 MANIFEST = read('deploy', 'kubernetes.yaml')
 MANIFEST_FLAGS = re.findall(r'- (--\S+)', MANIFEST)
+JOB = read('deploy', 'tfjob.yaml')
 UNIT = read('deploy', 'classifier.service')
 # The instructions of the Dockerfile: pairs of name and arguments.
 STEPS = re.findall(r'(?m)^([A-Z]+) (.*)', read('deploy', 'Dockerfile').replace(
@@ -132,12 +135,36 @@ def imported_files(name):
   return {os.path.relpath(path, ROOT) for path in paths}
 
 
-def test_image_packages_are_those_that_the_server_imports():
-  imported = {path.split(os.sep)[0] for path in imported_files('server')}
-  copied = {line[1:] for line in read('.dockerignore').split('\n')
+@pytest.mark.parametrize('program, package, names', [
+    ('server', 'serving', ['.dockerignore']),
+    ('train_image_classifier', 'training',
+     ['deploy', 'Dockerfile.train.dockerignore'])])
+def test_image_packages_are_those_that_the_program_imports(program, package,
+                                                           names):
+  imported = {path.split(os.sep)[0] for path in imported_files(program)}
+  copied = {line[1:] for line in read(*names).split('\n')
             if line.startswith('!') and not line.startswith('!requirements')}
-  assert 'serving' in imported
+  assert package in imported
   assert copied == imported
+
+
+def test_training_image_and_job_agree_with_the_trainer():
+  assert 'ENTRYPOINT ["python", "-u", "train_image_classifier.py"]\n' in read(
+      'deploy', 'Dockerfile.train')
+  with parsed_flags(train_image_classifier.define_flags,
+                    *re.findall(r'- (--\S+)', JOB)) as values:
+    given = train_image_classifier.config_from_flags().given
+    assert values.startup_timeout == 1800 and len(given) == 9
+  mounts = re.findall(r'mountPath: (\S+?)[,}]', JOB)
+  assert mounts == ['/data', '/runs', '/tmp']
+  for path in (given['dataset_dir'], given['checkpoint_path'],
+               given['train_dir']):
+    assert path.startswith(tuple(mounts[:2]))
+  # Names that the operator looks for.
+  assert re.findall(r'- name: (\S+)\n +image:', JOB) == ['tensorflow']
+  assert '{name: tfjob-port, containerPort: 2222}' in JOB
+  assert re.findall(r'(?m)^    (\w+):\n      replicas', JOB) == [
+      'Chief', 'Worker', 'PS']
 
 
 @pytest.mark.slow

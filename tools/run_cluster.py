@@ -6,7 +6,8 @@ r"""Starts those tasks of a distributed training that belong to this machine.
 
 The same command is run on each machine; it starts the tasks whose hosts in the
 lists are this machine. All other flags are those of train_image_classifier.py.
-Without hosts, all tasks are local processes.
+Without hosts, all tasks are local processes. Where an orchestrator starts each
+task and sets TF_CONFIG, this program is not needed.
 """
 
 import os
@@ -17,7 +18,7 @@ from absl import flags
 import train_image_classifier
 from common import flags as common_flags
 from common.errors import InputError
-from deployment import hosts, launch
+from deployment import hosts, launch, tf_config
 from training import config as train_config
 
 # Flags that are set for each task.
@@ -50,7 +51,7 @@ def _define_own_flags():
   flags.DEFINE_integer(
       'restarts', 0,
       'How often a worker that fails is started again, unless it is the chief '
-      'or --sync_replicas needs it.', lower_bound=0)
+      'or --sync_replicas or --all_reduce needs it.', lower_bound=0)
 
 
 OWN = ('hosts', 'num_ps', 'num_workers', 'task_logs', 'restarts')
@@ -59,6 +60,9 @@ OWN = ('hosts', 'num_ps', 'num_workers', 'task_logs', 'restarts')
 def main(_: List[str]) -> int:
   """Starts the tasks of this machine; returns the exit status of training."""
   values = flags.FLAGS
+  if tf_config.read(os.environ.get('TF_CONFIG')):
+    raise InputError('TF_CONFIG is set, so an orchestrator starts each task: '
+                     'start train_image_classifier.py, or unset it')
   common_flags.require(values, 'dataset_dir', 'train_dir')
   for name in OF_A_TASK:
     if values[name].present:
@@ -66,13 +70,14 @@ def main(_: List[str]) -> int:
   ps_hosts, worker_hosts = _lists_from_flags()
   train_image_classifier.check_ways(train_config.with_task_counts(
       train_image_classifier.config_from_flags(),
-      hosts.parse(ps_hosts, worker_hosts)))
+      hosts.parse(ps_hosts, worker_hosts, values.all_reduce)))
   plan = launch.Plan(
       ps_hosts, worker_hosts, _shared_arguments_from_flags(),
       os.path.abspath(train_image_classifier.__file__),
       values.task_logs or os.path.join(
           os.path.dirname(os.path.abspath(values.train_dir)), 'logs'),
-      values.startup_timeout, values.sync_replicas, values.restarts)
+      values.startup_timeout, values.sync_replicas or values.all_reduce,
+      values.restarts)
   return launch.Launcher(plan).run()
 
 
@@ -90,7 +95,10 @@ def _lists_from_flags():
         raise InputError('--%s=%d is for local tasks, but hosts are given: '
                          'omit it' % (name, values[name].value))
     return values.ps_hosts, values.worker_hosts
-  return launch.local_lists(values.num_ps, values.num_workers)
+  if values.all_reduce and values['num_ps'].present:
+    raise InputError('--all_reduce has no parameter servers: omit --num_ps')
+  return launch.local_lists(0 if values.all_reduce else values.num_ps,
+                            values.num_workers)
 
 
 def _shared_arguments_from_flags():

@@ -1,11 +1,12 @@
 """Training steps of one worker of a cluster."""
 
 import time
-from typing import Dict, Optional
+from typing import Any, Dict, Optional
 
 from compat import tf
-from deployment import cluster
+from deployment import all_reduce, cluster
 from training import loop
+from training.graph import FROZEN_LOSSES
 
 # Seconds between two checks whether training has ended, in asynchronous
 # training.
@@ -81,3 +82,56 @@ class ClusterStep(loop.TrainStep):
     """Checks how the other workers ended."""
     if self._was_ended:
       self._worker.check_end()
+
+
+class AllReduceStep(loop.TrainStep):
+  """A training step of workers that exchange gradients with each other.
+
+  All end with the same step: that after which one of them was asked to stop, or
+  the last.
+
+  Args:
+    worker: deployment.cluster.Worker.
+    stop: a loop.StopRequest.
+  """
+
+  may_stop_alone = False
+
+  def __init__(self, worker: cluster.Worker, stop: loop.StopRequest) -> None:
+    super().__init__(stop)
+    self._worker = worker
+
+  def begin(self, session: tf.Session) -> None:
+    """Takes over the chief's variables, and what depends on them."""
+    graph = session.graph
+    session.run(graph.get_operation_by_name(all_reduce.BEGIN))
+    session.run(graph.get_collection(FROZEN_LOSSES))
+    self.step = session.run(tf.train.get_global_step(graph))
+
+  def __call__(self, session: tf.Session, train_op: tf.Tensor,
+               global_step: tf.Variable,
+               train_step_kwargs: Dict[str, tf.Tensor]) -> loop.StepResult:
+    """Returns the loss and whether to stop."""
+    try:
+      return super().__call__(session, train_op, global_step,
+                              train_step_kwargs)
+    except cluster.LOST_ERRORS as error:
+      raise self._worker.describe_loss(error) from None
+
+  def feed(self) -> Dict[Any, Any]:
+    """Returns the request to stop, for all workers."""
+    return {all_reduce.STOP: float(self.stop_requested)}
+
+  def take(self, session: tf.Session, train_op: tf.Tensor,
+           global_step: tf.Variable,
+           train_step_kwargs: Dict[str, tf.Tensor]) -> loop.StepResult:
+    """Takes one step; returns the loss and whether it was the last."""
+    loss, last = super().take(session, train_op, global_step,
+                              train_step_kwargs)
+    if session.run(all_reduce.STOPS):
+      tf.logging.info('%s: stopping after this step.',
+                      self._stop.signal or 'Another worker stops')
+      self._worker.was_stopped = last = True
+    if last:
+      self._worker.leave()
+    return loss, last

@@ -48,7 +48,13 @@ class ReplicaConfig(NamedTuple):
   task: int  # Index of this worker; worker 0 writes the checkpoints.
   sync_replicas: bool  # Whether gradients of the workers are applied together.
   replicas_to_aggregate: int  # Gradients applied together if sync_replicas.
+  all_reduce: bool  # Whether the workers exchange gradients with each other.
   master: str  # Address of the TensorFlow master, '' for this process.
+
+  @property
+  def is_cluster(self) -> bool:
+    """Whether other processes take part."""
+    return bool(self.num_ps_tasks or self.all_reduce)
 
 
 class CheckpointConfig(NamedTuple):

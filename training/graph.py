@@ -5,7 +5,7 @@ from typing import Callable, Dict, NamedTuple, Optional, Sequence
 from common.errors import InputError
 from compat import slim, tf
 from datasets import input_pipeline
-from deployment import model_deploy, sync_optimizer
+from deployment import all_reduce, model_deploy, sync_optimizer
 from nets import frozen_backbone, nets_factory
 from nets.batch_norm import batch_norm
 from preprocessing import preprocessing_factory
@@ -27,6 +27,9 @@ NOT_FINITE = 'The loss or its gradient is not finite'
 
 # Graph collection of the summaries that are merged in summary_op.
 SUMMARIES_OF_RUN = 'summaries_of_run'
+
+# Graph collection of the operation that computes the losses of frozen weights.
+FROZEN_LOSSES = 'frozen_losses'
 
 
 class TrainingGraph(NamedTuple):
@@ -99,6 +102,8 @@ def build(config: TrainConfig, dataset: slim.dataset.Dataset,
     train_op, synchronous, scalars = _make_train_op(
         config, clones, dataset.num_samples, global_step, first_step,
         variables, regularization)
+  if config.replicas.all_reduce:
+    _group(config.replicas).add_begin(tf.global_variables())
   scalars |= _clone_scalars(clones[0])
   for summary in _by_name(summaries | _clone_summaries(clones[0])):
     tf.add_to_collection(SUMMARIES_OF_RUN, summary)
@@ -110,12 +115,18 @@ def build(config: TrainConfig, dataset: slim.dataset.Dataset,
 
 def _devices(replicas):
   """Returns the DeploymentConfig of a ReplicaConfig."""
+  shared = {} if replicas.all_reduce else dict(
+      replica_id=replicas.task, num_replicas=replicas.worker_replicas)
   return model_deploy.DeploymentConfig(
       num_clones=replicas.num_clones,
       clone_on_cpu=replicas.clone_on_cpu,
-      replica_id=replicas.task,
-      num_replicas=replicas.worker_replicas,
-      num_ps_tasks=replicas.num_ps_tasks, balance_ps=replicas.balance_ps)
+      num_ps_tasks=replicas.num_ps_tasks, balance_ps=replicas.balance_ps,
+      **shared)
+
+
+def _group(replicas):
+  """Returns the all_reduce.Group of a ReplicaConfig."""
+  return all_reduce.Group(replicas.worker_replicas, replicas.task)
 
 
 def _by_name(tensors):
@@ -143,9 +154,9 @@ def _regularization_losses(trained):
     return changing, None
   kept = tf.Variable(0.0, trainable=False, collections=[], name='frozen_losses')
   # slim.learning.train runs this collection after restoring weights.
-  tf.add_to_collection(tf.GraphKeys.TABLE_INITIALIZERS,
-                       tf.assign(kept, tf.add_n(frozen),
-                                 name='compute_frozen_losses').op)
+  compute = tf.assign(kept, tf.add_n(frozen), name='compute_frozen_losses').op
+  tf.add_to_collection(tf.GraphKeys.TABLE_INITIALIZERS, compute)
+  tf.add_to_collection(FROZEN_LOSSES, compute)
   total = tf.identity(kept, name='frozen_loss')
   return changing + [total], total
 
@@ -233,8 +244,12 @@ def _clone_fn(network_fn, next_batch, devices, config, info):
 
 def _photos_per_step(config):
   replicas = config.replicas
-  return config.batch_size * replicas.num_clones * (
-      replicas.replicas_to_aggregate if replicas.sync_replicas else 1)
+  together = 1
+  if replicas.all_reduce:
+    together = replicas.worker_replicas
+  elif replicas.sync_replicas:
+    together = replicas.replicas_to_aggregate
+  return config.batch_size * replicas.num_clones * together
 
 
 def _make_train_op(config, clones, num_samples, global_step, first_step,
@@ -264,6 +279,12 @@ def _make_train_op(config, clones, num_samples, global_step, first_step,
   total_loss, gradients = model_deploy.optimize_clones(
       clones, optimizer, regularization_losses=regularization,
       var_list=variables)
+  if replicas.all_reduce:
+    total_loss, *means = _group(replicas).mean(
+        [total_loss] + [tf.convert_to_tensor(gradient)
+                        for gradient, _ in gradients], clones[0].device)
+    gradients = [(mean, variable)
+                 for mean, (_, variable) in zip(means, gradients)]
   added = {tf.summary.scalar('total_loss', total_loss),
            tf.summary.scalar('learning_rate', rate)}
   norm = tf.global_norm([gradient for gradient, _ in gradients])

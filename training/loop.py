@@ -97,7 +97,10 @@ class TrainStep:
     summaries: the summaries.Summaries of the chief, else None.
     photos_per_step: for the progress display.
     number_of_steps: global step to end at, or None.
+    may_stop_alone: whether it ends before a step if it was asked to stop.
   """
+
+  may_stop_alone = True
 
   def __init__(self, stop: StopRequest) -> None:
     self.step = 0
@@ -118,7 +121,7 @@ class TrainStep:
                global_step: tf.Variable,
                train_step_kwargs: Dict[str, tf.Tensor]) -> StepResult:
     """Returns the loss and whether to stop."""
-    if self._stop.signal:
+    if self.stop_requested and self.may_stop_alone:
       tf.logging.info('%s: stopping after this step.', self._stop.signal)
       return self._loss, True
     if not self._has_begun:
@@ -165,6 +168,10 @@ class TrainStep:
   def begin(self, session: tf.Session) -> None:
     """Hook before the first step, after the devices are logged."""
 
+  def feed(self) -> Optional[Dict[tf.Tensor, np.ndarray]]:
+    """Hook that returns what `take` feeds into the step."""
+    return None
+
   def end(self) -> None:
     """Hook after training, when the last checkpoint is written."""
 
@@ -173,7 +180,7 @@ class TrainStep:
            train_step_kwargs: Dict[str, tf.Tensor]) -> StepResult:
     """Takes one step; returns the loss and whether it was the last."""
     start = time.time()
-    loss, step = self.run(session, train_op, global_step)
+    loss, step = self.run(session, train_op, global_step, self.feed())
     if session.run(train_step_kwargs['should_log']):
       tf.logging.info('global step %d: loss = %.4f (%.3f sec/step)', step, loss,
                       time.time() - start)
@@ -278,7 +285,8 @@ def _log_devices(session):
 
 
 def run(graph: TrainingGraph, train_dir: str, master: str = '',
-        is_chief: bool = True, init_fn: Optional[warm_start.InitFn] = None,
+        is_chief: bool = True, has_own_variables: bool = False,
+        init_fn: Optional[warm_start.InitFn] = None,
         number_of_steps: Optional[int] = None, log_every_n_steps: int = 10,
         save_summaries_secs: int = 600, save_interval_secs: int = 600,
         session_config: Optional[tf.ConfigProto] = None,
@@ -290,6 +298,7 @@ def run(graph: TrainingGraph, train_dir: str, master: str = '',
     train_dir: folder of checkpoints and summaries; a run there is resumed.
     master: address of the TensorFlow master, '' for this process.
     is_chief: whether this worker writes checkpoints and summaries.
+    has_own_variables: whether it initializes variables though it is not chief.
     init_fn: function of the session that reads a published checkpoint.
     number_of_steps: global step to end at, None for no end.
     log_every_n_steps: steps between two log lines.
@@ -324,19 +333,20 @@ def run(graph: TrainingGraph, train_dir: str, master: str = '',
     train_step.photos_per_step = graph.photos_per_step
     train_step.number_of_steps = number_of_steps
     stack.callback(train_step.close_progress)
+    files: Dict[str, Any] = dict(logdir=None)
+    if is_chief or not has_own_variables:
+      files = dict(logdir=train_dir, summary_op=None,
+                   saver=SaverBetweenSteps(train_step.lock))
     slim.learning.train(
         graph.train_op,
-        logdir=train_dir,
         train_step_fn=train_step,
-        master=master, is_chief=is_chief, init_fn=init_fn,
-        summary_op=None,
+        master=master, is_chief=is_chief or has_own_variables, init_fn=init_fn,
         summary_writer=train_step.summaries and train_step.summaries.writer,
-        saver=SaverBetweenSteps(train_step.lock),
         number_of_steps=number_of_steps,
         log_every_n_steps=log_every_n_steps,
         save_summaries_secs=save_summaries_secs,  # Of the steps per second.
         save_interval_secs=save_interval_secs,
         sync_optimizer=graph.sync_optimizer,
-        session_config=session_config)
+        session_config=session_config, **files)
     train_step.end()
   return stop.signal is None

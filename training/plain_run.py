@@ -93,7 +93,7 @@ def train(run: start.Run, evaluate_every_n_steps: Optional[int] = None,
   replicas = config.replicas
   session_config = gradient_precision.session_config(config, run.session_config)
   with tf.Graph().as_default(), contextlib.ExitStack() as stack:
-    if replicas.num_ps_tasks:
+    if replicas.is_cluster:
       # Ops without a device, above all those of the checkpoints, run on this
       # worker and not on a parameter server.
       stack.enter_context(tf.device('/job:worker/task:%d' % replicas.task))
@@ -113,7 +113,7 @@ def train(run: start.Run, evaluate_every_n_steps: Optional[int] = None,
                                      number_of_steps, session_config, stack)
     finished = loop.run(
         graph, config.train_dir, master=replicas.master, is_chief=run.is_chief,
-        init_fn=read_weights,
+        has_own_variables=replicas.all_reduce, init_fn=read_weights,
         number_of_steps=number_of_steps,
         log_every_n_steps=config.log_every_n_steps,
         save_summaries_secs=config.save_summaries_secs,

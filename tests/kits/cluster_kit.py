@@ -1,10 +1,13 @@
 """Tasks of a training cluster as processes."""
 
+import contextlib
 import os
 import re
 import subprocess
 import sys
 import time
+
+import pytest
 
 from deployment import hosts, launch
 from kits.helpers import ROOT
@@ -13,6 +16,9 @@ from kits.trained_kit import train_arguments
 # Long enough for a machine with other load.
 TIMEOUT_SECS = 300
 
+# With the folders of the program ip.
+PATH = os.environ.get('PATH', '') + ':/usr/sbin:/sbin'
+
 
 class Task:
   """Process of one task of a cluster.
@@ -20,17 +26,19 @@ class Task:
   Args:
     arguments: flags of train_image_classifier.py.
     log: pathlib.Path of its log, to which it appends.
+    prefix: command in front of Python.
+    variables: {environment variable: value} that are added.
   """
 
-  def __init__(self, arguments, log):
+  def __init__(self, arguments, log, prefix=(), variables=()):
     self._log = log
     self._log_start = log.stat().st_size if log.exists() else 0
     with log.open('ab') as file:
       self._process = subprocess.Popen(
-          [sys.executable, '-u', os.path.join(ROOT,
-                                              'train_image_classifier.py'),
-           *arguments], stdin=subprocess.DEVNULL, stdout=file,
-          stderr=subprocess.STDOUT)
+          [*prefix, sys.executable, '-u',
+           os.path.join(ROOT, 'train_image_classifier.py'), *arguments],
+          stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
+          env=dict(os.environ, PATH=PATH, **dict(variables)))
 
   @property
   def log(self):
@@ -65,19 +73,20 @@ class Task:
 
 
 class Tasks:
-  """Starts tasks of a parameter server and two workers; kills them on exit.
+  """Starts tasks of servers and two workers; kills them on exit.
 
   Args:
     data: dataset_dir of trained_kit.make_dataset.
     folder: pathlib.Path of the logs and the train directory.
     *flags: further flags of all tasks.
+    num_ps: parameter servers; 0: the flags have --all_reduce.
   """
 
-  def __init__(self, data, folder, *flags):
+  def __init__(self, data, folder, *flags, num_ps=1):
     self.train_dir = folder / 'train'
     self._folder = folder
-    ps_hosts, worker_hosts = launch.local_lists(1, 2)
-    self.cluster = hosts.parse(ps_hosts, worker_hosts)
+    ps_hosts, worker_hosts = launch.local_lists(num_ps, 2)
+    self.cluster = hosts.parse(ps_hosts, worker_hosts, not num_ps)
     self._arguments = train_arguments(
         data, self.train_dir, '--clone_on_cpu', '--ps_hosts=' + ps_hosts,
         '--worker_hosts=' + worker_hosts,
@@ -102,6 +111,42 @@ class Tasks:
   def __exit__(self, *unused):
     for task in self._started:
       task.kill()
+
+
+@contextlib.contextmanager
+def machines(number):
+  """Yields connected network namespaces: [(command prefix, address)].
+
+  Skips the test where there are none.
+  """
+  names = ['cl%d-%d' % (os.getpid(), index) for index in range(number)]
+  with contextlib.ExitStack() as stack:
+
+    def ip(*arguments):
+      return subprocess.run(['ip', *arguments], check=True,
+                            env=dict(os.environ, PATH=PATH),
+                            capture_output=True, text=True)
+
+    try:
+      for name in names:
+        ip('netns', 'add', name)
+        stack.callback(ip, 'netns', 'delete', name)
+        ip('-n', name, 'link', 'set', 'lo', 'up')
+      # A switch, in the first namespace.
+      ip('-n', names[0], 'link', 'add', 'v0', 'type', 'bridge')
+      for index, name in enumerate(names):
+        if index:
+          ip('-n', names[0], 'link', 'add', 'v%d' % index, 'type', 'veth',
+             'peer', 'name', 'v0', 'netns', name)
+          ip('-n', names[0], 'link', 'set', 'v%d' % index, 'master', 'v0', 'up')
+        ip('-n', name, 'address', 'add', '10.77.0.%d/24' % (index + 1), 'dev',
+           'v0')
+        ip('-n', name, 'link', 'set', 'v0', 'up')
+    except (OSError, subprocess.CalledProcessError) as error:
+      pytest.skip('no network namespaces here: %s' % (
+          getattr(error, 'stderr', None) or error))
+    yield [(['ip', 'netns', 'exec', name], '10.77.0.%d' % (index + 1))
+           for index, name in enumerate(names)]
 
 
 def steps_and_losses(log):

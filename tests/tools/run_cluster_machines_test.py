@@ -1,6 +1,5 @@
 """Tests of run_cluster.sh with real tasks, on one machine and on two."""
 
-import contextlib
 import os
 import re
 import signal
@@ -16,8 +15,6 @@ from kits.helpers import ROOT
 from kits.trained_kit import NAME, make_dataset
 from runs import checkpoints
 
-PATH = os.environ.get('PATH', '') + ':/usr/sbin:/sbin'
-
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
@@ -27,8 +24,8 @@ def data(tmp_path_factory):
 def start(data, folder, *arguments, prefix=(), logs='logs'):
   """Starts run_cluster.sh; its output goes to a pipe."""
   env = dict(
-      os.environ, PATH=PATH, MODEL_NAME='cifarnet', DATASET_NAME=NAME,
-      DATASET_DIR=data, TRAIN_DIR=str(folder / 'train'),
+      os.environ, PATH=cluster_kit.PATH, MODEL_NAME='cifarnet',
+      DATASET_NAME=NAME, DATASET_DIR=data, TRAIN_DIR=str(folder / 'train'),
       LOG_DIR=str(folder / logs), CHECKPOINT_PATH='', BATCH_SIZE='4',
       SAVE_INTERVAL_SECS='1')
   return subprocess.Popen(
@@ -111,31 +108,7 @@ def test_killed_worker_is_restarted_and_killed_chief_ends_all_tasks(
 
 @pytest.fixture
 def machines():
-  """Two connected network namespaces: [(command prefix, address)]."""
-  names = ['cl%d%s' % (os.getpid(), side) for side in 'ab']
-  with contextlib.ExitStack() as stack:
-
-    def ip(*arguments):
-      return subprocess.run(['ip', *arguments], check=True,
-                            env=dict(os.environ, PATH=PATH),
-                            capture_output=True, text=True)
-
-    namespaces = []
-    try:
-      for name in names:
-        ip('netns', 'add', name)
-        stack.callback(ip, 'netns', 'delete', name)
-      ip('-n', names[0], 'link', 'add', 'v0', 'type', 'veth', 'peer', 'name',
-         'v0', 'netns', names[1])
-      for number, name in enumerate(names, 1):
-        address = '10.77.0.%d' % number
-        ip('-n', name, 'link', 'set', 'lo', 'up')
-        ip('-n', name, 'address', 'add', address + '/24', 'dev', 'v0')
-        ip('-n', name, 'link', 'set', 'v0', 'up')
-        namespaces.append((['ip', 'netns', 'exec', name], address))
-    except (OSError, subprocess.CalledProcessError) as error:
-      pytest.skip('no network namespaces here: %s' % (
-          getattr(error, 'stderr', None) or error))
+  with cluster_kit.machines(2) as namespaces:
     yield namespaces
 
 
@@ -184,5 +157,6 @@ def test_is_here_accepts_only_addresses_of_own_namespace(machines):
       [*prefix_a, sys.executable, '-c',
        'from deployment import hosts; print(hosts.is_here(%r), '
        'hosts.is_here(%r))' % (address_a, address_b)],
-      cwd=ROOT, env=dict(os.environ, PATH=PATH), capture_output=True, text=True)
+      cwd=ROOT, env=dict(os.environ, PATH=cluster_kit.PATH),
+      capture_output=True, text=True)
   assert completed.stdout == 'True False\n', completed.stderr
