@@ -92,11 +92,13 @@ fi
 checkpoint_flags=(${CHECKPOINT:+--which_checkpoint="${CHECKPOINT}"})
 
 # What computes forward passes: tensorflow or openvino; and with which numbers:
-# float32 or bfloat16. Empty: auto, as --help of the programs says.
+# float32, bfloat16 or float16. Empty: auto, as --help of the programs says. XLA:
+# 1 compiles what TensorFlow computes, for graphics cards.
 : "${RUNTIME=}"
 : "${PRECISION=}"
+: "${XLA=}"
 runtime_flags=(${RUNTIME:+--runtime="${RUNTIME}"}
-               ${PRECISION:+--precision="${PRECISION}"})
+               ${PRECISION:+--precision="${PRECISION}"} ${XLA:+--xla="${XLA}"})
 
 # Export: file names contain the name of the network.
 : "${GRAPH_FILE:=${EXPORT_DIR}/my_${MODEL_NAME}.pb}"

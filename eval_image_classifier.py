@@ -123,9 +123,9 @@ def _config_from_flags():
   """Returns the _Config of the flags."""
   values = flags.FLAGS
   return _Config(
-      forward=forward_pass.Options(
-          values.runtime, values.precision,
-          common_flags.session_config(values), values.master),
+      forward=forward_pass.options_from_flags(
+          values, common_flags.session_config(values))._replace(
+              master=values.master),
       given=common_flags.given(values),
       **{name: values[name].value for name in _Config._fields
          if name not in ('forward', 'given')})

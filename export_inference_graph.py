@@ -233,7 +233,7 @@ def _precision_from_flags(run):
   if FLAGS.precision == forward_pass.AUTO:
     return run.precision if run else None
   return forward_pass.choose(
-      forward_pass.Options(FLAGS.runtime, FLAGS.precision)).precision
+      forward_pass.options_from_flags(FLAGS)).precision
 
 
 def _bank_from_flags(prefix, run, image_size, preprocessing_name, decay):
@@ -266,7 +266,7 @@ def _bank_from_flags(prefix, run, image_size, preprocessing_name, decay):
         FLAGS.dataset_name if FLAGS['dataset_name'].present else None,
         FLAGS.dataset_dir, decay,
         num_threads=FLAGS.num_preprocessing_threads,
-        options=forward_pass.Options(FLAGS.runtime, FLAGS.precision))
+        options=forward_pass.options_from_flags(FLAGS))
   if bank is None and FLAGS.known == 'on':
     raise InputError('--known=on: %s' % reason)
   tf.logging.info('Known: %s%s', '' if bank else 'left out, ', reason)

@@ -60,7 +60,7 @@ def define_flags():
 
 def classifier_from_flags():
   """Returns the Classifier."""
-  options = forward_pass.Options(FLAGS.runtime, FLAGS.precision)
+  options = forward_pass.options_from_flags(FLAGS)
   if bool(FLAGS.frozen_graph) == bool(FLAGS.checkpoint_path):
     raise InputError('one of --frozen_graph and --checkpoint_path is needed')
   if FLAGS.frozen_graph:

@@ -296,7 +296,7 @@ def compare(prefixes: Sequence[str], path: str,
     path: of the file of results, which is written after each checkpoint.
     datasets: {split: slim Dataset}.
   """
-  options = forward_pass.Options(FLAGS.runtime, FLAGS.precision)
+  options = forward_pass.options_from_flags(FLAGS)
   if options.precision == forward_pass.AUTO:  # As in a new training run.
     options = options._replace(
         precision=forward_pass.fastest_precision(options))

@@ -167,7 +167,7 @@ def _measure_memory(path, input_name, photos, choice):
     engine = openvino_model.OpenVinoModel(part, *names, choice.precision)
   else:
     engine = tensorflow_session.TensorFlowSession(
-        part, *names, choice.precision == forward_pass.BFLOAT16)
+        part, *names, choice.precision, forward_pass.has_graphics_card())
   for _ in range(3):
     engine.run([photos])
   return _status('VmHWM') - before

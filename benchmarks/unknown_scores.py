@@ -138,7 +138,7 @@ def read_layers(folder, work_dir, name, head):
     network_features.Features.
   """
   dataset = convert(folder, work_dir, name)
-  options = forward_pass.Options(FLAGS.runtime, FLAGS.precision)
+  options = forward_pass.options_from_flags(FLAGS)
   return network_features.compute(
       checkpoints.resolve(FLAGS.checkpoint_path), FLAGS.model_name,
       {'train': dataset}, name, work_dir, os.path.join(work_dir, 'features'),
@@ -165,7 +165,7 @@ def read_photos(folder, work_dir, name):
       dataset_name=name, dataset_dir=work_dir, moving_average_decay=None)
   return photo_features.from_photos(
       run, prefix, dataset, _BATCH,
-      options=forward_pass.Options(FLAGS.runtime, FLAGS.precision))
+      options=forward_pass.options_from_flags(FLAGS))
 
 
 def _num_classes(prefix):

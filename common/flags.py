@@ -16,6 +16,10 @@ from common.compat import setup_logging, tf
 from common.errors import InputError
 from common.paths import relative
 
+# XLA for all graphs, also on processors: tensorflow/compiler/jit/flags.cc.
+_XLA_VARIABLE = 'TF_XLA_FLAGS'
+_XLA_FLAGS = '--tf_xla_auto_jit=2 --tf_xla_cpu_global_jit'
+
 
 def run(main: Callable[[List[str]], Optional[int]],
         positional: bool = False) -> None:
@@ -31,11 +35,25 @@ def run(main: Callable[[List[str]], Optional[int]],
     positional: whether the program takes arguments that are not flags.
   """
   _accept_all_names()
+  if 'xla' in flags.FLAGS and _asks_for_xla(sys.argv[1:]):
+    os.environ[_XLA_VARIABLE] = '%s %s' % (
+        os.environ.get(_XLA_VARIABLE, ''), _XLA_FLAGS)
   if {'--help', '-help', '-h', '--helpshort'} & set(sys.argv[1:]):
     # absl's own help lists TensorFlow's flags too, and exits with status 1.
     print(show_help.program_help(sys.argv[0]), end='')
     sys.exit(0)
   app.run(lambda argv: sys.exit(_call(main, argv, positional)))
+
+
+def _asks_for_xla(arguments):
+  """Returns whether --xla is given, before the flags are parsed.
+
+  TensorFlow reads the setting earlier than `main` could make it.
+  """
+  given = [argument.lstrip('-').lower() for argument in arguments]
+  return any(value in given for value in ('xla', 'xla=1', 'xla=true')) or (
+      os.environ.get('XLA') == '1' and not
+      {'noxla', 'xla=0', 'xla=false'} & set(given))
 
 
 def _accept_all_names():
@@ -204,12 +222,17 @@ def define_runtime_flags(runtimes: Sequence[str],
       'openvino if it is installed and can run the graph.')
   flags.DEFINE_enum(
       'precision', _from_environment('PRECISION', precisions), precisions,
-      'Numbers that forward passes are computed with. bfloat16 is faster and '
-      'less exact; weights stay float32. auto: as in the training run; for a '
-      'new run on cached features, bfloat16 if the processor has instructions '
-      'for it. Training on photos, and --finetune_all_steps, also compute '
-      'gradients with bfloat16 if it is given, on TensorFlow 2; with auto, '
-      'with float32.')
+      'Numbers that forward passes are computed with. bfloat16 and float16 are '
+      'faster and less exact; weights stay float32. bfloat16 needs a processor '
+      'with instructions for it, float16 a graphics card. auto: as in the '
+      'training run; for a new run on cached features, bfloat16 if the '
+      'processor has instructions for it. Training on photos, and '
+      '--finetune_all_steps, also compute '
+      'gradients with the precision that is given; with auto, with float32.')
+  flags.DEFINE_bool(
+      'xla', os.environ.get('XLA') == '1',
+      'Compile what TensorFlow computes with XLA: faster on graphics cards, '
+      'after a minute or more of compilation. OpenVINO is not affected.')
 
 
 def _from_environment(name, accepted):

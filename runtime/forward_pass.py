@@ -12,8 +12,8 @@ from runtime import openvino_model, subgraph, tensorflow_session
 AUTO, TENSORFLOW, OPENVINO = 'auto', 'tensorflow', 'openvino'
 RUNTIMES = (AUTO, TENSORFLOW, OPENVINO)
 
-FLOAT32, BFLOAT16 = 'float32', 'bfloat16'
-PRECISIONS = (AUTO, FLOAT32, BFLOAT16)
+FLOAT32, BFLOAT16, FLOAT16 = 'float32', 'bfloat16', 'float16'
+PRECISIONS = (AUTO, FLOAT32, BFLOAT16, FLOAT16)
 
 
 class Options(NamedTuple):
@@ -32,12 +32,23 @@ class Options(NamedTuple):
 DEFAULT = Options()
 
 
+def options_from_flags(values: Any,
+                       session_config: Any = None) -> Options:
+  """Returns the Options of the flags.
+
+  Args:
+    values: flags of common.flags.define_runtime_flags, or a TrainConfig.
+    session_config: tf.ConfigProto, None for the default.
+  """
+  return Options(values.runtime, values.precision, session_config)
+
+
 class Choice(NamedTuple):
   """The runtime and precision of a forward pass."""
 
   # TENSORFLOW or OPENVINO.
   runtime: str
-  # FLOAT32 or BFLOAT16.
+  # FLOAT32, BFLOAT16 or FLOAT16.
   precision: str
 
   def name(self) -> str:
@@ -106,20 +117,21 @@ def choose(options: Options, recorded: Optional[str] = None) -> Choice:
                      'installed in this environment; ./setup.sh installs it')
   if runtime == AUTO:
     runtime = (OPENVINO if openvino_model.is_installed() and
-               not _has_graphics_card() and not options.master else TENSORFLOW)
+               not has_graphics_card() and not options.master else TENSORFLOW)
   precision = options.precision
   if precision == AUTO:
     precision = recorded or FLOAT32
   if precision not in PRECISIONS[1:]:
     raise InputError('unknown precision %r of the run or the graph; accepted: '
                      '%s' % (precision, ', '.join(PRECISIONS[1:])))
-  if precision == BFLOAT16 and not supports_bfloat16(runtime, options.master):
+  if precision != FLOAT32 and not supports(runtime, precision, options.master):
     name = Choice(runtime, FLOAT32).name()
-    if options.precision == BFLOAT16:
-      raise InputError('--precision=bfloat16: %s cannot compute with it on '
-                       'this machine; accepted: float32, auto' % name)
-    _warn_once('The precision of this model is bfloat16, with which %s cannot '
-               'compute on this machine: computing with float32' % name)
+    if options.precision == precision:
+      raise InputError('--precision=%s: %s cannot compute with it on this '
+                       'machine; accepted: float32, auto' % (precision, name))
+    _warn_once('The precision of this model is %s, with which %s cannot '
+               'compute on this machine: computing with float32' % (
+                   precision, name))
     precision = FLOAT32
   return Choice(runtime, precision)
 
@@ -127,22 +139,23 @@ def choose(options: Options, recorded: Optional[str] = None) -> Choice:
 def fastest_precision(options: Options) -> str:
   """Returns the precision that --precision=auto means for a new run."""
   runtime = choose(options._replace(precision=FLOAT32)).runtime
-  return (BFLOAT16 if supports_bfloat16(runtime, options.master) else
+  return (BFLOAT16 if supports(runtime, BFLOAT16, options.master) else
           FLOAT32)
 
 
-def supports_bfloat16(runtime: str, master: str = '') -> bool:
-  """Returns whether a runtime can compute with bfloat16 on this machine.
+def supports(runtime: str, precision: str, master: str = '') -> bool:
+  """Returns whether a runtime can compute with a precision on this machine.
 
   Args:
     runtime: TENSORFLOW or OPENVINO.
+    precision: BFLOAT16 or FLOAT16.
     master: address of the TensorFlow master, '' for this process.
   """
   if runtime == OPENVINO:
-    return openvino_model.supports_bfloat16()
-  # TensorFlow rewrites what the processor of this machine computes.
-  return (not master and not _has_graphics_card() and
-          tensorflow_session.supports_bfloat16())
+    return precision == BFLOAT16 and openvino_model.supports_bfloat16()
+  # TensorFlow rewrites what the devices of this machine compute.
+  return not master and tensorflow_session.supports(precision,
+                                                    has_graphics_card())
 
 
 def load(graph_def: tf.GraphDef, inputs: Sequence[tf.Tensor],
@@ -202,12 +215,13 @@ def _load(part, inputs, outputs, options, choice):
       tf.logging.warning('OpenVINO cannot run this graph (%s): %s runs it',
                          error, choice.describe())
   return ForwardPass(tensorflow_session.TensorFlowSession(
-      part, names, output_names, choice.precision == BFLOAT16,
+      part, names, output_names, choice.precision, has_graphics_card(),
       options.session_config, options.master), choice)
 
 
 @functools.lru_cache(None)
-def _has_graphics_card():
+def has_graphics_card() -> bool:
+  """Returns whether TensorFlow finds a graphics card."""
   return bool(tf.config.experimental.list_physical_devices('GPU'))
 
 

@@ -160,7 +160,7 @@ def classifier_from_flags() -> Classifier:
   """
   if bool(FLAGS.frozen_graph) == bool(FLAGS.checkpoint_path):
     raise InputError('one of --frozen_graph and --checkpoint_path is needed')
-  options = forward_pass.Options(FLAGS.runtime, FLAGS.precision)
+  options = forward_pass.options_from_flags(FLAGS)
   if FLAGS.frozen_graph:
     for name in ('dataset_name', 'moving_average_decay', 'which_checkpoint'):
       if FLAGS[name].value is not None:

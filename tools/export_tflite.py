@@ -138,7 +138,7 @@ def main(_: List[str]) -> None:
     return
   found = tflite.compare(graph_def, content, photos, FLAGS.max_photos,
                          FLAGS.num_preprocessing_threads,
-                         forward_pass.Options(FLAGS.runtime, FLAGS.precision))
+                         forward_pass.options_from_flags(FLAGS))
   _print_comparison(found, split, photos.num_samples)
 
 

@@ -182,7 +182,7 @@ def _plain_scores(graph_def, inputs, outputs, value):
 
 
 def _options():
-  return forward_pass.Options(FLAGS.runtime, FLAGS.precision)
+  return forward_pass.options_from_flags(FLAGS)
 
 
 def _value_for(inputs, info, photo, given):

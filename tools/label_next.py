@@ -263,7 +263,7 @@ def main(argv: List[str]) -> int:
     classifier = Classifier.from_frozen_graph(
         FLAGS.frozen_graph, batch_size=FLAGS.batch_size,
         allowed_ops=FLAGS.allowed_ops, with_features=True,
-        options=forward_pass.Options(FLAGS.runtime, FLAGS.precision))
+        options=forward_pass.options_from_flags(FLAGS))
     if target:
       target.set_labels(classifier.labels)
     tf.logging.info('Forward passes: %s', classifier.choice.describe())

@@ -142,8 +142,8 @@ def _trained(checkpoint):
 
 def options_from_flags() -> forward_pass.Options:
   """Returns the forward_pass.Options of the flags."""
-  return forward_pass.Options(FLAGS.runtime, FLAGS.precision,
-                              common_flags.session_config(FLAGS))
+  return forward_pass.options_from_flags(
+      FLAGS, common_flags.session_config(FLAGS))
 
 
 def how_chosen(checkpoint: str, train_dir: str,

@@ -112,7 +112,8 @@ class TrainConfig(NamedTuple):
   cache_views: int  # Augmented views of each photo that are cached too.
   feature_cache_dir: Optional[str]  # None: next to the records.
   runtime: str  # Of forward passes; one of forward_pass.RUNTIMES.
-  precision: str  # Of forward passes, and of gradients if it is bfloat16; one
+  xla: bool  # Whether TensorFlow compiles its graphs with XLA.
+  precision: str  # Of forward passes, and of gradients if it is given; one
   # of forward_pass.PRECISIONS.
   early_stop_evals: int  # Evaluations without a gain to end after; 0: never.
   evaluate_every_n_steps: Optional[int]  # None: every epoch if cache_features,

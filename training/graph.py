@@ -10,7 +10,8 @@ from nets import frozen_backbone, nets_factory
 from nets.batch_norm import batch_norm
 from preprocessing import preprocessing_factory
 from runs import run_info
-from training import conv_gradients, losses, warm_start
+from runtime import forward_pass
+from training import conv_gradients, gradient_precision, losses, warm_start
 from training import optimizer as optimizers
 from training.config import TrainConfig
 
@@ -260,6 +261,9 @@ def _make_train_op(config, clones, num_samples, global_step, first_step,
       config.optimizer, num_samples, _photos_per_step(config),
       global_step - first_step, config.max_number_of_steps)
   optimizer = optimizers.make_optimizer(config.optimizer, rate)
+  scaled = gradient_precision.used(config) == forward_pass.FLOAT16
+  if scaled:
+    optimizer = gradient_precision.LossScaleOptimizer(optimizer)
   # Only of the first clone: the clones share their moving statistics.
   update_ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS, clones[0].scope)
   averages, averaged = None, None
@@ -288,7 +292,9 @@ def _make_train_op(config, clones, num_samples, global_step, first_step,
   added = {tf.summary.scalar('total_loss', total_loss),
            tf.summary.scalar('learning_rate', rate)}
   norm = tf.global_norm([gradient for gradient, _ in gradients])
-  finite = tf.check_numerics(tf.stack([total_loss, norm]), NOT_FINITE)
+  # Gradients that are not finite are skipped where the loss is scaled.
+  finite = tf.check_numerics(
+      tf.stack([total_loss] if scaled else [total_loss, norm]), NOT_FINITE)
   if config.optimizer.clip_gradient_norm:
     gradients = optimizers.clip_gradients(
         gradients, config.optimizer.clip_gradient_norm, norm)

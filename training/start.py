@@ -191,7 +191,7 @@ def forward_options(config: TrainConfig,
                     session_config: Optional[tf.ConfigProto] = None
                     ) -> forward_pass.Options:
   """Returns the forward_pass.Options of a configuration."""
-  return forward_pass.Options(config.runtime, config.precision, session_config)
+  return forward_pass.options_from_flags(config, session_config)
 
 
 def _check_same_run(train_dir, old, info):

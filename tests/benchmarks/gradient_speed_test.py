@@ -22,7 +22,7 @@ def measure(folder, *arguments):
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    not forward_pass.supports_bfloat16(forward_pass.TENSORFLOW),
+    not forward_pass.supports(forward_pass.TENSORFLOW, 'bfloat16'),
     reason='TensorFlow cannot compute with bfloat16 on this machine')
 def test_main_prints_near_losses_of_both_precisions(tmp_path, capsys):
   measure(tmp_path, '--steps=12')

@@ -49,7 +49,7 @@ def fake_hardware(monkeypatch, installed=True, bfloat16=False, card=False):
   monkeypatch.setattr(openvino_model, 'is_installed', lambda: installed)
   for module in (openvino_model, tensorflow_session):
     monkeypatch.setattr(module, 'supports_bfloat16', lambda: bfloat16)
-  monkeypatch.setattr(forward_pass, '_has_graphics_card', lambda: card)
+  monkeypatch.setattr(forward_pass, 'has_graphics_card', lambda: card)
 
 
 @pytest.mark.parametrize('runtime', [
@@ -204,8 +204,8 @@ def test_fastest_precision_of_a_graphics_card_is_float32(monkeypatch):
 
 def test_choose_unknown_recorded_precision_is_an_error(monkeypatch):
   fake_hardware(monkeypatch)
-  with pytest.raises(InputError, match="'float16'.*float32, bfloat16"):
-    forward_pass.choose(Options(), 'float16')
+  with pytest.raises(InputError, match="'float8'.*float32, bfloat16"):
+    forward_pass.choose(Options(), 'float8')
 
 
 @needs_openvino

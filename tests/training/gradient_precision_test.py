@@ -1,5 +1,6 @@
-"""Tests of training/gradient_precision.py: --precision=bfloat16 in training."""
+"""Tests of training/gradient_precision.py: --precision and --xla."""
 
+import os
 import re
 import shutil
 
@@ -8,11 +9,14 @@ import pytest
 
 from common.errors import InputError
 from compat import slim, tf
+from kits import cluster_kit
+from kits.helpers import run_program
 from kits.run_kit import evaluate, evaluations
 from kits.trained_kit import (
   make_dataset,
   read_variables,
   train,
+  train_arguments,
   train_config,
 )
 from runs import checkpoints, run_info
@@ -21,14 +25,15 @@ from training import gradient_precision, loop
 
 BFLOAT16 = '--precision=bfloat16'
 SEED = ['--seed=1', '--session_threads=1']
-PLAIN = [*SEED, '--optimizer=adam', '--learning_rate=0.001']
+PLAIN = [*SEED, '--runtime=tensorflow', '--optimizer=adam',
+         '--learning_rate=0.001']
 STEPS = 50
 CACHED = [*SEED, '--cache_features',
           '--trainable_scopes=CifarNet/logits', '--max_number_of_steps=2',
           '--finetune_all_steps=2']
 
 needs_bfloat16 = pytest.mark.skipif(
-    not forward_pass.supports_bfloat16(forward_pass.TENSORFLOW),
+    not forward_pass.supports(forward_pass.TENSORFLOW, 'bfloat16'),
     reason='TensorFlow cannot compute with bfloat16 on this machine')
 
 
@@ -82,26 +87,44 @@ class Recorded:
     return set().union(*matching)
 
 
-@pytest.fixture(scope='module')
-def pair(data, tmp_path_factory):
+def emulate(monkeypatch):
+  """Lets a processor compute with float16, as a graphics card does."""
+  monkeypatch.setitem(tensorflow_session._PROCESSOR_REWRITES, 'float16',
+                      'auto_mixed_precision_cpu')
+
+
+each_precision = pytest.mark.parametrize('low', [
+    pytest.param('bfloat16', marks=needs_bfloat16),
+    pytest.param('float16', marks=pytest.mark.engine('tf2'))])
+
+
+class Runs(dict):
   """{precision: (train directory, Recorded)} of the same STEPS steps."""
-  runs = {}
-  for precision in ('float32', 'bfloat16'):
-    folder = tmp_path_factory.mktemp(precision)
+
+  def __init__(self, data, tmp_path_factory):
+    self._data, self._factory = data, tmp_path_factory
+
+  def __missing__(self, precision):
+    folder = self._factory.mktemp(precision)
     with pytest.MonkeyPatch.context() as patch:
+      emulate(patch)
       recorded = Recorded(patch)
-      train(data, folder, *PLAIN, '--precision=' + precision,
+      train(self._data, folder, *PLAIN, '--precision=' + precision,
             '--max_number_of_steps=%d' % STEPS,
             '--evaluate_every_n_steps=%d' % STEPS)
-    runs[precision] = folder, recorded
-  return runs
+    self[precision] = folder, recorded
+    return self[precision]
+
+
+@pytest.fixture(scope='module')
+def pair(data, tmp_path_factory):
+  return Runs(data, tmp_path_factory)
 
 
 @pytest.mark.slow
-@needs_bfloat16
-def test_losses_are_near_those_of_float32_and_fall(pair):
-  exact, near = (np.array(pair[name][1].losses)
-                 for name in ('float32', 'bfloat16'))
+@each_precision
+def test_losses_are_near_those_of_float32_and_fall(pair, low):
+  exact, near = (np.array(pair[name][1].losses) for name in ('float32', low))
   assert len(exact) == len(near) == STEPS
   assert exact[-10:].mean() < 0.7 * exact[:5].mean()
   assert 0 < np.abs(near - exact).max() < 0.1
@@ -115,13 +138,13 @@ def test_losses_are_near_those_of_float32_and_fall(pair):
 def test_convolutions_and_their_gradients_compute_with_the_precision(pair, op):
   assert pair['float32'][1].dtypes(op) == {'float32'}
   assert 'bfloat16' in pair['bfloat16'][1].dtypes(op)
-  assert 'bfloat16' in pair['bfloat16'][1].dtypes('^Cast$')
 
 
 @pytest.mark.slow
-@needs_bfloat16
-def test_variables_and_applied_gradients_are_float32(pair):
-  folder, recorded = pair['bfloat16']
+@each_precision
+def test_variables_and_applied_gradients_are_float32(pair, low):
+  folder, recorded = pair[low]
+  assert low in recorded.dtypes('^Cast$')
   assert recorded.dtypes('^VariableV2$|^VarHandleOp$') <= {'float32', 'int64'}
   assert recorded.dtypes('ApplyAdam') == {'float32'}
   variables = read_variables(checkpoints.newest(str(folder)))
@@ -133,21 +156,22 @@ def test_variables_and_applied_gradients_are_float32(pair):
 
 
 @pytest.mark.slow
-@needs_bfloat16
-@pytest.mark.parametrize('before, flag, precision', [
-    ('float32', BFLOAT16, 'bfloat16'),
-    ('bfloat16', '--precision=float32', 'float32'),
-    ('bfloat16', '--precision=auto', 'float32')])
-def test_run_resumes_in_the_other_precision(data, pair, tmp_path, log, before,
-                                            flag, precision, monkeypatch):
+@each_precision
+@pytest.mark.parametrize('is_low_before, flag', [
+    (False, None), (True, 'float32'), (True, 'auto')])
+def test_run_resumes_in_the_other_precision(data, pair, tmp_path, log, low,
+                                            is_low_before, flag, monkeypatch):
+  before, precision = (low, 'float32') if is_low_before else ('float32', low)
+  emulate(monkeypatch)
   shutil.copytree(str(pair[before][0]), str(tmp_path / 'run'))
   recorded = Recorded(monkeypatch)
-  newest = train(data, tmp_path / 'run', *PLAIN, flag,
+  newest = train(data, tmp_path / 'run', *PLAIN,
+                 '--precision=' + (flag or low),
                  '--max_number_of_steps=%d' % (STEPS + 3))
   assert newest.endswith('-%d' % (STEPS + 3))
   assert 'Gradients: TensorFlow %s, %s' % (tf.__version__,
                                            precision) in log.text
-  assert ('bfloat16' in recorded.dtypes('MatMul')) == (precision == 'bfloat16')
+  assert (low in recorded.dtypes('^Cast$')) == (precision == low)
   assert abs(np.mean(recorded.losses) -
              np.mean(pair[before][1].losses[-10:])) < 0.3
 
@@ -238,6 +262,39 @@ def test_training_on_photos_on_tensorflow_1_is_refused(data, tmp_path):
     train(data, tmp_path, *PLAIN, BFLOAT16, '--max_number_of_steps=1')
 
 
+@pytest.mark.engine('tf2')
+def test_steps_whose_gradients_overflow_count_and_change_no_weight(
+    data, tmp_path, monkeypatch):
+  """The first factors are too large for float16."""
+  emulate(monkeypatch)
+  Recorded(monkeypatch)
+  monkeypatch.setattr(gradient_precision, '_FIRST_FACTOR', 2.0 ** 120)
+  flags = [*PLAIN, '--precision=float16', '--optimizer=sgd']
+  first = read_variables(train(data, tmp_path / '1', *flags,
+                               '--max_number_of_steps=1'))
+  third = read_variables(train(data, tmp_path / '1', *flags,
+                               '--max_number_of_steps=3'))
+  assert first.pop('global_step') == 1 and third.pop('global_step') == 3
+  for name, value in first.items():
+    if 'moving_' not in name:
+      np.testing.assert_array_equal(value, third[name], name)
+
+
+def test_float16_without_a_card_is_refused(data, tmp_path):
+  with pytest.raises(InputError, match='float16: .* graphics card, .*accepted'):
+    train(data, tmp_path, *PLAIN, '--precision=float16',
+          '--max_number_of_steps=1')
+
+
+def test_float16_with_parameter_servers_is_refused(monkeypatch):
+  config = train_config('--precision=float16')
+  monkeypatch.setattr(forward_pass, 'supports', lambda *_: True)
+  gradient_precision.check(config)
+  with pytest.raises(InputError, match='all training in this process'):
+    gradient_precision.check(config._replace(
+        replicas=config.replicas._replace(num_ps_tasks=1)))
+
+
 def test_master_in_another_process_is_refused(monkeypatch):
   monkeypatch.setattr(tensorflow_session, 'supports_bfloat16', lambda: True)
   gradient_precision.check(train_config(BFLOAT16))
@@ -259,3 +316,25 @@ def test_cached_features_need_only_openvino_and_finetune_all_says_so(
   assert line.startswith('Gradients: TensorFlow %s, float32; bfloat16 needs '
                          'TensorFlow 2 ' % tf.__version__)
   assert run_info.load(str(tmp_path)).precision == 'bfloat16'
+
+
+@pytest.mark.slow
+def test_xla_compiles_steps_and_keeps_the_loss(data, tmp_path):
+  """In processes of their own: TensorFlow reads the setting only once."""
+  losses = {}
+  for flag in ('--noxla', '--xla'):
+    result = run_program(
+        'train_image_classifier.py', *train_arguments(
+            data, tmp_path / flag, *PLAIN, flag, '--log_every_n_steps=1',
+            '--max_number_of_steps=%d' % STEPS),
+        env=dict(os.environ, TF_CPP_MIN_LOG_LEVEL='0'))
+    assert result.returncode == 0, result.stderr
+    for line in ('compiled with XLA', 'Compiled cluster using XLA'):
+      assert (line in result.stderr) == (flag == '--xla')
+    losses[flag] = np.array([
+        loss for _, loss in cluster_kit.steps_and_losses(result.stderr)])
+    assert len(losses[flag]) == STEPS
+    assert losses[flag][-10:].mean() < 0.7 * losses[flag][:5].mean()
+  # The random numbers of dropout are others.
+  assert losses['--xla'].mean() == pytest.approx(losses['--noxla'].mean(),
+                                                 abs=0.05)
