@@ -39,6 +39,8 @@ class _Config(NamedTuple):
   model_name: str
   labels_offset: int
   preprocessing_name: Optional[str]
+  use_grayscale: bool
+  quantize: bool
   eval_image_size: Optional[int]
   dataset_name: str
   dataset_dir: Optional[str]
@@ -77,6 +79,7 @@ def define_flags():
   """Defines slim's flags, with slim's defaults, and the new ones."""
   common_flags.define_dataset_flags(split='test')
   common_flags.define_model_flags(nets_factory.NETWORKS)
+  common_flags.define_quantize_flag()
   common_flags.define_session_flags()
   common_flags.define_runtime_flags(forward_pass.RUNTIMES,
                                     forward_pass.PRECISIONS)
@@ -154,12 +157,13 @@ def _facts(config, checkpoint):
     raise InputError('--dataset_dir is needed: folder of the TFRecord files')
   split = _choose_split(config.dataset_split_name, name, dataset_dir)
   dataset = dataset_factory.get_dataset(name, split, dataset_dir)
+  for flag in ('labels_offset', 'use_grayscale'):
+    trained = getattr(run, flag)
+    if trained not in (None, config.choose(flag, trained)):
+      raise InputError(
+          '--%s=%s, but the run in %s was trained with %s; omit the flag' %
+          (flag, getattr(config, flag), os.path.dirname(checkpoint), trained))
   labels_offset = config.choose('labels_offset', run.labels_offset)
-  if run.labels_offset not in (None, labels_offset):
-    raise InputError(
-        '--labels_offset=%d, but the run in %s was trained with %d; omit the '
-        'flag' % (labels_offset, os.path.dirname(checkpoint),
-                  run.labels_offset))
   labels = run_info.labels_of(dataset, labels_offset)
   if run.labels is not None:
     run_info.check_classes(
@@ -179,7 +183,10 @@ def _facts(config, checkpoint):
       dataset_name=name, dataset_dir=dataset_dir, moving_average_decay=decay,
       precision=run.precision, head=run.head,
       flip_average=bool(run.flip_average),
-      support_points=run.support_points or 0)
+      support_points=run.support_points or 0,
+      use_grayscale=config.choose('use_grayscale', run.use_grayscale),
+      quantize=run_info.choose_quantize(config.given.get('quantize'), run,
+                                        checkpoint))
 
 
 def _first_checkpoint(config):
@@ -210,9 +217,11 @@ def _bank(config, info, run, checkpoint):
   bank = None
   if run is None:
     reason = 'no run.json names its training data'
-  elif (run.model_name, run.image_size, run.preprocessing_name) != (
-      info.model_name, info.image_size, info.preprocessing_name):
-    reason = 'the run used another image size or preprocessing'
+  elif (run.model_name, run.image_size, run.preprocessing_name,
+        run.quantize) != (info.model_name, info.image_size,
+                          info.preprocessing_name, info.quantize):
+    reason = ('the run used another image size or preprocessing, or another '
+              '--quantize')
   else:
     bank, reason = detector.find_or_build_bank(
         run, checkpoint, info.dataset_name, info.dataset_dir,

@@ -66,6 +66,8 @@ class Export(NamedTuple):
   precision: Optional[str]
   # Of the run; None: the network's own classifier.
   head: Optional[layers_head.Head]
+  use_grayscale: bool
+  quantize: bool
   # {optional output: why the graph has it or not}.
   reasons: Dict[str, str]
   # {class: bytes of a JPEG}, for the page; None: --noexamples.
@@ -75,6 +77,7 @@ class Export(NamedTuple):
 def define_flags():
   """Defines slim's flags, with slim's defaults, and the new ones."""
   common_flags.define_model_flags(nets_factory.NETWORKS)
+  common_flags.define_quantize_flag()
   flags.DEFINE_bool(
       'is_training', False,
       'Build dropout and batch norm as in training; graph only.')
@@ -184,6 +187,9 @@ def export_from_flags(prefix):
   if run:
     _check_same_as_run('model_name', run.model_name)
     _check_same_as_run('labels_offset', run.labels_offset)
+    _check_same_as_run('use_grayscale', run.use_grayscale)
+  quantize = run_info.choose_quantize(
+      FLAGS.quantize if FLAGS['quantize'].present else None, run, prefix)
   labels, labels_offset = _labels_from_flags(run)
   size = FLAGS.image_size
   if size is None and FLAGS['default_image_size'].present:
@@ -198,8 +204,8 @@ def export_from_flags(prefix):
                        '--input_type=%s --batch_size=%s' %
                        (FLAGS.input_type, batch_size))
     batch_size = 1
-  bank, reasons['Known'] = _bank_from_flags(prefix, run, size,
-                                            preprocessing_name, decay)
+  bank, reasons['Known'] = _bank_from_flags(
+      prefix, run, (size, preprocessing_name, quantize), decay)
   return Export(
       model_name=run.model_name if run else FLAGS.model_name,
       labels=labels, labels_offset=labels_offset,
@@ -208,6 +214,8 @@ def export_from_flags(prefix):
       temperature=temperature, bank=bank,
       moving_average_decay=decay, precision=_precision_from_flags(run),
       head=run_info.head_of(run) if run else None,
+      use_grayscale=run.use_grayscale if run else FLAGS.use_grayscale,
+      quantize=quantize,
       reasons=reasons, examples=_examples_from_flags(run, labels, bank))
 
 
@@ -236,14 +244,13 @@ def _precision_from_flags(run):
       forward_pass.options_from_flags(FLAGS)).precision
 
 
-def _bank_from_flags(prefix, run, image_size, preprocessing_name, decay):
+def _bank_from_flags(prefix, run, facts, decay):
   """Returns the Bank that the graphs compare with, or None; and the reason.
 
   Args:
     prefix: checkpoint or None.
     run: RunInfo or None.
-    image_size: side of the graphs' input in pixels.
-    preprocessing_name: key of preprocessing_factory, for the graphs.
+    facts: image size in pixels, preprocessing and quantize of the graphs.
     decay: decay of the moving averages that are used, None without.
 
   Raises:
@@ -255,10 +262,10 @@ def _bank_from_flags(prefix, run, image_size, preprocessing_name, decay):
   if run is None:
     reason = ('no run.json names its training data' if FLAGS.checkpoint_path
               else 'a graph without weights cannot detect anything')
-  elif (image_size, preprocessing_name) != (run.image_size,
-                                            run.preprocessing_name):
-    reason = ('the run was trained with %d pixels and preprocessing %s' %
-              (run.image_size, run.preprocessing_name))
+  elif facts != (run.image_size, run.preprocessing_name, run.quantize):
+    reason = ('the run was trained with %d pixels and preprocessing %s, and '
+              '--quantize=%s' %
+              (run.image_size, run.preprocessing_name, run.quantize))
   else:
     # The flags may give the current folder of the data set.
     bank, reason = detector.find_or_build_bank(

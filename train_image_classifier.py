@@ -95,6 +95,11 @@ def _define_run_flags():
       'decay of the network with --checkpoint_path, %g without.' %
       training_graph.SCRATCH_BATCH_NORM_DECAY,
       lower_bound=0.0, upper_bound=1.0)
+  flags.DEFINE_integer(
+      'quantize_delay', -1,
+      'Global step from which training simulates 8-bit arithmetic, in all '
+      'layers; evaluation and exports then do too. Negative: never. TensorFlow '
+      '1.15 only.')
 
 
 def _define_photo_and_label_flags():

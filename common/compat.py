@@ -18,7 +18,7 @@ import os
 import sys
 import types
 import warnings
-from typing import Iterator
+from typing import Iterator, Optional
 
 # 2: errors only, because 1.15 warns about each CUDA library that it does not
 # find. 3: not even errors, because without a graphics card's driver it reports
@@ -123,13 +123,15 @@ _NOTES_DROPPED = (
     'Scale of 0 disables regularizer',
     # With the stack of the operation. The error itself is raised right after.
     'Error reported to Coordinator',
+    # tf.contrib.quantize says this about each layer with batch norm.
+    'Skipping quant after',
     # For each SavedModel. The path is that before the final rename.
     'No assets to ',
     'SavedModel written to',
 )
 
-__all__ = ['CHECKPOINT_ERRORS', 'TFLiteError', 'setup_logging', 'slim', 'tf',
-           'tflite_tools']
+__all__ = ['CHECKPOINT_ERRORS', 'TFLiteError', 'contrib_quantize',
+           'setup_logging', 'slim', 'tf', 'tflite_tools']
 
 # Exceptions for a damaged checkpoint. For a file that is too short, TensorFlow
 # 2 raises one of Python's own.
@@ -164,6 +166,15 @@ def tflite_tools() -> Iterator[types.ModuleType]:
     raise TFLiteError(str(error))
   finally:
     os.environ['PATH'] = path
+
+
+def contrib_quantize() -> Optional[types.ModuleType]:
+  """Returns tf.contrib.quantize; None: TensorFlow 2 does not have it."""
+  try:  # Takes seconds to load.
+    from tensorflow.contrib import quantize
+  except ImportError:
+    return None
+  return quantize
 
 
 def setup_logging(verbosity: str = 'INFO') -> None:

@@ -181,6 +181,19 @@ def define_model_flags(known: Iterable[str]) -> None:
   flags.DEFINE_string(
       'preprocessing_name', None,
       "Name of the preprocessing. None: the network's own.")
+  flags.DEFINE_bool(
+      'use_grayscale', False,
+      'Convert photos to grey: the input of the network has one channel. '
+      'Evaluation and exports take it from run.json.')
+
+
+def define_quantize_flag() -> None:
+  """Defines whether 8-bit arithmetic is simulated."""
+  flags.DEFINE_bool(
+      'quantize', False,
+      'Simulate 8-bit arithmetic in the graph, with the ranges that training '
+      'with --quantize_delay has learned. Default: as in run.json. TensorFlow '
+      '1.15 only.')
 
 
 def define_which_checkpoint_flag(choices: Sequence[str]) -> None:

@@ -101,7 +101,7 @@ def build_graph(dataset: Any, info: run_info.RunInfo, batch_size: int,
   Returns:
     An EvaluationGraph.
   """
-  network = nets_factory.get_network(info.model_name)
+  network = nets_factory.get_network(info.model_name, info.use_grayscale)
   batches = input_pipeline.evaluation_batches(
       dataset,
       preprocessing_factory.get_preprocessing(

@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from common.errors import unknown_name
 from compat import slim, tf
-from nets import layers_head
+from nets import layers_head, quantization
 from nets.network_types import image_size
 from nets.networks import (
   NETWORKS,
@@ -27,27 +27,30 @@ networks_map = {name: row.function for name, row in NETWORKS.items()}
 arg_scopes_map = {name: row.arg_scope for name, row in NETWORKS.items()}
 
 
-def get_network(name: str) -> Network:
+def get_network(name: str, use_grayscale: bool = False) -> Network:
   """Returns the row of a network.
 
   Args:
     name: name of the network, as in 'inception_v4'.
+    use_grayscale: whether its photos are grey.
 
   Returns:
-    Its Network row.
+    Its Network row; with one channel if use_grayscale.
 
   Raises:
     ValueError: no network has this name.
   """
   if name not in NETWORKS:
     raise unknown_name('network', name, NETWORKS)
-  return NETWORKS[name]
+  row = NETWORKS[name]
+  return row._replace(channels=1) if use_grayscale else row
 
 
 def get_network_fn(name: str, num_classes: Optional[int],
                    weight_decay: float = 0.0,
                    is_training: bool = False,
-                   head: Optional[layers_head.Head] = None) -> Callable:
+                   head: Optional[layers_head.Head] = None,
+                   quantize: bool = False) -> Callable:
   """Returns a function that builds a network under its own arg scope.
 
   Args:
@@ -58,11 +61,13 @@ def get_network_fn(name: str, num_classes: Optional[int],
     head: the head whose logits are returned; None: the network's own. With one,
       the end points have layers_head.FEATURES too, and 'Logits' and
       'Predictions' are those of the head.
+    quantize: whether the default graph is rewritten afterwards, for evaluation
+      with simulated 8-bit arithmetic.
 
   Returns:
     `network_fn(images, **kwargs)` that returns `(logits, end_points)`; further
     arguments go to the network's function. `network_fn.default_image_size` is
-    in pixels.
+    in pixels. It raises an InputError if this engine cannot quantize.
 
   Raises:
     ValueError: no network has this name.
@@ -77,9 +82,12 @@ def get_network_fn(name: str, num_classes: Optional[int],
       build = functools.partial(row.function, num_classes=num_classes,
                                 is_training=is_training, **kwargs)
       logits, end_points = build(images)
-      if head is None:
-        return logits, end_points
-      return _add_head(head, num_classes, row, build, images, end_points)
+      if head is not None:
+        logits, end_points = _add_head(head, num_classes, row, build, images,
+                                       end_points)
+      if quantize:
+        quantization.rewrite_for_evaluation()
+      return logits, end_points
 
   return network_fn
 

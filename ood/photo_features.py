@@ -110,7 +110,7 @@ def _rest_of_network(run, names):
     that evaluation does not need), and a dict of the outputs `values` and
     `logits`. None if the outputs also need the images.
   """
-  network = nets_factory.get_network(run.model_name)
+  network = nets_factory.get_network(run.model_name, run.use_grayscale)
   images = tf.placeholder(tf.float32, [
       None, run.image_size, run.image_size, network.channels])
   logits, end_points = run_info.network_fn(run)(images)

@@ -3,7 +3,7 @@
 These are the functions of TensorFlow's adjust_* kernels, without the conversion
 to HSV and back and in whole-plane operations, which vectorise: saturation takes
 a third of the kernel's time. Planes are a list of red, green and blue, each
-`[pixels]` float32.
+`[pixels]` float32; or of grey alone, which has no saturation and no hue.
 """
 
 from functools import reduce
@@ -16,15 +16,16 @@ _TINY = 1e-30
 
 
 def to_planes(image: tf.Tensor) -> List[tf.Tensor]:
-  """Returns the planes of a `[height, width, 3]` image."""
+  """Returns the planes of a `[height, width, channels]` image."""
   # Faster than transposing; in to_image, transposing is faster.
-  return tf.unstack(tf.reshape(image, [-1, 3]), axis=1)
+  return tf.unstack(tf.reshape(image, [-1, image.shape.as_list()[2]]), axis=1)
 
 
 def to_image(planes: Sequence[tf.Tensor], height: Union[int, tf.Tensor],
              width: Union[int, tf.Tensor]) -> tf.Tensor:
-  """Returns planes as a `[height, width, 3]` image."""
-  return tf.reshape(tf.transpose(tf.stack(planes)), [height, width, 3])
+  """Returns planes as a `[height, width, channels]` image."""
+  return tf.reshape(tf.transpose(tf.stack(planes)),
+                    [height, width, len(planes)])
 
 
 def brightness(planes: Sequence[tf.Tensor],
@@ -57,6 +58,8 @@ def saturation(planes: Sequence[tf.Tensor],
 def hue(planes: Sequence[tf.Tensor],
         delta: Union[float, tf.Tensor]) -> List[tf.Tensor]:
   """Rotates the hue by delta, where 1 is a whole turn."""
+  if len(planes) == 1:
+    return list(planes)
   high, spread = _high_and_spread(planes)
   red, green, blue = planes
   reddest, greenest = tf.equal(high, red), tf.equal(high, green)

@@ -92,7 +92,7 @@ def distort_color(image: tf.Tensor, color_ordering: int = 0,
   """Changes the colours of a photo at random.
 
   Args:
-    image: `[height, width, 3]` float32 in [0, 1].
+    image: `[height, width, channels]` float32 in [0, 1].
     color_ordering: which of the four orders of the changes to use, 0 to 3.
     fast_mode: whether to change only brightness and saturation, which leaves
       two orders: 0, and the others. Otherwise hue and contrast change too.
@@ -100,7 +100,7 @@ def distort_color(image: tf.Tensor, color_ordering: int = 0,
     draws: the Draws to use; None: a new one.
 
   Returns:
-    `[height, width, 3]` float32 in [0, 1].
+    `[height, width, channels]` float32 in [0, 1].
 
   Raises:
     ValueError: `color_ordering` is not in 0 to 3.
@@ -211,8 +211,8 @@ def preprocess_for_train(image: tf.Tensor, height: int, width: int,
   """Distorts a photo for training.
 
   Args:
-    image: `[h, w, 3]`: uint8 or another integer type over its whole range, or
-      float32 in [0, 1].
+    image: `[h, w, channels]`: uint8 or another integer type over its whole
+      range, or float32 in [0, 1].
     height: height of the result, in pixels.
     width: width of the result, in pixels.
     bbox: `[1, boxes, 4]` float32 in [0, 1]: objects as ymin, xmin, ymax, xmax;
@@ -228,7 +228,7 @@ def preprocess_for_train(image: tf.Tensor, height: int, width: int,
     min_crop_area: smallest fraction of the photo that the box covers.
 
   Returns:
-    `[height, width, 3]` float32 in [-1, 1].
+    `[height, width, channels]` float32 in [-1, 1].
   """
   with tf.name_scope(scope, 'distort_image', [image]):
     draws = Draws(seed)
@@ -246,7 +246,6 @@ def preprocess_for_train(image: tf.Tensor, height: int, width: int,
     image = apply_with_random_selector(
         image, lambda x, case: distort_color(x, case, fast_mode, draws=draws),
         1 if fast_mode else len(_ORDERS), draws)
-    image.set_shape([height, width, 3])
     if add_image_summaries:
       tf.summary.image('final_distorted_image', tf.expand_dims(image, 0))
     return _center_values(image)
@@ -261,8 +260,8 @@ def preprocess_for_eval(image: tf.Tensor, height: Optional[int],
   """Crops the middle of a photo for evaluation and resizes it.
 
   Args:
-    image: `[h, w, 3]`: uint8 or another integer type over its whole range, or
-      float32 in [0, 1].
+    image: `[h, w, channels]`: uint8 or another integer type over its whole
+      range, or float32 in [0, 1].
     height: height of the result, in pixels; None (with `width`): not resized.
     width: width of the result, in pixels.
     central_fraction: fraction of each side that is kept; None: all.
@@ -272,7 +271,7 @@ def preprocess_for_eval(image: tf.Tensor, height: Optional[int],
       middle.
 
   Returns:
-    `[height, width, 3]` float32 in [-1, 1].
+    `[height, width, channels]` float32 in [-1, 1].
   """
   with tf.name_scope(scope, 'eval_image', [image]):
     if window is None:
@@ -299,7 +298,7 @@ def preprocess_image(image: tf.Tensor, height: int, width: int,
   """Converts a photo to the input of a network.
 
   Args:
-    image: `[h, w, 3]`, as for `preprocess_for_train`.
+    image: `[h, w, channels]`, as for `preprocess_for_train`.
     height: height of the result, in pixels.
     width: width of the result, in pixels.
     is_training: whether to distort it for training.
@@ -312,7 +311,7 @@ def preprocess_image(image: tf.Tensor, height: int, width: int,
     window: as for `preprocess_for_eval`; only for evaluation.
 
   Returns:
-    `[height, width, 3]` float32 in [-1, 1].
+    `[height, width, channels]` float32 in [-1, 1].
   """
   if is_training:
     return preprocess_for_train(image, height, width, bbox, fast_mode,
@@ -333,6 +332,7 @@ def _resize(image, height, width, fast_mode, draws):
   # Resized before the cast to float32: the photo may have many times as many
   # pixels as the result.
   scale = 1.0 if image.dtype.is_floating else 1.0 / image.dtype.max
+  channels = image.shape.as_list()[2] or 3
 
   def resize(image, case):
     image = tf.image.resize_images(image, [height, width],
@@ -341,7 +341,7 @@ def _resize(image, height, width, fast_mode, draws):
 
   image = apply_with_random_selector(
       image, resize, 1 if fast_mode else len(_RESIZE_METHODS), draws)
-  image.set_shape([height, width, 3])
+  image.set_shape([height, width, channels])
   return image
 
 

@@ -33,6 +33,8 @@ class Scaling(NamedTuple):
   deviation: Optional[float]
   # Least shorter side of the resized photo, in pixels.
   least_side: int = 0
+  # Mean of grey photos; None: as of each channel.
+  grey_mean: Optional[Tuple[float]] = None
 
 
 # Top, left, height and width, in pixels of a photo.
@@ -78,12 +80,13 @@ FAMILIES = {
         inception_preprocessing.seen_window),
     'lenet': Family(
         lenet_preprocessing.preprocess_image,
-        Scaling('the middle, in grey', (128.0,), 128.0)),
+        Scaling('the middle', (128.0,), 128.0)),
     'vgg': Family(
         vgg_preprocessing.preprocess_image,
         Scaling('the middle, the shorter side made %(side)d pixels before',
                 vgg_preprocessing.MEANS, 1.0,
-                vgg_preprocessing.RESIZE_SIDE_MIN),
+                vgg_preprocessing.RESIZE_SIDE_MIN,
+                vgg_preprocessing.GREY_MEAN),
         seen=vgg_preprocessing.seen_window),
 }
 
@@ -124,21 +127,22 @@ def seen_window(name: str, height: int, width: int, size: int) -> Window:
   return FAMILIES[family_of(name)].seen(height, width, size)
 
 
-def get_preprocessing(name: str, is_training: bool,
+def get_preprocessing(name: str, is_training: bool = False,
                       height: Optional[int] = None, width: Optional[int] = None,
                       fast_mode: Optional[bool] = None,
-                      min_crop_area: Optional[float] = None) -> Callable:
+                      min_crop_area: Optional[float] = None,
+                      use_grayscale: bool = False) -> Callable:
   """Returns the preprocessing of a family or a network.
 
   Args:
     name: 'cifarnet', 'inception', 'lenet', 'vgg' or the name of a network.
     is_training: whether images are distorted for training.
-    height: height of the result, in pixels; None: given with each call.
-    width: width of the result, in pixels; None: given with each call.
+    height, width: of the result, in pixels; None: given with each call.
     fast_mode: for the Inception family only, whether to omit the more expensive
       distortions of training; None: the family's default.
     min_crop_area: for the Inception family only, smallest fraction of the photo
       that the random crop of training covers; None: the family's default.
+    use_grayscale: whether colour images become grey first: `[h, w, 1]`.
 
   Returns:
     `preprocessing_fn(image, output_height=None, output_width=None, **kwargs)`
@@ -172,8 +176,9 @@ def get_preprocessing(name: str, is_training: bool,
     if None in size:
       raise InputError('preprocessing %r needs a height and a width in pixels, '
                        'got %r and %r' % ((name,) + size))
-    return family.preprocess_image(image, *size, is_training=is_training,
-                                   **dict(options, **kwargs))
+    return family.preprocess_image(
+        _to_grey(image) if use_grayscale else image, *size,
+        is_training=is_training, **dict(options, **kwargs))
 
   preprocessing_fn.random_window = None
   preprocessing_fn.middle_window = None if is_training else family.middle_window
@@ -183,3 +188,12 @@ def get_preprocessing(name: str, is_training: bool,
                                  for key in family.window_options
                                  if key in options})
   return preprocessing_fn
+
+
+def _to_grey(image):
+  """Returns an image as `[h, w, 1]` of the same type and range."""
+  if image.shape.as_list()[2] == 1:
+    return image
+  grey = tf.image.rgb_to_grayscale(tf.to_float(image))
+  return grey if image.dtype.is_floating else tf.cast(tf.rint(grey),
+                                                      image.dtype)

@@ -16,6 +16,8 @@ from preprocessing.draws import Draws
 MEANS = (123.68, 116.78, 103.94)
 # The names that slim has.
 _R_MEAN, _G_MEAN, _B_MEAN = MEANS
+# Of grey photos: that colour, by the weights of tf.image.rgb_to_grayscale.
+GREY_MEAN = (0.2989 * _R_MEAN + 0.587 * _G_MEAN + 0.114 * _B_MEAN,)
 
 # Length of the shorter side before the crop, in pixels.
 RESIZE_SIDE_MIN = 256
@@ -35,7 +37,7 @@ def preprocess_for_train(image: tf.Tensor, output_height: int,
   """Resizes, crops and flips a photo at random.
 
   Args:
-    image: `[h, w, 3]` tensor in [0, 255].
+    image: `[h, w, channels]` tensor in [0, 255].
     output_height: height of the result, in pixels.
     output_width: width of the result, in pixels.
     resize_side_min: least length of the shorter side, in pixels. If the result
@@ -45,7 +47,7 @@ def preprocess_for_train(image: tf.Tensor, output_height: int,
       each time.
 
   Returns:
-    `[output_height, output_width, 3]` float32: [0, 255] minus MEANS.
+    `[output_height, output_width, channels]` float32: [0, 255] minus MEANS.
 
   Raises:
     ValueError: `resize_side_min` is above `resize_side_max`.
@@ -60,7 +62,7 @@ def preprocess_for_train(image: tf.Tensor, output_height: int,
   top = draws.integer(size[0] - output_height + 1)
   left = draws.integer(size[1] - output_width + 1)
   image = _resize_and_crop(image, size, top, left, output_height, output_width)
-  return draws.flip(image) - MEANS
+  return draws.flip(image) - _means(image)
 
 
 def preprocess_for_eval(image: tf.Tensor, output_height: int, output_width: int,
@@ -68,19 +70,19 @@ def preprocess_for_eval(image: tf.Tensor, output_height: int, output_width: int,
   """Resizes a photo and crops its middle.
 
   Args:
-    image: `[h, w, 3]` tensor in [0, 255].
+    image: `[h, w, channels]` tensor in [0, 255].
     output_height: height of the result, in pixels.
     output_width: width of the result, in pixels.
     resize_side: length of the shorter side before the crop, in pixels. If the
       result is larger than that, its larger side is the length.
 
   Returns:
-    `[output_height, output_width, 3]` float32: [0, 255] minus MEANS.
+    `[output_height, output_width, channels]` float32: [0, 255] minus MEANS.
   """
   size = _scaled_size(image, max(resize_side, output_height, output_width))
   top, left = tf.unstack((size - [output_height, output_width]) // 2)
   return _resize_and_crop(image, size, top, left, output_height,
-                          output_width) - MEANS
+                          output_width) - _means(image)
 
 
 def preprocess_image(image: tf.Tensor, output_height: int, output_width: int,
@@ -91,7 +93,7 @@ def preprocess_image(image: tf.Tensor, output_height: int, output_width: int,
   """Converts a photo to the input of a network.
 
   Args:
-    image: `[h, w, 3]` tensor in [0, 255].
+    image: `[h, w, channels]` tensor in [0, 255].
     output_height: height of the result, in pixels.
     output_width: width of the result, in pixels.
     is_training: whether to distort it for training.
@@ -101,7 +103,7 @@ def preprocess_image(image: tf.Tensor, output_height: int, output_width: int,
     seed: as for `preprocess_for_train`; only for training.
 
   Returns:
-    `[output_height, output_width, 3]` float32: [0, 255] minus MEANS.
+    `[output_height, output_width, channels]` float32: [0, 255] minus MEANS.
 
   Raises:
     ValueError: for training, `resize_side_min` is above `resize_side_max`.
@@ -122,11 +124,15 @@ def seen_window(height: int, width: int,
   return top, left, size / scale, size / scale
 
 
+def _means(image):
+  return GREY_MEAN if image.shape.as_list()[2] == 1 else MEANS
+
+
 def _scaled_size(image, side):
   """Returns the size of an image whose shorter side is scaled to `side`.
 
   Args:
-    image: `[h, w, 3]` tensor.
+    image: `[h, w, channels]` tensor.
     side: length in pixels, a number or a scalar int32 tensor.
 
   Returns:
@@ -141,7 +147,7 @@ def _resize_and_crop(image, size, top, left, height, width):
   """Resizes an image bilinearly and crops the result.
 
   Args:
-    image: `[h, w, 3]` tensor.
+    image: `[h, w, channels]` tensor.
     size: `[2]` int32: height and width of the resized image, in pixels.
     top: first row of the part, scalar int32.
     left: first column of the part, scalar int32.
@@ -149,12 +155,12 @@ def _resize_and_crop(image, size, top, left, height, width):
     width: width of the part, in pixels.
 
   Returns:
-    `[height, width, 3]` float32, in the range of `image`.
+    `[height, width, channels]` float32, in the range of `image`.
   """
   def crop_after():
     # Without a cast beforehand: the kernel casts the pixels that it reads.
     resized = tf.image.resize_images(image, size)
-    return tf.slice(resized, tf.stack([top, left, 0]), [height, width, 3])
+    return tf.slice(resized, tf.stack([top, left, 0]), [height, width, -1])
 
   def crop_before():
     shape = tf.shape(image)
@@ -164,5 +170,5 @@ def _resize_and_crop(image, size, top, left, height, width):
 
   is_thin = tf.reduce_max(size) > MAX_ASPECT * tf.reduce_min(size)
   result = tf.cond(is_thin, crop_before, crop_after)
-  result.set_shape([height, width, 3])
+  result.set_shape([height, width, image.shape.as_list()[2] or 3])
   return result

@@ -343,8 +343,31 @@ def check_fits(prefix: str, mapping: Dict[str, tf.Variable],
                 for name, variable in sorted(mapping.items())
                 if shapes[name] != variable.shape.as_list()]
   if mismatched:
-    raise InputError('%s has different shapes: %s; %s' %
-                     (prefix, name_some(mismatched), advice))
+    raise InputError('%s has different shapes: %s; %s' % (
+        prefix, name_some(mismatched),
+        colour_advice(shapes, mapping) or advice))
+
+
+def colour_advice(shapes: Dict[str, List[int]],
+                  mapping: Dict[str, tf.Variable]) -> Optional[str]:
+  """Returns what to do if only one of checkpoint and network is of grey photos.
+
+  Args:
+    shapes: {name: shape} of the variables of the checkpoint.
+    mapping: {name in the checkpoint: variable}; the checkpoint has all of them.
+
+  Returns:
+    The advice; None if both have as many channels.
+  """
+  for name, variable in mapping.items():
+    # The kernel of the first layer: only photos have one or three channels.
+    channels = shapes[name][2:3], variable.shape.as_list()[2:3]
+    if channels == ([3], [1]):
+      return ('its network takes colour photos: omit --use_grayscale, or train '
+              'from scratch')
+    if channels == ([1], [3]):
+      return 'its network takes grey photos: give --use_grayscale'
+  return None
 
 
 def digest(checkpoint: str) -> str:

@@ -53,6 +53,10 @@ class RunInfo(NamedTuple):
   # Other fields of its layers_head.Head.
   flip_average: bool = False
   support_points: int = 0
+  # Whether photos are converted to grey.
+  use_grayscale: bool = False
+  # Whether it simulates 8-bit arithmetic.
+  quantize: bool = False
 
 
 def network_fn(info: RunInfo, weight_decay: float = 0.0,
@@ -66,7 +70,28 @@ def network_fn(info: RunInfo, weight_decay: float = 0.0,
   """
   return nets_factory.get_network_fn(
       info.model_name, num_classes=len(info.labels), weight_decay=weight_decay,
-      is_training=is_training, head=head_of(info))
+      is_training=is_training, head=head_of(info),
+      quantize=info.quantize and not is_training)
+
+
+def choose_quantize(quantize: Optional[bool], info: Optional[RunInfo],
+                    prefix: Optional[str]) -> bool:
+  """Returns whether the network of a checkpoint simulates 8-bit arithmetic.
+
+  Args:
+    quantize: value of --quantize; None: it is not given.
+    info: RunInfo of the checkpoint's run, or None.
+    prefix: path of the checkpoint, or None.
+
+  Raises:
+    InputError: --quantize is given, but the run was trained without it.
+  """
+  trained = None if info is None else info.quantize
+  if quantize and trained is False:
+    raise InputError(
+        '--quantize: the run of %s was trained without --quantize_delay and '
+        'has no ranges of activations; omit the flag' % prefix)
+  return bool(trained if quantize is None else quantize)
 
 
 def head_of(info: RunInfo) -> Optional[layers_head.Head]:

@@ -74,7 +74,7 @@ def run_from_flags(prefix: str) -> run_info.RunInfo:
   run = run_info.load(os.path.dirname(prefix))
   if run is None:
     run = _published_from_flags(prefix)
-  for name in ('model_name', 'labels_offset'):
+  for name in ('model_name', 'labels_offset', 'use_grayscale'):
     trained = getattr(run, name)
     if FLAGS[name].present and FLAGS[name].value != trained:
       raise InputError('--%s=%s, but the run in %s was trained with %s' %
@@ -102,7 +102,8 @@ def _published_from_flags(prefix: str) -> run_info.RunInfo:
                      (offset, len(names)))
   return run_info.RunInfo(
       FLAGS.model_name, names[offset:], offset, network.image_size,
-      network.preprocessing, FLAGS.dataset_name, FLAGS.dataset_dir, None)
+      network.preprocessing, FLAGS.dataset_name, FLAGS.dataset_dir, None,
+      use_grayscale=FLAGS.use_grayscale)
 
 
 def main(_: List[str]) -> None:
@@ -122,7 +123,7 @@ def main(_: List[str]) -> None:
     built = inference_graph.build(
         run.model_name, run.labels, run.image_size, run.preprocessing_name,
         batch_size=1, labels_offset=run.labels_offset,
-        head=run_info.head_of(run))
+        head=run_info.head_of(run), use_grayscale=run.use_grayscale)
     graph_def = inference_graph.freeze(built, prefix, decay)
   content = tflite.convert(graph_def)
   info = graph_info.require(graph_def)

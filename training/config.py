@@ -36,6 +36,7 @@ class OptimizerConfig(NamedTuple):
   num_epochs_per_decay: float  # Epochs after which the learning rate decays.
   learning_rate_decay_steps: Optional[int]  # In steps; None: by these epochs.
   warmup_steps: int  # Steps of linear warm-up; 0: none.
+  warmup_epochs: float  # Epochs of it; 0: none.
 
 
 class ReplicaConfig(NamedTuple):
@@ -83,6 +84,7 @@ class TrainConfig(NamedTuple):
   train_dir: str  # Folder of checkpoints and event files.
   model_name: str  # Name of the network.
   preprocessing_name: Optional[str]  # None: the network's own.
+  use_grayscale: bool  # Whether photos are converted to grey.
   train_image_size: Optional[int]  # Side in pixels; None: the network's own.
   dataset_name: str  # Name of the converted data set.
   dataset_split_name: str  # Split that is trained on.
@@ -105,6 +107,7 @@ class TrainConfig(NamedTuple):
   mixup_alpha: float  # Of the Beta distribution; 0: no mixing.
   moving_average_decay: Optional[float]  # None: no averages are kept.
   batch_norm_decay: Optional[float]  # None: graph.py decides.
+  quantize_delay: int  # Step at which quantization begins; < 0: none.
   train_frozen_batch_norm: bool  # Frozen batch norm is in training mode.
   head: str  # One of start.HEADS.
   flip_average: bool  # Whether features are averaged over the mirror image.

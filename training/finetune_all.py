@@ -128,8 +128,8 @@ def decaying(optimizer: OptimizerConfig, learning_rate: float,
       learning_rate_decay_steps=number_of_steps,
       end_learning_rate=0.0,
       # Adam's first steps are full-size, however small the gradients are.
-      warmup_steps=(optimizer.warmup_steps or
-                    number_of_steps // _WARM_UP_PART))
+      warmup_steps=optimizer.warmup_steps or (
+          0 if optimizer.warmup_epochs else number_of_steps // _WARM_UP_PART))
 
 
 def init_fn(run: start.Run, beginning: Beginning,

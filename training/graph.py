@@ -6,7 +6,7 @@ from common.errors import InputError
 from compat import slim, tf
 from datasets import input_pipeline
 from deployment import all_reduce, model_deploy, sync_optimizer
-from nets import frozen_backbone, nets_factory
+from nets import frozen_backbone, nets_factory, quantization
 from nets.batch_norm import batch_norm
 from preprocessing import preprocessing_factory
 from runs import run_info
@@ -96,6 +96,8 @@ def build(config: TrainConfig, dataset: slim.dataset.Dataset,
   with slim.arg_scope([batch_norm], **policy), (
       conv_gradients.fast_full_windows(tf.get_default_graph())):
     clones = model_deploy.create_clones(devices, clone_fn)
+  if info.quantize:
+    quantization.rewrite_for_training(config.quantize_delay)
   summaries = set(tf.get_collection(tf.GraphKeys.SUMMARIES))
   variables = warm_start.variables_to_train(trainable_scopes)
   with tf.device(devices.optimizer_device()):

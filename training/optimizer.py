@@ -113,6 +113,13 @@ def _define_learning_rate_flags():
       'warmup_steps', 0,
       'Steps of linear warm-up of the learning rate at the start of a run. 0: '
       'no warm-up.', lower_bound=0)
+  flags.DEFINE_float(
+      'warmup_epochs', 0.0,
+      'Epochs of linear warm-up from 0, as in slim, until the learning rate is '
+      'the scheduled one. Epochs are counted as by --num_epochs_per_decay. A '
+      'head that is fitted exactly (--head) has no learning rate. 0: no '
+      'warm-up.',
+      lower_bound=0.0)
 
 
 def make_learning_rate(config: OptimizerConfig, num_samples: int,
@@ -132,13 +139,21 @@ def make_learning_rate(config: OptimizerConfig, num_samples: int,
     Scalar float32 tensor.
 
   Raises:
-    InputError: cosine decay without a number of steps.
+    InputError: cosine decay without a number of steps, or two warm-ups.
   """
   if config.learning_rate_decay_type == 'cosine':
     rate = _cosine_learning_rate(config, global_step, number_of_steps)
   else:
     rate = _decayed_learning_rate(config, num_samples, photos_per_step,
                                   global_step)
+  if config.warmup_steps and config.warmup_epochs:
+    raise InputError('--warmup_steps=%d and --warmup_epochs=%g: give one of '
+                     'them' % (config.warmup_steps, config.warmup_epochs))
+  if config.warmup_epochs:
+    steps = config.warmup_epochs * num_samples / photos_per_step
+    rate = tf.minimum(
+        rate, config.learning_rate * tf.cast(global_step, tf.float32) / steps,
+        name='warm_learning_rate')
   if config.warmup_steps:
     # + 1: the first step has a learning rate too.
     done = (tf.cast(global_step, tf.float32) + 1.0) / config.warmup_steps

@@ -8,7 +8,7 @@ from typing import Dict, List, NamedTuple, Optional
 from common import files
 from common.errors import InputError
 from compat import slim, tf
-from nets import layers_head, nets_factory
+from nets import layers_head, nets_factory, quantization
 from preprocessing import preprocessing_factory
 from runs import checkpoints, feature_cache, run_info
 from runtime import forward_pass
@@ -55,11 +55,31 @@ def make_run(config: TrainConfig, datasets: Dict[str, slim.dataset.Dataset],
   Raises:
     InputError: a flag is wrong, or the train directory holds another run.
   """
-  network = nets_factory.get_network(config.model_name)
+  network = nets_factory.get_network(config.model_name, config.use_grayscale)
   info = _run_info(config, datasets['train'], network, session_config)
   exclude, train = _scopes(config.checkpoint, network, info.head)
+  if info.quantize:
+    _check_quantize(config, train)
   return Run(config, datasets, info, network, exclude, train, is_chief,
              session_config)
+
+
+def _check_quantize(config, trainable_scopes):
+  """Checks that a run can be trained with simulated 8-bit arithmetic."""
+  replicas = config.replicas
+  reasons = [name for name, is_given in (
+      ('--cache_features', config.cache_features),
+      ('frozen layers', trainable_scopes),
+      ('--finetune_all_steps', config.finetune_all_steps),
+      ('--train_last_blocks', config.train_last_blocks),
+      ('several clones, workers or parameter servers',
+       replicas.num_clones > 1 or replicas.worker_replicas > 1 or
+       replicas.num_ps_tasks)) if is_given]
+  if reasons:
+    raise InputError(
+        '--quantize_delay=%d trains all layers on photos, in one process; it '
+        'cannot be used with %s' % (config.quantize_delay, ', '.join(reasons)))
+  quantization.library()
 
 
 def _scopes(config, network, head=None):
@@ -96,6 +116,8 @@ def _run_info(config, dataset, network, session_config):
       moving_average_decay=config.moving_average_decay,
       checkpoint_path=config.checkpoint.checkpoint_path or None,
       precision=_precision(config, forward_options(config, session_config)),
+      use_grayscale=config.use_grayscale,
+      quantize=config.quantize_delay >= 0,
       **_head_fields(config, dataset))
   preprocessing_factory.get_preprocessing(info.preprocessing_name, True)
   old = run_info.load(config.train_dir)
@@ -200,6 +222,7 @@ def _check_same_run(train_dir, old, info):
                       ('labels_offset', 'labels_offset'),
                       ('image_size', 'train_image_size'),
                       ('preprocessing_name', 'preprocessing_name'),
+                      ('use_grayscale', 'use_grayscale'),
                       ('head', 'head'), ('flip_average', 'flip_average')):
     before, now = getattr(old, field), getattr(info, field)
     if field == 'head':
@@ -209,6 +232,11 @@ def _check_same_run(train_dir, old, info):
           '%s holds a run with --%s=%s, now it is %s; give another '
           '--train_dir, or the flags of that run' %
           (train_dir, flag, before, now))
+  if old.quantize != info.quantize:
+    raise InputError(
+        '%s holds a run %s --quantize_delay: train as before, or in another '
+        '--train_dir, which can start from --checkpoint_path=%s' %
+        (train_dir, 'with' if old.quantize else 'without', train_dir))
   if old.moving_average_decay and not info.moving_average_decay:
     raise InputError(
         '%s holds a run with --moving_average_decay=%g: give it again, or '

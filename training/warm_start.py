@@ -122,7 +122,8 @@ def _check_shapes(prefix, shapes, variables, exclude_hint):
   else:
     reason = "is --model_name the checkpoint's network?"
   raise InputError('%s has different shapes: %s; %s' %
-                   (prefix, name_some(details), reason))
+                   (prefix, name_some(details),
+                    checkpoints.colour_advice(shapes, variables) or reason))
 
 
 def _check_scopes(flag, scopes, variables):

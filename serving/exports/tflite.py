@@ -123,11 +123,15 @@ def describe_input(info: graph_info.GraphInfo) -> str:
   """
   family = preprocessing_factory.family_of(info.preprocessing_name)
   scaling = preprocessing_factory.FAMILIES[family].scaling
-  if scaling.mean is None:
+  part, mean = scaling.part, scaling.mean
+  if info.channels == 1:
+    part += ', in grey'
+    mean = scaling.grey_mean or mean and mean[:1]
+  if mean is None:
     values = "(value - the image's mean) / the image's standard deviation"
-  elif len(set(scaling.mean)) == 1 and scaling.deviation is not None:
-    values = '(value - %g) / %g' % (scaling.mean[0], scaling.deviation)
+  elif len(set(mean)) == 1 and scaling.deviation is not None:
+    values = '(value - %g) / %g' % (mean[0], scaling.deviation)
   else:
-    values = 'value - %g, %g, %g of red, green, blue' % scaling.mean
+    values = 'value - %g, %g, %g of red, green, blue' % mean
   side = max(scaling.least_side, info.image_size)
-  return 'of the upright photo %s; %s' % (scaling.part % {'side': side}, values)
+  return 'of the upright photo %s; %s' % (part % {'side': side}, values)

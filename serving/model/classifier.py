@@ -204,6 +204,9 @@ class Classifier:
                        prefix)
     labels = labels or _checkpoint_labels(prefix, model_name)
     bank = None
+    facts: Dict[str, Any] = {} if run is None else dict(
+        precision=run.precision, head=run_info.head_of(run),
+        use_grayscale=run.use_grayscale, quantize=run.quantize)
     if run and (image_size, preprocessing_name) == (
         run.image_size, run.preprocessing_name):
       bank = reference_bank.load(
@@ -211,9 +214,7 @@ class Classifier:
     with tf.Graph().as_default():
       info = inference_graph.build(model_name, labels, image_size,
                                    preprocessing_name, input_kind='encoded',
-                                   temperature=temperature, bank=bank,
-                                   precision=run.precision if run else None,
-                                   head=run_info.head_of(run) if run else None)
+                                   temperature=temperature, bank=bank, **facts)
       graph_def = inference_graph.freeze(info, prefix, moving_average_decay)
     return cls(graph_def, info, batch_size, temperature is not None,
                num_nearest, options)

@@ -36,7 +36,8 @@ def build(model_name: str, labels: Sequence[str],
           batch_size: Optional[int] = None, is_training: bool = False,
           labels_offset: int = 0, temperature: Optional[float] = None,
           bank: Any = None, precision: Optional[str] = None,
-          head: Optional[layers_head.Head] = None) -> graph_info.GraphInfo:
+          head: Optional[layers_head.Head] = None, use_grayscale: bool = False,
+          quantize: bool = False) -> graph_info.GraphInfo:
   """Builds a network from its node `input` to its class scores.
 
   Args:
@@ -54,6 +55,8 @@ def build(model_name: str, labels: Sequence[str],
       them.
     precision: of the run's forward passes; only stored.
     head: the Head of the run; None: the network's own classifier.
+    use_grayscale: whether photos are converted to grey.
+    quantize: whether the graph simulates 8-bit arithmetic.
 
   Returns:
     GraphInfo with `checkpoint` None. Nodes are in the default graph and keep
@@ -68,7 +71,7 @@ def build(model_name: str, labels: Sequence[str],
                      (input_kind, ', '.join(graph_info.INPUT_KINDS)))
   if not labels:
     raise InputError('a network needs at least one label, got none')
-  row = nets_factory.get_network(model_name)
+  row = nets_factory.get_network(model_name, use_grayscale)
   size = image_size or row.image_size
   preprocessing_name = preprocessing_name or row.preprocessing
   if input_kind == 'float':
@@ -80,7 +83,7 @@ def build(model_name: str, labels: Sequence[str],
                               batch_size)
   network_fn = nets_factory.get_network_fn(
       model_name, num_classes=len(labels), is_training=is_training,
-      head=head)
+      head=head, quantize=quantize)
   logits, end_points = network_fn(images)
   predictions = nets_factory.get_predictions(logits, end_points)
   calibrated = None

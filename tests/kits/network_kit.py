@@ -16,9 +16,9 @@ BATCH = 8
 
 
 def network_fn(model_name, num_classes, weight_decay=0.0, is_training=False,
-               head=None):
+               head=None, quantize=False):
   """Replaces nets_factory.get_network_fn. Scopes: Backbone, Aux and Head."""
-  del model_name, head
+  del model_name, head, quantize
 
   def build(images):
     decay = slim.l2_regularizer(weight_decay) if weight_decay else None

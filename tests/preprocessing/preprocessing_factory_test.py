@@ -145,6 +145,41 @@ def test_training_of_lenet_equals_evaluation(in_pipeline):
   np.testing.assert_array_equal(training, evaluation)
 
 
+@pytest.mark.parametrize('fast_mode', [True, False])
+@pytest.mark.parametrize('is_training', [True, False])
+@pytest.mark.parametrize('family', FAMILIES)
+def test_use_grayscale_gives_the_grey_of_a_colour_photo_first(
+    family, is_training, fast_mode):
+  grey = np.rint(_photo(3).dot([0.2989, 0.587, 0.114])).astype(np.uint8)
+  with tf.Graph().as_default(), tf.Session() as session:
+    fn = preprocessing_factory.get_preprocessing(
+        family, is_training, 24, 24, fast_mode, use_grayscale=True)
+    arguments = {'seed': tf.constant([1, 2], tf.int64)} if is_training else {}
+    results = [fn(tf.constant(image), **arguments)
+               for image in (_photo(3), grey[..., np.newaxis])]
+    assert [result.shape.as_list() for result in results] == [[24, 24, 1]] * 2
+    first, second = session.run(results)
+  # A rounding of the weighted sum may differ.
+  np.testing.assert_allclose(first, second, atol=1 if family == 'vgg' else 0.02)
+
+
+@pytest.mark.parametrize('family, means, deviation', [
+    ('inception', 127.5, 127.5), ('vgg', [123.68, 116.78, 103.94], 1)])
+def test_use_grayscale_in_evaluation_is_the_grey_of_slims_result(
+    family, means, deviation):
+  weights = [0.2989, 0.587, 0.114]
+  results = []
+  with tf.Graph().as_default(), tf.Session() as session:
+    for use_grayscale in (False, True):
+      results.append(session.run(preprocessing_factory.get_preprocessing(
+          family, use_grayscale=use_grayscale)(tf.constant(_photo(3)), 32, 32)))
+  colour, grey = results
+  expected = (colour * deviation + means).dot(weights)
+  mean = 127.5 if family == 'inception' else np.dot(means, weights)
+  np.testing.assert_allclose(grey[..., 0] * deviation + mean, expected,
+                             atol=0.51)
+
+
 def test_get_preprocessing_unknown_name_lists_the_known_names():
   with pytest.raises(InputError) as error:
     preprocessing_factory.get_preprocessing('inception_v9', False)

@@ -7,7 +7,7 @@ from common.errors import InputError
 from compat import tf
 from kits import network_kit
 from kits.trained_kit import train_config
-from training import optimizer
+from training import finetune_all, optimizer
 
 
 @pytest.mark.parametrize('arguments,steps,expected', [
@@ -115,6 +115,31 @@ def test_learning_rate_warmup_multiplies_any_decay_by_a_ramp(decay):
   ramp = np.minimum((np.array(steps) + 1) / 25, 1)
   np.testing.assert_allclose(rates([*decay, '--warmup_steps=25'], steps),
                              ramp * rates(decay, steps), rtol=1e-5)
+
+
+@pytest.mark.parametrize('decay', [
+    ['--learning_rate_decay_type=fixed'], [],  # Drops after 20 steps.
+    [COSINE, '--max_number_of_steps=50']])
+def test_learning_rate_warmup_epochs_is_slims(decay):
+  steps = [0, 1, 12, 24, 25, 26, 45]
+  # 2.5 epochs of 10 steps, from 0; the scheduled rate where that is smaller.
+  np.testing.assert_allclose(
+      rates([*decay, '--warmup_epochs=2.5'], steps),
+      np.minimum(rates(decay, steps), 0.01 * np.array(steps) / 25), rtol=1e-5)
+
+
+def test_learning_rate_both_warmups_are_refused():
+  with pytest.raises(InputError, match='--warmup_steps=3 and '
+                     '--warmup_epochs=0.5: give one of them'):
+    rates(['--warmup_steps=3', '--warmup_epochs=0.5'], [0])
+
+
+@pytest.mark.parametrize('warmup, expected', [
+    ([], (30, 0.0)), (['--warmup_steps=7'], (7, 0.0)),
+    (['--warmup_epochs=2'], (0, 2.0))])
+def test_decaying_has_the_warmup_of_the_flags_or_a_tenth(warmup, expected):
+  config = finetune_all.decaying(train_config(*warmup).optimizer, 0.1, 300)
+  assert (config.warmup_steps, config.warmup_epochs) == expected
 
 
 def test_clip_gradients_keeps_direction_and_small_gradients():
