@@ -237,7 +237,7 @@ def test_compare_shows_progress(exported, monkeypatch, capsys):
   monkeypatch.setattr(progress, '_LINE_SECONDS', 0)
   tflite.compare(exported.graph_def, exported.model,
                  dataset_factory.get_dataset(NAME, 'validation', exported.data))
-  assert 'compared 9 of 9 photos' in capsys.readouterr().err
+  assert 'compared: 1 of 9 photos' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('flags, message', [
