@@ -6,6 +6,8 @@ As in tutorials: Flask's own server with one thread per connection; each photo
 is passed to the session alone and unmodified.
 """
 
+import logging
+
 import flask
 from absl import flags
 from werkzeug.serving import WSGIRequestHandler, make_server
@@ -53,6 +55,7 @@ def create_app(path):
 def main(_):
   """Serves until it is ended."""
   common_flags.require(FLAGS, 'frozen_file')
+  logging.getLogger('werkzeug').setLevel(logging.WARNING)
   # Connections stay open between requests, as in server.py.
   WSGIRequestHandler.protocol_version = 'HTTP/1.1'
   server = make_server('127.0.0.1', 0, create_app(FLAGS.frozen_file),
