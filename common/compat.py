@@ -18,7 +18,7 @@ import os
 import sys
 import types
 import warnings
-from typing import Iterator, Optional
+from typing import Any, Callable, Iterator, List, Optional
 
 # 2: errors only, because 1.15 warns about each CUDA library that it does not
 # find. 3: not even errors, because without a graphics card's driver it reports
@@ -39,10 +39,10 @@ def _native_notes_dropped():
   """Drops stderr of native code, unless TF_CPP_MIN_LOG_LEVEL asks for notes.
 
   While it is being loaded, TensorFlow 2 reports that it found no CUDA drivers,
-  whatever the level.
+  whatever the level. Yields a stream that is still shown.
   """
   if sys.stderr is None or os.environ['TF_CPP_MIN_LOG_LEVEL'] < '2':
-    yield
+    yield sys.stderr
     return
   sys.stderr.flush()
   stderr = os.dup(2)
@@ -53,7 +53,8 @@ def _native_notes_dropped():
   if watch_crashes:
     faulthandler.enable(stderr)
   try:
-    yield
+    # Not closed here: interrupted progress is written to it later.
+    yield open(os.dup(stderr), 'w', buffering=1)
   finally:
     if watch_crashes:
       faulthandler.disable()
@@ -130,12 +131,16 @@ _NOTES_DROPPED = (
     'SavedModel written to',
 )
 
-__all__ = ['CHECKPOINT_ERRORS', 'TFLiteError', 'contrib_quantize',
-           'setup_logging', 'slim', 'tf', 'tflite_tools']
+__all__ = ['CHECKPOINT_ERRORS', 'QUANTIZES_TFLITE', 'TFLiteError',
+           'contrib_quantize', 'quantize_tflite', 'setup_logging', 'slim', 'tf',
+           'tflite_tools']
 
 # Exceptions for a damaged checkpoint. For a file that is too short, TensorFlow
 # 2 raises one of Python's own.
 CHECKPOINT_ERRORS = (tf.errors.OpError, ValueError, IndexError)
+
+# Whether `quantize_tflite` can be called: 1.15 has no choice of operations.
+QUANTIZES_TFLITE = not tf.__version__.startswith('1.')
 
 
 class TFLiteError(Exception):
@@ -146,7 +151,7 @@ class TFLiteError(Exception):
 def tflite_tools() -> Iterator[types.ModuleType]:
   """Yields tf.lite, converter and interpreter, for a `with` block.
 
-  Drops their notes for TensorFlow's developers.
+  Drops their notes for TensorFlow's developers, but not progress.
 
   Raises:
     TFLiteError: replaces any error of the converter in the `with` block.
@@ -158,7 +163,8 @@ def tflite_tools() -> Iterator[types.ModuleType]:
   # folder as Python.
   os.environ['PATH'] = os.path.dirname(sys.executable) + os.pathsep + path
   try:
-    with warnings.catch_warnings(), _native_notes_dropped():
+    with warnings.catch_warnings(), _native_notes_dropped() as stderr, (
+        contextlib.redirect_stderr(stderr)):
       # TensorFlow 2 says that its interpreter will move to another package.
       warnings.filterwarnings('ignore', category=UserWarning)
       yield tf.lite
@@ -175,6 +181,28 @@ def contrib_quantize() -> Optional[types.ModuleType]:
   except ImportError:
     return None
   return quantize
+
+
+def quantize_tflite(converter: Any, float_operations: Callable[[bytes],
+                                                               List[str]],
+                    dtype: tf.DType) -> bytes:
+  """Returns an int8 model of TensorFlow Lite; in a block of tflite_tools.
+
+  The public converter has no choice of operations, and the public
+  QuantizationDebugger, which has one, no choice of input and output.
+
+  Args:
+    converter: tf.lite.TFLiteConverter with a representative data set.
+    float_operations: function of a model that returns the names of the outputs
+      of the operations that stay float32.
+    dtype: of the model's input and output: tf.float32 or tf.uint8.
+  """
+  from tensorflow.lite.python.convert import mlir_quantize
+  converter._experimental_calibrate_only = True
+  calibrated = converter.convert()
+  return mlir_quantize(
+      calibrated, input_data_type=dtype, output_data_type=dtype,
+      denylisted_nodes=float_operations(calibrated))
 
 
 def setup_logging(verbosity: str = 'INFO') -> None:

@@ -93,8 +93,9 @@ def classify(features: tf.Tensor, num_classes: int, head: Head) -> tf.Tensor:
   """
   size = features.shape.as_list()[1]
   with tf.variable_scope(SCOPE):
-    roots = tf.abs(features) + _ROOT_OFFSET
-    roots = tf.sign(features) * (tf.sqrt(roots) - _ROOT_OFFSET ** 0.5)
+    # With operations that TensorFlow Lite 1.15 has: no Sign, no LogSumExp.
+    roots = features / (tf.sqrt(tf.abs(features) + _ROOT_OFFSET) +
+                        _ROOT_OFFSET ** 0.5)
     standard = ((roots - _constant('center', [size])) *
                 _constant('scale', [size], 1.0))
     weights = slim.model_variable('weights', [size, num_classes],
@@ -109,7 +110,7 @@ def classify(features: tf.Tensor, num_classes: int, head: Head) -> tf.Tensor:
     mean = ((1 - share) * tf.nn.softmax(linear) +
             share * tf.nn.softmax(scores))
     return tf.add(tf.log(tf.maximum(mean, _LEAST_PROBABILITY)),
-                  tf.reduce_logsumexp(linear, 1, keepdims=True), 'logits')
+                  linear - tf.nn.log_softmax(linear), 'logits')
 
 
 def _kernel_scores(standard, num_classes, support_points):
@@ -137,12 +138,14 @@ def _constant(name, shape, value=0.0):
 def square_roots(features: np.ndarray) -> np.ndarray:
   """Returns the signed square roots that `classify` computes.
 
+  They are sign(f) * (sqrt(abs(f) + offset) - sqrt(offset)), as one quotient.
+
   Args:
     features: `[rows, n]` float32.
   """
   roots = np.sqrt(np.abs(features) + np.float32(_ROOT_OFFSET))
-  roots -= np.float32(_ROOT_OFFSET ** 0.5)
-  return np.copysign(roots, features)
+  roots += np.float32(_ROOT_OFFSET ** 0.5)
+  return np.divide(features, roots, out=roots)
 
 
 def last_layer(features: tf.Tensor, size: int) -> tf.Tensor:

@@ -139,7 +139,7 @@ def _compute(run, checkpoint, datasets, batch_size, num_threads,
              moving_average_decay, options):
   """Runs photos through the network; returns {split: Features}."""
   chosen = reference_bank.choose(
-      _read_labels(datasets[TRAIN]) - run.labels_offset)
+      read_labels(datasets[TRAIN]) - run.labels_offset)
   tf.logging.info('Computing the features of %d training and %d validation '
                   'photos', len(chosen), datasets[VALIDATION].num_samples)
   keep = {TRAIN: chosen, VALIDATION: None}
@@ -158,8 +158,8 @@ def _save(bank, checkpoint):
                        error.strerror)
 
 
-def _read_labels(dataset):
-  """Returns the labels of a data set's records: [photos] int64."""
+def read_labels(dataset: Any) -> np.ndarray:
+  """Returns the labels of a slim Dataset's records: [photos] int64."""
   labels = []
   for path in dataset.data_sources:
     for record in tf.python_io.tf_record_iterator(path):

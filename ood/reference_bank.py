@@ -114,20 +114,22 @@ _ARRAYS = ('features', 'labels', 'positions', 'local_density', 'center',
            'spread')
 
 
-def choose(labels: np.ndarray, limit: int = MAX_PHOTOS) -> np.ndarray:
+def choose(labels: np.ndarray, limit: int = MAX_PHOTOS,
+           least: int = LEAST_A_CLASS) -> np.ndarray:
   """Chooses the photos of a bank: all, or equally many of each class.
 
   Args:
     labels: [photos] integers.
-    limit: largest number of photos, but at least LEAST_A_CLASS per class if it
-      has them.
+    limit: largest number of photos, but at least `least` per class if it has
+      them.
+    least: number of photos.
 
   Returns:
     [chosen] positions, in rising order; deterministic.
   """
   labels = np.asarray(labels, np.int64)
   counts = np.bincount(labels)
-  most = _most_per_class(counts[counts > 0], limit)
+  most = _most_per_class(counts[counts > 0], limit, least)
   order = np.random.RandomState(0).permutation(len(labels))
   # Rank of each photo within its class, in that order.
   by_class = order[np.argsort(labels[order], kind='stable')]
@@ -136,9 +138,9 @@ def choose(labels: np.ndarray, limit: int = MAX_PHOTOS) -> np.ndarray:
   return np.sort(by_class[rank < most])
 
 
-def _most_per_class(counts: np.ndarray, limit: int) -> int:
+def _most_per_class(counts: np.ndarray, limit: int, least: int) -> int:
   """Returns the largest number of photos per class that fits the limit."""
-  low, high = LEAST_A_CLASS, max(counts.max(initial=1), LEAST_A_CLASS)
+  low, high = least, max(counts.max(initial=1), least)
   while low < high:
     middle = (low + high + 1) // 2
     if np.minimum(counts, middle).sum() <= limit:

@@ -3,15 +3,18 @@ r"""Exports a network as a TensorFlow Lite model, and compares the accuracies.
   python -m tools.export_tflite --checkpoint_path=/tmp/flowers \
     --tflite_file=my_mobilenet_v1.tflite
 
-The model is for phones and small boards: one float image in, the class
-probabilities out. Its labels are written beside it, and its checkpoint and step
-into _info.json. For a train directory with a run.json, everything else is
+The model is for phones and small boards: one image in, the class probabilities
+out. Its labels and the scaling of the image are in its metadata, which the Task
+library reads; the labels are also written beside it, and its checkpoint and
+step into _info.json. For a train directory with a run.json, everything else is
 known. For a published checkpoint, --model_name is required, and the classes are
 ImageNet's unless --dataset_name and --dataset_dir name others.
 
 If there are validation photos, graph and model both classify them, and their
-accuracies are printed side by side. The model computes with float32, and so
-does the graph, unless --precision=bfloat16 is given.
+accuracies are printed side by side; a model that loses more than
+--max_accuracy_loss is not written. --quantize=float16 halves its size, int8
+makes it a quarter, and faster. The graph computes with float32, unless
+--precision=bfloat16 is given.
 """
 
 import os
@@ -28,7 +31,7 @@ from datasets import dataset_factory
 from nets import nets_factory
 from runs import checkpoints, run_info
 from runtime import forward_pass
-from serving.exports import comparison, export_folder, tflite
+from serving.exports import comparison, export_folder, tflite, tflite_int8
 from serving.model import graph_info, inference_graph
 
 FLAGS = flags.FLAGS
@@ -55,6 +58,25 @@ def define_flags() -> None:
       'moving_average_decay', None,
       'Use the moving averages that training kept with this decay. None: the '
       'variables themselves.', lower_bound=0.0, upper_bound=1.0)
+  flags.DEFINE_enum(
+      'quantize', tflite.NONE, tflite.QUANTIZATIONS,
+      'Numbers of the weights. none: float32. float16: half the size; a phone '
+      'computes with float32 or float16. int8: a quarter of the size, and also '
+      'computes with int8, except for the first layers and the classifier; '
+      'needs TensorFlow 2 and training photos.')
+  flags.DEFINE_enum(
+      'inference_type', tflite.FLOAT32, tflite.INFERENCE_TYPES,
+      'Numbers of input and output. uint8, with --quantize=int8: pixel values '
+      'from 0 to 255, and probabilities times 256.')
+  flags.DEFINE_integer(
+      'calibration_photos', tflite_int8.MAX_PHOTOS,
+      'Training photos, equally many of each class if there are enough, with '
+      'which int8 finds the range of each activation.', lower_bound=1)
+  flags.DEFINE_float(
+      'max_accuracy_loss', 0.01,
+      'No model is written if its accuracy on the photos of the comparison is '
+      "lower than the graph's by more than this; 1 accepts any.",
+      lower_bound=0.0, upper_bound=1.0)
   flags.DEFINE_integer(
       'max_photos', None,
       'Photos to compare on. None: all of the split.', lower_bound=1)
@@ -107,7 +129,7 @@ def _published_from_flags(prefix: str) -> run_info.RunInfo:
 
 
 def main(_: List[str]) -> None:
-  """Writes model and labels, then compares model and graph."""
+  """Compares model and graph, then writes model and labels."""
   common_flags.require(FLAGS, 'checkpoint_path', 'tflite_file')
   path = FLAGS.tflite_file
   label_path = FLAGS.label_file or export_folder.tflite_files(path)[1]
@@ -116,17 +138,19 @@ def main(_: List[str]) -> None:
   prefix = checkpoints.resolve(FLAGS.checkpoint_path, FLAGS.which_checkpoint)
   export_folder.check_tflite(path, checkpoints.read_global_step(prefix))
   run = run_from_flags(prefix)
-  decay = run_info.choose_decay(FLAGS.moving_average_decay, run, prefix)
+  tflite.check(FLAGS.quantize, FLAGS.inference_type, run.preprocessing_name)
   split, photos = comparison.find_photos(
       run, [name.strip() for name in FLAGS.dataset_split_name.split(',')])
-  with tf.Graph().as_default():
-    built = inference_graph.build(
-        run.model_name, run.labels, run.image_size, run.preprocessing_name,
-        batch_size=1, labels_offset=run.labels_offset,
-        head=run_info.head_of(run), use_grayscale=run.use_grayscale)
-    graph_def = inference_graph.freeze(built, prefix, decay)
-  content = tflite.convert(graph_def)
+  graph_def = _freeze(run, prefix)
   info = graph_info.require(graph_def)
+  content = tflite.convert(graph_def, FLAGS.quantize, FLAGS.inference_type,
+                           _training_images(run, info))
+  found = None
+  if split is not None:
+    found = tflite.compare(graph_def, content, photos, FLAGS.max_photos,
+                           FLAGS.num_preprocessing_threads,
+                           forward_pass.options_from_flags(FLAGS))
+    _check_loss(found)
   info_path = export_folder.tflite_files(path)[2]
   warning = export_folder.keep_previous(
       (path, label_path, info_path), export_folder.read_tflite(path), info)
@@ -134,13 +158,45 @@ def main(_: List[str]) -> None:
   files.write_output(info_path, graph_info.to_json(info) + b'\n')
   if warning:
     tf.logging.warning(warning)
-  if split is None:
+  if found is None:
     print('Accuracy not measured: %s' % photos)
-    return
-  found = tflite.compare(graph_def, content, photos, FLAGS.max_photos,
-                         FLAGS.num_preprocessing_threads,
-                         forward_pass.options_from_flags(FLAGS))
-  _print_comparison(found, split, photos.num_samples)
+  else:
+    _print_comparison(found, split, photos.num_samples)
+
+
+def _freeze(run, prefix):
+  """Returns the frozen GraphDef of a checkpoint, for one float image."""
+  with tf.Graph().as_default():
+    built = inference_graph.build(
+        run.model_name, run.labels, run.image_size, run.preprocessing_name,
+        batch_size=1, labels_offset=run.labels_offset,
+        head=run_info.head_of(run), use_grayscale=run.use_grayscale)
+    return inference_graph.freeze(built, prefix, run_info.choose_decay(
+        FLAGS.moving_average_decay, run, prefix))
+
+
+def _training_images(run, info):
+  """Returns the images that int8 needs, None for other numbers."""
+  if FLAGS.quantize != tflite.INT8:
+    return None
+  split, photos = comparison.find_photos(run, ['train'])
+  if split is None:
+    raise InputError('--quantize=int8 needs training photos, but ' + photos)
+  return tflite_int8.training_images(
+      photos, info, FLAGS.calibration_photos, FLAGS.num_preprocessing_threads)
+
+
+def _check_loss(found):
+  """Raises InputError if the model is less accurate than is accepted."""
+  loss = (found.first_correct - found.second_correct) / found.photos
+  if loss > FLAGS.max_accuracy_loss:
+    raise InputError(
+        '--quantize=%s loses %.4f of accuracy on %d photos (TensorFlow Lite '
+        '%.4f, graph %.4f), accepted is --max_accuracy_loss=%g: nothing is '
+        'written; --quantize=float16 loses less than int8' % (
+            FLAGS.quantize, loss, found.photos,
+            found.second_correct / found.photos,
+            found.first_correct / found.photos, FLAGS.max_accuracy_loss))
 
 
 def _write(path, content, label_path, info):
@@ -151,11 +207,15 @@ def _write(path, content, label_path, info):
   print('Wrote %s: %d labels, one per line' % (relative(label_path),
                                                len(info.labels)))
   print('Network %s' % info.model_name)
-  print('  in   float32 [1, %d, %d, %d]: %s' % (
-      info.image_size, info.image_size, info.channels,
-      tflite.describe_input(info)))
-  print('  out  float32 [1, %d]: probabilities in the order of the labels' %
-        len(info.labels))
+  is_uint8 = FLAGS.inference_type == tflite.UINT8
+  print('  in   %s [1, %d, %d, %d]: %s' % (
+      FLAGS.inference_type, info.image_size, info.image_size, info.channels,
+      tflite.describe_input(info, is_uint8)))
+  print('  out  %s [1, %d]: probabilities%s in the order of the labels' % (
+      FLAGS.inference_type, len(info.labels), ' times 256' * is_uint8))
+  print("%.1f ms per photo (fastest of 20; TensorFlow %s's interpreter, one "
+        'thread)' % (tflite.Model(content, info).milliseconds(),
+                     tf.__version__))
 
 
 def _print_comparison(found, split, num_photos):

@@ -12,16 +12,15 @@ import pytest
 import compat
 from common import progress
 from common.errors import InputError
-from compat import slim, tf
+from compat import tf
 from datasets import dataset_factory
-from kits import nets_kit, trained_kit
 from kits import serving_kit as kit
+from kits import trained_kit
 from kits.helpers import ROOT
 from kits.trained_kit import CLASSES, NAME
-from nets import nets_factory
 from preprocessing import preprocessing_factory
 from runs import run_info
-from serving.exports import export_folder, tflite
+from serving.exports import comparison, export_folder, tflite
 from serving.model import graph_info, inference_graph
 from serving.model.classifier import Classifier
 from tools import export_tflite as program
@@ -29,6 +28,9 @@ from tools import export_tflite as program
 pytestmark = pytest.mark.slow
 
 NETWORK = 'mobilenet_v1_025'
+
+needs_tensorflow_2 = pytest.mark.skipif(
+    not compat.QUANTIZES_TFLITE, reason='int8 needs TensorFlow 2')
 
 # data: dataset_dir. train_dir: folder of the checkpoint. path: of the model.
 # completed: the process that exported it. model: its bytes. graph_def: the
@@ -157,8 +159,8 @@ def test_compare_counts_photos_with_different_predictions(
   class Model:
     """Stands in for a model that the conversion has damaged."""
 
-    def __init__(self, content):
-      assert content == exported.model
+    def __init__(self, content, info):
+      assert content == exported.model and info.labels == CLASSES
 
     @staticmethod
     def scores(image):
@@ -181,7 +183,7 @@ def test_compare_counts_photos_with_different_predictions(
 
 def run_main(monkeypatch, exported, tmp_path, *flags, train_dir=None):
   """Runs the program with the exported model in place of a conversion."""
-  monkeypatch.setattr(tflite, 'convert', lambda graph_def: exported.model)
+  monkeypatch.setattr(tflite, 'convert', lambda *args: exported.model)
   return kit.run(program, '--checkpoint_path=' + (train_dir or
                                                   exported.train_dir),
                  '--tflite_file=%s' % (tmp_path / 'a.tflite'), *flags)
@@ -240,7 +242,44 @@ def test_compare_shows_progress(exported, monkeypatch, capsys):
   assert 'compared: 1 of 9 photos' in capsys.readouterr().err
 
 
+@needs_tensorflow_2
+def test_main_int8_prints_pixel_values_and_size(exported, tmp_path, capsys):
+  path = tmp_path / 'a.tflite'
+  assert kit.run(
+      program, '--checkpoint_path=' + exported.train_dir,
+      '--tflite_file=%s' % path, '--quantize=int8', '--inference_type=uint8',
+      '--calibration_photos=9', '--max_accuracy_loss=1') == 0
+  assert path.stat().st_size < 0.5 * len(exported.model)
+  lines = capsys.readouterr().out.splitlines()
+  assert re.match(r'  in   uint8 \[1, 32, 32, 3\]: .*; values from 0 to 255',
+                  lines[3]), lines[3]
+  assert lines[4] == ('  out  uint8 [1, 3]: probabilities times 256 in the '
+                      'order of the labels')
+  assert re.match(r'\d+\.\d ms per photo \(fastest of 20; TensorFlow 2',
+                  lines[5]), lines[5]
+  assert lines[6].startswith('Accuracy on 9 validation photos: ')
+
+
+def test_main_less_accurate_model_is_not_written(exported, tmp_path,
+                                                 monkeypatch):
+  monkeypatch.setattr(tflite, 'compare', lambda *args: comparison.Comparison(
+      200, 190, 187, 5, 0.1, 0.01))
+  with pytest.raises(InputError, match=(
+      r'--quantize=float16 loses 0.0150 of accuracy on 200 photos \(TensorFlow '
+      r'Lite 0.9350, graph 0.9500\), accepted is --max_accuracy_loss=0.01: ')):
+    run_main(monkeypatch, exported, tmp_path, '--quantize=float16')
+  assert not os.listdir(str(tmp_path))
+  run_main(monkeypatch, exported, tmp_path, '--quantize=float16',
+           '--max_accuracy_loss=0.015')
+  assert (tmp_path / 'a.tflite').exists()
+
+
 @pytest.mark.parametrize('flags, message', [
+    (['--inference_type=uint8'], 'uint8 needs --quantize=int8, got'),
+    pytest.param(['--quantize=int8', '--dataset_dir=/no/where'],
+                 '--quantize=int8 needs training photos, but data set '
+                 "'colours' in /no/where has no train photos",
+                 marks=needs_tensorflow_2),
     (['--tflite_file='], '--tflite_file is needed'),
     (['--model_name=lenet'],
      '--model_name=lenet, but the run in .* was trained with mobilenet_v1_025'),
@@ -280,25 +319,6 @@ def test_main_checkpoint_without_run_needs_model_name_and_has_imagenet_labels(
   assert (tmp_path / 'a_labels.txt').read_text().split('\n') == labels + ['']
 
 
-def test_convert_unsupported_operation_is_named_in_one_line(
-    tmp_path, monkeypatch):
-  def network_fn(images):
-    net = tf.reshape(slim.avg_pool2d(images, 4, 4), [1, 8, 24])
-    net = tf.matmul(net, net, transpose_b=True)
-    net = tf.reshape(tf.matrix_determinant(net), [1, 1])
-    return tf.concat([net, net, net], 1), {'fc4': net}
-
-  monkeypatch.setattr(nets_factory, 'get_network_fn',
-                      lambda *args, **kwargs: network_fn)
-  with tf.Graph().as_default():
-    info = inference_graph.build('cifarnet', CLASSES, batch_size=1)
-    graph_def = inference_graph.to_graph_def(info)
-  with pytest.raises(InputError) as error:
-    tflite.convert(graph_def)
-  assert str(error.value) == ('TensorFlow Lite cannot hold the network '
-                              'cifarnet: it lacks MatrixDeterminant')
-
-
 @pytest.mark.parametrize('name', sorted(preprocessing_factory.FAMILIES))
 def test_family_scaling_equals_preprocessing(name):
   """Preprocesses a photo of one colour, for cifarnet with one other pixel."""
@@ -315,55 +335,3 @@ def test_family_scaling_equals_preprocessing(name):
     mean, deviation = image.mean(), image.std()
   np.testing.assert_allclose(actual, (image - np.float64(mean)) / deviation,
                              atol=1e-4)
-
-
-def test_describe_input_has_numbers_of_family():
-  def describe(name, size=224):
-    with tf.Graph().as_default():
-      return tflite.describe_input(inference_graph.build(
-          'lenet' if name == 'lenet' else 'cifarnet', CLASSES, size,
-          preprocessing_name=name))
-
-  assert '(value - 127.5) / 127.5' in describe('inception')
-  assert describe('vgg').endswith('value - 123.68, 116.78, 103.94 of red, '
-                                  'green, blue')
-  assert 'made 256 pixels' in describe('vgg')
-  assert 'made 300 pixels' in describe('vgg', 300)
-  assert 'in grey' in describe('lenet', 28)
-  assert "the image's standard deviation" in describe('cifarnet')
-
-
-# One network for each kind of layers. TFLITE_NETWORKS=vgg_a,lenet tests others;
-# in November 2026 one network of each of the seventeen families converted.
-FAMILIES = os.environ.get(
-    'TFLITE_NETWORKS', 'inception_v1,mobilenet_v2,mobilenet_v3_small,'
-    'nasnet_mobile,resnet_v1_50').split(',')
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('name', FAMILIES)
-def test_convert_network_of_each_kind_keeps_logits(name, tmp_path):
-  """Compares logits: with untrained weights some probabilities are 0 or 1."""
-  row = nets_factory.get_network(name)
-  with tf.Graph().as_default(), tf.Session() as session:
-    images = tf.zeros([1, row.image_size, row.image_size, row.channels])
-    nets_factory.get_network_fn(name, 7)(images)
-    nets_kit.load_seeded_weights(session, tf.model_variables())
-    prefix = tf.train.Saver(tf.model_variables()).save(
-        session, str(tmp_path / 'model.ckpt'), write_meta_graph=False)
-  with tf.Graph().as_default():
-    info = inference_graph.build(name, list('abcdefg'), batch_size=1)
-    graph_def = inference_graph.freeze(info, prefix)
-  graph_info.attach(graph_def, info._replace(predictions=info.logits))
-  model = tflite.Model(tflite.convert(graph_def))
-  random = np.random.RandomState(0)
-  images = random.uniform(-1, 1, [
-      2, 1, row.image_size, row.image_size, row.channels]).astype(np.float32)
-  with tf.Graph().as_default(), tf.Session() as session:
-    tf.import_graph_def(graph_def, name='')
-    expected = np.array([session.run(info.logits, {info.input: image})
-                         for image in images])
-  actual = np.array([model.scores(image) for image in images])
-  assert np.ptp(expected, axis=-1).min() > 0.1
-  np.testing.assert_allclose(actual, expected,
-                             atol=1e-4 * np.abs(expected).max())
