@@ -139,6 +139,20 @@ sys.exit("%s: error: %s" % (script, errors.unknown_name("network", name, known))
 ' "${0##*/}" "${MODEL_NAME}" "${names[@]}"
 }
 
+# Unless an argument names a frozen graph: makes FROZEN_FILE if it is missing or
+# CHECKPOINT is set, and adds to `checkpoint_flags` what it must be made from.
+freeze_if_needed() {
+  if [[ " $* " == *-frozen_file* ]]; then
+    return
+  fi
+  if [[ -n "${CHECKPOINT}" || ! -e "${FROZEN_FILE}" ]]; then
+    "${PROJECT_DIR}/export_freeze.sh"
+  fi
+  if [[ -d "${TRAIN_DIR}" ]]; then
+    checkpoint_flags+=(--checkpoint_path="${TRAIN_DIR}")
+  fi
+}
+
 # Sets `flags`, the trainer's flags for the settings above, with or without a
 # checkpoint. The arguments are those of the script.
 set_trainer_flags() {

@@ -2,8 +2,9 @@
 # Creates .venv with everything the scripts need. Safe to run again at any time:
 # if nothing has changed it returns at once.
 #
-# usage: [ENGINE=tf2] ./setup.sh [--dev] [--quiet] [--verbose]
-#   --dev      also install what ./run_tests.sh needs
+# usage: [ENGINE=tf2] ./setup.sh [--dev] [--onnx] [--quiet] [--verbose]
+#   --dev      also install what ./run_tests.sh needs, with that of --onnx
+#   --onnx     also install what scripts/export_onnx.sh needs
 #   --quiet    print only actions and errors
 #   --verbose  print pip's output on a terminal, too; else it is in
 #              .venv/install.log
@@ -18,10 +19,11 @@ source "$(dirname "${BASH_SOURCE[0]}")/scripts/help.sh"
 
 quiet=0
 verbose=0
-with_dev=0
+options=()
 for argument in "$@"; do
   case "${argument}" in
-    --dev) with_dev=1 ;;
+    --dev) options+=(-dev -onnx) ;;
+    --onnx) options+=(-onnx) ;;
     --quiet) quiet=1 ;;
     --verbose) verbose=1 ;;
     *) echo "setup.sh: error: unknown argument ${argument}; see --help" >&2
@@ -30,10 +32,10 @@ for argument in "$@"; do
 done
 
 source "${PROJECT_DIR}/scripts/engine.sh"
-files=("requirements/${ENGINE}.txt")
-if [[ "${with_dev}" == 1 ]]; then
-  files+=("requirements/${ENGINE}-dev.txt")
-fi
+files=()
+for option in '' "${options[@]}"; do
+  files+=("requirements/${ENGINE}${option}.txt")
+done
 
 # Whether the environment is complete: its creation can be interrupted, or fail
 # without the system's package for pip.

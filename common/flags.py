@@ -221,6 +221,22 @@ def define_allowed_ops_flag() -> None:
       'others.')
 
 
+def define_frozen_graph_flags(choices: Sequence[str]) -> None:
+  """Defines which frozen graph is exported, and of which checkpoint it must be.
+
+  Args:
+    choices: as for define_which_checkpoint_flag.
+  """
+  flags.DEFINE_string(
+      'frozen_file', None, 'Frozen graph of export_inference_graph.py.')
+  define_allowed_ops_flag()
+  flags.DEFINE_string(
+      'checkpoint_path', None,
+      'Train directory, or checkpoint, that the frozen graph must be made '
+      'from. None, or a train directory without a checkpoint: not checked.')
+  define_which_checkpoint_flag(choices)
+
+
 def define_runtime_flags(runtimes: Sequence[str],
                          precisions: Sequence[str]) -> None:
   """Defines how forward passes are computed.
@@ -228,11 +244,7 @@ def define_runtime_flags(runtimes: Sequence[str],
   Args:
     runtimes, precisions: the accepted values, of runtime.forward_pass.
   """
-  flags.DEFINE_enum(
-      'runtime', _from_environment('RUNTIME', runtimes), runtimes,
-      'What computes forward passes: tensorflow, or openvino, which is faster '
-      'on most processors. auto: tensorflow if there is a graphics card, else '
-      'openvino if it is installed and can run the graph.')
+  define_runtime_flag(runtimes)
   flags.DEFINE_enum(
       'precision', _from_environment('PRECISION', precisions), precisions,
       'Numbers that forward passes are computed with. bfloat16 and float16 are '
@@ -246,6 +258,19 @@ def define_runtime_flags(runtimes: Sequence[str],
       'xla', os.environ.get('XLA') == '1',
       'Compile what TensorFlow computes with XLA: faster on graphics cards, '
       'after a minute or more of compilation. OpenVINO is not affected.')
+
+
+def define_runtime_flag(runtimes: Sequence[str]) -> None:
+  """Defines what computes forward passes.
+
+  Args:
+    runtimes: the accepted values, of runtime.forward_pass.
+  """
+  flags.DEFINE_enum(
+      'runtime', _from_environment('RUNTIME', runtimes), runtimes,
+      'What computes forward passes: tensorflow, or openvino, which is faster '
+      'on most processors. auto: tensorflow if there is a graphics card, else '
+      'openvino if it is installed and can run the graph.')
 
 
 def _from_environment(name, accepted):

@@ -14,14 +14,7 @@ uses_run=1
 source "$(dirname "${BASH_SOURCE[0]}")/../env_set.sh"
 "${PROJECT_DIR}/setup.sh" --quiet
 
-if [[ " $* " != *-frozen_file* ]]; then
-  if [[ -n "${CHECKPOINT}" || ! -e "${FROZEN_FILE}" ]]; then
-    "${PROJECT_DIR}/export_freeze.sh"
-  fi
-  if [[ -d "${TRAIN_DIR}" ]]; then
-    checkpoint_flags+=(--checkpoint_path="${TRAIN_DIR}")
-  fi
-fi
+freeze_if_needed "$@"
 exec "${VENV_PYTHON}" "${program}" \
   --frozen_file="${FROZEN_FILE}" \
   --saved_model_dir="${EXPORT_DIR}/saved_model/my_${MODEL_NAME}" \

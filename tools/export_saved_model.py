@@ -37,17 +37,10 @@ _MEANINGS = {
 
 def define_flags() -> None:
   """Defines the flags for input and output."""
-  flags.DEFINE_string(
-      'frozen_file', None, 'Frozen graph of export_inference_graph.py.')
-  common_flags.define_allowed_ops_flag()
+  common_flags.define_frozen_graph_flags(checkpoints.CHOICES)
   flags.DEFINE_string(
       'saved_model_dir', None,
       'Folder of the versions, which TensorFlow Serving watches.')
-  flags.DEFINE_string(
-      'checkpoint_path', None,
-      'Train directory, or checkpoint, that the frozen graph must be made '
-      'from. None, or a train directory without a checkpoint: not checked.')
-  common_flags.define_which_checkpoint_flag(checkpoints.CHOICES)
   flags.DEFINE_integer(
       'version', None,
       'Number of the version. None: one more than the highest.',
@@ -58,26 +51,14 @@ def define_flags() -> None:
       'fitted.')
 
 
-def _check_checkpoint(info):
-  """Raises InputError if the frozen graph is of another checkpoint."""
-  path = FLAGS.checkpoint_path
-  if not path:
-    return
-  if os.path.isdir(path):
-    prefix = checkpoints.find(path, FLAGS.which_checkpoint)
-  else:
-    prefix = checkpoints.resolve(path)
-  if prefix:
-    export_folder.check_frozen(FLAGS.frozen_file, info, prefix)
-
-
 def main(_: List[str]) -> None:
   """Writes a version and prints its signature."""
   common_flags.require(FLAGS, 'frozen_file', 'saved_model_dir')
   graph_def = graph_files.read_frozen(FLAGS.frozen_file, 'frozen graph',
                                       FLAGS.allowed_ops)
   info = graph_info.require(graph_def)
-  _check_checkpoint(info)
+  export_folder.check_frozen(FLAGS.frozen_file, info, FLAGS.checkpoint_path,
+                             FLAGS.which_checkpoint)
   former = saved_model.read_info(FLAGS.saved_model_dir)
   path, inputs, outputs = saved_model.write(
       graph_def, FLAGS.saved_model_dir, FLAGS.version, FLAGS.calibrated)

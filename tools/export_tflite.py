@@ -161,7 +161,8 @@ def main(_: List[str]) -> None:
   if found is None:
     print('Accuracy not measured: %s' % photos)
   else:
-    _print_comparison(found, split, photos.num_samples)
+    print(comparison.describe_accuracies(found, 'TensorFlow Lite', split,
+                                         photos.num_samples))
 
 
 def _freeze(run, prefix):
@@ -216,17 +217,6 @@ def _write(path, content, label_path, info):
   print("%.1f ms per photo (fastest of 20; TensorFlow %s's interpreter, one "
         'thread)' % (tflite.Model(content, info).milliseconds(),
                      tf.__version__))
-
-
-def _print_comparison(found, split, num_photos):
-  photos = '%d %s photos' % (found.photos, split)
-  if found.photos < num_photos:
-    photos = 'the first %d of %d %s photos' % (found.photos, num_photos, split)
-  print('Accuracy on %s: TensorFlow Lite %.4f, graph %.4f; photos with '
-        'different answers: %d; probabilities differ by at most %.1e' %
-        (photos, found.second_correct / found.photos,
-         found.first_correct / found.photos, found.disagreed,
-         found.largest_difference))
 
 
 if __name__ == '__main__':

@@ -114,7 +114,7 @@ def compare(first: ScoreFn, second: ScoreFn, dataset: Any,
           correct[index] += int(np.sum(answer == labels))
         disagreed += int(np.sum(answers[0] != answers[1]))
         differences = np.abs(scores[0] - scores[1])
-        largest = max(largest, float(differences.max()))
+        largest = float(np.maximum(largest, differences.max()))  # Keeps NaN.
         total += float(differences.mean(axis=1).sum())
         bar.add(len(images))
   return Comparison(count, correct[0], correct[1], disagreed, largest,
@@ -183,3 +183,23 @@ def describe_precisions(choice: forward_pass.Choice, found: Comparison,
           '%d; probabilities differ by at most %.4f, on average by %.4f' %
           (choice.precision, found.photos, split, choice.name(),
            found.disagreed, found.largest_difference, found.mean_difference))
+
+
+def describe_accuracies(found: Comparison, name: str, split: str,
+                        num_photos: int) -> str:
+  """Returns a comparison of a graph with its export on one line.
+
+  Args:
+    found: Comparison of the graph with what was exported.
+    name: of what computes the exported one.
+    split: name of the split of the photos.
+    num_photos: number of photos of the split.
+  """
+  photos = '%d %s photos' % (found.photos, split)
+  if found.photos < num_photos:
+    photos = 'the first %d of %d %s photos' % (found.photos, num_photos, split)
+  return ('Accuracy on %s: %s %.4f, graph %.4f; photos with different answers: '
+          '%d; probabilities differ by at most %.1e' %
+          (photos, name, found.second_correct / found.photos,
+           found.first_correct / found.photos, found.disagreed,
+           found.largest_difference))

@@ -2,13 +2,14 @@
 
   my_x_freeze.pb, .label, .examples            the frozen graph
   my_x.tflite, my_x_labels.txt, my_x_info.json the TensorFlow Lite model
+  my_x.onnx                                    the ONNX model
   saved_model/my_x/N                           versions of the SavedModel
 
 Files with the same name are used together, so they must be of the same step.
 The frozen graph takes precedence: when one of another step is written, the
-TensorFlow Lite model is renamed, and a TensorFlow Lite model of another step
-than the frozen graph is refused. Versions of a SavedModel are kept; each
-contains its step.
+TensorFlow Lite and ONNX models are renamed, and a TensorFlow Lite model of
+another step than the frozen graph is refused. Versions of a SavedModel are
+kept; each contains its step.
 """
 
 import filecmp
@@ -88,7 +89,7 @@ def keep_previous(paths: Sequence[str], previous: Optional[GraphInfo],
 
 
 def rename_outdated(frozen_file: str, info: GraphInfo) -> List[str]:
-  """Renames a TensorFlow Lite model of another step than the frozen graph.
+  """Renames models of another step than the frozen graph.
 
   Models of early versions of this project do not store a step, and are renamed
   too.
@@ -104,17 +105,19 @@ def rename_outdated(frozen_file: str, info: GraphInfo) -> List[str]:
     return []
   stem, step = frozen_file[:-len(_FROZEN)], step_of(info)
   warnings = []
-  model = stem + '.tflite'
-  previous = read_tflite(model)
-  previous_step = step_of(previous) if previous else None
-  if os.path.isfile(model) and (previous is None or previous_step != step):
-    names = [_rename(path, previous_step) for path in tflite_files(model)
-             if os.path.isfile(path)]
-    warnings.append(
-        '%s was of step %s, and %s is of step %s: it is called %s now; '
-        'scripts/export_tflite.sh writes one of the same step' % (
-            model, 'unknown' if previous_step is None else previous_step,
-            frozen_file, step, names[0]))
+  tflite, onnx = stem + '.tflite', stem + '.onnx'
+  for previous, paths, script in (
+      (read_tflite(tflite), tflite_files(tflite), 'export_tflite.sh'),
+      (graph_info.read_file(onnx), (onnx,), 'export_onnx.sh')):
+    previous_step = step_of(previous) if previous else None
+    if os.path.isfile(paths[0]) and (not previous or previous_step != step):
+      names = [_rename(path, previous_step) for path in paths
+               if os.path.isfile(path)]
+      warnings.append(
+          '%s was of step %s, and %s is of step %s: it is called %s now; '
+          'scripts/%s writes one of the same step' % (
+              paths[0], 'unknown' if previous_step is None else previous_step,
+              frozen_file, step, names[0], script))
   folder = os.path.join(os.path.dirname(stem), 'saved_model',
                         os.path.basename(stem))
   served = saved_model.read_info(folder)
@@ -147,23 +150,35 @@ def check_tflite(path: str, step: int) -> None:
             frozen_file, frozen_step, path, step))
 
 
-def check_frozen(path: str, info: GraphInfo, prefix: str) -> None:
+def check_frozen(path: str, info: GraphInfo, checkpoint_path: Optional[str],
+                 which: Optional[str]) -> Optional[str]:
   """Refuses a frozen graph that is not of the given checkpoint.
 
   Args:
     path: of the frozen graph.
     info: its GraphInfo.
-    prefix: of the checkpoint.
+    checkpoint_path: train directory, or checkpoint; None, or a train directory
+      without a checkpoint: it is not checked.
+    which: checkpoint of a train directory, as for checkpoints.resolve.
+
+  Returns:
+    The checkpoint, None without one.
 
   Raises:
-    InputError: they are of different steps.
+    InputError: they are of different steps, or there is no such checkpoint.
   """
+  prefix = checkpoint_path and (
+      checkpoints.find(checkpoint_path, which) if os.path.isdir(checkpoint_path)
+      else checkpoints.resolve(checkpoint_path))
+  if not prefix:
+    return None
   frozen_step, step = step_of(info), checkpoints.read_global_step(prefix)
   if frozen_step is not None and frozen_step != step:
     raise InputError(
         '%s is of step %d, and %s, the checkpoint of the run, is of step %d: '
         'run ./export_freeze.sh first, or choose the same checkpoint '
         '(CHECKPOINT=best or newest)' % (path, frozen_step, prefix, step))
+  return prefix
 
 
 def tflite_files(path: str) -> Tuple[str, str, str]:

@@ -15,6 +15,9 @@ NODE = 'classifier/info'
 FORMAT = 1
 INPUT_KINDS = ('float', 'encoded')
 
+# How the result of `to_json` begins.
+_START = b'{"format": '
+
 
 class GraphInfo(NamedTuple):
   """How to use a graph.
@@ -144,10 +147,15 @@ def to_json(info: GraphInfo) -> bytes:
 
 
 def read_file(path: str) -> Optional[GraphInfo]:
-  """Returns the GraphInfo in a file of `to_json`; None: missing or damaged."""
+  """Returns the GraphInfo at the end of a file; None: missing or damaged.
+
+  Args:
+    path: file of `to_json`; or an ONNX model, whose metadata are at its end.
+  """
   try:
     with open(path, 'rb') as file:
-      return _parse(file.read())
+      content = file.read()
+    return _parse(content[max(content.rfind(_START), 0):])
   except (OSError, InputError):
     return None
 

@@ -52,7 +52,7 @@ def _seeded_weight(name, shape):
   else:
     fan_in = shape[:2] if kind == 'depthwise_weights' else shape[:-1]
     value = rng.randn(*shape) * np.sqrt(2 / np.prod(fan_in))
-  return value.astype('float32')
+  return np.float32(value)
 
 
 def shapes(tensors):

@@ -31,6 +31,7 @@ SCRIPTS = {'run_eval.sh': '--checkpoint_path={}/train',
            'classify.sh': '--frozen_graph={}/export/my_lenet_freeze.pb',
            'server.sh': '--label_file={}/export/my_lenet_freeze.label',
            'run_tensorboard.sh': '--eval_dir={}/eval',
+           'scripts/export_onnx.sh': '--run_name=dogs',
            'scripts/export_tflite.sh': '--dataset_name=pets'}
 
 

@@ -45,6 +45,7 @@ CASES = [
                           '--output_file=my out/export/my_lenet.pb']),
     ('scripts/export_tflite.sh',
      ['--tflite_file=my out/export/my_lenet.tflite']),
+    ('scripts/export_onnx.sh', ['--onnx_file=my out/export/my_lenet.onnx']),
     ('scripts/export_saved_model.sh',
      ['--saved_model_dir=my out/export/saved_model/my_lenet']),
     ('server.sh', ['--model_name=my out/export/my_lenet_freeze.pb',

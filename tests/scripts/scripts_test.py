@@ -188,7 +188,8 @@ def run_stubbed(stubbed, name, **variables):
 
 @pytest.mark.parametrize('name', [
     'run_eval.sh', 'scripts/export_tflite.sh',
-    'scripts/export_saved_model.sh', 'report.sh', 'check_labels.sh'])
+    'scripts/export_saved_model.sh', 'scripts/export_onnx.sh', 'report.sh',
+    'check_labels.sh'])
 def test_scripts_pass_on_the_choice_of_checkpoint_that_is_set(stubbed, name):
   folder = '--%s=%s' % ('train_dir' if name in (
       'report.sh', 'check_labels.sh') else 'checkpoint_path', stubbed / 'train')
@@ -241,9 +242,10 @@ def test_setup_after_a_failed_installation_fails_again(bare_machine):
       stream.write('no-such-package-here==99\n')
   env = dict(env, PATH=env['PATH'] + ':/usr/bin', PIP_NO_INDEX='1',
              PYTHON=os.path.realpath(sys.executable))
-  for _ in range(2):
-    done = run_setup((folder, env))
+  for arguments in ([], ['--onnx']):
+    done = run_setup((folder, env), *arguments)
     assert done.returncode != 0
+    assert ('-onnx.txt (' in done.stdout) == bool(arguments)
     assert 'Ready' not in done.stdout
     assert 'ERROR: No matching distribution' in done.stdout + done.stderr
   # On a terminal, pip's output is in a file; its end is shown.
@@ -294,10 +296,11 @@ def bare_machine(tmp_path):
   return tmp_path, {'PATH': str(tools), 'HOME': str(tmp_path)}
 
 
-def run_setup(bare_machine, **variables):
+def run_setup(bare_machine, *arguments, **variables):
   folder, env = bare_machine
-  return subprocess.run([str(folder / 'setup.sh')], env=dict(env, **variables),
-                        capture_output=True, text=True)
+  return subprocess.run([str(folder / 'setup.sh'), *arguments],
+                        env=dict(env, **variables), capture_output=True,
+                        text=True)
 
 
 def write_python(path, version):
