@@ -158,7 +158,7 @@ def main(_: List[str]) -> None:
   files.write_output(info_path, graph_info.to_json(info) + b'\n')
   if warning:
     tf.logging.warning(warning)
-  if found is None:
+  if found is None or split is None:
     print('Accuracy not measured: %s' % photos)
   else:
     print(comparison.describe_accuracies(found, 'TensorFlow Lite', split,
