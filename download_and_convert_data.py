@@ -14,9 +14,8 @@ Run it again after adding photos: old photos stay in their splits. Only a --seed
 or --percent_ flag that differs from the last conversion splits all photos
 again.
 
-One machine is not enough? N processes, on as many machines as you like, each
-run it with another --shard_of=K/N; then --merge_shards=N writes the records,
-the same as without shares.
+To use several machines, run N processes with --shard_of=1/N to N/N; then
+--merge_shards=N writes the same records as one process.
 
 A data set named flowers, cifar10, mnist or visualwakewords is downloaded if it
 is missing; one named imagenet is converted from the unpacked folders of the
@@ -94,7 +93,7 @@ def define_flags():
       'group_duplicates', None,
       'Keep near duplicates (resized, mirrored and newly encoded copies of a '
       'photo) in one split. Photos that were in the training split stay there, '
-      'and so come their copies. None: as in the last conversion; the first '
+      'and their copies join them. None: as in the last conversion; the first '
       'time off.')
   flags.DEFINE_integer(
       'max_pixels', photos.MAX_PIXELS,
@@ -102,20 +101,21 @@ def define_flags():
       lower_bound=1)
   flags.DEFINE_float(
       'max_bad_fraction', 0.05,
-      'Share of the files, 0 to 1, that may be unusable; if more are, nothing '
-      'is converted.', lower_bound=0, upper_bound=1)
+      'Fraction of the files, 0 to 1, that may be unusable; if more are, '
+      'nothing is converted.', lower_bound=0, upper_bound=1)
   flags.DEFINE_bool(
       'picture', True,
       'Draw some photos of the classes, and one photo as training distorts it, '
       'to dataset_dir/<dataset_name>_photos.jpg.')
   common_flags.define_shard_flag(
-      'Of imagenet, every N-th record file. Nothing is converted before '
+      'The content of a photo decides which share it is in; of imagenet, each '
+      'share writes every N-th record file. The data set is complete after '
       '--merge_shards.')
   flags.DEFINE_integer(
       'merge_shards', None,
       'Number N of shares that were all run with --shard_of=K/N: convert the '
       'data set from what they have prepared in dataset_dir. None: prepare '
-      'and convert all photos here.', lower_bound=1)
+      'and convert all photos here.', lower_bound=1, upper_bound=99999)
   _define_imagenet_flags()
   _define_wakewords_flags()
 
@@ -152,11 +152,13 @@ def _define_wakewords_flags():
   flags.DEFINE_string(
       'foreground_class_of_interest', convert_visualwakewords.CLASS,
       'For visualwakewords: the class of COCO that photos with label 1 show, '
-      'such as person, dog or "cell phone".')
+      'such as person, dog or "cell phone". Not given: as in the last '
+      'conversion.')
   flags.DEFINE_float(
       'small_object_area_threshold', convert_visualwakewords.AREA,
-      'For visualwakewords: share of the area of a photo, 0 to 1, that an '
-      'object of the class must exceed for label 1.',
+      'For visualwakewords: fraction of the area of a photo, 0 to 1, that an '
+      'object of the class must exceed for label 1. Not given: as in the last '
+      'conversion.',
       lower_bound=0, upper_bound=1)
   flags.DEFINE_string(
       'coco_dirname', convert_visualwakewords.COCO_DIRNAME,

@@ -68,8 +68,8 @@ choose_run
 : "${TRAIN_LAST_BLOCKS=}"
 
 # Evaluation: the first of these splits that the data set has (mnist and cifar10
-# have only test). With an empty interval it is evaluated once.
-: "${EVAL_SPLIT:=validation,test}"
+# have only test, visualwakewords val). With an empty interval it is evaluated once.
+: "${EVAL_SPLIT:=validation,test,val}"
 : "${EVAL_INTERVAL_SECS=60}"
 
 # Which checkpoint of TRAIN_DIR all steps use: best, the most accurate one on

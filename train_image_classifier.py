@@ -297,12 +297,11 @@ def config_from_flags():
 def main(_):
   """Trains from scratch or a checkpoint, or resumes a run, by the flags."""
   values = flags.FLAGS
-  is_orchestrated = tf_config.set_flags(values, os.environ.get('TF_CONFIG'))
+  orchestrated = os.environ.get('TF_CONFIG')
+  tf_config.set_flags(values, orchestrated)
   status = _main(values)
   # An orchestrator starts a task again unless its status is 0.
-  if status == cluster.STOPPED_STATUS and not is_orchestrated:
-    return 0
-  return status
+  return 0 if status == cluster.STOPPED_STATUS and not orchestrated else status
 
 
 def _main(values):
@@ -327,8 +326,8 @@ def _main(values):
           'scripts/run_cluster.sh --all_reduce, --worker_hosts or TF_CONFIG')
     config = config._replace(replicas=config.replicas._replace(
         all_reduce=False))
-  _run(config, session_config, loop.TrainStep)
-  return 0
+  finished = _run(config, session_config, loop.TrainStep)
+  return 0 if finished else cluster.STOPPED_STATUS
 
 
 def _run_as_worker(config, member, session_config, timeout):

@@ -50,10 +50,14 @@ def _asks_for_xla(arguments):
 
   TensorFlow reads the setting earlier than `main` could make it.
   """
-  given = [argument.lstrip('-').lower() for argument in arguments]
-  return any(value in given for value in ('xla', 'xla=1', 'xla=true')) or (
-      os.environ.get('XLA') == '1' and not
-      {'noxla', 'xla=0', 'xla=false'} & set(given))
+  asks = os.environ.get('XLA') == '1'
+  for argument in arguments:
+    value = argument.lstrip('-').lower()
+    if value in ('xla', 'xla=1', 'xla=t', 'xla=true'):
+      asks = True
+    elif value in ('noxla', 'xla=0', 'xla=f', 'xla=false'):
+      asks = False
+  return asks
 
 
 def _accept_all_names():
@@ -142,8 +146,8 @@ def define_shard_flag(what: str) -> None:
   flags.DEFINE_string(
       'shard_of', None,
       'K/N: process only share K of N of the photos, with K from 1 to N, so '
-      'that N processes on any machines process all. The content of a photo '
-      'decides which share it is in. %s None: all photos.' % what)
+      'that N processes on any machines process all. %s None: all photos.' %
+      what)
 
 
 def define_dataset_flags(split: str) -> None:

@@ -43,12 +43,12 @@ class Share(NamedTuple):
   def select(self, paths: Sequence[str]) -> List[str]:
     """Returns the files that are in this share, with progress on stderr."""
     return [path for path, is_held in zip(paths, threads.map_in_threads(
-        self.holds, paths, 'shared out')) if is_held]
+        self.holds, paths, 'assigned to shares')) if is_held]
 
 
 def parse(text: str) -> Share:
   """Returns the Share that --shard_of=K/N names, or raises InputError."""
-  match = re.fullmatch('([0-9]{1,9})/([0-9]{1,9})', text)
+  match = re.fullmatch('([0-9]{1,5})/([0-9]{1,5})', text)
   if match:
     share = Share(*map(int, match.groups()))
     if 1 <= share.number <= share.total:

@@ -39,7 +39,7 @@ addresses() {
 }
 cluster="\"worker\": $(addresses "${port}")"
 tasks=1  # Per node.
-if [[ " $* " != *" --all_reduce "* ]]; then
+if [[ ! " $* " =~ [[:space:]]--?all_reduce(=(1|t|true))?[[:space:]] ]]; then
   cluster+=", \"ps\": $(addresses "$((port + 1))")"
   tasks=2
 fi

@@ -9,17 +9,19 @@ between graphics cards. Worker i computes in a session of its own server.
 import os
 from typing import List, NamedTuple, Sequence
 
+from common.errors import InputError
 from compat import tf
 from deployment.hosts import Member
 
 # Names in the graph of each worker. STOP: scalar to feed, 1 if this worker was
-# asked to stop. STOPS: variable, the share of workers that were, in the last
-# step. BEGIN: operation that gives all workers the chief's variables.
+# asked to stop. STOPS: variable, the share of workers that had been asked to
+# stop before the last step. BEGIN: operation that gives all workers the chief's
+# variables.
 STOP, STOPS = 'all_reduce/stop:0', 'all_reduce/stops:0'
 BEGIN = 'all_reduce/begin'
 
-# Numbers of the group of devices that exchange gradients, and of that of the
-# processors; and of what is exchanged, which is unique in a graph.
+# Keys of the two groups of devices: those that exchange gradients, and the
+# processors. Instance keys count up from _OF_GRADIENTS, unique in a graph.
 _OF_GRADIENTS, _OF_PROCESSORS = 1, 2
 
 
@@ -103,13 +105,23 @@ def take_cards(member: Member, number: int) -> None:
   Args:
     member: the Member of this process.
     number: number of cards that it takes.
+
+  Raises:
+    InputError: there are fewer cards.
   """
+  visible = os.environ.get('CUDA_VISIBLE_DEVICES')
+  if visible in ('', '-1'):  # The cards are hidden.
+    return
   cluster, task = member
   here = [other for other in cluster.workers if other.host == task.host]
   if len(here) > 1:
     first = here.index(task) * number
-    cards = list(filter(None, os.environ.get(
-        'CUDA_VISIBLE_DEVICES', '').split(','))) or [
-            str(card) for card in range(first + number)]
+    cards = (visible.split(',') if visible else
+             [str(card) for card in range(first + number)])
+    if len(cards) < first + number:
+      raise InputError(
+          'CUDA_VISIBLE_DEVICES=%s has %d cards, but the %d workers on %s take '
+          '--num_clones=%d each' % (visible, len(cards), len(here), task.host,
+                                    number))
     # 1.15 would abort, without cards, if the config named them.
     os.environ['CUDA_VISIBLE_DEVICES'] = ','.join(cards[first:first + number])

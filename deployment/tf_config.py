@@ -53,27 +53,22 @@ def read(text: Optional[str]) -> Dict[str, Any]:
               job_name='ps' if job == 'ps' else 'worker', task=index)
 
 
-def set_flags(values: Any, text: Optional[str]) -> bool:
+def set_flags(values: Any, text: Optional[str]) -> None:
   """Sets the flags that `read` returns.
 
   Args:
     values: parsed flags, as of absl.
     text: as for `read`.
 
-  Returns:
-    Whether there are any.
-
   Raises:
     InputError: the text is wrong, or contradicts a flag that was given.
   """
-  found = read(text)
-  for name, value in found.items():
+  for name, value in read(text).items():
     flag = values[name]
     if flag.present and flag.value != value:
       raise InputError('--%s=%s contradicts TF_CONFIG, by which it is %s: omit '
                        'the flag' % (name, flag.value, value))
     flag.value = value
-  return bool(found)
 
 
 def _parse(text):
@@ -108,12 +103,12 @@ def _find_task(cluster, task):
     raise InputError(
         'TF_CONFIG: this task is an evaluator, which training has no use for: '
         'omit it; run_eval.sh evaluates during any training')
-  if job not in cluster:
+  if not isinstance(job, str) or job not in cluster:
     raise _wrong('task', task, 'one of the types %s' %
                  ', '.join(sorted(cluster)))
   index = task.get('index', 0)
   # Some write it as text.
-  if not str(index).isdigit() or int(index) >= len(cluster[job]):
+  if not str(index).isdecimal() or int(index) >= len(cluster[job]):
     raise _wrong('task', task, 'an index of the %d of type %s' % (
         len(cluster[job]), job))
   return job, int(index)

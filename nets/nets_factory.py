@@ -67,7 +67,7 @@ def get_network_fn(name: str, num_classes: Optional[int],
   Returns:
     `network_fn(images, **kwargs)` that returns `(logits, end_points)`; further
     arguments go to the network's function. `network_fn.default_image_size` is
-    in pixels. It raises an InputError if this engine cannot quantize.
+    in pixels. It raises an InputError if TensorFlow 2 should quantize.
 
   Raises:
     ValueError: no network has this name.

@@ -19,7 +19,7 @@ def rewrite_for_training(delay: int) -> None:
       ranges of the activations are learned.
 
   Raises:
-    InputError: this engine cannot.
+    InputError: TensorFlow 2, which lacks tf.contrib.quantize.
   """
   library().create_training_graph(tf.get_default_graph(), delay)
 
@@ -28,7 +28,7 @@ def rewrite_for_evaluation() -> None:
   """Rewrites the default graph, of a network in evaluation mode.
 
   Raises:
-    InputError: this engine cannot.
+    InputError: TensorFlow 2, which lacks tf.contrib.quantize.
   """
   library().create_eval_graph(tf.get_default_graph())
 
@@ -37,13 +37,14 @@ def library() -> types.ModuleType:
   """Returns tf.contrib.quantize.
 
   Raises:
-    InputError: this engine has none.
+    InputError: TensorFlow 2, which lacks it.
   """
   quantize = contrib_quantize()
   if quantize is None:
     raise InputError(
         '--quantize_delay and --quantize need tf.contrib.quantize, which '
-        'TensorFlow %s does not have: use ENGINE=tf1, or train and evaluate '
-        'without them (--noquantize) and quantize the trained network with '
-        'scripts/export_tflite.sh --quantize=int8' % tf.__version__)
+        'TensorFlow %s does not have: use ENGINE=tf1; or train without them '
+        '(--noquantize evaluates and exports a run without) and quantize the '
+        'network with scripts/export_tflite.sh --quantize=int8' %
+        tf.__version__)
   return quantize

@@ -45,7 +45,7 @@ class RunInfo(NamedTuple):
   moving_average_decay: Optional[float]
   # Checkpoint that the run started from, None from scratch.
   checkpoint_path: Optional[str] = None
-  # With which its features are computed: float32 or bfloat16; None: with
+  # With which its features are computed, as in forward_pass; None: with
   # float32.
   precision: Optional[str] = None
   # One of layers_head.KINDS; None: the network's own classifier.

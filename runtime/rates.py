@@ -19,7 +19,7 @@ class Rate(NamedTuple):
   network: str
   # Name and version.
   runtime: str
-  # float32 or bfloat16.
+  # float32, bfloat16 or float16.
   precision: str
   # Photos per batch.
   batch_size: int

@@ -35,7 +35,7 @@ from tools import make_report
 
 FLAGS = flags.FLAGS
 
-_SPLITS = ('train', 'validation', 'test')
+_SPLITS = ('train', 'validation', 'test', 'val')
 
 # Suspects that are printed.
 _PRINTED = 10

@@ -238,6 +238,7 @@ def _sources_from_flags(arguments):
   if FLAGS.file_list is None:
     return arguments
   lines = os.fsdecode(files.read(FLAGS.file_list, 'list --file_list'))
+  lines = lines.lstrip('\ufeff').replace('\r\n', '\n')
   return arguments + list(filter(None, lines.split('\n')))
 
 
@@ -427,6 +428,9 @@ def sort_photos(sources: Sequence[str]) -> int:
     if FLAGS[name].present:
       raise InputError('--%s works without --sort_into only' % name)
   found = list(dict.fromkeys(_photos_of_share(sources)))
+  if FLAGS.sort_by == sorted_folder.MOVE and FLAGS.shard_of is not None:
+    raise InputError('--sort_by=move works without --shard_of only: the other '
+                     'processes need the photos')
   with sorted_folder.SortedFolder(FLAGS.sort_into, FLAGS.sort_by,
                                   sources) as target:
     paths = [path for path in found if not target.has(path)]

@@ -14,7 +14,7 @@ If there are validation photos, graph and model both classify them, and their
 accuracies are printed side by side; a model that loses more than
 --max_accuracy_loss is not written. --quantize=float16 halves its size, int8
 makes it a quarter, and faster. The graph computes with float32, unless
---precision=bfloat16 is given.
+--precision is given.
 """
 
 import os
@@ -60,14 +60,15 @@ def define_flags() -> None:
       'variables themselves.', lower_bound=0.0, upper_bound=1.0)
   flags.DEFINE_enum(
       'quantize', tflite.NONE, tflite.QUANTIZATIONS,
-      'Numbers of the weights. none: float32. float16: half the size; a phone '
-      'computes with float32 or float16. int8: a quarter of the size, and also '
-      'computes with int8, except for the first layers and the classifier; '
-      'needs TensorFlow 2 and training photos.')
+      'Number format of the weights. none: float32. float16: half the size; '
+      'a phone computes with float32 or float16. int8: a quarter of the size, '
+      'and also computes with int8, except for the first layers and the '
+      'classifier; needs TensorFlow 2 and training photos. Not that of a run '
+      'with --quantize_delay, whose float weights are exported.')
   flags.DEFINE_enum(
       'inference_type', tflite.FLOAT32, tflite.INFERENCE_TYPES,
-      'Numbers of input and output. uint8, with --quantize=int8: pixel values '
-      'from 0 to 255, and probabilities times 256.')
+      'Number format of input and output. uint8, with --quantize=int8: pixel '
+      'values from 0 to 255, and probabilities times 256.')
   flags.DEFINE_integer(
       'calibration_photos', tflite_int8.MAX_PHOTOS,
       'Training photos, equally many of each class if there are enough, with '
@@ -194,10 +195,12 @@ def _check_loss(found):
     raise InputError(
         '--quantize=%s loses %.4f of accuracy on %d photos (TensorFlow Lite '
         '%.4f, graph %.4f), accepted is --max_accuracy_loss=%g: nothing is '
-        'written; --quantize=float16 loses less than int8' % (
+        'written%s' % (
             FLAGS.quantize, loss, found.photos,
             found.second_correct / found.photos,
-            found.first_correct / found.photos, FLAGS.max_accuracy_loss))
+            found.first_correct / found.photos, FLAGS.max_accuracy_loss,
+            '; --quantize=float16 loses less than int8' * (
+                FLAGS.quantize == tflite.INT8)))
 
 
 def _write(path, content, label_path, info):

@@ -22,8 +22,8 @@ _NEEDS = {
     forward_pass.BFLOAT16: 'needs TensorFlow 2 in this process, a processor '
                            'with AVX-512 BF16 or AMX instructions, and no '
                            'graphics card',
-    forward_pass.FLOAT16: 'needs a graphics card, and all training in this '
-                          'process'}
+    forward_pass.FLOAT16: 'needs a graphics card, and neither parameter '
+                          'servers nor --master'}
 
 # The factor of the loss at the start, and steps with finite gradients after
 # which it is doubled.
@@ -87,10 +87,13 @@ class LossScaleOptimizer:
 
   Args:
     optimizer: tf.train.Optimizer that applies the gradients.
+    not_finite: error message of a step whose gradients are not finite although
+      the factor is already 1.
   """
 
-  def __init__(self, optimizer: tf.train.Optimizer) -> None:
+  def __init__(self, optimizer: tf.train.Optimizer, not_finite: str) -> None:
     self._optimizer = optimizer
+    self._not_finite = not_finite
     self._factor = _local_variable('loss_scale', _FIRST_FACTOR)
     self._finite_steps = _local_variable('finite_steps', 0.0)
 
@@ -115,7 +118,10 @@ class LossScaleOptimizer:
     finite_steps = tf.where(finite, self._finite_steps + 1, 0.0)
     is_due = finite_steps >= _STEPS_PER_INCREASE
     factor = self._factor * tf.where(finite, tf.where(is_due, 2.0, 1.0), 0.5)
-    with tf.control_dependencies([applied, factor, finite_steps]):
+    can_continue = tf.logical_or(finite, self._factor > 1)
+    checked = tf.check_numerics(
+        tf.where(can_continue, 0.0, float('nan')), self._not_finite)
+    with tf.control_dependencies([applied, factor, finite_steps, checked]):
       return tf.group(
           tf.assign(self._factor, tf.maximum(factor, 1.0)),
           tf.assign(self._finite_steps, tf.where(is_due, 0.0, finite_steps)),

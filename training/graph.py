@@ -265,7 +265,7 @@ def _make_train_op(config, clones, num_samples, global_step, first_step,
   optimizer = optimizers.make_optimizer(config.optimizer, rate)
   scaled = gradient_precision.used(config) == forward_pass.FLOAT16
   if scaled:
-    optimizer = gradient_precision.LossScaleOptimizer(optimizer)
+    optimizer = gradient_precision.LossScaleOptimizer(optimizer, NOT_FINITE)
   # Only of the first clone: the clones share their moving statistics.
   update_ops = tf.get_collection(tf.GraphKeys.UPDATE_OPS, clones[0].scope)
   averages, averaged = None, None

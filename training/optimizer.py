@@ -103,7 +103,8 @@ def _define_learning_rate_flags():
   flags.DEFINE_float(
       'num_epochs_per_decay', 2.0,
       'Epochs after which the learning rate decays. An epoch counts the photos '
-      'of all clones and, with --sync_replicas, of all workers.',
+      'of all clones and, with --sync_replicas or --all_reduce, of all '
+      'workers.',
       lower_bound=0.0)
   flags.DEFINE_integer(
       'learning_rate_decay_steps', None,
@@ -117,8 +118,8 @@ def _define_learning_rate_flags():
       'warmup_epochs', 0.0,
       'Epochs of linear warm-up from 0, as in slim, until the learning rate is '
       'the scheduled one. Epochs are counted as by --num_epochs_per_decay. A '
-      'head that is fitted exactly (--head) has no learning rate. 0: no '
-      'warm-up.',
+      'head that is fitted exactly (--head) has no learning rate. Excludes '
+      '--warmup_steps. 0: no warm-up.',
       lower_bound=0.0)
 
 

@@ -25,7 +25,7 @@ import hashlib
 import json
 import os
 import re
-from typing import List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional
 
 from common.errors import InputError, unknown_name
 from compat import tf
@@ -78,8 +78,9 @@ class CocoPhoto(NamedTuple):
   objects: List[CocoObject]
 
 
-def convert(dataset_dir: str, foreground_class_of_interest: str = CLASS,
-            small_object_area_threshold: float = AREA,
+def convert(dataset_dir: str,
+            foreground_class_of_interest: Optional[str] = None,
+            small_object_area_threshold: Optional[float] = None,
             coco_dirname: str = COCO_DIRNAME,
             coco_train_url: Optional[str] = None,
             coco_validation_url: Optional[str] = None,
@@ -91,9 +92,10 @@ def convert(dataset_dir: str, foreground_class_of_interest: str = CLASS,
   Args:
     dataset_dir: folder of the records; it exists and is locked, see
       converted_files.hold.
-    foreground_class_of_interest: name of one of COCO's classes.
+    foreground_class_of_interest: name of one of COCO's classes; None: as in
+      the last conversion, else CLASS.
     small_object_area_threshold: fraction of a photo's area that an object must
-      exceed.
+      exceed; None: as in the last conversion, else AREA.
     coco_dirname: folder of COCO in dataset_dir, or an absolute path. Archives
       and unpacked folders in it are used as they are.
     coco_train_url, coco_validation_url, coco_annotations_url: addresses of the
@@ -112,18 +114,25 @@ def convert(dataset_dir: str, foreground_class_of_interest: str = CLASS,
   """
   coco_dir = os.path.join(dataset_dir, coco_dirname)
   former = planned_conversion.load_former(dataset_dir, NAME, _check_former)
-  labels = [WAKEWORDS_LABELS[0], foreground_class_of_interest]
-  settings = {'foreground_class_of_interest': foreground_class_of_interest,
-              'small_object_area_threshold': small_object_area_threshold,
-              'max_pixels': max_pixels}
+  settings: Dict[str, Any] = {
+      'foreground_class_of_interest': CLASS,
+      'small_object_area_threshold': AREA}
+  for facts in former.splits.values() if former else ():
+    settings.update({key: facts['settings'][key] for key in settings})
+  if foreground_class_of_interest is not None:
+    settings['foreground_class_of_interest'] = foreground_class_of_interest
+  if small_object_area_threshold is not None:
+    settings['small_object_area_threshold'] = small_object_area_threshold
+  class_name, threshold = settings.values()
+  labels = [WAKEWORDS_LABELS[0], class_name]
+  settings['max_pixels'] = max_pixels
   archives = [_provide(coco_annotations_url or ANNOTATIONS_URL, coco_dir,
                        *map(_annotations_of, _SPLITS))]
   plans = {}
   for split, (folder, num_shards) in _SPLITS.items():  # Before the large ones.
     rows = read_annotations(
         os.path.join(coco_dir, _annotations_of(split)),
-        os.path.join(coco_dir, folder), foreground_class_of_interest,
-        small_object_area_threshold)
+        os.path.join(coco_dir, folder), class_name, threshold)
     plans[split] = _plan(split, rows, num_shards, settings)
   urls = (coco_train_url or TRAIN_URL, coco_validation_url or VALIDATION_URL)
   for url, (folder, _) in zip(urls, _SPLITS.values()):
@@ -222,6 +231,8 @@ def _photos(content, photos_dir, category, threshold):
     name, width, height = image['file_name'], image['width'], image['height']
     if not _FILE_NAME.fullmatch(name):
       raise ValueError('%r is not a file name' % name)
+    if not isinstance(image['id'], int):
+      raise ValueError('%r is not an id' % image['id'])
     objects = []
     for row in annotations[image['id']]:
       if row['area'] / (width * height) > threshold:

@@ -1,4 +1,4 @@
-"""What the shares of a conversion find out about their photos, for its merge.
+"""Files in which the shares of a conversion store results for the merge.
 
 Each share (--shard_of) reads, checks and encodes its photos, and writes into
 `<dataset_dir>/.<name>.shares/`
@@ -8,8 +8,8 @@ Each share (--shard_of) reads, checks and encodes its photos, and writes into
   2-of-4.data    the JPEGs of photos that a record holds in other bytes than
                  their file, and the sketches for near duplicates
 
-The merge (--merge_shards) is a conversion that takes what is there from these
-files and reads all other photos itself, so it writes the same records.
+The merge (--merge_shards) is a conversion that uses the stored results and
+reads all other photos itself, so it writes the same records.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 import numpy as np
 
 from common import files, locks, shares, threads
-from common.errors import InputError
+from common.errors import InputError, name_some
 from compat import tf
 from datasets.conversion import same_photos
 from datasets.photo_files import near_photos, photo_folder, photos
@@ -73,7 +73,7 @@ def check_done(dataset_dir: str, name: str, total: int,
           'of the %d shares of %s, these are %s: %s; each must have been run '
           'with --shard_of before --merge_shards' %
           (total, os.path.join(dataset_dir, name), what,
-           ', '.join(map(str, waiting))))
+           name_some(list(map(str, waiting)))))
 
 
 def write(dataset_dir: str, name: str, folder: str, listing: Listing,

@@ -23,7 +23,6 @@ import numpy as np
 from common.errors import InputError
 from compat import tf
 from datasets.conversion import draw_flowers
-from preprocessing import preprocessing_factory
 from runtime import forward_pass, subgraph
 from serving.exports import comparison, tflite
 from serving.model import graph_files, graph_info, staged_graph
@@ -135,8 +134,7 @@ def tensor_names(info: graph_info.GraphInfo) -> Dict[str, str]:
 
 def _metadata(info, run_name):
   """Returns {key: text}; lists are JSON, null is an unknown value."""
-  scaling = preprocessing_factory.FAMILIES[
-      preprocessing_factory.family_of(info.preprocessing_name)].scaling
+  scaling = tflite.scaling_of(info.preprocessing_name, info.channels)
   values = {
       'labels': info.labels, 'network': info.model_name, 'run': run_name,
       'checkpoint': info.checkpoint, 'global_step': info.global_step,

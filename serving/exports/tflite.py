@@ -24,11 +24,11 @@ from runtime import forward_pass
 from serving.exports import comparison, tflite_int8, tflite_metadata
 from serving.model import graph_files, graph_info
 
-# Numbers of the weights; with int8 also those of the activations.
+# Number formats of the weights; with int8 also of the activations.
 NONE, FLOAT16, INT8 = 'none', 'float16', 'int8'
 QUANTIZATIONS = (NONE, FLOAT16, INT8)
 
-# Numbers of input and output.
+# Number formats of input and output.
 FLOAT32, UINT8 = 'float32', 'uint8'
 INFERENCE_TYPES = (FLOAT32, UINT8)
 
@@ -62,7 +62,7 @@ def check(quantization: str, inference_type: str,
   if quantization != INT8:
     raise InputError('--inference_type=uint8 needs --quantize=int8, got '
                      '--quantize=%s' % quantization)
-  if _scaling(preprocessing_name).mean is None:
+  if scaling_of(preprocessing_name).mean is None:
     raise InputError(
         '--inference_type=uint8: the preprocessing %r divides by the standard '
         'deviation of each photo, which is not a part of the model' %
@@ -123,7 +123,7 @@ def _load(graph_def, info, is_uint8):
   pixels = tf.placeholder(
       tf.float32, [1, info.image_size, info.image_size, info.channels],
       'pixels')
-  scaling = _scaling(info)
+  scaling = scaling_of(info.preprocessing_name, info.channels)
   graph_files.import_into_default(graph_def, {
       info.input: (pixels - scaling.mean) * (1 / scaling.deviation)})
   return pixels
@@ -147,18 +147,24 @@ def _to_pixels(image, info):
   return np.clip(np.rint(image * deviation + mean), 0, 255)
 
 
-def _scaling(info):
-  """Returns the preprocessing_factory.Scaling of a GraphInfo."""
+def scaling_of(preprocessing_name: str, channels: int = 3
+               ) -> preprocessing_factory.Scaling:
+  """Returns the Scaling of a preprocessing, with a mean per channel.
+
+  Args:
+    preprocessing_name: key of preprocessing_factory.
+    channels: 1 for grey photos, else 3.
+  """
   scaling = preprocessing_factory.FAMILIES[
-      preprocessing_factory.family_of(info.preprocessing_name)].scaling
-  if info.channels > 1 or scaling.mean is None:
+      preprocessing_factory.family_of(preprocessing_name)].scaling
+  if channels > 1 or scaling.mean is None:
     return scaling
   return scaling._replace(mean=scaling.grey_mean or scaling.mean[:1])
 
 
 def _mean_and_deviation(info, is_uint8):
   """Returns two `[channels]` float32 for a pixel value; None: of the photo."""
-  scaling = _scaling(info)
+  scaling = scaling_of(info.preprocessing_name, info.channels)
   if scaling.mean is None:
     return None
   mean, deviation = (0, 1) if is_uint8 else scaling[1:3]
@@ -253,7 +259,7 @@ def describe_input(info: graph_info.GraphInfo, is_uint8: bool = False) -> str:
     info: GraphInfo of the graph that was converted.
     is_uint8: whether the input is uint8.
   """
-  scaling = _scaling(info)
+  scaling = scaling_of(info.preprocessing_name, info.channels)
   if is_uint8:
     values = 'values from 0 to 255'
   elif scaling.mean is None:

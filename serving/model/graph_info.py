@@ -76,7 +76,7 @@ class GraphInfo(NamedTuple):
   threshold_photos: Optional[int] = None
   # Of the checkpoint.
   global_step: Optional[int] = None
-  # With which the run computed its features: float32 or bfloat16; None: with
+  # With which the run computed its features, as in forward_pass; None: with
   # float32. The weights in the graph are float32.
   precision: Optional[str] = None
 

@@ -280,6 +280,22 @@ def test_steps_whose_gradients_overflow_count_and_change_no_weight(
       np.testing.assert_array_equal(value, third[name], name)
 
 
+@pytest.mark.engine('tf2')
+def test_gradients_that_stay_not_finite_end_the_run(data, tmp_path,
+                                                    monkeypatch):
+  emulate(monkeypatch)
+  Recorded(monkeypatch)
+  monkeypatch.setattr(gradient_precision.LossScaleOptimizer,
+                      'compute_gradients', lambda self, *unused, **kwargs: [
+                          (tf.fill(v.shape, np.float32(np.inf)), v)
+                          for v in kwargs['var_list']])
+  with pytest.raises(InputError, match='not finite'):
+    train(data, tmp_path, *PLAIN, '--precision=float16',
+          '--max_number_of_steps=100')
+  assert 10 < read_variables(checkpoints.newest(str(tmp_path)) or '').get(
+      'global_step', 16) < 20
+
+
 def test_float16_without_a_card_is_refused(data, tmp_path):
   with pytest.raises(InputError, match='float16: .* graphics card, .*accepted'):
     train(data, tmp_path, *PLAIN, '--precision=float16',
@@ -290,7 +306,7 @@ def test_float16_with_parameter_servers_is_refused(monkeypatch):
   config = train_config('--precision=float16')
   monkeypatch.setattr(forward_pass, 'supports', lambda *_: True)
   gradient_precision.check(config)
-  with pytest.raises(InputError, match='all training in this process'):
+  with pytest.raises(InputError, match='neither parameter servers'):
     gradient_precision.check(config._replace(
         replicas=config.replicas._replace(num_ps_tasks=1)))
 

@@ -113,6 +113,16 @@ def test_convert_another_class_replaces_labels_and_records(folder):
   assert 'object/bbox' in dataset.decoder.list_items()
 
 
+def test_convert_again_keeps_class_and_threshold(folder):
+  first = convert(folder, foreground_class_of_interest='dog',
+                  small_object_area_threshold=0.2)
+  records = {path.name: path.read_bytes() for path in folder.glob('*.record*')}
+  assert records and convert(folder) == first
+  assert records == {path.name: path.read_bytes()
+                     for path in folder.glob('*.record*')}
+  assert convert(folder, foreground_class_of_interest='person') != first
+
+
 def test_convert_result_verifies(folder):
   convert(folder)
   reports = list(verify.verify(str(folder), 'visualwakewords', num_decoded=0))
