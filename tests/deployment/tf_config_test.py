@@ -87,7 +87,7 @@ def test_read_wrong_value_is_refused_in_one_line(text, message):
 
 def test_set_flags_keeps_which_were_given():
   with parsed_flags(train_image_classifier.define_flags, '--task=2') as values:
-    assert tf_config.set_flags(values, json.dumps(TFJOB))
+    tf_config.set_flags(values, json.dumps(TFJOB))
     assert (values.job_name, values.task) == ('worker', 2)
     assert values.worker_hosts == WORKERS
     assert train_image_classifier.config_from_flags().given == {'task': 2}

@@ -284,7 +284,7 @@ def test_steps_whose_gradients_overflow_count_and_change_no_weight(
 def test_gradients_that_stay_not_finite_end_the_run(data, tmp_path,
                                                     monkeypatch):
   emulate(monkeypatch)
-  Recorded(monkeypatch)
+  recorded = Recorded(monkeypatch)
   monkeypatch.setattr(gradient_precision.LossScaleOptimizer,
                       'compute_gradients', lambda self, *unused, **kwargs: [
                           (tf.fill(v.shape, np.float32(np.inf)), v)
@@ -292,8 +292,7 @@ def test_gradients_that_stay_not_finite_end_the_run(data, tmp_path,
   with pytest.raises(InputError, match='not finite'):
     train(data, tmp_path, *PLAIN, '--precision=float16',
           '--max_number_of_steps=100')
-  assert 10 < read_variables(checkpoints.newest(str(tmp_path)) or '').get(
-      'global_step', 16) < 20
+  assert len(recorded.losses) == 15  # The factor is then 1.
 
 
 def test_float16_without_a_card_is_refused(data, tmp_path):
