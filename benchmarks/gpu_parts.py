@@ -258,8 +258,10 @@ def speed(sizes):
   with tf.Graph().as_default() as forward:
     logits = frozen_network(FLAGS.model_name, sizes.image_size)()
   wait_for_turn()
-  measure_step('training', training, *step, config, sizes)
-  measure_step('forward', forward, *logits, config, sizes)
+  for batch_size in sizes.batches:  # Compiling for all may take too long.
+    one = sizes._replace(batches=(batch_size,))
+    measure_step('training', training, *step, config, one)
+    measure_step('forward', forward, *logits, config, one)
 
 
 def made_dataset():

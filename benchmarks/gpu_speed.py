@@ -181,7 +181,7 @@ def make_parts(small: bool) -> List[Part]:
 
 def _speed_parts(network, small):
   start = ('--part=speed', '--model_name=' + network)
-  xla = Part(network + '_xla', 90, (*start, '--xla', '--precision=float16'),
+  xla = Part(network + '_xla', 120, (*start, '--xla', '--precision=float16'),
              'compiling it on a processor takes minutes')
   if small and network == 'mobilenet_v1':
     xla = xla._replace(arguments=(*start, '--xla', '--precision=float32'),
