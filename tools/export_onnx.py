@@ -118,7 +118,7 @@ def _print_checked(checked, split, photos):
     print(comparison.describe_accuracies(found, 'ONNX Runtime', split,
                                          photos.num_samples))
   if checked.known_disagreed is not None:
-    print('Photos that only one of both takes as known: %d' %
+    print('Photos that only one of the two accepts as known: %d' %
           checked.known_disagreed)
   print('Milliseconds per photo, in batches of %d: ONNX Runtime %.1f, graph '
         '%.1f (%s)' % (onnx_export.BATCH, checked.milliseconds[1],

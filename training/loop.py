@@ -298,7 +298,7 @@ def run(graph: TrainingGraph, train_dir: str, master: str = '',
     train_dir: folder of checkpoints and summaries; a run there is resumed.
     master: address of the TensorFlow master, '' for this process.
     is_chief: whether this worker writes checkpoints and summaries.
-    has_own_variables: whether it initializes variables though it is not chief.
+    has_own_variables: whether each worker has its own variables.
     init_fn: function of the session that reads a published checkpoint.
     number_of_steps: global step to end at, None for no end.
     log_every_n_steps: steps between two log lines.

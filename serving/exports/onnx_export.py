@@ -60,8 +60,8 @@ class Checked(NamedTuple):
   choice: forward_pass.Choice
   # Milliseconds per photo of the graph, and of the model.
   milliseconds: Tuple[float, float]
-  # Number of photos that only one of both takes as known; None: the graph has
-  # no out-of-distribution detection.
+  # Number of photos that only one of the two accepts as known; None: the graph
+  # has no out-of-distribution detection.
   known_disagreed: Optional[int]
 
 

@@ -122,7 +122,7 @@ def test_main_prints_outputs_accuracies_and_times(exported):
       r'(0\.\d{4}); photos with different answers: 0; probabilities differ by '
       r'at most \d\.\de-(0[5-9]|1\d)$', lines[7])
   assert accuracies and accuracies.group(1) == accuracies.group(2)
-  assert lines[8] == 'Photos that only one of both takes as known: 0'
+  assert lines[8] == 'Photos that only one of the two accepts as known: 0'
   assert re.match(r'Milliseconds per photo, in batches of 8: ONNX Runtime '
                   r'\d+\.\d, graph \d+\.\d \(.*, float32\)$', lines[9])
 
