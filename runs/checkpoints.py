@@ -366,7 +366,8 @@ def colour_advice(shapes: Dict[str, List[int]],
       return ('its network takes colour photos: omit --use_grayscale, or train '
               'from scratch')
     if channels == ([1], [3]):
-      return 'its network takes grey photos: give --use_grayscale'
+      return ('its network takes grey photos: training, evaluation and export '
+              'need --use_grayscale')
   return None
 
 
