@@ -69,7 +69,7 @@ def test_checkpoint_of_the_other_colours_is_refused(data, run, tmp_path):
       ('--use_grayscale', colour,
        r'\[5, 5, 3, 64\], network \[5, 5, 1, 64\].*; its network takes colour '
        'photos: omit --use_grayscale'),
-      ('--nouse_grayscale', run, 'its network takes grey photos: give '
+      ('--nouse_grayscale', run, 'its network takes grey photos: .* need '
        '--use_grayscale$')):
     with pytest.raises(InputError, match=advice):
       train(data, tmp_path / 'new', flag, '--checkpoint_path=' + path,
