@@ -43,7 +43,7 @@ def library() -> types.ModuleType:
   if quantize is None:
     raise InputError(
         '--quantize_delay and --quantize need tf.contrib.quantize, which '
-        'TensorFlow %s does not have: use ENGINE=tf1; or train without them '
+        'TensorFlow %s does not have: use ENGINE=tf1, or train without them '
         '(--noquantize evaluates and exports a run without) and quantize the '
         'network with scripts/export_tflite.sh --quantize=int8' %
         tf.__version__)
