@@ -255,7 +255,7 @@ class Worker:
     """Ends this process when a task is gone without which no step can end.
 
     A step would wait for it forever, and cannot be interrupted. The variables
-    are gone, or in a step that is not whole.
+    are gone, or changed by an incomplete step.
     """
     watch = hosts.Watch(self._needed_tasks, answered=self._needed_tasks)
     while not self._over.wait(2 * _LOOK_SECS):
