@@ -55,7 +55,7 @@ def run(data, published, tmp_path_factory):
   """The train directory of a run with a head over layers, and its caches."""
   folder = tmp_path_factory.mktemp('run')
   train(data, folder / 'train', *BLOCKS, '--head=layers', '--flip_average',
-        '--last_blocks_learning_rate=0.01', '--checkpoint_path=' + published,
+        '--last_blocks_learning_rate=0.001', '--checkpoint_path=' + published,
         '--feature_cache_dir=%s' % (folder / 'caches'))
   return folder
 
