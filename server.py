@@ -214,7 +214,7 @@ def service_from_flags(observe: Optional[Callable[[str, float], None]] = None
       image_size=FLAGS.image_size, preprocessing_name=FLAGS.preprocessing_name,
       calibrated=FLAGS.calibrated, batch_size=FLAGS.batch_size,
       allowed_ops=FLAGS.allowed_ops,
-      options=forward_pass.options_from_flags(FLAGS))
+      options=forward_pass.options_from_flags(FLAGS)._replace(overlaps=True))
 
   def load():
     return Classifier.from_frozen_graph(graph_file, label_file, **options)

@@ -27,6 +27,8 @@ class Options(NamedTuple):
   session_config: Any = None
   # Address of the TensorFlow master, '' for this process.
   master: str = ''
+  # Whether several threads run it at once.
+  overlaps: bool = False
 
 
 DEFAULT = Options()
@@ -207,7 +209,8 @@ def _load(part, inputs, outputs, options, choice):
                if options.session_config else 0)
     try:
       return ForwardPass(openvino_model.OpenVinoModel(
-          part, names, output_names, choice.precision, threads), choice)
+          part, names, output_names, choice.precision, threads,
+          options.overlaps), choice)
     except openvino_model.UnsupportedGraph as error:
       if options.runtime == OPENVINO:
         raise InputError('--runtime=openvino cannot run this graph: %s' % error)

@@ -24,6 +24,10 @@ _HEADER_BYTES = 32 * 2 ** 10
 # Seconds after which an inactive connection is closed.
 _SILENT_SECS = 60
 
+# Bytes that are received at a time. Each time the state of all connections is
+# read again, so that waitress's 8 KB would cost more than the photo's HTTP.
+_RECEIVED_BYTES = 64 * 2 ** 10
+
 # Total bytes of all uploads in progress: those of a few clients with the
 # largest photos, or of a hundred with usual ones. Each is held in memory up to
 # three times while it is parsed.
@@ -90,6 +94,7 @@ def listen(app: Callable, listener: socket.socket, threads: int,
         max_request_header_size=_HEADER_BYTES,
         # Only clients.client_address reads such headers.
         clear_untrusted_proxy_headers=False, channel_timeout=_SILENT_SECS,
+        recv_bytes=_RECEIVED_BYTES,
         # An upload or a response that waits is never written to a file.
         inbuf_overflow=2 * max_bytes, outbuf_overflow=2 * max_bytes)
   except OSError as error:
