@@ -21,7 +21,7 @@ from absl import flags
 from common import flags as common_flags
 from common.errors import InputError
 from compat import setup_logging, tf
-from datasets.photo_files import photos
+from datasets.photo_files import photo_memory, photos
 from runtime import forward_pass
 from serving.model import heap_memory
 from serving.model.classifier import Classifier
@@ -164,6 +164,11 @@ def _define_upload_flags():
   flags.DEFINE_integer(
       'max_pixels', 64 * 1000 * 1000, 'Largest width times height of a photo '
       'that is accepted.', lower_bound=1, upper_bound=photos.MAX_PIXELS)
+  flags.DEFINE_integer(
+      'max_photo_mb', photo_memory.MAX_BYTES // 10 ** 6,
+      'Maximum memory that decoding one photo may take, estimated from its '
+      'header, in units of 10^6 bytes; a photo that takes more is refused.',
+      lower_bound=50)
 
 
 def _define_load_flags():
@@ -315,6 +320,7 @@ def app_from_flags(service: Service, allowed_hosts: List[str],
       # A larger request would be accepted only while the queue is empty.
       'MAX_PHOTOS': min(FLAGS.max_photos, FLAGS.max_queue),
       'MAX_PIXELS': FLAGS.max_pixels,
+      'MAX_PHOTO_MB': FLAGS.max_photo_mb,
       'API_TOKEN': FLAGS.api_token,
       'RATE_LIMIT': FLAGS.rate_limit,
       'TRUSTED_PROXY': trusted_proxy_from_flags(),

@@ -202,7 +202,8 @@ def main(_):
   common_flags.require(FLAGS, 'frozen_file', 'photos')
   photos = server_load.read_photos(FLAGS.photos, FLAGS.num_photos)
   requests = [server_load.to_request(photo) for photo in photos]
-  process, port = server_load.start_server()
+  # All kinds with as many pixels as --max_pixels accepts.
+  process, port = server_load.start_server('--max_photo_mb=700')
   row = '%-20s %6s %8s %8s %5s %8s %9s %9s %7s'
   try:
     print('%s, %d clients send the kind without a pause for %g s' % (

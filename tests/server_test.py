@@ -355,7 +355,7 @@ def test_process_with_url_prefix_answers_with_and_without_it(folder):
 @pytest.mark.parametrize('argument', [
     '--max_queue=0', '--batch_size=0', '--batch_window_ms=-1', '--threads=0',
     '--reload_secs=-1', '--drain_secs=-1', '--max_pixels=0', '--port=70000',
-    '--request_timeout=0',
+    '--request_timeout=0', '--max_photo_mb=49',
     '--max_upload_mb=0', '--max_queue=many', '--keep_uploads=perhaps'])
 def test_flags_value_out_of_range_is_refused(argument):
   with pytest.raises(program.flags.IllegalFlagValueError):
@@ -369,9 +369,9 @@ def test_help_lists_every_flag():
       stdout=subprocess.PIPE, text=True).stdout
   for name in ('host', 'port', 'max_queue', 'batch_size', 'batch_window_ms',
                'threads', 'reload_secs', '[no]keep_uploads', 'api_token',
-               'max_pixels', 'drain_secs', 'upload_folder', 'max_upload_mb',
-               'url_prefix', 'allowed_hosts', 'rate_limit', 'access_log',
-               'log_format', 'trusted_proxy', 'request_timeout'):
+               'max_pixels', 'max_photo_mb', 'drain_secs', 'upload_folder',
+               'max_upload_mb', 'url_prefix', 'allowed_hosts', 'rate_limit',
+               'access_log', 'log_format', 'trusted_proxy', 'request_timeout'):
     assert '--%s:' % name in help_text
 
 

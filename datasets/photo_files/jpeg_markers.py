@@ -13,6 +13,7 @@ _MARKER = re.compile(b'\xff([^\x00\x01\xd0-\xd7\xff])(.?.?)', re.DOTALL)
 _END, _SCAN = b'\xd9', b'\xda'
 # Frames with Huffman coding in one pass: baseline and extended sequential.
 _SEQUENTIAL = (b'\xc0', b'\xc1')
+_PROGRESSIVE = (b'\xc2', b'\xc6', b'\xca', b'\xce')
 # Segments that begin with their length: tables, further scans, application data
 # and comments.
 _SEGMENTS = {_SCAN} | {bytes([marker]) for marker in (
@@ -75,6 +76,30 @@ def size_of(data: bytes) -> Tuple[int, int]:
           'the photo again' %
           (_max_scans(width, height), width, height))
   return (width, height) if num_scans else (0, 0)
+
+
+def coefficient_bytes(data: bytes) -> int:
+  """Returns the bytes of the coefficients that libjpeg holds while it decodes.
+
+  It holds all of them, two bytes each, unless the first scan has all components
+  of a sequential JPEG (libjpeg's jdinput.c and jdcoefct.c).
+  """
+  code, frame = b'', b''
+  for marker, start, end in _markers(data, 2):
+    if marker in _FRAMES:
+      code, frame = marker, data[start + 4:end]
+    if marker == _SCAN:
+      factors = [(value >> 4, value & 15) for value in frame[7::3]]
+      has_one_scan = (code not in _PROGRESSIVE and
+                      data[start + 4:start + 5] >= bytes([len(factors)]))
+      if not factors or has_one_scan:
+        return 0
+      height, width = (int.from_bytes(frame[place:place + 2], 'big')
+                       for place in (1, 3))
+      largest = max(across * down for across, down in factors) or 1
+      return 2 * width * height * sum(
+          across * down for across, down in factors) // largest
+  return 0
 
 
 def drop_end(data: bytes, source: io.BytesIO) -> None:

@@ -117,12 +117,13 @@ def _on_white(image):
 
 
 def _only_frame(image, frame):
-  """Returns an RGB image that is white outside its first frame."""
-  if frame in (None, (0, 0) + image.size):
-    return image
-  canvas = Image.new('RGB', image.size, _WHITE)
-  canvas.paste(image.crop(frame), frame[:2])
-  return canvas
+  """Makes an RGB image white outside its first frame; returns it."""
+  if frame:
+    (width, height), (left, top, right, bottom) = image.size, frame
+    for box in ((0, 0, width, top), (0, min(bottom, height), width, height),
+                (0, 0, left, height), (min(right, width), 0, width, height)):
+      image.paste(_WHITE, box)
+  return image
 
 
 def _scale_transparent_color(image, bits):

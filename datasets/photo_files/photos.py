@@ -28,6 +28,7 @@ from datasets.photo_files import (
   formats,
   jpeg_markers,
   photo_colors,
+  photo_memory,
   photo_work,
   webp,
 )
@@ -174,7 +175,8 @@ def normalize_photo(data: bytes, max_pixels: int = MAX_PIXELS) -> Photo:
   three-channel JPEG that is upright is returned byte for byte; all others are
   encoded again with quality 95: EXIF rotation applied, first frame of an
   animation, transparency on white, 16 bits per channel reduced to 8, grey and
-  CMYK as RGB.
+  CMYK as RGB. A JPEG that would take more than photo_memory.MAX_BYTES is
+  decoded at half or a quarter of its width and height, and encoded again.
 
   Args:
     data: the file.
@@ -193,8 +195,8 @@ def normalize_photo(data: bytes, max_pixels: int = MAX_PIXELS) -> Photo:
 
 def inspect_photo(data: bytes, max_pixels: int = MAX_PIXELS) -> Inspected:
   """Normalizes a photo as normalize_photo does; returns an Inspected."""
-  with _opened(data, max_pixels) as (image, layout, orientation):
-    if orientation == 1 and _is_plain_jpeg(image):
+  with _opened(data, max_pixels) as (image, layout, orientation, is_plain):
+    if is_plain:
       height, width = image.height, image.width
       look = _digest(_decode_for_check(image))
       return Inspected(Photo(data, height, width), True, look)
@@ -208,7 +210,7 @@ def pixels_digest(data: bytes, max_pixels: int = MAX_PIXELS) -> str:
   Raises:
     PhotoError: as normalize_photo does.
   """
-  with _opened(data, max_pixels) as (image, layout, orientation):
+  with _opened(data, max_pixels) as (image, layout, orientation, _):
     return _digest(_upright(image, layout, orientation))
 
 
@@ -220,7 +222,7 @@ def orientation_of(data: bytes, max_pixels: int = MAX_PIXELS) -> int:
   Raises:
     PhotoError: as normalize_photo does.
   """
-  with _opened(data, max_pixels) as (_, _, orientation):
+  with _opened(data, max_pixels) as (_, _, orientation, _):
     return orientation
 
 
@@ -260,6 +262,26 @@ def weight_of(data: bytes) -> int:
     return 0
 
 
+def memory_of(data: bytes) -> int:
+  """Estimates the bytes of memory that the server needs for a photo.
+
+  Args:
+    data: file of a format that the server accepts.
+
+  Returns:
+    The estimate of photo_memory; 0 if the photo cannot be read.
+  """
+  try:
+    name = formats.name_of(data) or ''
+    if name == 'JPEG':
+      image = _open(data, io.BytesIO(data))
+      return _jpeg_scale(image, data, _orientation(image))[1]
+    width, height = size_of(data)
+    return photo_memory.of_other(name, width * height, len(data))
+  except PhotoError:
+    return 0
+
+
 def check_head(head: bytes, num_bytes: int,
                max_pixels: int = MAX_PIXELS) -> None:
   """Refuses a file by its first bytes and its size, before it is read.
@@ -282,9 +304,10 @@ def check_head(head: bytes, num_bytes: int,
 
 @contextlib.contextmanager
 def _opened(data, max_pixels):
-  """Yields a photo's Pillow image, its Layout and its EXIF orientation.
+  """Yields a photo's Pillow image, Layout, EXIF orientation and is_plain.
 
-  The image is not decoded yet if its EXIF block is in the header.
+  The image is not decoded yet if its EXIF block is in the header. It is plain
+  if the file itself can be used.
 
   Raises:
     PhotoError: as normalize_photo does, also for errors of Pillow in the body
@@ -308,7 +331,13 @@ def _opened(data, max_pixels):
     layout = photo_colors.layout_of(image, data)
     with (_large_photo_lock if _weight(image) > _LARGE_PIXELS else
           contextlib.nullcontext()):
-      yield image, layout, _orientation(image)
+      orientation, scale = _orientation(image), 1
+      if image.format == 'JPEG':
+        scale = _jpeg_scale(image, data, orientation)[0]
+      is_plain = scale == 1 and _is_plain_jpeg(image, orientation)
+      if scale > 1:
+        image.draft(image.mode, (width // scale or 1, height // scale or 1))
+      yield image, layout, orientation, is_plain
   except PhotoError:  # It is a ValueError itself.
     raise
   except _PILLOW_ERRORS as error:
@@ -377,14 +406,21 @@ def _orientation(image):
   return orientation if orientation in _UPRIGHT else 1
 
 
-def _is_plain_jpeg(image):
-  """Returns whether every decoder gives the same three channels for this JPEG.
+def _jpeg_scale(image, data, orientation):
+  """Returns scale and bytes as photo_memory.of_jpeg does."""
+  return photo_memory.of_jpeg(
+      image.width * image.height, jpeg_markers.coefficient_bytes(data),
+      len(data), _is_plain_jpeg(image, orientation))
+
+
+def _is_plain_jpeg(image, orientation):
+  """Returns whether this is an upright JPEG that every decoder reads alike.
 
   Adobe's marker with a transform other than YCbCr (1) means that the channels
   are RGB, or CMYK; decoders disagree if there is a JFIF marker as well.
   """
   return (isinstance(image, JpegImagePlugin.JpegImageFile) and
-          image.mode == 'RGB' and
+          orientation == 1 and image.mode == 'RGB' and
           image.info.get('adobe_transform', 1) == 1)
 
 

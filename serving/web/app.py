@@ -16,6 +16,7 @@ from flask.json.provider import DefaultJSONProvider
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map
 
+from datasets.photo_files import photo_memory
 from serving.model import heap_memory
 from serving.model.classifier_service import Service
 from serving.web import (
@@ -48,12 +49,13 @@ DEFAULTS = {
     'INBOX_MB': 1024,
     # Number of classes that the page shows.
     'NUM_TOP_PREDICTIONS': 5,
-    # Largest photo, maximum number of photos per request, and largest width
-    # times height. Phones take photos of 50 million pixels. Decoding needs 3 to
-    # 9 bytes per pixel.
+    # Largest photo, maximum number of photos per request, largest width times
+    # height (phones take photos of 50 million pixels), and maximum memory for
+    # one photo in units of 10^6 bytes.
     'MAX_UPLOAD_MB': 16,
     'MAX_PHOTOS': 16,
     'MAX_PIXELS': 64 * 10 ** 6,
+    'MAX_PHOTO_MB': photo_memory.MAX_BYTES // 10 ** 6,
     # Token that /api/classify and /api/model require, as clients.Tokens takes
     # it.
     'API_TOKEN': None,

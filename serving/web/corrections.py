@@ -44,7 +44,8 @@ def receive(state: AppState, needs_token: bool = True) -> None:
   photo = photos[0]
   try:
     uploads.check(photo.data, state.config['MAX_UPLOAD_MB'] * 2 ** 20,
-                  state.config['MAX_PIXELS'])
+                  state.config['MAX_PIXELS'],
+                  state.config['MAX_PHOTO_MB'] * 10 ** 6)
     state.inbox.add(photo.data, right_class, answer)
   except Refused as refused:
     raise refused.copy().with_file_name(

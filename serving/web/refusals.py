@@ -40,6 +40,7 @@ STATUS = {
     'too_many_pixels': 422,
     'too_many_pixels_a_side': 422,
     'too_many_requests': 429,
+    'too_much_memory': 422,
     'unauthorized': 401,
     'unreadable_photo': 422,
     'wrong_field': 400,

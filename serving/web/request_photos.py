@@ -203,7 +203,7 @@ def _wrong_field(name):
 def _checked(config, photo):
   try:
     uploads.check(photo.data, config['MAX_UPLOAD_MB'] * 2 ** 20,
-                  config['MAX_PIXELS'])
+                  config['MAX_PIXELS'], config['MAX_PHOTO_MB'] * 10 ** 6)
   except Refused as refused:
     return Result(*photo, None, refused.copy().with_file_name(photo.name))
   return Result(*photo, None, None)

@@ -209,6 +209,11 @@ _SENTENCES = {
         'too_many_requests': 'At most %(most)d photos per minute are accepted '
                              'from one client. Please try again in '
                              '%(seconds)d s.',
+        'too_much_memory': 'As a %(format)s, this photo of %(width)d x '
+                           '%(height)d pixels takes %(needed)d MB of memory; '
+                           'at most %(most)d MB are accepted. Please make it '
+                           'smaller, or save it as a JPEG that is not '
+                           'progressive.',
         'unauthorized': 'This address requires the header Authorization: '
                         'Bearer with a valid token.',
         'unreadable_photo': 'This photo cannot be read: it is damaged or cut '
@@ -258,6 +263,10 @@ _SENTENCES = {
                                   '每边最多接受 %(most)d 像素。',
         'too_many_requests': '每个客户端每分钟最多接受 %(most)d 张照片，'
                              '请在 %(seconds)d 秒后再试。',
+        'too_much_memory': '这张 %(width)d x %(height)d 像素的照片'
+                           '（%(format)s）解码需要 %(needed)d MB 内存，'
+                           '最多接受 %(most)d MB。请缩小照片，'
+                           '或另存为非渐进式的 JPEG。',
         'unauthorized': '这个地址需要带有有效令牌的标头 '
                         'Authorization: Bearer。',
         'unreadable_photo': '无法读取这张照片：它已损坏或被截断。',
@@ -273,7 +282,8 @@ _TABLES = {'en': _EN, 'zh': _ZH}
 # Formats of datasets.photo_files.formats whose name is not a proper name.
 _FORMATS: Dict[str, Dict[Optional[str], str]] = {
     'en': {None: 'A file of this kind'},
-    'zh': {None: '这种文件', 'Plain text': '纯文本'},
+    'zh': {None: '这种文件', 'Plain text': '纯文本',
+           'progressive JPEG': '渐进式 JPEG'},
 }
 
 
@@ -291,6 +301,9 @@ def message(language: str, refused: Refused) -> str:
     key = 'save_as' if name in formats.PHOTOS else key
     values.update(format=_FORMATS[language].get(name, table['format'] % name),
                   accepted=alternatives(language, values['accepted']))
+  elif 'format' in values:
+    values['format'] = _FORMATS[language].get(values['format'],
+                                              values['format'])
   text = _SENTENCES[language][key] % values
   return table['of_file'] % (refused.file, text) if refused.file else text
 

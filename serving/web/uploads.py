@@ -19,7 +19,7 @@ from typing import Deque, NamedTuple, Optional
 from PIL import Image
 
 from common.errors import InputError
-from datasets.photo_files import formats, jpeg_markers, photos
+from datasets.photo_files import formats, jpeg_markers, photo_memory, photos
 from datasets.photo_files.photo_colors import CostlyPhotoError
 from serving.web import logs, photo_metadata
 from serving.web.refusals import Refused
@@ -61,17 +61,20 @@ def extension_of(data: bytes) -> Optional[str]:
   return _EXTENSIONS[name] if name in ACCEPTED else None
 
 
-def check(data: bytes, max_bytes: int, max_pixels: int) -> None:
+def check(data: bytes, max_bytes: int, max_pixels: int,
+          max_memory: int = photo_memory.MAX_BYTES) -> None:
   """Checks a file without decoding it.
 
   Args:
     data: bytes of the file.
     max_bytes: largest file size that is accepted.
     max_pixels: largest width times height.
+    max_memory: most bytes that decoding it may take, by photos.memory_of.
 
   Raises:
     Refused: empty_file, too_large, not_a_photo, unreadable_photo (damaged
-      header), too_costly, too_many_pixels or too_many_pixels_a_side.
+      header), too_costly, too_many_pixels, too_many_pixels_a_side or
+      too_much_memory.
   """
   if not data:
     raise Refused('empty_file')
@@ -92,6 +95,13 @@ def check(data: bytes, max_bytes: int, max_pixels: int) -> None:
   if width * height > max_pixels:
     raise Refused('too_many_pixels', width=width, height=height,
                   most='%g' % (max_pixels / 10 ** 6))
+  memory = photos.memory_of(data)
+  if memory > max_memory:
+    is_progressive = name == 'JPEG' and jpeg_markers.coefficient_bytes(data)
+    raise Refused(
+        'too_much_memory', width=width, height=height,
+        format='progressive JPEG' if is_progressive else name,
+        needed=-(-memory // 10 ** 6), most=max_memory // 10 ** 6)
 
 
 def _png_size(data):

@@ -253,6 +253,21 @@ def test_classify_single_invalid_photo_is_refused(client, service, data, status,
   assert not service.seen
 
 
+def test_classify_photo_that_takes_too_much_memory_is_refused(service):
+  client = kit.make_client(service, MAX_PHOTO_MB=42)
+  response, result = classify(client, kit.photo('PNG', size=(1000, 500)))
+  assert (response.status_code, result['error']) == (422, {
+      'code': 'too_much_memory', 'message':
+          'a.jpg: As a PNG, this photo of 1000 x 500 pixels takes 45 MB of '
+          'memory; at most 42 MB are accepted. Please make it smaller, or save '
+          'it as a JPEG that is not progressive.'})
+  _, result = classify(client, kit.photo(size=(1000, 500), progressive=True))
+  assert 'As a progressive JPEG, ' in result['error']['message']
+  assert not service.seen
+  response, _ = classify(client, kit.photo(size=(1000, 500)))
+  assert response.status_code == 200
+
+
 @pytest.mark.parametrize('error, status, code, retry', [
     (PhotoError('in /home/somebody'), 422, 'unreadable_photo', None),
     (CostlyPhotoError('in /home/somebody'), 422, 'too_costly', None),

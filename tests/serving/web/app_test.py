@@ -443,7 +443,7 @@ def test_texts_contain_the_same_values_in_every_language():
     assert sorted(values.findall(english)) == sorted(values.findall(chinese))
   assert set(texts.for_language('zh')) == set(texts.for_language('en'))
   everything = dict(name='a', accepted=('b', 'c1', 'd'), seconds=1, max_mb=2,
-                    most=3, width=4, height=5, encoding='e6')
+                    most=3, width=4, height=5, encoding='e6', needed=9)
   for code, name in [(code, 'f7') for code in refusals.STATUS] + [
       ('not_a_photo', 'JPEG 2000')]:
     refused = refusals.Refused(

@@ -92,6 +92,11 @@ def test_correction_with_an_invalid_photo_is_refused(client, folder, data,
   assert os.listdir(str(folder)) == []
 
 
+def test_correction_that_takes_too_much_memory_is_refused(folder):
+  client = make_client(folder, MAX_PHOTO_MB=40)
+  assert code_of(send(client, **{'class': 'rose'})) == (422, 'too_much_memory')
+
+
 def test_correction_of_several_photos_is_refused(client):
   response = kit.post_form(client, '/api/corrections?class=rose', kit.photo(),
                            kit.photo())

@@ -17,10 +17,13 @@ import psutil
 import pytest
 from PIL import Image
 
-from kits import graph_kit, upload_kit
+from datasets.photo_files.photo_memory import MAX_BYTES
+from datasets.photo_files.photos import memory_of, size_of
+from kits import graph_kit, photo_kit, upload_kit
 from kits import server_load_kit as load_kit
 from kits import service_kit as kit
 from kits.helpers import ROOT
+from serving.web.uploads import extension_of
 
 pytestmark = pytest.mark.slow
 
@@ -59,9 +62,8 @@ def photos():
   for options in (dict(format='JPEG'), dict(format='JPEG', progressive=True),
                   dict(format='PNG'), dict(format='JPEG', comment=b'c' * 99)):
     pixels = random_state.randint(0, 256, [96, 128, 3]).astype(np.uint8)
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, **options)
-    contents.append(stream.getvalue())
+    contents.append(encode(Image.fromarray(pixels), options.pop('format'),
+                           **options))
   return contents
 
 
@@ -207,24 +209,69 @@ def test_server_bad_uploads_are_refused_without_leaks(process, photos,
   assert not [line for line in process.lines if 'ERROR' in line]
 
 
-def worst_photos():
-  """Yields kind, photo, and the maximum memory in bytes per pixel.
+def gradient(mode, side):
+  grey = Image.linear_gradient('L').resize((side, side))
+  return Image.merge(mode, [grey] * len(mode))
 
-  All have the maximum number of pixels that the server accepts.
+
+def noise(side, levels=256):
+  """Returns grey noise, of which a JPEG of quality 95 is as large as can be."""
+  tile = np.random.RandomState(SEED).randint(0, levels, [512, 512])
+  tile = (tile * (255 // (levels - 1))).astype(np.uint8)
+  count = -(-side // 512)
+  return Image.fromarray(np.tile(tile, [count, count])).crop((0, 0, side, side))
+
+
+def encode(image, kind, **options):
+  stream = io.BytesIO()
+  image.save(stream, kind, **options)
+  return stream.getvalue()
+
+
+def worst_photos():
+  """Yields the largest photos of each kind that are accepted by default.
+
+  As name, bytes, and whether they take about the estimated memory; others may
+  take less. Those of 8000 x 8000 pixels have the maximum size; the number at
+  the end of a name is the scale at which a JPEG is decoded.
   """
-  size = (8000, 8000)
-  grey = Image.linear_gradient('L').resize(size)
-  yield 'JPEG', kit.photo(size=size), 4
-  # This includes 6 for the coefficients during decoding.
-  yield 'progressive JPEG', kit.photo(size=size, progressive=True,
-                                      subsampling=0), 10
-  for mode, image, bytes_per_pixel in (
-      ('1', Image.new('1', size, 1), 6),
-      ('RGBA', Image.merge('RGBA', [grey] * 4), 9),
-      ('I;16', Image.new('I;16', size, 40000), 9)):
-    stream = io.BytesIO()
-    image.save(stream, 'PNG', compress_level=1)
-    yield 'PNG ' + mode, stream.getvalue(), bytes_per_pixel
+  turned = photo_kit.exif(6)
+  progressive = dict(progressive=True, subsampling=0)
+  for name, image, options, is_worst in (
+      ('one colour', Image.new('RGB', (8000, 8000), 'navy'), {}, False),
+      ('16 MB', noise(6880).convert('RGB'), dict(quality=30), False),
+      ('16 MB, 2', noise(8000).convert('RGB'), dict(quality=18), False),
+      ('turned', gradient('RGB', 5088), dict(exif=turned), True),
+      ('turned, 2', gradient('RGB', 8000), dict(exif=turned), True),
+      ('grey', gradient('L', 5088), {}, False),
+      ('grey noise, 2', noise(5120), dict(quality=30), False),
+      ('CMYK', gradient('CMYK', 5024), {}, True),
+      ('progressive', gradient('RGB', 4800), progressive, False),
+      ('progressive, 2', gradient('RGB', 5440), progressive, True),
+      ('progressive, 4', gradient('RGB', 5760), progressive, True),
+      ('progressive 4:2:0, 4', gradient('RGB', 8000), dict(progressive=True),
+       True),
+      ('progressive CMYK, 4', gradient('CMYK', 4992), dict(progressive=True),
+       True)):
+    yield 'JPEG, ' + name, encode(image, 'JPEG', **options), is_worst
+  for name, image, options, is_worst in (
+      ('1 bit', Image.new('1', (5088, 5088), 1), {}, False),
+      ('1 bit, noise', noise(5088, 2).convert('1'), {}, False),
+      ('16 bits', Image.new('I;16', (5088, 5088), 40000), {}, False),
+      ('colour', gradient('RGB', 5088), {}, False),
+      ('turned', gradient('RGB', 5088), dict(exif=turned), True),
+      ('transparent', gradient('RGBA', 5088), {}, True)):
+    yield 'PNG, ' + name, encode(image, 'PNG', compress_level=1, **options
+                                 ), is_worst
+  if extension_of(b'RIFF    WEBPVP8 '):
+    for name, image, options in (
+        ('colour', gradient('RGB', 3616), {}),
+        ('turned', gradient('RGB', 3616), dict(exif=turned)),
+        ('transparent', Image.new('RGBA', (3616, 3616), (9, 9, 9, 9)), {}),
+        ('lossless', Image.new('RGBA', (3616, 3616), (9, 9, 9, 9)),
+         dict(lossless=True))):
+      yield ('WebP, ' + name, encode(image, 'WebP', method=0, **options),
+             name == 'turned')
 
 
 def peak(process):
@@ -255,15 +302,36 @@ def test_server_worst_photos_take_limited_memory_and_free_it(tmp_path):
     for _ in range(2):
       assert_classifies_correctly(process.port)
     before = memory(process)
-    for name, data, bytes_per_pixel in worst_photos():
+    for name, data, is_worst in worst_photos():
       clear_peak(process)
       upload = upload_kit.Upload([b'Content-Type: image/jpeg'], data, None)
       status, body = exchange(process.port, request(b'/api/classify', upload))
       assert status == 200, (name, body)
       taken = peak(process) - before
       after = memory_at_rest(process, 1.1 * before)
-      print('\n%16s: %.2f MB; memory %.0f MB before, %.0f MB more for it, '
-            '%.0f MB after' % (name, len(data) / 1e6, before / 1e6,
-                               taken / 1e6, after / 1e6))
-      assert taken <= bytes_per_pixel * 8000 ** 2, name
+      estimate = memory_of(data)
+      print('\n%26s: %5.2f MB, %d x %d; memory %.0f MB before, %.0f MB more '
+            'for it, estimate %.0f MB, %.0f MB after' % (
+                name, len(data) / 1e6, *size_of(data), before / 1e6,
+                taken / 1e6, estimate / 1e6, after / 1e6))
+      assert taken <= estimate <= MAX_BYTES, name
+      if is_worst:
+        assert estimate <= 1.25 * taken, name
       assert after <= 1.1 * before, name
+
+
+def test_server_photos_that_need_more_memory_are_refused(tmp_path):
+  size = (8000, 8000)
+  with load_kit.ServerProcess(
+      '--model_name=%s' % graph_kit.write(tmp_path)) as process:
+    process.wait_until_listening()
+    before = memory(process)
+    clear_peak(process)
+    for data in (
+        encode(Image.new('RGB', size), 'JPEG', progressive=True, subsampling=0),
+        encode(Image.new('1', size), 'PNG')):
+      upload = upload_kit.Upload([b'Content-Type: image/jpeg'], data, None)
+      status, body = exchange(process.port, request(b'/api/classify', upload))
+      assert (status, json.loads(body.decode())['error']['code']) == (
+          422, 'too_much_memory')
+    assert peak(process) - before < 30e6
