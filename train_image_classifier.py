@@ -378,9 +378,15 @@ def _run(config, session_config, make_step):
   trains_more_layers = (config.finetune_all_steps or
                         config.train_last_blocks or
                         finetune_all.has_begun(train_dir))
-  if _has_all_steps(config) and not trains_more_layers:
+  has_all_steps = _has_all_steps(config)
+  if config.replicas.all_reduce:  # Others may have no checkpoints.
+    has_all_steps = all_reduce.Group(
+        config.replicas.worker_replicas, task).ask_chief(
+            has_all_steps, config.replicas.master, session_config)
+  if has_all_steps and not trains_more_layers:
     tf.logging.info('%s has reached --max_number_of_steps=%d: nothing to do',
-                    checkpoints.newest(train_dir), config.max_number_of_steps)
+                    checkpoints.newest(train_dir) or 'The chief',
+                    config.max_number_of_steps)
     return True
   check_ways(config)
   if config.replicas.num_ps_tasks:

@@ -30,7 +30,7 @@ from benchmarks import input_speed
 from common import flags as common_flags
 from common.errors import InputError
 from compat import tf
-from deployment import launch
+from deployment.launcher import machine
 
 FLAGS = flags.FLAGS
 
@@ -162,7 +162,7 @@ def measure(way, dataset_dir, dataset_name):
   turn = 1
   if not way.apart:
     turn = len(way.tasks) * FLAGS.batch_size // way.photos
-    servers, workers = launch.local_lists(way.servers, len(way.tasks))
+    servers, workers = machine.local_lists(way.servers, len(way.tasks))
     cluster = ['--ps_hosts=' + servers, '--worker_hosts=' + workers]
   steps = (FLAGS.warm_steps + FLAGS.steps) * turn
   common = ['--dataset_dir=' + dataset_dir, '--dataset_name=' + dataset_name,

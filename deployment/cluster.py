@@ -41,8 +41,8 @@ STOPPED_STATUS = 128 + signal.SIGTERM
 LOST_ERRORS = (tf.errors.UnavailableError, tf.errors.AbortedError)
 
 
-class ServerLost(InputError):
-  """A parameter server, or a worker of an all-reduce, no longer answers."""
+class TaskLost(InputError):
+  """A task without which no step can end no longer answers."""
 
 
 def find_member(ps_hosts: Optional[str], worker_hosts: Optional[str],
@@ -232,7 +232,7 @@ class Worker:
     try:
       yield self
       status = STOPPED if self.was_stopped else ENDED
-    except ServerLost as lost:
+    except TaskLost as lost:
       _end_process(lost)
     except LOST_ERRORS as error:
       _end_process(self.describe_loss(error))
@@ -331,8 +331,8 @@ class Worker:
         'training has ended' % (
             self._member.cluster.workers[status - LOST], self._needed))
 
-  def describe_loss(self, error: tf.errors.OpError) -> ServerLost:
-    """Returns the ServerLost for an error of LOST_ERRORS.
+  def describe_loss(self, error: tf.errors.OpError) -> TaskLost:
+    """Returns the TaskLost for an error of LOST_ERRORS.
 
     Args:
       error: the error that a step raised.
@@ -343,17 +343,17 @@ class Worker:
 
 
 def _loss_of_tasks(watch, reason=''):
-  """Returns the ServerLost that names the tasks that no longer answer."""
+  """Returns the TaskLost that names the tasks that no longer answer."""
   gone = ['%s (%s)' % (task, silence)
           for task, silence in watch.reasons.items() if silence]
   job = min(watch.reasons).job
-  return ServerLost(
+  return TaskLost(
       'a %s was lost: %s; start all tasks again, training resumes from the '
       'newest checkpoint' % (hosts.TITLES[job], ', '.join(gone) or reason))
 
 
 def _end_process(lost):
-  """Prints a ServerLost, and ends this process at once."""
+  """Prints a TaskLost, and ends this process at once."""
   print('%s: error: %s' % (os.path.basename(sys.argv[0]), lost),
         file=sys.stderr, flush=True)
   os._exit(1)

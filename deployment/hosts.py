@@ -1,4 +1,4 @@
-"""Hosts of a cluster: parsing, tasks of this machine, availability checks.
+"""Hosts of a cluster: lists of them, and which tasks answer.
 
 A task is one process of distributed training: a parameter server keeps
 variables, a worker computes. Tasks are listed as for every TensorFlow 1
@@ -10,6 +10,7 @@ Worker 0 is the chief: it begins and ends training, and writes checkpoints.
 """
 
 import concurrent.futures
+import itertools
 import re
 import socket
 import time
@@ -21,7 +22,6 @@ from typing import (
   List,
   NamedTuple,
   Optional,
-  Tuple,
 )
 
 import grpc
@@ -113,13 +113,11 @@ def parse(ps_hosts: Optional[str], worker_hosts: Optional[str],
   if all_reduce and len(cluster.workers) < 2:
     raise InputError('--all_reduce needs two workers at least, --worker_hosts '
                      'has %d' % len(cluster.workers))
-  seen: Dict[str, Task] = {}
-  for task in cluster.tasks:
-    other = seen.setdefault(task.address, task)
-    if other is not task:
+  for task, other in itertools.combinations(cluster.tasks, 2):
+    if task.address == other.address:
       raise InputError(
           '%s is listed twice, as %s and as %s: each task needs its own port'
-          % (task.address, other.name, task.name))
+          % (task.address, task.name, other.name))
   return cluster
 
 
@@ -145,86 +143,6 @@ def _parse_list(job, text):
   return tasks
 
 
-def read_file(path: str) -> Tuple[str, str]:
-  """Reads a hosts file: one line per task, with its job and host:port.
-
-    ps a:2222
-    worker a:2223
-    worker b:2223
-
-  Args:
-    path: the file; # starts a comment.
-
-  Returns:
-    The values of --ps_hosts and --worker_hosts.
-
-  Raises:
-    InputError: the file cannot be read, or a line is invalid.
-  """
-  try:
-    with open(path, encoding='utf-8', errors='replace') as file:
-      lines = file.read().splitlines()
-  except OSError as error:
-    raise InputError('--hosts=%s: %s' % (path, error.strerror))
-  entries: Dict[str, List[str]] = {job: [] for job in JOBS}
-  for number, line in enumerate(lines, 1):
-    words = line.partition('#')[0].split()
-    if not words:
-      continue
-    if len(words) != 2 or words[0] not in entries:
-      raise InputError('%s, line %d: %r is not a task, such as "ps a:2222" or '
-                       '"worker b:2223"' % (
-                           path, number, line.strip()))
-    entries[words[0]].append(words[1])
-  return ','.join(entries['ps']), ','.join(entries['worker'])
-
-
-def is_here(host: str) -> bool:
-  """Whether a host is this machine, that is, its address can be bound.
-
-  Args:
-    host: name or address.
-
-  Raises:
-    InputError: the name cannot be resolved.
-  """
-  try:
-    addresses = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-  except OSError as error:
-    raise InputError('host %r cannot be found: %s' % (host, error.strerror))
-  for family, kind, protocol, _, address in addresses:
-    with socket.socket(family, kind, protocol) as probe:
-      try:
-        probe.bind((address[0], 0))
-      except OSError:
-        continue
-    return True
-  return False
-
-
-def of_this_machine(cluster: Cluster) -> List[Task]:
-  """Returns the tasks whose host is this machine.
-
-  Args:
-    cluster: Cluster.
-
-  Raises:
-    InputError: there are none, a name is unknown, or two tasks share a port.
-  """
-  here = {host: is_here(host) for host in {task.host for task in cluster.tasks}}
-  tasks = [task for task in cluster.tasks if here[task.host]]
-  if not tasks:
-    raise InputError('none of the hosts is this machine (%s): %s' % (
-        socket.gethostname(), ', '.join(sorted(here))))
-  by_port: Dict[int, Task] = {}
-  for task in tasks:
-    other = by_port.setdefault(task.port, task)
-    if other is not task:
-      raise InputError('%s and %s have the same port on this machine' % (
-          other, task))
-  return tasks
-
-
 def check_free(tasks: Iterable[Task]) -> None:
   """Checks that the ports of tasks are free on this machine.
 
@@ -244,18 +162,6 @@ def check_free(tasks: Iterable[Task]) -> None:
       except OSError as error:
         raise InputError('port %d of %s is not free: %s' % (
             task.port, task, error.strerror))
-
-
-def free_ports(number: int) -> List[int]:
-  """Returns a number of free ports of this machine."""
-  probes = [socket.socket() for _ in range(number)]
-  try:
-    for probe in probes:
-      probe.bind(('', 0))
-    return [probe.getsockname()[1] for probe in probes]
-  finally:
-    for probe in probes:
-      probe.close()
 
 
 def why_silent(task: Task) -> Optional[str]:
@@ -322,13 +228,13 @@ class Watch:
 
 
 def wait_for(tasks: Iterable[Task], timeout: float,
-             check: Optional[Callable[[], None]] = None) -> None:
-  """Waits until each task has answered once.
+             is_over: Callable[[], bool] = lambda: False) -> bool:
+  """Waits until each task has answered once; returns whether all have.
 
   Args:
     tasks: Tasks.
     timeout: seconds.
-    check: function to call while waiting; its exceptions end the wait.
+    is_over: function that is called while waiting, and ends it with True.
 
   Raises:
     InputError: some did not answer in time.
@@ -339,9 +245,9 @@ def wait_for(tasks: Iterable[Task], timeout: float,
     watch.look()
     missing = watch.missing()
     if not missing:
-      return
-    if check:
-      check()
+      return True
+    if is_over():
+      return False
     if time.monotonic() > end:
       raise InputError('no answer within --startup_timeout=%g s from %s' % (
           timeout, ', '.join('%s (%s)' % (task, watch.reasons[task])

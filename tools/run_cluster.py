@@ -18,7 +18,8 @@ from absl import flags
 import train_image_classifier
 from common import flags as common_flags
 from common.errors import InputError
-from deployment import hosts, launch, tf_config
+from deployment import hosts, tf_config
+from deployment.launcher import launch, machine
 from training import config as train_config
 
 # Flags that are set for each task.
@@ -72,12 +73,12 @@ def main(_: List[str]) -> int:
       train_image_classifier.config_from_flags(),
       hosts.parse(ps_hosts, worker_hosts, values.all_reduce)))
   plan = launch.Plan(
-      ps_hosts, worker_hosts, _shared_arguments_from_flags(),
+      ps_hosts, worker_hosts, values.startup_timeout, values.restarts,
+      _shared_arguments_from_flags(),
       os.path.abspath(train_image_classifier.__file__),
       values.task_logs or os.path.join(
           os.path.dirname(os.path.abspath(values.train_dir)), 'logs'),
-      values.startup_timeout, values.sync_replicas or values.all_reduce,
-      values.restarts)
+      values.sync_replicas or values.all_reduce)
   return launch.Launcher(plan).run()
 
 
@@ -88,7 +89,7 @@ def _lists_from_flags():
     if values.ps_hosts or values.worker_hosts:
       raise InputError('--hosts=%s is given, and --ps_hosts or --worker_hosts '
                        'too: give one of them' % values.hosts)
-    return hosts.read_file(values.hosts)
+    return machine.read_file(values.hosts)
   if values.ps_hosts or values.worker_hosts:
     for name in ('num_ps', 'num_workers'):
       if values[name].present:
@@ -97,8 +98,8 @@ def _lists_from_flags():
     return values.ps_hosts, values.worker_hosts
   if values.all_reduce and values['num_ps'].present:
     raise InputError('--all_reduce has no parameter servers: omit --num_ps')
-  return launch.local_lists(0 if values.all_reduce else values.num_ps,
-                            values.num_workers)
+  return machine.local_lists(0 if values.all_reduce else values.num_ps,
+                             values.num_workers)
 
 
 def _shared_arguments_from_flags():

@@ -9,7 +9,8 @@ import pytest
 
 from common.errors import InputError
 from compat import slim, tf
-from deployment import all_reduce, cluster, hosts, launch
+from deployment import all_reduce, cluster, hosts
+from deployment.launcher import machine
 from kits import cluster_kit
 from kits.trained_kit import make_dataset, train, train_config
 from nets import nets_factory
@@ -28,7 +29,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope='module')
 def targets():
   """Returns the addresses of the servers of all workers."""
-  members = hosts.parse(*launch.local_lists(0, WORKERS), all_reduce=True)
+  members = hosts.parse(*machine.local_lists(0, WORKERS), all_reduce=True)
   servers = [cluster._start_server(
       hosts.Member(members, task),
       all_reduce.session_config(tf.ConfigProto(), task.index))
@@ -146,8 +147,17 @@ def test_workers_take_the_same_steps_stop_together_and_resume(data, tmp_path):
     more = cluster_kit.steps_and_losses(chief.log)
     assert more == cluster_kit.steps_and_losses(other.log)
     assert [step for step, _ in more] == [len(steps) + 1 + i for i in range(5)]
-  assert checkpoints.read_global_step(
-      checkpoints.newest(train_dir)) == len(steps) + 5
+  newest = checkpoints.newest(train_dir)
+  assert checkpoints.read_global_step(newest) == len(steps) + 5
+
+  with cluster_kit.Tasks(data, tmp_path, '--all_reduce', last, num_ps=0
+                         ) as tasks:
+    chief = tasks.start('worker', 0)
+    other = tasks.start('worker', 1, '--train_dir=%s' % (tmp_path / 'b'))
+    assert [task.wait() for task in (chief, other)] == [0, 0], other.log
+    for task, name in ((chief, newest), (other, 'The chief')):
+      assert '%s has reached %s: nothing to do' % (name, last) in task.log
+  assert checkpoints.newest(train_dir) == newest
   assert not (tmp_path / 'b').exists()
 
 

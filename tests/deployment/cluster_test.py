@@ -1,4 +1,4 @@
-"""Tests of cluster.py, hosts.py, launch.py: lists of hosts, flags, graphs."""
+"""Tests of cluster.py and hosts.py: lists of hosts, flags, graphs."""
 
 import contextlib
 import socket
@@ -11,8 +11,9 @@ import pytest
 import train_image_classifier
 from common.errors import InputError
 from compat import slim, tf
-from deployment import cluster, hosts, launch, sync_optimizer
+from deployment import cluster, hosts, sync_optimizer
 from deployment.board import FAILED
+from deployment.launcher import machine
 from kits.helpers import parsed_flags
 from kits.trained_kit import make_dataset, train
 from training import finetune_all
@@ -56,22 +57,6 @@ def test_parse_invalid_list_is_refused_in_one_line(ps, workers, message):
   assert '\n' not in str(caught.value)
 
 
-@pytest.mark.parametrize('line', ['ps', 'chief a:1', 'ps a:1 b:2'])
-def test_read_file_invalid_line_is_named(tmp_path, line):
-  path = tmp_path / 'hosts'
-  path.write_text('ps a:1\n%s\n' % line)
-  with pytest.raises(InputError,
-                     match='hosts, line 2: %r is not a task' % line):
-    hosts.read_file(str(path))
-
-
-def test_is_here_is_true_only_for_this_machine():
-  assert hosts.is_here('localhost') and hosts.is_here('127.0.0.1')
-  assert not hosts.is_here('192.0.2.77')
-  with pytest.raises(InputError, match="^host 'no.such.invalid' cannot be "):
-    hosts.is_here('no.such.invalid')
-
-
 # Which tasks answer.
 
 
@@ -96,7 +81,7 @@ def listener(answer=b''):
 @pytest.fixture(scope='module')
 def server():
   """Returns a tf.train.Server that is worker 1, and its cluster."""
-  lists = launch.local_lists(1, 2)
+  lists = machine.local_lists(1, 2)
   parsed = hosts.parse(*lists)
   spec = tf.train.ClusterSpec({
       'ps': [task.address for task in parsed.ps],
@@ -137,7 +122,7 @@ def test_watch_task_that_never_answered_is_missing_and_not_gone():
 
 
 def test_watch_task_that_has_answered_another_check_is_gone():
-  lists = launch.local_lists(1, 2)
+  lists = machine.local_lists(1, 2)
   server, chief, other = hosts.parse(*lists).tasks
   watch = hosts.Watch([server, chief, other], answered=[server, chief])
   watch.look()
@@ -147,14 +132,14 @@ def test_watch_task_that_has_answered_another_check_is_gone():
 
 @pytest.mark.parametrize('error', [
     tf.errors.UnavailableError(None, None, 'Socket closed\n:UNKNOWN:Error'),
-    cluster.ServerLost('a parameter server was lost: Socket closed; start all '
-                       'tasks again, training resumes from the newest '
-                       'checkpoint')], ids=['outside a step', 'in a step'])
+    cluster.TaskLost('a parameter server was lost: Socket closed; start all '
+                     'tasks again, training resumes from the newest '
+                     'checkpoint')], ids=['outside a step', 'in a step'])
 def test_lost_server_ends_the_process_with_one_error_line(error, monkeypatch,
                                                           capsys):
   monkeypatch.setattr(cluster.os, '_exit', sys.exit)
   monkeypatch.setattr(sys, 'argv', ['folder/program.py'])
-  parsed = hosts.parse(*launch.local_lists(1, 1))
+  parsed = hosts.parse(*machine.local_lists(1, 1))
   spec = tf.train.ClusterSpec({'ps': [parsed.ps[0].address],
                                'worker': [parsed.chief.address]})
   server = tf.train.Server(spec, job_name='ps', task_index=0)

@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from deployment import hosts, launch
+from deployment import hosts
+from deployment.launcher import machine
 from kits.helpers import ROOT
 from kits.trained_kit import train_arguments
 
@@ -85,7 +86,7 @@ class Tasks:
   def __init__(self, data, folder, *flags, num_ps=1):
     self.train_dir = folder / 'train'
     self._folder = folder
-    ps_hosts, worker_hosts = launch.local_lists(num_ps, 2)
+    ps_hosts, worker_hosts = machine.local_lists(num_ps, 2)
     self.cluster = hosts.parse(ps_hosts, worker_hosts, not num_ps)
     self._arguments = train_arguments(
         data, self.train_dir, '--clone_on_cpu', '--ps_hosts=' + ps_hosts,

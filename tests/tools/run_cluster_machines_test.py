@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from deployment import hosts
+from deployment.launcher import machine
 from kits import cluster_kit
 from kits.helpers import ROOT
 from kits.trained_kit import NAME, make_dataset
@@ -152,11 +152,11 @@ def test_two_machines_with_one_not_started_print_one_line_error(
 
 def test_is_here_accepts_only_addresses_of_own_namespace(machines):
   (prefix_a, address_a), (_, address_b) = machines
-  assert not hosts.is_here(address_a)
+  assert not machine.is_here(address_a)
   completed = subprocess.run(
       [*prefix_a, sys.executable, '-c',
-       'from deployment import hosts; print(hosts.is_here(%r), '
-       'hosts.is_here(%r))' % (address_a, address_b)],
+       'from deployment.launcher import machine; print(machine.is_here(%r), '
+       'machine.is_here(%r))' % (address_a, address_b)],
       cwd=ROOT, env=dict(os.environ, PATH=cluster_kit.PATH),
       capture_output=True, text=True)
   assert completed.stdout == 'True False\n', completed.stderr

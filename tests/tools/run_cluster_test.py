@@ -12,7 +12,8 @@ import time
 import pytest
 
 from common.errors import InputError
-from deployment import hosts, launch
+from deployment import hosts
+from deployment.launcher import launch, machine
 from kits.helpers import ROOT, parsed_flags, run_program
 from tools import run_cluster
 
@@ -22,10 +23,10 @@ FAKE = os.path.join(ROOT, 'tests', 'kits', 'fake_trainer.py')
 def plan(folder, ps=1, workers=2, **changes):
   """Returns the Plan of fake tasks on this machine."""
   (folder / 'train').mkdir(exist_ok=True)
-  lists = launch.local_lists(ps, workers)
+  lists = machine.local_lists(ps, workers)
   return launch.Plan(
-      lists[0], lists[1], ['--train_dir=%s' % (folder / 'train')], FAKE,
-      str(folder / 'logs'), 60.0, False, 0)._replace(**changes)
+      lists[0], lists[1], 60.0, 0, ['--train_dir=%s' % (folder / 'train')],
+      FAKE, str(folder / 'logs'), False)._replace(**changes)
 
 
 def running_processes(folder):
@@ -129,18 +130,38 @@ def test_launcher_restarts_worker_given_number_of_times(tmp_path, capfd):
   assert log(tmp_path, 'worker-1').endswith('began\nworker-1 ends\n')
 
 
-@pytest.mark.parametrize('signal_number', [signal.SIGTERM, signal.SIGINT])
-def test_launcher_forwards_signal_to_chief_first(tmp_path, signal_number):
-  cluster_plan = plan(tmp_path)
+def start_until_tasks_answer(cluster_plan):
+  """Starts a launcher as a process; returns it once all tasks answer."""
   process = subprocess.Popen(
       [sys.executable, '-c', 'import sys; sys.path.insert(0, %r)\n'
-       'from deployment import launch\n'
+       'from deployment.launcher import launch\n'
        'sys.exit(launch.Launcher(launch.Plan(*%r)).run())' % (
            ROOT, tuple(cluster_plan))],
       stdout=subprocess.PIPE, text=True)
   for line in process.stdout:
     if 'tasks answer' in line:
       break
+  return process
+
+
+def test_launcher_second_signal_kills_all_tasks(tmp_path):
+  process = start_until_tasks_answer(plan(tmp_path))
+  tasks = [int(pid) for pid in running_processes(tmp_path)
+           if int(pid) != process.pid]
+  assert len(tasks) == 3
+  for pid in tasks:
+    os.kill(pid, signal.SIGSTOP)  # They cannot end by themselves.
+  process.send_signal(signal.SIGINT)
+  assert any('SIGINT: asking the workers to end' in line
+             for line in process.stdout)
+  process.send_signal(signal.SIGTERM)
+  assert process.wait(60) == 128 + signal.SIGINT
+  wait_for(lambda: not running_processes(tmp_path))
+
+
+@pytest.mark.parametrize('signal_number', [signal.SIGTERM, signal.SIGINT])
+def test_launcher_forwards_signal_to_chief_first(tmp_path, signal_number):
+  process = start_until_tasks_answer(plan(tmp_path))
   process.send_signal(signal_number)
   output = process.stdout.read()
   assert process.wait() == 0
@@ -152,7 +173,7 @@ def test_launcher_forwards_signal_to_chief_first(tmp_path, signal_number):
 
 def test_launcher_silent_task_is_named_and_all_tasks_end(tmp_path):
   cluster_plan = plan(tmp_path)
-  silent_port, = hosts.free_ports(1)
+  silent_port = int(machine.local_lists(0, 1)[1].rpartition(':')[2])
   cluster_plan = cluster_plan._replace(
       worker_hosts='%s,127.0.0.1:%d' % (
           cluster_plan.worker_hosts.split(',')[0], silent_port),
@@ -247,7 +268,7 @@ def test_run_cluster_without_hosts_uses_free_local_ports(monkeypatch):
   cluster_plan = plan_of(monkeypatch, '--num_ps=2', '--num_workers=3')
   cluster = hosts.parse(cluster_plan.ps_hosts, cluster_plan.worker_hosts)
   assert (len(cluster.ps), len(cluster.workers)) == (2, 3)
-  assert hosts.of_this_machine(cluster) == cluster.tasks
+  assert machine.of_this_machine(cluster) == cluster.tasks
   hosts.check_free(cluster.tasks)
 
 

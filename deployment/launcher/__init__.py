@@ -1,0 +1,1 @@
+"""Launcher of training on hosts without an orchestrator."""
