@@ -109,6 +109,12 @@ def _define_photo_and_label_flags():
       'brightness and saturation. --nofast_mode: one of four resize methods; '
       'hue and contrast too, in one of four orders. Other preprocessings '
       'ignore it.')
+  flags.DEFINE_bool(
+      'preprocess_on_device', False,
+      'In training on photos, only crop and resize them on the processor, '
+      'rounded to 8 bits; flip and recolour them in batches on the device of '
+      'the network. For graphics cards that wait for input. Preprocessings '
+      'inception and vgg only.')
   flags.DEFINE_float(
       'min_crop_area', None,
       "Least share of the photo's area in the random crop of Inception's "

@@ -7,6 +7,7 @@ one is measured.
 """
 
 import contextlib
+import functools
 import json
 import os
 import random
@@ -294,13 +295,16 @@ def input_alone(sizes):
       FLAGS.model_name).image_size
   wait_for_turn()
   dataset = made_dataset()
-  for count in (4, 8, 16):
+  for on_device, count in ((False, 4), (False, 8), (False, 16), (True, 16)):
     turn = input_speed.measure(
-        input_speed.batches_now, dataset,
+        functools.partial(input_speed.batches_now, on_device=on_device),
+        dataset,
         input_speed.Settings(size, 32, sizes.input_batches, 4, count))
     for what, rate in (('', turn.speed), (', per core',
                                           1000 / turn.milliseconds)):
-      put('%d threads%s' % (count, what), rate, 'photos/s')
+      put('%d threads%s%s' % (
+          count, ', --preprocess_on_device' if on_device else '', what), rate,
+          'photos/s')
 
 
 def train_program(sizes, *more):

@@ -174,7 +174,10 @@ def make_parts(small: bool) -> List[Part]:
           name if small else ','.join(_NETWORKS)))),
       Part('clones', 60, ('--part=clones', '--model_name=mobilenet_v1',
                           '--precision=float32')),
-      *networks['resnet_v1_50'], *networks['mobilenet_v1']]
+      *networks['resnet_v1_50'], *networks['mobilenet_v1'],
+      Part('records_on_device', 90, (
+          '--part=records', *model, *fast, '--preprocess_on_device'),
+           is_alone=True)]
   # A slow processor may need longer than a card.
   return [part._replace(seconds=120) for part in parts] if small else parts
 
@@ -233,7 +236,7 @@ def derived(rows: List[Dict[str, Any]], small: bool) -> List[Dict[str, Any]]:
   made = 'mobilenet_v1_float32' if small else 'inception_v4_xla'
   more = []
   for (part, what), value in training.items():
-    if part == 'records' and (made, what) in found:
+    if part.startswith('records') and (made, what) in found:
       more.append(dict(part=part, what='of the speed on made-up photos',
                        value=value / found[made, what], unit='', note=made))
   clones = [value for (part, _), value in found.items() if part == 'clones']
@@ -241,7 +244,8 @@ def derived(rows: List[Dict[str, Any]], small: bool) -> List[Dict[str, Any]]:
     more.append(dict(part='clones', what='--num_clones=1 / without clones',
                      value=clones[0] / clones[1], unit='', note=None))
   per_core = max((value for (part, what), value in found.items()
-                  if part == 'input' and what.endswith('per core')), default=0)
+                  if part == 'input' and what.endswith('threads, per core')),
+                 default=0)
   for network in _NETWORKS if per_core else ():
     speed, note = max((value for (part, _), value in training.items()
                        if part.startswith(network)), default=0), 'measured'

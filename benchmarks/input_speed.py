@@ -3,11 +3,12 @@
 slim's method of 2017 is reimplemented here: four reader threads fill a queue of
 records, which are decoded at full size; the distortions work on the whole photo
 as float32, one TensorFlow operation after the other; four threads fill the
-queue of batches, and a last queue holds two of them. Both read the same records
-and alternate, so that other load on the machine affects both; a figure is the
-median of the rounds.
+queue of batches, and a last queue holds two of them. All methods read the same
+records and alternate, so that other load on the machine affects all; a figure
+is the median of the rounds.
 """
 
+import functools
 import os
 import statistics
 import sys
@@ -71,6 +72,9 @@ def define_flags():
                        lower_bound=1)
   flags.DEFINE_integer('rounds', 5, 'How often each way has its turn.',
                        lower_bound=1)
+  flags.DEFINE_float('wanted_photos_per_second', 1000.0,
+                     'Speed of training for which the cores are counted.',
+                     lower_bound=0.0)
   flags.DEFINE_float('bar', 1.6, 'How many times as fast this project must be; '
                      'else the exit status is 1.', lower_bound=0.0)
 
@@ -122,10 +126,17 @@ def distort_as_in_2017(image, size):
   return tf.multiply(tf.subtract(image, 0.5), 2.0)
 
 
-def batches_now(dataset, settings):
-  """Returns the operation that takes the next batch of this project."""
+def batches_now(dataset, settings, name='inception', **options):
+  """Returns the operation that takes the next batch of this project.
+
+  Args:
+    dataset: slim Dataset.
+    settings: Settings.
+    name: of a network or a preprocessing family.
+    **options: of preprocessing_factory.get_preprocessing.
+  """
   batches = input_pipeline.training_batches(
-      dataset, preprocessing_factory.get_preprocessing('inception', True),
+      dataset, preprocessing_factory.get_preprocessing(name, True, **options),
       settings.image_size, settings.batch_size,
       num_readers=settings.num_readers, num_threads=settings.num_threads)
   iterator = tf.data.make_initializable_iterator(batches)
@@ -133,7 +144,14 @@ def batches_now(dataset, settings):
   return iterator.get_next()['image'].op
 
 
-METHODS = (('2017', batches_as_in_2017), ('this project', batches_now))
+_ON_DEVICE = ', --preprocess_on_device'
+METHODS = (('2017', batches_as_in_2017), ('this project', batches_now), *(
+    (what + more, functools.partial(batches_now, on_device=bool(more),
+                                    **options))
+    for what, options in (('this project', {}),
+                          ('--nofast_mode', {'fast_mode': False}),
+                          ('vgg', {'name': 'vgg'}))
+    for more in (['', _ON_DEVICE] if options else [_ON_DEVICE])))
 
 
 def start_queues(session, coordinator):
@@ -228,12 +246,16 @@ def main(_):
       make_records(made, values.per_class)
     figures = compare(dataset_factory.get_dataset(name, 'train', folder),
                       settings, values.rounds)
+  wanted = values.wanted_photos_per_second
   print('\nTensorFlow %s, %d pixels, medians of %d rounds: photos per second, '
-        'ms of the processor per photo' % (
-            tf.__version__, settings.image_size, values.rounds))
-  for name, _ in METHODS:
-    print('%-14s %8.0f %8.2f' % (name, *map(statistics.median,
-                                            zip(*figures[name]))))
+        'ms of the processor per photo, photos per second and core, cores for '
+        '%g photos per second' % (tf.__version__, settings.image_size,
+                                  values.rounds, wanted))
+  for name, turns in figures.items():
+    speed, milliseconds = map(statistics.median, zip(*turns))
+    print('%-38s %8.0f %8.2f %8.0f %8.1f' % (
+        name, speed, milliseconds, 1000 / milliseconds,
+        wanted * milliseconds / 1000))
   ratio, ratio_of_time = ratios(figures)
   print('this project is %.2f times as fast (by the time of the processor '
         '%.2f); it must be %.2f' % (ratio, ratio_of_time, values.bar))

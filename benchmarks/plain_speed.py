@@ -102,7 +102,7 @@ class Pair:
                    if op.type == 'IteratorGetNext']
     self._next_batch = next_batch.name
     self._photos = session.run([image for image in next_batch.outputs
-                                if image.dtype == tf.float32][0])
+                                if image.shape.ndims == 4][0])
     self.batch_size = len(self._photos)
 
   def step(self):

@@ -72,7 +72,7 @@ def photo_to_input(encoded: tf.Tensor, preprocessing_fn: Callable, height: int,
       preprocessing_fn of preprocessing_factory. None: no seed.
 
   Returns:
-    [height, width, channels] float32 tensor, in preprocessing_fn's range.
+    [height, width, channels] tensor of preprocessing_fn's type and range.
   """
   options = {} if seed is None else {'seed': seed}
   random_window = getattr(preprocessing_fn, 'random_window', None)
@@ -152,7 +152,9 @@ def training_batches(dataset: slim.dataset.Dataset, preprocessing_fn: Callable,
 
   Args:
     dataset: Dataset of dataset_factory.get_dataset.
-    preprocessing_fn: as for photo_to_input.
+    preprocessing_fn: as for photo_to_input. With a `distort_batch`, the image
+      is uint8, and the dict also has what that needs, numbers [batch_size,
+      numbers] float32.
     image_size: height and width of the network's input, in pixels.
     batch_size: photos per batch.
     channels: 3, or 1 for grey.
@@ -396,6 +398,9 @@ def _make_load(dataset, preprocessing_fn, image_size, channels, labels_offset,
       label = tf.identity(label)
     image = photo_to_input(record['image/encoded'], preprocessing_fn,
                            image_size, image_size, channels, photo_seed)
-    return {'image': image, 'label': label, 'filename': filename}
+    photo = {'image': image, 'label': label, 'filename': filename}
+    if getattr(preprocessing_fn, 'distort_batch', None):
+      photo['numbers'] = preprocessing_fn.draw(photo_seed)
+    return photo
 
   return load

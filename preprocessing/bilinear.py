@@ -1,4 +1,4 @@
-"""Bilinear resizing that reads only the pixels that it needs.
+"""Bilinear resizing that reads only the pixels that it needs, and rounding.
 
 tf.image.resize_images needs a copy of the cropped part of a photo, and a
 float32 copy if the values are scaled first: many bytes for each pixel of the
@@ -38,6 +38,11 @@ def sample(image: tf.Tensor, rows: Neighbours,
   pixels = lefts + (rights - lefts) * tf.reshape(right, [1, -1, 1])
   tops, bottoms = tf.split(pixels, 2)
   return tops + (bottoms - tops) * tf.reshape(down, [-1, 1, 1])
+
+
+def to_bytes(image: tf.Tensor) -> tf.Tensor:
+  """Rounds the pixels of an image, in [0, 255], to uint8."""
+  return tf.cast(tf.to_float(image) + 0.5, tf.uint8)
 
 
 def neighbours(start: Union[int, tf.Tensor], length: Union[int, tf.Tensor],

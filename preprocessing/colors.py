@@ -1,9 +1,10 @@
-"""Changes brightness, contrast, saturation and hue of the planes of a photo.
+"""Changes brightness, contrast, saturation and hue of the planes of photos.
 
 These are the functions of TensorFlow's adjust_* kernels, without the conversion
 to HSV and back and in whole-plane operations, which vectorise: saturation takes
 a third of the kernel's time. Planes are a list of red, green and blue, each
-`[pixels]` float32; or of grey alone, which has no saturation and no hue.
+`[pixels]` float32; or of grey alone, which has no saturation and no hue. Planes
+of a batch are `[batch, pixels]`; a change then has one amount, or `[batch, 1]`.
 """
 
 from functools import reduce
@@ -16,16 +17,23 @@ _TINY = 1e-30
 
 
 def to_planes(image: tf.Tensor) -> List[tf.Tensor]:
-  """Returns the planes of a `[height, width, channels]` image."""
+  """Returns the planes of a `[height, width, channels]` image, or of a batch.
+
+  Height and width of a batch must be static.
+  """
+  *batch, height, width, channels = image.shape.as_list()
+  pixels = [-1, height * width] if batch else [-1]
   # Faster than transposing; in to_image, transposing is faster.
-  return tf.unstack(tf.reshape(image, [-1, image.shape.as_list()[2]]), axis=1)
+  return tf.unstack(tf.reshape(image, pixels + [channels]), axis=-1)
 
 
 def to_image(planes: Sequence[tf.Tensor], height: Union[int, tf.Tensor],
              width: Union[int, tf.Tensor]) -> tf.Tensor:
-  """Returns planes as a `[height, width, channels]` image."""
-  return tf.reshape(tf.transpose(tf.stack(planes)),
-                    [height, width, len(planes)])
+  """Returns planes as a `[height, width, channels]` image, or as a batch."""
+  rank = planes[0].shape.ndims
+  return tf.reshape(
+      tf.transpose(tf.stack(planes), [*range(1, rank + 1), 0]),
+      [-1] * (rank - 1) + [height, width, len(planes)])
 
 
 def brightness(planes: Sequence[tf.Tensor],
@@ -37,7 +45,7 @@ def brightness(planes: Sequence[tf.Tensor],
 def contrast(planes: Sequence[tf.Tensor],
              factor: Union[float, tf.Tensor]) -> List[tf.Tensor]:
   """Multiplies each value's distance from the mean of its plane by factor."""
-  means = [tf.reduce_mean(plane) for plane in planes]
+  means = [tf.reduce_mean(plane, -1, keepdims=True) for plane in planes]
   return [(plane - mean) * factor + mean for plane, mean in zip(planes, means)]
 
 

@@ -1,4 +1,4 @@
-"""Random numbers for one photo, and the crops, flips and cases they decide.
+"""Random numbers for photos, and the crops, flips and cases they decide.
 
 All numbers of a photo come from one seed through stateless operations. Two runs
 agree if the photos have the same seeds, however many threads prepare them.
@@ -18,18 +18,26 @@ _LEAST_OBJECT = 1.0
 
 
 class Draws:
-  """The random numbers for one photo, each used once.
+  """The random numbers for one photo or a batch, each used once.
 
   Args:
     seed: [2] int64 tensor; None: another one in each run of the graph, drawn
       by an operation that depends on tf.set_random_seed.
+    numbers: of each photo of a batch what `pool` returns, or the part of it
+      that is not yet used, `[batch, numbers]`; then `seed` is not used, and
+      only `uniform`, `integer` and `flip` may be called, which return one value
+      per photo, `[batch, 1]`.
   """
 
-  def __init__(self, seed: Optional[tf.Tensor] = None):
+  def __init__(self, seed: Optional[tf.Tensor] = None,
+               numbers: Optional[tf.Tensor] = None):
+    if numbers is not None:
+      self._pool = tf.split(numbers, numbers.shape.as_list()[1], axis=1)
+      return
     if seed is None:
       seed = tf.random_uniform([2], maxval=tf.int64.max, dtype=tf.int64)
     self._seed = seed
-    self._pool = tf.unstack(self._numbers([_POOL], 0))
+    self._pool = tf.unstack(pool(seed))
 
   def uniform(self, low: float, high: float) -> tf.Tensor:
     """Returns a scalar float32 in [low, high)."""
@@ -40,10 +48,12 @@ class Draws:
     return _floor(self.uniform(0.0, 1.0) * tf.to_float(count))
 
   def flip(self, image: tf.Tensor) -> tf.Tensor:
-    """Mirrors an image left to right, with probability 0.5."""
+    """Mirrors an image, or each of a batch, with probability 0.5."""
     # As tf.image.random_flip_left_right, which is stateful.
-    return tf.cond(self.uniform(0.0, 1.0) < 0.5,
-                   lambda: tf.reverse(image, [1]), lambda: image)
+    is_mirrored = self.uniform(0.0, 1.0) < 0.5
+    if image.shape.ndims == 4:
+      return tf.where(is_mirrored[:, 0], tf.reverse(image, [2]), image)
+    return tf.cond(is_mirrored, lambda: tf.reverse(image, [1]), lambda: image)
 
   def crop(self, image: tf.Tensor, height: int, width: int) -> tf.Tensor:
     """Crops a random `[height, width, channels]` part of an image."""
@@ -82,7 +92,7 @@ class Draws:
     size = tf.to_float(shape[:2])
     total_area = size[0] * size[1]
     least, greatest = area_range[0] * total_area, area_range[1] * total_area
-    numbers = tf.unstack(self._numbers([4, max_attempts], 1))
+    numbers = tf.unstack(_numbers([4, max_attempts], self._seed, 1))
     low, high = aspect_ratio_range
     aspect = low + numbers[0] * (high - low)
     height, width = _sides(numbers[1], aspect, size, least, greatest)
@@ -103,10 +113,20 @@ class Draws:
     whole = tf.concat([[0.0, 0.0], size], 0)
     return tf.to_int32(tf.where(good[first], boxes[first], whole))
 
-  def _numbers(self, shape, stream):
-    """Returns float32 in [0, 1); each stream has its own numbers."""
-    return tf.random.stateless_uniform(
-        shape, self._seed + tf.constant([0, stream], tf.int64))
+
+def pool(seed: tf.Tensor) -> tf.Tensor:
+  """Returns the numbers of a photo, `[numbers]` float32 in [0, 1).
+
+  Args:
+    seed: [2] int64 tensor.
+  """
+  return _numbers([_POOL], seed, 0)
+
+
+def _numbers(shape, seed, stream):
+  """Returns float32 in [0, 1); each stream has its own numbers."""
+  return tf.random.stateless_uniform(
+      shape, seed + tf.constant([0, stream], tf.int64))
 
 
 def _floor(value):

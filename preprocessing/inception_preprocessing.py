@@ -8,6 +8,7 @@ Everything here may run in a `tf.data` map function, without
 `add_image_summaries`: summaries are lost there.
 """
 
+from functools import reduce
 from typing import Callable, Optional, Tuple
 
 from common.errors import InputError
@@ -41,6 +42,11 @@ _ORDERS = (
     ('contrast', 'hue', 'brightness', 'saturation'),
     ('hue', 'saturation', 'contrast', 'brightness'),
 )
+# The shortest list that has each of these orders as a part. With it all photos
+# of a batch are changed at once, each in its own order.
+_MERGED_ORDERS = (
+    'brightness', 'saturation', 'brightness', 'contrast', 'hue', 'brightness',
+    'saturation', 'contrast', 'brightness')
 _FAST_ORDERS = (
     ('brightness', 'saturation'),
     ('saturation', 'brightness'),
@@ -89,18 +95,18 @@ def apply_with_random_selector(x: tf.Tensor,
 def distort_color(image: tf.Tensor, color_ordering: int = 0,
                   fast_mode: bool = True, scope: Optional[str] = None,
                   draws: Optional[Draws] = None) -> tf.Tensor:
-  """Changes the colours of a photo at random.
+  """Changes the colours of a photo, or of each of a batch, at random.
 
   Args:
-    image: `[height, width, channels]` float32 in [0, 1].
+    image: `[height, width, channels]` float32 in [0, 1], or a batch of them.
     color_ordering: which of the four orders of the changes to use, 0 to 3.
     fast_mode: whether to change only brightness and saturation, which leaves
       two orders: 0, and the others. Otherwise hue and contrast change too.
     scope: name of the ops' scope.
-    draws: the Draws to use; None: a new one.
+    draws: the Draws to use, of a batch if `image` is one; None: a new one.
 
   Returns:
-    `[height, width, channels]` float32 in [0, 1].
+    float32 in [0, 1], of the shape of `image`.
 
   Raises:
     ValueError: `color_ordering` is not in 0 to 3.
@@ -115,7 +121,7 @@ def distort_color(image: tf.Tensor, color_ordering: int = 0,
     for name in orders[color_ordering]:
       change, low, high = _DISTORTIONS[name]
       planes = change(planes, draws.uniform(low, high))
-    image = colors.to_image(planes, *tf.unstack(tf.shape(image)[:2]))
+    image = colors.to_image(planes, *tf.unstack(tf.shape(image)[-3:-1]))
     return tf.clip_by_value(image, 0.0, 1.0)
 
 
@@ -207,7 +213,8 @@ def preprocess_for_train(image: tf.Tensor, height: int, width: int,
                          add_image_summaries: bool = False,
                          random_crop: bool = True,
                          seed: Optional[tf.Tensor] = None,
-                         min_crop_area: float = CROP_AREA) -> tf.Tensor:
+                         min_crop_area: float = CROP_AREA,
+                         resize_only: bool = False) -> tf.Tensor:
   """Distorts a photo for training.
 
   Args:
@@ -226,9 +233,11 @@ def preprocess_for_train(image: tf.Tensor, height: int, width: int,
     seed: `[2]` int64 tensor that decides all random values; None: another one
       each time.
     min_crop_area: smallest fraction of the photo that the box covers.
+    resize_only: whether to return the photo, which must be uint8, after it is
+      cropped and resized; `distort_batch` does the rest.
 
   Returns:
-    `[height, width, channels]` float32 in [-1, 1].
+    `[height, width, channels]` float32 in [-1, 1]; uint8 if `resize_only`.
   """
   with tf.name_scope(scope, 'distort_image', [image]):
     draws = Draws(seed)
@@ -241,7 +250,9 @@ def preprocess_for_train(image: tf.Tensor, height: int, width: int,
       if add_image_summaries:
         _summarize_boxes('images_with_distorted_bounding_box', whole, box)
 
-    image = _resize(image, height, width, fast_mode, draws)
+    image = _resize(image, height, width, fast_mode, draws, resize_only)
+    if resize_only:
+      return image
     image = draws.flip(image)
     image = apply_with_random_selector(
         image, lambda x, case: distort_color(x, case, fast_mode, draws=draws),
@@ -249,6 +260,35 @@ def preprocess_for_train(image: tf.Tensor, height: int, width: int,
     if add_image_summaries:
       tf.summary.image('final_distorted_image', tf.expand_dims(image, 0))
     return _center_values(image)
+
+
+def distort_batch(images: tf.Tensor, numbers: tf.Tensor,
+                  fast_mode: bool = True) -> tf.Tensor:
+  """Distorts a batch that `preprocess_for_train` has cropped and resized.
+
+  The result is that of `preprocess_for_train` without `resize_only`, apart from
+  the rounding to uint8.
+
+  Args:
+    images: `[batch, height, width, channels]` uint8, of static height and
+      width.
+    numbers: `[batch, numbers]` float32, draws.pool of the seed of each photo.
+    fast_mode: as for `preprocess_for_train`.
+
+  Returns:
+    `[batch, height, width, channels]` float32 in [-1, 1].
+  """
+  with tf.name_scope('distort_batch'):
+    # Without fast_mode, the first number was used to choose how to resize.
+    draws = Draws(numbers=numbers[:, 0 if fast_mode else 1:])
+    shape = images.shape
+    images = draws.flip(tf.to_float(images) * (1.0 / tf.uint8.max))
+    if fast_mode:
+      images = distort_color(images, draws=draws)
+    else:
+      images = _distort_each(images, draws)
+    images.set_shape(shape)
+    return _center_values(images)
 
 
 def preprocess_for_eval(image: tf.Tensor, height: Optional[int],
@@ -294,7 +334,8 @@ def preprocess_image(image: tf.Tensor, height: int, width: int,
                      add_image_summaries: bool = False, crop_image: bool = True,
                      seed: Optional[tf.Tensor] = None,
                      min_crop_area: float = CROP_AREA,
-                     window: Optional[tf.Tensor] = None) -> tf.Tensor:
+                     window: Optional[tf.Tensor] = None,
+                     resize_only: bool = False) -> tf.Tensor:
   """Converts a photo to the input of a network.
 
   Args:
@@ -309,15 +350,17 @@ def preprocess_image(image: tf.Tensor, height: int, width: int,
     seed: as for `preprocess_for_train`; only for training.
     min_crop_area: as for `preprocess_for_train`; only for training.
     window: as for `preprocess_for_eval`; only for evaluation.
+    resize_only: as for `preprocess_for_train`; only for training.
 
   Returns:
-    `[height, width, channels]` float32 in [-1, 1].
+    `[height, width, channels]` float32 in [-1, 1]; uint8 if `resize_only`.
   """
   if is_training:
     return preprocess_for_train(image, height, width, bbox, fast_mode,
                                 add_image_summaries=add_image_summaries,
                                 random_crop=crop_image, seed=seed,
-                                min_crop_area=min_crop_area)
+                                min_crop_area=min_crop_area,
+                                resize_only=resize_only)
   return preprocess_for_eval(image, height, width, central_crop=crop_image,
                              window=window)
 
@@ -327,8 +370,32 @@ def _center_values(image):
   return (image - 0.5) * 2.0
 
 
-def _resize(image, height, width, fast_mode, draws):
-  """Resizes bilinearly or by a random method; scales integers to [0, 1]."""
+def _distort_each(images, draws):
+  """Changes the colours of each photo of a batch in one of the four orders."""
+  chosen = draws.integer(len(_ORDERS))
+  is_chosen = [tf.equal(chosen, order) for order in range(len(_ORDERS))]
+  amounts = [[draws.uniform(*_DISTORTIONS[name][1:]) for name in order]
+             for order in _ORDERS]
+  rest = [list(order) for order in _ORDERS]
+  planes = colors.to_planes(images)
+  for name in _MERGED_ORDERS:
+    now = [number for number, order in enumerate(rest) if order[:1] == [name]]
+    amount = tf.add_n([tf.to_float(is_chosen[number]) * amounts[number].pop(0)
+                       for number in now])
+    for number in now:
+      rest[number].pop(0)
+    is_changed = reduce(tf.logical_or, [is_chosen[number] for number in now])
+    planes = [tf.where(is_changed[:, 0], new, old) for new, old in zip(
+        _DISTORTIONS[name][0](planes, amount), planes)]
+  images = colors.to_image(planes, *images.shape.as_list()[1:3])
+  return tf.clip_by_value(images, 0.0, 1.0)
+
+
+def _resize(image, height, width, fast_mode, draws, to_bytes):
+  """Resizes bilinearly or by a random method; scales integers to [0, 1].
+
+  With `to_bytes` it rounds them to uint8 instead.
+  """
   # Resized before the cast to float32: the photo may have many times as many
   # pixels as the result.
   scale = 1.0 if image.dtype.is_floating else 1.0 / image.dtype.max
@@ -337,6 +404,10 @@ def _resize(image, height, width, fast_mode, draws):
   def resize(image, case):
     image = tf.image.resize_images(image, [height, width],
                                    _RESIZE_METHODS[case])
+    if to_bytes:
+      if _RESIZE_METHODS[case] == tf.image.ResizeMethod.BICUBIC:
+        image = tf.clip_by_value(image, 0.0, 255.0)
+      return bilinear.to_bytes(image)
     return tf.cast(image, tf.float32) * scale
 
   image = apply_with_random_selector(

@@ -13,6 +13,7 @@ from compat import tf
 from nets import nets_factory
 from preprocessing import (
   cifarnet_preprocessing,
+  draws,
   inception_preprocessing,
   lenet_preprocessing,
   vgg_preprocessing,
@@ -63,6 +64,11 @@ class Family(NamedTuple):
   # Function `(height, width, size)` of photo and result that returns the part
   # of the photo that becomes the result, as `seen_window` does.
   seen: Callable[[int, int, int], Window] = _middle_square
+  # Function `(images, numbers, ...)` that does in batches what preprocess_image
+  # omits with `resize_only`. It accepts those of the options that it has; None:
+  # preprocess_image has no `resize_only`.
+  distort_batch: Optional[Callable] = None
+  batch_options: Tuple[str, ...] = ()
 
 
 # A test compares each scaling with the preprocessing of its family.
@@ -77,7 +83,8 @@ FAMILIES = {
         ('fast_mode', 'min_crop_area'),
         inception_preprocessing.random_window, ('min_crop_area',),
         inception_preprocessing.middle_window,
-        inception_preprocessing.seen_window),
+        inception_preprocessing.seen_window,
+        inception_preprocessing.distort_batch, ('fast_mode',)),
     'lenet': Family(
         lenet_preprocessing.preprocess_image,
         Scaling('the middle', (128.0,), 128.0)),
@@ -87,7 +94,8 @@ FAMILIES = {
                 vgg_preprocessing.MEANS, 1.0,
                 vgg_preprocessing.RESIZE_SIDE_MIN,
                 vgg_preprocessing.GREY_MEAN),
-        seen=vgg_preprocessing.seen_window),
+        seen=vgg_preprocessing.seen_window,
+        distort_batch=vgg_preprocessing.distort_batch),
 }
 
 
@@ -131,7 +139,8 @@ def get_preprocessing(name: str, is_training: bool = False,
                       height: Optional[int] = None, width: Optional[int] = None,
                       fast_mode: Optional[bool] = None,
                       min_crop_area: Optional[float] = None,
-                      use_grayscale: bool = False) -> Callable:
+                      use_grayscale: bool = False,
+                      on_device: bool = False) -> Callable:
   """Returns the preprocessing of a family or a network.
 
   Args:
@@ -143,6 +152,8 @@ def get_preprocessing(name: str, is_training: bool = False,
     min_crop_area: for the Inception family only, smallest fraction of the photo
       that the random crop of training covers; None: the family's default.
     use_grayscale: whether colour images become grey first: `[h, w, 1]`.
+    on_device: for training only, whether the result is cropped and resized
+      only, and uint8; `preprocessing_fn.distort_batch` does the rest.
 
   Returns:
     `preprocessing_fn(image, output_height=None, output_width=None, **kwargs)`
@@ -161,13 +172,24 @@ def get_preprocessing(name: str, is_training: bool = False,
     the photo only. Then it is a function `(shape)` that returns that part, as
     above; `window=` gives its place in an image that has not all of the photo.
 
+    `preprocessing_fn.distort_batch` is None unless `on_device`. Then it is a
+    function `(images, numbers)` from `[batch, height, width, channels]` uint8
+    to float32, for static height and width; `numbers` has for each image the
+    result of `preprocessing_fn.draw(seed)`, `[numbers]` float32, of its seed.
+
   Raises:
-    ValueError: nothing has this name.
+    ValueError: nothing has this name, or `on_device` is given and the family
+      has no `distort_batch`.
   """
   family = FAMILIES[family_of(name)]
   given = {'fast_mode': fast_mode, 'min_crop_area': min_crop_area}
   options = {key: given[key] for key in family.options
              if given[key] is not None}
+  if on_device and not family.distort_batch:
+    raise InputError(
+        '--preprocess_on_device works with the preprocessings %s, not with %r' %
+        (' and '.join(key for key, row in FAMILIES.items()
+                      if row.distort_batch), name))
 
   # Keeps Dataset.map from applying AutoGraph: there is no `if` on a tensor.
   @tf.autograph.experimental.do_not_convert
@@ -178,15 +200,22 @@ def get_preprocessing(name: str, is_training: bool = False,
                        'got %r and %r' % ((name,) + size))
     return family.preprocess_image(
         _to_grey(image) if use_grayscale else image, *size,
-        is_training=is_training, **dict(options, **kwargs))
+        is_training=is_training, **dict(options, **kwargs),
+        **({'resize_only': True} if on_device else {}))
 
-  preprocessing_fn.random_window = None
+  def with_options(function, names):
+    return functools.partial(function, **{key: options[key] for key in names
+                                          if key in options})
+
+  preprocessing_fn.random_window = preprocessing_fn.distort_batch = None
   preprocessing_fn.middle_window = None if is_training else family.middle_window
   if is_training and family.random_window:
-    preprocessing_fn.random_window = functools.partial(
-        family.random_window, **{key: options[key]
-                                 for key in family.window_options
-                                 if key in options})
+    preprocessing_fn.random_window = with_options(family.random_window,
+                                                  family.window_options)
+  if on_device:
+    preprocessing_fn.distort_batch = with_options(family.distort_batch,
+                                                  family.batch_options)
+    preprocessing_fn.draw = draws.pool
   return preprocessing_fn
 
 

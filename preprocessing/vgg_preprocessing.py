@@ -33,7 +33,8 @@ def preprocess_for_train(image: tf.Tensor, output_height: int,
                          output_width: int,
                          resize_side_min: int = RESIZE_SIDE_MIN,
                          resize_side_max: int = RESIZE_SIDE_MAX,
-                         seed: Optional[tf.Tensor] = None) -> tf.Tensor:
+                         seed: Optional[tf.Tensor] = None,
+                         resize_only: bool = False) -> tf.Tensor:
   """Resizes, crops and flips a photo at random.
 
   Args:
@@ -45,9 +46,12 @@ def preprocess_for_train(image: tf.Tensor, output_height: int,
     resize_side_max: greatest length of the shorter side, in pixels.
     seed: `[2]` int64 tensor that decides all random values; None: another one
       each time.
+    resize_only: whether to return the photo after it is resized and cropped;
+      `distort_batch` does the rest.
 
   Returns:
-    `[output_height, output_width, channels]` float32: [0, 255] minus MEANS.
+    `[output_height, output_width, channels]` float32: [0, 255] minus MEANS;
+    uint8 if `resize_only`.
 
   Raises:
     ValueError: `resize_side_min` is above `resize_side_max`.
@@ -62,7 +66,27 @@ def preprocess_for_train(image: tf.Tensor, output_height: int,
   top = draws.integer(size[0] - output_height + 1)
   left = draws.integer(size[1] - output_width + 1)
   image = _resize_and_crop(image, size, top, left, output_height, output_width)
+  if resize_only:
+    return bilinear.to_bytes(image)
   return draws.flip(image) - _means(image)
+
+
+def distort_batch(images: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
+  """Flips photos at random that `preprocess_for_train` has resized and cropped.
+
+  The result is that of `preprocess_for_train` without `resize_only`, apart from
+  the rounding to uint8.
+
+  Args:
+    images: `[batch, height, width, channels]` uint8.
+    numbers: `[batch, numbers]` float32, draws.pool of the seed of each photo.
+
+  Returns:
+    `[batch, height, width, channels]` float32: [0, 255] minus MEANS.
+  """
+  # The first three numbers chose the size and the crop.
+  images = Draws(numbers=numbers[:, 3:]).flip(tf.to_float(images))
+  return images - _means(images)
 
 
 def preprocess_for_eval(image: tf.Tensor, output_height: int, output_width: int,
@@ -89,7 +113,8 @@ def preprocess_image(image: tf.Tensor, output_height: int, output_width: int,
                      is_training: bool = False,
                      resize_side_min: int = RESIZE_SIDE_MIN,
                      resize_side_max: int = RESIZE_SIDE_MAX,
-                     seed: Optional[tf.Tensor] = None) -> tf.Tensor:
+                     seed: Optional[tf.Tensor] = None,
+                     resize_only: bool = False) -> tf.Tensor:
   """Converts a photo to the input of a network.
 
   Args:
@@ -101,16 +126,19 @@ def preprocess_image(image: tf.Tensor, output_height: int, output_width: int,
       pixels; for evaluation, its length.
     resize_side_max: greatest length of the shorter side; only for training.
     seed: as for `preprocess_for_train`; only for training.
+    resize_only: as for `preprocess_for_train`; only for training.
 
   Returns:
-    `[output_height, output_width, channels]` float32: [0, 255] minus MEANS.
+    `[output_height, output_width, channels]` float32: [0, 255] minus MEANS;
+    uint8 if `resize_only`.
 
   Raises:
     ValueError: for training, `resize_side_min` is above `resize_side_max`.
   """
   if is_training:
     return preprocess_for_train(image, output_height, output_width,
-                                resize_side_min, resize_side_max, seed)
+                                resize_side_min, resize_side_max, seed,
+                                resize_only)
   return preprocess_for_eval(image, output_height, output_width,
                              resize_side_min)
 
@@ -125,7 +153,7 @@ def seen_window(height: int, width: int,
 
 
 def _means(image):
-  return GREY_MEAN if image.shape.as_list()[2] == 1 else MEANS
+  return GREY_MEAN if image.shape.as_list()[-1] == 1 else MEANS
 
 
 def _scaled_size(image, side):

@@ -98,6 +98,7 @@ class TrainConfig(NamedTuple):
   save_interval_secs: int  # Seconds between two checkpoints.
   num_readers: int  # TFRecord files that are read in turn.
   num_preprocessing_threads: int  # Threads that decode and preprocess photos.
+  preprocess_on_device: bool  # Whether the clones distort photos, in batches.
   fast_mode: bool  # Whether Inception's preprocessing uses fewer operations.
   min_crop_area: Optional[float]  # Least share of a photo's area in a crop;
   # None: 0.05, or head_graph.least_crop_area where that is used.

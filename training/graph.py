@@ -84,14 +84,19 @@ def build(config: TrainConfig, dataset: slim.dataset.Dataset,
   devices = _devices(config.replicas)
   with tf.device(devices.variables_device()):
     global_step = tf.train.get_or_create_global_step()
+  finish = None
   if next_batch is None:
+    preprocessing_fn = preprocessing_factory.get_preprocessing(
+        info.preprocessing_name, is_training=True,
+        fast_mode=config.fast_mode, min_crop_area=config.min_crop_area,
+        on_device=config.preprocess_on_device)
     with tf.device(devices.inputs_device()):
-      next_batch = _photos(config, dataset, info, network).get_next
-    if config.mixup_alpha:
-      next_batch = _mixing(next_batch, config.mixup_alpha, len(info.labels))
+      next_batch = _photos(config, dataset, info, network,
+                           preprocessing_fn).get_next
+    finish = _finishing(preprocessing_fn, config.mixup_alpha, len(info.labels))
   network_fn = run_info.network_fn(info, config.optimizer.weight_decay,
                                    is_training=True)
-  clone_fn = _clone_fn(network_fn, next_batch, devices, config, info)
+  clone_fn = _clone_fn(network_fn, next_batch, finish, devices, config, info)
   policy = _batch_norm_policy(config, info, trainable_scopes, freeze_batch_norm)
   with slim.arg_scope([batch_norm], **policy), (
       conv_gradients.fast_full_windows(tf.get_default_graph())):
@@ -175,14 +180,10 @@ def _batch_norm_policy(config, info, trainable_scopes, freeze):
   return dict(trainable_scopes=scopes, decay_override=decay)
 
 
-def _photos(config, dataset, info, network):
+def _photos(config, dataset, info, network, preprocessing_fn):
   """Returns an iterator over batches of this worker's photos."""
   batches = input_pipeline.training_batches(
-      dataset,
-      preprocessing_factory.get_preprocessing(
-          info.preprocessing_name, is_training=True,
-          fast_mode=config.fast_mode, min_crop_area=config.min_crop_area),
-      info.image_size, config.batch_size,
+      dataset, preprocessing_fn, info.image_size, config.batch_size,
       channels=network.channels,
       num_readers=config.num_readers,
       num_threads=config.num_preprocessing_threads,
@@ -196,20 +197,23 @@ def _photos(config, dataset, info, network):
   return iterator
 
 
-def _mixing(next_batch, alpha, num_classes):
-  """Returns a function that returns a clone's batch of mixed photos."""
+def _finishing(preprocessing_fn, alpha, num_classes):
+  """Returns a function that distorts and mixes the photos of a batch."""
 
-  def mixed_batch():
-    batch = next_batch()
+  def finish(batch):
+    images = batch['image']
+    if preprocessing_fn.distort_batch:
+      images = preprocessing_fn.distort_batch(images, batch['numbers'])
+    if not alpha:
+      return dict(batch, image=images)
     images, targets = losses.mix_photos(
-        batch['image'], slim.one_hot_encoding(batch['label'], num_classes),
-        alpha)
+        images, slim.one_hot_encoding(batch['label'], num_classes), alpha)
     return dict(batch, image=images, targets=targets)
 
-  return mixed_batch
+  return finish
 
 
-def _clone_fn(network_fn, next_batch, devices, config, info):
+def _clone_fn(network_fn, next_batch, finish, devices, config, info):
   """Returns a function that builds one clone's network and losses."""
   class_weights = losses.make_class_weights(config.class_weights, info,
                                             config.dataset_split_name)
@@ -221,6 +225,8 @@ def _clone_fn(network_fn, next_batch, devices, config, info):
   def clone():
     with tf.device(devices.inputs_device()):
       batch = next_batch()
+    if finish:
+      batch = finish(batch)
     if config.mixup_alpha and 'targets' not in batch:
       raise InputError(
           '--mixup_alpha=%g: the training input has no mixed labels; '

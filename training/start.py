@@ -119,7 +119,8 @@ def _run_info(config, dataset, network, session_config):
       use_grayscale=config.use_grayscale,
       quantize=config.quantize_delay >= 0,
       **_head_fields(config, dataset))
-  preprocessing_factory.get_preprocessing(info.preprocessing_name, True)
+  preprocessing_factory.get_preprocessing(
+      info.preprocessing_name, True, on_device=config.preprocess_on_device)
   old = run_info.load(config.train_dir)
   begins_again = old is not None and _begins_again(config, old, labels)
   if old is None or not begins_again and (

@@ -64,7 +64,8 @@ def test_photo_to_input_decoded_middle_equals_that_of_the_whole_photo(
 @pytest.mark.slow
 @pytest.mark.parametrize('family, options', [
     ('inception', {}), ('inception', {'fast_mode': False}), ('vgg', {}),
-    ('cifarnet', {}), ('lenet', {})], ids=str)
+    ('cifarnet', {}), ('lenet', {}), ('inception', {'on_device': True})],
+                         ids=str)
 def test_training_batches_with_seed_and_many_threads_are_reproducible(
     tmp_path, family, options):
   channels = 1 if family == 'lenet' else 3
