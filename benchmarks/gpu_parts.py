@@ -303,7 +303,7 @@ def input_alone(sizes):
     for what, rate in (('', turn.speed), (', per core',
                                           1000 / turn.milliseconds)):
       put('%d threads%s%s' % (
-          count, ', --preprocess_on_device' if on_device else '', what), rate,
+          count, ', on device' if on_device else '', what), rate,
           'photos/s')
 
 
