@@ -384,14 +384,17 @@ def _run(config, session_config, make_step):
   trains_more_layers = (config.finetune_all_steps or
                         config.train_last_blocks or
                         finetune_all.has_begun(train_dir))
-  has_all_steps = _has_all_steps(config)
-  if config.replicas.all_reduce:  # Others may have no checkpoints.
+  # With all-reduce, other workers may have no checkpoints, or old ones.
+  decides = task == 0 or not config.replicas.all_reduce
+  has_all_steps = decides and _has_all_steps(config)
+  if config.replicas.all_reduce:
+    check_ways(config)  # Before it waits for the other workers.
     has_all_steps = all_reduce.Group(
         config.replicas.worker_replicas, task).ask_chief(
             has_all_steps, config.replicas.master, session_config)
   if has_all_steps and not trains_more_layers:
     tf.logging.info('%s has reached --max_number_of_steps=%d: nothing to do',
-                    checkpoints.newest(train_dir) or 'The chief',
+                    checkpoints.newest(train_dir) if decides else 'The chief',
                     config.max_number_of_steps)
     return True
   check_ways(config)
@@ -404,10 +407,10 @@ def _run(config, session_config, make_step):
       stack.enter_context(run_lock.hold(train_dir))
       checkpoint_list.repair(train_dir)
     return _train(start.make_run(config, _datasets(config, is_chief), is_chief,
-                          session_config), make_step)
+                          session_config), make_step, has_all_steps)
 
 
-def _train(run, make_step):
+def _train(run, make_step, has_all_steps):
   """Trains the layers that the flags name, then more layers if asked to.
 
   Returns:
@@ -418,7 +421,7 @@ def _train(run, make_step):
   number = former.last_blocks if former else config.train_last_blocks
   blocks = last_blocks.find(run, number) if number else None
   if former is None:
-    if _has_all_steps(config):
+    if has_all_steps:
       ended = True
     elif config.cache_features:
       ended = head_run.train(run)

@@ -152,9 +152,7 @@ def training_batches(dataset: slim.dataset.Dataset, preprocessing_fn: Callable,
 
   Args:
     dataset: Dataset of dataset_factory.get_dataset.
-    preprocessing_fn: as for photo_to_input. With a `distort_batch`, the image
-      is uint8, and the dict also has what that needs, numbers [batch_size,
-      numbers] float32.
+    preprocessing_fn: as for photo_to_input.
     image_size: height and width of the network's input, in pixels.
     batch_size: photos per batch.
     channels: 3, or 1 for grey.
@@ -173,6 +171,8 @@ def training_batches(dataset: slim.dataset.Dataset, preprocessing_fn: Callable,
   Returns:
     tf.data.Dataset of dicts: image [batch_size, image_size, image_size,
     channels] float32, label [batch_size] int64, filename [batch_size] string.
+    With a preprocessing_fn that has a `distort_batch`, image is uint8, and
+    numbers [batch_size, numbers] float32 is there too.
 
   Raises:
     InputError: if there are fewer records than workers, or labels_offset

@@ -21,8 +21,8 @@ STOP, STOPS = 'all_reduce/stop:0', 'all_reduce/stops:0'
 BEGIN = 'all_reduce/begin'
 
 # Keys of the two groups of devices: those that exchange gradients, and the
-# processors. Instance keys count up from _OF_GRADIENTS, unique in a graph; that
-# of ask_chief is before them.
+# processors. Instance keys count up from _OF_GRADIENTS, unique in a graph;
+# ask_chief uses the key before.
 _OF_GRADIENTS, _OF_PROCESSORS = 1, 2
 
 
@@ -70,21 +70,21 @@ class Group(NamedTuple):
       assigned += [tf.assign(v, value).op for v, value in zip(some, values)]
     tf.group(*assigned, name=BEGIN)
 
-  def ask_chief(self, is_true: bool, target: str,
+  def ask_chief(self, answer: bool, target: str,
                 config: tf.ConfigProto) -> bool:
-    """Returns the chief's first argument, once all workers have called this.
+    """Returns the chief's answer, once all workers have called this.
 
     Args:
-      is_true: of this worker.
+      answer: of this worker; only the chief's counts.
       target: address of its server.
       config: tf.ConfigProto, as `session_config` returns it.
     """
     with tf.Graph().as_default(), tf.device(
         '/job:worker/task:%d/device:CPU:0' % self.index):
-      value = tf.constant(float(is_true and self.index == 0))
-      answer = self._exchange([value], 'Id', _OF_PROCESSORS, _OF_GRADIENTS - 1)
+      value = tf.constant(float(answer and self.index == 0))
+      total, = self._exchange([value], 'Id', _OF_PROCESSORS, _OF_GRADIENTS - 1)
       with tf.Session(target, config=config) as session:
-        return bool(session.run(answer[0]))
+        return bool(session.run(total))
 
   def _exchange(self, tensors, final, group_key, instance_key):
     """Returns the sums of tensors over the workers, in one exchange."""

@@ -42,7 +42,7 @@ LOST_ERRORS = (tf.errors.UnavailableError, tf.errors.AbortedError)
 
 
 class TaskLost(InputError):
-  """A task without which no step can end no longer answers."""
+  """Raised when a task that every step needs no longer answers."""
 
 
 def find_member(ps_hosts: Optional[str], worker_hosts: Optional[str],

@@ -1,4 +1,4 @@
-"""Hosts of a cluster: lists of them, and which tasks answer.
+"""Parses the lists of hosts of a cluster, and checks which tasks answer.
 
 A task is one process of distributed training: a parameter server keeps
 variables, a worker computes. Tasks are listed as for every TensorFlow 1
@@ -10,7 +10,6 @@ Worker 0 is the chief: it begins and ends training, and writes checkpoints.
 """
 
 import concurrent.futures
-import itertools
 import re
 import socket
 import time
@@ -113,11 +112,13 @@ def parse(ps_hosts: Optional[str], worker_hosts: Optional[str],
   if all_reduce and len(cluster.workers) < 2:
     raise InputError('--all_reduce needs two workers at least, --worker_hosts '
                      'has %d' % len(cluster.workers))
-  for task, other in itertools.combinations(cluster.tasks, 2):
-    if task.address == other.address:
+  seen: Dict[str, Task] = {}
+  for task in cluster.tasks:
+    other = seen.setdefault(task.address, task)
+    if other is not task:
       raise InputError(
           '%s is listed twice, as %s and as %s: each task needs its own port'
-          % (task.address, task.name, other.name))
+          % (task.address, other.name, task.name))
   return cluster
 
 
@@ -234,7 +235,8 @@ def wait_for(tasks: Iterable[Task], timeout: float,
   Args:
     tasks: Tasks.
     timeout: seconds.
-    is_over: function that is called while waiting, and ends it with True.
+    is_over: function that is called while waiting; the wait ends when it
+      returns True.
 
   Raises:
     InputError: some did not answer in time.

@@ -23,10 +23,9 @@ class Draws:
   Args:
     seed: [2] int64 tensor; None: another one in each run of the graph, drawn
       by an operation that depends on tf.set_random_seed.
-    numbers: of each photo of a batch what `pool` returns, or the part of it
-      that is not yet used, `[batch, numbers]`; then `seed` is not used, and
-      only `uniform`, `integer` and `flip` may be called, which return one value
-      per photo, `[batch, 1]`.
+    numbers: `[batch, numbers]`, the results of `pool` for the photos of a
+      batch, without those that are used already. Then `seed` is not used, and
+      only `uniform`, `integer` and `flip` may be called.
   """
 
   def __init__(self, seed: Optional[tf.Tensor] = None,
@@ -40,11 +39,11 @@ class Draws:
     self._pool = tf.unstack(pool(seed))
 
   def uniform(self, low: float, high: float) -> tf.Tensor:
-    """Returns a scalar float32 in [low, high)."""
+    """Returns a scalar float32 in [low, high); `[batch, 1]` for a batch."""
     return low + self._pool.pop(0) * (high - low)
 
   def integer(self, count: Union[int, tf.Tensor]) -> tf.Tensor:
-    """Returns a scalar int32 in [0, count); count is a number or a tensor."""
+    """Returns a scalar int32 in [0, count); `[batch, 1]` for a batch."""
     return _floor(self.uniform(0.0, 1.0) * tf.to_float(count))
 
   def flip(self, image: tf.Tensor) -> tf.Tensor:

@@ -157,10 +157,10 @@ def get_preprocessing(name: str, is_training: bool = False,
 
   Returns:
     `preprocessing_fn(image, output_height=None, output_width=None, **kwargs)`
-    from `[h, w, channels]` uint8 to `[height, width, channels]` float32.
-    Further arguments go to the family's `preprocess_image`; all families accept
-    `seed`, which decides all random values. It raises a ValueError if the size
-    is given neither here nor in the call.
+    from `[h, w, channels]` uint8 to `[height, width, channels]` float32 (uint8
+    if `on_device`). Further arguments go to the family's `preprocess_image`;
+    all families accept `seed`, which decides all random values. It raises a
+    ValueError if the size is given neither here nor in the call.
 
     `preprocessing_fn.random_window` is None unless training begins with a
     random crop. Then it is a function `(shape, seed)` that returns the crop:

@@ -19,8 +19,8 @@ _DEVICE = 'CPU'
 _ROWS_AT_ONCE = 8
 
 # Streams for runs that overlap, each with a part of the cores. In the server
-# other threads use the cores too: a run on all of them waits whenever one is
-# taken, and MobileNet V1 takes 1.1 times as much processor time a photo.
+# other threads use the cores too: a run on all cores waits for the one that is
+# in use, and MobileNet V1 takes 1.1 times as much processor time per photo.
 _STREAMS = 2
 
 # Largest graph, in bytes, that is compiled for streams as well: that takes its
@@ -89,8 +89,8 @@ class OpenVinoModel:
           settings, PERFORMANCE_HINT='LATENCY'))
       self._streams = _core().compile_model(model, _DEVICE, dict(
           settings, NUM_STREAMS=str(_STREAMS))) if (
-              overlaps and graph_def.ByteSize() <= _LARGEST_FOR_STREAMS
-          ) else self._compiled
+              overlaps and num_threads != 1 and
+              graph_def.ByteSize() <= _LARGEST_FOR_STREAMS) else self._compiled
       # Requests that no thread is using.
       self._idle: Dict[Any, Deque[Any]] = {
           compiled: collections.deque()
@@ -151,7 +151,8 @@ class OpenVinoModel:
 
   def close(self) -> None:
     """Frees the compiled graph."""
-    self._idle.clear()
+    for requests in self._idle.values():
+      requests.clear()
     self._compiled = self._streams = None
 
 

@@ -141,7 +141,7 @@ def test_process_full_queue_returns_503_with_retry_after(folder, tmp_path):
   Image.new('1', (8000, 8000)).save(stream, 'PNG')  # Slow to decode.
   with load_kit.ServerProcess('--model_dir=%s' % folder, '--model_name=a.pb',
                               '--upload_folder=%s' % tmp_path,
-                              '--max_queue=2') as server:
+                              '--max_photo_mb=700', '--max_queue=2') as server:
     server.wait_until_listening()
     waiting_clients = [threading.Thread(target=load_kit.upload,
                                         args=(server.port, stream.getvalue()))

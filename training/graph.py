@@ -225,7 +225,9 @@ def _clone_fn(network_fn, next_batch, finish, devices, config, info):
   def clone():
     with tf.device(devices.inputs_device()):
       batch = next_batch()
-    if finish:
+      if finish and not config.preprocess_on_device:
+        batch = finish(batch)
+    if finish and config.preprocess_on_device:
       batch = finish(batch)
     if config.mixup_alpha and 'targets' not in batch:
       raise InputError(

@@ -89,10 +89,11 @@ def coefficient_bytes(data: bytes) -> int:
     if marker in _FRAMES:
       code, frame = marker, data[start + 4:end]
     if marker == _SCAN:
-      factors = [(value >> 4, value & 15) for value in frame[7::3]]
-      has_one_scan = (code not in _PROGRESSIVE and
-                      data[start + 4:start + 5] >= bytes([len(factors)]))
-      if not factors or has_one_scan:
+      count = frame[5] if len(frame) > 5 else 0
+      factors = [(value >> 4, value & 15)
+                 for value in frame[7:6 + 3 * count:3]]
+      in_scan = data[start + 4] if len(data) > start + 4 else 0
+      if not factors or (code not in _PROGRESSIVE and in_scan >= count):
         return 0
       height, width = (int.from_bytes(frame[place:place + 2], 'big')
                        for place in (1, 3))

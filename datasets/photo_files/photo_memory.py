@@ -25,15 +25,16 @@ _DECODED, _IN_GRAPH = 4, 3
 _COPIES = 4
 # Bands of rows, and memory that the C library keeps; up to 34 MB were measured.
 _OTHER_BYTES = 40 * 10 ** 6
+_PLAIN_OTHER_BYTES = 10 * 10 ** 6
 
 
 def of_jpeg(pixels: int, coefficients: int, num_bytes: int, is_plain: bool
             ) -> Tuple[int, int]:
   """Returns the scale at which a JPEG is decoded, and the bytes it takes.
 
-  The scale is the first of 1, 2 and 4 at which the photo takes no more than
-  MAX_BYTES. If it always takes more, as some progressive JPEGs do, the scale is
-  1 for a plain JPEG, and otherwise 4.
+  A plain JPEG without coefficients in memory keeps its scale. For others it is
+  the first of 1, 2 and 4 at which the photo takes no more than MAX_BYTES; 4 if
+  it always takes more, as some progressive JPEGs do.
 
   Args:
     pixels: width times height.
@@ -42,18 +43,18 @@ def of_jpeg(pixels: int, coefficients: int, num_bytes: int, is_plain: bool
     is_plain: whether the file itself can be used at scale 1. At another scale
       it is encoded again.
   """
-  needs = {}
+  if is_plain and not coefficients:
+    return 1, _IN_GRAPH * pixels + _COPIES * num_bytes + _PLAIN_OTHER_BYTES
   for scale in _SCALES:
     at_scale = pixels // scale ** 2
     peak = max(coefficients + _DECODED * at_scale,
                _ENCODED_AGAIN['JPEG'] * at_scale)
     if is_plain and scale == 1:
       peak = coefficients + _IN_GRAPH * pixels
-    needs[scale] = _total(peak, num_bytes)
-    if needs[scale] <= MAX_BYTES:
-      return scale, needs[scale]
-  scale = 1 if is_plain else _SCALES[-1]
-  return scale, needs[scale]
+    need = _total(peak, num_bytes)
+    if need <= MAX_BYTES:
+      break
+  return scale, need
 
 
 def of_other(name: str, pixels: int, num_bytes: int) -> int:

@@ -15,8 +15,8 @@ from typing import Dict, List, NamedTuple, Optional
 from deployment import hosts
 from deployment.launcher import machine
 
-# Seconds that tasks have to end by themselves after the chief, when a worker
-# finishes its step, and again after SIGTERM, when it writes a last checkpoint.
+# Seconds that the others have to end after the chief, when a worker finishes
+# its step; and that each task has after SIGTERM, to write a last checkpoint.
 END_SECS = 630.0
 
 # Number of log lines printed for a failed task.
@@ -69,6 +69,7 @@ class Launcher:
     self._statuses: Dict[hosts.Task, int] = {}  # Of tasks that have ended.
     self._restarts = dict.fromkeys(self._cluster.workers, plan.restarts)
     self._signal: Optional[int] = None
+    self._first_failure = 0  # Exit status of the first task that failed.
 
   def run(self) -> int:
     """Starts the tasks and waits for their end.
@@ -100,7 +101,8 @@ class Launcher:
         return failure.args[0]
     of_workers = [status for task, status in self._statuses.items()
                   if task.job == 'worker']
-    return self._statuses.get(self._chief, min(of_workers, default=0))
+    return self._statuses.get(
+        self._chief, self._first_failure if all(of_workers) else 0)
 
   def _note_signal(self, number, *_):
     """Notes the first SIGTERM or Ctrl-C; at the second one kills all tasks."""
@@ -109,6 +111,10 @@ class Launcher:
         process.kill()
       os._exit(128 + self._signal)
     self._signal = number
+    # Not print: the signal may interrupt another one.
+    os.write(sys.stdout.fileno(), (
+        'run_cluster: %s: asking the workers to end; a second signal kills all '
+        'tasks\n' % signal.Signals(number).name).encode())
 
   def _start(self, task):
     plan = self._plan
@@ -136,7 +142,7 @@ class Launcher:
             flush=True)
 
   def _check(self):
-    """Handles new lines and ended tasks; returns whether training is over."""
+    """Handles new lines and ended tasks; returns whether to stop waiting."""
     if self._chief in self._printed:
       self._print_log(self._chief)
     # The chief first: if it fails, the others fail because of it.
@@ -155,9 +161,10 @@ class Launcher:
     text = '%s ended with status %d' % (task, self._statuses[task])
     if task.job == 'ps' or task == self._chief or self._plan.is_synchronous:
       self._print_log(task)
-      _say('%s; the last lines of %s are above' % (text, self._logs[task]),
+      _say('%s; the last lines of %s are on stdout' % (text, self._logs[task]),
            sys.stderr)
       raise _Failed(self._statuses[task])
+    self._first_failure = self._first_failure or self._statuses[task]
     outcome = 'the others continue'
     if self._restarts[task]:
       self._restarts[task] -= 1
@@ -170,7 +177,6 @@ class Launcher:
     while not self._check():
       time.sleep(_CHECK_SECS)
     if self._signal:
-      _say('%s: asking the workers to end' % signal.Signals(self._signal).name)
       # The others follow the chief.
       for task in {self._chief} & set(self._running) or self._running:
         if task.job == 'worker':

@@ -1,4 +1,4 @@
-"""Lists of hosts: read from a file, on this machine, with free ports."""
+"""Reads hosts files, finds the tasks of this machine, chooses free ports."""
 
 import contextlib
 import itertools
@@ -10,7 +10,7 @@ from deployment import hosts
 
 
 def read_file(path: str) -> Tuple[str, str]:
-  """Returns --ps_hosts and --worker_hosts from a file.
+  """Returns the values of --ps_hosts and --worker_hosts from a file.
 
   Args:
     path: the file, with a line such as "worker a:2223" for each task; # starts
@@ -71,7 +71,7 @@ def of_this_machine(cluster: hosts.Cluster) -> List[hosts.Task]:
 
 
 def local_lists(num_ps: int, num_workers: int) -> Tuple[str, str]:
-  """Returns --ps_hosts and --worker_hosts with free ports of this machine."""
+  """Returns values of --ps_hosts and --worker_hosts with free local ports."""
   addresses = []
   with contextlib.ExitStack() as stack:
     for _ in range(num_ps + num_workers):

@@ -22,7 +22,8 @@ its classification signature:
 The graph decodes JPEG and PNG files, also transparent or CMYK ones, to the same
 pixels as the classifier (decode_graph.py). Other work of photo_files.photos is
 left to the client: turning a photo upright by its EXIF block, other formats,
-and a reason for each photo that cannot be used. Here, a photo that cannot be
+the smaller scale of photos that would take much memory (photo_memory.py), and a
+reason for each photo that cannot be used. Here, a photo that cannot be
 decoded fails the whole batch.
 """
 

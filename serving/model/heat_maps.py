@@ -60,7 +60,7 @@ class HeatMaps:
     """
     self._read: Optional[Callable[[], tf.GraphDef]] = read
     self._info = info
-    self._options = options
+    self._options = options._replace(overlaps=False)
     self._layers: List[layer_maps.Layer] = []
     self._lock = threading.Lock()
 

@@ -106,11 +106,6 @@ class _Task(WSGITask):
     environ['serving.deadline'] = self.channel.deadline
     return environ
 
-  def finish(self) -> None:
-    """Ends the response, and sends it; called by waitress."""
-    super().finish()
-    self.channel.send_now()
-
 
 class Channel(HTTPChannel):
   """A connection; its responses announce that it closes at shutdown."""
@@ -179,16 +174,6 @@ class Channel(HTTPChannel):
         except OSError:
           self.will_close = True
     super().handle_write()
-
-  def send_now(self) -> None:
-    """Sends as much of a response as the client takes at once.
-
-    waitress leaves a short one to the thread of all connections, which then
-    looks at each of them.
-    """
-    with self.outbuf_lock:
-      if self.connected and self.total_outbufs_len:
-        self._flush_exception(self._flush_some, do_close=False)
 
   def bytes_held(self) -> int:
     """Returns the bytes of the uploads on this connection."""

@@ -24,8 +24,8 @@ _HEADER_BYTES = 32 * 2 ** 10
 # Seconds after which an inactive connection is closed.
 _SILENT_SECS = 60
 
-# Bytes that are received at a time. Each time the state of all connections is
-# read again, so that waitress's 8 KB would cost more than the photo's HTTP.
+# Maximum number of bytes that are received at a time. After each time waitress
+# looks at all connections again, so its own 8 KB take more processor time.
 _RECEIVED_BYTES = 64 * 2 ** 10
 
 # Total bytes of all uploads in progress: those of a few clients with the

@@ -212,8 +212,7 @@ _SENTENCES = {
         'too_much_memory': 'As a %(format)s, this photo of %(width)d x '
                            '%(height)d pixels takes %(needed)d MB of memory; '
                            'at most %(most)d MB are accepted. Please make it '
-                           'smaller, or save it as a JPEG that is not '
-                           'progressive.',
+                           'smaller.',
         'unauthorized': 'This address requires the header Authorization: '
                         'Bearer with a valid token.',
         'unreadable_photo': 'This photo cannot be read: it is damaged or cut '
@@ -265,8 +264,7 @@ _SENTENCES = {
                              '请在 %(seconds)d 秒后再试。',
         'too_much_memory': '这张 %(width)d x %(height)d 像素的照片'
                            '（%(format)s）解码需要 %(needed)d MB 内存，'
-                           '最多接受 %(most)d MB。请缩小照片，'
-                           '或另存为非渐进式的 JPEG。',
+                           '最多接受 %(most)d MB。请缩小照片。',
         'unauthorized': '这个地址需要带有有效令牌的标头 '
                         'Authorization: Bearer。',
         'unreadable_photo': '无法读取这张照片：它已损坏或被截断。',

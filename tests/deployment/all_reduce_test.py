@@ -157,6 +157,15 @@ def test_workers_take_the_same_steps_stop_together_and_resume(data, tmp_path):
     assert [task.wait() for task in (chief, other)] == [0, 0], other.log
     for task, name in ((chief, newest), (other, 'The chief')):
       assert '%s has reached %s: nothing to do' % (name, last) in task.log
+
+  # The worker's own checkpoints, of an earlier chief, do not count.
+  with cluster_kit.Tasks(data, tmp_path, '--all_reduce', last, num_ps=0
+                         ) as tasks:
+    chief = tasks.start('worker', 0, '--train_dir=%s' % (tmp_path / 'c'))
+    other = tasks.start('worker', 1)
+    assert [task.wait() for task in (chief, other)] == [0, 0], other.log
+    steps = cluster_kit.steps_and_losses(chief.log)
+    assert steps and steps == cluster_kit.steps_and_losses(other.log)
   assert checkpoints.newest(train_dir) == newest
   assert not (tmp_path / 'b').exists()
 

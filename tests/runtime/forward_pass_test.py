@@ -102,7 +102,7 @@ def test_forward_pass_in_several_threads_gives_each_its_own_values(
 
   def check(count):
     for _ in range(20):
-      # A single photo may be added up in another order beside others.
+      # With streams, sums for a single photo may have another order.
       if not np.allclose(forward(random_photos(count))[1], expected[count],
                          rtol=1e-5 * overlaps, atol=1e-6 * overlaps):
         wrong.append(count)

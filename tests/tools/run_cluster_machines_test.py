@@ -95,7 +95,7 @@ def test_killed_worker_is_restarted_and_killed_chief_ends_all_tasks(
   output = launcher.stdout.read()
   assert launcher.wait() == 137
   assert re.search(r'run_cluster: worker 0 at \S+ ended with status 137; the '
-                   r'last lines of \S+/worker-0.log are above\n', output)
+                   r'last lines of \S+/worker-0.log are on stdout\n', output)
   assert not subprocess.run(['pgrep', '-f', str(tmp_path / 'train')],
                             capture_output=True).stdout
 

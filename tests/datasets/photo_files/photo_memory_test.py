@@ -31,6 +31,14 @@ def test_coefficient_bytes_depend_on_the_sampling(data, bytes_per_pixel):
   assert jpeg_markers.coefficient_bytes(data) == bytes_per_pixel * 80 * 60
 
 
+def test_coefficient_bytes_of_a_frame_with_too_many_components():
+  data = jpeg(progressive=True, subsampling=0)
+  frame = data.index(b'\xff\xc2') + 2
+  more = data[:frame] + b'\3\x95' + data[frame + 2:frame + 17] + (
+      b'\1\x11\0' * 300) + data[frame + 17:]
+  assert jpeg_markers.coefficient_bytes(more) == 6 * 80 * 60
+
+
 def test_coefficient_bytes_count_sequential_scans_of_one_component():
   data = jpeg(subsampling=0)
   scan = data.index(b'\xff\xda')
@@ -39,8 +47,8 @@ def test_coefficient_bytes_count_sequential_scans_of_one_component():
 
 
 @pytest.mark.parametrize('coefficients, is_plain, scale, megabytes', [
-    (0, True, 1, 232), (0, False, 2, 168), (3, True, 4, 248),
-    (3, False, 4, 248), (6, True, 1, 616), (6, False, 4, 440)])
+    (0, True, 1, 202), (0, False, 2, 168), (3, True, 4, 248),
+    (3, False, 4, 248), (6, True, 4, 440), (6, False, 4, 440)])
 def test_of_jpeg_largest_photo_has_the_first_scale_that_is_enough(
     coefficients, is_plain, scale, megabytes):
   assert photo_memory.of_jpeg(PIXELS, coefficients * PIXELS, 0, is_plain) == (
@@ -51,8 +59,13 @@ def test_of_jpeg_scale_grows_with_the_photo_and_its_file():
   scales = [photo_memory.of_jpeg(millions * 10 ** 6, 0, 0, False)[0]
             for millions in (26, 27, 100, 120, 160)]
   assert scales == [1, 2, 2, 4, 4]
-  assert [photo_memory.of_jpeg(PIXELS, 0, num_bytes, True)[0]
-          for num_bytes in (4 * 10 ** 6, 5 * 10 ** 6)] == [1, 2]
+  assert [photo_memory.of_jpeg(20 * 10 ** 6, 0, millions * 10 ** 6, False)[0]
+          for millions in (12, 13, 42, 43)] == [1, 2, 2, 4]
+
+
+def test_of_jpeg_plain_one_keeps_its_scale():
+  assert photo_memory.of_jpeg(3 * PIXELS, 0, 10 ** 8, True) == (
+      1, 986 * 10 ** 6)
 
 
 @pytest.mark.parametrize('options, is_turned', [

@@ -239,8 +239,7 @@ def worst_photos():
   progressive = dict(progressive=True, subsampling=0)
   for name, image, options, is_worst in (
       ('one colour', Image.new('RGB', (8000, 8000), 'navy'), {}, False),
-      ('16 MB', noise(6880).convert('RGB'), dict(quality=30), False),
-      ('16 MB, 2', noise(8000).convert('RGB'), dict(quality=18), False),
+      ('16 MB', noise(7600).convert('RGB'), dict(quality=22), False),
       ('turned', gradient('RGB', 5088), dict(exif=turned), True),
       ('turned, 2', gradient('RGB', 8000), dict(exif=turned), True),
       ('grey', gradient('L', 5088), {}, False),
@@ -316,7 +315,7 @@ def test_server_worst_photos_take_limited_memory_and_free_it(tmp_path):
                 taken / 1e6, estimate / 1e6, after / 1e6))
       assert taken <= estimate <= MAX_BYTES, name
       if is_worst:
-        assert estimate <= 1.25 * taken, name
+        assert estimate <= 1.4 * taken, name
       assert after <= 1.1 * before, name
 
 
