@@ -1,5 +1,6 @@
 """Tests of the shell scripts: training to classification, setup, errors."""
 
+import contextlib
 import glob
 import json
 import os
@@ -253,9 +254,13 @@ def test_setup_after_a_failed_installation_fails_again(bare_machine):
   status = subprocess.call([str(folder / 'setup.sh')], env=env, stdout=terminal,
                            stderr=terminal)
   assert status != 0
-  assert b'ERROR: No matching distribution' in os.read(reader, 100000)
-  os.close(reader)
   os.close(terminal)
+  output = b''
+  with contextlib.suppress(OSError):  # At the end.
+    while True:
+      output += os.read(reader, 100000)
+  os.close(reader)
+  assert b'ERROR: No matching distribution' in output
 
 
 def test_stop_train_without_training_prints_that_none_is_running(chain):

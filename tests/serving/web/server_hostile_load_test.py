@@ -16,7 +16,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope='module')
 def process(tmp_path_factory):
   graph = graph_kit.write(tmp_path_factory.mktemp('graph'))
-  with load_kit.ServerProcess('--model_name=%s' % graph) as server:
+  with load_kit.ServerProcess('--model_name=%s' % graph,
+                              '--max_photo_mb=700') as server:
     yield server.wait_until_listening()
 
 
@@ -56,7 +57,8 @@ def test_request_timeout_flag_sets_the_deadline(tmp_path):
   graph = graph_kit.write(tmp_path)
   kind = next(hostile_load.kinds(['PNG, RGB']))
   with load_kit.ServerProcess('--model_name=%s' % graph,
-                              '--request_timeout=0.1') as server:
+                              '--request_timeout=0.1',
+                              '--max_photo_mb=700') as server:
     server.wait_until_listening()
     with server_load.connect(server.port) as client:
       status, headers, body = server_load.exchange(client, kind.request)
