@@ -465,32 +465,27 @@ def test_close_answers_accepted_photos_and_refuses_new_ones(make_batcher,
     batcher.run_between_batches(list)
 
 
-def test_close_does_not_wait_for_the_window(make_batcher):
-  batcher = make_batcher(window_secs=30)
-  caller, = enqueue(batcher, [1])
-  start = time.monotonic()
-  assert batcher.close(20)
-  assert caller.wait() == [2]
-  assert time.monotonic() - start < 5
-
-
-def test_close_waits_for_a_photo_in_preparation(make_batcher):
-  batcher = make_batcher(window_secs=0)
+@pytest.mark.parametrize('window_secs', [0, 30])
+def test_close_waits_for_a_photo_in_preparation_but_not_for_the_window(
+    make_batcher, window_secs):
+  batcher = make_batcher(window_secs=window_secs)
   go, results = threading.Event(), []
 
   def prepare_slowly(number):
-    assert go.wait(20)
+    assert number == 1 or go.wait(20)
     return number
 
   thread = threading.Thread(
-      target=lambda: results.append(batcher.submit([1], prepare_slowly)))
+      target=lambda: results.append(batcher.submit([1, 2], prepare_slowly)))
   thread.start()
-  wait_until(lambda: batcher.counts()['queue_length'])
+  wait_until(lambda: batcher.counts()['queue_length'] == 2)
   assert not batcher.close(timeout=0.1)
+  start = time.monotonic()
   go.set()
   thread.join(20)
   assert batcher.close(20)
-  assert results == [[2]]
+  assert results == [[2, 4]]
+  assert time.monotonic() - start < 5
 
 
 def test_run_between_batches_runs_before_the_next_batch(make_batcher, session):

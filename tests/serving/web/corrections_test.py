@@ -93,7 +93,7 @@ def test_correction_with_an_invalid_photo_is_refused(client, folder, data,
 
 
 def test_correction_that_takes_too_much_memory_is_refused(folder):
-  client = make_client(folder, MAX_PHOTO_MB=40)
+  client = make_client(folder, MAX_PHOTO_MB=10)
   assert code_of(send(client, **{'class': 'rose'})) == (422, 'too_much_memory')
 
 
