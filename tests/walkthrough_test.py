@@ -288,7 +288,9 @@ def test_notebook_committed_outputs_match_a_run(executed):
   compared = 0
   for new_cell, committed_cell in zip(code_cells(executed),
                                       code_cells(read_notebook())):
-    texts = stdout_text([new_cell]), stdout_text([committed_cell])
+    # The first checkpoint has step 1 if its thread begins late.
+    texts = [stdout_text([cell]).replace('model.ckpt-1.', 'model.ckpt-0.')
+             for cell in (new_cell, committed_cell)]
     # Decimal fractions vary: they are measurements or versions of the engine.
     if texts[0] and not any(re.search(r'\d\.\d', text) for text in texts):
       assert texts[0] == texts[1]
